@@ -1,0 +1,110 @@
+"""
+What the kernel knows about a process and this machine; Linux only.
+
+Read by `benchmarks.client` around a measurement, by `benchmarks.idle` and, for the description of
+the machine, by `benchmarks.report`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "cpu_source",
+    "cpu_time",
+    "describe_machine",
+    "raise_descriptor_limit",
+    "resident_memory",
+    "two_cores",
+]
+
+_PACKAGES: Final = ("Twisted", "uvloop")
+
+
+def cpu_source() -> str:
+    """Where `cpu_time` comes from, for the report."""
+    if _has_schedstat():
+        return "schedstat (ns)"
+    return f"stat ({os.sysconf('SC_CLK_TCK')} ticks/s: coarse, as this kernel has no schedstat)"
+
+
+def cpu_time(pid: int) -> int:
+    """
+    Processor time that the tasks of a process have used so far, user and kernel, in nanoseconds.
+
+    A task that runs at this moment is counted up to the last timer tick: read it while it sleeps.
+    """
+    if not _has_schedstat():
+        # After the name in brackets, which may hold blanks: fields 3 and on; 14, 15 are the times.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def resident_memory(pid: int) -> int:
+    """Resident memory of a process in bytes."""
+    try:
+        # Exact, where the figure in "status" may lag by some pages for each core.
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        name = "Rss:"
+    except OSError:
+        text = Path(f"/proc/{pid}/status").read_text()
+        name = "VmRSS:"
+    line = next(line for line in text.splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def two_cores() -> tuple[int, int] | None:
+    """A core for the server and one for the client; None where this process has but one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[-1], cores[0]) if len(cores) > 1 else None
+
+
+def raise_descriptor_limit(count: int) -> None:
+    """
+    Let this process, and those that it starts, open ``count`` descriptors.
+
+    :raises OSError: when the hard limit is below that.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and count > hard:
+        raise OSError(f"{count} descriptors are needed, the hard limit is {hard}")
+    if soft != resource.RLIM_INFINITY and count > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+def describe_machine() -> dict[str, str]:
+    """What the figures depend on."""
+    return {
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        **{package: _version(package) for package in _PACKAGES},
+    }
+
+
+def _has_schedstat() -> bool:
+    return Path("/proc/self/schedstat").exists()
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

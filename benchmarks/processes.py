@@ -1,0 +1,122 @@
+"""
+Servers as processes of their own, and the client that measures one of them.
+
+Used by `benchmarks.stream` and `benchmarks.idle`. Whatever happens, what is started here is ended
+here, by its handle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from benchmarks.cases import Case
+from benchmarks.client import STALLED, Measurement
+from benchmarks.servers import Server
+
+__all__ = ["Running", "ServerError", "measure", "start"]
+
+#: Where both packages, `benchmarks` and `twsock`, are: the checkout.
+_ROOT: Final = Path(__file__).parent.parent
+#: Seconds that a server has to announce its port; one of them is compiled first.
+_START: Final = 30.0
+#: Seconds that it has to end once it is told to.
+_END: Final = 5.0
+
+
+class ServerError(Exception):
+    """A server did not start, or did not do what is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that listens on a port of 127.0.0.1."""
+
+    server: Server
+    pid: int
+    port: int
+
+
+@contextmanager
+def start(server: Server, core: int | None) -> Iterator[Running]:
+    """
+    Run a server for as long as the block.
+
+    :param core: where it may run; None for anywhere.
+    :raises ServerError: when it does not announce a port.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *server.arguments],
+        cwd=_ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        # Ctrl-C is for us: we end the servers.
+        start_new_session=True,
+    )
+    try:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        assert process.stdout is not None
+        yield Running(server, process.pid, _read_port(server, process.stdout))
+    finally:
+        _end(process)
+
+
+def measure(
+    running: Running, case: Case, seconds: float, *, core: int | None, sleeps: bool
+) -> Measurement:
+    """
+    Let a client put load on a server.
+
+    :param core: where the client may run; None for anywhere.
+    :param sleeps: whether the client sleeps until something arrives; see `benchmarks.client`.
+    :raises ServerError: when the server does not echo.
+    """
+    command = [sys.executable, "-m", "benchmarks.client"]
+    command += [str(running.port), str(running.pid), case.key, str(seconds)]
+    if core is not None:
+        command += ["--core", str(core)]
+    if sleeps:
+        command += ["--sleep"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            timeout=2 * seconds + 4 * STALLED,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ServerError(f"{running.server.title}, case {case.key}: the client hangs") from error
+    if done.returncode:
+        raise ServerError(f"{running.server.title}, case {case.key}: {done.stderr.strip()}")
+    return Measurement(**json.loads(done.stdout))
+
+
+def _read_port(server: Server, output: IO[bytes]) -> int:
+    ready, _, _ = select.select([output], [], [], _START)
+    line = output.readline() if ready else b""
+    if not line:
+        raise ServerError(f"{server.title} does not start")
+    return int(line)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

@@ -1,0 +1,46 @@
+"""
+What the servers on asyncio share: the choice of the loop, a free port, its announcement.
+
+Called by the programs `asyncio_protocol` and `asyncio_streams`. Both loops set ``TCP_NODELAY`` on
+the connections that they accept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+__all__ = ["BACKLOG", "HOST", "MAX_PAYLOAD", "make_parser", "run"]
+
+HOST: Final = "127.0.0.1"
+#: Connections that may wait to be accepted; what the kernel allows caps it.
+BACKLOG: Final = 1024
+#: Largest frame accepted, in bytes, as a server that faces a network needs one.
+MAX_PAYLOAD: Final = 16 * 1024 * 1024
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options that both programs take."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
+    return parser
+
+
+def run(listen: Callable[[], Awaitable[asyncio.Server]], *, on_uvloop: bool) -> None:
+    """Serve until a signal ends the process."""
+    if on_uvloop:
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(_announce(listen))
+    loop.run_forever()
+
+
+async def _announce(listen: Callable[[], Awaitable[asyncio.Server]]) -> None:
+    server = await listen()
+    print(server.sockets[0].getsockname()[1], flush=True)

@@ -1,0 +1,142 @@
+"""
+One conversation of the command in memory, and servers that are not ours, for these tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.cli.arguments import EchoArguments
+from twsock.cli.echo import echo
+from twsock.cli.failure import CommandError
+from twsock.cli.screen import Screen
+from twsock.cli.texts import GivenTexts, Texts
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Seconds for one child process, many times what the slowest takes.
+PATIENCE = 60.0
+
+
+class Conversation:
+    """The command against a server that the test plays."""
+
+    def __init__(
+        self, *messages: bytes, texts: Texts | None = None, connect: bool = True, **settings: Any
+    ) -> None:
+        self.clock = MemoryReactorClock()
+        self.output = io.BytesIO()
+        arguments = EchoArguments(endpoint="tcp:server:1", texts=messages, **settings)
+        self.done: Deferred[None] = ensureDeferred(
+            echo(
+                self.clock,
+                TCP4ClientEndpoint(self.clock, "192.0.2.1", 1),
+                arguments,
+                texts or GivenTexts(messages),
+                Screen(self.output, quiet=arguments.quiet),
+                self.clock.seconds,
+            )
+        )
+        self.transport = StringTransport()
+        self.has_ended = False
+        if connect:
+            self.protocol: Any = self.clock.tcpClients[0][2].buildProtocol(None)  # type: ignore[arg-type]
+            self.protocol.makeConnection(self.transport)
+
+    def receive(self, data: bytes) -> None:
+        """Let the server send bytes."""
+        self.protocol.dataReceived(data)
+
+    def sent(self) -> bytes:
+        """Take what was sent to the server since the last call."""
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def end(self, error: Exception | None = None) -> None:
+        """Let the connection be gone."""
+        self.has_ended = True
+        self.protocol.connectionLost(Failure(error or ConnectionDone()))
+
+    @property
+    def lines(self) -> list[str]:
+        """What is on standard output."""
+        return self.output.getvalue().decode().splitlines()
+
+    def fails(self, case: SynchronousTestCase) -> str:
+        """Give the line for standard error, and make sure that the connection was not left open."""
+        error = case.failureResultOf(self.done, CommandError).value
+        case.assertTrue(self.transport.disconnected or self.has_ended)
+        return str(error.line)
+
+
+@contextlib.contextmanager
+def serve(handle: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Run a server on a plain socket for one connection; gives the ENDPOINT."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ConnectionError):
+                connection.settimeout(PATIENCE)
+                handle(connection)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(PATIENCE)
+
+
+def echo_frames(connection: socket.socket) -> None:
+    """Serve the ``uint32`` format with nothing but ``struct``."""
+    while len(header := connection.recv(4, socket.MSG_WAITALL)) == 4:
+        (size,) = struct.unpack(">I", header)
+        payload = connection.recv(size, socket.MSG_WAITALL) if size else b""
+        connection.sendall(header + payload)
+
+
+def echo_lines(connection: socket.socket) -> None:
+    """Serve the ``line`` format with nothing but a file."""
+    with connection.makefile("rwb") as stream:
+        for line in stream:
+            stream.write(line.rstrip(b"\r\n") + b"\r\n")
+            stream.flush()
+
+
+def environment() -> dict[str, str]:
+    """Give child processes the checkout, and an encoding that holds every character."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+
+
+def command(*words: str) -> list[str]:
+    """Give the command line of a child process."""
+    return [sys.executable, "-m", "twsock", *words]
+
+
+def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        command(*words),
+        input=stdin,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        env=environment(),
+    )

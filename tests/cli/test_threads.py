@@ -1,0 +1,114 @@
+"""Work that blocks runs in threads that nobody has to wait for."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IResolutionReceiver
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twsock.cli.threads import ThreadResolver, in_thread
+
+
+class InThreadTests(TestCase):
+    """One call."""
+
+    async def test_the_result_comes_back(self) -> None:
+        """In the reactor's thread."""
+        self.assertEqual(await in_thread(reactor, divmod, 7, 2), (3, 1))  # type: ignore[arg-type]
+
+    async def test_an_exception_comes_back(self) -> None:
+        """As the failure of the Deferred."""
+        with self.assertRaises(ZeroDivisionError):
+            await in_thread(reactor, divmod, 7, 0)  # type: ignore[arg-type]
+
+    async def test_a_call_that_was_given_up_goes_on_alone(self) -> None:
+        """Its thread is a daemon, and its result is dropped."""
+        go_on = threading.Event()
+        running: Deferred[threading.Thread] = Deferred()
+
+        def block() -> None:
+            reactor.callFromThread(running.callback, threading.current_thread())  # type: ignore[attr-defined]
+            go_on.wait(60)
+
+        waiting = in_thread(reactor, block)  # type: ignore[arg-type]
+        thread = await running
+        waiting.cancel()
+        with self.assertRaises(CancelledError):
+            await waiting
+        self.assertTrue(thread.daemon)
+        go_on.set()
+        thread.join(60)
+        await in_thread(reactor, int)  # type: ignore[arg-type]
+
+
+@implementer(IResolutionReceiver)
+class Receiver:
+    """Keeps the addresses."""
+
+    def __init__(self) -> None:
+        self.addresses: list[IAddress] = []
+        self.done: Deferred[list[IAddress]] = Deferred()
+
+    def resolutionBegan(self, resolution: Any) -> None:  # noqa: N802
+        self.name = resolution.name
+        resolution.cancel()
+
+    def addressResolved(self, address: IAddress) -> None:  # noqa: N802
+        self.addresses.append(address)
+
+    def resolutionComplete(self) -> None:  # noqa: N802
+        self.done.callback(self.addresses)
+
+
+class ThreadResolverTests(TestCase):
+    """Names become addresses."""
+
+    def resolve(self, name: str, *arguments: Any, **settings: Any) -> Deferred[list[IAddress]]:
+        receiver = Receiver()
+        resolver = ThreadResolver(reactor, **settings)  # type: ignore[arg-type]
+        resolver.resolveHostName(receiver, name, 1337, *arguments)
+        self.assertEqual(receiver.name, name)
+        return receiver.done
+
+    def test_it_is_what_twisted_asks_for(self) -> None:
+        """The reactor takes it."""
+        verifyObject(IHostnameResolver, ThreadResolver(reactor))  # type: ignore[arg-type]
+
+    async def test_an_address_stands_for_itself(self) -> None:
+        """Of either version."""
+        self.assertEqual(await self.resolve("127.0.0.1"), [IPv4Address("TCP", "127.0.0.1", 1337)])
+        self.assertEqual(await self.resolve("::1"), [IPv6Address("TCP", "::1", 1337)])
+
+    async def test_only_the_kinds_asked_for_come(self) -> None:
+        """And a kind that is no internet address never comes."""
+        found = [
+            (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("fe80::1", 1337, 0, 2)),
+            (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.1", 1337)),
+            (socket.AF_UNIX, socket.SOCK_DGRAM, 0, "", "/path"),
+        ]
+        for kinds, hosts in (
+            (None, ["fe80::1%2", "192.0.2.1"]),
+            ([IPv4Address], ["192.0.2.1"]),
+            ([IPv6Address], ["fe80::1%2"]),
+        ):
+            addresses: list[Any] = await self.resolve("h", kinds, "UDP", look_up=lambda *_: found)
+            self.assertEqual([address.host for address in addresses], hosts)
+            self.assertEqual({address.type for address in addresses}, {"UDP"})
+
+    async def test_a_name_that_cannot_be_one_has_no_addresses(self) -> None:
+        """Neither an unknown one nor one that IDNA forbids ends in a traceback."""
+        self.assertEqual(await self.resolve("a" * 300), [])
+        self.assertEqual(await self.resolve(".."), [])
+
+        def unknown(*_: Any) -> list[Any]:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        self.assertEqual(await self.resolve("nowhere", look_up=unknown), [])

@@ -1,0 +1,99 @@
+"""
+One test on every reactor, with a peer in a thread that knows nothing of Twisted.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.test.reactormixins import ReactorBuilder
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.protocols import StreamProtocol, StreamServerFactory
+
+if TYPE_CHECKING:
+
+    class _ReactorBuilder(ReactorBuilder, SynchronousTestCase):
+        """What a builder becomes once it has made its test cases."""
+
+else:
+    _ReactorBuilder = ReactorBuilder
+
+Peer = Callable[[tuple[str, int]], None]
+
+
+class EveryReactor(_ReactorBuilder):
+    """
+    Makes a test case for each reactor, ours among them.
+
+    A reactor that cannot be imported on this platform is left out by Twisted, with its reason.
+    """
+
+    _reactors = [
+        "twisted.internet.selectreactor.SelectReactor",
+        "twisted.internet.pollreactor.PollReactor",
+        "twisted.internet.epollreactor.EPollReactor",
+        "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
+        "twsock.transport.epoll.LeanEpollReactor",
+    ]
+
+    def serve(
+        self,
+        protocol: type[StreamProtocol],
+        peer: Peer,
+        **limits: Any,
+    ) -> StreamServerFactory:
+        """
+        Serve a protocol until the peer has returned and every connection is gone.
+
+        :param peer: called in a thread with the address to connect to; what it raises fails the
+            test.
+        """
+        reactor = self.buildReactor()
+        factory = StreamServerFactory(reactor, protocol, **limits)
+        problems: list[BaseException] = []
+
+        def run(address: tuple[str, int]) -> None:
+            try:
+                peer(address)
+            except BaseException as problem:  # noqa: BLE001 - handed to the test, which fails
+                problems.append(problem)
+            reactor.callFromThread(stop)
+
+        def stop() -> None:
+            factory.drain(5.0).addCallback(lambda _: reactor.stop())
+
+        def listening(port: Any) -> None:
+            host = port.getHost()
+            threading.Thread(target=run, args=((host.host, host.port),), daemon=True).start()
+
+        factory.listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")).addCallback(listening)
+        self.runReactor(reactor, timeout=20)
+        if problems:
+            raise problems[0]
+        return factory
+
+
+def connect(address: tuple[str, int]) -> socket.socket:
+    """Connect a plain socket that never waits for ever."""
+    return socket.create_connection(address, timeout=10)
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Read until the other end's FIN."""
+    received = bytearray()
+    while chunk := connection.recv(1 << 20):
+        received += chunk
+    return bytes(received)
+
+
+def receive_exactly(connection: socket.socket, count: int) -> bytes:
+    """Read a number of bytes; fewer only at the other end's FIN."""
+    received = bytearray()
+    while len(received) < count and (chunk := connection.recv(count - len(received))):
+        received += chunk
+    return bytes(received)

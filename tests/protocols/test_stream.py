@@ -1,0 +1,297 @@
+"""A `StreamProtocol` handles one message after the other, within bounds, and ends in order."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.protocols.connections import Connected, FrameRecorder, Waiting
+from twsock.errors import BrokenError, SocketError
+from twsock.protocols import FrameEcho, FrameProtocol
+from twsock.protocols.stream import MAX_BACKLOG
+from twsock.wire import encode_frame
+
+FRAME = encode_frame(b"x" * 60)
+
+
+class HandlerTests(SynchronousTestCase):
+    """Handlers are awaited in order."""
+
+    def test_the_next_message_waits_for_the_handler(self) -> None:
+        """While a coroutine handler runs, no other message is given."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        self.assertEqual(connected.protocol.received, [b"1"])
+        connected.protocol.go_on()
+        self.assertEqual(connected.protocol.received, [b"1", b"2"])
+        connected.protocol.go_on()
+        self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
+
+    def test_a_fired_deferred_does_not_wait(self) -> None:
+        """A handler that returns a Deferred with a result costs no reactor turn."""
+
+        class Ready(FrameRecorder):
+            def frame_received(self, payload: bytes) -> Deferred[None]:
+                super().frame_received(payload)
+                done: Deferred[None] = Deferred()
+                done.callback(None)
+                return done
+
+        connected = Connected(Ready)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        self.assertEqual(connected.protocol.received, [b"1", b"2"])
+
+    def test_a_thousand_ready_handlers_do_not_nest(self) -> None:
+        """Messages that were waiting are handled in a loop, not in each other's callbacks."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1"))
+        waits = connected.protocol.waits
+
+        class Fired(list[Deferred[None]]):
+            def append(self, wait: Deferred[None]) -> None:
+                wait.callback(None)
+
+        connected.protocol.waits = Fired()
+        connected.receive(encode_frame(b"2") * 2000)
+        waits[0].callback(None)
+        self.assertEqual(len(connected.protocol.received), 2001)
+
+    def test_a_handler_that_raises_ends_only_its_connection(self) -> None:
+        """One traceback in the log, that connection aborted, the others undisturbed."""
+
+        class Faulty(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                if payload == b"bad":
+                    raise RuntimeError("a bug")
+                super().frame_received(payload)
+
+        clock = Clock()
+        faulty, other = Connected(Faulty, clock), Connected(Faulty, clock)
+        faulty.receive(encode_frame(b"bad") + encode_frame(b"never"))
+        other.receive(encode_frame(b"good"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(faulty.transport.disconnected)
+        self.assertEqual(faulty.protocol.received, [])
+        self.assertEqual(other.protocol.received, [b"good"])
+        self.assertEqual(faulty.factory.counters.handler_errors, 1)
+        faulty.lose()
+        self.assertIsInstance(faulty.protocol.lost[0], BrokenError)
+
+    def test_a_coroutine_that_raises_does_the_same(self) -> None:
+        """A handler that fails later is logged once too, and its connection aborted."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1"))
+        connected.protocol.waits[0].errback(RuntimeError("a bug"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(connected.transport.disconnected)
+
+    def test_a_strange_result_is_a_mistake_of_the_handler(self) -> None:
+        """A handler that returns neither None nor something to wait for is told so."""
+
+        class Strange(FrameProtocol):
+            def frame_received(self, payload: bytes) -> None:
+                return payload  # type: ignore[return-value]
+
+        Connected(Strange).receive(encode_frame(b"1"))
+        (failure,) = self.flushLoggedErrors(TypeError)
+        self.assertIn("coroutine", str(failure.value))
+
+    def test_a_lost_connection_cancels_its_handler(self) -> None:
+        """A handler whose peer is gone is cancelled, and nothing is logged as an error."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1"))
+        connected.reset()
+        self.assertEqual(connected.protocol.ended, ["CancelledError"])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_closing_in_a_handler_ends_the_messages(self) -> None:
+        """After `close` no further message is handled; the answer given before is sent."""
+
+        class Last(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.send_frame(payload)
+                self.close()
+
+        connected = Connected(Last)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        connected.receive(encode_frame(b"3"))
+        self.assertEqual(connected.protocol.received, [b"1"])
+        self.assertEqual(connected.sent(), encode_frame(b"1"))
+
+    def test_a_failing_start_ends_the_connection(self) -> None:
+        """`connection_made` that raises is a handler that raises."""
+
+        class Stillborn(FrameProtocol):
+            def connection_made(self) -> None:
+                raise RuntimeError("a bug")
+
+        connected = Connected(Stillborn)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(connected.transport.disconnected)
+
+
+class BackPressureTests(SynchronousTestCase):
+    """A peer that does not read is not read from."""
+
+    def brake(self, connected: Connected[FrameEcho]) -> None:
+        """Let the transport's buffer be full."""
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+
+    def release(self, connected: Connected[FrameEcho]) -> None:
+        """Let the transport's buffer be empty again."""
+        assert connected.transport.producer is not None
+        connected.transport.producer.resumeProducing()
+
+    def test_a_full_output_stops_reading(self) -> None:
+        """At the high-water mark the transport is paused, and messages wait."""
+        connected = Connected(FrameEcho)
+        self.brake(connected)
+        connected.receive(FRAME)
+        self.assertEqual(connected.transport.producerState, "paused")
+        connected.receive(FRAME)
+        self.assertEqual(connected.sent(), FRAME)
+        self.release(connected)
+        self.assertEqual(connected.sent(), FRAME)
+        self.assertEqual(connected.transport.producerState, "producing")
+
+    def test_high_and_low_water_are_told_once_each(self) -> None:
+        """However much is written in between, each mark is told once."""
+
+        class Flood(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                for _ in range(10):
+                    self.send_frame(payload)
+
+        connected = Connected(Flood)
+        for expected in (["paused"], ["paused", "resumed"]):
+            assert connected.transport.producer is not None
+            if expected == ["paused"]:
+                connected.transport.producer.pauseProducing()
+                connected.receive(FRAME)
+                connected.receive(FRAME)
+            else:
+                connected.transport.producer.resumeProducing()
+            self.assertEqual(connected.protocol.brakes[: len(expected)], expected)
+        self.assertEqual(connected.protocol.brakes.count("paused"), 1)
+
+    def test_answers_beyond_the_mark_stop_the_messages(self) -> None:
+        """Answers larger than requests do not pile up for a whole read of requests."""
+
+        class Amplifier(FrameRecorder):
+            high_water = 1000
+
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.send_frame(b"x" * 1000)
+                producer = connected.transport.producer
+                assert producer is not None
+                producer.pauseProducing()
+
+        connected = Connected(Amplifier)
+        connected.receive(encode_frame(b"?") * 100)
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_input_during_a_handler_is_bounded(self) -> None:
+        """While a handler runs, reading stops at the backlog, and goes on after it."""
+        connected = Connected(Waiting)
+        connected.receive(FRAME)
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) - 1))
+        self.assertEqual(connected.transport.producerState, "producing")
+        connected.receive(FRAME)
+        self.assertEqual(connected.transport.producerState, "paused")
+        for _ in range(MAX_BACKLOG // len(FRAME) + 1):
+            connected.protocol.go_on()
+        self.assertEqual(connected.transport.producerState, "producing")
+
+    def test_a_small_limit_lowers_the_backlog(self) -> None:
+        """Undelivered bytes stay within the message limit and one read."""
+        connected = Connected(Waiting, max_payload=100)
+        connected.receive(FRAME)
+        connected.receive(FRAME * 2)
+        self.assertEqual(connected.transport.producerState, "paused")
+
+
+class EndTests(SynchronousTestCase):
+    """Connections end in order."""
+
+    def test_it_is_told_of_half_close(self) -> None:
+        """Twisted finds that the peer's FIN does not end the connection."""
+        self.assertTrue(verifyObject(IHalfCloseableProtocol, FrameEcho()))
+
+    def test_a_peer_that_ends_gets_its_answers_first(self) -> None:
+        """FIN with a handler running: the answers to all that came, then the end."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        connected.end()
+        connected.protocol.go_on()
+        self.assertFalse(connected.transport.disconnecting)
+        connected.protocol.go_on()
+        self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_peer_that_ends_with_nothing_pending_is_closed(self) -> None:
+        """FIN on an idle connection is answered by FIN."""
+        connected = Connected(FrameEcho)
+        connected.end()
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_partial_message_at_the_end_is_dropped(self) -> None:
+        """FIN in the middle of a frame: what was whole was delivered, the rest is not."""
+        connected = Connected(FrameRecorder)
+        connected.receive(encode_frame(b"1") + b"\x00\x00")
+        connected.end()
+        self.assertEqual(connected.protocol.received, [b"1"])
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_an_orderly_end_has_no_error(self) -> None:
+        """`connection_lost` is told None when both ends closed."""
+        connected = Connected(FrameRecorder)
+        connected.end()
+        connected.lose()
+        self.assertEqual(connected.protocol.lost, [None])
+
+    def test_a_reset_has_an_error(self) -> None:
+        """`connection_lost` is told why when the connection died."""
+        connected = Connected(FrameRecorder)
+        connected.reset()
+        (error,) = connected.protocol.lost
+        self.assertIsInstance(error, SocketError)
+
+    def test_close_gives_up_at_the_deadline(self) -> None:
+        """A peer that does not answer a close is aborted after the close timeout."""
+        connected = Connected(FrameRecorder, close_timeout=2.0)
+        connected.protocol.close()
+        connected.clock.advance(1.9)
+        self.assertFalse(connected.transport.disconnected)
+        connected.clock.advance(0.2)
+        self.assertTrue(connected.transport.disconnected)
+
+    def test_nothing_is_left_after_the_end(self) -> None:
+        """A lost connection leaves no delayed call and no member behind."""
+        connected = Connected(FrameRecorder)
+        connected.protocol.close()
+        connected.lose()
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+        self.assertEqual(len(connected.factory.group), 0)
+
+
+class OnItsOwnTests(SynchronousTestCase):
+    """A protocol works without a factory of ours."""
+
+    def test_any_factory_will_do(self) -> None:
+        """Made by hand and connected to a transport, it serves."""
+        protocol, transport = FrameEcho(), StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(FRAME)
+        self.assertEqual(transport.value(), FRAME)
+
+    def test_peers_have_readable_names(self) -> None:
+        """An address is named as people write it."""
+        connected = Connected(FrameEcho)
+        self.assertEqual(connected.protocol.peer, "192.168.1.1:54321")

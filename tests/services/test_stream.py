@@ -1,0 +1,232 @@
+"""``twistd twsock-stream`` serves, refuses what it cannot do in one line, and drains."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, IServiceMaker
+from twisted.internet.testing import MemoryReactorClock
+from twisted.plugin import IPlugin, getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.services.processes import echo, twistd
+from twsock.protocols import FrameEcho, LineEcho
+from twsock.services.stream import Options, stream_service
+
+LOCAL = "tcp:0:interface=127.0.0.1"
+
+
+class OptionsTests(SynchronousTestCase):
+    """Options are checked before anything runs."""
+
+    def parse(self, *arguments: str) -> dict[str, Any]:
+        """Read a command line."""
+        options = Options()
+        options.parseOptions(list(arguments))
+        return dict(options)
+
+    def test_defaults_are_those_of_the_design(self) -> None:
+        """Without options: frames, the format's limit, 600 s idle, 10 s to drain."""
+        options = self.parse()
+        self.assertEqual(options["framing"], "uint32")
+        self.assertIsNone(options["max-frame"])
+        self.assertIsNone(options["max-connections"])
+        self.assertEqual(options["idle-timeout"], 600.0)
+        self.assertEqual(options["drain-timeout"], 10.0)
+
+    def test_endpoints_add_up(self) -> None:
+        """Each ``--endpoint`` is one more."""
+        options = self.parse("--endpoint", "tcp:1", "-e", "unix:/tmp/x")
+        self.assertEqual(options["endpoints"], ["tcp:1", "unix:/tmp/x"])
+
+    def test_no_idle_timeout_is_zero(self) -> None:
+        """``--idle-timeout 0`` means for ever."""
+        self.assertIsNone(self.parse("--idle-timeout", "0")["idle-timeout"])
+
+    def test_each_mistake_is_named(self) -> None:
+        """A bad value is refused with its option, what it takes and what was given."""
+        for option, value in [
+            ("framing", "uint64"),
+            ("max-frame", "-1"),
+            ("max-frame", "4294967296"),
+            ("max-frame", "1k"),
+            ("max-connections", "0"),
+            ("idle-timeout", "-1"),
+            ("idle-timeout", "nan"),
+            ("drain-timeout", "soon"),
+            ("endpoint", "carrier-pigeon:1"),
+            ("endpoint", "tcp:"),
+            ("endpoint", "tcp:1:colour=red"),
+        ]:
+            error = self.assertRaises(UsageError, self.parse, f"--{option}", value)
+            self.assertIn(f"--{option}", str(error))
+            self.assertIn(value, str(error))
+
+
+class ServiceTests(SynchronousTestCase):
+    """Options become a service."""
+
+    def test_it_is_a_service(self) -> None:
+        """What `stream_service` makes is what twistd runs."""
+        service = stream_service(MemoryReactorClock(), [LOCAL])
+        self.assertTrue(verifyObject(IService, service))
+
+    def test_plugins_are_found_and_complete(self) -> None:
+        """Both doors are there, and what they name exists."""
+        makers: dict[str, Any] = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
+        for name in ("twsock-stream", "twsock"):
+            self.assertTrue(verifyObject(IServiceMaker, makers[name]))
+            self.assertTrue(verifyObject(IPlugin, makers[name]))
+            self.assertTrue(IService.providedBy(makers[name].makeService(makers[name].options())))
+
+    def test_limits_reach_the_connections(self) -> None:
+        """What was asked for is what a connection gets."""
+        for framing, protocol in (("uint32", FrameEcho), ("line", LineEcho)):
+            service = stream_service(
+                MemoryReactorClock(),
+                [LOCAL],
+                framing=framing,
+                max_frame=7,
+                max_connections=3,
+                idle_timeout=5.0,
+            )
+            built = service.factory.buildProtocol(None)
+            assert isinstance(built, protocol)
+            self.assertEqual(built.max_payload, 7)
+            self.assertEqual(service.factory.group.max_connections, 3)
+            self.assertEqual(service.factory.group.idle_timeout, 5.0)
+
+    def test_a_bad_endpoint_is_a_value_error(self) -> None:
+        """A program that embeds the service learns of its mistake at once."""
+        self.assertRaises(ValueError, stream_service, MemoryReactorClock(), ["nowhere:1"])
+
+
+class TwistdTests(SynchronousTestCase):
+    """Real processes."""
+
+    def test_it_echoes_and_ends_by_the_signal(self) -> None:
+        """Started, it serves a peer that is not ours; on SIGTERM it ends as twistd ends."""
+        with twistd("twsock-stream", "--endpoint", LOCAL) as server:
+            (port,) = server.wait_for_ports()
+            self.assertEqual(echo(port), b"Hello, World!")
+            server.terminate()
+            self.assertEqual(server.wait(), -signal.SIGTERM)
+            self.assertIn("stopped: 1 accepted", server.log)
+            self.assertNotIn("Hello", server.log)
+            self.assertNotIn("Traceback", server.log)
+
+    def test_interrupted_it_ends_without_a_traceback(self) -> None:
+        """Ctrl-C drains like SIGTERM."""
+        with twistd("twsock-stream", "--endpoint", LOCAL) as server:
+            server.wait_for_ports()
+            server.process.send_signal(signal.SIGINT)
+            self.assertEqual(server.wait(), -signal.SIGINT)
+            self.assertNotIn("Traceback", server.log)
+
+    def test_the_lean_reactor_serves_too(self) -> None:
+        """``--reactor=twsock`` runs the same service."""
+        with twistd("--reactor=twsock", "twsock-stream", "--endpoint", LOCAL) as server:
+            (port,) = server.wait_for_ports()
+            self.assertEqual(echo(port), b"Hello, World!")
+            self.assertIn("LeanEpollReactor", server.log)
+
+    def test_several_endpoints_and_a_unix_socket(self) -> None:
+        """Every endpoint is listened on and named with what the system gave it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "echo.sock")
+            arguments = ["-e", LOCAL, "-e", LOCAL, "-e", f"unix:{path}", "--framing", "line"]
+            with twistd("twsock-stream", *arguments) as server:
+                first, second = server.wait_for_ports(2)
+                server.wait_for("listening on unix:.*echo.sock")
+                self.assertNotEqual(first, second)
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.connect(path)
+                    connection.sendall(b"over UNIX\n")
+                    self.assertEqual(connection.makefile("rb").readline(), b"over UNIX\r\n")
+
+    def test_pending_answers_leave_before_the_end(self) -> None:
+        """What arrived before SIGTERM is answered; then the peer sees FIN."""
+        with twistd("twsock-stream", "--endpoint", LOCAL) as server:
+            (port,) = server.wait_for_ports()
+            frame = b"\x00\x00\x00\x01x"
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(frame)
+                self.assertEqual(connection.recv(5), frame)
+                server.process.send_signal(signal.SIGSTOP)
+                connection.sendall(frame * 100)
+                server.terminate()
+                server.process.send_signal(signal.SIGCONT)
+                self.assertEqual(connection.makefile("rb").read(), frame * 100)
+            self.assertEqual(server.wait(), -signal.SIGTERM)
+            self.assertIn(" 0 aborted", server.log)
+
+    def test_what_does_not_end_is_aborted_at_the_deadline(self) -> None:
+        """A peer in the middle of a frame is given the drain timeout and no more."""
+        arguments = ["--endpoint", LOCAL, "--drain-timeout", "0.2"]
+        with twistd("twsock-stream", *arguments) as server:
+            (port,) = server.wait_for_ports()
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(b"\x00\x00\x00\x01x\x00\x00")
+                connection.recv(5)
+                server.terminate()
+                self.assertRaises(ConnectionResetError, connection.recv, 1)
+            server.wait()
+            self.assertIn(" 1 aborted at the deadline", server.log)
+
+    def test_a_port_in_use_is_one_line(self) -> None:
+        """It is named, with the reason, a non-zero exit and no traceback."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            with twistd("twsock-stream", "--endpoint", endpoint) as server:
+                self.assertEqual(server.wait(), 1)
+                self.assertNotIn("Traceback", server.log)
+                self.assertIn(f"twsock: cannot listen on {endpoint}", server.log)
+                self.assertIn("AddressAlreadyInUse (10)", server.log)
+
+    def test_a_bad_option_is_one_line_after_the_usage(self) -> None:
+        """The last line names it, the exit is non-zero, and there is no traceback."""
+        with twistd("twsock-stream", "--max-frame", "huge") as server:
+            self.assertNotEqual(server.wait(), 0)
+            self.assertNotIn("Traceback", server.log)
+            self.assertIn("--max-frame", server.log.splitlines()[-1])
+
+    def test_out_of_descriptors_it_waits_and_recovers(self) -> None:
+        """Peers beyond what the process can open wait; one event tells; then they are served."""
+        with twistd("twsock-stream", "--endpoint", LOCAL, max_files=32) as server:
+            (port,) = server.wait_for_ports()
+            peers = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(40)]
+            server.wait_for("cannot accept: Too many open files")
+            for peer in peers[:20]:
+                peer.close()
+            peers[-1].sendall(b"\x00\x00\x00\x01x")
+            self.assertEqual(peers[-1].recv(5), b"\x00\x00\x00\x01x")
+            for peer in peers:
+                peer.close()
+            server.terminate()
+            server.wait()
+            self.assertEqual(server.log.count("cannot accept"), 1)
+
+    def test_socat_speaks_lines_with_it(self) -> None:
+        """A program that is not ours gets its line back."""
+        socat = shutil.which("socat")
+        if socat is None:
+            raise SkipTest("socat is not installed")
+        arguments = ["--endpoint", LOCAL, "--framing", "line"]
+        with twistd("twsock-stream", *arguments) as server:
+            (port,) = server.wait_for_ports()
+            answer = subprocess.run(
+                [socat, "-t5", "-", f"TCP:127.0.0.1:{port},crnl"],
+                input=b"Hello, World!\n",
+                stdout=subprocess.PIPE,
+                timeout=20,
+                check=True,
+            )
+            self.assertEqual(answer.stdout, b"Hello, World!\n")

@@ -1,0 +1,71 @@
+"""Tests mirror the package: who looks for the tests of a module knows the name of their file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Modules without a file of tests of their own, and where their tests are instead.
+UNPAIRED_MODULES: dict[str, str] = {}
+#: Tests of no single module: what they are of.
+UNPAIRED_TESTS = {
+    "tests/test_layers.py": "the imports of all modules",
+    "tests/test_packaging.py": "setup.cfg",
+    "tests/test_pairing.py": "tests/ itself",
+    "tests/test_public_names.py": "the public names of all modules",
+}
+#: Folders of tests that follow their subject, not the package.
+UNPAIRED_FOLDERS = {
+    "tests/loopback": "what only a kernel can decide",
+    "tests/benchmarks": "benchmarks/",
+}
+
+
+def tests_for(module: Path) -> str:
+    """
+    Name the file of tests that belongs to a module.
+
+    :param module: its path, relative to the checkout.
+    """
+    return str(Path("tests", *module.parts[1:-1], f"test_{module.name}"))
+
+
+def is_paired(module: Path) -> bool:
+    """Say whether a module has its own tests: a private one is tested through the one it serves."""
+    return not module.name.startswith("_")
+
+
+def found(pattern: str) -> set[Path]:
+    return {path.relative_to(ROOT) for path in ROOT.glob(pattern)}
+
+
+def expected_tests() -> set[str]:
+    modules = {path for path in found("twsock/**/*.py") if is_paired(path)}
+    return {tests_for(path) for path in modules if str(path) not in UNPAIRED_MODULES}
+
+
+class PairingTests(SynchronousTestCase):
+    """Modules and files of tests come in pairs."""
+
+    def test_every_module_has_its_tests(self) -> None:
+        """``twsock/wire/frames.py`` has ``tests/wire/test_frames.py``, and so has every other."""
+        tests = {str(path) for path in found("tests/**/test_*.py")}
+        self.assertEqual(sorted(expected_tests() - tests), [])
+
+    def test_every_file_of_tests_has_its_module(self) -> None:
+        """A file of tests belongs to a module, or is stated as an exception."""
+        for path in found("tests/**/test_*.py"):
+            if not UNPAIRED_FOLDERS.keys() & {str(folder) for folder in path.parents}:
+                self.assertIn(str(path), expected_tests() | UNPAIRED_TESTS.keys())
+
+    def test_exceptions_are_of_things_that_exist(self) -> None:
+        """An exception goes when its reason goes."""
+        for path in (*UNPAIRED_MODULES, *UNPAIRED_TESTS, *UNPAIRED_FOLDERS):
+            self.assertTrue((ROOT / path).exists(), path)
+
+    def test_every_folder_of_tests_is_a_package(self) -> None:
+        """Without its ``__init__.py``, trial would leave a folder out and say nothing."""
+        folders = {path.parent for path in found("tests/**/*.py")}
+        self.assertEqual([f for f in folders if not (ROOT / f / "__init__.py").exists()], [])

@@ -1,0 +1,130 @@
+"""Each public module lists its public names, and each name is what it says."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import twsock
+
+#: Names that twistd looks up in each module that a plugin names, so they cannot be told apart.
+NAMES_OF_TWISTED = {"Options", "install", "makeService"}
+
+
+def public_modules() -> Iterator[ModuleType]:
+    """Import each module whose name has no underscore."""
+    yield twsock
+    for found in pkgutil.walk_packages(twsock.__path__, "twsock."):
+        if not any(part.startswith("_") for part in found.name.split(".")):
+            yield importlib.import_module(found.name)
+
+
+def listed(module: ModuleType) -> list[str]:
+    """Give what a module lists as public."""
+    return list(getattr(module, "__all__", ()))
+
+
+def by_kind(name: str) -> tuple[bool, bool, str]:
+    """Sort constants first, then classes, then the rest, as ruff sorts imports and ``__all__``."""
+    return not name.isupper(), not name[0].isupper(), name
+
+
+def is_package(module: ModuleType) -> bool:
+    return hasattr(module, "__path__")
+
+
+def public_names() -> Iterator[tuple[ModuleType, str, object]]:
+    """Give each listed name that exists, with the module that lists it and what it names."""
+    for module in public_modules():
+        for name in listed(module):
+            if hasattr(module, name):
+                yield module, name, getattr(module, name)
+
+
+def has_docstring(module: ModuleType, name: str, value: object) -> bool:
+    """Say whether a reader finds a word about a name where the name is defined."""
+    if inspect.isclass(value) or inspect.isroutine(value):
+        # Not `inspect.getdoc`, which would be content with what a base class says.
+        return bool(value.__doc__)
+    return name in described_values(module)
+
+
+def described_values(module: ModuleType) -> set[str]:
+    """Give the names of constants and aliases that a ``#:`` comment stands above."""
+    assert module.__file__
+    text = Path(module.__file__).read_text("utf-8")
+    lines = text.splitlines()
+    found = set()
+    for node in ast.parse(text).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if lines[node.lineno - 2].startswith("#:"):
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def homes() -> dict[str, set[str]]:
+    """Give for each public name the modules, packages left out, that list it."""
+    found = defaultdict(set)
+    for module, name, _ in public_names():
+        if not is_package(module):
+            found[name].add(module.__name__)
+    return found
+
+
+class PublicNamesTests(SynchronousTestCase):
+    """What ``__all__`` says, in every public module."""
+
+    def test_every_module_lists_its_names(self) -> None:
+        """``__all__`` is there, sorted by kind and name, and names nothing twice."""
+        for module in public_modules():
+            names = getattr(module, "__all__", None)
+            self.assertIsNotNone(names, f"{module.__name__} has no __all__")
+            in_order = sorted(set(listed(module)), key=by_kind)
+            self.assertEqual(listed(module), in_order, module.__name__)
+
+    def test_every_name_exists_and_is_public(self) -> None:
+        """What is listed is there, and does not begin with an underscore."""
+        for module in public_modules():
+            for name in listed(module):
+                self.assertTrue(hasattr(module, name), f"{module.__name__}.{name}")
+                self.assertFalse(name.startswith("_"), f"{module.__name__}.{name}")
+
+    def test_every_module_and_name_has_a_docstring(self) -> None:
+        """Modules, classes and functions have docstrings, other values a ``#:`` comment."""
+        silent = [module.__name__ for module in public_modules() if not module.__doc__]
+        places = homes()
+        for module, name, value in public_names():
+            passed_on = is_package(module) and places[name]
+            if not passed_on and not has_docstring(module, name, value):
+                silent.append(f"{module.__name__}.{name}")
+        self.assertEqual(silent, [])
+
+    def test_every_name_has_one_home(self) -> None:
+        """One module lists a name, and there is no other thing of that name in the package."""
+        shared = {name: places for name, places in homes().items() if len(places) > 1}
+        self.assertEqual(shared.keys() - NAMES_OF_TWISTED, set(), shared)
+
+    def test_what_a_module_lists_it_defines(self) -> None:
+        """Classes and functions come from the module that lists them, or from a private one."""
+        for module, name, value in public_names():
+            if not is_package(module) and (inspect.isclass(value) or inspect.isfunction(value)):
+                is_private = value.__module__.rpartition(".")[2].startswith("_")
+                is_own = value.__module__ == module.__name__
+                self.assertTrue(is_own or is_private, f"{module.__name__}.{name}")
+
+    def test_packages_pass_on_only_what_is_below_them(self) -> None:
+        """A package re-exports from its own modules, the very same object."""
+        places = homes()
+        for module, name, value in public_names():
+            if is_package(module) and name not in NAMES_OF_TWISTED:
+                for home in places[name]:
+                    self.assertTrue(home.startswith(f"{module.__name__}."), f"{home} {name}")
+                    self.assertIs(getattr(importlib.import_module(home), name), value)

@@ -1,0 +1,117 @@
+"""An `AcceptGate` lets a listener wait for room."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet.tcp import Port
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.transport.test_stream import IdleReactor
+from twsock.transport import AcceptGate
+
+
+class Exhaustible(socket.socket):
+    """A listening socket that can run out of file descriptors."""
+
+    error: int = 0
+
+    def accept(self) -> Any:
+        if self.error:
+            raise OSError(self.error, "Too many open files")
+        return super().accept()
+
+
+class AcceptGateTests(SynchronousTestCase):
+    """Between a port and its socket."""
+
+    def setUp(self) -> None:
+        self.room = True
+        self.reactor = IdleReactor()
+        self.port: Any = Port(0, None, interface="127.0.0.1", reactor=self.reactor)  # type: ignore[arg-type]
+        self.socket = Exhaustible()
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen()
+        self.socket.setblocking(False)
+        self.addCleanup(self.socket.close)
+        self.port.socket = self.socket
+        self.port._realPortNumber = self.socket.getsockname()[1]
+        self.port.fileno = self.socket.fileno
+        self.port.connected = True
+        self.port.startReading()
+        self.gate = AcceptGate(self.port, self.reactor, lambda: self.room)
+        self.client = socket.create_connection(self.socket.getsockname())
+        self.addCleanup(self.client.close)
+        self.events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(self.events.append)
+        self.addCleanup(publisher.removeObserver, self.events.append)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the reactor watches the port."""
+        return self.port in self.reactor.readers
+
+    def test_with_room_it_accepts(self) -> None:
+        """An open gate gives what the socket gives."""
+        accepted, address = self.gate.accept()
+        self.addCleanup(accepted.close)
+        self.assertEqual(address, self.client.getsockname())
+
+    def test_without_room_nobody_is_there(self) -> None:
+        """A shut gate says what an empty backlog says, and the port stops listening."""
+        self.room = False
+        self.assertRaises(BlockingIOError, self.gate.accept)
+        self.assertFalse(self.is_listening)
+
+    def test_it_reopens_when_there_is_room(self) -> None:
+        """The port listens again once there is room, and not before."""
+        self.room = False
+        self.assertRaises(BlockingIOError, self.gate.accept)
+        self.gate.reopen()
+        self.assertFalse(self.is_listening)
+        self.room = True
+        self.gate.reopen()
+        self.assertTrue(self.is_listening)
+
+    def test_out_of_descriptors_it_rests_and_tells_once(self) -> None:
+        """EMFILE stops the port for a moment instead of spinning; one event tells of it."""
+        self.socket.error = errno.EMFILE
+        for _ in range(5):
+            self.assertRaises(BlockingIOError, self.gate.accept)
+            self.assertFalse(self.is_listening)
+            self.reactor.advance(0.1)
+            self.assertTrue(self.is_listening)
+        self.assertEqual(len([event for event in self.events if "rest" in event]), 1)
+
+    def test_room_elsewhere_does_not_cut_the_rest_short(self) -> None:
+        """While it rests, a connection that ends does not reopen it early."""
+        self.socket.error = errno.EMFILE
+        self.assertRaises(BlockingIOError, self.gate.accept)
+        self.gate.reopen()
+        self.assertFalse(self.is_listening)
+
+    def test_other_errors_are_the_ports(self) -> None:
+        """What is not exhaustion reaches Twisted, which knows what to do with it."""
+        self.socket.error = errno.ECONNABORTED
+        self.assertRaises(OSError, self.gate.accept)
+        self.assertTrue(self.is_listening)
+
+    def test_closed_it_stays_shut_and_leaves_nothing(self) -> None:
+        """After `close` no timer is left, and nothing reopens it."""
+        self.socket.error = errno.EMFILE
+        self.assertRaises(BlockingIOError, self.gate.accept)
+        self.gate.close()
+        self.gate.reopen()
+        self.assertFalse(self.is_listening)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_it_is_the_socket_in_every_other_way(self) -> None:
+        """Name, number and end are the socket's own."""
+        self.assertEqual(self.gate.fileno(), self.socket.fileno())
+        self.gate.close()
+        self.gate._socket.close()
+        self.assertEqual(self.socket.fileno(), -1)

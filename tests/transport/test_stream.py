@@ -1,0 +1,335 @@
+"""A `StreamTransport` writes through, brakes and ends."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import BrokenError, ClosedError, SocketErrorStatus
+from twsock.transport import StreamTransport
+from twsock.transport.stream import HIGH_WATER
+
+
+class Owner:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.drained = 0
+
+    def output_drained(self) -> None:
+        self.drained += 1
+
+
+class IdleReactor(Clock):
+    """Notes which descriptors want to be told of room to write; tells them nothing by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[object] = set()
+        self.writers: set[object] = set()
+
+    def addReader(self, reader: object) -> None:
+        self.readers.add(reader)
+
+    def addWriter(self, writer: object) -> None:
+        self.writers.add(writer)
+
+    def removeReader(self, reader: object) -> None:
+        self.readers.discard(reader)
+
+    def removeWriter(self, writer: object) -> None:
+        self.writers.discard(writer)
+
+
+class FakeProtocol:
+    """What a descriptor calls when its connection is lost."""
+
+    def __init__(self) -> None:
+        self.reasons: list[Failure] = []
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.reasons.append(reason)
+
+
+class CountingSocket(socket.socket):
+    """A real socket that counts its sends, and can be told to fail."""
+
+    sends: int
+    error: OSError | None
+
+    def send(self, *args: Any) -> int:
+        if self.error is not None:
+            raise self.error
+        self.sends += 1
+        return super().send(*args)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Connect two sockets over loopback, for what only TCP has."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
+
+
+class PlainTests(SynchronousTestCase):
+    """Over a plain socket, bytes take the short way."""
+
+    def setUp(self) -> None:
+        here, self.peer = tcp_pair()
+        self.socket = CountingSocket(fileno=here.detach())
+        self.socket.sends = 0
+        self.socket.error = None
+        self.reactor = IdleReactor()
+        self.protocol = FakeProtocol()
+        self.descriptor: Any = Connection(self.socket, self.protocol, self.reactor)  # type: ignore[arg-type]
+        self.descriptor.connected = 1
+        self.descriptor.startReading()
+        self.owner = Owner()
+        self.stream = StreamTransport(self.owner, self.descriptor, self.reactor)
+        self.peer.setblocking(False)
+        self.addCleanup(self.peer.close)
+        self.addCleanup(self.socket.close)
+
+    def fill(self) -> bytes:
+        """Write until the kernel takes no more and the high-water mark is reached."""
+        sent = b""
+        while not self.stream.is_full:
+            chunk = bytes([len(sent) // HIGH_WATER % 251]) * HIGH_WATER
+            self.stream.write(chunk)
+            self.stream.send()
+            sent += chunk
+        return sent
+
+    def receive(self) -> bytes:
+        """Take all there is at the other end, letting the descriptor write between the reads."""
+        received = b""
+        while True:
+            try:
+                chunk = self.peer.recv(1 << 20)
+            except BlockingIOError:
+                if self.descriptor not in self.reactor.writers:
+                    return received
+                self.descriptor.doWrite()
+                continue
+            if not chunk:
+                return received
+            received += chunk
+
+    def test_five_writes_and_a_send_are_one_system_call(self) -> None:
+        """What was written until a send leaves in one piece."""
+        for number in range(5):
+            self.stream.write(b"message %d" % number)
+        self.assertTrue(self.stream.send())
+        self.assertEqual(self.socket.sends, 1)
+        self.assertEqual(self.peer.recv(100), b"message 0message 1message 2message 3message 4")
+
+    def test_nothing_queued_leaves_the_reactor_alone(self) -> None:
+        """A send that the kernel takes whole asks the reactor for nothing."""
+        self.stream.write(b"answer")
+        self.stream.send()
+        self.assertEqual(self.reactor.writers, set())
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_writes_of_the_application_keep_their_place(self) -> None:
+        """Behind a ``transport.write`` that waits for its turn, a send waits too."""
+        self.stream.write(b"1")
+        self.stream.send()
+        self.descriptor.write(b"2")
+        self.stream.write(b"3")
+        self.assertFalse(self.stream.send())
+        self.descriptor.write(b"4")
+        self.assertEqual(self.receive(), b"1234")
+
+    def test_what_the_kernel_refuses_is_queued_in_order(self) -> None:
+        """Bytes beyond the kernel's buffer arrive later, none lost, none twice."""
+        sent = self.fill()
+        self.assertFalse(self.stream.is_flushed)
+        self.assertEqual(self.receive(), sent)
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_drain_is_told_once_and_only_when_empty(self) -> None:
+        """A full output reports once that it drained, when the kernel has it all."""
+        self.fill()
+        self.assertEqual(self.owner.drained, 0)
+        self.receive()
+        self.assertEqual(self.owner.drained, 1)
+        self.assertIsNone(self.descriptor.producer)
+
+    def test_a_producer_of_the_application_does_not_hide_the_drain(self) -> None:
+        """Where the application's producer holds the descriptor, the queue is looked at instead."""
+        self.descriptor.registerProducer(StringTransport(), True)
+        self.fill()
+        self.descriptor.unregisterProducer()
+        self.receive()
+        self.reactor.advance(1)
+        self.assertEqual(self.owner.drained, 1)
+
+    def test_room_shrinks_with_each_write(self) -> None:
+        """Bytes not sent yet count against the high-water mark."""
+        self.stream.write(b"x" * (HIGH_WATER - 1))
+        self.assertFalse(self.stream.is_full)
+        self.stream.write(b"x")
+        self.assertTrue(self.stream.is_full)
+
+    def test_tls_started_by_the_application_is_not_bypassed(self) -> None:
+        """Once the transport speaks TLS, no byte is sent on the cached socket."""
+        engine: list[bytes] = []
+        self.protocol.write = engine.append  # type: ignore[attr-defined]
+        self.descriptor.TLS = True
+        self.stream.write(b"secret")
+        self.stream.send()
+        self.assertEqual(engine, [b"secret"])
+        self.assertRaises(BlockingIOError, self.peer.recv, 100)
+
+    def test_a_failed_send_aborts_and_keeps_its_reason(self) -> None:
+        """The error that a send met is the reason the connection ended, whatever Twisted saw."""
+        self.socket.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        self.stream.write(b"answer")
+        self.stream.send()
+        self.reactor.advance(0)
+        error = self.stream.lost(self.protocol.reasons[0])
+        assert error is not None
+        self.assertIsInstance(error, BrokenError)
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+
+    def test_close_sends_fin_and_waits_for_the_peers(self) -> None:
+        """A close ends the output, and the connection when the peer has ended too."""
+        self.stream.write(b"last")
+        closed = self.stream.close()
+        self.descriptor.doWrite()
+        self.assertEqual(self.peer.recv(100), b"last")
+        self.assertEqual(self.peer.recv(100), b"")
+        self.assertNoResult(closed)
+        self.stream.peer_ended()
+        self.assertIsNone(self.stream.lost(self.protocol.reasons[0]))
+        self.successResultOf(closed)
+
+    def test_close_sends_what_is_queued_first(self) -> None:
+        """FIN comes behind the last queued byte."""
+        sent = self.fill()
+        self.stream.close()
+        received = self.receive()
+        self.descriptor.doWrite()
+        self.assertEqual(received + self.receive(), sent)
+        self.assertEqual(self.peer.recv(1), b"")
+
+    def test_close_without_an_answer_ends_at_the_deadline(self) -> None:
+        """A peer that neither reads nor ends is aborted, and the error says so."""
+        self.fill()
+        closed = self.stream.close()
+        self.reactor.advance(4.9)
+        self.assertEqual(self.protocol.reasons, [])
+        self.reactor.advance(0.2)
+        self.reactor.advance(0)
+        reason = self.protocol.reasons[0]
+        self.assertTrue(reason.check(ConnectionAborted))
+        self.assertIn("5 s", str(self.stream.lost(reason)))
+        self.successResultOf(closed)
+
+    def test_close_twice_is_one_close(self) -> None:
+        """A second close changes nothing, and both tell of the end."""
+        first, second = self.stream.close(), self.stream.close()
+        self.stream.lost(Failure(ConnectionDone()))
+        self.successResultOf(first)
+        self.successResultOf(second)
+
+    def test_close_resumes_reading(self) -> None:
+        """A paused connection is read from again, or it would never see the peer's FIN."""
+        self.stream.pause_reading()
+        self.assertNotIn(self.descriptor, self.reactor.readers)
+        self.stream.close()
+        self.assertIn(self.descriptor, self.reactor.readers)
+
+    def test_a_cancelled_wait_leaves_the_close_alone(self) -> None:
+        """Giving up waiting for the end does not keep the connection."""
+        closed = self.stream.close()
+        closed.cancel()
+        self.failureResultOf(closed)
+        self.descriptor.doWrite()
+        self.assertEqual(self.peer.recv(1), b"")
+
+    def test_abort_drops_what_is_queued(self) -> None:
+        """An abort ends the connection in the next turn, without sending the rest."""
+        self.fill()
+        self.stream.abort()
+        self.reactor.advance(0)
+        self.assertTrue(self.protocol.reasons[0].check(ConnectionAborted))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_writing_after_close_is_refused(self) -> None:
+        """Nothing can be written to an end that was closed, and nothing is lost in silence."""
+        self.stream.close()
+        self.assertRaises(ClosedError, self.stream.write, b"late")
+
+    def test_writing_to_a_dead_connection_is_refused(self) -> None:
+        """Nothing can be written to a connection that died, and the error names the cause."""
+        self.stream.lost(Failure(ConnectionLost()))
+        error = self.assertRaises(BrokenError, self.stream.write, b"late")
+        self.assertIsNotNone(error.__cause__)
+
+    def test_nothing_is_left_after_the_end(self) -> None:
+        """A lost connection leaves no delayed call behind."""
+        self.fill()
+        self.stream.close()
+        self.stream.lost(Failure(ConnectionLost()))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_full_reads_grow_and_stop_growing(self) -> None:
+        """The size of one receive doubles while reads come back full, to 128,000 bytes."""
+        for _ in range(10):
+            self.stream.note_read(self.descriptor.bufferSize)
+        self.assertEqual(self.descriptor.bufferSize, 128_000)
+
+    def test_unread_input_is_seen_and_left(self) -> None:
+        """Bytes in the kernel are noticed without being taken."""
+        self.assertFalse(self.stream.has_unread_input)
+        self.peer.send(b"x")
+        self.assertTrue(self.stream.has_unread_input)
+        self.assertEqual(self.socket.recv(10), b"x")
+
+
+class InMemoryTests(SynchronousTestCase):
+    """Over a transport without a socket, bytes take ``transport.write``."""
+
+    def setUp(self) -> None:
+        self.transport = StringTransport()
+        self.clock = Clock()
+        self.owner = Owner()
+        self.stream = StreamTransport(self.owner, self.transport, self.clock)
+
+    def test_a_send_is_one_write(self) -> None:
+        """What was written until a send reaches the transport in one piece."""
+        self.stream.write(b"a")
+        self.stream.write(bytearray(b"b"))
+        self.assertEqual(self.transport.value(), b"")
+        self.stream.send()
+        self.assertEqual(self.transport.value(), b"ab")
+
+    def test_the_transports_brake_is_ours(self) -> None:
+        """A transport that pauses its producer makes the output full, until it resumes it."""
+        assert self.transport.producer is not None
+        self.transport.producer.pauseProducing()
+        self.assertTrue(self.stream.is_full)
+        self.transport.producer.resumeProducing()
+        self.assertFalse(self.stream.is_full)
+        self.assertEqual(self.owner.drained, 1)
+
+    def test_close_unregisters_and_loses_the_connection(self) -> None:
+        """A close leaves the end to the transport, with no producer in its way."""
+        self.stream.close()
+        self.assertIsNone(self.transport.producer)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_abort_aborts_the_transport(self) -> None:
+        """An abort reaches the transport."""
+        self.stream.abort()
+        self.assertTrue(self.transport.disconnected)

@@ -1,0 +1,9 @@
+"""The door of the lean reactor: ``twistd --reactor=twsock``."""
+
+from twisted.application.reactors import Reactor
+
+reactor = Reactor(
+    "twsock",
+    "twsock.transport.epoll",
+    "Twisted's epoll reactor without a log context per event (Linux).",
+)

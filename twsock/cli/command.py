@@ -1,0 +1,161 @@
+"""
+From a command line to an exit status: arguments → **reactor** → conversation → status.
+
+Much like `twisted.internet.task.react`, with two differences: a failure is one line, and Ctrl-C
+lets the conversation end its connection before the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import IO, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twsock.cli.arguments import EchoArguments, parse_arguments
+from twsock.cli.echo import echo
+from twsock.cli.endpoint import parse_endpoint
+from twsock.cli.failure import CommandError
+from twsock.cli.progress import Progress
+from twsock.cli.screen import Screen
+from twsock.cli.texts import GivenTexts, InputLines, Texts
+from twsock.cli.threads import ThreadResolver, in_thread
+
+__all__ = ["main"]
+
+#: What a shell adds to the number of the signal that ended a program.
+_EXIT_SIGNAL: Final = 128
+
+#: One read of standard input, in bytes.
+_READ_SIZE: Final = 64 * 1024
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Run the command ``twsock``.
+
+    :param argv: the words after the name of the program; None for those of this process.
+    :raises SystemExit: with the exit status, unless that is 0.
+    """
+    try:
+        code = _run_command(sys.argv[1:] if argv is None else argv)
+    except CommandError as failed:
+        if failed.line and sys.stderr is not None:
+            print(f"twsock: {failed.line}", file=sys.stderr)
+        code = failed.exit_code
+    except KeyboardInterrupt:
+        code = _EXIT_SIGNAL + signal.SIGINT
+    if code:
+        _drop_unwritten_output()
+        sys.exit(code)
+
+
+def _run_command(words: Sequence[str]) -> int:
+    arguments = parse_arguments(words)
+    # Imported here, so that a program can choose its reactor after it imported this module.
+    from twisted.internet import reactor
+
+    return _run_echo(reactor, arguments)
+
+
+def _run_echo(reactor: Any, arguments: EchoArguments) -> int:
+    reactor.installNameResolver(ThreadResolver(reactor))
+    endpoint = parse_endpoint(reactor, arguments.endpoint, arguments.timeout)
+    texts = _find_texts(reactor, arguments)
+    screen = _make_screen(arguments, texts)
+    return _run(
+        reactor, lambda: echo(reactor, endpoint, arguments, texts, screen, time.perf_counter)
+    )
+
+
+def _run(reactor: Any, start: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> int:
+    """
+    Run a coroutine on a reactor that is started for it.
+
+    :returns: 0, or the exit status for the signal that ended it.
+    """
+    failures: list[Failure] = []
+    ended_by: list[int] = []
+    finished: list[None] = []
+
+    def begin() -> None:
+        working = Deferred.fromCoroutine(start())
+
+        def interrupt(number: int, _frame: object) -> None:
+            ended_by.append(number)
+            # Whatever keeps us from ending, the next one ends the process.
+            signal.signal(number, signal.SIG_DFL)
+            reactor.callFromThread(working.cancel)
+
+        # The reactor's own handlers, installed by now, would stop it under the conversation.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+        working.addCallbacks(finished.append, failures.append)
+        working.addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    if ended_by:
+        return _EXIT_SIGNAL + ended_by[0]
+    if failures:
+        failures[0].raiseException()
+    # The reactor was stopped by a signal before anything could begin.
+    return 0 if finished else _EXIT_SIGNAL + signal.SIGINT
+
+
+def _find_texts(reactor: Any, arguments: EchoArguments) -> Texts:
+    if arguments.texts:
+        return GivenTexts(arguments.texts)
+    source = _open_stream(sys.stdin, "input").fileno()
+
+    def read() -> Deferred[bytes]:
+        # Not from `sys.stdin`: a thread waiting in there holds a lock that Python wants at its end.
+        return in_thread(reactor, os.read, source, _READ_SIZE)
+
+    return InputLines(read, arguments.max_frame)
+
+
+def _make_screen(arguments: EchoArguments, texts: Texts) -> Screen:
+    output = _open_stream(sys.stdout, "output")
+    return Screen(
+        output.buffer,  # type: ignore[attr-defined]
+        encoding=output.encoding,  # type: ignore[attr-defined]
+        is_terminal=output.isatty(),
+        quiet=arguments.quiet,
+        progress=_make_progress(arguments, texts),
+    )
+
+
+def _make_progress(arguments: EchoArguments, texts: Texts) -> Progress | None:
+    """Make a bar where a person can see it, and is not typing into it."""
+    terminal = sys.stderr
+    if terminal is None or not terminal.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    if not arguments.texts and sys.stdin.isatty():
+        return None
+    total = None if texts.total is None else texts.total * arguments.count
+    return Progress(
+        terminal, total, lambda: os.get_terminal_size(terminal.fileno()).columns, time.monotonic
+    )
+
+
+def _open_stream(stream: IO[str] | None, name: str) -> IO[str]:
+    # Python has None for a stream that was closed when the process began.
+    if stream is None:
+        raise CommandError(f"standard {name} is closed")
+    return stream
+
+
+def _drop_unwritten_output() -> None:
+    """Keep Python from writing, at its end, what could not be written before."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

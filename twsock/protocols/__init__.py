@@ -1,0 +1,26 @@
+"""
+Protocol and Factory classes that any Twisted application can embed.
+
+They stand between an endpoint of Twisted, which connects them, and the application, which overrides
+one method and answers with another. Every buffer has a limit and every wait an end.
+"""
+
+from twsock.protocols.echo import FrameEcho, FrameEchoFactory, LineEcho, LineEchoFactory
+from twsock.protocols.factory import StreamServerFactory
+from twsock.protocols.frames import FrameProtocol
+from twsock.protocols.group import ConnectionGroup, Counters
+from twsock.protocols.lines import LineProtocol
+from twsock.protocols.stream import StreamProtocol
+
+__all__ = [
+    "ConnectionGroup",
+    "Counters",
+    "FrameEcho",
+    "FrameEchoFactory",
+    "FrameProtocol",
+    "LineEcho",
+    "LineEchoFactory",
+    "LineProtocol",
+    "StreamProtocol",
+    "StreamServerFactory",
+]

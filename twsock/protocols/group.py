@@ -1,0 +1,162 @@
+"""
+Connections that are counted, watched, limited and drained together.
+
+Made by a `twsock.protocols.StreamServerFactory`, joined and left by its connections. It holds one
+reference to each of them and one delayed call for all: an idle timeout costs a frame nothing, and
+ten thousand idle connections no more than ten thousand comparisons each half timeout.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["ConnectionGroup", "Counters", "Member"]
+
+#: Ticks without a whole frame after which a connection is idle. A connection was active some time
+#: before the first of them, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
+_IDLE_TICKS: Final = 3
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a group has seen since it was made; plain numbers, never payloads."""
+
+    #: Connections that joined.
+    accepted: int = 0
+    #: Connections turned away because the limit was reached.
+    refused: int = 0
+    #: Whole frames or lines received.
+    messages: int = 0
+    #: Bytes received, headers and line endings included.
+    bytes_received: int = 0
+    #: Connections ended for having been idle.
+    idle: int = 0
+    #: Connections aborted because the peer broke the format or its limit.
+    violations: int = 0
+    #: Connections aborted because a handler raised.
+    handler_errors: int = 0
+
+
+class Member(typing.Protocol):
+    """What a group asks of a connection."""
+
+    active_tick: int
+
+    def end_if_idle(self) -> None:
+        """The idle timeout has passed since the last whole frame."""
+
+    def drain(self) -> None:
+        """Answer what has arrived, then close."""
+
+    def abort(self) -> Deferred[None]:
+        """End now."""
+
+
+class ConnectionGroup:
+    """
+    The open connections of one server.
+
+    :param clock: measures the idle timeout and the drain.
+    :param idle_timeout: seconds from the last whole frame to the end of a connection, which comes
+        between this and one and a half times this; None to never end one.
+    :param max_connections: how many may be open at once; None for no limit of ours.
+    :raises ValueError: when a number is not above 0.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        idle_timeout: float | None = None,
+        max_connections: int | None = None,
+    ) -> None:
+        if idle_timeout is not None and not idle_timeout > 0:
+            raise ValueError(f"idle_timeout is above 0 seconds, not {idle_timeout:g}")
+        if max_connections is not None and max_connections < 1:
+            raise ValueError(f"max_connections is 1 or more, not {max_connections}")
+        self.clock = clock
+        self.idle_timeout = idle_timeout
+        self.max_connections = max_connections
+        self.counters = Counters()
+        #: Counts the half idle timeouts that have passed; a connection notes it with each frame.
+        self.tick = 0
+        #: Called when a connection has left.
+        self.on_room: Callable[[], None] | None = None
+        self._members: set[Member] = set()
+        self._ticking: IDelayedCall | None = None
+        self._emptied: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more connection may join."""
+        return self.max_connections is None or len(self._members) < self.max_connections
+
+    def join(self, member: Member) -> None:
+        """Count a connection that was made, and watch it from now on."""
+        self._members.add(member)
+        self.counters.accepted += 1
+        member.active_tick = self.tick
+        if self._ticking is None and self.idle_timeout is not None:
+            self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
+
+    def leave(self, member: Member) -> None:
+        """Forget a connection that is gone."""
+        self._members.discard(member)
+        if not self._members:
+            if self._ticking is not None:
+                self._ticking.cancel()
+                self._ticking = None
+            emptied, self._emptied = self._emptied, []
+            for deferred in emptied:
+                deferred.callback(None)
+        if self.on_room is not None:
+            self.on_room()
+
+    async def drain(self, timeout: float) -> int:
+        """
+        Let every connection answer what has arrived, and close it; abort what is left at the end.
+
+        :param timeout: seconds until then; 0 aborts at once.
+        :returns: how many had to be aborted.
+        """
+        members = list(self._members)
+        if timeout > 0:
+            for member in members:
+                member.drain()
+            await self._empty_within(timeout)
+        left = list(self._members)
+        await DeferredList([member.abort() for member in left])
+        return len(left)
+
+    async def _empty_within(self, timeout: float) -> None:
+        if not self._members:
+            return
+        ended: Deferred[None] = Deferred()
+        self._emptied.append(ended)
+        deadline = self.clock.callLater(timeout, self._stop_waiting, ended)
+        await ended
+        if deadline.active():
+            deadline.cancel()
+
+    def _stop_waiting(self, ended: Deferred[None]) -> None:
+        self._emptied.remove(ended)
+        ended.callback(None)
+
+    def _next_tick(self) -> None:
+        timeout = self.idle_timeout
+        self._ticking = (
+            None if timeout is None else self.clock.callLater(timeout / 2, self._next_tick)
+        )
+        self.tick += 1
+        last = self.tick - _IDLE_TICKS
+        for member in [member for member in self._members if member.active_tick <= last]:
+            member.end_if_idle()

@@ -1,0 +1,77 @@
+"""
+Lines of text for applications: override one method, answer with one method.
+
+The ``line`` format of `twsock.wire.lines` on the connections of `twsock.protocols.stream`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import override
+
+from twsock.protocols.stream import Handled, StreamProtocol
+from twsock.transport import StreamTransport
+from twsock.wire.lines import DEFAULT_MAX_LINE, LineDecoder, encode_line
+
+__all__ = ["LineProtocol"]
+
+
+class LineProtocol(StreamProtocol):
+    """
+    A connection that carries lines: ended by CRLF or LF as they come, by CRLF as they go.
+
+    Override `line_received`, answer with `send_line`::
+
+        class Shout(LineProtocol):
+            def line_received(self, line: bytes) -> None:
+                self.send_line(decode_text(line).upper())
+
+    A line above ``max_payload`` (default 64 KiB, without its ending) aborts the connection.
+    """
+
+    # Overridden by applications.
+
+    def line_received(self, line: bytes) -> Handled:
+        """
+        Handle one line.
+
+        :param line: without its ending, not decoded: `twsock.wire.decode_text` reads it as text.
+        :returns: None when it is handled; a coroutine or Deferred to be awaited before the next
+            line is given. It is cancelled when the connection is lost.
+        :raises RemoteProtocolError: when the peer broke a rule: the connection is aborted, and one
+            line is logged. Any other exception is logged with its traceback, and aborts it too.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override line_received")
+
+    # Called by applications.
+
+    def send_line(self, line: bytes | str) -> None:
+        """
+        Send one line: with all other answers when `line_received` was called, else at once.
+
+        :param line: without its ending; text is sent as UTF-8.
+        :raises LocalProtocolError: when a LF is in the line, or nothing is connected yet.
+        :raises ClosedError: when this end was closed.
+        :raises BrokenError: when the connection died.
+        """
+        stream = self._stream or self._connected_stream()
+        stream.write(encode_line(line))
+        if not self._is_delivering:
+            self._flush(stream)
+
+    # Called by the stream.
+
+    @override
+    def _make_decoder(self) -> Any:
+        return LineDecoder(DEFAULT_MAX_LINE if self.max_payload is None else self.max_payload)
+
+    @override
+    def _deliver(self, stream: StreamTransport) -> None:
+        next_line = self._decoder.next_line
+        while (line := next_line()) is not None:
+            handled = self.line_received(line)
+            if handled is not None and not self._is_finished(handled):
+                return
+            if stream.room <= 0 and not self._may_go_on(stream):
+                return

@@ -1,0 +1,373 @@
+"""
+Messages handled one after the other: transport → **protocol** → handler → transport.
+
+What `twsock.protocols.FrameProtocol` and `LineProtocol` share: Twisted enters here, a decoder of
+`twsock.wire` is fed and pulled, a handler answers, a `twsock.transport.StreamTransport` sends. In
+memory are the decoder's undelivered bytes and the answers not yet sent.
+
+A connection stops being read from while its handler runs or its peer does not take the answers,
+as soon as `MAX_BACKLOG` bytes have come meanwhile; then the peer waits, not this process's memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SocketError,
+)
+from twsock.protocols.group import ConnectionGroup
+from twsock.transport import StreamTransport
+from twsock.transport.descriptor import find_descriptor
+from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
+
+__all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
+
+#: What a handler may return: None when it is done, or something to wait for.
+Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any]"]
+
+#: Bytes that may arrive, besides one read, while a handler runs or the peer takes no answers, in
+#: bytes. A smaller message limit lowers it.
+MAX_BACKLOG: Final = 64 * 1024
+
+#: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
+_FULL_READ: Final = 64 * 1024
+
+
+class Decoder(typing.Protocol):
+    """What a wire format offers here."""
+
+    delivered: int
+    max_payload: int
+
+    @property
+    def buffered(self) -> int: ...
+    def feed(self, data: bytes) -> None: ...
+
+
+@implementer(IHalfCloseableProtocol)
+class StreamProtocol(Protocol):
+    """
+    One connection, under any stream endpoint of Twisted, client or server.
+
+    Subclasses give a wire format. The class attributes are limits, to be set on a subclass or an
+    instance before it is connected.
+
+    :ivar peer: the other end, for messages to people.
+    """
+
+    #: Largest message accepted, in bytes; None for the default of the format.
+    max_payload: int | None = None
+    #: Bytes written and not with the kernel at which no more messages are handled.
+    high_water: ClassVar[int] = HIGH_WATER
+    #: Seconds that `close` waits for the peer before it aborts.
+    close_timeout: float = DEFAULT_CLOSE_TIMEOUT
+    #: Who counts and watches this connection; set by a factory, otherwise it is on its own.
+    group: ConnectionGroup | None = None
+
+    active_tick = 0
+
+    _log = Logger()
+    _stream: StreamTransport | None = None
+    _decoder: Any
+    _handler: Deferred[Any] | None = None
+    _is_delivering = False
+    _is_stalled = False
+    _is_draining = False
+    _peer_ended = False
+
+    # Overridden by applications.
+
+    def connection_made(self) -> None:
+        """The connection stands; called once, before any message."""
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        """
+        The connection is gone; called once, after the last message.
+
+        :param error: why, or None where both ends closed it in order. A handler that still runs
+            is cancelled right after this.
+        """
+
+    def writing_paused(self) -> None:
+        """The peer does not take what is sent: `high_water` is reached. Called once each time."""
+
+    def writing_resumed(self) -> None:
+        """What had piled up is with the kernel. Called once after each `writing_paused`."""
+
+    # Called by applications.
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, as ``host:port``, ``[host]:port`` or a path."""
+        return _describe_peer(self.transport)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent: the connection was made, and neither closed nor lost."""
+        return self._stream is not None and self._stream.is_open
+
+    def close(self) -> Deferred[None]:
+        """
+        Send what is written, then end the connection in order, within `close_timeout`.
+
+        No further message is handled. Closing twice is harmless.
+
+        :returns: fires when the connection is gone. It need not be awaited.
+        """
+        return self._connected_stream().close()
+
+    def abort(self) -> Deferred[None]:
+        """
+        End the connection now, dropping what is queued.
+
+        :returns: fires when the connection is gone. It need not be awaited.
+        """
+        return self._connected_stream().abort()
+
+    # Called by the group.
+
+    def end_if_idle(self) -> None:
+        """Close, unless a handler runs: then the peer is waiting for us."""
+        if self._handler is None and self.is_open and self.group is not None:
+            self.group.counters.idle += 1
+            self._log.info("{peer} was idle: closing", peer=self.peer)
+            self.close()
+
+    def drain(self) -> None:
+        """Answer what has arrived, then close."""
+        self._is_draining = True
+        stream = self._connected_stream()
+        if stream.is_open and self._handler is None and not self._is_stalled:
+            self._close_drained(stream)
+
+    # Overridden by the wire formats.
+
+    def _make_decoder(self) -> Decoder:
+        raise NotImplementedError
+
+    def _deliver(self, stream: StreamTransport) -> None:
+        """Pull and handle messages until there is none, a handler runs, or the output is full."""
+        raise NotImplementedError
+
+    def _flush(self, stream: StreamTransport) -> bool:
+        """Send what was written; tell whether the output may take more."""
+        if stream.send() or not stream.is_full:
+            return True
+        if not self._is_stalled:
+            self._is_stalled = True
+            stream.pause_reading()
+            self.writing_paused()
+        return False
+
+    def _may_go_on(self, stream: StreamTransport) -> bool:
+        """Tell whether the next message may be handled after one that left the output no room."""
+        return stream.is_open and self._flush(stream)
+
+    def _is_finished(self, handled: object) -> bool:
+        """Tell whether a handler is done; if not, what follows waits for it."""
+        if inspect.iscoroutine(handled):
+            handled = Deferred.fromCoroutine(handled)
+        if not isinstance(handled, Deferred):
+            raise TypeError(f"a handler returns None, a Deferred or a coroutine, not {handled!r}")
+        self._handler = handled
+        # May call back at once, so the attribute comes first.
+        handled.addCallbacks(self._handler_done, self._handler_failed)
+        return self._handler is None
+
+    # Called by Twisted.
+
+    @override
+    def connectionMade(self) -> None:
+        group = self.group
+        if group is None:
+            group = self.group = ConnectionGroup(_clock_of(self.transport))
+        self._decoder = self._make_decoder()
+        self._stream = StreamTransport(
+            self,
+            self.transport,
+            group.clock,
+            high_water=self.high_water,
+            close_timeout=self.close_timeout,
+        )
+        group.join(self)
+        try:
+            self.connection_made()
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._failed(Failure())
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        stream = self._stream
+        assert stream is not None and self.group is not None
+        if not stream.is_open:
+            # Closing reads and drops, so that the peer's unread bytes do not turn FIN into a reset.
+            return
+        size = len(data)
+        self.group.counters.bytes_received += size
+        if size >= _FULL_READ:
+            stream.note_read(size)
+        self._decoder.feed(data)
+        if self._handler is None and not self._is_stalled:
+            self._go_on(stream)
+        else:
+            self._limit_backlog(stream)
+
+    def readConnectionLost(self) -> None:
+        """Answer what has arrived, then end: the peer sends no more."""
+        stream = self._connected_stream()
+        self._peer_ended = True
+        stream.peer_ended()
+        if stream.is_open and self._handler is None and not self._is_stalled:
+            self._close_answered(stream)
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: the close that sent FIN goes on by itself."""
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        stream = self._stream
+        if stream is None or self.group is None:
+            return
+        error = stream.lost(reason)
+        self.group.leave(self)
+        try:
+            self.connection_lost(error)
+        finally:
+            if self._handler is not None:
+                self._handler.cancel()
+
+    # Called by the transport.
+
+    def output_drained(self) -> None:
+        """Go on with what was left when the output was full."""
+        if self._is_stalled:
+            self._is_stalled = False
+            self.writing_resumed()
+            if self._handler is None and not self._is_delivering:
+                self._go_on(self._connected_stream())
+
+    # The flow of messages.
+
+    def _go_on(self, stream: StreamTransport) -> None:
+        """Deliver what can be delivered, and send what it gave rise to in one piece."""
+        decoder = self._decoder
+        before = decoder.delivered
+        self._is_delivering = True
+        try:
+            self._deliver(stream)
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._failed(Failure())
+        finally:
+            self._is_delivering = False
+        if decoder.delivered != before and self.group is not None:
+            self.group.counters.messages += decoder.delivered - before
+            self.active_tick = self.group.tick
+        self._flush(stream)
+        if self._is_stalled or self._handler is not None:
+            self._limit_backlog(stream)
+        elif stream.is_open:
+            stream.resume_reading()
+            if self._peer_ended:
+                self._close_answered(stream)
+            elif self._is_draining:
+                self._close_drained(stream)
+
+    def _limit_backlog(self, stream: StreamTransport) -> None:
+        """Let the peer wait once enough has come that cannot be handled yet."""
+        decoder = self._decoder
+        if decoder.buffered >= min(MAX_BACKLOG, decoder.max_payload):
+            stream.pause_reading()
+
+    def _close_answered(self, stream: StreamTransport) -> None:
+        """The peer has ended, and has every answer: now this end ends too."""
+        rest = self._decoder.buffered
+        if rest:
+            self._log.info(
+                "{peer} ended in the middle of a message: {size} bytes dropped",
+                peer=self.peer,
+                size=rest,
+            )
+        stream.close()
+
+    def _close_drained(self, stream: StreamTransport) -> None:
+        """Close, unless a message is under way here, or on its way in the kernel."""
+        if not self._decoder.buffered and not stream.has_unread_input:
+            stream.close()
+
+    # How a handler ends.
+
+    def _handler_done(self, _result: object) -> None:
+        self._handler = None
+        stream = self._connected_stream()
+        if not self._is_delivering and not self._is_stalled and stream.is_open:
+            if self.group is not None:
+                self.active_tick = self.group.tick
+            self._go_on(stream)
+
+    def _handler_failed(self, failure: Failure) -> None:
+        self._handler = None
+        self._failed(failure)
+
+    def _failed(self, failure: Failure) -> None:
+        """Tell of an error once, to whom it concerns; end the connection."""
+        stream = self._connected_stream()
+        error = failure.value
+        group = self.group
+        assert group is not None
+        if not stream.is_open:
+            if failure.check(CancelledError, ClosedError, BrokenError):
+                self._log.debug(
+                    "{peer} ended under its handler: {error}", peer=self.peer, error=error
+                )
+            else:
+                self._log.failure("handler failed after {peer} had ended", failure, peer=self.peer)
+            return
+        if isinstance(error, RemoteProtocolError):
+            group.counters.violations += 1
+            self._log.warn("{peer} aborted: {error}", peer=self.peer, error=error)
+            stream.send()  # Answers to what came before the violation.
+            stream.abort(error)
+        else:
+            group.counters.handler_errors += 1
+            self._log.failure("handler failed: {peer} aborted", failure, peer=self.peer)
+            stream.abort(BrokenError("the handler of this connection failed"))
+
+    def _connected_stream(self) -> StreamTransport:
+        if self._stream is None:
+            raise LocalProtocolError("this protocol is not connected yet")
+        return self._stream
+
+
+def _clock_of(transport: Any) -> IReactorTime:
+    """Find the reactor that runs a transport, for a connection that no factory of ours made."""
+    descriptor = find_descriptor(transport)
+    if descriptor is not None:
+        clock: IReactorTime = descriptor.reactor
+        return clock
+    from twisted.internet import reactor
+
+    return typing.cast(IReactorTime, reactor)
+
+
+def _describe_peer(transport: Any) -> str:
+    peer = transport.getPeer()
+    host = getattr(peer, "host", None)
+    if host is None:
+        return str(getattr(peer, "name", None) or peer)
+    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"

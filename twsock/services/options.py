@@ -1,0 +1,61 @@
+"""
+Numbers from a command line: text → checked number, or one line that names the option.
+
+Used by the ``Options`` of each service. A ``UsageError`` makes twistd print its usage text and that
+line, and exit with 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from twisted.python.usage import Options, UsageError
+
+__all__ = ["count_option", "seconds_option"]
+
+
+def count_option(
+    options: Options, name: str, minimum: int, maximum: int | None = None
+) -> int | None:
+    """
+    Read a whole number.
+
+    :param minimum: the smallest value allowed.
+    :param maximum: the largest value allowed; None for no bound.
+    :returns: None when the option was not given and has no default.
+    :raises UsageError: when it is no whole number, or out of bounds.
+    """
+    text = _text(options, name)
+    if text is None:
+        return None
+    bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
+    try:
+        number = int(text)
+    except ValueError:
+        raise UsageError(f"--{name} takes a whole number, {bounds}, not {text!r}") from None
+    if number < minimum or (maximum is not None and number > maximum):
+        raise UsageError(f"--{name} takes a whole number, {bounds}, not {text!r}")
+    return number
+
+
+def seconds_option(options: Options, name: str) -> float:
+    """
+    Read a time in seconds.
+
+    :returns: 0 or more, fractions included.
+    :raises UsageError: when it is no number, negative or not finite.
+    """
+    text = str(_text(options, name))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise UsageError(f"--{name} takes seconds, 0 or more, not {text!r}")
+    return seconds
+
+
+def _text(options: Options, name: str) -> Any:
+    values: Any = options
+    return values[name]

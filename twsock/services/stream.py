@@ -1,0 +1,238 @@
+"""
+``twistd twsock-stream``: an echo over TCP, UNIX sockets and every other stream endpoint.
+
+options → `stream_service` → `StreamService` → `twsock.protocols.FrameEchoFactory`
+or `LineEchoFactory`. The service owns the ports and the drain; the factory owns the connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
+from twsock.protocols.factory import DEFAULT_IDLE_TIMEOUT
+from twsock.services.listening import (
+    default_endpoints,
+    describe_failure,
+    describe_port,
+    parse_endpoint,
+)
+from twsock.services.options import count_option, seconds_option
+from twsock.wire.frames import MAX_UINT32
+
+__all__ = ["DEFAULT_PORT", "Options", "StreamService", "makeService", "stream_service"]
+
+#: The port of the echo pages in the Windows sockets guide.
+DEFAULT_PORT: Final = 1337
+
+#: Seconds that a stop waits for connections to end by themselves.
+DEFAULT_DRAIN_TIMEOUT: Final = 10.0
+
+_FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
+    "uint32": FrameEchoFactory,
+    "line": LineEchoFactory,
+}
+
+
+class StreamService(Service):
+    """
+    Listens on endpoints, serves a factory, and drains it when stopped.
+
+    :param reactor: tells when it runs: ports are named in the log once signals are handled too.
+    :param factory: serves the connections.
+    :param endpoints: where to listen, each with the string it was made from.
+    :param drain_timeout: seconds from the stop to the abort of what is left.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        factory: StreamServerFactory,
+        endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
+        *,
+        drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self.factory = factory
+        self.drain_timeout = drain_timeout
+        self._endpoints = endpoints
+        self._ports: list[IListeningPort] = []
+        self._is_listening = False
+
+    @property
+    def ports(self) -> Sequence[IListeningPort]:
+        """The ports listened on, in the order of the endpoints."""
+        return tuple(self._ports)
+
+    # Called by Twisted.
+
+    @override
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while the process may still open low ports.
+
+        :raises SystemExit: when an endpoint cannot be listened on, with the line for the user.
+        """
+        super().privilegedStartService()
+        self._is_listening = True
+        for description, endpoint in self._endpoints:
+            failed: list[str] = []
+            listening = self.factory.listen(endpoint)
+            listening.addCallback(self._listens, description)
+            listening.addErrback(self._cannot_listen, description, failed)
+            if failed:
+                # twistd prints a traceback for every other exception.
+                raise SystemExit(f"twsock: {failed[0]}")
+
+    @override
+    def startService(self) -> None:
+        super().startService()
+        if not self._is_listening:
+            self.privilegedStartService()
+
+    @override
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        ports, self._ports = self._ports, []
+        self._is_listening = False
+        connections = len(self.factory.group)
+        self._log.info(
+            "stopping: {connections} connections to drain within {timeout:g} s",
+            connections=connections,
+            timeout=self.drain_timeout,
+        )
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        aborted = await self.factory.drain(self.drain_timeout)
+        self._log.info(
+            "stopped: {counts}, {aborted} aborted at the deadline",
+            counts=", ".join(f"{n} {name}" for name, n in asdict(self.factory.counters).items()),
+            aborted=aborted,
+        )
+
+    def _listens(self, port: IListeningPort, description: str) -> None:
+        self._ports.append(port)
+        self._reactor.callWhenRunning(self._tell_of, describe_port(port), description)
+
+    def _tell_of(self, address: str, description: str) -> None:
+        self._log.info(
+            "listening on {address} ({description})", address=address, description=description
+        )
+
+    def _cannot_listen(self, failure: Failure, description: str, failed: list[str]) -> None:
+        error = failure.value
+        assert error is not None
+        failed.append(describe_failure(description, error))
+        self._log.critical("{problem}", problem=failed[0])
+
+
+class Options(usage.Options):
+    """What ``twistd twsock-stream`` takes."""
+
+    optParameters = [
+        ["framing", "f", "uint32", "uint32 (4-byte big-endian length, then bytes) or line."],
+        ["max-frame", None, None, "Largest frame or line accepted, in bytes."],
+        ["max-connections", None, None, "Accept no more than this many at once."],
+        ["idle-timeout", None, DEFAULT_IDLE_TIMEOUT, "Seconds without a whole frame; 0: for ever."],
+        ["drain-timeout", None, DEFAULT_DRAIN_TIMEOUT, "Seconds to end connections on SIGTERM."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["endpoints"] = []
+
+    def opt_endpoint(self, description: str) -> None:
+        """
+        Where to listen, any server endpoint string of Twisted; may be given several times.
+        [default: port 1337 on 127.0.0.1, and on ::1 where it exists]
+        """
+        self["endpoints"].append(description)
+
+    opt_e = opt_endpoint
+
+    def postOptions(self) -> None:
+        """
+        Check what was given, while a mistake still gets its one line.
+
+        :raises UsageError: naming the option and what it takes.
+        """
+        from twisted.internet import reactor
+
+        if self["framing"] not in _FACTORIES:
+            raise usage.UsageError(
+                f"--framing takes {' or '.join(_FACTORIES)}, not {self['framing']!r}"
+            )
+        self["max-frame"] = count_option(self, "max-frame", 0, MAX_UINT32)
+        self["max-connections"] = count_option(self, "max-connections", 1)
+        self["idle-timeout"] = seconds_option(self, "idle-timeout") or None
+        self["drain-timeout"] = seconds_option(self, "drain-timeout")
+        for description in self["endpoints"]:
+            try:
+                parse_endpoint(reactor, description)
+            except ValueError as error:
+                raise usage.UsageError(f"--endpoint: {error}") from error
+
+
+def stream_service(
+    reactor: Any,
+    endpoints: Sequence[str] = (),
+    *,
+    framing: str = "uint32",
+    max_frame: int | None = None,
+    max_connections: int | None = None,
+    idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
+    drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
+) -> StreamService:
+    """
+    Make the stream echo service.
+
+    :param endpoints: server endpoint strings; none for port 1337 on the loopback addresses.
+    :param framing: ``uint32`` or ``line``.
+    :param max_frame: largest frame or line, in bytes; None for the default of the format.
+    :param idle_timeout: see `StreamServerFactory`.
+    :param drain_timeout: see `StreamService`.
+    :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
+    """
+    factory = _FACTORIES[framing](
+        reactor,
+        max_payload=max_frame,
+        max_connections=max_connections,
+        idle_timeout=idle_timeout,
+    )
+    descriptions = list(endpoints) or default_endpoints(DEFAULT_PORT)
+    return StreamService(
+        reactor,
+        factory,
+        [(description, parse_endpoint(reactor, description)) for description in descriptions],
+        drain_timeout=drain_timeout,
+    )
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that ``twistd twsock-stream`` runs."""
+    from twisted.internet import reactor
+
+    service: IService = stream_service(
+        reactor,
+        options["endpoints"],
+        framing=options["framing"],
+        max_frame=options["max-frame"],
+        max_connections=options["max-connections"],
+        idle_timeout=options["idle-timeout"],
+        drain_timeout=options["drain-timeout"],
+    )
+    return service

@@ -1,0 +1,106 @@
+"""
+A listener that waits: it stops accepting while there is no room, and goes on when there is.
+
+Put by `twsock.protocols.StreamServerFactory` between a Twisted port and its listening socket. What
+is not accepted waits in the kernel's backlog, where it costs this process nothing; a connection
+that is accepted only to be closed costs the peer its request.
+
+Twisted's port accepts many connections in one turn and learns only afterwards that it should have
+stopped, so the answer "nobody there" has to come from the socket itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+__all__ = ["AcceptGate"]
+
+#: Errors that say that this process or machine is out of something a connection needs.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+#: How long the listener rests when the machine ran out, in seconds. Trio's figure: short for a
+#: client that waits, long for a loop that would otherwise spin.
+_REST: Final = 0.1
+
+
+class AcceptGate:
+    """
+    Stands for a port's listening socket, and has no connection to give while it is shut.
+
+    :param port: a listening TCP or UNIX port of Twisted, whose ``socket`` this takes the place of.
+    :param clock: measures the rest after the machine ran out of descriptors.
+    :param has_room: asked before each accept.
+    """
+
+    _log = Logger()
+
+    def __init__(self, port: Any, clock: IReactorTime, has_room: Callable[[], bool]) -> None:
+        self._port = port
+        self._clock = clock
+        self._has_room = has_room
+        self._socket: socket.socket = port.socket
+        self._is_exhausted = False
+        self._resting: IDelayedCall | None = None
+        port.socket = self
+
+    def __getattr__(self, name: str) -> Any:
+        # All that the port does with its socket besides accepting: close, shut down, name it.
+        return getattr(self._socket, name)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """
+        Accept as a socket does, or report that nobody is waiting.
+
+        :raises BlockingIOError: when there is no room, nobody waits, or the machine ran out.
+        """
+        if not self._has_room():
+            self._port.pauseProducing()
+            raise BlockingIOError(errno.EAGAIN, "no room for another connection")
+        try:
+            accepted = self._socket.accept()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._rest(error)
+            raise BlockingIOError(errno.EAGAIN, "out of resources") from error
+        self._is_exhausted = False
+        return accepted
+
+    def reopen(self) -> None:
+        """Accept again where there is room. Harmless when it was never shut, or has closed."""
+        if self._resting is None and self._has_room():
+            self._port.resumeProducing()
+
+    def close(self) -> None:
+        """Accept no more, whatever room there will be."""
+        self._has_room = _no_room
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    def _rest(self, error: OSError) -> None:
+        if not self._is_exhausted:
+            self._is_exhausted = True
+            self._log.warn(
+                "{host} cannot accept: {error}; trying again every {rest} s until it can",
+                host=self._port.getHost(),
+                error=error.strerror,
+                rest=_REST,
+            )
+        self._port.pauseProducing()
+        if self._resting is None:
+            self._resting = self._clock.callLater(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self.reopen()
+
+
+def _no_room() -> bool:
+    return False

@@ -1,0 +1,78 @@
+"""
+The descriptor at the bottom: which socket carries a transport, and may we send on it ourselves?
+
+Asked once per connection by `twsock.transport.stream`. A transport may be the socket's own, or a
+stack of wrappers (TLS, policies, a PROXY header) above it. The bottom one holds the queue of bytes
+that the kernel has not taken; only where the bottom one is also the top one do our bytes and its
+bytes look the same on the wire.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Final
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import ITransport
+
+__all__ = ["find_descriptor", "plain_socket", "queued_bytes", "unread_input"]
+
+#: How many wrappers are looked through. Real stacks have two or three; the bound is for a wrapper
+#: that names itself as its transport.
+_MAX_WRAPPERS: Final = 16
+
+
+def find_descriptor(transport: ITransport) -> FileDescriptor | None:
+    """
+    Look through the wrappers for Twisted's own descriptor.
+
+    :returns: None where there is none: a transport in memory, or a reactor with its own kind.
+    """
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        # Not an interface: what follows reads this very class's queue, which no interface offers.
+        if isinstance(candidate, FileDescriptor):
+            return candidate
+        candidate = getattr(candidate, "transport", None)
+    return None
+
+
+def plain_socket(transport: ITransport) -> socket.socket | None:
+    """
+    Give the socket on which bytes may be sent past the transport, or None.
+
+    They may where the transport is the descriptor itself, its ``getHandle`` is its own method (TLS
+    started before we came replaces it), and the handle is a non-blocking stream socket with the
+    transport's file descriptor. Whether TLS starts later is for each send to ask.
+    """
+    if not isinstance(transport, FileDescriptor):
+        return None
+    get_handle = getattr(transport, "getHandle", None)
+    if get_handle is None or getattr(get_handle, "__self__", None) is not transport:
+        return None
+    handle = get_handle()
+    if (
+        isinstance(handle, socket.socket)
+        and handle.type == socket.SOCK_STREAM
+        and handle.gettimeout() == 0
+        and handle.fileno() == transport.fileno()
+    ):
+        return handle
+    return None
+
+
+def queued_bytes(descriptor: FileDescriptor) -> int:
+    """Count the bytes that were written to a descriptor and that the kernel has not taken."""
+    # Private, and the only place where Twisted keeps this number (as of 26.10): its own test for a
+    # full buffer adds up the same two.
+    waiting: int = descriptor._tempDataLen
+    return len(descriptor.dataBuffer) - descriptor.offset + waiting
+
+
+def unread_input(descriptor: FileDescriptor) -> bool:
+    """Tell whether bytes, the peer's FIN or an error wait in the kernel for the reactor."""
+    waiting = select.poll()
+    # Asked of poll(), because peeking would take a pending error away from the reactor.
+    waiting.register(descriptor.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))

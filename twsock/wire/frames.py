@@ -1,0 +1,230 @@
+"""
+Frames out of bytes and back: transport → **frames** → protocol → frames → transport.
+
+The ``uint32`` format: a 4-byte unsigned big-endian count, then that many bytes of payload. It is
+what a WinRT ``DataWriter`` writes with ``WriteUInt32(MeasureString(text))`` and ``WriteString``.
+
+Fed and pulled by `twsock.protocols.FrameProtocol`. Holds what is not yet pulled: at most one
+partial frame within the limit, and what came with its last read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from twsock.errors import LocalProtocolError, RemoteProtocolError
+
+__all__ = [
+    "DEFAULT_MAX_PAYLOAD",
+    "MAX_UINT32",
+    "FrameDecoder",
+    "FrameTooLargeError",
+    "encode_frame",
+    "encode_header",
+]
+
+#: Largest payload a decoder accepts unless told otherwise, in bytes. Above any message a person
+#: writes, and below what a hostile peer needs to make a machine swap with a handful of connections.
+DEFAULT_MAX_PAYLOAD: Final = 16 * 1024 * 1024
+
+#: The largest count that the four header bytes can carry.
+MAX_UINT32: Final = 0xFFFF_FFFF
+
+_HEADER: Final = struct.Struct(">I")
+_HEADER_SIZE: Final = _HEADER.size
+
+
+class FrameTooLargeError(RemoteProtocolError):
+    """
+    The peer announced a payload above the limit.
+
+    :ivar announced: the count in the header, in bytes.
+    :ivar limit: the largest payload that would have been accepted, in bytes.
+    """
+
+    def __init__(self, announced: int, limit: int) -> None:
+        super().__init__(f"peer announced a frame of {announced} bytes, limit is {limit}")
+        self.announced = announced
+        self.limit = limit
+
+
+def encode_header(size: int) -> bytes:
+    """
+    Give the four bytes that announce a payload.
+
+    :param size: bytes in the payload; 0 to 4,294,967,295, both included.
+    :raises LocalProtocolError: when ``size`` does not fit the header.
+    """
+    try:
+        return _HEADER.pack(size)
+    except struct.error:
+        raise LocalProtocolError(f"a frame carries 0 to {MAX_UINT32} bytes, not {size}") from None
+
+
+def encode_frame(payload: bytes) -> bytes:
+    """
+    Put the header before a payload.
+
+    :raises LocalProtocolError: when the payload has more than 4,294,967,295 bytes.
+    """
+    try:
+        return _HEADER.pack(len(payload)) + payload
+    except struct.error:
+        return encode_header(len(payload))  # For its error.
+
+
+class FrameDecoder:
+    """
+    A stream of length-prefixed frames, pulled one by one or run by run.
+
+    What was fed stays until it is pulled, so a pause, a limit or an upgrade can fall between two
+    frames. Once a limit was broken the decoder stays failed: every later pull raises that error.
+
+    :param max_payload: largest payload accepted, in bytes, 0 to 4,294,967,295. A larger count is
+        refused when its header is complete, before a byte of the payload is stored.
+    :raises ValueError: when ``max_payload`` is outside these bounds.
+
+    :ivar max_payload: the limit in force.
+    :ivar delivered: how many frames were pulled so far.
+    """
+
+    __slots__ = ("_buffer", "_position", "delivered", "max_payload")
+
+    def __init__(self, max_payload: int = DEFAULT_MAX_PAYLOAD) -> None:
+        if not 0 <= max_payload <= MAX_UINT32:
+            raise ValueError(f"max_payload is 0 to {MAX_UINT32} bytes, not {max_payload}")
+        self.max_payload = max_payload
+        self.delivered = 0
+        # A read that holds only whole frames is never copied: it stays the `bytes` that came from
+        # the socket. A `bytearray` takes its place once a frame is spread over several reads.
+        self._buffer: bytes | bytearray = b""
+        self._position = 0
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were fed and not pulled yet."""
+        return len(self._buffer) - self._position
+
+    def feed(self, data: bytes) -> None:
+        """
+        Store what arrived, behind what is there already.
+
+        :param data: any number of bytes; kept, not copied, where nothing else is stored.
+        """
+        buffer = self._buffer
+        if not buffer:
+            self._buffer = data
+            return
+        if not isinstance(buffer, bytearray):
+            buffer = self._buffer = bytearray(memoryview(buffer)[self._position :])
+        elif self._position:
+            del buffer[: self._position]
+        self._position = 0
+        buffer += data
+
+    def next_frame(self) -> bytes | None:
+        """
+        Pull one payload.
+
+        :returns: the payload without its header, ``b""`` for an empty frame, or None when more
+            bytes are needed.
+        :raises FrameTooLargeError: when the next header announces more than ``max_payload``.
+        """
+        return next(self.frames(), None)
+
+    def frames(self) -> Iterator[bytes]:
+        """
+        Pull payloads one by one, as the loop asks for them.
+
+        What the loop leaves stays, for the next pull; it must not go on after a `feed`.
+
+        :returns: the payloads without their headers, until more bytes are needed.
+        :raises FrameTooLargeError: when the next header announces more than ``max_payload``.
+        """
+        # A generator keeps its place between two frames; a call per frame would cost twice as much.
+        buffer = self._buffer
+        unpack = _HEADER.unpack_from
+        limit = self.max_payload
+        position = self._position
+        size_of_buffer = len(buffer)
+        while (start := position + _HEADER_SIZE) <= size_of_buffer:
+            (size,) = unpack(buffer, position)
+            if size > limit:
+                raise FrameTooLargeError(size, limit)
+            position = start + size
+            if position > size_of_buffer:
+                break
+            self._position = position
+            self.delivered += 1
+            payload = buffer[start:position]
+            if position == size_of_buffer:
+                # All is pulled: let go before the payload is handled, which may take long.
+                self._buffer = buffer = b""
+                self._position = position = size_of_buffer = 0
+            yield payload if isinstance(payload, bytes) else bytes(payload)
+        self._drop_pulled()
+
+    def take_run(self) -> bytes | bytearray:
+        """
+        Pull the longest run of complete frames as one piece, headers included.
+
+        An echo sends it back as it is; a relay passes it on. The caller owns the result, which is
+        handed over without a copy where it is all that was stored.
+
+        :returns: whole frames in wire form, or ``b""`` when more bytes are needed.
+        :raises FrameTooLargeError: when the first header announces more than ``max_payload``. One
+            further back ends the run, and is raised by the next call.
+        """
+        buffer = self._buffer
+        if not buffer:
+            return b""
+        end, count = self._measure_run(buffer)
+        if not count:
+            self._drop_pulled()
+            return b""
+        self.delivered += count
+        start, self._position = self._position, 0
+        if end == len(buffer):
+            self._buffer = b""
+            return buffer[start:] if start else buffer
+        self._buffer = bytearray(memoryview(buffer)[end:])
+        if start or isinstance(buffer, bytes):
+            return buffer[start:end]
+        del buffer[end:]
+        return buffer
+
+    def take_rest(self) -> bytes:
+        """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
+        rest = bytes(memoryview(self._buffer)[self._position :])
+        self._buffer = b""
+        self._position = 0
+        return rest
+
+    def _measure_run(self, buffer: bytes | bytearray) -> tuple[int, int]:
+        """Find where the complete frames end, and how many they are."""
+        unpack = _HEADER.unpack_from
+        limit = self.max_payload
+        position = self._position
+        # The last place at which a header can begin and still be complete.
+        last = len(buffer) - _HEADER_SIZE
+        count = 0
+        while position <= last:
+            (size,) = unpack(buffer, position)
+            if size > limit:
+                if not count:
+                    raise FrameTooLargeError(size, limit)
+                break
+            following = position + _HEADER_SIZE + size
+            if following > last + _HEADER_SIZE:
+                break
+            position = following
+            count += 1
+        return position, count
+
+    def _drop_pulled(self) -> None:
+        """Let go of what was pulled, once a pull finds nothing more: not once per frame."""
+        if self._position:
+            self._buffer = bytearray(memoryview(self._buffer)[self._position :])
+            self._position = 0

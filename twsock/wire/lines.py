@@ -1,0 +1,215 @@
+"""
+Lines out of bytes and back: transport → **lines** → protocol → lines → transport.
+
+The ``line`` format: text ended by CRLF on output; on input a bare LF ends a line too. A line is
+bytes here; strict UTF-8 applies where text is asked for (`decode_text`, `encode_line`). It is what
+the C# echo sample of the sockets guide sends with a ``StreamWriter``.
+
+Fed and pulled by `twsock.protocols.LineProtocol`. Holds what is not yet pulled: at most one
+unfinished line within the limit, and what came with its last read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twsock.errors import LocalProtocolError, RemoteProtocolError
+
+__all__ = [
+    "DEFAULT_MAX_LINE",
+    "LineDecoder",
+    "LineTooLongError",
+    "decode_text",
+    "encode_line",
+]
+
+#: Longest line a decoder accepts unless told otherwise, in bytes, without its ending. Sixty-four
+#: times the 998 of mail (:rfc:`5322`, section 2.1.1), and small enough for an unfinished line on
+#: each of thousands of connections.
+DEFAULT_MAX_LINE: Final = 64 * 1024
+
+_CRLF: Final = b"\r\n"
+
+
+class LineTooLongError(RemoteProtocolError):
+    """
+    The peer sent more bytes than a line may have.
+
+    :ivar received: how many bytes of that line were there when it was refused.
+    :ivar limit: the longest line that would have been accepted, in bytes, without its ending.
+    """
+
+    def __init__(self, received: int, limit: int) -> None:
+        super().__init__(f"peer sent a line of at least {received} bytes, limit is {limit}")
+        self.received = received
+        self.limit = limit
+
+
+def encode_line(line: bytes | str) -> bytes:
+    """
+    Put CRLF behind a line.
+
+    :param line: bytes as they are, or text to be encoded as UTF-8.
+    :raises LocalProtocolError: when the line has a LF in it, and would arrive as several; or when
+        the text has no UTF-8 form (a lone surrogate).
+    """
+    if isinstance(line, str):
+        try:
+            line = line.encode()
+        except UnicodeEncodeError as error:
+            raise LocalProtocolError(f"this text has no UTF-8 form: {error.reason}") from error
+    if b"\n" in line:
+        raise LocalProtocolError("a line cannot contain a line feed: send it as several lines")
+    return line + _CRLF
+
+
+def decode_text(line: bytes) -> str:
+    """
+    Read a line as text.
+
+    :raises RemoteProtocolError: when the bytes are not UTF-8; nothing is replaced or skipped.
+    """
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError(
+            f"peer sent a line that is not UTF-8: {error.reason} at byte {error.start}"
+        ) from error
+
+
+class LineDecoder:
+    """
+    A stream of lines, pulled one by one or run by run.
+
+    What was fed stays until it is pulled. Once the limit was broken the decoder stays failed:
+    every later pull raises that error.
+
+    :param max_payload: longest line accepted, in bytes, without its ending; 0 or more.
+    :raises ValueError: when ``max_payload`` is negative.
+
+    :ivar max_payload: the limit in force.
+    :ivar delivered: how many lines were pulled so far.
+    """
+
+    __slots__ = ("_buffer", "_position", "_searched", "delivered", "max_payload")
+
+    def __init__(self, max_payload: int = DEFAULT_MAX_LINE) -> None:
+        if max_payload < 0:
+            raise ValueError(f"max_payload is 0 bytes or more, not {max_payload}")
+        self.max_payload = max_payload
+        self.delivered = 0
+        self._buffer: bytes | bytearray = b""
+        self._position = 0
+        # Where the search for the next LF goes on: no byte is looked at twice.
+        self._searched = 0
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were fed and not pulled yet."""
+        return len(self._buffer) - self._position
+
+    def feed(self, data: bytes) -> None:
+        """
+        Store what arrived, behind what is there already.
+
+        :param data: any number of bytes; kept, not copied, where nothing else is stored.
+        """
+        buffer = self._buffer
+        if not buffer:
+            self._buffer = data
+            return
+        if not isinstance(buffer, bytearray):
+            buffer = self._buffer = bytearray(memoryview(buffer)[self._position :])
+        elif self._position:
+            del buffer[: self._position]
+        self._searched -= self._position
+        self._position = 0
+        buffer += data
+
+    def next_line(self) -> bytes | None:
+        """
+        Pull one line.
+
+        :returns: the line without its ending, ``b""`` for an empty one, or None when more bytes
+            are needed. A CR that is not part of the ending stays in the line.
+        :raises LineTooLongError: when the line has more than ``max_payload`` bytes, as soon as
+            that many have come without an ending.
+        """
+        buffer = self._buffer
+        start = self._position
+        end = buffer.find(b"\n", self._searched)
+        if end < 0:
+            self._await_more()
+            return None
+        content_end = end - 1 if end > start and buffer[end - 1] == _CRLF[0] else end
+        if content_end - start > self.max_payload:
+            raise LineTooLongError(content_end - start, self.max_payload)
+        line = buffer[start:content_end]
+        self._move_to(end + 1)
+        self.delivered += 1
+        return line if isinstance(line, bytes) else bytes(line)
+
+    def take_run(self) -> bytes:
+        """
+        Pull the longest run of complete lines as one piece, each ended by CRLF, ready to be sent.
+
+        :returns: whole lines in wire form, or ``b""`` when more bytes are needed.
+        :raises LineTooLongError: when the first line is longer than ``max_payload``. One further
+            back ends the run, and is raised by the next call.
+        """
+        buffer = self._buffer
+        start = self._position
+        end = buffer.rfind(b"\n", self._searched) + 1
+        if not end:
+            self._await_more()
+            return b""
+        if end - start > self.max_payload:
+            end = self._end_of_legal_lines(end)
+        run = bytes(buffer[start:end])
+        self._move_to(end)
+        count = run.count(b"\n")
+        self.delivered += count
+        if run.count(_CRLF) == count:
+            return run
+        return run.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
+
+    def take_rest(self) -> bytes:
+        """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
+        rest = bytes(memoryview(self._buffer)[self._position :])
+        self._move_to(len(self._buffer))
+        return rest
+
+    def _end_of_legal_lines(self, end: int) -> int:
+        """Find where the lines within the limit end; the first one must be legal."""
+        buffer = self._buffer
+        start = self._position
+        while start < end:
+            following = buffer.find(b"\n", start) + 1
+            size = following - 1 - start
+            if size and buffer[following - 2] == _CRLF[0]:
+                size -= 1
+            if size > self.max_payload:
+                if start == self._position:
+                    raise LineTooLongError(size, self.max_payload)
+                return start
+            start = following
+        return end
+
+    def _await_more(self) -> None:
+        """Note how far the search went; refuse an unfinished line that is too long already."""
+        buffer = self._buffer
+        if self._position:
+            buffer = self._buffer = bytearray(memoryview(buffer)[self._position :])
+            self._position = 0
+        self._searched = len(buffer)
+        # A CR at the very end may be the first half of the ending: it does not count yet.
+        size = len(buffer) - (1 if buffer.endswith(b"\r") else 0)
+        if size > self.max_payload:
+            raise LineTooLongError(size, self.max_payload)
+
+    def _move_to(self, position: int) -> None:
+        """Let everything before ``position`` be pulled."""
+        if position == len(self._buffer):
+            self._buffer = b""
+            position = 0
+        self._position = self._searched = position

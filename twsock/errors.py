@@ -397,7 +397,8 @@ class _Rule:
 _FAILURE: Final = "twisted.python.failure.Failure"
 _MISMATCH: Final = "service_identity.exceptions.VerificationError"
 _ABORTED: Final = _Rule(_S.OPERATION_ABORTED)
-_TIMED_OUT: Final = _Rule(_S.CONNECTION_TIMED_OUT, _by_errno)
+# The number in Twisted's `TimeoutError(30, "Deferred")` is of seconds.
+_TIMED_OUT: Final = _Rule(_S.CONNECTION_TIMED_OUT)
 _WRONG_NAME: Final = _Rule(_S.CERTIFICATE_COMMON_NAME_IS_INCORRECT)
 _NO_RULE: Final = _Rule()
 
@@ -449,7 +450,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "twisted.internet.error.UnknownHostError": _Rule(_S.HOST_NOT_FOUND, _by_eai, is_vague=True),
     "twisted.internet.error.UnsupportedAddressFamily": _Rule(_S.ADDRESS_FAMILY_NOT_SUPPORTED),
     "twisted.internet.error.UnsupportedSocketType": _Rule(_S.SOCKET_TYPE_NOT_SUPPORTED),
-    "twisted.internet.error.UserError": _Rule(_S.OPERATION_ABORTED, _by_errno),
+    "twisted.internet.error.UserError": _ABORTED,
     "twisted.internet.error.VerifyError": _Rule(_S.CERTIFICATE_IS_INVALID),
     "twisted.names.error.AuthoritativeDomainError": _Rule(_S.NO_DATA_RECORD_OF_REQUESTED_TYPE),
     "twisted.names.error.DomainError": _Rule(_S.NO_DATA_RECORD_OF_REQUESTED_TYPE),
@@ -494,7 +495,7 @@ def _inside(thing: Any) -> list[Any]:
 
 
 def _chain(first: object) -> Iterator[Any]:
-    """Give a thing and all that is inside it, outer before inner, each once: causes can go round."""
+    """Give a thing and all inside it, outer before inner, each once: causes can go round."""
     waiting, seen = [first], set()
     while waiting:
         thing = waiting.pop()
@@ -505,7 +506,7 @@ def _chain(first: object) -> Iterator[Any]:
 
 
 def _diagnose(thing: object) -> tuple[SocketErrorStatus, object]:
-    """Give the status, and the exception that knew it; None if it is `SocketErrorStatus.UNKNOWN`."""
+    """Give the status and what knew it, which is None where nothing did."""
     vague: tuple[SocketErrorStatus, object] = (_S.UNKNOWN, None)
     for found in _chain(thing):
         if isinstance(found, SocketError):
@@ -529,14 +530,16 @@ def _status_of_number(number: int) -> SocketErrorStatus:
     return _STATUS_OF_HRESULT.get(number & 0xFFFF_FFFF, _S.UNKNOWN)
 
 
+def _errno_of(thing: object) -> int | None:
+    # The numbers of the resolver, of OpenSSL and of a timeout only look like one.
+    return _number(thing) if _rule_of(thing).evidence is _by_errno else None
+
+
 def _hresult_without_status(exception: object) -> int | None:
     """Find an HRESULT for what has an ``errno``, but no status."""
-    for found in _chain(exception):
-        # Other numbers, of the resolver or of OpenSSL, only look like one.
-        number = _number(found) if _rule_of(found).evidence is _by_errno else None
-        if number is not None and number in _HRESULT_OF_ERRNO:
-            return _HRESULT_OF_ERRNO[number]
-    return None
+    numbers = (_errno_of(found) for found in _chain(exception))
+    hresults = (_HRESULT_OF_ERRNO.get(number) for number in numbers if number is not None)
+    return next((hresult for hresult in hresults if hresult is not None), None)
 
 
 def _first_words(exception: object) -> str:
@@ -562,21 +565,23 @@ def _own_words(exception: Any) -> str:
             os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names
         )
         return f"{exception.strerror}: {files}" if files else str(exception.strerror)
-    return "" if _held(exception) else _argument_words(exception)
+    if _held(exception) or _rule_of(exception).evidence is _by_reason:
+        return ""
+    return _argument_words(exception)
 
 
 def _argument_words(exception: Any) -> str:
     """Make a sentence out of the arguments of an exception, of which Twisted's have a heading."""
     texts = [arg for arg in exception.args if isinstance(arg, str) and arg]
-    sentence = next((text for text in texts if " " in text), "")
-    number = _number(exception)
-    if not sentence and number is not None and number in errno.errorcode:
-        sentence = os.strerror(number)
-    if not sentence and texts and hasattr(exception, "MESSAGE"):
-        sentence = f"{exception.MESSAGE.strip()}: {texts[0]}"
-    if not texts and type(exception).__str__ is not BaseException.__str__ and not sentence:
-        sentence = "" if hasattr(exception, "MESSAGE") else str(exception)
-    return sentence or next(iter(texts), "")
+    sentences = [text for text in texts if " " in text]
+    if sentences:
+        return sentences[0]
+    number = _errno_of(exception)
+    if number is not None and number in errno.errorcode:
+        return os.strerror(number)
+    if texts and hasattr(exception, "MESSAGE"):
+        return f"{exception.MESSAGE.strip()}: {texts[0]}"
+    return next(iter(texts), "")
 
 
 def _wanted_names(mismatches: Any) -> str:

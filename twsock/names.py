@@ -193,7 +193,7 @@ def _parse_domain(raw: str) -> _Parsed:
     last = labels[-1][0]
     if _NUMBER.fullmatch(last):
         raise ValueError(
-            f"it ends in the number {last!r} but is no IPv4 address: four numbers of 0 to 255, no zeros before"
+            f"it ends in the number {last!r}, and is no IPv4 address (four numbers of 0 to 255)"
         )
     return HostNameType.DOMAIN_NAME, canonical, ".".join(label for _, label in labels)
 

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -56,7 +56,8 @@ class Conversation:
         self.transport = StringTransport()
         self.has_ended = False
         if connect:
-            self.protocol: Any = self.clock.tcpClients[0][2].buildProtocol(None)  # type: ignore[arg-type]
+            factory = cast(Any, self.clock.tcpClients[0][2])
+            self.protocol = factory.buildProtocol(None)
             self.protocol.makeConnection(self.transport)
 
     def receive(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -124,6 +125,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_help_fits_a_terminal(self) -> None:
         """No line is wider than 80 columns."""
+        self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
         for words in (["--help"], ["echo", "--help"]):
             with contextlib.redirect_stdout(io.StringIO()) as output:
                 self.assertRaises(SystemExit, parse_arguments, words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.python.failure import Failure
@@ -118,7 +120,7 @@ class TroubleTests(SynchronousTestCase):
     def test_a_refused_connection_is_told(self) -> None:
         """With the status of it."""
         conversation = Conversation(b"a", connect=False)
-        factory = conversation.clock.tcpClients[0][2]
+        factory = cast(Any, conversation.clock.tcpClients[0][2])
         factory.clientConnectionFailed(
             None, Failure(ConnectionRefusedError(111, "Connection refused"))
         )

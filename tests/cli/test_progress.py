@@ -15,9 +15,9 @@ class DrawBarTests(SynchronousTestCase):
 
     def test_a_bar_is_filled_in_proportion(self) -> None:
         """Never full before the end."""
-        self.assertEqual(draw_bar(50, 200, 34), "[#####...............] 50/200  25%")
-        self.assertEqual(draw_bar(199, 200, 35), "[###################.] 199/200  99%")
-        self.assertEqual(draw_bar(200, 200, 35), "[####################] 200/200 100%")
+        self.assertEqual(draw_bar(50, 200, 35), "[#####...............] 50/200  25%")
+        self.assertEqual(draw_bar(199, 200, 36), "[###################.] 199/200  99%")
+        self.assertEqual(draw_bar(200, 200, 36), "[####################] 200/200 100%")
 
     def test_no_terminal_is_too_narrow(self) -> None:
         """The last column stays free, or some terminals go to the next line."""

@@ -50,7 +50,7 @@ class LoopbackTests(EveryReactor):
 
         class Slow(FrameProtocol):
             async def frame_received(self, payload: bytes) -> None:
-                await deferLater(self.factory.group.clock, 0.01)
+                await deferLater(self.clock, 0.01)
                 self.send_frame(payload)
 
         stream = b"".join(encode_frame(b"%d" % number) for number in range(10))

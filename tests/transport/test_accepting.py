@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.tcp import Port
 from twisted.logger import globalLogPublisher
@@ -31,8 +31,8 @@ class AcceptGateTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.room = True
         self.reactor = IdleReactor()
-        self.port: Any = Port(0, None, interface="127.0.0.1", reactor=self.reactor)  # type: ignore[arg-type]
-        self.socket = Exhaustible()
+        self.port = cast(Any, Port)(0, None, interface="127.0.0.1", reactor=self.reactor)
+        self.socket: Any = Exhaustible()
         self.socket.bind(("127.0.0.1", 0))
         self.socket.listen()
         self.socket.setblocking(False)

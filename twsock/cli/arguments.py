@@ -66,8 +66,8 @@ commands:
 _EPILOG: Final = """\
 "twsock COMMAND --help" describes a command.
 
-The servers are run by twistd: "twistd --pidfile= -n twsock" starts them all, and
-"twistd --help" lists them one by one.
+The servers are run by twistd: "twistd --pidfile= -n twsock" starts them all,
+and "twistd --help" lists them one by one.
 """
 
 

@@ -139,9 +139,12 @@ def _make_progress(arguments: EchoArguments, texts: Texts) -> Progress | None:
     if not arguments.texts and sys.stdin.isatty():
         return None
     total = None if texts.total is None else texts.total * arguments.count
-    return Progress(
-        terminal, total, lambda: os.get_terminal_size(terminal.fileno()).columns, time.monotonic
-    )
+
+    def find_columns() -> int:
+        # A terminal that was never told its size has 0.
+        return os.get_terminal_size(terminal.fileno()).columns or 80
+
+    return Progress(terminal, total, find_columns, time.monotonic)
 
 
 def _open_stream(stream: IO[str] | None, name: str) -> IO[str]:

@@ -96,8 +96,8 @@ async def _exchange(
             screen.show_response(response)
             if response != text:
                 raise CommandError(_describe_difference(text, response))
+            client.check_undisturbed()
             screen.advance()
-    client.check_undisturbed()
 
 
 async def _connect(

@@ -118,6 +118,13 @@ class StreamProtocol(Protocol):
         return _describe_peer(self.transport)
 
     @property
+    def clock(self) -> IReactorTime:
+        """What measures this connection's timeouts: the reactor, or a clock in a test."""
+        if self.group is None:
+            raise LocalProtocolError("this protocol is not connected yet")
+        return self.group.clock
+
+    @property
     def is_open(self) -> bool:
         """Whether messages can be sent: the connection was made, and neither closed nor lost."""
         return self._stream is not None and self._stream.is_open
@@ -358,8 +365,7 @@ def _clock_of(transport: Any) -> IReactorTime:
     """Find the reactor that runs a transport, for a connection that no factory of ours made."""
     descriptor = find_descriptor(transport)
     if descriptor is not None:
-        clock: IReactorTime = descriptor.reactor
-        return clock
+        return typing.cast(IReactorTime, descriptor.reactor)
     from twisted.internet import reactor
 
     return typing.cast(IReactorTime, reactor)

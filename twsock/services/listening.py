@@ -37,7 +37,7 @@ def parse_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     :raises ValueError: when the string names none, with a line for the user.
     """
     try:
-        return serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     # Each endpoint type has its own parser, with its own mistakes: a missing argument is a
     # TypeError, a missing file an OSError, a bad number a ValueError.
     except (ValueError, TypeError, LookupError, OSError) as error:
@@ -45,6 +45,7 @@ def parse_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             f"cannot use the endpoint {description!r}: {error}; "
             "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
         ) from error
+    return endpoint
 
 
 def describe_failure(description: str, error: BaseException) -> str:

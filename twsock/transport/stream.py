@@ -87,7 +87,7 @@ class _DrainWatch:
         self._descriptor = descriptor
         self._poll: IDelayedCall | None = None
         self._registering = True
-        if descriptor.producer is None:
+        if typing.cast(Any, descriptor).producer is None:
             # The descriptor's own method: under TLS that was started on it, the instance's would
             # register with the TLS engine, which calls a pull producer all the time.
             FileDescriptor.registerProducer(descriptor, self, False)
@@ -99,11 +99,11 @@ class _DrainWatch:
         if self._poll is not None:
             self._poll.cancel()
             self._poll = None
-        elif self._descriptor.producer is self:
+        elif typing.cast(Any, self._descriptor).producer is self:
             FileDescriptor.unregisterProducer(self._descriptor)
 
     def _poll_later(self) -> None:
-        clock: IReactorTime = self._descriptor.reactor
+        clock = typing.cast(IReactorTime, self._descriptor.reactor)
         self._poll = clock.callLater(_POLL_INTERVAL, self._look)
 
     def _look(self) -> None:
@@ -383,7 +383,7 @@ class StreamTransport:
             if phase is _Phase.ABORTED:
                 self._error = ClosedError("the connection was aborted by this end")
             else:
-                self._error = BrokenError.from_exception(reason.value)
+                self._error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
         waiting, self._ending = self._ending, None
         for deferred in waiting or ():
             deferred.callback(None)

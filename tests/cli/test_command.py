@@ -1,0 +1,295 @@
+"""The command as users meet it: a process with streams, signals and an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import re
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.conversations import (
+    PATIENCE,
+    command,
+    echo_frames,
+    echo_lines,
+    environment,
+    run,
+    serve,
+)
+from twsock.cli import main
+
+
+def answer_with(data: bytes) -> Callable[[socket.socket], None]:
+    """Give a server that answers anything with the same bytes, and waits for the end."""
+
+    def handle(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(data)
+        while connection.recv(65536):
+            pass
+
+    return handle
+
+
+class MainTests(SynchronousTestCase):
+    """What ends before a reactor is needed."""
+
+    def test_bad_usage_is_one_line_and_exit_status_2(self) -> None:
+        """On standard error, and nothing on standard output."""
+        for words in ([], ["ping"], ["echo"], ["echo", "tcp:h:1", "--count", "no"]):
+            with (
+                contextlib.redirect_stderr(io.StringIO()) as errors,
+                contextlib.redirect_stdout(io.StringIO()) as output,
+            ):
+                ended = self.assertRaises(SystemExit, main, words)
+            self.assertEqual(ended.code, 2)
+            self.assertRegex(errors.getvalue(), r"\Atwsock: [^\n]+; see twsock [a-z ]*--help\n\Z")
+            self.assertEqual(output.getvalue(), "")
+
+
+class ProcessTests(SynchronousTestCase):
+    """Whole runs against servers that know nothing of twsock."""
+
+    def fails(
+        self, result: subprocess.CompletedProcess[bytes], pattern: str, status: int = 1
+    ) -> None:
+        """Make sure of one line and no more on standard error."""
+        self.assertRegex(result.stderr.decode(), rf"\Atwsock: {pattern}\n\Z")
+        self.assertEqual(result.returncode, status)
+
+    def test_frames_are_understood_by_a_server_with_only_struct(self) -> None:
+        """The five lines, and nothing on standard error."""
+        with serve(echo_frames) as endpoint:
+            result = run("echo", endpoint, "Hello, World! ☺")
+        self.assertEqual(
+            result.stdout.decode().splitlines(),
+            [
+                "client is trying to connect...",
+                "client connected",
+                'client sent the request: "Hello, World! ☺"',
+                'client received the response: "Hello, World! ☺"',
+                "client closed its socket",
+            ],
+        )
+        self.assertEqual((result.stderr, result.returncode), (b"", 0))
+
+    def test_lines_are_understood_by_a_server_with_only_a_file(self) -> None:
+        """From standard input to standard output, byte for byte."""
+        lines = "".join(f"{number} ☺\n" for number in range(300)).encode() + b"\nlast"
+        with serve(echo_lines) as endpoint:
+            result = run("echo", endpoint, "--framing", "line", "--quiet", stdin=lines)
+        self.assertEqual(result.stdout, lines + b"\n")
+        self.assertEqual((result.stderr, result.returncode), (b"", 0))
+
+    def test_a_refused_connection_is_one_line(self) -> None:
+        """With the status of it, and exit status 1."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        result = run("echo", f"tcp:127.0.0.1:{port}", "a")
+        self.fails(result, r"connect failed: ConnectionRefused \(12\): [^\n]+")
+        self.assertEqual(result.stdout, b"client is trying to connect...\n")
+
+    def test_an_endpoint_that_cannot_be_used_is_bad_usage(self) -> None:
+        """The line names it."""
+        result = run("echo", "udp:127.0.0.1:1337", "a")
+        self.fails(result, r"cannot use the endpoint 'udp:127\.0\.0\.1:1337': [^\n]+", 2)
+        self.assertEqual(result.stdout, b"")
+
+    def test_a_hostile_answer_is_one_line(self) -> None:
+        """A count of 4 GiB, another answer, two answers, none."""
+        for answer, pattern in (
+            (b"\xff\xff\xff\xff", "the response is refused: peer announced a frame of 4294967295"),
+            (
+                struct.pack(">I1s", 1, b"\x1b"),
+                "the response differs from the request: sent 1 bytes",
+            ),
+            (struct.pack(">I1sI", 1, b"a", 0), "the server sent a message of 0 bytes that nobody"),
+        ):
+            with serve(answer_with(answer)) as endpoint:
+                self.fails(run("echo", endpoint, "a"), f"{pattern}[^\n]*")
+
+    def test_a_server_that_does_not_answer_is_left_after_the_timeout(self) -> None:
+        """So is one that does not even read."""
+        for text in (b"a", b"a" * 16_000_000):
+            with serve(lambda connection: time.sleep(1)) as endpoint:
+                result = run("echo", endpoint, "--timeout", "0.3", "--quiet", stdin=text)
+            self.fails(result, r"no answer within 0\.3 s: ConnectionTimedOut \(3\): [^\n]+")
+
+    def test_input_that_is_not_utf8_is_one_line(self) -> None:
+        """After the lines before it."""
+        with serve(echo_frames) as endpoint:
+            result = run("echo", endpoint, "--quiet", stdin=b"ok\n\xff\n")
+        self.fails(result, "line 2 of standard input is not UTF-8: [^\n]+")
+        self.assertEqual(result.stdout, b"ok\n")
+
+    def test_a_reader_that_leaves_ends_it_quietly(self) -> None:
+        """As in ``| head -1``: no traceback, and the status of a broken pipe."""
+        with serve(echo_frames) as endpoint:
+            process = self.start("echo", endpoint, "--count", "1000000", "a")
+            assert process.stdout is not None
+            self.assertEqual(process.stdout.readline(), b"client is trying to connect...\n")
+            process.stdout.close()
+            self.assertEqual(process.wait(PATIENCE), 141)
+        assert process.stderr is not None
+        self.assertEqual(process.stderr.read(), b"")
+
+    def test_closed_streams_are_one_line(self) -> None:
+        """Nothing can be done without the first two, and nothing said without the third."""
+        for redirection, words, line in (
+            ("<&-", "", b"twsock: standard input is closed\n"),
+            (">&-", "text", b"twsock: standard output is closed\n"),
+            (">&- 2>&-", "text", b""),
+        ):
+            shell = f'exec "$@" echo tcp:127.0.0.1:1 {words} {redirection}'
+            result = subprocess.run(
+                ["sh", "-c", shell, "sh", *command()],
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
+                env=environment(),
+            )
+            self.assertEqual((result.stderr, result.returncode), (line, 1))
+
+    def test_ctrl_c_closes_the_connection_and_exits_with_130(self) -> None:
+        """While standard input is waited for, an answer, or the interval; SIGTERM gives 143."""
+        for number, words in (
+            (signal.SIGINT, ()),
+            (signal.SIGINT, ("a", "--interval", "60", "--count", "2")),
+            (signal.SIGTERM, ("a", "--interval", "60", "--count", "2")),
+        ):
+            ended = threading.Event()
+
+            def handle(connection: socket.socket, ended: threading.Event = ended) -> None:
+                echo_frames(connection)
+                # No reset: the connection ended in order.
+                ended.set()
+
+            with serve(handle) as endpoint:
+                process = self.start("echo", endpoint, *words)
+                assert process.stdout is not None and process.stderr is not None
+                last_line = b"client received" if words else b"client connected"
+                while not process.stdout.readline().startswith(last_line):
+                    pass
+                process.send_signal(number)
+                self.assertEqual(process.wait(PATIENCE), 128 + number)
+            self.assertTrue(ended.wait(PATIENCE))
+            self.assertEqual(process.stderr.read(), b"")
+
+    def test_a_name_that_is_still_looked_up_does_not_hold_the_process(self) -> None:
+        """Nobody waits for a name server after the timeout."""
+        program = (
+            "import socket, time, twsock.cli.threads as t\n"
+            "t.ThreadResolver.__init__.__defaults__ = (lambda *_: time.sleep(60),)\n"
+            "from twsock.cli import main; main()\n"
+        )
+        words = [
+            *command()[:1],
+            "-c",
+            program,
+            "echo",
+            "tcp:slow.example:1",
+            "a",
+            "--timeout",
+            "0.2",
+        ]
+        started = time.monotonic()
+        result = subprocess.run(
+            words, capture_output=True, timeout=PATIENCE, check=False, env=environment()
+        )
+        self.fails(result, r"connect failed: ConnectionTimedOut \(3\): no connection within 0\.2 s")
+        self.assertLess(time.monotonic() - started, 30)
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a process whose streams stay open for the test."""
+        process = subprocess.Popen(
+            command(*words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+
+        def end() -> None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+        self.addCleanup(end)
+        return process
+
+
+class TerminalTests(SynchronousTestCase):
+    """A terminal shows a bar, and nothing that a server could do to it."""
+
+    def run_on_terminal(self, *words: str, output_too: bool) -> tuple[str, str]:
+        """
+        Run the command with its standard error on a terminal.
+
+        :returns: what the terminal got, and what standard output got where that is a pipe.
+        """
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            command(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs if output_too else subprocess.PIPE,
+            stderr=theirs,
+            env={**environment(), "TERM": "xterm"},
+        )
+        os.close(theirs)
+        pieces: list[bytes] = []
+
+        def read() -> None:
+            # Linux gives EIO when the last process has closed the terminal.
+            with contextlib.suppress(OSError):
+                while piece := os.read(ours, 65536):
+                    pieces.append(piece)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        output, _ = process.communicate(timeout=PATIENCE)
+        reader.join(PATIENCE)
+        os.close(ours)
+        self.assertEqual(process.returncode, 0)
+        return b"".join(pieces).decode(), (output or b"").decode()
+
+    def test_a_long_run_shows_a_bar_and_takes_it_away(self) -> None:
+        """Standard output goes elsewhere, and has the same lines as ever."""
+        with serve(echo_frames) as endpoint:
+            shown, output = self.run_on_terminal(
+                "echo", endpoint, "--count", "500", "a", output_too=False
+            )
+        self.assertRegex(shown, r"\[\.+\] 1/500   0%")
+        self.assertEqual(shown[-4:], "\r\x1b[K")
+        self.assertEqual(output.count("client received the response"), 500)
+        self.assertNotIn("\x1b", output)
+
+    def test_the_bar_stays_below_the_lines(self) -> None:
+        """On one terminal they don't run into each other."""
+        with serve(echo_frames) as endpoint:
+            shown, _ = self.run_on_terminal(
+                "echo", endpoint, "--count", "100", "a", output_too=True
+            )
+        left = re.sub(r"[^\r\n]*\r\x1b\[K", "", shown).replace("\r\n", "\n")
+        self.assertIn("[", shown)
+        self.assertEqual(left.count('client received the response: "a"\n'), 100)
+        self.assertRegex(
+            left, r'"a"\nclient closed its socket\n100 echoes, round trip [^\n]+ ms\n\Z'
+        )
+
+    def test_a_short_run_has_no_bar(self) -> None:
+        """Only lines, quiet ones escaped."""
+        with serve(echo_frames) as endpoint:
+            shown, _ = self.run_on_terminal("echo", endpoint, "--quiet", "\x1b[2J", output_too=True)
+        self.assertEqual(shown, "\\x1b[2J\r\n")

@@ -6,8 +6,8 @@ You will see:  guest book is open on 127.0.0.1:1338
 Then, in a second terminal:  python examples/guestbook_client.py tcp:127.0.0.1:1338 Ada
 Ctrl-C closes the book: what has arrived is answered first.
 
-Each frame is a name; the answer tells how many guests came before. Looking a name up takes its time,
-as in a real program: the handler is a coroutine, and the next frame of that peer waits for it.
+Each frame is a name; the answer tells how many guests came before. Looking a name up takes its
+time, as in a real program: the handler is a coroutine, and that peer's next frame waits for it.
 """
 
 from __future__ import annotations

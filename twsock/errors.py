@@ -397,7 +397,7 @@ class _Rule:
 _FAILURE: Final = "twisted.python.failure.Failure"
 _MISMATCH: Final = "service_identity.exceptions.VerificationError"
 _ABORTED: Final = _Rule(_S.OPERATION_ABORTED)
-# The number in Twisted's `TimeoutError(30, "Deferred")` is of seconds.
+# Without evidence: the number in Twisted's `TimeoutError(30, "Deferred")` is of seconds.
 _TIMED_OUT: Final = _Rule(_S.CONNECTION_TIMED_OUT)
 _WRONG_NAME: Final = _Rule(_S.CERTIFICATE_COMMON_NAME_IS_INCORRECT)
 _NO_RULE: Final = _Rule()
@@ -557,17 +557,18 @@ def _own_words(exception: Any) -> str:
         return f"certificate verify failed: {exception.verify_message}"
     if _MISMATCH in _class_names(exception):
         return f"the certificate does not name {_wanted_names(exception.errors)}"
-    if _rule_of(exception).evidence is _by_reason and _reasons(exception):
+    is_tls = _rule_of(exception).evidence is _by_reason
+    if is_tls and _reasons(exception):
         return "; ".join(_reasons(exception))
     if isinstance(exception, OSError) and exception.strerror:
-        names = [name for name in (exception.filename, exception.filename2) if name is not None]
-        files = " -> ".join(
-            os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names
-        )
-        return f"{exception.strerror}: {files}" if files else str(exception.strerror)
-    if _held(exception) or _rule_of(exception).evidence is _by_reason:
-        return ""
-    return _argument_words(exception)
+        return ": ".join([exception.strerror, *_files(exception)])
+    return "" if is_tls or _held(exception) else _argument_words(exception)
+
+
+def _files(error: OSError) -> list[str]:
+    names = [name for name in (error.filename, error.filename2) if name is not None]
+    texts = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in names]
+    return [" -> ".join(texts)] if texts else []
 
 
 def _argument_words(exception: Any) -> str:
@@ -581,7 +582,9 @@ def _argument_words(exception: Any) -> str:
         return os.strerror(number)
     if texts and hasattr(exception, "MESSAGE"):
         return f"{exception.MESSAGE.strip()}: {texts[0]}"
-    return next(iter(texts), "")
+    # Where the class alone says why, its status is clearer than one word, as in Twisted's
+    # `TimeoutError(30, "Deferred")`.
+    return texts[0] if texts and _rule_of(exception).status is _S.UNKNOWN else ""
 
 
 def _wanted_names(mismatches: Any) -> str:

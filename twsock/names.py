@@ -243,10 +243,17 @@ class EndpointPair:
             raise ValueError("remote_service_name is empty: a connection needs a port or a service")
 
     def __setattr__(self, name: str, value: object) -> None:
-        # Fields with another name are refused by the slots, below.
-        kind = str if name.endswith("service_name") else HostName
+        kind = _FIELDS.get(name, object)
         if value is None and name != "local_host_name":
             raise ValueError(f"{name} is None")
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{name} is a {kind.__name__}, not {type(value).__name__}")
         object.__setattr__(self, name, value)
+
+
+_FIELDS: Final[dict[str, type]] = {
+    "local_host_name": HostName,
+    "local_service_name": str,
+    "remote_host_name": HostName,
+    "remote_service_name": str,
+}

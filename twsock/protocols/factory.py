@@ -64,6 +64,10 @@ class StreamServerFactory(ServerFactory):
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
     ) -> None:
         clock: IReactorTime = reactor
+        if max_payload is not None and max_payload < 0:
+            raise ValueError(f"max_payload is 0 bytes or more, not {max_payload}")
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout:g}")
         self._protocol_class = protocol
         self.max_payload = max_payload
         self.close_timeout = close_timeout

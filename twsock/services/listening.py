@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerE
 
 from twsock.errors import SocketError
 
-__all__ = ["default_endpoints", "describe_failure", "describe_port", "parse_endpoint"]
+__all__ = ["default_endpoints", "describe_failure", "describe_port", "parse_server_endpoint"]
 
 
 def default_endpoints(port: int) -> list[str]:
@@ -30,7 +30,7 @@ def default_endpoints(port: int) -> list[str]:
     return endpoints
 
 
-def parse_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def parse_server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     Make an endpoint of Twisted from its string.
 

@@ -25,7 +25,7 @@ from twsock.services.listening import (
     default_endpoints,
     describe_failure,
     describe_port,
-    parse_endpoint,
+    parse_server_endpoint,
 )
 from twsock.services.options import count_option, seconds_option
 from twsock.wire.frames import MAX_UINT32
@@ -182,7 +182,7 @@ class Options(usage.Options):
         self["drain-timeout"] = seconds_option(self, "drain-timeout")
         for description in self["endpoints"]:
             try:
-                parse_endpoint(reactor, description)
+                parse_server_endpoint(reactor, description)
             except ValueError as error:
                 raise usage.UsageError(f"--endpoint: {error}") from error
 
@@ -217,7 +217,10 @@ def stream_service(
     return StreamService(
         reactor,
         factory,
-        [(description, parse_endpoint(reactor, description)) for description in descriptions],
+        [
+            (description, parse_server_endpoint(reactor, description))
+            for description in descriptions
+        ],
         drain_timeout=drain_timeout,
     )
 

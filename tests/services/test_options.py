@@ -1,0 +1,62 @@
+"""Numbers from a command line are checked, and named when they are wrong."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis.strategies import text
+from twisted.python.usage import Options, UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.services.options import count_option, seconds_option
+
+
+class Given(Options):
+    """Options of which one was given."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self["limit"] = value
+
+
+class CountTests(SynchronousTestCase):
+    """Whole numbers."""
+
+    def test_bounds_are_included(self) -> None:
+        """The smallest and the largest value are allowed, their neighbours are not."""
+        self.assertEqual(count_option(Given("1"), "limit", 1, 3), 1)
+        self.assertEqual(count_option(Given("3"), "limit", 1, 3), 3)
+        for value in ("0", "4"):
+            self.assertRaises(UsageError, count_option, Given(value), "limit", 1, 3)
+
+    def test_not_given_is_none(self) -> None:
+        """Without a default there is no number."""
+        self.assertIsNone(count_option(Given(None), "limit", 1))
+
+    def test_the_error_says_what_was_given_and_what_is_taken(self) -> None:
+        """One line with the option, its bounds and the text."""
+        error = self.assertRaises(UsageError, count_option, Given("many"), "limit", 1)
+        self.assertEqual(str(error), "--limit takes a whole number, 1 or more, not 'many'")
+
+    @given(text())
+    def test_any_text_is_a_number_or_a_usage_error(self, value: str) -> None:
+        """No other exception escapes."""
+        try:
+            number = count_option(Given(value), "limit", 0)
+        except UsageError:
+            return
+        assert number is not None
+        self.assertGreaterEqual(number, 0)
+
+
+class SecondsTests(SynchronousTestCase):
+    """Times."""
+
+    def test_fractions_are_times(self) -> None:
+        """Half a second is one."""
+        self.assertEqual(seconds_option(Given("0.5"), "limit"), 0.5)
+
+    def test_what_is_no_time_is_refused(self) -> None:
+        """Negative, endless, not a number: each is named."""
+        for value in ("-1", "inf", "nan", "soon", ""):
+            error = self.assertRaises(UsageError, seconds_option, Given(value), "limit")
+            self.assertIn("--limit takes seconds", str(error))

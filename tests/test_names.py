@@ -20,10 +20,10 @@ DOMAIN_NAMES = {
     "r3---sn.example": ("r3---sn.example", "r3---sn.example"),
     "BÜCHER.example": ("xn--bcher-kva.example", "bücher.example"),
     "XN--BCHER-KVA.example": ("xn--bcher-kva.example", "bücher.example"),
-    "bu\u0308cher.example": ("xn--bcher-kva.example", "bücher.example"),
+    "A\u0308.example": ("xn--4ca.example", "ä.example"),
     "straße.de": ("xn--strae-oqa.de", "straße.de"),
     "例え。テスト": ("xn--r8jz45g.xn--zckzah", "例え.テスト"),
-    "ｅｘａｍｐｌｅ．com": ("example.com", "example.com"),
+    "\uff45\uff58\uff41\uff4d\uff50\uff4c\uff45\uff0ecom": ("example.com", "example.com"),
     "my_host": ("my_host", "my_host"),
     "_ldap._TCP.example.com": ("_ldap._tcp.example.com", "_ldap._tcp.example.com"),
 }
@@ -56,7 +56,7 @@ MALFORMED = {
     "example.com\n": r"'\n' is not allowed",
     "example\0.com": r"'\x00' is not allowed",
     "a/b": "'/' is not allowed",
-    "a／b": "'/' is not allowed",
+    "a\uff0fb": "'/' is not allowed",
     "user@example.com": "'@' is not allowed",
     "*.example.com": "'*' is not allowed",
     "example.com:80": "a port is not part of the name",
@@ -71,7 +71,7 @@ MALFORMED = {
     "01.2.3.4": "ends in the number '4'",
     "1.2.3.4.": "ends in the number '4'",
     "1.2.3.4.5": "ends in the number '5'",
-    "１２７.0.0.1": "ends in the number '1'",
+    "\uff11\uff12\uff17.0.0.1": "ends in the number '1'",
     "0x7f.1": "ends in the number '1'",
     "0x7F000001": "ends in the number '0x7f000001'",
     "example.0x": "ends in the number '0x'",
@@ -120,8 +120,8 @@ class DomainNameTests(SynchronousTestCase):
 
     def test_a_label_is_measured_as_it_is_sent(self) -> None:
         """What counts in an international label is its A-label."""
-        self.assertEqual(len(HostName("ä" * 56).canonical_name), 63)
-        self.assertRaises(ValueError, HostName, "ä" * 57)
+        self.assertEqual(len(HostName("ä" * 57).canonical_name), 63)
+        self.assertRaisesRegex(ValueError, "too long", HostName, "ä" * 58)
 
     def test_a_name_has_up_to_253_characters(self) -> None:
         """253 are accepted, the trailing dot does not count, 254 are too many."""
@@ -182,7 +182,7 @@ class MalformedNameTests(SynchronousTestCase):
 #: Text that comes near a host name, and any other.
 TEXTS = one_of(
     text(characters()),
-    from_regex(r"[a-zA-Z0-9äßΑ-ω_.\-]{1,40}", fullmatch=True),
+    from_regex(r"[a-zA-Z0-9äßΔ-ω_.\-]{1,40}", fullmatch=True),
     from_regex(r"[0-9a-fA-FxX.:%()\[\]]{1,24}", fullmatch=True),
 )
 
@@ -240,7 +240,7 @@ class ComparisonTests(SynchronousTestCase):
         """`compare` orders two texts after making them canonical."""
         self.assertEqual(HostName.compare("EXAMPLE.com", "example.COM."), 0)
         self.assertLess(HostName.compare("a.example", "B.example"), 0)
-        self.assertGreater(HostName.compare("ä.example", "z.example"), -1)
+        self.assertLess(HostName.compare("ä.example", "z.example"), 0)  # xn--…
         self.assertGreater(HostName.compare("b.example", "A.example"), 0)
 
     def test_malformed_texts_cannot_be_compared(self) -> None:

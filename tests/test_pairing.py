@@ -13,6 +13,7 @@ UNPAIRED_MODULES: dict[str, str] = {}
 UNPAIRED_TESTS = {
     "tests/test_examples.py": "examples/",
     "tests/test_layers.py": "the imports of all modules",
+    "tests/test_main.py": "twsock/__main__.py",
     "tests/test_packaging.py": "setup.cfg",
     "tests/test_pairing.py": "tests/ itself",
     "tests/test_public_names.py": "the public names of all modules",

@@ -42,7 +42,8 @@ class _Status(IntEnum):
 
     meaning: str
 
-    def __new__(cls, value: int, meaning: str) -> _Status:
+    # The default is for `SocketErrorStatus(12)`, which finds a member and does not get here.
+    def __new__(cls, value: int, meaning: str = "") -> _Status:
         member = int.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning

@@ -202,8 +202,16 @@ def _parse_label(label: str) -> tuple[str, str]:
     """Check one label in lower case; give its forms for machines and for people."""
     if not label:
         raise ValueError("it has an empty label")
-    if not label.isascii():
-        return idna.alabel(label).decode("ascii"), label
+    if label.isascii():
+        _check_ascii(label)
+        if not label.startswith("xn--"):
+            return label, label
+    # There and back, so that no A-label stays which nobody would get from its U-label.
+    display = idna.ulabel(label)
+    return idna.alabel(display).decode("ascii"), display
+
+
+def _check_ascii(label: str) -> None:
     if len(label) > _MAX_LABEL:
         raise ValueError(f"a label has {len(label)} characters, at most {_MAX_LABEL} are allowed")
     wrong = _NOT_IN_LABEL.search(label)
@@ -211,12 +219,6 @@ def _parse_label(label: str) -> tuple[str, str]:
         raise ValueError(f"{wrong[0]!r} is not allowed in it")
     if label.startswith("-") or label.endswith("-"):
         raise ValueError(f"its label {label!r} begins or ends with a hyphen")
-    if not label.startswith("xn--"):
-        return label, label
-    display = idna.ulabel(label)
-    if idna.alabel(display).decode("ascii") != label:
-        raise ValueError(f"its label {label!r} is not the one that IDNA has for {display!r}")
-    return label, display
 
 
 @dataclass(slots=True)

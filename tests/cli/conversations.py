@@ -91,18 +91,23 @@ class Conversation:
 def serve(handle: Callable[[socket.socket], None]) -> Iterator[str]:
     """Run a server on a plain socket for one connection; gives the ENDPOINT."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE)
 
         def run() -> None:
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # Nobody came.
+                return
             with connection, contextlib.suppress(ConnectionError):
                 connection.settimeout(PATIENCE)
                 handle(connection)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        yield f"tcp:127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(PATIENCE)
+        try:
+            yield f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
 
 
 def echo_frames(connection: socket.socket) -> None:
@@ -123,7 +128,8 @@ def echo_lines(connection: socket.socket) -> None:
 
 def environment() -> dict[str, str]:
     """Give child processes the checkout, and an encoding that holds every character."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
 
 
 def command(*words: str) -> list[str]:

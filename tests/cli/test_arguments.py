@@ -70,6 +70,11 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(parse_arguments(words).max_frame, 65_536)
         self.assertEqual(parse_arguments([*words, "--max-frame", "7"]).max_frame, 7)
 
+    def test_a_locale_without_unicode_does_not_matter(self) -> None:
+        """Bytes that Python could not decode are taken as they were typed, if they are UTF-8."""
+        typed = "☺".encode().decode("ascii", "surrogateescape")
+        self.assertEqual(parse_arguments(["echo", "tcp:h:1", typed]).texts, ("☺".encode(),))
+
     def test_each_mistake_gets_its_line(self) -> None:
         """The line names the option or the text, and what it takes."""
         for words, line in {

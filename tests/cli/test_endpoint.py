@@ -52,6 +52,8 @@ class EndpointTests(SynchronousTestCase):
             ("tcp:127.0.0.1", "an argument is missing, or not known"),
             ("tcp:::1:1337", "an argument is missing, or not known"),
             ("tcp:h:1:speed=3", "an argument is missing, or not known"),
+            ("tcp:h\\", "it ends with a backslash"),
+            ("ssl:h:1:certKey=/nonexistent", "[Errno 2] No such file or directory"),
             ("tcp::1337", "the host is missing"),
             ("tcp:[]:1337", "the host is missing"),
             ("tcp:h:http", "the port is a number, 1 to 65535, not 'http'"),

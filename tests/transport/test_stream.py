@@ -132,6 +132,10 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(self.socket.sends, 1)
         self.assertEqual(self.peer.recv(100), b"message 0message 1message 2message 3message 4")
 
+    def test_small_answers_do_not_wait_for_an_acknowledgement(self) -> None:
+        """``TCP_NODELAY`` is on, or an answer in two parts would stall for 40 ms."""
+        self.assertTrue(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
     def test_nothing_queued_leaves_the_reactor_alone(self) -> None:
         """A send that the kernel takes whole asks the reactor for nothing."""
         self.stream.write(b"answer")

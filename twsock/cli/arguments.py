@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -29,11 +30,11 @@ _ECHO_DESCRIPTION: Final = """\
 Send each TEXT to an echo server, and check that it comes back.
 
 arguments:
-  ENDPOINT             tcp:HOST:PORT, also tcp:[::1]:PORT, or any client endpoint
-                       string of Twisted, such as unix:/run/echo.sock
-  TEXT                 what to send, one message each; without any, each line of
-                       standard input is one message. A TEXT that begins with a
-                       dash stands after --
+  ENDPOINT            tcp:HOST:PORT, also tcp:[::1]:PORT, or any client
+                      endpoint string of Twisted, such as unix:/run/echo.sock
+  TEXT                what to send, one message each; without any, each line
+                      of standard input is one message. A TEXT that begins
+                      with a dash stands after --
 """
 
 _ECHO_EPILOG: Final = """\
@@ -205,15 +206,24 @@ def _make_echo_parser() -> _Parser:
 
 def _check_text(text: str, framing: str, max_frame: int) -> bytes:
     """Encode a text, provided that it can be sent as one message and come back."""
-    try:
-        encoded = text.encode()
-    except UnicodeEncodeError:
-        # Python keeps what it cannot decode on the command line as lone surrogates.
-        raise UsageError(f"TEXT {text!r} is not UTF-8") from None
+    encoded = _encode(text)
     if framing == "line" and b"\n" in encoded:
         raise UsageError(f"TEXT {text!r} is more than one line: --framing line cannot send it")
     if len(encoded) > max_frame:
         raise UsageError(f"a TEXT has {len(encoded)} bytes, --max-frame is {max_frame}")
+    return encoded
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # Python keeps the bytes that its locale cannot decode as lone surrogates: these are they.
+        encoded = os.fsencode(text)
+    try:
+        encoded.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"TEXT {text!r} is not UTF-8") from None
     return encoded
 
 

@@ -48,8 +48,12 @@ def parse_endpoint(reactor: Any, description: str, timeout: float) -> IStreamCli
     except TypeError:
         # A parser of Twisted was called with too many words, or too few.
         raise _bad_endpoint(description, "an argument is missing, or not known") from None
-    # Each endpoint type has its own parser with its own mistakes, a missing file for one.
-    except (ValueError, LookupError, OSError) as error:
+    except RuntimeError:
+        # A generator of Twisted ran out of characters.
+        raise _bad_endpoint(description, "it ends with a backslash") from None
+    # Each endpoint type has its own parser with its own mistakes: a bad number, a missing file, a
+    # certificate that OpenSSL cannot read; a plugin's may raise anything.
+    except Exception as error:
         raise _bad_endpoint(description, str(error)) from error
 
 

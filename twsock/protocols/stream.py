@@ -12,6 +12,7 @@ as soon as `MAX_BACKLOG` bytes have come meanwhile; then the peer waits, not thi
 from __future__ import annotations
 
 import inspect
+import os
 import typing
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Final
@@ -375,5 +376,6 @@ def _describe_peer(transport: Any) -> str:
     peer = transport.getPeer()
     host = getattr(peer, "host", None)
     if host is None:
-        return str(getattr(peer, "name", None) or peer)
+        name = getattr(peer, "name", None) or "unnamed UNIX socket"
+        return os.fsdecode(name) if isinstance(name, bytes) else str(name)
     return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"

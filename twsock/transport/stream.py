@@ -211,9 +211,9 @@ class StreamTransport:
         self._descriptor = find_descriptor(transport)
         if self._descriptor is None and hasattr(transport, "registerProducer"):
             self._watch = _BrakeWatch(self, transport)
-        if self._socket is not None and hasattr(transport, "setTcpNoDelay"):
+        if hasattr(self._descriptor, "setTcpNoDelay"):
             # Without it an answer that the kernel took in two parts waits 40 ms for the peer's ACK.
-            transport.setTcpNoDelay(True)
+            typing.cast(Any, self._descriptor).setTcpNoDelay(True)
 
     @property
     def is_open(self) -> bool:

@@ -45,7 +45,15 @@ class ListeningTests(SynchronousTestCase):
 
     def test_what_is_no_endpoint_is_named_with_an_example(self) -> None:
         """Whatever Twisted's parsers raise, the user gets one line with the text and a way out."""
-        for description in ("", "tcp", "tcp:port", "pigeon:1", "tcp:1:colour=red", "ssl:1:x=/no"):
+        for description in (
+            "",
+            "tcp",
+            "tcp:port",
+            "pigeon:1",
+            "tcp:1:colour=red",
+            "ssl:1:x=/no",
+            "tcp:1\\",
+        ):
             error = self.assertRaises(
                 ValueError, parse_server_endpoint, MemoryReactorClock(), description
             )

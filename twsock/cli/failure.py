@@ -10,7 +10,9 @@ from typing import Final
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_FAILED", "EXIT_USAGE", "CommandError", "UsageError"]
 
+#: The exit status when something went wrong.
 EXIT_FAILED: Final = 1
+#: The exit status when the command was typed wrongly, as argparse has it.
 EXIT_USAGE: Final = 2
 #: 128 + SIGPIPE: what a shell reports for a program that ends for want of a reader.
 EXIT_BROKEN_PIPE: Final = 141

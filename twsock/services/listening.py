@@ -38,11 +38,13 @@ def parse_server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoi
     """
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    # Each endpoint type has its own parser, with its own mistakes: a missing argument is a
-    # TypeError, a missing file an OSError, a bad number a ValueError.
-    except (ValueError, TypeError, LookupError, OSError) as error:
+    # Each endpoint type has its own parser, with its own mistakes: a missing file is an OSError, a
+    # string that ends too soon a RuntimeError, a bad certificate an error of OpenSSL.
+    except Exception as error:
+        # What a TypeError says is about Python's arguments, not about the user's.
+        problem = "an argument is missing or unknown" if type(error) is TypeError else error
         raise ValueError(
-            f"cannot use the endpoint {description!r}: {error}; "
+            f"cannot use the endpoint {description!r}: {problem}; "
             "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
         ) from error
     return endpoint

@@ -149,6 +149,7 @@ class FrameDecoder:
         limit = self.max_payload
         position = self._position
         size_of_buffer = len(buffer)
+        is_spread = isinstance(buffer, bytearray)
         while (start := position + _HEADER_SIZE) <= size_of_buffer:
             (size,) = unpack(buffer, position)
             if size > limit:
@@ -158,12 +159,15 @@ class FrameDecoder:
                 break
             self._position = position
             self.delivered += 1
-            payload = buffer[start:position]
+            # One copy: a slice of a bytearray would be a second bytearray first.
+            payload = (
+                bytes(memoryview(buffer)[start:position]) if is_spread else buffer[start:position]
+            )
             if position == size_of_buffer:
                 # All is pulled: let go before the payload is handled, which may take long.
                 self._buffer = buffer = b""
                 self._position = position = size_of_buffer = 0
-            yield payload if isinstance(payload, bytes) else bytes(payload)
+            yield payload  # type: ignore[misc]
         self._drop_pulled()
 
     def take_run(self) -> bytes | bytearray:

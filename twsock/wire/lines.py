@@ -144,10 +144,14 @@ class LineDecoder:
         content_end = end - 1 if end > start and buffer[end - 1] == _CRLF[0] else end
         if content_end - start > self.max_payload:
             raise LineTooLongError(content_end - start, self.max_payload)
-        line = buffer[start:content_end]
+        if isinstance(buffer, bytes):
+            line = buffer[start:content_end]
+        else:
+            # One copy: a slice of a bytearray would be a second bytearray first.
+            line = bytes(memoryview(buffer)[start:content_end])
         self._move_to(end + 1)
         self.delivered += 1
-        return line if isinstance(line, bytes) else bytes(line)
+        return line
 
     def take_run(self) -> bytes:
         """
@@ -165,7 +169,7 @@ class LineDecoder:
             return b""
         if end - start > self.max_payload:
             end = self._end_of_legal_lines(end)
-        run = bytes(buffer[start:end])
+        run = bytes(memoryview(buffer)[start:end])
         self._move_to(end)
         count = run.count(b"\n")
         self.delivered += count

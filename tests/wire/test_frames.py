@@ -1,0 +1,305 @@
+"""Length-prefixed bytes become frames, however they are cut, within bounds."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import given
+from hypothesis.strategies import binary, integers, lists
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import LocalProtocolError
+from twsock.wire import FrameDecoder, FrameTooLargeError, encode_frame, encode_header
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def pieces(stream: bytes, size: int) -> Iterator[bytes]:
+    """Cut a stream into pieces of one size."""
+    for start in range(0, len(stream), size):
+        yield stream[start : start + size]
+
+
+def pull_all(decoder: FrameDecoder) -> list[bytes]:
+    """Pull every frame that is whole."""
+    frames = []
+    while (frame := decoder.next_frame()) is not None:
+        frames.append(frame)
+    return frames
+
+
+class EncodingTests(SynchronousTestCase):
+    """Payloads get their header."""
+
+    def test_the_samples_hello(self) -> None:
+        """The nine bytes of the StreamSocket sample."""
+        self.assertEqual(encode_frame(b"Hello"), bytes.fromhex("00 00 00 05 48 65 6c 6c 6f"))
+
+    def test_an_empty_payload_is_a_frame(self) -> None:
+        """Four zero bytes."""
+        self.assertEqual(encode_frame(b""), b"\x00\x00\x00\x00")
+
+    def test_counts_are_big_endian_and_unsigned(self) -> None:
+        """From zero to the largest count that four bytes carry."""
+        self.assertEqual(encode_header(0x01020304), b"\x01\x02\x03\x04")
+        self.assertEqual(encode_header(0xFFFFFFFF), b"\xff\xff\xff\xff")
+
+    def test_what_does_not_fit_the_header_is_refused(self) -> None:
+        """A count that would be written wrong is an error of the caller."""
+        for size in (-1, 0x1_0000_0000):
+            self.assertRaises(LocalProtocolError, encode_header, size)
+
+
+class DecodingTests(SynchronousTestCase):
+    """Frames are pulled from what was fed."""
+
+    def test_literal_frames(self) -> None:
+        """Two frames and an empty one, without their headers."""
+        decoder = FrameDecoder()
+        decoder.feed(b"\x00\x00\x00\x05Hello\x00\x00\x00\x00\x00\x00\x00\x01!")
+        self.assertEqual(pull_all(decoder), [b"Hello", b"", b"!"])
+        self.assertEqual(decoder.delivered, 3)
+
+    def test_nothing_is_given_before_it_is_whole(self) -> None:
+        """The last byte of a frame brings it."""
+        decoder = FrameDecoder()
+        for byte in pieces(b"\x00\x00\x00\x02ab"[:-1], 1):
+            decoder.feed(byte)
+            self.assertIsNone(decoder.next_frame())
+        decoder.feed(b"b")
+        self.assertEqual(decoder.next_frame(), b"ab")
+
+    @given(lists(binary(max_size=32)), integers(min_value=1, max_value=50))
+    def test_any_split_gives_the_same_frames(self, payloads: list[bytes], step: int) -> None:
+        """However the stream is cut, the same frames come out in the same order."""
+        decoder = FrameDecoder(max_payload=32)
+        frames = []
+        for piece in pieces(b"".join(map(encode_frame, payloads)), step):
+            decoder.feed(piece)
+            frames += pull_all(decoder)
+        self.assertEqual(frames, payloads)
+        self.assertEqual(decoder.buffered, 0)
+
+    @given(lists(binary(max_size=9)), integers(1, 40), lists(integers(0, 3)))
+    def test_runs_and_frames_mix(self, payloads: list[bytes], step: int, turns: list[int]) -> None:
+        """Taken by frames, by runs or in turn, the bytes are those that were sent."""
+        stream = b"".join(map(encode_frame, payloads))
+        decoder = FrameDecoder()
+        out = bytearray()
+        for number, piece in enumerate(pieces(stream, step)):
+            decoder.feed(piece)
+            for _ in range(turns[number % len(turns)] if turns else 0):
+                if (frame := decoder.next_frame()) is not None:
+                    out += encode_frame(frame)
+            out += decoder.take_run()
+        self.assertEqual(bytes(out), stream)
+        self.assertEqual(decoder.delivered, len(payloads))
+
+    @given(lists(binary(max_size=40)))
+    def test_any_garbage_gives_frames_or_the_documented_error(self, data: list[bytes]) -> None:
+        """No other exception escapes, and every frame is within the limit."""
+        one, run = FrameDecoder(max_payload=16), FrameDecoder(max_payload=16)
+        for piece in data:
+            one.feed(piece)
+            run.feed(piece)
+            try:
+                self.assertTrue(all(len(frame) <= 16 for frame in pull_all(one)))
+            except FrameTooLargeError:
+                while True:
+                    try:
+                        if not run.take_run():
+                            self.fail("a run went past a header that is refused")
+                    except FrameTooLargeError:
+                        return
+            run.take_run()
+
+    @given(binary(min_size=1, max_size=60), integers(0, 9))
+    def test_the_rest_is_all_that_was_not_pulled(self, data: bytes, pulled: int) -> None:
+        """Whoever takes over gets each byte behind the last frame, and the decoder is empty."""
+        decoder = FrameDecoder(max_payload=3)
+        stream = encode_frame(b"abc") * 9 + data
+        decoder.feed(stream)
+        for _ in range(pulled):
+            decoder.next_frame()
+        self.assertEqual(decoder.take_rest(), stream[pulled * 7 :])
+        self.assertEqual((decoder.buffered, decoder.take_rest()), (0, b""))
+        decoder.feed(encode_frame(b"new"))
+        self.assertEqual(decoder.next_frame(), b"new")
+
+    def test_a_run_ends_with_its_last_whole_frame(self) -> None:
+        """The partial frame stays, for the next read to complete."""
+        decoder = FrameDecoder()
+        whole = encode_frame(b"a") + encode_frame(b"")
+        decoder.feed(whole + b"\x00\x00\x00\x02x")
+        self.assertEqual(decoder.take_run(), whole)
+        self.assertEqual(decoder.take_run(), b"")
+        decoder.feed(b"y" + encode_frame(b"z"))
+        self.assertEqual(decoder.take_run(), b"\x00\x00\x00\x02xy" + encode_frame(b"z"))
+
+    def test_a_read_of_whole_frames_is_handed_over_uncopied(self) -> None:
+        """What came as one piece goes as that very piece."""
+        stream = encode_frame(b"a") * 3
+        decoder = FrameDecoder()
+        decoder.feed(stream)
+        self.assertIs(decoder.take_run(), stream)
+
+    def test_leaving_the_loop_keeps_the_rest(self) -> None:
+        """A loop over frames can stop anywhere; the next pull goes on behind."""
+        decoder = FrameDecoder()
+        decoder.feed(encode_frame(b"1") + encode_frame(b"2") + encode_frame(b"3"))
+        for frame in decoder.frames():
+            if frame == b"2":
+                break
+        self.assertEqual(decoder.buffered, 5)
+        decoder.feed(encode_frame(b"4"))
+        self.assertEqual(list(decoder.frames()), [b"3", b"4"])
+
+
+class LimitTests(SynchronousTestCase):
+    """A length above the limit is refused at the prefix."""
+
+    def test_the_limit_is_included(self) -> None:
+        """Exactly the limit passes, for one frame and for a run."""
+        for pull in (FrameDecoder.next_frame, FrameDecoder.take_run):
+            decoder = FrameDecoder(max_payload=5)
+            decoder.feed(encode_frame(b"12345"))
+            self.assertTrue(pull(decoder))
+
+    def test_lengths_above_it_are_refused_by_their_header(self) -> None:
+        """One more, the sign bit, all bits: the header alone is enough, and says so."""
+        for announced in (6, 0x8000_0000, 0xFFFF_FFFF):
+            for pull in (FrameDecoder.next_frame, FrameDecoder.take_run):
+                decoder = FrameDecoder(max_payload=5)
+                decoder.feed(encode_header(announced))
+                error = self.assertRaises(FrameTooLargeError, pull, decoder)
+                self.assertEqual((error.announced, error.limit), (announced, 5))
+                self.assertIn(f"{announced} bytes, limit is 5", str(error))
+
+    def test_zero_allows_empty_frames_only(self) -> None:
+        """The smallest limit."""
+        decoder = FrameDecoder(max_payload=0)
+        decoder.feed(encode_frame(b"") + b"\x00\x00\x00\x01")
+        self.assertEqual(decoder.next_frame(), b"")
+        self.assertRaises(FrameTooLargeError, decoder.next_frame)
+
+    def test_limits_out_of_bounds_are_refused(self) -> None:
+        """A limit that no header can carry makes no sense."""
+        for limit in (-1, 0x1_0000_0000):
+            self.assertRaises(ValueError, FrameDecoder, limit)
+
+    @given(lists(binary(max_size=5), max_size=5), integers(min_value=1, max_value=30))
+    def test_the_error_follows_the_frames_before_it(self, payloads: list[bytes], step: int) -> None:
+        """However it is cut, all that came before the bad header is given first."""
+        stream = b"".join(map(encode_frame, payloads)) + b"\x00\x00\x00\x06garbage"
+        for pull_runs in (False, True):
+            decoder = FrameDecoder(max_payload=5)
+            out = bytearray()
+            with self.assertRaises(FrameTooLargeError):
+                for piece in pieces(stream, step):
+                    decoder.feed(piece)
+                    if pull_runs:
+                        while run := decoder.take_run():
+                            out += run
+                    else:
+                        while (frame := decoder.next_frame()) is not None:
+                            out += encode_frame(frame)
+            self.assertEqual(bytes(out), b"".join(map(encode_frame, payloads)))
+
+    def test_failed_stays_failed(self) -> None:
+        """Every later pull raises the same error, whatever is fed."""
+        decoder = FrameDecoder(max_payload=5)
+        decoder.feed(b"\xff\xff\xff\xff")
+        for _ in range(2):
+            self.assertRaises(FrameTooLargeError, decoder.next_frame)
+            self.assertRaises(FrameTooLargeError, decoder.take_run)
+            decoder.feed(encode_frame(b"a"))
+
+
+class MemoryTests(SynchronousTestCase):
+    """Memory and work grow with the bytes, not with how they were cut."""
+
+    def feed(self, decoder: FrameDecoder, stream: bytes, step: int) -> tuple[int, int]:
+        """Feed and pull a stream; give the peak of memory and the most that was undelivered."""
+        most = 0
+        received = 0
+        tracemalloc.start()
+        try:
+            for piece in pieces(stream, step):
+                decoder.feed(piece)
+                most = max(most, decoder.buffered)
+                while (frame := decoder.next_frame()) is not None:
+                    received += len(frame)
+                    del frame
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(received, decoder.max_payload)
+        return peak, most
+
+    def test_the_peak_is_within_two_and_a_half_limits(self) -> None:
+        """One frame of the limit's size, in large, small and tiny pieces."""
+        for size, step in ((16 * MIB, 64 * KIB), (16 * MIB, KIB), (256 * KIB, 1)):
+            peak, most = self.feed(FrameDecoder(max_payload=size), encode_frame(bytes(size)), step)
+            self.assertLess(peak, 2.5 * size)
+            # The header's four bytes are stored with the frame that they announce.
+            self.assertLessEqual(most, size + 4 + step)
+
+    def test_a_run_takes_no_copy_of_a_large_frame(self) -> None:
+        """Handed over, not copied: the peak is the frame and the room it grew into."""
+        size = 8 * MIB
+        decoder = FrameDecoder(max_payload=size)
+        stream = encode_frame(bytes(size))
+        run: bytes | bytearray = b""
+        tracemalloc.start()
+        try:
+            for piece in pieces(stream, 64 * KIB):
+                decoder.feed(piece)
+                run = decoder.take_run() or run
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(len(run), len(stream))
+        self.assertLess(peak, 1.5 * size)
+
+    def test_work_per_piece_does_not_grow(self) -> None:
+        """The number of calls that a piece costs is the same for the first and the last."""
+        decoder = FrameDecoder(max_payload=MIB)
+        counts = []
+        for piece in pieces(encode_frame(bytes(MIB))[:-1], KIB):
+            calls = 0
+
+            def count(_frame: object, _event: str, _arg: object) -> None:
+                nonlocal calls
+                calls += 1
+
+            profile: Any = count
+            sys.setprofile(profile)
+            try:
+                decoder.feed(piece)
+                decoder.take_run()
+            finally:
+                sys.setprofile(None)
+            counts.append(calls)
+        self.assertEqual(len(set(counts[2:])), 1)
+
+    def test_bytes_are_not_moved_again_and_again(self) -> None:
+        """Collecting a frame moves its memory a few dozen times, not once per piece."""
+        decoder = FrameDecoder(max_payload=4 * MIB)
+        capacities = set()
+        for piece in pieces(encode_frame(bytes(4 * MIB))[:-1], KIB):
+            decoder.feed(piece)
+            decoder.next_frame()
+            capacities.add(sys.getsizeof(decoder._buffer))
+        self.assertLess(len(capacities), 200)
+
+    def test_what_was_delivered_is_let_go(self) -> None:
+        """Between frames a decoder holds nothing of the last one."""
+        decoder = FrameDecoder(max_payload=MIB)
+        for piece in pieces(encode_frame(bytes(MIB)), 64 * KIB):
+            decoder.feed(piece)
+        decoder.next_frame()
+        self.assertLess(sys.getsizeof(decoder._buffer), KIB)

@@ -135,6 +135,38 @@ class HandlerTests(SynchronousTestCase):
         self.assertTrue(connected.transport.disconnected)
 
 
+class ReentranceTests(SynchronousTestCase):
+    """Transports and handlers may call back at any time."""
+
+    def test_bytes_that_arrive_during_a_handler_keep_their_order(self) -> None:
+        """A transport that delivers while a handler sends: nothing is lost, doubled or swapped."""
+
+        class Talkative(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                if payload == b"1":
+                    connected.receive(encode_frame(b"4") + b"\x00")
+
+        connected = Connected(Talkative)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2") + encode_frame(b"3"))
+        connected.receive(b"\x00\x00\x015")
+        self.assertEqual(connected.protocol.received, [b"1", b"2", b"3", b"4", b"5"])
+
+    def test_closing_when_told_of_a_full_output_ends(self) -> None:
+        """`writing_paused` may close: the connection is read from, to see the peer's end."""
+
+        class Impatient(FrameEcho):
+            def writing_paused(self) -> None:
+                self.close()
+
+        connected = Connected(Impatient)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) + 1) + FRAME[:-1])
+        self.assertTrue(connected.transport.disconnecting)
+        self.assertEqual(connected.transport.producerState, "producing")
+
+
 class BackPressureTests(SynchronousTestCase):
     """A peer that does not read is not read from."""
 

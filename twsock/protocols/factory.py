@@ -105,6 +105,7 @@ class StreamServerFactory(ServerFactory):
         """
         for gate in self._gates:
             gate.close()
+        self._gates.clear()
         return ensureDeferred(self.group.drain(timeout))
 
     # Called by Twisted.

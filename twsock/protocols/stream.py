@@ -88,6 +88,7 @@ class StreamProtocol(Protocol):
     _decoder: Any
     _handler: Deferred[Any] | None = None
     _is_delivering = False
+    _early = b""
     _is_stalled = False
     _is_draining = False
     _peer_ended = False
@@ -230,6 +231,10 @@ class StreamProtocol(Protocol):
         self.group.counters.bytes_received += size
         if size >= _FULL_READ:
             stream.note_read(size)
+        if self._is_delivering:
+            # A transport in memory brings the answer while we send: it waits for the loop to end.
+            self._early += data
+            return
         self._decoder.feed(data)
         if self._handler is None and not self._is_stalled:
             self._go_on(stream)
@@ -287,14 +292,22 @@ class StreamProtocol(Protocol):
             self.group.counters.messages += decoder.delivered - before
             self.active_tick = self.group.tick
         self._flush(stream)
+        if not stream.is_open:
+            return
+        if self._early:
+            early, self._early = self._early, b""
+            decoder.feed(early)
+            if not self._is_stalled and self._handler is None:
+                self._go_on(stream)
+                return
         if self._is_stalled or self._handler is not None:
             self._limit_backlog(stream)
-        elif stream.is_open:
-            stream.resume_reading()
-            if self._peer_ended:
-                self._close_answered(stream)
-            elif self._is_draining:
-                self._close_drained(stream)
+            return
+        stream.resume_reading()
+        if self._peer_ended:
+            self._close_answered(stream)
+        elif self._is_draining:
+            self._close_drained(stream)
 
     def _limit_backlog(self, stream: StreamTransport) -> None:
         """Let the peer wait once enough has come that cannot be handled yet."""

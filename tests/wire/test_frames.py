@@ -147,6 +147,24 @@ class DecodingTests(SynchronousTestCase):
         decoder.feed(stream)
         self.assertIs(decoder.take_run(), stream)
 
+    @given(integers(0, 5), integers(1, 30), integers(0, 5), binary(max_size=6))
+    def test_runs_of_one_size_are_runs(
+        self, size: int, count: int, other: int, tail: bytes
+    ) -> None:
+        """Frames of one size, whatever stands behind them, are taken like any others."""
+        alike = encode_frame(bytes(size)) * count
+        decoder, single = FrameDecoder(max_payload=5), FrameDecoder(max_payload=5)
+        decoder.feed(alike + encode_frame(b"x" * other) + tail)
+        single.feed(alike + encode_frame(b"x" * other) + tail)
+        expected = bytearray()
+        try:
+            for frame in single.frames():
+                expected += encode_frame(frame)
+        except FrameTooLargeError:
+            pass
+        self.assertEqual(decoder.take_run(), expected)
+        self.assertEqual(decoder.delivered, single.delivered)
+
     def test_leaving_the_loop_keeps_the_rest(self) -> None:
         """A loop over frames can stop anywhere; the next pull goes on behind."""
         decoder = FrameDecoder()

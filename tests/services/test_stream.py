@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import socket
@@ -11,17 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, IServiceMaker
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import globalLogPublisher
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.services.processes import echo, twistd
-from twsock.protocols import FrameEcho, LineEcho
-from twsock.services.stream import Options, stream_service
+from twsock.protocols import FrameEcho, FrameEchoFactory, LineEcho
+from twsock.services.stream import Options, StreamService, stream_service
 
 LOCAL = "tcp:0:interface=127.0.0.1"
+
+
+class LateEndpoint:
+    """An endpoint that listens when its Deferred fires."""
+
+    def __init__(self, listening: Deferred[Any]) -> None:
+        self._listening = listening
+
+    def listen(self, factory: object) -> Deferred[Any]:
+        return self._listening
 
 
 class OptionsTests(SynchronousTestCase):
@@ -103,6 +116,21 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(built.max_payload, 7)
             self.assertEqual(service.factory.group.max_connections, 3)
             self.assertEqual(service.factory.group.idle_timeout, 5.0)
+
+    def test_an_endpoint_that_fails_late_is_told_of(self) -> None:
+        """A failure that comes while the process runs is one critical event."""
+        late: Deferred[Any] = Deferred()
+        endpoint: Any = LateEndpoint(late)
+        factory = FrameEchoFactory(MemoryReactorClock())
+        service = StreamService(MemoryReactorClock(), factory, [("late:1", endpoint)])
+        events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(events.append)
+        self.addCleanup(publisher.removeObserver, events.append)
+        service.startService()
+        late.errback(OSError(errno.EADDRINUSE, "Address already in use"))
+        (problem,) = [event["problem"] for event in events if "problem" in event]
+        self.assertIn("cannot listen on late:1: AddressAlreadyInUse (10)", problem)
 
     def test_a_bad_endpoint_is_a_value_error(self) -> None:
         """A program that embeds the service learns of its mistake at once."""
@@ -188,6 +216,7 @@ class TwistdTests(SynchronousTestCase):
             with twistd("twsock-stream", "--endpoint", endpoint) as server:
                 self.assertEqual(server.wait(), 1)
                 self.assertNotIn("Traceback", server.log)
+                self.assertEqual(server.log.count("cannot listen on"), 1)
                 self.assertIn(f"twsock: cannot listen on {endpoint}", server.log)
                 self.assertIn("AddressAlreadyInUse (10)", server.log)
 

@@ -88,13 +88,15 @@ class StreamService(Service):
         super().privilegedStartService()
         self._is_listening = True
         for description, endpoint in self._endpoints:
-            failed: list[str] = []
+            problems: list[str] = []
             listening = self.factory.listen(endpoint)
             listening.addCallback(self._listens, description)
-            listening.addErrback(self._cannot_listen, description, failed)
-            if failed:
+            listening.addErrback(self._cannot_listen, description, problems)
+            if problems:
                 # twistd prints a traceback for every other exception.
-                raise SystemExit(f"twsock: {failed[0]}")
+                raise SystemExit(f"twsock: {problems[0]}")
+            # An endpoint that takes its time fails in a process that runs, and has a log.
+            listening.addCallback(self._tell_of_problems, problems)
 
     @override
     def startService(self) -> None:
@@ -133,11 +135,14 @@ class StreamService(Service):
             "listening on {address} ({description})", address=address, description=description
         )
 
-    def _cannot_listen(self, failure: Failure, description: str, failed: list[str]) -> None:
+    def _cannot_listen(self, failure: Failure, description: str, problems: list[str]) -> None:
         error = failure.value
         assert error is not None
-        failed.append(describe_failure(description, error))
-        self._log.critical("{problem}", problem=failed[0])
+        problems.append(describe_failure(description, error))
+
+    def _tell_of_problems(self, _result: object, problems: list[str]) -> None:
+        for problem in problems:
+            self._log.critical("{problem}", problem=problem)
 
 
 class Options(usage.Options):

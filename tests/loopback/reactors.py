@@ -45,6 +45,7 @@ class EveryReactor(_ReactorBuilder):
         self,
         protocol: type[StreamProtocol],
         peer: Peer,
+        make_endpoint: Callable[[Any], Any] | None = None,
         **limits: Any,
     ) -> StreamServerFactory:
         """
@@ -52,6 +53,7 @@ class EveryReactor(_ReactorBuilder):
 
         :param peer: called in a thread with the address to connect to; what it raises fails the
             test.
+        :param make_endpoint: where to listen; None for TCP on a free port of 127.0.0.1.
         """
         reactor = self.buildReactor()
         factory = StreamServerFactory(reactor, protocol, **limits)
@@ -71,11 +73,16 @@ class EveryReactor(_ReactorBuilder):
             host = port.getHost()
             threading.Thread(target=run, args=((host.host, host.port),), daemon=True).start()
 
-        factory.listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")).addCallback(listening)
+        endpoint = (make_endpoint or _any_port)(reactor)
+        factory.listen(endpoint).addCallback(listening)
         self.runReactor(reactor, timeout=20)
         if problems:
             raise problems[0]
         return factory
+
+
+def _any_port(reactor: Any) -> TCP4ServerEndpoint:
+    return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
 
 def connect(address: tuple[str, int]) -> socket.socket:

@@ -1,0 +1,151 @@
+"""Above TLS and behind a PROXY header, streams work like above a plain socket."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from typing import Any
+
+import trustme
+from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.ssl import KeyPair, PrivateCertificate
+
+from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
+from twsock.protocols import FrameEcho, FrameProtocol
+from twsock.wire import encode_frame
+
+AUTHORITY = trustme.CA()
+
+#: The largest piece of a TLS stream, in bytes.
+RECORD = 16_384
+
+
+def make_tls_endpoint(reactor: Any) -> SSL4ServerEndpoint:
+    """Listen with TLS from the first byte, with a certificate made for this run."""
+    issued = AUTHORITY.issue_cert("localhost")
+    pem = issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
+    certificate = PrivateCertificate.loadPEM(pem)
+    assert isinstance(certificate.privateKey, KeyPair)
+    return SSL4ServerEndpoint(reactor, 0, certificate.options(), interface="127.0.0.1")
+
+
+def make_proxied_endpoint(reactor: Any) -> Any:
+    """Listen behind a proxy that sends the PROXY header."""
+    return serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1")
+
+
+def secure(connection: socket.socket) -> ssl.SSLSocket:
+    """Be the client of a TLS handshake, verified by the standard library."""
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context.wrap_socket(connection, server_hostname="localhost")
+
+
+def send_until_stuck(connection: ssl.SSLSocket, stream: bytes) -> int:
+    """Send without reading until nothing moves any more; give how much was taken."""
+    sent = 0
+    while sent < len(stream):
+        try:
+            sent += connection.send(stream[sent : sent + RECORD])
+        except ssl.SSLWantWriteError:
+            if not select.select([], [connection], [], 0.5)[1]:
+                break
+    return sent
+
+
+def exchange_the_rest(connection: ssl.SSLSocket, stream: bytes, sent: int) -> bytes:
+    """Send what is left while reading all that comes back, in one thread as TLS wants it."""
+    received = bytearray()
+    while len(received) < len(stream):
+        unsent = [connection] if sent < len(stream) else []
+        if not any(select.select([connection], unsent, [], 10)):
+            break
+        try:
+            while chunk := connection.recv(RECORD):
+                received += chunk
+        except ssl.SSLWantReadError:
+            pass
+        try:
+            if unsent:
+                sent += connection.send(stream[sent : sent + RECORD])
+        except ssl.SSLWantWriteError:
+            pass
+    return bytes(received)
+
+
+class TlsTests(EveryReactor):
+    """The server's transport is Twisted's TLS over TCP."""
+
+    def test_frames_come_back(self) -> None:
+        """Small and large frames survive, byte for byte."""
+        stream = b"".join(encode_frame(bytes(size)) for size in (0, 1, 70_000))
+
+        def peer(address: tuple[str, int]) -> None:
+            with secure(connect(address)) as connection:
+                connection.sendall(stream)
+                self.assertEqual(receive_exactly(connection, len(stream)), stream)
+
+        self.serve(FrameEcho, peer, make_tls_endpoint)
+
+    def test_a_peer_that_does_not_read_is_not_read_from(self) -> None:
+        """What queues below TLS brakes the connection too, and nothing is lost by it."""
+        stream = encode_frame(bytes(100_000)) * 200
+        brakes: list[str] = []
+
+        class Noted(FrameEcho):
+            def writing_paused(self) -> None:
+                brakes.append("paused")
+
+            def writing_resumed(self) -> None:
+                brakes.append("resumed")
+
+        def peer(address: tuple[str, int]) -> None:
+            with secure(connect(address)) as connection:
+                connection.setblocking(False)
+                sent = send_until_stuck(connection, stream)
+                self.assertLess(sent, len(stream))
+                self.assertTrue(exchange_the_rest(connection, stream, sent) == stream)
+
+        self.serve(Noted, peer, make_tls_endpoint)
+        self.assertEqual(brakes[:2], ["paused", "resumed"])
+
+    def test_closing_sends_the_answer_first(self) -> None:
+        """A close of this end reaches the peer behind the last answer."""
+
+        class Once(FrameProtocol):
+            def frame_received(self, payload: bytes) -> None:
+                self.send_frame(b"enough")
+                self.close()
+
+        def peer(address: tuple[str, int]) -> None:
+            with secure(connect(address)) as connection:
+                connection.sendall(encode_frame(b"x"))
+                self.assertEqual(receive_all(connection), encode_frame(b"enough"))
+
+        self.serve(Once, peer, make_tls_endpoint)
+
+
+class ProxiedTests(EveryReactor):
+    """The server's transport is a wrapper of Twisted's."""
+
+    def test_frames_come_back_and_the_peer_is_the_real_one(self) -> None:
+        """What follows the PROXY header is frames; the peer is who the proxy says."""
+        peers: list[str] = []
+
+        class Named(FrameEcho):
+            def connection_lost(self, error: object) -> None:
+                peers.append(self.peer)
+
+        def peer(address: tuple[str, int]) -> None:
+            with connect(address) as connection:
+                connection.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n")
+                connection.sendall(encode_frame(b"x"))
+                self.assertEqual(receive_exactly(connection, 5), encode_frame(b"x"))
+
+        self.serve(Named, peer, make_proxied_endpoint)
+        self.assertEqual(peers, ["192.0.2.1:1000"])
+
+
+cases: dict[str, Any] = {**TlsTests.makeTestCaseClasses(), **ProxiedTests.makeTestCaseClasses()}
+globals().update(cases)

@@ -205,6 +205,14 @@ class PlainTests(SynchronousTestCase):
         self.assertIsInstance(error, BrokenError)
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
+    def test_a_kernel_without_buffers_is_tried_later(self) -> None:
+        """ENOBUFS is no failure: the bytes wait in Twisted's queue."""
+        self.socket.error = OSError(errno.ENOBUFS, "No buffer space available")
+        self.stream.write(b"answer")
+        self.assertFalse(self.stream.send())
+        self.socket.error = None
+        self.assertEqual(self.receive(), b"answer")
+
     def test_close_sends_fin_and_waits_for_the_peers(self) -> None:
         """A close ends the output, and the connection when the peer has ended too."""
         self.stream.write(b"last")

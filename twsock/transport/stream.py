@@ -20,6 +20,7 @@ How a connection ends::
 from __future__ import annotations
 
 import enum
+import errno
 import typing
 from typing import Any, Final
 
@@ -61,8 +62,12 @@ _MAX_READ_SIZE: Final = 128_000
 _POLL_INTERVAL: Final = 0.01
 
 
+#: What a kernel without room answers: nothing was sent, and nothing is wrong.
+_TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
+
+
 class StreamOwner(typing.Protocol):
-    """Who is told about the way out. Neither is called from within a call to the transport."""
+    """Who is told about the way out; never from within a call of its own."""
 
     def output_drained(self) -> None:
         """What made the connection full is with the kernel: go on."""
@@ -280,11 +285,11 @@ class StreamTransport:
         ):
             try:
                 sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
             except OSError as error:
-                self._fail(error)
-                return True
+                if error.errno not in _TRY_LATER:
+                    self._fail(error)
+                    return True
+                sent = 0
             if sent == len(data):
                 return True
             data = memoryview(data)[sent:].tobytes()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from twsock.errors import LocalProtocolError, RemoteProtocolError
+from twsock.wire._stored import StoredBytes
 
 __all__ = [
     "DEFAULT_MAX_PAYLOAD",
@@ -101,7 +102,7 @@ def _skip_alike(buffer: bytes | bytearray, position: int, limit: int) -> tuple[i
     return end, count
 
 
-class FrameDecoder:
+class FrameDecoder(StoredBytes):
     """
     A stream of length-prefixed frames, pulled one by one or run by run.
 
@@ -111,44 +112,14 @@ class FrameDecoder:
     :param max_payload: largest payload accepted, in bytes, 0 to 4,294,967,295. A larger count is
         refused when its header is complete, before a byte of the payload is stored.
     :raises ValueError: when ``max_payload`` is outside these bounds.
-
-    :ivar max_payload: the limit in force.
-    :ivar delivered: how many frames were pulled so far.
     """
 
-    __slots__ = ("_buffer", "_position", "delivered", "max_payload")
+    __slots__ = ()
 
     def __init__(self, max_payload: int = DEFAULT_MAX_PAYLOAD) -> None:
         if not 0 <= max_payload <= MAX_UINT32:
             raise ValueError(f"max_payload is 0 to {MAX_UINT32} bytes, not {max_payload}")
-        self.max_payload = max_payload
-        self.delivered = 0
-        # A read that holds only whole frames is never copied: it stays the `bytes` that came from
-        # the socket. A `bytearray` takes its place once a frame is spread over several reads.
-        self._buffer: bytes | bytearray = b""
-        self._position = 0
-
-    @property
-    def buffered(self) -> int:
-        """How many bytes were fed and not pulled yet."""
-        return len(self._buffer) - self._position
-
-    def feed(self, data: bytes) -> None:
-        """
-        Store what arrived, behind what is there already.
-
-        :param data: any number of bytes; kept, not copied, where nothing else is stored.
-        """
-        buffer = self._buffer
-        if not buffer:
-            self._buffer = data
-            return
-        if not isinstance(buffer, bytearray):
-            buffer = self._buffer = bytearray(memoryview(buffer)[self._position :])
-        elif self._position:
-            del buffer[: self._position]
-        self._position = 0
-        buffer += data
+        super().__init__(max_payload)
 
     def next_frame(self) -> bytes | None:
         """
@@ -225,13 +196,6 @@ class FrameDecoder:
         del buffer[end:]
         return buffer
 
-    def take_rest(self) -> bytes:
-        """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
-        rest = bytes(memoryview(self._buffer)[self._position :])
-        self._buffer = b""
-        self._position = 0
-        return rest
-
     def _measure_run(self, buffer: bytes | bytearray) -> tuple[int, int]:
         """Find where the complete frames end, and how many they are."""
         unpack = _HEADER.unpack_from
@@ -254,9 +218,3 @@ class FrameDecoder:
             position = following
             count += 1
         return position, count
-
-    def _drop_pulled(self) -> None:
-        """Let go of what was pulled, once a pull finds nothing more: not once per frame."""
-        if self._position:
-            self._buffer = bytearray(memoryview(self._buffer)[self._position :])
-            self._position = 0

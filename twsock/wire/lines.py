@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from typing_extensions import override
+
 from twsock.errors import LocalProtocolError, RemoteProtocolError
+from twsock.wire._stored import StoredBytes
 
 __all__ = [
     "DEFAULT_MAX_LINE",
@@ -77,7 +80,7 @@ def decode_text(line: bytes) -> str:
         ) from error
 
 
-class LineDecoder:
+class LineDecoder(StoredBytes):
     """
     A stream of lines, pulled one by one or run by run.
 
@@ -86,45 +89,16 @@ class LineDecoder:
 
     :param max_payload: longest line accepted, in bytes, without its ending; 0 or more.
     :raises ValueError: when ``max_payload`` is negative.
-
-    :ivar max_payload: the limit in force.
-    :ivar delivered: how many lines were pulled so far.
     """
 
-    __slots__ = ("_buffer", "_position", "_searched", "delivered", "max_payload")
+    __slots__ = ("_searched",)
 
     def __init__(self, max_payload: int = DEFAULT_MAX_LINE) -> None:
         if max_payload < 0:
             raise ValueError(f"max_payload is 0 bytes or more, not {max_payload}")
-        self.max_payload = max_payload
-        self.delivered = 0
-        self._buffer: bytes | bytearray = b""
-        self._position = 0
-        # Where the search for the next LF goes on: no byte is looked at twice.
+        super().__init__(max_payload)
+        # How many of the bytes not pulled have no LF in them: no byte is looked at twice.
         self._searched = 0
-
-    @property
-    def buffered(self) -> int:
-        """How many bytes were fed and not pulled yet."""
-        return len(self._buffer) - self._position
-
-    def feed(self, data: bytes) -> None:
-        """
-        Store what arrived, behind what is there already.
-
-        :param data: any number of bytes; kept, not copied, where nothing else is stored.
-        """
-        buffer = self._buffer
-        if not buffer:
-            self._buffer = data
-            return
-        if not isinstance(buffer, bytearray):
-            buffer = self._buffer = bytearray(memoryview(buffer)[self._position :])
-        elif self._position:
-            del buffer[: self._position]
-        self._searched -= self._position
-        self._position = 0
-        buffer += data
 
     def next_line(self) -> bytes | None:
         """
@@ -137,7 +111,7 @@ class LineDecoder:
         """
         buffer = self._buffer
         start = self._position
-        end = buffer.find(b"\n", self._searched)
+        end = buffer.find(b"\n", start + self._searched)
         if end < 0:
             self._await_more()
             return None
@@ -163,7 +137,7 @@ class LineDecoder:
         """
         buffer = self._buffer
         start = self._position
-        end = buffer.rfind(b"\n", self._searched) + 1
+        end = buffer.rfind(b"\n", start + self._searched) + 1
         if not end:
             self._await_more()
             return b""
@@ -177,11 +151,11 @@ class LineDecoder:
             return run
         return run.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
 
+    @override
     def take_rest(self) -> bytes:
         """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
-        rest = bytes(memoryview(self._buffer)[self._position :])
-        self._move_to(len(self._buffer))
-        return rest
+        self._searched = 0
+        return super().take_rest()
 
     def _end_of_legal_lines(self, end: int) -> int:
         """Find where the lines within the limit end; the first one must be legal."""
@@ -201,10 +175,8 @@ class LineDecoder:
 
     def _await_more(self) -> None:
         """Note how far the search went; refuse an unfinished line that is too long already."""
+        self._drop_pulled()
         buffer = self._buffer
-        if self._position:
-            buffer = self._buffer = bytearray(memoryview(buffer)[self._position :])
-            self._position = 0
         self._searched = len(buffer)
         # A CR at the very end may be the first half of the ending: it does not count yet.
         size = len(buffer) - (1 if buffer.endswith(b"\r") else 0)
@@ -216,4 +188,5 @@ class LineDecoder:
         if position == len(self._buffer):
             self._buffer = b""
             position = 0
-        self._position = self._searched = position
+        self._position = position
+        self._searched = 0

@@ -57,8 +57,8 @@ class OptionsTests(SynchronousTestCase):
 
     def test_endpoints_add_up(self) -> None:
         """Each ``--endpoint`` is one more."""
-        options = self.parse("--endpoint", "tcp:1", "-e", "unix:/tmp/x")
-        self.assertEqual(options["endpoints"], ["tcp:1", "unix:/tmp/x"])
+        options = self.parse("--endpoint", "tcp:1", "-e", "unix:echo.sock")
+        self.assertEqual(options["endpoints"], ["tcp:1", "unix:echo.sock"])
 
     def test_no_idle_timeout_is_zero(self) -> None:
         """``--idle-timeout 0`` means for ever."""

@@ -197,6 +197,12 @@ class LimitTests(SynchronousTestCase):
                 self.assertEqual((error.announced, error.limit), (announced, 5))
                 self.assertIn(f"{announced} bytes, limit is 5", str(error))
 
+    def test_many_frames_of_one_size_above_it_are_refused(self) -> None:
+        """Headers that are compared all at once are measured too."""
+        decoder = FrameDecoder(max_payload=5)
+        decoder.feed(encode_frame(b"123456") * 20)
+        self.assertRaises(FrameTooLargeError, decoder.take_run)
+
     def test_zero_allows_empty_frames_only(self) -> None:
         """The smallest limit."""
         decoder = FrameDecoder(max_payload=0)

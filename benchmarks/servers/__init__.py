@@ -69,6 +69,8 @@ SERVERS: Final = {
             "frame_handler",
             ("--reactor=twsock",),
         ),
+        Server("sockets", "twsock StreamSocket, receive_exactly", "stream_socket"),
+        Server("values", "twsock DataReader and DataWriter", "data_reader"),
         Server(BASELINE, "Twisted Int32StringReceiver", "int32"),
         Server("asyncio", "asyncio Protocol, a write per read", "asyncio_protocol"),
         Server(

@@ -1,7 +1,8 @@
 """
 What the servers on Twisted share: the choice of the reactor, a free port, its announcement.
 
-Called by the programs `frame_echo`, `frame_handler` and `int32`.
+Called by the programs `frame_echo`, `frame_handler` and `int32` with a factory, and by
+`stream_socket` and `data_reader` with the handler of a listener.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProtocolFactory
 
-__all__ = ["run"]
+__all__ = ["run", "run_listener"]
 
 #: Connections that may wait to be accepted; what the kernel allows caps it.
 _BACKLOG = 1024
@@ -25,6 +26,29 @@ def run(make_factory: Callable[[Any], IProtocolFactory]) -> None:
     :param make_factory: is given the reactor. The modules that define it must not import one, as
         the command line may ask for another.
     """
+    reactor = _choose_reactor()
+    port = reactor.listenTCP(0, make_factory(reactor), _BACKLOG, "127.0.0.1")
+    print(port.getHost().port, flush=True)
+    reactor.run()
+
+
+def run_listener(handle: Any) -> None:
+    """
+    Serve until a signal ends the process.
+
+    :param handle: a handler of ``StreamSocketListener.connection_received``.
+    """
+    reactor = _choose_reactor()
+    from twsock import StreamSocketListener
+
+    listener = StreamSocketListener(reactor)
+    listener.connection_received.add(handle)
+    listener.bind_endpoint("127.0.0.1", "")
+    print(listener.information.local_port, flush=True)
+    reactor.run()
+
+
+def _choose_reactor() -> Any:
     parser = argparse.ArgumentParser()
     parser.add_argument("--reactor", choices=("epoll", "twsock"), default="epoll")
     options = parser.parse_args()
@@ -36,9 +60,6 @@ def run(make_factory: Callable[[Any], IProtocolFactory]) -> None:
         from twisted.internet import epollreactor
 
         epollreactor.install()
-    from twisted.internet import reactor as chosen
+    from twisted.internet import reactor
 
-    reactor: Any = chosen
-    port = reactor.listenTCP(0, make_factory(reactor), _BACKLOG, "127.0.0.1")
-    print(port.getHost().port, flush=True)
-    reactor.run()
+    return reactor

@@ -57,14 +57,14 @@ class Receiver:
         self.addresses: list[IAddress] = []
         self.done: Deferred[list[IAddress]] = Deferred()
 
-    def resolutionBegan(self, resolution: Any) -> None:  # noqa: N802
+    def resolutionBegan(self, resolution: Any) -> None:
         self.name = resolution.name
         resolution.cancel()
 
-    def addressResolved(self, address: IAddress) -> None:  # noqa: N802
+    def addressResolved(self, address: IAddress) -> None:
         self.addresses.append(address)
 
-    def resolutionComplete(self) -> None:  # noqa: N802
+    def resolutionComplete(self) -> None:
         self.done.callback(self.addresses)
 
 

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 else:
     _ReactorBuilder = ReactorBuilder
 
+#: Every reactor of this platform, ours among them.
+REACTORS = [
+    "twisted.internet.selectreactor.SelectReactor",
+    "twisted.internet.pollreactor.PollReactor",
+    "twisted.internet.epollreactor.EPollReactor",
+    "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
+    "twsock.transport.epoll.LeanEpollReactor",
+]
+
 Peer = Callable[[tuple[str, int]], None]
 
 
@@ -33,13 +42,7 @@ class EveryReactor(_ReactorBuilder):
     A reactor that cannot be imported on this platform is left out by Twisted, with its reason.
     """
 
-    _reactors = [
-        "twisted.internet.selectreactor.SelectReactor",
-        "twisted.internet.pollreactor.PollReactor",
-        "twisted.internet.epollreactor.EPollReactor",
-        "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
-        "twsock.transport.epoll.LeanEpollReactor",
-    ]
+    _reactors = REACTORS
 
     def serve(
         self,

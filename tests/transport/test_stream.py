@@ -13,9 +13,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.errors import BrokenError, ClosedError, SocketErrorStatus
+from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketErrorStatus
 from twsock.transport import StreamTransport
-from twsock.transport.stream import HIGH_WATER
+from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
 
 class Owner:
@@ -23,9 +23,13 @@ class Owner:
 
     def __init__(self) -> None:
         self.drained = 0
+        self.failures: list[BrokenError] = []
 
     def output_drained(self) -> None:
         self.drained += 1
+
+    def output_failed(self, error: BrokenError) -> None:
+        self.failures.append(error)
 
 
 class IdleReactor(Clock):
@@ -70,6 +74,12 @@ class CountingSocket(socket.socket):
             raise self.error
         self.sends += 1
         return super().send(*args)
+
+    def sendmsg(self, *args: Any) -> int:
+        if self.error is not None:
+            raise self.error
+        self.sends += 1
+        return super().sendmsg(*args)
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -194,16 +204,129 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(engine, [b"secret"])
         self.assertRaises(BlockingIOError, self.peer.recv, 100)
 
-    def test_a_failed_send_aborts_and_keeps_its_reason(self) -> None:
-        """The error that a send met is the reason the connection ended, whatever Twisted saw."""
+    def break_sending(self) -> BrokenError:
+        """Let a send meet the peer's reset; give what the owner was told."""
         self.socket.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
         self.stream.write(b"answer")
         self.stream.send()
+        (error,) = self.owner.failures
+        return error
+
+    def test_a_failed_send_is_told_and_keeps_its_reason(self) -> None:
+        """The error that a send met is the reason the connection ended, whatever Twisted saw."""
+        self.assertIs(self.break_sending().status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        self.stream.abort()
         self.reactor.advance(0)
         error = self.stream.lost(self.protocol.reasons[0])
         assert error is not None
         self.assertIsInstance(error, BrokenError)
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+
+    def test_after_a_failed_send_input_can_be_read(self) -> None:
+        """What came before the reset is not lost with it; nothing more is written."""
+        self.break_sending()
+        self.assertFalse(self.stream.is_open)
+        self.assertRaises(BrokenError, self.stream.write, b"more")
+        self.assertIn(self.descriptor, self.reactor.readers)
+        self.assertEqual(self.protocol.reasons, [])
+
+    def test_after_a_failed_send_the_end_of_the_input_is_the_end(self) -> None:
+        """The kernel told its error once, so the input ends like one that was closed in order."""
+        self.break_sending()
+        self.stream.peer_ended()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_after_a_failed_send_a_close_aborts(self) -> None:
+        """There is nothing to wait for."""
+        self.break_sending()
+        self.stream.close()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_few_bytes_are_handed_over_in_one_piece(self) -> None:
+        """However many pieces they are."""
+        pieces = [bytes([number % 251]) for number in range(5000)]
+        self.assertEqual(self.stream.hand_over(pieces), (5000, 5000))
+        self.assertEqual(self.socket.sends, 1)
+        self.assertEqual(self.receive(), b"".join(pieces))
+
+    def test_many_bytes_are_handed_over_in_one_call(self) -> None:
+        """Above 64 KiB they are not joined: the kernel is given the pieces themselves."""
+        pieces = [bytes([number]) * HIGH_WATER for number in range(5)]
+        handed, done = self.stream.hand_over(pieces)
+        self.assertEqual((handed, done, self.socket.sends), (5, 5, 1))
+        self.assertEqual(self.receive(), b"".join(pieces))
+
+    def test_no_more_pieces_are_handed_over_than_one_call_takes(self) -> None:
+        """1,024 of them, where they are too many bytes to join."""
+        pieces = [bytes([number % 251]) * 65 for number in range(1030)]
+        self.assertEqual(self.stream.hand_over(pieces), (1024, 1024))
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_what_the_kernel_has_no_room_for_stays_with_the_owner(self) -> None:
+        """All but the piece at which it stopped; room for more is told of."""
+        pieces = [bytes([number % 251]) * HIGH_WATER for number in range(1000)]
+        handed, done = self.stream.hand_over(pieces)
+        self.assertEqual(handed, done + 1)
+        self.assertLess(handed, 1000)
+        self.assertFalse(self.stream.is_flushed)
+        self.assertEqual(self.receive(), b"".join(pieces[:handed]))
+        self.assertEqual(self.owner.drained, 1)
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_a_kernel_without_room_is_given_nothing(self) -> None:
+        """One piece waits with the transport, so that it tells of room."""
+        self.socket.error = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        self.assertEqual(self.stream.hand_over([b"a", b"b"]), (1, 0))
+        self.socket.error = None
+        self.assertEqual(self.receive(), b"a")
+
+    def test_pieces_are_handed_over_behind_what_the_application_wrote(self) -> None:
+        """What is in the transport's queue was first."""
+        self.descriptor.write(b"first ")
+        self.assertEqual(self.stream.hand_over([b"second ", b"third"]), (2, 0))
+        self.assertEqual(self.receive(), b"first second third")
+        self.assertEqual(self.owner.drained, 1)
+
+    def test_a_failed_hand_over_is_told(self) -> None:
+        """Nothing was handed over."""
+        self.socket.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        self.assertEqual(self.stream.hand_over([b"a"]), (0, 0))
+        self.assertEqual(len(self.owner.failures), 1)
+
+    def test_ended_output_leaves_the_input_open(self) -> None:
+        """FIN goes out; the peer's bytes are still read, and nothing can be written."""
+        self.stream.end_output()
+        self.descriptor.doWrite()
+        self.assertEqual(self.peer.recv(10), b"")
+        self.assertIn(self.descriptor, self.reactor.readers)
+        self.assertRaises(ClosedError, self.stream.write, b"late")
+        self.assertEqual(self.protocol.reasons, [])
+
+    def test_with_both_halves_ended_the_connection_is_gone(self) -> None:
+        """Whichever ends first."""
+        self.stream.end_output()
+        self.descriptor.doWrite()
+        self.stream.peer_ended()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_output_that_ends_after_the_input_ends_the_connection(self) -> None:
+        """There is nothing left to come or to go."""
+        self.stream.peer_ended()
+        self.stream.end_output()
+        self.assertIsInstance(self.descriptor.doWrite(), ConnectionDone)
+
+    def test_a_close_after_the_output_ended_waits_for_the_peer(self) -> None:
+        """Until its FIN, or the deadline; FIN is not sent twice."""
+        self.stream.end_output()
+        self.descriptor.doWrite()
+        self.stream.close()
+        self.assertEqual(self.protocol.reasons, [])
+        self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
 
     def test_a_kernel_without_buffers_is_tried_later(self) -> None:
         """ENOBUFS is no failure: the bytes wait in Twisted's queue."""
@@ -309,6 +432,13 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(self.socket.recv(10), b"x")
 
 
+class Whole:
+    """A transport that ends as a whole only."""
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError("nothing is written here")
+
+
 class InMemoryTests(SynchronousTestCase):
     """Over a transport without a socket, bytes take ``transport.write``."""
 
@@ -345,3 +475,18 @@ class InMemoryTests(SynchronousTestCase):
         """An abort reaches the transport."""
         self.stream.abort()
         self.assertTrue(self.transport.disconnected)
+
+    def test_pieces_are_handed_over_until_the_brake(self) -> None:
+        """A transport that pauses its producer has taken what it took."""
+        assert self.transport.producer is not None
+        self.assertEqual(self.stream.hand_over([b"a", b"b"]), (2, 2))
+        self.transport.producer.pauseProducing()
+        self.assertEqual(self.stream.hand_over([b"x" * HIGH_WATER, b"y"]), (0, 0))
+        self.assertEqual(self.stream.hand_over([b"c"]), (1, 0))
+        self.assertEqual(self.transport.value(), b"abc")
+
+    def test_a_transport_without_halves_keeps_its_output(self) -> None:
+        """Ending one half is refused, and nothing is ended."""
+        stream = StreamTransport(self.owner, Whole(), self.clock)
+        self.assertRaises(OperationNotSupported, stream.end_output)
+        self.assertTrue(stream.is_open)

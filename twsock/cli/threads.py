@@ -78,7 +78,7 @@ class ThreadResolver:
         self._look_up = look_up
 
     # Called by Twisted.
-    def resolveHostName(  # noqa: N802 -- a method of IHostnameResolver
+    def resolveHostName(
         self,
         resolutionReceiver: IResolutionReceiver,  # noqa: N803
         hostName: str,  # noqa: N803

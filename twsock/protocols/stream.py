@@ -269,11 +269,16 @@ class StreamProtocol(Protocol):
 
     def output_drained(self) -> None:
         """Go on with what was left when the output was full."""
-        if self._is_stalled:
+        stream = self._connected_stream()
+        if self._is_stalled and stream.is_open:
             self._is_stalled = False
             self.writing_resumed()
             if self._handler is None and not self._is_delivering:
-                self._go_on(self._connected_stream())
+                self._go_on(stream)
+
+    def output_failed(self, error: BrokenError) -> None:
+        """End: what the peer still sends has nobody to answer it."""
+        self._connected_stream().abort(error)
 
     # The flow of messages.
 

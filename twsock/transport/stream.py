@@ -13,8 +13,10 @@ behind anything queued, the bytes take ``transport.write``.
 How a connection ends::
 
     OPEN ── close() ──> FINISHING ── all is with the kernel: FIN ──> LINGERING ── peer's FIN ─> LOST
-     │                      └──────────── the deadline passes: abort ────┘                       ^
-     └── abort(), a failed send, a reset ────────────────────────────────────────────────────────┘
+     │ │                    └──────── the deadline passes: abort ────────┤                       ^
+     │ ├── end_output(): FIN ──> HALF_CLOSED ── close() ─────────────────┘                       │
+     │ └── a failed send ──> BROKEN: input can be read until the owner aborts ──────────────────>│
+     └──── abort(), a reset ─────────────────────────────────────────────────────────────────────┘
 """
 
 from __future__ import annotations
@@ -22,22 +24,22 @@ from __future__ import annotations
 import enum
 import errno
 import typing
+from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPullProducer, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from twsock.errors import BrokenError, ClosedError, SocketError
+from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.transport.descriptor import (
     find_descriptor,
     plain_socket,
     queued_bytes,
     unread_input,
 )
+from twsock.transport.draining import BrakeWatch, DrainWatch, Watch
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "HIGH_WATER", "LOW_WATER", "StreamOwner", "StreamTransport"]
 
@@ -57,10 +59,12 @@ DEFAULT_CLOSE_TIMEOUT: Final = 5.0
 #: maps and unmaps memory for each receive, which costs more than the larger read saves.
 _MAX_READ_SIZE: Final = 128_000
 
-#: How often the queue is looked at where a producer of the application holds the place from which
-#: we would be told that it drained, in seconds.
-_POLL_INTERVAL: Final = 0.01
+#: Written pieces are joined up to this many bytes, which costs less than a longer call; more are
+#: given to the kernel as they are.
+_MAX_JOINED: Final = 64 * 1024
 
+#: Pieces that one call may be given; Linux's IOV_MAX.
+_MAX_PIECES: Final = 1024
 
 #: What a kernel without room answers: nothing was sent, and nothing is wrong.
 _TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
@@ -72,9 +76,18 @@ class StreamOwner(typing.Protocol):
     def output_drained(self) -> None:
         """What made the connection full is with the kernel: go on."""
 
+    def output_failed(self, error: BrokenError) -> None:
+        """
+        The kernel sends no more: abort, now or once what was received has been read.
+
+        Called from within the call that met the error.
+        """
+
 
 class _Phase(enum.Enum):
     OPEN = enum.auto()
+    HALF_CLOSED = enum.auto()
+    BROKEN = enum.auto()
     FINISHING = enum.auto()
     LINGERING = enum.auto()
     ABORTED = enum.auto()
@@ -83,79 +96,6 @@ class _Phase(enum.Enum):
 
 #: Asked for with every write and read, and a name of the module is found in half the time.
 _OPEN: Final = _Phase.OPEN
-
-
-@implementer(IPullProducer)
-class _DrainWatch:
-    """Is called by a plain descriptor when its queue is empty."""
-
-    __slots__ = ("_descriptor", "_poll", "_registering", "_stream")
-
-    def __init__(self, stream: StreamTransport, descriptor: FileDescriptor) -> None:
-        self._stream = stream
-        self._descriptor = descriptor
-        self._poll: IDelayedCall | None = None
-        self._registering = True
-        if typing.cast(Any, descriptor).producer is None:
-            # The descriptor's own method: under TLS that was started on it, the instance's would
-            # register with the TLS engine, which calls a pull producer all the time.
-            FileDescriptor.registerProducer(descriptor, self, False)
-        else:
-            self._poll_later()
-        self._registering = False
-
-    def stop(self) -> None:
-        if self._poll is not None:
-            self._poll.cancel()
-            self._poll = None
-        elif typing.cast(Any, self._descriptor).producer is self:
-            FileDescriptor.unregisterProducer(self._descriptor)
-
-    def _poll_later(self) -> None:
-        clock = typing.cast(IReactorTime, self._descriptor.reactor)
-        self._poll = clock.callLater(_POLL_INTERVAL, self._look)
-
-    def _look(self) -> None:
-        self._poll = None
-        if queued_bytes(self._descriptor):
-            self._poll_later()
-        else:
-            self._stream._queue_is_empty()
-
-    # Called by Twisted.
-    def resumeProducing(self) -> None:
-        # The call at registration comes whatever the queue holds.
-        if not self._registering:
-            self._stream._queue_is_empty()
-
-    def stopProducing(self) -> None:
-        """Do nothing: the end of the connection reaches the owner in its own way."""
-
-
-@implementer(IPushProducer)
-class _BrakeWatch:
-    """Is called by a transport without a plain descriptor when its buffer fills and empties."""
-
-    __slots__ = ("_stream", "_transport")
-
-    def __init__(self, stream: StreamTransport, transport: Any) -> None:
-        self._stream = stream
-        self._transport = transport
-        transport.registerProducer(self, True)
-
-    def stop(self) -> None:
-        self._transport.unregisterProducer()
-
-    # Called by Twisted.
-    def pauseProducing(self) -> None:
-        self._stream._is_braked = True
-
-    def resumeProducing(self) -> None:
-        self._stream._is_braked = False
-        self._stream._queue_is_empty()
-
-    def stopProducing(self) -> None:
-        """Do nothing: the end of the connection reaches the owner in its own way."""
 
 
 class StreamTransport:
@@ -215,11 +155,11 @@ class StreamTransport:
         self._error: SocketError | None = None
         self._deadline: IDelayedCall | None = None
         self._ending: list[Deferred[None]] | None = None
-        self._watch: _DrainWatch | _BrakeWatch | None = None
+        self._watch: Watch | None = None
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
         if self._descriptor is None and hasattr(transport, "registerProducer"):
-            self._watch = _BrakeWatch(self, transport)
+            self._watch = BrakeWatch(transport, self._set_brake)
         if hasattr(self._descriptor, "setTcpNoDelay"):
             # Without it an answer that the kernel took in two parts waits 40 ms for the peer's ACK.
             typing.cast(Any, self._descriptor).setTcpNoDelay(True)
@@ -230,9 +170,21 @@ class StreamTransport:
         return self._phase is _OPEN
 
     @property
+    def is_broken(self) -> bool:
+        """Whether a send failed, so that an end of the input is no end in order."""
+        return self._phase is _Phase.BROKEN
+
+    @property
     def is_plain(self) -> bool:
         """Whether the bytes written are the bytes on the wire."""
         return self._socket is not None and not self._transport.TLS
+
+    @property
+    def can_end_output(self) -> bool:
+        """Whether FIN can be sent while what comes is still read. TLS has nothing like it."""
+        if self._descriptor is not None:
+            return self.is_plain
+        return hasattr(self._transport, "loseWriteConnection")
 
     @property
     def is_full(self) -> bool:
@@ -245,8 +197,10 @@ class StreamTransport:
     @property
     def is_flushed(self) -> bool:
         """Whether everything written is with the kernel."""
+        if self._pending:
+            return False
         descriptor = self._descriptor
-        return not self._pending and (descriptor is None or not queued_bytes(descriptor))
+        return not (self._is_braked if descriptor is None else queued_bytes(descriptor))
 
     @property
     def has_unread_input(self) -> bool:
@@ -301,6 +255,60 @@ class StreamTransport:
         self._watch_queue()
         return False
 
+    def hand_over(self, pieces: Sequence[bytes]) -> tuple[int, int]:
+        """
+        Hand pieces on, in their order, until the kernel takes no more of them.
+
+        For an owner that keeps what the kernel has no room for, and so can still take it back:
+        `StreamOwner.output_drained` says when to go on, unless `is_flushed` is true afterwards.
+
+        :param pieces: none of them empty.
+        :returns: how many were handed on, at most 1,024 of them where they are more than 64 KiB
+            together; and how many of these the kernel has to their ends.
+        """
+        transport = self._transport
+        if self._socket is None or transport.TLS or queued_bytes(transport):
+            return self._queue_pieces(pieces)
+        total = sum(map(len, pieces))
+        try:
+            if total <= _MAX_JOINED:
+                sent = self._socket.send(b"".join(pieces))
+            else:
+                sent = self._socket.sendmsg(pieces[:_MAX_PIECES])
+        except OSError as error:
+            if error.errno not in _TRY_LATER:
+                self._fail(error)
+                return 0, 0
+            sent = 0
+        if sent == total:
+            return len(pieces), len(pieces)
+        for done, piece in enumerate(pieces):
+            if sent < len(piece):
+                if done == _MAX_PIECES and not sent:
+                    return done, done
+                # The transport tells when there is room again only if it has something to send.
+                transport.write(piece[sent:] if sent else piece)
+                self._watch_queue()
+                return done + 1, done
+            sent -= len(piece)
+        return len(pieces), len(pieces)
+
+    def end_output(self) -> None:
+        """
+        Send FIN behind what was handed on, which is all with the kernel. What comes is still read.
+
+        :raises OperationNotSupported: under TLS, or where the transport cannot do it.
+        """
+        if not self.can_end_output:
+            raise OperationNotSupported("the output of this transport cannot be closed by itself")
+        if self._phase is _OPEN:
+            self._phase = _Phase.HALF_CLOSED
+            self.room = 0
+            if self._peer_ended:
+                self._transport.loseConnection()
+            else:
+                self._transport.loseWriteConnection()
+
     # The brakes.
 
     def pause_reading(self) -> None:
@@ -337,13 +345,16 @@ class StreamTransport:
         if self._phase is _Phase.OPEN:
             self.send()
         # Sending may just have failed, which is an end too.
-        if self._phase is _Phase.OPEN:
-            self._phase = _Phase.FINISHING
+        if self._phase in (_Phase.OPEN, _Phase.HALF_CLOSED):
+            has_sent_fin = self._phase is _Phase.HALF_CLOSED
+            self._phase = _Phase.LINGERING if has_sent_fin else _Phase.FINISHING
             self.room = 0
             self._deadline = self._clock.callLater(self._close_timeout, self._deadline_passed)
             self.resume_reading()
-            if self._watch is None or self._descriptor is None:
+            if not has_sent_fin and (self._watch is None or self._descriptor is None):
                 self._finish_output()
+        elif self._phase is _Phase.BROKEN:
+            self.abort()
         return self._when_lost()
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
@@ -371,8 +382,10 @@ class StreamTransport:
         """The peer sent FIN: nothing more will be read."""
         self._peer_ended = True
         self._is_reading = False
-        if self._phase is _Phase.LINGERING:
+        if self._phase in (_Phase.LINGERING, _Phase.HALF_CLOSED):
             self._transport.loseConnection()
+        elif self._phase is _Phase.BROKEN:
+            self.abort()
 
     def lost(self, reason: Failure) -> SocketError | None:
         """
@@ -399,7 +412,7 @@ class StreamTransport:
         return self._error
 
     def _reason_not_to_write(self) -> SocketError:
-        if self._phase is _Phase.LOST and self._error is not None:
+        if self._phase in (_Phase.LOST, _Phase.BROKEN) and self._error is not None:
             return BrokenError.from_exception(self._error)
         return ClosedError("cannot write: this end of the connection is closed")
 
@@ -420,12 +433,34 @@ class StreamTransport:
     def _fail(self, error: OSError) -> None:
         # The kernel gives a socket's error once, and we have it: the transport could now see a
         # clean end. So this end is ours to report.
-        self.abort(BrokenError.from_exception(error))
+        self._error = broken = BrokenError.from_exception(error)
+        self._phase = _Phase.BROKEN
+        self._pending.clear()
+        self.room = 0
+        self._stop_watching()
+        self._owner.output_failed(broken)
+
+    def _queue_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
+        """Hand pieces to a transport that sends them in its own time, until it is full."""
+        handed = 0
+        if sum(map(len, pieces)) <= _MAX_JOINED:
+            self._transport.write(b"".join(pieces))
+            handed = len(pieces)
+        while handed < len(pieces) and not self.is_full:
+            self._transport.write(pieces[handed])
+            handed += 1
+        self._watch_queue()
+        return handed, handed if self.is_flushed else 0
+
+    def _set_brake(self, is_braked: bool) -> None:
+        self._is_braked = is_braked
+        if not is_braked:
+            self._queue_is_empty()
 
     def _watch_queue(self) -> None:
         descriptor = self._descriptor
         if self._watch is None and descriptor is not None and queued_bytes(descriptor):
-            self._watch = _DrainWatch(self, descriptor)
+            self._watch = DrainWatch(descriptor, self._queue_is_empty)
 
     def _stop_watching(self) -> None:
         watch, self._watch = self._watch, None
@@ -437,7 +472,7 @@ class StreamTransport:
             self._stop_watching()
         if self._phase is _Phase.FINISHING:
             self._finish_output()
-        elif self._phase is _Phase.OPEN:
+        if self._phase is not _Phase.LOST:
             self._owner.output_drained()
 
     def _finish_output(self) -> None:

@@ -1,0 +1,70 @@
+"""
+What a test leaves behind: descriptors, delayed calls, readers, Deferreds that nobody will fire.
+"""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+__all__ = ["Leaks"]
+
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+class Leaks:
+    """
+    Compares what is there now with what was there when this was made.
+
+    The garbage collector rests meanwhile: it would hide a wait that nobody can end any more.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        gc.collect()
+        gc.disable()
+        self._reactor = reactor
+        self._before = self._take_stock()
+
+    def found(self) -> list[str]:
+        """Name all that is there now and was not."""
+        now = self._take_stock()
+        gc.enable()
+        return [
+            f"{kind}: {thing}"
+            for kind, things in now.items()
+            for key, thing in things.items()
+            if key not in self._before[kind]
+        ]
+
+    def _take_stock(self) -> dict[str, dict[object, str]]:
+        reactor = self._reactor
+        return {
+            "file descriptor": _descriptors(),
+            "delayed call": {id(call): str(call) for call in reactor.getDelayedCalls()},
+            "reader": {id(reader): str(reader) for reader in reactor.getReaders()},
+            "writer": {id(writer): str(writer) for writer in reactor.getWriters()},
+            "unfired Deferred": {
+                id(thing): str(thing)
+                for thing in gc.get_objects()
+                if isinstance(thing, Deferred) and not thing.called
+            },
+        }
+
+
+def _descriptors() -> dict[object, str]:
+    """Name the open descriptors, where the system lists them."""
+    if not _DESCRIPTORS.exists():
+        return {}
+    found: dict[object, str] = {}
+    for descriptor in _DESCRIPTORS.iterdir():
+        try:
+            target = str(descriptor.readlink())
+            # Twisted keeps one of these in reserve, from the first listener on.
+            if target != "/dev/null":
+                found[descriptor.name] = f"{descriptor.name} -> {target}"
+        except FileNotFoundError:
+            pass  # The one with which the folder is read.
+    return found

@@ -1,0 +1,364 @@
+"""
+What every stream promises, whatever carries it: one mixin for TCP, UNIX sockets and memory.
+
+The claims are those that trio's testing package made known for streams, and the ones of this house.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.task import deferLater
+from twisted.internet.test.reactormixins import ReactorBuilder
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.leaks import Leaks
+from tests.loopback.reactors import REACTORS
+from twsock import (
+    BrokenError,
+    BusyError,
+    ClosedError,
+    EndOfStreamError,
+    InputStreamOptions,
+    SocketError,
+    SocketErrorStatus,
+    StreamSocket,
+)
+
+if TYPE_CHECKING:
+
+    class _ReactorBuilder(ReactorBuilder, SynchronousTestCase):
+        """What a builder becomes once it has made its test cases."""
+
+else:
+    _ReactorBuilder = ReactorBuilder
+
+MIB = 1024 * 1024
+
+Conversation = Callable[[StreamSocket, StreamSocket], Awaitable[None]]
+
+
+class OnEveryReactor(_ReactorBuilder):
+    """Runs a coroutine on a reactor that it has for itself, and looks at what it leaves behind."""
+
+    _reactors = REACTORS
+
+    def conduct(self, work: Callable[[Any], Awaitable[None]]) -> None:
+        """
+        Run to the end; fail on an error, on a leak, or when it takes too long.
+
+        :param work: is given the reactor.
+        """
+        reactor = self.buildReactor()
+        ended: list[BaseException | None] = []
+
+        async def run() -> None:
+            leaks = Leaks(reactor)
+            await work(reactor)
+            await turns(reactor)
+            found = leaks.found()
+            if found:
+                raise AssertionError(f"left behind: {found}")
+
+        def end(failure: Any) -> None:
+            ended.append(getattr(failure, "value", None))
+            reactor.stop()
+
+        reactor.callWhenRunning(lambda: ensureDeferred(run()).addBoth(end))
+        self.runReactor(reactor, timeout=20)
+        if ended[0] is not None:
+            raise ended[0]
+
+
+async def turns(reactor: Any, count: int = 5) -> None:
+    """Let the reactor go round."""
+    for _ in range(count):
+        await deferLater(reactor, 0)
+
+
+async def failure_of(operation: Deferred[Any]) -> SocketError:
+    """Await what has to fail."""
+    try:
+        result = await operation
+    except SocketError as error:
+        return error
+    raise AssertionError(f"succeeded with {result!r}")
+
+
+class StreamContract(OnEveryReactor):
+    """What two ends of a connection may rely on."""
+
+    #: Whether an abort can be told from an end in order, where nothing was under way.
+    has_resets = True
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        """Connect two sockets."""
+        raise NotImplementedError
+
+    def converse(self, conversation: Conversation) -> None:
+        """Let two connected sockets converse; end them afterwards, whatever is left of them."""
+
+        async def work(reactor: Any) -> None:
+            self.reactor = reactor
+            near, far = await self.make_pair(reactor)
+            try:
+                await conversation(near, far)
+            finally:
+                await near.abort()
+                await far.abort()
+
+        self.conduct(work)
+
+    def test_bytes_arrive_in_order(self) -> None:
+        """In either direction."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            for one, other in ((near, far), (far, near)):
+                for number in range(100):
+                    one.output_stream.write(b"%3d" % number)
+                whole = b"".join(b"%3d" % number for number in range(100))
+                self.assertEqual(await other.input_stream.receive_exactly(300), whole)
+
+        self.converse(conversation)
+
+    def test_an_empty_write_is_no_end(self) -> None:
+        """It is done with 0, and nobody sees it."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            self.assertEqual(await near.output_stream.write(b""), 0)
+            await near.output_stream.send_all(b"x")
+            self.assertEqual(await far.input_stream.receive_some(), b"x")
+
+        self.converse(conversation)
+
+    def test_no_more_is_given_than_was_asked_for(self) -> None:
+        """The rest is for the next read."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            await near.output_stream.send_all(b"abc")
+            self.assertEqual(await far.input_stream.receive_exactly(1), b"a")
+            self.assertEqual(await far.input_stream.receive_some(1), b"b")
+            self.assertEqual(await far.input_stream.read(1), b"c")
+
+        self.converse(conversation)
+
+    def test_a_second_read_is_refused(self) -> None:
+        """The first is not disturbed."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            first = far.input_stream.receive_some()
+            self.assertIsInstance(await failure_of(far.input_stream.receive_some()), BusyError)
+            near.output_stream.write(b"x")
+            self.assertEqual(await first, b"x")
+
+        self.converse(conversation)
+
+    def test_closing_wakes_the_peer(self) -> None:
+        """Its read sees the end of the stream, in each of its forms."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            read = far.input_stream.receive_some()
+            near.close()
+            self.assertEqual(await read, b"")
+            self.assertEqual(await far.input_stream.read(4), b"")
+            partial = far.input_stream.read(4, InputStreamOptions.PARTIAL)
+            self.assertEqual(await partial, b"")
+            error = await failure_of(far.input_stream.receive_exactly(4))
+            self.assertIsInstance(error, EndOfStreamError)
+
+        self.converse(conversation)
+
+    def test_closing_wakes_a_reader_of_this_end(self) -> None:
+        """It does not hang."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            read = near.input_stream.receive_some()
+            near.close()
+            self.assertIsInstance(await failure_of(read), ClosedError)
+
+        self.converse(conversation)
+
+    def test_closing_twice_is_harmless(self) -> None:
+        """Also while the first is under way, and when it is done."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            closing, again = near.close(), near.close()
+            await far.close()
+            await closing
+            await again
+            await near.close()
+            await near.abort()
+            self.assertFalse(near.is_open)
+
+        self.converse(conversation)
+
+    def test_after_closing_everything_is_refused(self) -> None:
+        """Reads and writes alike."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            near.close()
+            for operation in (
+                near.input_stream.receive_some(),
+                near.output_stream.write(b"x"),
+                near.output_stream.flush(),
+            ):
+                self.assertIsInstance(await failure_of(operation), ClosedError)
+
+        self.converse(conversation)
+
+    def test_what_was_sent_before_closing_is_delivered(self) -> None:
+        """All of it, however much, though nothing was awaited."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            for _ in range(16):
+                near.output_stream.write(bytes(256 * 1024))
+            near.close()
+            received = 0
+            async for chunk in far.input_stream:
+                received += len(chunk)
+            self.assertEqual(received, 4 * MIB)
+
+        self.converse(conversation)
+
+    def test_unread_input_does_not_destroy_what_was_sent(self) -> None:
+        """A close with bytes that nobody read still ends in order."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            writing = far.output_stream.write(bytes(100_000))
+            await turns(self.reactor)
+            await near.output_stream.write(b"answer")
+            near.close()
+            self.assertEqual(await far.input_stream.receive_exactly(6), b"answer")
+            self.assertEqual(await far.input_stream.receive_some(), b"")
+            await writing
+
+        self.converse(conversation)
+
+    def test_aborting_ends_both_at_once(self) -> None:
+        """Every wait, at both ends."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            here, there = near.input_stream.receive_some(), far.input_stream.receive_some()
+            await near.abort()
+            self.assertIsInstance(await failure_of(here), ClosedError)
+            if self.has_resets:
+                self.assertIsInstance(await failure_of(there), BrokenError)
+            else:
+                self.assertEqual(await there, b"")
+
+        self.converse(conversation)
+
+    def test_a_cancelled_read_takes_nothing(self) -> None:
+        """What comes is for the next."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            read = far.input_stream.receive_exactly(4)
+            near.output_stream.write(b"ab")
+            await near.output_stream.flush()
+            await turns(self.reactor)
+            read.cancel()
+            with self.assertRaises(CancelledError):
+                await read
+            near.output_stream.write(b"cd")
+            self.assertEqual(await far.input_stream.receive_exactly(4), b"abcd")
+
+        self.converse(conversation)
+
+    def test_calling_off_leaves_the_connection_usable(self) -> None:
+        """``cancel_io`` ends every wait, and nothing else."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            read = far.input_stream.receive_some()
+            write = far.output_stream.write(b"never")
+            await far.cancel_io()
+            for pending in (read, write):
+                status = (await failure_of(pending)).status
+                self.assertIs(status, SocketErrorStatus.OPERATION_ABORTED)
+            far.output_stream.write(b"pong")
+            self.assertEqual(await near.input_stream.receive_some(), b"pong")
+            near.output_stream.write(b"ping")
+            self.assertEqual(await far.input_stream.receive_some(), b"ping")
+
+        self.converse(conversation)
+
+    def test_a_peer_that_does_not_read_is_waited_for(self) -> None:
+        """A flush is done when it has read, and not before; little is received unasked."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            for _ in range(160):
+                near.output_stream.write(bytes(100_000))
+            flush = near.output_stream.flush()
+            await turns(self.reactor, 50)
+            self.assertFalse(flush.called)
+            self.assertLess(far.input_stream.buffered, 300_000)
+            received = 0
+            while received < 16_000_000:
+                received += len(await far.input_stream.receive_some())
+            self.assertTrue(await flush)
+
+        self.converse(conversation)
+
+    def test_a_flush_ends_with_the_connection(self) -> None:
+        """It does not hang on a peer that is gone."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            near.output_stream.write(bytes(16 * MIB))
+            flush = near.output_stream.flush()
+            await turns(self.reactor)
+            await far.abort()
+            self.assertIsInstance(await failure_of(flush), BrokenError)
+
+        self.converse(conversation)
+
+    def test_both_directions_at_once(self) -> None:
+        """Megabytes each way, neither waits for the other."""
+
+        async def send(one: StreamSocket) -> None:
+            for _ in range(64):
+                await one.output_stream.write(bytes(65_536))
+
+        async def receive(one: StreamSocket) -> int:
+            received = 0
+            while received < 4 * MIB:
+                received += len(await one.input_stream.receive_some())
+            return received
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            sending = [ensureDeferred(send(one)) for one in (near, far)]
+            receiving = [ensureDeferred(receive(one)) for one in (near, far)]
+            for pending in sending:
+                await pending
+            self.assertEqual([await pending for pending in receiving], [4 * MIB] * 2)
+
+        self.converse(conversation)
+
+    def test_a_closed_output_leaves_the_input_open(self) -> None:
+        """The peer sees the end, and its answer still arrives."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            near.output_stream.write(b"question")
+            await near.output_stream.close()
+            question = b"".join([chunk async for chunk in far.input_stream])
+            far.output_stream.write(b"answer to " + question)
+            await far.output_stream.close()
+            answer = b"".join([chunk async for chunk in near.input_stream])
+            self.assertEqual(answer, b"answer to question")
+
+        self.converse(conversation)
+
+    def test_a_loop_of_writes_does_not_starve_its_reader(self) -> None:
+        """Both run in one reactor."""
+
+        async def send(one: StreamSocket) -> None:
+            for _ in range(2000):
+                await one.output_stream.write(b"0123456789")
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            sending = ensureDeferred(send(near))
+            self.assertFalse(sending.called)
+            self.assertEqual(len(await far.input_stream.receive_exactly(20_000)), 20_000)
+            await sending
+
+        self.converse(conversation)

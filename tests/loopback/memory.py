@@ -1,0 +1,142 @@
+"""
+Two transports in memory, each of which receives what the other sends, in the next turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["MemoryTransport", "memory_pair"]
+
+#: Bytes under way at which a producer is paused.
+_HIGH_WATER = 64 * 1024
+#: Bytes that arrive at a time.
+_RECEIVE = 64 * 1024
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class MemoryTransport:
+    """One end."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.protocol: Any = None
+        self.peer: MemoryTransport
+        self.disconnecting = False
+        self._reactor = reactor
+        self._producer: Any = None
+        self._is_producer_paused = False
+        self._outgoing = bytearray()
+        self._is_paused = False
+        self._has_ended = False
+        self._has_told_end = False
+        self._is_lost = False
+        self._turn: Any = None
+
+    # Called by protocols.
+
+    def write(self, data: bytes) -> None:
+        if not self._is_lost and not self._has_ended:
+            self._outgoing += data
+            if (
+                len(self._outgoing) >= _HIGH_WATER
+                and self._producer
+                and not self._is_producer_paused
+            ):
+                self._is_producer_paused = True
+                self._producer.pauseProducing()
+            self._wake()
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def loseWriteConnection(self) -> None:
+        self._has_ended = True
+        self._wake()
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+        self._has_ended = True
+        self._wake()
+
+    def abortConnection(self) -> None:
+        self._outgoing.clear()
+        self._lose_later(ConnectionAborted())
+        self.peer._lose_later(ConnectionLost())
+
+    def getPeer(self) -> Any:
+        return None
+
+    def getHost(self) -> Any:
+        return None
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+        self._is_producer_paused = False
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        self.peer._wake()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    # How bytes get there.
+
+    def _wake(self) -> None:
+        if self._turn is None and not self._is_lost:
+            self._turn = self._reactor.callLater(0, self._deliver)
+
+    def _deliver(self) -> None:
+        self._turn = None
+        peer = self.peer
+        if self._outgoing and not peer._is_paused and not peer._is_lost:
+            chunk = bytes(self._outgoing[:_RECEIVE])
+            del self._outgoing[:_RECEIVE]
+            peer.protocol.dataReceived(chunk)
+            if self._outgoing:
+                self._wake()
+        if self._outgoing:
+            return
+        if self._is_producer_paused:
+            self._is_producer_paused = False
+            self._producer.resumeProducing()
+        if self._has_ended and not self._outgoing:
+            self._end()
+
+    def _end(self) -> None:
+        peer = self.peer
+        if not self._has_told_end:
+            self._has_told_end = True
+            if not peer._is_lost:
+                peer.protocol.readConnectionLost()
+        if self.disconnecting:
+            self._lose_later(ConnectionDone())
+
+    def _lose_later(self, reason: Exception) -> None:
+        self._reactor.callLater(0, self._lose, reason)
+
+    def _lose(self, reason: Exception) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            if self._turn is not None:
+                self._turn.cancel()
+                self._turn = None
+            self.protocol.connectionLost(Failure(reason))
+
+
+def memory_pair(reactor: Any) -> tuple[MemoryTransport, MemoryTransport]:
+    """Make both ends; protocols are given to them by whoever connects them."""
+    near, far = MemoryTransport(reactor), MemoryTransport(reactor)
+    near.peer, far.peer = far, near
+    return near, far

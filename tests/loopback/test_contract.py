@@ -1,0 +1,142 @@
+"""TCP, UNIX sockets and transports in memory keep the same promises, on every reactor."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
+from twisted.internet.task import deferLater
+
+from tests.loopback.contract import OnEveryReactor, StreamContract, failure_of, turns
+from tests.loopback.memory import memory_pair
+from twsock import (
+    BrokenError,
+    SocketErrorStatus,
+    StreamSocket,
+    StreamSocketListener,
+)
+
+
+async def connect_tcp(reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+    """Connect over 127.0.0.1."""
+    async with StreamSocketListener(reactor) as listener:
+        await listener.bind_endpoint("127.0.0.1", "")
+        near = StreamSocket(reactor)
+        await near.connect("127.0.0.1", listener.information.local_port)
+        return near, await listener.accept()
+
+
+class TcpContract(StreamContract):
+    """TCP over loopback."""
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        return await connect_tcp(reactor)
+
+    def test_a_reset_comes_after_what_was_readable(self) -> None:
+        """The bytes first, then the status, each time."""
+
+        async def conversation(near: StreamSocket, far: StreamSocket) -> None:
+            await near.output_stream.write(b"last words")
+            await turns(self.reactor)
+            await near.abort()
+            await turns(self.reactor)
+            self.assertEqual(await far.input_stream.receive_exactly(10), b"last words")
+            for _ in range(2):
+                error = await failure_of(far.input_stream.receive_some())
+                self.assertIsInstance(error, BrokenError)
+                self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+
+        self.converse(conversation)
+
+
+class UnixContract(StreamContract):
+    """UNIX sockets."""
+
+    has_resets = False
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        path = self.mktemp()[-60:].replace("/", "_")
+        async with StreamSocketListener(reactor) as listener:
+            await listener.listen(UNIXServerEndpoint(reactor, path))
+            near = StreamSocket(reactor)
+            await near.connect_endpoint(UNIXClientEndpoint(reactor, path))
+            return near, await listener.accept()
+
+
+class AdoptedContract(StreamContract):
+    """Sockets of Python that were connected before."""
+
+    has_resets = False
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        near, far = socket.socketpair()
+        return StreamSocket.from_socket(reactor, near), StreamSocket.from_socket(reactor, far)
+
+
+class MemoryContract(StreamContract):
+    """Transports in memory, taken over from Twisted."""
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        near, far = memory_pair(reactor)
+        return (
+            StreamSocket.from_transport(reactor, near),
+            StreamSocket.from_transport(reactor, far),
+        )
+
+
+class PlantedLeaks(OnEveryReactor):
+    """The check that every conversation ends with would find what is left behind."""
+
+    def assert_found(self, kind: str, plant: Any, uproot: Any) -> None:
+        planted: list[Any] = []
+
+        async def work(reactor: Any) -> None:
+            planted.append(plant(reactor))
+            reactor.addSystemEventTrigger("before", "shutdown", uproot, reactor, planted[0])
+
+        error = self.assertRaises(AssertionError, self.conduct, work)
+        self.assertIn(kind, str(error))
+
+    def test_a_descriptor(self) -> None:
+        """A socket that nobody closed."""
+        self.assert_found(
+            "file descriptor", lambda _: socket.socket(), lambda _, leak: leak.close()
+        )
+
+    def test_a_delayed_call(self) -> None:
+        """A timer that nobody cancelled."""
+        self.assert_found(
+            "delayed call",
+            lambda reactor: reactor.callLater(60, int),
+            lambda _, leak: leak.cancel(),
+        )
+
+    def test_a_wait_that_nobody_ends(self) -> None:
+        """Also where only the wait itself knows of it."""
+
+        async def wait() -> None:
+            await Deferred()
+
+        self.assert_found(
+            "unfired Deferred",
+            lambda _: Deferred.fromCoroutine(wait()),
+            lambda _, leak: leak.addErrback(lambda _: None).cancel(),
+        )
+
+    def test_a_connection(self) -> None:
+        """A socket of ours that nobody closed: its reader, its descriptor."""
+
+        async def work(reactor: Any) -> None:
+            near, far = await connect_tcp(reactor)
+            reactor.addSystemEventTrigger("before", "shutdown", near.abort)
+            reactor.addSystemEventTrigger("before", "shutdown", far.abort)
+            await deferLater(reactor, 0)
+
+        error = self.assertRaises(AssertionError, self.conduct, work)
+        self.assertIn("reader", str(error))
+
+
+for case in (TcpContract, UnixContract, AdoptedContract, MemoryContract, PlantedLeaks):
+    globals().update(case.makeTestCaseClasses())

@@ -1,0 +1,86 @@
+"""Under a socket's streams, Twisted's events become theirs."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.sockets.connected import InMemory, OnKernel
+from twsock import StreamSocket
+from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+
+
+class ConnectionTests(SynchronousTestCase):
+    """One protocol, two streams."""
+
+    def test_it_is_what_twisted_asks_for(self) -> None:
+        """A protocol, whose halves can end one by one."""
+        protocol = StreamSocket(Clock()).build_protocol()
+        verifyObject(IProtocol, protocol)
+        verifyObject(IHalfCloseableProtocol, protocol)
+
+    def test_the_end_of_a_connection_that_never_was_is_no_event(self) -> None:
+        """As where an endpoint gives up."""
+        protocol = StreamSocket(Clock()).build_protocol()
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertFalse(protocol.is_open)
+
+    def test_a_full_receive_makes_the_next_one_larger(self) -> None:
+        """Large messages cost less that way."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        size = connected.descriptor.bufferSize
+        connected.protocol.dataReceived(bytes(size))
+        self.assertGreater(connected.descriptor.bufferSize, size)
+
+    def test_what_is_written_on_the_peers_end_leaves_together(self) -> None:
+        """As after any receive."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+
+        async def answer() -> None:
+            while await connected.socket.input_stream.receive_some():
+                pass
+            connected.output.write(b"good")
+            connected.output.write(b"bye")
+
+        answering = Deferred.fromCoroutine(answer())
+        connected.protocol.readConnectionLost()
+        self.successResultOf(answering)
+        self.assertEqual(connected.kernel.sends, 1)
+
+    def test_a_close_ends_when_the_peer_does(self) -> None:
+        """And at the latest at its deadline."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        closing = connected.socket.close()
+        self.assertNoResult(closing)
+        connected.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
+        connected.next_turn()
+        self.successResultOf(closing)
+
+    def test_the_time_a_close_may_take_can_be_set(self) -> None:
+        """Per socket."""
+        clock = Clock()
+        socket = StreamSocket(clock, close_timeout=1.5)
+        transport = StringTransport()
+        socket.build_protocol().makeConnection(transport)
+        socket.close()
+        clock.advance(1.4)
+        self.assertFalse(transport.disconnected)
+        clock.advance(0.2)
+        self.assertTrue(transport.disconnected)
+
+    def test_what_comes_after_a_close_is_dropped(self) -> None:
+        """It is received, so that no reset follows."""
+        connected = InMemory()
+        connected.socket.close()
+        connected.receive(bytes(1 << 20))
+        self.assertTrue(connected.is_reading)
+        self.assertEqual(connected.input.buffered, 0)

@@ -1,0 +1,480 @@
+"""An output stream sends in order, in as few calls as can be, and says when it is done."""
+
+from __future__ import annotations
+
+import errno
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.connected import InMemory, OnKernel, shrink_buffers
+from twsock import (
+    BrokenError,
+    BusyError,
+    ClosedError,
+    LocalProtocolError,
+    OperationNotSupported,
+    SocketError,
+    SocketErrorStatus,
+    StreamSocket,
+)
+from twsock.transport.stream import HIGH_WATER
+
+GREETING = b"Hello, World!"
+KIB = 1024
+
+
+def conduct(work: Callable[[], Any]) -> Deferred[Any]:
+    """Run a coroutine function."""
+    return Deferred.fromCoroutine(work())
+
+
+class OutputTests(SynchronousTestCase):
+    """What every test here has: a socket on a real kernel."""
+
+    def setUp(self) -> None:
+        self.connected = OnKernel()
+        self.addCleanup(self.connected.close)
+        self.output = self.connected.output
+
+    def fill(self) -> list[Deferred[int]]:
+        """Write until the kernel has no room, and then some."""
+        shrink_buffers(self.connected.kernel)
+        writes = [self.output.write(bytes([number]) * 64 * KIB) for number in range(60)]
+        self.output.flush().addErrback(lambda _: None)
+        return writes
+
+
+class BatchTests(OutputTests):
+    """The claims about batched sends: five buffers of thirteen bytes, sixty-five in all."""
+
+    def test_awaited_one_after_the_other_each_is_a_call(self) -> None:
+        """C1: five writes, five system calls."""
+
+        async def work() -> list[int]:
+            return [await self.output.write(GREETING) for _ in range(5)]
+
+        self.assertEqual(self.successResultOf(conduct(work)), [13] * 5)
+        self.assertEqual(self.connected.kernel.sends, 5)
+        self.assertEqual(self.connected.receive(), GREETING * 5)
+
+    def test_five_writes_and_a_flush_are_one_call(self) -> None:
+        """C2: started without awaiting, then flushed."""
+        writes = [self.output.write(GREETING) for _ in range(5)]
+        self.assertEqual(self.connected.kernel.sends, 0)
+        self.assertIs(self.successResultOf(self.output.flush()), True)
+        self.assertEqual(self.connected.kernel.sends, 1)
+        self.assertEqual([self.successResultOf(write) for write in writes], [13] * 5)
+        self.assertEqual(self.connected.receive(), GREETING * 5)
+
+    def test_waiting_for_all_is_one_call_too(self) -> None:
+        """C3: one after the other, or with a list of Deferreds."""
+
+        async def work() -> list[int]:
+            writes = [self.output.write(GREETING) for _ in range(5)]
+            return [await write for write in writes]
+
+        self.assertEqual(self.successResultOf(conduct(work)), [13] * 5)
+        self.assertEqual(self.connected.kernel.sends, 1)
+        together = DeferredList([self.output.write(GREETING) for _ in range(5)])
+        self.connected.next_turn()
+        self.assertEqual(self.successResultOf(together), [(True, 13)] * 5)
+        self.assertEqual(self.connected.kernel.sends, 2)
+
+    def test_any_number_that_is_joined_is_one_call(self) -> None:
+        """C4: five thousand of them, below 64 KiB in all."""
+        for _ in range(5000):
+            self.output.write(GREETING)
+        self.successResultOf(self.output.flush())
+        self.assertEqual(self.connected.kernel.sends, 1)
+        self.assertEqual(self.connected.receive(), GREETING * 5000)
+
+    def test_what_is_not_joined_is_a_call_for_1024(self) -> None:
+        """C4: above 64 KiB the kernel is given the buffers themselves."""
+        for _ in range(2050):
+            self.output.write(b"x" * 100)
+        self.successResultOf(self.output.flush())
+        self.assertEqual(self.connected.kernel.sends, 3)
+        self.assertEqual(self.connected.receive(), b"x" * 100 * 2050)
+
+    def test_a_flush_waits_for_every_earlier_write(self) -> None:
+        """C5: not before the last byte of them is with the kernel."""
+        shrink_buffers(self.connected.kernel)
+        order: list[object] = []
+
+        def note(_size: int, number: int) -> None:
+            order.append(number)
+
+        for number in range(40):
+            self.output.write(bytes(64 * KIB)).addCallback(note, number)
+        self.output.flush().addCallback(lambda _: order.append("flushed"))
+        self.assertNotIn("flushed", order)
+        self.assertEqual(len(self.connected.receive()), 40 * 64 * KIB)
+        self.assertEqual(order, [*range(40), "flushed"])
+
+    def test_each_write_is_done_by_itself(self) -> None:
+        """C6: with its own count, in the order they were begun."""
+        done: list[int] = []
+        for size in (3, 0, 1, 2):
+            self.output.write(b"x" * size).addCallback(done.append)
+        self.successResultOf(self.output.flush())
+        self.assertEqual(done, [3, 0, 1, 2])
+
+    def test_bytes_arrive_in_the_order_of_the_writes(self) -> None:
+        """C7: boundaries are not kept, the order is."""
+        sent = [b"%d," % number for number in range(1000)]
+        for piece in sent:
+            self.output.write(piece)
+        self.output.flush()
+        self.assertEqual(self.connected.receive(), b"".join(sent))
+
+    def test_a_buffer_may_be_changed_at_once(self) -> None:
+        """C8: what can change is copied when it is written."""
+        buffer = bytearray(GREETING)
+        self.output.write(buffer)
+        self.output.write(memoryview(buffer)[:5])
+        buffer[:] = b"x" * len(buffer)
+        self.output.flush()
+        self.assertEqual(self.connected.receive(), GREETING + b"Hello")
+
+    def test_what_the_kernel_takes_in_parts_arrives_whole(self) -> None:
+        """C13: nothing is lost or doubled, and each write is done with its own count."""
+        writes = self.fill()
+        self.assertTrue(self.output.is_full)
+        received = self.connected.receive()
+        self.assertEqual(received, b"".join(bytes([n]) * 64 * KIB for n in range(60)))
+        self.assertEqual([self.successResultOf(write) for write in writes], [64 * KIB] * 60)
+        self.assertFalse(self.output.is_full)
+
+    def test_a_connection_lost_in_mid_batch_fails_what_was_not_done(self) -> None:
+        """C14: what was done stays done; the flush fails too."""
+        shrink_buffers(self.connected.kernel)
+        writes = [self.output.write(bytes(KIB)) for _ in range(5000)]
+        flush = self.output.flush()
+        done = [write for write in writes if write.called]
+        self.connected.socket.abort()
+        self.connected.next_turn()
+        self.assertNotEqual(done, [])
+        self.assertEqual({self.successResultOf(write) for write in done}, {KIB})
+        self.failureResultOf(flush, ClosedError)
+        for write in writes[len(done) :]:
+            self.failureResultOf(write, ClosedError)
+
+    def test_a_flush_of_nothing_is_done(self) -> None:
+        """C15: at once, without a call."""
+        self.assertIs(self.successResultOf(self.output.flush()), True)
+        self.assertEqual(self.connected.kernel.sends, 0)
+
+    def test_a_flush_does_not_wait_for_later_writes(self) -> None:
+        """C15: what was begun after it is not its concern."""
+        self.output.write(GREETING)
+        flush = self.output.flush()
+        later = self.output.write(GREETING)
+        self.successResultOf(flush)
+        self.assertNoResult(later)
+        self.connected.next_turn()
+        self.assertEqual(self.successResultOf(later), 13)
+
+
+class TimeTests(OutputTests):
+    """What is written leaves without being asked to."""
+
+    def test_at_the_latest_in_the_next_turn(self) -> None:
+        """All that was written in this one, in one call."""
+        for _ in range(3):
+            self.output.write(GREETING)
+        self.connected.next_turn()
+        self.assertEqual(self.connected.kernel.sends, 1)
+        self.assertEqual(self.connected.receive(), GREETING * 3)
+
+    def test_at_the_end_of_the_receive_that_gave_rise_to_it(self) -> None:
+        """Answers to what came together leave together."""
+
+        async def echo() -> None:
+            while True:
+                self.output.write(await self.connected.socket.input_stream.receive_exactly(2))
+
+        working = conduct(echo)
+        self.connected.protocol.dataReceived(b"aabbccd")
+        self.assertEqual(self.connected.kernel.sends, 1)
+        self.assertEqual(self.connected.receive(), b"aabbcc")
+        working.addErrback(lambda _: None)
+        self.connected.socket.close()
+
+    def test_sent_with_room_left_it_waits_for_nothing(self) -> None:
+        """``send_all`` within a receive: each is awaited, and all leave in one call."""
+
+        async def echo() -> None:
+            while True:
+                piece = await self.connected.socket.input_stream.receive_exactly(2)
+                self.assertEqual(await self.output.send_all(piece), 2)
+
+        working = conduct(echo)
+        self.connected.protocol.dataReceived(b"aabbcc")
+        self.assertEqual(self.connected.kernel.sends, 1)
+        working.addErrback(lambda _: None)
+        self.connected.socket.close()
+
+    def test_sent_outside_a_receive_it_leaves_at_once(self) -> None:
+        """There is nothing to put beside it."""
+        self.assertEqual(self.successResultOf(self.output.send_all(GREETING)), 13)
+        self.assertEqual(self.connected.kernel.sends, 1)
+
+    def test_sent_without_room_it_waits(self) -> None:
+        """Until the peer has read."""
+        self.fill()
+        sent = self.output.send_all(GREETING)
+        self.assertNoResult(sent)
+        self.connected.receive()
+        self.assertEqual(self.successResultOf(sent), 13)
+
+    def test_a_loop_of_awaited_writes_lets_the_reactor_have_its_turn(self) -> None:
+        """However fast the peer reads."""
+
+        async def flood() -> None:
+            for _ in range(1000):
+                await self.output.write(b"x")
+
+        flooding = conduct(flood)
+        self.assertNoResult(flooding)
+        self.assertLess(self.connected.kernel.sends, 100)
+        for _ in range(1000):
+            self.connected.next_turn()
+        self.successResultOf(flooding)
+        self.assertEqual(self.connected.receive(), b"x" * 1000)
+
+
+class WithdrawTests(OutputTests):
+    """What has not begun to leave can be taken back."""
+
+    def test_a_cancelled_write_is_withdrawn(self) -> None:
+        """The others go."""
+        self.output.write(b"a")
+        middle = self.output.write(b"b")
+        self.output.write(b"c")
+        middle.cancel()
+        self.failureResultOf(middle, CancelledError)
+        self.assertEqual(self.output.unsent, 2)
+        self.output.flush()
+        self.assertEqual(self.connected.receive(), b"ac")
+
+    def test_a_write_that_has_begun_is_sent_to_its_end(self) -> None:
+        """Or what follows would be cut in the middle."""
+        shrink_buffers(self.connected.kernel)
+        large = self.output.write(b"a" * 4096 * KIB)
+        last = self.output.write(b"b")
+        self.output.flush().addErrback(lambda _: None)
+        self.assertNoResult(large)
+        large.cancel()
+        self.failureResultOf(large, CancelledError)
+        self.assertEqual(self.connected.receive(), b"a" * 4096 * KIB + b"b")
+        self.assertEqual(self.successResultOf(last), 1)
+
+    def test_a_cancelled_flush_ends_the_wait_only(self) -> None:
+        """The writes go on."""
+        writes = self.fill()
+        flush = self.output.flush()
+        flush.cancel()
+        self.failureResultOf(flush, CancelledError)
+        self.connected.receive()
+        self.assertEqual(self.successResultOf(writes[-1]), 64 * KIB)
+
+    def test_a_flush_takes_no_longer_than_it_may(self) -> None:
+        """Then it has failed, and the writes go on."""
+        writes = self.fill()
+        flush = self.output.flush(timeout=5)
+        self.connected.reactor.advance(5)
+        error = self.failureResultOf(flush, SocketError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+        self.connected.receive()
+        self.assertEqual(self.successResultOf(writes[-1]), 64 * KIB)
+        self.assertRaises(ValueError, self.output.flush, timeout=-1)
+
+    def test_cancel_io_withdraws_and_leaves_the_stream_whole(self) -> None:
+        """What had begun is sent to its end, what comes next follows it."""
+        writes = self.fill()
+        pending = [write for write in writes if not write.called]
+        self.successResultOf(self.connected.socket.cancel_io())
+        for write in pending:
+            error = self.failureResultOf(write, SocketError).value
+            self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED)
+        self.output.write(b"next")
+        received = self.connected.receive()
+        self.connected.next_turn()
+        received += self.connected.receive()
+        whole = len(writes) - len(pending) + 1
+        self.assertEqual(len(received), whole * 64 * KIB + 4)
+        self.assertTrue(received.endswith(b"next"))
+
+
+class RefusalTests(OutputTests):
+    """A write at the wrong time fails through its Deferred."""
+
+    def operations(self, socket: StreamSocket) -> list[Deferred[Any]]:
+        output = socket.output_stream
+        return [output.write(b"x"), output.send_all(b"x"), output.flush()]
+
+    def test_before_there_is_a_connection(self) -> None:
+        """The HRESULT is that of a method called too early."""
+        for operation in self.operations(StreamSocket(self.connected.reactor)):
+            error = self.failureResultOf(operation, LocalProtocolError).value
+            self.assertEqual(error.hresult, 0x8000000E)
+
+    def test_after_this_end_was_closed(self) -> None:
+        """The HRESULT is that of a closed object."""
+        self.connected.socket.close()
+        for operation in self.operations(self.connected.socket):
+            error = self.failureResultOf(operation, ClosedError).value
+            self.assertEqual(error.hresult, 0x80000013)
+
+    def test_after_the_connection_died(self) -> None:
+        """With the status of how it died."""
+        self.connected.kernel.error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
+        self.failureResultOf(self.output.send_all(b"x"), BrokenError)
+        for operation in self.operations(self.connected.socket):
+            error = self.failureResultOf(operation, BrokenError).value
+            self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+
+    def test_what_is_no_buffer_is_refused_at_once(self) -> None:
+        """A number would be that many zeros."""
+        self.assertRaises(TypeError, self.output.write, 5)
+        self.assertRaises(TypeError, self.output.send_all, "text")
+
+    def test_more_than_the_limit_is_not_kept(self) -> None:
+        """Who writes to a peer that does not read, without awaiting, is told."""
+        self.output.max_unsent = 100
+        self.output.write(bytes(99))
+        self.output.write(bytes(1000))
+        self.failureResultOf(self.output.write(b"x"), BusyError)
+        self.assertEqual(self.output.unsent, 1099)
+        self.successResultOf(self.output.flush())
+        self.output.write(b"x")
+        self.assertEqual(len(self.connected.receive()), 1099)
+
+    def test_a_full_stream_says_so(self) -> None:
+        """At the high-water mark, until it was flushed."""
+        self.output.write(bytes(HIGH_WATER - 1))
+        self.assertFalse(self.output.is_full)
+        self.output.write(b"x")
+        self.assertTrue(self.output.is_full)
+        self.successResultOf(self.output.flush())
+        self.assertFalse(self.output.is_full)
+
+
+class DeathTests(OutputTests):
+    """A connection that dies is told of, once to each who asks."""
+
+    def test_a_failed_send_fails_the_batch(self) -> None:
+        """Every write of it, and the flush."""
+        self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        writes = [self.output.write(GREETING) for _ in range(5)]
+        flush = self.output.flush()
+        for pending in (*writes, flush):
+            self.failureResultOf(pending, BrokenError)
+
+    def test_writes_that_nobody_awaits_are_not_logged_one_by_one(self) -> None:
+        """The flush tells it; five tracebacks would only repeat it."""
+        self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        for _ in range(5):
+            self.output.write(GREETING)
+        self.failureResultOf(self.output.flush(), BrokenError)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_write_that_is_awaited_late_still_fails(self) -> None:
+        """The failure waits for whoever asks."""
+        self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        write = self.output.write(GREETING)
+        self.connected.next_turn()
+
+        async def late() -> int:
+            return await write
+
+        self.failureResultOf(conduct(late), BrokenError)
+
+    def test_what_came_can_be_read_after_a_failed_send(self) -> None:
+        """An early answer is not lost with the connection it refuses."""
+        self.connected.kernel.error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
+        self.failureResultOf(self.output.send_all(b"a long request"), BrokenError)
+        self.connected.far.send(b"no")
+        self.connected.descriptor.doRead()
+        read = self.connected.socket.input_stream.receive_exactly(2)
+        self.assertEqual(self.successResultOf(read), b"no")
+
+    def test_after_what_came_the_reason_is_told(self) -> None:
+        """The kernel tells its error once; the reader learns it all the same."""
+        self.connected.kernel.error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
+        self.failureResultOf(self.output.send_all(b"a long request"), BrokenError)
+        read = self.connected.socket.input_stream.receive_some()
+        self.connected.protocol.readConnectionLost()
+        self.connected.next_turn()
+        error = self.failureResultOf(read, BrokenError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+
+
+class CloseTests(OutputTests):
+    """The output can end by itself."""
+
+    def test_a_closed_output_is_the_end_for_the_peer(self) -> None:
+        """After all that was written; what comes is still read."""
+        self.output.write(GREETING)
+        self.successResultOf(self.output.close())
+        self.assertEqual(self.connected.receive(), GREETING)
+        self.connected.protocol.dataReceived(b"answer")
+        read = self.connected.socket.input_stream.receive_some()
+        self.assertEqual(self.successResultOf(read), b"answer")
+        self.failureResultOf(self.output.write(b"late"), ClosedError)
+
+    def test_closing_waits_for_what_was_written(self) -> None:
+        """FIN comes behind it."""
+        self.fill()
+        closing = self.output.close()
+        self.assertNoResult(closing)
+        self.assertEqual(len(self.connected.receive()), 60 * 64 * KIB)
+        self.successResultOf(closing)
+
+    def test_closing_twice_is_harmless(self) -> None:
+        """As everywhere."""
+        self.successResultOf(self.output.close())
+        self.successResultOf(self.output.close())
+
+    def test_it_is_closed_by_a_block(self) -> None:
+        """``async with``, as everything here."""
+
+        async def block() -> None:
+            async with self.output:
+                pass
+
+        self.successResultOf(conduct(block))
+        self.failureResultOf(self.output.write(b"x"), ClosedError)
+
+    def test_a_transport_without_halves_refuses(self) -> None:
+        """And goes on."""
+        connected = InMemory()
+        connected.protocol.transport.loseWriteConnection = None
+        output = connected.output
+        if hasattr(connected.transport, "loseWriteConnection"):
+            del connected.transport.loseWriteConnection
+        self.failureResultOf(output.close(), OperationNotSupported)
+        self.successResultOf(output.send_all(b"still here"))
+
+    def test_closing_the_socket_sends_what_was_written(self) -> None:
+        """Whatever was waiting for the kernel."""
+        writes = self.fill()
+        self.connected.socket.close()
+        self.assertEqual(len(self.connected.receive()), 60 * 64 * KIB)
+        self.assertEqual([self.successResultOf(write) for write in writes], [64 * KIB] * 60)
+
+    def test_the_brake_of_a_transport_in_memory_is_heeded(self) -> None:
+        """It is flushed when the transport says so."""
+        connected = InMemory()
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        flush = connected.output.write(GREETING), connected.output.flush()
+        self.assertNoResult(flush[1])
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(self.successResultOf(flush[0]), 13)
+        self.assertIs(self.successResultOf(flush[1]), True)

@@ -1,0 +1,372 @@
+"""Values become the documented bytes, and come back."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis.strategies import (
+    binary,
+    booleans,
+    datetimes,
+    floats,
+    integers,
+    just,
+    lists,
+    sampled_from,
+    text,
+    timedeltas,
+    uuids,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import LocalProtocolError, RemoteProtocolError
+from twsock.wire.values import (
+    ByteOrder,
+    OutOfBoundsError,
+    TextError,
+    UnicodeEncoding,
+    ValueReader,
+    ValueWriter,
+)
+
+LITTLE, BIG = ByteOrder.LITTLE_ENDIAN, ByteOrder.BIG_ENDIAN
+ORDERS = sampled_from(ByteOrder)
+GUID = UUID("5592504a-161c-4b58-ae92-93f9b49de574")
+
+#: Kind of value, value, its bytes in little-endian and in big-endian order.
+VECTORS: list[tuple[str, Any, str, str]] = [
+    ("int32", 1304, "18 05 00 00", "00 00 05 18"),
+    ("int16", -14, "f2 ff", "ff f2"),
+    ("uint64", 198736080, "d0 78 d8 0b 00 00 00 00", "00 00 00 00 0b d8 78 d0"),
+    ("double", 1.7976931348623157e308, "ff ff ff ff ff ff ef 7f", "7f ef ff ff ff ff ff ff"),
+    (
+        "date_time",
+        datetime(2020, 3, 14, 15, 26, 35, tzinfo=timezone.utc),
+        "80 87 60 f2 14 fa d5 01",
+        "01 d5 fa 14 f2 60 87 80",
+    ),
+    (
+        "date_time",
+        datetime(1, 1, 1, tzinfo=timezone.utc),
+        "00 00 89 dd e8 31 fe f8",
+        "f8 fe 31 e8 dd 89 00 00",
+    ),
+    ("time_span", timedelta(days=19), "00 40 d9 25 ee 0e 00 00", "00 00 0e ee 25 d9 40 00"),
+    (
+        "guid",
+        GUID,
+        "4a 50 92 55 1c 16 58 4b ae 92 93 f9 b4 9d e5 74",
+        "55 92 50 4a 16 1c 4b 58 74 e5 9d b4 f9 93 92 ae",
+    ),
+    ("byte", 255, "ff", "ff"),
+    ("boolean", True, "01", "01"),
+    ("boolean", False, "00", "00"),
+    ("uint16", 0x1337, "37 13", "13 37"),
+    ("uint32", 13, "0d 00 00 00", "00 00 00 0d"),
+    ("int64", -2, "fe ff ff ff ff ff ff ff", "ff ff ff ff ff ff ff fe"),
+    ("single", -0.5, "00 00 00 bf", "bf 00 00 00"),
+]
+
+KINDS: dict[str, Any] = {
+    "byte": integers(0, 2**8 - 1),
+    "boolean": booleans(),
+    "int16": integers(-(2**15), 2**15 - 1),
+    "uint16": integers(0, 2**16 - 1),
+    "int32": integers(-(2**31), 2**31 - 1),
+    "uint32": integers(0, 2**32 - 1),
+    "int64": integers(-(2**63), 2**63 - 1),
+    "uint64": integers(0, 2**64 - 1),
+    "single": floats(width=32),
+    "double": floats(),
+    "guid": uuids(),
+    "date_time": datetimes(timezones=just(timezone.utc)),
+    "time_span": timedeltas(timedelta(days=-10_675_199), timedelta(days=10_675_199)),
+}
+
+
+def write(kind: str, value: Any, order: ByteOrder = BIG) -> bytes:
+    """Write one value."""
+    writer = ValueWriter()
+    writer.byte_order = order
+    getattr(writer, f"write_{kind}")(value)
+    return writer.detach_buffer()
+
+
+def reader_of(data: bytes, order: ByteOrder = BIG) -> ValueReader:
+    reader = ValueReader(data)
+    reader.byte_order = order
+    return reader
+
+
+def read(kind: str, data: bytes, order: ByteOrder = BIG) -> Any:
+    """Read one value, which takes all the bytes."""
+    reader = reader_of(data, order)
+    value = getattr(reader, f"read_{kind}")()
+    assert reader.unconsumed_buffer_length == 0
+    return value
+
+
+class VectorTests(SynchronousTestCase):
+    """Each row of the table of values."""
+
+    def test_values_are_written_as_in_the_table(self) -> None:
+        """In either byte order."""
+        for kind, value, little, big in VECTORS:
+            self.assertEqual(write(kind, value, LITTLE), bytes.fromhex(little), kind)
+            self.assertEqual(write(kind, value, BIG), bytes.fromhex(big), kind)
+
+    def test_values_are_read_as_in_the_table(self) -> None:
+        """In either byte order."""
+        for kind, value, little, big in VECTORS:
+            self.assertEqual(read(kind, bytes.fromhex(little), LITTLE), value, kind)
+            self.assertEqual(read(kind, bytes.fromhex(big), BIG), value, kind)
+
+    def test_a_new_reader_and_writer_are_big_endian_and_utf8(self) -> None:
+        """Network order, though the zero of the enumeration is the other."""
+        for form in (ValueReader(), ValueWriter()):
+            self.assertIs(form.byte_order, ByteOrder.BIG_ENDIAN)
+            self.assertIs(form.unicode_encoding, UnicodeEncoding.UTF8)
+
+    def test_the_numbers_of_the_enumerations(self) -> None:
+        """As documented, with the documented spelling."""
+        self.assertEqual(
+            [(int(o), o.documented_name) for o in ByteOrder],
+            [(0, "LittleEndian"), (1, "BigEndian")],
+        )
+        self.assertEqual(
+            [(int(e), e.documented_name) for e in UnicodeEncoding],
+            [(0, "Utf8"), (1, "Utf16LE"), (2, "Utf16BE")],
+        )
+
+    def test_every_byte_but_zero_is_true(self) -> None:
+        """Not 01 only."""
+        self.assertEqual([read("boolean", bytes([n])) for n in range(256)], [False] + [True] * 255)
+
+    def test_the_order_can_change_between_values(self) -> None:
+        """It holds for what follows."""
+        writer = ValueWriter()
+        writer.write_uint16(1)
+        writer.byte_order = LITTLE
+        writer.write_uint16(1)
+        data = writer.detach_buffer()
+        self.assertEqual(data, b"\0\1\1\0")
+        reader = ValueReader(data)
+        first = reader.read_uint16()
+        reader.byte_order = LITTLE
+        self.assertEqual((first, reader.read_uint16()), (1, 1))
+
+    def test_bytes_never_swap(self) -> None:
+        """Whatever the order."""
+        self.assertEqual(write("bytes", b"abcd", LITTLE), b"abcd")
+        self.assertEqual(write("buffer", b"abcd", LITTLE), b"abcd")
+        self.assertEqual(reader_of(b"abcd", LITTLE).read_buffer(4), b"abcd")
+
+    def test_the_length_prefix_of_the_samples(self) -> None:
+        """The greeting of the StreamSocket sample is nine bytes."""
+        writer = ValueWriter()
+        writer.write_uint32(writer.measure_string("Hello"))
+        self.assertEqual(writer.write_string("Hello"), 5)
+        self.assertEqual(writer.unstored_buffer_length, 9)
+        self.assertEqual(writer.detach_buffer(), bytes.fromhex("00000005 48656c6c6f"))
+
+
+class RoundTripTests(SynchronousTestCase):
+    """What is written is what is read."""
+
+    def test_every_kind_comes_back(self) -> None:
+        """In either order, over the whole range."""
+        for kind, values in KINDS.items():
+            given(just(kind), values, ORDERS)(self.assert_comes_back)()
+
+    def assert_comes_back(self, kind: str, value: Any, order: ByteOrder) -> None:
+        back = read(kind, write(kind, value, order), order)
+        if isinstance(value, float) and math.isnan(value):
+            self.assertTrue(math.isnan(back))
+        else:
+            self.assertEqual(back, value)
+
+    @given(text(), sampled_from(UnicodeEncoding))
+    def test_text_comes_back(self, value: str, encoding: UnicodeEncoding) -> None:
+        """The size is told in bytes, the length is asked for in code units."""
+        writer, reader = ValueWriter(), ValueReader()
+        writer.unicode_encoding = reader.unicode_encoding = encoding
+        measured = writer.measure_string(value)
+        self.assertEqual(writer.write_string(value), measured)
+        data = writer.detach_buffer()
+        self.assertEqual(len(data), measured)
+        reader.feed(data)
+        unit = 1 if encoding is UnicodeEncoding.UTF8 else 2
+        self.assertEqual(reader.read_string(measured // unit), value)
+
+    @given(lists(binary(max_size=40)), integers(1, 7))
+    def test_any_cut_gives_the_same_values(self, blobs: list[bytes], step: int) -> None:
+        """However it was fed."""
+        writer = ValueWriter()
+        for blob in blobs:
+            writer.write_uint16(len(blob))
+            writer.write_bytes(blob)
+        data = writer.detach_buffer()
+        reader = ValueReader()
+        for start in range(0, len(data), step):
+            reader.feed(data[start : start + step])
+        self.assertEqual([reader.read_bytes(reader.read_uint16()) for _ in blobs], blobs)
+
+    def test_a_moment_of_another_zone_is_the_same_moment(self) -> None:
+        """It comes back in UTC."""
+        there = datetime(2020, 3, 14, 16, 26, 35, tzinfo=timezone(timedelta(hours=1)))
+        self.assertEqual(read("date_time", write("date_time", there)), there)
+
+    def test_a_tenth_of_a_microsecond_is_rounded_down(self) -> None:
+        """Python has no smaller unit than the microsecond."""
+        self.assertEqual(read("time_span", write("int64", 19)), timedelta(microseconds=1))
+        self.assertEqual(read("time_span", write("int64", -1)), timedelta(microseconds=-1))
+
+
+class TextTests(SynchronousTestCase):
+    """Text is bytes in an encoding, and nothing else."""
+
+    def test_no_byte_order_mark_and_no_end(self) -> None:
+        """Only the text itself."""
+        for encoding, expected in (
+            (UnicodeEncoding.UTF8, "c3a9"),
+            (UnicodeEncoding.UTF16_LE, "e900"),
+            (UnicodeEncoding.UTF16_BE, "00e9"),
+        ):
+            writer = ValueWriter()
+            writer.unicode_encoding = encoding
+            writer.write_string("é")
+            self.assertEqual(writer.detach_buffer(), bytes.fromhex(expected))
+
+    def test_the_encoding_does_not_follow_the_byte_order(self) -> None:
+        """UTF-16LE stays what it is in big-endian order."""
+        writer = ValueWriter()
+        writer.byte_order, writer.unicode_encoding = BIG, UnicodeEncoding.UTF16_LE
+        writer.write_string("A")
+        self.assertEqual(writer.detach_buffer(), b"A\0")
+
+    def test_malformed_text_is_refused_and_left(self) -> None:
+        """Nothing is replaced; what follows is still there too."""
+        reader = ValueReader(b"\xffok")
+        error = self.assertRaises(TextError, reader.read_string, 1)
+        self.assertIsInstance(error, RemoteProtocolError)
+        self.assertEqual(error.hresult, 0x80070459)
+        self.assertEqual(reader.read_bytes(3), b"\xffok")
+
+    def test_half_a_pair_is_refused(self) -> None:
+        """A lone surrogate is no text."""
+        reader = ValueReader(b"\xd8\x00")
+        reader.unicode_encoding = UnicodeEncoding.UTF16_BE
+        self.assertRaises(TextError, reader.read_string, 1)
+        self.assertRaises(ValueError, ValueWriter().write_string, "\ud800")
+        self.assertRaises(ValueError, ValueWriter().measure_string, "\ud800")
+
+
+class RefusalTests(SynchronousTestCase):
+    """What does not fit is refused at once, and changes nothing."""
+
+    def test_reading_past_the_end_takes_nothing(self) -> None:
+        """Each kind, one byte short; the error is E_BOUNDS."""
+        for kind, value, _little, _big in VECTORS:
+            reader = ValueReader(write(kind, value)[:-1])
+            size = reader.unconsumed_buffer_length
+            error = self.assertRaises(OutOfBoundsError, getattr(reader, f"read_{kind}"))
+            self.assertEqual(
+                (error.hresult, error.wanted, error.available), (0x8000000B, size + 1, size)
+            )
+            self.assertEqual(reader.unconsumed_buffer_length, size)
+
+    def test_out_of_bounds_is_a_mistake_of_the_caller(self) -> None:
+        """In twsock's words and in Python's."""
+        error = self.assertRaises(OutOfBoundsError, ValueReader(b"ab").read_bytes, 3)
+        self.assertIsInstance(error, LocalProtocolError)
+        self.assertIsInstance(error, ValueError)
+        self.assertEqual(str(error), "cannot read 3 bytes: 2 are loaded")
+
+    def test_negative_counts_are_refused(self) -> None:
+        """They would read from the other end."""
+        for method in ("read_bytes", "read_buffer", "read_string"):
+            self.assertRaises(ValueError, getattr(ValueReader(b"ab"), method), -1)
+
+    def test_numbers_out_of_range_are_refused(self) -> None:
+        """One above and one below each integer; too large for a single."""
+        for kind, low, high in (
+            ("byte", 0, 2**8),
+            ("int16", -(2**15), 2**15),
+            ("uint16", 0, 2**16),
+            ("int32", -(2**31), 2**31),
+            ("uint32", 0, 2**32),
+            ("int64", -(2**63), 2**63),
+            ("uint64", 0, 2**64),
+        ):
+            self.assert_refused(kind, low - 1)
+            self.assert_refused(kind, high)
+        self.assert_refused("single", 1e39)
+
+    def test_what_is_no_number_is_a_type_error(self) -> None:
+        """As everywhere in Python."""
+        writer = ValueWriter()
+        self.assertRaises(TypeError, writer.write_int32, "1")
+        self.assertRaises(TypeError, writer.write_bytes, 5)
+
+    def test_a_moment_without_a_zone_is_refused(self) -> None:
+        """It could be any of twenty-four."""
+        self.assert_refused("date_time", datetime(2020, 1, 1))  # noqa: DTZ001 - what is refused
+
+    def test_a_date_that_python_has_not_is_the_peers(self) -> None:
+        """Year 30,000 or so; its bytes are left."""
+        for ticks in (2**63 - 1, -(2**63)):
+            reader = ValueReader(write("int64", ticks))
+            self.assertRaises(RemoteProtocolError, reader.read_date_time)
+            self.assertEqual(reader.read_int64(), ticks)
+
+    def test_too_long_a_duration_is_refused(self) -> None:
+        """Python's are longer than the format's."""
+        self.assert_refused("time_span", timedelta.max)
+
+    def test_a_part_outside_its_buffer_is_refused(self) -> None:
+        """Instead of being cut."""
+        writer = ValueWriter()
+        for start, count in ((0, 5), (3, 2), (-1, 1), (5, None), (0, -1)):
+            self.assertRaises(ValueError, writer.write_buffer, b"abcd", start, count)
+        writer.write_buffer(b"abcd", 1, 2)
+        writer.write_buffer(b"abcd", 3)
+        self.assertEqual(writer.detach_buffer(), b"bcd")
+
+    def assert_refused(self, kind: str, value: Any) -> None:
+        writer = ValueWriter()
+        self.assertRaises(ValueError, getattr(writer, f"write_{kind}"), value)
+        self.assertEqual(writer.unstored_buffer_length, 0)
+
+
+class BufferTests(SynchronousTestCase):
+    """Whole buffers change hands."""
+
+    def test_a_detached_writer_is_empty_and_goes_on(self) -> None:
+        """What was written before is not written again."""
+        writer = ValueWriter()
+        writer.write_byte(1)
+        first = writer.detach_buffer()
+        writer.write_byte(2)
+        self.assertEqual((first, writer.detach_buffer()), (b"\1", b"\2"))
+        self.assertEqual(writer.unstored_buffer_length, 0)
+
+    def test_a_detached_reader_gives_what_is_left(self) -> None:
+        """And is empty then."""
+        reader = ValueReader(b"abc")
+        reader.read_byte()
+        self.assertEqual(reader.detach_buffer(), b"bc")
+        self.assertEqual(reader.unconsumed_buffer_length, 0)
+
+    def test_any_buffer_is_taken_and_copied(self) -> None:
+        """Changing it afterwards changes nothing."""
+        loose = bytearray(b"abc")
+        writer, reader = ValueWriter(), ValueReader(loose)
+        writer.write_bytes(memoryview(loose)[:2])
+        writer.write_buffer(loose, 2)
+        loose[:] = b"xyz"
+        self.assertEqual(writer.detach_buffer(), b"abc")
+        self.assertEqual(reader.read_bytes(3), b"abc")

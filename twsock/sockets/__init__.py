@@ -1,0 +1,55 @@
+"""
+Sockets to await: connections, listeners, and values on their streams.
+
+What most programs need is importable from `twsock` itself; see `twsock.protocols` for the same
+connections as Protocol and Factory classes.
+"""
+
+from twsock.sockets.connecting import Attempt, ConnectError
+from twsock.sockets.control import (
+    SocketQualityOfService,
+    StreamSocketControl,
+    StreamSocketListenerControl,
+)
+from twsock.sockets.data_reader import DataReader
+from twsock.sockets.data_writer import DataWriter
+from twsock.sockets.information import (
+    BandwidthStatistics,
+    RoundTripTimeStatistics,
+    StreamSocketInformation,
+    StreamSocketListenerInformation,
+)
+from twsock.sockets.input import (
+    DelimiterNotFoundError,
+    EndOfStreamError,
+    InputStream,
+    InputStreamOptions,
+)
+from twsock.sockets.listener import (
+    StreamSocketListener,
+    StreamSocketListenerConnectionReceivedEventArgs,
+)
+from twsock.sockets.output import OutputStream
+from twsock.sockets.stream_socket import StreamSocket
+
+__all__ = [
+    "Attempt",
+    "BandwidthStatistics",
+    "ConnectError",
+    "DataReader",
+    "DataWriter",
+    "DelimiterNotFoundError",
+    "EndOfStreamError",
+    "InputStream",
+    "InputStreamOptions",
+    "OutputStream",
+    "RoundTripTimeStatistics",
+    "SocketQualityOfService",
+    "StreamSocket",
+    "StreamSocketControl",
+    "StreamSocketInformation",
+    "StreamSocketListener",
+    "StreamSocketListenerConnectionReceivedEventArgs",
+    "StreamSocketListenerControl",
+    "StreamSocketListenerInformation",
+]

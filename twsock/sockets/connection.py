@@ -1,0 +1,151 @@
+"""
+Where Twisted enters a socket: transport → **connection** → input stream; output stream → transport.
+
+One per connected socket, made by whoever connects or accepts. Holds nothing but the two streams and
+who waits for the end.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twsock.errors import ClosedError, SocketError
+from twsock.sockets.input import InputStream
+from twsock.sockets.output import OutputStream
+from twsock.transport import StreamTransport
+from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+
+__all__ = ["Connection"]
+
+#: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
+_FULL_READ: Final = 64 * 1024
+
+
+@implementer(IHalfCloseableProtocol)
+class Connection(Protocol):
+    """
+    The protocol under a socket's two streams.
+
+    :param clock: measures ``close_timeout``.
+    :param connected: called once the connection stands.
+    :param lost: called once it is gone.
+    :param close_timeout: seconds that a close waits for the peer before it aborts.
+    """
+
+    _log = Logger()
+    _stream: StreamTransport | None = None
+    _is_closing = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        input_stream: InputStream,
+        output_stream: OutputStream,
+        connected: Callable[[Connection], None],
+        lost: Callable[[], None],
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+    ) -> None:
+        self._clock = clock
+        self._input = input_stream
+        self._output = output_stream
+        self._connected = connected
+        self._lost = lost
+        self._close_timeout = close_timeout
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this end was neither closed nor lost."""
+        return self._stream is not None and not self._is_closing
+
+    def close(self) -> Deferred[None]:
+        """Send what was written, then end in order; see `StreamTransport.close`."""
+        stream = self._stream
+        if stream is None:
+            return succeed(None)
+        if not self._is_closing:
+            self._is_closing = True
+            self._output.refuse(_closed)
+            self._output.hand_over_all()
+            closing = stream.close()
+            self._input.close()
+            return closing
+        return stream.close()
+
+    def abort(self, error: SocketError | None = None) -> Deferred[None]:
+        """End now: drop what is queued, reset the connection."""
+        stream = self._stream
+        if stream is None:
+            return succeed(None)
+        self._is_closing = True
+        self._output.refuse(_closed)
+        aborting = stream.abort(error)
+        self._input.close()
+        return aborting
+
+    # Called by Twisted.
+
+    @override
+    def connectionMade(self) -> None:
+        stream = self._stream = StreamTransport(
+            self._output, self.transport, self._clock, close_timeout=self._close_timeout
+        )
+        self._input.opened(stream)
+        self._output.opened(stream)
+        self._react(lambda: self._connected(self))
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        size = len(data)
+        if size >= _FULL_READ:
+            typing.cast(StreamTransport, self._stream).note_read(size)
+        output = self._output
+        output.hold()
+        self._input.feed(data)
+        output.release()
+
+    def readConnectionLost(self) -> None:
+        """The peer ended its output; ours goes on."""
+        stream = self._stream
+        assert stream is not None
+        is_broken = stream.is_broken
+        stream.peer_ended()
+        if not is_broken:
+            self._react(self._input.ended)
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: who closed the output knows."""
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        error = stream.lost(reason)
+        if error is None:
+            self._input.ended()
+            if self._is_closing:
+                self._output.output_drained()
+        else:
+            self._input.failed(error)
+        self._output.lost(error or ClosedError("the connection has ended"))
+        self._lost()
+
+    def _react(self, event: Callable[[], Any]) -> None:
+        """Let the application act on something; send what it wrote in one piece."""
+        self._output.hold()
+        event()
+        self._output.release()
+
+
+def _closed() -> SocketError:
+    return ClosedError("cannot write: this end was closed")

@@ -1,0 +1,207 @@
+"""
+Options of a socket: set before there is a connection, put on it when it stands.
+
+Read by `twsock.StreamSocket` and `twsock.StreamSocketListener`, whose accepted sockets get what the
+listener has. Each option knows when it may be set: some are refused once the socket is in use, one
+is ignored then (as documented for WinRT).
+"""
+
+from __future__ import annotations
+
+import enum
+import operator
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from twsock.errors import LocalProtocolError, OperationNotSupported
+from twsock.transport.descriptor import plain_socket
+
+__all__ = [
+    "DEFAULT_HOP_LIMIT",
+    "SocketQualityOfService",
+    "StreamSocketControl",
+    "StreamSocketListenerControl",
+]
+
+#: As in WinRT; Linux by itself has 64.
+DEFAULT_HOP_LIMIT: Final = 128
+
+
+class SocketQualityOfService(enum.IntEnum):
+    """How urgent a socket is; ``Windows.Networking.Sockets.SocketQualityOfService``."""
+
+    NORMAL = 0
+    LOW_LATENCY = 1
+
+    @property
+    def documented_name(self) -> str:
+        """The spelling of the WinRT documentation, such as ``LowLatency``."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
+
+
+class StreamSocketListenerControl:
+    """
+    Options of every socket that a listener accepts. They are set before it is bound.
+
+    Setting one later raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``).
+    """
+
+    __slots__ = (
+        "_hop_limit",
+        "_is_in_use",
+        "_keep_alive",
+        "_no_delay",
+        "_send_buffer",
+    )
+
+    def __init__(self, is_in_use: Callable[[], bool]) -> None:
+        self._is_in_use = is_in_use
+        self._keep_alive = False
+        self._no_delay = True
+        self._hop_limit = DEFAULT_HOP_LIMIT
+        self._send_buffer: int | None = None
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the kernel asks an idle peer if it is still there (``SO_KEEPALIVE``); False."""
+        return self._keep_alive
+
+    @keep_alive.setter
+    def keep_alive(self, value: bool) -> None:
+        self._check("keep_alive")
+        self._keep_alive = bool(value)
+
+    @property
+    def no_delay(self) -> bool:
+        """Whether small segments leave at once (``TCP_NODELAY``); True, unlike Linux by itself."""
+        return self._no_delay
+
+    @no_delay.setter
+    def no_delay(self, value: bool) -> None:
+        self._check("no_delay")
+        self._no_delay = bool(value)
+
+    @property
+    def outbound_unicast_hop_limit(self) -> int:
+        """How many routers a packet may pass: 1 to 255; 128."""
+        return self._hop_limit
+
+    @outbound_unicast_hop_limit.setter
+    def outbound_unicast_hop_limit(self, value: int) -> None:
+        self._check("outbound_unicast_hop_limit")
+        if not 1 <= operator.index(value) <= 255:
+            raise ValueError(f"a hop limit is 1 to 255, not {value}")
+        self._hop_limit = value
+
+    @property
+    def outbound_buffer_size_in_bytes(self) -> int | None:
+        """
+        Size asked for of the kernel's buffer for what is sent (``SO_SNDBUF``).
+
+        None, the default, leaves it to the kernel, which then fits it to the connection. Linux
+        takes twice what is asked for, to count its own needs, within ``net.core.wmem_max``.
+        """
+        return self._send_buffer
+
+    @outbound_buffer_size_in_bytes.setter
+    def outbound_buffer_size_in_bytes(self, value: int) -> None:
+        self._check("outbound_buffer_size_in_bytes")
+        self._send_buffer = _checked_size(value)
+
+    @property
+    def quality_of_service(self) -> SocketQualityOfService:
+        """
+        How urgent the socket is; ``NORMAL``.
+
+        ``LOW_LATENCY`` raises the priority of threads on Windows. A reactor has one thread for
+        all sockets, so setting it raises `OperationNotSupported`.
+        """
+        return SocketQualityOfService.NORMAL
+
+    @quality_of_service.setter
+    def quality_of_service(self, value: SocketQualityOfService) -> None:
+        self._check("quality_of_service")
+        if SocketQualityOfService(value) is not SocketQualityOfService.NORMAL:
+            raise OperationNotSupported("one reactor thread serves all sockets alike")
+
+    # Called by the socket and its listener.
+
+    def inherit(self, listener: StreamSocketListenerControl) -> None:
+        """Take the values of the listener that accepted the socket."""
+        self._keep_alive = listener._keep_alive
+        self._no_delay = listener._no_delay
+        self._hop_limit = listener._hop_limit
+        self._send_buffer = listener._send_buffer
+
+    def apply(self, transport: Any) -> None:
+        """Put the options on a connection, as far as its kind has them."""
+        connection = plain_socket(transport)
+        if connection is None:
+            return
+        if self._send_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
+        if connection.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        if self._keep_alive:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # On from the start: the transport has seen to it.
+        if not self._no_delay:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        if connection.family == socket.AF_INET6:
+            connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, self._hop_limit)
+        # Also on IPv6 sockets, which may carry IPv4 ("::ffff:192.0.2.1").
+        connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, self._hop_limit)
+
+    def _check(self, name: str) -> None:
+        if self._is_in_use():
+            raise LocalProtocolError(f"{name} is set before the socket is connected or bound")
+
+
+class StreamSocketControl(StreamSocketListenerControl):
+    """
+    Options of one socket. They are set before it is connected.
+
+    Setting one later raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``), except for
+    `outbound_buffer_size_in_bytes`, which is ignored then. After a connect that failed all can be
+    set again.
+    """
+
+    __slots__ = ("_serialize_connection_attempts",)
+
+    def __init__(self, is_in_use: Callable[[], bool]) -> None:
+        super().__init__(is_in_use)
+        self._serialize_connection_attempts = False
+
+    @property
+    def outbound_buffer_size_in_bytes(self) -> int | None:
+        """
+        Size asked for of the kernel's buffer for what is sent (``SO_SNDBUF``).
+
+        None, the default, leaves it to the kernel, which then fits it to the connection. Linux
+        takes twice what is asked for, to count its own needs, within ``net.core.wmem_max``. Setting
+        it once the socket is in use is ignored.
+        """
+        return self._send_buffer
+
+    @outbound_buffer_size_in_bytes.setter
+    def outbound_buffer_size_in_bytes(self, value: int) -> None:
+        size = _checked_size(value)
+        if not self._is_in_use():
+            self._send_buffer = size
+
+    @property
+    def serialize_connection_attempts(self) -> bool:
+        """Whether one address is tried after the other, never two at a time; False."""
+        return self._serialize_connection_attempts
+
+    @serialize_connection_attempts.setter
+    def serialize_connection_attempts(self, value: bool) -> None:
+        self._check("serialize_connection_attempts")
+        self._serialize_connection_attempts = bool(value)
+
+
+def _checked_size(value: int) -> int:
+    if not 0 < operator.index(value) < 2**31:
+        raise ValueError(f"a buffer size is 1 to 2,147,483,647 bytes, not {value}")
+    return value

@@ -1,0 +1,49 @@
+"""
+Waits that end: any pending operation → **deadline** → the same operation, or a timeout.
+
+Used by everything here that takes a ``timeout``.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from twsock.errors import SocketError, SocketErrorStatus
+
+__all__ = ["check_timeout", "limit"]
+
+T = TypeVar("T")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """
+    Refuse what is no span of time.
+
+    :raises ValueError: unless it is None, or 0 seconds or more.
+    """
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout is 0 seconds or more, not {timeout!r}")
+
+
+def limit(
+    operation: Deferred[T], timeout: float | None, clock: IReactorTime, name: str
+) -> Deferred[T]:
+    """
+    Cancel an operation that takes too long.
+
+    :param timeout: seconds; None to wait for ever.
+    :param name: what is told to have taken too long.
+    :returns: the operation itself. After its time it has failed with `SocketError`, status
+        ``CONNECTION_TIMED_OUT``, and has left what cancelling leaves.
+    """
+    if timeout is not None:
+        message = f"{name} took longer than {timeout:g} s"
+
+        def time_out(_result: object, _timeout: float) -> T:
+            raise SocketError(message, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
+
+        operation.addTimeout(timeout, clock, time_out)
+    return operation

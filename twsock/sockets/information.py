@@ -1,0 +1,178 @@
+"""
+What is known of a socket: filled in as its connection forms, readable at any time.
+
+Read by applications. Addresses are asked of the transport once, when it stands; the statistics are
+asked of the kernel each time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any
+
+from twsock.names import HostName
+from twsock.transport.descriptor import plain_socket
+from twsock.transport.tcp_info import read_tcp_info
+
+__all__ = [
+    "BandwidthStatistics",
+    "RoundTripTimeStatistics",
+    "StreamSocketInformation",
+    "StreamSocketListenerInformation",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTripTimeStatistics:
+    """
+    Times from a segment to its acknowledgement, in microseconds; 0 where nothing was measured.
+
+    ``Windows.Networking.Sockets.RoundTripTimeStatistics``.
+
+    :ivar variance: how much they vary.
+    :ivar max: the longest; always 0, since Linux keeps none.
+    :ivar min: the shortest.
+    :ivar sum: the *smoothed* time, whatever its name.
+    """
+
+    variance: int = 0
+    max: int = 0
+    min: int = 0
+    sum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BandwidthStatistics:
+    """
+    Estimates of what the path carries, in bits a second; 0 where nothing was measured.
+
+    ``Windows.Networking.Sockets.BandwidthStatistics``. Linux estimates the way out only: what is
+    inbound, and both instabilities, are always 0 or False.
+
+    :ivar outbound_bandwidth_peaked: whether the estimate is what the path carries, and not merely
+        what was sent.
+    """
+
+    outbound_bits_per_second: int = 0
+    inbound_bits_per_second: int = 0
+    outbound_bits_per_second_instability: int = 0
+    inbound_bits_per_second_instability: int = 0
+    outbound_bandwidth_peaked: bool = False
+    inbound_bandwidth_peaked: bool = False
+
+
+class StreamSocketInformation:
+    """Facts of one `twsock.StreamSocket`. All ports are text, as in WinRT."""
+
+    __slots__ = ("_host", "_peer", "_remote_host_name", "_remote_service_name", "_transport")
+
+    def __init__(self) -> None:
+        self._transport: Any = None
+        # Twisted's addresses; made into names when somebody asks.
+        self._host: Any = None
+        self._peer: Any = None
+        self._remote_host_name: HostName | None = None
+        self._remote_service_name: str | None = None
+
+    @property
+    def local_address(self) -> HostName | None:
+        """Address of this end; None before it is connected, and where it has none (UNIX)."""
+        return _host_name(self._host)
+
+    @property
+    def local_port(self) -> str:
+        """Port of this end; empty before it is connected."""
+        return _port(self._host)
+
+    @property
+    def remote_address(self) -> HostName | None:
+        """Address of the peer; None before it is connected, and where it has none (UNIX)."""
+        return _host_name(self._peer)
+
+    @property
+    def remote_port(self) -> str:
+        """Port of the peer, a number; empty before it is connected."""
+        return _port(self._peer)
+
+    @property
+    def remote_host_name(self) -> HostName | None:
+        """The host as it was given to ``connect``; of an accepted socket, the peer's address."""
+        return self._remote_host_name or self.remote_address
+
+    @property
+    def remote_service_name(self) -> str:
+        """The service as it was given to ``connect``; of an accepted socket, the peer's port."""
+        return self.remote_port if self._remote_service_name is None else self._remote_service_name
+
+    @property
+    def round_trip_time_statistics(self) -> RoundTripTimeStatistics:
+        """How long segments take, as of now."""
+        info = read_tcp_info(self._socket())
+        return RoundTripTimeStatistics(
+            variance=info.round_trip_variation,
+            min=info.least_round_trip,
+            sum=info.smoothed_round_trip,
+        )
+
+    @property
+    def bandwidth_statistics(self) -> BandwidthStatistics:
+        """How much the path carries, as of now."""
+        info = read_tcp_info(self._socket())
+        return BandwidthStatistics(
+            outbound_bits_per_second=8 * info.delivery_rate,
+            outbound_bandwidth_peaked=bool(info.delivery_rate)
+            and not info.is_rate_limited_by_sender,
+        )
+
+    # Called by the socket.
+
+    def asked_for(self, host: HostName | None, service: str | None) -> None:
+        """Somebody wants to connect there."""
+        self._remote_host_name = host
+        self._remote_service_name = service
+
+    def connected(self, transport: Any) -> None:
+        """The connection stands: take its addresses down, which its end forgets."""
+        self._transport = transport
+        self._host = transport.getHost()
+        self._peer = transport.getPeer()
+
+    def lost(self) -> None:
+        """The connection is gone; what was known of it stays, without the statistics."""
+        self._transport = None
+
+    def _socket(self) -> Any:
+        return None if self._transport is None else plain_socket(self._transport)
+
+
+class StreamSocketListenerInformation:
+    """
+    Facts of one `twsock.StreamSocketListener`.
+
+    :ivar local_port: port it listens on, as text; empty before it is bound.
+    """
+
+    __slots__ = ("local_port",)
+
+    def __init__(self) -> None:
+        self.local_port = ""
+
+
+def _host_name(address: Any) -> HostName | None:
+    host = getattr(address, "host", None)
+    return HostName(_unmapped(host)) if isinstance(host, str) else None
+
+
+def _port(address: Any) -> str:
+    return str(address.port) if isinstance(getattr(address, "port", None), int) else ""
+
+
+def _unmapped(host: str) -> str:
+    """Give the IPv4 address that a socket of both families shows as "::ffff:192.0.2.1"."""
+    literal, percent, zone = host.partition("%")
+    try:
+        mapped = ipaddress.IPv6Address(literal).ipv4_mapped
+    except ValueError:
+        return host
+    return str(mapped) if mapped is not None else literal + percent + zone

@@ -1,0 +1,421 @@
+"""
+Connections that come: port → gate → **listener** → handlers, or whoever awaits the next one.
+
+Made by applications. Holds the sockets it accepted until they are gone, so that it can drain them;
+and, where there is no handler, up to `MAX_WAITING` that nobody has taken yet. Beyond that peers
+wait in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import inspect
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, fail, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from twsock.errors import BrokenError, BusyError, ClosedError, LocalProtocolError, SocketError
+from twsock.names import HostName, HostNameType
+from twsock.sockets.connection import Connection
+from twsock.sockets.control import StreamSocketListenerControl
+from twsock.sockets.deadline import check_timeout, limit
+from twsock.sockets.event import Event
+from twsock.sockets.information import StreamSocketListenerInformation
+from twsock.sockets.resolving import find_port, resolve
+from twsock.sockets.stream_socket import StreamSocket
+from twsock.transport import AcceptGate
+from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+
+__all__ = [
+    "MAX_WAITING",
+    "ConnectionHandler",
+    "StreamSocketListener",
+    "StreamSocketListenerConnectionReceivedEventArgs",
+]
+
+#: Accepted sockets that wait for somebody to take them, where there is no handler.
+MAX_WAITING: Final = 16
+
+#: Connections that the kernel keeps until they are accepted; what it allows caps it.
+_BACKLOG: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSocketListenerConnectionReceivedEventArgs:
+    """
+    What a handler of ``connection_received`` is given.
+
+    :ivar socket: the new connection. It is the handler's: to use, and to close.
+    """
+
+    socket: StreamSocket
+
+
+#: Called for each connection. What it returns is waited for only to learn of its failure.
+ConnectionHandler = Callable[
+    ["StreamSocketListener", StreamSocketListenerConnectionReceivedEventArgs],
+    Awaitable[Any] | None,
+]
+
+
+class StreamSocketListener:
+    """
+    Accepts connections; ``Windows.Networking.Sockets.StreamSocketListener``.
+
+    Either handlers are added to ``connection_received`` before it is bound, or the sockets are
+    taken one by one: ``async for socket in listener``, or `accept`.
+
+    A handler that fails is logged once, and its socket aborted; that a peer went away is logged in
+    one line. A handler that returns leaves its socket open: it closes it, or gives it to somebody.
+
+    :param reactor: runs it.
+    :param max_connections: how many may be open at once; then nobody is accepted until one ends.
+        None for no limit.
+    :param close_timeout: seconds that closing an accepted socket waits for its peer.
+    :raises ValueError: when a number is out of bounds.
+
+    :ivar control: options that accepted sockets get.
+    :ivar information: what is known of it.
+    :ivar connection_received: handlers, called with the listener and
+        `StreamSocketListenerConnectionReceivedEventArgs`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        max_connections: int | None = None,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+    ) -> None:
+        if max_connections is not None and max_connections < 1:
+            raise ValueError(f"max_connections is 1 or more, not {max_connections}")
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        self._reactor = reactor
+        self._max_connections = max_connections
+        self._close_timeout = close_timeout
+        self._is_bound = False
+        self._is_closed = False
+        self._ports: list[IListeningPort] = []
+        self._gates: list[AcceptGate] = []
+        self._sockets: set[StreamSocket] = set()
+        self._waiting: deque[StreamSocket] = deque()
+        self._taker: Deferred[StreamSocket] | None = None
+        self._emptied: Deferred[None] | None = None
+        self.control = StreamSocketListenerControl(self._is_in_use)
+        self.information = StreamSocketListenerInformation()
+        self.connection_received: Event[ConnectionHandler] = Event(
+            "connection_received", self._is_in_use
+        )
+
+    def __len__(self) -> int:
+        """How many accepted connections are open."""
+        return len(self._sockets)
+
+    # Binding.
+
+    def bind_service_name(self, service: str | int) -> Deferred[None]:
+        """
+        Listen on all addresses of this machine, of both families.
+
+        :param service: a port, or a name in the services file; ``""`` for a free port, which
+            ``information.local_port`` tells.
+        :returns: fires when it listens. It fails with status ``ADDRESS_ALREADY_IN_USE`` when the
+            port is taken; then it can be bound again. `LocalProtocolError` when it is bound.
+        :raises ValueError: at once, when there is no such service here.
+        """
+        return self.bind_endpoint(None, service)
+
+    def bind_endpoint(self, host: HostName | str | None, service: str | int) -> Deferred[None]:
+        """
+        Listen on one address.
+
+        :param host: an address of this machine, or a name of one; None for all addresses.
+        :param service: as in `bind_service_name`.
+        :returns: as `bind_service_name`. It fails with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS``
+            when the address is not this machine's.
+        :raises ValueError: at once, for a malformed name or when there is no such service here.
+        """
+        name = HostName(host) if isinstance(host, str) else host
+        if service is None:
+            raise ValueError("the service is None; an empty one asks for a free port")
+        port = find_port(str(service)) if service != "" else 0
+        if port is None:
+            raise ValueError(f"there is no service {service!r} on this machine")
+        return self._bind(self._listen(name, port))
+
+    def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[None]:
+        """
+        Listen on any stream endpoint of Twisted: a UNIX socket, one of systemd's.
+
+        :returns: as `bind_service_name`.
+        """
+        return self._bind(self._listen_endpoint(endpoint))
+
+    # Taking connections one by one.
+
+    def accept(self, *, timeout: float | None = None) -> Deferred[StreamSocket]:
+        """
+        Wait for the next connection. Only where there is no handler.
+
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: fires with the socket, which is the caller's to close. It fails with
+            `LocalProtocolError` before it is bound or where handlers take the connections, with
+            `BusyError` while another wait is pending, with `ClosedError` after `close`. Cancelling
+            takes no connection.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        check_timeout(timeout)
+        if self._is_closed:
+            return fail(ClosedError("cannot accept: the listener was closed"))
+        if not self._is_bound or self.connection_received:
+            why = "handlers take the connections" if self._is_bound else "it is not bound"
+            return fail(LocalProtocolError(f"cannot accept: {why}"))
+        if self._taker is not None:
+            return fail(BusyError("cannot accept: another wait is pending"))
+        if self._waiting:
+            taken = self._waiting.popleft()
+            self._reopen()
+            return succeed(taken)
+        self._taker = Deferred(self._forget_taker)
+        return limit(self._taker, timeout, self._reactor, "the wait for a connection")
+
+    def __aiter__(self) -> StreamSocketListener:
+        return self
+
+    async def __anext__(self) -> StreamSocket:
+        try:
+            return await self.accept()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    # Ending.
+
+    def close(self) -> Deferred[None]:
+        """
+        Listen no more. Accepted sockets stay as they are; those that nobody has taken are aborted.
+
+        Closing twice is harmless.
+
+        :returns: fires when the port is free. It need not be awaited.
+        """
+        self._is_closed = True
+        for gate in self._gates:
+            gate.close()
+        self._gates.clear()
+        ports, self._ports = self._ports, []
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.errback(ClosedError("the listener was closed"))
+        while self._waiting:
+            self._waiting.popleft().abort()
+        return ensureDeferred(_stop(ports))
+
+    def close_all(self, timeout: float) -> Deferred[int]:
+        """
+        Listen no more, and end every accepted socket.
+
+        What has arrived is served: only a handler that waits for bytes of which none have come sees
+        the end of the stream, as if its peer had ended. Then it is for the handlers to close; at
+        the deadline what is left is aborted.
+
+        :param timeout: seconds until the deadline; 0 aborts at once.
+        :returns: fires with the number of sockets that had to be aborted, when none is left.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        check_timeout(timeout)
+        return ensureDeferred(self._close_all(timeout))
+
+    async def __aenter__(self) -> StreamSocketListener:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    # How it is bound.
+
+    def _is_in_use(self) -> bool:
+        return self._is_bound or self._is_closed
+
+    def _bind(self, work: Any) -> Deferred[None]:
+        refusal: SocketError | None = None
+        if self._is_closed:
+            refusal = ClosedError("cannot bind: the listener was closed")
+        elif self._is_bound:
+            refusal = LocalProtocolError("cannot bind: the listener is bound")
+        if refusal is not None:
+            work.close()
+            return fail(refusal)
+        self._is_bound = True
+        return ensureDeferred(self._guarded(work))
+
+    async def _guarded(self, work: Any) -> None:
+        """Leave the listener as it was when it cannot be bound."""
+        try:
+            port = await work
+        except Exception as error:
+            self._is_bound = False
+            raise SocketError.from_exception(error) from error
+        if self._is_closed:
+            await _stop([port])
+            raise ClosedError("the listener was closed while it was being bound")
+        self._ports.append(port)
+        # Other ports (in memory, say) have no socket to stand for, and accept without a limit.
+        if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+            self._gates.append(AcceptGate(port, self._reactor, self._has_room))
+        self.information.local_port = str(getattr(port.getHost(), "port", ""))
+
+    async def _listen(self, host: HostName | None, port: int) -> IListeningPort:
+        if host is None:
+            family, address = _any_address()
+        elif host.type in (HostNameType.IPV4, HostNameType.IPV6):
+            family, address = _family_of(host.canonical_name), host.canonical_name
+        else:
+            address = (await resolve(self._reactor, host, str(port)))[0].host
+            family = _family_of(address)
+        listening = socket.create_server(
+            (address, port),
+            family=family,
+            backlog=_BACKLOG,
+            dualstack_ipv6=host is None and family == socket.AF_INET6,
+        )
+        with listening:
+            listening.setblocking(False)
+            # The reactor gets a descriptor of its own.
+            adopted: IListeningPort = self._reactor.adoptStreamPort(
+                listening.fileno(), family, _Accepting(self)
+            )
+        return adopted
+
+    async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> IListeningPort:
+        return await endpoint.listen(_Accepting(self))
+
+    # How connections come.
+
+    def make_socket(self) -> StreamSocket:
+        """Make the socket of a connection that was accepted."""
+        accepted = StreamSocket(self._reactor, close_timeout=self._close_timeout)
+        accepted.observe(self.control, self._observe)
+        return accepted
+
+    def _observe(self, accepted: StreamSocket, is_connected: bool) -> None:
+        if is_connected:
+            self._sockets.add(accepted)
+            self._deliver(accepted)
+            return
+        self._sockets.discard(accepted)
+        if not self._sockets and self._emptied is not None:
+            emptied, self._emptied = self._emptied, None
+            emptied.callback(None)
+        self._reopen()
+
+    def _deliver(self, accepted: StreamSocket) -> None:
+        if self.connection_received:
+            args = StreamSocketListenerConnectionReceivedEventArgs(accepted)
+            for handler in self.connection_received:
+                self._handle(handler, args)
+        elif self._taker is not None:
+            taker, self._taker = self._taker, None  # cleared first: the callback may accept again
+            taker.callback(accepted)
+        else:
+            self._waiting.append(accepted)
+
+    def _handle(
+        self, handler: ConnectionHandler, args: StreamSocketListenerConnectionReceivedEventArgs
+    ) -> None:
+        try:
+            handled = handler(self, args)
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._failed(Failure(), args.socket)
+            return
+        if inspect.iscoroutine(handled):
+            handled = Deferred.fromCoroutine(handled)
+        if isinstance(handled, Deferred):
+            handled.addErrback(self._failed, args.socket)
+
+    def _failed(self, failure: Failure, accepted: StreamSocket) -> None:
+        peer = accepted.information.remote_address or "a peer"
+        port = accepted.information.remote_port
+        if isinstance(failure.value, (BrokenError, ClosedError)):
+            # Peers come and go: one line, without a traceback.
+            self._log.info(
+                "{peer} port {port} ended: {error}", peer=peer, port=port, error=failure.value
+            )
+            accepted.close()
+        else:
+            self._log.failure(
+                "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
+            )
+            accepted.abort()
+
+    def _has_room(self) -> bool:
+        if len(self._waiting) >= MAX_WAITING:
+            return False
+        return self._max_connections is None or len(self._sockets) < self._max_connections
+
+    def _reopen(self) -> None:
+        for gate in self._gates:
+            gate.reopen()
+
+    def _forget_taker(self, _taker: Deferred[StreamSocket]) -> None:
+        self._taker = None
+
+    async def _close_all(self, timeout: float) -> int:
+        await self.close()
+        if timeout > 0 and self._sockets:
+            self._emptied = Deferred()
+            deadline = self._reactor.callLater(timeout, self._stop_waiting, self._emptied)
+            for accepted in list(self._sockets):
+                accepted.drain()
+            if self._emptied is not None:
+                await self._emptied
+            if deadline.active():
+                deadline.cancel()
+        left = list(self._sockets)
+        await DeferredList([accepted.abort() for accepted in left])
+        return len(left)
+
+    def _stop_waiting(self, emptied: Deferred[None]) -> None:
+        self._emptied = None
+        emptied.callback(None)
+
+
+class _Accepting(ServerFactory):
+    """Gives each connection that is accepted its socket."""
+
+    noisy = False
+
+    def __init__(self, listener: StreamSocketListener) -> None:
+        self._listener = listener
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return self._listener.make_socket().build_protocol()
+
+
+async def _stop(ports: list[IListeningPort]) -> None:
+    for port in ports:
+        stopping: Any = port.stopListening()
+        if stopping is not None:
+            await stopping
+
+
+def _any_address() -> tuple[int, str]:
+    """Both families in one socket, where this machine has both."""
+    if socket.has_dualstack_ipv6():
+        return socket.AF_INET6, "::"
+    return socket.AF_INET, "0.0.0.0"
+
+
+def _family_of(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -1,0 +1,400 @@
+"""
+What goes out, in the order it was written: application → **output stream** → stream transport.
+
+One per socket. Holds what was written and has not begun to leave; a write can be withdrawn until
+then. What is written in one go leaves in one system call: when one of the writes or a flush is
+awaited, else at the end of the receive that woke the application, else in the next turn of the
+reactor.
+
+Writes and flushes stand in one line. A flush has no bytes, so it is done when all before it is::
+
+    waiting ── handed to the kernel ──> done
+       │  └─── the kernel has no room ──> begun ── drained ──> done
+       └── cancelled: withdrawn                     (goes on if cancelled)
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from twsock.errors import (
+    BrokenError,
+    BusyError,
+    ClosedError,
+    LocalProtocolError,
+    OperationNotSupported,
+    SocketError,
+)
+from twsock.sockets.deadline import check_timeout, limit
+from twsock.transport import StreamTransport
+from twsock.transport.stream import HIGH_WATER
+from twsock.wire.byte_queue import Buffer, as_bytes
+
+__all__ = ["DEFAULT_MAX_UNSENT", "OutputStream"]
+
+#: Bytes that may be written and not begun to leave, besides those of one write, unless told
+#: otherwise. Far above what a program that awaits its writes will see; it is there for one that
+#: does not, and has a peer that does not read.
+DEFAULT_MAX_UNSENT: Final = 256 * 1024 * 1024
+
+#: How many times in a row something may be sent before the reactor has its turn: a loop of awaited
+#: writes to a fast peer would otherwise be alone in the process.
+_SENDS_PER_TURN: Final = 64
+
+#: How many writes are looked at for one system call, where there are too many bytes to join.
+_MAX_BATCH: Final = 1024
+
+#: Up to here all writes are joined into one, however many.
+_MAX_JOINED: Final = 64 * 1024
+
+
+class _Write(Deferred[Any]):
+    """Something written, or a flush: an empty write that stands in the same line."""
+
+    def __init__(self, stream: OutputStream, data: bytes, outcome: object) -> None:
+        super().__init__(_withdraw)
+        self.stream = stream
+        self.data = data
+        self.outcome = outcome
+
+    def __await__(self) -> Generator[Deferred[Any], None, Any]:
+        # Who waits for a write has nothing more to put beside it: to send it now saves the wait.
+        if not self.called:
+            self.stream._send()
+        return super().__await__()
+
+    def done(self) -> None:
+        if not self.called:  # A write that had begun may have been cancelled.
+            self.callback(self.outcome)
+
+    def failed(self, error: SocketError) -> None:
+        """Fail; whoever awaits it is told. What nobody awaits, the connection tells of once."""
+        if not self.called:
+            self.errback(error)
+            _let_go_unheard(self)
+
+
+def _withdraw(write: Deferred[Any]) -> None:
+    typing.cast(_Write, write).stream._withdraw(typing.cast(_Write, write))
+
+
+def _let_go_unheard(deferred: Deferred[Any]) -> Deferred[Any]:
+    # Five writes and a flush on a connection that dies are one error, which the flush reports; the
+    # writes that nobody awaited would log five tracebacks when they are collected. What is cleared
+    # is Twisted's note to do so; the failure stays for whoever awaits the write later.
+    information = deferred._debugInfo
+    if information is not None:
+        information.failResult = None
+    return deferred
+
+
+class OutputStream:
+    """
+    The bytes to the peer.
+
+    `write` and `flush` return a Deferred. They fail, through it, with `LocalProtocolError` before
+    the socket is connected, with `ClosedError` once this end was closed, and with `BrokenError`
+    when the connection died.
+
+    :param clock: gives the next turn of the reactor, and measures timeouts.
+    :ivar max_unsent: bytes that may wait without having begun to leave; with that many there, a
+        further write fails with `BusyError`.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_clock",
+        "_is_held",
+        "_is_sending",
+        "_refusal",
+        "_sends_left",
+        "_transport",
+        "_turn",
+        "_unsent",
+        "_waiting",
+        "max_unsent",
+    )
+
+    def __init__(self, clock: IReactorTime, max_unsent: int = DEFAULT_MAX_UNSENT) -> None:
+        self.max_unsent = max_unsent
+        self._clock = clock
+        self._transport: StreamTransport | None = None
+        self._waiting: list[_Write] = []
+        self._begun: list[_Write] = []
+        # How many bytes wait.
+        self._unsent = 0
+        # Makes the error with which a write fails at once; None while writes are welcome.
+        self._refusal: Callable[[], SocketError] | None = _not_connected
+        # Whether what is written now will be sent without a turn of the reactor of its own.
+        self._is_held = False
+        self._is_sending = False
+        self._sends_left = _SENDS_PER_TURN
+        self._turn: IDelayedCall | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether to await `flush` before writing more: 64 KiB wait, or the kernel has no room.
+
+        A loop that writes without awaiting each write stays within bounds by asking this.
+        """
+        return self._unsent >= HIGH_WATER or bool(self._begun)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes were written and have not begun to leave."""
+        return self._unsent
+
+    # Called by applications.
+
+    def write(self, data: Buffer) -> Deferred[int]:
+        """
+        Send bytes, after all that was written before.
+
+        It has begun whether it is awaited or not. What can change, a ``bytearray`` say, is copied
+        now.
+
+        :returns: fires with the number of bytes, once the kernel has them all. Cancelling withdraws
+            a write of which nothing has left; one that has begun is sent to its end all the same.
+            It fails with `BusyError` where `max_unsent` bytes wait already.
+        :raises TypeError: at once, when it is no buffer.
+        """
+        data = as_bytes(data)
+        if self._refusal is not None:
+            return self._refuse()
+        if self._unsent >= self.max_unsent:
+            return fail(BusyError(f"{self._unsent} bytes wait to be sent: await flush() first"))
+        write = _Write(self, data, len(data))
+        self._waiting.append(write)
+        self._unsent += len(data)
+        if not self._is_held and self._turn is None:
+            self._turn = self._clock.callLater(0, self._next_turn)
+        return write
+
+    def send_all(self, data: Buffer) -> Deferred[int]:
+        """
+        Send bytes, and wait only where there is no room for more.
+
+        Answers to what one receive brought leave together that way, though each is awaited. An
+        error that comes later is told by the next call, or by `flush`, which says when the kernel
+        has everything.
+
+        :returns: fires with the number of bytes once this stream has taken them: at once, unless
+            `is_full`; then as `write` does. It fails, and is cancelled, as `write`.
+        :raises TypeError: at once, when it is no buffer.
+        """
+        write = self.write(data)
+        if write.called:
+            return write
+        if self._is_held and self._unsent < HIGH_WATER and not self._begun:
+            return succeed(len(data))
+        self._send()
+        return write
+
+    def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
+        """
+        Send what was written, and wait until the kernel has all of it.
+
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: fires with True, as in WinRT, when every earlier write is done: at once if none is
+            pending. Writes that come later are not waited for. Cancelling ends the wait only.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        check_timeout(timeout)
+        if self._refusal is not None:
+            return self._refuse()
+        if not self._waiting and not self._begun:
+            return succeed(True)
+        return limit(self._mark(), timeout, self._clock, "the flush")
+
+    def close(self) -> Deferred[None]:
+        """
+        Send what was written, then FIN. What the peer sends can still be read.
+
+        Closing twice is harmless.
+
+        :returns: fires when FIN is on its way. It fails with `OperationNotSupported`, and nothing
+            is closed, on TLS, which has no such half.
+        """
+        transport = self._transport
+        if transport is None or self._refusal is not None:
+            if self._refusal is _not_connected:
+                self._refusal = _closed
+            return succeed(None)
+        if not transport.can_end_output:
+            return fail(OperationNotSupported("the output of this stream cannot be closed alone"))
+        self._refusal = _closed
+        ended: Deferred[None] = self._mark().addCallback(lambda _: transport.end_output())
+        return ended
+
+    async def __aenter__(self) -> OutputStream:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    # Called by the socket and its connection.
+
+    def opened(self, transport: StreamTransport) -> None:
+        """The connection stands."""
+        self._transport = transport
+        if self._refusal is _not_connected:
+            self._refusal = None
+
+    def hold(self) -> None:
+        """What is written from here on leaves together, at `release`."""
+        self._is_held = True
+        self._sends_left = _SENDS_PER_TURN
+
+    def release(self) -> None:
+        """Send what was written since `hold`."""
+        self._is_held = False
+        if self._waiting:
+            self._send()
+
+    def refuse(self, refusal: Callable[[], SocketError]) -> None:
+        """Take no more: this end was closed."""
+        self._refusal = refusal
+
+    def cancel_writes(self, error: SocketError) -> None:
+        """Withdraw what has not begun to leave; let all that is pending fail."""
+        pending = self._begun + self._waiting
+        # What has begun goes on, so the place behind it is still to wait for.
+        self._waiting = []
+        self._unsent = 0
+        for write in pending:
+            write.failed(error)
+
+    def hand_over_all(self) -> None:
+        """Give all that waits to the transport, which is about to close."""
+        transport, waiting = self._transport, self._waiting
+        if transport is not None and transport.is_open:
+            self._send()
+        if transport is not None and transport.is_open:
+            waiting, self._waiting = self._waiting, []
+            for write in waiting:
+                transport.write(write.data)
+            self._begun += waiting
+            self._unsent = 0
+
+    def lost(self, error: SocketError) -> None:
+        """The connection is gone: what is pending fails."""
+        if self._refusal is None or self._refusal is _not_connected:
+            self._refusal = lambda: _again(error)
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self.cancel_writes(error)
+        self._begun = []
+
+    # Called by the transport.
+
+    def output_drained(self) -> None:
+        """What had begun is with the kernel."""
+        if self._is_sending:
+            return  # Told from within the call that hands over, which asks by itself.
+        self._sends_left = _SENDS_PER_TURN
+        begun, self._begun = self._begun, []
+        for write in begun:
+            write.done()
+        if self._waiting:
+            self._send()
+
+    def output_failed(self, error: BrokenError) -> None:
+        """Nothing more can be sent; what was received can still be read."""
+        self.lost(error)
+
+    # How writes leave.
+
+    def _refuse(self) -> Deferred[Any]:
+        assert self._refusal is not None
+        error = self._refusal()
+        refused: Deferred[Any] = fail(error)
+        return _let_go_unheard(refused) if isinstance(error, BrokenError) else refused
+
+    def _mark(self) -> Deferred[Any]:
+        """Stand in line behind all that was written."""
+        mark = _Write(self, b"", True)
+        self._waiting.append(mark)
+        self._send()
+        return mark
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        self._sends_left = _SENDS_PER_TURN
+        if self._waiting:
+            self._send()
+
+    def _send(self) -> None:
+        """Hand what waits to the transport; who is called back may write and flush again."""
+        transport = self._transport
+        if self._is_sending or transport is None:
+            return
+        self._is_sending = True
+        while self._waiting and not self._begun and transport.is_open:
+            if not self._sends_left:
+                if self._turn is None:
+                    self._turn = self._clock.callLater(0, self._next_turn)
+                break
+            self._sends_left -= 1
+            for write in self._hand_over(transport):
+                write.done()
+        self._is_sending = False
+
+    def _hand_over(self, transport: StreamTransport) -> list[_Write]:
+        """Hand over what one system call can take; give the writes that are done."""
+        waiting = self._waiting
+        if self._unsent <= _MAX_JOINED:
+            batch, self._waiting = waiting, []
+        else:
+            batch = waiting[:_MAX_BATCH]
+            del waiting[:_MAX_BATCH]
+        pieces = [write.data for write in batch if write.data]
+        if not pieces:
+            return batch
+        self._begun = batch  # so that a failure from within the call reaches them
+        handed, done = transport.hand_over(pieces)
+        if not transport.is_open:
+            return []
+        self._begun = []
+        if done == len(pieces):
+            self._unsent -= sum(map(len, pieces))
+            return batch
+        self._unsent -= sum(map(len, pieces[:handed]))
+        last_done, last_handed = _split(batch, done), _split(batch, handed)
+        self._begun = batch[last_done:last_handed]
+        self._waiting[:0] = batch[last_handed:]
+        return batch[:last_done]
+
+    def _withdraw(self, write: _Write) -> None:
+        if write in self._waiting:
+            self._waiting.remove(write)
+            self._unsent -= len(write.data)
+
+
+def _split(batch: list[_Write], count: int) -> int:
+    """Find where in a batch its first so many writes with bytes end."""
+    for place, write in enumerate(batch):
+        if write.data:
+            if not count:
+                return place
+            count -= 1
+    return len(batch)
+
+
+def _not_connected() -> SocketError:
+    return LocalProtocolError("cannot write: the socket is not connected")
+
+
+def _closed() -> SocketError:
+    return ClosedError("cannot write: this end was closed")
+
+
+def _again(error: SocketError) -> SocketError:
+    kind = ClosedError if isinstance(error, ClosedError) else BrokenError
+    return kind.from_exception(error)

@@ -1,0 +1,446 @@
+"""
+A connection to await: application → **stream socket** → connection → transport.
+
+Made by applications that connect, and by `twsock.StreamSocketListener` for those that it accepts.
+Holds its two streams, its options and what is known of it; the bytes are with the streams.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from collections.abc import Callable
+from typing import Any, overload
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IResolver,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
+from typing_extensions import override
+
+from twsock.errors import (
+    BusyError,
+    ClosedError,
+    LocalProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
+from twsock.names import EndpointPair, HostName, HostNameSortOptions, HostNameType
+from twsock.sockets.connecting import connect_to_any
+from twsock.sockets.connection import Connection
+from twsock.sockets.control import StreamSocketControl, StreamSocketListenerControl
+from twsock.sockets.deadline import check_timeout, limit
+from twsock.sockets.information import StreamSocketInformation
+from twsock.sockets.input import InputStream
+from twsock.sockets.output import OutputStream
+from twsock.sockets.resolving import find_port, interleave, resolve
+from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+
+__all__ = ["StreamSocket"]
+
+
+class _State(enum.Enum):
+    UNCONNECTED = enum.auto()
+    CONNECTING = enum.auto()
+    CONNECTED = enum.auto()
+    CLOSED = enum.auto()
+
+
+class StreamSocket:
+    """
+    A stream connection; ``Windows.Networking.Sockets.StreamSocket``.
+
+    ``async with StreamSocket(reactor) as socket:`` closes it in order at the end.
+
+    :param reactor: runs it: the looking up, the connecting, the timeouts.
+    :param resolver: asked for SRV records (any ``IResolver``); None for the DNS servers that this
+        machine is set up with.
+    :param close_timeout: seconds that `close` waits for the peer before it aborts.
+
+    :ivar input_stream: the bytes from the peer.
+    :ivar output_stream: the bytes to the peer.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        resolver: IResolver | None = None,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+    ) -> None:
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        self.input_stream = InputStream(reactor)
+        self.output_stream = OutputStream(reactor)
+        self._reactor = reactor
+        self._resolver = resolver
+        self._close_timeout = close_timeout
+        self._state = _State.UNCONNECTED
+        self._connection: Connection | None = None
+        self._connecting: Deferred[None] | None = None
+        self._control: StreamSocketControl | None = None
+        self._information: StreamSocketInformation | None = None
+        # Told of the beginning and the end, by who made an accepted socket.
+        self._observer: Callable[[StreamSocket, bool], None] | None = None
+
+    @property
+    def control(self) -> StreamSocketControl:
+        """The options, to be set before the socket is connected."""
+        if self._control is None:
+            self._control = StreamSocketControl(lambda: self._state is not _State.UNCONNECTED)
+        return self._control
+
+    @property
+    def information(self) -> StreamSocketInformation:
+        """What is known of the connection, at any time."""
+        if self._information is None:
+            self._information = StreamSocketInformation()
+        return self._information
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected, and neither closed nor lost."""
+        return self._connection is not None and self._connection.is_open
+
+    # Connecting.
+
+    @overload
+    def connect(
+        self, remote: HostName | str, service: str | int, *, timeout: float | None = None
+    ) -> Deferred[None]: ...
+
+    @overload
+    def connect(self, remote: EndpointPair, *, timeout: float | None = None) -> Deferred[None]: ...
+
+    def connect(
+        self,
+        remote: HostName | str | EndpointPair,
+        service: str | int | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Deferred[None]:
+        """
+        Connect to a service of a host.
+
+        All addresses of the host are tried: a further one begins when one has failed, or has not
+        answered within 0.25 s, unless ``control.serialize_connection_attempts`` is set. One attempt
+        takes at most 30 s.
+
+        :param remote: the host, or a pair that fixes the local address or port too. In a pair, the
+            local host is an address.
+        :param service: a port; or a name in the services file of this machine; or else ``name`` of
+            an SRV record ``_name._tcp.host`` (:rfc:`2782`).
+        :param timeout: seconds for all of it, until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: fires when connected. It fails with `ConnectError`, which lists every attempt, or
+            with the `SocketError` of a name that leads nowhere. After that, or when cancelled, the
+            socket is as it was before, and can be connected again. `LocalProtocolError` where it
+            is connected, `BusyError` while it is being connected, `ClosedError` after `close`.
+        :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+        """
+        pair = _pair(remote, service)
+        bind = _local_binding(pair)
+        find_port(pair.remote_service_name)  # What is no port is refused at once.
+        check_timeout(timeout)
+        refusal = self._refusal_to_connect()
+        if refusal is not None:
+            return fail(refusal)
+        self.information.asked_for(pair.remote_host_name, pair.remote_service_name)
+        return self._begin(self._connect(pair, bind), timeout)
+
+    def connect_endpoint(
+        self, endpoint: IStreamClientEndpoint, *, timeout: float | None = None
+    ) -> Deferred[None]:
+        """
+        Connect through any stream endpoint of Twisted: a UNIX socket, a proxy, TLS.
+
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: as `connect`.
+        """
+        check_timeout(timeout)
+        refusal = self._refusal_to_connect()
+        if refusal is not None:
+            return fail(refusal)
+        return self._begin(self._connect_endpoint(endpoint), timeout)
+
+    @classmethod
+    def from_transport(cls, reactor: Any, transport: Any, unread: bytes = b"") -> StreamSocket:
+        """
+        Take over a connected transport of Twisted, whose protocol is told nothing more.
+
+        :param transport: any stream transport.
+        :param unread: what its protocol had received and not used; it is read first.
+        """
+        stream_socket = cls(reactor)
+        protocol = stream_socket.build_protocol()
+        # A wrapper (TLS, a policy) passes what it receives to this; a plain transport to that.
+        name = "wrappedProtocol" if hasattr(transport, "wrappedProtocol") else "protocol"
+        setattr(transport, name, protocol)
+        protocol.makeConnection(transport)
+        if unread:
+            protocol.dataReceived(unread)
+        transport.resumeProducing()
+        return stream_socket
+
+    @classmethod
+    def from_socket(cls, reactor: Any, connection: socket.socket) -> StreamSocket:
+        """
+        Take over a connected socket of Python.
+
+        :param connection: TCP or UNIX. It is detached: the reactor has it from here on, under
+            another descriptor.
+        :raises ValueError: when it is no stream socket.
+        :raises SocketError: when it is not connected. It is left as it is then, but non-blocking.
+        """
+        if connection.type != socket.SOCK_STREAM:
+            raise ValueError(f"a stream socket is needed, not {connection.type!r}")
+        stream_socket = cls(reactor)
+        try:
+            connection.getpeername()
+            connection.setblocking(False)
+            reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, _Once(stream_socket)
+            )
+        except OSError as error:
+            raise SocketError.from_exception(error) from error
+        connection.close()
+        return stream_socket
+
+    def build_protocol(self) -> Connection:
+        """
+        Make the protocol that connects this socket when a transport is connected to it.
+
+        For whoever has a factory or an endpoint of their own; it serves one connection.
+        """
+        return Connection(
+            self._reactor,
+            self.input_stream,
+            self.output_stream,
+            self._made,
+            self._lost,
+            self._close_timeout,
+        )
+
+    @staticmethod
+    def get_endpoint_pairs(
+        reactor: Any,
+        host: HostName | str,
+        service: str | int,
+        sort_options: HostNameSortOptions = HostNameSortOptions.NONE,
+        *,
+        resolver: IResolver | None = None,
+    ) -> Deferred[list[EndpointPair]]:
+        """
+        Look a service of a host up, without connecting.
+
+        :param sort_options: ``NONE`` lets the families of addresses take turns, so that the second
+            attempt differs most from the first; ``OPTIMIZE_FOR_LONG_CONNECTIONS`` keeps the
+            resolver's order, which puts the best path first.
+        :returns: pairs for `connect`, best first; the local end is left to the system. Those of an
+            SRV record may have different ports.
+        :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+        """
+        pair = _pair(host, service)
+        find_port(pair.remote_service_name)
+
+        async def look_up() -> list[EndpointPair]:
+            found = await resolve(
+                reactor, pair.remote_host_name, pair.remote_service_name, resolver
+            )
+            if not sort_options & HostNameSortOptions.OPTIMIZE_FOR_LONG_CONNECTIONS:
+                found = interleave(found)
+            return [EndpointPair(None, "", HostName(each.host), str(each.port)) for each in found]
+
+        return ensureDeferred(look_up())
+
+    # Ending.
+
+    def close(self) -> Deferred[None]:
+        """
+        End the connection in order: send what was written, send FIN, await the peer's.
+
+        A pending read or connect fails with `ClosedError`. What the peer still sends is read and
+        dropped, so that no reset destroys what was sent. At the latest after ``close_timeout`` the
+        connection is aborted. Closing twice is harmless.
+
+        :returns: fires when the connection is gone. It need not be awaited.
+        """
+        self._end_connecting()
+        return succeed(None) if self._connection is None else self._connection.close()
+
+    def abort(self) -> Deferred[None]:
+        """
+        End the connection now: drop what is queued, send a reset.
+
+        A pending read, write or connect fails with `ClosedError`.
+
+        :returns: fires when the connection is gone. It need not be awaited.
+        """
+        self._end_connecting()
+        return succeed(None) if self._connection is None else self._connection.abort()
+
+    def cancel_io(self) -> Deferred[None]:
+        """
+        Call off what is pending; the connection stays, and can be used at once.
+
+        A pending read fails and takes nothing off the stream. Pending writes and flushes fail;
+        those of which nothing has left are withdrawn, and what has begun is sent to its end. All
+        fail with `SocketError`, status ``OPERATION_ABORTED``.
+
+        :returns: has fired already.
+        """
+        self.input_stream.cancel_read(_called_off())
+        self.output_stream.cancel_writes(_called_off())
+        return succeed(None)
+
+    async def __aenter__(self) -> StreamSocket:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    # Called by the listener that accepts it.
+
+    def observe(
+        self, control: StreamSocketListenerControl, observer: Callable[[StreamSocket, bool], None]
+    ) -> None:
+        """
+        Belong to a listener.
+
+        :param control: the options to take over.
+        :param observer: called with True when the connection stands, with False when it is gone.
+        """
+        self.control.inherit(control)
+        self._observer = observer
+
+    def drain(self) -> None:
+        """Let the application see the end of the stream as soon as it waits for more bytes."""
+        self.input_stream.end_when_drained()
+
+    # Called by the connection.
+
+    def _made(self, connection: Connection) -> None:
+        self._connection = connection
+        if self._state is _State.CLOSED:
+            connection.abort()  # It was closed just before.
+            return
+        self._state = _State.CONNECTED
+        self.information.connected(connection.transport)
+        if self._control is not None:
+            self._control.apply(connection.transport)
+        if self._observer is not None:
+            self._observer(self, True)
+
+    def _lost(self) -> None:
+        self._state = _State.CLOSED
+        self.information.lost()
+        if self._observer is not None:
+            self._observer(self, False)
+
+    # How a connect goes.
+
+    def _refusal_to_connect(self) -> SocketError | None:
+        if self._state is _State.CONNECTING:
+            return BusyError("cannot connect: another attempt is under way")
+        if self._state is _State.CONNECTED:
+            return LocalProtocolError("cannot connect: the socket is connected")
+        if self._state is _State.CLOSED:
+            return ClosedError("cannot connect: the socket was closed")
+        return None
+
+    def _begin(self, work: Any, timeout: float | None) -> Deferred[None]:
+        self._state = _State.CONNECTING
+        connecting: Deferred[None] = ensureDeferred(self._guarded(work))
+        if not connecting.called:
+            self._connecting = connecting
+        return limit(connecting, timeout, self._reactor, "the connect")
+
+    async def _guarded(self, work: Any) -> None:
+        """Leave the socket as it was when an attempt fails."""
+        try:
+            await work
+        except CancelledError:
+            if self._state is _State.CLOSED:
+                raise ClosedError("the socket was closed while it was being connected") from None
+            raise
+        except SocketError:
+            raise
+        except Exception as error:
+            raise SocketError.from_exception(error) from error
+        finally:
+            self._connecting = None
+            if self._state is _State.CONNECTING:
+                self._state = _State.UNCONNECTED
+
+    async def _connect(self, pair: EndpointPair, bind: tuple[str, int] | None) -> None:
+        host, service = pair.remote_host_name, pair.remote_service_name
+        addresses = interleave(await resolve(self._reactor, host, service, self._resolver))
+        await connect_to_any(
+            self._reactor,
+            f"{host.display_name}:{service}",
+            addresses,
+            _Once(self),
+            bind=bind,
+            is_serial=self.control.serialize_connection_attempts,
+        )
+
+    async def _connect_endpoint(self, endpoint: IStreamClientEndpoint) -> None:
+        connecting: Deferred[IProtocol] = endpoint.connect(_Once(self))
+        await connecting
+
+    def _end_connecting(self) -> None:
+        self._state = _State.CLOSED
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        if self._connection is None:
+            self.input_stream.close()
+            self.output_stream.close()
+
+
+class _Once(Factory):
+    """Builds the one protocol of a socket."""
+
+    noisy = False
+
+    def __init__(self, stream_socket: StreamSocket) -> None:
+        self._stream_socket = stream_socket
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return self._stream_socket.build_protocol()
+
+
+def _pair(remote: HostName | str | EndpointPair, service: str | int | None) -> EndpointPair:
+    if isinstance(remote, EndpointPair):
+        if service is not None:
+            raise ValueError("an endpoint pair has a service of its own")
+        pair = remote
+    else:
+        if not remote or service is None:
+            raise ValueError("a connection needs a host and a service")
+        host = HostName(remote) if isinstance(remote, str) else remote
+        pair = EndpointPair(None, "", host, str(service))
+    if not pair.remote_service_name:
+        raise ValueError("remote_service_name is empty: a connection needs a port or a service")
+    return pair
+
+
+def _local_binding(pair: EndpointPair) -> tuple[str, int] | None:
+    """Give the local address or "", and the local port or 0; None where both are left open."""
+    host, service = pair.local_host_name, pair.local_service_name
+    if host is not None and host.type not in (HostNameType.IPV4, HostNameType.IPV6):
+        raise ValueError(f"a local host is an IP address, and {host.display_name!r} is none")
+    port = find_port(service) if service else 0
+    if port is None:
+        raise ValueError(f"there is no service {service!r} on this machine")
+    if host is None and not port:
+        return None
+    return ("" if host is None else host.canonical_name), port
+
+
+def _called_off() -> SocketError:
+    return SocketError("the operation was called off", status=SocketErrorStatus.OPERATION_ABORTED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -21,12 +22,17 @@ _LOCAL = "tcp:0:interface=127.0.0.1"
 
 def run_client(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the guest book's client to its end."""
+    return run_example("guestbook_client.py", *arguments)
+
+
+def run_example(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run an example to its end."""
     return subprocess.run(
-        [sys.executable, str(_EXAMPLES / "guestbook_client.py"), *arguments],
+        [sys.executable, str(_EXAMPLES / name), *arguments],
         env=_ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -60,6 +66,49 @@ class ExamplesTests(SynchronousTestCase):
         self.assertEqual(client.returncode, 1)
         self.assertIn("ConnectionRefused (12)", client.stderr)
         self.assertNotIn("Traceback", client.stderr)
+
+    def test_the_echo_page_prints_the_lines_of_the_guide(self) -> None:
+        """Both sides, in the order in which things happen."""
+        page = run_example("echo_page.py")
+        lines = (_EXAMPLES / "echo_page.py").read_text().split("You will see:")[1].split("\n\n")[0]
+        self.assertEqual(page.stdout.split("\n"), [*map(str.strip, lines.split("\n")), ""])
+        self.assertIn('server sent back the response: "Hello, World!"', page.stdout)
+
+    def test_the_echo_page_refuses_in_one_line(self) -> None:
+        """What is no port, and one that is taken."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for port in ("65536", str(taken.getsockname()[1])):
+                page = run_example("echo_page.py", port)
+                self.assertEqual((page.returncode, page.stderr.count("\n")), (1, 1), page.stderr)
+
+    def test_the_stream_socket_sample_shows_what_is_sent(self) -> None:
+        """As often as it is sent; Ctrl-C ends the server."""
+        with subprocess.Popen(
+            [sys.executable, str(_EXAMPLES / "stream_socket_sample.py"), "server", "0"],
+            env=_ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
+            assert server.stdout is not None
+            port = server.stdout.readline().rpartition(" ")[2].strip()
+            client = run_example("stream_socket_sample.py", "client", "localhost", port, "3")
+            shown = [server.stdout.readline() for _ in range(3)]
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=30)
+        self.assertEqual(client.stdout, "Connected\n" + 3 * '"Hello" sent successfully\n')
+        self.assertEqual(shown, ['Received data: "Hello"\n'] * 3)
+
+    def test_the_sample_refuses_in_one_line(self) -> None:
+        """No server, no such command."""
+        for words in (("client", "localhost", "1"), ("dance",)):
+            sample = run_example("stream_socket_sample.py", *words)
+            self.assertEqual((sample.returncode, sample.stderr.count("\n")), (1, 1), sample.stderr)
+
+    def test_batched_sends_are_compared(self) -> None:
+        """Three ways, or one; anything else is refused in one line."""
+        compared = run_example("batched_sends.py").stdout.splitlines()
+        self.assertEqual([line.split()[0] for line in compared], ["awaited", "together", "flushed"])
+        self.assertEqual(run_example("batched_sends.py", "slowly").returncode, 1)
 
     def test_both_run_beside_a_website(self) -> None:
         """One Twisted application serves frames and pages; the page shows the guest."""

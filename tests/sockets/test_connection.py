@@ -55,14 +55,29 @@ class ConnectionTests(SynchronousTestCase):
         self.successResultOf(answering)
         self.assertEqual(connected.kernel.sends, 1)
 
-    def test_a_close_ends_when_the_peer_does(self) -> None:
-        """And at the latest at its deadline."""
+    def test_a_close_is_done_when_fin_is_sent(self) -> None:
+        """The peer is waited for elsewhere, at the latest until the deadline."""
         connected = OnKernel()
         self.addCleanup(connected.close)
-        closing = connected.socket.close()
+        closing, gone = connected.socket.close(), connected.socket.wait_closed()
         self.assertNoResult(closing)
+        connected.descriptor.doWrite()
+        self.successResultOf(closing)
+        self.successResultOf(connected.socket.close())
+        self.assertEqual(connected.receive(), b"")
+        self.assertNoResult(gone)
         connected.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
         connected.next_turn()
+        self.successResultOf(gone)
+        self.successResultOf(connected.socket.wait_closed())
+
+    def test_a_close_is_done_when_the_connection_is_gone(self) -> None:
+        """Where there is no FIN to send; a wait that was called off is left alone."""
+        connected = InMemory()
+        closing, given_up = connected.socket.close(), connected.socket.close()
+        given_up.addErrback(lambda _: None).cancel()
+        self.assertNoResult(closing)
+        connected.lose()
         self.successResultOf(closing)
 
     def test_the_time_a_close_may_take_can_be_set(self) -> None:

@@ -45,6 +45,7 @@ class Connection(Protocol):
     _log = Logger()
     _stream: StreamTransport | None = None
     _is_closing = False
+    _has_sent_fin = False
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Connection(Protocol):
         self._connected = connected
         self._lost = lost
         self._close_timeout = close_timeout
+        self._finishing: list[Deferred[None]] = []
 
     @property
     def is_open(self) -> bool:
@@ -68,7 +70,11 @@ class Connection(Protocol):
         return self._stream is not None and not self._is_closing
 
     def close(self) -> Deferred[None]:
-        """Send what was written, then end in order; see `StreamTransport.close`."""
+        """
+        Send what was written, then end in order; see `StreamTransport.close`.
+
+        :returns: fires when FIN is with the kernel, or the connection is gone.
+        """
         stream = self._stream
         if stream is None:
             return succeed(None)
@@ -76,10 +82,17 @@ class Connection(Protocol):
             self._is_closing = True
             self._output.refuse(_closed)
             self._output.hand_over_all()
-            closing = stream.close()
+            stream.close()
             self._input.close()
-            return closing
-        return stream.close()
+        if self._has_sent_fin:
+            return succeed(None)
+        finished: Deferred[None] = Deferred(self._finishing.remove)
+        self._finishing.append(finished)
+        return finished
+
+    def when_lost(self) -> Deferred[None]:
+        """Wait until the connection is gone."""
+        return succeed(None) if self._stream is None else self._stream.when_lost()
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
         """End now: drop what is queued, reset the connection."""
@@ -123,7 +136,9 @@ class Connection(Protocol):
             self._react(self._input.ended)
 
     def writeConnectionLost(self) -> None:
-        """Do nothing: who closed the output knows."""
+        """FIN is with the kernel."""
+        self._has_sent_fin = True
+        self._finished()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -139,6 +154,12 @@ class Connection(Protocol):
             self._input.failed(error)
         self._output.lost(error or ClosedError("the connection has ended"))
         self._lost()
+        self._finished()
+
+    def _finished(self) -> None:
+        finishing, self._finishing = self._finishing, []
+        for waiting in finishing:
+            waiting.callback(None)
 
     def _react(self, event: Callable[[], Any]) -> None:
         """Let the application act on something; send what it wrote in one piece."""

@@ -266,10 +266,19 @@ class StreamSocket:
         dropped, so that no reset destroys what was sent. At the latest after ``close_timeout`` the
         connection is aborted. Closing twice is harmless.
 
-        :returns: fires when the connection is gone. It need not be awaited.
+        :returns: fires when all that was written is with the kernel, and FIN behind it; it does not
+            wait for the peer, as `wait_closed` does. It need not be awaited.
         """
         self._end_connecting()
         return succeed(None) if self._connection is None else self._connection.close()
+
+    def wait_closed(self) -> Deferred[None]:
+        """
+        Wait until the connection is gone: closed at both ends, aborted or lost.
+
+        :returns: fires then, or at once where there is none. Cancelling ends the wait only.
+        """
+        return succeed(None) if self._connection is None else self._connection.when_lost()
 
     def abort(self) -> Deferred[None]:
         """

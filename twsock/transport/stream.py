@@ -355,7 +355,7 @@ class StreamTransport:
                 self._finish_output()
         elif self._phase is _Phase.BROKEN:
             self.abort()
-        return self._when_lost()
+        return self.when_lost()
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
         """
@@ -374,7 +374,22 @@ class StreamTransport:
                 self._stop_watching()
                 transport = self._transport
                 getattr(transport, "abortConnection", transport.loseConnection)()
-        return self._when_lost()
+        return self.when_lost()
+
+    def when_lost(self) -> Deferred[None]:
+        """
+        Wait for the end of the connection, whoever brings it about.
+
+        :returns: fires when it is gone; at once when it is already. Cancelling stops the wait.
+        """
+        deferred: Deferred[None] = Deferred(self._forget_waiter)
+        if self._phase is _Phase.LOST:
+            deferred.callback(None)
+        else:
+            if self._ending is None:
+                self._ending = []
+            self._ending.append(deferred)
+        return deferred
 
     # Told by the owner what Twisted tells it.
 
@@ -415,16 +430,6 @@ class StreamTransport:
         if self._phase in (_Phase.LOST, _Phase.BROKEN) and self._error is not None:
             return BrokenError.from_exception(self._error)
         return ClosedError("cannot write: this end of the connection is closed")
-
-    def _when_lost(self) -> Deferred[None]:
-        deferred: Deferred[None] = Deferred(self._forget_waiter)
-        if self._phase is _Phase.LOST:
-            deferred.callback(None)
-        else:
-            if self._ending is None:
-                self._ending = []
-            self._ending.append(deferred)
-        return deferred
 
     def _forget_waiter(self, deferred: Deferred[None]) -> None:
         if self._ending is not None:

@@ -1,5 +1,5 @@
 """
-The command: ``python -m benchmarks.flush``; a long stream in small writes, flushed, beside Twisted's.
+The command: ``python -m benchmarks.flush``; a long stream in small writes, beside Twisted's.
 
 Each way sends 100 MiB in writes of 16 KiB to a process that only reads, and is charged its own
 processor time and the time until the last byte is with the kernel. The ways take turns; medians are
@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -201,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

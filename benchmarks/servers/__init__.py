@@ -106,4 +106,4 @@ SERVERS: Final = {
 }
 
 #: Those whose memory for idle connections is compared unless others are asked for.
-IDLE_SERVERS: Final = ("echo", BASELINE, "uvloop", "asyncio-streams")
+IDLE_SERVERS: Final = ("echo", "sockets", BASELINE, "uvloop", "asyncio-streams")

@@ -65,6 +65,22 @@ class StreamSocket:
     :ivar output_stream: the bytes to the peer.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_close_timeout",
+        "_connecting",
+        "_connection",
+        "_control",
+        "_information",
+        "_inherited",
+        "_observer",
+        "_reactor",
+        "_resolver",
+        "_state",
+        "input_stream",
+        "output_stream",
+    )
+
     def __init__(
         self,
         reactor: Any,
@@ -84,7 +100,8 @@ class StreamSocket:
         self._connecting: Deferred[None] | None = None
         self._control: StreamSocketControl | None = None
         self._information: StreamSocketInformation | None = None
-        # Told of the beginning and the end, by who made an accepted socket.
+        # Of an accepted socket: its listener's options, and who is told of its beginning and end.
+        self._inherited: StreamSocketListenerControl | None = None
         self._observer: Callable[[StreamSocket, bool], None] | None = None
 
     @property
@@ -92,6 +109,8 @@ class StreamSocket:
         """The options, to be set before the socket is connected."""
         if self._control is None:
             self._control = StreamSocketControl(lambda: self._state is not _State.UNCONNECTED)
+            if self._inherited is not None:
+                self._control.inherit(self._inherited)
         return self._control
 
     @property
@@ -322,7 +341,7 @@ class StreamSocket:
         :param control: the options to take over.
         :param observer: called with True when the connection stands, with False when it is gone.
         """
-        self.control.inherit(control)
+        self._inherited = control
         self._observer = observer
 
     def drain(self) -> None:
@@ -338,8 +357,9 @@ class StreamSocket:
             return
         self._state = _State.CONNECTED
         self.information.connected(connection.transport)
-        if self._control is not None:
-            self._control.apply(connection.transport)
+        control = self._control or self._inherited
+        if control is not None:
+            control.apply(connection.transport)
         if self._observer is not None:
             self._observer(self, True)
 

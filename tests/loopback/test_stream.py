@@ -7,6 +7,7 @@ import struct
 import threading
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
@@ -189,6 +190,33 @@ class LoopbackTests(EveryReactor):
                 sender.join()
 
         self.serve(FrameEcho, peer)
+
+    def test_a_handler_does_not_wait_for_a_peer_that_is_gone(self) -> None:
+        """Whether it ended in order or was cut off, it is cancelled when it has been idle."""
+        cancelled: list[str] = []
+
+        class Patient(FrameProtocol):
+            async def frame_received(self, payload: bytes) -> None:
+                try:
+                    await Deferred()
+                except CancelledError:
+                    cancelled.append(payload[:7].decode())
+                    raise
+
+        def peer(address: tuple[str, int]) -> None:
+            with connect(address) as ended:
+                ended.sendall(encode_frame(b"in order"))
+            with connect(address) as reset:
+                # So much that reading is paused, and a reset goes unseen.
+                reset.sendall(encode_frame(b"cut off") + bytes(200_000))
+                reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for _ in range(1000):
+                if len(cancelled) == 2:
+                    break
+                threading.Event().wait(0.01)
+
+        self.serve(Patient, peer, idle_timeout=0.2)
+        self.assertEqual(sorted(cancelled), ["cut off", "in orde"])
 
 
 cases: dict[str, Any] = LoopbackTests.makeTestCaseClasses()

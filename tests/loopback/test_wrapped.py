@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import threading
 from typing import Any
 
 import trustme
@@ -145,6 +146,23 @@ class ProxiedTests(EveryReactor):
 
         self.serve(Named, peer, make_proxied_endpoint)
         self.assertEqual(peers, ["192.0.2.1:1000"])
+
+    def test_draining_does_not_wait_for_half_a_header(self) -> None:
+        """What the kernel has for us may be no message; then there is nothing to answer."""
+        half_sent = threading.Event()
+
+        class Draining(FrameEcho):
+            def connection_made(self) -> None:
+                half_sent.wait(10)
+                self.drain()
+
+        def peer(address: tuple[str, int]) -> None:
+            with connect(address) as connection:
+                connection.sendall(b"PROXY TC")
+                half_sent.set()
+                self.assertEqual(receive_all(connection), b"")
+
+        self.serve(Draining, peer, make_proxied_endpoint)
 
 
 cases: dict[str, Any] = {**TlsTests.makeTestCaseClasses(), **ProxiedTests.makeTestCaseClasses()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis.strategies import floats
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocols.connections import Connected, FrameRecorder, Waiting
@@ -113,3 +114,49 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(connected.factory.drain(10.0)), 0)
         self.assertEqual(self.successResultOf(connected.factory.drain(10.0)), 0)
         self.assertEqual(connected.clock.getDelayedCalls(), [])
+
+    def test_a_drain_in_a_handler_lets_it_answer(self) -> None:
+        """Its answer leaves before the end."""
+
+        class Last(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.drain()
+                self.send_frame(b"bye")
+
+        connected = Connected(Last)
+        connected.receive(encode_frame(b"x"))
+        self.assertEqual(connected.sent(), encode_frame(b"bye"))
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_wait_that_was_called_off_leaves_nothing(self) -> None:
+        """No timer, and no trouble when the connections end."""
+        connected = Connected(Waiting, idle_timeout=None)
+        connected.receive(encode_frame(b"x"))
+        draining = connected.factory.drain(5)
+        draining.addErrback(lambda _: None).cancel()
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+        connected.lose()
+        self.assertEqual(len(connected.factory.group), 0)
+
+    def test_one_that_cannot_be_ended_does_not_keep_the_others(self) -> None:
+        """It is aborted, and logged; at a drain, and at each tick."""
+
+        class Stubborn(FrameRecorder):
+            def drain(self) -> None:
+                raise ZeroDivisionError("at a drain")
+
+            def end_if_idle(self) -> None:
+                raise ZeroDivisionError("at a tick")
+
+        for act in ("drain", "tick"):
+            connected = Connected(Stubborn, idle_timeout=1.0)
+            other = StringTransport()
+            built = connected.factory.buildProtocol(None)
+            assert built is not None
+            built.makeConnection(other)
+            if act == "drain":
+                connected.factory.drain(5).addErrback(lambda _: None)
+            else:
+                connected.clock.pump([0.5] * 3)
+            self.assertTrue(connected.transport.disconnected and other.disconnected)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)

@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.protocols.connections import Connected, FrameRecorder, Waiting
-from twsock.errors import BrokenError, SocketError
+from twsock.errors import BrokenError, LocalProtocolError, SocketError
 from twsock.protocols import FrameEcho, FrameProtocol
 from twsock.protocols.stream import MAX_BACKLOG
+from twsock.transport.stream import HIGH_WATER
 from twsock.wire import encode_frame
 
 FRAME = encode_frame(b"x" * 60)
@@ -192,6 +193,66 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(connected.sent(), FRAME)
         self.assertEqual(connected.transport.producerState, "producing")
 
+    def test_a_full_output_without_answers_does_not_stop_reading(self) -> None:
+        """Two ends that both push would wait for each other for ever."""
+
+        class Pusher(FrameRecorder):
+            pass
+
+        connected = Connected(Pusher)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.protocol.send_frame(b"pushed")
+        self.assertEqual(connected.protocol.brakes, ["paused"])
+        self.assertEqual(connected.transport.producerState, "producing")
+        connected.receive(FRAME)
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_reading_goes_on_beside_a_handler_once_the_output_drained(self) -> None:
+        """So that it is noticed when the peer goes away."""
+        connected = Connected(Waiting)
+        assert connected.transport.producer is not None
+        connected.receive(FRAME)
+        connected.transport.producer.pauseProducing()
+        connected.protocol.send_frame(b"first part")
+        self.assertEqual(connected.transport.producerState, "paused")
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(connected.transport.producerState, "producing")
+
+    def test_closing_when_told_of_room_ends_the_messages(self) -> None:
+        """No further one is handled."""
+
+        class Leaving(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.received.append(payload)
+                self.send_frame(bytes(HIGH_WATER))
+
+            def writing_resumed(self) -> None:
+                self.close()
+
+        connected = Connected(Leaving)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME * 3)
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_a_hook_that_raises_ends_its_connection(self) -> None:
+        """It is logged once, as a handler is."""
+        for hook in ("writing_paused", "writing_resumed"):
+            connected = Connected(FrameEcho)
+
+            def fail() -> None:
+                raise ZeroDivisionError("in a hook")
+
+            setattr(connected.protocol, hook, fail)
+            self.brake(connected)
+            connected.receive(FRAME)
+            if hook == "writing_resumed":
+                self.release(connected)
+            self.assertTrue(connected.transport.disconnected)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_high_and_low_water_are_told_once_each(self) -> None:
         """However much is written in between, each mark is told once."""
 
@@ -322,6 +383,20 @@ class OnItsOwnTests(SynchronousTestCase):
         protocol.makeConnection(transport)
         protocol.dataReceived(FRAME)
         self.assertEqual(transport.value(), FRAME)
+
+    def test_before_it_is_connected_it_has_no_peer(self) -> None:
+        """As with everything else then."""
+        self.assertRaises(LocalProtocolError, getattr, FrameEcho(), "peer")
+
+    def test_a_limit_that_is_none_ends_the_connection(self) -> None:
+        """Twisted by itself would log it, and keep the connection for ever."""
+
+        class Limitless(FrameEcho):
+            max_payload = 1 << 32
+
+        transport = StringTransport()
+        self.assertRaises(ValueError, Limitless().makeConnection, transport)
+        self.assertTrue(transport.disconnected)
 
     def test_peers_have_readable_names(self) -> None:
         """An address is named as people write it."""

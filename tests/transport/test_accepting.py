@@ -115,3 +115,15 @@ class AcceptGateTests(SynchronousTestCase):
         self.gate.close()
         self.gate._socket.close()
         self.assertEqual(self.socket.fileno(), -1)
+
+    def test_a_port_that_stops_closes_its_socket(self) -> None:
+        """No descriptor is left, though the gate is still there."""
+        self.assertFalse(self.gate.is_closed)
+        self.gate.close()
+        self.assertTrue(self.gate.is_closed)
+
+    def test_a_port_that_others_paused_stays_paused(self) -> None:
+        """Only who shut the door opens it."""
+        self.port.pauseProducing()
+        self.gate.reopen()
+        self.assertFalse(self.is_listening)

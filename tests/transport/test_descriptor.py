@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.transport.test_stream import FakeProtocol, IdleReactor, tcp_pair
 from twsock.transport.descriptor import (
     find_descriptor,
+    hung_up,
     plain_socket,
     queued_bytes,
     unread_input,
@@ -88,3 +90,12 @@ class DescriptorTests(SynchronousTestCase):
         self.peer.close()
         self.assertTrue(unread_input(self.descriptor))
         self.assertRaises(ConnectionResetError, self.socket.recv, 1)
+
+    def test_a_peer_that_is_gone_is_noticed_without_reading(self) -> None:
+        """Its end alone is no such thing: it may still read."""
+        self.assertFalse(hung_up(self.descriptor))
+        self.peer.shutdown(socket.SHUT_WR)
+        self.assertFalse(hung_up(self.descriptor))
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+        self.assertTrue(hung_up(self.descriptor))

@@ -244,6 +244,27 @@ class PlainTests(SynchronousTestCase):
         self.reactor.advance(0)
         self.assertEqual(len(self.protocol.reasons), 1)
 
+    def test_one_who_waits_for_the_end_may_call_another_wait_off(self) -> None:
+        """Everybody else is told, and the end goes on."""
+        first, second, third = (self.stream.when_lost() for _ in range(3))
+        first.addCallback(lambda _: second.cancel())
+        second.addErrback(lambda _: None)
+        self.stream.lost(Failure(ConnectionDone()))
+        self.successResultOf(third)
+
+    def test_the_deadline_of_a_close_is_checked(self) -> None:
+        """Before it is needed."""
+        self.assertRaises(
+            ValueError, StreamTransport, self.owner, self.descriptor, self.reactor, close_timeout=-1
+        )
+
+    def test_who_aborts_is_told_of_a_closed_end(self) -> None:
+        """Also when it is gone; nothing broke."""
+        self.stream.abort()
+        self.assertRaises(ClosedError, self.stream.write, b"x")
+        self.stream.lost(Failure(ConnectionAborted()))
+        self.assertRaises(ClosedError, self.stream.write, b"x")
+
     def test_few_bytes_are_handed_over_in_one_piece(self) -> None:
         """However many pieces they are."""
         pieces = [bytes([number % 251]) for number in range(5000)]

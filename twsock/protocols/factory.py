@@ -64,8 +64,8 @@ class StreamServerFactory(ServerFactory):
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
     ) -> None:
         clock: IReactorTime = reactor
-        if max_payload is not None and max_payload < 0:
-            raise ValueError(f"max_payload is 0 bytes or more, not {max_payload}")
+        if max_payload is not None:
+            protocol.check_max_payload(max_payload)
         if not close_timeout >= 0:
             raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout:g}")
         self._protocol_class = protocol
@@ -104,7 +104,7 @@ class StreamServerFactory(ServerFactory):
         :returns: when no connection is left, how many had to be aborted.
         """
         for gate in self._gates:
-            gate.close()
+            gate.shut()
         self._gates.clear()
         return ensureDeferred(self.group.drain(timeout))
 
@@ -128,6 +128,8 @@ class StreamServerFactory(ServerFactory):
         port = await endpoint.listen(self)
         # Other ports (in memory, say) have no socket to stand for; buildProtocol keeps the limit.
         if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+            # Those of ports that were stopped are of no more use.
+            self._gates = [gate for gate in self._gates if not gate.is_closed]
             self._gates.append(AcceptGate(port, self.group.clock, self._has_room))
         return port
 

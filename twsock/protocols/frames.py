@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from twsock.protocols.stream import Handled, StreamProtocol
 from twsock.transport import StreamTransport
+from twsock.wire.byte_queue import as_bytes
 from twsock.wire.frames import DEFAULT_MAX_PAYLOAD, FrameDecoder, encode_frame, encode_header
 
 __all__ = ["FrameProtocol"]
@@ -41,7 +42,8 @@ class FrameProtocol(StreamProtocol):
         Handle one frame.
 
         :returns: None when it is handled; a coroutine or Deferred to be awaited before the next
-            frame is given. It is cancelled when the connection is lost.
+            frame is given. It is cancelled when the connection is lost; that the peer only ended
+            its output is no loss, so what may take long has a timeout of its own.
         :raises RemoteProtocolError: when the peer broke a rule: the connection is aborted, and one
             line is logged. Any other exception is logged with its traceback, and aborts it too.
         """
@@ -62,12 +64,18 @@ class FrameProtocol(StreamProtocol):
         if len(payload) < _SMALL:
             stream.write(encode_frame(payload))
         else:
+            payload = as_bytes(payload)
             stream.write(encode_header(len(payload)))
             stream.write(payload)
         if not self._is_delivering:
             self._flush(stream)
 
     # Called by the stream.
+
+    @override
+    @classmethod
+    def check_max_payload(cls, max_payload: int) -> None:
+        FrameDecoder(max_payload)
 
     @override
     def _make_decoder(self) -> Any:

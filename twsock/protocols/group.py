@@ -15,6 +15,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["ConnectionGroup", "Counters", "Member"]
 
@@ -68,6 +69,8 @@ class ConnectionGroup:
     :param max_connections: how many may be open at once; None for no limit of ours.
     :raises ValueError: when a number is not above 0.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -131,7 +134,7 @@ class ConnectionGroup:
         members = list(self._members)
         if timeout > 0:
             for member in members:
-                member.drain()
+                self._spare_the_others(member.drain, member)
             await self._empty_within(timeout)
         left = list(self._members)
         await DeferredList([member.abort() for member in left])
@@ -143,9 +146,14 @@ class ConnectionGroup:
         ended: Deferred[None] = Deferred()
         self._emptied.append(ended)
         deadline = self.clock.callLater(timeout, self._stop_waiting, ended)
-        await ended
-        if deadline.active():
-            deadline.cancel()
+        try:
+            await ended
+        finally:
+            # Also when the wait is called off.
+            if deadline.active():
+                deadline.cancel()
+            if ended in self._emptied:
+                self._emptied.remove(ended)
 
     def _stop_waiting(self, ended: Deferred[None]) -> None:
         self._emptied.remove(ended)
@@ -159,4 +167,12 @@ class ConnectionGroup:
         self.tick += 1
         last = self.tick - _IDLE_TICKS
         for member in [member for member in self._members if member.active_tick <= last]:
-            member.end_if_idle()
+            self._spare_the_others(member.end_if_idle, member)
+
+    def _spare_the_others(self, action: Callable[[], None], member: Member) -> None:
+        """End a connection that cannot be ended in order; go on with the next."""
+        try:
+            action()
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._log.failure("a connection could not be closed, and is aborted")
+            member.abort()

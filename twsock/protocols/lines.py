@@ -38,7 +38,8 @@ class LineProtocol(StreamProtocol):
 
         :param line: without its ending, not decoded: `twsock.wire.decode_text` reads it as text.
         :returns: None when it is handled; a coroutine or Deferred to be awaited before the next
-            line is given. It is cancelled when the connection is lost.
+            line is given. It is cancelled when the connection is lost; that the peer only ended
+            its output is no loss, so what may take long has a timeout of its own.
         :raises RemoteProtocolError: when the peer broke a rule: the connection is aborted, and one
             line is logged. Any other exception is logged with its traceback, and aborts it too.
         """
@@ -61,6 +62,11 @@ class LineProtocol(StreamProtocol):
             self._flush(stream)
 
     # Called by the stream.
+
+    @override
+    @classmethod
+    def check_max_payload(cls, max_payload: int) -> None:
+        LineDecoder(max_payload)
 
     @override
     def _make_decoder(self) -> Any:

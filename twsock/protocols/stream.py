@@ -5,8 +5,9 @@ What `twsock.protocols.FrameProtocol` and `LineProtocol` share: Twisted enters h
 `twsock.wire` is fed and pulled, a handler answers, a `twsock.transport.StreamTransport` sends. In
 memory are the decoder's undelivered bytes and the answers not yet sent.
 
-A connection stops being read from while its handler runs or its peer does not take the answers,
+A connection stops being read from when its peer does not take the answers, and while a handler runs
 as soon as `MAX_BACKLOG` bytes have come meanwhile; then the peer waits, not this process's memory.
+What is sent without being an answer stops no reading: two ends that both push would deadlock.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import inspect
 import os
 import typing
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -45,6 +46,10 @@ Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any
 #: Bytes that may arrive, besides one read, while a handler runs or the peer takes no answers, in
 #: bytes. A smaller message limit lowers it.
 MAX_BACKLOG: Final = 64 * 1024
+
+#: How often a connection that is to be drained is looked at while the kernel has bytes for it, in
+#: seconds.
+_DRAIN_INTERVAL: Final = 0.05
 
 #: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
 _FULL_READ: Final = 64 * 1024
@@ -89,6 +94,7 @@ class StreamProtocol(Protocol):
     _handler: Deferred[Any] | None = None
     _is_delivering = False
     _early = b""
+    _is_full = False
     _is_stalled = False
     _is_draining = False
     _peer_ended = False
@@ -107,16 +113,26 @@ class StreamProtocol(Protocol):
         """
 
     def writing_paused(self) -> None:
-        """The peer does not take what is sent: `high_water` is reached. Called once each time."""
+        """
+        The peer does not take what is sent: `high_water` is reached. Called once each time.
+
+        Where answers are concerned, the peer is not read from meanwhile.
+        """
 
     def writing_resumed(self) -> None:
-        """What had piled up is with the kernel. Called once after each `writing_paused`."""
+        """
+        What had piled up is with the kernel.
+
+        Called once after each `writing_paused`, unless the connection is closed or lost before.
+        """
 
     # Called by applications.
 
     @property
     def peer(self) -> str:
         """The other end's address, as ``host:port``, ``[host]:port`` or a path."""
+        if self.transport is None:
+            raise LocalProtocolError("this protocol is not connected yet")
         return _describe_peer(self.transport)
 
     @property
@@ -152,20 +168,36 @@ class StreamProtocol(Protocol):
     # Called by the group.
 
     def end_if_idle(self) -> None:
-        """Close, unless a handler runs: then the peer is waiting for us."""
-        if self._handler is None and self.is_open and self.group is not None:
-            self.group.counters.idle += 1
-            self._log.info("{peer} was idle: closing", peer=self.peer)
+        """Close, unless a handler runs for a peer that is still there, waiting for us."""
+        stream = self._stream
+        if stream is None or not stream.is_open or self.group is None:
+            return
+        if self._handler is not None and not self._peer_ended and not stream.has_hung_up:
+            return
+        self.group.counters.idle += 1
+        self._log.info("{peer} was idle: closing", peer=self.peer)
+        if self._handler is None:
             self.close()
+        else:
+            self.abort()  # It cancels the handler, whose answer nobody would take.
 
     def drain(self) -> None:
         """Answer what has arrived, then close."""
         self._is_draining = True
         stream = self._connected_stream()
-        if stream.is_open and self._handler is None and not self._is_stalled:
+        if self._may_deliver(stream):
             self._close_drained(stream)
 
     # Overridden by the wire formats.
+
+    @classmethod
+    def check_max_payload(cls, max_payload: int) -> None:
+        """
+        Refuse what is no limit.
+
+        :raises ValueError: when the format has no such size.
+        """
+        raise NotImplementedError
 
     def _make_decoder(self) -> Decoder:
         raise NotImplementedError
@@ -174,19 +206,34 @@ class StreamProtocol(Protocol):
         """Pull and handle messages until there is none, a handler runs, or the output is full."""
         raise NotImplementedError
 
-    def _flush(self, stream: StreamTransport) -> bool:
+    def _flush(self, stream: StreamTransport, is_answer: bool = False) -> bool:
         """Send what was written; tell whether the output may take more."""
         if stream.send() or not stream.is_full:
-            return True
-        if not self._is_stalled:
+            return stream.is_open
+        # Two ends that both push, and answer nothing, would wait for each other for ever.
+        if not self._is_stalled and (is_answer or self._handler is not None):
             self._is_stalled = True
             stream.pause_reading()
-            self.writing_paused()
-        return False
+        if not self._is_full:
+            self._is_full = True
+            self._call_hook(self.writing_paused)
+        # The transport may have drained meanwhile.
+        return not self._is_full and stream.is_open
 
     def _may_go_on(self, stream: StreamTransport) -> bool:
         """Tell whether the next message may be handled after one that left the output no room."""
-        return stream.is_open and self._flush(stream)
+        return stream.is_open and self._flush(stream, is_answer=True)
+
+    def _may_deliver(self, stream: StreamTransport) -> bool:
+        """Tell whether nothing keeps the next message, if there is one, from being handled."""
+        is_busy = self._handler is not None or self._is_stalled or self._is_delivering
+        return stream.is_open and not is_busy
+
+    def _call_hook(self, hook: Callable[[], None]) -> None:
+        try:
+            hook()
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._failed(Failure())
 
     def _is_finished(self, handled: object) -> bool:
         """Tell whether a handler is done; if not, what follows waits for it."""
@@ -206,7 +253,12 @@ class StreamProtocol(Protocol):
         group = self.group
         if group is None:
             group = self.group = ConnectionGroup(_clock_of(self.transport))
-        self._decoder = self._make_decoder()
+        try:
+            self._decoder = self._make_decoder()
+        except ValueError:
+            # A limit on the class that is none. Twisted would log it and keep the connection.
+            typing.cast(Any, self.transport).abortConnection()
+            raise
         self._stream = StreamTransport(
             self,
             self.transport,
@@ -246,7 +298,7 @@ class StreamProtocol(Protocol):
         stream = self._connected_stream()
         self._peer_ended = True
         stream.peer_ended()
-        if stream.is_open and self._handler is None and not self._is_stalled:
+        if self._may_deliver(stream):
             self._close_answered(stream)
 
     def writeConnectionLost(self) -> None:
@@ -270,17 +322,26 @@ class StreamProtocol(Protocol):
     def output_drained(self) -> None:
         """Go on with what was left when the output was full."""
         stream = self._connected_stream()
-        if self._is_stalled and stream.is_open:
-            self._is_stalled = False
-            self.writing_resumed()
-            if self._handler is None and not self._is_delivering:
-                self._go_on(stream)
+        if not self._is_full or not stream.is_open:
+            return
+        was_stalled, self._is_stalled, self._is_full = self._is_stalled, False, False
+        self._call_hook(self.writing_resumed)
+        if was_stalled:
+            self._go_on_reading(stream)
 
     def output_failed(self, error: BrokenError) -> None:
         """End: what the peer still sends has nobody to answer it."""
         self._connected_stream().abort(error)
 
     # The flow of messages.
+
+    def _go_on_reading(self, stream: StreamTransport) -> None:
+        """Take up what had to wait while the output was full."""
+        if self._may_deliver(stream):
+            self._go_on(stream)
+        elif stream.is_open and self._decoder.buffered < self._max_backlog:
+            # A handler runs: what comes meanwhile tells at least whether the peer is still there.
+            stream.resume_reading()
 
     def _go_on(self, stream: StreamTransport) -> None:
         """Deliver what can be delivered, and send what it gave rise to in one piece."""
@@ -296,7 +357,7 @@ class StreamProtocol(Protocol):
         if decoder.delivered != before and self.group is not None:
             self.group.counters.messages += decoder.delivered - before
             self.active_tick = self.group.tick
-        self._flush(stream)
+        self._flush(stream, is_answer=True)
         if not stream.is_open:
             return
         if self._early:
@@ -316,9 +377,13 @@ class StreamProtocol(Protocol):
 
     def _limit_backlog(self, stream: StreamTransport) -> None:
         """Let the peer wait once enough has come that cannot be handled yet."""
-        decoder = self._decoder
-        if decoder.buffered >= min(MAX_BACKLOG, decoder.max_payload):
+        if self._decoder.buffered >= self._max_backlog:
             stream.pause_reading()
+
+    @property
+    def _max_backlog(self) -> int:
+        limit: int = self._decoder.max_payload
+        return min(MAX_BACKLOG, limit)
 
     def _close_answered(self, stream: StreamTransport) -> None:
         """The peer has ended, and has every answer: now this end ends too."""
@@ -333,8 +398,17 @@ class StreamProtocol(Protocol):
 
     def _close_drained(self, stream: StreamTransport) -> None:
         """Close, unless a message is under way here, or on its way in the kernel."""
-        if not self._decoder.buffered and not stream.has_unread_input:
+        if self._decoder.buffered or not stream.is_open:
+            return
+        if stream.has_unread_input:
+            # It may be no message: a header of a proxy, a part of a handshake. Then nobody tells.
+            self.clock.callLater(_DRAIN_INTERVAL, self._look_again, stream)
+        else:
             stream.close()
+
+    def _look_again(self, stream: StreamTransport) -> None:
+        if self._may_deliver(stream):
+            self._close_drained(stream)
 
     # How a handler ends.
 

@@ -36,7 +36,6 @@ from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = [
     "MAX_WAITING",
-    "ConnectionHandler",
     "StreamSocketListener",
     "StreamSocketListenerConnectionReceivedEventArgs",
 ]
@@ -59,8 +58,8 @@ class StreamSocketListenerConnectionReceivedEventArgs:
     socket: StreamSocket
 
 
-#: Called for each connection. What it returns is waited for only to learn of its failure.
-ConnectionHandler = Callable[
+# Called for each connection. What it returns is waited for only to learn of its failure.
+_Handler = Callable[
     ["StreamSocketListener", StreamSocketListenerConnectionReceivedEventArgs],
     Awaitable[Any] | None,
 ]
@@ -114,9 +113,7 @@ class StreamSocketListener:
         self._emptied: Deferred[None] | None = None
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
-        self.connection_received: Event[ConnectionHandler] = Event(
-            "connection_received", self._is_in_use
-        )
+        self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
 
     def __len__(self) -> int:
         """How many accepted connections are open."""
@@ -211,7 +208,7 @@ class StreamSocketListener:
         """
         self._is_closed = True
         for gate in self._gates:
-            gate.close()
+            gate.shut()
         self._gates.clear()
         ports, self._ports = self._ports, []
         taker, self._taker = self._taker, None
@@ -331,7 +328,7 @@ class StreamSocketListener:
             self._waiting.append(accepted)
 
     def _handle(
-        self, handler: ConnectionHandler, args: StreamSocketListenerConnectionReceivedEventArgs
+        self, handler: _Handler, args: StreamSocketListenerConnectionReceivedEventArgs
     ) -> None:
         try:
             handled = handler(self, args)

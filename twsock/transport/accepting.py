@@ -47,10 +47,12 @@ class AcceptGate:
         self._socket: socket.socket = port.socket
         self._is_exhausted = False
         self._resting: IDelayedCall | None = None
+        # Only who paused the port lets it go on.
+        self._is_shut = False
         port.socket = self
 
     def __getattr__(self, name: str) -> Any:
-        # All that the port does with its socket besides accepting: close, shut down, name it.
+        # All that the port does with its socket besides accepting: shut down, name it.
         return getattr(self._socket, name)
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -60,7 +62,7 @@ class AcceptGate:
         :raises BlockingIOError: when there is no room, nobody waits, or the machine ran out.
         """
         if not self._has_room():
-            self._port.pauseProducing()
+            self._pause()
             raise BlockingIOError(errno.EAGAIN, "no room for another connection")
         try:
             accepted = self._socket.accept()
@@ -74,15 +76,30 @@ class AcceptGate:
 
     def reopen(self) -> None:
         """Accept again where there is room. Harmless when it was never shut, or has closed."""
-        if self._resting is None and self._has_room():
+        if self._is_shut and self._resting is None and self._has_room():
+            self._is_shut = False
             self._port.resumeProducing()
 
-    def close(self) -> None:
+    @property
+    def is_closed(self) -> bool:
+        """Whether the port has closed the socket."""
+        return self._socket.fileno() < 0
+
+    def shut(self) -> None:
         """Accept no more, whatever room there will be."""
         self._has_room = _no_room
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
+
+    def close(self) -> None:
+        """Close the socket, as a port does that stops listening."""
+        self.shut()
+        self._socket.close()
+
+    def _pause(self) -> None:
+        self._is_shut = True
+        self._port.pauseProducing()
 
     def _rest(self, error: OSError) -> None:
         if not self._is_exhausted:
@@ -93,7 +110,7 @@ class AcceptGate:
                 error=error.strerror,
                 rest=_REST,
             )
-        self._port.pauseProducing()
+        self._pause()
         if self._resting is None:
             self._resting = self._clock.callLater(_REST, self._rested)
 

@@ -16,7 +16,7 @@ from typing import Final
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITransport
 
-__all__ = ["find_descriptor", "plain_socket", "queued_bytes", "unread_input"]
+__all__ = ["find_descriptor", "hung_up", "plain_socket", "queued_bytes", "unread_input"]
 
 #: How many wrappers are looked through. Real stacks have two or three; the bound is for a wrapper
 #: that names itself as its transport.
@@ -68,6 +68,13 @@ def queued_bytes(descriptor: FileDescriptor) -> int:
     # full buffer adds up the same two.
     waiting: int = descriptor._tempDataLen
     return len(descriptor.dataBuffer) - descriptor.offset + waiting
+
+
+def hung_up(descriptor: FileDescriptor) -> bool:
+    """Tell whether the connection is over in both directions, or has failed."""
+    waiting = select.poll()
+    waiting.register(descriptor.fileno(), 0)  # both are told unasked
+    return bool(waiting.poll(0))
 
 
 def unread_input(descriptor: FileDescriptor) -> bool:

@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.transport.descriptor import (
     find_descriptor,
+    hung_up,
     plain_socket,
     queued_bytes,
     unread_input,
@@ -124,6 +125,7 @@ class StreamTransport:
         "_peer_ended",
         "_pending",
         "_phase",
+        "_settling",
         "_socket",
         "_transport",
         "_watch",
@@ -139,6 +141,8 @@ class StreamTransport:
         high_water: int = HIGH_WATER,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
     ) -> None:
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
         self._owner = owner
         self._transport = transport
         self._clock = clock
@@ -156,6 +160,8 @@ class StreamTransport:
         self._deadline: IDelayedCall | None = None
         self._ending: list[Deferred[None]] | None = None
         self._watch: Watch | None = None
+        # Looks in the next turn whether a TLS engine has let go of what it was given.
+        self._settling: IDelayedCall | None = None
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
         if self._descriptor is None and hasattr(transport, "registerProducer"):
@@ -197,7 +203,7 @@ class StreamTransport:
     @property
     def is_flushed(self) -> bool:
         """Whether everything written is with the kernel."""
-        if self._pending:
+        if self._pending or self._settling is not None:
             return False
         descriptor = self._descriptor
         return not (self._is_braked if descriptor is None else queued_bytes(descriptor))
@@ -331,6 +337,11 @@ class StreamTransport:
 
     # The end.
 
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the peer is gone for good, which nobody notices while nothing is read."""
+        return self._descriptor is not None and hung_up(self._descriptor)
+
     def close(self) -> Deferred[None]:
         """
         End the connection in order: send what is written, send FIN, await the peer's.
@@ -421,18 +432,18 @@ class StreamTransport:
                 self._error = ClosedError("the connection was aborted by this end")
             else:
                 self._error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
-        waiting, self._ending = self._ending, None
-        for deferred in waiting or ():
-            deferred.callback(None)
+        # One by one: who is called back may call another wait off.
+        while self._ending:
+            self._ending.pop(0).callback(None)
         return self._error
 
     def _reason_not_to_write(self) -> SocketError:
-        if self._phase in (_Phase.LOST, _Phase.BROKEN) and self._error is not None:
+        if isinstance(self._error, BrokenError):
             return BrokenError.from_exception(self._error)
         return ClosedError("cannot write: this end of the connection is closed")
 
     def _forget_waiter(self, deferred: Deferred[None]) -> None:
-        if self._ending is not None:
+        if self._ending is not None and deferred in self._ending:
             self._ending.remove(deferred)
 
     def _fail(self, error: OSError) -> None:
@@ -455,7 +466,16 @@ class StreamTransport:
             self._transport.write(pieces[handed])
             handed += 1
         self._watch_queue()
+        if self._descriptor is not None and not self.is_plain and self._settling is None:
+            # An engine may collect what it is given until the next turn of the reactor.
+            self._settling = self._clock.callLater(0, self._settle)
         return handed, handed if self.is_flushed else 0
+
+    def _settle(self) -> None:
+        self._settling = None
+        self._watch_queue()
+        if self._watch is None:
+            self._queue_is_empty()
 
     def _set_brake(self, is_braked: bool) -> None:
         self._is_braked = is_braked
@@ -471,6 +491,9 @@ class StreamTransport:
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.stop()
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
 
     def _queue_is_empty(self) -> None:
         if self._descriptor is not None:

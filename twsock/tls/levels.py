@@ -1,0 +1,148 @@
+"""
+How strong a connection has to be: level and floor → **versions** → contexts.
+
+A level is a ceiling: the highest version offered, and all below it down to a floor. Asked by
+`twsock.tls` before any packet is sent; what this machine's OpenSSL can do is found once, by trying.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from OpenSSL import SSL
+
+from twsock.errors import OperationNotSupported
+
+__all__ = ["SocketProtectionLevel", "TlsVersion", "VersionRange", "choose_versions"]
+
+
+class SocketProtectionLevel(enum.IntEnum):
+    """
+    What protects a connection; ``Windows.Networking.Sockets.SocketProtectionLevel``.
+
+    ``SSL`` means: encrypted, with the best that both sides share. ``TLS13`` is twsock's own.
+    """
+
+    PLAIN_SOCKET = 0
+    SSL = 1
+    SSL_ALLOW_NULL_ENCRYPTION = 2
+    BLUETOOTH_ENCRYPTION_ALLOW_NULL_AUTHENTICATION = 3
+    BLUETOOTH_ENCRYPTION_WITH_AUTHENTICATION = 4
+    SSL3_ALLOW_WEAK_ENCRYPTION = 5
+    TLS10 = 6
+    TLS11 = 7
+    TLS12 = 8
+    UNSPECIFIED = 9
+    TLS13 = 10
+
+    @property
+    def documented_name(self) -> str:
+        """The spelling of the WinRT documentation, such as ``PlainSocket``."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
+
+
+class TlsVersion(enum.IntEnum):
+    """A version of TLS, by its number on the wire (:rfc:`8446`, section 4.2.1)."""
+
+    TLS10 = 0x0301
+    TLS11 = 0x0302
+    TLS12 = 0x0303
+    TLS13 = 0x0304
+
+    def __str__(self) -> str:
+        return f"TLS 1.{self.value - TlsVersion.TLS10.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRange:
+    """
+    What is offered or accepted.
+
+    :ivar lowest: not below this.
+    :ivar highest: not above this.
+    """
+
+    lowest: TlsVersion
+    highest: TlsVersion
+
+
+_Level = SocketProtectionLevel
+
+_CEILINGS: Final[Mapping[SocketProtectionLevel, TlsVersion]] = {
+    _Level.SSL: TlsVersion.TLS13,
+    _Level.TLS10: TlsVersion.TLS10,
+    _Level.TLS11: TlsVersion.TLS11,
+    _Level.TLS12: TlsVersion.TLS12,
+    _Level.TLS13: TlsVersion.TLS13,
+}
+_FLOORS: Final[Mapping[SocketProtectionLevel, TlsVersion]] = {
+    # What is older has been deprecated (RFC 8996).
+    _Level.UNSPECIFIED: TlsVersion.TLS12,
+    _Level.TLS10: TlsVersion.TLS10,
+    _Level.TLS11: TlsVersion.TLS11,
+    _Level.TLS12: TlsVersion.TLS12,
+    _Level.TLS13: TlsVersion.TLS13,
+}
+_NOT_OFFERED: Final[Mapping[SocketProtectionLevel, str]] = {
+    _Level.SSL_ALLOW_NULL_ENCRYPTION: "a connection that may end up unencrypted",
+    _Level.SSL3_ALLOW_WEAK_ENCRYPTION: "SSL 3.0",
+}
+
+
+def choose_versions(
+    level: SocketProtectionLevel,
+    floor: SocketProtectionLevel = SocketProtectionLevel.UNSPECIFIED,
+) -> VersionRange:
+    """
+    Say which versions a level stands for.
+
+    :param level: the ceiling.
+    :param floor: the lowest version that will do; ``UNSPECIFIED`` for TLS 1.2.
+    :raises ValueError: for a level that is none of TLS (plain, unspecified, Bluetooth), and for
+        what is no floor.
+    :raises OperationNotSupported: for what this machine's OpenSSL cannot do, or where the floor is
+        above the ceiling: never something else instead.
+    """
+    level, floor = SocketProtectionLevel(level), SocketProtectionLevel(floor)
+    if level in _NOT_OFFERED:
+        raise OperationNotSupported(
+            f"{level.documented_name}: {_NOT_OFFERED[level]} is not offered"
+        )
+    if level not in _CEILINGS:
+        raise ValueError(f"{level.documented_name} is no level of TLS")
+    if floor not in _FLOORS:
+        raise ValueError(f"{floor.documented_name} is no lowest version of TLS")
+    highest, lowest = _CEILINGS[level], _FLOORS[floor]
+    available = available_versions()
+    if highest not in available:
+        raise OperationNotSupported(f"this machine's OpenSSL does not offer {highest}")
+    if lowest > highest:
+        raise OperationNotSupported(
+            f"{level.documented_name} ends at {highest}, and the least allowed is {lowest}"
+        )
+    return VersionRange(max(lowest, min(available)), highest)
+
+
+@functools.lru_cache(maxsize=1)
+def available_versions() -> frozenset[TlsVersion]:
+    """Find what this machine's OpenSSL can offer, by beginning a handshake with each version."""
+    return frozenset(version for version in TlsVersion if _can_begin(version))
+
+
+def _can_begin(version: TlsVersion) -> bool:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(version)
+    context.set_max_proto_version(version)
+    connection = SSL.Connection(context, None)
+    connection.set_connect_state()
+    try:
+        connection.do_handshake()
+    except SSL.WantReadError:
+        return True  # The ClientHello was made.
+    except SSL.Error:
+        return False
+    return False

@@ -1,0 +1,166 @@
+"""
+What is wrong with a certificate: OpenSSL's verification codes → **results** → errors and severity.
+
+Filled in during a handshake; read by who decides whether the connection may go on, and by
+applications that want to know why it did not.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from twsock.errors import SocketErrorStatus
+
+__all__ = [
+    "ChainValidationResult",
+    "SocketSslErrorSeverity",
+    "are_forgiven",
+    "classify",
+    "severity_of",
+    "status_of",
+]
+
+
+class ChainValidationResult(enum.IntEnum):
+    """
+    One thing that is wrong with a certificate, or nothing.
+
+    ``Windows.Security.Cryptography.Certificates.ChainValidationResult``.
+    """
+
+    SUCCESS = 0
+    UNTRUSTED = 1
+    REVOKED = 2
+    EXPIRED = 3
+    INCOMPLETE_CHAIN = 4
+    INVALID_SIGNATURE = 5
+    WRONG_USAGE = 6
+    INVALID_NAME = 7
+    INVALID_CERTIFICATE_AUTHORITY_POLICY = 8
+    BASIC_CONSTRAINTS_ERROR = 9
+    UNKNOWN_CRITICAL_EXTENSION = 10
+    REVOCATION_INFORMATION_MISSING = 11
+    REVOCATION_FAILURE = 12
+    OTHER_ERRORS = 13
+
+    @property
+    def documented_name(self) -> str:
+        """The spelling of the WinRT documentation, such as ``IncompleteChain``."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
+
+
+class SocketSslErrorSeverity(enum.IntEnum):
+    """
+    How bad it is; ``Windows.Networking.Sockets.SocketSslErrorSeverity``.
+
+    Only what is ``IGNORABLE`` can be forgiven.
+    """
+
+    NONE = 0
+    IGNORABLE = 1
+    FATAL = 2
+
+    @property
+    def documented_name(self) -> str:
+        """The spelling of the WinRT documentation, such as ``Ignorable``."""
+        return self.name.capitalize()
+
+
+_R = ChainValidationResult
+
+# X509_V_ERR_… in OpenSSL's <x509_vfy.h>; what is not here is OTHER_ERRORS.
+_RESULTS: Final[Mapping[int, ChainValidationResult]] = {
+    0: _R.SUCCESS,
+    2: _R.INCOMPLETE_CHAIN,  # the issuer of an issuer is missing
+    3: _R.REVOCATION_INFORMATION_MISSING,  # no revocation list
+    7: _R.INVALID_SIGNATURE,
+    9: _R.EXPIRED,  # not valid yet
+    10: _R.EXPIRED,
+    18: _R.UNTRUSTED,  # self-signed
+    19: _R.UNTRUSTED,  # self-signed, further up the chain
+    20: _R.INCOMPLETE_CHAIN,  # the issuer is not among those trusted
+    21: _R.INCOMPLETE_CHAIN,  # the chain is one certificate long
+    23: _R.REVOKED,
+    24: _R.BASIC_CONSTRAINTS_ERROR,  # no authority (OpenSSL 1.1.1)
+    25: _R.BASIC_CONSTRAINTS_ERROR,  # the path is too long
+    26: _R.WRONG_USAGE,
+    27: _R.UNTRUSTED,  # marked as not trusted for this
+    34: _R.UNKNOWN_CRITICAL_EXTENSION,
+    62: _R.INVALID_NAME,  # host name
+    63: _R.INVALID_NAME,  # e-mail address
+    64: _R.INVALID_NAME,  # IP address
+    79: _R.BASIC_CONSTRAINTS_ERROR,  # no authority
+}
+
+_IGNORABLE: Final = frozenset(
+    {
+        _R.UNTRUSTED,
+        _R.EXPIRED,
+        _R.INCOMPLETE_CHAIN,
+        _R.WRONG_USAGE,
+        _R.INVALID_NAME,
+        _R.REVOCATION_INFORMATION_MISSING,
+        _R.REVOCATION_FAILURE,
+    }
+)
+
+# Windows calls both "Untrusted" as a rule, so that a program made for it lists only that.
+_TWINS: Final = frozenset({_R.UNTRUSTED, _R.INCOMPLETE_CHAIN})
+
+# The status with which a connection fails. Where there are several, the first in this order.
+_STATUSES: Final[Mapping[ChainValidationResult, SocketErrorStatus]] = {
+    _R.REVOKED: SocketErrorStatus.CERTIFICATE_REVOKED,
+    _R.INVALID_SIGNATURE: SocketErrorStatus.CERTIFICATE_IS_INVALID,
+    _R.OTHER_ERRORS: SocketErrorStatus.CERTIFICATE_IS_INVALID,
+    _R.UNKNOWN_CRITICAL_EXTENSION: SocketErrorStatus.CERTIFICATE_IS_INVALID,
+    _R.BASIC_CONSTRAINTS_ERROR: SocketErrorStatus.CERTIFICATE_IS_INVALID,
+    _R.INVALID_CERTIFICATE_AUTHORITY_POLICY: SocketErrorStatus.CERTIFICATE_IS_INVALID,
+    _R.UNTRUSTED: SocketErrorStatus.CERTIFICATE_UNTRUSTED_ROOT,
+    _R.INCOMPLETE_CHAIN: SocketErrorStatus.CERTIFICATE_UNTRUSTED_ROOT,
+    _R.INVALID_NAME: SocketErrorStatus.CERTIFICATE_COMMON_NAME_IS_INCORRECT,
+    _R.EXPIRED: SocketErrorStatus.CERTIFICATE_EXPIRED,
+    _R.WRONG_USAGE: SocketErrorStatus.CERTIFICATE_WRONG_USAGE,
+    _R.REVOCATION_INFORMATION_MISSING: SocketErrorStatus.CERTIFICATE_NO_REVOCATION_CHECK,
+    _R.REVOCATION_FAILURE: SocketErrorStatus.CERTIFICATE_REVOCATION_SERVER_OFFLINE,
+}
+
+
+def classify(code: int) -> ChainValidationResult:
+    """Give the result for a verification code of OpenSSL; 0 is success."""
+    return _RESULTS.get(code, ChainValidationResult.OTHER_ERRORS)
+
+
+def severity_of(errors: Iterable[ChainValidationResult]) -> SocketSslErrorSeverity:
+    """Give the severity of the worst."""
+    found = set(errors) - {ChainValidationResult.SUCCESS}
+    if not found:
+        return SocketSslErrorSeverity.NONE
+    return SocketSslErrorSeverity.IGNORABLE if found <= _IGNORABLE else SocketSslErrorSeverity.FATAL
+
+
+def are_forgiven(
+    errors: Iterable[ChainValidationResult], ignorable: Collection[ChainValidationResult]
+) -> bool:
+    """
+    Say whether a connection may go on in spite of its errors.
+
+    :param errors: all that is wrong.
+    :param ignorable: what the application forgives. Each error has to be there by itself, but
+        ``UNTRUSTED`` and ``INCOMPLETE_CHAIN`` stand for each other. What is fatal never is.
+    """
+    found = set(errors) - {ChainValidationResult.SUCCESS}
+    forgiven = set(ignorable)
+    if forgiven & _TWINS:
+        forgiven |= _TWINS
+    return found <= forgiven & _IGNORABLE
+
+
+def status_of(errors: Iterable[ChainValidationResult]) -> SocketErrorStatus:
+    """Give the status that names the worst; ``UNKNOWN`` where nothing is wrong."""
+    found = set(errors)
+    return next(
+        (status for result, status in _STATUSES.items() if result in found),
+        SocketErrorStatus.UNKNOWN,
+    )

@@ -71,7 +71,7 @@ class LoopbackTests(EveryReactor):
 
         class Measured(FrameEcho):
             def writing_paused(self) -> None:
-                held.append(queued_bytes(self.transport))  # type: ignore[arg-type]
+                held.append(queued_bytes(self.transport))
 
         frame = encode_frame(bytes(size))
         rounds = 200

@@ -147,6 +147,23 @@ class ProxiedTests(EveryReactor):
         self.serve(Named, peer, make_proxied_endpoint)
         self.assertEqual(peers, ["192.0.2.1:1000"])
 
+    def test_closing_over_unread_input_sends_the_answer_first(self) -> None:
+        """No reset destroys it, as on a plain socket."""
+        answer = encode_frame(bytes(1_000_000))
+
+        class Once(FrameProtocol):
+            def frame_received(self, payload: bytes) -> None:
+                self.send_frame(bytes(1_000_000))
+                self.close()
+
+        def peer(address: tuple[str, int]) -> None:
+            with connect(address) as connection:
+                connection.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n")
+                connection.sendall(encode_frame(b"x") + bytes(300_000))
+                self.assertEqual(receive_all(connection), answer)
+
+        self.serve(Once, peer, make_proxied_endpoint)
+
     def test_draining_does_not_wait_for_half_a_header(self) -> None:
         """What the kernel has for us may be no message; then there is nothing to answer."""
         half_sent = threading.Event()

@@ -34,6 +34,7 @@ from twsock.errors import (
     SocketError,
 )
 from twsock.protocols.group import ConnectionGroup
+from twsock.protocols.ordered import OrderedTransport
 from twsock.transport import StreamTransport
 from twsock.transport.descriptor import find_descriptor
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
@@ -89,6 +90,8 @@ class StreamProtocol(Protocol):
     active_tick = 0
 
     _log = Logger()
+    _transport: Any = None
+    _ordered: OrderedTransport | None = None
     _stream: StreamTransport | None = None
     _decoder: Any
     _handler: Deferred[Any] | None = None
@@ -129,11 +132,30 @@ class StreamProtocol(Protocol):
     # Called by applications.
 
     @property
+    def transport(self) -> Any:
+        """
+        Twisted's transport; what is done to it comes after all that was sent before.
+
+        ``startTLS`` aborts the connection where plaintext of the peer is left over, which would be
+        taken for what comes after (STARTTLS injection).
+        """
+        if self._ordered is None and self._transport is not None:
+            self._ordered = OrderedTransport(
+                self._transport, self._send_written, self._has_nothing_left_over
+            )
+        return self._ordered
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        self._transport = transport
+        self._ordered = None
+
+    @property
     def peer(self) -> str:
         """The other end's address, as ``host:port``, ``[host]:port`` or a path."""
-        if self.transport is None:
+        if self._transport is None:
             raise LocalProtocolError("this protocol is not connected yet")
-        return _describe_peer(self.transport)
+        return _describe_peer(self._transport)
 
     @property
     def clock(self) -> IReactorTime:
@@ -187,6 +209,23 @@ class StreamProtocol(Protocol):
         stream = self._connected_stream()
         if self._may_deliver(stream):
             self._close_drained(stream)
+
+    def _send_written(self) -> None:
+        if self._stream is not None:
+            self._stream.send()
+
+    def _has_nothing_left_over(self) -> bool:
+        """Tell whether TLS may start; abort where the peer sent something in front of it."""
+        stream = self._stream
+        if stream is None or not self._decoder.buffered:
+            return True
+        self._log.warn(
+            "{peer} sent {size} bytes of plaintext behind the request for TLS: aborted",
+            peer=self.peer,
+            size=self._decoder.buffered,
+        )
+        stream.abort(RemoteProtocolError("plaintext behind the request for TLS"))
+        return False
 
     # Overridden by the wire formats.
 
@@ -252,16 +291,16 @@ class StreamProtocol(Protocol):
     def connectionMade(self) -> None:
         group = self.group
         if group is None:
-            group = self.group = ConnectionGroup(_clock_of(self.transport))
+            group = self.group = ConnectionGroup(_clock_of(self._transport))
         try:
             self._decoder = self._make_decoder()
         except ValueError:
             # A limit on the class that is none. Twisted would log it and keep the connection.
-            typing.cast(Any, self.transport).abortConnection()
+            self._transport.abortConnection()
             raise
         self._stream = StreamTransport(
             self,
-            self.transport,
+            self._transport,
             group.clock,
             high_water=self.high_water,
             close_timeout=self.close_timeout,

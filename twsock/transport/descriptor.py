@@ -15,8 +15,16 @@ from typing import Final
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = ["find_descriptor", "hung_up", "plain_socket", "queued_bytes", "unread_input"]
+__all__ = [
+    "carries_tls",
+    "find_descriptor",
+    "hung_up",
+    "plain_socket",
+    "queued_bytes",
+    "unread_input",
+]
 
 #: How many wrappers are looked through. Real stacks have two or three; the bound is for a wrapper
 #: that names itself as its transport.
@@ -36,6 +44,16 @@ def find_descriptor(transport: ITransport) -> FileDescriptor | None:
             return candidate
         candidate = getattr(candidate, "transport", None)
     return None
+
+
+def carries_tls(transport: ITransport) -> bool:
+    """Tell whether one of the wrappers is a TLS engine of Twisted's."""
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(candidate, TLSMemoryBIOProtocol) or getattr(candidate, "TLS", False):
+            return True
+        candidate = getattr(candidate, "transport", None)
+    return False
 
 
 def plain_socket(transport: ITransport) -> socket.socket | None:

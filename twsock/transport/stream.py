@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.transport.descriptor import (
+    carries_tls,
     find_descriptor,
     hung_up,
     plain_socket,
@@ -361,7 +362,9 @@ class StreamTransport:
             self._phase = _Phase.LINGERING if has_sent_fin else _Phase.FINISHING
             self.room = 0
             self._deadline = self._clock.callLater(self._close_timeout, self._deadline_passed)
-            self.resume_reading()
+            if not self._peer_ended:
+                self._is_reading = True
+                self._transport.resumeProducing()  # Whoever paused it.
             if not has_sent_fin and (self._watch is None or self._descriptor is None):
                 self._finish_output()
         elif self._phase is _Phase.BROKEN:
@@ -508,10 +511,12 @@ class StreamTransport:
         self._phase = _Phase.LINGERING
         if self._descriptor is None:
             self._stop_watching()
-        if self._peer_ended or not self.is_plain:
+        descriptor = self._descriptor
+        if self._peer_ended or descriptor is None or carries_tls(self._transport):
             self._transport.loseConnection()
         else:
-            self._transport.loseWriteConnection()
+            # Below the wrappers that leave bytes as they are (a PROXY header, policies).
+            typing.cast(Any, descriptor).loseWriteConnection()
 
     def _deadline_passed(self) -> None:
         self._deadline = None

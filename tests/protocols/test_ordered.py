@@ -1,0 +1,75 @@
+"""What an application does to the transport comes after what it sent before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import ITransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.protocols.connections import Connected, FrameRecorder
+from twsock.protocols import FrameEcho
+from twsock.wire import encode_frame
+
+FRAME = encode_frame(b"x")
+
+
+class OrderTests(SynchronousTestCase):
+    """In a handler, whose answers are collected."""
+
+    def handle(self, act: Any, frames: bytes = FRAME) -> Connected[Any]:
+        """Let a handler answer, act on its transport, and answer again."""
+
+        class Acting(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.received.append(payload)
+                self.send_frame(b"before")
+                act(self.transport)
+                if self.is_open and not self.transport.disconnecting:
+                    self.send_frame(b"after")
+
+        connected = Connected(Acting)
+        connected.transport.startTLS = lambda *_: calls.append(connected.transport.value())  # type: ignore[attr-defined]
+        calls: list[bytes] = []
+        self.calls = calls
+        connected.receive(frames)
+        return connected
+
+    def test_a_write_keeps_its_place(self) -> None:
+        """Between the answers before and after it."""
+        for act in (
+            lambda transport: transport.write(b"raw"),
+            lambda transport: transport.writeSequence([b"r", b"aw"]),
+        ):
+            connected = self.handle(act)
+            self.assertEqual(
+                connected.sent(), encode_frame(b"before") + b"raw" + encode_frame(b"after")
+            )
+
+    def test_an_end_comes_after_the_answers(self) -> None:
+        """They are sent first."""
+        connected = self.handle(lambda transport: transport.loseConnection())
+        self.assertEqual(connected.sent(), encode_frame(b"before"))
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_tls_starts_after_the_answers(self) -> None:
+        """A go-ahead leaves in plaintext."""
+        self.handle(lambda transport: transport.startTLS(None))
+        self.assertEqual(self.calls, [encode_frame(b"before")])
+
+    def test_tls_does_not_start_over_plaintext(self) -> None:
+        """A frame behind the request is never taken for one that came encrypted."""
+        connected = self.handle(lambda transport: transport.startTLS(None), FRAME * 2)
+        self.assertEqual(self.calls, [])
+        self.assertEqual(len(connected.protocol.received), 1)
+        self.assertTrue(connected.transport.disconnected)
+
+    def test_it_is_the_transport_in_every_other_way(self) -> None:
+        """Its interfaces, its attributes, also those that are set."""
+        connected = Connected(FrameEcho)
+        transport: Any = connected.protocol.transport
+        self.assertTrue(ITransport.providedBy(transport))
+        self.assertEqual(transport.getPeer(), connected.transport.getPeer())
+        transport.mark = "set"
+        self.assertEqual(connected.transport.mark, "set")  # type: ignore[attr-defined]
+        self.assertIs(connected.protocol.transport, transport)

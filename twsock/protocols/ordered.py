@@ -1,0 +1,77 @@
+"""
+The transport as an application sees it: application → **ordered transport** → Twisted's transport.
+
+Our answers are collected and sent in one piece; what an application does to the transport itself
+has to come after those that it sent before. Made by `twsock.protocols.StreamProtocol` when somebody
+asks for its ``transport``. Holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from zope.interface import directlyProvides, providedBy
+
+__all__ = ["OrderedTransport"]
+
+
+class OrderedTransport:
+    """
+    Twisted's transport, behind what our protocol has written.
+
+    It provides what the transport provides, and has every other attribute of it.
+
+    :param transport: any stream transport.
+    :param send: sends what was written so far.
+    :param may_start_tls: asked before TLS is started; False where it must not be.
+    """
+
+    def __init__(
+        self, transport: Any, send: Callable[[], object], may_start_tls: Callable[[], bool]
+    ) -> None:
+        own = {"_transport": transport, "_send": send, "_may_start_tls": may_start_tls}
+        self.__dict__.update(own)
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name.startswith("__"):
+            object.__setattr__(self, name, value)  # What zope.interface notes on an object.
+        else:
+            setattr(self._transport, name, value)
+
+    # Called by applications, as Twisted's transports are.
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, after all that was written before."""
+        self._send()
+        self._transport.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send bytes, after all that was written before."""
+        self._send()
+        self._transport.writeSequence(data)
+
+    def loseConnection(self, *arguments: Any) -> None:
+        """End the connection, after all that was written before."""
+        self._send()
+        self._transport.loseConnection(*arguments)
+
+    def loseWriteConnection(self) -> None:
+        """Send FIN, after all that was written before."""
+        self._send()
+        self._transport.loseWriteConnection()
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        """Send a descriptor over a UNIX socket, after all that was written before."""
+        self._send()
+        self._transport.sendFileDescriptor(descriptor)
+
+    def startTLS(self, *arguments: Any) -> None:
+        """Start TLS, after all that was written before; unless plaintext is left over."""
+        self._send()
+        if self._may_start_tls():
+            self._transport.startTLS(*arguments)

@@ -10,10 +10,12 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.test_stream import FakeProtocol, IdleReactor, tcp_pair
 from twsock.transport.descriptor import (
+    carries_tls,
     find_descriptor,
     hung_up,
     plain_socket,
@@ -64,6 +66,18 @@ class DescriptorTests(SynchronousTestCase):
         self.descriptor.socket = self.peer
         self.peer.setblocking(False)
         self.assertIsNone(plain_socket(self.descriptor))
+
+    def test_tls_is_seen_through_wrappers(self) -> None:
+        """A wrapper that leaves the bytes as they are is none."""
+        wrapper: Any = self.wrapped()
+        self.assertFalse(carries_tls(self.descriptor))
+        self.assertFalse(carries_tls(wrapper))
+        self.descriptor.TLS = True
+        self.assertTrue(carries_tls(self.descriptor))
+        self.descriptor.TLS = False
+        engine: Any = TLSMemoryBIOProtocol(None, Protocol())
+        engine.transport = wrapper
+        self.assertTrue(carries_tls(engine))
 
     def test_a_transport_in_memory_has_neither(self) -> None:
         """Where there is no descriptor, None says so."""

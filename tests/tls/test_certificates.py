@@ -1,0 +1,218 @@
+"""Certificates and their keys are read from files, and found by what they say."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.tls.certificates import Certificate, CertificateQuery, CertificateStores
+
+AUTHORITY = trustme.CA(organization_name="Trust Me")
+ISSUED = AUTHORITY.issue_cert("www.example.com", "192.0.2.1", common_name="Ada")
+OTHER = AUTHORITY.issue_cert("other.example", common_name="Grace")
+
+CERTIFICATE = ISSUED.cert_chain_pems[0].bytes()
+KEY = ISSUED.private_key_pem.bytes()
+SERVER_AUTHENTICATION = "1.3.6.1.5.5.7.3.1"
+
+
+def locked_key(password: bytes) -> bytes:
+    """Give the key with a password on it."""
+    key = Certificate.from_pem(CERTIFICATE + KEY).to_cryptography()[1]
+    locked: bytes = key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password)
+    )
+    return locked
+
+
+def pkcs12(name: bytes, password: bytes | None) -> bytes:
+    """Put the certificate, its key and its authority into one file."""
+    certificate, key = Certificate.from_pem(CERTIFICATE + KEY).to_cryptography()
+    authority = x509.load_pem_x509_certificate(AUTHORITY.cert_pem.bytes())
+    lock = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return serialize_key_and_certificates(name, key, certificate, [authority], lock)
+
+
+class CertificateTests(SynchronousTestCase):
+    """One certificate."""
+
+    def test_what_it_says(self) -> None:
+        """Names, usages, times, hashes."""
+        certificate = Certificate.from_pem(CERTIFICATE)
+        self.assertEqual(certificate.subject, "Ada")
+        self.assertIn("Trust Me", certificate.issuer)
+        names = certificate.subject_alternative_name
+        self.assertEqual(
+            (names.dns_names, names.ip_addresses), (("www.example.com",), ("192.0.2.1",))
+        )
+        self.assertIn(SERVER_AUTHENTICATION, certificate.enhanced_key_usages)
+        self.assertLess(certificate.valid_from, datetime.now(timezone.utc))
+        self.assertGreater(certificate.valid_to, datetime.now(timezone.utc))
+        self.assertEqual(len(certificate.get_hash_value()), 20)
+        self.assertEqual(len(certificate.get_hash_value("SHA256")), 32)
+        self.assertRaises(ValueError, certificate.get_hash_value, "MD5")
+        self.assertEqual(Certificate(certificate.get_certificate_blob()), certificate)
+        self.assertGreater(len(certificate.serial_number), 0)
+
+    def test_an_authority_says_less(self) -> None:
+        """It is for no host; what is not there is empty."""
+        authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
+        self.assertEqual(authority.subject_alternative_name.dns_names, ())
+        self.assertEqual(authority.subject, authority.issuer)
+        self.assertFalse(authority.has_private_key)
+
+    def test_its_key_is_found_and_never_shown(self) -> None:
+        """Beside it, or apart."""
+        for certificate in (
+            Certificate.from_pem(KEY + CERTIFICATE),
+            Certificate.from_pem(CERTIFICATE, key=KEY),
+        ):
+            self.assertTrue(certificate.has_private_key)
+            self.assertNotIn("PRIVATE", repr(certificate))
+        self.assertFalse(Certificate.from_pem(CERTIFICATE).has_private_key)
+
+    def test_its_issuers_come_behind_it(self) -> None:
+        """In the order of the file."""
+        certificate = Certificate.from_pem(CERTIFICATE + AUTHORITY.cert_pem.bytes())
+        (authority,) = certificate.intermediates
+        self.assertEqual(authority.subject, certificate.issuer)
+
+    def test_a_key_with_a_password(self) -> None:
+        """It has to be given, and to be right; one that is not needed does no harm."""
+        locked = CERTIFICATE + locked_key(b"secret")
+        self.assertTrue(Certificate.from_pem(locked, password="secret").has_private_key)
+        for password in (None, "wrong"):
+            error = self.assertRaises(ValueError, Certificate.from_pem, locked, password=password)
+            self.assertIn("password", str(error))
+        self.assertTrue(Certificate.from_pem(CERTIFICATE + KEY, password="x").has_private_key)
+
+    def test_what_cannot_be_used_is_refused(self) -> None:
+        """No certificate, a broken one, the key of another."""
+        for data in (
+            b"",
+            KEY,
+            CERTIFICATE[:300] + CERTIFICATE[400:],
+            CERTIFICATE.replace(b"MI", b"!!", 1),
+        ):
+            self.assertRaises(ValueError, Certificate.from_pem, data)
+        other = OTHER.private_key_pem.bytes()
+        error = self.assertRaises(ValueError, Certificate.from_pem, CERTIFICATE + other)
+        self.assertIn("another certificate", str(error))
+        self.assertRaises(ValueError, Certificate, b"no DER")
+
+    def test_pkcs12(self) -> None:
+        """It has a friendly name, a key and a chain."""
+        for password in (None, "secret"):
+            data = pkcs12(b"my certificate", password.encode() if password else None)
+            certificate = Certificate.from_pkcs12(data, password)
+            self.assertEqual(certificate.friendly_name, "my certificate")
+            self.assertTrue(certificate.has_private_key)
+            self.assertEqual(len(certificate.intermediates), 1)
+        self.assertRaises(ValueError, Certificate.from_pkcs12, pkcs12(b"x", b"secret"), "wrong")
+        self.assertRaises(ValueError, Certificate.from_pkcs12, b"no such file")
+
+
+class FileTests(SynchronousTestCase):
+    """Files and directories of them."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        (self.folder / "ada.pem").write_bytes(CERTIFICATE + KEY)
+        (self.folder / "grace.crt").write_bytes(OTHER.cert_chain_pems[0].bytes())
+        (self.folder / "notes.txt").write_text("no certificate")
+
+    def find(self, **wanted: object) -> list[str]:
+        query = CertificateQuery(**wanted)  # type: ignore[arg-type]
+        return sorted(each.subject for each in CertificateStores(self.folder).find_all(query))
+
+    def test_a_file_of_any_kind_is_read(self) -> None:
+        """By what is in it, and by its suffix."""
+        (self.folder / "ada.der").write_bytes(
+            Certificate.from_pem(CERTIFICATE).get_certificate_blob()
+        )
+        (self.folder / "ada.pfx").write_bytes(pkcs12(b"x", b"secret"))
+        (self.folder / "ada.key").write_bytes(KEY)
+        (self.folder / "bare.pem").write_bytes(CERTIFICATE)
+        for name, options in (
+            ("ada.pem", {}),
+            ("ada.der", {}),
+            ("ada.pfx", {"password": "secret"}),
+            ("bare.pem", {"key": self.folder / "ada.key"}),
+        ):
+            loaded = Certificate.load(self.folder / name, **options)
+            self.assertEqual(loaded.subject, "Ada", name)
+
+    def test_a_file_that_cannot_be_used_is_named(self) -> None:
+        """In one line, with the reason."""
+        (self.folder / "huge.pem").write_bytes(bytes(1024 * 1024 + 1))
+        statuses = []
+        for name, words in (
+            ("missing.pem", "No such file"),
+            ("notes.txt", "notes.txt"),
+            ("huge.pem", "bytes"),
+        ):
+            error = self.assertRaises(SocketError, Certificate.load, self.folder / name)
+            self.assertIn(words, str(error))
+            self.assertIn(name, str(error))
+            self.assertNotIn("\n", str(error))
+            statuses.append(error.status)
+        self.assertEqual(statuses[1:], [SocketErrorStatus.CERTIFICATE_IS_INVALID] * 2)
+
+    def test_all_that_are_valid_are_found(self) -> None:
+        """Other files are left alone."""
+        self.assertEqual(self.find(), ["Ada", "Grace"])
+
+    def test_they_are_found_by_what_they_say(self) -> None:
+        """All that is given has to match."""
+        ada = Certificate.from_pem(CERTIFICATE)
+        self.assertEqual(self.find(friendly_name="ada"), ["Ada"])
+        self.assertEqual(self.find(issuer_name=ada.issuer), ["Ada", "Grace"])
+        self.assertEqual(self.find(issuer_name="nobody"), [])
+        self.assertEqual(self.find(thumbprint=ada.get_hash_value()), ["Ada"])
+        self.assertEqual(self.find(has_private_key=True), ["Ada"])
+        self.assertEqual(self.find(has_private_key=False), ["Grace"])
+        self.assertEqual(self.find(enhanced_key_usages=[SERVER_AUTHENTICATION]), ["Ada", "Grace"])
+        self.assertEqual(self.find(enhanced_key_usages=["1.2.3"]), [])
+        self.assertEqual(self.find(friendly_name="ada", has_private_key=False), [])
+
+    def test_what_is_not_valid_is_left_out_unless_asked_for(self) -> None:
+        """Not yet, or not any more."""
+        now = datetime.now(timezone.utc)
+        old = AUTHORITY.issue_cert(
+            "old.example", common_name="Old", not_after=now - timedelta(days=1)
+        )
+        (self.folder / "old.pem").write_bytes(old.cert_chain_pems[0].bytes())
+        self.assertEqual(self.find(), ["Ada", "Grace"])
+        self.assertEqual(self.find(include_expired_certificates=True), ["Ada", "Grace", "Old"])
+
+    def test_of_duplicates_the_one_that_lasts_longest_is_left(self) -> None:
+        """Unless all are asked for."""
+        now = datetime.now(timezone.utc)
+        soon = AUTHORITY.issue_cert(
+            "www.example.com", common_name="Ada", not_after=now + timedelta(days=1)
+        )
+        (self.folder / "soon.pem").write_bytes(soon.cert_chain_pems[0].bytes())
+        found = CertificateStores(self.folder).find_all(CertificateQuery(has_private_key=None))
+        self.assertEqual(sorted(each.subject for each in found), ["Ada", "Grace"])
+        self.assertTrue(next(each for each in found if each.subject == "Ada").has_private_key)
+        self.assertEqual(self.find(include_duplicates=True), ["Ada", "Ada", "Grace"])
+
+    def test_a_directory_that_cannot_be_read_is_named(self) -> None:
+        """So is a file in it that only looks like a certificate."""
+        self.assertRaises(SocketError, CertificateStores(self.folder / "missing").find_all)
+        (self.folder / "broken.pem").write_text("-----BEGIN")
+        error = self.assertRaises(SocketError, CertificateStores(self.folder).find_all)
+        self.assertIn("broken.pem", str(error))

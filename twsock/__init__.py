@@ -33,6 +33,14 @@ from twsock.sockets import (
     StreamSocketListener,
     StreamSocketListenerConnectionReceivedEventArgs,
 )
+from twsock.tls import (
+    Certificate,
+    CertificateQuery,
+    CertificateStores,
+    ChainValidationResult,
+    SocketProtectionLevel,
+    SocketSslErrorSeverity,
+)
 from twsock.wire.values import ByteOrder, OutOfBoundsError, TextError, UnicodeEncoding
 
 __all__ = [
@@ -41,6 +49,10 @@ __all__ = [
     "BrokenError",
     "BusyError",
     "ByteOrder",
+    "Certificate",
+    "CertificateQuery",
+    "CertificateStores",
+    "ChainValidationResult",
     "ClosedError",
     "ConnectError",
     "DataReader",
@@ -60,7 +72,9 @@ __all__ = [
     "RoundTripTimeStatistics",
     "SocketError",
     "SocketErrorStatus",
+    "SocketProtectionLevel",
     "SocketQualityOfService",
+    "SocketSslErrorSeverity",
     "StreamSocket",
     "StreamSocketListener",
     "StreamSocketListenerConnectionReceivedEventArgs",

@@ -53,6 +53,10 @@ class InMemory:
         """Let the connection be gone, in order."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
+    def lose_through(self, wrapper: Any) -> None:
+        """Let the connection be gone, told to a wrapper."""
+        wrapper.connectionLost(Failure(ConnectionDone()))
+
     def reset(self) -> None:
         """Let the peer reset the connection."""
         self.protocol.connectionLost(Failure(ConnectionLost()))

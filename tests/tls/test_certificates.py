@@ -124,7 +124,7 @@ class CertificateTests(SynchronousTestCase):
         self.assertRaises(ValueError, Certificate.from_pkcs12, b"no such file")
 
 
-class FileTests(SynchronousTestCase):
+class FolderTests(SynchronousTestCase):
     """Files and directories of them."""
 
     def setUp(self) -> None:

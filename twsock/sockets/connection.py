@@ -40,12 +40,15 @@ class Connection(Protocol):
     :param connected: called once the connection stands.
     :param lost: called once it is gone.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
+    :param is_plain: whether the streams open when the transport is connected; if not, only
+        `resume` opens them.
     """
 
     _log = Logger()
     _stream: StreamTransport | None = None
     _is_closing = False
     _has_sent_fin = False
+    _is_suspended = False
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Connection(Protocol):
         connected: Callable[[Connection], None],
         lost: Callable[[], None],
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        is_plain: bool = True,
     ) -> None:
         self._clock = clock
         self._input = input_stream
@@ -62,6 +66,7 @@ class Connection(Protocol):
         self._connected = connected
         self._lost = lost
         self._close_timeout = close_timeout
+        self._is_plain = is_plain
         self._finishing: list[Deferred[None]] = []
 
     @property
@@ -78,6 +83,8 @@ class Connection(Protocol):
         stream = self._stream
         if stream is None:
             return succeed(None)
+        if self._is_suspended:
+            return self.abort()  # What waits cannot be sent, so there is no end in order.
         if not self._is_closing:
             self._is_closing = True
             self._output.refuse(_closed)
@@ -89,6 +96,31 @@ class Connection(Protocol):
         finished: Deferred[None] = Deferred(self._finishing.remove)
         self._finishing.append(finished)
         return finished
+
+    def suspend(self) -> Any:
+        """
+        Let nothing pass until `resume`; what is written waits.
+
+        :returns: the transport, for whoever puts something above it.
+        """
+        self._is_suspended = True
+        self._output.suspend()
+        return self.transport
+
+    def resume(self, transport: Any) -> None:
+        """Go on above another transport."""
+        self._is_suspended = False
+        self.transport = transport
+        stream = self._stream = StreamTransport(
+            self._output, transport, self._clock, close_timeout=self._close_timeout
+        )
+        self._input.opened(stream)
+        self._react(lambda: self._output.opened(stream))
+
+    def note_error(self, error: SocketError) -> None:
+        """Give the reason why the connection is about to end, if nobody gave one before."""
+        if self._stream is not None:
+            self._stream.note_error(error)
 
     def when_lost(self) -> Deferred[None]:
         """Wait until the connection is gone."""
@@ -112,8 +144,9 @@ class Connection(Protocol):
         stream = self._stream = StreamTransport(
             self._output, self.transport, self._clock, close_timeout=self._close_timeout
         )
-        self._input.opened(stream)
-        self._output.opened(stream)
+        if self._is_plain:
+            self._input.opened(stream)
+            self._output.opened(stream)
         self._react(lambda: self._connected(self))
 
     @override

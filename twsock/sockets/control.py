@@ -11,10 +11,13 @@ from __future__ import annotations
 import enum
 import operator
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twsock.errors import LocalProtocolError, OperationNotSupported
+from twsock.tls.certificates import Certificate
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.validation import ChainValidationResult
 from twsock.transport.descriptor import plain_socket
 
 __all__ = [
@@ -160,18 +163,64 @@ class StreamSocketListenerControl:
 
 class StreamSocketControl(StreamSocketListenerControl):
     """
-    Options of one socket. They are set before it is connected.
+    Options of one socket. They are set before it is connected; those of TLS, before the handshake.
 
     Setting one later raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``), except for
     `outbound_buffer_size_in_bytes`, which is ignored then. After a connect that failed all can be
     set again.
     """
 
-    __slots__ = ("_serialize_connection_attempts",)
+    __slots__ = (
+        "_client_certificate",
+        "_is_securing",
+        "_min_protection_level",
+        "_serialize_connection_attempts",
+        "application_protocols",
+        "ignorable_server_certificate_errors",
+        "trust_roots",
+    )
 
-    def __init__(self, is_in_use: Callable[[], bool]) -> None:
+    def __init__(
+        self, is_in_use: Callable[[], bool], is_securing: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__(is_in_use)
         self._serialize_connection_attempts = False
+        self._is_securing = is_securing
+        self._client_certificate: Certificate | None = None
+        self._min_protection_level = SocketProtectionLevel.UNSPECIFIED
+        #: Errors of the server's certificate to forgive; a list to be changed. What is fatal is
+        #: never forgiven, and each error has to be here by itself.
+        self.ignorable_server_certificate_errors: list[ChainValidationResult] = []
+        #: Authorities that are trusted, ours; None for those of the platform.
+        self.trust_roots: Sequence[Certificate] | None = None
+        #: Protocols to offer inside TLS (ALPN), ours; the preferred one first.
+        self.application_protocols: Sequence[bytes] = ()
+
+    @property
+    def client_certificate(self) -> Certificate | None:
+        """What identifies this end if the server asks for it; None."""
+        return self._client_certificate
+
+    @client_certificate.setter
+    def client_certificate(self, value: Certificate | None) -> None:
+        self._check_tls("client_certificate")
+        if value is not None and not value.has_private_key:
+            raise ValueError(f"the certificate of {value.subject} has no key")
+        self._client_certificate = value
+
+    @property
+    def min_protection_level(self) -> SocketProtectionLevel:
+        """The lowest version that will do; ``UNSPECIFIED``, which stands for TLS 1.2."""
+        return self._min_protection_level
+
+    @min_protection_level.setter
+    def min_protection_level(self, value: SocketProtectionLevel) -> None:
+        self._check_tls("min_protection_level")
+        self._min_protection_level = SocketProtectionLevel(value)
+
+    def _check_tls(self, name: str) -> None:
+        if self._is_securing():
+            raise LocalProtocolError(f"{name} is set before the handshake")
 
     @property
     def outbound_buffer_size_in_bytes(self) -> int | None:

@@ -11,7 +11,13 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
+from OpenSSL import SSL
+
 from twsock.names import HostName
+from twsock.tls.certificates import Certificate
+from twsock.tls.client import ClientVerification
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 from twsock.transport.descriptor import plain_socket
 from twsock.transport.tcp_info import read_tcp_info
 
@@ -65,7 +71,16 @@ class BandwidthStatistics:
 class StreamSocketInformation:
     """Facts of one `twsock.StreamSocket`. All ports are text, as in WinRT."""
 
-    __slots__ = ("_host", "_peer", "_remote_host_name", "_remote_service_name", "_transport")
+    __slots__ = (
+        "_host",
+        "_peer",
+        "_remote_host_name",
+        "_remote_service_name",
+        "_tls",
+        "_transport",
+        "_verification",
+        "protection_level",
+    )
 
     def __init__(self) -> None:
         self._transport: Any = None
@@ -74,6 +89,46 @@ class StreamSocketInformation:
         self._peer: Any = None
         self._remote_host_name: HostName | None = None
         self._remote_service_name: str | None = None
+        #: The level that was *asked for*; `negotiated_version` says what there is.
+        self.protection_level = SocketProtectionLevel.PLAIN_SOCKET
+        self._verification: ClientVerification | None = None
+        self._tls: tuple[str, str, str] | None = None
+
+    @property
+    def negotiated_version(self) -> str:
+        """The version of TLS in use, such as ``TLSv1.3``; empty on a plain connection."""
+        return "" if self._tls is None else self._tls[0]
+
+    @property
+    def cipher(self) -> str:
+        """OpenSSL's name of the cipher suite in use; empty on a plain connection."""
+        return "" if self._tls is None else self._tls[1]
+
+    @property
+    def alpn_protocol(self) -> str:
+        """The protocol that both agreed on inside TLS (ALPN); empty where none was."""
+        return "" if self._tls is None else self._tls[2]
+
+    @property
+    def server_certificate(self) -> Certificate | None:
+        """What the server showed in the last handshake, also where it was refused for that."""
+        return None if self._verification is None else self._verification.certificate
+
+    @property
+    def server_intermediate_certificates(self) -> tuple[Certificate, ...]:
+        """The certificates of its issuers that the server sent."""
+        return () if self._verification is None else self._verification.intermediates
+
+    @property
+    def server_certificate_errors(self) -> tuple[ChainValidationResult, ...]:
+        """All that was wrong with it, what was forgiven included."""
+        return () if self._verification is None else self._verification.errors
+
+    @property
+    def server_certificate_error_severity(self) -> SocketSslErrorSeverity:
+        """How bad the worst of that is."""
+        verification = self._verification
+        return SocketSslErrorSeverity.NONE if verification is None else verification.severity
 
     @property
     def local_address(self) -> HostName | None:
@@ -137,6 +192,18 @@ class StreamSocketInformation:
         self._transport = transport
         self._host = transport.getHost()
         self._peer = transport.getPeer()
+
+    def securing(self, level: SocketProtectionLevel, verification: ClientVerification) -> None:
+        """A handshake begins."""
+        self.protection_level = level
+        self._verification = verification
+        self._tls = None
+
+    def secured(self, connection: SSL.Connection) -> None:
+        """A handshake is done."""
+        protocol = connection.get_alpn_proto_negotiated().decode("ascii", "replace")
+        version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name()
+        self._tls = (version, cipher or "", protocol)
 
     def lost(self) -> None:
         """The connection is gone; what was known of it stays, without the statistics."""

@@ -327,6 +327,11 @@ class InputStream:
 
     # Called by the socket and its connection.
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether a read is pending."""
+        return self._read is not None
+
     def cancel_read(self, error: SocketError) -> None:
         """Let the pending read fail, if there is one; the stream goes on."""
         self._end_read(error)

@@ -246,6 +246,15 @@ class OutputStream:
         if self._refusal is _not_connected:
             self._refusal = None
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether a write or flush is pending."""
+        return bool(self._waiting or self._begun)
+
+    def suspend(self) -> None:
+        """Keep what is written until there is a transport again."""
+        self._transport = None
+
     def hold(self) -> None:
         """What is written from here on leaves together, at `release`."""
         self._is_held = True

@@ -20,12 +20,15 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from typing_extensions import override
 
 from twsock.errors import (
     BusyError,
     ClosedError,
     LocalProtocolError,
+    OperationNotSupported,
+    RemoteProtocolError,
     SocketError,
     SocketErrorStatus,
 )
@@ -38,6 +41,9 @@ from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
 from twsock.sockets.resolving import find_port, interleave, resolve
+from twsock.sockets.securing import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
+from twsock.tls.client import ClientOptions, make_client
+from twsock.tls.levels import SocketProtectionLevel, VersionRange, choose_versions
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = ["StreamSocket"]
@@ -65,6 +71,8 @@ class StreamSocket:
     :ivar output_stream: the bytes to the peer.
     """
 
+    _log = Logger()
+
     __slots__ = (
         "__weakref__",
         "_close_timeout",
@@ -73,6 +81,8 @@ class StreamSocket:
         "_control",
         "_information",
         "_inherited",
+        "_is_secure",
+        "_is_secure_from_the_start",
         "_observer",
         "_reactor",
         "_resolver",
@@ -96,6 +106,8 @@ class StreamSocket:
         self._resolver = resolver
         self._close_timeout = close_timeout
         self._state = _State.UNCONNECTED
+        self._is_secure_from_the_start = False
+        self._is_secure = False
         self._connection: Connection | None = None
         self._connecting: Deferred[None] | None = None
         self._control: StreamSocketControl | None = None
@@ -108,7 +120,9 @@ class StreamSocket:
     def control(self) -> StreamSocketControl:
         """The options, to be set before the socket is connected."""
         if self._control is None:
-            self._control = StreamSocketControl(lambda: self._state is not _State.UNCONNECTED)
+            self._control = StreamSocketControl(
+                lambda: self._state is not _State.UNCONNECTED, lambda: self._is_secure
+            )
             if self._inherited is not None:
                 self._control.inherit(self._inherited)
         return self._control
@@ -129,16 +143,28 @@ class StreamSocket:
 
     @overload
     def connect(
-        self, remote: HostName | str, service: str | int, *, timeout: float | None = None
+        self,
+        remote: HostName | str,
+        service: str | int,
+        protection_level: SocketProtectionLevel = ...,
+        *,
+        timeout: float | None = None,
     ) -> Deferred[None]: ...
 
     @overload
-    def connect(self, remote: EndpointPair, *, timeout: float | None = None) -> Deferred[None]: ...
+    def connect(
+        self,
+        remote: EndpointPair,
+        *,
+        protection_level: SocketProtectionLevel = ...,
+        timeout: float | None = None,
+    ) -> Deferred[None]: ...
 
     def connect(
         self,
         remote: HostName | str | EndpointPair,
         service: str | int | None = None,
+        protection_level: SocketProtectionLevel = SocketProtectionLevel.PLAIN_SOCKET,
         *,
         timeout: float | None = None,
     ) -> Deferred[None]:
@@ -153,6 +179,8 @@ class StreamSocket:
             local host is an address.
         :param service: a port; or a name in the services file of this machine; or else ``name`` of
             an SRV record ``_name._tcp.host`` (:rfc:`2782`).
+        :param protection_level: with a level of TLS the handshake is part of it, and the
+            certificate of the server has to be for the host. It takes at most 10 s.
         :param timeout: seconds for all of it, until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: fires when connected. It fails with `ConnectError`, which lists every attempt, or
             with the `SocketError` of a name that leads nowhere. After that, or when cancelled, the
@@ -167,8 +195,15 @@ class StreamSocket:
         refusal = self._refusal_to_connect()
         if refusal is not None:
             return fail(refusal)
+        try:
+            versions = self._choose_versions(protection_level)
+        except OperationNotSupported as error:
+            return fail(error)
         self.information.asked_for(pair.remote_host_name, pair.remote_service_name)
-        return self._begin(self._connect(pair, bind), timeout)
+        if versions is None:
+            return self._begin(self._connect(pair, bind), timeout)
+        work = self._connect_securely(pair, bind, protection_level, versions)
+        return self._begin(work, timeout)
 
     def connect_endpoint(
         self, endpoint: IStreamClientEndpoint, *, timeout: float | None = None
@@ -184,6 +219,53 @@ class StreamSocket:
         if refusal is not None:
             return fail(refusal)
         return self._begin(self._connect_endpoint(endpoint), timeout)
+
+    def upgrade_to_ssl(
+        self,
+        protection_level: SocketProtectionLevel,
+        validation_host_name: HostName | str,
+        *,
+        timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+    ) -> Deferred[None]:
+        """
+        Put TLS on a plain connection, as the client of the handshake.
+
+        What is written from here on waits, and is sent encrypted. After a failure the connection is
+        gone: it never goes on in plaintext.
+
+        :param protection_level: a level of TLS: the highest version to be used.
+        :param validation_host_name: whom the certificate has to be for, usually the host that was
+            connected to; a domain name is told to the server as well (SNI).
+        :param timeout: seconds that the handshake may take, until it has failed with status
+            ``CONNECTION_TIMED_OUT``.
+        :returns: fires when the handshake is done and the server's certificate accepted. It fails
+            with the status of what is wrong with that, and ``information`` has all of it; with
+            `LocalProtocolError`, and nothing else happens, before the socket is connected, when it
+            is secure already or was accepted, and while a read or write is pending; with
+            `RemoteProtocolError`, and the connection is aborted, where bytes of the peer were not
+            read: they would be taken for what comes encrypted. With `OperationNotSupported` for
+            what this machine's OpenSSL cannot do. Cancelling aborts the connection.
+        :raises ValueError: at once, for a level that is none of TLS, and a malformed name.
+        """
+        level = SocketProtectionLevel(protection_level)
+        if not validation_host_name:
+            raise ValueError("the name that the certificate has to be for is missing")
+        host = (
+            HostName(validation_host_name)
+            if isinstance(validation_host_name, str)
+            else validation_host_name
+        )
+        if not timeout > 0:
+            raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
+        if level is SocketProtectionLevel.PLAIN_SOCKET:
+            raise ValueError("PlainSocket is no level of TLS")
+        try:
+            versions = self._choose_versions(level)
+            self._check_upgrade()
+        except SocketError as error:
+            return fail(error)
+        assert versions is not None
+        return self._secure(level, versions, host, timeout)
 
     @classmethod
     def from_transport(cls, reactor: Any, transport: Any, unread: bytes = b"") -> StreamSocket:
@@ -241,6 +323,7 @@ class StreamSocket:
             self._made,
             self._lost,
             self._close_timeout,
+            is_plain=not self._is_secure_from_the_start,
         )
 
     @staticmethod
@@ -355,7 +438,8 @@ class StreamSocket:
         if self._state is _State.CLOSED:
             connection.abort()  # It was closed just before.
             return
-        self._state = _State.CONNECTED
+        if not self._is_secure_from_the_start:
+            self._state = _State.CONNECTED
         self.information.connected(connection.transport)
         control = self._control or self._inherited
         if control is not None:
@@ -364,7 +448,8 @@ class StreamSocket:
             self._observer(self, True)
 
     def _lost(self) -> None:
-        self._state = _State.CLOSED
+        if self._state is not _State.CONNECTING:
+            self._state = _State.CLOSED
         self.information.lost()
         if self._observer is not None:
             self._observer(self, False)
@@ -403,6 +488,7 @@ class StreamSocket:
             self._connecting = None
             if self._state is _State.CONNECTING:
                 self._state = _State.UNCONNECTED
+                self._start_again()
 
     async def _connect(self, pair: EndpointPair, bind: tuple[str, int] | None) -> None:
         host, service = pair.remote_host_name, pair.remote_service_name
@@ -415,6 +501,91 @@ class StreamSocket:
             bind=bind,
             is_serial=self.control.serialize_connection_attempts,
         )
+
+    async def _connect_securely(
+        self,
+        pair: EndpointPair,
+        bind: tuple[str, int] | None,
+        level: SocketProtectionLevel,
+        versions: VersionRange,
+    ) -> None:
+        self._is_secure_from_the_start = True
+        await self._connect(pair, bind)
+        await self._secure(level, versions, pair.remote_host_name, DEFAULT_HANDSHAKE_TIMEOUT)
+        self._state = _State.CONNECTED
+
+    def _start_again(self) -> None:
+        """Be as before a connect that failed, with streams that have seen nothing."""
+        self._is_secure = self._is_secure_from_the_start = False
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+            self.input_stream = InputStream(self._reactor, self.input_stream.max_load)
+            self.output_stream = OutputStream(self._reactor, self.output_stream.max_unsent)
+
+    # How a connection becomes secure.
+
+    def _choose_versions(self, level: SocketProtectionLevel) -> VersionRange | None:
+        if SocketProtectionLevel(level) is SocketProtectionLevel.PLAIN_SOCKET:
+            return None
+        return choose_versions(level, self.control.min_protection_level)
+
+    def _check_upgrade(self) -> None:
+        """
+        Refuse an upgrade at the wrong time.
+
+        :raises SocketError: with the reason.
+        """
+        connection = self._connection
+        if self._state is _State.CLOSED:
+            raise ClosedError("cannot upgrade: the socket was closed")
+        if self._state is not _State.CONNECTED or connection is None:
+            raise LocalProtocolError("cannot upgrade: the socket is not connected")
+        if self._is_secure:
+            raise LocalProtocolError("cannot upgrade: the connection is secure already")
+        if self._inherited is not None:
+            raise LocalProtocolError("cannot upgrade: the peer of an accepted socket is the client")
+        if self.input_stream.is_pending or self.output_stream.is_pending:
+            raise LocalProtocolError("cannot upgrade: a read or write is pending")
+        if self.input_stream.buffered:
+            error = RemoteProtocolError(
+                f"peer sent {self.input_stream.buffered} bytes of plaintext before the handshake"
+            )
+            self._log.warn(
+                "{host} port {port} aborted: {error}",
+                host=self.information.remote_address,
+                port=self.information.remote_port,
+                error=error,
+            )
+            connection.abort(error)
+            raise error
+
+    def _secure(
+        self,
+        level: SocketProtectionLevel,
+        versions: VersionRange,
+        host: HostName,
+        timeout: float,
+    ) -> Deferred[None]:
+        control, information, connection = self.control, self.information, self._connection
+        assert connection is not None
+        try:
+            creator, verification = make_client(
+                ClientOptions(
+                    versions,
+                    host,
+                    control.trust_roots,
+                    control.client_certificate,
+                    tuple(control.ignorable_server_certificate_errors),
+                    tuple(control.application_protocols),
+                )
+            )
+        except SocketError as error:
+            return fail(error)
+        self._is_secure = True
+        information.securing(level, verification)
+        handshake = Handshake(connection, creator, verification, self._reactor, timeout)
+        return handshake.begin().addCallback(information.secured)
 
     async def _connect_endpoint(self, endpoint: IStreamClientEndpoint) -> None:
         connecting: Deferred[IProtocol] = endpoint.connect(_Once(self))

@@ -390,6 +390,11 @@ class StreamTransport:
                 getattr(transport, "abortConnection", transport.loseConnection)()
         return self.when_lost()
 
+    def note_error(self, error: SocketError) -> None:
+        """Know better than Twisted why the connection is about to end."""
+        if self._error is None:
+            self._error = error
+
     def when_lost(self) -> Deferred[None]:
         """
         Wait for the end of the connection, whoever brings it about.

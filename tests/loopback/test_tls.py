@@ -1,0 +1,551 @@
+"""As clients of TLS, sockets trust whom they should; the peer is Python's ``ssl``."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import trustme
+from twisted.internet.defer import CancelledError
+
+from tests.loopback.contract import OnEveryReactor, failure_of, turns
+from tests.loopback.reactors import receive_exactly
+from twsock import (
+    ClosedError,
+    LocalProtocolError,
+    OperationNotSupported,
+    RemoteProtocolError,
+    SocketErrorStatus,
+    StreamSocket,
+)
+from twsock.tls.certificates import Certificate
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
+
+Level = SocketProtectionLevel
+Status = SocketErrorStatus
+Result = ChainValidationResult
+
+AUTHORITY = trustme.CA(organization_name="twsock tests")
+STRANGER = trustme.CA(organization_name="somebody else")
+SERVER = AUTHORITY.issue_cert("localhost", "127.0.0.1", common_name="server")
+CLIENT = AUTHORITY.issue_cert("client@example.com", common_name="client")
+NOW = datetime.now(timezone.utc)
+
+#: The 22 bytes that the guide's sample sends before it asks for TLS.
+GREETING = b"\0\0\0\x12" + "Hello, World! ☺ ".encode()
+
+
+def root(authority: trustme.CA = AUTHORITY) -> Certificate:
+    return Certificate.from_pem(authority.cert_pem.bytes())
+
+
+def with_key(issued: trustme.LeafCert) -> Certificate:
+    return Certificate.from_pem(issued.private_key_and_cert_chain_pem.bytes())
+
+
+def make_context(issued: trustme.LeafCert = SERVER, asks: bool = False) -> ssl.SSLContext:
+    """Make a server's context; with ``asks`` it requires a certificate of the client."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    if asks:
+        AUTHORITY.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def echo(secure: ssl.SSLSocket) -> None:
+    """Send back what comes."""
+    while data := secure.recv(65536):
+        secure.sendall(data)
+
+
+def drop(connection: socket.socket) -> None:
+    """Read, and never answer."""
+    while connection.recv(1 << 16):
+        pass
+
+
+class Server:
+    """A server in a thread, for any number of connections one after the other."""
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        self.seen: list[str] = []
+        self._serve = serve
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(10)
+            with connection:
+                try:
+                    self._serve(connection)
+                except OSError as error:
+                    self.seen.append(str(error))
+
+
+@contextmanager
+def secure_server(
+    context: ssl.SSLContext | None = None, prelude: int = 0, before: bytes = b""
+) -> Iterator[Server]:
+    """
+    Serve an echo inside TLS.
+
+    :param prelude: how many bytes of plaintext come first.
+    :param before: what is sent in plaintext before the handshake.
+    """
+    chosen = context or make_context()
+
+    def serve(connection: socket.socket) -> None:
+        server.seen.append(receive_exactly(connection, prelude).decode("latin-1"))
+        connection.sendall(before)
+        with chosen.wrap_socket(connection, server_side=True) as secure:
+            peer = secure.getpeercert()
+            server.seen.append(str(peer))
+            echo(secure)
+
+    server = Server(serve)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def plain_server(serve: Callable[[socket.socket], None]) -> Iterator[Server]:
+    server = Server(serve)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+class ClientCase(OnEveryReactor):
+    """What every test here has."""
+
+    def client(self, reactor: Any) -> StreamSocket:
+        """Make a socket that trusts our authority."""
+        made = StreamSocket(reactor)
+        made.control.trust_roots = [root()]
+        return made
+
+    async def assert_echoes(self, client: StreamSocket) -> None:
+        await client.output_stream.write(b"inside")
+        self.assertEqual(await client.input_stream.receive_exactly(6), b"inside")
+
+    def assert_refused(
+        self,
+        issued: trustme.LeafCert,
+        status: SocketErrorStatus,
+        *errors: ChainValidationResult,
+        host: str = "localhost",
+        roots: Any = (),
+    ) -> None:
+        """Connect to a server with a certificate that has to be refused, and look at why."""
+
+        async def work(reactor: Any) -> None:
+            with secure_server(make_context(issued)) as server:
+                client = self.client(reactor)
+                if roots != ():
+                    client.control.trust_roots = roots
+                await client.connect("127.0.0.1", server.port)
+                error = await failure_of(client.upgrade_to_ssl(Level.TLS13, host))
+                self.assertIs(error.status, status)
+                information = client.information
+                self.assertEqual(set(information.server_certificate_errors), set(errors))
+                shown = Certificate.from_pem(issued.cert_chain_pems[0].bytes())
+                self.assertEqual(information.server_certificate, shown)
+                self.assertFalse(client.is_open)
+                await client.wait_closed()
+
+        self.conduct(work)
+
+
+class ConnectTests(ClientCase):
+    """TLS from the first byte."""
+
+    def test_a_level_is_asked_for_and_a_version_negotiated(self) -> None:
+        """E11, E14, E15: the level is a ceiling, and both are told."""
+
+        async def work(reactor: Any) -> None:
+            with secure_server() as server:
+                for level, version in (
+                    (Level.TLS12, "TLSv1.2"),
+                    (Level.TLS13, "TLSv1.3"),
+                    (Level.SSL, "TLSv1.3"),
+                ):
+                    async with self.client(reactor) as client:
+                        await client.connect("localhost", server.port, level)
+                        await self.assert_echoes(client)
+                        self.assertIs(client.information.protection_level, level)
+                        self.assertEqual(client.information.negotiated_version, version)
+                        self.assertNotEqual(client.information.cipher, "")
+                        self.assertEqual(client.information.server_certificate_errors, ())
+                        await client.close()
+                        await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_a_server_below_the_floor_is_refused(self) -> None:
+        """E12: as one without TLS; the socket can be connected again."""
+
+        async def work(reactor: Any) -> None:
+            context = make_context()
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            with secure_server(context) as server:
+                client = self.client(reactor)
+                client.control.min_protection_level = Level.TLS13
+                await failure_of(client.connect("localhost", server.port, Level.TLS13))
+                client.control.min_protection_level = Level.TLS12
+                await client.connect("localhost", server.port, Level.TLS13)
+                await self.assert_echoes(client)
+                await client.close()
+                await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_what_cannot_be_offered_sends_no_packet(self) -> None:
+        """E16: it says so at once."""
+
+        async def work(reactor: Any) -> None:
+            client = self.client(reactor)
+            for level in (Level.TLS10, Level.SSL3_ALLOW_WEAK_ENCRYPTION):
+                error = await failure_of(client.connect("192.0.2.1", 1, level))
+                self.assertIsInstance(error, OperationNotSupported)
+            self.assertRaises(ValueError, client.connect, "localhost", 1, Level.UNSPECIFIED)
+
+        self.conduct(work)
+
+    def test_refused_forgiven_and_connected_again(self) -> None:
+        """A.1.5: the same object, with the errors it reported; ignoring one is not enough."""
+        fabrikam = STRANGER.issue_cert("www.fabrikam.com")
+
+        async def work(reactor: Any) -> None:
+            with secure_server(make_context(fabrikam)) as server:
+                client = self.client(reactor)
+                error = await failure_of(client.connect("localhost", server.port, Level.TLS12))
+                self.assertIs(error.status, Status.CERTIFICATE_UNTRUSTED_ROOT)
+                information = client.information
+                reported = information.server_certificate_errors
+                self.assertEqual(set(reported), {Result.INCOMPLETE_CHAIN, Result.INVALID_NAME})
+                severity = information.server_certificate_error_severity
+                self.assertIs(severity, SocketSslErrorSeverity.IGNORABLE)
+                forgiven = client.control.ignorable_server_certificate_errors
+                forgiven.append(Result.UNTRUSTED)
+                error = await failure_of(client.connect("localhost", server.port, Level.TLS12))
+                forgiven.clear()
+                forgiven.extend(reported)
+                await client.connect("localhost", server.port, Level.TLS12)
+                await self.assert_echoes(client)
+                self.assertEqual(set(information.server_certificate_errors), set(reported))
+                await client.close()
+                await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_a_silent_server_is_given_up(self) -> None:
+        """E22: at the deadline; the socket is as it was."""
+
+        async def work(reactor: Any) -> None:
+            with plain_server(drop) as server:
+                client = self.client(reactor)
+                connecting = client.connect("localhost", server.port, Level.TLS12, timeout=0.1)
+                self.assertIs((await failure_of(connecting)).status, Status.CONNECTION_TIMED_OUT)
+                await client.connect("localhost", server.port)
+                upgrading = client.upgrade_to_ssl(Level.TLS12, "localhost", timeout=0.1)
+                self.assertIs((await failure_of(upgrading)).status, Status.CONNECTION_TIMED_OUT)
+                await client.wait_closed()
+
+        self.conduct(work)
+
+
+class VerificationTests(ClientCase):
+    """Certificates that are not what they should be."""
+
+    def test_another_name(self) -> None:
+        """C10: a host name, an address, a wildcard of another domain, no name at all."""
+        for issued, host in (
+            (SERVER, "wrong.example"),
+            (SERVER, "127.0.0.2"),
+            (AUTHORITY.issue_cert("*.example.com"), "a.b.example.com"),
+            (AUTHORITY.issue_cert("localhost"), "127.0.0.1"),
+            (CLIENT, "localhost"),
+        ):
+            self.assert_refused(
+                issued,
+                Status.CERTIFICATE_COMMON_NAME_IS_INCORRECT,
+                Result.INVALID_NAME,
+                host=host,
+            )
+
+    def test_an_authority_that_is_not_trusted(self) -> None:
+        """Ours is not the platform's, another is not ours, none is none."""
+        for roots in (None, [root(STRANGER)], []):
+            self.assert_refused(
+                SERVER, Status.CERTIFICATE_UNTRUSTED_ROOT, Result.INCOMPLETE_CHAIN, roots=roots
+            )
+
+    def test_one_that_expired(self) -> None:
+        """Its time is over."""
+        expired = AUTHORITY.issue_cert("localhost", not_after=NOW - timedelta(hours=1))
+        self.assert_refused(expired, Status.CERTIFICATE_EXPIRED, Result.EXPIRED)
+
+    def test_names_that_are_right(self) -> None:
+        """C10: an address, a wildcard, an international name (IDNA 2008)."""
+
+        async def work(reactor: Any) -> None:
+            for issued, host in (
+                (SERVER, "127.0.0.1"),
+                (AUTHORITY.issue_cert("*.example.com"), "www.example.com"),
+                (AUTHORITY.issue_cert("xn--strae-oqa.example"), "straße.example"),
+            ):
+                with secure_server(make_context(issued)) as server:
+                    client = self.client(reactor)
+                    await client.connect("127.0.0.1", server.port)
+                    await client.upgrade_to_ssl(Level.TLS13, host)
+                    await self.assert_echoes(client)
+                    await client.close()
+                    await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_the_client_identifies_itself_if_asked(self) -> None:
+        """With its certificate; without one the server refuses."""
+
+        async def work(reactor: Any) -> None:
+            with secure_server(make_context(asks=True)) as server:
+                client = self.client(reactor)
+                client.control.client_certificate = with_key(CLIENT)
+                await client.connect("localhost", server.port, Level.TLS12)
+                await self.assert_echoes(client)
+                await client.close()
+                await client.wait_closed()
+                self.assertIn("client", server.seen[-1])
+                anonymous = self.client(reactor)
+                await failure_of(anonymous.connect("localhost", server.port, Level.TLS12))
+
+        self.conduct(work)
+
+    def test_nobody_unknown_gets_the_clients_certificate(self) -> None:
+        """C16: the server is judged first."""
+        impostor = STRANGER.issue_cert("localhost")
+
+        async def work(reactor: Any) -> None:
+            for level in (Level.TLS12, Level.TLS13):
+                with secure_server(make_context(impostor, asks=True)) as server:
+                    client = self.client(reactor)
+                    client.control.client_certificate = with_key(CLIENT)
+                    await failure_of(client.connect("localhost", server.port, level))
+                self.assertNotIn("client", "".join(server.seen))
+
+        self.conduct(work)
+
+
+class UpgradeTests(ClientCase):
+    """TLS in the middle of a connection."""
+
+    def test_the_walk_of_the_guide(self) -> None:
+        """E5, E.4: 22 bytes in plaintext, the handshake, everything else encrypted."""
+        for level in (Level.TLS12, Level.SSL):
+
+            async def work(reactor: Any, level: Level = level) -> None:
+                with secure_server(prelude=len(GREETING)) as server:
+                    client = self.client(reactor)
+                    await client.connect("localhost", server.port)
+                    await client.output_stream.write(GREETING)
+                    await client.upgrade_to_ssl(level, "localhost")
+                    await self.assert_echoes(client)
+                    self.assertEqual(server.seen[0], GREETING.decode("latin-1"))
+                    await client.close()
+                    await client.wait_closed()
+
+            self.conduct(work)
+
+    def test_what_is_written_meanwhile_is_sent_encrypted(self) -> None:
+        """C17: it waits for the handshake; the peer sees nothing but TLS."""
+        received: list[bytes] = []
+
+        def look(connection: socket.socket) -> None:
+            received.append(connection.recv(1 << 16, socket.MSG_PEEK))
+            with make_context().wrap_socket(connection, server_side=True) as secure:
+                echo(secure)
+
+        async def work(reactor: Any) -> None:
+            with plain_server(look) as server:
+                client = self.client(reactor)
+                await client.connect("localhost", server.port)
+                upgrading = client.upgrade_to_ssl(Level.TLS13, "localhost")
+                writing = client.output_stream.write(b"inside")
+                flushing = client.output_stream.flush()
+                self.assertFalse(writing.called)
+                await upgrading
+                self.assertEqual(await client.input_stream.receive_exactly(6), b"inside")
+                self.assertEqual(await writing, 6)
+                self.assertTrue(await flushing)
+                await client.close()
+                await client.wait_closed()
+
+        self.conduct(work)
+        self.assertEqual(received[0][:2], b"\x16\x03")
+        self.assertNotIn(b"inside", received[0])
+
+    def test_plaintext_that_was_not_read_aborts(self) -> None:
+        """E9, C1: it would be taken for what comes encrypted."""
+
+        async def work(reactor: Any) -> None:
+            with secure_server(prelude=2, before=b"OK, and more") as server:
+                client = self.client(reactor)
+                await client.connect("localhost", server.port)
+                await client.output_stream.write(b"GO")
+                self.assertEqual(await client.input_stream.receive_exactly(2), b"OK")
+                error = await failure_of(client.upgrade_to_ssl(Level.TLS13, "localhost"))
+                self.assertIsInstance(error, RemoteProtocolError)
+                await failure_of(client.input_stream.receive_some())
+                await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_plaintext_after_the_request_is_no_handshake(self) -> None:
+        """C3, C7, S9: garbage, an answer, an alert: never a success, and nothing is delivered."""
+        for answer in (
+            b"220 go ahead\r\n",
+            b"\x15\x03\x03\0\2\2\x28",
+            b"\x16\x03\x03\0\4abcd",
+            b"\0" * 50,
+        ):
+
+            def serve(connection: socket.socket, answer: bytes = answer) -> None:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+                while connection.recv(1 << 16):
+                    pass
+
+            async def work(reactor: Any, serve: Callable[[socket.socket], None] = serve) -> None:
+                with plain_server(serve) as server:
+                    client = self.client(reactor)
+                    await client.connect("localhost", server.port)
+                    await failure_of(client.upgrade_to_ssl(Level.TLS13, "localhost"))
+                    self.assertFalse(client.is_open)
+                    await failure_of(client.input_stream.receive_some())
+                    await client.wait_closed()
+
+            self.conduct(work)
+
+    def test_at_the_wrong_time_it_is_refused(self) -> None:
+        """E2, E3, E4, E7, E8: the connection is not disturbed."""
+
+        async def work(reactor: Any) -> None:
+            with secure_server(prelude=2) as server:
+                client = self.client(reactor)
+                early = await failure_of(client.upgrade_to_ssl(Level.TLS12, "localhost"))
+                self.assertEqual(early.hresult, 0x8000000E)
+                for level in (Level.PLAIN_SOCKET, Level.UNSPECIFIED):
+                    self.assertRaises(ValueError, client.upgrade_to_ssl, level, "localhost")
+                for name in ("", None, "not a host"):
+                    self.assertRaises(ValueError, client.upgrade_to_ssl, Level.TLS12, name)
+                await client.connect("localhost", server.port)
+                reading = client.input_stream.receive_some()
+                error = await failure_of(client.upgrade_to_ssl(Level.TLS12, "localhost"))
+                self.assertEqual(error.hresult, 0x8000000E)
+                await client.cancel_io()
+                await failure_of(reading)
+                writing = client.output_stream.write(b"GO")
+                error = await failure_of(client.upgrade_to_ssl(Level.TLS12, "localhost"))
+                self.assertIsInstance(error, LocalProtocolError)
+                await writing
+                await client.upgrade_to_ssl(Level.TLS12, "localhost")
+                again = await failure_of(client.upgrade_to_ssl(Level.TLS12, "localhost"))
+                self.assertIsInstance(again, LocalProtocolError)
+                await self.assert_echoes(client)
+                await client.close()
+                late = await failure_of(client.upgrade_to_ssl(Level.TLS12, "localhost"))
+                self.assertEqual(late.hresult, 0x80000013)
+                await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_an_upgrade_that_is_called_off_ends_the_connection(self) -> None:
+        """C15: cancelled, closed or aborted; nothing that waited is sent."""
+        received: list[bytes] = []
+
+        def collect(connection: socket.socket) -> None:
+            while data := connection.recv(1 << 16):
+                received.append(data)
+
+        async def work(reactor: Any) -> None:
+            with plain_server(collect) as server:
+                for end in ("cancel", "close", "abort"):
+                    client = self.client(reactor)
+                    await client.connect("localhost", server.port)
+                    upgrading = client.upgrade_to_ssl(Level.TLS12, "localhost")
+                    writing = client.output_stream.write(b"never in plaintext")
+                    if end == "cancel":
+                        upgrading.cancel()
+                        with self.assertRaises(CancelledError):
+                            await upgrading
+                    else:
+                        getattr(client, end)()
+                        self.assertIsInstance(await failure_of(upgrading), ClosedError)
+                    await failure_of(writing)
+                    await client.wait_closed()
+                await turns(reactor)
+
+        self.conduct(work)
+        self.assertNotIn(b"never in plaintext", b"".join(received))
+
+    def test_an_end_without_notice_is_a_truncation(self) -> None:
+        """S15: it is no end in order."""
+
+        def cut(connection: socket.socket) -> None:
+            secure = make_context().wrap_socket(connection, server_side=True)
+            secure.sendall(b"half")
+            secure.recv(1)
+            socket.socket(fileno=secure.detach()).close()
+
+        async def work(reactor: Any) -> None:
+            with plain_server(cut) as server:
+                client = self.client(reactor)
+                await client.connect("localhost", server.port, Level.TLS13)
+                self.assertEqual(await client.input_stream.receive_exactly(4), b"half")
+                await client.output_stream.write(b"x")
+                await failure_of(client.input_stream.receive_some())
+                await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_its_output_has_no_half(self) -> None:
+        """Closing it is refused, and disturbs nothing."""
+
+        async def work(reactor: Any) -> None:
+            with secure_server() as server:
+                client = self.client(reactor)
+                await client.connect("localhost", server.port, Level.TLS13)
+                error = await failure_of(client.output_stream.close())
+                self.assertIsInstance(error, OperationNotSupported)
+                await self.assert_echoes(client)
+                await client.close()
+                await client.wait_closed()
+
+        self.conduct(work)
+
+
+for case in (ConnectTests, VerificationTests, UpgradeTests):
+    globals().update(case.makeTestCaseClasses())
+del ConnectTests, VerificationTests, UpgradeTests

@@ -1,0 +1,24 @@
+"""
+TLS: levels, certificates, and what is wrong with them.
+
+What most programs need is importable from `twsock` itself; the handshakes are made by its sockets.
+"""
+
+from twsock.tls.certificates import (
+    Certificate,
+    CertificateQuery,
+    CertificateStores,
+    SubjectAlternativeName,
+)
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
+
+__all__ = [
+    "Certificate",
+    "CertificateQuery",
+    "CertificateStores",
+    "ChainValidationResult",
+    "SocketProtectionLevel",
+    "SocketSslErrorSeverity",
+    "SubjectAlternativeName",
+]

@@ -1,0 +1,206 @@
+"""
+The client's side of a handshake: what is asked for → **connection creator** → Twisted's TLS engine.
+
+Made by a socket for one handshake, and asked afterwards what the server showed. The chain is
+verified by OpenSSL, the name by ``service_identity``; here is only decided whether what is wrong
+was forgiven beforehand. That happens before the client's own certificate is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import service_identity
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import Certificate as TwistedCertificate
+from twisted.internet.ssl import CertificateOptions, platformTrust, trustRootFromCertificates
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from twsock.errors import SocketError
+from twsock.names import HostName, HostNameType
+from twsock.tls.certificates import Certificate
+from twsock.tls.levels import VersionRange
+from twsock.tls.validation import (
+    ChainValidationResult,
+    SocketSslErrorSeverity,
+    are_forgiven,
+    classify,
+    severity_of,
+    status_of,
+)
+
+__all__ = ["ClientOptions", "ClientVerification", "make_client"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """
+    What a client asks of a handshake.
+
+    :ivar versions: which versions it offers.
+    :ivar host_name: whom the certificate has to be for; a domain name is told to the server, too.
+    :ivar trust_roots: authorities that are trusted; None for those of the platform.
+    :ivar certificate: identifies the client if the server asks for that; it has its key.
+    :ivar ignorable_errors: what is forgiven.
+    :ivar application_protocols: offered to choose from (ALPN, :rfc:`7301`), the preferred first.
+    """
+
+    versions: VersionRange
+    host_name: HostName
+    trust_roots: Sequence[Certificate] | None = None
+    certificate: Certificate | None = None
+    ignorable_errors: Collection[ChainValidationResult] = ()
+    application_protocols: Sequence[bytes] = ()
+
+
+class ClientVerification:
+    """
+    What the server showed, and what is wrong with it; filled in during the handshake.
+
+    :ivar certificate: the server's; None until it has shown one.
+    :ivar intermediates: the certificates of its issuers that it sent, its own issuer first.
+    :ivar errors: all that is wrong, each once, what was forgiven included.
+    :ivar is_accepted: whether the connection may go on.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        self.certificate: Certificate | None = None
+        self.intermediates: tuple[Certificate, ...] = ()
+        self.errors: tuple[ChainValidationResult, ...] = ()
+        self.is_accepted = False
+        self._options = options
+
+    @property
+    def severity(self) -> SocketSslErrorSeverity:
+        """That of the worst error."""
+        return severity_of(self.errors)
+
+    def refusal(self) -> SocketError | None:
+        """Make the error that says why the certificate was refused; None while it was not."""
+        if self.is_accepted or self.certificate is None:
+            return None
+        name = self._options.host_name.display_name
+        reasons = ", ".join(error.documented_name for error in self.errors)
+        return SocketError(
+            f"the certificate of {name} was refused: {reasons}", status=status_of(self.errors)
+        )
+
+    # Called by OpenSSL.
+
+    def check(self, connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int) -> bool:
+        """
+        Take one verdict down; decide with the last.
+
+        OpenSSL tells each error, and goes on if it is told to; at the end it tells of success for
+        each certificate from the root down, so that of the server's own is the last word.
+        """
+        if not ok:
+            self._add(classify(code))
+            return True
+        if depth:
+            return True
+        self._take_chain(connection, shown)
+        if not _is_named(shown, self._options.host_name):
+            self._add(ChainValidationResult.INVALID_NAME)
+        self.is_accepted = are_forgiven(self.errors, self._options.ignorable_errors)
+        return self.is_accepted
+
+    def _add(self, error: ChainValidationResult) -> None:
+        if error not in self.errors:
+            self.errors = (*self.errors, error)
+
+    def _take_chain(self, connection: SSL.Connection, shown: Any) -> None:
+        self.certificate = _from_openssl(shown)
+        sent = connection.get_peer_cert_chain() or []
+        self.intermediates = tuple(map(_from_openssl, sent[1:]))
+
+
+def make_client(options: ClientOptions) -> tuple[Any, ClientVerification]:
+    """
+    Prepare one handshake.
+
+    :returns: an ``IOpenSSLClientConnectionCreator`` for Twisted's engine, and what it will find.
+    :raises SocketError: when the client's certificate cannot be used.
+    """
+    verification = ClientVerification(options)
+    return _Creator(_make_context(options), options, verification), verification
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Creator:
+    """Makes the connection of one handshake."""
+
+    def __init__(
+        self, context: SSL.Context, options: ClientOptions, verification: ClientVerification
+    ) -> None:
+        self._context = context
+        self._options = options
+        self._verification = verification
+
+    # Called by Twisted.
+
+    def clientConnectionForTLS(
+        self,
+        tlsProtocol: TLSMemoryBIOProtocol,  # noqa: N803 - Twisted's name
+    ) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(tlsProtocol)
+        host = self._options.host_name
+        if host.type is HostNameType.DOMAIN_NAME:
+            # Literal addresses are not permitted there (RFC 6066, section 3).
+            connection.set_tlsext_host_name(host.canonical_name.encode("ascii"))
+        connection.set_verify(
+            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verification.check
+        )
+        return connection
+
+
+def _make_context(options: ClientOptions) -> SSL.Context:
+    # Twisted's options bring its choice of ciphers.
+    made = CertificateOptions(trustRoot=_trust_root(options.trust_roots))
+    context: SSL.Context = made.getContext()
+    context.set_min_proto_version(options.versions.lowest)
+    context.set_max_proto_version(options.versions.highest)
+    if options.application_protocols:
+        context.set_alpn_protos(list(options.application_protocols))
+    if options.certificate is not None:
+        certificate, key = options.certificate.to_cryptography()
+        if key is None:
+            raise SocketError(f"the certificate of {options.certificate.subject} has no key")
+        context.use_certificate(certificate)
+        context.use_privatekey(key)
+        for issuer in options.certificate.intermediates:
+            context.add_extra_chain_cert(issuer.to_cryptography()[0])
+    return context
+
+
+def _trust_root(roots: Sequence[Certificate] | None) -> Any:
+    if roots is None:
+        return platformTrust()
+    return trustRootFromCertificates(
+        [TwistedCertificate.load(root.get_certificate_blob()) for root in roots]
+    )
+
+
+def _is_named(shown: Any, host: HostName) -> bool:
+    """Let ``service_identity`` say whether a certificate is for a host."""
+    identifier: Any = (
+        service_identity.hazmat.DNS_ID(host.canonical_name)
+        if host.type is HostNameType.DOMAIN_NAME
+        else service_identity.hazmat.IPAddress_ID(host.canonical_name)
+    )
+    try:
+        service_identity.hazmat.verify_service_identity(extract_patterns(shown), [identifier], [])
+    except (service_identity.VerificationError, service_identity.CertificateError):
+        return False
+    return True
+
+
+def _from_openssl(shown: Any) -> Certificate:
+    return Certificate(shown.to_cryptography().public_bytes(Encoding.DER))

@@ -12,19 +12,23 @@ from typing import Any
 
 import trustme
 from twisted.internet.defer import CancelledError
+from twisted.internet.threads import deferToThreadPool
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
-from tests.loopback.reactors import receive_exactly
+from tests.loopback.reactors import connect, receive_all, receive_exactly
 from twsock import (
     ClosedError,
     LocalProtocolError,
     OperationNotSupported,
     RemoteProtocolError,
+    SocketError,
     SocketErrorStatus,
     StreamSocket,
+    StreamSocketListener,
 )
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.server import ClientCertificatePolicy, ServerOptions
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 
 Level = SocketProtectionLevel
@@ -546,6 +550,321 @@ class UpgradeTests(ClientCase):
         self.conduct(work)
 
 
-for case in (ConnectTests, VerificationTests, UpgradeTests):
+async def echo_inside(_listener: StreamSocketListener, args: Any) -> None:
+    """Send back what comes."""
+    async with args.socket as accepted:
+        async for chunk in accepted.input_stream:
+            await accepted.output_stream.send_all(chunk)
+
+
+class Hello:
+    """A client's side of TLS that is sent by hand."""
+
+    def __init__(self) -> None:
+        context = ssl.create_default_context()
+        AUTHORITY.configure_trust(context)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.secure = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    def first(self) -> bytes:
+        """Make the ClientHello."""
+        try:
+            self.secure.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        return self._outgoing.read()
+
+    def finish(self, connection: socket.socket) -> None:
+        """Shake hands to the end."""
+        while True:
+            try:
+                self.secure.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                connection.sendall(self._outgoing.read())
+                self._feed(connection)
+        connection.sendall(self._outgoing.read())
+
+    def ask(self, connection: socket.socket, request: bytes) -> bytes:
+        """Send something inside, and give what comes back."""
+        self.secure.write(request)
+        connection.sendall(self._outgoing.read())
+        while True:
+            try:
+                return self.secure.read(65536)
+            except ssl.SSLWantReadError:
+                self._feed(connection)
+
+    def _feed(self, connection: socket.socket) -> None:
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionError("ended")
+        self._incoming.write(data)
+
+
+class ServerCase(ClientCase):
+    """What every test of a server has."""
+
+    async def listen(
+        self, reactor: Any, handler: Any = echo_inside, *, timeout: float = 10.0, **options: Any
+    ) -> StreamSocketListener:
+        """Listen with TLS from the first byte."""
+        offered = options.pop("certificates", [with_key(SERVER)])
+        listener = StreamSocketListener(
+            reactor,
+            max_connections=options.pop("max_connections", None),
+            tls=ServerOptions(offered, **options),
+            handshake_timeout=timeout,
+        )
+        listener.connection_received.add(handler)
+        await listener.bind_endpoint("127.0.0.1", "")
+        return listener
+
+    async def connect(
+        self, reactor: Any, listener: StreamSocketListener, host: str = "localhost", **given: Any
+    ) -> StreamSocket:
+        client = self.client(reactor)
+        for name, value in given.items():
+            setattr(client.control, name, value)
+        await client.connect("127.0.0.1", listener.information.local_port)
+        await client.upgrade_to_ssl(Level.TLS13, host)
+        return client
+
+    async def refuse(self, reactor: Any, listener: StreamSocketListener, given: Any) -> None:
+        """A client that is not let in learns it in the handshake, or with its first read."""
+        client = self.client(reactor)
+        client.control.client_certificate = given
+        await client.connect("127.0.0.1", listener.information.local_port)
+        upgrading = client.upgrade_to_ssl(Level.TLS13, "localhost")
+        try:
+            await upgrading
+        except SocketError:
+            pass
+        else:
+            await failure_of(client.input_stream.receive_some())
+        await client.wait_closed()
+
+
+class ServerTests(ServerCase):
+    """A listener with TLS from the first byte."""
+
+    def test_what_comes_inside_goes_back_inside(self) -> None:
+        """Large and small, to the end."""
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor)
+            client = await self.connect(reactor, listener)
+            await self.assert_echoes(client)
+            writing = client.output_stream.write(bytes(3_000_000))
+            self.assertEqual(len(await client.input_stream.receive_exactly(3_000_000)), 3_000_000)
+            self.assertEqual(await writing, 3_000_000)
+            await client.close()
+            await client.wait_closed()
+            self.assertEqual(await listener.close_all(5), 0)
+
+        self.conduct(work)
+
+    def test_who_does_not_shake_hands_is_not_heard_of(self) -> None:
+        """S9, S10: silence and garbage free their place; no handler is called for them."""
+        called: list[object] = []
+
+        async def note(listener: StreamSocketListener, args: Any) -> None:
+            called.append(args)
+            await echo_inside(listener, args)
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor, note, timeout=0.1, max_connections=1)
+            for words in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x40\0", bytes(100)):
+                silent = StreamSocket(reactor)
+                await silent.connect("127.0.0.1", listener.information.local_port)
+                silent.output_stream.write(words)
+                while True:
+                    try:
+                        if not await silent.input_stream.receive_some():
+                            break
+                    except SocketError:
+                        break
+                await silent.abort()
+            self.assertEqual(called, [])
+            client = await self.connect(reactor, listener)
+            await self.assert_echoes(client)
+            await client.close()
+            await client.wait_closed()
+            await listener.close_all(5)
+
+        self.conduct(work)
+        self.assertEqual(len(called), 1)
+
+    def test_clients_that_have_to_identify_themselves(self) -> None:
+        """S12: with a certificate of the authority, that is valid; nobody else is heard of."""
+        seen: list[str] = []
+
+        async def note(listener: StreamSocketListener, args: Any) -> None:
+            seen.append(args.socket.information.client_certificate.subject)
+            await echo_inside(listener, args)
+
+        expired = AUTHORITY.issue_cert("old@example.com", not_after=NOW - timedelta(hours=1))
+        stranger = STRANGER.issue_cert("client@example.com")
+
+        async def work(reactor: Any) -> None:
+            required = ClientCertificatePolicy.REQUIRED
+            listener = await self.listen(
+                reactor, note, client_certificate=required, client_authorities=[root()]
+            )
+            for given in (None, with_key(expired), with_key(stranger)):
+                await self.refuse(reactor, listener, given)
+            self.assertEqual(seen, [])
+            client = await self.connect(reactor, listener, client_certificate=with_key(CLIENT))
+            await self.assert_echoes(client)
+            await client.close()
+            await client.wait_closed()
+            await listener.close_all(5)
+
+        self.conduct(work)
+        self.assertEqual(seen, ["client"])
+
+    def test_clients_that_may_identify_themselves(self) -> None:
+        """Who shows nothing comes in; who shows something wrong does not."""
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(
+                reactor,
+                client_certificate=ClientCertificatePolicy.OPTIONAL,
+                client_authorities=[root()],
+            )
+            client = await self.connect(reactor, listener)
+            await self.assert_echoes(client)
+            await client.close()
+            await client.wait_closed()
+            await self.refuse(reactor, listener, with_key(STRANGER.issue_cert("a@example.com")))
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+    def test_the_certificate_follows_the_name(self) -> None:
+        """The first is for everybody else."""
+        other = AUTHORITY.issue_cert("other.example", "*.wild.example", common_name="other")
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor, certificates=[with_key(SERVER), with_key(other)])
+            for host, subject in (
+                ("localhost", "server"),
+                ("other.example", "other"),
+                ("a.wild.example", "other"),
+                ("127.0.0.1", "server"),
+            ):
+                client = await self.connect(reactor, listener, host)
+                shown = client.information.server_certificate
+                assert shown is not None
+                self.assertEqual(shown.subject, subject)
+                await client.close()
+                await client.wait_closed()
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+    def test_certificates_can_be_replaced(self) -> None:
+        """From the next handshake on; connections that stand are not touched."""
+        renewed = AUTHORITY.issue_cert("localhost", common_name="renewed")
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor)
+            before = await self.connect(reactor, listener)
+            self.assertRaises(ValueError, listener.replace_certificates, [])
+            listener.replace_certificates([with_key(renewed)])
+            after = await self.connect(reactor, listener)
+            for client, subject in ((before, "server"), (after, "renewed")):
+                shown = client.information.server_certificate
+                assert shown is not None
+                self.assertEqual(shown.subject, subject)
+                await self.assert_echoes(client)
+                await client.close()
+                await client.wait_closed()
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+
+class ServerUpgradeTests(ServerCase):
+    """An accepted socket is upgraded at a boundary that the application knows."""
+
+    def ask(self, peer: Callable[[tuple[str, int]], Any]) -> tuple[Any, list[bytes]]:
+        """Serve one peer in a thread: a request for TLS, a go-ahead, an echo inside."""
+        delivered: list[bytes] = []
+        said: list[Any] = []
+
+        async def serve(_listener: StreamSocketListener, args: Any) -> None:
+            async with args.socket as accepted:
+                await accepted.input_stream.receive_exactly(2)
+                await accepted.output_stream.write(b"OK")
+                await accepted.upgrade_to_ssl(Level.TLS13, certificate=with_key(SERVER), timeout=1)
+                async for chunk in accepted.input_stream:
+                    delivered.append(chunk)
+                    await accepted.output_stream.send_all(chunk)
+
+        async def work(reactor: Any) -> None:
+            listener = StreamSocketListener(reactor)
+            listener.connection_received.add(serve)
+            await listener.bind_endpoint("127.0.0.1", "")
+            address = "127.0.0.1", int(listener.information.local_port)
+            pool = reactor.getThreadPool()
+            said.append(await deferToThreadPool(reactor, pool, peer, address))
+            await listener.close_all(5)
+
+        self.conduct(work)
+        self.flushLoggedErrors()
+        return said[0], delivered
+
+    def test_request_go_ahead_handshake(self) -> None:
+        """One after the other, with a peer that is not ours."""
+
+        def peer(address: tuple[str, int]) -> bytes:
+            with connect(address) as connection:
+                connection.sendall(b"GO")
+                assert receive_exactly(connection, 2) == b"OK"
+                hello = Hello()
+                hello.finish(connection)
+                return hello.ask(connection, b"inside")
+
+        self.assertEqual(self.ask(peer), (b"inside", [b"inside"]))
+
+    def test_a_pipelined_hello_is_no_attack(self) -> None:
+        """S4: wherever it is cut."""
+        for cut in (2, 3, 4, 9, 10_000):
+
+            def peer(address: tuple[str, int], cut: int = cut) -> bytes:
+                with connect(address) as connection:
+                    hello = Hello()
+                    stream = b"GO" + hello.first()
+                    connection.sendall(stream[:cut])
+                    connection.sendall(stream[cut:])
+                    assert receive_exactly(connection, 2) == b"OK"
+                    hello.finish(connection)
+                    return hello.ask(connection, b"inside")
+
+            self.assertEqual(self.ask(peer), (b"inside", [b"inside"]))
+
+    def test_plaintext_behind_the_request_is_an_attack(self) -> None:
+        """S1, S2, S5: aborted, never delivered, never answered; wherever it is cut."""
+        for rest in (b"\0\0\0\1x", b"\x16", b"\x16\x02\0", b"GO", b"\0"):
+            for step in (1, 100):
+
+                def peer(address: tuple[str, int], rest: bytes = rest, step: int = step) -> bytes:
+                    stream = b"GO" + rest + b"tail"
+                    with connect(address) as connection:
+                        try:
+                            for start in range(0, len(stream), step):
+                                connection.sendall(stream[start : start + step])
+                            connection.shutdown(socket.SHUT_WR)
+                            return receive_all(connection)
+                        except ConnectionError:
+                            return b""
+
+                answer, delivered = self.ask(peer)
+                self.assertEqual(delivered, [])
+                self.assertNotIn(b"tail", answer)
+
+
+for case in (ConnectTests, VerificationTests, UpgradeTests, ServerTests, ServerUpgradeTests):
     globals().update(case.makeTestCaseClasses())
-del ConnectTests, VerificationTests, UpgradeTests
+del ConnectTests, VerificationTests, UpgradeTests, ServerTests, ServerUpgradeTests

@@ -79,6 +79,7 @@ class StreamSocketInformation:
         "_tls",
         "_transport",
         "_verification",
+        "client_certificate",
         "protection_level",
     )
 
@@ -91,6 +92,8 @@ class StreamSocketInformation:
         self._remote_service_name: str | None = None
         #: The level that was *asked for*; `negotiated_version` says what there is.
         self.protection_level = SocketProtectionLevel.PLAIN_SOCKET
+        #: Of an accepted socket: the certificate with which its peer identified itself, verified.
+        self.client_certificate: Certificate | None = None
         self._verification: ClientVerification | None = None
         self._tls: tuple[str, str, str] | None = None
 

@@ -332,6 +332,10 @@ class InputStream:
         """Whether a read is pending."""
         return self._read is not None
 
+    def take_rest(self) -> bytes:
+        """Hand over all that was received and not read, for whoever reads from here on."""
+        return self._queue.take(self._queue.size)
+
     def cancel_read(self, error: SocketError) -> None:
         """Let the pending read fail, if there is one; the stream goes on."""
         self._end_read(error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,10 @@ from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.event import Event
 from twsock.sockets.information import StreamSocketListenerInformation
 from twsock.sockets.resolving import find_port, resolve
+from twsock.sockets.securing import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.sockets.stream_socket import StreamSocket
+from twsock.tls.certificates import Certificate
+from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport import AcceptGate
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
@@ -79,7 +82,12 @@ class StreamSocketListener:
     :param max_connections: how many may be open at once; then nobody is accepted until one ends.
         None for no limit.
     :param close_timeout: seconds that closing an accepted socket waits for its peer.
+    :param tls: certificates, and whom to let in: TLS from the first byte. Nobody is told of a
+        connection before its handshake is done and its client let in. None for plain connections,
+        which WinRT has only.
+    :param handshake_timeout: seconds that a handshake may take; then it frees its place.
     :raises ValueError: when a number is out of bounds.
+    :raises OperationNotSupported: for a level that this machine's OpenSSL cannot do.
 
     :ivar control: options that accepted sockets get.
     :ivar information: what is known of it.
@@ -95,11 +103,17 @@ class StreamSocketListener:
         *,
         max_connections: int | None = None,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        tls: ServerOptions | None = None,
+        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     ) -> None:
         if max_connections is not None and max_connections < 1:
             raise ValueError(f"max_connections is 1 or more, not {max_connections}")
         if not close_timeout >= 0:
             raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        if not handshake_timeout > 0:
+            raise ValueError(f"handshake_timeout is above 0 seconds, not {handshake_timeout!r}")
+        self._tls = None if tls is None else ServerTls(tls)
+        self._handshake_timeout = handshake_timeout
         self._reactor = reactor
         self._max_connections = max_connections
         self._close_timeout = close_timeout
@@ -158,6 +172,17 @@ class StreamSocketListener:
         :returns: as `bind_service_name`.
         """
         return self._bind(self._listen_endpoint(endpoint))
+
+    def replace_certificates(self, certificates: Sequence[Certificate]) -> None:
+        """
+        Show others from the next handshake on; connections that stand are not touched.
+
+        :raises LocalProtocolError: when it has no TLS.
+        :raises ValueError: when there is none, or one has no key; then nothing is replaced.
+        """
+        if self._tls is None:
+            raise LocalProtocolError("this listener has no TLS")
+        self._tls.replace_certificates(certificates)
 
     # Taking connections one by one.
 
@@ -302,13 +327,19 @@ class StreamSocketListener:
     def make_socket(self) -> StreamSocket:
         """Make the socket of a connection that was accepted."""
         accepted = StreamSocket(self._reactor, close_timeout=self._close_timeout)
-        accepted.observe(self.control, self._observe)
+        accepted.observe(self.control, self._observe, is_plain=self._tls is None)
         return accepted
 
     def _observe(self, accepted: StreamSocket, is_connected: bool) -> None:
         if is_connected:
             self._sockets.add(accepted)
-            self._deliver(accepted)
+            if self._tls is None:
+                self._deliver(accepted)
+            else:
+                securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
+                securing.addCallbacks(
+                    lambda _: self._deliver(accepted), self._refused, errbackArgs=(accepted,)
+                )
             return
         self._sockets.discard(accepted)
         if not self._sockets and self._emptied is not None:
@@ -354,6 +385,14 @@ class StreamSocketListener:
                 "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
             )
             accepted.abort()
+
+    def _refused(self, failure: Failure, accepted: StreamSocket) -> None:
+        self._log.warn(
+            "{peer} port {port} not let in: {error}",
+            peer=accepted.information.remote_address or "a peer",
+            port=accepted.information.remote_port,
+            error=failure.value,
+        )
 
     def _has_room(self) -> bool:
         if len(self._waiting) >= MAX_WAITING:

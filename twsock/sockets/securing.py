@@ -35,7 +35,9 @@ DEFAULT_HANDSHAKE_TIMEOUT: Final = 10.0
 class Verification(typing.Protocol):
     """Who judges the peer during the handshake."""
 
-    is_accepted: bool
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the peer may go on; asked when the handshake is done."""
 
     def refusal(self) -> SocketError | None:
         """Say why the peer was refused; None while it was not."""
@@ -78,10 +80,11 @@ class Handshake(Protocol):
         self._is_done = False
         self._done: Deferred[SSL.Connection] = Deferred(self._give_up)
 
-    def begin(self) -> Deferred[SSL.Connection]:
+    def begin(self, leftover: bytes = b"") -> Deferred[SSL.Connection]:
         """
         Send or await the first message.
 
+        :param leftover: of the peer's handshake, what had been received already.
         :returns: fires with OpenSSL's connection once the peer is accepted. It fails with the
             reason, and the connection is gone then; so it is when this is cancelled.
         """
@@ -95,6 +98,8 @@ class Handshake(Protocol):
         setattr(plain, name, engine)
         plain.resumeProducing()
         engine.makeConnection(plain)
+        if leftover and not self._is_done:
+            engine.dataReceived(leftover)
         return self._done
 
     # Called by Twisted.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import socket
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Final, overload
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import (
@@ -42,8 +42,10 @@ from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
 from twsock.sockets.resolving import find_port, interleave, resolve
 from twsock.sockets.securing import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
+from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions, make_client
 from twsock.tls.levels import SocketProtectionLevel, VersionRange, choose_versions
+from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = ["StreamSocket"]
@@ -223,19 +225,23 @@ class StreamSocket:
     def upgrade_to_ssl(
         self,
         protection_level: SocketProtectionLevel,
-        validation_host_name: HostName | str,
+        validation_host_name: HostName | str | None = None,
         *,
+        certificate: Certificate | None = None,
         timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     ) -> Deferred[None]:
         """
-        Put TLS on a plain connection, as the client of the handshake.
+        Put TLS on a plain connection: as the client of the handshake, or with a certificate as its
+        server, which WinRT does not have.
 
         What is written from here on waits, and is sent encrypted. After a failure the connection is
         gone: it never goes on in plaintext.
 
         :param protection_level: a level of TLS: the highest version to be used.
         :param validation_host_name: whom the certificate has to be for, usually the host that was
-            connected to; a domain name is told to the server as well (SNI).
+            connected to; a domain name is told to the server as well (SNI). None for a server.
+        :param certificate: with its key, for a server. What the peer sent and was not read has to
+            be the beginning of its handshake; call this at a boundary that both know.
         :param timeout: seconds that the handshake may take, until it has failed with status
             ``CONNECTION_TIMED_OUT``.
         :returns: fires when the handshake is done and the server's certificate accepted. It fails
@@ -248,6 +254,15 @@ class StreamSocket:
         :raises ValueError: at once, for a level that is none of TLS, and a malformed name.
         """
         level = SocketProtectionLevel(protection_level)
+        if not timeout > 0:
+            raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
+        if level is SocketProtectionLevel.PLAIN_SOCKET:
+            raise ValueError("PlainSocket is no level of TLS")
+        if certificate is not None:
+            if validation_host_name is not None:
+                raise ValueError("a server has a certificate, a client validates a name: not both")
+            options = ServerOptions([certificate], level, self.control.min_protection_level)
+            return self._upgrade_as_server(options, timeout)
         if not validation_host_name:
             raise ValueError("the name that the certificate has to be for is missing")
         host = (
@@ -255,13 +270,12 @@ class StreamSocket:
             if isinstance(validation_host_name, str)
             else validation_host_name
         )
-        if not timeout > 0:
-            raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
-        if level is SocketProtectionLevel.PLAIN_SOCKET:
-            raise ValueError("PlainSocket is no level of TLS")
         try:
             versions = self._choose_versions(level)
             self._check_upgrade()
+            if self._inherited is not None:
+                raise LocalProtocolError("cannot upgrade: an accepted socket needs a certificate")
+            self._refuse_leftover(self.input_stream.take_rest())
         except SocketError as error:
             return fail(error)
         assert versions is not None
@@ -416,16 +430,21 @@ class StreamSocket:
     # Called by the listener that accepts it.
 
     def observe(
-        self, control: StreamSocketListenerControl, observer: Callable[[StreamSocket, bool], None]
+        self,
+        control: StreamSocketListenerControl,
+        observer: Callable[[StreamSocket, bool], None],
+        is_plain: bool = True,
     ) -> None:
         """
         Belong to a listener.
 
         :param control: the options to take over.
         :param observer: called with True when the connection stands, with False when it is gone.
+        :param is_plain: whether it can be used then; if not, after a handshake only.
         """
         self._inherited = control
         self._observer = observer
+        self._is_secure_from_the_start = not is_plain
 
     def drain(self) -> None:
         """Let the application see the end of the stream as soon as it waits for more bytes."""
@@ -438,7 +457,7 @@ class StreamSocket:
         if self._state is _State.CLOSED:
             connection.abort()  # It was closed just before.
             return
-        if not self._is_secure_from_the_start:
+        if self._observer is not None or not self._is_secure_from_the_start:
             self._state = _State.CONNECTED
         self.information.connected(connection.transport)
         control = self._control or self._inherited
@@ -543,22 +562,63 @@ class StreamSocket:
             raise LocalProtocolError("cannot upgrade: the socket is not connected")
         if self._is_secure:
             raise LocalProtocolError("cannot upgrade: the connection is secure already")
-        if self._inherited is not None:
-            raise LocalProtocolError("cannot upgrade: the peer of an accepted socket is the client")
         if self.input_stream.is_pending or self.output_stream.is_pending:
             raise LocalProtocolError("cannot upgrade: a read or write is pending")
-        if self.input_stream.buffered:
-            error = RemoteProtocolError(
-                f"peer sent {self.input_stream.buffered} bytes of plaintext before the handshake"
-            )
-            self._log.warn(
-                "{host} port {port} aborted: {error}",
-                host=self.information.remote_address,
-                port=self.information.remote_port,
-                error=error,
-            )
-            connection.abort(error)
-            raise error
+
+    def _refuse_leftover(self, leftover: bytes) -> None:
+        """
+        Abort where the peer sent something in plaintext that was not read.
+
+        :raises RemoteProtocolError: then.
+        """
+        if not leftover or self._connection is None:
+            return
+        error = RemoteProtocolError(
+            f"peer sent {len(leftover)} bytes of plaintext before the handshake"
+        )
+        self._log.warn(
+            "{host} port {port} aborted: {error}",
+            host=self.information.remote_address,
+            port=self.information.remote_port,
+            error=error,
+        )
+        self._connection.abort(error)
+        raise error
+
+    def _upgrade_as_server(self, options: ServerOptions, timeout: float) -> Deferred[None]:
+        try:
+            tls = ServerTls(options)
+            self._check_upgrade()
+            leftover = self.input_stream.take_rest()
+            if not _CLIENT_HELLO.startswith(leftover[: len(_CLIENT_HELLO)]):
+                self._refuse_leftover(leftover)
+        except SocketError as error:
+            return fail(error)
+        self.information.protection_level = options.protection_level
+        return self.secure_as_server(tls, timeout, leftover)
+
+    def secure_as_server(
+        self, tls: ServerTls, timeout: float, leftover: bytes = b""
+    ) -> Deferred[None]:
+        """
+        Be the server of a handshake, now; for the listener that accepts the socket.
+
+        :returns: fires when it is done and the client let in; after a failure the connection is
+            gone.
+        """
+        connection, information = self._connection, self.information
+        assert connection is not None
+        creator, verification = tls.begin()
+        self._is_secure = True
+
+        def note(secured: Any) -> None:
+            information.client_certificate = verification.certificate
+            information.secured(secured)
+
+        handshake = Handshake(
+            connection, creator, verification, self._reactor, timeout, is_client=False
+        )
+        return handshake.begin(leftover).addCallback(note)
 
     def _secure(
         self,
@@ -599,6 +659,11 @@ class StreamSocket:
         if self._connection is None:
             self.input_stream.close()
             self.output_stream.close()
+
+
+#: How a client begins a handshake: the type of a record, and the first byte of its version
+#: (:rfc:`8446`, section 5.1).
+_CLIENT_HELLO: Final = b"\x16\x03"
 
 
 class _Once(Factory):

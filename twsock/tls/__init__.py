@@ -11,6 +11,7 @@ from twsock.tls.certificates import (
     SubjectAlternativeName,
 )
 from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.server import ClientCertificatePolicy, ServerOptions
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "CertificateQuery",
     "CertificateStores",
     "ChainValidationResult",
+    "ClientCertificatePolicy",
+    "ServerOptions",
     "SocketProtectionLevel",
     "SocketSslErrorSeverity",
     "SubjectAlternativeName",

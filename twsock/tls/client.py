@@ -12,10 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import service_identity
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import Certificate as TwistedCertificate
 from twisted.internet.ssl import CertificateOptions, platformTrust, trustRootFromCertificates
@@ -26,6 +23,7 @@ from twsock.errors import SocketError
 from twsock.names import HostName, HostNameType
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import VersionRange
+from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.validation import (
     ChainValidationResult,
     SocketSslErrorSeverity,
@@ -106,7 +104,7 @@ class ClientVerification:
         if depth:
             return True
         self._take_chain(connection, shown)
-        if not _is_named(shown, self._options.host_name):
+        if not is_named(shown, self._options.host_name):
             self._add(ChainValidationResult.INVALID_NAME)
         self.is_accepted = are_forgiven(self.errors, self._options.ignorable_errors)
         return self.is_accepted
@@ -116,9 +114,9 @@ class ClientVerification:
             self.errors = (*self.errors, error)
 
     def _take_chain(self, connection: SSL.Connection, shown: Any) -> None:
-        self.certificate = _from_openssl(shown)
+        self.certificate = from_openssl(shown)
         sent = connection.get_peer_cert_chain() or []
-        self.intermediates = tuple(map(_from_openssl, sent[1:]))
+        self.intermediates = tuple(map(from_openssl, sent[1:]))
 
 
 def make_client(options: ClientOptions) -> tuple[Any, ClientVerification]:
@@ -186,21 +184,3 @@ def _trust_root(roots: Sequence[Certificate] | None) -> Any:
     return trustRootFromCertificates(
         [TwistedCertificate.load(root.get_certificate_blob()) for root in roots]
     )
-
-
-def _is_named(shown: Any, host: HostName) -> bool:
-    """Let ``service_identity`` say whether a certificate is for a host."""
-    identifier: Any = (
-        service_identity.hazmat.DNS_ID(host.canonical_name)
-        if host.type is HostNameType.DOMAIN_NAME
-        else service_identity.hazmat.IPAddress_ID(host.canonical_name)
-    )
-    try:
-        service_identity.hazmat.verify_service_identity(extract_patterns(shown), [identifier], [])
-    except (service_identity.VerificationError, service_identity.CertificateError):
-        return False
-    return True
-
-
-def _from_openssl(shown: Any) -> Certificate:
-    return Certificate(shown.to_cryptography().public_bytes(Encoding.DER))

@@ -1,0 +1,52 @@
+"""Whom a certificate is for is asked of ``service_identity``."""
+
+from __future__ import annotations
+
+import trustme
+from OpenSSL.crypto import X509
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.names import HostName
+from twsock.tls.certificates import Certificate
+from twsock.tls.naming import from_openssl, is_named
+
+ISSUED = trustme.CA().issue_cert("www.example.com", "*.wild.example", "192.0.2.1", "2001:db8::1")
+CERTIFICATE = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
+SHOWN = X509.from_cryptography(CERTIFICATE.to_cryptography()[0])
+
+
+class NamingTests(SynchronousTestCase):
+    """One certificate, many hosts."""
+
+    def test_names_and_addresses_that_are_in_it(self) -> None:
+        """In any spelling; a wildcard stands for one label."""
+        for host in (
+            "www.example.com",
+            "WWW.Example.COM.",
+            "a.wild.example",
+            "192.0.2.1",
+            "2001:db8:0::1",
+        ):
+            self.assertTrue(is_named(SHOWN, HostName(host)), host)
+
+    def test_names_and_addresses_that_are_not(self) -> None:
+        """However similar."""
+        for host in (
+            "example.com",
+            "a.b.wild.example",
+            "wild.example",
+            "192.0.2.2",
+            "2001:db8::2",
+            "www.example.com.evil.example",
+        ):
+            self.assertFalse(is_named(SHOWN, HostName(host)), host)
+
+    def test_a_certificate_for_nobody_is_for_nobody(self) -> None:
+        """A common name is no name of a host (RFC 9525)."""
+        bare = trustme.CA().issue_cert("someone@example.com", common_name="www.example.com")
+        shown = Certificate.from_pem(bare.cert_chain_pems[0].bytes()).to_cryptography()[0]
+        self.assertFalse(is_named(X509.from_cryptography(shown), HostName("www.example.com")))
+
+    def test_a_certificate_of_pyopenssl_is_one_of_ours(self) -> None:
+        """The same bytes."""
+        self.assertEqual(from_openssl(SHOWN), CERTIFICATE)

@@ -1,0 +1,75 @@
+"""A server's handshakes show its certificates; clients are judged as they were asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trustme
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from twsock.errors import OperationNotSupported, SocketErrorStatus
+from twsock.tls.certificates import Certificate
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls, ServerVerification
+from twsock.tls.validation import ChainValidationResult
+
+AUTHORITY = trustme.CA()
+ISSUED = AUTHORITY.issue_cert("localhost")
+CERTIFICATE = Certificate.from_pem(ISSUED.private_key_and_cert_chain_pem.bytes())
+BARE = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
+REQUIRED = ClientCertificatePolicy.REQUIRED
+
+
+class ServerTests(SynchronousTestCase):
+    """Before and during handshakes."""
+
+    def test_it_is_what_twisted_asks_for(self) -> None:
+        """A creator of connections, for each handshake anew."""
+        tls = ServerTls(ServerOptions([CERTIFICATE]))
+        creator, verification = tls.begin()
+        verifyObject(IOpenSSLServerConnectionCreator, creator)
+        self.assertIsNot(tls.begin()[1], verification)
+
+    def test_what_cannot_serve_is_refused(self) -> None:
+        """No certificate, no key, nobody to trust, a level that cannot be had."""
+        for certificates in ([], [BARE], [CERTIFICATE, BARE]):
+            self.assertRaises(ValueError, ServerOptions, certificates)
+        self.assertRaises(ValueError, ServerOptions, [CERTIFICATE], client_certificate=REQUIRED)
+        weak = ServerOptions([CERTIFICATE], SocketProtectionLevel.SSL3_ALLOW_WEAK_ENCRYPTION)
+        self.assertRaises(OperationNotSupported, ServerTls, weak)
+        self.assertRaises(
+            ValueError, ServerTls(ServerOptions([CERTIFICATE])).replace_certificates, [BARE]
+        )
+
+    def test_who_showed_nothing_comes_in_where_nothing_is_required(self) -> None:
+        """And only there."""
+        for policy in ClientCertificatePolicy:
+            verification = ServerVerification(policy)
+            self.assertEqual(verification.is_accepted, policy is not REQUIRED)
+            self.assertIsNone(verification.refusal())
+
+    def test_the_first_error_is_the_last_word(self) -> None:
+        """It is not forgiven, whatever follows."""
+        verification = ServerVerification(ClientCertificatePolicy.OPTIONAL)
+        connection: Any = None
+        shown = X509.from_cryptography(BARE.to_cryptography()[0])
+        self.assertFalse(verification.check(connection, shown, 10, 0, 0))
+        self.assertEqual(verification.errors, (ChainValidationResult.EXPIRED,))
+        self.assertFalse(verification.is_accepted)
+        refusal = verification.refusal()
+        assert refusal is not None
+        self.assertIs(refusal.status, SocketErrorStatus.CERTIFICATE_EXPIRED)
+
+    def test_who_is_verified_is_known(self) -> None:
+        """By the certificate of the client itself, not of its authority."""
+        verification = ServerVerification(REQUIRED)
+        connection: Any = None
+        authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes()).to_cryptography()[0]
+        verification.check(connection, X509.from_cryptography(authority), 0, 1, 1)
+        self.assertFalse(verification.is_accepted)
+        verification.check(connection, X509.from_cryptography(BARE.to_cryptography()[0]), 0, 0, 1)
+        self.assertEqual(verification.certificate, BARE)
+        self.assertTrue(verification.is_accepted)

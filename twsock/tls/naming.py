@@ -1,0 +1,42 @@
+"""
+Whom a certificate is for: OpenSSL's certificate and a host → ``service_identity`` → **verdict**.
+
+Names are never compared here, only asked about.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import service_identity
+from cryptography.hazmat.primitives.serialization import Encoding
+from service_identity.pyopenssl import extract_patterns
+
+from twsock.names import HostName, HostNameType
+from twsock.tls.certificates import Certificate
+
+__all__ = ["from_openssl", "is_named"]
+
+
+def is_named(shown: Any, host: HostName) -> bool:
+    """
+    Say whether a certificate is for a host (:rfc:`9525`).
+
+    :param shown: a certificate of pyOpenSSL.
+    :param host: a domain name, compared as A-labels, or an address.
+    """
+    identifier: Any = (
+        service_identity.hazmat.DNS_ID(host.canonical_name)
+        if host.type is HostNameType.DOMAIN_NAME
+        else service_identity.hazmat.IPAddress_ID(host.canonical_name)
+    )
+    try:
+        service_identity.hazmat.verify_service_identity(extract_patterns(shown), [identifier], [])
+    except (service_identity.VerificationError, service_identity.CertificateError):
+        return False
+    return True
+
+
+def from_openssl(shown: Any) -> Certificate:
+    """Make a certificate of ours of one of pyOpenSSL."""
+    return Certificate(shown.to_cryptography().public_bytes(Encoding.DER))

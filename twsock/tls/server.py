@@ -1,0 +1,228 @@
+"""
+The server's side of handshakes: certificates, whom to let in → **server TLS** → TLS engine.
+
+Made once per listener; asked for each connection. Which certificate is shown depends on the name
+that the client asks for (SNI), as ``service_identity`` compares names. A client's certificate is
+verified by OpenSSL; an error there is never forgiven.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from twsock.errors import SocketError
+from twsock.names import HostName
+from twsock.tls.certificates import Certificate
+from twsock.tls.levels import SocketProtectionLevel, choose_versions
+from twsock.tls.naming import from_openssl, is_named
+from twsock.tls.validation import ChainValidationResult, classify, status_of
+
+__all__ = ["ClientCertificatePolicy", "ServerOptions", "ServerTls", "ServerVerification"]
+
+
+class ClientCertificatePolicy(enum.Enum):
+    """Whether a client has to identify itself: not asked, asked, or turned away without."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """
+    What a server offers in its handshakes.
+
+    :ivar certificates: with their keys; the first is shown where no other is for the name that the
+        client asks for.
+    :ivar protection_level: the highest version.
+    :ivar min_protection_level: the lowest; ``UNSPECIFIED`` for TLS 1.2.
+    :ivar client_certificate: whether clients identify themselves.
+    :ivar client_authorities: who may have issued their certificates.
+    :ivar application_protocols: understood inside TLS (ALPN), the preferred first.
+    :raises ValueError: when there is no certificate, one has no key, or clients have to be
+        identified and no authority is given.
+    """
+
+    certificates: Sequence[Certificate]
+    protection_level: SocketProtectionLevel = SocketProtectionLevel.SSL
+    min_protection_level: SocketProtectionLevel = SocketProtectionLevel.UNSPECIFIED
+    client_certificate: ClientCertificatePolicy = ClientCertificatePolicy.OFF
+    client_authorities: Sequence[Certificate] = ()
+    application_protocols: Sequence[bytes] = ()
+
+    def __post_init__(self) -> None:
+        if not self.certificates:
+            raise ValueError("a server needs a certificate")
+        for certificate in self.certificates:
+            if not certificate.has_private_key:
+                raise ValueError(f"the certificate of {certificate.subject} has no key")
+        asks = self.client_certificate is not ClientCertificatePolicy.OFF
+        if asks and not self.client_authorities:
+            raise ValueError("to verify client certificates, an authority is needed")
+
+
+class ServerVerification:
+    """
+    Whether a client may come in; filled in during its handshake.
+
+    :ivar certificate: the client's, verified; None where it showed none.
+    :ivar errors: what is wrong with the one that it showed.
+    :ivar policy: what was asked of it.
+    """
+
+    def __init__(self, policy: ClientCertificatePolicy) -> None:
+        self.certificate: Certificate | None = None
+        self.errors: tuple[ChainValidationResult, ...] = ()
+        self.policy = policy
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it identified itself, or need not."""
+        if self.errors:
+            return False
+        return self.certificate is not None or self.policy is not ClientCertificatePolicy.REQUIRED
+
+    def refusal(self) -> SocketError | None:
+        """Make the error that says why the certificate was refused; None while it was not."""
+        if not self.errors:
+            return None
+        reasons = ", ".join(error.documented_name for error in self.errors)
+        return SocketError(
+            f"the client's certificate was refused: {reasons}", status=status_of(self.errors)
+        )
+
+    # Called by OpenSSL.
+
+    def check(
+        self, _connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int
+    ) -> bool:
+        """Take a verdict down, and stop at the first that is bad."""
+        if not ok:
+            self.errors = (*self.errors, classify(code))
+            return False
+        if not depth:
+            self.certificate = from_openssl(shown)
+        return True
+
+
+class ServerTls:
+    """
+    The contexts of one listener.
+
+    :raises OperationNotSupported: for a level that this machine's OpenSSL cannot do.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._contexts = self._make_contexts(options.certificates)
+
+    def replace_certificates(self, certificates: Sequence[Certificate]) -> None:
+        """
+        Show others from the next handshake on; connections that stand are not touched.
+
+        :raises ValueError: when one has no key; then nothing is replaced.
+        """
+        ServerOptions(certificates)
+        self._contexts = self._make_contexts(certificates)
+
+    def begin(self) -> tuple[Any, ServerVerification]:
+        """
+        Prepare one handshake.
+
+        :returns: an ``IOpenSSLServerConnectionCreator`` for Twisted's engine, and the verdict.
+        """
+        verification = ServerVerification(self._options.client_certificate)
+        return _Creator(self._contexts[0][1], verification), verification
+
+    def _make_contexts(
+        self, certificates: Sequence[Certificate]
+    ) -> list[tuple[Certificate, SSL.Context]]:
+        made = [(certificate, self._make_context(certificate)) for certificate in certificates]
+        if len(made) > 1:
+            made[0][1].set_tlsext_servername_callback(self._choose)
+        return made
+
+    def _make_context(self, certificate: Certificate) -> SSL.Context:
+        options = self._options
+        versions = choose_versions(options.protection_level, options.min_protection_level)
+        shown, key = certificate.to_cryptography()
+        # Twisted's options bring its choice of ciphers.
+        context: SSL.Context = CertificateOptions().getContext()
+        context.set_min_proto_version(versions.lowest)
+        context.set_max_proto_version(versions.highest)
+        context.use_certificate(shown)
+        context.use_privatekey(key)
+        context.check_privatekey()
+        for issuer in certificate.intermediates:
+            context.add_extra_chain_cert(issuer.to_cryptography()[0])
+        if options.application_protocols:
+            context.set_alpn_select_callback(self._choose_protocol)
+        store = context.get_cert_store()
+        for authority in options.client_authorities:
+            trusted = authority.to_cryptography()[0]
+            if store is not None:
+                store.add_cert(_to_openssl(trusted))
+            context.add_client_ca(_to_openssl(trusted))
+        return context
+
+    # Called by OpenSSL.
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """Show the certificate of the name that the client asked for."""
+        asked = connection.get_servername()
+        try:
+            host = HostName((asked or b"").decode("ascii"))
+        except ValueError:
+            return  # None, or no name: the first certificate will do.
+        for certificate, context in self._contexts:
+            if is_named(_to_openssl(certificate.to_cryptography()[0]), host):
+                connection.set_context(context)
+                return
+
+    def _choose_protocol(self, _connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
+        for protocol in self._options.application_protocols:
+            if protocol in offered:
+                return protocol
+        return SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+_VERIFY = {
+    ClientCertificatePolicy.OFF: SSL.VERIFY_NONE,
+    ClientCertificatePolicy.OPTIONAL: SSL.VERIFY_PEER,
+    ClientCertificatePolicy.REQUIRED: SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+}
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class _Creator:
+    """Makes the connection of one handshake."""
+
+    def __init__(self, context: SSL.Context, verification: ServerVerification) -> None:
+        self._context = context
+        self._verification = verification
+
+    # Called by Twisted.
+
+    def serverConnectionForTLS(
+        self,
+        tlsProtocol: TLSMemoryBIOProtocol,  # noqa: N803 - Twisted's name
+    ) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(tlsProtocol)
+        connection.set_verify(_VERIFY[self._verification.policy], self._verification.check)
+        return connection
+
+
+def _to_openssl(certificate: Any) -> X509:
+    return X509.from_cryptography(certificate)

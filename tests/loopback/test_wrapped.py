@@ -13,10 +13,14 @@ from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
 from twisted.internet.ssl import KeyPair, PrivateCertificate
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
-from twsock.protocols import FrameEcho, FrameProtocol
+from tests.tls.peer import SERVER, Peer
+from twsock.protocols import FrameEcho, FrameProtocol, UpgradeToSsl
+from twsock.tls.certificates import Certificate
+from twsock.tls.server import ServerOptions, ServerTls
 from twsock.wire import encode_frame
 
 AUTHORITY = trustme.CA()
+UPGRADE_CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
 
 #: The largest piece of a TLS stream, in bytes.
 RECORD = 16_384
@@ -146,6 +150,32 @@ class ProxiedTests(EveryReactor):
 
         self.serve(Named, peer, make_proxied_endpoint)
         self.assertEqual(peers, ["192.0.2.1:1000"])
+
+    def test_an_upgrade_behind_a_header(self) -> None:
+        """S16, S17: in one segment with the header and the request; the secure state is true."""
+        secure: list[bool] = []
+
+        class Noted(FrameEcho):
+            upgrade = UpgradeToSsl(ServerTls(ServerOptions([UPGRADE_CERTIFICATE])))
+
+            def connection_secured(self) -> None:
+                secure.append(self.is_secure)
+
+        def peer(address: tuple[str, int]) -> None:
+            client = Peer()
+            header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n"
+            with connect(address) as connection:
+                connection.sendall(header + encode_frame(b"STARTTLS") + client.hello())
+                self.assertEqual(receive_exactly(connection, 6), encode_frame(b"OK"))
+                while not client.is_done:
+                    connection.sendall(client.take(connection.recv(65536)))
+                connection.sendall(client.say(encode_frame(b"inside")))
+                while not client.received:
+                    client.take(connection.recv(65536))
+                self.assertEqual(client.received, encode_frame(b"inside"))
+
+        self.serve(Noted, peer, make_proxied_endpoint)
+        self.assertEqual(secure, [True])
 
     def test_closing_over_unread_input_sends_the_answer_first(self) -> None:
         """No reset destroys it, as on a plain socket."""

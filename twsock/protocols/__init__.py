@@ -11,6 +11,7 @@ from twsock.protocols.frames import FrameProtocol
 from twsock.protocols.group import ConnectionGroup, Counters
 from twsock.protocols.lines import LineProtocol
 from twsock.protocols.stream import StreamProtocol
+from twsock.protocols.upgrade import UpgradePolicy, UpgradeToSsl
 
 __all__ = [
     "ConnectionGroup",
@@ -23,4 +24,6 @@ __all__ = [
     "LineProtocol",
     "StreamProtocol",
     "StreamServerFactory",
+    "UpgradePolicy",
+    "UpgradeToSsl",
 ]

@@ -33,9 +33,17 @@ class _Echo(StreamProtocol):
 class FrameEcho(_Echo, FrameProtocol):
     """Sends each frame back. A partial frame stays until it is whole."""
 
+    @override
+    def frame_received(self, payload: bytes) -> None:
+        self.send_frame(payload)
+
 
 class LineEcho(_Echo, LineProtocol):
     """Sends each line back, ended by CRLF however it came. An unfinished line waits."""
+
+    @override
+    def line_received(self, line: bytes) -> None:
+        self.send_line(line)
 
 
 class FrameEchoFactory(StreamServerFactory):

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from twsock.protocols.group import ConnectionGroup, Counters
 from twsock.protocols.stream import StreamProtocol
+from twsock.protocols.upgrade import UpgradeToSsl
 from twsock.transport import AcceptGate
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
@@ -45,6 +46,7 @@ class StreamServerFactory(ServerFactory):
     :param idle_timeout: seconds from the last whole message, or from the start, to the end of a
         connection, which comes before one and a half times this; None to never end one.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
+    :param upgrade: how connections become secure in their middle; None for the protocol's own.
     :raises ValueError: when a number is out of bounds.
 
     :ivar group: the open connections.
@@ -62,12 +64,16 @@ class StreamServerFactory(ServerFactory):
         max_connections: int | None = None,
         idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        upgrade: UpgradeToSsl | None = None,
     ) -> None:
         clock: IReactorTime = reactor
         if max_payload is not None:
             protocol.check_max_payload(max_payload)
         if not close_timeout >= 0:
             raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout:g}")
+        if upgrade is not None:
+            upgrade.check_limit(max_payload or 0, protocol.is_counted)
+        self.upgrade = upgrade
         self._protocol_class = protocol
         self.max_payload = max_payload
         self.close_timeout = close_timeout
@@ -122,6 +128,8 @@ class StreamServerFactory(ServerFactory):
         protocol.close_timeout = self.close_timeout
         if self.max_payload is not None:
             protocol.max_payload = self.max_payload
+        if self.upgrade is not None:
+            protocol.upgrade = self.upgrade
         return protocol
 
     async def _listen(self, endpoint: IStreamServerEndpoint) -> IListeningPort:

@@ -35,6 +35,8 @@ class FrameProtocol(StreamProtocol):
     A frame above ``max_payload`` (default 16 MiB) aborts the connection when its count has come.
     """
 
+    is_counted = True
+
     # Overridden by applications.
 
     def frame_received(self, payload: bytes) -> Handled:
@@ -69,6 +71,21 @@ class FrameProtocol(StreamProtocol):
             stream.write(payload)
         if not self._is_delivering:
             self._flush(stream)
+
+    # Called by the upgrade.
+
+    @override
+    def pull_message(self) -> bytes | None:
+        frame: bytes | None = self._decoder.next_frame()
+        return frame
+
+    @override
+    def handle_message(self, message: bytes, stream: StreamTransport) -> bool:
+        return self._go_on_after(self.frame_received(message), stream)
+
+    @override
+    def send_message(self, message: bytes) -> None:
+        self.send_frame(message)
 
     # Called by the stream.
 

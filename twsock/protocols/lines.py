@@ -61,6 +61,21 @@ class LineProtocol(StreamProtocol):
         if not self._is_delivering:
             self._flush(stream)
 
+    # Called by the upgrade.
+
+    @override
+    def pull_message(self) -> bytes | None:
+        line: bytes | None = self._decoder.next_line()
+        return line
+
+    @override
+    def handle_message(self, message: bytes, stream: StreamTransport) -> bool:
+        return self._go_on_after(self.line_received(message), stream)
+
+    @override
+    def send_message(self, message: bytes) -> None:
+        self.send_line(message)
+
     # Called by the stream.
 
     @override

@@ -35,8 +35,9 @@ from twsock.errors import (
 )
 from twsock.protocols.group import ConnectionGroup
 from twsock.protocols.ordered import OrderedTransport
+from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
 from twsock.transport import StreamTransport
-from twsock.transport.descriptor import find_descriptor
+from twsock.transport.descriptor import find_descriptor, is_secured
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
 __all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -84,6 +85,10 @@ class StreamProtocol(Protocol):
     high_water: ClassVar[int] = HIGH_WATER
     #: Seconds that `close` waits for the peer before it aborts.
     close_timeout: float = DEFAULT_CLOSE_TIMEOUT
+    #: Whether messages have a count in front, which a handshake could be taken for.
+    is_counted: ClassVar[bool] = False
+    #: How this connection becomes secure in its middle; None where it does not.
+    upgrade: UpgradeToSsl | None = None
     #: Who counts and watches this connection; set by a factory, otherwise it is on its own.
     group: ConnectionGroup | None = None
 
@@ -93,6 +98,7 @@ class StreamProtocol(Protocol):
     _transport: Any = None
     _ordered: OrderedTransport | None = None
     _stream: StreamTransport | None = None
+    _upgrading: Upgrade | None = None
     _decoder: Any
     _handler: Deferred[Any] | None = None
     _is_delivering = False
@@ -113,6 +119,14 @@ class StreamProtocol(Protocol):
 
         :param error: why, or None where both ends closed it in order. A handler that still runs
             is cancelled right after this.
+        """
+
+    def connection_secured(self) -> None:
+        """
+        The connection is encrypted from here on, and its peer accepted.
+
+        What was learned before (a name, a login, a choice) was told in plaintext and may be
+        anybody's: drop it here.
         """
 
     def writing_paused(self) -> None:
@@ -156,6 +170,13 @@ class StreamProtocol(Protocol):
         if self._transport is None:
             raise LocalProtocolError("this protocol is not connected yet")
         return _describe_peer(self._transport)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether what comes and goes now is encrypted, and the peer was accepted."""
+        if self._upgrading is not None and self._upgrading.is_secure:
+            return True
+        return self._transport is not None and is_secured(self._transport)
 
     @property
     def clock(self) -> IReactorTime:
@@ -227,6 +248,47 @@ class StreamProtocol(Protocol):
         stream.abort(RemoteProtocolError("plaintext behind the request for TLS"))
         return False
 
+    # Called by the upgrade.
+
+    def pull_message(self) -> bytes | None:
+        """Pull one message; None when more bytes are needed."""
+        raise NotImplementedError
+
+    def handle_message(self, message: bytes, stream: StreamTransport) -> bool:
+        """Handle one message; tell whether the next may be handled."""
+        raise NotImplementedError
+
+    def send_message(self, message: bytes) -> None:
+        """Send one message."""
+        raise NotImplementedError
+
+    def peek(self, count: int) -> bytes:
+        """Look at what would be pulled next."""
+        head: bytes = self._decoder.peek(count)
+        return head
+
+    def take_rest(self) -> bytes:
+        """Take all that was received and not pulled."""
+        rest: bytes = self._decoder.take_rest()
+        return rest
+
+    def suspend(self) -> Any:
+        """Let what is written wait; give the transport."""
+        self._connected_stream().hold()
+        return self._transport
+
+    def resume(self, transport: Any) -> None:
+        """Go on above another transport, with nothing of what came before."""
+        stream = self._stream = self._connected_stream().succeed_to(transport)
+        self.transport = transport
+        self._decoder = self._make_decoder()
+        self._call_hook(self.connection_secured)
+        self._flush(stream)
+
+    def note_error(self, error: SocketError) -> None:
+        """Know why the connection is about to end."""
+        self._connected_stream().note_error(error)
+
     # Overridden by the wire formats.
 
     @classmethod
@@ -274,6 +336,12 @@ class StreamProtocol(Protocol):
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
             self._failed(Failure())
 
+    def _go_on_after(self, handled: object, stream: StreamTransport) -> bool:
+        """Tell whether the next message may be handled, given what a handler returned."""
+        if handled is not None and not self._is_finished(handled):
+            return False
+        return stream.room > 0 or self._may_go_on(stream)
+
     def _is_finished(self, handled: object) -> bool:
         """Tell whether a handler is done; if not, what follows waits for it."""
         if inspect.iscoroutine(handled):
@@ -294,6 +362,8 @@ class StreamProtocol(Protocol):
             group = self.group = ConnectionGroup(_clock_of(self._transport))
         try:
             self._decoder = self._make_decoder()
+            if self.upgrade is not None:
+                self.upgrade.check_limit(self._decoder.max_payload, self.is_counted)
         except ValueError:
             # A limit on the class that is none. Twisted would log it and keep the connection.
             self._transport.abortConnection()
@@ -305,6 +375,8 @@ class StreamProtocol(Protocol):
             high_water=self.high_water,
             close_timeout=self.close_timeout,
         )
+        if self.upgrade is not None:
+            self._upgrading = Upgrade(self.upgrade, self)
         group.join(self)
         try:
             self.connection_made()
@@ -349,6 +421,8 @@ class StreamProtocol(Protocol):
         if stream is None or self.group is None:
             return
         error = stream.lost(reason)
+        if self._upgrading is not None:
+            self._upgrading.lost()
         self.group.leave(self)
         try:
             self.connection_lost(error)
@@ -387,8 +461,12 @@ class StreamProtocol(Protocol):
         decoder = self._decoder
         before = decoder.delivered
         self._is_delivering = True
+        upgrading = self._upgrading
         try:
-            self._deliver(stream)
+            if upgrading is None or not upgrading.is_watching:
+                self._deliver(stream)
+            else:
+                upgrading.deliver(stream)
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
             self._failed(Failure())
         finally:
@@ -398,6 +476,9 @@ class StreamProtocol(Protocol):
             self.active_tick = self.group.tick
         self._flush(stream, is_answer=True)
         if not stream.is_open:
+            return
+        if upgrading is not None and upgrading.is_due:
+            upgrading.start()
             return
         if self._early:
             early, self._early = self._early, b""

@@ -30,9 +30,9 @@ from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.event import Event
 from twsock.sockets.information import StreamSocketListenerInformation
 from twsock.sockets.resolving import find_port, resolve
-from twsock.sockets.securing import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.sockets.stream_socket import StreamSocket
 from twsock.tls.certificates import Certificate
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport import AcceptGate
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT

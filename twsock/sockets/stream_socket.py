@@ -41,9 +41,9 @@ from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
 from twsock.sockets.resolving import find_port, interleave, resolve
-from twsock.sockets.securing import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions, make_client
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.levels import SocketProtectionLevel, VersionRange, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT

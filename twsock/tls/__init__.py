@@ -11,7 +11,7 @@ from twsock.tls.certificates import (
     SubjectAlternativeName,
 )
 from twsock.tls.levels import SocketProtectionLevel
-from twsock.tls.server import ClientCertificatePolicy, ServerOptions
+from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ChainValidationResult",
     "ClientCertificatePolicy",
     "ServerOptions",
+    "ServerTls",
     "SocketProtectionLevel",
     "SocketSslErrorSeverity",
     "SubjectAlternativeName",

@@ -21,6 +21,7 @@ __all__ = [
     "carries_tls",
     "find_descriptor",
     "hung_up",
+    "is_secured",
     "plain_socket",
     "queued_bytes",
     "unread_input",
@@ -52,6 +53,19 @@ def carries_tls(transport: ITransport) -> bool:
     for _ in range(_MAX_WRAPPERS):
         if isinstance(candidate, TLSMemoryBIOProtocol) or getattr(candidate, "TLS", False):
             return True
+        candidate = getattr(candidate, "transport", None)
+    return False
+
+
+def is_secured(transport: ITransport) -> bool:
+    """Tell whether one of the wrappers is a TLS engine whose handshake is done."""
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        engine = getattr(candidate, "protocol", None) if getattr(candidate, "TLS", False) else None
+        for layer in (candidate, engine):
+            if isinstance(layer, TLSMemoryBIOProtocol):
+                # Private, and the only place where Twisted keeps it (as of 26.10).
+                return bool(layer._handshakeDone)
         candidate = getattr(candidate, "transport", None)
     return False
 

@@ -121,6 +121,7 @@ class StreamTransport:
         "_error",
         "_high_water",
         "_is_braked",
+        "_is_held",
         "_is_reading",
         "_owner",
         "_peer_ended",
@@ -155,6 +156,8 @@ class StreamTransport:
         #: number answers both questions that a loop over messages has after each of them.
         self.room = high_water
         self._is_braked = False
+        # Whether what is written waits, as while a handshake is under way.
+        self._is_held = False
         self._is_reading = True
         self._peer_ended = False
         self._error: SocketError | None = None
@@ -237,6 +240,8 @@ class StreamTransport:
         pending = self._pending
         if not pending:
             return True
+        if self._is_held:
+            return False
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
         self.room = self._high_water
@@ -261,6 +266,30 @@ class StreamTransport:
         transport.write(data if isinstance(data, bytes) else bytes(data))
         self._watch_queue()
         return False
+
+    def hold(self) -> None:
+        """Let what is written wait: a handshake begins on the transport."""
+        self._is_held = True
+
+    def succeed_to(self, transport: Any) -> StreamTransport:
+        """
+        Go on above another transport, which has been put above this one's.
+
+        :returns: what takes the place of this, with all that was written and not sent.
+        """
+        self._stop_watching()
+        successor = StreamTransport(
+            self._owner,
+            transport,
+            self._clock,
+            high_water=self._high_water,
+            close_timeout=self._close_timeout,
+        )
+        for data in self._pending:
+            successor.write(data)
+        self._pending.clear()
+        successor._watch_queue()
+        return successor
 
     def hand_over(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """
@@ -354,6 +383,8 @@ class StreamTransport:
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops
             the wait and not the close.
         """
+        if self._is_held:
+            return self.abort()  # What waits cannot be sent, so there is no end in order.
         if self._phase is _Phase.OPEN:
             self.send()
         # Sending may just have failed, which is an end too.

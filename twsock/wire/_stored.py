@@ -49,6 +49,10 @@ class StoredBytes:
         self._position = 0
         buffer += data
 
+    def peek(self, count: int) -> bytes:
+        """Look at what would be pulled next, at most so many bytes of it."""
+        return bytes(self._buffer[self._position : self._position + count])
+
     def take_rest(self) -> bytes:
         """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
         rest = bytes(memoryview(self._buffer)[self._position :])

@@ -1,9 +1,9 @@
 """
 TLS on a connection that stands: plain transport → TLS engine → **handshake** → connection.
 
-Made by `twsock.StreamSocket` for one handshake. It stands between Twisted's TLS engine and the
-connection: nothing passes until the handshake is done *and* the peer was accepted. Then it passes
-everything on. What is written meanwhile waits with the output stream.
+Made for one handshake, by a socket or by a protocol that is upgraded. It stands between Twisted's
+TLS engine and the connection: nothing passes until the handshake is done *and* the peer was
+accepted. Then it passes everything on. What is written meanwhile waits with the connection.
 
 ``transport.startTLS`` is not used: the engine is built here, above our own transport, so that the
 end of the handshake is told under any wrapper, and no cached socket can leak plaintext.
@@ -24,12 +24,37 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
-from twsock.sockets.connection import Connection
 
-__all__ = ["DEFAULT_HANDSHAKE_TIMEOUT", "Handshake", "Verification"]
+__all__ = ["DEFAULT_HANDSHAKE_TIMEOUT", "Handshake", "Securable", "Verification"]
 
 #: Seconds that a handshake may take, unless told otherwise.
 DEFAULT_HANDSHAKE_TIMEOUT: Final = 10.0
+
+
+class Securable(typing.Protocol):
+    """A connection that can be put above a TLS engine."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither closed nor lost."""
+
+    def suspend(self) -> Any:
+        """Let nothing pass; give the transport."""
+
+    def resume(self, transport: Any) -> None:
+        """Go on above another transport."""
+
+    def note_error(self, error: SocketError) -> None:
+        """Know why the connection is about to end."""
+
+    def abort(self, error: SocketError) -> object:
+        """End now."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what came encrypted."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone."""
 
 
 class Verification(typing.Protocol):
@@ -64,7 +89,7 @@ class Handshake(Protocol):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Securable,
         creator: Any,
         verification: Verification,
         clock: IReactorTime,
@@ -149,7 +174,7 @@ class Handshake(Protocol):
     def _give_up(self, _done: Deferred[SSL.Connection]) -> None:
         self._is_done = True
         self._deadline.cancel()
-        self._connection.abort()
+        self._connection.abort(ClosedError("the handshake was called off"))
 
     def _fail(self, error: SocketError) -> None:
         self._connection.abort(error)

@@ -11,8 +11,8 @@ from zope.interface.verify import verifyObject
 from tests.sockets.connected import InMemory
 from twsock import ClosedError, SocketError, SocketErrorStatus
 from twsock.names import HostName
-from twsock.sockets.securing import Handshake
 from twsock.tls.client import ClientOptions, make_client
+from twsock.tls.handshake import Handshake
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 
 

@@ -1,0 +1,400 @@
+"""A connection of messages becomes secure in its middle, and nothing slips in or out meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis.strategies import integers
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.protocols.connections import FrameRecorder, LineRecorder
+from tests.tls.peer import SERVER, Peer
+from twsock.errors import SocketError
+from twsock.protocols import FrameEcho, LineEcho, StreamProtocol, StreamServerFactory
+from twsock.protocols.upgrade import MAX_BEFORE_UPGRADE, UpgradePolicy, UpgradeToSsl
+from twsock.tls.certificates import Certificate
+from twsock.tls.server import ServerOptions, ServerTls
+from twsock.wire import encode_frame
+
+CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+TLS = ServerTls(ServerOptions([CERTIFICATE]))
+ALLOWED = UpgradeToSsl(TLS)
+REQUIRED = UpgradeToSsl(TLS, UpgradePolicy.REQUIRED)
+REQUEST, GO_AHEAD = encode_frame(b"STARTTLS"), encode_frame(b"OK")
+FRAME = encode_frame(b"x")
+
+
+class Recorder(FrameRecorder):
+    """Answers each frame, and notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secured: list[bool] = []
+
+    def frame_received(self, payload: bytes) -> None:
+        self.received.append(payload)
+        self.send_frame(b"got " + payload)
+
+    def connection_secured(self) -> None:
+        self.secured.append(self.is_secure)
+
+
+class Talker(LineRecorder):
+    """The same with lines."""
+
+    def line_received(self, line: bytes) -> None:
+        self.received.append(line)
+        self.send_line(b"got " + line)
+
+
+class Connection:
+    """One connection of a server, with a peer that can do TLS."""
+
+    def __init__(
+        self,
+        upgrade: UpgradeToSsl = ALLOWED,
+        protocol: type[StreamProtocol] = Recorder,
+        **limits: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.factory = StreamServerFactory(self.clock, protocol, **limits)
+        built: Any = self.factory.buildProtocol(None)
+        self.protocol = built
+        built.upgrade = upgrade
+        transport: Any = StringTransport()
+        self.transport = transport
+        transport.protocol = built
+        built.makeConnection(self.transport)
+        self.peer = Peer()
+
+    def receive(self, data: bytes, step: int = 0) -> None:
+        """Let bytes arrive, in pieces of ``step`` where that is not 0."""
+        for start in range(0, len(data), step or len(data) or 1):
+            if not self.transport.disconnected:
+                self.transport.protocol.dataReceived(data[start : start + (step or len(data))])
+
+    def sent(self) -> bytes:
+        """Take what was sent since the last call."""
+        self.clock.advance(0)
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def shake_hands(self, step: int = 0, in_front: bytes = b"") -> None:
+        """Go through a handshake to its end, or to that of the connection."""
+        self.receive(in_front + self.peer.hello(), step)
+        self.converse(step)
+
+    def converse(self, step: int = 0) -> None:
+        """Hand on what each side sends, until neither does."""
+        while (data := self.sent()) and not self.transport.disconnected:
+            self.receive(self.peer.take(data), step)
+
+    def ask(self, request: bytes) -> bytes:
+        """Send something inside, and give what comes back inside."""
+        self.peer.received = b""
+        self.receive(self.peer.say(request))
+        self.converse()
+        return self.peer.received
+
+
+class DirectTests(SynchronousTestCase):
+    """A handshake that begins at a boundary, with no command before it."""
+
+    def test_at_the_start_or_after_messages(self) -> None:
+        """What came before is answered before, in plaintext."""
+        for before in (b"", FRAME, FRAME * 3):
+            connection = Connection()
+            connection.receive(before)
+            self.assertEqual(
+                connection.sent(), encode_frame(b"got x") * (len(before) // len(FRAME))
+            )
+            connection.shake_hands()
+            self.assertTrue(connection.peer.is_done)
+            self.assertTrue(connection.protocol.is_secure)
+            self.assertEqual(connection.ask(encode_frame(b"in")), encode_frame(b"got in"))
+
+    def test_in_one_piece_with_a_message(self) -> None:
+        """S4, S11: the answer leaves in plaintext, in front of the handshake."""
+        connection = Connection()
+        connection.receive(FRAME + connection.peer.hello())
+        sent = connection.sent()
+        self.assertTrue(sent.startswith(encode_frame(b"got x") + b"\x16\x03"))
+        connection.receive(connection.peer.take(sent[len(encode_frame(b"got x")) :]))
+        connection.converse()
+        self.assertTrue(connection.protocol.is_secure)
+
+    @given(integers(1, 40))
+    @settings(max_examples=15, deadline=None)
+    def test_however_it_is_cut(self, step: int) -> None:
+        """Byte by byte, or in larger pieces."""
+        connection = Connection()
+        connection.shake_hands(step)
+        self.assertTrue(connection.protocol.is_secure)
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_lines_too(self) -> None:
+        """No line begins like a handshake."""
+        connection = Connection(protocol=Talker)
+        connection.receive(b"plain\r\n")
+        self.assertEqual(connection.sent(), b"got plain\r\n")
+        connection.shake_hands()
+        self.assertEqual(connection.ask(b"in\r\n"), b"got in\r\n")
+
+    def test_the_echoes_too(self) -> None:
+        """Before and after."""
+        for protocol, message in ((FrameEcho, FRAME), (LineEcho, b"x\r\n")):
+            connection = Connection(protocol=protocol)
+            connection.receive(message * 2)
+            self.assertEqual(connection.sent(), message * 2)
+            connection.shake_hands()
+            self.assertEqual(connection.ask(message * 3), message * 3)
+
+    def test_a_message_may_begin_with_half_of_it(self) -> None:
+        """A line with one such byte is a line."""
+        connection = Connection(protocol=Talker)
+        connection.receive(b"\x16")
+        self.assertEqual(connection.sent(), b"")
+        connection.receive(b"x\r\n")
+        self.assertEqual(connection.sent(), b"got \x16x\r\n")
+
+
+class CommandTests(SynchronousTestCase):
+    """Request, go-ahead, handshake."""
+
+    def test_the_go_ahead_is_the_last_word_in_plaintext(self) -> None:
+        """What is written after it is sent inside."""
+        connection = Connection()
+        connection.receive(REQUEST)
+        self.assertEqual(connection.sent(), GO_AHEAD)
+        connection.protocol.send_frame(b"late")
+        self.assertEqual(connection.sent(), b"")
+        connection.shake_hands()
+        self.assertEqual(connection.peer.received, encode_frame(b"late"))
+        self.assertEqual(connection.protocol.secured, [True])
+
+    def test_a_pipelined_hello_is_no_attack(self) -> None:
+        """S4: with the request in one piece, or byte by byte."""
+        for step in (0, 1):
+            connection = Connection()
+            connection.receive(REQUEST + connection.peer.hello(), step)
+            sent = connection.sent()
+            self.assertTrue(sent.startswith(GO_AHEAD))
+            connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]), step)
+            connection.converse(step)
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_plaintext_behind_the_request_is_an_attack(self) -> None:
+        """S1, S2, S3, S5, S6: aborted, never handled, wherever it is cut."""
+        for rest in (
+            FRAME,
+            b"\0\0\0",
+            REQUEST,
+            b"\x16\x02",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x15\x03\x03",
+        ):
+            for step in (0, 1, 3):
+                for together in (True, False):
+                    connection = Connection()
+                    if together:
+                        connection.receive(REQUEST + rest, step)
+                    else:
+                        connection.receive(REQUEST)
+                        connection.receive(rest, step)
+                    self.assertTrue(connection.transport.disconnected, rest)
+                    self.assertEqual(connection.protocol.received, [])
+                    self.assertEqual(connection.sent(), GO_AHEAD)
+
+    def test_half_a_frame_does_not_cross_the_boundary(self) -> None:
+        """S5: three bytes of a count, completed by what comes encrypted."""
+        connection = Connection()
+        connection.receive(REQUEST + b"\0\0\0")
+        self.assertTrue(connection.transport.disconnected)
+        self.assertFalse(connection.protocol.is_secure)
+
+    def test_inside_the_request_is_refused(self) -> None:
+        """S6: there is no TLS in TLS; the connection goes on."""
+        connection = Connection()
+        connection.shake_hands()
+        self.assertEqual(connection.ask(REQUEST), encode_frame(b"NO"))
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+        self.assertEqual(connection.protocol.secured, [True])
+
+    def test_other_words(self) -> None:
+        """As other protocols have them."""
+        words = UpgradeToSsl(TLS, request=b"PLEASE", go_ahead=b"220 go", refusal=b"503 no")
+        connection = Connection(words, Talker)
+        connection.receive(b"STARTTLS\r\n")
+        self.assertEqual(connection.sent(), b"got STARTTLS\r\n")
+        connection.receive(b"PLEASE\r\n")
+        self.assertEqual(connection.sent(), b"220 go\r\n")
+        connection.shake_hands()
+        self.assertEqual(connection.ask(b"PLEASE\r\n"), b"503 no\r\n")
+
+    def test_silence_after_the_go_ahead_ends(self) -> None:
+        """S10: at the deadline; one event, and no timer is left."""
+        connection = Connection(idle_timeout=None)
+        connection.receive(REQUEST)
+        connection.clock.advance(9.9)
+        self.assertFalse(connection.transport.disconnected)
+        connection.clock.advance(0.1)
+        self.assertTrue(connection.transport.disconnected)
+        connection.protocol.connectionLost()
+        self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_a_dripping_handshake_ends(self) -> None:
+        """S10: its time runs from its first byte."""
+        connection = Connection(idle_timeout=None)
+        for byte in connection.peer.hello()[:23]:
+            connection.receive(bytes([byte]))
+            connection.clock.advance(0.5)
+        self.assertTrue(connection.transport.disconnected)
+
+
+class PolicyTests(SynchronousTestCase):
+    """Allowed, required, off."""
+
+    def test_before_a_required_upgrade_nothing_is_handled(self) -> None:
+        """S8: dropped, unanswered; then it goes on inside."""
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(b"secret") * 3)
+        self.assertEqual(connection.sent(), b"")
+        connection.shake_hands()
+        self.assertEqual(connection.protocol.received, [])
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_before_a_required_upgrade_little_may_come(self) -> None:
+        """Four KiB in all; the bytes of the handshake do not count."""
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE)))
+        self.assertFalse(connection.transport.disconnected)
+        connection.receive(FRAME)
+        self.assertTrue(connection.transport.disconnected)
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE)))
+        connection.shake_hands()
+        self.assertTrue(connection.protocol.is_secure)
+
+    def test_switched_off_both_triggers_are_data(self) -> None:
+        """The words are a message, the bytes a count that is too large."""
+        off = UpgradeToSsl(TLS, UpgradePolicy.OFF)
+        connection = Connection(off)
+        connection.receive(REQUEST)
+        self.assertEqual(connection.sent(), encode_frame(b"got STARTTLS"))
+        connection.receive(connection.peer.hello())
+        self.assertTrue(connection.transport.disconnected)
+
+    def test_a_limit_with_which_they_could_be_confused_is_refused(self) -> None:
+        """A frame of 369,295,360 bytes begins like a handshake; a line has no count."""
+        for policy, is_counted, is_refused in (
+            (UpgradePolicy.ALLOWED, True, True),
+            (UpgradePolicy.REQUIRED, True, True),
+            (UpgradePolicy.OFF, True, False),
+            (UpgradePolicy.ALLOWED, False, False),
+        ):
+            upgrade = UpgradeToSsl(TLS, policy)
+            if is_refused:
+                self.assertRaises(ValueError, upgrade.check_limit, 0x16030000, is_counted)
+                upgrade.check_limit(0x1602FFFF, is_counted)
+            else:
+                upgrade.check_limit(0x16030000, is_counted)
+
+    def test_such_a_limit_is_refused_with_the_factory_and_with_the_connection(self) -> None:
+        """Whoever set it."""
+        reactor = Clock()
+        self.assertRaises(
+            ValueError,
+            StreamServerFactory,
+            reactor,
+            Recorder,
+            max_payload=0x16030000,
+            upgrade=ALLOWED,
+        )
+
+        class Wide(Recorder):
+            max_payload = 0x16030000
+
+        built = StreamServerFactory(reactor, Wide, upgrade=ALLOWED).buildProtocol(None)
+        assert built is not None
+        transport = StringTransport()
+        self.assertRaises(ValueError, built.makeConnection, transport)
+        self.assertTrue(transport.disconnected)
+
+    def test_settings_out_of_bounds_are_refused(self) -> None:
+        """Before anybody connects."""
+        for wrong in ({"handshake_timeout": 0}, {"request": b""}, {"go_ahead": b""}):
+            self.assertRaises(ValueError, UpgradeToSsl, TLS, **wrong)
+
+
+class EndTests(SynchronousTestCase):
+    """However it ends, nothing is left, and nothing goes back to plaintext."""
+
+    def test_garbage_in_place_of_a_hello_aborts(self) -> None:
+        """S9: that begins like one."""
+        for garbage in (b"\x16\x03\x01\x00\x02xx", b"\x16\x03" + bytes(300)):
+            connection = Connection(idle_timeout=None)
+            connection.receive(garbage)
+            connection.clock.advance(10)
+            self.assertTrue(connection.transport.disconnecting or connection.transport.disconnected)
+            connection.receive(FRAME)
+            self.assertEqual(connection.protocol.received, [])
+            self.assertFalse(connection.protocol.is_secure)
+
+    def test_a_connection_lost_at_any_step_is_told_once(self) -> None:
+        """S14: before, in and after the handshake; no timer is left."""
+        for step in range(4):
+            connection = Connection(idle_timeout=None)
+            if step >= 1:
+                connection.receive(REQUEST)
+            if step == 2:
+                connection.sent()
+                connection.receive(connection.peer.hello())
+            if step == 3:
+                connection.sent()
+                connection.shake_hands()
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(len(connection.protocol.lost), 1, step)
+            self.assertEqual(connection.clock.getDelayedCalls(), [], step)
+
+    def test_closing_in_a_handshake_sends_nothing_in_plaintext(self) -> None:
+        """What was written meanwhile is dropped."""
+        connection = Connection()
+        connection.receive(REQUEST)
+        connection.sent()
+        connection.protocol.send_frame(b"never in plaintext")
+        connection.protocol.close()
+        self.assertTrue(connection.transport.disconnected)
+        self.assertNotIn(b"never", connection.sent())
+
+    def test_state_of_before_can_be_dropped(self) -> None:
+        """S7: the hook is called when the connection is secure, and before any message of after."""
+
+        class Stateful(Recorder):
+            name = b"nobody"
+
+            def frame_received(self, payload: bytes) -> None:
+                self.send_frame(self.name)
+                self.name = payload
+
+            def connection_secured(self) -> None:
+                self.name = b"nobody"
+
+        connection = Connection(protocol=Stateful)
+        connection.receive(encode_frame(b"mallory"))
+        connection.sent()
+        connection.shake_hands()
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"nobody"))
+
+    def test_an_end_without_notice_is_told_as_such(self) -> None:
+        """S15: it is no end in order."""
+        connection = Connection()
+        connection.shake_hands()
+        connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+        (error,) = connection.protocol.lost
+        self.assertIsInstance(error, SocketError)

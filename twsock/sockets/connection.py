@@ -90,6 +90,8 @@ class Connection(Protocol):
             self._output.refuse(_closed)
             self._output.hand_over_all()
             stream.close()
+            if stream.is_flushed:
+                self._output.output_drained()
             self._input.close()
         if self._has_sent_fin:
             return succeed(None)

@@ -18,7 +18,7 @@ from twsock.errors import LocalProtocolError, OperationNotSupported
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.validation import ChainValidationResult
-from twsock.transport.descriptor import plain_socket
+from twsock.transport.descriptor import bottom_socket
 
 __all__ = [
     "DEFAULT_HOP_LIMIT",
@@ -139,7 +139,7 @@ class StreamSocketListenerControl:
 
     def apply(self, transport: Any) -> None:
         """Put the options on a connection, as far as its kind has them."""
-        connection = plain_socket(transport)
+        connection = bottom_socket(transport)
         if connection is None:
             return
         if self._send_buffer is not None:

@@ -10,9 +10,16 @@ from __future__ import annotations
 import typing
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
+from twsock.errors import (
+    BusyError,
+    ClosedError,
+    LocalProtocolError,
+    OperationNotSupported,
+    SocketError,
+)
 from twsock.wire.byte_queue import Buffer
 from twsock.wire.values import ValueWriter
 
@@ -107,7 +114,8 @@ class DataWriter(ValueWriter):
         """
         Close the writer, and its stream unless it was detached. What was not stored is lost.
 
-        On a stream socket the peer sees the end of the stream. Closing twice is harmless.
+        On a plain stream socket the peer sees the end of the stream; TLS has no such half, and its
+        output ends with the socket. Closing twice is harmless.
 
         :returns: fires when the stream is closed. It need not be awaited.
         """
@@ -115,7 +123,9 @@ class DataWriter(ValueWriter):
         self._pieces = _ClosedPieces()
         self._size = 0
         stream, self._stream = self._stream, None
-        return succeed(None) if stream is None else stream.close()
+        if stream is None:
+            return succeed(None)
+        return stream.close().addErrback(_has_no_half)
 
     async def __aenter__(self) -> DataWriter:
         return self
@@ -137,3 +147,7 @@ class DataWriter(ValueWriter):
         if self._is_closed:
             return ClosedError(f"cannot {what}: the writer was closed")
         return BusyError(f"cannot {what}: a store is pending")
+
+
+def _has_no_half(failure: Failure) -> None:
+    failure.trap(OperationNotSupported)

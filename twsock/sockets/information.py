@@ -18,7 +18,7 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientVerification
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
-from twsock.transport.descriptor import plain_socket
+from twsock.transport.descriptor import bottom_socket
 from twsock.transport.tcp_info import read_tcp_info
 
 __all__ = [
@@ -145,13 +145,17 @@ class StreamSocketInformation:
 
     @property
     def remote_address(self) -> HostName | None:
-        """Address of the peer; None before it is connected, and where it has none (UNIX)."""
-        return _host_name(self._peer)
+        """
+        Address of the peer; None before it is connected, and where it has none (UNIX).
+
+        Behind a proxy that sends the PROXY header, whom the proxy names, once it has.
+        """
+        return _host_name(self._asked_peer())
 
     @property
     def remote_port(self) -> str:
         """Port of the peer, a number; empty before it is connected."""
-        return _port(self._peer)
+        return _port(self._asked_peer())
 
     @property
     def remote_host_name(self) -> HostName | None:
@@ -194,7 +198,6 @@ class StreamSocketInformation:
         """The connection stands: take its addresses down, which its end forgets."""
         self._transport = transport
         self._host = transport.getHost()
-        self._peer = transport.getPeer()
 
     def securing(self, level: SocketProtectionLevel, verification: ClientVerification) -> None:
         """A handshake begins."""
@@ -210,10 +213,14 @@ class StreamSocketInformation:
 
     def lost(self) -> None:
         """The connection is gone; what was known of it stays, without the statistics."""
+        self._peer = self._asked_peer()
         self._transport = None
 
+    def _asked_peer(self) -> Any:
+        return self._peer if self._transport is None else self._transport.getPeer()
+
     def _socket(self) -> Any:
-        return None if self._transport is None else plain_socket(self._transport)
+        return None if self._transport is None else bottom_socket(self._transport)
 
 
 class StreamSocketListenerInformation:

@@ -16,6 +16,7 @@ whenever more has come::
 from __future__ import annotations
 
 import enum
+import operator
 import typing
 from typing import Final
 
@@ -33,7 +34,7 @@ from twsock.errors import (
 )
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.transport import StreamTransport
-from twsock.wire.byte_queue import ByteQueue
+from twsock.wire.byte_queue import ByteQueue, as_bytes
 
 __all__ = [
     "DEFAULT_MAX_LOAD",
@@ -70,7 +71,8 @@ class InputStreamOptions(enum.IntFlag):
     @property
     def documented_name(self) -> str:
         """The spelling of the WinRT documentation, such as ``ReadAhead``."""
-        return "".join(word.capitalize() for word in (self.name or "").split("_"))
+        names = (self.name or "None").split("|")
+        return ", ".join("".join(map(str.capitalize, name.split("_"))) for name in names)
 
 
 class EndOfStreamError(BrokenError):
@@ -248,16 +250,19 @@ class InputStream:
         return self._start(kind(count), timeout)
 
     def receive_some(
-        self, max_bytes: int = READ_AHEAD_LIMIT, *, timeout: float | None = None
+        self, max_bytes: int | None = None, *, timeout: float | None = None
     ) -> Deferred[bytes]:
         """
         Wait until there is anything, and take it.
 
-        :param max_bytes: how much of it; 1 to `max_load`, both included.
+        :param max_bytes: how much of it; 1 to `max_load`, both included. None for 64 KiB, or
+            `max_load` where that is less.
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: at least one byte; ``b""`` once the peer has ended its output.
         :raises ValueError: at once, when a number is out of bounds.
         """
+        if max_bytes is None:
+            max_bytes = min(READ_AHEAD_LIMIT, self.max_load)
         self._check(max_bytes, timeout, least=1)
         return self._start(_Some(max_bytes), timeout)
 
@@ -286,14 +291,15 @@ class InputStream:
         :param limit: how many bytes there may be before it; 0 to `max_load`, both included.
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: the bytes before the delimiter. It fails with `DelimiterNotFoundError` as soon as
-            more than ``limit`` bytes are there without it, and with `EndOfStreamError` when the
-            peer ends first.
+            more than ``limit`` bytes are there that cannot begin it, and with `EndOfStreamError`
+            when the peer ends first.
         :raises ValueError: at once, when a number is out of bounds or the delimiter empty.
         """
         self._check(limit, timeout)
+        delimiter = as_bytes(delimiter)
         if not delimiter:
             raise ValueError("a delimiter has one byte or more")
-        return self._start(_Until(bytes(delimiter), limit), timeout)
+        return self._start(_Until(delimiter, limit), timeout)
 
     def close(self) -> Deferred[None]:
         """
@@ -378,7 +384,7 @@ class InputStream:
     # How a read goes.
 
     def _check(self, count: int, timeout: float | None, least: int = 0) -> None:
-        if not least <= count <= self.max_load:
+        if not least <= operator.index(count) <= self.max_load:
             raise ValueError(f"a read is of {least} to {self.max_load} bytes, not {count}")
         check_timeout(timeout)
 

@@ -11,24 +11,32 @@ from __future__ import annotations
 import inspect
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, fail, succeed
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    ensureDeferred,
+    fail,
+    succeed,
+)
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import BrokenError, BusyError, ClosedError, LocalProtocolError, SocketError
+from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.names import HostName, HostNameType
 from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketListenerControl
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.event import Event
 from twsock.sockets.information import StreamSocketListenerInformation
+from twsock.sockets.input import EndOfStreamError
 from twsock.sockets.resolving import find_port, resolve
 from twsock.sockets.stream_socket import StreamSocket
 from twsock.tls.certificates import Certificate
@@ -64,7 +72,7 @@ class StreamSocketListenerConnectionReceivedEventArgs:
 # Called for each connection. What it returns is waited for only to learn of its failure.
 _Handler = Callable[
     ["StreamSocketListener", StreamSocketListenerConnectionReceivedEventArgs],
-    Awaitable[Any] | None,
+    Coroutine[Deferred[Any], Any, Any] | Deferred[Any] | None,
 ]
 
 
@@ -124,7 +132,7 @@ class StreamSocketListener:
         self._sockets: set[StreamSocket] = set()
         self._waiting: deque[StreamSocket] = deque()
         self._taker: Deferred[StreamSocket] | None = None
-        self._emptied: Deferred[None] | None = None
+        self._emptied: list[Deferred[None]] = []
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
         self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
@@ -241,7 +249,13 @@ class StreamSocketListener:
             taker.errback(ClosedError("the listener was closed"))
         while self._waiting:
             self._waiting.popleft().abort()
-        return ensureDeferred(_stop(ports))
+        # Its own Deferred: who calls the wait off does not call the end off.
+        stopped: Deferred[None] = Deferred(lambda _: None)
+        stopping = ensureDeferred(_stop(ports))
+        stopping.addCallbacks(
+            lambda _: None if stopped.called else stopped.callback(None), stopped.errback
+        )
+        return stopped
 
     def close_all(self, timeout: float) -> Deferred[int]:
         """
@@ -255,6 +269,8 @@ class StreamSocketListener:
         :returns: fires with the number of sockets that had to be aborted, when none is left.
         :raises ValueError: at once, when the timeout is negative.
         """
+        if timeout is None:
+            raise ValueError("a drain needs an end")
         check_timeout(timeout)
         return ensureDeferred(self._close_all(timeout))
 
@@ -285,6 +301,9 @@ class StreamSocketListener:
         """Leave the listener as it was when it cannot be bound."""
         try:
             port = await work
+        except CancelledError:
+            self._is_bound = False
+            raise
         except Exception as error:
             self._is_bound = False
             raise SocketError.from_exception(error) from error
@@ -342,9 +361,8 @@ class StreamSocketListener:
                 )
             return
         self._sockets.discard(accepted)
-        if not self._sockets and self._emptied is not None:
-            emptied, self._emptied = self._emptied, None
-            emptied.callback(None)
+        while not self._sockets and self._emptied:
+            self._emptied.pop(0).callback(None)
         self._reopen()
 
     def _deliver(self, accepted: StreamSocket) -> None:
@@ -374,12 +392,16 @@ class StreamSocketListener:
     def _failed(self, failure: Failure, accepted: StreamSocket) -> None:
         peer = accepted.information.remote_address or "a peer"
         port = accepted.information.remote_port
-        if isinstance(failure.value, (BrokenError, ClosedError)):
-            # Peers come and go: one line, without a traceback.
-            self._log.info(
-                "{peer} port {port} ended: {error}", peer=peer, port=port, error=failure.value
-            )
-            accepted.close()
+        error = failure.value
+        if isinstance(error, SocketError) and not isinstance(
+            error, (LocalProtocolError, BusyError)
+        ):
+            # Peers come and go, break rules and fall silent: one line, without a traceback.
+            self._log.info("{peer} port {port} ended: {error}", peer=peer, port=port, error=error)
+            if isinstance(error, EndOfStreamError):
+                accepted.close()
+            else:
+                accepted.abort()
         else:
             self._log.failure(
                 "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
@@ -409,20 +431,25 @@ class StreamSocketListener:
     async def _close_all(self, timeout: float) -> int:
         await self.close()
         if timeout > 0 and self._sockets:
-            self._emptied = Deferred()
-            deadline = self._reactor.callLater(timeout, self._stop_waiting, self._emptied)
-            for accepted in list(self._sockets):
-                accepted.drain()
-            if self._emptied is not None:
-                await self._emptied
-            if deadline.active():
-                deadline.cancel()
+            emptied: Deferred[None] = Deferred()
+            self._emptied.append(emptied)
+            deadline = self._reactor.callLater(timeout, self._stop_waiting, emptied)
+            try:
+                for accepted in list(self._sockets):
+                    accepted.drain()
+                await emptied
+            finally:
+                # Also when the wait is called off.
+                if deadline.active():
+                    deadline.cancel()
+                if emptied in self._emptied:
+                    self._emptied.remove(emptied)
         left = list(self._sockets)
         await DeferredList([accepted.abort() for accepted in left])
         return len(left)
 
     def _stop_waiting(self, emptied: Deferred[None]) -> None:
-        self._emptied = None
+        self._emptied.remove(emptied)
         emptied.callback(None)
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from twsock.errors import (
     BrokenError,
@@ -49,6 +50,9 @@ _SENDS_PER_TURN: Final = 64
 #: How many writes are looked at for one system call, where there are too many bytes to join.
 _MAX_BATCH: Final = 1024
 
+#: How many writes may wait: each costs some 200 bytes besides its own.
+_MAX_WAITING: Final = 1_000_000
+
 #: Up to here all writes are joined into one, however many.
 _MAX_JOINED: Final = 64 * 1024
 
@@ -72,25 +76,33 @@ class _Write(Deferred[Any]):
         if not self.called:  # A write that had begun may have been cancelled.
             self.callback(self.outcome)
 
-    def failed(self, error: SocketError) -> None:
-        """Fail; whoever awaits it is told. What nobody awaits, the connection tells of once."""
-        if not self.called:
-            self.errback(error)
-            _let_go_unheard(self)
+    def failed(self, error: SocketError) -> bool:
+        """Fail; whoever awaits it is told. Tell whether nobody does."""
+        if self.called:
+            return False
+        self.errback(error)
+        return bool(self.data) and _let_go_unheard(self, error)
 
 
 def _withdraw(write: Deferred[Any]) -> None:
     typing.cast(_Write, write).stream._withdraw(typing.cast(_Write, write))
 
 
-def _let_go_unheard(deferred: Deferred[Any]) -> Deferred[Any]:
+def _stop_waiting(_ending: Deferred[None]) -> None:
+    """Do nothing: who calls the wait off does not call the end off."""
+
+
+def _let_go_unheard(deferred: Deferred[Any], error: SocketError) -> bool:
+    """Have a failure that nobody awaits not logged by itself; tell whether there was one."""
     # Five writes and a flush on a connection that dies are one error, which the flush reports; the
     # writes that nobody awaited would log five tracebacks when they are collected. What is cleared
     # is Twisted's note to do so; the failure stays for whoever awaits the write later.
     information = deferred._debugInfo
-    if information is not None:
-        information.failResult = None
-    return deferred
+    failure = None if information is None else information.failResult
+    if information is None or failure is None or failure.value is not error:
+        return False  # Somebody heard; what came of that is theirs.
+    information.failResult = None
+    return True
 
 
 class OutputStream:
@@ -103,12 +115,18 @@ class OutputStream:
 
     :param clock: gives the next turn of the reactor, and measures timeouts.
     :ivar max_unsent: bytes that may wait without having begun to leave; with that many there, a
-        further write fails with `BusyError`.
+        further write fails with `BusyError`; so it does with a million writes there.
     """
+
+    _log = Logger()
 
     __slots__ = (
         "_begun",
         "_clock",
+        "_done",
+        "_ending",
+        "_is_finishing",
+        "_is_handing_over",
         "_is_held",
         "_is_sending",
         "_refusal",
@@ -133,6 +151,12 @@ class OutputStream:
         # Whether what is written now will be sent without a turn of the reactor of its own.
         self._is_held = False
         self._is_sending = False
+        self._is_handing_over = False
+        # With the kernel, and to be told so; each in its turn.
+        self._done: list[_Write] = []
+        self._is_finishing = False
+        # Who waits for FIN, once it was asked for.
+        self._ending: Deferred[None] | None = None
         self._sends_left = _SENDS_PER_TURN
         self._turn: IDelayedCall | None = None
 
@@ -160,14 +184,14 @@ class OutputStream:
         now.
 
         :returns: fires with the number of bytes, once the kernel has them all. Cancelling withdraws
-            a write of which nothing has left; one that has begun is sent to its end all the same.
+            a write that has not been handed on; one that has is sent to its end all the same.
             It fails with `BusyError` where `max_unsent` bytes wait already.
         :raises TypeError: at once, when it is no buffer.
         """
         data = as_bytes(data)
         if self._refusal is not None:
             return self._refuse()
-        if self._unsent >= self.max_unsent:
+        if self._unsent >= self.max_unsent or len(self._waiting) >= _MAX_WAITING:
             return fail(BusyError(f"{self._unsent} bytes wait to be sent: await flush() first"))
         write = _Write(self, data, len(data))
         self._waiting.append(write)
@@ -208,7 +232,7 @@ class OutputStream:
         check_timeout(timeout)
         if self._refusal is not None:
             return self._refuse()
-        if not self._waiting and not self._begun:
+        if not (self._waiting or self._begun or self._done):
             return succeed(True)
         return limit(self._mark(), timeout, self._clock, "the flush")
 
@@ -218,8 +242,8 @@ class OutputStream:
 
         Closing twice is harmless.
 
-        :returns: fires when FIN is on its way. It fails with `OperationNotSupported`, and nothing
-            is closed, on TLS, which has no such half.
+        :returns: fires when FIN is on its way; cancelling ends the wait only. It fails with
+            `OperationNotSupported`, and nothing is closed, on TLS, which has no such half.
         """
         transport = self._transport
         if transport is None or self._refusal is not None:
@@ -229,8 +253,11 @@ class OutputStream:
         if not transport.can_end_output:
             return fail(OperationNotSupported("the output of this stream cannot be closed alone"))
         self._refusal = _closed
-        ended: Deferred[None] = self._mark().addCallback(lambda _: transport.end_output())
-        return ended
+        ending: Deferred[None] = Deferred(_stop_waiting)
+        self._ending = ending
+        self._send()
+        self._end_if_empty()
+        return ending
 
     async def __aenter__(self) -> OutputStream:
         return self
@@ -276,8 +303,14 @@ class OutputStream:
         # What has begun goes on, so the place behind it is still to wait for.
         self._waiting = []
         self._unsent = 0
-        for write in pending:
-            write.failed(error)
+        unheard = sum([write.failed(error) for write in pending])
+        if unheard:
+            self._log.info(
+                "{count} writes that nobody awaits were not sent: {error}",
+                count=unheard,
+                error=error,
+            )
+        self._end_if_empty()
 
     def hand_over_all(self) -> None:
         """Give all that waits to the transport, which is about to close."""
@@ -298,21 +331,25 @@ class OutputStream:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
+        ending, self._ending = self._ending, None
         self.cancel_writes(error)
         self._begun = []
+        if ending is not None and not ending.called:
+            ending.errback(error)
+            _let_go_unheard(ending, error)
 
     # Called by the transport.
 
     def output_drained(self) -> None:
         """What had begun is with the kernel."""
-        if self._is_sending:
-            return  # Told from within the call that hands over, which asks by itself.
+        if self._is_handing_over:
+            return  # Told from within the call, which asks by itself.
         self._sends_left = _SENDS_PER_TURN
         begun, self._begun = self._begun, []
-        for write in begun:
-            write.done()
+        self._finish(begun)
         if self._waiting:
             self._send()
+        self._end_if_empty()
 
     def output_failed(self, error: BrokenError) -> None:
         """Nothing more can be sent; what was received can still be read."""
@@ -324,7 +361,9 @@ class OutputStream:
         assert self._refusal is not None
         error = self._refusal()
         refused: Deferred[Any] = fail(error)
-        return _let_go_unheard(refused) if isinstance(error, BrokenError) else refused
+        if isinstance(error, BrokenError):
+            _let_go_unheard(refused, error)
+        return refused
 
     def _mark(self) -> Deferred[Any]:
         """Stand in line behind all that was written."""
@@ -351,9 +390,30 @@ class OutputStream:
                     self._turn = self._clock.callLater(0, self._next_turn)
                 break
             self._sends_left -= 1
-            for write in self._hand_over(transport):
-                write.done()
+            self._finish(self._hand_over(transport))
         self._is_sending = False
+
+    def _finish(self, writes: list[_Write]) -> None:
+        """Let writes be done, in their order also where one that is called back sends others."""
+        done = self._done
+        done += writes
+        if self._is_finishing:
+            return
+        self._is_finishing = True
+        for write in done:  # and those that are added meanwhile
+            write.done()
+        done.clear()
+        self._is_finishing = False
+
+    def _end_if_empty(self) -> None:
+        """Send FIN once nothing is in front of it."""
+        ending, transport = self._ending, self._transport
+        if ending is None or transport is None or self._waiting or self._begun:
+            return
+        self._ending = None
+        transport.end_output()
+        if not ending.called:
+            ending.callback(None)
 
     def _hand_over(self, transport: StreamTransport) -> list[_Write]:
         """Hand over what one system call can take; give the writes that are done."""
@@ -367,7 +427,9 @@ class OutputStream:
         if not pieces:
             return batch
         self._begun = batch  # so that a failure from within the call reaches them
+        self._is_handing_over = True
         handed, done = transport.hand_over(pieces)
+        self._is_handing_over = False
         if not transport.is_open:
             return []
         self._begun = []

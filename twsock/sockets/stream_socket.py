@@ -38,7 +38,7 @@ from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketControl, StreamSocketListenerControl
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.information import StreamSocketInformation
-from twsock.sockets.input import InputStream
+from twsock.sockets.input import EndOfStreamError, InputStream
 from twsock.sockets.output import OutputStream
 from twsock.sockets.resolving import find_port, interleave, resolve
 from twsock.tls.certificates import Certificate
@@ -47,6 +47,7 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.levels import SocketProtectionLevel, VersionRange, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+from twsock.wire.byte_queue import as_bytes
 
 __all__ = ["StreamSocket"]
 
@@ -62,7 +63,8 @@ class StreamSocket:
     """
     A stream connection; ``Windows.Networking.Sockets.StreamSocket``.
 
-    ``async with StreamSocket(reactor) as socket:`` closes it in order at the end.
+    ``async with StreamSocket(reactor) as socket:`` closes it in order at the end, and aborts it
+    when the block raises anything but `EndOfStreamError`.
 
     :param reactor: runs it: the looking up, the connecting, the timeouts.
     :param resolver: asked for SRV records (any ``IResolver``); None for the DNS servers that this
@@ -288,16 +290,21 @@ class StreamSocket:
 
         :param transport: any stream transport.
         :param unread: what its protocol had received and not used; it is read first.
+        :raises ClosedError: when it is not connected any more.
         """
         stream_socket = cls(reactor)
         protocol = stream_socket.build_protocol()
         # A wrapper (TLS, a policy) passes what it receives to this; a plain transport to that.
-        name = "wrappedProtocol" if hasattr(transport, "wrappedProtocol") else "protocol"
-        setattr(transport, name, protocol)
+        top = transport.protocol if getattr(transport, "TLS", False) else transport
+        name = "wrappedProtocol" if hasattr(top, "wrappedProtocol") else "protocol"
+        if not getattr(transport, "connected", True):
+            raise ClosedError("cannot take the transport over: it is not connected")
+        setattr(top, name, protocol)
+        # Before the stream stops it again, should there be much.
+        transport.resumeProducing()
         protocol.makeConnection(transport)
         if unread:
-            protocol.dataReceived(unread)
-        transport.resumeProducing()
+            protocol.dataReceived(as_bytes(unread))
         return stream_socket
 
     @classmethod
@@ -382,8 +389,9 @@ class StreamSocket:
         dropped, so that no reset destroys what was sent. At the latest after ``close_timeout`` the
         connection is aborted. Closing twice is harmless.
 
-        :returns: fires when all that was written is with the kernel, and FIN behind it; it does not
-            wait for the peer, as `wait_closed` does. It need not be awaited.
+        :returns: fires when all that was written is with the kernel, and FIN behind it, or when the
+            connection is gone before that: then the writes that were pending have failed. It does
+            not wait for the peer, as `wait_closed` does. It need not be awaited.
         """
         self._end_connecting()
         return succeed(None) if self._connection is None else self._connection.close()
@@ -424,8 +432,12 @@ class StreamSocket:
     async def __aenter__(self) -> StreamSocket:
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        await self.close()
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        if exception is None or isinstance(exception, EndOfStreamError):
+            await self.close()
+        else:
+            # Half an answer is not to look like a whole one.
+            await self.abort()
 
     # Called by the listener that accepts it.
 
@@ -460,9 +472,7 @@ class StreamSocket:
         if self._observer is not None or not self._is_secure_from_the_start:
             self._state = _State.CONNECTED
         self.information.connected(connection.transport)
-        control = self._control or self._inherited
-        if control is not None:
-            control.apply(connection.transport)
+        (self._inherited or self.control).apply(connection.transport)
         if self._observer is not None:
             self._observer(self, True)
 
@@ -648,8 +658,12 @@ class StreamSocket:
         return handshake.begin().addCallback(information.secured)
 
     async def _connect_endpoint(self, endpoint: IStreamClientEndpoint) -> None:
-        connecting: Deferred[IProtocol] = endpoint.connect(_Once(self))
-        await connecting
+        once = _Once(self)
+        connecting: Deferred[IProtocol] = endpoint.connect(once)
+        try:
+            await connecting
+        finally:
+            once.is_over = True
 
     def _end_connecting(self) -> None:
         self._state = _State.CLOSED
@@ -671,12 +685,15 @@ class _Once(Factory):
 
     noisy = False
 
+    #: Whether nobody waits for it any more: an endpoint that cannot be called off comes too late.
+    is_over = False
+
     def __init__(self, stream_socket: StreamSocket) -> None:
         self._stream_socket = stream_socket
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return self._stream_socket.build_protocol()
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        return None if self.is_over else self._stream_socket.build_protocol()
 
 
 def _pair(remote: HostName | str | EndpointPair, service: str | int | None) -> EndpointPair:
@@ -687,6 +704,8 @@ def _pair(remote: HostName | str | EndpointPair, service: str | int | None) -> E
     else:
         if not remote or service is None:
             raise ValueError("a connection needs a host and a service")
+        if isinstance(service, int) and service < 0:
+            raise ValueError(f"a port is 0 to 65535, not {service}")
         host = HostName(remote) if isinstance(remote, str) else remote
         pair = EndpointPair(None, "", host, str(service))
     if not pair.remote_service_name:

@@ -18,7 +18,9 @@ from twisted.internet.interfaces import ITransport
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 __all__ = [
+    "bottom_socket",
     "carries_tls",
+    "engine_holds",
     "find_descriptor",
     "hung_up",
     "is_secured",
@@ -47,11 +49,28 @@ def find_descriptor(transport: ITransport) -> FileDescriptor | None:
     return None
 
 
+def bottom_socket(transport: ITransport) -> socket.socket | None:
+    """Give the socket at the bottom, to ask and to set options; never to send on."""
+    found = getattr(find_descriptor(transport), "socket", None)
+    return found if isinstance(found, socket.socket) else None
+
+
 def carries_tls(transport: ITransport) -> bool:
     """Tell whether one of the wrappers is a TLS engine of Twisted's."""
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
         if isinstance(candidate, TLSMemoryBIOProtocol) or getattr(candidate, "TLS", False):
+            return True
+        candidate = getattr(candidate, "transport", None)
+    return False
+
+
+def engine_holds(transport: ITransport) -> bool:
+    """Tell whether a TLS engine keeps bytes until its handshake is done."""
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        # Private, and the only place where Twisted keeps them (as of 26.10).
+        if isinstance(candidate, TLSMemoryBIOProtocol) and candidate._appSendBuffer:
             return True
         candidate = getattr(candidate, "transport", None)
     return False

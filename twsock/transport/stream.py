@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.transport.descriptor import (
     carries_tls,
+    engine_holds,
     find_descriptor,
     hung_up,
     plain_socket,
@@ -64,6 +65,9 @@ _MAX_READ_SIZE: Final = 128_000
 #: Written pieces are joined up to this many bytes, which costs less than a longer call; more are
 #: given to the kernel as they are.
 _MAX_JOINED: Final = 64 * 1024
+
+#: How often a TLS engine is looked at that keeps what it was given, in seconds.
+_SETTLE_INTERVAL: Final = 0.01
 
 #: Pieces that one call may be given; Linux's IOV_MAX.
 _MAX_PIECES: Final = 1024
@@ -202,6 +206,8 @@ class StreamTransport:
         descriptor = self._descriptor
         if descriptor is None:
             return self._is_braked or self.room <= 0
+        if self._settling is not None and engine_holds(self._transport):
+            return True
         return queued_bytes(descriptor) >= self.room
 
     @property
@@ -513,7 +519,10 @@ class StreamTransport:
     def _settle(self) -> None:
         self._settling = None
         self._watch_queue()
-        if self._watch is None:
+        if engine_holds(self._transport):
+            # A handshake that is under way; nothing tells of its end here.
+            self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
+        elif self._watch is None:
             self._queue_is_empty()
 
     def _set_brake(self, is_braked: bool) -> None:
@@ -556,4 +565,11 @@ class StreamTransport:
 
     def _deadline_passed(self) -> None:
         self._deadline = None
-        self.abort(ClosedError(f"the peer did not end within {self._close_timeout:g} s"))
+        error = ClosedError(f"the peer did not end within {self._close_timeout:g} s")
+        if self._phase is _Phase.LINGERING and self.is_plain and not self.has_unread_input:
+            # All of it is with the kernel, which goes on sending it to a peer that is slow.
+            self.note_error(error)
+            self._stop_watching()
+            self._transport.loseConnection()
+        else:
+            self.abort(error)

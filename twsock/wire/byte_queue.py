@@ -69,15 +69,19 @@ class ByteQueue:
             chunk = chunks[0]
             start = self._position
             end = start + count
+            if end > len(chunk):
+                return self._take_across(count)
+            # Taken first: what is no number changes nothing.
+            taken = (
+                chunk[start:end] if type(chunk) is bytes else bytes(memoryview(chunk)[start:end])
+            )
             if end < len(chunk):
                 self._position = end
-            elif end == len(chunk):
+            else:
                 del chunks[0]
                 self._position = 0
-            else:
-                return self._take_across(count)
             self.size -= count
-            return chunk[start:end] if type(chunk) is bytes else bytes(memoryview(chunk)[start:end])
+            return taken
         return self._take_across(count)
 
     def find(self, delimiter: bytes, searched: int) -> int:

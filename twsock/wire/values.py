@@ -242,15 +242,15 @@ class ValueReader(_Form):
         :raises RemoteProtocolError: when it is outside the years 1 to 9999, which Python has no
             form for. Nothing was taken.
         """
-        ticks = self._peek_int64()
+        raw = self.read_bytes(8)
+        ticks: int = self._formats.int64.unpack(raw)[0]
         try:
-            moment = _EPOCH + ticks // _TICKS_PER_MICROSECOND * _MICROSECOND
+            return _EPOCH + ticks // _TICKS_PER_MICROSECOND * _MICROSECOND
         except OverflowError as error:
+            self._put_back(raw)
             raise RemoteProtocolError(
                 f"a date of {ticks} units of 100 ns since 1601 is outside the years 1 to 9999"
             ) from error
-        self._queue.take(8)
-        return moment
 
     def read_time_span(self) -> timedelta:
         """Read eight bytes: a signed count of 100 ns; rounded down to a microsecond."""
@@ -301,12 +301,6 @@ class ValueReader(_Form):
 
     def _read_real(self, form: struct.Struct) -> float:
         number: float = form.unpack(self.read_bytes(form.size))[0]
-        return number
-
-    def _peek_int64(self) -> int:
-        raw = self.read_bytes(8)
-        self._put_back(raw)
-        number: int = self._formats.int64.unpack(raw)[0]
         return number
 
     def _put_back(self, raw: bytes) -> None:

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.connected import OnKernel, shrink_buffers
-from twsock import BusyError, ByteOrder, ClosedError, DataWriter, LocalProtocolError
+from twsock import (
+    BusyError,
+    ByteOrder,
+    ClosedError,
+    DataWriter,
+    LocalProtocolError,
+    OperationNotSupported,
+)
+from twsock.wire.byte_queue import Buffer
+
+
+class Halfless:
+    """An output that does not end by itself."""
+
+    closes = 0
+
+    def send_all(self, data: Buffer) -> Deferred[int]:
+        return succeed(len(data))
+
+    def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
+        return succeed(True)
+
+    def close(self) -> Deferred[None]:
+        self.closes += 1
+        return fail(OperationNotSupported("there is no such half"))
 
 
 class DataWriterTests(SynchronousTestCase):
@@ -111,6 +135,12 @@ class OwnershipTests(DataWriterTests):
         self.writer.close()
         self.successResultOf(self.connected.output.send_all(b"still here"))
         self.assertEqual(self.connected.receive(), b"still here")
+
+    def test_where_the_output_has_no_half_it_stays_with_the_socket(self) -> None:
+        """As under TLS: closing the writer is no failure, and ends nothing else."""
+        output = Halfless()
+        self.successResultOf(DataWriter(output).close())
+        self.assertEqual(output.closes, 1)
 
     def test_it_is_closed_by_a_block(self) -> None:
         """``async with``, as everything here."""

@@ -113,6 +113,7 @@ class ReadTests(InputTests):
         """And names."""
         options = [(int(each), each.documented_name) for each in (NONE, PARTIAL, READ_AHEAD)]
         self.assertEqual(options, [(0, "None"), (1, "Partial"), (2, "ReadAhead")])
+        self.assertIn(", ", (PARTIAL | READ_AHEAD).documented_name)
 
 
 class ReceiveTests(InputTests):
@@ -311,6 +312,24 @@ class RefusalTests(InputTests):
         self.connected.receive(b"abc")
         self.assertEqual(self.successResultOf(pending), b"abc")
 
+    def test_while_another_is_pending_though_there_is_enough(self) -> None:
+        """What is there belongs to the one that came first."""
+        pending = self.stream.receive_exactly(10)
+        self.connected.receive(b"abc")
+        for begin in (self.stream.receive_exactly, self.stream.read):
+            self.failureResultOf(begin(2), BusyError)
+        self.connected.receive(b"defghij")
+        self.assertEqual(self.successResultOf(pending), b"abcdefghij")
+
+    def test_what_is_no_count_is_refused_and_changes_nothing(self) -> None:
+        """Whether or not there is enough."""
+        for received in (b"", b"abcdef"):
+            self.connected.receive(received)
+            for begin in (self.stream.receive_exactly, self.stream.read, self.stream.receive_some):
+                self.assertRaises(TypeError, begin, 2.0)
+            self.assertRaises(TypeError, self.stream.receive_until, 5, 10)
+        self.assertEqual(self.successResultOf(self.stream.receive_exactly(6)), b"abcdef")
+
     def test_after_this_end_was_closed(self) -> None:
         """Even where bytes had come."""
         self.connected.receive(b"0123456789\n")
@@ -371,6 +390,37 @@ class EndTests(InputTests):
         self.assertEqual(self.stream.buffered, 0)
         self.successResultOf(self.connected.output.send_all(b"still here"))
         self.assertEqual(self.connected.sent(), b"still here")
+
+    def test_a_small_largest_load_leaves_the_loops_usable(self) -> None:
+        """They ask for no more than may be asked for."""
+        self.stream.max_load = 10
+        self.connected.receive(bytes(25))
+        self.connected.end()
+        sizes = [len(self.successResultOf(self.stream.receive_some())) for _ in range(4)]
+        self.assertEqual(sizes, [10, 10, 5, 0])
+
+    def test_draining_waits_for_half_a_message(self) -> None:
+        """Only who waits for bytes of which none have come sees the end."""
+        read = self.stream.receive_exactly(4)
+        self.connected.receive(b"ab")
+        self.stream.end_when_drained()
+        self.assertNoResult(read)
+        self.connected.receive(b"cd")
+        self.assertEqual(self.successResultOf(read), b"abcd")
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"")
+
+    def test_closing_a_paused_input_reads_and_drops(self) -> None:
+        """The peer is not kept waiting by bytes that nobody wants."""
+        self.connected.receive(bytes(READ_AHEAD_LIMIT))
+        self.assertFalse(self.connected.is_reading)
+        self.stream.close()
+        self.assertTrue(self.connected.is_reading)
+
+    def test_an_abort_is_told_as_an_end_of_this_side(self) -> None:
+        """It is not the peer that broke it."""
+        read = self.stream.receive_some()
+        self.stream.failed(ClosedError("aborted"))
+        self.failureResultOf(read, ClosedError)
 
     def test_it_is_closed_by_a_block(self) -> None:
         """``async with``, as everything here."""

@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import CancelledError, ensureDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -344,6 +344,134 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
+    def test_draining_twice_ends_with_the_last_connection(self) -> None:
+        """Both waits, long before their deadlines."""
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor, lambda *_: None)
+            near = await connect(reactor, listener)
+            await turns(reactor, 20)
+            first, second = listener.close_all(3600), listener.close_all(3600)
+            await near.abort()
+            # Nobody reads, so the reset is seen when it is asked for.
+            for accepted in list(listener.sockets):
+                await accepted.abort()
+            self.assertEqual([await first, await second], [0, 0])
+
+        self.conduct(work)
+
+    def test_a_drain_that_is_called_off_leaves_nothing(self) -> None:
+        """No timer."""
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor, lambda *_: None)
+            near = await connect(reactor, listener)
+            await turns(reactor, 20)
+            draining = listener.close_all(3600)
+            draining.cancel()
+            with self.assertRaises(CancelledError):
+                await draining
+            await near.abort()
+            await listener.close_all(0)
+
+        self.conduct(work)
+
+    def test_a_close_that_is_called_off_still_frees_the_port(self) -> None:
+        """Only the wait ends."""
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor)
+            closing = listener.close()
+            closing.cancel()
+            with self.assertRaises(CancelledError):
+                await closing
+            await turns(reactor)
+            async with StreamSocketListener(reactor) as again:
+                await again.bind_endpoint("127.0.0.1", listener.information.local_port)
+
+        self.conduct(work)
+
+    def test_a_handler_that_raises_in_its_block_aborts(self) -> None:
+        """The peer does not take half an answer for a whole one."""
+
+        async def fail(_listener: StreamSocketListener, args: Args) -> None:
+            async with args.socket as accepted:
+                await accepted.output_stream.write(b"half")
+                raise ZeroDivisionError("in a handler")
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor, fail)
+            near = await connect(reactor, listener)
+            self.assertEqual(await near.input_stream.receive_exactly(4), b"half")
+            error = await failure_of(near.input_stream.receive_some())
+            self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+            await near.abort()
+            await listener.close_all(5)
+
+        self.conduct(work)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_peers_cannot_fill_the_log_with_tracebacks(self) -> None:
+        """Silence and broken rules are one line each."""
+        events = self.log_events()
+
+        async def read(_listener: StreamSocketListener, args: Args) -> None:
+            await args.socket.input_stream.receive_until(b"\n", 3, timeout=0.01)
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor, read)
+            for words in (b"", b"too long"):
+                near = await connect(reactor, listener)
+                near.output_stream.write(words)
+                await end_of(near)
+                await near.abort()
+            await listener.close_all(5)
+
+        self.conduct(work)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        ended = [event for event in events if "ended" in (event.get("log_format") or "")]
+        self.assertEqual(len(ended), 2)
+
+    def test_the_peer_is_whom_a_proxy_names(self) -> None:
+        """Once its header has come, and after the end."""
+
+        async def work(reactor: Any) -> None:
+            listener = StreamSocketListener(reactor)
+            await listener.listen(serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1"))
+            near = await connect(reactor, listener)
+            near.output_stream.write(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\nx")
+            accepted = await listener.accept()
+            await accepted.input_stream.receive_exactly(1)
+            for _ in range(2):
+                self.assertEqual(str(accepted.information.remote_address), "192.0.2.1")
+                self.assertEqual(accepted.information.remote_port, "1000")
+                await near.abort()
+                await accepted.abort()
+            await listener.close()
+
+        self.conduct(work)
+
+    def test_options_reach_a_socket_under_wrappers(self) -> None:
+        """A PROXY header is no reason to lose them."""
+
+        async def work(reactor: Any) -> None:
+            listener = StreamSocketListener(reactor)
+            listener.control.outbound_unicast_hop_limit = 7
+            await listener.listen(serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1"))
+            near = await connect(reactor, listener)
+            accepted = await listener.accept()
+            limits = [
+                reader.socket.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+                for reader in reactor.getReaders()
+                if getattr(reader, "getPeer", None) and hasattr(reader, "socket")
+            ]
+            self.assertIn(7, limits)
+            await near.abort()
+            await accepted.abort()
+            await listener.close()
+
+        self.conduct(work)
+
 
 async def end_of(near: StreamSocket) -> bytes:
     """Read to the end, in order or not."""
@@ -369,6 +497,7 @@ class RefusalTests(SynchronousTestCase):
         for options in ({"max_connections": 0}, {"close_timeout": -1}):
             self.assertRaises(ValueError, StreamSocketListener, Clock(), **options)
         self.assertRaises(ValueError, self.listener.close_all, -1)
+        self.assertRaises(ValueError, self.listener.close_all, None)
         self.assertRaises(ValueError, self.listener.accept, timeout=-1)
 
     def test_nobody_is_accepted_before_it_is_bound(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.connected import InMemory, OnKernel, shrink_buffers
@@ -30,6 +31,11 @@ KIB = 1024
 def conduct(work: Callable[[], Any]) -> Deferred[Any]:
     """Run a coroutine function."""
     return Deferred.fromCoroutine(work())
+
+
+def note(_size: int, order: list[str], word: str) -> None:
+    """Add the word to the order of events."""
+    order.append(word)
 
 
 class OutputTests(SynchronousTestCase):
@@ -246,6 +252,87 @@ class TimeTests(OutputTests):
         self.successResultOf(flooding)
         self.assertEqual(self.connected.receive(), b"x" * 1000)
 
+    def test_more_awaited_writes_than_a_turn_has_go_on_in_the_next(self) -> None:
+        """Also within a receive, of which none may follow."""
+
+        async def answer() -> None:
+            await self.connected.socket.input_stream.receive_exactly(1)
+            for _ in range(200):
+                await self.output.write(b"x")
+
+        answering = conduct(answer)
+        self.connected.protocol.dataReceived(b"?")
+        self.assertNoResult(answering)
+        for _ in range(10):
+            self.connected.next_turn()
+        self.successResultOf(answering)
+        self.assertEqual(self.connected.receive(), b"x" * 200)
+
+    def test_within_a_receive_it_waits_where_there_is_no_room(self) -> None:
+        """What is taken and not sent stays within the high-water mark and one write."""
+
+        async def amplify() -> None:
+            await self.connected.socket.input_stream.receive_exactly(1)
+            for _ in range(40):
+                await self.output.send_all(bytes(30 * KIB))
+
+        shrink_buffers(self.connected.kernel)
+        amplifying = conduct(amplify)
+        self.connected.protocol.dataReceived(b"?")
+        self.assertNoResult(amplifying)
+        self.assertLessEqual(self.output.unsent, 94 * KIB)
+        self.connected.receive()
+        self.successResultOf(amplifying)
+
+
+class OrderTests(OutputTests):
+    """Who is called back may write, flush and close; the order holds."""
+
+    def test_a_flush_in_a_callback_waits_for_its_elders(self) -> None:
+        """C5: writes that were there before it are done before it."""
+        for connected in (InMemory(), self.connected):
+            order: list[str] = []
+            output = connected.output
+            if isinstance(connected, InMemory):
+                assert connected.transport.producer is not None
+                connected.transport.producer.pauseProducing()
+
+            def react(_size: int, output: Any = output, order: list[str] = order) -> None:
+                order.append("first")
+                output.write(b"c").addCallback(lambda _: order.append("third"))
+                output.flush().addCallback(lambda _: order.append("flushed"))
+
+            output.write(b"a").addCallback(react)
+            output.write(b"b").addCallback(note, order, "second")
+            output.flush()
+            if isinstance(connected, InMemory):
+                assert connected.transport.producer is not None
+                connected.transport.producer.resumeProducing()
+            self.assertEqual(order, ["first", "second", "third", "flushed"])
+
+    def test_closing_in_a_callback_delivers_what_was_written(self) -> None:
+        """And tells so, without waiting for the peer."""
+        later: list[Deferred[int]] = []
+
+        def react(_size: int) -> None:
+            later.append(self.output.write(b"second"))
+            self.connected.socket.close()
+
+        self.output.write(b"first").addCallback(react)
+        self.output.flush()
+        self.assertEqual(self.successResultOf(later[0]), 6)
+        self.assertEqual(self.connected.receive(), b"firstsecond")
+
+    def test_aborting_in_a_callback_ends_the_rest(self) -> None:
+        """Each once."""
+        self.output.write(b"a").addCallback(lambda _: self.connected.socket.abort())
+        last = self.output.write(bytes(200_000))
+        self.output.flush().addErrback(lambda _: None)
+        self.connected.next_turn()
+        self.assertTrue(last.called)
+        last.addErrback(lambda _: None)
+        self.failureResultOf(self.output.write(b"x"), ClosedError)
+
 
 class WithdrawTests(OutputTests):
     """What has not begun to leave can be taken back."""
@@ -272,6 +359,34 @@ class WithdrawTests(OutputTests):
         self.failureResultOf(large, CancelledError)
         self.assertEqual(self.connected.receive(), b"a" * 4096 * KIB + b"b")
         self.assertEqual(self.successResultOf(last), 1)
+
+    def test_a_cancelled_write_that_had_begun_may_be_lost(self) -> None:
+        """It is told once."""
+        writes = self.fill()
+        begun = next(write for write in writes if not write.called)
+        begun.cancel()
+        self.failureResultOf(begun, CancelledError)
+        self.connected.socket.abort()
+        self.connected.next_turn()
+        self.failureResultOf(writes[-1], ClosedError)
+
+    def test_a_close_that_is_called_off_still_ends(self) -> None:
+        """FIN comes behind what had begun, whether its wait or all of it is called off."""
+        for call_off in ("cancel", "cancel_io"):
+            connected = OnKernel()
+            self.addCleanup(connected.close)
+            shrink_buffers(connected.kernel)
+            connected.output.write(bytes(1 << 20)).addErrback(lambda _: None)
+            connected.output.flush().addErrback(lambda _: None)
+            closing = connected.output.close()
+            closing.addErrback(lambda _: None)
+            if call_off == "cancel":
+                closing.cancel()
+            else:
+                connected.socket.cancel_io()
+            self.assertEqual(len(connected.receive()), 1 << 20)
+            connected.descriptor.doWrite()
+            self.assertEqual(connected.far.recv(1), b"")
 
     def test_a_cancelled_flush_ends_the_wait_only(self) -> None:
         """The writes go on."""
@@ -305,6 +420,7 @@ class WithdrawTests(OutputTests):
         received = self.connected.receive()
         self.connected.next_turn()
         received += self.connected.receive()
+        self.assertEqual(self.output.unsent, 0)
         whole = len(writes) - len(pending) + 1
         self.assertEqual(len(received), whole * 64 * KIB + 4)
         self.assertTrue(received.endswith(b"next"))
@@ -383,6 +499,31 @@ class DeathTests(OutputTests):
         self.failureResultOf(self.output.flush(), BrokenError)
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_writes_that_nobody_awaits_are_told_of_once(self) -> None:
+        """One line, with their number: nothing is lost in silence."""
+        events: list[Any] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        for _ in range(5):
+            self.output.write(GREETING)
+        self.connected.next_turn()
+        told = [event for event in events if "nobody awaits" in (event.get("log_format") or "")]
+        self.assertEqual([event["count"] for event in told], [5])
+
+    def test_a_mistake_of_who_is_told_is_not_swallowed(self) -> None:
+        """What an errback raises is logged as anywhere."""
+        self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        def fail(_failure: object) -> None:
+            raise ZeroDivisionError("in an errback")
+
+        self.output.write(GREETING).addErrback(fail)
+        self.connected.next_turn()
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_a_write_that_is_awaited_late_still_fails(self) -> None:
         """The failure waits for whoever asks."""

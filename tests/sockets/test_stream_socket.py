@@ -20,6 +20,7 @@ from twsock import (
     BusyError,
     ClosedError,
     ConnectError,
+    EndOfStreamError,
     EndpointPair,
     HostName,
     HostNameSortOptions,
@@ -122,6 +123,7 @@ class ConnectTests(SocketTests):
             ("127.0.0.1", None),
             ("127.0.0.1", ""),
             ("127.0.0.1", 65536),
+            ("localhost", -1),
             ("not a host", 1),
             ("", 1),
             (None, 1),
@@ -209,6 +211,20 @@ class ConnectTests(SocketTests):
         self.successResultOf(again)
         self.failureResultOf(self.socket.connect_endpoint(endpoint), LocalProtocolError)
 
+    def test_what_comes_after_it_was_called_off_is_not_taken(self) -> None:
+        """From an endpoint that cannot be called off."""
+
+        class Stubborn:
+            def connect(self, factory: Any) -> Deferred[Any]:
+                self.factory = factory
+                return Deferred()
+
+        endpoint: Any = Stubborn()
+        connecting = self.socket.connect_endpoint(endpoint)
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertIsNone(endpoint.factory.buildProtocol(None))
+
 
 class InformationTests(SocketTests):
     """What is known fills in as the connection forms."""
@@ -279,6 +295,33 @@ class TakeOverTests(SynchronousTestCase):
         read = stream_socket.input_stream.receive_exactly(9)
         self.assertEqual(self.successResultOf(read), b"left over")
 
+    def test_a_transport_on_which_tls_was_started(self) -> None:
+        """What comes is what its engine gives, not what is on the wire."""
+        transport: Any = StringTransport()
+        transport.TLS = True
+        transport.protocol = engine = StringTransport()
+        engine.wrappedProtocol = object()  # type: ignore[attr-defined]
+        stream_socket = StreamSocket.from_transport(Clock(), transport)
+        engine.wrappedProtocol.dataReceived(b"x")  # type: ignore[attr-defined]
+        self.assertIs(transport.protocol, engine)
+        self.assertEqual(self.successResultOf(stream_socket.input_stream.receive_some()), b"x")
+
+    def test_much_that_was_left_stops_the_receiving(self) -> None:
+        """Until somebody reads."""
+        transport: Any = StringTransport()
+        loose = bytearray(100_000)
+        stream_socket = StreamSocket.from_transport(Clock(), transport, loose)  # type: ignore[arg-type]
+        self.assertEqual(transport.producerState, "paused")
+        self.assertEqual(stream_socket.input_stream.buffered, 100_000)
+        transport.protocol.dataReceived(b"x")
+        self.assertEqual(len(loose), 100_000)
+
+    def test_a_transport_that_is_lost_is_refused(self) -> None:
+        """In our words."""
+        transport: Any = StringTransport()
+        transport.connected = False
+        self.assertRaises(ClosedError, StreamSocket.from_transport, Clock(), transport)
+
     def test_a_wrapped_transport(self) -> None:
         """The wrapper hands on to us what it receives."""
         transport: Any = StringTransport()
@@ -319,6 +362,24 @@ class EndTests(SocketTests):
 
         self.successResultOf(Deferred.fromCoroutine(block()))
         self.failureResultOf(self.socket.connect("127.0.0.1", 1), ClosedError)
+
+    def test_a_block_that_raises_aborts(self) -> None:
+        """Half an answer is not to look like a whole one; the end of the peer is no mistake."""
+        for raised, is_aborted in ((ZeroDivisionError("x"), True), (EndOfStreamError(4, 0), False)):
+            stream_socket = StreamSocket(self.reactor)
+            stream_socket.connect("127.0.0.1", 1)
+            transport: Any = self.answer()
+
+            async def block(
+                stream_socket: StreamSocket = stream_socket, raised: Exception = raised
+            ) -> None:
+                async with stream_socket:
+                    raise raised
+
+            ending = Deferred.fromCoroutine(block())
+            self.assertEqual(transport.disconnected, is_aborted)
+            transport.protocol = None
+            ending.addErrback(lambda _: None)
 
 
 def _resolution() -> Any:

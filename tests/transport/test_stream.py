@@ -265,6 +265,23 @@ class PlainTests(SynchronousTestCase):
         self.stream.lost(Failure(ConnectionAborted()))
         self.assertRaises(ClosedError, self.stream.write, b"x")
 
+    def test_a_slow_peer_gets_what_is_with_the_kernel(self) -> None:
+        """At the deadline of a close the socket is closed, not reset; the kernel sends on."""
+        data = bytes(range(256)) * 1000
+        self.stream.write(data)
+        self.stream.close()
+        self.descriptor.doWrite()
+        self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+        error = self.stream.lost(self.protocol.reasons[0])
+        self.assertIsInstance(error, ClosedError)
+        self.peer.setblocking(True)
+        received = b""
+        while chunk := self.peer.recv(1 << 20):
+            received += chunk
+        self.assertEqual(received, data)
+
     def test_few_bytes_are_handed_over_in_one_piece(self) -> None:
         """However many pieces they are."""
         pieces = [bytes([number % 251]) for number in range(5000)]

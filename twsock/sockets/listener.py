@@ -141,6 +141,11 @@ class StreamSocketListener:
         """How many accepted connections are open."""
         return len(self._sockets)
 
+    @property
+    def sockets(self) -> tuple[StreamSocket, ...]:
+        """The accepted connections that are open, in no order."""
+        return tuple(self._sockets)
+
     # Binding.
 
     def bind_service_name(self, service: str | int) -> Deferred[None]:

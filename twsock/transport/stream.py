@@ -494,7 +494,8 @@ class StreamTransport:
     def _fail(self, error: OSError) -> None:
         # The kernel gives a socket's error once, and we have it: the transport could now see a
         # clean end. So this end is ours to report.
-        self._error = broken = BrokenError.from_exception(error)
+        # Without the frames that it came through, which hold on to the bytes under way.
+        self._error = broken = BrokenError.from_exception(error.with_traceback(None))
         self._phase = _Phase.BROKEN
         self._pending.clear()
         self.room = 0

@@ -25,6 +25,7 @@ CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes()
 TLS = ServerTls(ServerOptions([CERTIFICATE]))
 ALLOWED = UpgradeToSsl(TLS)
 REQUIRED = UpgradeToSsl(TLS, UpgradePolicy.REQUIRED)
+IMPLICIT = UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT)
 REQUEST, GO_AHEAD = encode_frame(b"STARTTLS"), encode_frame(b"OK")
 FRAME = encode_frame(b"x")
 
@@ -42,6 +43,17 @@ class Recorder(FrameRecorder):
 
     def connection_secured(self) -> None:
         self.secured.append(self.is_secure)
+
+
+class Announced(Recorder):
+    """Notes whether it was secure when it was told of the connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.announced: list[bool] = []
+
+    def connection_made(self) -> None:
+        self.announced.append(self.is_secure)
 
 
 class Talker(LineRecorder):
@@ -281,6 +293,16 @@ class PolicyTests(SynchronousTestCase):
         connection.shake_hands()
         self.assertTrue(connection.protocol.is_secure)
 
+    def test_before_a_required_upgrade_large_messages_are_refused_at_their_count(self) -> None:
+        """They take no memory; inside the limit is that of the application."""
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE + 1))[:4])
+        self.assertTrue(connection.transport.disconnected)
+        connection = Connection(REQUIRED)
+        connection.shake_hands()
+        large = encode_frame(bytes(2 * MAX_BEFORE_UPGRADE))
+        self.assertEqual(len(connection.ask(large)), len(large) + len(b"got "))
+
     def test_switched_off_both_triggers_are_data(self) -> None:
         """The words are a message, the bytes a count that is too large."""
         off = UpgradeToSsl(TLS, UpgradePolicy.OFF)
@@ -330,6 +352,76 @@ class PolicyTests(SynchronousTestCase):
         """Before anybody connects."""
         for wrong in ({"handshake_timeout": 0}, {"request": b""}, {"go_ahead": b""}):
             self.assertRaises(ValueError, UpgradeToSsl, TLS, **wrong)
+
+
+class ImplicitTests(SynchronousTestCase):
+    """TLS from the first byte."""
+
+    def test_the_application_hears_of_a_connection_when_it_is_secure(self) -> None:
+        """Not before; and the words are data like any other."""
+        connection = Connection(IMPLICIT, Announced)
+        self.assertEqual(connection.protocol.announced, [])
+        connection.shake_hands()
+        self.assertEqual(connection.protocol.announced, [True])
+        self.assertEqual(connection.protocol.secured, [])
+        self.assertEqual(connection.ask(REQUEST), encode_frame(b"got STARTTLS"))
+
+    def test_plaintext_is_no_handshake(self) -> None:
+        """Not a message, nor the request, nor anything else; the application never hears of it."""
+        for wrong in (FRAME, REQUEST, b"\0", b"GET / HTTP/1.1", b"\x16\x02"):
+            connection = Connection(IMPLICIT, Announced)
+            connection.receive(wrong)
+            self.assertTrue(connection.transport.disconnected, wrong)
+            connection.protocol.connectionLost()
+            self.assertEqual(connection.sent(), b"")
+            self.assertEqual((connection.protocol.announced, connection.protocol.lost), ([], []))
+
+    def test_silence_ends(self) -> None:
+        """S10: with nothing, and with half a handshake; the time is not begun anew."""
+        for piece in (b"", b"\x16", b"\x16\x03\x01"):
+            connection = Connection(IMPLICIT, Announced, idle_timeout=None)
+            connection.clock.advance(5)
+            connection.receive(piece)
+            connection.clock.advance(4.9)
+            self.assertFalse(connection.transport.disconnected)
+            connection.clock.advance(0.2)
+            self.assertTrue(connection.transport.disconnected)
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_a_large_limit_is_no_matter(self) -> None:
+        """Nothing is looked for among frames."""
+        IMPLICIT.check_limit(0xFFFF_FFFF, is_counted=True)
+        self.assertIs(IMPLICIT.policy, UpgradePolicy.IMPLICIT)
+
+
+class HurryTests(SynchronousTestCase):
+    """Where nothing can be a trigger, messages are not looked at one by one."""
+
+    def test_a_large_message_is_not_searched_over_and_over(self) -> None:
+        """What is received of it is searched while it is small."""
+        connection = Connection(protocol=FrameEcho)
+        payload = bytes(2 * 1024 * 1024)
+        connection.receive(encode_frame(payload), 64 * 1024)
+        self.assertEqual(connection.sent(), encode_frame(payload))
+
+    def test_triggers_inside_messages_are_data(self) -> None:
+        """Only a boundary, and only a whole message, counts."""
+        for payload in (b"say STARTTLS now", b"\x16\x03\x01", b"STARTTLS!"):
+            connection = Connection(protocol=FrameEcho)
+            connection.receive(encode_frame(payload) * 2)
+            self.assertEqual(connection.sent(), encode_frame(payload) * 2)
+            connection.shake_hands()
+            self.assertEqual(connection.ask(encode_frame(payload)), encode_frame(payload))
+
+    def test_words_in_any_case(self) -> None:
+        """Where the settings say so."""
+        for ignores_case in (True, False):
+            words = UpgradeToSsl(TLS, ignores_case=ignores_case)
+            connection = Connection(words, Talker)
+            connection.receive(b"StartTls\r\n")
+            expected = b"OK\r\n" if ignores_case else b"got StartTls\r\n"
+            self.assertEqual(connection.sent(), expected)
 
 
 class EndTests(SynchronousTestCase):

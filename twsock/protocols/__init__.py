@@ -5,6 +5,7 @@ They stand between an endpoint of Twisted, which connects them, and the applicat
 one method and answers with another. Every buffer has a limit and every wait an end.
 """
 
+from twsock.protocols.client_upgrade import ClientUpgrade, UpgradeStyle
 from twsock.protocols.echo import FrameEcho, FrameEchoFactory, LineEcho, LineEchoFactory
 from twsock.protocols.factory import StreamServerFactory
 from twsock.protocols.frames import FrameProtocol
@@ -14,6 +15,7 @@ from twsock.protocols.stream import StreamProtocol
 from twsock.protocols.upgrade import UpgradePolicy, UpgradeToSsl
 
 __all__ = [
+    "ClientUpgrade",
     "ConnectionGroup",
     "Counters",
     "FrameEcho",
@@ -25,5 +27,6 @@ __all__ = [
     "StreamProtocol",
     "StreamServerFactory",
     "UpgradePolicy",
+    "UpgradeStyle",
     "UpgradeToSsl",
 ]

@@ -24,7 +24,7 @@ class _Echo(StreamProtocol):
     """Sends back each run of whole messages."""
 
     @override
-    def _deliver(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: StreamTransport) -> None:
         take_run = self._decoder.take_run
         while run := take_run():
             stream.write(run)

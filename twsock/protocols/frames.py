@@ -99,7 +99,7 @@ class FrameProtocol(StreamProtocol):
         return FrameDecoder(DEFAULT_MAX_PAYLOAD if self.max_payload is None else self.max_payload)
 
     @override
-    def _deliver(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: StreamTransport) -> None:
         frame_received = self.frame_received
         for payload in self._decoder.frames():
             handled = frame_received(payload)

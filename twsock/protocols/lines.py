@@ -88,7 +88,7 @@ class LineProtocol(StreamProtocol):
         return LineDecoder(DEFAULT_MAX_LINE if self.max_payload is None else self.max_payload)
 
     @override
-    def _deliver(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: StreamTransport) -> None:
         next_line = self._decoder.next_line
         while (line := next_line()) is not None:
             handled = self.line_received(line)

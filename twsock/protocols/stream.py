@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -33,9 +33,12 @@ from twsock.errors import (
     RemoteProtocolError,
     SocketError,
 )
+from twsock.protocols._securing import Securing
+from twsock.protocols.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.protocols.group import ConnectionGroup
 from twsock.protocols.ordered import OrderedTransport
 from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
+from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
 from twsock.transport.descriptor import find_descriptor, is_secured
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
@@ -52,6 +55,10 @@ MAX_BACKLOG: Final = 64 * 1024
 #: How often a connection that is to be drained is looked at while the kernel has bytes for it, in
 #: seconds.
 _DRAIN_INTERVAL: Final = 0.05
+
+#: Received bytes that are searched for the words of an upgrade in one go, in bytes. What is larger
+#: is looked at message by message, or each part of a large message would be searched again.
+_MOST_SEARCHED: Final = 256 * 1024
 
 #: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
 _FULL_READ: Final = 64 * 1024
@@ -98,7 +105,8 @@ class StreamProtocol(Protocol):
     _transport: Any = None
     _ordered: OrderedTransport | None = None
     _stream: StreamTransport | None = None
-    _upgrading: Upgrade | None = None
+    _upgrading: Securing | None = None
+    _is_announced = False
     _decoder: Any
     _handler: Deferred[Any] | None = None
     _is_delivering = False
@@ -124,6 +132,8 @@ class StreamProtocol(Protocol):
     def connection_secured(self) -> None:
         """
         The connection is encrypted from here on, and its peer accepted.
+
+        Not called with TLS from the first byte, where `connection_made` comes only then.
 
         What was learned before (a name, a login, a choice) was told in plaintext and may be
         anybody's: drop it here.
@@ -177,6 +187,37 @@ class StreamProtocol(Protocol):
         if self._upgrading is not None and self._upgrading.is_secure:
             return True
         return self._transport is not None and is_secured(self._transport)
+
+    @property
+    def peer_certificate(self) -> Certificate | None:
+        """With which the peer identified itself in an upgrade, accepted; None where it did not."""
+        return None if self._upgrading is None else self._upgrading.peer_certificate
+
+    def upgrade_to_ssl(self, settings: ClientUpgrade) -> Deferred[None]:
+        """
+        Put TLS on this connection, as its client.
+
+        What is written from here on waits, and is sent encrypted. After a failure the connection is
+        gone: it never goes on in plaintext.
+
+        :returns: fires after `connection_secured`, when the server is accepted. It fails with
+            `RemoteProtocolError` when the server did not grant TLS, or sent plaintext that nobody
+            has handled yet; with `twsock.tls.CertificateError` when it was not accepted; with
+            status ``CONNECTION_TIMED_OUT`` at the deadline. With `LocalProtocolError`, and nothing
+            else happens, when the connection is secure already or being upgraded. Cancelling aborts
+            the connection.
+        """
+        stream = self._connected_stream()
+        if not stream.is_open:
+            return fail(ClosedError("cannot upgrade: this end of the connection is closed"))
+        if self.is_secure or self._upgrading is not None:
+            return fail(LocalProtocolError("cannot upgrade: it was done or begun already"))
+        try:
+            upgrading = ClientUpgrading(settings, self)
+        except SocketError as error:
+            return fail(error)
+        self._upgrading = upgrading
+        return upgrading.begin(stream)
 
     @property
     def clock(self) -> IReactorTime:
@@ -267,10 +308,29 @@ class StreamProtocol(Protocol):
         head: bytes = self._decoder.peek(count)
         return head
 
+    def has_nothing_of(self, *words: bytes) -> bool:
+        """Tell whether none of these is in what was received and not pulled, if that is little."""
+        decoder = self._decoder
+        return decoder.buffered <= _MOST_SEARCHED and not any(map(decoder.holds, words))
+
+    @property
+    def has_unhandled_input(self) -> bool:
+        """Whether anything was received and not pulled."""
+        return bool(self._decoder.buffered or self._early)
+
     def take_rest(self) -> bytes:
         """Take all that was received and not pulled."""
         rest: bytes = self._decoder.take_rest()
         return rest
+
+    def limit_messages(self, size: int) -> None:
+        """Accept only small messages until the connection is secure."""
+        self._decoder.max_payload = min(self._decoder.max_payload, size)
+
+    def note_violation(self) -> None:
+        """Count a peer that broke a rule."""
+        if self.group is not None:
+            self.group.counters.violations += 1
 
     def suspend(self) -> Any:
         """Let what is written wait; give the transport."""
@@ -282,7 +342,10 @@ class StreamProtocol(Protocol):
         stream = self._stream = self._connected_stream().succeed_to(transport)
         self.transport = transport
         self._decoder = self._make_decoder()
-        self._call_hook(self.connection_secured)
+        if self._is_announced:
+            self._call_hook(self.connection_secured)
+        else:
+            self._announce()
         self._flush(stream)
 
     def note_error(self, error: SocketError) -> None:
@@ -303,7 +366,7 @@ class StreamProtocol(Protocol):
     def _make_decoder(self) -> Decoder:
         raise NotImplementedError
 
-    def _deliver(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: StreamTransport) -> None:
         """Pull and handle messages until there is none, a handler runs, or the output is full."""
         raise NotImplementedError
 
@@ -375,13 +438,17 @@ class StreamProtocol(Protocol):
             high_water=self.high_water,
             close_timeout=self.close_timeout,
         )
-        if self.upgrade is not None:
-            self._upgrading = Upgrade(self.upgrade, self)
         group.join(self)
-        try:
-            self.connection_made()
-        except Exception:  # noqa: BLE001 - logged, and it ends the connection
-            self._failed(Failure())
+        if self.upgrade is not None:
+            upgrading = self._upgrading = Upgrade(self.upgrade, self)
+            upgrading.begin(self._stream)
+            if upgrading.is_implicit:
+                return
+        self._announce()
+
+    def _announce(self) -> None:
+        self._is_announced = True
+        self._call_hook(self.connection_made)
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -399,7 +466,7 @@ class StreamProtocol(Protocol):
             self._early += data
             return
         self._decoder.feed(data)
-        if self._handler is None and not self._is_stalled:
+        if (self._handler is None and not self._is_stalled) or self._is_asking():
             self._go_on(stream)
         else:
             self._limit_backlog(stream)
@@ -425,7 +492,8 @@ class StreamProtocol(Protocol):
             self._upgrading.lost()
         self.group.leave(self)
         try:
-            self.connection_lost(error)
+            if self._is_announced:
+                self.connection_lost(error)
         finally:
             if self._handler is not None:
                 self._handler.cancel()
@@ -464,7 +532,7 @@ class StreamProtocol(Protocol):
         upgrading = self._upgrading
         try:
             if upgrading is None or not upgrading.is_watching:
-                self._deliver(stream)
+                self.deliver_messages(stream)
             else:
                 upgrading.deliver(stream)
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
@@ -482,7 +550,7 @@ class StreamProtocol(Protocol):
             return
         if self._early:
             early, self._early = self._early, b""
-            decoder.feed(early)
+            self._decoder.feed(early)
             if not self._is_stalled and self._handler is None:
                 self._go_on(stream)
                 return
@@ -494,6 +562,10 @@ class StreamProtocol(Protocol):
             self._close_answered(stream)
         elif self._is_draining:
             self._close_drained(stream)
+
+    def _is_asking(self) -> bool:
+        """Tell whether a handler, or whoever else, waits for what this end asked of its peer."""
+        return self._upgrading is not None and self._upgrading.is_urgent
 
     def _limit_backlog(self, stream: StreamTransport) -> None:
         """Let the peer wait once enough has come that cannot be handled yet."""
@@ -551,7 +623,7 @@ class StreamProtocol(Protocol):
         group = self.group
         assert group is not None
         if not stream.is_open:
-            if failure.check(CancelledError, ClosedError, BrokenError):
+            if failure.check(CancelledError, SocketError):
                 self._log.debug(
                     "{peer} ended under its handler: {error}", peer=self.peer, error=error
                 )

@@ -8,6 +8,8 @@ where a handshake may begin, and takes the messages of before the handshake thro
       └── the request: go-ahead ──> AWAITING ── 16 03 ──────┘  └── anything else: abort
                                         └── anything else: abort
 
+With TLS from the first byte a connection begins as ``AWAITING``.
+
 Nothing that came in plaintext is ever handled as if it had come encrypted, and nothing that is
 written after the switch is ever sent before it. Wire format: docs/wire/upgrade.rst.
 """
@@ -19,13 +21,13 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import override
 
-from twsock.errors import RemoteProtocolError, SocketError
-from twsock.tls.certificates import Certificate
+from twsock.errors import RemoteProtocolError, SocketError, SocketErrorStatus
+from twsock.protocols._securing import Securing
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
-from twsock.tls.server import ServerTls
+from twsock.tls.server import ServerTls, ServerVerification
 from twsock.transport import StreamTransport
 
 if typing.TYPE_CHECKING:
@@ -43,11 +45,16 @@ _LEAST_COUNT: Final = 0x1603_0000
 
 
 class UpgradePolicy(enum.Enum):
-    """Whether a connection may, or has to, be put into TLS."""
+    """
+    Whether a connection may, or has to, be put into TLS.
+
+    ``IMPLICIT`` is TLS from the first byte, as :rfc:`8314` calls it.
+    """
 
     OFF = "off"
     ALLOWED = "allowed"
     REQUIRED = "required"
+    IMPLICIT = "implicit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,14 @@ class UpgradeToSsl:
 
     :param tls: certificates, and whom to let in.
     :param policy: with ``REQUIRED``, messages before the upgrade are dropped unanswered, at most
-        `MAX_BEFORE_UPGRADE` bytes of them. With ``OFF`` the words below are data like any other.
+        `MAX_BEFORE_UPGRADE` bytes of them. With ``IMPLICIT`` the application hears of a connection
+        only when it is secure. With ``OFF`` and ``IMPLICIT`` the words below are data like any
+        other.
     :param request: the message with which a client asks for TLS; a ClientHello at a boundary needs
         none.
     :param go_ahead: the message that answers it, the last one in plaintext.
     :param refusal: the message that answers it inside TLS.
+    :param ignores_case: whether the request may be spelled ``StartTLS``, as in SMTP.
     :param handshake_timeout: seconds from the go-ahead, or from the ClientHello, to its end.
     :raises ValueError: when the timeout is not above 0, or a word is empty.
     """
@@ -71,6 +81,7 @@ class UpgradeToSsl:
     request: bytes = b"STARTTLS"
     go_ahead: bytes = b"OK"
     refusal: bytes = b"NO"
+    ignores_case: bool = False
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
 
     def __post_init__(self) -> None:
@@ -81,6 +92,12 @@ class UpgradeToSsl:
         if not (self.request and self.go_ahead and self.refusal):
             raise ValueError("request, go-ahead and refusal have at least one byte each")
 
+    def is_request(self, message: bytes) -> bool:
+        """Say whether a client asks for TLS."""
+        if self.ignores_case:
+            return message.upper() == self.request.upper()
+        return message == self.request
+
     def check_limit(self, max_payload: int, is_counted: bool) -> None:
         """
         Refuse a limit with which a frame could look like a handshake.
@@ -88,7 +105,8 @@ class UpgradeToSsl:
         :param is_counted: whether messages have a count in front.
         :raises ValueError: then.
         """
-        if self.policy is not UpgradePolicy.OFF and is_counted and max_payload >= _LEAST_COUNT:
+        sniffs = self.policy in (UpgradePolicy.ALLOWED, UpgradePolicy.REQUIRED)
+        if sniffs and is_counted and max_payload >= _LEAST_COUNT:
             raise ValueError(
                 f"with an upgrade, max_payload is below {_LEAST_COUNT}, not {max_payload}"
             )
@@ -101,45 +119,32 @@ class _Phase(enum.Enum):
     SECURE = enum.auto()
 
 
-class Upgrade:
-    """
-    The way of one connection into TLS.
-
-    :ivar client_certificate: with which the client identified itself, verified.
-    """
-
-    _log = Logger()
+class Upgrade(Securing):
+    """The way of one connection of a server into TLS."""
 
     def __init__(self, settings: UpgradeToSsl, protocol: StreamProtocol) -> None:
-        self.client_certificate: Certificate | None = None
+        super().__init__(protocol)
         self._settings = settings
-        self._protocol = protocol
         self._phase = _Phase.PLAIN
         self._dropped = 0
-        self._deadline: Any = None
+        self._verification: ServerVerification | None = None
+        self.is_watching = settings.policy is not UpgradePolicy.OFF
+        self.is_implicit = settings.policy is UpgradePolicy.IMPLICIT
 
-    @property
-    def is_secure(self) -> bool:
-        """Whether what comes and goes is encrypted, and the peer accepted."""
-        return self._phase is _Phase.SECURE
+    def begin(self, stream: StreamTransport) -> None:
+        """Await what a client has to do first."""
+        policy = self._settings.policy
+        if policy is UpgradePolicy.REQUIRED:
+            self._protocol.limit_messages(MAX_BEFORE_UPGRADE)
+        elif policy is UpgradePolicy.IMPLICIT:
+            self._await_hello(stream)
 
-    @property
-    def is_watching(self) -> bool:
-        """Whether messages have to be taken through `deliver`."""
-        return self._settings.policy is not UpgradePolicy.OFF
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the handshake begins now."""
-        return self._phase is _Phase.HANDSHAKE
-
+    @override
     def deliver(self, stream: StreamTransport) -> None:
-        """
-        Pull and handle messages, as long as there are any and no handshake begins.
-
-        :raises RemoteProtocolError: for plaintext that has no place here.
-        """
         protocol = self._protocol
+        if self._has_only_messages():
+            protocol.deliver_messages(stream)
+            return
         while self._phase is not _Phase.HANDSHAKE:
             if self._phase is not _Phase.SECURE and self._begins_handshake(protocol):
                 return
@@ -149,89 +154,72 @@ class Upgrade:
             if not self._handle(message, stream):
                 return
 
+    @override
     def start(self) -> None:
         """Begin the handshake with what has come of it; what is behind it is its own."""
+        self.is_due = False
         protocol, settings = self._protocol, self._settings
-        self._stop_waiting()
-        creator, verification = settings.tls.begin()
+        timeout = self._time_left(settings.handshake_timeout)
+        creator, self._verification = settings.tls.begin()
         leftover = protocol.take_rest()
         handshake = Handshake(
-            self,
-            creator,
-            verification,
-            protocol.clock,
-            settings.handshake_timeout,
-            is_client=False,
+            self, creator, self._verification, protocol.clock, timeout, is_client=False
         )
-
-        def note(_connection: object) -> None:
-            self.client_certificate = verification.certificate
-
-        handshake.begin(leftover).addCallbacks(note, self._refused)
-
-    def lost(self) -> None:
-        """The connection is gone."""
-        self._stop_waiting()
+        handshake.begin(leftover).addErrback(self._refused)
 
     # What a handshake asks of a connection.
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it was neither closed nor lost."""
-        return self._protocol.is_open
-
-    def suspend(self) -> Any:
-        """Let nothing pass; give the transport."""
-        return self._protocol.suspend()
-
+    @override
     def resume(self, transport: Any) -> None:
-        """Go on above the engine, with nothing of what came before."""
         self._phase = _Phase.SECURE
-        self._protocol.resume(transport)
+        # With TLS from the first byte there are no words to look out for.
+        self.is_watching = not self.is_implicit
+        if self._verification is not None:
+            self.peer_certificate = self._verification.certificate
+        super().resume(transport)
 
-    def note_error(self, error: SocketError) -> None:
-        """Know why the connection is about to end."""
-        self._protocol.note_error(error)
+    # How messages are taken.
 
-    def abort(self, error: SocketError) -> object:
-        """End now."""
-        self._protocol.note_error(error)
-        return self._protocol.abort()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take what came encrypted."""
-        self._protocol.dataReceived(data)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The connection is gone."""
-        self._protocol.connectionLost(reason)
-
-    # How messages of before the handshake are taken.
+    def _has_only_messages(self) -> bool:
+        """Tell, in one look at all that is there, whether nothing of it is for us."""
+        settings, protocol = self._settings, self._protocol
+        if settings.ignores_case:
+            return False
+        if self._phase is _Phase.SECURE:
+            return protocol.has_nothing_of(settings.request)
+        return (
+            self._phase is _Phase.PLAIN
+            and settings.policy is UpgradePolicy.ALLOWED
+            and protocol.has_nothing_of(settings.request, _HELLO)
+        )
 
     def _begins_handshake(self, protocol: StreamProtocol) -> bool:
         """Look at a boundary; tell whether no message is to be pulled there."""
         head = protocol.peek(len(_HELLO))
         if head == _HELLO:
             self._phase = _Phase.HANDSHAKE
+            self.is_due = True
             return True
         if not head or head == _HELLO[: len(head)]:
             return True  # It cannot be told yet.
         if self._phase is _Phase.AWAITING:
-            raise RemoteProtocolError("plaintext behind the request for TLS")
+            raise RemoteProtocolError(
+                "plaintext in place of a handshake"
+                if self.is_implicit
+                else "plaintext behind the request for TLS"
+            )
         return False
 
     def _handle(self, message: bytes, stream: StreamTransport) -> bool:
         """Handle one message; tell whether the next one may be pulled."""
         protocol, settings = self._protocol, self._settings
-        if message == settings.request:
+        if settings.is_request(message):
             if self._phase is _Phase.SECURE:
                 protocol.send_message(settings.refusal)
             else:
                 protocol.send_message(settings.go_ahead)
                 stream.send()
-                stream.hold()  # The last word in plaintext was said.
-                self._phase = _Phase.AWAITING
-                self._deadline = protocol.clock.callLater(settings.handshake_timeout, self._give_up)
+                self._await_hello(stream)
             return True
         if settings.policy is UpgradePolicy.REQUIRED and self._phase is not _Phase.SECURE:
             self._dropped += len(message)
@@ -242,22 +230,24 @@ class Upgrade:
             return True
         return protocol.handle_message(message, stream)
 
-    def _give_up(self) -> None:
-        self._deadline = None
-        protocol = self._protocol
-        self._log.warn(
-            "{peer} asked for TLS and sent nothing more within {timeout:g} s: aborted",
-            peer=protocol.peer,
-            timeout=self._settings.handshake_timeout,
-        )
-        protocol.abort()
+    def _await_hello(self, stream: StreamTransport) -> None:
+        stream.hold()  # The last word in plaintext was said.
+        self._phase = _Phase.AWAITING
+        self._wait_at_most(self._settings.handshake_timeout)
 
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    @override
+    def _time_is_up(self) -> None:
+        self._deadline = None
+        error = SocketError(
+            f"no handshake within {self._settings.handshake_timeout:g} s",
+            status=SocketErrorStatus.CONNECTION_TIMED_OUT,
+        )
+        self._tell_of(error)
+        self.abort(error)
 
     def _refused(self, failure: Failure) -> None:
-        self._log.warn(
-            "{peer} not let into TLS: {error}", peer=self._protocol.peer, error=failure.value
-        )
+        self._tell_of(failure.value)
+
+    def _tell_of(self, error: object) -> None:
+        self._protocol.note_violation()
+        self._log.warn("{peer} not let into TLS: {error}", peer=self._protocol.peer, error=error)

@@ -71,8 +71,10 @@ class InputStreamOptions(enum.IntFlag):
     @property
     def documented_name(self) -> str:
         """The spelling of the WinRT documentation, such as ``ReadAhead``."""
-        names = (self.name or "None").split("|")
-        return ", ".join("".join(map(str.capitalize, name.split("_"))) for name in names)
+        # One by one: Python 3.10 has no name for several together.
+        names = [option.name or "" for option in type(self) if option and option in self]
+        words = ["".join(map(str.capitalize, name.split("_"))) for name in names]
+        return ", ".join(words) or "None"
 
 
 class EndOfStreamError(BrokenError):

@@ -10,19 +10,24 @@ from twsock.tls.certificates import (
     CertificateStores,
     SubjectAlternativeName,
 )
-from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.client import ClientOptions
+from twsock.tls.levels import SocketProtectionLevel, choose_versions
+from twsock.tls.refusal import CertificateError
 from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 
 __all__ = [
     "Certificate",
+    "CertificateError",
     "CertificateQuery",
     "CertificateStores",
     "ChainValidationResult",
     "ClientCertificatePolicy",
+    "ClientOptions",
     "ServerOptions",
     "ServerTls",
     "SocketProtectionLevel",
     "SocketSslErrorSeverity",
     "SubjectAlternativeName",
+    "choose_versions",
 ]

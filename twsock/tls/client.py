@@ -24,13 +24,13 @@ from twsock.names import HostName, HostNameType
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
+from twsock.tls.refusal import CertificateError
 from twsock.tls.validation import (
     ChainValidationResult,
     SocketSslErrorSeverity,
     are_forgiven,
     classify,
     severity_of,
-    status_of,
 )
 
 __all__ = ["ClientOptions", "ClientVerification", "make_client"]
@@ -84,10 +84,7 @@ class ClientVerification:
         if self.is_accepted or self.certificate is None:
             return None
         name = self._options.host_name.display_name
-        reasons = ", ".join(error.documented_name for error in self.errors)
-        return SocketError(
-            f"the certificate of {name} was refused: {reasons}", status=status_of(self.errors)
-        )
+        return CertificateError(f"the certificate of {name}", self.errors, self.certificate)
 
     # Called by OpenSSL.
 

@@ -25,7 +25,8 @@ from twsock.names import HostName
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.naming import from_openssl, is_named
-from twsock.tls.validation import ChainValidationResult, classify, status_of
+from twsock.tls.refusal import CertificateError
+from twsock.tls.validation import ChainValidationResult, classify
 
 __all__ = ["ClientCertificatePolicy", "ServerOptions", "ServerTls", "ServerVerification"]
 
@@ -97,10 +98,7 @@ class ServerVerification:
         """Make the error that says why the certificate was refused; None while it was not."""
         if not self.errors:
             return None
-        reasons = ", ".join(error.documented_name for error in self.errors)
-        return SocketError(
-            f"the client's certificate was refused: {reasons}", status=status_of(self.errors)
-        )
+        return CertificateError("the client's certificate", self.errors)
 
     # Called by OpenSSL.
 

@@ -53,6 +53,10 @@ class StoredBytes:
         """Look at what would be pulled next, at most so many bytes of it."""
         return bytes(self._buffer[self._position : self._position + count])
 
+    def holds(self, word: bytes) -> bool:
+        """Tell whether these bytes are somewhere in what was fed and not pulled."""
+        return self._buffer.find(word, self._position) >= 0
+
     def take_rest(self) -> bytes:
         """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
         rest = bytes(memoryview(self._buffer)[self._position :])

@@ -3,7 +3,8 @@ How much processor time, wall time and memory an echoed frame costs, beside othe
 
 ``python -m benchmarks.stream`` runs from a checkout, on Linux, over loopback only. It takes about
 three minutes and prints tables; ``--json`` and ``--markdown`` write them to files, ``--idle N``
-measures the memory of N idle connections instead, ``--help`` names the rest.
+measures the memory of N idle connections instead, ``--help`` names the rest. ``--tls`` measures the
+same over TLS, and ``python -m benchmarks.handshakes`` what handshakes cost.
 
 The cases
     Every frame is a 4-byte big-endian length and that many bytes. A: one frame of 64 bytes in
@@ -16,10 +17,16 @@ The servers
     all frames of one ``data_received``, and one write a frame, which is how
     `Int32StringReceiver` and a plain handler answer. The C server shows what the kernel costs.
 
+    Over TLS there are four of them, with one certificate that is made for the run: twsock,
+    `Int32StringReceiver` and asyncio's streams, each on the TLS of its own house, and uvloop's
+    ``Protocol``. Twisted encrypts with the OpenSSL that ``cryptography`` brings, Python's `ssl`
+    with the one that it was built on; the report names both.
+
 The load
     One client process with plain sockets and epoll. It keeps a fixed number of frames in flight:
     as many as came back go out again, in one send. Frames differ from one another, and every byte
     that comes back is compared with the one expected, so order and content are both verified.
+    Over TLS, what goes out in one send is encrypted as one stream of full records.
 
     The client never sleeps while it waits. One that sleeps has to be woken by the server's core,
     which costs more than an echo on some virtual machines, is charged to the server, and is not

@@ -1,8 +1,9 @@
 """
 The load: a process that keeps frames in flight and reads the server's meters before and after.
 
-Started by `benchmarks.stream` for each measurement; talks to one server and prints one line of
-JSON. In memory is a piece of the byte stream, long enough to send and to compare from any point.
+Started by `benchmarks.stream` for each measurement; talks to one server, in plaintext or through
+`benchmarks.secure`, and prints one line of JSON. In memory is a piece of the byte stream, long
+enough to send and to compare from any point.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import os
 import random
 import select
 import socket
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 from benchmarks.cases import CASES, Case
 from benchmarks.kernel import cpu_time, resident_memory
+from benchmarks.secure import SecureConnection, make_client_context
 
 __all__ = ["EchoError", "Load", "Measurement", "encode_frame", "main", "measure"]
 
@@ -87,12 +91,24 @@ class _Connection:
         "verified",
     )
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    receive_into: Callable[[memoryview], int]
+    send: Callable[[memoryview], int]
+
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None) -> None:
         self.socket = socket.create_connection(address, STALLED)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setblocking(False)
-        self.receive_into = self.socket.recv_into
-        self.send = self.socket.send
+        if context is None:
+            self.socket.setblocking(False)
+            self.receive_into = self.socket.recv_into
+            self.send = self.socket.send
+        else:
+            try:
+                secure = SecureConnection(self.socket, context)
+            except BaseException:
+                self.socket.close()
+                raise
+            self.receive_into = secure.receive_into
+            self.send = secure.send
         #: Bytes still to be sent.
         self.owed = 0
         #: Whether some of them wait for room in the kernel.
@@ -114,9 +130,17 @@ class Load:
     :param sleeps: whether to sleep until something arrives. Otherwise it asks the kernel again and
         again, so that the server's core does not have to wake this one: on a virtual machine that
         is dear, and a server is charged for it though it is no work of its own.
+    :param context: the settings of TLS; None for plaintext.
     """
 
-    def __init__(self, address: tuple[str, int], case: Case, *, sleeps: bool) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        case: Case,
+        *,
+        sleeps: bool,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._sleeps = sleeps
         self._frame = 4 + case.payload
         self._window = case.window * self._frame
@@ -132,7 +156,7 @@ class Load:
         self._connections: dict[int, _Connection] = {}
         try:
             for _ in range(case.connections):
-                connection = _Connection(address)
+                connection = _Connection(address, context)
                 self._connections[connection.socket.fileno()] = connection
                 self._epoll.register(connection.socket, select.EPOLLIN)
         except BaseException:
@@ -190,7 +214,10 @@ class Load:
 
     def _receive(self, connection: _Connection) -> tuple[int, int]:
         """Take and compare what came; tell its size, and that of the frames thereby whole."""
-        size = connection.receive_into(self._incoming)
+        try:
+            size = connection.receive_into(self._incoming)
+        except BlockingIOError:
+            return 0, 0  # A part of a record, or one that carries no data.
         if not size:
             raise EchoError("the server hung up")
         at = connection.verified
@@ -245,11 +272,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--core", type=int, help="run on this core only")
     parser.add_argument("--sleep", action="store_true", help="sleep until something arrives")
+    parser.add_argument("--tls", type=Path, metavar="FILE", help="the certificate to trust")
     options = parser.parse_args(argv)
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
+    context = None if options.tls is None else make_client_context(options.tls)
     try:
-        load = Load(("127.0.0.1", options.port), CASES[options.case], sleeps=options.sleep)
+        load = Load(
+            ("127.0.0.1", options.port),
+            CASES[options.case],
+            sleeps=options.sleep,
+            context=context,
+        )
         result = measure(load, options.pid, options.seconds)
     except (EchoError, OSError) as error:
         parser.exit(1, f"{error}\n")

@@ -1,8 +1,8 @@
 """
 Servers as processes of their own, and the client that measures one of them.
 
-Used by `benchmarks.stream` and `benchmarks.idle`. Whatever happens, what is started here is ended
-here, by its handle.
+Used by `benchmarks.stream`, `benchmarks.idle` and `benchmarks.handshakes`. Whatever happens, what
+is started here is ended here, by its handle.
 """
 
 from __future__ import annotations
@@ -38,23 +38,31 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that listens on a port of 127.0.0.1."""
+    """
+    A server that listens on a port of 127.0.0.1.
+
+    :ivar certificate: what it shows in its handshakes; None when it speaks plaintext.
+    """
 
     server: Server
     pid: int
     port: int
+    certificate: Path | None = None
 
 
 @contextmanager
-def start(server: Server, core: int | None) -> Iterator[Running]:
+def start(
+    server: Server, core: int | None, *, certificate: Path | None = None
+) -> Iterator[Running]:
     """
     Run a server for as long as the block.
 
     :param core: where it may run; None for anywhere.
+    :param certificate: the file of the key and the certificate for TLS; None for plaintext.
     :raises ServerError: when it does not announce a port.
     """
     process = subprocess.Popen(
-        [sys.executable, *server.arguments],
+        [sys.executable, *server.arguments, *_tls_option(certificate)],
         cwd=_ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -65,7 +73,7 @@ def start(server: Server, core: int | None) -> Iterator[Running]:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
         assert process.stdout is not None
-        yield Running(server, process.pid, _read_port(server, process.stdout))
+        yield Running(server, process.pid, _read_port(server, process.stdout), certificate)
     finally:
         _end(process)
 
@@ -86,6 +94,7 @@ def measure(
         command += ["--core", str(core)]
     if sleeps:
         command += ["--sleep"]
+    command += _tls_option(running.certificate)
     try:
         done = subprocess.run(
             command,
@@ -101,6 +110,10 @@ def measure(
     if done.returncode:
         raise ServerError(f"{running.server.title}, case {case.key}: {done.stderr.strip()}")
     return Measurement(**json.loads(done.stdout))
+
+
+def _tls_option(certificate: Path | None) -> list[str]:
+    return [] if certificate is None else ["--tls", str(certificate)]
 
 
 def _read_port(server: Server, output: IO[bytes]) -> int:

@@ -8,21 +8,28 @@ starts and measures, `benchmarks.report` adds up. The method is in the docstring
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
 
 from benchmarks.cases import CASES
+from benchmarks.certificate import temporary_certificate
+from benchmarks.command_line import (
+    add_outputs,
+    choose,
+    end_in_order,
+    positive,
+    publish,
+    show_progress,
+    some_of,
+)
 from benchmarks.idle import SPARE_DESCRIPTORS, measure_idle
 from benchmarks.kernel import cpu_source, describe_machine, raise_descriptor_limit, two_cores
 from benchmarks.processes import ServerError, measure, start
 from benchmarks.report import IdleReport, LoadReport
-from benchmarks.servers import IDLE_SERVERS, SERVERS, Server
-from benchmarks.tables import Table
+from benchmarks.secure import describe_tls
+from benchmarks.servers import IDLE_SERVERS, SERVERS, TLS_SERVERS, Server
 
 __all__ = ["main"]
 
@@ -31,10 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write what the command line asks for."""
     parser = _make_parser()
     options = parser.parse_args(argv)
+    if options.tls and options.idle:
+        parser.error("idle connections are measured without TLS")
+    if options.tls and not set(options.servers or ()) <= set(TLS_SERVERS):
+        parser.error(f"over TLS there are only {', '.join(TLS_SERVERS)}")
     if sys.platform != "linux":
         parser.exit(1, "benchmarks.stream: epoll and /proc are needed, which are Linux's\n")
-    # So that being told to end takes the same way out as Ctrl-C: through every `finally`.
-    signal.signal(signal.SIGTERM, _leave)
+    end_in_order()
     try:
         _run(options)
     except (ServerError, OSError) as error:
@@ -44,36 +54,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    keys = options.servers or (IDLE_SERVERS if options.idle else tuple(SERVERS))
-    skipped = {key: why for key in keys if (why := SERVERS[key].why_not()) is not None}
-    servers = [SERVERS[key] for key in keys if key not in skipped]
+    servers, skipped = choose(options.servers or _all_servers(options))
+    machine = describe_machine()
     report: IdleReport | LoadReport
     if options.idle:
         report, method = _measure_idle(servers, options.idle)
+    elif options.tls:
+        with temporary_certificate() as certificate:
+            report, method = _measure_load(servers, options, certificate)
+        machine |= describe_tls()
     else:
-        report, method = _measure_load(servers, options)
-    machine = describe_machine()
-    notes = [
-        *(f"Skipped: {SERVERS[key].title}, as {why}." for key, why in skipped.items()),
-        report.legend(),
-        f"Method: {method}.",
-        "Machine: " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
-    ]
-    tables = report.tables()
-    print("\n\n".join([*(table.to_text() for table in tables), "\n".join(notes)]))
-    if options.markdown is not None:
-        options.markdown.write_text(_to_markdown(tables, notes), encoding="utf-8")
-    if options.json is not None:
-        document: dict[str, Any] = {
-            "machine": machine,
-            "method": method,
-            "skipped": skipped,
-            **report.to_json(),
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        report, method = _measure_load(servers, options, None)
+    publish(report, method, machine=machine, skipped=skipped, options=options)
 
 
-def _measure_load(servers: Sequence[Server], options: argparse.Namespace) -> tuple[LoadReport, str]:
+def _all_servers(options: argparse.Namespace) -> Sequence[str]:
+    if options.idle:
+        return IDLE_SERVERS
+    return TLS_SERVERS if options.tls else tuple(SERVERS)
+
+
+def _measure_load(
+    servers: Sequence[Server], options: argparse.Namespace, certificate: Path | None
+) -> tuple[LoadReport, str]:
     cores = two_cores()
     server_core, client_core = cores or (None, None)
     # A client that never sleeps would starve a server on the same core.
@@ -81,17 +84,21 @@ def _measure_load(servers: Sequence[Server], options: argparse.Namespace) -> tup
     report = LoadReport()
     for number in range(1, options.rounds + 1):
         with ExitStack() as stack:
-            running = [stack.enter_context(start(server, server_core)) for server in servers]
+            running = [
+                stack.enter_context(start(server, server_core, certificate=certificate))
+                for server in servers
+            ]
             for case in options.cases:
-                _progress(f"round {number} of {options.rounds}, case {case}")
+                show_progress(f"round {number} of {options.rounds}, case {case}")
                 for each in running:
                     measurement = measure(
                         each, CASES[case], options.seconds, core=client_core, sleeps=sleeps
                     )
                     report.add(each.server.key, case, measurement)
-    _progress("")
+    show_progress("")
     method = (
         f"medians of {options.rounds} rounds, in each {options.seconds:g} s for a server and case"
+        f"; {'plaintext' if certificate is None else 'TLS 1.3'}"
         f"; {'not pinned, as there is one core' if cores is None else 'pinned to a core each'}"
         f"; client {'sleeps' if sleeps else 'never sleeps'}; CPU time from {cpu_source()}"
     )
@@ -102,35 +109,20 @@ def _measure_idle(servers: Sequence[Server], count: int) -> tuple[IdleReport, st
     raise_descriptor_limit(count + SPARE_DESCRIPTORS)
     costs = {}
     for server in servers:
-        _progress(f"{count} connections to {server.title}")
+        show_progress(f"{count} connections to {server.title}")
         costs[server.key] = measure_idle(server, count)
-    _progress("")
+    show_progress("")
     return IdleReport(costs), f"growth over {count:,} connections to each server, one run"
-
-
-def _to_markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
-    paragraphs = [*(table.to_markdown() for table in tables), *notes]
-    return "\n\n".join(paragraphs) + "\n"
-
-
-def _progress(text: str) -> None:
-    """Replace the last line of a terminal; a file gets nothing."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _leave(number: int, _frame: object) -> NoReturn:
-    sys.exit(128 + number)
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.stream",
         description="Compare what an echoed frame costs a server: processor time, rate, memory.",
-        epilog="Servers: " + ", ".join(SERVERS) + ".",
+        epilog=f"Servers: {', '.join(SERVERS)}. Over TLS: {', '.join(TLS_SERVERS)}.",
     )
     add = parser.add_argument
-    add("--rounds", type=_positive, default=3, metavar="N", help="medians of so many (default 3)")
+    add("--rounds", type=positive, default=3, metavar="N", help="medians of so many (default 3)")
     add(
         "--seconds",
         type=float,
@@ -138,34 +130,17 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="of load for each server, case and round (default 0.6)",
     )
-    add("--cases", type=_some_of(CASES), default=tuple(CASES), metavar="A,B,C,D,E")
-    add("--servers", type=_some_of(SERVERS), metavar="NAME,...", help="default: all of them")
-    add("--idle", type=_positive, metavar="N", help="measure the memory of N idle connections")
+    add("--cases", type=some_of(CASES), default=tuple(CASES), metavar="A,B,C,D,E")
+    add("--servers", type=some_of(SERVERS), metavar="NAME,...", help="default: all of them")
+    add("--tls", action="store_true", help="over TLS 1.3, with a certificate made for the run")
+    add("--idle", type=positive, metavar="N", help="measure the memory of N idle connections")
     add(
         "--client-sleeps",
         action="store_true",
         help="let the client sleep while it waits, so that servers pay for waking it",
     )
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
-    add("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    add_outputs(parser)
     return parser
-
-
-def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
-
-    return parse
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

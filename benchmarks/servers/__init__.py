@@ -3,7 +3,7 @@ The servers that are compared: what they are called, how each is started, and wh
 
 Read by `benchmarks.processes`, which starts them. Every module in this package is a program that
 listens on a free port of 127.0.0.1, prints that port alone on a line, and echoes frames until it
-is told to end.
+is told to end. Those of `TLS_SERVERS` take ``--tls FILE``, and are encrypted from the first byte.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BASELINE", "IDLE_SERVERS", "SERVERS", "Server"]
+__all__ = ["BASELINE", "IDLE_SERVERS", "SERVERS", "TLS_SERVERS", "Server"]
 
 #: The server that ratios refer to.
 BASELINE: Final = "int32"
@@ -107,3 +107,6 @@ SERVERS: Final = {
 
 #: Those whose memory for idle connections is compared unless others are asked for.
 IDLE_SERVERS: Final = ("echo", "sockets", BASELINE, "uvloop", "asyncio-streams")
+
+#: Those that are compared over TLS. The others are not needed to see what TLS itself costs.
+TLS_SERVERS: Final = ("echo", BASELINE, "asyncio-streams", "uvloop")

@@ -1,5 +1,5 @@
 """
-What the servers on asyncio share: the choice of the loop, a free port, its announcement.
+What the servers on asyncio share: the loop, the settings of TLS, a free port, its announcement.
 
 Called by the programs `asyncio_protocol` and `asyncio_streams`. Both loops set ``TCP_NODELAY`` on
 the connections that they accept.
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
-__all__ = ["BACKLOG", "HOST", "MAX_PAYLOAD", "make_parser", "run"]
+__all__ = ["BACKLOG", "HOST", "MAX_PAYLOAD", "make_parser", "make_server_context", "run"]
 
 HOST: Final = "127.0.0.1"
 #: Connections that may wait to be accepted; what the kernel allows caps it.
@@ -25,7 +27,17 @@ def make_parser() -> argparse.ArgumentParser:
     """The options that both programs take."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
+    parser.add_argument("--tls", type=Path, metavar="FILE", help="key and certificate, for TLS")
     return parser
+
+
+def make_server_context(certificate: Path | None) -> ssl.SSLContext | None:
+    """Make the settings of TLS, as the `ssl` module has them for servers; None for plaintext."""
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
 
 
 def run(listen: Callable[[], Awaitable[asyncio.Server]], *, on_uvloop: bool) -> None:

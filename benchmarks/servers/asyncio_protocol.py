@@ -8,7 +8,14 @@ from typing import Final, cast
 
 from typing_extensions import override
 
-from benchmarks.servers.asyncio_program import BACKLOG, HOST, MAX_PAYLOAD, make_parser, run
+from benchmarks.servers.asyncio_program import (
+    BACKLOG,
+    HOST,
+    MAX_PAYLOAD,
+    make_parser,
+    make_server_context,
+    run,
+)
 
 __all__ = ["Echo", "EchoEach"]
 
@@ -79,10 +86,11 @@ def main() -> None:
     parser.add_argument("--write-each", action="store_true", help="write each frame by itself")
     options = parser.parse_args()
     protocol = EchoEach if options.write_each else Echo
+    context = make_server_context(options.tls)
 
     async def listen() -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(protocol, HOST, 0, backlog=BACKLOG)
+        return await loop.create_server(protocol, HOST, 0, backlog=BACKLOG, ssl=context)
 
     run(listen, on_uvloop=options.uvloop)
 

@@ -6,7 +6,14 @@ import asyncio
 import struct
 from typing import Final
 
-from benchmarks.servers.asyncio_program import BACKLOG, HOST, MAX_PAYLOAD, make_parser, run
+from benchmarks.servers.asyncio_program import (
+    BACKLOG,
+    HOST,
+    MAX_PAYLOAD,
+    make_parser,
+    make_server_context,
+    run,
+)
 
 __all__ = ["echo"]
 
@@ -30,9 +37,16 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
-async def _listen() -> asyncio.Server:
-    return await asyncio.start_server(echo, HOST, 0, backlog=BACKLOG)
+def main() -> None:
+    """Serve, as the command line says."""
+    options = make_parser().parse_args()
+    context = make_server_context(options.tls)
+
+    async def listen() -> asyncio.Server:
+        return await asyncio.start_server(echo, HOST, 0, backlog=BACKLOG, ssl=context)
+
+    run(listen, on_uvloop=options.uvloop)
 
 
 if __name__ == "__main__":
-    run(_listen, on_uvloop=make_parser().parse_args().uvloop)
+    main()

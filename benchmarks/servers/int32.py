@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IProtocolFactory, ITCPTransport
 from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.protocols.basic import Int32StringReceiver
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from typing_extensions import override
 
 from benchmarks.servers.twisted_program import run
@@ -27,9 +30,21 @@ class Echo(Int32StringReceiver):
         self.sendString(string)
 
 
-def _make_factory(_reactor: Any) -> Factory:
+def _make_factory(_reactor: Any) -> IProtocolFactory:
     return Factory.forProtocol(Echo)
 
 
+def _make_secure_factory(reactor: Any, certificate: Path) -> IProtocolFactory:
+    loaded = PrivateCertificate.loadPEM(certificate.read_bytes())
+    # Twisted's defaults, less the one without which no session is ever resumed.
+    options = CertificateOptions(
+        privateKey=loaded.privateKey.original,
+        certificate=loaded.original,
+        enableSessionTickets=True,
+    )
+    # What `listenSSL` makes, and thereby the ``ssl:`` endpoint.
+    return TLSMemoryBIOFactory(options, False, _make_factory(reactor), reactor)
+
+
 if __name__ == "__main__":
-    run(_make_factory)
+    run(_make_factory, _make_secure_factory)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import IProtocolFactory
@@ -19,15 +20,28 @@ __all__ = ["run", "run_listener"]
 _BACKLOG = 1024
 
 
-def run(make_factory: Callable[[Any], IProtocolFactory]) -> None:
+def run(
+    make_factory: Callable[[Any], IProtocolFactory],
+    make_secure_factory: Callable[[Any, Path], IProtocolFactory] | None = None,
+) -> None:
     """
     Serve until a signal ends the process.
 
     :param make_factory: is given the reactor. The modules that define it must not import one, as
         the command line may ask for another.
+    :param make_secure_factory: is given the reactor and the file of the key and the certificate,
+        where the command line asks for TLS; None for a program that offers none.
     """
-    reactor = _choose_reactor()
-    port = reactor.listenTCP(0, make_factory(reactor), _BACKLOG, "127.0.0.1")
+    parser = _make_parser()
+    if make_secure_factory is not None:
+        parser.add_argument("--tls", type=Path, metavar="FILE", help="key and certificate, for TLS")
+    options = parser.parse_args()
+    reactor = _install(options.reactor)
+    if make_secure_factory is None or options.tls is None:
+        factory = make_factory(reactor)
+    else:
+        factory = make_secure_factory(reactor, options.tls)
+    port = reactor.listenTCP(0, factory, _BACKLOG, "127.0.0.1")
     print(port.getHost().port, flush=True)
     reactor.run()
 
@@ -38,7 +52,7 @@ def run_listener(handle: Any) -> None:
 
     :param handle: a handler of ``StreamSocketListener.connection_received``.
     """
-    reactor = _choose_reactor()
+    reactor = _install(_make_parser().parse_args().reactor)
     from twsock import StreamSocketListener
 
     listener = StreamSocketListener(reactor)
@@ -48,11 +62,14 @@ def run_listener(handle: Any) -> None:
     reactor.run()
 
 
-def _choose_reactor() -> Any:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     parser.add_argument("--reactor", choices=("epoll", "twsock"), default="epoll")
-    options = parser.parse_args()
-    if options.reactor == "twsock":
+    return parser
+
+
+def _install(name: str) -> Any:
+    if name == "twsock":
         from twsock.transport import epoll
 
         epoll.install()

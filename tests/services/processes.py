@@ -32,10 +32,17 @@ class Twistd:
     A running ``twistd -n``.
 
     :ivar log: what it has printed so far.
+    :ivar folder: it runs in this one, and keeps what it makes there.
     """
 
     def __init__(self, arguments: Sequence[str], folder: str, max_files: int | None) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(_TOP), "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(_TOP),
+            "PYTHONUNBUFFERED": "1",
+            # Nothing is put into the home of who runs the tests.
+            "XDG_STATE_HOME": folder,
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-c", _TWISTD, "--pidfile=", "-n", *arguments],
             cwd=folder,
@@ -50,6 +57,7 @@ class Twistd:
         self._patience = threading.Timer(PATIENCE, self.process.kill)
         self._patience.start()
         self.log = ""
+        self.folder = Path(folder)
 
     def wait_for(self, pattern: str) -> str:
         """Read the log up to a line; give the first group of its match."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -216,3 +217,18 @@ class FolderTests(SynchronousTestCase):
         (self.folder / "broken.pem").write_text("-----BEGIN")
         error = self.assertRaises(SocketError, CertificateStores(self.folder).find_all)
         self.assertIn("broken.pem", str(error))
+
+    def test_what_this_machine_trusts_is_found(self) -> None:
+        """In OpenSSL's file of authorities; where there is none, in its directory."""
+        trusted = self.folder / "trusted"
+        trusted.mkdir()
+        strangers = [trustme.CA(organization_unit_name=name) for name in ("first", "second")]
+        bundle = trusted / "bundle.crt"
+        bundle.write_bytes(b"".join(each.cert_pem.bytes() for each in strangers))
+        wanted = CertificateQuery(include_duplicates=True)
+        for file, directory in ((bundle, "missing"), ("missing", trusted)):
+            self.patch(os, "environ", {"SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(directory)})
+            found = CertificateStores(platform=True).find_all(wanted)
+            self.assertEqual(len(found), 2)
+            self.assertFalse(any(each.intermediates for each in found))
+        self.assertEqual(len(CertificateStores(self.folder, platform=True).find_all(wanted)), 4)

@@ -6,6 +6,7 @@ Collects the services of this room; each has more options under its own name.
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -13,6 +14,9 @@ from twisted.logger import Logger
 from twisted.python import usage
 from typing_extensions import override
 
+from twsock.errors import SocketError
+from twsock.protocols import UpgradePolicy
+from twsock.services.security import Security, find_development_certificate
 from twsock.services.stream import DEFAULT_PORT, stream_service
 
 __all__ = ["Options", "makeService"]
@@ -21,17 +25,33 @@ __all__ = ["Options", "makeService"]
 class Options(usage.Options):
     """What ``twistd twsock`` takes: nothing; the services have options under their own names."""
 
-    longdesc = "Runs every twsock service with its defaults. For options, see twistd twsock-stream."
+    longdesc = (
+        "Runs every twsock service with its defaults; connections may be put into TLS. "
+        "For options, see twistd twsock-stream."
+    )
 
 
 class _Everything(MultiService):
-    """The services, and a line that says what to type next."""
+    """The services, and the lines that say what to type next."""
 
     _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
         super().__init__()
         self._reactor = reactor
+        self._upgrade = ""
+        self._problem: SocketError | None = None
+
+    def find_security(self) -> Security | None:
+        """Offer TLS, unless there is no place for a certificate: that is no reason not to run."""
+        try:
+            file = find_development_certificate()
+            security = Security([file], UpgradePolicy.ALLOWED)
+        except SocketError as error:
+            self._problem = error
+            return None
+        self._upgrade = f" --upgrade --ca {shlex.quote(str(file.authority))}"
+        return security
 
     @override
     def startService(self) -> None:
@@ -39,8 +59,12 @@ class _Everything(MultiService):
         self._reactor.callWhenRunning(self._tell_what_to_type)
 
     def _tell_what_to_type(self) -> None:
+        if self._problem is not None:
+            self._log.warn("TLS is not offered: {problem}", problem=self._problem)
         self._log.info(
-            'talk to it: twsock echo tcp:127.0.0.1:{port} "Hello, World!"', port=DEFAULT_PORT
+            'talk to it: twsock echo tcp:127.0.0.1:{port} "Hello, World!"{upgrade}',
+            port=DEFAULT_PORT,
+            upgrade=self._upgrade,
         )
 
 
@@ -49,6 +73,6 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     services = _Everything(reactor)
-    stream_service(reactor).setServiceParent(services)
+    stream_service(reactor, security=services.find_security()).setServiceParent(services)
     collected: IService = services
     return collected

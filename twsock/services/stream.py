@@ -28,6 +28,7 @@ from twsock.services.listening import (
     parse_server_endpoint,
 )
 from twsock.services.options import count_option, seconds_option
+from twsock.services.security import Security, SecurityOptions
 from twsock.wire.frames import MAX_UINT32
 
 __all__ = ["DEFAULT_PORT", "Options", "StreamService", "makeService", "stream_service"]
@@ -51,6 +52,7 @@ class StreamService(Service):
     :param reactor: tells when it runs: ports are named in the log once signals are handled too.
     :param factory: serves the connections.
     :param endpoints: where to listen, each with the string it was made from.
+    :param security: of the connections; its files are read again on SIGHUP.
     :param drain_timeout: seconds from the stop to the abort of what is left.
     """
 
@@ -62,10 +64,12 @@ class StreamService(Service):
         factory: StreamServerFactory,
         endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
         *,
+        security: Security | None = None,
         drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
     ) -> None:
         self._reactor = reactor
         self.factory = factory
+        self.security = security
         self.drain_timeout = drain_timeout
         self._endpoints = endpoints
         self._ports: list[IListeningPort] = []
@@ -103,6 +107,8 @@ class StreamService(Service):
         super().startService()
         if not self._is_listening:
             self.privilegedStartService()
+        if self.security is not None:
+            self.security.start(self._reactor)
 
     @override
     def stopService(self) -> Deferred[None]:
@@ -112,6 +118,8 @@ class StreamService(Service):
     async def _stop(self) -> None:
         ports, self._ports = self._ports, []
         self._is_listening = False
+        if self.security is not None:
+            self.security.stop()
         connections = len(self.factory.group)
         self._log.info(
             "stopping: {connections} connections to drain within {timeout:g} s",
@@ -145,7 +153,7 @@ class StreamService(Service):
             self._log.critical("{problem}", problem=problem)
 
 
-class Options(usage.Options):
+class Options(SecurityOptions):
     """What ``twistd twsock-stream`` takes."""
 
     optParameters = [
@@ -190,6 +198,16 @@ class Options(usage.Options):
                 parse_server_endpoint(reactor, description)
             except ValueError as error:
                 raise usage.UsageError(f"--endpoint: {error}") from error
+        self["security"] = self.read_security()
+        if self["security"] is not None:
+            self._check_max_frame(self["security"])
+
+    def _check_max_frame(self, security: Security) -> None:
+        is_counted = self["framing"] == "uint32"
+        try:
+            security.upgrade.check_limit(self["max-frame"] or 0, is_counted)
+        except ValueError as error:
+            raise usage.UsageError(f"--max-frame: {error}") from error
 
 
 def stream_service(
@@ -201,6 +219,7 @@ def stream_service(
     max_connections: int | None = None,
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
+    security: Security | None = None,
 ) -> StreamService:
     """
     Make the stream echo service.
@@ -210,6 +229,7 @@ def stream_service(
     :param max_frame: largest frame or line, in bytes; None for the default of the format.
     :param idle_timeout: see `StreamServerFactory`.
     :param drain_timeout: see `StreamService`.
+    :param security: how connections become secure; None where they do not.
     :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
     """
     factory = _FACTORIES[framing](
@@ -217,6 +237,7 @@ def stream_service(
         max_payload=max_frame,
         max_connections=max_connections,
         idle_timeout=idle_timeout,
+        upgrade=None if security is None else security.upgrade,
     )
     descriptions = list(endpoints) or default_endpoints(DEFAULT_PORT)
     return StreamService(
@@ -226,6 +247,7 @@ def stream_service(
             (description, parse_server_endpoint(reactor, description))
             for description in descriptions
         ],
+        security=security,
         drain_timeout=drain_timeout,
     )
 
@@ -242,5 +264,6 @@ def makeService(options: Options) -> IService:
         max_connections=options["max-connections"],
         idle_timeout=options["idle-timeout"],
         drain_timeout=options["drain-timeout"],
+        security=options["security"],
     )
     return service

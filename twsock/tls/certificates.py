@@ -9,6 +9,7 @@ never shown.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -140,18 +141,14 @@ class Certificate:
             status is ``CERTIFICATE_IS_INVALID``, unless the system has one.
         """
         path = Path(path)
+        data = _read(path)
+        apart = None if key is None else _read(Path(key))
         try:
-            data = _read(path)
             if path.suffix.lower() in _PKCS12:
                 return cls.from_pkcs12(data, password)
             if b"-----BEGIN" in data:
-                apart = None if key is None else _read(Path(key))
                 return cls.from_pem(data, key=apart, password=password)
-            return cls(data)
-        except OSError as error:
-            raise SocketError.from_exception(
-                error, f"cannot read {path}: {error.strerror}"
-            ) from error
+            return _load_der(data)
         except ValueError as error:
             raise SocketError(
                 f"cannot use {path}: {error}", status=SocketErrorStatus.CERTIFICATE_IS_INVALID
@@ -305,11 +302,16 @@ class CertificateStores:
 
     :param directories: where to look.
     :param password: of the PKCS#12 files and the keys.
+    :param platform: whether to look among the authorities that this machine trusts, too: OpenSSL's
+        file of them, or where there is none its directory.
     """
 
-    def __init__(self, *directories: str | Path, password: str | None = None) -> None:
+    def __init__(
+        self, *directories: str | Path, password: str | None = None, platform: bool = False
+    ) -> None:
         self._directories = tuple(map(Path, directories))
         self._password = password
+        self._has_platform = platform
 
     def find_all(
         self, query: CertificateQuery | None = None, *, now: datetime | None = None
@@ -335,17 +337,33 @@ class CertificateStores:
 
     def _load_all(self) -> Iterator[Certificate]:
         for directory in self._directories:
-            try:
-                paths = sorted(directory.iterdir())
-            except OSError as error:
-                raise SocketError.from_exception(
-                    error, f"cannot read {directory}: {error.strerror}"
-                ) from error
-            for path in paths:
-                if path.suffix.lower() in _SUFFIXES and path.is_file():
-                    certificate = Certificate.load(path, password=self._password)
-                    certificate.friendly_name = certificate.friendly_name or path.stem
-                    yield certificate
+            for path in _files_of(directory):
+                certificate = Certificate.load(path, password=self._password)
+                certificate.friendly_name = certificate.friendly_name or path.stem
+                yield certificate
+        if self._has_platform:
+            yield from _load_platform()
+
+
+def _load_platform() -> Iterator[Certificate]:
+    """Read the authorities that this machine trusts."""
+    where: Any = ssl.get_default_verify_paths()  # A path that does not exist is None.
+    if where.cafile is not None:
+        yield from _load_bundle(Path(where.cafile))
+    elif where.capath is not None:
+        for path in _files_of(Path(where.capath)):
+            yield from _load_bundle(path)
+
+
+def _files_of(directory: Path) -> list[Path]:
+    """Name the files of a directory that should hold certificates."""
+    try:
+        paths = sorted(directory.iterdir())
+    except OSError as error:
+        raise SocketError.from_exception(
+            error, f"cannot read {directory}: {error.strerror}"
+        ) from error
+    return [path for path in paths if path.suffix.lower() in _SUFFIXES and path.is_file()]
 
 
 def _common_name(name: x509.Name) -> str:
@@ -354,11 +372,31 @@ def _common_name(name: x509.Name) -> str:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(_MAX_FILE + 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise SocketError.from_exception(error, f"cannot read {path}: {error.strerror}") from error
     if len(data) > _MAX_FILE:
-        raise ValueError(f"it has more than {_MAX_FILE} bytes")
+        raise SocketError(
+            f"cannot use {path}: it has more than {_MAX_FILE} bytes",
+            status=SocketErrorStatus.CERTIFICATE_IS_INVALID,
+        )
     return data
+
+
+def _load_der(data: bytes) -> Certificate:
+    try:
+        return Certificate(data)
+    except ValueError as error:
+        raise ValueError("it is neither PEM nor DER of a certificate") from error
+
+
+def _load_bundle(path: Path) -> Iterator[Certificate]:
+    """Read each certificate of a PEM file, as one that stands for itself."""
+    for match in _BLOCK.finditer(_read(path)):
+        if match[1] == b"CERTIFICATE":
+            yield _load_pem(match[0])
 
 
 def _load_pem(block: bytes) -> Certificate:

@@ -1,0 +1,343 @@
+"""Services offer TLS as their options say, or say in one line why they cannot."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import stat
+from pathlib import Path
+from typing import Any
+
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from twisted.logger import globalLogPublisher
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.services.processes import PATIENCE, twistd
+from twsock.errors import SocketError
+from twsock.protocols import UpgradePolicy
+from twsock.services.security import (
+    LEVELS,
+    CertificateFile,
+    Security,
+    SecurityOptions,
+    development_directory,
+    find_development_certificate,
+)
+from twsock.tls import ClientCertificatePolicy, SocketProtectionLevel
+
+LOCAL = "tcp:0:interface=127.0.0.1"
+AUTHORITY = trustme.CA()
+SERVER = AUTHORITY.issue_cert("localhost", "127.0.0.1", common_name="server")
+OTHER = AUTHORITY.issue_cert("other.example", common_name="other")
+CLIENT = AUTHORITY.issue_cert("client@example.com", common_name="client")
+FRAME = b"\0\0\0\5Hello"
+
+
+class CertificatesInFiles(SynchronousTestCase):
+    """Files that a command line can name."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": str(self.folder / "state")})
+        self.server = self.write("server.pem", SERVER.private_key_and_cert_chain_pem.bytes())
+        self.authority = self.write("authority.pem", AUTHORITY.cert_pem.bytes())
+
+    def write(self, name: str, data: bytes, mode: int = 0o600) -> str:
+        """Make a file."""
+        path = self.folder / name
+        path.write_bytes(data)
+        path.chmod(mode)
+        return str(path)
+
+    def write_encrypted_key(self) -> str:
+        """Make a file of the server's key, whose password is ``secret``."""
+        key = load_pem_private_key(SERVER.private_key_pem.bytes(), None)
+        return self.write(
+            "encrypted.pem",
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+            + SERVER.cert_chain_pems[0].bytes(),
+        )
+
+    def client_context(self) -> ssl.SSLContext:
+        """Trust the authority of these files."""
+        context = ssl.create_default_context()
+        AUTHORITY.configure_trust(context)
+        return context
+
+
+class OptionsTests(CertificatesInFiles):
+    """A command line is checked before anything runs."""
+
+    def read(self, *words: str) -> Security | None:
+        """Read a command line."""
+        options = SecurityOptions()
+        options.parseOptions(list(words))
+        return options.read_security()
+
+    def test_nothing_is_offered_unless_asked_for(self) -> None:
+        """And no certificate is made."""
+        self.assertIsNone(self.read())
+        self.assertIsNone(self.read("--upgrade", "off"))
+        self.assertFalse(development_directory().exists())
+
+    def test_policies(self) -> None:
+        """TLS from the first byte, or in mid-connection."""
+        for words, policy in (
+            (["--tls"], UpgradePolicy.IMPLICIT),
+            (["--upgrade", "allowed"], UpgradePolicy.ALLOWED),
+            (["--upgrade", "required"], UpgradePolicy.REQUIRED),
+        ):
+            security = self.read(*words, "--certificate", self.server)
+            assert security is not None
+            self.assertIs(security.upgrade.policy, policy)
+
+    def test_a_key_may_be_apart(self) -> None:
+        """Then the certificate's file need not have one."""
+        certificate = self.write("certificate.pem", SERVER.cert_chain_pems[0].bytes())
+        key = self.write("key.pem", SERVER.private_key_pem.bytes())
+        self.assertIsNotNone(self.read("--tls", "--certificate", certificate, "--key", key))
+
+    def test_a_key_may_have_a_password(self) -> None:
+        """It is in a file, not on the command line, where anybody could read it."""
+        words = ["--tls", "--certificate", self.write_encrypted_key(), "--key-password-file"]
+        self.assertIsNotNone(self.read(*words, self.write("password", b"secret\n")))
+        for wrong, reason in ((b"wrong\n", "password"), (b"", "password"), (b"\xff\n", "password")):
+            error = self.assertRaises(UsageError, self.read, *words, self.write("password", wrong))
+            self.assertIn(reason, str(error))
+            self.assertEqual(str(error).count("\n"), 0)
+
+    def test_what_does_not_go_together(self) -> None:
+        """Each line names the option."""
+        given = ["--certificate", self.server]
+        for words, named in (
+            (["--tls", "--upgrade", "allowed"], "--tls"),
+            (["--tls", "--upgrade", "off"], "--tls"),
+            (["--upgrade", "maybe"], "--upgrade"),
+            (given, "--certificate"),
+            (["--key", self.server], "--key"),
+            (["--client-ca", self.authority], "--client-ca"),
+            (["--client-certificate", "required"], "--client-certificate"),
+            (["--tls", *given, "--client-certificate", "required"], "--client-ca"),
+            (["--tls", *given, "--client-certificate", "sometimes"], "--client-certificate"),
+            (["--tls", *given, "--client-ca", self.authority], "--client-ca"),
+            (["--tls", "--key", self.server], "--key"),
+            (["--tls", *given, *given, "--key", self.server], "--key"),
+            (["--tls", "--key-password-file", self.server], "--key-password-file"),
+            (["--tls", *given, "--min-level", "tls10"], "--min-level"),
+            (["--tls", *given, "--handshake-timeout", "0"], "handshake_timeout"),
+            (["--tls", *given, "--handshake-timeout", "soon"], "--handshake-timeout"),
+        ):
+            error = self.assertRaises(UsageError, self.read, *words)
+            self.assertIn(named, str(error), words)
+            self.assertEqual(str(error).count("\n"), 0, words)
+
+    def test_files_that_cannot_be_used(self) -> None:
+        """Each line names the file."""
+        bare = self.write("bare.pem", SERVER.cert_chain_pems[0].bytes())
+        nonsense = self.write("nonsense.pem", b"nonsense")
+        other_key = self.write("other.pem", OTHER.private_key_pem.bytes())
+        missing = str(self.folder / "missing.pem")
+        for words, named in (
+            ([bare], bare),
+            ([nonsense], nonsense),
+            ([missing], missing),
+            ([bare, "--key", other_key], bare),
+            ([bare, "--key", missing], missing),
+            ([self.server, "--client-certificate", "required", "--client-ca", missing], missing),
+            ([self.write_encrypted_key(), "--key-password-file", missing], missing),
+        ):
+            error = self.assertRaises(UsageError, self.read, "--tls", "--certificate", *words)
+            self.assertIn(named, str(error))
+            self.assertIn("TLS cannot be offered", str(error))
+            self.assertEqual(str(error).count("\n"), 0)
+
+    def test_the_development_certificate_is_made_once(self) -> None:
+        """In the user's state directory."""
+        self.assertIsNotNone(self.read("--tls"))
+        file = find_development_certificate()
+        self.assertEqual(file.path.parent, self.folder / "state" / "twsock" / "certificates")
+        before = file.path.read_bytes()
+        self.assertIsNotNone(self.read("--tls"))
+        self.assertEqual(file.path.read_bytes(), before)
+
+    def test_without_a_home_there_is_no_place(self) -> None:
+        """A line says what to do."""
+
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        self.patch(os, "environ", {})
+        self.patch(Path, "home", no_home)
+        error = self.assertRaises(SocketError, development_directory)
+        self.assertIn("XDG_STATE_HOME", str(error))
+
+    def test_levels(self) -> None:
+        """The words for the lowest version."""
+        self.assertEqual(LEVELS["tls13"], SocketProtectionLevel.TLS13)
+        self.assertEqual(list(LEVELS), ["tls12", "tls13"])
+
+
+class CertificateFileTests(CertificatesInFiles):
+    """What is known of a file besides what is in it."""
+
+    def test_who_can_read_the_key(self) -> None:
+        """The file that holds it counts."""
+        self.assertFalse(CertificateFile(Path(self.server)).is_readable_by_others)
+        key = Path(self.write("key.pem", SERVER.private_key_pem.bytes(), 0o640))
+        self.assertTrue(CertificateFile(Path(self.server), key).is_readable_by_others)
+
+    def test_a_certificate_without_a_key(self) -> None:
+        """A server cannot show it."""
+        bare = self.write("bare.pem", SERVER.cert_chain_pems[0].bytes())
+        error = self.assertRaises(SocketError, CertificateFile(Path(bare)).load)
+        self.assertIn("no key", str(error))
+
+
+class SecurityTests(CertificatesInFiles):
+    """Files become certificates, again and again."""
+
+    def test_reload_keeps_what_works(self) -> None:
+        """A file that cannot be used changes nothing, and is told of."""
+        security = Security(
+            [CertificateFile(Path(self.server))],
+            UpgradePolicy.ALLOWED,
+            client_certificate=ClientCertificatePolicy.OFF,
+        )
+        Path(self.server).write_bytes(b"nonsense")
+        events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(events.append)
+        self.addCleanup(publisher.removeObserver, events.append)
+        security.reload()
+        self.assertEqual([event["log_level"].name for event in events], ["error"])
+        Path(self.server).write_bytes(OTHER.private_key_and_cert_chain_pem.bytes())
+        security.reload()
+        self.assertEqual(events[-1]["subject"], "other")
+
+
+class TwistdTests(CertificatesInFiles):
+    """Real processes, and Python's ``ssl`` as the peer."""
+
+    def connect(self, port: int) -> socket.socket:
+        """Open a connection; the end of the test closes it."""
+        connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.addCleanup(connection.close)
+        return connection
+
+    def secure(self, connection: socket.socket, context: ssl.SSLContext | None = None) -> Any:
+        """Shake hands."""
+        inside = (context or self.client_context()).wrap_socket(
+            connection, server_hostname="localhost"
+        )
+        self.addCleanup(inside.close)
+        return inside
+
+    def assert_echoes(self, connection: socket.socket) -> None:
+        """Send a frame, and get it back."""
+        connection.sendall(FRAME)
+        answer = b""
+        while len(answer) < len(FRAME) and (piece := connection.recv(len(FRAME) - len(answer))):
+            answer += piece
+        self.assertEqual(answer, FRAME)
+
+    def test_tls_from_the_first_byte(self) -> None:
+        """What is plaintext is not answered."""
+        with twistd("twsock-stream", "-e", LOCAL, "--tls", "--certificate", self.server) as server:
+            (port,) = server.wait_for_ports()
+            self.assert_echoes(self.secure(self.connect(port)))
+            plain = self.connect(port)
+            plain.sendall(FRAME)
+            self.assertRaises(ConnectionResetError, plain.recv, 1)
+            server.wait_for("security violation|plaintext")
+
+    def test_upgrade_required(self) -> None:
+        """A frame before it is not answered; frames after it are."""
+        words = ["--upgrade", "required", "--certificate", self.server]
+        with twistd("twsock-stream", "-e", LOCAL, *words) as server:
+            (port,) = server.wait_for_ports()
+            plain = self.connect(port)
+            plain.sendall(FRAME)
+            self.assert_echoes(self.secure(plain))
+
+    def test_clients_identify_themselves(self) -> None:
+        """One without a certificate is turned away, one with is served."""
+        words = ["--certificate", self.server, "--client-ca", self.authority]
+        words += ["--client-certificate", "required", "--min-level", "tls13"]
+        with twistd("twsock-stream", "-e", LOCAL, "--tls", *words) as server:
+            (port,) = server.wait_for_ports()
+            nobody = self.secure(self.connect(port))
+            self.assertRaises((ssl.SSLError, ConnectionError), nobody.recv, 1)
+            context = self.client_context()
+            CLIENT.configure_cert(context)
+            somebody = self.secure(self.connect(port), context)
+            self.assertEqual(somebody.version(), "TLSv1.3")
+            self.assert_echoes(somebody)
+
+    def test_certificates_are_chosen_by_name(self) -> None:
+        """The first one where no other is for the name."""
+        other = self.write("other.pem", OTHER.private_key_and_cert_chain_pem.bytes())
+        words = ["--certificate", self.server, "--certificate", other]
+        context = self.client_context()
+        context.check_hostname = False
+        with twistd("twsock-stream", "-e", LOCAL, "--tls", *words) as server:
+            (port,) = server.wait_for_ports()
+            for name, shown in (
+                ("localhost", "localhost"),
+                ("other.example", "other.example"),
+                ("third.example", "localhost"),
+            ):
+                with context.wrap_socket(self.connect(port), server_hostname=name) as inside:
+                    certificate: Any = inside.getpeercert()
+                    self.assertEqual(certificate["subjectAltName"][0][1], shown)
+
+    def test_sighup_reads_the_files_again(self) -> None:
+        """A connection that stands goes on; the next handshake shows the new certificate."""
+        with twistd("twsock-stream", "-e", LOCAL, "--tls", "--certificate", self.server) as server:
+            (port,) = server.wait_for_ports()
+            standing = self.secure(self.connect(port))
+            self.assert_echoes(standing)
+            Path(self.server).write_bytes(OTHER.private_key_and_cert_chain_pem.bytes())
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for("certificate of other until")
+            self.assert_echoes(standing)
+            context = self.client_context()
+            with context.wrap_socket(
+                self.connect(port), server_hostname="other.example"
+            ) as renewed:
+                self.assert_echoes(renewed)
+
+    def test_a_key_that_others_can_read(self) -> None:
+        """It is used, and warned of."""
+        Path(self.server).chmod(0o644)
+        with twistd("twsock-stream", "-e", LOCAL, "--tls", "--certificate", self.server) as server:
+            server.wait_for(r"can be read by others: chmod 600 .*server\.pem")
+
+    def test_a_wrong_file_is_one_line(self) -> None:
+        """The last one, with a non-zero exit and no traceback."""
+        with twistd("twsock-stream", "--tls", "--certificate", self.authority) as server:
+            self.assertNotEqual(server.wait(), 0)
+            self.assertNotIn("Traceback", server.log)
+            self.assertIn("there is no key in it", server.log.splitlines()[-1])
+
+    def test_everything_offers_an_upgrade(self) -> None:
+        """With a certificate of its own, and a line to type that trusts it."""
+        with twistd("twsock") as server:
+            authority = Path(server.wait_for(r"talk to it: .* --upgrade --ca (\S+)"))
+            self.assertTrue(authority.is_relative_to(server.folder))
+            key = authority.with_name("server.pem")
+            self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o600)
+            connection = self.connect(1337)
+            self.assert_echoes(connection)
+            self.assert_echoes(
+                self.secure(connection, ssl.create_default_context(cafile=str(authority)))
+            )

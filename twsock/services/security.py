@@ -1,0 +1,308 @@
+"""
+TLS for the services: options → certificates → **how connections become secure**.
+
+Read once from the command line, and its files again on SIGHUP: handshakes from then on show what is
+in them, connections that stand are not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.logger import Logger
+from twisted.python.usage import Options, UsageError
+
+from twsock.errors import SocketError
+from twsock.protocols import UpgradePolicy, UpgradeToSsl
+from twsock.services.options import seconds_option
+from twsock.tls import (
+    Certificate,
+    ClientCertificatePolicy,
+    ServerOptions,
+    ServerTls,
+    SocketProtectionLevel,
+)
+from twsock.tls.development import find_or_make_certificates
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
+
+__all__ = [
+    "LEVELS",
+    "CertificateFile",
+    "Security",
+    "SecurityOptions",
+    "development_directory",
+    "find_development_certificate",
+]
+
+#: Lowest versions that can be asked for.
+LEVELS: Final = {
+    "tls12": SocketProtectionLevel.TLS12,
+    "tls13": SocketProtectionLevel.TLS13,
+}
+
+_POLICIES: Final = ("off", "allowed", "required")
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFile:
+    """
+    Where a server's certificate is.
+
+    :ivar path: PEM of the certificate, its chain and its key; or PKCS#12.
+    :ivar key: PEM of the key, where it is apart.
+    :ivar password: of the key.
+    :ivar authority: who issued it, where clients do not know that; for people to read.
+    """
+
+    path: Path
+    key: Path | None = None
+    password: str | None = None
+    authority: Path | None = None
+
+    def load(self) -> Certificate:
+        """
+        Read it.
+
+        :raises SocketError: in one line, when it cannot be used.
+        """
+        certificate = Certificate.load(self.path, key=self.key, password=self.password)
+        if not certificate.has_private_key:
+            raise SocketError(f"cannot use {self.path}: there is no key in it")
+        return certificate
+
+    @property
+    def is_readable_by_others(self) -> bool:
+        """Whether the key is no secret on this machine."""
+        mode = (self.key or self.path).stat().st_mode
+        return bool(mode & 0o077)
+
+
+class Security:
+    """
+    How the connections of a service become secure.
+
+    :param files: the certificates; the first is shown where no other is for the name asked for.
+    :param policy: when.
+    :param client_certificate: whether clients identify themselves.
+    :param client_authorities: who may have issued their certificates.
+    :param min_protection_level: the lowest version of TLS.
+    :param handshake_timeout: seconds that a handshake may take.
+    :raises SocketError: in one line, when a file cannot be used, or this machine's OpenSSL cannot
+        do what is asked for.
+    :raises ValueError: when a number is out of bounds, or an authority is missing.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        files: Sequence[CertificateFile],
+        policy: UpgradePolicy,
+        *,
+        client_certificate: ClientCertificatePolicy = ClientCertificatePolicy.OFF,
+        client_authorities: Sequence[Certificate] = (),
+        min_protection_level: SocketProtectionLevel = SocketProtectionLevel.UNSPECIFIED,
+        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self._files = tuple(files)
+        self._certificates = [file.load() for file in files]
+        self._tls = ServerTls(
+            ServerOptions(
+                self._certificates,
+                min_protection_level=min_protection_level,
+                client_certificate=client_certificate,
+                client_authorities=client_authorities,
+            )
+        )
+        self.upgrade = UpgradeToSsl(self._tls, policy, handshake_timeout=handshake_timeout)
+        self._previous: Any = None
+
+    def start(self, reactor: Any) -> None:
+        """Tell of it, and read the files again whenever the process gets SIGHUP."""
+        for file, certificate in zip(self._files, self._certificates, strict=True):
+            self._tell_of(file, certificate)
+
+        def reload(_number: int, _frame: object) -> None:
+            reactor.callFromThread(self.reload)
+
+        self._previous = signal.signal(signal.SIGHUP, reload)
+
+    def stop(self) -> None:
+        """Leave SIGHUP as it was."""
+        if self._previous is not None:
+            signal.signal(signal.SIGHUP, self._previous)
+            self._previous = None
+
+    def reload(self) -> None:
+        """Read the files again; where one cannot be used, all stays, and the log says so."""
+        try:
+            certificates = [file.load() for file in self._files]
+            self._tls.replace_certificates(certificates)
+        except (SocketError, ValueError) as error:
+            self._log.error("certificates not replaced: {error}", error=error)
+            return
+        self._certificates = certificates
+        for file, certificate in zip(self._files, certificates, strict=True):
+            self._tell_of(file, certificate)
+
+    def _tell_of(self, file: CertificateFile, certificate: Certificate) -> None:
+        self._log.info(
+            "TLS {policy}: certificate of {subject} until {until:%Y-%m-%d} ({path})",
+            policy=self.upgrade.policy.value,
+            subject=certificate.subject,
+            until=certificate.valid_to,
+            path=file.path,
+        )
+        if file.authority is not None:
+            self._log.info(
+                "it is for trying things out; clients trust it with --ca {authority}",
+                authority=file.authority,
+            )
+        if file.is_readable_by_others:
+            self._log.warn(
+                "the key in {path} can be read by others: chmod 600 {path}",
+                path=file.key or file.path,
+            )
+
+
+def development_directory() -> Path:
+    """
+    Name the folder of the user's development certificates (XDG Base Directory).
+
+    :raises SocketError: when there is no place for it.
+    """
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise SocketError("this user has no home directory: set XDG_STATE_HOME") from error
+    return Path(state) / "twsock" / "certificates"
+
+
+def find_development_certificate() -> CertificateFile:
+    """
+    Find the certificate of this user, or make it.
+
+    :raises SocketError: when neither can be done.
+    """
+    files = find_or_make_certificates(development_directory())
+    return CertificateFile(files.server, authority=files.authority)
+
+
+class SecurityOptions(Options):
+    """What services take to offer TLS; read with `read_security`."""
+
+    optFlags = [["tls", None, "TLS from the first byte."]]
+    optParameters = [
+        ["upgrade", None, None, "TLS in mid-connection: off, allowed or required. [default: off]"],
+        ["key", None, None, "PEM file of the key, where it is apart from the certificate."],
+        ["key-password-file", None, None, "File whose first line is the password of the key."],
+        ["client-ca", None, None, "PEM file of who may issue client certificates."],
+        ["client-certificate", None, "off", "off, optional or required."],
+        ["min-level", None, "tls12", "Lowest version of TLS: tls12 or tls13."],
+        ["handshake-timeout", None, DEFAULT_HANDSHAKE_TIMEOUT, "Seconds for a handshake."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["certificates"] = []
+        self["security"] = None
+
+    def opt_certificate(self, path: str) -> None:
+        """PEM file of certificate, chain and key; several are chosen by the name asked for."""
+        self["certificates"].append(path)
+
+    def read_security(self) -> Security | None:
+        """
+        Make what was asked for; those who call it keep it as ``security``.
+
+        :returns: None where no TLS is asked for.
+        :raises UsageError: in one line that names the option.
+        """
+        policy = self._read_policy()
+        self._check_combination(policy)
+        if policy is UpgradePolicy.OFF:
+            return None
+        timeout = seconds_option(self, "handshake-timeout")
+        client_certificate = _choice(self, "client-certificate", ClientCertificatePolicy)
+        level = self["min-level"]
+        if level not in LEVELS:
+            raise UsageError(f"--min-level takes {' or '.join(LEVELS)}, not {level!r}")
+        try:
+            return Security(
+                self._find_files(),
+                policy,
+                client_certificate=client_certificate,
+                client_authorities=self._read_authorities(),
+                min_protection_level=LEVELS[level],
+                handshake_timeout=timeout,
+            )
+        except (SocketError, ValueError) as error:
+            raise UsageError(f"TLS cannot be offered: {error}") from error
+
+    def _read_policy(self) -> UpgradePolicy:
+        upgrade = self["upgrade"]
+        if upgrade is not None and upgrade not in _POLICIES:
+            raise UsageError(f"--upgrade takes off, allowed or required, not {upgrade!r}")
+        if not self["tls"]:
+            return UpgradePolicy(upgrade or "off")
+        if upgrade is not None:
+            raise UsageError("--tls is TLS from the first byte, so there is no --upgrade with it")
+        return UpgradePolicy.IMPLICIT
+
+    def _check_combination(self, policy: UpgradePolicy) -> None:
+        if policy is UpgradePolicy.OFF:
+            given = [name for name in ("key", "key-password-file", "client-ca") if self[name]]
+            if self["certificates"]:
+                given.append("certificate")
+            if self["client-certificate"] != "off":
+                given.append("client-certificate")
+            if given:
+                raise UsageError(f"--{given[0]} is of use only with --tls or --upgrade")
+        if self["key"] and len(self["certificates"]) != 1:
+            raise UsageError("--key belongs to one --certificate")
+        if self["key-password-file"] and not self["certificates"]:
+            raise UsageError("--key-password-file belongs to a --certificate")
+        asks = self["client-certificate"] != "off"
+        if asks and not self["client-ca"]:
+            raise UsageError("--client-certificate needs --client-ca, who may have issued them")
+        if self["client-ca"] and not asks:
+            raise UsageError("--client-ca is of use only with --client-certificate")
+
+    def _find_files(self) -> list[CertificateFile]:
+        if not self["certificates"]:
+            return [find_development_certificate()]
+        # Absolute, as a daemon changes its directory before it reads them again.
+        key = None if self["key"] is None else Path(self["key"]).absolute()
+        password = self._read_password()
+        paths = [Path(path).absolute() for path in self["certificates"]]
+        return [CertificateFile(path, key, password) for path in paths]
+
+    def _read_password(self) -> str | None:
+        path = self["key-password-file"]
+        if path is None:
+            return None
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SocketError(f"cannot read {path}: {error}") from error
+        return lines[0] if lines else ""
+
+    def _read_authorities(self) -> list[Certificate]:
+        if self["client-ca"] is None:
+            return []
+        first = Certificate.load(self["client-ca"])
+        return [first, *first.intermediates]
+
+
+def _choice(options: Options, name: str, kind: Any) -> Any:
+    values: Any = options
+    words = [member.value for member in kind]
+    if values[name] not in words:
+        listed = f"{', '.join(words[:-1])} or {words[-1]}"
+        raise UsageError(f"--{name} takes {listed}, not {values[name]!r}")
+    return kind(values[name])

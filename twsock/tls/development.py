@@ -1,0 +1,216 @@
+"""
+Certificates to try things out with: names → an authority, a server's, a client's → files.
+
+For `twsock certificates init` and for services that were given none. The authority's key is dropped
+as soon as the two are signed, so that nobody can sign more with it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from twsock.errors import SocketError
+from twsock.tls.certificates import Certificate
+
+__all__ = ["LOOPBACK_NAMES", "CertificateFiles", "find_or_make_certificates", "make_certificates"]
+
+#: For whom a server's certificate is, unless told otherwise: this machine, to itself.
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+
+#: How long they are valid. Some clients refuse what is valid longer than 398 days.
+_LIFETIME: Final = timedelta(days=365)
+
+#: Clocks differ, and what was made just now should be valid everywhere.
+_HEAD_START: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """
+    Where they are; all PEM.
+
+    :ivar directory: of all three.
+    """
+
+    directory: Path
+
+    @property
+    def authority(self) -> Path:
+        """The authority's certificate: for those who are to trust the other two."""
+        return self.directory / "authority.pem"
+
+    @property
+    def server(self) -> Path:
+        """A server's certificate and its key."""
+        return self.directory / "server.pem"
+
+    @property
+    def client(self) -> Path:
+        """A client's certificate and its key."""
+        return self.directory / "client.pem"
+
+
+def make_certificates(
+    directory: str | Path,
+    names: Sequence[str] = LOOPBACK_NAMES,
+    *,
+    now: datetime | None = None,
+) -> CertificateFiles:
+    """
+    Make an authority, and a server's and a client's certificate of it, valid for a year.
+
+    Keys (ECDSA, P-256) are readable by the user only. The files appear all at once.
+
+    :param directory: where the files go; made if it is not there, otherwise empty.
+    :param names: hosts and addresses for which the server's certificate is.
+    :param now: the moment from which they are valid.
+    :raises SocketError: in one line that names the directory, when it is not empty or cannot be
+        written.
+    :raises ValueError: without names.
+    """
+    if not names:
+        raise ValueError("a server's certificate needs a name")
+    directory = Path(directory)
+    moment = now or datetime.now(timezone.utc)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=directory.parent, prefix=f".{directory.name}-", ignore_cleanup_errors=True
+        ) as made:
+            _write_all(CertificateFiles(Path(made)), names, moment)
+            Path(made).replace(directory)
+    except OSError as error:
+        raise SocketError.from_exception(
+            error, f"cannot make certificates in {directory}: {_reason(error)}"
+        ) from error
+    return CertificateFiles(directory)
+
+
+def find_or_make_certificates(
+    directory: str | Path, *, now: datetime | None = None
+) -> CertificateFiles:
+    """
+    Use the certificates of a directory, or make them; those that have expired make room.
+
+    :raises SocketError: when there are none and none can be made, or those there cannot be used.
+    """
+    files = CertificateFiles(Path(directory))
+    moment = now or datetime.now(timezone.utc)
+    if files.server.exists():
+        until = Certificate.load(files.server).valid_to
+        if moment < until:
+            return files
+        aside = files.directory.with_name(f"{files.directory.name}-until-{until:%Y-%m-%d}")
+        try:
+            files.directory.replace(aside)
+        except OSError as error:
+            raise SocketError.from_exception(
+                error, f"cannot move {files.directory} aside: {error.strerror}"
+            ) from error
+    try:
+        return make_certificates(directory, now=moment)
+    except SocketError:
+        if files.server.exists():
+            return files  # Another process was faster.
+        raise
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error.filename, str) and error.filename2 is not None:
+        return "it is there already, and not empty"
+    return str(error.strerror)
+
+
+def _write_all(files: CertificateFiles, names: Sequence[str], now: datetime) -> None:
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    authority_name = _name(f"twsock development authority {now:%Y-%m-%d}")
+    authority = (
+        _begin(authority_name, authority_name, authority_key, now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .sign(authority_key, hashes.SHA256())
+    )
+    files.authority.write_bytes(authority.public_bytes(Encoding.PEM))
+    for path, name, alternatives, usage in (
+        (files.server, names[0], names, ExtendedKeyUsageOID.SERVER_AUTH),
+        (files.client, "twsock client", (), ExtendedKeyUsageOID.CLIENT_AUTH),
+    ):
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            _begin(_name(name), authority_name, key, now)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
+                critical=False,
+            )
+        )
+        if alternatives:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName(list(map(_general_name, alternatives))), critical=False
+            )
+        issued = builder.sign(authority_key, hashes.SHA256())
+        _write_private(
+            path,
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            + issued.public_bytes(Encoding.PEM),
+        )
+
+
+def _begin(subject: x509.Name, issuer: x509.Name, key: Any, now: datetime) -> Any:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _HEAD_START)
+        .not_valid_after(now + _LIFETIME)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    # With these rights from its first moment, not after it was written.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)

@@ -25,7 +25,16 @@ from benchmarks.cases import CASES, Case
 from benchmarks.kernel import cpu_time, resident_memory
 from benchmarks.secure import SecureConnection, make_client_context
 
-__all__ = ["EchoError", "Load", "Measurement", "encode_frame", "main", "measure"]
+__all__ = [
+    "MAX_FRAMES",
+    "STALLED",
+    "EchoError",
+    "Load",
+    "Measurement",
+    "encode_frame",
+    "main",
+    "measure",
+]
 
 #: Seconds without any answer after which a server counts as stuck.
 STALLED: Final = 10.0

@@ -2,13 +2,15 @@
 The command: ``python -m benchmarks.handshakes``; options → **rounds** → tables and JSON.
 
 Goes through rounds and servers, so that all servers take turns; `benchmarks.handshaking` and
-`benchmarks.pending` measure. It runs on Linux, over loopback only, for about half a minute. All
+`benchmarks.pending` measure. It runs on Linux, over loopback only, for less than a minute. All
 servers show the same certificate, with a P-256 key, and speak TLS 1.3.
 
 Full and resumed handshakes are counted for each second of the server's processor time, at one
 connection after the other. A resumed one takes up the last ticket of the one before it; that the
 server did take it up is counted too. Then a number of silent handshakes is left pending, and an
-established connection's round trip is compared with what it took before.
+established connection's round trip is compared with what it took before. On a virtual machine
+round trips may take twice as long for a while, whatever the server does: believe such a ratio only
+when several rounds agree on it.
 
 Each part of a round has its own process of the server, so none pays for what another left behind.
 """

@@ -28,7 +28,7 @@ __all__ = ["HandshakeCost", "connect", "measure_handshakes", "round_trip"]
 _LONGEST: Final = 120.0
 #: Seconds that a server which has closed a connection is given to fall asleep.
 _SETTLE: Final = 0.005
-#: Handshakes before those that are counted, to warm up; at most, as few need no more.
+#: Handshakes before those that are counted, to warm up; no more of them than are counted.
 _WARM_UP: Final = 20
 
 _FRAME: Final = encode_frame(bytes(range(64)))
@@ -61,7 +61,7 @@ def measure_handshakes(
     """
     Go through handshakes.
 
-    :param resumes: whether each but the first offers the last ticket of the one before. A server
+    :param resumes: whether each that is counted offers the last ticket of the one before. A server
         may decline, which is no error: the result tells how many were resumed.
     :param sleeps: whether the client sleeps until an echo comes; see `benchmarks.client`.
     :raises ServerError: when the server fails in one, or all together take too long.
@@ -69,7 +69,7 @@ def measure_handshakes(
     end = time.monotonic() + _LONGEST
     session: ssl.SSLSession | None = None
     try:
-        for _ in range(1 + min(count, _WARM_UP)):
+        for _ in range(min(count, _WARM_UP)):
             warm = _converse(running, context, session, sleeps=sleeps)
             session = warm.session if resumes else None
         time.sleep(_SETTLE)
@@ -86,7 +86,7 @@ def measure_handshakes(
         time.sleep(_SETTLE)
         return HandshakeCost(count, cpu_time(running.pid) - before, resumed, cipher)
     except OSError as error:
-        raise ServerError(f"{running.server.title}: no handshake: {error}") from error
+        raise ServerError(f"{running.server.title}: {error}") from error
 
 
 def connect(running: Running) -> socket.socket:

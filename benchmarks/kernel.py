@@ -1,8 +1,8 @@
 """
 What the kernel knows about a process and this machine; Linux only.
 
-Read by `benchmarks.client` around a measurement, by `benchmarks.idle` and, for the description of
-the machine, by `benchmarks.report`.
+Read by `benchmarks.client` and `benchmarks.handshaking` around a measurement, by `benchmarks.idle`
+and, for the description of the machine, by `benchmarks.stream` and `benchmarks.handshakes`.
 """
 
 from __future__ import annotations

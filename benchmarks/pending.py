@@ -22,8 +22,8 @@ from benchmarks.secure import SecureConnection, encode_client_hello
 
 __all__ = ["PendingCost", "measure_pending"]
 
-#: The part of the round trips that is made before them, to warm up.
-_WARM_UP: Final = 1 / 3
+#: The part of the round trips that comes first and is not looked at, to warm up.
+_WARM_UP: Final = 1 / 4
 #: Seconds after which round trips end, however many there were: twsock, which ends a handshake
 #: that is silent for 10 seconds, must not have done so.
 _LONGEST: Final = 4.0
@@ -56,7 +56,7 @@ def measure_pending(
     Time round trips, open connections that are silent in their handshakes, time again.
 
     :param pending: how many; both processes need a descriptor for each.
-    :param round_trips: of which the median is taken, at most.
+    :param round_trips: how many to make, at most, without the silent ones and again beside them.
     :raises ServerError: when the server does not echo, or ends one of the silent connections.
     """
     with ExitStack() as stack:
@@ -83,15 +83,13 @@ def _time_round_trips(
     running: Running, connection: SecureConnection, count: int, *, sleeps: bool
 ) -> float:
     """Give the median, in nanoseconds."""
-    for _ in range(int(count * _WARM_UP)):
-        round_trip(running, connection, sleeps=sleeps)
     taken: list[int] = []
     end = time.monotonic() + _LONGEST
     while len(taken) < count and time.monotonic() < end:
         start = time.perf_counter_ns()
         round_trip(running, connection, sleeps=sleeps)
         taken.append(time.perf_counter_ns() - start)
-    return float(median(taken))
+    return float(median(taken[int(len(taken) * _WARM_UP) :]))
 
 
 def _count_ended(connections: list[socket.socket]) -> int:

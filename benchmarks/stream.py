@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.tls and options.idle:
         parser.error("idle connections are measured without TLS")
-    if options.tls and not set(options.servers or ()) <= set(TLS_SERVERS):
-        parser.error(f"over TLS there are only {', '.join(TLS_SERVERS)}")
+    plain = [key for key in options.servers or () if key not in TLS_SERVERS]
+    if options.tls and plain:
+        parser.error(f"no TLS for {', '.join(plain)}, only for {', '.join(TLS_SERVERS)}")
     if sys.platform != "linux":
         parser.exit(1, "benchmarks.stream: epoll and /proc are needed, which are Linux's\n")
     end_in_order()

@@ -1,7 +1,8 @@
 """
 Tables as text for a terminal and as Markdown for a document.
 
-Filled by `benchmarks.report`.
+Filled by `benchmarks.report`, `benchmarks.handshake_report`, `benchmarks.flush` and
+`benchmarks.framing`.
 """
 
 from __future__ import annotations

@@ -109,4 +109,4 @@ SERVERS: Final = {
 IDLE_SERVERS: Final = ("echo", "sockets", BASELINE, "uvloop", "asyncio-streams")
 
 #: Those that are compared over TLS. The others are not needed to see what TLS itself costs.
-TLS_SERVERS: Final = ("echo", BASELINE, "asyncio-streams", "uvloop")
+TLS_SERVERS: Final = ("echo", "sockets", BASELINE, "asyncio-streams", "uvloop", "uvloop-each")

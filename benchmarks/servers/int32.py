@@ -36,7 +36,7 @@ def _make_factory(_reactor: Any) -> IProtocolFactory:
 
 def _make_secure_factory(reactor: Any, certificate: Path) -> IProtocolFactory:
     loaded = PrivateCertificate.loadPEM(certificate.read_bytes())
-    # Twisted's defaults, less the one without which no session is ever resumed.
+    # Twisted's defaults, and tickets: without them no session is ever resumed.
     options = CertificateOptions(
         privateKey=loaded.privateKey.original,
         certificate=loaded.original,

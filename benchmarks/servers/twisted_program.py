@@ -32,10 +32,7 @@ def run(
     :param make_secure_factory: is given the reactor and the file of the key and the certificate,
         where the command line asks for TLS; None for a program that offers none.
     """
-    parser = _make_parser()
-    if make_secure_factory is not None:
-        parser.add_argument("--tls", type=Path, metavar="FILE", help="key and certificate, for TLS")
-    options = parser.parse_args()
+    options = _read_options(offers_tls=make_secure_factory is not None)
     reactor = _install(options.reactor)
     if make_secure_factory is None or options.tls is None:
         factory = make_factory(reactor)
@@ -52,20 +49,26 @@ def run_listener(handle: Any) -> None:
 
     :param handle: a handler of ``StreamSocketListener.connection_received``.
     """
-    reactor = _install(_make_parser().parse_args().reactor)
+    options = _read_options(offers_tls=True)
+    reactor = _install(options.reactor)
+    # Not at the top, so that a program without twsock needs no memory for it.
     from twsock import StreamSocketListener
+    from twsock.tls import Certificate, ServerOptions
 
-    listener = StreamSocketListener(reactor)
+    tls = None if options.tls is None else ServerOptions([Certificate.load(options.tls)])
+    listener = StreamSocketListener(reactor, tls=tls)
     listener.connection_received.add(handle)
     listener.bind_endpoint("127.0.0.1", "")
     print(listener.information.local_port, flush=True)
     reactor.run()
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _read_options(*, offers_tls: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--reactor", choices=("epoll", "twsock"), default="epoll")
-    return parser
+    if offers_tls:
+        parser.add_argument("--tls", type=Path, metavar="FILE", help="key and certificate, for TLS")
+    return parser.parse_args()
 
 
 def _install(name: str) -> Any:

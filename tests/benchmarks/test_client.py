@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.cases import Case
 from benchmarks.client import EchoError, Load
+from tests.benchmarks.tls_peer import TlsPeer, echo
 
 _CASE = Case("A", payload=64, window=8)
 
@@ -60,3 +62,45 @@ class LoadTests(SynchronousTestCase):
         connection.shutdown(socket.SHUT_WR)
         self.addCleanup(connection.close)
         self.assertRaises(EchoError, load.run, 0.01)
+
+
+class SecureLoadTests(SynchronousTestCase):
+    """Over TLS the frames are the same, and so is what is looked at."""
+
+    def start_load(self, serve: Callable[[ssl.SSLSocket], None], case: Case = _CASE) -> Load:
+        """A load on a server of TLS."""
+        peer = TlsPeer(self, serve)
+        load = Load(peer.address, case, sleeps=True, context=peer.client)
+        self.addCleanup(load.close)
+        return load
+
+    def test_echo_is_counted(self) -> None:
+        """At least the first window comes back, and a second run goes on behind it."""
+        load = self.start_load(echo)
+        for _ in range(2):
+            self.assertGreaterEqual(load.run(0.01), _CASE.window)
+
+    def test_frames_above_a_record_are_counted(self) -> None:
+        """A frame in several records, of which parts arrive, is one frame."""
+        case = Case("E", payload=64 * 1024, window=4)
+        self.assertGreaterEqual(self.start_load(echo, case).run(0.01), case.window)
+
+    def test_connections_are_loaded_side_by_side(self) -> None:
+        """Each of them gets its window."""
+        case = Case("C", payload=64, window=2, connections=5)
+        self.assertGreaterEqual(self.start_load(echo, case).run(0.01), 10)
+
+    def test_changed_byte_is_refused(self) -> None:
+        """One wrong byte at the end of an answer is enough."""
+
+        def serve(peer: ssl.SSLSocket) -> None:
+            data = peer.recv(1000)
+            peer.sendall(data[:-1] + bytes([data[-1] ^ 1]))
+
+        with self.assertRaisesRegex(EchoError, "differs"):
+            self.start_load(serve).run(0.01)
+
+    def test_end_of_the_connection_is_refused(self) -> None:
+        """A server that hangs up is not measured."""
+        with self.assertRaisesRegex(EchoError, "hung up"):
+            self.start_load(lambda peer: peer.sendall(peer.recv(1000)[:-1])).run(0.01)

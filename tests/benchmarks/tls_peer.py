@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.certificate import temporary_certificate
+from benchmarks.processes import Running
 from benchmarks.secure import SecureConnection, make_client_context
+from benchmarks.servers import SERVERS
 
 __all__ = ["TlsPeer", "echo"]
 
@@ -21,30 +25,46 @@ _TIMEOUT = 10
 
 class TlsPeer:
     """
-    Serves one connection after the other, until the test ends.
+    Serves each connection in a thread of its own, until the test ends.
 
     :param serve: is given each one after its handshake.
+    :param tickets: sent in each handshake, so that its session can be resumed.
+    :param turned_away: which of the connections are closed at once; the first has number 0.
     :ivar address: where it listens.
     :ivar client: the settings of a client that trusts it.
     """
 
-    def __init__(self, case: SynchronousTestCase, serve: Callable[[ssl.SSLSocket], None]) -> None:
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        serve: Callable[[ssl.SSLSocket], None],
+        *,
+        tickets: int = 2,
+        turned_away: Container[int] = (),
+    ) -> None:
         stack = ExitStack()
         case.addCleanup(stack.close)
         certificate = stack.enter_context(temporary_certificate())
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate)
+        self._context.num_tickets = tickets
         self._serve = serve
+        self._turned_away = turned_away
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._case = case
         self.client = make_client_context(certificate)
         self.address: tuple[str, int] = self._listener.getsockname()
-        thread = threading.Thread(target=self._run)
+        thread = threading.Thread(target=self._accept)
         thread.start()
         stack.callback(self._listener.close)
         stack.callback(thread.join, _TIMEOUT)
         # Wakes the accept, which closing alone would not.
         stack.callback(self._listener.shutdown, socket.SHUT_RDWR)
+
+    @property
+    def running(self) -> Running:
+        """What is measured: this process, under the name of one of the servers."""
+        return Running(SERVERS["echo"], os.getpid(), self.address[1])
 
     def connect(
         self,
@@ -56,20 +76,29 @@ class TlsPeer:
         self._case.addCleanup(plain.close)
         return SecureConnection(plain, context or self.client, session)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            plain.settimeout(_TIMEOUT)
-            try:
-                with self._context.wrap_socket(plain, server_side=True) as secure:
-                    self._serve(secure)
-            except OSError:
-                pass  # The test has seen enough, or means it: the client looks at the outcome.
-            finally:
-                plain.close()
+    def _accept(self) -> None:
+        with ExitStack() as stack:
+            for number in itertools.count():
+                try:
+                    plain, _ = self._listener.accept()
+                except OSError:
+                    return
+                if number in self._turned_away:
+                    plain.close()
+                    continue
+                thread = threading.Thread(target=self._talk, args=(plain,))
+                thread.start()
+                stack.callback(thread.join, _TIMEOUT)
+
+    def _talk(self, plain: socket.socket) -> None:
+        plain.settimeout(_TIMEOUT)
+        try:
+            with self._context.wrap_socket(plain, server_side=True) as secure:
+                self._serve(secure)
+        except OSError:
+            pass  # The test has seen enough, or means it: the client looks at the outcome.
+        finally:
+            plain.close()
 
 
 def echo(connection: ssl.SSLSocket) -> None:

@@ -1,13 +1,20 @@
-"""The examples run as their first lines say."""
+"""The examples run as their first lines say, and the programs in documents as they are printed."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import textwrap
+import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,6 +26,9 @@ _EXAMPLES = _TOP / "examples"
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(_TOP), "PYTHONUNBUFFERED": "1"}
 _LOCAL = "tcp:0:interface=127.0.0.1"
 
+#: Seconds after which a program that should have ended is killed, and its test fails.
+_PATIENCE = 60
+
 
 def run_client(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the guest book's client to its end."""
@@ -27,14 +37,57 @@ def run_client(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def run_example(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run an example to its end."""
+    return run_program(_EXAMPLES / name, *arguments)
+
+
+def run_program(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, in its folder."""
     return subprocess.run(
-        [sys.executable, str(_EXAMPLES / name), *arguments],
+        [sys.executable, str(path), *arguments],
+        cwd=path.parent,
         env=_ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=_PATIENCE,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def running(path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+    """Run a server in its folder; give it, its first line, and the port that this ends with."""
+    with subprocess.Popen(
+        [sys.executable, str(path), *arguments],
+        cwd=path.parent,
+        env=_ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        patience = threading.Timer(_PATIENCE, server.kill)
+        patience.start()
+        try:
+            assert server.stdout is not None
+            opened = server.stdout.readline()
+            yield server, opened, int(opened.rpartition(":")[2])
+        finally:
+            patience.cancel()
+            server.kill()
+
+
+def promised(name: str, run: int = 1) -> str:
+    """Read in the first lines of an example what a run of it prints."""
+    text = (_EXAMPLES / name).read_text(encoding="utf-8").split("You will see:")[run]
+    first, *others = text.splitlines()
+    lines = [first, *itertools.takewhile(lambda line: line.startswith(15 * " "), others)]
+    return "".join(f"{line.strip()}\n" for line in lines)
+
+
+def programs_in(document: str) -> list[str]:
+    """Cut the programs out of a document."""
+    text = (_TOP / "docs" / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    return [textwrap.dedent(block).strip() + "\n" for block in blocks]
 
 
 class ExamplesTests(SynchronousTestCase):
@@ -70,8 +123,7 @@ class ExamplesTests(SynchronousTestCase):
     def test_the_echo_page_prints_the_lines_of_the_guide(self) -> None:
         """Both sides, in the order in which things happen."""
         page = run_example("echo_page.py")
-        lines = (_EXAMPLES / "echo_page.py").read_text().split("You will see:")[1].split("\n\n")[0]
-        self.assertEqual(page.stdout.split("\n"), [*map(str.strip, lines.split("\n")), ""])
+        self.assertEqual(page.stdout, promised("echo_page.py"))
         self.assertIn('server sent back the response: "Hello, World!"', page.stdout)
 
     def test_the_echo_page_refuses_in_one_line(self) -> None:
@@ -122,3 +174,91 @@ class ExamplesTests(SynchronousTestCase):
             with urllib.request.urlopen(f"http://127.0.0.1:{website}/", timeout=10) as response:
                 self.assertIn(b"<li>Ada &lt;3</li>", response.read())
         self.assertEqual(client.stdout, "0 came before you\n")
+
+
+class SecureExamplesTests(SynchronousTestCase):
+    """Those with TLS."""
+
+    def test_each_prints_what_its_first_lines_say(self) -> None:
+        """All of it, in this order, and nothing else."""
+        for name, *words in (
+            ("upgrade_walk.py",),
+            ("client_certificate.py",),
+            ("certificate_retry.py",),
+            ("certificate_retry.py", "fatal"),
+        ):
+            shown = run_example(name, *words)
+            self.assertEqual(shown.stdout, promised(name, 1 + len(words)), shown.stderr)
+            self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+
+    def test_what_they_do_not_take_is_refused_in_one_line(self) -> None:
+        """Other words than those in the first lines."""
+        for name, *words in (
+            ("upgrade_walk.py", "1"),
+            ("client_certificate.py", "1"),
+            ("certificate_retry.py", "kindly"),
+            ("smtp_starttls.py",),
+        ):
+            refused = run_example(name, *words)
+            self.assertEqual(refused.returncode, 1)
+            self.assertRegex(refused.stderr, r"\Ausage: .+\n\Z")
+
+
+class MailExampleTests(SynchronousTestCase):
+    """The mail server; what it says to a client is in test_outside_tools.py."""
+
+    def setUp(self) -> None:
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        self.folder = str(Path(made.name, "certificates"))
+
+    def test_it_listens_until_ctrl_c(self) -> None:
+        """It says where, and ends in order under a client that stays."""
+        with running(_EXAMPLES / "smtp_starttls.py", _LOCAL, self.folder) as (server, opened, port):
+            with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as client:
+                greeting = client.recv(100)
+                server.send_signal(signal.SIGINT)
+                rest = client.recv(100)
+            printed, _ = server.communicate()
+        self.assertEqual(opened.replace(str(port), "2525"), promised("smtp_starttls.py"))
+        self.assertEqual((greeting, rest), (b"220 localhost ESMTP\r\n", b""))
+        self.assertEqual((printed, server.returncode), ("", 0))
+
+    def test_an_endpoint_that_is_none_is_refused_in_one_line(self) -> None:
+        """Nor is there a traceback for a port that is taken."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            for endpoint in ("nonsense:1", f"tcp:{port}:interface=127.0.0.1"):
+                refused = run_example("smtp_starttls.py", endpoint, self.folder)
+                self.assertEqual(refused.returncode, 1)
+                self.assertRegex(refused.stderr, r"\Asmtp_starttls: .+\n\Z")
+
+
+class GuideToStartTlsTests(SynchronousTestCase):
+    """The programs in docs/starttls.rst."""
+
+    def setUp(self) -> None:
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        self.folder = Path(made.name)
+        self.server, self.client = programs_in("starttls.rst")
+
+    def write(self, name: str, program: str) -> Path:
+        path = self.folder / name
+        path.write_text(program, encoding="utf-8")
+        return path
+
+    def test_the_client_talks_to_the_server(self) -> None:
+        """Inside TLS, where nothing is known of who spoke before it."""
+        server = self.write("server.py", self.server.replace("tcp:1340:", "tcp:0:"))
+        with running(server) as (_process, opened, port):
+            client = self.write("client.py", self.client.replace(":1340", f":{port}"))
+            talked = run_program(client)
+        self.assertEqual(opened, f"listening on 127.0.0.1:{port}\n")
+        self.assertEqual((talked.stdout, talked.stderr), (self.promised(), ""))
+
+    def promised(self) -> str:
+        """Read in the document what the client prints."""
+        text = (_TOP / "docs" / "starttls.rst").read_text(encoding="utf-8")
+        block = re.findall(r"^\.\. code-block:: text\n\n((?:    .*\n)+)", text, re.MULTILINE)[-1]
+        return textwrap.dedent(block)

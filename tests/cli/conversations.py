@@ -1,5 +1,7 @@
 """
 One conversation of the command in memory, and servers that are not ours, for these tests.
+
+The certificates are of an authority that exists as long as the tests run.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ import contextlib
 import io
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import trustme
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
@@ -28,20 +32,31 @@ from twsock.cli.echo import echo
 from twsock.cli.failure import CommandError
 from twsock.cli.screen import Screen
 from twsock.cli.texts import GivenTexts, Texts
+from twsock.protocols import ClientUpgrade
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for one child process, many times what the slowest takes.
 PATIENCE = 60.0
+
+AUTHORITY = trustme.CA(organization_name="twsock tests of the command")
+SERVER = AUTHORITY.issue_cert("localhost", "127.0.0.1", common_name="server")
+CLIENT = AUTHORITY.issue_cert("client@example.com", common_name="client")
 
 
 class Conversation:
     """The command against a server that the test plays."""
 
     def __init__(
-        self, *messages: bytes, texts: Texts | None = None, connect: bool = True, **settings: Any
+        self,
+        *messages: bytes,
+        texts: Texts | None = None,
+        connect: bool = True,
+        upgrade: ClientUpgrade | None = None,
+        **settings: Any,
     ) -> None:
         self.clock = MemoryReactorClock()
         self.output = io.BytesIO()
+        self.notes = io.StringIO()
         arguments = EchoArguments(endpoint="tcp:server:1", texts=messages, **settings)
         self.done: Deferred[None] = ensureDeferred(
             echo(
@@ -49,20 +64,23 @@ class Conversation:
                 TCP4ClientEndpoint(self.clock, "192.0.2.1", 1),
                 arguments,
                 texts or GivenTexts(messages),
-                Screen(self.output, quiet=arguments.quiet),
+                Screen(self.output, quiet=arguments.quiet, notes=self.notes),
                 self.clock.seconds,
+                upgrade,
             )
         )
-        self.transport = StringTransport()
+        transport: Any = StringTransport()
+        self.transport = transport
         self.has_ended = False
         if connect:
             factory = cast(Any, self.clock.tcpClients[0][2])
-            self.protocol = factory.buildProtocol(None)
-            self.protocol.makeConnection(self.transport)
+            # A handshake puts its engine there.
+            transport.protocol = factory.buildProtocol(None)
+            transport.protocol.makeConnection(transport)
 
     def receive(self, data: bytes) -> None:
         """Let the server send bytes."""
-        self.protocol.dataReceived(data)
+        self.transport.protocol.dataReceived(data)
 
     def sent(self) -> bytes:
         """Take what was sent to the server since the last call."""
@@ -73,7 +91,7 @@ class Conversation:
     def end(self, error: Exception | None = None) -> None:
         """Let the connection be gone."""
         self.has_ended = True
-        self.protocol.connectionLost(Failure(error or ConnectionDone()))
+        self.transport.protocol.connectionLost(Failure(error or ConnectionDone()))
 
     @property
     def lines(self) -> list[str]:
@@ -112,10 +130,10 @@ def serve(handle: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def echo_frames(connection: socket.socket) -> None:
     """Serve the ``uint32`` format with nothing but ``struct``."""
-    while len(header := connection.recv(4, socket.MSG_WAITALL)) == 4:
-        (size,) = struct.unpack(">I", header)
-        payload = connection.recv(size, socket.MSG_WAITALL) if size else b""
-        connection.sendall(header + payload)
+    with connection.makefile("rb") as stream:
+        while len(header := stream.read(4)) == 4:
+            (size,) = struct.unpack(">I", header)
+            connection.sendall(header + stream.read(size))
 
 
 def echo_lines(connection: socket.socket) -> None:
@@ -124,6 +142,38 @@ def echo_lines(connection: socket.socket) -> None:
         for line in stream:
             stream.write(line.rstrip(b"\r\n") + b"\r\n")
             stream.flush()
+
+
+def behind_tls(
+    handle: Callable[[socket.socket], None],
+    issued: trustme.LeafCert = SERVER,
+    *,
+    request: bytes = b"",
+    go_ahead: bytes = b"",
+    lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+) -> Callable[[socket.socket], None]:
+    """
+    Serve inside TLS, made by Python's ``ssl``.
+
+    :param request: what the client has to send before; it is answered with the go-ahead.
+    :param lowest: the lowest version of TLS.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = lowest
+    issued.configure_cert(context)
+
+    def secured(connection: socket.socket) -> None:
+        if request and connection.recv(len(request), socket.MSG_WAITALL) != request:
+            return
+        connection.sendall(go_ahead)
+        # A client that refuses the certificate is a failure here, too.
+        with (
+            contextlib.suppress(ssl.SSLError),
+            context.wrap_socket(connection, server_side=True) as inside,
+        ):
+            handle(inside)
+
+    return secured
 
 
 def environment() -> dict[str, str]:

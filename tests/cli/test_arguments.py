@@ -9,8 +9,19 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.cli.arguments import EchoArguments, parse_arguments
+from twsock.cli.arguments import EchoArguments, InitArguments, parse_arguments
 from twsock.cli.failure import UsageError
+from twsock.cli.security import SecurityArguments
+from twsock.protocols import UpgradeStyle
+from twsock.services.security import LEVELS
+from twsock.tls import SocketProtectionLevel
+
+
+def parse_echo(*words: str) -> EchoArguments:
+    """Read what stands behind ``twsock echo``."""
+    arguments = parse_arguments(["echo", *words])
+    assert isinstance(arguments, EchoArguments)
+    return arguments
 
 
 class OrderTests(SynchronousTestCase):
@@ -28,7 +39,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_an_option_may_stand_between_two_texts(self) -> None:
         """The texts keep their order around it."""
-        arguments = parse_arguments(["echo", "tcp:h:1", "one", "--count=3", "two"])
+        arguments = parse_echo("tcp:h:1", "one", "--count=3", "two")
         self.assertEqual(arguments.texts, (b"one", b"two"))
         self.assertEqual(arguments.count, 3)
 
@@ -47,7 +58,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_an_empty_text_is_a_message(self) -> None:
         """So is one with blanks, and one that is a dash."""
-        arguments = parse_arguments(["echo", "tcp:h:1", "", " ", "-"])
+        arguments = parse_echo("tcp:h:1", "", " ", "-")
         self.assertEqual(arguments.texts, (b"", b" ", b"-"))
 
 
@@ -66,14 +77,14 @@ class ValueTests(SynchronousTestCase):
 
     def test_lines_have_a_limit_of_their_own(self) -> None:
         """The limit follows the format, unless it is given."""
-        words = ["echo", "tcp:h:1", "--framing", "line"]
-        self.assertEqual(parse_arguments(words).max_frame, 65_536)
-        self.assertEqual(parse_arguments([*words, "--max-frame", "7"]).max_frame, 7)
+        words = ["tcp:h:1", "--framing", "line"]
+        self.assertEqual(parse_echo(*words).max_frame, 65_536)
+        self.assertEqual(parse_echo(*words, "--max-frame", "7").max_frame, 7)
 
     def test_a_locale_without_unicode_does_not_matter(self) -> None:
         """Bytes that Python could not decode are taken as they were typed, if they are UTF-8."""
         typed = "☺".encode().decode("ascii", "surrogateescape")
-        self.assertEqual(parse_arguments(["echo", "tcp:h:1", typed]).texts, ("☺".encode(),))
+        self.assertEqual(parse_echo("tcp:h:1", typed).texts, ("☺".encode(),))
 
     def test_each_mistake_gets_its_line(self) -> None:
         """The line names the option or the text, and what it takes."""
@@ -100,6 +111,131 @@ class ValueTests(SynchronousTestCase):
             self.assertEqual(error.exit_code, 2)
 
 
+class SecurityTests(SynchronousTestCase):
+    """TLS is asked for by one option, and the others say how."""
+
+    def test_plaintext_unless_asked_for(self) -> None:
+        """No other option brings TLS with it."""
+        self.assertIsNone(parse_echo("tcp:h:1").security)
+
+    def test_each_way_in(self) -> None:
+        """TLS from the first byte, or in mid-connection at once, or after a command."""
+        for word, style in (
+            ("--tls", UpgradeStyle.DIRECT),
+            ("--upgrade", UpgradeStyle.DIRECT),
+            ("--upgrade=direct", UpgradeStyle.DIRECT),
+            ("--upgrade=command", UpgradeStyle.COMMAND),
+        ):
+            self.assertEqual(parse_echo("tcp:h:1", word).security, SecurityArguments(style))
+
+    def test_upgrade_leaves_the_text_alone(self) -> None:
+        """Wherever it stands: only a word with ``=`` is its value."""
+        for words in (
+            ("--upgrade", "tcp:h:1", "text"),
+            ("tcp:h:1", "--upgrade", "text"),
+            ("tcp:h:1", "text", "--upgrade"),
+            ("tcp:h:1", "--upgrade", "--", "text"),
+        ):
+            arguments = parse_echo(*words)
+            self.assertEqual((arguments.endpoint, arguments.texts), ("tcp:h:1", (b"text",)))
+            self.assertEqual(arguments.security, SecurityArguments())
+
+    def test_behind_two_dashes_upgrade_is_a_text(self) -> None:
+        """As everything is."""
+        arguments = parse_echo("tcp:h:1", "--tls", "--", "--upgrade", "command")
+        self.assertEqual(arguments.texts, (b"--upgrade", b"command"))
+
+    def test_how(self) -> None:
+        """Files, a name, a level, and whether to show the certificate."""
+        arguments = parse_echo(
+            *("tcp:h:1", "--tls", "--ca", "a.pem", "--name", "Grüße.example"),
+            *("--client-certificate", "c.pem", "--level", "tls12", "--show-certificate"),
+        )
+        self.assertEqual(
+            arguments.security,
+            SecurityArguments(
+                authorities="a.pem",
+                name="xn--gre-6ka8l.example",
+                certificate="c.pem",
+                level=SocketProtectionLevel.TLS12,
+            ),
+        )
+        self.assertTrue(arguments.shows_certificate)
+
+    def test_levels_are_those_of_the_services(self) -> None:
+        """The two ends of one connection take the same words."""
+        for word, level in LEVELS.items():
+            security = parse_echo("tcp:h:1", "--tls", "--level", word).security
+            assert security is not None
+            self.assertIs(security.level, level)
+
+    def test_what_does_not_go_together(self) -> None:
+        """One line that names the option."""
+        useless = "is of use only with --tls or --upgrade; see twsock echo --help"
+        for words, line in {
+            ("--tls", "--upgrade"): "there is no --upgrade with it",
+            ("--tls", "--upgrade=command"): "there is no --upgrade with it",
+            ("--ca", "a.pem"): f"--ca {useless}",
+            ("--name", "h"): f"--name {useless}",
+            ("--client-certificate", "c.pem"): f"--client-certificate {useless}",
+            ("--level", "tls13"): f"--level {useless}",
+            ("--show-certificate",): f"--show-certificate {useless}",
+            (
+                "--upgrade",
+                "command",
+            ): "--upgrade command is --upgrade=command (or",
+            ("--upgrade=tls",): "argument --upgrade: invalid choice: 'tls'",
+            ("--upgrade=",): "argument --upgrade: invalid choice: ''",
+            ("--ca", "--upgrade"): "argument --ca: expected one argument",
+            ("--tls", "--level", "tls11"): "argument --level: invalid choice: 'tls11'",
+            ("--tls", "--name", ""): "argument --name: '' is no host name: it is empty",
+            ("--tls", "--name", "h:1"): "argument --name: 'h:1' is no host name",
+            ("--tls", "--name", "01:23:45:67:89:ab"): "--name: takes a host or an IP address",
+        }.items():
+            error = self.assertRaises(UsageError, parse_echo, "tcp:h:1", *words)
+            self.assertIn(line, error.line)
+            self.assertNotIn("\n", error.line)
+
+
+class CertificatesTests(SynchronousTestCase):
+    """``twsock certificates init``."""
+
+    def test_a_folder_is_enough(self) -> None:
+        """The certificate is for this machine then."""
+        self.assertEqual(
+            parse_arguments(["certificates", "init", "folder"]),
+            InitArguments("folder", ("localhost", "127.0.0.1", "::1")),
+        )
+
+    def test_names_take_the_place_of_those(self) -> None:
+        """Before the folder and behind it, each as it is written in a certificate."""
+        arguments = parse_arguments(
+            ["certificates", "init", "--name", "A.example", "folder", "--name=0:0::1"]
+        )
+        self.assertEqual(arguments, InitArguments("folder", ("a.example", "::1")))
+
+    def test_a_folder_may_begin_with_a_dash(self) -> None:
+        """After two of them."""
+        arguments = parse_arguments(["certificates", "init", "--", "-x"])
+        self.assertEqual(arguments, InitArguments("-x"))
+
+    def test_each_mistake_gets_its_line(self) -> None:
+        """With where to read on."""
+        for words, line in (
+            ([], "a command is missing; see twsock certificates --help"),
+            (["make"], "there is no command 'make'; see twsock certificates --help"),
+            (["init"], "DIR is missing; see twsock certificates init --help"),
+            (["init", ""], "DIR is missing; see twsock certificates init --help"),
+            (["init", "a", "b"], "there is one DIR, and no place for 'b'"),
+            (["init", "-x"], "there is no option -x (a DIR that begins with a dash"),
+            (["init", "a", "--name", "a b"], "argument --name: 'a b' is no host name"),
+            (["init", "a", "--name"], "argument --name: expected one argument"),
+        ):
+            error = self.assertRaises(UsageError, parse_arguments, ["certificates", *words])
+            self.assertIn(line, error.line)
+            self.assertNotIn("\n", error.line)
+
+
 class CommandTests(SynchronousTestCase):
     """What stands before the arguments."""
 
@@ -122,6 +258,8 @@ class CommandTests(SynchronousTestCase):
             (["--help"], "commands:\n  echo "),
             (["echo", "--help"], "twsock echo [OPTION ...] ENDPOINT [TEXT ...]"),
             (["echo", "tcp:h:1", "-h"], "--timeout SECONDS"),
+            (["certificates", "--help"], "commands:\n  init "),
+            (["certificates", "init", "--help"], "certificates init [OPTION ...] DIR"),
         ):
             with contextlib.redirect_stdout(io.StringIO()) as output:
                 ended = self.assertRaises(SystemExit, parse_arguments, words)
@@ -131,7 +269,12 @@ class CommandTests(SynchronousTestCase):
     def test_help_fits_a_terminal(self) -> None:
         """No line is wider than 80 columns."""
         self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
-        for words in (["--help"], ["echo", "--help"]):
+        for words in (
+            ["--help"],
+            ["echo", "--help"],
+            ["certificates", "--help"],
+            ["certificates", "init", "--help"],
+        ):
             with contextlib.redirect_stdout(io.StringIO()) as output:
                 self.assertRaises(SystemExit, parse_arguments, words)
             self.assertTrue(all(len(line) <= 80 for line in output.getvalue().splitlines()))

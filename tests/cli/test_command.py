@@ -9,16 +9,22 @@ import pty
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.conversations import (
+    AUTHORITY,
     PATIENCE,
+    behind_tls,
     command,
     echo_frames,
     echo_lines,
@@ -26,6 +32,7 @@ from tests.cli.conversations import (
     run,
     serve,
 )
+from tests.services.processes import twistd
 from twsock.cli import main
 
 
@@ -300,3 +307,171 @@ class TerminalTests(SynchronousTestCase):
         with serve(echo_frames) as endpoint:
             shown, _ = self.run_on_terminal("echo", endpoint, "--quiet", "\x1b[2J", output_too=True)
         self.assertEqual(shown, "\\x1b[2J\r\n")
+
+
+class SecureProcessTests(SynchronousTestCase):
+    """Whole runs with TLS, against our own services and against Python's ``ssl``."""
+
+    def setUp(self) -> None:
+        # What a user would do first; the path of a UNIX socket has to be short.
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.made = self.folder / "made"
+        made = run("certificates", "init", str(self.made))
+        self.assertEqual((made.stderr, made.returncode), (b"", 0))
+        self.trust = ("--ca", str(self.made / "authority.pem"))
+        authority = self.folder / "authority.pem"
+        authority.write_bytes(AUTHORITY.cert_pem.bytes())
+        self.trust_tests = ("--ca", str(authority))
+
+    @contextlib.contextmanager
+    def service(self, *words: str) -> Iterator[tuple[str, Path]]:
+        """Run the service with the certificate made; give its two endpoints."""
+        path = self.folder / "echo.sock"
+        endpoints = ("--endpoint", "tcp:0:interface=127.0.0.1", "--endpoint", f"unix:{path}")
+        certificate = ("--certificate", str(self.made / "server.pem"))
+        with twistd("twsock-stream", *endpoints, *certificate, *words) as running:
+            (port,) = running.wait_for_ports()
+            running.wait_for("listening on unix:")
+            yield f"tcp:127.0.0.1:{port}", path
+
+    def echoes(self, *words: str) -> bytes:
+        """Make sure that a text comes back; give standard error."""
+        result = run("echo", *words, "Hello, World! ☺", "--quiet")
+        self.assertEqual(result.stdout.decode(), "Hello, World! ☺\n", result.stderr)
+        self.assertEqual(result.returncode, 0)
+        return result.stderr
+
+    def fails(self, pattern: str, *words: str) -> None:
+        """Make sure that it is told in these lines and no more."""
+        result = run("echo", *words, "Hello, World! ☺", "--quiet")
+        self.assertRegex(result.stderr.decode(), rf"\Atwsock: {pattern}\n\Z")
+        self.assertEqual((result.stdout, result.returncode), (b"", 1))
+
+    def test_our_service_in_mid_connection(self) -> None:
+        """At once and after a command, with names and without, on TCP and on a UNIX socket."""
+        with self.service("--upgrade", "required") as (endpoint, path):
+            self.echoes(endpoint, "--upgrade", *self.trust)
+            self.echoes(endpoint, "--upgrade=command", *self.trust, "--name", "localhost")
+            self.echoes(f"unix:{path}", "--upgrade", *self.trust, "--name", "localhost")
+            shown = self.echoes(endpoint, "--upgrade", *self.trust, "--show-certificate")
+            self.assertIn(b"  names       localhost, 127.0.0.1, ::1\n", shown)
+            self.fails(
+                r"the certificate of wrong\.example is refused: "
+                r"CertificateCommonNameIsIncorrect \(25\)\n"
+                r"  InvalidName: it is for localhost, 127\.0\.0\.1, ::1; [^\n]+",
+                *(endpoint, "--upgrade", *self.trust, "--name", "wrong.example"),
+            )
+            self.fails(
+                r"the certificate of 127\.0\.0\.1 is refused: CertificateUntrustedRoot \(24\)\n"
+                r"  IncompleteChain: [^\n]+ --ca FILE says whom to trust",
+                *(endpoint, "--upgrade"),
+            )
+
+    def test_our_service_with_tls_from_the_first_byte(self) -> None:
+        """Clients identify themselves there; one that does not is told what is missing."""
+        asks = ("--client-certificate", "required", "--client-ca", self.trust[1])
+        identity = ("--client-certificate", str(self.made / "client.pem"))
+        with self.service("--tls", *asks) as (endpoint, _):
+            self.echoes(endpoint, "--tls", *self.trust, *identity)
+            self.fails(
+                r"connection lost: [^\n]+; the server asks for --client-certificate FILE",
+                *(endpoint, "--tls", *self.trust),
+            )
+            self.fails(
+                r"TLS failed: [^\n]+; the server may ask for --client-certificate FILE [^\n]+",
+                *(endpoint, "--tls", *self.trust, "--level", "tls12"),
+            )
+
+    def test_pythons_tls_is_understood(self) -> None:
+        """From the first byte, and after a command."""
+        for words, handle in (
+            (("--tls",), behind_tls(echo_frames)),
+            (
+                ("--upgrade=command",),
+                behind_tls(echo_frames, request=b"\0\0\0\x08STARTTLS", go_ahead=b"\0\0\0\2OK"),
+            ),
+            (
+                ("--upgrade=command", "--framing", "line", "--level", "tls12"),
+                behind_tls(echo_lines, request=b"STARTTLS\r\n", go_ahead=b"OK\r\n"),
+            ),
+        ):
+            with serve(handle) as endpoint:
+                self.assertEqual(self.echoes(endpoint, *words, *self.trust_tests), b"")
+
+    def test_an_expired_certificate_is_refused(self) -> None:
+        """The line says when it was valid."""
+        expired = AUTHORITY.issue_cert(
+            "127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=timezone.utc)
+        )
+        with serve(behind_tls(echo_frames, expired)) as endpoint:
+            self.fails(
+                r"the certificate of 127\.0\.0\.1 is refused: CertificateExpired \(23\)\n"
+                r"  Expired: it is valid from [^\n]+ to 2020-01-01 00:00 UTC, [^\n]+",
+                *(endpoint, "--tls", *self.trust_tests),
+            )
+
+    def test_another_level_is_told(self) -> None:
+        """The server takes only what is above it."""
+        newest = behind_tls(echo_frames, lowest=ssl.TLSVersion.TLSv1_3)
+        with serve(newest) as endpoint:
+            self.fails(
+                r"TLS failed: [^\n]+, see --level",
+                *(endpoint, "--tls", *self.trust_tests, "--level", "tls12"),
+            )
+
+    def test_a_server_without_tls_is_told(self) -> None:
+        """Whatever it makes of a handshake."""
+        for words, handle, line in (
+            (("--tls",), answer_with(b"220 hello\r\n"), "what the server sent is no TLS"),
+            (
+                ("--upgrade=command",),
+                answer_with(b"\0\0\0\2NO"),
+                "did not grant the request [^\n]+",
+            ),
+            (("--tls",), lambda _connection: None, "perhaps the server does not offer TLS"),
+        ):
+            with serve(handle) as endpoint:
+                self.fails(f"TLS failed: [^\n]+{line}", endpoint, *words, *self.trust_tests)
+
+    def test_ctrl_c_ends_a_handshake_that_hangs(self) -> None:
+        """With exit status 130, and nothing to say."""
+        ended = threading.Event()
+        process: subprocess.Popen[bytes]
+
+        def handle(connection: socket.socket) -> None:
+            connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(65536):
+                    pass
+            ended.set()
+
+        with serve(handle) as endpoint:
+            words = command("echo", endpoint, "a", "--tls", *self.trust_tests)
+            with subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+            ) as process:
+                output, errors = process.communicate(timeout=PATIENCE)
+            self.assertTrue(ended.wait(PATIENCE))
+        self.assertEqual((process.returncode, errors), (130, b""))
+        self.assertEqual(output, b"client is trying to connect...\nclient connected\n")
+
+    def test_bad_usage_connects_to_nobody(self) -> None:
+        """A file or a name that cannot be used costs no connection."""
+        for words, pattern in (
+            (("tcp:127.0.0.1:1", "--ca", "missing.pem"), "cannot read missing.pem: [^\n]+"),
+            (("unix:/run/echo.sock",), "--name HOST is missing: [^\n]+"),
+        ):
+            result = run("echo", *words, "a", "--tls")
+            self.assertRegex(result.stderr.decode(), rf"\Atwsock: {pattern}\n\Z")
+            self.assertEqual((result.stdout, result.returncode), (b"", 2))
+
+    def test_certificates_are_made_once(self) -> None:
+        """A second time there is something in the folder already."""
+        result = run("certificates", "init", str(self.made))
+        self.assertRegex(
+            result.stderr.decode(), r"\Atwsock: cannot make certificates in [^\n]+\n\Z"
+        )
+        self.assertEqual((result.stdout, result.returncode), (b"", 1))

@@ -198,7 +198,7 @@ class TroubleTests(SynchronousTestCase):
         for part in (b"", b"\0\0"):
             conversation = Conversation(b"a")
             conversation.receive(part)
-            conversation.protocol.readConnectionLost()
+            conversation.transport.protocol.readConnectionLost()
             conversation.end()
             self.assertEqual(
                 conversation.fails(self), "the server ended the connection before its answer"

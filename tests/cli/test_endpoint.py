@@ -7,7 +7,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.cli.endpoint import parse_endpoint
+from twsock.cli.endpoint import find_host, parse_endpoint
 from twsock.cli.failure import UsageError
 
 
@@ -66,3 +66,27 @@ class EndpointTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, parse, description)
             self.assertIn(f"cannot use the endpoint {description!r}: {reason}", error.line)
             self.assertNotIn("\n", error.line)
+
+
+class HostTests(SynchronousTestCase):
+    """Whom an endpoint string leads to."""
+
+    def test_a_tcp_endpoint_has_a_host(self) -> None:
+        """However it is written."""
+        for description, host in (
+            ("tcp:localhost:1337", "localhost"),
+            ("TCP:127.0.0.1:1", "127.0.0.1"),
+            ("tcp:[::1]:1", "::1"),
+            (r"tcp:\:\:1:1337", "::1"),
+            ("tcp:h:1:timeout=3", "h"),
+            ("tcp:host=h:port=1", "h"),
+            ("tcp:port=1:host=h", "h"),
+            (r"tcp:port=1:host=\:\:1", "::1"),
+        ):
+            self.assertEqual(find_host(description), host)
+            self.assertTrue(IStreamClientEndpoint.providedBy(parse(description)), description)
+
+    def test_no_other_endpoint_has_one(self) -> None:
+        """A path names nobody, and what a plugin means only the plugin knows."""
+        for description in ("unix:/run/echo.sock", "unix:path=h", "onion:h:1"):
+            self.assertIsNone(find_host(description))

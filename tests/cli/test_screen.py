@@ -109,3 +109,20 @@ class ScreenTests(SynchronousTestCase):
             screen.advance()
             screen.say("line")
             self.assertEqual(terminal.getvalue().count("\x1b[K"), erased)
+
+
+class NoteTests(SynchronousTestCase):
+    """What was asked for besides goes to standard error."""
+
+    def test_notes_stay_out_of_the_output(self) -> None:
+        """Quiet or not."""
+        for quiet in (False, True):
+            output, notes = io.BytesIO(), io.StringIO()
+            Screen(output, quiet=quiet, notes=notes).note("one", "two")
+            self.assertEqual((output.getvalue(), notes.getvalue()), (b"", "one\ntwo\n"))
+
+    def test_a_closed_standard_error_gets_none(self) -> None:
+        """That is no failure."""
+        output = io.BytesIO()
+        Screen(output).note("one")
+        self.assertEqual(output.getvalue(), b"")

@@ -857,7 +857,7 @@ class ServerUpgradeTests(ServerCase):
                                 connection.sendall(stream[start : start + step])
                             connection.shutdown(socket.SHUT_WR)
                             return receive_all(connection)
-                        except ConnectionError:
+                        except OSError:  # Reset; and then it is not even connected.
                             return b""
 
                 answer, delivered = self.ask(peer)

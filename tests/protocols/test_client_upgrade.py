@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import trustme
@@ -43,6 +44,10 @@ OPTIONS = ClientOptions(
 )
 DIRECT = ClientUpgrade(OPTIONS)
 COMMAND = ClientUpgrade(OPTIONS, UpgradeStyle.COMMAND)
+#: In TLS 1.2 the server has the last word of a handshake, and data can follow in one piece with it.
+COMMAND12 = ClientUpgrade(
+    replace(OPTIONS, versions=choose_versions(SocketProtectionLevel.TLS12)), UpgradeStyle.COMMAND
+)
 REQUEST, GO_AHEAD = encode_frame(b"STARTTLS"), encode_frame(b"OK")
 FRAME = encode_frame(b"x")
 
@@ -159,6 +164,30 @@ class UpgradeTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(upgrading))
             self.assertEqual(connection.peer.received, encode_frame(b"secret"))
 
+    def test_what_is_written_to_the_transport_waits_too(self) -> None:
+        """C17: also where an application asked for the transport before."""
+        for settings in (DIRECT, COMMAND):
+            connection = Connection()
+            kept = connection.protocol.transport
+            upgrading = connection.protocol.upgrade_to_ssl(settings)
+            for transport in (kept, connection.protocol.transport):
+                transport.write(b"secret")
+                transport.writeSequence([b"sec", b"ret"])
+            self.assertNotIn(b"secret", connection.sent())
+            connection.lose()
+            self.failureResultOf(upgrading, BrokenError)
+
+    def test_a_transport_that_was_kept_is_no_way_around(self) -> None:
+        """C17: what is written to it when the connection is secure is not sent in plaintext."""
+        connection = Connection()
+        kept = connection.protocol.transport
+        upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
+        connection.converse()
+        self.assertIsNone(self.successResultOf(upgrading))
+        kept.write(b"secret")
+        kept.writeSequence([b"sec", b"ret"])
+        self.assertNotIn(b"secret", connection.sent())
+
     def test_from_within_a_handler(self) -> None:
         """One that is called, and one that awaits it."""
 
@@ -189,8 +218,12 @@ class UpgradeTests(SynchronousTestCase):
 class DeceptionTests(SynchronousTestCase):
     """What a hostile server says before the handshake."""
 
-    def deceive(self, answer: bytes, step: int = 0) -> None:
-        """Let a server answer this; the connection has to be aborted, and one event tells of it."""
+    def deceive(self, answer: bytes, step: int = 0, first: int = 0) -> None:
+        """
+        Let a server answer this; the connection has to be aborted, and one event tells of it.
+
+        :param first: the size of a piece in front of the others.
+        """
         events: list[Any] = []
         note: Any = events.append
         globalLogPublisher.addObserver(note)
@@ -198,7 +231,8 @@ class DeceptionTests(SynchronousTestCase):
         connection = Connection()
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
         connection.protocol.send_frame(b"password")
-        connection.receive(answer, step)
+        connection.receive(answer[:first])
+        connection.receive(answer[first:], step)
         self.failureResultOf(upgrading, RemoteProtocolError)
         self.assertTrue(connection.transport.disconnected)
         self.assertEqual(connection.protocol.received, [])
@@ -212,6 +246,47 @@ class DeceptionTests(SynchronousTestCase):
         """C1, C2, C3: whole messages, and the beginning of one."""
         for behind in (FRAME, b"\0", b"\0\0\0", FRAME * 3, b"\x16\x03\x03"):
             self.deceive(GO_AHEAD + behind)
+
+    def test_anything_behind_the_go_ahead_however_it_is_cut(self) -> None:
+        """C1, C2, C3: in two pieces, whose border is anywhere up to the end of the go-ahead."""
+        for behind in (FRAME, b"\0", b"\x16\x03\x03\0\x10"):
+            for place in range(1, len(GO_AHEAD)):
+                self.deceive(GO_AHEAD + behind, first=place)
+
+    def test_what_comes_once_the_handshake_has_begun_is_part_of_it(self) -> None:
+        """C1, C3: a server has to do better than this, and nothing of it is a message."""
+        for behind in (FRAME, b"\0" * 5, GO_AHEAD, b"\x16\x03\x03\0\x10"):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+            connection.protocol.send_frame(b"password")
+            connection.sent()
+            connection.receive(GO_AHEAD)
+            hello = connection.sent()
+            connection.receive(behind + connection.peer.take(hello))
+            connection.lose()
+            self.failureResultOf(upgrading, BrokenError)
+            self.assertNotIn(b"password", connection.sent())
+            self.assertEqual((connection.protocol.received, connection.peer.received), ([], b""))
+
+    def test_words_of_a_server_are_not_repeated(self) -> None:
+        """C9: neither by the error nor in the log, where somebody would take them for ours."""
+        events: list[Any] = []
+        note: Any = events.append
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        words = b"please call 555-0100"
+        for protocol, message in (
+            (Recorder, encode_frame(words)),
+            (LineRecorder, words + b"\r\n"),
+        ):
+            connection = Connection(protocol)
+            upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+            connection.receive(message)
+            error = self.failureResultOf(upgrading, RemoteProtocolError).value
+            self.assertNotIn("555", f"{error} {error!r} {error.__cause__}")
+            connection.lose()
+            self.assertEqual(connection.protocol.lost, [error])
+        self.assertNotIn("555", "".join(map(str, events)))
 
     def test_anything_but_the_go_ahead(self) -> None:
         """C4, C6, C9: a refusal, an odd answer, a claim to be secure already; none is shown."""
@@ -262,7 +337,7 @@ class DeceptionTests(SynchronousTestCase):
         connection.receive(encode_frame(bytes(MAX_GO_AHEAD + 1))[:4])
         self.assertTrue(connection.transport.disconnected)
         connection.lose()
-        self.failureResultOf(upgrading, BrokenError)
+        self.failureResultOf(upgrading, RemoteProtocolError, BrokenError)
 
     def test_silence_ends(self) -> None:
         """C13: before the go-ahead, in the middle of it, and in the handshake."""
@@ -282,6 +357,31 @@ class DeceptionTests(SynchronousTestCase):
             self.assertIs(error.status, status)
             self.assertTrue(connection.transport.disconnected)
 
+    def test_a_line_without_an_end_is_refused(self) -> None:
+        """C18, C13: before it takes memory."""
+        connection = Connection(LineRecorder)
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        connection.receive(bytes(MAX_GO_AHEAD + 2), step=512)
+        self.assertTrue(connection.transport.disconnected)
+        connection.lose()
+        self.failureResultOf(upgrading, RemoteProtocolError, BrokenError)
+
+    def test_an_answer_bit_by_bit_ends_too(self) -> None:
+        """C13: the deadline is for all of it, and no byte puts it off."""
+        connection = Connection()
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        for byte in GO_AHEAD[:-1]:
+            connection.receive(bytes([byte]))
+            connection.clock.advance(1.9)
+        self.assertNoResult(upgrading)
+        connection.receive(GO_AHEAD[-1:])
+        flight = connection.peer.take(connection.sent().removeprefix(REQUEST))
+        connection.receive(flight[:10])
+        connection.clock.advance(0.6)
+        error = self.failureResultOf(upgrading, SocketError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+        self.assertTrue(connection.transport.disconnected)
+
     def test_a_server_that_is_not_accepted_gets_nothing(self) -> None:
         """C10: the reason is named, and what was written is not sent."""
         stranger = trustme.CA(organization_name="somebody else")
@@ -300,6 +400,49 @@ class DeceptionTests(SynchronousTestCase):
         self.assertIsNone(connection.protocol.peer_certificate)
         self.assertEqual(connection.peer.received, b"")
         self.assertEqual(connection.protocol.secured, [])
+
+
+class AfterwardsTests(SynchronousTestCase):
+    """C14: inside, nothing is left of what was before."""
+
+    def upgrade(self, connection: Connection, inside: bytes = b"") -> None:
+        """Go through it by command; the server adds something to the end of its handshake."""
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND12)
+        connection.sent()
+        connection.receive(GO_AHEAD)
+        while True:
+            flight = connection.peer.take(connection.sent())
+            if connection.peer.is_done:
+                break
+            connection.receive(flight)
+        connection.receive(flight + (connection.peer.say(inside) if inside else b""))
+        self.assertIsNone(self.successResultOf(upgrading))
+
+    def test_what_was_learned_can_be_dropped_first(self) -> None:
+        """The protocol is told before it is given a message, also one in the same piece."""
+
+        class Learner(Recorder):
+            def connection_secured(self) -> None:
+                super().connection_secured()
+                self.received.clear()
+
+        connection = Connection(Learner)
+        connection.receive(encode_frame(b"LOGIN not needed"))
+        self.upgrade(connection, encode_frame(b"LOGIN needed"))
+        self.assertEqual(connection.protocol.received, [b"LOGIN needed"])
+
+    def test_the_limit_on_messages_is_lifted(self) -> None:
+        """It was for the go-ahead only."""
+        connection = Connection()
+        self.upgrade(connection, encode_frame(bytes(2 * MAX_GO_AHEAD)))
+        self.assertEqual(connection.protocol.received, [bytes(2 * MAX_GO_AHEAD)])
+
+    def test_the_words_of_the_upgrade_are_messages(self) -> None:
+        """A go-ahead inside is nothing that was asked for."""
+        connection = Connection()
+        self.upgrade(connection, GO_AHEAD)
+        self.assertEqual(connection.protocol.received, [b"OK"])
+        self.assertEqual(connection.protocol.secured, [True])
 
 
 class EndTests(SynchronousTestCase):
@@ -327,6 +470,23 @@ class EndTests(SynchronousTestCase):
             self.assertTrue(connection.transport.disconnected)
             connection.lose()
             self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_lost_called_off_or_closed_in_the_middle_of_a_flight(self) -> None:
+        """C15: wherever the server's part of the handshake ends."""
+        for place in range(0, 600, 50):
+            for end in ("lose", "cancel", "close", "abort"):
+                connection = Connection()
+                upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
+                connection.receive(connection.peer.take(connection.sent())[:place])
+                if end == "cancel":
+                    upgrading.cancel()
+                elif end != "lose":
+                    getattr(connection.protocol, end)()
+                connection.lose()
+                self.failureResultOf(upgrading, SocketError, CancelledError)
+                self.assertEqual(len(connection.protocol.lost), 1)
+                self.assertFalse(connection.protocol.is_secure)
+                self.assertEqual(connection.clock.getDelayedCalls(), [])
 
     def test_closed_meanwhile(self) -> None:
         """There is no end in order of a half-made handshake."""

@@ -9,19 +9,22 @@ from hypothesis.strategies import integers
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocols.connections import FrameRecorder, LineRecorder
-from tests.tls.peer import SERVER, Peer
+from tests.tls.peer import SERVER, ClientPeer, client_context
 from twsock.errors import SocketError
 from twsock.protocols import FrameEcho, LineEcho, StreamProtocol, StreamServerFactory
 from twsock.protocols.upgrade import MAX_BEFORE_UPGRADE, UpgradePolicy, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.wire import encode_frame
+from twsock.wire.lines import encode_line
 
 CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+TRUSTING = client_context()
 TLS = ServerTls(ServerOptions([CERTIFICATE]))
 ALLOWED = UpgradeToSsl(TLS)
 REQUIRED = UpgradeToSsl(TLS, UpgradePolicy.REQUIRED)
@@ -71,6 +74,8 @@ class Connection:
         self,
         upgrade: UpgradeToSsl = ALLOWED,
         protocol: type[StreamProtocol] = Recorder,
+        *,
+        is_tls: bool = False,
         **limits: Any,
     ) -> None:
         self.clock = Clock()
@@ -79,10 +84,11 @@ class Connection:
         self.protocol = built
         built.upgrade = upgrade
         transport: Any = StringTransport()
+        transport.TLS = is_tls
         self.transport = transport
         transport.protocol = built
         built.makeConnection(self.transport)
-        self.peer = Peer()
+        self.peer = ClientPeer(TRUSTING)
 
     def receive(self, data: bytes, step: int = 0) -> None:
         """Let bytes arrive, in pieces of ``step`` where that is not 0."""
@@ -269,6 +275,153 @@ class CommandTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
 
 
+class BoundaryTests(SynchronousTestCase):
+    """Wherever a stream is cut, in either format: byte by byte, and in two pieces anywhere."""
+
+    #: A server, its words in the form that they have on the wire, and what is no handshake.
+    FORMATS = (
+        (Recorder, encode_frame, (FRAME, b"\0\0\0", b"\0", b"\x16\x02", b"\x80\x2e\1\0\2")),
+        (Talker, encode_line, (b"x\r\n", b"\n", b"x", b"\x16\x02", b"\x80\x2e\1\0\2")),
+    )
+
+    def test_what_follows_the_request_is_a_handshake_or_the_end(self) -> None:
+        """S1, S2, S3, S5, S6, S9: one byte at a time, and in any two pieces."""
+        for protocol, encode, wrong in self.FORMATS:
+            request, go_ahead = encode(b"STARTTLS"), encode(b"OK")
+            for behind in (*wrong, request, b"GET / HTTP/1.1\r\n\r\n", b"\x15\x03\x03\0\2\2\x28"):
+                stream = request + behind
+                for cut in range(len(stream) + 1):
+                    connection = Connection(protocol=protocol)
+                    connection.receive(stream[:cut], step=1 if cut == len(stream) else 0)
+                    connection.receive(stream[cut:])
+                    self.assertTrue(connection.transport.disconnected, (stream, cut))
+                    self.assertEqual(connection.protocol.received, [])
+                    self.assertEqual(connection.sent(), go_ahead)
+
+    def test_a_pipelined_hello_is_a_handshake(self) -> None:
+        """S4, S11: at every cut around the boundary; what is answered before leaves before."""
+        for protocol, encode, _ in self.FORMATS:
+            front = encode(b"x") + encode(b"STARTTLS")
+            answer = encode(b"got x") + encode(b"OK")
+            for cut in range(len(front) - 3, len(front) + 8):
+                connection = Connection(protocol=protocol)
+                stream = front + connection.peer.hello()
+                connection.receive(stream[:cut])
+                connection.receive(stream[cut:])
+                sent = connection.sent()
+                self.assertTrue(sent.startswith(answer + b"\x16\x03"), cut)
+                connection.receive(connection.peer.take(sent[len(answer) :]))
+                connection.converse()
+                self.assertEqual(connection.ask(encode(b"in")), encode(b"got in"))
+                self.assertEqual(connection.protocol.received, [b"x", b"in"])
+
+    def test_a_message_does_not_cross_the_boundary(self) -> None:
+        """S5: whatever was begun in plaintext is never completed by what comes inside."""
+        for protocol, encode, _ in self.FORMATS:
+            message = encode(b"begun outside")
+            for cut in range(1, len(message)):
+                for trigger in (b"", encode(b"STARTTLS")):
+                    connection = Connection(protocol=protocol)
+                    connection.receive(trigger + message[:cut] + connection.peer.hello())
+                    connection.converse()
+                    self.assertFalse(connection.protocol.is_secure)
+                    self.assertFalse(connection.peer.is_done)
+
+    def test_one_event_tells_of_it(self) -> None:
+        """With the peer and the reason, and without a byte of what was sent."""
+        for protocol, encode, _ in self.FORMATS:
+            events: list[Any] = []
+            note: Any = events.append
+            globalLogPublisher.addObserver(note)
+            self.addCleanup(globalLogPublisher.removeObserver, note)
+            connection = Connection(protocol=protocol)
+            connection.receive(encode(b"STARTTLS") + encode(b"evil"))
+            globalLogPublisher.removeObserver(note)
+            (event,) = events
+            self.assertEqual(
+                formatEvent(event),
+                "192.168.1.1:54321 aborted: plaintext behind the request for TLS",
+            )
+            self.assertNotIn("evil", repr(event))
+            self.assertEqual(connection.factory.counters.violations, 1)
+
+
+class Eager(StringTransport):
+    """A transport whose peer says something while the go-ahead is being written."""
+
+    protocol: Any
+    said = b""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        said, self.said = self.said, b""
+        if said:
+            self.protocol.dataReceived(said)
+
+
+class SwitchTests(SynchronousTestCase):
+    """What is written or arrives while the switch falls is on the right side of it."""
+
+    def test_what_arrives_while_the_go_ahead_is_written_is_plaintext(self) -> None:
+        """S1: behind a ClientHello that came along with the request, it is never handled."""
+        for late in (encode_frame(b"evil"), b"\0\0"):
+            connection = Connection()
+            connection.transport.__class__ = Eager
+            connection.transport.said = late
+            connection.receive(REQUEST + connection.peer.hello())
+            sent = connection.sent()
+            connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]))
+            connection.converse()
+            self.assertFalse(connection.protocol.is_secure)
+            self.assertEqual(connection.protocol.received, [])
+
+    def test_what_is_written_to_the_transport_is_not_sent_in_plaintext(self) -> None:
+        """S13: behind the go-ahead, in the handshake, and later; also by who kept it."""
+        for steps in range(3):
+            for is_kept in (True, False):
+                connection = Connection()
+                kept = connection.protocol.transport
+                connection.receive(REQUEST)
+                connection.sent()
+                if steps == 1:
+                    connection.receive(connection.peer.hello())
+                    connection.sent()
+                if steps == 2:
+                    connection.shake_hands()
+                (kept if is_kept else connection.protocol.transport).write(b"secret")
+                self.assertNotIn(b"secret", connection.sent(), (steps, is_kept))
+
+    def test_much_that_is_pushed_meanwhile_stalls_nothing(self) -> None:
+        """S13: a full output does not keep the handshake from being read."""
+        for cut in (0, 1, 100):
+            connection = Connection()
+            connection.receive(REQUEST)
+            connection.sent()
+            pushed = bytes(100_000)
+            connection.protocol.send_frame(pushed)
+            hello = connection.peer.hello()
+            connection.receive(hello[:cut])
+            self.assertEqual(connection.transport.producerState, "producing", cut)
+            connection.receive(hello[cut:])
+            connection.converse()
+            self.assertEqual(connection.peer.received, encode_frame(pushed))
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_a_farewell_in_a_handshake_is_told_in_one_line(self) -> None:
+        """S15: close_notify in plaintext; an attacker writes no tracebacks into the log."""
+        for behind in (0, 1):
+            connection = Connection(idle_timeout=None)
+            connection.receive(connection.peer.hello())
+            if behind:
+                connection.peer.take(connection.sent())
+            connection.receive(b"\x15\x03\x03\0\2\1\0")
+            self.assertTrue(connection.transport.disconnecting)
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(connection.protocol.received, [])
+            self.assertEqual(len(connection.protocol.lost), 1)
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+
 class PolicyTests(SynchronousTestCase):
     """Allowed, required, off."""
 
@@ -292,6 +445,22 @@ class PolicyTests(SynchronousTestCase):
         connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE)))
         connection.shake_hands()
         self.assertTrue(connection.protocol.is_secure)
+
+    def test_there_is_no_tls_inside_tls(self) -> None:
+        """A connection that an endpoint of TLS accepted is secure already."""
+        for policy in (REQUIRED, ALLOWED):
+            connection = Connection(policy, is_tls=True)
+            connection.receive(FRAME + REQUEST + FRAME)
+            answers = b"".join(map(encode_frame, (b"got x", b"NO", b"got x")))
+            self.assertEqual(connection.sent(), answers)
+
+    def test_before_a_required_upgrade_empty_messages_count_too(self) -> None:
+        """S8: who says nothing over and over is not listened to for ever."""
+        for protocol, message in ((Recorder, encode_frame(b"")), (Talker, b"\n")):
+            connection = Connection(REQUIRED, protocol)
+            connection.receive(message * (MAX_BEFORE_UPGRADE + 1))
+            self.assertTrue(connection.transport.disconnected)
+            self.assertEqual(connection.protocol.received, [])
 
     def test_before_a_required_upgrade_large_messages_are_refused_at_their_count(self) -> None:
         """They take no memory; inside the limit is that of the application."""

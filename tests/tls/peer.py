@@ -5,10 +5,17 @@ The other end of a handshake, by Python's ``ssl``: it sends and receives what it
 from __future__ import annotations
 
 import ssl
+import tempfile
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["AUTHORITY", "SERVER", "Peer", "ServerPeer"]
+__all__ = ["AUTHORITY", "SERVER", "ClientPeer", "Peer", "ServerPeer", "client_context", "issue"]
 
 AUTHORITY = trustme.CA(organization_name="twsock tests")
 SERVER = AUTHORITY.issue_cert("localhost", "127.0.0.1", common_name="server")
@@ -44,6 +51,14 @@ class _Peer:
     def say(self, data: bytes) -> bytes:
         """Encrypt."""
         self._inside.write(data)
+        return self._outgoing.read()
+
+    def end(self) -> bytes:
+        """Say that nothing more comes (close_notify)."""
+        try:
+            self._inside.unwrap()
+        except ssl.SSLWantReadError:
+            pass
         return self._outgoing.read()
 
     def _go_on(self) -> None:
@@ -86,3 +101,110 @@ class ServerPeer(_Peer):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._issued.configure_cert(context)
         return context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+
+class ClientPeer(_Peer):
+    """
+    A client's side with a context of the test's own.
+
+    :param session: of an earlier connection with that context, to be taken up again.
+
+    :ivar error: why the other end was refused, or refused this one; None while neither did.
+    """
+
+    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
+        self._context, self._offered = context, session
+        self.error: ssl.SSLError | None = None
+        super().__init__()
+
+    def hello(self) -> bytes:
+        """Make what a handshake begins with."""
+        return self.take(b"")
+
+    def take(self, data: bytes) -> bytes:
+        """Take what the other end sent; give what is to be sent to it, an alert at least."""
+        try:
+            return super().take(data)
+        except ssl.SSLError as error:
+            self.error = error
+            return self._outgoing.read()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """To be offered to a server another time."""
+        return self._inside.session
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the server took an offered session up."""
+        return bool(self._inside.session_reused)
+
+    def _make_inside(self) -> ssl.SSLObject:
+        return self._context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname="localhost", session=self._offered
+        )
+
+
+def client_context(
+    pem: bytes | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> ssl.SSLContext:
+    """
+    Make the context of a client that trusts `AUTHORITY`.
+
+    :param pem: its key and certificate, where it identifies itself.
+    :param version: the highest.
+    """
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    context.maximum_version = version
+    if pem is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "client.pem")
+            path.write_bytes(pem)
+            context.load_cert_chain(path)
+    return context
+
+
+def issue(
+    authority: trustme.CA | None = AUTHORITY,
+    *,
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+    begins: timedelta = timedelta(hours=-1),
+    ends: timedelta = timedelta(hours=1),
+) -> bytes:
+    """
+    Issue a client's certificate, wrong on purpose where a test wishes it.
+
+    :param authority: who signs it; None for itself.
+    :param usage: what it may be used for.
+    :param begins: when it is valid, counted from now.
+    :returns: key and certificate as PEM.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mallory")])
+    issuer, signs = subject, key
+    if authority is not None:
+        issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes()).subject
+        loaded = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        signs = loaded
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + begins)
+        .not_valid_after(now + ends)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signs.public_key()), critical=False
+        )
+        .sign(signs, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

@@ -85,6 +85,12 @@ class DevelopmentTests(SynchronousTestCase):
         self.assertEqual({path: path.read_bytes() for path in self.directory.iterdir()}, before)
         self.assertEqual(list(self.directory.parent.iterdir()), [self.directory])
 
+    def test_a_long_name(self) -> None:
+        """It is longer than a common name may be; clients look at the alternative names."""
+        name = f"{'a' * 60}.example.org"
+        files = make_certificates(self.directory, [name])
+        self.shake_hands(files, name)
+
     def test_an_empty_directory_will_do(self) -> None:
         """It was made for them."""
         self.directory.mkdir(parents=True)
@@ -95,7 +101,7 @@ class DevelopmentTests(SynchronousTestCase):
         self.directory.parent.mkdir(parents=True)
         self.directory.write_bytes(b"")
         error = self.assertRaises(SocketError, make_certificates, self.directory / "below")
-        self.assertIn(f"cannot make certificates in {self.directory}", str(error))
+        self.assertIn(f"cannot make certificates in {self.directory.absolute()}", str(error))
         self.assertRaises(ValueError, make_certificates, self.directory, [])
 
     def test_they_are_made_once(self) -> None:

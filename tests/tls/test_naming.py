@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import trustme
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 from OpenSSL.crypto import X509
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tls.certificates_for_tests import Authority
 from twsock.names import HostName
 from twsock.tls.certificates import Certificate
 from twsock.tls.naming import from_openssl, is_named
 
 ISSUED = trustme.CA().issue_cert("www.example.com", "*.wild.example", "192.0.2.1", "2001:db8::1")
 CERTIFICATE = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
-SHOWN = X509.from_cryptography(CERTIFICATE.to_cryptography()[0])
+
+
+def shown_by(issued: trustme.LeafCert) -> X509:
+    """Give a certificate as OpenSSL has it."""
+    loaded = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    return X509.from_cryptography(loaded)
+
+
+SHOWN = shown_by(ISSUED)
 
 
 class NamingTests(SynchronousTestCase):
@@ -40,6 +51,19 @@ class NamingTests(SynchronousTestCase):
             "www.example.com.evil.example",
         ):
             self.assertFalse(is_named(SHOWN, HostName(host)), host)
+
+    def test_a_zone_is_no_part_of_an_address(self) -> None:
+        """It is this machine's own matter."""
+        shown = shown_by(trustme.CA().issue_cert("fe80::1"))
+        self.assertTrue(is_named(shown, HostName("fe80::1%lo")))
+
+    def test_names_that_are_malformed_are_for_nobody(self) -> None:
+        """A DNS name that is no text, an address of 3 bytes."""
+        authority = Authority("authority")
+        for blob in (b"\x30\x04\x82\x02\xff\xfe", b"\x30\x05\x87\x03\x01\x02\x03"):
+            names = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, blob)
+            shown = shown_by(authority.issue(extensions=[(names, False)]))
+            self.assertFalse(is_named(shown, HostName("localhost")))
 
     def test_a_certificate_for_nobody_is_for_nobody(self) -> None:
         """A common name is no name of a host (RFC 9525)."""

@@ -7,11 +7,16 @@ from typing import Any
 import trustme
 from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.tls.peer import AUTHORITY as TRUSTED
+from tests.tls.peer import SERVER, ClientPeer, client_context
 from twsock.errors import OperationNotSupported, SocketErrorStatus
 from twsock.tls.certificates import Certificate
+from twsock.tls.engine import make_engine
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls, ServerVerification
 from twsock.tls.validation import ChainValidationResult
@@ -20,6 +25,8 @@ AUTHORITY = trustme.CA()
 ISSUED = AUTHORITY.issue_cert("localhost")
 CERTIFICATE = Certificate.from_pem(ISSUED.private_key_and_cert_chain_pem.bytes())
 BARE = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
+#: Shown to those who trust the authority of all these tests.
+SHOWN = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
 REQUIRED = ClientCertificatePolicy.REQUIRED
 
 
@@ -73,3 +80,62 @@ class ServerTests(SynchronousTestCase):
         verification.check(connection, X509.from_cryptography(BARE.to_cryptography()[0]), 0, 0, 1)
         self.assertEqual(verification.certificate, BARE)
         self.assertTrue(verification.is_accepted)
+
+
+class HandshakeTests(SynchronousTestCase):
+    """With Python's ``ssl`` as the client."""
+
+    def shake_hands(self, tls: ServerTls, peer: ClientPeer) -> Any:
+        """Give OpenSSL's connection, and the peer what the server sends behind the handshake."""
+        engine: Any = make_engine(tls.begin()[0], False, Protocol())
+        transport: Any = StringTransport()
+        engine.makeConnection(transport)
+        data = peer.hello()
+        while data:
+            engine.dataReceived(data)
+            data = peer.take(transport.value())
+            transport.clear()
+        return engine.getHandle()
+
+    def test_protocols_inside_are_chosen_by_the_server(self) -> None:
+        """Its first one that the client offers; where there is none, the handshake fails."""
+        tls = ServerTls(ServerOptions([SHOWN], application_protocols=[b"new", b"old"]))
+        for offered, agreed in ((["old", "new"], b"new"), (["old"], b"old"), ([], b"")):
+            context = client_context()
+            context.set_alpn_protocols(offered)
+            connection = self.shake_hands(tls, ClientPeer(context))
+            self.assertEqual(connection.get_alpn_proto_negotiated(), agreed)
+        context = client_context()
+        context.set_alpn_protocols(["other"])
+        peer = ClientPeer(context)
+        self.shake_hands(tls, peer)
+        self.assertIn("no application protocol", str(peer.error).lower())
+
+    def test_sessions_are_resumed(self) -> None:
+        """With the ticket of this very server, and only until its certificates are replaced."""
+        tls = ServerTls(ServerOptions([SHOWN]))
+        context = client_context()
+        first = ClientPeer(context)
+        self.shake_hands(tls, first)
+        second = ClientPeer(context, first.session)
+        self.shake_hands(tls, second)
+        self.assertTrue(second.is_done and second.is_resumed)
+        tls.replace_certificates([SHOWN])
+        for server in (tls, ServerTls(ServerOptions([SHOWN]))):
+            another = ClientPeer(context, second.session)
+            self.shake_hands(server, another)
+            self.assertEqual((another.is_done, another.is_resumed), (True, False))
+
+    def test_who_has_to_show_a_certificate_shows_it_each_time(self) -> None:
+        """No session takes its place."""
+        authority = Certificate.from_pem(TRUSTED.cert_pem.bytes())
+        options = ServerOptions(
+            [SHOWN], client_certificate=REQUIRED, client_authorities=[authority]
+        )
+        context = client_context(SERVER.private_key_and_cert_chain_pem.bytes())
+        tls = ServerTls(options)
+        first = ClientPeer(context)
+        self.shake_hands(tls, first)
+        second = ClientPeer(context, first.session)
+        self.shake_hands(tls, second)
+        self.assertFalse(second.is_resumed)

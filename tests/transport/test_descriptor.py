@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.test_stream import FakeProtocol, IdleReactor, tcp_pair
@@ -18,6 +18,7 @@ from twsock.transport.descriptor import (
     carries_tls,
     find_descriptor,
     hung_up,
+    may_collect,
     plain_socket,
     queued_bytes,
     unread_input,
@@ -78,6 +79,19 @@ class DescriptorTests(SynchronousTestCase):
         engine: Any = TLSMemoryBIOProtocol(None, Protocol())
         engine.transport = wrapper
         self.assertTrue(carries_tls(engine))
+
+    def test_an_engine_may_collect_what_it_is_given(self) -> None:
+        """One that waits for the next turn, or for its handshake; and TLS started below."""
+        for kind in (TLSMemoryBIOProtocol, BufferingTLSTransport):
+            engine: Any = kind.__new__(kind)
+            engine.transport = self.descriptor
+            engine._appSendBuffer = []
+            self.assertIs(may_collect(engine), kind is BufferingTLSTransport)
+            engine._appSendBuffer = [b"waiting"]
+            self.assertTrue(may_collect(engine))
+        self.assertFalse(may_collect(self.wrapped()))  # type: ignore[arg-type]
+        self.descriptor.TLS = True
+        self.assertTrue(may_collect(self.descriptor))
 
     def test_a_transport_in_memory_has_neither(self) -> None:
         """Where there is no descriptor, None says so."""

@@ -523,6 +523,15 @@ class InMemoryTests(SynchronousTestCase):
         self.assertEqual(self.stream.hand_over([b"c"]), (1, 0))
         self.assertEqual(self.transport.value(), b"abc")
 
+    def test_many_small_pieces_are_joined(self) -> None:
+        """Up to 64 KiB in one write: a TLS engine makes a record of each."""
+        writes: list[bytes] = []
+        self.patch(self.transport, "write", writes.append)
+        pieces = [b"x" * 1000] * 100 + [b"y" * HIGH_WATER, b"z"]
+        self.assertEqual(self.stream.hand_over(pieces), (102, 102))
+        self.assertEqual(b"".join(writes), b"".join(pieces))
+        self.assertEqual(list(map(len, writes)), [65_000, 35_000, HIGH_WATER, 1])
+
     def test_a_transport_without_halves_keeps_its_output(self) -> None:
         """Ending one half is refused, and nothing is ended."""
         stream = StreamTransport(self.owner, Whole(), self.clock)

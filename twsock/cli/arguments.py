@@ -1,30 +1,44 @@
 """
-The command line: words → **checked values** → `twsock.cli.echo`.
+The command line: words → **checked values** → `twsock.cli.echo` or `twsock.cli.certificates`.
 
-Options may stand before, between and after the arguments, which argparse does not do below a
-command. So the parser here knows options only, and what it leaves over are the arguments.
+Here is which commands, options and arguments there are; how they are read is in
+`twsock.cli.parser`.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, NoReturn
-
-from typing_extensions import override
+from typing import Final
 
 from twsock.cli.failure import UsageError
+from twsock.cli.parser import CommandParser, host, seconds, seconds_above_zero, whole_number
+from twsock.cli.security import SecurityArguments
+from twsock.protocols import UpgradeStyle
+from twsock.tls import SocketProtectionLevel
+from twsock.tls.development import LOOPBACK_NAMES
 from twsock.wire import DEFAULT_MAX_LINE, DEFAULT_MAX_PAYLOAD
 from twsock.wire.frames import MAX_UINT32
 
-__all__ = ["EchoArguments", "parse_arguments"]
+__all__ = ["EchoArguments", "InitArguments", "parse_arguments"]
 
 #: The formats, and the largest message of each unless told otherwise.
 _MAX_FRAMES: Final = {"uint32": DEFAULT_MAX_PAYLOAD, "line": DEFAULT_MAX_LINE}
+
+_STYLES: Final = tuple(style.value for style in UpgradeStyle)
+
+#: Highest versions that can be asked for; without, the highest that there is.
+_LEVELS: Final = {
+    "tls12": SocketProtectionLevel.TLS12,
+    "tls13": SocketProtectionLevel.TLS13,
+}
+
+#: What is of use only on a connection that becomes secure.
+_ONLY_SECURE: Final = ("ca", "name", "client-certificate", "level", "show-certificate")
 
 _ECHO_DESCRIPTION: Final = """\
 Send each TEXT to an echo server, and check that it comes back.
@@ -40,6 +54,9 @@ arguments:
 _ECHO_EPILOG: Final = """\
 Options may stand before, between and after the arguments.
 
+With --tls or --upgrade no TEXT is sent before the server's certificate has been
+verified, and a connection never goes on in plaintext.
+
 Messages go one after the other: the next is sent when the last has come back.
 Control characters are shown escaped, and so are bytes that are not UTF-8. Only
 with --quiet, and when standard output is not a terminal, responses are written
@@ -47,7 +64,8 @@ byte for byte.
 
 exit status:
   0    every message came back as it was sent
-  1    something failed; standard error has one line that says what
+  1    something failed; standard error has one line that says what, and one
+       more for each reason why a certificate is refused
   2    the command line is wrong
   130  ended by Ctrl-C
 
@@ -55,13 +73,15 @@ examples:
   twsock echo tcp:127.0.0.1:1337 "Hello, World!"
   twsock echo tcp:127.0.0.1:1337 --count 1000 --quiet ping > /dev/null
   twsock echo unix:/run/echo.sock --framing line < messages.txt
+  twsock echo tcp:localhost:1337 "Hello, World!" --upgrade --ca authority.pem
 """
 
 _DESCRIPTION: Final = """\
 Talk to the services of twsock.
 
 commands:
-  echo        send messages to an echo server, and check that they come back
+  echo          send messages to an echo server, and check that they come back
+  certificates  make certificates to try TLS out with
 """
 
 _EPILOG: Final = """\
@@ -69,6 +89,34 @@ _EPILOG: Final = """\
 
 The servers are run by twistd: "twistd --pidfile= -n twsock" starts them all,
 and "twistd --help" lists them one by one.
+"""
+
+_CERTIFICATES_DESCRIPTION: Final = """\
+Make certificates.
+
+commands:
+  init        make an authority, a server's and a client's certificate
+"""
+
+_CERTIFICATES_EPILOG: Final = """\
+"twsock certificates COMMAND --help" describes a command.
+"""
+
+_INIT_DESCRIPTION: Final = """\
+Make an authority, a server's and a client's certificate to try TLS out with.
+
+arguments:
+  DIR                 where they go: a folder that is empty, or not there yet
+"""
+
+_INIT_EPILOG: Final = """\
+They are valid for a year. The keys can be read by you only; that of the
+authority is not kept, so nobody can issue more certificates with it.
+
+exit status:
+  0    DIR has authority.pem, server.pem and client.pem
+  1    something failed; standard error has one line that says what
+  2    the command line is wrong
 """
 
 
@@ -84,6 +132,8 @@ class EchoArguments:
     :ivar timeout: seconds for the connection, and for each answer; above 0.
     :ivar quiet: whether to write nothing but the responses.
     :ivar max_frame: largest message, in bytes.
+    :ivar security: how the connection becomes secure; None for plaintext.
+    :ivar shows_certificate: whether to show the server's certificate.
     """
 
     endpoint: str
@@ -94,9 +144,23 @@ class EchoArguments:
     timeout: float = 10.0
     quiet: bool = False
     max_frame: int = DEFAULT_MAX_PAYLOAD
+    security: SecurityArguments | None = None
+    shows_certificate: bool = False
 
 
-def parse_arguments(words: Sequence[str]) -> EchoArguments:
+@dataclass(frozen=True, slots=True)
+class InitArguments:
+    """
+    What ``twsock certificates init`` was asked to do.
+
+    :ivar names: whom the server's certificate is for, one or more.
+    """
+
+    directory: str
+    names: tuple[str, ...] = LOOPBACK_NAMES
+
+
+def parse_arguments(words: Sequence[str]) -> EchoArguments | InitArguments:
     """
     Read a command line.
 
@@ -106,43 +170,21 @@ def parse_arguments(words: Sequence[str]) -> EchoArguments:
     """
     if words[:1] == ["echo"]:
         return _parse_echo(list(words[1:]))
-    parser = _Parser(
+    if words[:1] == ["certificates"]:
+        return _parse_certificates(list(words[1:]))
+    parser = CommandParser(
         prog="twsock",
         usage="twsock [--help] [--version] COMMAND ...",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"twsock {_find_version()}")
-    _, rest = parser.parse_known_args(words[:1])
-    problem = f"there is no command {rest[0]!r}" if rest else "a command is missing"
-    return parser.error(problem)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def __init__(self, **texts: str) -> None:
-        super().__init__(
-            **texts,  # type: ignore[arg-type]
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    @override
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
+    return parser.miss_command(words)
 
 
 def _parse_echo(words: list[str]) -> EchoArguments:
     parser = _make_echo_parser()
-    end = words.index("--") if "--" in words else len(words)
-    options, arguments = parser.parse_known_args(words[:end])
-    for word in arguments:
-        if word.startswith("-") and word != "-":
-            parser.error(
-                f"there is no option {word} (a TEXT that begins with a dash stands after --)"
-            )
-    arguments += words[end + 1 :]
+    options, arguments = parser.split(_complete_upgrade(parser, words), "TEXT")
     if not arguments:
         parser.error("ENDPOINT is missing")
     endpoint, *texts = arguments
@@ -156,11 +198,40 @@ def _parse_echo(words: list[str]) -> EchoArguments:
         timeout=options.timeout,
         quiet=options.quiet,
         max_frame=max_frame,
+        security=_read_security(parser, options),
+        shows_certificate=options.show_certificate,
     )
 
 
-def _make_echo_parser() -> _Parser:
-    parser = _Parser(
+def _complete_upgrade(parser: CommandParser, words: list[str]) -> list[str]:
+    """Give ``--upgrade`` its default: argparse would take the TEXT behind it for its value."""
+    end = words.index("--") if "--" in words else len(words)
+    for word, following in itertools.pairwise(words[:end]):
+        if word == "--upgrade" and following in _STYLES:
+            parser.error(f"--upgrade {following} is --upgrade={following} (or a TEXT, after --)")
+    whole = f"--upgrade={UpgradeStyle.DIRECT.value}"
+    return [whole if word == "--upgrade" else word for word in words[:end]] + words[end:]
+
+
+def _read_security(parser: CommandParser, options: argparse.Namespace) -> SecurityArguments | None:
+    if options.tls and options.upgrade is not None:
+        parser.error("--tls is TLS from the first byte, so there is no --upgrade with it")
+    if not options.tls and options.upgrade is None:
+        for name in _ONLY_SECURE:
+            if getattr(options, name.replace("-", "_")) not in (None, False):
+                parser.error(f"--{name} is of use only with --tls or --upgrade")
+        return None
+    return SecurityArguments(
+        style=UpgradeStyle.DIRECT if options.tls else UpgradeStyle(options.upgrade),
+        authorities=options.ca,
+        name=options.name,
+        certificate=options.client_certificate,
+        level=SocketProtectionLevel.SSL if options.level is None else _LEVELS[options.level],
+    )
+
+
+def _make_echo_parser() -> CommandParser:
+    parser = CommandParser(
         prog="twsock echo",
         usage="twsock echo [OPTION ...] ENDPOINT [TEXT ...]",
         description=_ECHO_DESCRIPTION,
@@ -176,32 +247,107 @@ def _make_echo_parser() -> _Parser:
     add(
         "--count",
         metavar="N",
-        type=_whole_number(1),
+        type=whole_number(1),
         default=1,
         help="send each TEXT N times, and tell the round trips at the end (default: 1)",
     )
     add(
         "--interval",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         default=0.0,
         help="from one send to the next; an answer that takes longer is awaited (default: 0)",
     )
     add(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds_above_zero,
+        type=seconds_above_zero,
         default=10.0,
         help="for the connection, and for each answer (default: 10)",
     )
     add(
         "--max-frame",
         metavar="BYTES",
-        type=_whole_number(0, MAX_UINT32),
+        type=whole_number(0, MAX_UINT32),
         help=f"largest message (default: {DEFAULT_MAX_PAYLOAD}, with line {DEFAULT_MAX_LINE})",
     )
     add("--quiet", action="store_true", help="write only the responses, one per line")
+    _add_security(parser.add_argument_group("TLS"))
     return parser
+
+
+def _add_security(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--tls", action="store_true", help="TLS from the first byte")
+    # Its value is never apart from it, see `_complete_upgrade`.
+    add(
+        "--upgrade",
+        metavar="",
+        choices=_STYLES,
+        help="TLS in mid-connection: --upgrade or --upgrade=direct begins the handshake at once, "
+        "--upgrade=command sends STARTTLS and waits for OK before",
+    )
+    add(
+        "--ca",
+        metavar="FILE",
+        help="trust the authorities in FILE (PEM), and no others (default: those of this machine)",
+    )
+    add(
+        "--name",
+        metavar="HOST",
+        type=host,
+        help="whom the server's certificate has to be for (default: HOST in tcp:HOST:PORT)",
+    )
+    add(
+        "--client-certificate",
+        metavar="FILE",
+        help="identify this end, if the server asks for that (PEM or PKCS#12, with the key)",
+    )
+    add(
+        "--level",
+        choices=list(_LEVELS),
+        help="highest version offered; TLS 1.2 is the lowest (default: the highest there is)",
+    )
+    add(
+        "--show-certificate",
+        action="store_true",
+        help="show the server's certificate on standard error, also if it is refused",
+    )
+
+
+def _parse_certificates(words: list[str]) -> InitArguments:
+    if words[:1] == ["init"]:
+        return _parse_init(words[1:])
+    parser = CommandParser(
+        prog="twsock certificates",
+        usage="twsock certificates [--help] COMMAND ...",
+        description=_CERTIFICATES_DESCRIPTION,
+        epilog=_CERTIFICATES_EPILOG,
+    )
+    return parser.miss_command(words)
+
+
+def _parse_init(words: list[str]) -> InitArguments:
+    parser = CommandParser(
+        prog="twsock certificates init",
+        usage="twsock certificates init [OPTION ...] DIR",
+        description=_INIT_DESCRIPTION,
+        epilog=_INIT_EPILOG,
+    )
+    parser.add_argument(
+        "--name",
+        metavar="HOST",
+        type=host,
+        action="append",
+        help="host or address that the server's certificate is for; "
+        f"may be given several times (default: {', '.join(LOOPBACK_NAMES)})",
+    )
+    options, arguments = parser.split(words, "DIR")
+    if not arguments or not arguments[0]:
+        parser.error("DIR is missing")
+    if len(arguments) > 1:
+        parser.error(f"there is one DIR, and no place for {arguments[1]!r}")
+    return InitArguments(arguments[0], tuple(options.name or LOOPBACK_NAMES))
 
 
 def _check_text(text: str, framing: str, max_frame: int) -> bytes:
@@ -225,42 +371,6 @@ def _encode(text: str) -> bytes:
     except UnicodeDecodeError:
         raise UsageError(f"TEXT {text!r} is not UTF-8") from None
     return encoded
-
-
-def _whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
-
-    def read(word: str) -> int:
-        try:
-            number = int(word)
-        except ValueError:
-            number = minimum - 1
-        if number < minimum or (maximum is not None and number > maximum):
-            raise argparse.ArgumentTypeError(f"takes a whole number, {bounds}, not {word!r}")
-        return number
-
-    return read
-
-
-def _seconds(word: str) -> float:
-    seconds = _number(word)
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise argparse.ArgumentTypeError(f"takes seconds, 0 or more, not {word!r}")
-    return seconds
-
-
-def _seconds_above_zero(word: str) -> float:
-    seconds = _number(word)
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise argparse.ArgumentTypeError(f"takes seconds, above 0, not {word!r}")
-    return seconds
-
-
-def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        return math.nan
 
 
 def _find_version() -> str:

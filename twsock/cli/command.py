@@ -1,6 +1,8 @@
 """
 From a command line to an exit status: arguments → **reactor** → conversation → status.
 
+Certificates are made without a reactor.
+
 Much like `twisted.internet.task.react`, with two differences: a failure is one line, and Ctrl-C
 lets the conversation end its connection before the process ends.
 """
@@ -17,12 +19,14 @@ from typing import IO, Any, Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twsock.cli.arguments import EchoArguments, parse_arguments
+from twsock.cli.arguments import EchoArguments, InitArguments, parse_arguments
+from twsock.cli.certificates import init_certificates
 from twsock.cli.echo import echo
 from twsock.cli.endpoint import parse_endpoint
 from twsock.cli.failure import CommandError
 from twsock.cli.progress import Progress
 from twsock.cli.screen import Screen
+from twsock.cli.security import prepare_upgrade
 from twsock.cli.texts import GivenTexts, InputLines, Texts
 from twsock.cli.threads import ThreadResolver, in_thread
 
@@ -46,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _run_command(sys.argv[1:] if argv is None else argv)
     except CommandError as failed:
         if failed.line and sys.stderr is not None:
-            print(f"twsock: {failed.line}", file=sys.stderr)
+            print(f"twsock: {failed.line}", *failed.details, sep="\n  ", file=sys.stderr)
         code = failed.exit_code
     except KeyboardInterrupt:
         code = _EXIT_SIGNAL + signal.SIGINT
@@ -57,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run_command(words: Sequence[str]) -> int:
     arguments = parse_arguments(words)
+    if isinstance(arguments, InitArguments):
+        init_certificates(arguments, _make_screen())
+        return 0
     # Imported here, so that a program can choose its reactor after it imported this module.
     from twisted.internet import reactor
 
@@ -66,10 +73,14 @@ def _run_command(words: Sequence[str]) -> int:
 def _run_echo(reactor: Any, arguments: EchoArguments) -> int:
     reactor.installNameResolver(ThreadResolver(reactor))
     endpoint = parse_endpoint(reactor, arguments.endpoint, arguments.timeout)
+    upgrade = None
+    if arguments.security is not None:
+        upgrade = prepare_upgrade(arguments.security, arguments.endpoint, arguments.timeout)
     texts = _find_texts(reactor, arguments)
-    screen = _make_screen(arguments, texts)
+    screen = _make_screen(quiet=arguments.quiet, progress=_make_progress(arguments, texts))
     return _run(
-        reactor, lambda: echo(reactor, endpoint, arguments, texts, screen, time.perf_counter)
+        reactor,
+        lambda: echo(reactor, endpoint, arguments, texts, screen, time.perf_counter, upgrade),
     )
 
 
@@ -120,14 +131,15 @@ def _find_texts(reactor: Any, arguments: EchoArguments) -> Texts:
     return InputLines(read, arguments.max_frame)
 
 
-def _make_screen(arguments: EchoArguments, texts: Texts) -> Screen:
+def _make_screen(*, quiet: bool = False, progress: Progress | None = None) -> Screen:
     output = _open_stream(sys.stdout, "output")
     return Screen(
         output.buffer,  # type: ignore[attr-defined]
         encoding=output.encoding,  # type: ignore[attr-defined]
         is_terminal=output.isatty(),
-        quiet=arguments.quiet,
-        progress=_make_progress(arguments, texts),
+        quiet=quiet,
+        progress=progress,
+        notes=sys.stderr,
     )
 
 

@@ -1,6 +1,8 @@
 """
 One conversation with an echo server: texts → **request, response, request, …** → screen.
 
+Where TLS is asked for (`twsock.cli.security`), no text leaves before the server is accepted.
+
 Runs on any client endpoint of Twisted, with the protocols that servers use. Messages go one after
 the other, so in memory is one message on its way out and one on its way back.
 """
@@ -22,6 +24,7 @@ from twsock.cli.arguments import EchoArguments
 from twsock.cli.failure import CommandError
 from twsock.cli.round_trips import RoundTrips
 from twsock.cli.screen import Screen
+from twsock.cli.security import explain_failure, secure
 from twsock.cli.texts import Texts
 from twsock.errors import (
     BrokenError,
@@ -30,7 +33,13 @@ from twsock.errors import (
     SocketError,
     SocketErrorStatus,
 )
-from twsock.protocols import ConnectionGroup, FrameProtocol, LineProtocol, StreamProtocol
+from twsock.protocols import (
+    ClientUpgrade,
+    ConnectionGroup,
+    FrameProtocol,
+    LineProtocol,
+    StreamProtocol,
+)
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = ["echo"]
@@ -46,6 +55,7 @@ async def echo(
     texts: Texts,
     screen: Screen,
     now: Callable[[], float],
+    upgrade: ClientUpgrade | None = None,
 ) -> None:
     """
     Send every text as often as was asked for, and check what comes back.
@@ -53,6 +63,7 @@ async def echo(
     Cancelling ends the connection, in order where the server plays along.
 
     :param now: measures the round trips, in seconds; the timeouts are the reactor's.
+    :param upgrade: how the connection becomes secure before the first text; None for plaintext.
     :raises CommandError: when anything else than each message came back, with a line that says so.
     """
     round_trips = RoundTrips()
@@ -60,6 +71,8 @@ async def echo(
     client = await _connect(reactor, endpoint, arguments, now)
     try:
         screen.say("client connected")
+        if upgrade is not None:
+            await secure(client, upgrade, screen, shows_certificate=arguments.shows_certificate)
         await _exchange(reactor, client, arguments, texts, screen, round_trips)
         await client.close()
     except CancelledError:
@@ -260,7 +273,9 @@ class _Client(StreamProtocol):
             return CommandError(f"the server ended the connection {moment}".rstrip())
         if isinstance(error, RemoteProtocolError):
             return CommandError(f"the response is refused: {error}")
-        return CommandError(f"connection lost: {_summarize(error)}")
+        # With TLS 1.3 a server judges this end only after the handshake.
+        summary = explain_failure(error) if self.peer_certificate else _summarize(error)
+        return CommandError(f"connection lost: {summary}")
 
 
 class _FrameClient(_Client, FrameProtocol):

@@ -15,12 +15,15 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twsock.cli.failure import UsageError
 
-__all__ = ["parse_endpoint"]
+__all__ = ["find_host", "parse_endpoint"]
 
 #: ``tcp:HOST:PORT`` and no more: HOST in brackets, or with its colons escaped, or without any.
 _TCP: Final = re.compile(
     r"tcp:(?:\[(?P<bracketed>[^][]*)\]|(?P<host>(?:\\.|[^:\\=])*)):(?P<port>[^:=]*)", re.IGNORECASE
 )
+#: One argument of an endpoint string, and those that may be the host of a ``tcp:`` one.
+_ARGUMENT: Final = re.compile(r"(?:\\.|[^:\\])+")
+_HOST: Final = re.compile(r"(?:host=)?(?P<host>(?:\\.|[^:\\=])+)")
 _UNIX: Final = re.compile(r"unix:(?:path=)?(?P<path>(?:\\.|[^:\\])*)", re.IGNORECASE)
 _ESCAPED: Final = re.compile(r"\\(.)")
 
@@ -55,6 +58,23 @@ def parse_endpoint(reactor: Any, description: str, timeout: float) -> IStreamCli
     # certificate that OpenSSL cannot read; a plugin's may raise anything.
     except Exception as error:
         raise _bad_endpoint(description, str(error)) from error
+
+
+def find_host(description: str) -> str | None:
+    """
+    Give the host that an endpoint string leads to.
+
+    :param description: one that `parse_endpoint` takes.
+    :returns: a name or an address as it is written there; None where there is none in it, as in
+        all that are not ``tcp:``.
+    """
+    if tcp := _TCP.fullmatch(description):
+        return tcp["bracketed"] or _unescape(tcp["host"])
+    kind, _, rest = description.partition(":")
+    if kind.lower() != "tcp":
+        return None
+    hosts = map(_HOST.fullmatch, _ARGUMENT.findall(rest))
+    return next((_unescape(found["host"]) for found in hosts if found), None)
 
 
 def _bad_endpoint(description: str, reason: str) -> UsageError:

@@ -1,11 +1,12 @@
 """
-How a command fails: one line for standard error, and an exit status.
+How a command fails: one line for standard error, rarely more, and an exit status.
 
-Raised anywhere below `twsock.cli.command`, which prints the line.
+Raised anywhere below `twsock.cli.command`, which prints them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_FAILED", "EXIT_USAGE", "CommandError", "UsageError"]
@@ -23,11 +24,15 @@ class CommandError(Exception):
     The command ends here.
 
     :param line: what to print, without the name of the program; empty to print nothing.
+    :param details: lines below it, where one cannot say it all.
     """
 
-    def __init__(self, line: str, exit_code: int = EXIT_FAILED) -> None:
+    def __init__(
+        self, line: str, exit_code: int = EXIT_FAILED, *, details: Sequence[str] = ()
+    ) -> None:
         super().__init__(line)
         self.line = line
+        self.details = tuple(details)
         self.exit_code = exit_code
 
 

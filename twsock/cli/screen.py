@@ -1,6 +1,9 @@
 r"""
 What the user sees: messages → **lines on standard output**, and the bar among them.
 
+What was asked for besides, such as a certificate, goes to standard error, for standard output to
+have nothing but the conversation, and with ``--quiet`` the responses.
+
 A server may send anything, and a terminal obeys what it is sent: it can be made to rename its
 window, to type, or to hide what came before. So characters that a terminal would act on are written
 as escapes such as ``\x1b``, and so are bytes that are not UTF-8.
@@ -9,7 +12,7 @@ as escapes such as ``\x1b``, and so are bytes that are not UTF-8.
 from __future__ import annotations
 
 import unicodedata
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TextIO
 
 from twsock.cli.failure import EXIT_BROKEN_PIPE, CommandError
 from twsock.cli.progress import Progress
@@ -46,6 +49,7 @@ class Screen:
     :param is_terminal: whether a person looks at it.
     :param quiet: whether to write nothing but responses.
     :param progress: the bar, if there is one.
+    :param notes: standard error; None where it is closed.
     """
 
     def __init__(
@@ -56,12 +60,14 @@ class Screen:
         is_terminal: bool = False,
         quiet: bool = False,
         progress: Progress | None = None,
+        notes: TextIO | None = None,
     ) -> None:
         self._output = output
         self._encoding = encoding
         self._is_terminal = is_terminal
         self._quiet = quiet
         self._progress = progress
+        self._notes = notes
 
     def say(self, line: str) -> None:
         """
@@ -71,6 +77,12 @@ class Screen:
         """
         if not self._quiet:
             self._write(self._encode(line))
+
+    def note(self, *lines: str) -> None:
+        """Write lines that were asked for besides the conversation, quiet or not."""
+        if self._notes is not None:
+            # It has escapes for what its encoding cannot hold, as Python opens it.
+            print(*lines, sep="\n", file=self._notes, flush=True)
 
     def show_request(self, message: bytes) -> None:
         """Tell what was sent."""

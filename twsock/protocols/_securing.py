@@ -60,8 +60,8 @@ class Securing:
         """Begin the handshake."""
         raise NotImplementedError
 
-    def lost(self) -> None:
-        """The connection is gone."""
+    def lost(self, error: SocketError | None) -> None:
+        """The connection is gone; without an error, in order."""
         self._stop_waiting()
 
     # What a handshake asks of a connection.
@@ -75,10 +75,11 @@ class Securing:
         """Let nothing pass; give the transport."""
         return self._protocol.suspend()
 
-    def resume(self, transport: Any) -> None:
+    def resume(self, transport: Any) -> StreamProtocol:
         """Go on above the engine, with nothing of what came before."""
         self.is_secure = True
         self._protocol.resume(transport)
+        return self._protocol
 
     def note_error(self, error: SocketError) -> None:
         """Know why the connection is about to end."""
@@ -88,10 +89,6 @@ class Securing:
         """End now."""
         self._protocol.note_error(error)
         return self._protocol.abort()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take what came encrypted."""
-        self._protocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone."""

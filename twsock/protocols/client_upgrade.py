@@ -142,18 +142,19 @@ class ClientUpgrading(Securing):
         self._handshake.addCallbacks(self._accepted, self._refused)
 
     @override
-    def lost(self) -> None:
-        super().lost()
+    def lost(self, error: SocketError | None) -> None:
+        super().lost(error)
         if self._handshake is None:
-            self._end(self._error or BrokenError("the connection ended before the handshake"))
+            reason = self._error or error
+            self._end(reason or BrokenError("the connection ended before the handshake"))
 
     # What a handshake asks of a connection.
 
     @override
-    def resume(self, transport: Any) -> None:
+    def resume(self, transport: Any) -> StreamProtocol:
         self.is_watching = False
         self.peer_certificate = self._verification.certificate
-        super().resume(transport)
+        return super().resume(transport)
 
     # How it ends.
 

@@ -40,7 +40,7 @@ from twsock.protocols.ordered import OrderedTransport
 from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
-from twsock.transport.descriptor import find_descriptor, is_secured
+from twsock.transport.descriptor import carries_tls, find_descriptor, is_secured
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
 __all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -210,7 +210,7 @@ class StreamProtocol(Protocol):
         stream = self._connected_stream()
         if not stream.is_open:
             return fail(ClosedError("cannot upgrade: this end of the connection is closed"))
-        if self.is_secure or self._upgrading is not None:
+        if self._upgrading is not None or carries_tls(self._transport):
             return fail(LocalProtocolError("cannot upgrade: it was done or begun already"))
         try:
             upgrading = ClientUpgrading(settings, self)
@@ -320,8 +320,9 @@ class StreamProtocol(Protocol):
 
     def take_rest(self) -> bytes:
         """Take all that was received and not pulled."""
+        early, self._early = self._early, b""
         rest: bytes = self._decoder.take_rest()
-        return rest
+        return rest + early
 
     def limit_messages(self, size: int) -> None:
         """Accept only small messages until the connection is secure."""
@@ -334,8 +335,7 @@ class StreamProtocol(Protocol):
 
     def suspend(self) -> Any:
         """Let what is written wait; give the transport."""
-        self._connected_stream().hold()
-        return self._transport
+        return self._connected_stream().hold()
 
     def resume(self, transport: Any) -> None:
         """Go on above another transport, with nothing of what came before."""
@@ -346,7 +346,8 @@ class StreamProtocol(Protocol):
             self._call_hook(self.connection_secured)
         else:
             self._announce()
-        self._flush(stream)
+        if self._flush(stream) and not stream.is_full:
+            self.output_drained()
 
     def note_error(self, error: SocketError) -> None:
         """Know why the connection is about to end."""
@@ -374,8 +375,10 @@ class StreamProtocol(Protocol):
         """Send what was written; tell whether the output may take more."""
         if stream.send() or not stream.is_full:
             return stream.is_open
-        # Two ends that both push, and answer nothing, would wait for each other for ever.
-        if not self._is_stalled and (is_answer or self._handler is not None):
+        # Two ends that both push, and answer nothing, would wait for each other for ever. What
+        # waits for a handshake leaves once its messages have been read.
+        is_answered = is_answer or self._handler is not None
+        if is_answered and not self._is_stalled and not stream.is_held:
             self._is_stalled = True
             stream.pause_reading()
         if not self._is_full:
@@ -489,7 +492,7 @@ class StreamProtocol(Protocol):
             return
         error = stream.lost(reason)
         if self._upgrading is not None:
-            self._upgrading.lost()
+            self._upgrading.lost(error)
         self.group.leave(self)
         try:
             if self._is_announced:

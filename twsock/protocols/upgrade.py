@@ -21,6 +21,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from twisted.internet.interfaces import ITransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -29,13 +30,15 @@ from twsock.protocols._securing import Securing
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.server import ServerTls, ServerVerification
 from twsock.transport import StreamTransport
+from twsock.transport.descriptor import carries_tls
 
 if typing.TYPE_CHECKING:
     from twsock.protocols.stream import StreamProtocol
 
 __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
 
-#: Bytes of messages that are dropped before a required upgrade; then the connection is aborted.
+#: Bytes of messages that are dropped before a required upgrade, empty ones counted as one; then the
+#: connection is aborted.
 MAX_BEFORE_UPGRADE: Final = 4096
 
 #: How a handshake begins: the type of a record, and the first byte of its version (:rfc:`8446`,
@@ -134,7 +137,11 @@ class Upgrade(Securing):
     def begin(self, stream: StreamTransport) -> None:
         """Await what a client has to do first."""
         policy = self._settings.policy
-        if policy is UpgradePolicy.REQUIRED:
+        if carries_tls(typing.cast(ITransport, self._protocol.transport)):
+            # It was accepted by an endpoint of TLS, and there is no TLS inside TLS.
+            self._phase = _Phase.SECURE
+            self.is_implicit = False
+        elif policy is UpgradePolicy.REQUIRED:
             self._protocol.limit_messages(MAX_BEFORE_UPGRADE)
         elif policy is UpgradePolicy.IMPLICIT:
             self._await_hello(stream)
@@ -170,13 +177,13 @@ class Upgrade(Securing):
     # What a handshake asks of a connection.
 
     @override
-    def resume(self, transport: Any) -> None:
+    def resume(self, transport: Any) -> StreamProtocol:
         self._phase = _Phase.SECURE
         # With TLS from the first byte there are no words to look out for.
         self.is_watching = not self.is_implicit
         if self._verification is not None:
             self.peer_certificate = self._verification.certificate
-        super().resume(transport)
+        return super().resume(transport)
 
     # How messages are taken.
 
@@ -222,7 +229,7 @@ class Upgrade(Securing):
                 self._await_hello(stream)
             return True
         if settings.policy is UpgradePolicy.REQUIRED and self._phase is not _Phase.SECURE:
-            self._dropped += len(message)
+            self._dropped += max(1, len(message))
             if self._dropped > MAX_BEFORE_UPGRADE:
                 raise RemoteProtocolError(
                     f"more than {MAX_BEFORE_UPGRADE} bytes before the upgrade that is required"

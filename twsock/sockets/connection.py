@@ -107,17 +107,19 @@ class Connection(Protocol):
         """
         self._is_suspended = True
         self._output.suspend()
-        return self.transport
+        stream = self._stream
+        assert stream is not None
+        return stream.hold()
 
-    def resume(self, transport: Any) -> None:
-        """Go on above another transport."""
+    def resume(self, transport: Any) -> Connection:
+        """Go on above another transport; this is given what comes."""
         self._is_suspended = False
         self.transport = transport
-        stream = self._stream = StreamTransport(
-            self._output, transport, self._clock, close_timeout=self._close_timeout
-        )
+        assert self._stream is not None
+        stream = self._stream = self._stream.succeed_to(transport)
         self._input.opened(stream)
         self._react(lambda: self._output.opened(stream))
+        return self
 
     def note_error(self, error: SocketError) -> None:
         """Give the reason why the connection is about to end, if nobody gave one before."""

@@ -193,6 +193,10 @@ class StreamSocketInformation:
         """Somebody wants to connect there."""
         self._remote_host_name = host
         self._remote_service_name = service
+        # What an earlier attempt came to is of no meaning for this one.
+        self.protection_level = SocketProtectionLevel.PLAIN_SOCKET
+        self._verification = None
+        self._tls = None
 
     def connected(self, transport: Any) -> None:
         """The connection stands: take its addresses down, which its end forgets."""

@@ -46,6 +46,7 @@ from twsock.tls.client import ClientOptions, make_client
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.levels import SocketProtectionLevel, VersionRange, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
+from twsock.transport.descriptor import carries_tls
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.wire.byte_queue import as_bytes
 
@@ -272,6 +273,8 @@ class StreamSocket:
             if isinstance(validation_host_name, str)
             else validation_host_name
         )
+        if host.type is HostNameType.BLUETOOTH:
+            raise ValueError(f"no certificate is for a Bluetooth address: {host.display_name}")
         try:
             versions = self._choose_versions(level)
             self._check_upgrade()
@@ -570,7 +573,8 @@ class StreamSocket:
             raise ClosedError("cannot upgrade: the socket was closed")
         if self._state is not _State.CONNECTED or connection is None:
             raise LocalProtocolError("cannot upgrade: the socket is not connected")
-        if self._is_secure:
+        transport: Any = connection.transport
+        if self._is_secure or carries_tls(transport):
             raise LocalProtocolError("cannot upgrade: the connection is secure already")
         if self.input_stream.is_pending or self.output_stream.is_pending:
             raise LocalProtocolError("cannot upgrade: a read or write is pending")

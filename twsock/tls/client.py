@@ -22,6 +22,7 @@ from zope.interface import implementer
 from twsock.errors import SocketError
 from twsock.names import HostName, HostNameType
 from twsock.tls.certificates import Certificate
+from twsock.tls.identity import show
 from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.refusal import CertificateError
@@ -47,6 +48,7 @@ class ClientOptions:
     :ivar certificate: identifies the client if the server asks for that; it has its key.
     :ivar ignorable_errors: what is forgiven.
     :ivar application_protocols: offered to choose from (ALPN, :rfc:`7301`), the preferred first.
+    :raises ValueError: when the host has a Bluetooth address, for which there are no certificates.
     """
 
     versions: VersionRange
@@ -55,6 +57,11 @@ class ClientOptions:
     certificate: Certificate | None = None
     ignorable_errors: Collection[ChainValidationResult] = ()
     application_protocols: Sequence[bytes] = ()
+
+    def __post_init__(self) -> None:
+        if self.host_name.type is HostNameType.BLUETOOTH:
+            name = self.host_name.display_name
+            raise ValueError(f"no certificate is for a Bluetooth address: {name}")
 
 
 class ClientVerification:
@@ -92,12 +99,16 @@ class ClientVerification:
         """
         Take one verdict down; decide with the last.
 
-        OpenSSL tells each error, and goes on if it is told to; at the end it tells of success for
-        each certificate from the root down, so that of the server's own is the last word.
+        OpenSSL tells each error, and goes on if it is told to; then it tells of success for each
+        certificate from the root down. Behind that of the server's own it may still tell of errors:
+        what the issuers may issue (:rfc:`5280`, section 4.2.1.10) it looks at last.
         """
         if not ok:
             self._add(classify(code))
-            return True
+            if self.certificate is None:
+                return True
+            self.is_accepted = are_forgiven(self.errors, self._options.ignorable_errors)
+            return self.is_accepted
         if depth:
             return True
         self._take_chain(connection, shown)
@@ -165,13 +176,7 @@ def _make_context(options: ClientOptions) -> SSL.Context:
     if options.application_protocols:
         context.set_alpn_protos(list(options.application_protocols))
     if options.certificate is not None:
-        certificate, key = options.certificate.to_cryptography()
-        if key is None:
-            raise SocketError(f"the certificate of {options.certificate.subject} has no key")
-        context.use_certificate(certificate)
-        context.use_privatekey(key)
-        for issuer in options.certificate.intermediates:
-            context.add_extra_chain_cert(issuer.to_cryptography()[0])
+        show(options.certificate, context)
     return context
 
 

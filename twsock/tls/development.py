@@ -33,6 +33,9 @@ LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 #: How long they are valid. Some clients refuse what is valid longer than 398 days.
 _LIFETIME: Final = timedelta(days=365)
 
+#: The upper bound of a common name, in characters (:rfc:`5280`, appendix A.1).
+_MAX_COMMON_NAME: Final = 64
+
 #: Clocks differ, and what was made just now should be valid everywhere.
 _HEAD_START: Final = timedelta(hours=1)
 
@@ -83,7 +86,7 @@ def make_certificates(
     """
     if not names:
         raise ValueError("a server's certificate needs a name")
-    directory = Path(directory)
+    directory = Path(directory).absolute()
     moment = now or datetime.now(timezone.utc)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +148,7 @@ def _write_all(files: CertificateFiles, names: Sequence[str], now: datetime) -> 
     )
     files.authority.write_bytes(authority.public_bytes(Encoding.PEM))
     for path, name, alternatives, usage in (
-        (files.server, names[0], names, ExtendedKeyUsageOID.SERVER_AUTH),
+        (files.server, names[0][:_MAX_COMMON_NAME], names, ExtendedKeyUsageOID.SERVER_AUTH),
         (files.client, "twsock client", (), ExtendedKeyUsageOID.CLIENT_AUTH),
     ):
         key = ec.generate_private_key(ec.SECP256R1())

@@ -3,7 +3,7 @@ TLS on a connection that stands: plain transport → TLS engine → **handshake*
 
 Made for one handshake, by a socket or by a protocol that is upgraded. It stands between Twisted's
 TLS engine and the connection: nothing passes until the handshake is done *and* the peer was
-accepted. Then it passes everything on. What is written meanwhile waits with the connection.
+accepted. Then it leaves its place to the connection. What is written meanwhile waits there.
 
 ``transport.startTLS`` is not used: the engine is built here, above our own transport, so that the
 end of the handshake is told under any wrapper, and no cached socket can leak plaintext.
@@ -17,13 +17,13 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
 from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
+from twsock.tls.engine import make_engine
 
 __all__ = ["DEFAULT_HANDSHAKE_TIMEOUT", "Handshake", "Securable", "Verification"]
 
@@ -39,10 +39,10 @@ class Securable(typing.Protocol):
         """Whether it was neither closed nor lost."""
 
     def suspend(self) -> Any:
-        """Let nothing pass; give the transport."""
+        """Let nothing pass; give the way out and in for an engine."""
 
-    def resume(self, transport: Any) -> None:
-        """Go on above another transport."""
+    def resume(self, transport: Any) -> Any:
+        """Go on above another transport; give the protocol that takes what comes from now on."""
 
     def note_error(self, error: SocketError) -> None:
         """Know why the connection is about to end."""
@@ -50,11 +50,8 @@ class Securable(typing.Protocol):
     def abort(self, error: SocketError) -> object:
         """End now."""
 
-    def dataReceived(self, data: bytes) -> None:
-        """Take what came encrypted."""
-
     def connectionLost(self, reason: Failure) -> None:
-        """The connection is gone."""
+        """The connection is gone, and nothing took the place of the handshake."""
 
 
 class Verification(typing.Protocol):
@@ -66,12 +63,6 @@ class Verification(typing.Protocol):
 
     def refusal(self) -> SocketError | None:
         """Say why the peer was refused; None while it was not."""
-
-
-class _QuietFactory(Factory):
-    """What Twisted's engine asks for and we have no use for."""
-
-    noisy = False
 
 
 @implementer(IHandshakeListener)
@@ -114,13 +105,9 @@ class Handshake(Protocol):
             reason, and the connection is gone then; so it is when this is cancelled.
         """
         plain = self._connection.suspend()
-        factory = TLSMemoryBIOFactory(self._creator, self._is_client, _QuietFactory())
-        factory.noisy = False
-        engine = TLSMemoryBIOProtocol(factory, self)
+        engine = make_engine(self._creator, self._is_client, self)
         self._deadline = self._clock.callLater(self._timeout, self._time_out)
-        # A wrapper (a PROXY header, a policy) passes what it receives to this; a transport to that.
-        name = "wrappedProtocol" if hasattr(plain, "wrappedProtocol") else "protocol"
-        setattr(plain, name, engine)
+        plain.protocol = engine
         plain.resumeProducing()
         engine.makeConnection(plain)
         if leftover and not self._is_done:
@@ -140,12 +127,8 @@ class Handshake(Protocol):
         self._is_done = True
         self._deadline.cancel()
         engine: Any = self.transport
-        self._connection.resume(engine)
+        engine.wrappedProtocol = self._connection.resume(engine)
         self._done.callback(engine.getHandle())
-
-    @override
-    def dataReceived(self, data: bytes) -> None:
-        self._connection.dataReceived(data)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -166,7 +149,7 @@ class Handshake(Protocol):
     def _time_out(self) -> None:
         self._fail(
             SocketError(
-                f"the handshake took longer than {self._timeout:g} s",
+                "the handshake was not done in time",
                 status=SocketErrorStatus.CONNECTION_TIMED_OUT,
             )
         )

@@ -28,11 +28,13 @@ def is_named(shown: Any, host: HostName) -> bool:
     identifier: Any = (
         service_identity.hazmat.DNS_ID(host.canonical_name)
         if host.type is HostNameType.DOMAIN_NAME
-        else service_identity.hazmat.IPAddress_ID(host.canonical_name)
+        # The zone is this machine's own matter (RFC 4007, section 11).
+        else service_identity.hazmat.IPAddress_ID(host.canonical_name.partition("%")[0])
     )
     try:
         service_identity.hazmat.verify_service_identity(extract_patterns(shown), [identifier], [])
-    except (service_identity.VerificationError, service_identity.CertificateError):
+    # It is for others, or for nobody; a ValueError is about names that are malformed.
+    except (service_identity.VerificationError, service_identity.CertificateError, ValueError):
         return False
     return True
 

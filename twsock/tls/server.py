@@ -23,6 +23,7 @@ from zope.interface import implementer
 from twsock.errors import SocketError
 from twsock.names import HostName
 from twsock.tls.certificates import Certificate
+from twsock.tls.identity import show
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.refusal import CertificateError
@@ -119,6 +120,7 @@ class ServerTls:
     The contexts of one listener.
 
     :raises OperationNotSupported: for a level that this machine's OpenSSL cannot do.
+    :raises SocketError: for a certificate that it does not take.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -130,6 +132,7 @@ class ServerTls:
         Show others from the next handshake on; connections that stand are not touched.
 
         :raises ValueError: when one has no key; then nothing is replaced.
+        :raises SocketError: when OpenSSL does not take one; neither then.
         """
         ServerOptions(certificates)
         self._contexts = self._make_contexts(certificates)
@@ -154,16 +157,14 @@ class ServerTls:
     def _make_context(self, certificate: Certificate) -> SSL.Context:
         options = self._options
         versions = choose_versions(options.protection_level, options.min_protection_level)
-        shown, key = certificate.to_cryptography()
-        # Twisted's options bring its choice of ciphers.
-        context: SSL.Context = CertificateOptions().getContext()
+        # Twisted's options bring its choice of ciphers. A client that has to identify itself does
+        # so in each connection: no ticket of an earlier one takes the place of its certificate.
+        asks = options.client_certificate is not ClientCertificatePolicy.OFF
+        made = CertificateOptions(enableSessionTickets=not asks)
+        context: SSL.Context = made.getContext()
         context.set_min_proto_version(versions.lowest)
         context.set_max_proto_version(versions.highest)
-        context.use_certificate(shown)
-        context.use_privatekey(key)
-        context.check_privatekey()
-        for issuer in certificate.intermediates:
-            context.add_extra_chain_cert(issuer.to_cryptography()[0])
+        show(certificate, context)
         if options.application_protocols:
             context.set_alpn_select_callback(self._choose_protocol)
         store = context.get_cert_store()
@@ -192,11 +193,11 @@ class ServerTls:
         for protocol in self._options.application_protocols:
             if protocol in offered:
                 return protocol
-        return SSL.NO_OVERLAPPING_PROTOCOLS
+        # A client that insists on another one is not to be misunderstood (RFC 7301, section 3.2).
+        raise SSL.Error([("SSL routines", "", "no application protocol")])
 
 
 _VERIFY = {
-    ClientCertificatePolicy.OFF: SSL.VERIFY_NONE,
     ClientCertificatePolicy.OPTIONAL: SSL.VERIFY_PEER,
     ClientCertificatePolicy.REQUIRED: SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
 }
@@ -218,7 +219,9 @@ class _Creator:
     ) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
         connection.set_app_data(tlsProtocol)
-        connection.set_verify(_VERIFY[self._verification.policy], self._verification.check)
+        policy = self._verification.policy
+        if policy is not ClientCertificatePolicy.OFF:
+            connection.set_verify(_VERIFY[policy], self._verification.check)
         return connection
 
 

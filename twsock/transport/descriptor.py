@@ -15,7 +15,7 @@ from typing import Final
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITransport
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 
 __all__ = [
     "bottom_socket",
@@ -24,6 +24,7 @@ __all__ = [
     "find_descriptor",
     "hung_up",
     "is_secured",
+    "may_collect",
     "plain_socket",
     "queued_bytes",
     "unread_input",
@@ -74,6 +75,17 @@ def engine_holds(transport: ITransport) -> bool:
             return True
         candidate = getattr(candidate, "transport", None)
     return False
+
+
+def may_collect(transport: ITransport) -> bool:
+    """Tell whether bytes just written may be neither with the descriptor nor with the kernel."""
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        # One of Twisted's engines collects what it is given until the next turn of the reactor.
+        if isinstance(candidate, BufferingTLSTransport) or getattr(candidate, "TLS", False):
+            return True
+        candidate = getattr(candidate, "transport", None)
+    return engine_holds(transport)
 
 
 def is_secured(transport: ITransport) -> bool:

@@ -38,11 +38,13 @@ from twsock.transport.descriptor import (
     engine_holds,
     find_descriptor,
     hung_up,
+    may_collect,
     plain_socket,
     queued_bytes,
     unread_input,
 )
 from twsock.transport.draining import BrakeWatch, DrainWatch, Watch
+from twsock.transport.outlet import Outlet
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "HIGH_WATER", "LOW_WATER", "StreamOwner", "StreamTransport"]
 
@@ -125,8 +127,8 @@ class StreamTransport:
         "_error",
         "_high_water",
         "_is_braked",
-        "_is_held",
         "_is_reading",
+        "_outlet",
         "_owner",
         "_peer_ended",
         "_pending",
@@ -160,8 +162,8 @@ class StreamTransport:
         #: number answers both questions that a loop over messages has after each of them.
         self.room = high_water
         self._is_braked = False
-        # Whether what is written waits, as while a handshake is under way.
-        self._is_held = False
+        # Of a TLS engine, once what is written waits for its handshake.
+        self._outlet: Outlet | None = None
         self._is_reading = True
         self._peer_ended = False
         self._error: SocketError | None = None
@@ -199,6 +201,11 @@ class StreamTransport:
         if self._descriptor is not None:
             return self.is_plain
         return hasattr(self._transport, "loseWriteConnection")
+
+    @property
+    def is_held(self) -> bool:
+        """Whether what is written waits for a handshake."""
+        return self._outlet is not None
 
     @property
     def is_full(self) -> bool:
@@ -246,7 +253,7 @@ class StreamTransport:
         pending = self._pending
         if not pending:
             return True
-        if self._is_held:
+        if self._outlet is not None:
             return False
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
@@ -273,9 +280,24 @@ class StreamTransport:
         self._watch_queue()
         return False
 
-    def hold(self) -> None:
-        """Let what is written wait: a handshake begins on the transport."""
-        self._is_held = True
+    def hold(self) -> Outlet:
+        """
+        Let what is written wait, whoever writes it: a handshake begins on the transport.
+
+        :returns: the way out for the TLS engine, and for nobody else.
+        """
+        outlet = self._outlet
+        if outlet is None:
+            outlet = self._outlet = Outlet(self._transport, self._socket, self)
+            descriptor: Any = self._descriptor
+            if descriptor is not None and descriptor.producer not in (None, self._watch):
+                outlet.take_producer(descriptor)
+        return outlet
+
+    def take(self, data: bytes) -> None:
+        """Keep what was written to the transport itself while it is held."""
+        if self._phase is _OPEN:
+            self.write(bytes(data))
 
     def succeed_to(self, transport: Any) -> StreamTransport:
         """
@@ -284,6 +306,8 @@ class StreamTransport:
         :returns: what takes the place of this, with all that was written and not sent.
         """
         self._stop_watching()
+        if self._outlet is not None:
+            self._outlet.lead_to(transport)
         successor = StreamTransport(
             self._owner,
             transport,
@@ -389,7 +413,7 @@ class StreamTransport:
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops
             the wait and not the close.
         """
-        if self._is_held:
+        if self._outlet is not None:
             return self.abort()  # What waits cannot be sent, so there is no end in order.
         if self._phase is _Phase.OPEN:
             self.send()
@@ -469,6 +493,8 @@ class StreamTransport:
             self._deadline.cancel()
             self._deadline = None
         self._stop_watching()
+        if self._outlet is not None:
+            self._outlet.lost()
         self._socket = None
         self._descriptor = None
         self._pending.clear()
@@ -505,15 +531,13 @@ class StreamTransport:
     def _queue_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """Hand pieces to a transport that sends them in its own time, until it is full."""
         handed = 0
-        if sum(map(len, pieces)) <= _MAX_JOINED:
-            self._transport.write(b"".join(pieces))
-            handed = len(pieces)
-        while handed < len(pieces) and not self.is_full:
-            self._transport.write(pieces[handed])
-            handed += 1
+        is_little = sum(map(len, pieces)) <= _MAX_JOINED
+        while handed < len(pieces) and (is_little or not self.is_full):
+            end = _joined_end(pieces, handed)
+            self._transport.write(b"".join(pieces[handed:end]))
+            handed = end
         self._watch_queue()
-        if self._descriptor is not None and not self.is_plain and self._settling is None:
-            # An engine may collect what it is given until the next turn of the reactor.
+        if self._descriptor is not None and self._settling is None and may_collect(self._transport):
             self._settling = self._clock.callLater(0, self._settle)
         return handed, handed if self.is_flushed else 0
 
@@ -574,3 +598,11 @@ class StreamTransport:
             self._transport.loseConnection()
         else:
             self.abort(error)
+
+
+def _joined_end(pieces: Sequence[bytes], start: int) -> int:
+    """Find the end of the pieces that are joined for one write; a large one is written alone."""
+    end, size = start + 1, len(pieces[start])
+    while end < len(pieces) and (size := size + len(pieces[end])) <= _MAX_JOINED:
+        end += 1
+    return end

@@ -1,0 +1,738 @@
+"""Certificates that are wrong are refused for what is wrong; the server is Python's ``ssl``."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import ssl
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import trustme
+from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.names import dns
+from zope.interface import implementer
+
+from tests.loopback.contract import OnEveryReactor, failure_of
+from tests.loopback.test_tls import plain_server
+from tests.tls.certificates_for_tests import (
+    NOW,
+    Authority,
+    Extension,
+    names_in_bytes,
+    sign_itself,
+    spoil_signature,
+    unknown_critical_extension,
+)
+from twsock import SocketErrorStatus, StreamSocket
+from twsock.tls.certificates import Certificate
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
+
+Level = SocketProtectionLevel
+Result = ChainValidationResult
+Severity = SocketSslErrorSeverity
+Status = SocketErrorStatus
+
+T = TypeVar("T")
+
+#: Both versions: what is shown when differs between them.
+LEVELS: Final = (Level.TLS12, Level.TLS13)
+HOUR: Final = timedelta(hours=1)
+
+
+def only_for(usage: x509.ObjectIdentifier) -> list[Extension]:
+    return [(x509.ExtendedKeyUsage([usage]), False)]
+
+
+def constraints(
+    permitted: Iterable[str] | None = None, excluded: Iterable[str] | None = None
+) -> list[Extension]:
+    """Say for which hosts an authority may issue certificates, or may not."""
+    names = [
+        None if given is None else [x509.DNSName(name) for name in given]
+        for given in (permitted, excluded)
+    ]
+    return [(x509.NameConstraints(names[0], names[1]), True)]
+
+
+AUTHORITY = Authority("twsock tests")
+STRANGER = Authority("somebody else")
+BRANCH = Authority("branch", AUTHORITY)
+OLD_BRANCH = Authority("old branch", AUTHORITY, until=NOW - HOUR)
+BRANCH_FOR_CLIENTS = Authority(
+    "branch for clients", AUTHORITY, extensions=only_for(ExtendedKeyUsageOID.CLIENT_AUTH)
+)
+NO_AUTHORITY = Authority("not an authority", AUTHORITY, is_authority=False)
+LAST_BRANCH = Authority("the last branch", AUTHORITY, path_length=0)
+TOO_LOW = Authority("below the last branch", LAST_BRANCH)
+PERMITTED = Authority("for example.com", AUTHORITY, extensions=constraints(["example.com"]))
+EXCLUDED = Authority("not for this host", AUTHORITY, extensions=constraints(None, ["localhost"]))
+
+CLIENT = AUTHORITY.issue(
+    "client.example", common_name="client", usages=[ExtendedKeyUsageOID.CLIENT_AUTH]
+)
+
+
+def with_key(issued: trustme.LeafCert) -> Certificate:
+    return Certificate.from_pem(issued.private_key_and_cert_chain_pem.bytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A certificate that has to be refused, and why."""
+
+    what: str
+    issued: trustme.LeafCert
+    errors: frozenset[ChainValidationResult]
+    status: SocketErrorStatus
+    severity: SocketSslErrorSeverity = Severity.IGNORABLE
+    host: str = "localhost"
+
+
+def row(
+    what: str,
+    issued: trustme.LeafCert,
+    status: SocketErrorStatus,
+    *errors: ChainValidationResult,
+    severity: SocketSslErrorSeverity = Severity.IGNORABLE,
+    host: str = "localhost",
+) -> Row:
+    return Row(what, issued, frozenset(errors), status, severity, host)
+
+
+NOT_NOW = [
+    row(
+        "its time is over",
+        AUTHORITY.issue("localhost", until=NOW - HOUR),
+        Status.CERTIFICATE_EXPIRED,
+        Result.EXPIRED,
+    ),
+    row(
+        "its time has not come",
+        AUTHORITY.issue("localhost", since=NOW + HOUR),
+        Status.CERTIFICATE_EXPIRED,
+        Result.EXPIRED,
+    ),
+    row(
+        "the time of its issuer is over",
+        OLD_BRANCH.issue("localhost"),
+        Status.CERTIFICATE_EXPIRED,
+        Result.EXPIRED,
+    ),
+]
+
+NOT_TRUSTED = [
+    row(
+        "nobody knows its issuer",
+        STRANGER.issue("localhost"),
+        Status.CERTIFICATE_UNTRUSTED_ROOT,
+        Result.INCOMPLETE_CHAIN,
+    ),
+    row(
+        "it vouches for itself",
+        sign_itself("localhost"),
+        Status.CERTIFICATE_UNTRUSTED_ROOT,
+        Result.UNTRUSTED,
+    ),
+    row(
+        "the certificate between it and the root is missing",
+        BRANCH.issue("localhost", is_whole=False),
+        Status.CERTIFICATE_UNTRUSTED_ROOT,
+        Result.INCOMPLETE_CHAIN,
+    ),
+]
+
+NOT_FOR_THIS = [
+    row(
+        "it is a client's",
+        AUTHORITY.issue("localhost", usages=[ExtendedKeyUsageOID.CLIENT_AUTH]),
+        Status.CERTIFICATE_WRONG_USAGE,
+        Result.WRONG_USAGE,
+    ),
+    row(
+        "it is for signing programs",
+        AUTHORITY.issue("localhost", usages=[ExtendedKeyUsageOID.CODE_SIGNING]),
+        Status.CERTIFICATE_WRONG_USAGE,
+        Result.WRONG_USAGE,
+    ),
+    row(
+        "its issuer is there for clients",
+        BRANCH_FOR_CLIENTS.issue("localhost"),
+        Status.CERTIFICATE_WRONG_USAGE,
+        Result.WRONG_USAGE,
+    ),
+]
+
+#: What nobody can forgive.
+DEFECTIVE = [
+    row(
+        "its issuer is no authority",
+        NO_AUTHORITY.issue("localhost"),
+        Status.CERTIFICATE_IS_INVALID,
+        Result.BASIC_CONSTRAINTS_ERROR,
+        Result.WRONG_USAGE,
+        severity=Severity.FATAL,
+    ),
+    row(
+        "its issuer stands lower than it may",
+        TOO_LOW.issue("localhost"),
+        Status.CERTIFICATE_IS_INVALID,
+        Result.BASIC_CONSTRAINTS_ERROR,
+        severity=Severity.FATAL,
+    ),
+    row(
+        "it has a critical extension that nobody knows",
+        AUTHORITY.issue("localhost", extensions=[unknown_critical_extension()]),
+        Status.CERTIFICATE_IS_INVALID,
+        Result.UNKNOWN_CRITICAL_EXTENSION,
+        severity=Severity.FATAL,
+    ),
+    row(
+        "its signature is not that of its issuer",
+        spoil_signature(AUTHORITY.issue("localhost")),
+        Status.CERTIFICATE_IS_INVALID,
+        Result.INVALID_SIGNATURE,
+        severity=Severity.FATAL,
+    ),
+]
+
+#: OpenSSL tells of these after it has told that the server's own certificate is in order.
+OUT_OF_BOUNDS = [
+    row(
+        "its issuer may issue for another domain only",
+        PERMITTED.issue("localhost"),
+        Status.CERTIFICATE_IS_INVALID,
+        Result.OTHER_ERRORS,
+        severity=Severity.FATAL,
+    ),
+    row(
+        "its issuer may not issue for this host",
+        EXCLUDED.issue("localhost"),
+        Status.CERTIFICATE_IS_INVALID,
+        Result.OTHER_ERRORS,
+        severity=Severity.FATAL,
+    ),
+]
+
+
+def misnamed(what: str, host: str, *names: str) -> Row:
+    issued = AUTHORITY.issue(*names, common_name=host)
+    status = Status.CERTIFICATE_COMMON_NAME_IS_INCORRECT
+    return row(what, issued, status, Result.INVALID_NAME, host=host)
+
+
+def malformed(what: str, host: str, *names: bytes) -> Row:
+    issued = AUTHORITY.issue(extensions=[names_in_bytes(*names)])
+    status = Status.CERTIFICATE_COMMON_NAME_IS_INCORRECT
+    return row(what, issued, status, Result.INVALID_NAME, host=host)
+
+
+#: The common name is always the right one, and never looked at.
+FOR_ANOTHER = [
+    misnamed("it is for another host", "localhost", "other.example"),
+    misnamed("it is for no host: a common name is none", "localhost"),
+    misnamed("it is for what the name begins with", "localhost.example", "localhost"),
+    misnamed("it is for an address, and a name is asked for", "localhost", "127.0.0.1"),
+    misnamed("it is for a name, and an address is asked for", "127.0.0.1", "localhost"),
+    misnamed("it is for another address", "127.0.0.1", "127.0.0.2", "::1"),
+    misnamed("an IPv4 address is none of IPv6", "127.0.0.1", "::ffff:127.0.0.1"),
+    misnamed("a wildcard is not for two labels", "a.b.example.com", "*.example.com"),
+    misnamed("a wildcard is not for no label", "example.com", "*.example.com"),
+    misnamed("a wildcard is not for part of a label", "ab.example.com", "a*.example.com"),
+    misnamed("a wildcard is the first label", "a.b.example.com", "a.*.example.com"),
+    misnamed("a wildcard is not for a domain of the first level", "example.com", "*.com"),
+    misnamed("a wildcard is not for everything", "localhost", "*"),
+    misnamed("a wildcard is not for an A-label", "straße.example.com", "*.example.com"),
+    misnamed("IDNA 2003 had another name for it", "straße.example", "strasse.example"),
+    misnamed("it looks alike, in another script", "example.com", "xn--xample-hva.com"),
+]
+
+MALFORMED_NAMES = [
+    malformed("it goes on behind a NUL", "localhost", b"localhost\0.evil.example"),
+    malformed("one name is no name, and so none counts", "localhost", b"\0", b"localhost"),
+    malformed("it is an address, written as a name", "127.0.0.1", b"127.0.0.1"),
+    malformed("it is not in A-labels", "straße.example", "straße.example".encode()),
+    malformed("it is empty", "localhost", b""),
+    malformed("there is none in the list", "localhost"),
+]
+
+#: What `service_identity` cannot even read.
+UNREADABLE_NAMES = [malformed("it is not ASCII, nor UTF-8", "localhost", b"\xff", b"localhost")]
+
+ROWS = [*NOT_NOW, *NOT_TRUSTED, *NOT_FOR_THIS, *DEFECTIVE, *FOR_ANOTHER, *MALFORMED_NAMES]
+
+#: Host as it is typed; what the certificate is for; what the server is told (SNI).
+WELL_NAMED: list[tuple[str, str, str | None]] = [
+    ("localhost", "localhost", "localhost"),
+    ("LocalHost", "localhost", "localhost"),
+    ("localhost", "LOCALHOST", "localhost"),
+    ("localhost.", "localhost", "localhost"),
+    ("www.example.com", "*.example.com", "www.example.com"),
+    ("straße.example", "xn--strae-oqa.example", "xn--strae-oqa.example"),
+    ("STRASSE.example", "strasse.example", "strasse.example"),
+    ("Straße。Example", "xn--strae-oqa.example", "xn--strae-oqa.example"),
+    ("xn--strae-oqa.example", "xn--strae-oqa.example", "xn--strae-oqa.example"),
+    ("bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ("127.0.0.1", "127.0.0.1", None),
+    ("::1", "::1", None),
+    ("0:0:0:0:0:0:0:1", "::1", None),
+    ("fe80::1%lo", "fe80::1", None),
+]
+
+
+class Witness:
+    """
+    A server that notes what it sees of its clients, and wants each to identify itself.
+
+    :param issued: what it shows.
+    :param prelude: what it does in plaintext before it answers the handshake; gives what it read.
+    :param greeting: what it sends inside, in one piece with the end of its handshake if it can.
+    :param setup: changes its context.
+    :ivar wire: what came, as it came, that of the prelude not included.
+    :ivar inside: what came inside TLS, which it sends back.
+    :ivar names: which host each client asked for (SNI); None where it did not.
+    :ivar shown: certificates of clients, DER.
+    """
+
+    def __init__(
+        self,
+        issued: trustme.LeafCert,
+        prelude: Callable[[socket.socket], object] = lambda connection: None,
+        *,
+        greeting: bytes = b"",
+        setup: Callable[[ssl.SSLContext], object] = lambda context: None,
+    ) -> None:
+        self.wire = self.inside = b""
+        self.names: list[str | None] = []
+        self.shown: list[bytes] = []
+        self._prelude = prelude
+        self._greeting = greeting
+        context = self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        issued.configure_cert(context)
+        authority = AUTHORITY.certificate.get_certificate_blob()
+        context.load_verify_locations(cadata=authority)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.sni_callback = self._note_name
+        setup(context)
+
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one client, to its end."""
+        self._prelude(connection)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        inside = self._context.wrap_bio(incoming, outgoing, server_side=True)
+        steps = self._converse(inside)
+        while data := connection.recv(65536):
+            self.wire += data
+            incoming.write(data)
+            try:
+                next(steps)
+            except StopIteration:
+                return
+            finally:
+                connection.sendall(outgoing.read())
+
+    def _converse(self, inside: ssl.SSLObject) -> Iterator[None]:
+        """Go on until bytes are missing; then again."""
+        yield from _until_done(inside.do_handshake)
+        self.shown += filter(None, [inside.getpeercert(True)])
+        inside.write(self._greeting)
+        while request := (yield from _until_done(lambda: inside.read(65536))):
+            self.inside += request
+            inside.write(request)
+        yield from _until_done(inside.unwrap)
+
+    def _note_name(self, _inside: object, name: str | None, _context: object) -> None:
+        self.names.append(name)
+
+
+def _until_done(step: Callable[[], T]) -> Generator[None, None, T]:
+    """Try again whenever there are more bytes."""
+    while True:
+        try:
+            return step()
+        except ssl.SSLWantReadError:
+            yield
+
+
+@implementer(IHostnameResolver)
+class EverywhereHere:
+    """
+    A DNS in which every host is this machine.
+
+    :ivar asked: what was looked up.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    # Called by Twisted.
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,  # noqa: N803 - Twisted's names
+        hostName: str,  # noqa: N803
+        portNumber: int = 0,  # noqa: N803
+        addressTypes: object = None,  # noqa: N803
+        transportSemantics: str = "TCP",  # noqa: N803
+    ) -> Any:
+        self.asked.append(hostName)
+        resolutionReceiver.resolutionBegan(self)
+        resolutionReceiver.addressResolved(IPv4Address("TCP", "127.0.0.1", portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolutionReceiver
+
+
+class Services:
+    """A resolver of services: each is on one host and port, whatever is asked for."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._record = dns.Record_SRV(0, 0, port, host)
+
+    # Called as Twisted's resolvers are.
+
+    def lookupService(self, name: str, timeout: object = None) -> Any:  # noqa: N802 - theirs
+
+        async def look_up() -> Any:
+            return [dns.RRHeader(name, dns.SRV, payload=self._record)], [], []
+
+        return look_up()
+
+
+class CertificateCase(OnEveryReactor):
+    """What every test here has."""
+
+    def client(self, reactor: Any, *forgiven: ChainValidationResult) -> StreamSocket:
+        """Make a socket that trusts our authority, and identifies itself if asked to."""
+        made = StreamSocket(reactor)
+        made.control.trust_roots = [AUTHORITY.certificate]
+        made.control.client_certificate = with_key(CLIENT)
+        made.control.ignorable_server_certificate_errors.extend(forgiven)
+        return made
+
+    async def refuse(
+        self, reactor: Any, case: Row, level: SocketProtectionLevel, *forgiven: Result
+    ) -> None:
+        """Let a client meet a certificate; look at what it says, and at what it sends."""
+        witness = Witness(case.issued, greeting=b"trust me")
+        with plain_server(witness.serve) as server:
+            client = self.client(reactor, *forgiven)
+            try:
+                await client.connect("127.0.0.1", server.port)
+                upgrading = client.upgrade_to_ssl(level, case.host)
+                writing = client.output_stream.write(b"password")
+                error = await failure_of(upgrading)
+                self.assertFalse(client.is_open, case.what)
+                for pending in (writing, client.input_stream.receive_some()):
+                    await failure_of(pending)
+            finally:
+                await client.abort()
+        information = client.information
+        self.assertIs(error.status, case.status, case.what)
+        self.assertEqual(set(information.server_certificate_errors), case.errors, case.what)
+        self.assertIs(information.server_certificate_error_severity, case.severity, case.what)
+        self.assertEqual(information.server_certificate, with_key(case.issued), case.what)
+        self.assertEqual(witness.inside, b"", case.what)
+        self.assertEqual(witness.shown, [], case.what)
+        for secret in (b"password", with_key(CLIENT).get_certificate_blob()):
+            self.assertNotIn(secret, witness.wire, case.what)
+
+    async def accept(
+        self, reactor: Any, case: Row, level: SocketProtectionLevel, *forgiven: Result
+    ) -> None:
+        """Let a client go on in spite of a certificate."""
+        witness = Witness(case.issued)
+        with plain_server(witness.serve) as server:
+            client = self.client(reactor, *forgiven)
+            await client.connect("127.0.0.1", server.port)
+            await client.upgrade_to_ssl(level, case.host)
+            await client.output_stream.write(b"password")
+            self.assertEqual(await client.input_stream.receive_exactly(8), b"password", case.what)
+            self.assertEqual(set(client.information.server_certificate_errors), case.errors)
+            await client.close()
+            await client.wait_closed()
+        self.assertNotIn(b"password", witness.wire, case.what)
+
+    def refuse_all(self, rows: Iterable[Row], *forgiven: Result) -> None:
+        async def work(reactor: Any) -> None:
+            for case, level in itertools.product(rows, LEVELS):
+                await self.refuse(reactor, case, level, *forgiven)
+
+        self.conduct(work)
+
+
+class RefusedTests(CertificateCase):
+    """The reason is named, nothing is sent, nothing is shown, and nothing is heard."""
+
+    def test_out_of_date(self) -> None:
+        """C10, E17, E21: the certificate, or one above it."""
+        self.refuse_all(NOT_NOW)
+
+    def test_of_unknown_issuers(self) -> None:
+        """C10, E17, E21: of another authority, of none, of one that cannot be found."""
+        self.refuse_all(NOT_TRUSTED)
+
+    def test_for_another_use(self) -> None:
+        """E21: a server has to have the certificate of a server."""
+        self.refuse_all(NOT_FOR_THIS)
+
+    def test_defective(self) -> None:
+        """E17, E21: these are fatal."""
+        self.refuse_all(DEFECTIVE)
+
+    def test_of_an_issuer_out_of_its_bounds(self) -> None:
+        """An authority for some domains is none for others (name constraints)."""
+        self.refuse_all(OUT_OF_BOUNDS)
+
+    def test_for_another_name(self) -> None:
+        """C10: names, addresses, wildcards; a common name is never looked at."""
+        self.refuse_all(FOR_ANOTHER)
+
+    def test_with_malformed_names(self) -> None:
+        """C10: what is no name is not taken for one."""
+        self.refuse_all(MALFORMED_NAMES)
+
+    def test_with_names_that_cannot_be_read(self) -> None:
+        """The reason is named, here too."""
+        self.refuse_all(UNREADABLE_NAMES)
+
+    def test_certificates_of_its_issuers_stay_readable(self) -> None:
+        """E19: also where the server was refused."""
+
+        async def work(reactor: Any) -> None:
+            with plain_server(Witness(OLD_BRANCH.issue("localhost")).serve) as server:
+                client = self.client(reactor)
+                await failure_of(client.connect("localhost", server.port, Level.TLS13))
+                sent = client.information.server_intermediate_certificates
+                self.assertEqual(sent, (OLD_BRANCH.certificate,))
+
+        self.conduct(work)
+
+
+class ForgivenTests(CertificateCase):
+    """What is listed is forgiven, and nothing else."""
+
+    #: Three things are wrong with it.
+    worst = row(
+        "everything that can be forgiven",
+        STRANGER.issue("other.example", until=NOW - HOUR),
+        Status.CERTIFICATE_UNTRUSTED_ROOT,
+        Result.INCOMPLETE_CHAIN,
+        Result.INVALID_NAME,
+        Result.EXPIRED,
+    )
+
+    def test_what_is_listed(self) -> None:
+        """E18: each error that can be; it is told all the same."""
+
+        async def work(reactor: Any) -> None:
+            for case in (*NOT_NOW, *NOT_TRUSTED, *NOT_FOR_THIS, FOR_ANOTHER[0], self.worst):
+                await self.accept(reactor, case, Level.TLS13, *case.errors)
+
+        self.conduct(work)
+
+    def test_not_what_is_not_listed(self) -> None:
+        """E18: all other errors do not make up for the one."""
+        twins = {Result.UNTRUSTED, Result.INCOMPLETE_CHAIN}
+
+        async def work(reactor: Any) -> None:
+            for case in (*NOT_NOW, *NOT_TRUSTED, *NOT_FOR_THIS, FOR_ANOTHER[0]):
+                meant = case.errors | (twins if case.errors & twins else set())
+                await self.refuse(reactor, case, Level.TLS13, *(set(Result) - meant))
+
+        self.conduct(work)
+
+    def test_not_the_rest_of_several(self) -> None:
+        """E18: two out of three are not enough."""
+
+        async def work(reactor: Any) -> None:
+            for count in (1, 2):
+                for listed in itertools.combinations(sorted(self.worst.errors), count):
+                    await self.refuse(reactor, self.worst, Level.TLS13, *listed)
+
+        self.conduct(work)
+
+    def test_never_what_is_fatal(self) -> None:
+        """E18: whatever is listed."""
+        self.refuse_all(DEFECTIVE, *Result)
+
+    def test_never_an_issuer_out_of_its_bounds(self) -> None:
+        """E18: whatever is listed."""
+        self.refuse_all(OUT_OF_BOUNDS, *Result)
+
+
+class AcceptedTests(CertificateCase):
+    """Certificates that are right, whatever they look like."""
+
+    def test_the_name_that_was_typed_is_the_one_verified_and_told(self) -> None:
+        """C10, C11, E6: in any spelling, as A-labels; an address is not told."""
+
+        async def work(reactor: Any) -> None:
+            reactor.installNameResolver(EverywhereHere())
+            for host, name, told in WELL_NAMED:
+                witness = Witness(AUTHORITY.issue(name, common_name="somebody"))
+                with plain_server(witness.serve) as server:
+                    client = self.client(reactor)
+                    await client.connect("127.0.0.1", server.port)
+                    await client.upgrade_to_ssl(Level.TLS13, host)
+                    await client.close()
+                    await client.wait_closed()
+                self.assertEqual(witness.names, [told], host)
+
+        self.conduct(work)
+
+    def test_the_name_that_is_connected_to_is_the_one_verified_and_told(self) -> None:
+        """C11: what the DNS makes of it does not matter."""
+
+        async def work(reactor: Any) -> None:
+            resolver = EverywhereHere()
+            reactor.installNameResolver(resolver)
+            witness = Witness(AUTHORITY.issue("xn--strae-oqa.example"))
+            with plain_server(witness.serve) as server:
+                client = self.client(reactor)
+                await client.connect("Straße.example.", server.port, Level.TLS13)
+                await client.close()
+                await client.wait_closed()
+                other = self.client(reactor)
+                error = await failure_of(other.connect("localhost", server.port, Level.TLS13))
+                self.assertIs(error.status, Status.CERTIFICATE_COMMON_NAME_IS_INCORRECT)
+            self.assertEqual(resolver.asked, ["xn--strae-oqa.example", "localhost"])
+            self.assertEqual(witness.names, resolver.asked)
+
+        self.conduct(work)
+
+    def test_a_service_record_does_not_change_the_name(self) -> None:
+        """C11, C8: it leads to a host, whose name is not that of the service."""
+
+        async def work(reactor: Any) -> None:
+            reactor.installNameResolver(EverywhereHere())
+            for name, is_right in (("service.example", True), ("target.example", False)):
+                witness = Witness(AUTHORITY.issue(name))
+                with plain_server(witness.serve) as server:
+                    found: Any = Services("target.example", server.port)
+                    client = StreamSocket(reactor, resolver=found)
+                    client.control.trust_roots = [AUTHORITY.certificate]
+                    connecting = client.connect("service.example", "nosuchservice", Level.TLS13)
+                    if is_right:
+                        await connecting
+                    else:
+                        error = await failure_of(connecting)
+                        self.assertIs(error.status, Status.CERTIFICATE_COMMON_NAME_IS_INCORRECT)
+                    await client.close()
+                    await client.wait_closed()
+                self.assertEqual(witness.names, ["service.example"])
+
+        self.conduct(work)
+
+    def test_without_a_word_on_its_use(self) -> None:
+        """It is for everything."""
+        anything = AUTHORITY.issue("localhost", usages=())
+        case = row("it does not say", anything, Status.UNKNOWN)
+        self.conduct(lambda reactor: self.accept(reactor, case, Level.TLS13))
+
+    def test_of_an_issuer_below_the_root(self) -> None:
+        """Whose certificate came with it; also where it may issue for this domain only."""
+        whole = row("a branch", BRANCH.issue("localhost"), Status.UNKNOWN)
+        permitted = row(
+            "in its bounds", PERMITTED.issue("a.example.com"), Status.UNKNOWN, host="a.example.com"
+        )
+
+        async def work(reactor: Any) -> None:
+            for case, level in itertools.product((whole, permitted), LEVELS):
+                await self.accept(reactor, case, level)
+
+        self.conduct(work)
+
+    def test_that_vouches_for_itself_and_is_trusted(self) -> None:
+        """One certificate is trusted as well as an authority is."""
+        alone = sign_itself("localhost")
+
+        async def work(reactor: Any) -> None:
+            with plain_server(Witness(alone).serve) as server:
+                client = self.client(reactor)
+                client.control.trust_roots = [with_key(alone)]
+                await client.connect("localhost", server.port, Level.TLS13)
+                self.assertEqual(client.information.server_certificate_errors, ())
+                await client.close()
+                await client.wait_closed()
+
+        self.conduct(work)
+
+    def test_revocation_is_not_asked_about(self) -> None:
+        """
+        E17, E21: unlike WinRT; whom a certificate names for that is not connected to.
+
+        No list reaches OpenSSL, so its verdicts on revocation are in the unit tests only.
+        """
+        asked: list[socket.socket] = []
+
+        async def work(reactor: Any) -> None:
+            with plain_server(asked.append) as office:
+                url = x509.UniformResourceIdentifier(f"http://127.0.0.1:{office.port}/")
+                lists = x509.CRLDistributionPoints(
+                    [x509.DistributionPoint([url], None, None, None)]
+                )
+                responder = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, url)
+                issued = AUTHORITY.issue(
+                    "localhost",
+                    extensions=[
+                        (lists, False),
+                        (x509.AuthorityInformationAccess([responder]), False),
+                    ],
+                )
+                case = row("it names who knows of revocation", issued, Status.UNKNOWN)
+                for level in LEVELS:
+                    await self.accept(reactor, case, level)
+
+        self.conduct(work)
+        self.assertEqual(asked, [])
+
+
+class IdentityTests(CertificateCase):
+    """To whom the client shows its own certificate; see `RefusedTests` for to whom not."""
+
+    def test_who_was_verified_sees_it(self) -> None:
+        """C16: in either version, when it asks."""
+
+        async def work(reactor: Any) -> None:
+            for level in LEVELS:
+                witness = Witness(AUTHORITY.issue("localhost"))
+                with plain_server(witness.serve) as server:
+                    client = self.client(reactor)
+                    await client.connect("localhost", server.port, level)
+                    await client.output_stream.write(b"x")
+                    self.assertEqual(await client.input_stream.receive_exactly(1), b"x")
+                    await client.close()
+                    await client.wait_closed()
+                self.assertEqual(witness.shown, [with_key(CLIENT).get_certificate_blob()])
+
+        self.conduct(work)
+
+    def test_who_does_not_ask_does_not_see_it(self) -> None:
+        """It is shown to nobody unasked."""
+
+        def ask_for_nothing(context: ssl.SSLContext) -> None:
+            context.verify_mode = ssl.CERT_NONE
+
+        async def work(reactor: Any) -> None:
+            for level in LEVELS:
+                witness = Witness(AUTHORITY.issue("localhost"), setup=ask_for_nothing)
+                with plain_server(witness.serve) as server:
+                    client = self.client(reactor)
+                    await client.connect("localhost", server.port, level)
+                    await client.close()
+                    await client.wait_closed()
+                self.assertEqual(witness.shown, [])
+                self.assertNotIn(with_key(CLIENT).get_certificate_blob(), witness.wire)
+
+        self.conduct(work)
+
+
+CASES = (RefusedTests, ForgivenTests, AcceptedTests, IdentityTests)
+for case in CASES:
+    globals().update(case.makeTestCaseClasses())

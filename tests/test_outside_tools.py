@@ -1,0 +1,288 @@
+"""
+STARTTLS, judged by tools that others wrote; docs/outside-tools.rst has what they say.
+
+Each test is left out where its tool is not installed. Every tool is given an end of its waits, and
+only processes that were started here are ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import smtplib
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.services.processes import twistd
+from tests.test_examples import programs_in, running
+
+_EXAMPLE = Path(__file__).parents[1] / "examples" / "smtp_starttls.py"
+_LOCAL = "tcp:0:interface=127.0.0.1"
+
+#: Seconds for a tool, many times what the slowest takes.
+_PATIENCE = 120
+
+#: Seconds that the scanner listens for each answer, all of which it waits.
+_LISTENS = "1"
+
+
+def find(tool: str) -> str | None:
+    """Find a tool beside this Python, or on the path."""
+    beside = Path(sys.executable).parent
+    return shutil.which(tool, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+
+
+def needs(tool: str) -> Callable[[Any], Any]:
+    """Leave a test out without a tool."""
+    return skipIf(find(tool) is None, f"{tool} is not installed")
+
+
+def run(folder: Path, tool: str, *arguments: str, say: str = "") -> tuple[int, str]:
+    """Run a tool to its end; give its exit status and all that it printed."""
+    done = subprocess.run(
+        [find(tool) or tool, *arguments],
+        cwd=folder,
+        input=say,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+class MailServerTests(SynchronousTestCase):
+    """The words of SMTP on our upgrade, as tools know them."""
+
+    def setUp(self) -> None:
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        self.folder = Path(made.name)
+        started = ExitStack()
+        self.addCleanup(started.close)
+        certificates = self.folder / "certificates"
+        _, _, self.port = started.enter_context(running(_EXAMPLE, _LOCAL, str(certificates)))
+        self.authority = str(certificates / "authority.pem")
+        self.certificate = str(certificates / "server.pem")
+
+    def s_client(self, *arguments: str, name: str = "localhost") -> tuple[int, str]:
+        return run(
+            self.folder,
+            "openssl",
+            *("s_client", "-starttls", "smtp", "-connect", f"localhost:{self.port}"),
+            *("-verify_return_error", "-verify_hostname", name, "-brief", "-quiet", *arguments),
+            say="NOOP\r\nQUIT\r\n",
+        )
+
+    @needs("openssl")
+    def test_openssl_verifies_and_is_answered(self) -> None:
+        """The certificate is good, and the session goes on inside."""
+        status, printed = self.s_client("-CAfile", self.authority)
+        self.assertEqual(status, 0, printed)
+        self.assertIn("Verification: OK", printed)
+        self.assertIn("250 OK\n221 Bye\n", printed.replace("\r", ""))
+
+    @needs("openssl")
+    def test_openssl_turns_away_what_it_cannot_verify(self) -> None:
+        """Its verdict above is worth something: an unknown authority, and another name."""
+        for refused in (
+            self.s_client(),
+            self.s_client("-CAfile", self.authority, name="example.com"),
+        ):
+            self.assertEqual(refused[0], 1, refused[1])
+            self.assertIn("certificate verify failed", refused[1])
+
+    @needs("gnutls-cli")
+    def test_gnutls_verifies_and_is_answered(self) -> None:
+        """As above, by another implementation of TLS."""
+        status, printed = run(
+            self.folder,
+            "gnutls-cli",
+            *("--starttls-proto=smtp", f"--x509cafile={self.authority}"),
+            *("--port", str(self.port), "localhost"),
+            say="NOOP\r\nQUIT\r\n",
+        )
+        self.assertEqual(status, 0, printed)
+        self.assertIn("The certificate is trusted.", printed)
+        self.assertIn("250 OK\n221 Bye\n", printed.replace("\r", ""))
+
+    @needs("swaks")
+    def test_swaks_upgrades_and_asks_again(self) -> None:
+        """A mail client says EHLO inside, and is not offered STARTTLS there."""
+        status, printed = run(
+            self.folder,
+            "swaks",
+            *("--server", f"127.0.0.1:{self.port}", "--helo", "localhost", "--quit-after", "EHLO"),
+            *("--from", "ada@example.com", "--to", "ada@example.com"),
+            *("--tls", "--tls-verify", "--tls-ca-path", self.authority),
+        )
+        if "TLS not available" in printed:
+            self.skipTest("swaks has no TLS here: it needs Net::SSLeay")
+        self.assertEqual(status, 0, printed)
+        self.assertIn(" ~> EHLO localhost\n<~  250 localhost\n ~> QUIT\n", printed)
+
+    def test_smtplib_is_forgotten_at_the_switch(self) -> None:
+        """What was said in plaintext counts for nothing inside, and TLS begins once."""
+        context = ssl.create_default_context(cafile=self.authority)
+        with smtplib.SMTP("127.0.0.1", self.port, "localhost", timeout=_PATIENCE) as session:
+            session.ehlo()
+            replies = [session.docmd("MAIL FROM:<ada@example.com>")[0]]
+            replies.append(session.starttls(context=context)[0])
+            replies.append(session.docmd("MAIL FROM:<ada@example.com>")[0])
+            replies.append(session.docmd("StartTLS")[0])
+            session.ehlo()
+            replies.append(session.docmd("MAIL FROM:<ada@example.com>")[0])
+            self.assertFalse(session.has_extn("starttls"))
+        self.assertEqual(replies, [530, 220, 503, 503, 550])
+
+    def test_smtplib_turns_away_what_it_cannot_verify(self) -> None:
+        """Without the authority."""
+        session = smtplib.SMTP("127.0.0.1", self.port, "localhost", timeout=_PATIENCE)
+        self.addCleanup(session.close)
+        context = ssl.create_default_context()
+        self.assertRaises(ssl.SSLCertVerificationError, session.starttls, context=context)
+
+    @needs("sslyze")
+    def test_sslyze_finds_what_is_offered(self) -> None:
+        """TLS 1.2 and 1.3 only, and none of the holes that it knows."""
+        # Its exit status judges the authority and each cipher as well, so it is not asked.
+        report = self.folder / "report.json"
+        run(
+            self.folder,
+            "sslyze",
+            *("--starttls", "smtp", "--json_out", str(report), f"localhost:{self.port}"),
+        )
+        (server,) = json.loads(report.read_text())["server_scan_results"]
+        found = {name: scan["result"] for name, scan in server["scan_result"].items()}
+        offered = [
+            version
+            for version in ("ssl_2_0", "ssl_3_0", "tls_1_0", "tls_1_1", "tls_1_2", "tls_1_3")
+            if found[f"{version}_cipher_suites"]["accepted_cipher_suites"]
+        ]
+        self.assertEqual(offered, ["tls_1_2", "tls_1_3"])
+        self.assertFalse(found["heartbleed"]["is_vulnerable_to_heartbleed"])
+        self.assertFalse(found["openssl_ccs_injection"]["is_vulnerable_to_ccs_injection"])
+        self.assertFalse(
+            found["session_renegotiation"]["is_vulnerable_to_client_renegotiation_dos"]
+        )
+
+    def scan(self, port: int) -> str:
+        """Let the scanner look for STARTTLS injection; give all that it printed."""
+        _, printed = run(
+            self.folder,
+            "command-injection-tester",
+            *("--smtp", "--smtp-port", str(port), "--timeout", _LISTENS, "--nocolor", "127.0.0.1"),
+        )
+        self.assertIn("Sanity test done", printed)
+        return printed
+
+    @needs("command-injection-tester")
+    def test_the_scanner_finds_no_injection(self) -> None:
+        """The connection ends at the line behind the request, in front of the handshake."""
+        printed = self.scan(self.port)
+        self.assertIn("handshake failed - Server probably closed the connection!", printed)
+        self.assertNotIn("injection here", printed)
+
+    @needs("command-injection-tester")
+    def test_the_scanner_finds_an_injection_where_there_is_one(self) -> None:
+        """The server in docs/outside-tools.rst keeps its buffer, and is found out."""
+        (program,) = programs_in("outside-tools.rst")
+        path = self.folder / "keeps_its_buffer.py"
+        path.write_text(program, encoding="utf-8")
+        with running(path, "0", self.certificate) as (_server, _opened, port):
+            printed = self.scan(port)
+        self.assertIn("Command injection here!", printed)
+
+
+class LineServiceTests(SynchronousTestCase):
+    """Our own words, which no tool knows: gnutls-cli lets its user talk, and then begins TLS."""
+
+    @needs("gnutls-cli")
+    def test_gnutls_upgrades_lines(self) -> None:
+        """Echoed before and after; asked again, the service says no."""
+        with twistd(
+            *("twsock-stream", "--framing", "line", "--upgrade", "allowed", "--endpoint", _LOCAL)
+        ) as service:
+            (port,) = service.wait_for_ports()
+            authority = service.folder / "twsock" / "certificates" / "authority.pem"
+            with Talk(
+                *(find("gnutls-cli") or "", "--starttls", f"--x509cafile={authority}"),
+                *("--port", str(port), "localhost"),
+            ) as talk:
+                talk.say("before", until="before")
+                talk.say("STARTTLS", until="OK")
+                talk.begin_tls()
+                talk.say("after", until="after")
+                talk.say("STARTTLS", until="NO")
+                talk.end()
+        self.assertIn("The certificate is trusted.", talk.printed)
+        self.assertEqual(
+            [line for line in talk.printed.split() if line in ("before", "OK", "after", "NO")],
+            ["before", "OK", "after", "NO"],
+        )
+
+
+class Talk:
+    """
+    A session with gnutls-cli.
+
+    :ivar printed: what it has printed so far.
+    """
+
+    def __init__(self, *command: str) -> None:
+        self.printed = ""
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._patience = threading.Timer(_PATIENCE, self._process.kill)
+        self._patience.start()
+
+    def __enter__(self) -> Talk:
+        self._read("- Simple Client Mode:")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._patience.cancel()
+        self._process.kill()
+        self._process.communicate()
+
+    def say(self, line: str, *, until: str) -> None:
+        """Send a line, and wait for one."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        self._read(until)
+
+    def begin_tls(self) -> None:
+        """Ask for the handshake; what is said from here on comes after it."""
+        self._process.send_signal(signal.SIGALRM)
+        self._read("*** Starting TLS handshake")
+
+    def end(self) -> None:
+        """Let it end, with the rest of what it prints."""
+        self.printed += self._process.communicate(timeout=_PATIENCE)[0]
+
+    def _read(self, line: str) -> None:
+        assert self._process.stdout is not None
+        for printed in self._process.stdout:
+            self.printed += printed
+            if printed.strip() == line:
+                return
+        raise AssertionError(f"it ended without {line!r}:\n{self.printed}")

@@ -1,0 +1,189 @@
+"""The engine hands on the same as Twisted's, however what comes is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tls.peer import SERVER, Peer
+from twsock.tls.certificates import Certificate
+from twsock.tls.engine import Engine, RecordBoundaries, make_engine
+from twsock.tls.server import ServerOptions, ServerTls
+
+
+def record(size: int) -> bytes:
+    """Make one without a meaning."""
+    return b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)
+
+
+class RecordBoundariesTests(SynchronousTestCase):
+    """Ends of records are counted."""
+
+    def test_whole_records(self) -> None:
+        """One, several, and those without a content."""
+        boundaries = RecordBoundaries()
+        self.assertEqual(boundaries.count(record(3)), 1)
+        self.assertEqual(boundaries.count(record(0) + record(65_535) + record(1)), 3)
+        self.assertEqual(boundaries.count(b""), 0)
+
+    def test_every_cut(self) -> None:
+        """Each record is counted once, in the piece that ends it."""
+        stream = record(2) + record(0) + record(7)
+        ends = {7, 12, 24}
+        for cut in range(len(stream) + 1):
+            boundaries = RecordBoundaries()
+            counted = boundaries.count(stream[:cut]), boundaries.count(stream[cut:])
+            first = sum(end <= cut for end in ends)
+            self.assertEqual(counted, (first, 3 - first), cut)
+
+    def test_byte_by_byte(self) -> None:
+        """The last byte of each tells."""
+        boundaries = RecordBoundaries()
+        stream = record(2) + record(0) + record(7)
+        told = [boundaries.count(stream[at : at + 1]) for at in range(len(stream))]
+        self.assertEqual([at + 1 for at, count in enumerate(told) if count], [7, 12, 24])
+
+
+class Receiver(Protocol):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.reason: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received.append(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.reason = reason
+
+
+class EngineTests(SynchronousTestCase):
+    """Over a transport in memory, with Python's ``ssl`` at the other end."""
+
+    def setUp(self) -> None:
+        certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+        creator, _ = ServerTls(ServerOptions([certificate])).begin()
+        self.receiver = Receiver()
+        self.engine: Engine = make_engine(creator, False, self.receiver)
+        self.transport: Any = StringTransport()
+        self.peer = Peer()
+        self.engine.makeConnection(self.transport)
+        self.engine.dataReceived(self.peer.hello())
+        self.engine.dataReceived(self.peer.take(self.sent()))
+        self.peer.take(self.sent())
+
+    def sent(self) -> bytes:
+        """Take what the engine wrote."""
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def test_one_record_in_one_answer_out(self) -> None:
+        """As it is most of the time."""
+        self.engine.dataReceived(self.peer.say(b"question"))
+        self.engine.write(b"answer")
+        self.peer.take(self.sent())
+        self.assertEqual((self.receiver.received, self.peer.received), ([b"question"], b"answer"))
+
+    def test_many_records_are_handed_on_as_one(self) -> None:
+        """And what is behind the last whole one waits for the rest of it."""
+        stream = b"".join(self.peer.say(word) for word in (b"one", b"two", b"three"))
+        self.engine.dataReceived(stream[:-1])
+        self.engine.dataReceived(stream[-1:])
+        self.assertEqual(self.receiver.received, [b"onetwo", b"three"])
+
+    def test_every_cut(self) -> None:
+        """All of it arrives, in order."""
+        words = (b"one", b"two", b"three")
+        size = len(b"".join(map(self.peer.say, words)))
+        self.setUp()
+        for cut in range(1, size):
+            stream = b"".join(map(self.peer.say, words))
+            self.engine.dataReceived(stream[:cut])
+            self.engine.dataReceived(stream[cut:])
+            self.assertEqual(b"".join(self.receiver.received), b"onetwothree", cut)
+            self.receiver.received.clear()
+
+    def test_much_is_written(self) -> None:
+        """More than a batch of records, whatever kind of buffer it is."""
+        data = bytes(range(256)) * 1024
+        self.engine.write(data)
+        self.engine.write(b"end")
+        self.peer.take(self.sent())
+        self.assertEqual(self.peer.received, data + b"end")
+
+    def test_nothing_is_written_for_nothing(self) -> None:
+        """No record without a content."""
+        self.engine.write(b"")
+        self.assertEqual(self.sent(), b"")
+
+    def test_the_end_comes_behind_the_data(self) -> None:
+        """Data and close_notify in one piece."""
+        stream = self.peer.say(b"last words") + self.peer.end()
+        self.engine.dataReceived(stream)
+        self.assertEqual(self.receiver.received, [b"last words"])
+        self.assertTrue(self.transport.disconnecting)
+        self.engine.connectionLost(Failure(ConnectionDone()))
+        assert self.receiver.reason is not None
+        self.assertTrue(self.receiver.reason.check(ConnectionDone))
+
+    def test_a_damaged_record_ends_it(self) -> None:
+        """What was in front of it arrives; the reason is OpenSSL's."""
+        first, second = self.peer.say(b"good"), bytearray(self.peer.say(b"evil"))
+        second[-1] ^= 1
+        self.engine.dataReceived(first + bytes(second))
+        self.assertEqual(self.receiver.received, [b"good"])
+        self.assertTrue(self.transport.disconnecting)
+        self.engine.connectionLost(Failure(ConnectionDone()))
+        assert self.receiver.reason is not None
+        self.assertTrue(self.receiver.reason.check(SSL.Error))
+
+    def test_nothing_is_handed_on_behind_an_abort(self) -> None:
+        """Whatever comes."""
+        self.engine.abortConnection()
+        self.engine.dataReceived(self.peer.say(b"too late"))
+        self.assertEqual(self.receiver.received, [])
+
+    def test_nothing_is_sent_behind_a_close(self) -> None:
+        """It would come behind close_notify."""
+        self.engine.loseConnection()
+        self.sent()
+        self.engine.write(b"too late")
+        self.assertEqual(self.sent(), b"")
+
+    def test_a_message_of_the_handshake_is_no_data(self) -> None:
+        """A record that carries none, in front of one that does."""
+        # A client's second flight again: the alert that answers it shows that it was looked at.
+        self.engine.dataReceived(b"\x16\x03\x03\x00\x01\x00" + self.peer.say(b"data"))
+        self.assertEqual(self.receiver.received, [])
+        self.assertTrue(self.transport.disconnecting)
+
+
+class HandshakeTests(SynchronousTestCase):
+    """Before it is done."""
+
+    def test_what_is_written_waits(self) -> None:
+        """And is sent when it is done."""
+        certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+        creator, _ = ServerTls(ServerOptions([certificate])).begin()
+        engine = make_engine(creator, False, Receiver())
+        transport: Any = StringTransport()
+        peer = Peer()
+        engine.makeConnection(transport)
+        engine.write(b"early")
+        engine.dataReceived(peer.hello())
+        engine.dataReceived(peer.take(self.take(transport)))
+        peer.take(self.take(transport))
+        self.assertEqual(peer.received, b"early")
+
+    def take(self, transport: Any) -> bytes:
+        data: bytes = transport.value()
+        transport.clear()
+        return data

@@ -1,0 +1,149 @@
+"""
+Twisted's TLS engine, with a shorter way for connections that stand.
+
+Made by `twsock.tls.handshake`. Twisted asks OpenSSL for more until there is an exception, twice for
+each piece that came, and hands on record by record. Here the boundaries of the records are
+followed, so that it is known how many there are to ask for; what was in them is handed on as one.
+What is written is read out of OpenSSL once, too. The handshake, and all that fails, take Twisted's
+own way.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, Final
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import ITransport
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+__all__ = ["Engine", "RecordBoundaries", "make_engine"]
+
+#: Type, version and count in front of a record (:rfc:`8446`, section 5.1), in bytes.
+_HEADER: Final = 5
+#: The plaintext of a record, in bytes.
+_RECORD: Final = 2**14
+#: Encrypted in one go, in bytes: a whole number of records.
+_BATCH: Final = 4 * _RECORD
+#: What encryption adds to a batch at most, in bytes.
+_ADDED: Final = 4 * 256
+
+
+class RecordBoundaries:
+    """Follows a stream of records, however it is cut."""
+
+    def __init__(self) -> None:
+        #: Bytes that the record under way still lacks; and those of a header that is not whole.
+        self._missing = 0
+        self._header = b""
+
+    def count(self, data: bytes) -> int:
+        """Take the next piece; say how many records end in it."""
+        if self._header:
+            data = self._header + data
+        size = len(data)
+        at = self._missing
+        ended = 1 if 0 < at <= size else 0
+        while at + _HEADER <= size:
+            at += _HEADER + int.from_bytes(data[at + 3 : at + _HEADER], "big")
+            if at <= size:
+                ended += 1
+        self._header = data[at:]
+        self._missing = max(0, at - size)
+        return ended
+
+
+class Engine(TLSMemoryBIOProtocol):
+    """One connection's; made by `make_engine`."""
+
+    def __init__(self, factory: TLSMemoryBIOFactory, receiver: Any) -> None:
+        super().__init__(factory, receiver)
+        self._boundaries = RecordBoundaries()
+
+    # The flags below are Twisted's own, and have no other names (as of 26.10).
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        ended = self._boundaries.count(data)
+        if (
+            not self._handshakeDone
+            or self._lostTLSConnection
+            or self._aborted
+            or self._appSendBuffer
+        ):
+            super().dataReceived(data)
+            return
+        connection = self._tlsConnection
+        connection.bio_write(data)
+        pieces: list[bytes] = []
+        error: Failure | None = None
+        try:
+            for _ in range(ended):
+                pieces.append(connection.recv(_RECORD))  # noqa: PERF401 - kept when one fails
+        except (SSL.WantReadError, SSL.ZeroReturnError):
+            pass  # One was no data. What else it may be, OpenSSL tells again below.
+        except SSL.Error:
+            error = Failure()
+        if pieces:
+            self.wrappedProtocol.dataReceived(b"".join(pieces))
+        if error is not None:
+            self._tlsShutdownFinished(error)
+        elif len(pieces) < ended:
+            self._flushReceiveBIO()
+
+    @override
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        # Twisted looks at the first argument, and the error of a close_notify during the handshake
+        # has none. To Twisted this one is a lost connection, too.
+        if reason is not None and reason.check(SSL.ZeroReturnError):
+            reason = Failure(SSL.SysCallError(-1, "Unexpected EOF"))
+        super()._tlsShutdownFinished(reason)
+
+    @override
+    def write(self, data: bytes) -> None:
+        if self.disconnecting or self._lostTLSConnection or not self._handshakeDone:
+            super().write(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), _BATCH):
+            batch = view[start : start + _BATCH]
+            sent = 0 if self._appSendBuffer else self._encrypt(batch)
+            if sent < len(batch):
+                # OpenSSL has to read first, or has failed: Twisted meets that again, and deals
+                # with it.
+                super().write(bytes(batch[sent:]))
+
+    def _encrypt(self, batch: memoryview) -> int:
+        """Write some bytes to the transport, encrypted; tell how many."""
+        connection, transport = self._tlsConnection, typing.cast(ITransport, self.transport)
+        size = len(batch)
+        sent = 0
+        try:
+            while sent < size:
+                sent += connection.send(batch[sent : sent + _RECORD])
+        except SSL.Error:
+            pass
+        if sent:
+            transport.write(connection.bio_read(size + _ADDED))
+        return sent
+
+
+class _QuietFactory(Factory):
+    """What Twisted's engine asks for and we have no use for."""
+
+    noisy = False
+
+
+def make_engine(creator: Any, is_client: bool, receiver: Any) -> Engine:
+    """
+    Make an engine that is not connected yet.
+
+    :param creator: makes the connection of OpenSSL, as Twisted has it.
+    :param receiver: is given what came; a protocol.
+    """
+    factory = TLSMemoryBIOFactory(creator, is_client, _QuietFactory())
+    factory.noisy = False
+    return Engine(factory, receiver)

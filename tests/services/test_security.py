@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import ssl
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -328,16 +327,3 @@ class TwistdTests(CertificatesInFiles):
             self.assertNotEqual(server.wait(), 0)
             self.assertNotIn("Traceback", server.log)
             self.assertIn("there is no key in it", server.log.splitlines()[-1])
-
-    def test_everything_offers_an_upgrade(self) -> None:
-        """With a certificate of its own, and a line to type that trusts it."""
-        with twistd("twsock") as server:
-            authority = Path(server.wait_for(r"talk to it: .* --upgrade --ca (\S+)"))
-            self.assertTrue(authority.is_relative_to(server.folder))
-            key = authority.with_name("server.pem")
-            self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o600)
-            connection = self.connect(1337)
-            self.assert_echoes(connection)
-            self.assert_echoes(
-                self.secure(connection, ssl.create_default_context(cafile=str(authority)))
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 import socket
@@ -94,6 +95,7 @@ class ServiceTests(SynchronousTestCase):
 
     def test_plugins_are_found_and_complete(self) -> None:
         """Both doors are there, and what they name exists."""
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
         makers: dict[str, Any] = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
         for name in ("twsock-stream", "twsock"):
             self.assertTrue(verifyObject(IServiceMaker, makers[name]))

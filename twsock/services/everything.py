@@ -19,7 +19,7 @@ from twsock.protocols import UpgradePolicy
 from twsock.services.security import Security, find_development_certificate
 from twsock.services.stream import DEFAULT_PORT, stream_service
 
-__all__ = ["Options", "makeService"]
+__all__ = ["Options", "everything_service", "makeService"]
 
 
 class Options(usage.Options):
@@ -41,8 +41,9 @@ class _Everything(MultiService):
         self._reactor = reactor
         self._upgrade = ""
         self._problem: SocketError | None = None
+        stream_service(reactor, security=self._find_security()).setServiceParent(self)
 
-    def find_security(self) -> Security | None:
+    def _find_security(self) -> Security | None:
         """Offer TLS, unless there is no place for a certificate: that is no reason not to run."""
         try:
             file = find_development_certificate()
@@ -68,11 +69,19 @@ class _Everything(MultiService):
         )
 
 
+def everything_service(reactor: Any) -> MultiService:
+    """
+    Make all services with their defaults.
+
+    Connections may be put into TLS, with a certificate that is made once for each user. Where none
+    can be made, the log says why, and there is no TLS.
+    """
+    return _Everything(reactor)
+
+
 def makeService(options: Options) -> IService:
-    """Make the service that ``twistd twsock`` runs."""
+    """Make the service that twistd runs."""
     from twisted.internet import reactor
 
-    services = _Everything(reactor)
-    stream_service(reactor, security=services.find_security()).setServiceParent(services)
-    collected: IService = services
-    return collected
+    service: IService = everything_service(reactor)
+    return service

@@ -17,10 +17,11 @@ The servers
     all frames of one ``data_received``, and one write a frame, which is how
     `Int32StringReceiver` and a plain handler answer. The C server shows what the kernel costs.
 
-    Over TLS there are six of them, with one certificate that is made for the run: twsock's
-    ``FrameEcho`` and ``StreamSocket``, `Int32StringReceiver`, asyncio's streams, and uvloop's
-    ``Protocol`` in both manners. twsock and Twisted encrypt with the OpenSSL that ``cryptography``
-    brings, asyncio and uvloop with the one that Python's `ssl` was built on; the report names both.
+    Over TLS there are fewer, with one certificate that is made for the run: twsock's
+    ``FrameEcho`` on both reactors and ``StreamSocket``, `Int32StringReceiver`, asyncio's streams,
+    and uvloop's ``Protocol`` in both manners. twsock and Twisted encrypt with the OpenSSL that
+    ``cryptography`` brings, asyncio and uvloop with the one that Python's `ssl` was built on; the
+    report names both.
 
 The load
     One client process with plain sockets and epoll. It keeps a fixed number of frames in flight:

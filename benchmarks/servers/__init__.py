@@ -109,4 +109,12 @@ SERVERS: Final = {
 IDLE_SERVERS: Final = ("echo", "sockets", BASELINE, "uvloop", "asyncio-streams")
 
 #: Those that are compared over TLS. The others are not needed to see what TLS itself costs.
-TLS_SERVERS: Final = ("echo", "sockets", BASELINE, "asyncio-streams", "uvloop", "uvloop-each")
+TLS_SERVERS: Final = (
+    "echo",
+    "echo-lean",
+    "sockets",
+    BASELINE,
+    "asyncio-streams",
+    "uvloop",
+    "uvloop-each",
+)

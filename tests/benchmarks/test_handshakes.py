@@ -45,4 +45,4 @@ class HandshakesTests(SynchronousTestCase):
         """The message says which ones there are, and nothing is started."""
         done = _run("--servers", "echo,c")
         self.assertEqual(done.returncode, 2)
-        self.assertIn("'c' is none of echo, sockets", done.stderr.splitlines()[-1])
+        self.assertIn("'c' is none of echo, echo-lean, sockets", done.stderr.splitlines()[-1])

@@ -10,11 +10,9 @@ own way.
 
 from __future__ import annotations
 
-import typing
 from typing import Any, Final
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -42,10 +40,13 @@ class RecordBoundaries:
 
     def count(self, data: bytes) -> int:
         """Take the next piece; say how many records end in it."""
-        if self._header:
-            data = self._header + data
         size = len(data)
         at = self._missing
+        if self._header:
+            data = self._header + data
+            size = len(data)
+        elif not at and size == _HEADER + int.from_bytes(data[3:_HEADER], "big"):
+            return 1  # One record and nothing else, as it is most of the time.
         ended = 1 if 0 < at <= size else 0
         while at + _HEADER <= size:
             at += _HEADER + int.from_bytes(data[at + 3 : at + _HEADER], "big")
@@ -107,23 +108,27 @@ class Engine(TLSMemoryBIOProtocol):
         if self.disconnecting or self._lostTLSConnection or not self._handshakeDone:
             super().write(data)
             return
-        view = memoryview(data)
-        for start in range(0, len(data), _BATCH):
-            batch = view[start : start + _BATCH]
-            sent = 0 if self._appSendBuffer else self._encrypt(batch)
-            if sent < len(batch):
-                # OpenSSL has to read first, or has failed: Twisted meets that again, and deals
-                # with it.
-                super().write(bytes(batch[sent:]))
+        if len(data) > _BATCH:
+            view = memoryview(data)
+            for start in range(0, len(data), _BATCH):
+                self.write(view[start : start + _BATCH].tobytes())
+            return
+        sent = 0 if self._appSendBuffer else self._encrypt(data)
+        if sent < len(data):
+            # OpenSSL has to read first, or has failed: Twisted meets that again, and deals with it.
+            super().write(data[sent:])
 
-    def _encrypt(self, batch: memoryview) -> int:
-        """Write some bytes to the transport, encrypted; tell how many."""
-        connection, transport = self._tlsConnection, typing.cast(ITransport, self.transport)
-        size = len(batch)
+    def _encrypt(self, data: bytes) -> int:
+        """Write bytes to the transport, encrypted; tell how many."""
+        connection, transport = self._tlsConnection, self.transport
+        assert transport is not None
+        size = len(data)
         sent = 0
+        # Slices of a view are no copies; making one costs more than a small copy.
+        source = data if size <= _RECORD else memoryview(data)
         try:
             while sent < size:
-                sent += connection.send(batch[sent : sent + _RECORD])
+                sent += connection.send(source[sent : sent + _RECORD])
         except SSL.Error:
             pass
         if sent:

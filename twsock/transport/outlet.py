@@ -122,7 +122,10 @@ class Outlet:
             and transport.connected
         ):
             try:
-                data = data[self._socket.send(data) :]
+                sent = self._socket.send(data)
+                if sent == len(data):
+                    return
+                data = data[sent:]
             except BlockingIOError:
                 pass
             except OSError as error:

@@ -277,8 +277,7 @@ class StreamTransport:
                 return True
             data = memoryview(data)[sent:].tobytes()
         transport.write(data if isinstance(data, bytes) else bytes(data))
-        self._watch_queue()
-        return False
+        return self._descriptor is not None and not self._watch_queue()
 
     def hold(self) -> Outlet:
         """
@@ -555,10 +554,14 @@ class StreamTransport:
         if not is_braked:
             self._queue_is_empty()
 
-    def _watch_queue(self) -> None:
+    def _watch_queue(self) -> bool:
+        """Be told when the descriptor's queue is empty; tell whether there is anything in it."""
         descriptor = self._descriptor
-        if self._watch is None and descriptor is not None and queued_bytes(descriptor):
+        if descriptor is None or not queued_bytes(descriptor):
+            return False
+        if self._watch is None:
             self._watch = DrainWatch(descriptor, self._queue_is_empty)
+        return True
 
     def _stop_watching(self) -> None:
         watch, self._watch = self._watch, None

@@ -55,7 +55,9 @@ class StreamTests(SynchronousTestCase):
         """The message says which ones there are, and nothing is started."""
         done = _run("--tls", "--servers", "values,echo,c")
         self.assertEqual(done.returncode, 2)
-        self.assertIn("no TLS for values, c, only for echo, echo-lean, sockets", done.stderr.splitlines()[-1])
+        self.assertIn(
+            "no TLS for values, c, only for echo, echo-lean, sockets", done.stderr.splitlines()[-1]
+        )
 
     def test_idle_connections_have_no_tls(self) -> None:
         """The two options exclude each other."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import typing
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -17,10 +19,40 @@ from twsock.errors import SocketError
 from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
 
-if typing.TYPE_CHECKING:
-    from twsock.protocols.stream import StreamProtocol
+__all__ = ["Securing", "Upgradable"]
 
-__all__ = ["Securing"]
+
+class Upgradable(typing.Protocol):
+    """What an upgrade asks of its connection; each is described in `StreamProtocol`."""
+
+    transport: Any
+
+    @property
+    def clock(self) -> IReactorTime: ...
+
+    @property
+    def peer(self) -> str: ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def has_unhandled_input(self) -> bool: ...
+
+    def has_nothing_of(self, *words: bytes) -> bool: ...
+    def peek(self, count: int) -> bytes: ...
+    def pull_message(self) -> bytes | None: ...
+    def take_rest(self) -> bytes: ...
+    def limit_messages(self, size: int) -> None: ...
+    def deliver_messages(self, stream: StreamTransport) -> None: ...
+    def handle_message(self, message: bytes, stream: StreamTransport) -> bool: ...
+    def send_message(self, message: bytes) -> None: ...
+    def suspend(self) -> Any: ...
+    def resume(self, transport: Any) -> None: ...
+    def note_violation(self) -> None: ...
+    def note_error(self, error: SocketError) -> None: ...
+    def abort(self) -> Deferred[None]: ...
+    def connectionLost(self, reason: Failure) -> None: ...
 
 
 class Securing:
@@ -42,7 +74,7 @@ class Securing:
     #: Whether the application is told of the connection only when it is secure.
     is_implicit = False
 
-    def __init__(self, protocol: StreamProtocol) -> None:
+    def __init__(self, protocol: Upgradable) -> None:
         self.peer_certificate: Certificate | None = None
         self.is_secure = False
         self._protocol = protocol
@@ -75,7 +107,7 @@ class Securing:
         """Let nothing pass; give the transport."""
         return self._protocol.suspend()
 
-    def resume(self, transport: Any) -> StreamProtocol:
+    def resume(self, transport: Any) -> Upgradable:
         """Go on above the engine, with nothing of what came before."""
         self.is_secure = True
         self._protocol.resume(transport)

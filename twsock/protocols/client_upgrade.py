@@ -29,13 +29,10 @@ from twsock.errors import (
     SocketError,
     SocketErrorStatus,
 )
-from twsock.protocols._securing import Securing
+from twsock.protocols._securing import Securing, Upgradable
 from twsock.tls.client import ClientOptions, ClientVerification, make_client
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.transport import StreamTransport
-
-if typing.TYPE_CHECKING:
-    from twsock.protocols.stream import StreamProtocol
 
 __all__ = ["MAX_GO_AHEAD", "ClientUpgrade", "ClientUpgrading", "UpgradeStyle"]
 
@@ -86,7 +83,7 @@ class ClientUpgrading(Securing):
 
     is_urgent = True
 
-    def __init__(self, settings: ClientUpgrade, protocol: StreamProtocol) -> None:
+    def __init__(self, settings: ClientUpgrade, protocol: Upgradable) -> None:
         super().__init__(protocol)
         self._settings = settings
         self._creator: Any
@@ -151,7 +148,7 @@ class ClientUpgrading(Securing):
     # What a handshake asks of a connection.
 
     @override
-    def resume(self, transport: Any) -> StreamProtocol:
+    def resume(self, transport: Any) -> Upgradable:
         self.is_watching = False
         self.peer_certificate = self._verification.certificate
         return super().resume(transport)

@@ -17,23 +17,18 @@ written after the switch is ever sent before it. Wire format: docs/wire/upgrade.
 from __future__ import annotations
 
 import enum
-import typing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet.interfaces import ITransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twsock.errors import RemoteProtocolError, SocketError, SocketErrorStatus
-from twsock.protocols._securing import Securing
+from twsock.protocols._securing import Securing, Upgradable
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.server import ServerTls, ServerVerification
 from twsock.transport import StreamTransport
 from twsock.transport.descriptor import carries_tls
-
-if typing.TYPE_CHECKING:
-    from twsock.protocols.stream import StreamProtocol
 
 __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
 
@@ -125,7 +120,7 @@ class _Phase(enum.Enum):
 class Upgrade(Securing):
     """The way of one connection of a server into TLS."""
 
-    def __init__(self, settings: UpgradeToSsl, protocol: StreamProtocol) -> None:
+    def __init__(self, settings: UpgradeToSsl, protocol: Upgradable) -> None:
         super().__init__(protocol)
         self._settings = settings
         self._phase = _Phase.PLAIN
@@ -137,7 +132,7 @@ class Upgrade(Securing):
     def begin(self, stream: StreamTransport) -> None:
         """Await what a client has to do first."""
         policy = self._settings.policy
-        if carries_tls(typing.cast(ITransport, self._protocol.transport)):
+        if carries_tls(self._protocol.transport):
             # It was accepted by an endpoint of TLS, and there is no TLS inside TLS.
             self._phase = _Phase.SECURE
             self.is_implicit = False
@@ -177,7 +172,7 @@ class Upgrade(Securing):
     # What a handshake asks of a connection.
 
     @override
-    def resume(self, transport: Any) -> StreamProtocol:
+    def resume(self, transport: Any) -> Upgradable:
         self._phase = _Phase.SECURE
         # With TLS from the first byte there are no words to look out for.
         self.is_watching = not self.is_implicit
@@ -200,7 +195,7 @@ class Upgrade(Securing):
             and protocol.has_nothing_of(settings.request, _HELLO)
         )
 
-    def _begins_handshake(self, protocol: StreamProtocol) -> bool:
+    def _begins_handshake(self, protocol: Upgradable) -> bool:
         """Look at a boundary; tell whether no message is to be pulled there."""
         head = protocol.peek(len(_HELLO))
         if head == _HELLO:

@@ -361,9 +361,8 @@ class StreamSocketListener:
                 self._deliver(accepted)
             else:
                 securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
-                securing.addCallbacks(
-                    lambda _: self._deliver(accepted), self._refused, errbackArgs=(accepted,)
-                )
+                # Who is not let in was told of already, and is nobody's socket.
+                securing.addCallbacks(lambda _: self._deliver(accepted), lambda _: None)
             return
         self._sockets.discard(accepted)
         while not self._sockets and self._emptied:
@@ -412,14 +411,6 @@ class StreamSocketListener:
                 "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
             )
             accepted.abort()
-
-    def _refused(self, failure: Failure, accepted: StreamSocket) -> None:
-        self._log.warn(
-            "{peer} port {port} not let in: {error}",
-            peer=accepted.information.remote_address or "a peer",
-            port=accepted.information.remote_port,
-            error=failure.value,
-        )
 
     def _has_room(self) -> bool:
         if len(self._waiting) >= MAX_WAITING:

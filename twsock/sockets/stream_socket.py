@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import socket
 from collections.abc import Callable
-from typing import Any, Final, overload
+from typing import Any, overload
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import (
@@ -28,7 +28,6 @@ from twsock.errors import (
     ClosedError,
     LocalProtocolError,
     OperationNotSupported,
-    RemoteProtocolError,
     SocketError,
     SocketErrorStatus,
 )
@@ -41,10 +40,10 @@ from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import EndOfStreamError, InputStream
 from twsock.sockets.output import OutputStream
 from twsock.sockets.resolving import find_port, interleave, resolve
+from twsock.sockets.securing import refuse_plaintext, secure_client, secure_server
 from twsock.tls.certificates import Certificate
-from twsock.tls.client import ClientOptions, make_client
-from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
-from twsock.tls.levels import SocketProtectionLevel, VersionRange, choose_versions
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
+from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport.descriptor import carries_tls
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
@@ -200,15 +199,17 @@ class StreamSocket:
         refusal = self._refusal_to_connect()
         if refusal is not None:
             return fail(refusal)
+        level = SocketProtectionLevel(protection_level)
+        is_plain = level is SocketProtectionLevel.PLAIN_SOCKET
         try:
-            versions = self._choose_versions(protection_level)
+            if not is_plain:
+                self._check_level(level)
         except OperationNotSupported as error:
             return fail(error)
         self.information.asked_for(pair.remote_host_name, pair.remote_service_name)
-        if versions is None:
+        if is_plain:
             return self._begin(self._connect(pair, bind), timeout)
-        work = self._connect_securely(pair, bind, protection_level, versions)
-        return self._begin(work, timeout)
+        return self._begin(self._connect_securely(pair, bind, level), timeout)
 
     def connect_endpoint(
         self, endpoint: IStreamClientEndpoint, *, timeout: float | None = None
@@ -238,7 +239,8 @@ class StreamSocket:
         server, which WinRT does not have.
 
         What is written from here on waits, and is sent encrypted. After a failure the connection is
-        gone: it never goes on in plaintext.
+        gone: it never goes on in plaintext. Await the writes before it, or ``flush()`` behind
+        ``send_all``, which does not wait for the kernel.
 
         :param protection_level: a level of TLS: the highest version to be used.
         :param validation_host_name: whom the certificate has to be for, usually the host that was
@@ -276,15 +278,15 @@ class StreamSocket:
         if host.type is HostNameType.BLUETOOTH:
             raise ValueError(f"no certificate is for a Bluetooth address: {host.display_name}")
         try:
-            versions = self._choose_versions(level)
-            self._check_upgrade()
+            self._check_level(level)
+            connection = self._check_upgrade()
             if self._inherited is not None:
                 raise LocalProtocolError("cannot upgrade: an accepted socket needs a certificate")
-            self._refuse_leftover(self.input_stream.take_rest())
+            leftover = self.input_stream.take_rest()
+            refuse_plaintext(connection, self.information, leftover, is_server=False)
         except SocketError as error:
             return fail(error)
-        assert versions is not None
-        return self._secure(level, versions, host, timeout)
+        return self._secure(level, host, timeout)
 
     @classmethod
     def from_transport(cls, reactor: Any, transport: Any, unread: bytes = b"") -> StreamSocket:
@@ -539,11 +541,10 @@ class StreamSocket:
         pair: EndpointPair,
         bind: tuple[str, int] | None,
         level: SocketProtectionLevel,
-        versions: VersionRange,
     ) -> None:
         self._is_secure_from_the_start = True
         await self._connect(pair, bind)
-        await self._secure(level, versions, pair.remote_host_name, DEFAULT_HANDSHAKE_TIMEOUT)
+        await self._secure(level, pair.remote_host_name, DEFAULT_HANDSHAKE_TIMEOUT)
         self._state = _State.CONNECTED
 
     def _start_again(self) -> None:
@@ -557,14 +558,17 @@ class StreamSocket:
 
     # How a connection becomes secure.
 
-    def _choose_versions(self, level: SocketProtectionLevel) -> VersionRange | None:
-        if SocketProtectionLevel(level) is SocketProtectionLevel.PLAIN_SOCKET:
-            return None
-        return choose_versions(level, self.control.min_protection_level)
-
-    def _check_upgrade(self) -> None:
+    def _check_level(self, level: SocketProtectionLevel) -> None:
         """
-        Refuse an upgrade at the wrong time.
+        Refuse what this machine cannot do, before any packet.
+
+        :raises OperationNotSupported: then.
+        """
+        choose_versions(level, self.control.min_protection_level)
+
+    def _check_upgrade(self) -> Connection:
+        """
+        Refuse an upgrade at the wrong time; give the connection.
 
         :raises SocketError: with the reason.
         """
@@ -578,34 +582,14 @@ class StreamSocket:
             raise LocalProtocolError("cannot upgrade: the connection is secure already")
         if self.input_stream.is_pending or self.output_stream.is_pending:
             raise LocalProtocolError("cannot upgrade: a read or write is pending")
-
-    def _refuse_leftover(self, leftover: bytes) -> None:
-        """
-        Abort where the peer sent something in plaintext that was not read.
-
-        :raises RemoteProtocolError: then.
-        """
-        if not leftover or self._connection is None:
-            return
-        error = RemoteProtocolError(
-            f"peer sent {len(leftover)} bytes of plaintext before the handshake"
-        )
-        self._log.warn(
-            "{host} port {port} aborted: {error}",
-            host=self.information.remote_address,
-            port=self.information.remote_port,
-            error=error,
-        )
-        self._connection.abort(error)
-        raise error
+        return connection
 
     def _upgrade_as_server(self, options: ServerOptions, timeout: float) -> Deferred[None]:
         try:
             tls = ServerTls(options)
-            self._check_upgrade()
+            connection = self._check_upgrade()
             leftover = self.input_stream.take_rest()
-            if not _CLIENT_HELLO.startswith(leftover[: len(_CLIENT_HELLO)]):
-                self._refuse_leftover(leftover)
+            refuse_plaintext(connection, self.information, leftover, is_server=True)
         except SocketError as error:
             return fail(error)
         self.information.protection_level = options.protection_level
@@ -620,46 +604,30 @@ class StreamSocket:
         :returns: fires when it is done and the client let in; after a failure the connection is
             gone.
         """
-        connection, information = self._connection, self.information
-        assert connection is not None
-        creator, verification = tls.begin()
+        assert self._connection is not None
         self._is_secure = True
-
-        def note(secured: Any) -> None:
-            information.client_certificate = verification.certificate
-            information.secured(secured)
-
-        handshake = Handshake(
-            connection, creator, verification, self._reactor, timeout, is_client=False
+        return secure_server(
+            self._connection, self.information, tls, self._reactor, timeout, leftover
         )
-        return handshake.begin(leftover).addCallback(note)
 
     def _secure(
-        self,
-        level: SocketProtectionLevel,
-        versions: VersionRange,
-        host: HostName,
-        timeout: float,
+        self, level: SocketProtectionLevel, host: HostName, timeout: float
     ) -> Deferred[None]:
-        control, information, connection = self.control, self.information, self._connection
-        assert connection is not None
+        assert self._connection is not None
         try:
-            creator, verification = make_client(
-                ClientOptions(
-                    versions,
-                    host,
-                    control.trust_roots,
-                    control.client_certificate,
-                    tuple(control.ignorable_server_certificate_errors),
-                    tuple(control.application_protocols),
-                )
+            securing = secure_client(
+                self._connection,
+                self.control,
+                self.information,
+                level,
+                host,
+                self._reactor,
+                timeout,
             )
         except SocketError as error:
             return fail(error)
         self._is_secure = True
-        information.securing(level, verification)
-        handshake = Handshake(connection, creator, verification, self._reactor, timeout)
-        return handshake.begin().addCallback(information.secured)
+        return securing
 
     async def _connect_endpoint(self, endpoint: IStreamClientEndpoint) -> None:
         once = _Once(self)
@@ -677,11 +645,6 @@ class StreamSocket:
         if self._connection is None:
             self.input_stream.close()
             self.output_stream.close()
-
-
-#: How a client begins a handshake: the type of a record, and the first byte of its version
-#: (:rfc:`8446`, section 5.1).
-_CLIENT_HELLO: Final = b"\x16\x03"
 
 
 class _Once(Factory):

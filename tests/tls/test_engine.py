@@ -7,6 +7,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -71,7 +72,7 @@ class EngineTests(SynchronousTestCase):
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
         creator, _ = ServerTls(ServerOptions([certificate])).begin()
         self.receiver = Receiver()
-        self.engine: Engine = make_engine(creator, False, self.receiver)
+        self.engine: Engine = make_engine(creator, False, self.receiver, Clock())
         self.transport: Any = StringTransport()
         self.peer = Peer()
         self.engine.makeConnection(self.transport)
@@ -173,7 +174,7 @@ class HandshakeTests(SynchronousTestCase):
         """And is sent when it is done."""
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
         creator, _ = ServerTls(ServerOptions([certificate])).begin()
-        engine = make_engine(creator, False, Receiver())
+        engine = make_engine(creator, False, Receiver(), Clock())
         transport: Any = StringTransport()
         peer = Peer()
         engine.makeConnection(transport)

@@ -8,6 +8,7 @@ import trustme
 from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -87,7 +88,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def shake_hands(self, tls: ServerTls, peer: ClientPeer) -> Any:
         """Give OpenSSL's connection, and the peer what the server sends behind the handshake."""
-        engine: Any = make_engine(tls.begin()[0], False, Protocol())
+        engine: Any = make_engine(tls.begin()[0], False, Protocol(), Clock())
         transport: Any = StringTransport()
         engine.makeConnection(transport)
         data = peer.hello()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from OpenSSL import SSL
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -142,13 +143,14 @@ class _QuietFactory(Factory):
     noisy = False
 
 
-def make_engine(creator: Any, is_client: bool, receiver: Any) -> Engine:
+def make_engine(creator: Any, is_client: bool, receiver: Any, clock: IReactorTime) -> Engine:
     """
     Make an engine that is not connected yet.
 
     :param creator: makes the connection of OpenSSL, as Twisted has it.
     :param receiver: is given what came; a protocol.
+    :param clock: the reactor; otherwise Twisted would install its own choice of one.
     """
-    factory = TLSMemoryBIOFactory(creator, is_client, _QuietFactory())
+    factory = TLSMemoryBIOFactory(creator, is_client, _QuietFactory(), clock)
     factory.noisy = False
     return Engine(factory, receiver)

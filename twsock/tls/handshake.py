@@ -105,7 +105,7 @@ class Handshake(Protocol):
             reason, and the connection is gone then; so it is when this is cancelled.
         """
         plain = self._connection.suspend()
-        engine = make_engine(self._creator, self._is_client, self)
+        engine = make_engine(self._creator, self._is_client, self, self._clock)
         self._deadline = self._clock.callLater(self._timeout, self._time_out)
         plain.protocol = engine
         plain.resumeProducing()

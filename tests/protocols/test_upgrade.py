@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocols.connections import FrameRecorder, LineRecorder
-from tests.tls.peer import SERVER, ClientPeer, client_context
+from tests.tls.peer import AUTHORITY, SERVER, ClientPeer, client_context
 from twsock.errors import SocketError
 from twsock.protocols import FrameEcho, LineEcho, StreamProtocol, StreamServerFactory
 from twsock.protocols.upgrade import MAX_BEFORE_UPGRADE, UpgradePolicy, UpgradeToSsl
 from twsock.tls.certificates import Certificate
-from twsock.tls.server import ServerOptions, ServerTls
+from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
 from twsock.wire import encode_frame
 from twsock.wire.lines import encode_line
 
@@ -453,6 +453,29 @@ class PolicyTests(SynchronousTestCase):
             connection.receive(FRAME + REQUEST + FRAME)
             answers = b"".join(map(encode_frame, (b"got x", b"NO", b"got x")))
             self.assertEqual(connection.sent(), answers)
+
+    def test_clients_that_have_to_be_identified_are_not_let_in_unseen(self) -> None:
+        """An endpoint of TLS has not asked them."""
+        authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
+        options = ServerOptions(
+            [CERTIFICATE],
+            client_certificate=ClientCertificatePolicy.REQUIRED,
+            client_authorities=[authority],
+        )
+        connection = Connection(UpgradeToSsl(ServerTls(options)), is_tls=True)
+        self.assertTrue(connection.transport.disconnected)
+        connection.protocol.dataReceived(FRAME)
+        self.assertEqual(connection.protocol.received, [])
+
+    def test_a_process_that_was_busy_ends_it_as_late(self) -> None:
+        """The hello comes in the turn in which the deadline has passed."""
+        connection = Connection(idle_timeout=None)
+        connection.receive(REQUEST)
+        connection.clock.rightNow += 11
+        connection.receive(connection.peer.hello())
+        self.assertFalse(connection.transport.disconnected)
+        connection.clock.advance(0)
+        self.assertTrue(connection.transport.disconnected)
 
     def test_before_a_required_upgrade_empty_messages_count_too(self) -> None:
         """S8: who says nothing over and over is not listened to for ever."""

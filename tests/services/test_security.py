@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -111,7 +113,7 @@ class OptionsTests(CertificatesInFiles):
         words = ["--tls", "--certificate", self.write_encrypted_key(), "--key-password-file"]
         self.assertIsNotNone(self.read(*words, self.write("password", b"secret\n")))
         for wrong, reason in ((b"wrong\n", "password"), (b"", "password"), (b"\xff\n", "password")):
-            error = self.assertRaises(UsageError, self.read, *words, self.write("password", wrong))
+            error = self.assertRaises(SystemExit, self.read, *words, self.write("password", wrong))
             self.assertIn(reason, str(error))
             self.assertEqual(str(error).count("\n"), 0)
 
@@ -126,6 +128,8 @@ class OptionsTests(CertificatesInFiles):
             (["--key", self.server], "--key"),
             (["--client-ca", self.authority], "--client-ca"),
             (["--client-certificate", "required"], "--client-certificate"),
+            (["--min-level", "tls13"], "--min-level"),
+            (["--upgrade", "off", "--handshake-timeout", "3"], "--handshake-timeout"),
             (["--tls", *given, "--client-certificate", "required"], "--client-ca"),
             (["--tls", *given, "--client-certificate", "sometimes"], "--client-certificate"),
             (["--tls", *given, "--client-ca", self.authority], "--client-ca"),
@@ -133,7 +137,7 @@ class OptionsTests(CertificatesInFiles):
             (["--tls", *given, *given, "--key", self.server], "--key"),
             (["--tls", "--key-password-file", self.server], "--key-password-file"),
             (["--tls", *given, "--min-level", "tls10"], "--min-level"),
-            (["--tls", *given, "--handshake-timeout", "0"], "handshake_timeout"),
+            (["--tls", *given, "--handshake-timeout", "0"], "--handshake-timeout"),
             (["--tls", *given, "--handshake-timeout", "soon"], "--handshake-timeout"),
         ):
             error = self.assertRaises(UsageError, self.read, *words)
@@ -155,7 +159,7 @@ class OptionsTests(CertificatesInFiles):
             ([self.server, "--client-certificate", "required", "--client-ca", missing], missing),
             ([self.write_encrypted_key(), "--key-password-file", missing], missing),
         ):
-            error = self.assertRaises(UsageError, self.read, "--tls", "--certificate", *words)
+            error = self.assertRaises(SystemExit, self.read, "--tls", "--certificate", *words)
             self.assertIn(named, str(error))
             self.assertIn("TLS cannot be offered", str(error))
             self.assertEqual(str(error).count("\n"), 0)
@@ -222,6 +226,42 @@ class SecurityTests(CertificatesInFiles):
         Path(self.server).write_bytes(OTHER.private_key_and_cert_chain_pem.bytes())
         security.reload()
         self.assertEqual(events[-1]["subject"], "other")
+
+    def test_what_a_file_allows_is_asked_when_it_is_read(self) -> None:
+        """A service that has become another user has no right to look later."""
+        Path(self.server).chmod(0o644)
+        security = Security([CertificateFile(Path(self.server))], UpgradePolicy.ALLOWED)
+        Path(self.server).unlink()
+        events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(events.append)
+        self.addCleanup(publisher.removeObserver, events.append)
+        security.start(Clock())
+        security.stop()
+        self.assertEqual([event["log_level"].name for event in events], ["info", "warn"])
+
+    def test_each_service_of_a_process_reloads(self) -> None:
+        """As long as it runs; with the last, SIGHUP is as it was."""
+        hung_up: list[int] = []
+        before = signal.signal(signal.SIGHUP, lambda number, _frame: hung_up.append(number))
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        reloaded: list[str] = []
+        reactor: Any = MemoryReactorClock()
+        reactor.callFromThread = lambda call: call()
+        services = []
+        for name in ("first", "second"):
+            security = Security([CertificateFile(Path(self.server))], UpgradePolicy.ALLOWED)
+            self.patch(security, "reload", lambda name=name: reloaded.append(name))
+            security.start(reactor)
+            services.append(security)
+        signal.raise_signal(signal.SIGHUP)
+        services[0].stop()
+        signal.raise_signal(signal.SIGHUP)
+        services[1].stop()
+        services[1].stop()
+        signal.raise_signal(signal.SIGHUP)
+        self.assertEqual(reloaded, ["first", "second", "second"])
+        self.assertEqual(hung_up, [signal.SIGHUP] * 3)
 
 
 class TwistdTests(CertificatesInFiles):
@@ -326,4 +366,5 @@ class TwistdTests(CertificatesInFiles):
         with twistd("twsock-stream", "--tls", "--certificate", self.authority) as server:
             self.assertNotEqual(server.wait(), 0)
             self.assertNotIn("Traceback", server.log)
-            self.assertIn("there is no key in it", server.log.splitlines()[-1])
+            (line,) = server.log.splitlines()
+            self.assertIn("there is no key in it", line)

@@ -21,6 +21,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+import twsock.services.stream as services
 from tests.services.processes import echo, twistd
 from twsock.protocols import FrameEcho, FrameEchoFactory, LineEcho
 from twsock.services.stream import Options, StreamService, stream_service
@@ -83,6 +84,15 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, self.parse, f"--{option}", value)
             self.assertIn(f"--{option}", str(error))
             self.assertIn(value, str(error))
+
+    def test_an_endpoint_of_tls_is_enough(self) -> None:
+        """There is no TLS inside TLS, whose clients would not be verified."""
+        for option in (["--tls"], ["--upgrade", "required"]):
+            for endpoint in ("ssl:1", "TLS:1"):
+                self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
+                self.patch(services, "parse_server_endpoint", lambda *_: None)
+                error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint, *option)
+                self.assertIn("TLS already", str(error))
 
 
 class ServiceTests(SynchronousTestCase):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trustme
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -18,7 +19,13 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_an
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.tls.certificates import Certificate, CertificateQuery, CertificateStores
+from twsock.tls import certificates
+from twsock.tls.certificates import (
+    Certificate,
+    CertificateQuery,
+    CertificateStores,
+    is_readable_by_others,
+)
 
 AUTHORITY = trustme.CA(organization_name="Trust Me")
 ISSUED = AUTHORITY.issue_cert("www.example.com", "192.0.2.1", common_name="Ada")
@@ -171,6 +178,33 @@ class FolderTests(SynchronousTestCase):
             self.assertNotIn("\n", str(error))
             statuses.append(error.status)
         self.assertEqual(statuses[1:], [SocketErrorStatus.CERTIFICATE_IS_INVALID] * 2)
+
+    def test_a_key_beside_any_kind_of_certificate(self) -> None:
+        """DER has room for none of its own."""
+        (self.folder / "ada.der").write_bytes(
+            Certificate.from_pem(CERTIFICATE).get_certificate_blob()
+        )
+        (self.folder / "ada.key").write_bytes(KEY)
+        loaded = Certificate.load(self.folder / "ada.der", key=self.folder / "ada.key")
+        self.assertTrue(loaded.has_private_key)
+
+    def test_a_key_of_a_kind_that_nobody_knows(self) -> None:
+        """One line says so."""
+
+        def refuse(*_arguments: object) -> None:
+            raise UnsupportedAlgorithm("SM2")
+
+        self.patch(certificates, "load_pem_private_key", refuse)
+        error = self.assertRaises(SocketError, Certificate.load, self.folder / "ada.pem")
+        self.assertIn("of a kind that is not supported", str(error))
+
+    def test_whether_others_can_read_a_file(self) -> None:
+        """Of the group or anybody."""
+        path = self.folder / "ada.pem"
+        for mode, expected in ((0o600, False), (0o400, False), (0o640, True), (0o604, True)):
+            path.chmod(mode)
+            self.assertEqual(is_readable_by_others(path), expected)
+        self.assertRaises(SocketError, is_readable_by_others, self.folder / "missing.pem")
 
     def test_all_that_are_valid_are_found(self) -> None:
         """Other files are left alone."""

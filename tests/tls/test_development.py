@@ -115,6 +115,21 @@ class DevelopmentTests(SynchronousTestCase):
         (aside,) = set(self.directory.parent.iterdir()) - {self.directory}
         self.assertEqual((aside / "server.pem").read_bytes(), made)
 
+    def test_a_place_that_cannot_be_looked_at(self) -> None:
+        """A name that is too long for any file."""
+        error = self.assertRaises(
+            SocketError, find_or_make_certificates, self.directory / ("a" * 300) / "below"
+        )
+        self.assertNotIn("\n", str(error))
+
+    def test_a_file_in_the_place(self) -> None:
+        """It is no directory, and is not overwritten."""
+        self.directory.parent.mkdir(parents=True)
+        self.directory.write_bytes(b"mine")
+        error = self.assertRaises(SocketError, make_certificates, self.directory)
+        self.assertIn("no directory", str(error))
+        self.assertEqual(self.directory.read_bytes(), b"mine")
+
     def test_what_cannot_be_used_is_not_replaced(self) -> None:
         """Somebody may have put it there."""
         self.directory.mkdir(parents=True)

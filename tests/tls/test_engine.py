@@ -52,14 +52,19 @@ class RecordBoundariesTests(SynchronousTestCase):
 
 
 class Receiver(Protocol):
-    """Keeps what it is given."""
+    """Keeps what it is given, and answers if it has something to say."""
+
+    engine: Engine
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
+        self.answer = b""
         self.reason: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
         self.received.append(data)
+        if self.answer:
+            self.engine.write(self.answer)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         self.reason = reason
@@ -73,6 +78,7 @@ class EngineTests(SynchronousTestCase):
         creator, _ = ServerTls(ServerOptions([certificate])).begin()
         self.receiver = Receiver()
         self.engine: Engine = make_engine(creator, False, self.receiver, Clock())
+        self.receiver.engine = self.engine
         self.transport: Any = StringTransport()
         self.peer = Peer()
         self.engine.makeConnection(self.transport)
@@ -145,6 +151,47 @@ class EngineTests(SynchronousTestCase):
         self.engine.connectionLost(Failure(ConnectionDone()))
         assert self.receiver.reason is not None
         self.assertTrue(self.receiver.reason.check(SSL.Error))
+
+    def test_an_answer_does_not_hide_what_was_wrong(self) -> None:
+        """It cannot be sent any more, and fails for a reason of its own."""
+        self.receiver.answer = b"answer"
+        first, second = self.peer.say(b"good"), bytearray(self.peer.say(b"evil"))
+        second[-1] ^= 1
+        self.engine.dataReceived(first + bytes(second))
+        self.assertEqual(self.receiver.received, [b"good"])
+        self.engine.connectionLost(Failure(ConnectionDone()))
+        assert self.receiver.reason is not None
+        self.assertIn("bad record mac", str(self.receiver.reason.value))
+
+    def test_all_that_was_encrypted_leaves(self) -> None:
+        """Also what was waiting in OpenSSL, however much it is."""
+        inside = self.engine.getHandle()
+        for _ in range(10):
+            inside.send(bytes(16_384))
+        self.engine.write(b"end")
+        self.peer.take(self.sent())
+        self.assertEqual(self.peer.received, bytes(163_840) + b"end")
+
+    def test_answers_that_nobody_reads_are_bounded(self) -> None:
+        """A peer that asks for new keys again and again, and takes none of them."""
+        self.transport.is_flushed = False
+        inside = self.engine.getHandle()
+        for _ in range(100):
+            if not self.transport.disconnected:
+                inside.send(bytes(1000))  # As OpenSSL does by itself for a message of the peer.
+                self.engine.dataReceived(self.peer.say(b"x"))
+                self.engine._flushSendBIO()
+        self.assertTrue(self.transport.disconnected)
+        self.assertLess(len(self.sent()), 70_000)
+
+    def test_answers_that_are_read_are_not_counted(self) -> None:
+        """However many."""
+        inside = self.engine.getHandle()
+        for is_flushed in (True, False) * 50:
+            self.transport.is_flushed = is_flushed
+            inside.send(bytes(10_000))
+            self.engine._flushSendBIO()
+        self.assertFalse(self.transport.disconnected)
 
     def test_nothing_is_handed_on_behind_an_abort(self) -> None:
         """Whatever comes."""

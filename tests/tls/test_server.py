@@ -140,3 +140,38 @@ class HandshakeTests(SynchronousTestCase):
         second = ClientPeer(context, first.session)
         self.shake_hands(tls, second)
         self.assertFalse(second.is_resumed)
+
+    def test_what_is_no_domain_name_gets_the_first_certificate(self) -> None:
+        """However odd: anybody can ask for anything."""
+
+        class Asking:
+            """A connection whose client asks for a name."""
+
+            def __init__(self, name: bytes | None) -> None:
+                self.name = name
+                self.contexts: list[Any] = []
+
+            def get_servername(self) -> bytes | None:
+                return self.name
+
+            def set_context(self, context: Any) -> None:
+                self.contexts.append(context)
+
+        other = TRUSTED.issue_cert("other.example")
+        second = Certificate.from_pem(other.private_key_and_cert_chain_pem.bytes())
+        tls: Any = ServerTls(ServerOptions([SHOWN, second]))
+        for name in (
+            None,
+            b"",
+            b"\xff",
+            b"01:23:45:67:89:ab",
+            b"127.0.0.1",
+            b"::1",
+            b"third.example",
+        ):
+            asking = Asking(name)
+            tls._choose(asking)
+            self.assertEqual(asking.contexts, [], name)
+        asking = Asking(b"other.example")
+        tls._choose(asking)
+        self.assertEqual(len(asking.contexts), 1)

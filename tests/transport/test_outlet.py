@@ -31,7 +31,7 @@ class OutletTests(SynchronousTestCase):
         self.descriptor.connected = 1
         self.failures: list[BrokenError] = []
         self.taken: list[bytes] = []
-        self.outlet = Outlet(self.descriptor, self.socket, self)
+        self.outlet = Outlet(self.descriptor, self.socket, self.descriptor, self)
         self.peer.setblocking(False)
         self.addCleanup(self.peer.close)
         self.addCleanup(self.socket.close)
@@ -114,17 +114,34 @@ class OutletTests(SynchronousTestCase):
         self.descriptor.writeSequence([b"kept", b" too"])
         self.assertEqual(self.taken, [b"kept", b"kept too"])
         engine = StringTransport()
-        self.outlet.lead_to(engine)
+        self.outlet.lead_to(engine, self)
         self.descriptor.write(b"through ")
         self.descriptor.writeSequence([b"the ", b"engine"])
         self.assertEqual(engine.value(), b"through the engine")
         self.outlet.write(b"encrypted")
         self.assertEqual(self.peer.recv(100), b"encrypted")
 
+    def test_who_kept_the_transport_ends_it_in_order(self) -> None:
+        """Through the engine, which says so inside TLS."""
+        engine = StringTransport()
+        self.outlet.lead_to(engine, self)
+        self.descriptor.loseConnection()
+        self.assertTrue(engine.disconnecting)
+        self.assertFalse(self.descriptor.disconnecting)
+        self.outlet.loseConnection()
+        self.assertTrue(self.descriptor.disconnecting)
+
+    def test_no_room_in_the_system_is_no_failure(self) -> None:
+        """It waits for some, as where there is none in the socket."""
+        self.socket.error = OSError(errno.ENOBUFS, "No buffer space available")
+        self.outlet.write(b"answer")
+        self.assertEqual(self.failures, [])
+        self.assertFalse(self.outlet.is_flushed)
+
     def test_what_is_no_plain_socket_writes_in_its_own_way(self) -> None:
         """A wrapper, or a transport in memory."""
         transport = StringTransport()
-        outlet = Outlet(transport, None, self)
+        outlet = Outlet(transport, None, None, self)
         transport.write(b"kept")
         outlet.write(b"sent")
         self.assertEqual((transport.value(), self.taken), (b"sent", [b"kept"]))
@@ -133,7 +150,7 @@ class OutletTests(SynchronousTestCase):
         """It is given what comes all the same."""
         wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
         wrapper.transport = StringTransport()
-        outlet = Outlet(wrapper, None, self)
+        outlet = Outlet(wrapper, None, None, self)
         engine = Protocol()
         outlet.protocol = engine
         self.assertIs(wrapper.wrappedProtocol, engine)
@@ -182,15 +199,17 @@ class ProducerTests(SynchronousTestCase):
         """Begin an upgrade."""
         self.descriptor.registerProducer(self.producer, is_streaming)
         self.producer.told.clear()
-        outlet = Outlet(self.descriptor, None, Nobody())
-        outlet.take_producer(self.descriptor)
+        outlet = Outlet(self.descriptor, None, self.descriptor, Nobody())
+        outlet.take_producer()
         return outlet
 
     def test_one_that_pushes_rests(self) -> None:
         """Until it produces for the engine."""
         outlet = self.hold(True)
         self.assertEqual(self.producer.told, ["pause"])
-        outlet.lead_to(self.engine)
+        outlet.lead_to(self.engine, Nobody())
+        self.assertEqual(self.producer.told, ["pause"])  # What was held leaves first.
+        outlet.resume_producer()
         self.assertEqual(self.producer.told, ["pause", "resume"])
         self.assertEqual((self.engine.producer, self.engine.streaming), (self.producer, True))
 
@@ -198,7 +217,7 @@ class ProducerTests(SynchronousTestCase):
         """And by nobody before."""
         outlet = self.hold(False)
         self.assertIsNone(self.descriptor.producer)
-        outlet.lead_to(self.engine)
+        outlet.lead_to(self.engine, Nobody())
         self.assertEqual((self.engine.producer, self.engine.streaming), (self.producer, False))
         self.assertEqual(self.producer.told, [])
         self.descriptor.unregisterProducer()
@@ -208,7 +227,7 @@ class ProducerTests(SynchronousTestCase):
         """The engine never hears of it."""
         outlet = self.hold(True)
         self.descriptor.unregisterProducer()
-        outlet.lead_to(self.engine)
+        outlet.lead_to(self.engine, Nobody())
         self.assertIsNone(self.engine.producer)
 
     def test_without_a_connection_it_stops(self) -> None:
@@ -218,10 +237,27 @@ class ProducerTests(SynchronousTestCase):
         outlet.lost()
         self.assertEqual(self.producer.told, ["pause", "stop"])
 
+    def test_one_that_comes_later_rests_too(self) -> None:
+        """Registered on the transport in the handshake, it is moved when that is done."""
+        outlet = Outlet(self.descriptor, None, self.descriptor, Nobody())
+        self.descriptor.registerProducer(self.producer, True)
+        self.assertIsNone(self.descriptor.producer)
+        self.assertEqual(self.producer.told, ["pause"])
+        outlet.lead_to(self.engine, Nobody())
+        self.assertIs(self.engine.producer, self.producer)
+
+    def test_one_that_comes_afterwards_is_the_engines(self) -> None:
+        """Also on a transport that was kept."""
+        outlet = Outlet(self.descriptor, None, self.descriptor, Nobody())
+        outlet.lead_to(self.engine, Nobody())
+        self.descriptor.registerProducer(self.producer, False)
+        self.assertIs(self.engine.producer, self.producer)
+        self.assertIsNone(self.descriptor.producer)
+
     def test_the_engine_has_its_own(self) -> None:
         """On the transport itself, and without asking the engine for the way."""
         outlet = self.hold(False)
-        outlet.lead_to(self.engine)
+        outlet.lead_to(self.engine, Nobody())
         membrane = Producer()
         outlet.registerProducer(membrane, True)
         self.assertIs(self.descriptor.producer, membrane)

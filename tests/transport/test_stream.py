@@ -90,6 +90,22 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
+class Pusher:
+    """Writes one piece when it is paused, and one when it may go on."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    def pauseProducing(self) -> None:
+        self.transport.write(b"first ")
+
+    def resumeProducing(self) -> None:
+        self.transport.write(b"last")
+
+    def stopProducing(self) -> None:
+        self.transport.write(b"never")
+
+
 class PlainTests(SynchronousTestCase):
     """Over a plain socket, bytes take the short way."""
 
@@ -468,6 +484,41 @@ class PlainTests(SynchronousTestCase):
         self.peer.send(b"x")
         self.assertTrue(self.stream.has_unread_input)
         self.assertEqual(self.socket.recv(10), b"x")
+
+    def test_what_was_held_leaves_in_its_order(self) -> None:
+        """What a producer wrote, what was written, what the producer writes when it goes on."""
+        self.descriptor.registerProducer(Pusher(self.descriptor), True)
+        outlet = self.stream.hold()
+        self.assertTrue(self.stream.is_held)
+        self.stream.write(b"second ")
+        engine: Any = StringTransport()
+        engine.transport = outlet
+        self.stream.succeed_to(engine)
+        self.assertEqual(engine.value(), b"first second last")
+        self.assertRaises(BlockingIOError, self.peer.recv, 1)
+
+    def test_why_a_send_failed_is_known_behind_it(self) -> None:
+        """To what took the place of the one that held."""
+        outlet = self.stream.hold()
+        engine: Any = StringTransport()
+        engine.transport = outlet
+        successor = self.stream.succeed_to(engine)
+        self.socket.error = OSError(errno.EHOSTUNREACH, "No route to host")
+        outlet.write(b"answer")
+        error = successor.lost(Failure(ConnectionLost()))
+        assert error is not None
+        self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
+
+    def test_a_queue_that_nobody_wrote_counts(self) -> None:
+        """A TLS engine answers its peer by itself."""
+        outlet = self.stream.hold()
+        engine: Any = StringTransport()
+        engine.transport = outlet
+        successor = self.stream.succeed_to(engine)
+        self.assertTrue(successor.send())
+        outlet.write(bytes(1 << 24))
+        self.assertFalse(successor.send())
+        self.assertTrue(successor.is_full)
 
 
 class Whole:

@@ -138,7 +138,7 @@ class Securing:
             return otherwise
         left: float = deadline.getTime() - self._protocol.clock.seconds()
         self._stop_waiting()
-        return left
+        return max(0.0, left)  # A process that was busy comes late.
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

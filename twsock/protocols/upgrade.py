@@ -23,12 +23,11 @@ from typing import Any, Final
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import RemoteProtocolError, SocketError, SocketErrorStatus
+from twsock.errors import LocalProtocolError, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.protocols._securing import Securing, Upgradable
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.server import ServerTls, ServerVerification
 from twsock.transport import StreamTransport
-from twsock.transport.descriptor import carries_tls
 
 __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
 
@@ -132,14 +131,24 @@ class Upgrade(Securing):
     def begin(self, stream: StreamTransport) -> None:
         """Await what a client has to do first."""
         policy = self._settings.policy
-        if carries_tls(self._protocol.transport):
-            # It was accepted by an endpoint of TLS, and there is no TLS inside TLS.
-            self._phase = _Phase.SECURE
-            self.is_implicit = False
+        if stream.carries_tls:
+            self._take_endpoint_of_tls()
         elif policy is UpgradePolicy.REQUIRED:
             self._protocol.limit_messages(MAX_BEFORE_UPGRADE)
         elif policy is UpgradePolicy.IMPLICIT:
             self._await_hello(stream)
+
+    def _take_endpoint_of_tls(self) -> None:
+        """Be secure already, as the endpoint has it: there is no TLS inside TLS."""
+        if self._settings.tls.identifies_clients:
+            error = LocalProtocolError(
+                "an endpoint of TLS verified nobody: a server that identifies its clients listens "
+                "on an endpoint without"
+            )
+            self._log.error("{peer} aborted: {error}", peer=self._protocol.peer, error=error)
+            self.abort(error)
+        self._phase = _Phase.SECURE
+        self.is_implicit = False
 
     @override
     def deliver(self, stream: StreamTransport) -> None:

@@ -27,6 +27,7 @@ from twsock.tls import (
     ServerTls,
     SocketProtectionLevel,
 )
+from twsock.tls.certificates import is_readable_by_others
 from twsock.tls.development import find_or_make_certificates
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 
@@ -44,6 +45,9 @@ LEVELS: Final = {
     "tls12": SocketProtectionLevel.TLS12,
     "tls13": SocketProtectionLevel.TLS13,
 }
+
+#: Options that mean nothing without TLS, besides those that have a default.
+_ONLY_WITH_TLS: Final = ("key", "key-password-file", "client-ca", "min-level", "handshake-timeout")
 
 _POLICIES: Final = ("off", "allowed", "required")
 
@@ -77,9 +81,12 @@ class CertificateFile:
 
     @property
     def is_readable_by_others(self) -> bool:
-        """Whether the key is no secret on this machine."""
-        mode = (self.key or self.path).stat().st_mode
-        return bool(mode & 0o077)
+        """
+        Whether the key is no secret on this machine.
+
+        :raises SocketError: when the file cannot be looked at.
+        """
+        return is_readable_by_others(self.key or self.path)
 
 
 class Security:
@@ -111,6 +118,8 @@ class Security:
     ) -> None:
         self._files = tuple(files)
         self._certificates = [file.load() for file in files]
+        # Asked now, as there may be no right to look once the service runs as somebody else.
+        self._exposed = [file for file in files if file.is_readable_by_others]
         self._tls = ServerTls(
             ServerOptions(
                 self._certificates,
@@ -120,54 +129,81 @@ class Security:
             )
         )
         self.upgrade = UpgradeToSsl(self._tls, policy, handshake_timeout=handshake_timeout)
-        self._previous: Any = None
+        self._reactor: Any = None
 
     def start(self, reactor: Any) -> None:
         """Tell of it, and read the files again whenever the process gets SIGHUP."""
-        for file, certificate in zip(self._files, self._certificates, strict=True):
-            self._tell_of(file, certificate)
-
-        def reload(_number: int, _frame: object) -> None:
-            reactor.callFromThread(self.reload)
-
-        self._previous = signal.signal(signal.SIGHUP, reload)
+        self._tell()
+        self._reactor = reactor
+        _hangup.add(self)
 
     def stop(self) -> None:
-        """Leave SIGHUP as it was."""
-        if self._previous is not None:
-            signal.signal(signal.SIGHUP, self._previous)
-            self._previous = None
+        """Leave SIGHUP to others, and as it was when this is the last."""
+        _hangup.discard(self)
+
+    def reload_later(self) -> None:
+        """Reload in the reactor's own time; for a handler of signals."""
+        self._reactor.callFromThread(self.reload)
 
     def reload(self) -> None:
         """Read the files again; where one cannot be used, all stays, and the log says so."""
         try:
             certificates = [file.load() for file in self._files]
+            exposed = [file for file in self._files if file.is_readable_by_others]
             self._tls.replace_certificates(certificates)
         except (SocketError, ValueError) as error:
             self._log.error("certificates not replaced: {error}", error=error)
             return
-        self._certificates = certificates
-        for file, certificate in zip(self._files, certificates, strict=True):
-            self._tell_of(file, certificate)
+        self._certificates, self._exposed = certificates, exposed
+        self._tell()
 
-    def _tell_of(self, file: CertificateFile, certificate: Certificate) -> None:
-        self._log.info(
-            "TLS {policy}: certificate of {subject} until {until:%Y-%m-%d} ({path})",
-            policy=self.upgrade.policy.value,
-            subject=certificate.subject,
-            until=certificate.valid_to,
-            path=file.path,
-        )
-        if file.authority is not None:
+    def _tell(self) -> None:
+        for file, certificate in zip(self._files, self._certificates, strict=True):
             self._log.info(
-                "it is for trying things out; clients trust it with --ca {authority}",
-                authority=file.authority,
+                "TLS {policy}: certificate of {subject} until {until:%Y-%m-%d} ({path})",
+                policy=self.upgrade.policy.value,
+                subject=certificate.subject,
+                until=certificate.valid_to,
+                path=file.path,
             )
-        if file.is_readable_by_others:
+            if file.authority is not None:
+                self._log.info(
+                    "it is for trying things out; clients trust it with --ca {authority}",
+                    authority=file.authority,
+                )
+        for file in self._exposed:
             self._log.warn(
                 "the key in {path} can be read by others: chmod 600 {path}",
                 path=file.key or file.path,
             )
+
+
+class _Hangup:
+    """SIGHUP, for all that is to be reloaded; as it was before while there is nothing."""
+
+    def __init__(self) -> None:
+        self._started: list[Security] = []
+        self._previous: Any = None
+
+    def add(self, security: Security) -> None:
+        if not self._started:
+            self._previous = signal.signal(signal.SIGHUP, self._reload)
+        self._started.append(security)
+
+    def discard(self, security: Security) -> None:
+        if security in self._started:
+            self._started.remove(security)
+            if not self._started:
+                signal.signal(signal.SIGHUP, self._previous)
+
+    def _reload(self, number: int, frame: object) -> None:
+        for security in self._started:
+            security.reload_later()
+        if callable(self._previous):
+            self._previous(number, frame)
+
+
+_hangup: Final = _Hangup()
 
 
 def development_directory() -> Path:
@@ -177,10 +213,12 @@ def development_directory() -> Path:
     :raises SocketError: when there is no place for it.
     """
     try:
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        state = Path(os.environ.get("XDG_STATE_HOME", ""))
+        if not state.is_absolute():  # As its specification says.
+            state = Path.home() / ".local" / "state"
     except RuntimeError as error:
         raise SocketError("this user has no home directory: set XDG_STATE_HOME") from error
-    return Path(state) / "twsock" / "certificates"
+    return state / "twsock" / "certificates"
 
 
 def find_development_certificate() -> CertificateFile:
@@ -197,14 +235,19 @@ class SecurityOptions(Options):
     """What services take to offer TLS; read with `read_security`."""
 
     optFlags = [["tls", None, "TLS from the first byte."]]
-    optParameters = [
+    optParameters: list[list[Any]] = [
         ["upgrade", None, None, "TLS in mid-connection: off, allowed or required. [default: off]"],
         ["key", None, None, "PEM file of the key, where it is apart from the certificate."],
         ["key-password-file", None, None, "File whose first line is the password of the key."],
         ["client-ca", None, None, "PEM file of who may issue client certificates."],
         ["client-certificate", None, "off", "off, optional or required."],
-        ["min-level", None, "tls12", "Lowest version of TLS: tls12 or tls13."],
-        ["handshake-timeout", None, DEFAULT_HANDSHAKE_TIMEOUT, "Seconds for a handshake."],
+        ["min-level", None, None, "Lowest version of TLS: tls12 or tls13. [default: tls12]"],
+        [
+            "handshake-timeout",
+            None,
+            None,
+            f"Seconds for a handshake. [default: {DEFAULT_HANDSHAKE_TIMEOUT:g}]",
+        ],
     ]
 
     def __init__(self) -> None:
@@ -222,14 +265,19 @@ class SecurityOptions(Options):
 
         :returns: None where no TLS is asked for.
         :raises UsageError: in one line that names the option.
+        :raises SystemExit: in one line that names the file, when one cannot be used.
         """
         policy = self._read_policy()
         self._check_combination(policy)
         if policy is UpgradePolicy.OFF:
             return None
+        if self["handshake-timeout"] is None:
+            self["handshake-timeout"] = DEFAULT_HANDSHAKE_TIMEOUT
         timeout = seconds_option(self, "handshake-timeout")
+        if not timeout:
+            raise UsageError("--handshake-timeout takes seconds, above 0")
         client_certificate = _choice(self, "client-certificate", ClientCertificatePolicy)
-        level = self["min-level"]
+        level = self["min-level"] or "tls12"
         if level not in LEVELS:
             raise UsageError(f"--min-level takes {' or '.join(LEVELS)}, not {level!r}")
         try:
@@ -242,7 +290,8 @@ class SecurityOptions(Options):
                 handshake_timeout=timeout,
             )
         except (SocketError, ValueError) as error:
-            raise UsageError(f"TLS cannot be offered: {error}") from error
+            # Not about how the command is used, which twistd would print at length.
+            raise SystemExit(f"twsock: TLS cannot be offered: {error}") from error
 
     def _read_policy(self) -> UpgradePolicy:
         upgrade = self["upgrade"]
@@ -256,7 +305,7 @@ class SecurityOptions(Options):
 
     def _check_combination(self, policy: UpgradePolicy) -> None:
         if policy is UpgradePolicy.OFF:
-            given = [name for name in ("key", "key-password-file", "client-ca") if self[name]]
+            given = [name for name in _ONLY_WITH_TLS if self[name] is not None]
             if self["certificates"]:
                 given.append("certificate")
             if self["client-certificate"] != "off":

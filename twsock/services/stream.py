@@ -201,6 +201,15 @@ class Options(SecurityOptions):
         self["security"] = self.read_security()
         if self["security"] is not None:
             self._check_max_frame(self["security"])
+            self._check_endpoints()
+
+    def _check_endpoints(self) -> None:
+        for description in self["endpoints"]:
+            if description.partition(":")[0].lower() in ("ssl", "tls"):
+                raise usage.UsageError(
+                    f"--endpoint: {description!r} is TLS already, so there is no --tls or "
+                    "--upgrade with it"
+                )
 
     def _check_max_frame(self, security: Security) -> None:
         is_counted = self["framing"] == "uint32"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
@@ -29,6 +30,7 @@ __all__ = [
     "CertificateQuery",
     "CertificateStores",
     "SubjectAlternativeName",
+    "is_readable_by_others",
 ]
 
 #: Files of a directory that may hold certificates.
@@ -114,7 +116,7 @@ class Certificate:
         secret = None if password is None else password.encode()
         try:
             bundle = load_pkcs12(data, secret)
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise ValueError(
                 f"it is no PKCS#12 file, or its password is another: {error}"
             ) from error
@@ -148,7 +150,7 @@ class Certificate:
                 return cls.from_pkcs12(data, password)
             if b"-----BEGIN" in data:
                 return cls.from_pem(data, key=apart, password=password)
-            return _load_der(data)
+            return _load_der(data, apart, password)
         except ValueError as error:
             raise SocketError(
                 f"cannot use {path}: {error}", status=SocketErrorStatus.CERTIFICATE_IS_INVALID
@@ -247,7 +249,11 @@ class Certificate:
         return f"<Certificate of {self.subject!r} by {self.issuer!r}{key}>"
 
     def _check_key(self) -> None:
-        if self._key.public_key() != self._x509.public_key():
+        try:
+            public = self._x509.public_key()
+        except UnsupportedAlgorithm as error:
+            raise ValueError("its key is of a kind that is not supported") from error
+        if self._key.public_key() != public:
             raise ValueError("the key belongs to another certificate")
 
 
@@ -371,6 +377,19 @@ def _common_name(name: x509.Name) -> str:
     return str(attributes[0].value) if attributes else name.rfc4514_string()
 
 
+def is_readable_by_others(path: str | Path) -> bool:
+    """
+    Tell whether the keys in a file are no secret on this machine.
+
+    :raises SocketError: when it cannot be looked at.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise SocketError.from_exception(error, f"cannot read {path}: {error.strerror}") from error
+    return bool(mode & 0o077)
+
+
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -385,11 +404,15 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _load_der(data: bytes) -> Certificate:
+def _load_der(data: bytes, key: bytes | None, password: str | None) -> Certificate:
     try:
-        return Certificate(data)
+        certificate = Certificate(data)
     except ValueError as error:
         raise ValueError("it is neither PEM nor DER of a certificate") from error
+    if key is not None:
+        certificate._key = _load_key(key, password)
+        certificate._check_key()
+    return certificate
 
 
 def _load_bundle(path: Path) -> Iterator[Certificate]:
@@ -415,6 +438,8 @@ def _load_key(block: bytes, password: str | None) -> Any:
         return load_pem_private_key(block, secret)
     except TypeError as error:
         raise ValueError("its key has a password, and none was given") from error
+    except UnsupportedAlgorithm as error:
+        raise ValueError("its key is of a kind that is not supported") from error
     except ValueError as error:
         raise ValueError(
             "its key cannot be read: the password is another, or it is damaged"

@@ -173,6 +173,8 @@ def _make_context(options: ClientOptions) -> SSL.Context:
     context: SSL.Context = made.getContext()
     context.set_min_proto_version(options.versions.lowest)
     context.set_max_proto_version(options.versions.highest)
+    # A server that begins one in TLS 1.2 and stops would keep all that is written waiting.
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
     if options.application_protocols:
         context.set_alpn_protos(list(options.application_protocols))
     if options.certificate is not None:

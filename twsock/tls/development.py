@@ -7,6 +7,7 @@ as soon as the two are signed, so that nobody can sign more with it.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import tempfile
@@ -110,9 +111,9 @@ def find_or_make_certificates(
 
     :raises SocketError: when there are none and none can be made, or those there cannot be used.
     """
-    files = CertificateFiles(Path(directory))
+    files = CertificateFiles(Path(directory).absolute())
     moment = now or datetime.now(timezone.utc)
-    if files.server.exists():
+    if _is_there(files.server):
         until = Certificate.load(files.server).valid_to
         if moment < until:
             return files
@@ -126,14 +127,23 @@ def find_or_make_certificates(
     try:
         return make_certificates(directory, now=moment)
     except SocketError:
-        if files.server.exists():
+        if _is_there(files.server):
             return files  # Another process was faster.
         raise
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise SocketError.from_exception(error, f"cannot read {path}: {error.strerror}") from error
+
+
 def _reason(error: OSError) -> str:
-    if isinstance(error.filename, str) and error.filename2 is not None:
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and error.filename2 is not None:
         return "it is there already, and not empty"
+    if error.errno == errno.ENOTDIR and error.filename2 is not None:
+        return "it is there already, and no directory"
     return str(error.strerror)
 
 

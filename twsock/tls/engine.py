@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -29,6 +30,10 @@ _RECORD: Final = 2**14
 _BATCH: Final = 4 * _RECORD
 #: What encryption adds to a batch at most, in bytes.
 _ADDED: Final = 4 * 256
+
+
+#: What a peer makes this end answer without reading it (:rfc:`8446`, section 4.6.3), in bytes.
+_MAX_UNREAD_ANSWERS: Final = 2**16
 
 
 class RecordBoundaries:
@@ -64,6 +69,7 @@ class Engine(TLSMemoryBIOProtocol):
     def __init__(self, factory: TLSMemoryBIOFactory, receiver: Any) -> None:
         super().__init__(factory, receiver)
         self._boundaries = RecordBoundaries()
+        self._unread_answers = 0
 
     # The flags below are Twisted's own, and have no other names (as of 26.10).
 
@@ -89,11 +95,12 @@ class Engine(TLSMemoryBIOProtocol):
             pass  # One was no data. What else it may be, OpenSSL tells again below.
         except SSL.Error:
             error = Failure()
+        if error is not None:
+            # First: what is answered to the data in front of it would meet an error of its own.
+            self._tlsShutdownFinished(error)
         if pieces:
             self.wrappedProtocol.dataReceived(b"".join(pieces))
-        if error is not None:
-            self._tlsShutdownFinished(error)
-        elif len(pieces) < ended:
+        if error is None and len(pieces) < ended:
             self._flushReceiveBIO()
 
     @override
@@ -133,8 +140,39 @@ class Engine(TLSMemoryBIOProtocol):
         except SSL.Error:
             pass
         if sent:
-            transport.write(connection.bio_read(size + _ADDED))
+            transport.write(self._read_out(size + _ADDED))
         return sent
+
+    def _read_out(self, expected: int) -> bytes:
+        """Take all that was encrypted; a piece as large as expected may have more behind it."""
+        connection = self._tlsConnection
+        data: bytes = connection.bio_read(expected)
+        if len(data) < expected:
+            return data
+        pieces = [data]
+        while len(pieces[-1]) == expected:
+            try:
+                pieces.append(connection.bio_read(expected))
+            except SSL.WantReadError:
+                break
+        return b"".join(pieces)
+
+    @override
+    def _flushSendBIO(self) -> None:
+        transport: Any = self.transport
+        try:
+            data = self._read_out(_BATCH)
+        except SSL.WantReadError:
+            return
+        transport.write(data)
+        if getattr(transport, "is_flushed", True):
+            self._unread_answers = 0
+            return
+        # Not data, but answers to its own messages, which it does not read.
+        self._unread_answers += len(data)
+        if self._unread_answers > _MAX_UNREAD_ANSWERS and not self._aborted:
+            self._reason = Failure(ConnectionAborted())
+            self.abortConnection()
 
 
 class _QuietFactory(Factory):

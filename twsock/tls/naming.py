@@ -25,15 +25,15 @@ def is_named(shown: Any, host: HostName) -> bool:
     :param shown: a certificate of pyOpenSSL.
     :param host: a domain name, compared as A-labels, or an address.
     """
-    identifier: Any = (
-        service_identity.hazmat.DNS_ID(host.canonical_name)
-        if host.type is HostNameType.DOMAIN_NAME
-        # The zone is this machine's own matter (RFC 4007, section 11).
-        else service_identity.hazmat.IPAddress_ID(host.canonical_name.partition("%")[0])
-    )
     try:
+        identifier: Any = (
+            service_identity.hazmat.DNS_ID(host.canonical_name)
+            if host.type is HostNameType.DOMAIN_NAME
+            # The zone is this machine's own matter (RFC 4007, section 11).
+            else service_identity.hazmat.IPAddress_ID(host.canonical_name.partition("%")[0])
+        )
         service_identity.hazmat.verify_service_identity(extract_patterns(shown), [identifier], [])
-    # It is for others, or for nobody; a ValueError is about names that are malformed.
+    # It is for others, or for nobody; a ValueError is about names that are malformed, or none.
     except (service_identity.VerificationError, service_identity.CertificateError, ValueError):
         return False
     return True

@@ -21,7 +21,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from twsock.errors import SocketError
-from twsock.names import HostName
+from twsock.names import HostName, HostNameType
 from twsock.tls.certificates import Certificate
 from twsock.tls.identity import show
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
@@ -127,6 +127,11 @@ class ServerTls:
         self._options = options
         self._contexts = self._make_contexts(options.certificates)
 
+    @property
+    def identifies_clients(self) -> bool:
+        """Whether clients are asked who they are."""
+        return self._options.client_certificate is not ClientCertificatePolicy.OFF
+
     def replace_certificates(self, certificates: Sequence[Certificate]) -> None:
         """
         Show others from the next handshake on; connections that stand are not touched.
@@ -164,6 +169,8 @@ class ServerTls:
         context: SSL.Context = made.getContext()
         context.set_min_proto_version(versions.lowest)
         context.set_max_proto_version(versions.highest)
+        # A peer that begins one in TLS 1.2 and stops would keep all that is written waiting.
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
         show(certificate, context)
         if options.application_protocols:
             context.set_alpn_select_callback(self._choose_protocol)
@@ -184,6 +191,8 @@ class ServerTls:
             host = HostName((asked or b"").decode("ascii"))
         except ValueError:
             return  # None, or no name: the first certificate will do.
+        if host.type is not HostNameType.DOMAIN_NAME:
+            return
         for certificate, context in self._contexts:
             if is_named(_to_openssl(certificate.to_cryptography()[0]), host):
                 connection.set_context(context)

@@ -11,17 +11,22 @@ without TLS (see `twsock.transport.stream`).
 
 from __future__ import annotations
 
+import errno
 import socket
 import typing
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
 from zope.interface import directlyProvides, providedBy
 
 from twsock.errors import BrokenError
+from twsock.transport.descriptor import queued_bytes
 
-__all__ = ["Held", "Outlet"]
+__all__ = ["TRY_LATER", "Held", "Outlet"]
+
+#: What a kernel without room answers: nothing was sent, and nothing is wrong.
+TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
 
 
 class Held(typing.Protocol):
@@ -39,37 +44,47 @@ class Outlet:
     A transport as the engine has it.
 
     :param handle: the plain socket that carries it, to be sent on; None where there is none.
+    :param descriptor: at the bottom of it; None where there is none.
     :param connection: keeps what others write.
 
-    :ivar transport: all but writing is asked of this one.
+    :ivar transport: all that is not written here is asked of this one.
     """
 
-    def __init__(self, transport: Any, handle: socket.socket | None, connection: Held) -> None:
+    def __init__(
+        self,
+        transport: Any,
+        handle: socket.socket | None,
+        descriptor: FileDescriptor | None,
+        connection: Held,
+    ) -> None:
         self.transport = transport
         self._socket = handle
+        self._descriptor = descriptor
         self._connection = connection
         # A wrapper (a PROXY header, a policy) has another name for it.
         is_wrapper = hasattr(transport, "wrappedProtocol")
         self._receiver = "wrappedProtocol" if is_wrapper else "protocol"
-        self._write: Callable[[bytes], object] = transport.write
-        # Of this very transport, as Twisted does where it starts TLS itself.
-        transport.write = connection.take
-        transport.writeSequence = lambda pieces: transport.write(b"".join(pieces))
+        # Of an application: what produces, and whether it pushes.
         self._producer: Any = None
         self._is_streaming = False
-        self._unregister: Callable[[], object] | None = None
+        # The engine's own, before they are taken over as Twisted does where it starts TLS itself.
+        self._write = transport.write
+        transport.write = connection.take
+        transport.writeSequence = lambda pieces: transport.write(b"".join(pieces))
+        self._lose = transport.loseConnection
+        self._register: Any = getattr(transport, "registerProducer", None)
+        self._unregister: Any = getattr(transport, "unregisterProducer", None)
+        if descriptor is not None:
+            transport.registerProducer = self._keep_producer
+            transport.unregisterProducer = self._drop_producer
         directlyProvides(self, providedBy(transport))
 
-    def take_producer(self, descriptor: FileDescriptor) -> None:
+    def take_producer(self) -> None:
         """Let the application's producer rest until there is an engine to produce for."""
-        plain: Any = descriptor
-        self._producer, self._is_streaming = plain.producer, plain.streamingProducer
-        if self._is_streaming:
-            self._producer.pauseProducing()
-        self._unregister = self.transport.unregisterProducer
+        plain: Any = self._descriptor
+        producer, is_streaming = plain.producer, plain.streamingProducer
         self._unregister()
-        # Also where it is done before there is one.
-        self.transport.unregisterProducer = self._drop_producer
+        self._keep_producer(producer, is_streaming)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
@@ -83,16 +98,32 @@ class Outlet:
     def protocol(self, protocol: Any) -> None:
         setattr(self.transport, self._receiver, protocol)
 
-    def lead_to(self, engine: Any) -> None:
-        """Let what others write or produce take the way through the engine from now on."""
-        self.transport.write = engine.write
-        if self._unregister is not None:
-            self.transport.unregisterProducer = engine.unregisterProducer
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all that the engine wrote is with the kernel, as far as can be told."""
+        return self._descriptor is None or not queued_bytes(self._descriptor)
+
+    def lead_to(self, engine: Any, connection: Held) -> None:
+        """
+        Let what others do take the way through the engine from now on.
+
+        :param connection: takes the place of the one that held the output.
+        """
+        self._connection = connection
+        transport = self.transport
+        transport.write = engine.write
+        transport.loseConnection = engine.loseConnection
+        if self._descriptor is not None:
+            transport.registerProducer = engine.registerProducer
+            transport.unregisterProducer = engine.unregisterProducer
+        if self._producer is not None:
+            engine.registerProducer(self._producer, self._is_streaming)
+
+    def resume_producer(self) -> None:
+        """Let the application's producer go on, behind what was held."""
         producer = self._drop_producer()
-        if producer is not None:
-            engine.registerProducer(producer, self._is_streaming)
-            if self._is_streaming:
-                producer.resumeProducing()
+        if producer is not None and self._is_streaming:
+            producer.resumeProducing()
 
     def lost(self) -> None:
         """The connection is gone before there was an engine."""
@@ -100,16 +131,16 @@ class Outlet:
         if producer is not None:
             producer.stopProducing()
 
+    def _keep_producer(self, producer: Any, streaming: bool) -> None:
+        self._producer, self._is_streaming = producer, streaming
+        if streaming:
+            producer.pauseProducing()
+
     def _drop_producer(self) -> Any:
         producer, self._producer = self._producer, None
         return producer
 
     # Called by the engine.
-
-    def unregisterProducer(self) -> None:
-        """Leave the transport without a producer; its own name for that may be the engine's now."""
-        unregister = self._unregister or self.transport.unregisterProducer
-        unregister()
 
     def write(self, data: bytes) -> None:
         """Send as much as the kernel takes, and leave the rest to the transport."""
@@ -126,13 +157,25 @@ class Outlet:
                 if sent == len(data):
                     return
                 data = data[sent:]
-            except BlockingIOError:
-                pass
             except OSError as error:
-                # The kernel tells of it once. The transport meets another one when it sends.
-                self._connection.note_error(BrokenError.from_exception(error.with_traceback(None)))
+                if error.errno not in TRY_LATER:
+                    # The kernel tells of it once. The transport meets another when it sends.
+                    broken = BrokenError.from_exception(error.with_traceback(None))
+                    self._connection.note_error(broken)
         self._write(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write pieces as one."""
         self.write(b"".join(iovec))
+
+    def loseConnection(self) -> None:
+        """End the connection; close_notify was written."""
+        self._lose()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let the transport tell the engine's producer of a full queue."""
+        self._register(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """Leave the transport without a producer."""
+        self._unregister()

@@ -22,7 +22,6 @@ How a connection ends::
 from __future__ import annotations
 
 import enum
-import errno
 import typing
 from collections.abc import Sequence
 from typing import Any, Final
@@ -44,7 +43,7 @@ from twsock.transport.descriptor import (
     unread_input,
 )
 from twsock.transport.draining import BrakeWatch, DrainWatch, Watch
-from twsock.transport.outlet import Outlet
+from twsock.transport.outlet import TRY_LATER, Outlet
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "HIGH_WATER", "LOW_WATER", "StreamOwner", "StreamTransport"]
 
@@ -73,9 +72,6 @@ _SETTLE_INTERVAL: Final = 0.01
 
 #: Pieces that one call may be given; Linux's IOV_MAX.
 _MAX_PIECES: Final = 1024
-
-#: What a kernel without room answers: nothing was sent, and nothing is wrong.
-_TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
 
 
 class StreamOwner(typing.Protocol):
@@ -196,6 +192,11 @@ class StreamTransport:
         return self._socket is not None and not self._transport.TLS
 
     @property
+    def carries_tls(self) -> bool:
+        """Whether a TLS engine is among what carries the connection."""
+        return carries_tls(self._transport)
+
+    @property
     def can_end_output(self) -> bool:
         """Whether FIN can be sent while what comes is still read. TLS has nothing like it."""
         if self._descriptor is not None:
@@ -252,7 +253,8 @@ class StreamTransport:
         """
         pending = self._pending
         if not pending:
-            return True
+            # A TLS engine answers its peer by itself, which may fill the queue.
+            return self._socket is not None or not self._watch_queue()
         if self._outlet is not None:
             return False
         data = pending[0] if len(pending) == 1 else b"".join(pending)
@@ -269,7 +271,7 @@ class StreamTransport:
             try:
                 sent = self._socket.send(data)
             except OSError as error:
-                if error.errno not in _TRY_LATER:
+                if error.errno not in TRY_LATER:
                     self._fail(error)
                     return True
                 sent = 0
@@ -287,10 +289,10 @@ class StreamTransport:
         """
         outlet = self._outlet
         if outlet is None:
-            outlet = self._outlet = Outlet(self._transport, self._socket, self)
             descriptor: Any = self._descriptor
+            outlet = self._outlet = Outlet(self._transport, self._socket, descriptor, self)
             if descriptor is not None and descriptor.producer not in (None, self._watch):
-                outlet.take_producer(descriptor)
+                outlet.take_producer()
         return outlet
 
     def take(self, data: bytes) -> None:
@@ -305,8 +307,6 @@ class StreamTransport:
         :returns: what takes the place of this, with all that was written and not sent.
         """
         self._stop_watching()
-        if self._outlet is not None:
-            self._outlet.lead_to(transport)
         successor = StreamTransport(
             self._owner,
             transport,
@@ -317,7 +317,12 @@ class StreamTransport:
         for data in self._pending:
             successor.write(data)
         self._pending.clear()
+        if self._outlet is not None:
+            self._outlet.lead_to(transport, successor)
+        successor.send()
         successor._watch_queue()
+        if self._outlet is not None:
+            self._outlet.resume_producer()
         return successor
 
     def hand_over(self, pieces: Sequence[bytes]) -> tuple[int, int]:
@@ -341,7 +346,7 @@ class StreamTransport:
             else:
                 sent = self._socket.sendmsg(pieces[:_MAX_PIECES])
         except OSError as error:
-            if error.errno not in _TRY_LATER:
+            if error.errno not in TRY_LATER:
                 self._fail(error)
                 return 0, 0
             sent = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.conversations import AUTHORITY, CLIENT, SERVER, Conversation
 from tests.tls.peer import ServerPeer
 from twsock.cli.failure import UsageError
-from twsock.cli.security import SecurityArguments, explain_failure, prepare_upgrade
+from twsock.cli.screen import Screen
+from twsock.cli.security import (
+    SecurityArguments,
+    explain_failure,
+    prepare_upgrade,
+    warn_of_exposed_key,
+)
 from twsock.errors import BrokenError
 from twsock.names import HostName
 from twsock.protocols import ClientUpgrade, UpgradeStyle
@@ -98,6 +105,18 @@ class PrepareTests(Files):
             self.fails(SecurityArguments(certificate=path)),
             f"cannot use {path}: --client-certificate needs the key in it, too",
         )
+
+    def test_a_key_that_others_can_read_is_told_of(self) -> None:
+        """In one line, besides the conversation."""
+        path = self.write("client.pem", CLIENT.private_key_and_cert_chain_pem.bytes())
+        for mode, count in ((0o600, 0), (0o644, 1)):
+            Path(path).chmod(mode)
+            output, notes = io.BytesIO(), io.StringIO()
+            screen = Screen(output, quiet=True, notes=notes)
+            for arguments in (SecurityArguments(), SecurityArguments(certificate=path)):
+                warn_of_exposed_key(arguments, screen)
+            self.assertEqual(output.getvalue(), b"")
+            self.assertEqual(notes.getvalue().count("chmod 600"), count)
 
     def test_files_that_cannot_be_used_are_named(self) -> None:
         """With the reason."""

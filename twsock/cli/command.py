@@ -26,7 +26,7 @@ from twsock.cli.endpoint import parse_endpoint
 from twsock.cli.failure import CommandError
 from twsock.cli.progress import Progress
 from twsock.cli.screen import Screen
-from twsock.cli.security import prepare_upgrade
+from twsock.cli.security import prepare_upgrade, warn_of_exposed_key
 from twsock.cli.texts import GivenTexts, InputLines, Texts
 from twsock.cli.threads import ThreadResolver, in_thread
 
@@ -73,11 +73,13 @@ def _run_command(words: Sequence[str]) -> int:
 def _run_echo(reactor: Any, arguments: EchoArguments) -> int:
     reactor.installNameResolver(ThreadResolver(reactor))
     endpoint = parse_endpoint(reactor, arguments.endpoint, arguments.timeout)
-    upgrade = None
-    if arguments.security is not None:
-        upgrade = prepare_upgrade(arguments.security, arguments.endpoint, arguments.timeout)
+    security, upgrade = arguments.security, None
+    if security is not None:
+        upgrade = prepare_upgrade(security, arguments.endpoint, arguments.timeout)
     texts = _find_texts(reactor, arguments)
     screen = _make_screen(quiet=arguments.quiet, progress=_make_progress(arguments, texts))
+    if security is not None:
+        warn_of_exposed_key(security, screen)
     return _run(
         reactor,
         lambda: echo(reactor, endpoint, arguments, texts, screen, time.perf_counter, upgrade),

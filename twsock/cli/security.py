@@ -7,6 +7,7 @@ costs no connection; run by `twsock.cli.echo` before the first text.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,10 +32,17 @@ from twsock.tls import (
     SocketProtectionLevel,
     choose_versions,
 )
+from twsock.tls.certificates import is_readable_by_others
 from twsock.tls.client import make_client
 from twsock.tls.levels import VersionRange
 
-__all__ = ["SecurityArguments", "explain_failure", "prepare_upgrade", "secure"]
+__all__ = [
+    "SecurityArguments",
+    "explain_failure",
+    "prepare_upgrade",
+    "secure",
+    "warn_of_exposed_key",
+]
 
 #: Endpoints of Twisted that make TLS themselves.
 _SECURE_ENDPOINTS: Final = ("tls", "ssl")
@@ -100,6 +108,13 @@ def prepare_upgrade(arguments: SecurityArguments, endpoint: str, timeout: float)
     except SocketError as error:
         raise UsageError(str(error)) from error
     return ClientUpgrade(options, style=arguments.style, timeout=timeout)
+
+
+def warn_of_exposed_key(arguments: SecurityArguments, screen: Screen) -> None:
+    """Say so where the key of this end's certificate is no secret."""
+    path = arguments.certificate
+    if path is not None and is_readable_by_others(path):
+        screen.note(f"the key in {path} can be read by others: chmod 600 {shlex.quote(path)}")
 
 
 async def secure(

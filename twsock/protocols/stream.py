@@ -8,6 +8,9 @@ memory are the decoder's undelivered bytes and the answers not yet sent.
 A connection stops being read from when its peer does not take the answers, and while a handler runs
 as soon as `MAX_BACKLOG` bytes have come meanwhile; then the peer waits, not this process's memory.
 What is sent without being an answer stops no reading: two ends that both push would deadlock.
+
+It is long, as it is one machine: whether the next message may be handled depends on all of its
+parts, and each public member says what happens at the wrong time.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@ A connection to await: application → **stream socket** → connection → tran
 
 Made by applications that connect, and by `twsock.StreamSocketListener` for those that it accepts.
 Holds its two streams, its options and what is known of it; the bytes are with the streams.
+
+It is long for its docstrings: each operation says what it does at the wrong time, and what is left
+when it fails or is called off.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ How a connection ends::
      │ ├── end_output(): FIN ──> HALF_CLOSED ── close() ─────────────────┘                       │
      │ └── a failed send ──> BROKEN: input can be read until the owner aborts ──────────────────>│
      └──── abort(), a reset ─────────────────────────────────────────────────────────────────────┘
+
+It is long, as each way out has to know the phase that the others have left the connection in.
 """
 
 from __future__ import annotations

@@ -466,6 +466,10 @@ class PolicyTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
         connection.protocol.dataReceived(FRAME)
         self.assertEqual(connection.protocol.received, [])
+        off = UpgradeToSsl(ServerTls(options), UpgradePolicy.OFF)
+        connection = Connection(off, is_tls=True)
+        connection.receive(FRAME)
+        self.assertEqual(connection.sent(), encode_frame(b"got x"))
 
     def test_a_process_that_was_busy_ends_it_as_late(self) -> None:
         """The hello comes in the turn in which the deadline has passed."""

@@ -25,8 +25,6 @@ __all__ = ["Securing", "Upgradable"]
 class Upgradable(typing.Protocol):
     """What an upgrade asks of its connection; each is described in `StreamProtocol`."""
 
-    transport: Any
-
     @property
     def clock(self) -> IReactorTime: ...
 

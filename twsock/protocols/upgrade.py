@@ -131,7 +131,7 @@ class Upgrade(Securing):
     def begin(self, stream: StreamTransport) -> None:
         """Await what a client has to do first."""
         policy = self._settings.policy
-        if stream.carries_tls:
+        if stream.carries_tls and policy is not UpgradePolicy.OFF:
             self._take_endpoint_of_tls()
         elif policy is UpgradePolicy.REQUIRED:
             self._protocol.limit_messages(MAX_BEFORE_UPGRADE)

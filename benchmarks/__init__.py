@@ -5,6 +5,7 @@ How much processor time, wall time and memory an echoed frame costs, beside othe
 three minutes and prints tables; ``--json`` and ``--markdown`` write them to files, ``--idle N``
 measures the memory of N idle connections instead, ``--help`` names the rest. ``--tls`` measures the
 same over TLS, and ``python -m benchmarks.handshakes`` what handshakes cost.
+``python -m benchmarks.datagram`` and ``python -m benchmarks.batched_datagrams`` measure datagrams.
 
 The cases
     Every frame is a 4-byte big-endian length and that many bytes. A: one frame of 64 bytes in

@@ -3,7 +3,7 @@ The load: a process that keeps frames in flight and reads the server's meters be
 
 Started by `benchmarks.stream` for each measurement; talks to one server, in plaintext or through
 `benchmarks.secure`, and prints one line of JSON. In memory is a piece of the byte stream, long
-enough to send and to compare from any point.
+enough to send and to compare from any point. `benchmarks.datagram_client` measures the same way.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import select
 import socket
 import ssl
 import time
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "MAX_FRAMES",
     "STALLED",
     "EchoError",
+    "Echoes",
     "Load",
     "Measurement",
     "encode_frame",
@@ -252,7 +254,17 @@ class Load:
             self._epoll.modify(connection.socket, events)
 
 
-def measure(load: Load, pid: int, seconds: float) -> Measurement:
+class Echoes(typing.Protocol):
+    """What `measure` runs: a `Load`, or one of datagrams."""
+
+    def run(self, seconds: float) -> int:
+        """Keep the server busy, and give how many frames came back."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+def measure(load: Echoes, pid: int, seconds: float) -> Measurement:
     """
     Warm a server up, then see what it costs.
 

@@ -1,7 +1,8 @@
 """
 What the commands share: numbers and names in their options, a line of progress, what they print.
 
-Used by `benchmarks.stream` and `benchmarks.handshakes`.
+Used by `benchmarks.stream`, `benchmarks.handshakes`, `benchmarks.datagram` and
+`benchmarks.batched_datagrams`.
 """
 
 from __future__ import annotations
@@ -69,10 +70,12 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
 
 
-def choose(keys: Sequence[str]) -> tuple[list[Server], dict[str, str]]:
+def choose(
+    keys: Sequence[str], servers: Mapping[str, Server] = SERVERS
+) -> tuple[list[Server], dict[str, str]]:
     """Give those servers that can run here, and say of the others why not."""
-    skipped = {key: why for key in keys if (why := SERVERS[key].why_not()) is not None}
-    return [SERVERS[key] for key in keys if key not in skipped], skipped
+    skipped = {key: why for key in keys if (why := servers[key].why_not()) is not None}
+    return [servers[key] for key in keys if key not in skipped], skipped
 
 
 def show_progress(text: str) -> None:
@@ -93,15 +96,17 @@ def publish(
     machine: Mapping[str, str],
     skipped: Mapping[str, str],
     options: argparse.Namespace,
+    servers: Mapping[str, Server] = SERVERS,
 ) -> None:
     """
     Print the tables, and write them where the command line says.
 
     :param method: how it was measured, in one sentence.
     :param skipped: by server, why it was not.
+    :param servers: where those are found.
     """
     notes = [
-        *(f"Skipped: {SERVERS[key].title}, as {why}." for key, why in skipped.items()),
+        *(f"Skipped: {servers[key].title}, as {why}." for key, why in skipped.items()),
         report.legend(),
         f"Method: {method}.",
         "Machine: " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",

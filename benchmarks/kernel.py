@@ -2,7 +2,7 @@
 What the kernel knows about a process and this machine; Linux only.
 
 Read by `benchmarks.client` and `benchmarks.handshaking` around a measurement, by `benchmarks.idle`
-and, for the description of the machine, by `benchmarks.stream` and `benchmarks.handshakes`.
+and, for the description of the machine, by the commands.
 """
 
 from __future__ import annotations

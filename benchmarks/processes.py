@@ -1,8 +1,8 @@
 """
 Servers as processes of their own, and the client that measures one of them.
 
-Used by `benchmarks.stream`, `benchmarks.idle` and `benchmarks.handshakes`. Whatever happens, what
-is started here is ended here, by its handle.
+Used by `benchmarks.stream`, `benchmarks.datagram`, `benchmarks.idle` and `benchmarks.handshakes`.
+Whatever happens, what is started here is ended here, by its handle.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from benchmarks.cases import Case
 from benchmarks.client import STALLED, Measurement
+from benchmarks.datagram_cases import DatagramCase
+from benchmarks.datagram_client import DatagramMeasurement
 from benchmarks.servers import Server
 
-__all__ = ["Running", "ServerError", "measure", "start"]
+__all__ = ["Running", "ServerError", "measure", "measure_datagrams", "start"]
 
 #: Where both packages, `benchmarks` and `twsock`, are: the checkout.
 _ROOT: Final = Path(__file__).parent.parent
@@ -88,16 +90,38 @@ def measure(
     :param sleeps: whether the client sleeps until something arrives; see `benchmarks.client`.
     :raises ServerError: when the server does not echo.
     """
-    command = [sys.executable, "-m", "benchmarks.client"]
-    command += [str(running.port), str(running.pid), case.key, str(seconds)]
-    if core is not None:
-        command += ["--core", str(core)]
-    if sleeps:
-        command += ["--sleep"]
+    command = ["benchmarks.client", *_load_arguments(running, case.key, seconds, core, sleeps)]
     command += _tls_option(running.certificate)
+    return Measurement(**_run_client(command, running, case.key, seconds))
+
+
+def measure_datagrams(
+    running: Running, case: DatagramCase, seconds: float, *, core: int | None, sleeps: bool
+) -> DatagramMeasurement:
+    """Do the same with datagrams."""
+    arguments = _load_arguments(running, case.key, seconds, core, sleeps)
+    command = ["benchmarks.datagram_client", *arguments]
+    return DatagramMeasurement(**_run_client(command, running, case.key, seconds))
+
+
+def _load_arguments(
+    running: Running, case: str, seconds: float, core: int | None, sleeps: bool
+) -> list[str]:
+    arguments = [str(running.port), str(running.pid), case, str(seconds)]
+    if core is not None:
+        arguments += ["--core", str(core)]
+    if sleeps:
+        arguments += ["--sleep"]
+    return arguments
+
+
+def _run_client(
+    command: Sequence[str], running: Running, case: str, seconds: float
+) -> dict[str, Any]:
+    """Give what a client printed."""
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", *command],
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -106,10 +130,11 @@ def measure(
             timeout=2 * seconds + 4 * STALLED,
         )
     except subprocess.TimeoutExpired as error:
-        raise ServerError(f"{running.server.title}, case {case.key}: the client hangs") from error
+        raise ServerError(f"{running.server.title}, case {case}: the client hangs") from error
     if done.returncode:
-        raise ServerError(f"{running.server.title}, case {case.key}: {done.stderr.strip()}")
-    return Measurement(**json.loads(done.stdout))
+        raise ServerError(f"{running.server.title}, case {case}: {done.stderr.strip()}")
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
 
 
 def _tls_option(certificate: Path | None) -> list[str]:

@@ -1,8 +1,8 @@
 """
 Tables as text for a terminal and as Markdown for a document.
 
-Filled by `benchmarks.report`, `benchmarks.handshake_report`, `benchmarks.flush` and
-`benchmarks.framing`.
+Filled by `benchmarks.report`, `benchmarks.datagram_report`, `benchmarks.batch_report`,
+`benchmarks.handshake_report`, `benchmarks.flush` and `benchmarks.framing`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.interface import InterfaceClass
 
 import twsock
 
@@ -51,7 +52,7 @@ def public_names() -> Iterator[tuple[ModuleType, str, object]]:
 
 def has_docstring(module: ModuleType, name: str, value: object) -> bool:
     """Say whether a reader finds a word about a name where the name is defined."""
-    if inspect.isclass(value) or inspect.isroutine(value):
+    if isinstance(value, InterfaceClass) or inspect.isclass(value) or inspect.isroutine(value):
         # Not `inspect.getdoc`, which would be content with what a base class says.
         return bool(value.__doc__)
     return name in described_values(module)

@@ -2,8 +2,9 @@
 The servers that are compared: what they are called, how each is started, and what it needs.
 
 Read by `benchmarks.processes`, which starts them. Every module in this package is a program that
-listens on a free port of 127.0.0.1, prints that port alone on a line, and echoes frames until it
-is told to end. Those of `TLS_SERVERS` take ``--tls FILE``, and are encrypted from the first byte.
+listens on a free port of 127.0.0.1, prints that port alone on a line, and echoes frames, or those
+of `DATAGRAM_SERVERS` datagrams, until it is told to end. Those of `TLS_SERVERS` take
+``--tls FILE``, and are encrypted from the first byte.
 """
 
 from __future__ import annotations
@@ -13,16 +14,27 @@ import shutil
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BASELINE", "IDLE_SERVERS", "SERVERS", "TLS_SERVERS", "Server"]
+__all__ = [
+    "BASELINE",
+    "DATAGRAM_BASELINES",
+    "DATAGRAM_SERVERS",
+    "DEFAULT_DATAGRAM_SERVERS",
+    "IDLE_SERVERS",
+    "SERVERS",
+    "TLS_SERVERS",
+    "Server",
+]
 
 #: The server that ratios refer to.
 BASELINE: Final = "int32"
+#: The servers of datagrams that ratios refer to.
+DATAGRAM_BASELINES: Final = ("twisted", "c")
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """
-    One way to echo frames.
+    One way to echo frames or datagrams.
 
     :ivar key: what the command line calls it.
     :ivar module: the program's name in this package.
@@ -118,3 +130,30 @@ TLS_SERVERS: Final = (
     "uvloop",
     "uvloop-each",
 )
+
+DATAGRAM_SERVERS: Final = {
+    server.key: server
+    for server in (
+        Server("echo", "twsock DatagramEcho", "datagram_echo"),
+        Server(
+            "echo-lean",
+            "twsock DatagramEcho, --reactor=twsock",
+            "datagram_echo",
+            ("--reactor=twsock",),
+        ),
+        Server("echo-plain", "twsock DatagramEcho, Twisted's port", "plain_datagram_echo"),
+        Server("twisted", "Twisted DatagramProtocol", "twisted_datagram"),
+        Server("asyncio", "asyncio DatagramProtocol", "asyncio_datagram"),
+        Server(
+            "uvloop",
+            "uvloop DatagramProtocol",
+            "asyncio_datagram",
+            ("--uvloop",),
+            package="uvloop",
+        ),
+        Server("c", "C, recvfrom and sendto", "c_datagram", program="cc"),
+    )
+}
+
+#: Those that are compared unless others are asked for: Twisted's port costs what it costs.
+DEFAULT_DATAGRAM_SERVERS: Final = tuple(key for key in DATAGRAM_SERVERS if key != "echo-plain")

@@ -1,8 +1,8 @@
 """
 What the servers on Twisted share: the choice of the reactor, a free port, its announcement.
 
-Called by the programs `frame_echo`, `frame_handler` and `int32` with a factory, and by
-`stream_socket` and `data_reader` with the handler of a listener.
+Called by the programs `frame_echo`, `frame_handler` and `int32` with a factory, by `stream_socket`
+and `data_reader` with the handler of a listener, and by those for datagrams with a way to listen.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
-__all__ = ["run", "run_listener"]
+__all__ = ["HOST", "run", "run_listener", "run_port"]
 
+HOST: Final = "127.0.0.1"
 #: Connections that may wait to be accepted; what the kernel allows caps it.
 _BACKLOG = 1024
 
@@ -38,7 +39,7 @@ def run(
         factory = make_factory(reactor)
     else:
         factory = make_secure_factory(reactor, options.tls)
-    port = reactor.listenTCP(0, factory, _BACKLOG, "127.0.0.1")
+    port = reactor.listenTCP(0, factory, _BACKLOG, HOST)
     print(port.getHost().port, flush=True)
     reactor.run()
 
@@ -58,8 +59,21 @@ def run_listener(handle: Any) -> None:
     tls = None if options.tls is None else ServerOptions([Certificate.load(options.tls)])
     listener = StreamSocketListener(reactor, tls=tls)
     listener.connection_received.add(handle)
-    listener.bind_endpoint("127.0.0.1", "")
+    listener.bind_endpoint(HOST, "")
     print(listener.information.local_port, flush=True)
+    reactor.run()
+
+
+def run_port(listen: Callable[[Any], IListeningPort]) -> None:
+    """
+    Serve until a signal ends the process.
+
+    :param listen: is given the reactor, and listens on a free port of `HOST`. The modules that
+        define it must not import a reactor, as the command line may ask for another.
+    """
+    options = _read_options(offers_tls=False)
+    reactor = _install(options.reactor)
+    print(cast(Any, listen(reactor).getHost()).port, flush=True)
     reactor.run()
 
 

@@ -104,11 +104,71 @@ class ValueTests(SynchronousTestCase):
             ("\udcff",): "TEXT '\\udcff' is not UTF-8",
             ("a\nb", "--framing", "line"): "TEXT 'a\\nb' is more than one line",
             ("four", "--max-frame", "3"): "a TEXT has 4 bytes, --max-frame is 3",
+            ("--size", "-1"): "argument --size: takes a whole number, 0 to 4294967295, not '-1'",
+            ("--size", "4", "--max-frame", "3"): "--size is 4 bytes, --max-frame is 3",
+            ("--size", "4", "a"): "--size makes up what is sent, so there is no TEXT with it",
         }.items():
             error = self.assertRaises(UsageError, parse_arguments, ["echo", "tcp:h:1", *words])
             self.assertIn(line, error.line)
             self.assertNotIn("\n", error.line)
             self.assertEqual(error.exit_code, 2)
+
+
+class DatagramTests(SynchronousTestCase):
+    """What the endpoint means for the other words."""
+
+    def test_answers_are_awaited_for_less_time(self) -> None:
+        """Those of a group for a second, since all of them are awaited; unless it is given."""
+        for endpoint, timeout in (
+            ("tcp:h:1", 10.0),
+            ("udp:h:1", 2.0),
+            ("UDP:h:1", 2.0),
+            ("multicast:224.3.0.5:1", 1.0),
+        ):
+            self.assertEqual(parse_echo(endpoint).timeout, timeout)
+            self.assertEqual(parse_echo(endpoint, "--timeout", "7").timeout, 7.0)
+
+    def test_made_up_messages_are_as_many_as_asked_for(self) -> None:
+        """Each of them is sent once; a text is sent again and again."""
+        arguments = parse_echo("udp:h:1", "--size", "100", "--count", "9")
+        self.assertEqual((arguments.size, arguments.count, arguments.repeats), (100, 9, 1))
+        arguments = parse_echo("udp:h:1", "a", "--count", "9")
+        self.assertEqual((arguments.size, arguments.count, arguments.repeats), (None, 9, 9))
+
+    def test_a_datagram_has_its_own_limit(self) -> None:
+        """What IPv6 carries for a text, and what both carry for a size."""
+        arguments = parse_echo("udp:h:1", "a" * 65_527)
+        self.assertEqual((len(arguments.texts[0]), arguments.max_frame), (65_527, 65_527))
+        self.assertEqual(parse_echo("udp:h:1", "--size", "65507").size, 65_507)
+        for words, line in (
+            (("a" * 65_528,), "a TEXT has 65528 bytes, a datagram has at most 65527"),
+            (("--size", "65508"), "--size is 65508 bytes, a datagram has at most 65507"),
+        ):
+            error = self.assertRaises(UsageError, parse_echo, "udp:h:1", *words)
+            self.assertIn(line, error.line)
+
+    def test_what_needs_a_connection_is_refused(self) -> None:
+        """By name, whether or not it would make a difference."""
+        for words, name in (
+            (("--tls",), "tls"),
+            (("--upgrade",), "upgrade"),
+            (("--upgrade=command",), "upgrade"),
+            (("--ca", "a.pem"), "ca"),
+            (("--name", "h"), "name"),
+            (("--client-certificate", "c.pem"), "client-certificate"),
+            (("--level", "tls13"), "level"),
+            (("--show-certificate",), "show-certificate"),
+            (("--framing", "uint32"), "framing"),
+            (("--max-frame", "100"), "max-frame"),
+        ):
+            for endpoint in ("udp:h:1", "multicast:224.3.0.5:1"):
+                kind = endpoint.partition(":")[0]
+                error = self.assertRaises(UsageError, parse_echo, endpoint, "a", *words)
+                self.assertEqual(
+                    error.line,
+                    f"--{name} is for connections, which {kind}: does not have; "
+                    "see twsock echo --help",
+                )
 
 
 class SecurityTests(SynchronousTestCase):

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -32,6 +33,7 @@ from tests.cli.conversations import (
     run,
     serve,
 )
+from tests.cli.datagram_conversations import echo_datagram, serve_datagrams
 from tests.services.processes import twistd
 from twsock.cli import main
 
@@ -108,9 +110,34 @@ class ProcessTests(SynchronousTestCase):
 
     def test_an_endpoint_that_cannot_be_used_is_bad_usage(self) -> None:
         """The line names it."""
-        result = run("echo", "udp:127.0.0.1:1337", "a")
-        self.fails(result, r"cannot use the endpoint 'udp:127\.0\.0\.1:1337': [^\n]+", 2)
-        self.assertEqual(result.stdout, b"")
+        for endpoint in ("localhost:1337", "udp:127.0.0.1", "multicast:127.0.0.1:22113"):
+            result = run("echo", endpoint, "a")
+            self.fails(result, rf"cannot use the endpoint '{re.escape(endpoint)}': [^\n]+", 2)
+            self.assertEqual(result.stdout, b"")
+
+    def test_a_size_makes_up_the_messages(self) -> None:
+        """Of a stream, in either format; their bytes are not shown."""
+        for framing, handle in (("uint32", echo_frames), ("line", echo_lines)):
+            with serve(handle) as endpoint:
+                words = ("--size", "5000", "--count", "2", "--framing", framing)
+                result = run("echo", endpoint, *words)
+            self.assertEqual((result.stderr, result.returncode), (b"", 0))
+            lines = result.stdout.decode().splitlines()
+            self.assertEqual(
+                lines[2:4],
+                [
+                    "client sent the request: 5000 bytes",
+                    "client received the response: 5000 bytes",
+                ],
+            )
+            self.assertTrue(lines[-1].startswith("2 echoes, round trip "))
+
+    def test_a_long_line_is_told_with_its_limit(self) -> None:
+        """That of a datagram, where it is to be one."""
+        with serve_datagrams(echo_datagram) as endpoint:
+            result = run("echo", endpoint, "--quiet", stdin=b"a\n" + b"b" * 65_528)
+        self.fails(result, "line 2 of standard input is longer than a datagram, 65527 bytes")
+        self.assertEqual(result.stdout, b"a\n")
 
     def test_a_hostile_answer_is_one_line(self) -> None:
         """A count of 4 GiB, another answer, two answers, none."""
@@ -198,6 +225,17 @@ class ProcessTests(SynchronousTestCase):
             self.assertTrue(ended.wait(PATIENCE))
             self.assertEqual(process.stderr.read(), b"")
 
+    def test_ctrl_c_ends_a_run_of_datagrams(self) -> None:
+        """At once, with exit status 130 and without a word."""
+        with serve_datagrams(echo_datagram) as endpoint:
+            process = self.start("echo", endpoint, "a", "b", "--interval", "60")
+            assert process.stdout is not None and process.stderr is not None
+            lines = iter(process.stdout.readline, b"")
+            self.assertTrue(any(line.startswith(b"client received") for line in lines))
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(PATIENCE), 130)
+            self.assertEqual(process.stderr.read(), b"")
+
     def test_a_name_that_is_still_looked_up_does_not_hold_the_process(self) -> None:
         """Nobody waits for a name server after the timeout."""
         program = (
@@ -247,7 +285,7 @@ class ProcessTests(SynchronousTestCase):
 class TerminalTests(SynchronousTestCase):
     """A terminal shows a bar, and nothing that a server could do to it."""
 
-    def run_on_terminal(self, *words: str, output_too: bool) -> tuple[str, str]:
+    def run_on_terminal(self, *words: str, output_too: bool, status: int = 0) -> tuple[str, str]:
         """
         Run the command with its standard error on a terminal.
 
@@ -275,7 +313,7 @@ class TerminalTests(SynchronousTestCase):
         output, _ = process.communicate(timeout=PATIENCE)
         reader.join(PATIENCE)
         os.close(ours)
-        self.assertEqual(process.returncode, 0)
+        self.assertEqual(process.returncode, status)
         return b"".join(pieces).decode(), (output or b"").decode()
 
     def test_a_long_run_shows_a_bar_and_takes_it_away(self) -> None:
@@ -288,6 +326,24 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(shown[-4:], "\r\x1b[K")
         self.assertEqual(output.count("client received the response"), 500)
         self.assertNotIn("\x1b", output)
+
+    def test_a_long_run_of_datagrams_shows_a_bar(self) -> None:
+        """It reaches its end, though some were lost."""
+
+        def lose(served: socket.socket, number: int, message: bytes, source: Any) -> None:
+            if number not in (50, 100):
+                served.sendto(message, source)
+
+        with serve_datagrams(lose) as endpoint:
+            words = ("--size", "100", "--count", "200", "--timeout", "1")
+            shown, output = self.run_on_terminal(
+                *("echo", endpoint, *words), output_too=False, status=1
+            )
+        self.assertIn("] 1/200   0%", shown)
+        self.assertTrue(
+            shown.endswith("\r\x1b[Ktwsock: of 200 datagrams, 2 lost (1 %)\r\n"), shown[-80:]
+        )
+        self.assertIn("200 sent, 198 answered, 2 lost (1 %); ", output)
 
     def test_the_bar_stays_below_the_lines(self) -> None:
         """On one terminal they don't run into each other."""

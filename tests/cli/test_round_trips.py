@@ -43,3 +43,15 @@ class RoundTripsTests(SynchronousTestCase):
         )
         median = float(self.summarize(*times, max_samples=64).split("/")[3])
         self.assertAlmostEqual(median, 500, delta=40)
+
+    def test_the_figures_have_the_slowest_hundredth(self) -> None:
+        """The time that 99 of 100 do not exceed; where there are none, nothing."""
+        times = [number / 1000 for number in range(100, 0, -1)]
+        round_trips = RoundTrips()
+        self.assertEqual((round_trips.figures, round_trips.longest), ("", 0.0))
+        for one in times:
+            round_trips.add(one)
+        self.assertEqual(
+            round_trips.figures, "round trip min/median/p99/max 1.00/50.50/99.00/100.00 ms"
+        )
+        self.assertEqual(round_trips.longest, 0.1)

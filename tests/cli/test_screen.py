@@ -84,6 +84,24 @@ class ScreenTests(SynchronousTestCase):
         """A person reads them."""
         self.assertEqual(self.show(quiet=True, is_terminal=True), b"a\\x07\\xff\n")
 
+    def test_a_response_may_have_somebody_who_sent_it(self) -> None:
+        """Or a time, where it is not the usual one."""
+        output = io.BytesIO()
+        Screen(output).show_response(b"a", "192.0.2.1:7 answered late")
+        self.assertEqual(output.getvalue(), b'192.0.2.1:7 answered late: "a"\n')
+
+    def test_messages_that_nobody_typed_are_described(self) -> None:
+        """Where only the responses are wanted, too."""
+        for quiet, lines in (
+            (True, b"1 bytes\n"),
+            (False, b"client sent the request: 1 bytes\nclient received the response: 1 bytes\n"),
+        ):
+            output = io.BytesIO()
+            screen = Screen(output, quiet=quiet, describe=lambda one: f"{len(one)} bytes")
+            screen.show_request(b"a")
+            screen.show_response(b"a")
+            self.assertEqual(output.getvalue(), lines)
+
     def test_what_the_encoding_cannot_hold_is_escaped(self) -> None:
         """A terminal without Unicode is no reason to fail."""
         output = io.BytesIO()

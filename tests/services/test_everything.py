@@ -14,8 +14,11 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.services.processes import twistd
 from twsock.protocols import UpgradePolicy
+from twsock.services.datagram import DatagramService
 from twsock.services.everything import Options, everything_service, makeService
+from twsock.services.multicast import MulticastService
 from twsock.services.stream import StreamService
 
 
@@ -35,21 +38,44 @@ class EverythingTests(SynchronousTestCase):
         self.said.append(formatEvent(event))
 
     def run_it(self) -> Any:
-        """Start all, on ports in memory; give the stream service."""
+        """Start all, on ports that nobody knows; give the stream service."""
         reactor = MemoryReactorClock()
-        service = everything_service(reactor)
+        service = everything_service(
+            reactor, port=0, group_endpoint="multicast:224.3.0.5:0:interface=lo"
+        )
         service.startService()
         self.addCleanup(service.stopService)
         reactor.run()
         reactor.advance(0)
-        (stream,) = service
+        stream, *self.others = service
         return stream
 
-    def test_it_holds_the_stream_service(self) -> None:
-        """The echo of port 1337 is among them."""
-        service = makeService(Options())
+    def test_it_holds_every_service(self) -> None:
+        """Streams, datagrams and a group."""
+        service: Any = makeService(Options())
         self.assertTrue(verifyObject(IService, service))
-        self.assertEqual([type(child) for child in service], [StreamService])  # type: ignore[attr-defined]
+        kinds = [StreamService, DatagramService, MulticastService]
+        self.assertEqual([type(child) for child in service], kinds)
+
+    def test_each_has_a_line_to_type(self) -> None:
+        """With its real port; for the group without the interface, which is the client's too."""
+        self.run_it()
+        ports = [other.ports[0].getHost().port for other in self.others]
+        lines = [line for line in self.said if line.startswith("talk to it: twsock echo ")]
+        endpoints = [line.split()[5] for line in lines]
+        self.assertEqual(
+            endpoints,
+            ["tcp:127.0.0.1:0", f"udp:127.0.0.1:{ports[0]}", f"multicast:224.3.0.5:{ports[1]}"],
+        )
+        self.assertTrue(lines[1].endswith(' "Hello, World!"'), lines[1])
+        self.assertTrue(lines[2].endswith(" Hello"), lines[2])
+
+    def test_stopped_it_stops_them_all(self) -> None:
+        """No port stays open."""
+        self.run_it()
+        ports = [port for other in self.others for port in other.ports]
+        self.doCleanups()
+        self.assertEqual([port.is_open for port in ports], [False] * len(ports))
 
     def test_options_belong_to_the_services(self) -> None:
         """An option is refused here, in one line."""
@@ -60,7 +86,7 @@ class EverythingTests(SynchronousTestCase):
         before = signal.getsignal(signal.SIGHUP)
         stream = self.run_it()
         self.assertIs(stream.factory.buildProtocol(None).upgrade.policy, UpgradePolicy.ALLOWED)
-        (line,) = [line for line in self.said if line.startswith("talk to it")]
+        line, _, _ = [line for line in self.said if line.startswith("talk to it")]
         authority = Path(line.rpartition(" --upgrade --ca ")[2])
         self.assertTrue(authority.is_relative_to(self.state))
         self.assertTrue(authority.exists())
@@ -74,5 +100,12 @@ class EverythingTests(SynchronousTestCase):
         self.assertIsNone(stream.factory.buildProtocol(None).upgrade)
         (problem,) = [line for line in self.said if "TLS is not offered" in line]
         self.assertIn(str(self.state), problem)
-        (line,) = [line for line in self.said if line.startswith("talk to it")]
+        line, _, _ = [line for line in self.said if line.startswith("talk to it")]
         self.assertNotIn("--upgrade", line)
+
+    def test_help_names_every_service(self) -> None:
+        """Each has a line that says what it does."""
+        with twistd("--help") as helping:
+            self.assertEqual(helping.wait(), 0)
+            for name in ("twsock", "twsock-stream", "twsock-datagram", "twsock-multicast"):
+                self.assertRegex(helping.log, rf"(?m)^ +{name} +[A-Z].*")

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from tests.protocols.datagram_ports import log_lines
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.protocols import DatagramProtocol
 from twsock.services.listening import (
+    ListeningService,
     default_endpoints,
     describe_failure,
     describe_port,
+    parse_datagram_endpoint,
     parse_server_endpoint,
 )
+from twsock.transport.datagram_endpoint import IDatagramEndpoint
 
 
 class FakePort:
@@ -37,6 +46,8 @@ class ListeningTests(SynchronousTestCase):
         endpoints = default_endpoints(1337)
         self.assertEqual(endpoints[0], "tcp:1337:interface=127.0.0.1")
         self.assertIn(endpoints[1:], ([], ["tcp:1337:interface=\\:\\:1"]))
+        of_datagrams = [text.replace("tcp:", "udp:") for text in endpoints]
+        self.assertEqual(default_endpoints(1337, "udp"), of_datagrams)
 
     def test_a_string_becomes_an_endpoint(self) -> None:
         """Twisted's own parser reads it."""
@@ -61,11 +72,21 @@ class ListeningTests(SynchronousTestCase):
             self.assertIn("tcp:1337:interface=127.0.0.1", str(error))
             self.assertNotIn("\n", str(error))
 
+    def test_an_endpoint_of_datagrams_is_told_its_service(self) -> None:
+        """Who mixes them up gets the name of the other one."""
+        for description, service in (("udp:1", "datagram"), ("multicast:224.3.0.5:1", "multicast")):
+            error = self.assertRaises(
+                ValueError, parse_server_endpoint, MemoryReactorClock(), description
+            )
+            self.assertIn(f"there is twsock-{service}", str(error))
+
     def test_ports_are_described_as_what_a_client_connects_to(self) -> None:
         """The address can be pasted behind ``twsock echo``."""
         for host, described in [
             (IPv4Address("TCP", "127.0.0.1", 5), "tcp:127.0.0.1:5"),
             (IPv6Address("TCP", "::1", 5), "tcp:\\:\\:1:5"),
+            (IPv4Address("UDP", "127.0.0.1", 5), "udp:127.0.0.1:5"),
+            (IPv6Address("UDP", "::", 5), "udp:\\:\\::5"),
             (UNIXAddress(b"/run/x"), "unix:/run/x"),
         ]:
             port: Any = FakePort(host)
@@ -76,3 +97,119 @@ class ListeningTests(SynchronousTestCase):
         error = CannotListenError("127.0.0.1", 5, OSError(errno.EADDRINUSE, "Address in use"))
         line = describe_failure("tcp:5", error)
         self.assertIn("cannot listen on tcp:5: AddressAlreadyInUse (10): ", line)
+
+
+class DatagramEndpointTests(SynchronousTestCase):
+    """Strings of datagrams, and the options of a service."""
+
+    def parse(self, description: str, **settings: Any) -> Any:
+        """Read a string."""
+        return parse_datagram_endpoint(MemoryReactorClock(), description, **settings)
+
+    def test_the_string_goes_before_the_options(self) -> None:
+        """Each word for itself; also where it says what is so anyway."""
+        settings = {"receive_buffer": 5000, "max_datagram": 100}
+        for words, expected in (
+            ("", (5000, 100)),
+            (":receiveBuffer=7000", (7000, 100)),
+            (":maxDatagram=65535", (5000, 65_535)),
+            (":maxDatagram=7:receiveBuffer=7000", (7000, 7)),
+        ):
+            for kind in ("udp:1", "multicast:224.3.0.5:1"):
+                options = self.parse(kind + words, **settings).options
+                self.assertEqual((options.receive_buffer, options.max_datagram), expected)
+
+    def test_what_else_a_string_says_stays(self) -> None:
+        """The options change nothing but what they are of."""
+        endpoint = self.parse("udp:1:interface=127.0.0.1:ttl=3", receive_buffer=5000)
+        self.assertEqual((endpoint.interface, endpoint.options.hop_limit), ("127.0.0.1", 3))
+
+    def test_what_is_no_endpoint_is_named_with_an_example(self) -> None:
+        """One line with the text and a way out."""
+        for description in ("", "udp", "udp:port", "pigeon:1", "udp:1:colour=red", "udp:1\\"):
+            error = self.assertRaises(ValueError, self.parse, description)
+            self.assertIn(repr(description), str(error))
+            self.assertIn("udp:1337:interface=127.0.0.1", str(error))
+            self.assertNotIn("\n", str(error))
+
+    def test_what_is_no_group_has_its_status(self) -> None:
+        """The line has the string too."""
+        error = self.assertRaises(SocketError, self.parse, "multicast:192.0.2.1:1")
+        self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
+        self.assertIn("'multicast:192.0.2.1:1'", str(error))
+
+
+@implementer(IDatagramEndpoint)
+class LateEndpoint:
+    """An endpoint that listens when its Deferred fires."""
+
+    def __init__(self) -> None:
+        self.listening: Deferred[Any] = Deferred()
+
+    def listen(self, protocol: Any) -> Deferred[Any]:
+        return self.listening
+
+
+class ClosingPort(FakePort):
+    """A port that notes that it was closed."""
+
+    is_open = True
+
+    def stopListening(self) -> None:
+        self.is_open = False
+
+
+@dataclass
+class Seen:
+    """What is counted here."""
+
+    sheep_of_others: int = 3
+
+
+class CountingService(ListeningService[DatagramProtocol]):
+    """A service that counts."""
+
+    def count(self) -> Seen:
+        return Seen()
+
+
+class ListeningServiceTests(SynchronousTestCase):
+    """What the services of datagrams have in common."""
+
+    def setUp(self) -> None:
+        self.endpoint = LateEndpoint()
+        self.reactor = MemoryReactorClock()
+        self.service = CountingService(self.reactor, [("late:1", self.endpoint)], DatagramProtocol)
+        self.port = ClosingPort(IPv4Address("UDP", "127.0.0.1", 5))
+        self.service.startService()
+
+    def test_a_port_is_named_when_the_reactor_runs(self) -> None:
+        """With what it was made from."""
+        with log_lines() as lines:
+            self.endpoint.listening.callback(self.port)
+            self.assertEqual(lines, [])
+            self.reactor.run()
+        self.assertEqual(lines, ["listening on udp:127.0.0.1:5 (late:1)"])
+        self.assertEqual(self.service.ports, (self.port,))
+
+    def test_an_endpoint_that_fails_late_is_told_of(self) -> None:
+        """The process runs, so it is one line of its log."""
+        with log_lines() as lines:
+            self.endpoint.listening.errback(OSError(errno.EADDRINUSE, "Address in use"))
+        (line,) = lines
+        self.assertIn("cannot listen on late:1: AddressAlreadyInUse (10)", line)
+
+    def test_a_port_that_comes_after_the_stop_is_closed(self) -> None:
+        """Nobody waits for it any more."""
+        self.successResultOf(self.service.stopService())
+        self.endpoint.listening.callback(self.port)
+        self.assertFalse(self.port.is_open)
+        self.assertEqual(self.service.ports, ())
+
+    def test_stopped_it_closes_its_ports_and_tells_the_counts(self) -> None:
+        """Whatever a service counts, in words."""
+        self.endpoint.listening.callback(self.port)
+        with log_lines() as lines:
+            self.successResultOf(self.service.stopService())
+        self.assertFalse(self.port.is_open)
+        self.assertEqual(lines, ["stopped: 3 sheep of others"])

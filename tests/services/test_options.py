@@ -1,4 +1,4 @@
-"""Numbers from a command line are checked, and named when they are wrong."""
+"""Words and numbers from a command line are checked, and named when they are wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis.strategies import text
 from twisted.python.usage import Options, UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.services.options import count_option, seconds_option
+from twsock.services.options import choice_option, count_option, seconds_option
 
 
 class Given(Options):
@@ -16,6 +16,23 @@ class Given(Options):
     def __init__(self, value: object) -> None:
         super().__init__()
         self["limit"] = value
+
+
+class ChoiceTests(SynchronousTestCase):
+    """One of several words."""
+
+    def test_each_of_them_is_taken(self) -> None:
+        """As it is written."""
+        for word in ("red", "green"):
+            self.assertEqual(choice_option(Given(word), "limit", ("red", "green")), word)
+
+    def test_the_error_lists_them(self) -> None:
+        """One line with the option, its words and the text; case counts."""
+        for word in ("Red", "", "blue"):
+            error = self.assertRaises(
+                UsageError, choice_option, Given(word), "limit", ("red", "green", "off")
+            )
+            self.assertEqual(str(error), f"--limit takes red, green or off, not {word!r}")
 
 
 class CountTests(SynchronousTestCase):

@@ -1,8 +1,9 @@
 """
 The command ``twsock``: the client's side of the services, for people and for scripts.
 
-`main` reads the command line (`twsock.cli.arguments`), runs one conversation (`twsock.cli.echo`) on
-a reactor (`twsock.cli.command`), and turns its end into an exit status.
+`main` reads the command line (`twsock.cli.arguments`), runs one conversation on a reactor
+(`twsock.cli.echo` on a connection, `twsock.cli.datagram_echo` without one), and turns its end into
+an exit status.
 """
 
 from twsock.cli.command import main

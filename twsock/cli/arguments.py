@@ -1,5 +1,5 @@
 """
-The command line: words → **checked values** → `twsock.cli.echo` or `twsock.cli.certificates`.
+The command line: words → **checked values** → `twsock.cli.command`.
 
 Here is which commands, options and arguments there are; how they are read is in
 `twsock.cli.parser`.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from twsock.cli.datagram_target import is_datagram_endpoint
 from twsock.cli.failure import UsageError
 from twsock.cli.parser import CommandParser, host, seconds, seconds_above_zero, whole_number
 from twsock.cli.security import SecurityArguments
@@ -22,6 +23,7 @@ from twsock.protocols import UpgradeStyle
 from twsock.tls import SocketProtectionLevel
 from twsock.tls.development import LOOPBACK_NAMES
 from twsock.wire import DEFAULT_MAX_LINE, DEFAULT_MAX_PAYLOAD
+from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 from twsock.wire.frames import MAX_UINT32
 
 __all__ = ["EchoArguments", "InitArguments", "parse_arguments"]
@@ -40,12 +42,24 @@ _LEVELS: Final = {
 #: What is of use only on a connection that becomes secure.
 _ONLY_SECURE: Final = ("ca", "name", "client-certificate", "level", "show-certificate")
 
+#: What is of use only on a connection.
+_ONLY_STREAMS: Final = ("tls", "upgrade", *_ONLY_SECURE, "framing", "max-frame")
+
+#: Seconds for an answer, unless told otherwise. A stream may have to look a name up, connect and
+#: repeat what got lost; of a group every answer is waited for that long.
+_TIMEOUTS: Final = {"udp": 2.0, "multicast": 1.0}
+_STREAM_TIMEOUT: Final = 10.0
+
 _ECHO_DESCRIPTION: Final = """\
 Send each TEXT to an echo server, and check that it comes back.
 
 arguments:
   ENDPOINT            tcp:HOST:PORT, also tcp:[::1]:PORT, or any client
-                      endpoint string of Twisted, such as unix:/run/echo.sock
+                      endpoint string of Twisted, such as unix:/run/echo.sock;
+                      udp:HOST:PORT for datagrams to one peer;
+                      multicast:GROUP:PORT[:interface=NAME][:ttl=N] for those
+                      to a group, by the interface with that name, index or
+                      address (default: lo), N hops far (default: 1)
   TEXT                what to send, one message each; without any, each line
                       of standard input is one message. A TEXT that begins
                       with a dash stands after --
@@ -62,10 +76,18 @@ Control characters are shown escaped, and so are bytes that are not UTF-8. Only
 with --quiet, and when standard output is not a terminal, responses are written
 byte for byte.
 
+Each datagram is one TEXT and nothing else. The next is sent when one answer to
+the last has come back, or none within --timeout; with --interval at its time,
+whatever came back. All members of a group may answer, and each one is listed
+with its figures. Those with --size begin with a number (8 bytes, big-endian),
+so that losses, duplicates and changes of order are told exactly. An answer that
+comes after --timeout is late, and no loss.
+
 exit status:
   0    every message came back as it was sent
-  1    something failed; standard error has one line that says what, and one
-       more for each reason why a certificate is refused
+  1    something failed, was lost, or came back changed; standard error has one
+       line that says what, and one more for each reason why a certificate is
+       refused
   2    the command line is wrong
   130  ended by Ctrl-C
 
@@ -74,6 +96,8 @@ examples:
   twsock echo tcp:127.0.0.1:1337 --count 1000 --quiet ping > /dev/null
   twsock echo unix:/run/echo.sock --framing line < messages.txt
   twsock echo tcp:localhost:1337 "Hello, World!" --upgrade --ca authority.pem
+  twsock echo udp:127.0.0.1:1337 --size 1200 --count 1000 --interval 0.001
+  twsock echo multicast:224.3.0.5:22113 Hello
 """
 
 _DESCRIPTION: Final = """\
@@ -132,6 +156,7 @@ class EchoArguments:
     :ivar timeout: seconds for the connection, and for each answer; above 0.
     :ivar quiet: whether to write nothing but the responses.
     :ivar max_frame: largest message, in bytes.
+    :ivar size: bytes of each message, where they are to be made up; None for texts.
     :ivar security: how the connection becomes secure; None for plaintext.
     :ivar shows_certificate: whether to show the server's certificate.
     """
@@ -146,6 +171,17 @@ class EchoArguments:
     max_frame: int = DEFAULT_MAX_PAYLOAD
     security: SecurityArguments | None = None
     shows_certificate: bool = False
+    size: int | None = None
+
+    @property
+    def has_datagrams(self) -> bool:
+        """Whether messages are datagrams, and not parts of a stream."""
+        return is_datagram_endpoint(self.endpoint)
+
+    @property
+    def repeats(self) -> int:
+        """How many times each message is sent; of those that are made up, there are enough."""
+        return self.count if self.size is None else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +224,52 @@ def _parse_echo(words: list[str]) -> EchoArguments:
     if not arguments:
         parser.error("ENDPOINT is missing")
     endpoint, *texts = arguments
-    max_frame = _MAX_FRAMES[options.framing] if options.max_frame is None else options.max_frame
+    kind = endpoint.partition(":")[0].lower()
+    has_datagrams = is_datagram_endpoint(endpoint)
+    if has_datagrams:
+        _check_datagram_options(parser, options, kind)
+    if texts and options.size is not None:
+        parser.error("--size makes up what is sent, so there is no TEXT with it")
+    framing = options.framing or "uint32"
+    limit = _find_limit(options, framing, has_datagrams=has_datagrams)
+    # Of those made up, each fits, by IPv4 as by IPv6.
+    most = MAX_IPV4_DATAGRAM if has_datagrams else limit.size
+    if options.size is not None and options.size > most:
+        parser.error(f"--size is {options.size} bytes, {limit.name} {most}")
     return EchoArguments(
         endpoint=endpoint,
-        texts=tuple(_check_text(text, options.framing, max_frame) for text in texts),
-        framing=options.framing,
+        texts=tuple(_check_text(text, framing, limit) for text in texts),
+        framing=framing,
         count=options.count,
         interval=options.interval,
-        timeout=options.timeout,
+        timeout=options.timeout or _TIMEOUTS.get(kind, _STREAM_TIMEOUT),
         quiet=options.quiet,
-        max_frame=max_frame,
+        max_frame=limit.size,
         security=_read_security(parser, options),
         shows_certificate=options.show_certificate,
+        size=options.size,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """The largest message, in bytes, and what makes it so."""
+
+    size: int
+    name: str
+
+
+def _find_limit(options: argparse.Namespace, framing: str, *, has_datagrams: bool) -> _Limit:
+    if has_datagrams:
+        return _Limit(MAX_IPV6_DATAGRAM, "a datagram has at most")
+    size = _MAX_FRAMES[framing] if options.max_frame is None else options.max_frame
+    return _Limit(size, "--max-frame is")
+
+
+def _check_datagram_options(parser: CommandParser, options: argparse.Namespace, kind: str) -> None:
+    for name in _ONLY_STREAMS:
+        if getattr(options, name.replace("-", "_")) not in (None, False):
+            parser.error(f"--{name} is for connections, which {kind}: does not have")
 
 
 def _complete_upgrade(parser: CommandParser, words: list[str]) -> list[str]:
@@ -241,7 +310,6 @@ def _make_echo_parser() -> CommandParser:
     add(
         "--framing",
         choices=list(_MAX_FRAMES),
-        default="uint32",
         help="4-byte big-endian length, then bytes; or text ended by CRLF (default: uint32)",
     )
     add(
@@ -252,18 +320,25 @@ def _make_echo_parser() -> CommandParser:
         help="send each TEXT N times, and tell the round trips at the end (default: 1)",
     )
     add(
+        "--size",
+        metavar="BYTES",
+        type=whole_number(0, MAX_UINT32),
+        help="make up a message of that size, instead of a TEXT; datagrams are numbered",
+    )
+    add(
         "--interval",
         metavar="SECONDS",
         type=seconds,
         default=0.0,
-        help="from one send to the next; an answer that takes longer is awaited (default: 0)",
+        help="from one send to the next; an answer that takes longer is awaited, unless datagrams "
+        "are sent (default: 0, which awaits each answer)",
     )
     add(
         "--timeout",
         metavar="SECONDS",
         type=seconds_above_zero,
-        default=10.0,
-        help="for the connection, and for each answer (default: 10)",
+        help="for the connection, and for each answer (default: 10, with udp: 2, with "
+        "multicast: 1, for which all answers are awaited)",
     )
     add(
         "--max-frame",
@@ -350,13 +425,13 @@ def _parse_init(words: list[str]) -> InitArguments:
     return InitArguments(arguments[0], tuple(options.name or LOOPBACK_NAMES))
 
 
-def _check_text(text: str, framing: str, max_frame: int) -> bytes:
+def _check_text(text: str, framing: str, limit: _Limit) -> bytes:
     """Encode a text, provided that it can be sent as one message and come back."""
     encoded = _encode(text)
     if framing == "line" and b"\n" in encoded:
         raise UsageError(f"TEXT {text!r} is more than one line: --framing line cannot send it")
-    if len(encoded) > max_frame:
-        raise UsageError(f"a TEXT has {len(encoded)} bytes, --max-frame is {max_frame}")
+    if len(encoded) > limit.size:
+        raise UsageError(f"a TEXT has {len(encoded)} bytes, {limit.name} {limit.size}")
     return encoded
 
 

@@ -21,9 +21,12 @@ from twisted.python.failure import Failure
 
 from twsock.cli.arguments import EchoArguments, InitArguments, parse_arguments
 from twsock.cli.certificates import init_certificates
+from twsock.cli.datagram_echo import echo_datagrams
+from twsock.cli.datagram_target import parse_target
 from twsock.cli.echo import echo
 from twsock.cli.endpoint import parse_endpoint
 from twsock.cli.failure import CommandError
+from twsock.cli.made_texts import MadeTexts, describe_made, describe_numbered
 from twsock.cli.progress import Progress
 from twsock.cli.screen import Screen
 from twsock.cli.security import prepare_upgrade, warn_of_exposed_key
@@ -72,17 +75,29 @@ def _run_command(words: Sequence[str]) -> int:
 
 def _run_echo(reactor: Any, arguments: EchoArguments) -> int:
     reactor.installNameResolver(ThreadResolver(reactor))
+    if arguments.has_datagrams:
+        return _run_datagram_echo(reactor, arguments)
     endpoint = parse_endpoint(reactor, arguments.endpoint, arguments.timeout)
     security, upgrade = arguments.security, None
     if security is not None:
         upgrade = prepare_upgrade(security, arguments.endpoint, arguments.timeout)
     texts = _find_texts(reactor, arguments)
-    screen = _make_screen(quiet=arguments.quiet, progress=_make_progress(arguments, texts))
+    screen = _make_echo_screen(arguments, texts)
     if security is not None:
         warn_of_exposed_key(security, screen)
     return _run(
         reactor,
         lambda: echo(reactor, endpoint, arguments, texts, screen, time.perf_counter, upgrade),
+    )
+
+
+def _run_datagram_echo(reactor: Any, arguments: EchoArguments) -> int:
+    target = parse_target(arguments.endpoint)
+    texts = _find_texts(reactor, arguments)
+    screen = _make_echo_screen(arguments, texts)
+    return _run(
+        reactor,
+        lambda: echo_datagrams(reactor, target, arguments, texts, screen, time.perf_counter),
     )
 
 
@@ -122,6 +137,8 @@ def _run(reactor: Any, start: Callable[[], Coroutine[Deferred[Any], Any, None]])
 
 
 def _find_texts(reactor: Any, arguments: EchoArguments) -> Texts:
+    if arguments.size is not None:
+        return MadeTexts(arguments.size, arguments.count, is_numbered=arguments.has_datagrams)
     if arguments.texts:
         return GivenTexts(arguments.texts)
     source = _open_stream(sys.stdin, "input").fileno()
@@ -130,10 +147,24 @@ def _find_texts(reactor: Any, arguments: EchoArguments) -> Texts:
         # Not from `sys.stdin`: a thread waiting in there holds a lock that Python wants at its end.
         return in_thread(reactor, os.read, source, _READ_SIZE)
 
-    return InputLines(read, arguments.max_frame)
+    limit = "a datagram" if arguments.has_datagrams else "--max-frame"
+    return InputLines(read, arguments.max_frame, limit)
 
 
-def _make_screen(*, quiet: bool = False, progress: Progress | None = None) -> Screen:
+def _make_echo_screen(arguments: EchoArguments, texts: Texts) -> Screen:
+    describe = None
+    if arguments.size is not None:
+        describe = describe_numbered if arguments.has_datagrams else describe_made
+    progress = _make_progress(arguments, texts)
+    return _make_screen(quiet=arguments.quiet, progress=progress, describe=describe)
+
+
+def _make_screen(
+    *,
+    quiet: bool = False,
+    progress: Progress | None = None,
+    describe: Callable[[bytes], str] | None = None,
+) -> Screen:
     output = _open_stream(sys.stdout, "output")
     return Screen(
         output.buffer,  # type: ignore[attr-defined]
@@ -142,6 +173,7 @@ def _make_screen(*, quiet: bool = False, progress: Progress | None = None) -> Sc
         quiet=quiet,
         progress=progress,
         notes=sys.stderr,
+        describe=describe,
     )
 
 
@@ -150,9 +182,9 @@ def _make_progress(arguments: EchoArguments, texts: Texts) -> Progress | None:
     terminal = sys.stderr
     if terminal is None or not terminal.isatty() or os.environ.get("TERM") == "dumb":
         return None
-    if not arguments.texts and sys.stdin.isatty():
+    if texts.total is None and sys.stdin.isatty():
         return None
-    total = None if texts.total is None else texts.total * arguments.count
+    total = None if texts.total is None else texts.total * arguments.repeats
 
     def find_columns() -> int:
         # A terminal that was never told its size has 0.

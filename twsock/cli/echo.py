@@ -98,7 +98,7 @@ async def _exchange(
 ) -> None:
     next_send = 0.0
     while (text := await client.undisturbed(texts.next_text)) is not None:
-        for _ in range(arguments.count):
+        for _ in range(arguments.repeats):
             if (wait := next_send - reactor.seconds()) > 0:
                 await client.undisturbed(deferLater, reactor, wait)
             next_send = reactor.seconds() + arguments.interval

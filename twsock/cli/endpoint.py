@@ -1,5 +1,6 @@
 """
-The ENDPOINT argument: text → endpoint of Twisted.
+The ENDPOINT argument: text → endpoint of Twisted. Those of datagrams are read in
+`twsock.cli.datagram_target`.
 
 What would fail later without a word, or with a traceback of Twisted, is refused here.
 """

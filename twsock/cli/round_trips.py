@@ -1,7 +1,8 @@
 """
 The times that messages took to come back, and what to say about them at the end.
 
-Filled by `twsock.cli.echo`. Held are at most `MAX_SAMPLES` numbers, however long a run lasts.
+Filled by `twsock.cli.echo` and `twsock.cli.datagram_score`. Held are at most `MAX_SAMPLES` numbers,
+however long a run lasts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class RoundTrips:
     Round trip times.
 
     :ivar count: how many were added.
+    :ivar longest: in seconds; 0 where none was added.
     """
 
     def __init__(self, max_samples: int = MAX_SAMPLES) -> None:
@@ -30,7 +32,7 @@ class RoundTrips:
         self._samples = array("d")
         self._stride = 1
         self._shortest = float("inf")
-        self._longest = 0.0
+        self.longest = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one message that came back."""
@@ -41,14 +43,28 @@ class RoundTrips:
                 self._stride *= 2
         self.count += 1
         self._shortest = min(self._shortest, seconds)
-        self._longest = max(self._longest, seconds)
+        self.longest = max(self.longest, seconds)
 
     @property
     def summary(self) -> str:
         """One line: the number of echoes; shortest, median and longest in milliseconds."""
         if not self.count:
             return "0 echoes"
-        times = (self._shortest, median(self._samples), self._longest)
-        figures = "/".join(f"{seconds * 1000:.2f}" for seconds in times)
+        figures = _milliseconds(self._shortest, median(self._samples), self.longest)
         echoes = "1 echo" if self.count == 1 else f"{self.count} echoes"
-        return f"{echoes}, round trip min/median/max {figures} ms"
+        return f"{echoes}, round trip min/median/max {figures}"
+
+    @property
+    def figures(self) -> str:
+        """Shortest, median, the one that 99 % don't exceed, and longest; empty without any."""
+        if not self.count:
+            return ""
+        ordered = sorted(self._samples)
+        # The nearest rank: of 100 samples, the 99th.
+        tail = ordered[-(-len(ordered) * 99 // 100) - 1]
+        times = _milliseconds(self._shortest, median(ordered), tail, self.longest)
+        return f"round trip min/median/p99/max {times}"
+
+
+def _milliseconds(*times: float) -> str:
+    return f"{'/'.join(f'{seconds * 1000:.2f}' for seconds in times)} ms"

@@ -12,6 +12,7 @@ as escapes such as ``\x1b``, and so are bytes that are not UTF-8.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from typing import BinaryIO, Final, TextIO
 
 from twsock.cli.failure import EXIT_BROKEN_PIPE, CommandError
@@ -50,6 +51,7 @@ class Screen:
     :param quiet: whether to write nothing but responses.
     :param progress: the bar, if there is one.
     :param notes: standard error; None where it is closed.
+    :param describe: what to say of a message instead of showing it, for those that nobody typed.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Screen:
         quiet: bool = False,
         progress: Progress | None = None,
         notes: TextIO | None = None,
+        describe: Callable[[bytes], str] | None = None,
     ) -> None:
         self._output = output
         self._encoding = encoding
@@ -68,6 +71,7 @@ class Screen:
         self._quiet = quiet
         self._progress = progress
         self._notes = notes
+        self._describe = describe
 
     def say(self, line: str) -> None:
         """
@@ -86,16 +90,26 @@ class Screen:
 
     def show_request(self, message: bytes) -> None:
         """Tell what was sent."""
-        self.say(f'client sent the request: "{escape(message)}"')
+        self.say(f"client sent the request: {self.quote(message)}")
 
-    def show_response(self, message: bytes) -> None:
-        """Tell what came back: byte for byte where only that is wanted, and not by a terminal."""
+    def show_response(self, message: bytes, how: str = "client received the response") -> None:
+        """
+        Tell what came back: byte for byte where only that is wanted, and not by a terminal.
+
+        :param how: by whom, or when.
+        """
         if not self._quiet:
-            self.say(f'client received the response: "{escape(message)}"')
+            self.say(f"{how}: {self.quote(message)}")
+        elif self._describe is not None:
+            self._write(self._encode(self._describe(message)))
         elif self._is_terminal:
             self._write(self._encode(escape(message)))
         else:
             self._write(message)
+
+    def quote(self, message: bytes) -> str:
+        """Make what a line says of a message."""
+        return f'"{escape(message)}"' if self._describe is None else self._describe(message)
 
     def advance(self) -> None:
         """Move the bar by one message."""

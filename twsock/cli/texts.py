@@ -1,5 +1,6 @@
 """
-Where the messages come from: **arguments or standard input** → `twsock.cli.echo`.
+Where the messages come from: **arguments or standard input** → `twsock.cli.echo` or
+`twsock.cli.datagram_exchange`. Those that nobody typed are in `twsock.cli.made_texts`.
 
 Standard input is read when the next message is wanted, a piece at a time, so neither a large file
 nor an endless pipe is ever held: in memory are one piece and one unfinished line within the limit.
@@ -47,12 +48,16 @@ class InputLines:
 
     :param read: reads the next bytes, ``b""`` at the end.
     :param max_line: longest line, in bytes, without its ending.
+    :param limit: whose limit that is.
     """
 
     total = None
 
-    def __init__(self, read: Callable[[], Deferred[bytes]], max_line: int) -> None:
+    def __init__(
+        self, read: Callable[[], Deferred[bytes]], max_line: int, limit: str = "--max-frame"
+    ) -> None:
         self._read = read
+        self._limit = limit
         self._decoder = LineDecoder(max_line)
         self._has_ended = False
 
@@ -73,7 +78,7 @@ class InputLines:
                 self._take(await self._read())
         except LineTooLongError as error:
             raise CommandError(
-                f"line {number} of standard input is longer than --max-frame, {error.limit} bytes"
+                f"line {number} of standard input is longer than {self._limit}, {error.limit} bytes"
             ) from error
         except OSError as error:
             raise CommandError(f"cannot read standard input: {error.strerror}") from error

@@ -2,31 +2,70 @@
 Endpoint strings for servers, and what to say when one cannot be used.
 
 Between the options of a service and the ports it listens on: turns text into endpoints, and
-failures into one line that names the text.
+failures into one line that names the text. What the services of datagrams have in common is here
+too: `ListeningService`.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final, Generic, TypeVar
 
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.logger import Logger
+from twisted.plugin import getPlugins
+from twisted.python.failure import Failure
+from typing_extensions import override
 
 from twsock.errors import SocketError
+from twsock.protocols import DatagramProtocol
+from twsock.transport.datagram_endpoint import (
+    IDatagramEndpoint,
+    MulticastEndpoint,
+    UdpEndpoint,
+    datagram_endpoint_from_string,
+)
+from twsock.transport.endpoint_string import parse_endpoint_string
+from twsock.transport.udp_socket import LARGEST
 
-__all__ = ["default_endpoints", "describe_failure", "describe_port", "parse_server_endpoint"]
+__all__ = [
+    "ListeningService",
+    "default_endpoints",
+    "describe_failure",
+    "describe_port",
+    "parse_datagram_endpoint",
+    "parse_server_endpoint",
+]
+
+#: Which service takes which endpoints, by their kinds: for those who mix them up.
+_SERVICES: Final = {"udp": "twsock-datagram", "multicast": "twsock-multicast"}
+
+#: Those that Twisted reads itself; its others are plugins.
+_STREAMS: Final = ("ssl", "tcp", "unix")
+
+_Protocol = TypeVar("_Protocol", bound=DatagramProtocol)
 
 
-def default_endpoints(port: int) -> list[str]:
+def default_endpoints(port: int, kind: str = "tcp") -> list[str]:
     """
     Name the loopback endpoints of a port: IPv4 always, IPv6 where this machine has it.
 
     :param port: 0 lets the system choose, for each of them.
+    :param kind: ``tcp`` or ``udp``.
     """
-    endpoints = [f"tcp:{port}:interface=127.0.0.1"]
+    endpoints = [f"{kind}:{port}:interface=127.0.0.1"]
     if _has_ipv6_loopback():
-        endpoints.append(f"tcp:{port}:interface=\\:\\:1")
+        endpoints.append(f"{kind}:{port}:interface=\\:\\:1")
     return endpoints
 
 
@@ -43,11 +82,54 @@ def parse_server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoi
     except Exception as error:
         # What a TypeError says is about Python's arguments, not about the user's.
         problem = "an argument is missing or unknown" if type(error) is TypeError else error
-        raise ValueError(
-            f"cannot use the endpoint {description!r}: {problem}; "
-            "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
-        ) from error
+        service = _SERVICES.get(_kind_of(description))
+        advice = (
+            f"for those of datagrams there is {service}"
+            if service
+            else "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
+        )
+        raise ValueError(f"cannot use the endpoint {description!r}: {problem}; {advice}") from error
     return endpoint
+
+
+def parse_datagram_endpoint(
+    reactor: Any,
+    description: str,
+    *,
+    receive_buffer: int | None = None,
+    max_datagram: int = LARGEST,
+) -> IDatagramEndpoint:
+    """
+    Make an endpoint of datagrams from its string, which has the last word.
+
+    :param receive_buffer: where a string of the kinds ``udp`` and ``multicast`` has no
+        ``receiveBuffer``; see `DatagramOptions`.
+    :param max_datagram: likewise for ``maxDatagram``.
+    :raises ValueError: when the string names none, with a line for the user.
+    :raises SocketError: likewise; with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` when what should be
+        a group is none.
+    """
+    try:
+        endpoint: IDatagramEndpoint = datagram_endpoint_from_string(reactor, description)
+    except SocketError as error:
+        raise SocketError.from_exception(
+            error, f"cannot use the endpoint {description!r}: {error}"
+        ) from error
+    except ValueError as error:
+        if _kind_of(description) in _kinds_of_streams():
+            raise ValueError(
+                f"cannot use the endpoint {description!r}: it is for streams, not for datagrams; "
+                "for those there is twsock-stream"
+            ) from error
+        raise ValueError(f"{error}; give one such as udp:1337:interface=127.0.0.1") from error
+    if not isinstance(endpoint, (UdpEndpoint, MulticastEndpoint)):
+        return endpoint
+    options, given = endpoint.options, parse_endpoint_string(description).keywords
+    if "receiveBuffer" not in given:
+        options = replace(options, receive_buffer=receive_buffer)
+    if "maxDatagram" not in given:
+        options = replace(options, max_datagram=max_datagram)
+    return replace(endpoint, options=options)
 
 
 def describe_failure(description: str, error: BaseException) -> str:
@@ -60,13 +142,144 @@ def describe_port(port: IListeningPort) -> str:
     return _describe_address(port.getHost())
 
 
+class ListeningService(Service, Generic[_Protocol]):
+    """
+    Listens on endpoints of datagrams while it runs, each with a protocol of its own.
+
+    A base for services, which say what is counted.
+
+    :param reactor: tells when it runs: ports are named in the log once signals are handled too.
+    :param endpoints: where to listen, each with the string it was made from.
+    :param build_protocol: makes the protocol of an endpoint, each time that it is listened on.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoints: Sequence[tuple[str, IDatagramEndpoint]],
+        build_protocol: Callable[[], _Protocol],
+    ) -> None:
+        self._reactor = reactor
+        self._endpoints = endpoints
+        self._build_protocol = build_protocol
+        self._opened: list[tuple[Any, _Protocol]] = []
+        self._is_listening = False
+
+    @property
+    def ports(self) -> Sequence[IListeningPort]:
+        """The ports listened on, in the order of the endpoints."""
+        return tuple(port for port, _ in self._opened) if self._is_listening else ()
+
+    @property
+    def opened(self) -> Sequence[tuple[Any, _Protocol]]:
+        """Each port with its protocol; after the stop still those that there were."""
+        return tuple(self._opened)
+
+    # To be overridden.
+
+    def count(self) -> Any:
+        """Add up what the ports and their protocols have seen: a dataclass of numbers."""
+        raise NotImplementedError
+
+    def describe_opened(self, port: Any) -> str:
+        """Name a port: what a client is told."""
+        return describe_port(port)
+
+    # For those who inherit.
+
+    def describe_counts(self) -> str:
+        """Give what was counted, as the log has it."""
+        counts = asdict(self.count()).items()
+        return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts)
+
+    # Called by Twisted.
+
+    @override
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while the process may still open low ports.
+
+        :raises SystemExit: when an endpoint cannot be listened on, with the line for the user; then
+            none is.
+        """
+        super().privilegedStartService()
+        self._is_listening = True
+        self._opened = []
+        for description, endpoint in self._endpoints:
+            problems: list[str] = []
+            protocol = self._build_protocol()
+            listening: Deferred[Any] = endpoint.listen(protocol)
+            listening.addCallback(self._listens, protocol, description)
+            listening.addErrback(self._cannot_listen, description, problems)
+            if problems:
+                self._is_listening = False
+                self._close_ports()
+                # twistd prints a traceback for every other exception.
+                raise SystemExit(f"twsock: {problems[0]}")
+            # An endpoint that takes its time fails in a process that runs, and has a log.
+            listening.addCallback(self._tell_of_problems, problems)
+
+    @override
+    def startService(self) -> None:
+        super().startService()
+        if not self._is_listening:
+            self.privilegedStartService()
+
+    @override
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        self._is_listening = False
+        await self._close_ports()
+        self._log.info("stopped: {counts}", counts=self.describe_counts())
+
+    def _close_ports(self) -> Deferred[Any]:
+        return DeferredList([maybeDeferred(port.stopListening) for port, _ in self._opened])
+
+    def _listens(self, port: Any, protocol: _Protocol, description: str) -> Any:
+        if not self._is_listening:
+            # It took its time, and nobody waits for it any more.
+            return maybeDeferred(port.stopListening)
+        self._opened.append((port, protocol))
+        self._reactor.callWhenRunning(self._tell_of, self.describe_opened(port), description)
+        return None
+
+    def _tell_of(self, address: str, description: str) -> None:
+        self._log.info(
+            "listening on {address} ({description})", address=address, description=description
+        )
+
+    def _cannot_listen(self, failure: Failure, description: str, problems: list[str]) -> None:
+        error = failure.value
+        assert error is not None
+        problems.append(describe_failure(description, error))
+
+    def _tell_of_problems(self, _result: object, problems: list[str]) -> None:
+        for problem in problems:
+            self._log.critical("{problem}", problem=problem)
+
+
 def _describe_address(address: IAddress) -> str:
     host = getattr(address, "host", None)
     if host is None:
         name = getattr(address, "name", address)
         return f"unix:{name.decode(errors='replace') if isinstance(name, bytes) else name}"
     escaped = host.replace(":", "\\:")
-    return f"tcp:{escaped}:{getattr(address, 'port', '')}"
+    kind = str(getattr(address, "type", "TCP")).lower()
+    return f"{kind}:{escaped}:{getattr(address, 'port', '')}"
+
+
+def _kind_of(description: str) -> str:
+    return description.partition(":")[0].lower()
+
+
+def _kinds_of_streams() -> set[str]:
+    plugins = getPlugins(IStreamServerEndpointStringParser)
+    return {*_STREAMS, *(parser.prefix.lower() for parser in plugins)}
 
 
 def _has_ipv6_loopback() -> bool:

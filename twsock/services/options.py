@@ -1,5 +1,5 @@
 """
-Numbers from a command line: text → checked number, or one line that names the option.
+Words and numbers from a command line: text → checked value, or one line that names the option.
 
 Used by the ``Options`` of each service. A ``UsageError`` makes twistd print its usage text and that
 line, and exit with 1.
@@ -8,11 +8,26 @@ line, and exit with 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.python.usage import Options, UsageError
 
-__all__ = ["count_option", "seconds_option"]
+__all__ = ["choice_option", "count_option", "seconds_option"]
+
+
+def choice_option(options: Options, name: str, choices: Sequence[str]) -> str:
+    """
+    Read one of several words.
+
+    :param choices: two or more.
+    :raises UsageError: when it is none of them.
+    """
+    text = str(_text(options, name))
+    if text not in choices:
+        listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise UsageError(f"--{name} takes {listed}, not {text!r}")
+    return text
 
 
 def count_option(

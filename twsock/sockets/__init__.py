@@ -13,6 +13,11 @@ from twsock.sockets.control import (
 )
 from twsock.sockets.data_reader import DataReader
 from twsock.sockets.data_writer import DataWriter
+from twsock.sockets.datagram_control import DatagramSocketControl
+from twsock.sockets.datagram_information import DatagramSocketInformation
+from twsock.sockets.datagram_message import DatagramSocketMessageReceivedEventArgs
+from twsock.sockets.datagram_output import DatagramOutputStream
+from twsock.sockets.datagram_socket import DatagramSocket
 from twsock.sockets.information import (
     BandwidthStatistics,
     RoundTripTimeStatistics,
@@ -38,6 +43,11 @@ __all__ = [
     "ConnectError",
     "DataReader",
     "DataWriter",
+    "DatagramOutputStream",
+    "DatagramSocket",
+    "DatagramSocketControl",
+    "DatagramSocketInformation",
+    "DatagramSocketMessageReceivedEventArgs",
     "DelimiterNotFoundError",
     "EndOfStreamError",
     "InputStream",

@@ -32,6 +32,7 @@ from twsock.errors import (
     SocketError,
 )
 from twsock.sockets.deadline import check_timeout, limit
+from twsock.sockets.unheard import let_go_unheard
 from twsock.transport import StreamTransport
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire.byte_queue import Buffer, as_bytes
@@ -81,7 +82,7 @@ class _Write(Deferred[Any]):
         if self.called:
             return False
         self.errback(error)
-        return bool(self.data) and _let_go_unheard(self, error)
+        return bool(self.data) and let_go_unheard(self, error)
 
 
 def _withdraw(write: Deferred[Any]) -> None:
@@ -90,19 +91,6 @@ def _withdraw(write: Deferred[Any]) -> None:
 
 def _stop_waiting(_ending: Deferred[None]) -> None:
     """Do nothing: who calls the wait off does not call the end off."""
-
-
-def _let_go_unheard(deferred: Deferred[Any], error: SocketError) -> bool:
-    """Have a failure that nobody awaits not logged by itself; tell whether there was one."""
-    # Five writes and a flush on a connection that dies are one error, which the flush reports; the
-    # writes that nobody awaited would log five tracebacks when they are collected. What is cleared
-    # is Twisted's note to do so; the failure stays for whoever awaits the write later.
-    information = deferred._debugInfo
-    failure = None if information is None else information.failResult
-    if information is None or failure is None or failure.value is not error:
-        return False  # Somebody heard; what came of that is theirs.
-    information.failResult = None
-    return True
 
 
 class OutputStream:
@@ -336,7 +324,7 @@ class OutputStream:
         self._begun = []
         if ending is not None and not ending.called:
             ending.errback(error)
-            _let_go_unheard(ending, error)
+            let_go_unheard(ending, error)
 
     # Called by the transport.
 
@@ -362,7 +350,7 @@ class OutputStream:
         error = self._refusal()
         refused: Deferred[Any] = fail(error)
         if isinstance(error, BrokenError):
-            _let_go_unheard(refused, error)
+            let_go_unheard(refused, error)
         return refused
 
     def _mark(self) -> Deferred[Any]:

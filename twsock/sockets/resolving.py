@@ -58,17 +58,24 @@ def find_port(service: str, protocol: str = "tcp") -> int | None:
 
 
 async def resolve(
-    reactor: Any, host: HostName, service: str, resolver: IResolver | None = None
+    reactor: Any,
+    host: HostName,
+    service: str,
+    resolver: IResolver | None = None,
+    *,
+    protocol: str = "tcp",
 ) -> list[Address]:
     """
     Find where a service of a host is.
 
     :param resolver: asked for SRV records; None for the servers that this machine is set up with.
+    :param protocol: ``tcp`` or ``udp``, in whose part of the services file and of the DNS a service
+        is looked up.
     :returns: addresses, best first, as the resolver orders them; at least one. Those of an SRV
         record may have different ports.
     :raises SocketError: when there is none.
     """
-    port = find_port(service)
+    port = find_port(service, protocol)
     if port is not None:
         return await _look_up(reactor, host, port)
     if host.type is not HostNameType.DOMAIN_NAME:
@@ -78,7 +85,9 @@ async def resolve(
         )
     addresses: list[Address] = []
     failed: SocketError | None = None
-    for target, target_port in await _look_up_service(reactor, host, service, resolver):
+    for target, target_port in await _look_up_service(
+        reactor, host, f"_{service}._{protocol}", resolver
+    ):
         try:
             addresses += await _look_up(reactor, target, target_port)
         except SocketError as error:
@@ -185,9 +194,9 @@ class _Receiver:
 
 
 async def _look_up_service(
-    reactor: Any, host: HostName, service: str, resolver: IResolver | None
+    reactor: Any, host: HostName, labels: str, resolver: IResolver | None
 ) -> list[tuple[HostName, int]]:
-    name = f"_{service}._tcp.{host.canonical_name}"
+    name = f"{labels}.{host.canonical_name}"
     client: Any = resolver or Resolver(servers=_dns_servers(), reactor=reactor)
     try:
         answers, _authority, _additional = await client.lookupService(name, _QUERY_TIMEOUTS)

@@ -39,6 +39,7 @@ from twsock.sockets.connecting import connect_to_any
 from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketControl, StreamSocketListenerControl
 from twsock.sockets.deadline import check_timeout, limit
+from twsock.sockets.destination import local_binding, make_pair
 from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import EndOfStreamError, InputStream
 from twsock.sockets.output import OutputStream
@@ -195,8 +196,8 @@ class StreamSocket:
             is connected, `BusyError` while it is being connected, `ClosedError` after `close`.
         :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
         """
-        pair = _pair(remote, service)
-        bind = _local_binding(pair)
+        pair = make_pair(remote, service)
+        bind = local_binding(pair)
         find_port(pair.remote_service_name)  # What is no port is refused at once.
         check_timeout(timeout)
         refusal = self._refusal_to_connect()
@@ -374,7 +375,7 @@ class StreamSocket:
             SRV record may have different ports.
         :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
         """
-        pair = _pair(host, service)
+        pair = make_pair(host, service)
         find_port(pair.remote_service_name)
 
         async def look_up() -> list[EndpointPair]:
@@ -664,36 +665,6 @@ class _Once(Factory):
     @override
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
         return None if self.is_over else self._stream_socket.build_protocol()
-
-
-def _pair(remote: HostName | str | EndpointPair, service: str | int | None) -> EndpointPair:
-    if isinstance(remote, EndpointPair):
-        if service is not None:
-            raise ValueError("an endpoint pair has a service of its own")
-        pair = remote
-    else:
-        if not remote or service is None:
-            raise ValueError("a connection needs a host and a service")
-        if isinstance(service, int) and service < 0:
-            raise ValueError(f"a port is 0 to 65535, not {service}")
-        host = HostName(remote) if isinstance(remote, str) else remote
-        pair = EndpointPair(None, "", host, str(service))
-    if not pair.remote_service_name:
-        raise ValueError("remote_service_name is empty: a connection needs a port or a service")
-    return pair
-
-
-def _local_binding(pair: EndpointPair) -> tuple[str, int] | None:
-    """Give the local address or "", and the local port or 0; None where both are left open."""
-    host, service = pair.local_host_name, pair.local_service_name
-    if host is not None and host.type not in (HostNameType.IPV4, HostNameType.IPV6):
-        raise ValueError(f"a local host is an IP address, and {host.display_name!r} is none")
-    port = find_port(service) if service else 0
-    if port is None:
-        raise ValueError(f"there is no service {service!r} on this machine")
-    if host is None and not port:
-        return None
-    return ("" if host is None else host.canonical_name), port
 
 
 def _called_off() -> SocketError:

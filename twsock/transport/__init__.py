@@ -3,11 +3,34 @@ What touches a socket: bytes to the kernel at once, back-pressure, a close that 
 that waits.
 
 Stands between the protocols, which decide what to send, and Twisted's transports, which carry it.
-Every class here works over any stream transport of Twisted; where there is a plain socket under it,
-the bytes take the short way.
+What is for streams works over any stream transport of Twisted; where there is a plain socket under
+it, the bytes take the short way. What is for datagrams has ports of its own.
 """
 
 from twsock.transport.accepting import AcceptGate
+from twsock.transport.datagram_endpoint import (
+    IDatagramEndpoint,
+    IDatagramEndpointStringParser,
+    MulticastEndpoint,
+    UdpEndpoint,
+    datagram_endpoint_from_string,
+)
+from twsock.transport.datagrams import DatagramPort, listen_datagrams
+from twsock.transport.runs import Run
 from twsock.transport.stream import StreamOwner, StreamTransport
+from twsock.transport.udp_socket import DatagramOptions
 
-__all__ = ["AcceptGate", "StreamOwner", "StreamTransport"]
+__all__ = [
+    "AcceptGate",
+    "DatagramOptions",
+    "DatagramPort",
+    "IDatagramEndpoint",
+    "IDatagramEndpointStringParser",
+    "MulticastEndpoint",
+    "Run",
+    "StreamOwner",
+    "StreamTransport",
+    "UdpEndpoint",
+    "datagram_endpoint_from_string",
+    "listen_datagrams",
+]

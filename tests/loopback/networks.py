@@ -1,0 +1,384 @@
+"""
+Several hosts on one machine: network namespaces joined by a cable or a bridge.
+
+Only root may make them, on Linux, with ``ip``. Nothing of the machine's own network is touched, and
+at the end nothing is left, whatever went wrong between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+from unittest import SkipTest
+
+__all__ = [
+    "Child",
+    "Host",
+    "hosts",
+    "needs_hosts",
+    "needs_netem",
+    "netem_skip_reason",
+    "skip_reason",
+]
+
+#: The checkout, so that a child finds the package whether or not it is installed.
+_TOP = Path(__file__).parents[2]
+
+#: Seconds after which a child or a command that should have ended is killed, and its test fails.
+PATIENCE = 30
+
+#: In every namespace the interface has this name.
+_INTERFACE = "eth0"
+
+#: What makes IPv6 addresses usable at once, and keeps them while an interface is down. For those
+#: that are there and those that are made later, as the kernel takes the larger of both.
+_SETTINGS = (("accept_dad", 0), ("keep_addr_on_down", 1))
+
+_numbers = itertools.count()
+
+_Test = TypeVar("_Test", bound=Callable[..., object])
+
+
+class Child:
+    """
+    A process on a host, which is told and tells line by line.
+
+    :ivar process: with pipes of text; its errors come with its output.
+    :ivar printed: all that was read so far.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=_TOP,
+            env={**os.environ, "PYTHONPATH": str(_TOP), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.printed = ""
+        # A process that hangs is a failure with its output, not a test run that hangs.
+        self._patience = threading.Timer(PATIENCE, self.process.kill)
+        self._patience.daemon = True
+        self._patience.start()
+
+    def read_line(self) -> str:
+        """Wait for the next line, and give it without its end."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the process ended early:\n{self.printed}")
+        self.printed += line
+        return line.rstrip("\n")
+
+    def wait_for(self, start: str) -> str:
+        """Read until a line that begins so; give the rest of it."""
+        while not (line := self.read_line()).startswith(start):
+            pass
+        return line[len(start) :].strip()
+
+    def say(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def wait(self) -> int:
+        """Let it end, with the rest of what it prints; give what ``Popen.returncode`` is."""
+        self.printed += self.process.communicate(timeout=PATIENCE)[0]
+        return self.process.returncode
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self._patience.cancel()
+        if self.process.poll() is None:
+            self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        self.process.wait()
+
+
+class Host:
+    """
+    One of several.
+
+    :ivar namespace: the name of its network namespace.
+    :ivar address: its IPv4 address, in a network of 24 bits with the others.
+    :ivar address6: its IPv6 address, in a network of 64 bits with the others.
+    :ivar interface: the name of the interface that leads to the others.
+    """
+
+    def __init__(self, namespace: str, number: int) -> None:
+        self.namespace = namespace
+        self.address = f"10.77.0.{number}"
+        self.address6 = f"fd77::{number}"
+        self.interface = _INTERFACE
+        #: What has to be seen at both ends of the cable before it carries traffic: the namespace,
+        #: the interface, and words of ``ip -d link show``.
+        self.ends: list[tuple[str, str, str]] = []
+        #: Makes the interface and what it is plugged into.
+        self.attach: Callable[[], None] = lambda: None
+        self._children: list[Child] = []
+
+    def command(self, *arguments: str) -> list[str]:
+        """Give the command line that runs a program here."""
+        return ["ip", "netns", "exec", self.namespace, *arguments]
+
+    def start(self, *arguments: str) -> Child:
+        """Start a program here; it is ended with the host at the latest."""
+        child = Child(self.command(*arguments))
+        self._children.append(child)
+        return child
+
+    def start_python(self, source: str, *arguments: str) -> Child:
+        """Start a Python program here, given as text, with the package to import."""
+        return self.start(sys.executable, "-c", source, *arguments)
+
+    def run(self, *arguments: str) -> str:
+        """Run a program here to its end; give what it printed."""
+        child = self.start(*arguments)
+        status = child.wait()
+        child.end()
+        if status != 0:
+            raise AssertionError(f"{arguments[0]} ended with {status}:\n{child.printed}")
+        return child.printed
+
+    def run_python(self, source: str, *arguments: str) -> str:
+        """Run a Python program here, given as text; give what it printed."""
+        return self.run(sys.executable, "-c", source, *arguments)
+
+    def ip(self, *arguments: str) -> str:
+        """Run ``ip`` here; give what it printed."""
+        return _run("ip", "-n", self.namespace, *arguments)
+
+    def tc(self, *arguments: str) -> str:
+        """Run ``tc`` here; give what it printed."""
+        return _run("tc", "-n", self.namespace, *arguments)
+
+    def set_down(self) -> None:
+        """Take the interface down, as ``ip link set down`` does."""
+        self.ip("link", "set", self.interface, "down")
+
+    def set_up(self) -> None:
+        """Take it up again; its addresses are still there. Returns when it carries traffic."""
+        self.ip("link", "set", self.interface, "up")
+        self.wait_until_up()
+
+    def unplug(self) -> None:
+        """Delete the interface. Of two hosts, the other one's goes with it."""
+        self.ip("link", "delete", self.interface)
+
+    def plug(self) -> None:
+        """Make a new interface of the same name and addresses. Returns when it carries traffic."""
+        self.attach()
+        self.wait_until_up()
+
+    def wait_until_up(self) -> None:
+        """Wait until the kernel has noticed, at both ends, that there is another one."""
+        deadline = time.monotonic() + PATIENCE
+        for namespace, interface, words in self.ends:
+            # The kernel does it in the background, mostly before the first look.
+            while words not in (
+                shown := _run("ip", "-n", namespace, "-d", "-o", "link", "show", interface)
+            ):
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"there is no {words!r} in time: {shown}")
+
+    def end(self) -> None:
+        """End whatever still runs here."""
+        for child in self._children:
+            child.end()
+        # What a child has started and left is in the namespace that we made, so it is ours.
+        deadline = time.monotonic() + PATIENCE
+        while left := _run("ip", "netns", "pids", self.namespace).split():
+            for number in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(number), signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"processes {left} do not end")
+
+
+@contextlib.contextmanager
+def hosts(count: int) -> Iterator[tuple[Host, ...]]:
+    """
+    Make hosts that reach each other by IPv4 and IPv6, unicast and multicast, and nobody else.
+
+    Two are joined by a cable, so that one interface down means no carrier on the other; more by a
+    bridge, which forwards every multicast. Skips the test where that cannot be done.
+
+    :param count: 1 to 250. A single one has no interface but ``lo``.
+    """
+    reason = skip_reason()
+    if reason:
+        raise SkipTest(reason)
+    with contextlib.ExitStack() as stack:
+        made = tuple(Host(stack.enter_context(_namespace()), n) for n in range(1, count + 1))
+        for host in made:
+            stack.callback(host.end)
+            host.ip("link", "set", "lo", "up")
+        if count == 2:
+            _join_by_cable(*made)
+        elif count > 2:
+            _join_by_bridge(made, stack.enter_context(_namespace()))
+        for host in made:
+            host.wait_until_up()
+        yield made
+
+
+@functools.cache
+def skip_reason() -> str | None:
+    """Say why hosts cannot be made here; None where they can. Tried once."""
+    if sys.platform != "linux":
+        return "only Linux has network namespaces"
+    if os.geteuid() != 0:
+        return "only root makes network namespaces"
+    if shutil.which("ip") is None:
+        return "ip is not installed"
+    if not Path("/proc/sys/net/ipv6").exists():
+        return "this kernel has no IPv6"
+    try:
+        with _namespace() as one, _namespace() as other:
+            _batch(f"link add name a netns {one} type veth peer name b netns {other}")
+            _batch(f"link add name c netns {one} type bridge")
+    except AssertionError as error:
+        return f"network namespaces cannot be made: {' '.join(str(error).split())}"
+    return None
+
+
+@functools.cache
+def netem_skip_reason() -> str | None:
+    """Say why a network between hosts cannot be made bad; None where it can. Tried once."""
+    reason = skip_reason()
+    if reason:
+        return reason
+    if shutil.which("tc") is None:
+        return "tc is not installed"
+    with _namespace() as namespace:
+        try:
+            _run(*f"tc -n {namespace} qdisc add dev lo root netem loss 1%".split())
+        except AssertionError as error:
+            return f"the kernel has no netem: {' '.join(str(error).split())}"
+    return None
+
+
+def needs_hosts(test: _Test) -> _Test:
+    """Skip a test method where hosts cannot be made; found out when it runs."""
+    return _skipping(skip_reason, test)
+
+
+def needs_netem(test: _Test) -> _Test:
+    """Skip a test method where ``tc qdisc add … netem`` is not to be had."""
+    return _skipping(netem_skip_reason, test)
+
+
+def _skipping(find_reason: Callable[[], str | None], test: _Test) -> _Test:
+    @functools.wraps(test)
+    def run(*arguments: object, **named: object) -> object:
+        reason = find_reason()
+        if reason:
+            raise SkipTest(reason)
+        return test(*arguments, **named)
+
+    return run  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _namespace() -> Iterator[str]:
+    name = f"tw-{os.getpid()}-{next(_numbers)}"
+    _run("ip", "netns", "add", name)
+    try:
+        _run("ip", "netns", "exec", name, "sh", "-c", _settings())
+        yield name
+    finally:
+        _run("ip", "netns", "delete", name)
+
+
+def _settings() -> str:
+    return " && ".join(
+        f"echo {value} >/proc/sys/net/ipv6/conf/{which}/{setting}"
+        for setting, value in _SETTINGS
+        for which in ("all", "default")
+    )
+
+
+def _join_by_cable(one: Host, other: Host) -> None:
+    def attach() -> None:
+        _batch(
+            f"link add name {_INTERFACE} netns {one.namespace} type veth "
+            f"peer name {_INTERFACE} netns {other.namespace}"
+        )
+        _set_addresses(one)
+        _set_addresses(other)
+
+    for host in (one, other):
+        host.attach = attach
+        host.ends = [(end.namespace, _INTERFACE, "state UP") for end in (one, other)]
+    attach()
+
+
+def _join_by_bridge(made: Sequence[Host], middle: str) -> None:
+    _batch(
+        "link add name bridge type bridge forward_delay 0 mcast_snooping 0",
+        "link set bridge up",
+        namespace=middle,
+    )
+
+    def attach(host: Host, port: str) -> None:
+        _batch(
+            f"link add name {port} type veth peer name {_INTERFACE} netns {host.namespace}",
+            f"link set {port} master bridge up",
+            namespace=middle,
+        )
+        _set_addresses(host)
+
+    for number, host in enumerate(made):
+        port = f"port{number}"
+        host.attach = functools.partial(attach, host, port)
+        host.ends = [
+            (host.namespace, _INTERFACE, "state UP"),
+            (middle, port, "state forwarding"),
+        ]
+        host.attach()
+
+
+def _set_addresses(host: Host) -> None:
+    _batch(
+        f"address add {host.address}/24 dev {_INTERFACE}",
+        f"address add {host.address6}/64 dev {_INTERFACE} nodad",
+        f"link set {_INTERFACE} up",
+        namespace=host.namespace,
+    )
+
+
+def _batch(*lines: str, namespace: str = "") -> None:
+    where = ["-n", namespace] if namespace else []
+    _run("ip", *where, "-batch", "-", say="\n".join(lines))
+
+
+def _run(*command: str, say: str = "") -> str:
+    done = subprocess.run(
+        command,
+        input=say,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: {done.stdout}")
+    return done.stdout

@@ -1,0 +1,353 @@
+"""A `DatagramEcho` on real ports, ours and Twisted's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from tests.loopback.contract import OnEveryReactor, turns
+from tests.protocols.datagram_ports import log_lines
+from twsock.protocols import DatagramEcho, DatagramProtocol, RateLimit
+from twsock.protocols.datagram_echo import EchoCounters
+from twsock.transport.datagrams import listen_datagrams
+from twsock.transport.runs import Run
+from twsock.transport.udp_socket import DatagramOptions
+
+HOST, ALIAS = "127.0.0.1", "127.0.0.2"
+
+#: Of a receive buffer, in bytes: room for all that these tests send at once.
+AMPLE = 2 * 1024 * 1024
+
+#: For what must not go round: a port of Twisted takes 32 of it before the reactor has its turn.
+LARGE = bytes(8000)
+
+#: How often a reactor goes round until a test gives up: nothing on loopback takes so many.
+MOST_TURNS = 2000
+
+
+class Client(DatagramProtocol):
+    """Keeps what comes, and waits for more."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[bytes, Any]] = []
+        self._wanted = 0
+        self._waiter: Deferred[None] | None = None
+
+    def datagram_received(self, data: bytes, source: Any) -> None:
+        self.received.append((data, source))
+        if self._waiter is not None and len(self.received) >= self._wanted:
+            waiter, self._waiter = self._waiter, None
+            waiter.callback(None)
+
+    def wait_for(self, count: int) -> Deferred[None]:
+        """Wait until so many have come."""
+        waiter: Deferred[None] = Deferred()
+        if len(self.received) >= count:
+            waiter.callback(None)
+        else:
+            self._wanted, self._waiter = count, waiter
+        return waiter
+
+
+class Room:
+    """
+    Ports of one reactor, closed together.
+
+    :param is_plain: whether they are Twisted's own.
+    """
+
+    def __init__(self, reactor: Any, *, is_plain: bool) -> None:
+        self.reactor = reactor
+        self._is_plain = is_plain
+        self._ports: list[Any] = []
+
+    def open(
+        self,
+        protocol: DatagramProtocol,
+        host: str = HOST,
+        port: int = 0,
+        **options: Any,
+    ) -> Any:
+        """Open a port; options are for ours alone."""
+        if self._is_plain:
+            opened = self.reactor.listenUDP(port, protocol, interface=host)
+        else:
+            asked = DatagramOptions(receive_buffer=AMPLE, **options)
+            opened = listen_datagrams(self.reactor, protocol, port, host, asked)
+        self._ports.append(opened)
+        return opened
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the reactor go round until something is so."""
+        for _ in range(MOST_TURNS):
+            if condition():
+                return
+            await turns(self.reactor, 1)
+        raise AssertionError("it never came true")
+
+    async def settle(self, echo: DatagramEcho) -> EchoCounters:
+        """Let an echo have a first datagram, and time for more; give its counters."""
+        await self.until(lambda: echo.counters != EchoCounters())
+        await turns(self.reactor, 20)
+        return echo.counters
+
+    async def close(self) -> None:
+        """Close all."""
+        for port in self._ports:
+            await maybeDeferred(port.stopListening)
+
+
+def address_of(port: Any) -> tuple[str, int]:
+    """Name a port to who sends to it; one of all addresses by the first of this machine."""
+    where = port.getHost()
+    return (HOST if where.host == "0.0.0.0" else where.host), where.port
+
+
+Work = Callable[[Room], Awaitable[None]]
+
+
+class EchoBuilder(OnEveryReactor):
+    """What is so on ports of either kind, or on ours alone."""
+
+    def meet(self, work: Work, *, kinds: tuple[bool, ...] = (False,)) -> None:
+        """Run a test in a room of ports; ``kinds`` are whether they are Twisted's."""
+
+        async def all_kinds(reactor: Any) -> None:
+            for is_plain in kinds:
+                room = Room(reactor, is_plain=is_plain)
+                try:
+                    await work(room)
+                finally:
+                    await room.close()
+
+        self.conduct(all_kinds)
+
+    def test_the_source_is_answered(self) -> None:
+        """Datagrams come back as they are, an empty one too."""
+
+        async def work(room: Room) -> None:
+            echo, client = DatagramEcho(), Client()
+            server = address_of(room.open(echo))
+            room.open(client)
+            sent = [b"Hello, World!", b"", bytes(8000), b"\r\n"]
+            for data in sent:
+                client.send(data, server)
+            await client.wait_for(len(sent))
+            self.assertEqual(client.received, [(data, server) for data in sent])
+            self.assertEqual(echo.counters, EchoCounters(answered=4))
+
+        self.meet(work, kinds=(False, True))
+
+    def test_the_guides_exchange(self) -> None:
+        """
+        Sent from a third socket, the answer arrives where the client is bound: at the sender's
+        address, but at a fixed port.
+        """
+
+        async def work(room: Room) -> None:
+            client, third = Client(), Client()
+            fixed = address_of(room.open(client))[1]
+            room.open(third)
+            server = address_of(room.open(DatagramEcho(reply_port=fixed)))
+            third.send(b"Hello, World!\r\n", server)
+            await client.wait_for(1)
+            await turns(room.reactor)
+            self.assertEqual(client.received, [(b"Hello, World!\r\n", server)])
+            self.assertEqual(third.received, [])
+
+        self.meet(work, kinds=(False, True))
+
+    def test_whole_runs_come_back(self) -> None:
+        """As the datagrams they were, the last one shorter."""
+
+        async def work(room: Room) -> None:
+            echo, client = DatagramEcho(), Client()
+            server = address_of(room.open(echo))
+            data = b"".join(b"%100d" % number for number in range(40)) + b"end"
+            room.open(client).send_run(data, 100, server)
+            await client.wait_for(41)
+            self.assertEqual([len(data) for data, _ in client.received], [100] * 40 + [3])
+            self.assertEqual(b"".join(data for data, _ in client.received), data)
+            self.assertEqual(echo.counters, EchoCounters(answered=41))
+
+        self.meet(work)
+
+    def test_answers_come_from_the_address_that_was_asked(self) -> None:
+        """Where the echo has its port on all of them."""
+
+        async def work(room: Room) -> None:
+            client = Client()
+            port = room.open(DatagramEcho(), "0.0.0.0").getHost().port
+            room.open(client)
+            for number, host in enumerate((HOST, ALIAS, "127.9.9.9"), 1):
+                client.send(host.encode(), (host, port))
+                await client.wait_for(number)
+                self.assertEqual(client.received[-1], (host.encode(), (host, port)))
+
+        self.meet(work)
+
+    def test_ipv6_is_answered(self) -> None:
+        """The source, or the fixed port on its host."""
+
+        async def work(room: Room) -> None:
+            client, third = Client(), Client()
+            fixed = room.open(client, "::1").getHost().port
+            room.open(third, "::1")
+            for reply_port, asking in ((None, client), (fixed, third)):
+                server = room.open(DatagramEcho(reply_port=reply_port), "::1").getHost()
+                asking.send(b"Hello", ("::1", server.port))
+                await client.wait_for(1)
+                ((data, source),) = client.received
+                self.assertEqual((data, *source[:2]), (b"Hello", "::1", server.port))
+                client.received.clear()
+
+        self.meet(work)
+
+    def test_a_truncated_datagram_is_not_answered(self) -> None:
+        """Those around it are, and it is counted."""
+
+        async def work(room: Room) -> None:
+            echo, client = DatagramEcho(), Client()
+            port = room.open(echo, max_datagram=10)
+            room.open(client)
+            for size in (10, 11, 9, 60_000, 1):
+                client.send(bytes(size), address_of(port))
+            await client.wait_for(3)
+            self.assertEqual([len(data) for data, _ in client.received], [10, 9, 1])
+            self.assertEqual(echo.counters, EchoCounters(answered=3, truncated=2))
+            self.assertEqual(port.counters.truncated, 2)
+
+        self.meet(work)
+
+    def test_an_echo_does_not_fall_silent_under_load(self) -> None:
+        """More waits for it than a port holds for sending: all is answered, and the next too."""
+
+        async def work(room: Room) -> None:
+            echo, client = DatagramEcho(), Client()
+            server = address_of(room.open(echo))
+            room.open(client)
+            # The small ones bring it to read many at a time, the large ones fill it.
+            sizes = [1] * 40 + [40_000] * 5
+            for number in range(1, 4):
+                for size in sizes:
+                    client.send(bytes(size), server)
+                await client.wait_for(len(sizes) * number)
+            self.assertEqual([len(data) for data, _ in client.received], sizes * 3)
+            self.assertEqual(echo.counters, EchoCounters(answered=135))
+
+        self.meet(work)
+
+    def test_an_echo_never_answers_itself(self) -> None:
+        """On one address or on all, whatever it is set to: its port sends to itself."""
+
+        async def work(room: Room) -> None:
+            for host in (HOST, "0.0.0.0"):
+                for answers_any in (False, True):
+                    echo = DatagramEcho(answer_any_port=answers_any)
+                    echo.send(LARGE, address_of(room.open(echo, host)))
+                    self.assertEqual(await room.settle(echo), EchoCounters(suspicious=1))
+
+        self.meet(work, kinds=(False, True))
+
+    def test_an_echo_of_all_addresses_does_not_answer_another_of_its_own(self) -> None:
+        """What it sends there comes from the address that the system prefers."""
+
+        async def work(room: Room) -> None:
+            echo = DatagramEcho(answer_any_port=True)
+            port = room.open(echo, "0.0.0.0").getHost().port
+            echo.send(LARGE, (ALIAS, port))
+            self.assertEqual(await room.settle(echo), EchoCounters(suspicious=1))
+
+        self.meet(work, kinds=(False, True))
+
+    def test_two_echoes_of_one_port_number_stay_quiet(self) -> None:
+        """One datagram from one to the other, as somebody could forge it, is the last."""
+
+        async def work(room: Room) -> None:
+            here, there = DatagramEcho(), DatagramEcho()
+            server = address_of(room.open(here))
+            room.open(there, ALIAS, server[1])
+            there.send(b"x", server)
+            self.assertEqual(await room.settle(here), EchoCounters(suspicious=1))
+            self.assertEqual(there.counters, EchoCounters())
+
+        self.meet(work, kinds=(False, True))
+
+    def test_a_rate_limit_ends_what_two_echoes_begin(self) -> None:
+        """With other port numbers they cannot know each other; each answers its share."""
+
+        async def work(room: Room) -> None:
+            echoes = [
+                DatagramEcho(rate_limit=RateLimit(rate=1.0, burst=5), now=lambda: 0.0)
+                for _ in range(2)
+            ]
+            here, there = (address_of(room.open(echo)) for echo in echoes)
+            self.assertNotEqual(here, there)
+            echoes[1].send(b"x", here)
+            await room.until(lambda: any(echo.counters.limited for echo in echoes))
+            await turns(room.reactor, 20)
+            counters = [echo.counters for echo in echoes]
+            self.assertEqual([c.answered for c in counters], [5, 5])
+            self.assertEqual(sum(c.limited for c in counters), 1)
+
+        self.meet(work, kinds=(False, True))
+
+    def test_other_peers_are_answered_while_one_is_limited(self) -> None:
+        """A peer is an address."""
+
+        async def work(room: Room) -> None:
+            limit = RateLimit(rate=1.0, burst=3)
+            echo = DatagramEcho(rate_limit=limit, now=lambda: 0.0)
+            greedy, modest = Client(), Client()
+            server = address_of(room.open(echo))
+            room.open(greedy)
+            room.open(modest, ALIAS)
+            for _ in range(10):
+                greedy.send(b"x", server)
+            await room.until(lambda: echo.counters.limited == 7)
+            modest.send(b"y", server)
+            await modest.wait_for(1)
+            await turns(room.reactor)
+            self.assertEqual((len(greedy.received), len(modest.received)), (3, 1))
+            self.assertEqual(echo.counters, EchoCounters(answered=4, limited=7))
+
+        self.meet(work, kinds=(False, True))
+
+    def test_an_answer_that_cannot_be_sent_is_counted(self) -> None:
+        """Each datagram of the run, in the log once; the echo goes on."""
+
+        async def work(room: Room) -> None:
+            echo, client = DatagramEcho(), Client()
+            port = room.open(echo, broadcast=False)
+            room.open(client)
+            with log_lines() as lines:
+                echo.run_received(Run(b"abc", 1, ("127.255.255.255", 4000)))
+            self.assertEqual(len([line for line in lines if "cannot send" in line]), 1)
+            self.assertEqual(port.counters.failed, 3)
+            self.assertEqual(echo.counters.failed, 3)
+            client.send(b"next", address_of(port))
+            await client.wait_for(1)
+
+        self.meet(work)
+
+    def test_a_stopped_port_is_no_mistake(self) -> None:
+        """Though datagrams wait for it."""
+
+        async def work(room: Room) -> None:
+            echo, client = DatagramEcho(), Client()
+            port = room.open(echo)
+            room.open(client)
+            for _ in range(10):
+                client.send(b"x", address_of(port))
+            await maybeDeferred(port.stopListening)
+            await turns(room.reactor, 20)
+            self.assertEqual(self.flushLoggedErrors(), [])
+            self.assertEqual(len(client.received), echo.counters.answered)
+
+        self.meet(work, kinds=(False, True))
+
+
+globals().update(EchoBuilder.makeTestCaseClasses())
+del EchoBuilder

@@ -1,0 +1,136 @@
+"""Peers that are not ours exchange datagrams with us."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.trial.unittest import SkipTest
+
+from tests.loopback.contract import OnEveryReactor
+from twsock.errors import SocketError
+from twsock.protocols import DatagramEcho, DatagramProtocol
+from twsock.protocols.datagram_echo import EchoCounters
+from twsock.transport.datagrams import listen_datagrams
+
+HOST = "127.0.0.1"
+
+#: Seconds for a tool, many times what it takes.
+PATIENCE = 15
+
+#: Seconds between two tries to reach a process that has yet to begin.
+PAUSE = 0.02
+
+
+def socat() -> str:
+    """Find it, or leave the test out."""
+    program = shutil.which("socat")
+    if program is None:
+        raise SkipTest("socat is not installed")
+    return program
+
+
+def ask(program: str, address: str, requests: list[bytes]) -> list[bytes]:
+    """Have socat send each request when the one before was answered; give what it receives."""
+    answers = []
+    with subprocess.Popen(
+        [program, "-", address], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        patience = threading.Timer(PATIENCE, process.kill)
+        patience.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for request in requests:
+            process.stdin.write(request)
+            process.stdin.flush()
+            answers.append(process.stdout.read(len(request)))
+        patience.cancel()
+        process.kill()
+    return answers
+
+
+def free_port() -> int:
+    """Find a port that nobody has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind((HOST, 0))
+        port: int = udp.getsockname()[1]
+        return port
+
+
+class Asking(DatagramProtocol):
+    """Sends to its connected peer, again while nothing listens there, and waits for the answer."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._answer: Deferred[bytes] = Deferred()
+        self._tries = int(PATIENCE / PAUSE)
+        self._request = b""
+
+    def ask(self, request: bytes) -> Deferred[bytes]:
+        """Send; one request at a time."""
+        self._request, self._answer = request, Deferred()
+        self.send(request)
+        return self._answer
+
+    def refused(self, error: SocketError) -> None:
+        self._tries -= 1
+        if self._tries:
+            deferLater(self._reactor, PAUSE, self.send, self._request)
+        else:
+            self._answer.errback(error)
+
+    def datagram_received(self, data: bytes, source: Any) -> None:
+        self._answer.callback(data)
+
+
+class DatagramPeers(OnEveryReactor):
+    """Each in a process of its own."""
+
+    requests = [b"Hello", b"a\r\n\0", bytes(range(256)) * 4]
+
+    def test_socat_is_answered(self) -> None:
+        """On a socket of its own, and on a connected one."""
+        program = socat()
+
+        async def work(reactor: Any) -> None:
+            echo = DatagramEcho()
+            port = listen_datagrams(reactor, echo, 0, HOST)
+            for kind in ("UDP4-SENDTO", "UDP4"):
+                address = f"{kind}:{HOST}:{port.getHost().port}"
+                answers = await deferToThreadPool(
+                    reactor, reactor.getThreadPool(), ask, program, address, self.requests
+                )
+                self.assertEqual(answers, self.requests)
+            self.assertEqual(echo.counters, EchoCounters(answered=6))
+            await port.stopListening()
+
+        self.conduct(work)
+
+    def test_socat_answers(self) -> None:
+        """Through ``cat``, a process for each datagram."""
+        number = free_port()
+        process = subprocess.Popen(
+            [socat(), f"UDP4-RECVFROM:{number},bind={HOST},fork", "EXEC:cat"]
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+
+        async def work(reactor: Any) -> None:
+            protocol = Asking(reactor)
+            port = listen_datagrams(reactor, protocol, 0, HOST)
+            port.connect(HOST, number)
+            for request in self.requests:
+                self.assertEqual(await protocol.ask(request), request)
+            await port.stopListening()
+
+        self.conduct(work)
+
+
+globals().update(DatagramPeers.makeTestCaseClasses())
+del DatagramPeers

@@ -1,0 +1,605 @@
+"""A datagram port and a kernel: what only the two together can show, on every reactor."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.protocol import DatagramProtocol
+from twisted.trial.unittest import SkipTest
+from typing_extensions import override
+from zope.interface import implementer
+
+from tests.loopback.contract import OnEveryReactor, turns
+from tests.transport.fake_udp import error_of
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.transport.datagrams import DatagramPort, IDatagramOwner, listen_datagrams
+from twsock.transport.multicast import MembershipChange
+from twsock.transport.runs import Run
+from twsock.transport.udp_socket import DatagramOptions, OpenedSocket, open_udp_socket
+
+HOST, ALIAS, HOST6 = "127.0.0.1", "127.0.0.2", "::1"
+RESET = SocketErrorStatus.CONNECTION_RESET_BY_PEER
+TOO_LONG = SocketErrorStatus.MESSAGE_TOO_LONG
+
+#: Room for all that these tests send at once, in bytes.
+AMPLE = 2 * 1024 * 1024
+
+#: How often a reactor goes round until a test gives up: nothing on loopback takes so many.
+MOST_TURNS = 2000
+
+
+class CountingSocket(socket.socket):
+    """
+    A socket that counts how often it sends.
+
+    :ivar sends: system calls.
+    :ivar has_room: whether there is; on loopback the kernel never lacks it.
+    """
+
+    sends = 0
+    has_room = True
+
+    @override
+    def send(self, *arguments: Any) -> int:
+        self._begin()
+        return super().send(*arguments)
+
+    @override
+    def sendto(self, *arguments: Any) -> int:
+        self._begin()
+        return super().sendto(*arguments)
+
+    @override
+    def sendmsg(self, *arguments: Any) -> int:
+        self._begin()
+        return super().sendmsg(*arguments)
+
+    def _begin(self) -> None:
+        self.sends += 1
+        if not self.has_room:
+            raise error_of(errno.EAGAIN)
+
+
+@implementer(IDatagramOwner)
+class Owner(DatagramProtocol):
+    """Keeps what it is told."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.refusals: list[SocketErrorStatus] = []
+        self.failures: list[SocketErrorStatus] = []
+        self.drained = 0
+        self.stops = 0
+        self.when_received: Callable[[Run], object] = lambda run: None
+
+    @override
+    def stopProtocol(self) -> None:
+        self.stops += 1
+
+    def run_received(self, run: Run) -> None:
+        self.runs.append(run)
+        self.when_received(run)
+
+    def refused(self, error: SocketError) -> None:
+        self.refusals.append(error.status)
+
+    def send_failed(self, error: SocketError, address: Any, count: int) -> None:
+        self.failures.append(error.status)
+
+    def output_drained(self) -> None:
+        self.drained += 1
+
+    def membership_changed(self, change: MembershipChange) -> None:
+        raise NotImplementedError
+
+    @property
+    def received(self) -> list[bytes]:
+        """The datagrams."""
+        return [data for run in self.runs for data in run.datagrams()]
+
+
+class Plain(DatagramProtocol):
+    """A protocol of Twisted, which knows nothing of us."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.received: list[tuple[bytes, Any]] = []
+        self.refusals = 0
+
+    @override
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self.received.append((datagram, addr))
+        transport: Any = self.transport
+        transport.write(datagram, addr)
+
+    @override
+    def connectionRefused(self) -> None:
+        self.refusals += 1
+
+
+class Room:
+    """Ports and sockets of one test, closed together."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self._ports: list[DatagramPort] = []
+        self._sockets: list[socket.socket] = []
+
+    def open(
+        self, host: str = HOST, protocol: Any = None, **options: Any
+    ) -> tuple[DatagramPort, Any]:
+        """Open a port on any free number, with room for what these tests send."""
+        owner = Owner() if protocol is None else protocol
+        options = {"receive_buffer": AMPLE, **options}
+        port = listen_datagrams(self.reactor, owner, 0, host, DatagramOptions(**options))
+        self._ports.append(port)
+        return port, owner
+
+    def count(
+        self, host: str = HOST, protocol: Any = None, **options: Any
+    ) -> tuple[DatagramPort, CountingSocket]:
+        """Open a port whose sends are counted."""
+        chosen = DatagramOptions(**options)
+        opened = open_udp_socket(host, 0, chosen)
+        udp = CountingSocket(fileno=opened.udp.detach())
+        opened = OpenedSocket(udp, opened.has_runs, opened.has_packet_info)
+        port = DatagramPort(self.reactor, protocol or Owner(), opened, chosen)
+        port.startListening()
+        self._ports.append(port)
+        return port, udp
+
+    def peer(self, host: str = HOST, port: int = 0) -> socket.socket:
+        """Open a socket that is not ours."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        self._sockets.append(udp)
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AMPLE)
+        udp.settimeout(10)
+        udp.bind((host, port))
+        return udp
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the reactor go round until something is so."""
+        for _ in range(MOST_TURNS):
+            if condition():
+                return
+            await turns(self.reactor, 1)
+        raise AssertionError("it never happens")
+
+    async def close(self) -> None:
+        """Close all."""
+        for port in self._ports:
+            await port.stopListening()
+        for udp in self._sockets:
+            udp.close()
+
+
+def address_of(port: DatagramPort, host: str = "") -> tuple[str, int]:
+    """Tell where a port is."""
+    there = port.getHost()
+    return host or there.host, there.port
+
+
+def unused(host: str = HOST) -> tuple[str, int]:
+    """Find an address where nothing listens."""
+    with socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM
+    ) as udp:
+        udp.bind((host, 0))
+        return host, udp.getsockname()[1]
+
+
+def need_runs() -> None:
+    """Leave a test out where the kernel neither joins nor cuts."""
+    opened = open_udp_socket(HOST, 0, DatagramOptions())
+    opened.udp.close()
+    if not opened.has_runs:
+        raise SkipTest("this kernel has no UDP_GRO")
+
+
+Work = Callable[[Room], Awaitable[None]]
+
+
+class DatagramPorts(OnEveryReactor):
+    """Ports that exchange datagrams over loopback."""
+
+    def meet(self, work: Work) -> None:
+        """Run to the end, with a room that is closed afterwards."""
+
+        async def in_a_room(reactor: Any) -> None:
+            room = Room(reactor)
+            try:
+                await work(room)
+            finally:
+                await room.close()
+
+        self.conduct(in_a_room)
+
+    def meet_each(self, work: Callable[[Room, str, int], Awaitable[None]]) -> None:
+        """Run for each family, given an address of it and its longest datagram."""
+
+        async def both(room: Room) -> None:
+            await work(room, HOST, 65_507)
+            await work(room, HOST6, 65_527)
+
+        self.meet(both)
+
+    def test_a_run_arrives_as_one_event(self) -> None:
+        """As it was sent, the last shorter, and leaves in one system call."""
+        need_runs()
+        data = b"".join(bytes([number]) * 100 for number in range(64))[:-40]
+
+        async def work(room: Room) -> None:
+            near, udp = room.count()
+            far, owner = room.open()
+            near.send_run(data, 100, address_of(far))
+            await room.until(lambda: owner.runs)
+            (run,) = owner.runs
+            self.assertEqual((run.data, run.segment_size, len(run)), (data, 100, 64))
+            self.assertEqual((run.source, udp.sends), (address_of(near), 1))
+            self.assertEqual((near.counters.sent, far.counters.received), (64, 64))
+
+        self.meet(work)
+
+    def test_sixty_four_answers_are_one_system_call(self) -> None:
+        """One for each datagram, sent while they are handed over."""
+        need_runs()
+
+        async def work(room: Room) -> None:
+            owner = Owner()
+            server, udp = room.count(protocol=owner)
+            client, back = room.open()
+
+            def answer_each(run: Run) -> None:
+                for data in run.datagrams():
+                    server.send(data, run.source)
+
+            owner.when_received = answer_each
+            data = [bytes([number]) * 100 for number in range(64)]
+            client.send_run(b"".join(data), 100, address_of(server))
+            await room.until(lambda: len(back.received) == 64)
+            self.assertEqual((back.received, udp.sends), (data, 1))
+
+        self.meet(work)
+
+    def test_unequal_ones_are_grouped(self) -> None:
+        """In the order sent, in as few system calls as there are lengths in a row."""
+        need_runs()
+        sizes = [100, 100, 100, 50, 200, 200, 0, 300]
+
+        async def work(room: Room) -> None:
+            near, udp = room.count()
+            far, owner = room.open()
+            with near.together():
+                for size in sizes:
+                    near.send(bytes(size), address_of(far))
+            await room.until(lambda: len(owner.received) == len(sizes))
+            self.assertEqual([len(data) for data in owner.received], sizes)
+            self.assertEqual(udp.sends, 4)
+
+        self.meet(work)
+
+    def test_without_segmentation_the_same_arrives(self) -> None:
+        """One by one; a kernel that joins them hides even that."""
+
+        async def work(room: Room) -> None:
+            near, udp = room.count(segmentation=False)
+            far, owner = room.open()
+            near.send_run(b"aabbc", 2, address_of(far))
+            near.reply(Run(b"ddee", 2, address_of(far), HOST))
+            await room.until(lambda: len(owner.received) == 5)
+            self.assertEqual(owner.received, [b"aa", b"bb", b"c", b"dd", b"ee"])
+            self.assertEqual(udp.sends, 5)
+
+        self.meet(work)
+
+    def test_an_empty_datagram_is_one(self) -> None:
+        """There, and back; on a connected port too."""
+
+        async def work(room: Room) -> None:
+            server, there = room.open()
+            client, back = room.open()
+            there.when_received = server.reply
+            client.send(b"", address_of(server))
+            await room.until(lambda: back.received)
+            client.connect(*address_of(server))
+            client.send(b"")
+            await room.until(lambda: len(back.received) == 2)
+            self.assertEqual((there.received, back.received), ([b"", b""], [b"", b""]))
+
+        self.meet(work)
+
+    def test_the_longest_datagram_of_each_family(self) -> None:
+        """65,507 bytes, or 65,527 on IPv6; one more is refused, and others go on."""
+
+        async def work(room: Room, host: str, most: int) -> None:
+            near, _ = room.open(host)
+            far, owner = room.open(host)
+            near.send(bytes(most), address_of(far))
+            with self.assertRaises(SocketError) as caught:
+                near.send(bytes(most + 1), address_of(far))
+            self.assertIs(caught.exception.status, TOO_LONG)
+            near.send(b"a", address_of(far))
+            await room.until(lambda: len(owner.received) == 2)
+            self.assertEqual([len(data) for data in owner.received], [most, 1])
+
+        self.meet_each(work)
+
+    def test_the_longest_run_of_each_family(self) -> None:
+        """What the headers leave is filled to the last byte, and is one system call."""
+        need_runs()
+
+        async def work(room: Room, host: str, most: int) -> None:
+            near, udp = room.count(host)
+            far, owner = room.open(host)
+            sizes = [1200] * (most // 1200) + [most % 1200]
+            with near.together():
+                for size in sizes:
+                    near.send(bytes(size), address_of(far))
+            await room.until(lambda: len(owner.received) == len(sizes))
+            self.assertEqual([len(data) for data in owner.received], sizes)
+            self.assertEqual((near.counters.failed, udp.sends), (0, 1))
+
+        self.meet_each(work)
+
+    def test_longer_ones_than_wanted_are_flagged(self) -> None:
+        """Each by itself, also in a run, whose last one may be short enough."""
+
+        async def work(room: Room) -> None:
+            near, _ = room.open()
+            far, owner = room.open(max_datagram=50)
+            near.send_run(b"a" * 60 + b"b" * 60 + b"c" * 10, 60, address_of(far))
+            near.send(b"d" * 50, address_of(far))
+            await room.until(lambda: len(owner.runs) == 4)
+            flags = [(run.data, run.is_truncated) for run in owner.runs]
+            wanted = [(b"a" * 50, True), (b"b" * 50, True), (b"c" * 10, False), (b"d" * 50, False)]
+            self.assertEqual(flags, wanted)
+            self.assertEqual((far.counters.truncated, far.counters.received), (2, 2))
+
+        self.meet(work)
+
+    def test_an_answer_leaves_from_the_address_that_was_asked(self) -> None:
+        """A port of all addresses knows which of them that was."""
+
+        async def work(room: Room) -> None:
+            server, there = room.open("")
+            client, back = room.open()
+            there.when_received = server.reply
+            client.send(b"a", address_of(server, ALIAS))
+            client.send_run(b"bbcc", 2, address_of(server, ALIAS))
+            await room.until(lambda: len(back.received) == 3)
+            self.assertEqual({run.destination for run in there.runs}, {ALIAS})
+            self.assertEqual({run.interface for run in there.runs}, {socket.if_nametoindex("lo")})
+            self.assertEqual({run.source for run in back.runs}, {address_of(server, ALIAS)})
+
+        self.meet(work)
+
+    def test_ipv6_is_answered(self) -> None:
+        """With all four parts of an address, by a port of all addresses."""
+
+        async def work(room: Room) -> None:
+            server, there = room.open("::")
+            client, back = room.open(HOST6)
+            there.when_received = server.reply
+            client.send_run(b"aabb", 2, address_of(server, HOST6))
+            await room.until(lambda: len(back.received) == 2)
+            self.assertEqual(there.runs[0].source, (*address_of(client), 0, 0))
+            self.assertEqual(there.runs[0].destination, HOST6)
+            self.assertEqual(back.runs[0].source, (*address_of(server, HOST6), 0, 0))
+
+        self.meet(work)
+
+    def test_a_refusal_is_an_event_and_the_port_stays_open(self) -> None:
+        """An ICMP reply, met while reading; what comes later is received, and sent."""
+
+        async def work(room: Room, host: str, _: int) -> None:
+            there = unused(host)
+            port, owner = room.open(host)
+            port.connect(*there)
+            port.send(b"a")
+            await room.until(lambda: owner.refusals)
+            self.assertEqual((owner.refusals, owner.stops), ([RESET], 0))
+            self.assertIn(port, room.reactor.getReaders())
+            peer = room.peer(*there)
+            port.send(b"b")
+            self.assertEqual(peer.recvfrom(10)[0], b"b")
+            peer.sendto(b"c", address_of(port))
+            await room.until(lambda: owner.received)
+            self.assertEqual((owner.received, owner.refusals), ([b"c"], [RESET]))
+
+        self.meet_each(work)
+
+    def test_refusals_do_not_hold_up_what_is_sent(self) -> None:
+        """Each datagram leaves, though each of them tells of the one before."""
+
+        async def work(room: Room) -> None:
+            port, owner = room.open()
+            port.connect(*unused())
+            for size in range(20):
+                port.send(bytes(size))
+            await room.until(lambda: len(owner.refusals) == 20)
+            self.assertEqual((port.counters.sent, owner.failures), (20, []))
+            self.assertEqual(port.counters.refused, 20)
+
+        self.meet(work)
+
+    def test_a_refusal_that_is_gone_when_the_reactor_tells_of_it(self) -> None:
+        """Another port's event in the same turn has sent, and met it: the port goes on reading."""
+
+        async def work(room: Room) -> None:
+            there = unused()
+            early, early_owner = room.open()
+            port, owner = room.open()
+            port.connect(*there)
+            peers: list[socket.socket] = []
+
+            def take_the_error(run: Run) -> None:
+                peers.append(room.peer(*there))
+                port.send(b"b")
+
+            early_owner.when_received = take_the_error
+            room.peer().sendto(b"now", address_of(early))
+            port.send(b"a")
+            await room.until(lambda: peers)
+            await turns(room.reactor)
+            self.assertEqual(owner.refusals, [RESET])
+            peers[0].sendto(b"c", address_of(port))
+            await room.until(lambda: owner.received)
+
+        self.meet(work)
+
+    def test_a_refused_port_that_is_paused_is_told_at_its_next_send(self) -> None:
+        """Nobody looks at its socket until then; that datagram leaves all the same."""
+
+        async def work(room: Room) -> None:
+            there = unused()
+            port, owner = room.open()
+            port.connect(*there)
+            port.pauseProducing()
+            port.send(b"a")
+            await turns(room.reactor)
+            self.assertEqual(owner.refusals, [])
+            peer = room.peer(*there)
+            port.send(b"b")
+            self.assertEqual((peer.recv(10), owner.refusals), (b"b", [RESET]))
+
+        self.meet(work)
+
+    def test_a_refused_port_that_only_waits_to_write_stays_open(self) -> None:
+        """Some reactors tell that as the connection's end: nobody reads. What waits leaves."""
+
+        async def work(room: Room) -> None:
+            owner = Owner()
+            port, udp = room.count(protocol=owner)
+            port.connect(*unused())
+            port.pauseProducing()
+            port.send(b"a")
+            udp.has_room = False
+            port.send(b"b")
+            udp.has_room = True
+            self.assertEqual((owner.refusals, room.reactor.getWriters()), ([], [port]))
+            await room.until(lambda: not room.reactor.getWriters())
+            self.assertEqual((owner.refusals, port.counters.sent), ([RESET], 2))
+            self.assertEqual((owner.drained, owner.stops, port.is_open), (1, 0, True))
+            self.assertNotIn(port, room.reactor.getReaders())
+
+        self.meet(work)
+
+    def test_strangers_are_dropped(self) -> None:
+        """Those who had sent before the port was connected; the kernel drops the later ones."""
+
+        async def work(room: Room) -> None:
+            port, owner = room.open()
+            peer, stranger = room.peer(), room.peer()
+            port.pauseProducing()
+            stranger.sendto(b"a", address_of(port))
+            port.connect(*peer.getsockname())
+            stranger.sendto(b"b", address_of(port))
+            peer.sendto(b"c", address_of(port))
+            port.resumeProducing()
+            await room.until(lambda: owner.received)
+            self.assertEqual((owner.received, port.counters.strangers), ([b"c"], 1))
+
+        self.meet(work)
+
+    def test_a_paused_port_receives_later(self) -> None:
+        """The kernel keeps what comes."""
+
+        async def work(room: Room) -> None:
+            port, owner = room.open()
+            port.pauseProducing()
+            room.peer().sendto(b"a", address_of(port))
+            await turns(room.reactor)
+            self.assertEqual(owner.received, [])
+            port.resumeProducing()
+            await room.until(lambda: owner.received)
+
+        self.meet(work)
+
+    def test_a_full_kernel_is_waited_for(self) -> None:
+        """Nothing is lost on the way out, and the order is kept."""
+
+        async def work(room: Room) -> None:
+            owner = Owner()
+            near, udp = room.count(protocol=owner)
+            far, there = room.open()
+            sizes = [1000 + number % 3 for number in range(300)]
+            udp.has_room = False
+            for size in sizes:
+                near.send(bytes(size), address_of(far))
+            self.assertTrue(near.is_full)
+            udp.has_room = True
+            await room.until(lambda: owner.drained)
+            await room.until(lambda: len(there.received) == len(sizes))
+            self.assertEqual([len(data) for data in there.received], sizes)
+            self.assertEqual((near.unsent, owner.drained, owner.failures), (0, 1, []))
+
+        self.meet(work)
+
+    def test_a_port_closes_once(self) -> None:
+        """Its protocol is stopped once, and its number is free at once."""
+
+        async def work(room: Room) -> None:
+            port, owner = room.open()
+            there = address_of(port)
+            await port.stopListening()
+            await port.stopListening()
+            self.assertEqual((owner.stops, port.fileno()), (1, -1))
+            room.peer(*there)
+
+        self.meet(work)
+
+    def test_a_plain_protocol_works(self) -> None:
+        """It receives, answers, and is told that it was refused."""
+
+        async def work(room: Room) -> None:
+            port, _ = room.open(protocol=Plain())
+            client, back = room.open()
+            client.send_run(b"aabbc", 2, address_of(port))
+            await room.until(lambda: len(back.received) == 3)
+            self.assertEqual(back.received, [b"aa", b"bb", b"c"])
+            refused, plain = room.open(protocol=Plain())
+            plain.transport.connect(*unused())
+            plain.transport.write(b"a")
+            await room.until(lambda: plain.refusals)
+            self.assertTrue(refused.is_open)
+
+        self.meet(work)
+
+    def test_what_the_kernel_drops_is_counted(self) -> None:
+        """A tiny buffer holds little of what comes while nobody reads."""
+
+        async def work(room: Room) -> None:
+            port, owner = room.open(receive_buffer=1)
+            port.pauseProducing()
+            peer = room.peer()
+            for _ in range(200):
+                peer.sendto(bytes(1000), address_of(port))
+            dropped = port.dropped_by_kernel
+            self.assertGreater(dropped, 0)
+            port.resumeProducing()
+            await room.until(lambda: len(owner.received) == 200 - dropped)
+
+        if sys.platform != "linux":
+            raise SkipTest("only Linux tells")
+        self.meet(work)
+
+    def test_a_reactor_that_stops_closes_the_port(self) -> None:
+        """Its protocol is stopped, with nothing to tell."""
+        owner = Owner()
+        reactor = self.buildReactor()
+        port = listen_datagrams(reactor, owner, 0, HOST)
+        reactor.callWhenRunning(reactor.stop)
+        self.runReactor(reactor, timeout=20)
+        self.assertEqual((owner.stops, owner.refusals, port.is_open), (1, [], False))
+
+
+globals().update(DatagramPorts.makeTestCaseClasses())
+del DatagramPorts

@@ -1,0 +1,283 @@
+"""``twistd twsock-datagram`` echoes, refuses what it cannot do in one line, and counts."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import Any
+
+from twisted.application.service import IService, IServiceMaker
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import MemoryReactorClock
+from twisted.plugin import IPlugin, getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.protocols.datagram_ports import PlainPort, log_lines
+from tests.services.processes import twistd
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.protocols import DatagramEcho
+from twsock.services.datagram import (
+    DatagramCounts,
+    DatagramService,
+    Options,
+    datagram_service,
+)
+from twsock.transport.datagram_endpoint import IDatagramEndpoint
+from twsock.transport.datagrams import DatagramPort
+from twsock.transport.runs import Run
+
+HOST = "127.0.0.1"
+LOCAL = f"udp:0:interface={HOST}"
+LISTENING = r"listening on udp:.*?(\d+) \("
+
+
+def make_client(port: int = 0) -> socket.socket:
+    """Open a plain socket that does not wait for ever."""
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.bind((HOST, port))
+    client.settimeout(10)
+    return client
+
+
+def ask(port: int, payload: bytes = b"Hello, World!") -> bytes:
+    """Exchange one datagram from a socket of its own."""
+    with make_client() as client:
+        client.sendto(payload, (HOST, port))
+        answer, source = client.recvfrom(65_535)
+        assert source == (HOST, port)
+        return answer
+
+
+@implementer(IDatagramEndpoint)
+class PluginEndpoint:
+    """An endpoint whose port knows nothing of runs."""
+
+    def listen(self, protocol: Any) -> Deferred[Any]:
+        port = PlainPort()
+        protocol.makeConnection(port)
+        return succeed(port)
+
+
+class OptionsTests(SynchronousTestCase):
+    """Options are checked before anything is opened."""
+
+    def parse(self, *arguments: str) -> dict[str, Any]:
+        """Read a command line."""
+        options = Options()
+        options.parseOptions(list(arguments))
+        return dict(options)
+
+    def test_defaults_are_those_of_the_design(self) -> None:
+        """Answers go where they came from, without limits but the largest datagram."""
+        options = self.parse()
+        for name in ("reply-port", "receive-buffer", "rate-limit"):
+            self.assertIsNone(options[name])
+        self.assertEqual(options["max-datagram"], 65_535)
+        self.assertFalse(options["answer-any-port"])
+
+    def test_endpoints_add_up(self) -> None:
+        """Each ``--endpoint`` is one more."""
+        options = self.parse("--endpoint", "udp:1", "-e", "udp:2:interface=[::1]")
+        self.assertEqual(options["endpoints"], ["udp:1", "udp:2:interface=[::1]"])
+
+    def test_each_mistake_is_named(self) -> None:
+        """A bad value is refused with its option, what it takes and what was given."""
+        for option, value in [
+            ("reply-port", "0"),
+            ("reply-port", "65536"),
+            ("receive-buffer", "0"),
+            ("receive-buffer", "2147483648"),
+            ("max-datagram", "65536"),
+            ("max-datagram", "1k"),
+            ("rate-limit", "0"),
+            ("rate-limit", "0.5"),
+            ("endpoint", "carrier-pigeon:1"),
+            ("endpoint", "udp:"),
+            ("endpoint", "udp:65536"),
+            ("endpoint", "udp:1:colour=red"),
+            ("endpoint", "udp:1:interface=localhost"),
+            ("endpoint", "multicast:192.0.2.1:1"),
+        ]:
+            error = self.assertRaises(UsageError, self.parse, f"--{option}", value)
+            self.assertIn(f"--{option}", str(error))
+            self.assertIn(value, str(error))
+            self.assertNotIn("\n", str(error))
+
+    def test_endpoints_of_other_services_say_which(self) -> None:
+        """Streams and groups have their own."""
+        for endpoint, service in (
+            ("tcp:1337", "twsock-stream"),
+            ("UNIX:/run/echo", "twsock-stream"),
+            ("haproxy:tcp:1", "twsock-stream"),
+            ("multicast:224.3.0.5:1", "twsock-multicast"),
+        ):
+            error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint)
+            self.assertIn(service, str(error))
+
+    def test_answers_to_its_own_port_are_a_mistake(self) -> None:
+        """It would answer nobody, without a word; unless other echoes are to be answered."""
+        given = ("--endpoint", "udp:1337", "--reply-port", "1337")
+        error = self.assertRaises(UsageError, self.parse, *given)
+        self.assertIn("nobody would be answered", str(error))
+        self.parse(*given, "--answer-any-port")
+
+
+class ServiceTests(SynchronousTestCase):
+    """Options become a service."""
+
+    def start(self, endpoints: list[str], **settings: Any) -> DatagramService:
+        """Run a service until the end of the test."""
+        service = datagram_service(MemoryReactorClock(), endpoints, **settings)
+        service.startService()
+        self.addCleanup(lambda: service.running and service.stopService())
+        return service
+
+    def test_it_is_a_service(self) -> None:
+        """What `datagram_service` makes is what twistd runs."""
+        service = datagram_service(MemoryReactorClock(), [LOCAL])
+        self.assertTrue(verifyObject(IService, service))
+
+    def test_the_plugin_is_found_and_complete(self) -> None:
+        """What it names exists, and opens nothing before it is started."""
+        makers: dict[str, Any] = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
+        maker = makers["twsock-datagram"]
+        self.assertTrue(verifyObject(IServiceMaker, maker))
+        self.assertTrue(verifyObject(IPlugin, maker))
+        service = maker.makeService(maker.options())
+        self.assertTrue(IService.providedBy(service))
+        self.assertEqual(service.ports, ())
+
+    def test_options_reach_each_port_unless_its_string_has_them(self) -> None:
+        """The string has the last word."""
+        service = self.start(
+            [LOCAL, f"{LOCAL}:receiveBuffer=9000:maxDatagram=65535"],
+            receive_buffer=20_000,
+            max_datagram=3,
+        )
+        sizes = []
+        for port, answered in zip(service.ports, (2, 3), strict=True):
+            assert isinstance(port, DatagramPort)
+            with make_client() as client, socket.socket(fileno=socket.dup(port.fileno())) as udp:
+                sizes.append(udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+                for payload in (b"abc", b"abcd", b""):
+                    client.sendto(payload, (HOST, port.getHost().port))
+                for _ in range(3):
+                    port.doRead()
+                self.assertEqual(port.counters.sent, answered)
+        # Linux takes twice as much as it is asked for.
+        self.assertEqual(sizes[0] * 9, sizes[1] * 20)
+
+    def test_the_rate_limit_is_one_for_all_ports(self) -> None:
+        """A peer has its share, however many ports it asks."""
+        now = [0.0]
+        service = self.start([LOCAL, LOCAL], rate_limit=3, now=lambda: now[0])
+        run = Run(b"xxxx", 2, (HOST, 9))
+        for _ in range(2):
+            for _, echo in service.opened:
+                echo.run_received(run)
+            now[0] += 1
+        self.assertEqual(sum(echo.counters.limited for _, echo in service.opened), 2)
+
+    def test_a_service_that_was_stopped_can_run_again(self) -> None:
+        """With new ports, and counts that begin anew."""
+        service = self.start([LOCAL])
+        before = service.ports
+        self.successResultOf(service.stopService())
+        self.assertEqual(service.ports, ())
+        service.startService()
+        self.assertNotEqual(service.ports, before)
+        self.assertEqual(service.count(), DatagramCounts())
+
+    def test_what_cannot_be_listened_on_leaves_nothing_open(self) -> None:
+        """One line names it, and what was opened before is closed."""
+        with make_client() as taken:
+            number = taken.getsockname()[1]
+            service = datagram_service(MemoryReactorClock(), [LOCAL, f"udp:{number}"])
+            error = self.assertRaises(SystemExit, service.privilegedStartService)
+        self.assertIn(f"twsock: cannot listen on udp:{number}: AddressAlreadyInUse", str(error))
+        ((port, _),) = service.opened
+        self.assertFalse(port.is_open)
+        self.assertEqual(service.ports, ())
+
+    def test_the_port_of_a_plugin_is_counted_by_its_echo(self) -> None:
+        """It has no counters of its own."""
+        endpoint = PluginEndpoint()
+        service = DatagramService(MemoryReactorClock(), [("plugin:1", endpoint)], DatagramEcho)
+        service.startService()
+        ((_, echo),) = service.opened
+        echo.datagramReceived(b"x", ("192.0.2.1", 9))
+        echo.datagramReceived(b"x", ("192.0.2.1", 0))
+        self.assertEqual(service.count(), DatagramCounts(received=2, answered=1, suspicious=1))
+
+    def test_a_bad_endpoint_is_known_at_once(self) -> None:
+        """A program that embeds the service learns of its mistake, with the status."""
+        reactor = MemoryReactorClock()
+        self.assertRaises(ValueError, datagram_service, reactor, ["nowhere:1"])
+        self.assertRaises(ValueError, datagram_service, reactor, [LOCAL], reply_port=0)
+        error = self.assertRaises(SocketError, datagram_service, reactor, ["multicast:192.0.2.1:1"])
+        self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
+
+    def test_the_end_is_told_in_one_line(self) -> None:
+        """With the counts of all ports."""
+        service = self.start([LOCAL, LOCAL])
+        for port, _ in service.opened:
+            with make_client() as client:
+                client.sendto(b"x", (HOST, port.getHost().port))
+                port.doRead()
+        with log_lines() as lines:
+            self.successResultOf(service.stopService())
+        (line,) = lines
+        self.assertEqual(
+            line,
+            "stopped: 2 received, 2 answered, 0 suspicious, 0 limited, 0 truncated, "
+            "0 dropped by the kernel, 0 failed",
+        )
+
+
+class TwistdTests(SynchronousTestCase):
+    """Real processes."""
+
+    def test_it_echoes_and_ends_by_the_signal(self) -> None:
+        """On SIGTERM and on Ctrl-C, with its counts; what was sent is not in the log."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with twistd("twsock-datagram", "--endpoint", LOCAL, "--endpoint", LOCAL) as server:
+                ports = [int(server.wait_for(LISTENING)) for _ in range(2)]
+                self.assertEqual([ask(port) for port in ports], [b"Hello, World!"] * 2)
+                server.process.send_signal(number)
+                self.assertEqual(server.wait(), -number)
+                self.assertEqual(server.log.count("stopped: 2 received, 2 answered, "), 1)
+                self.assertNotIn("Hello", server.log)
+                self.assertNotIn("Traceback", server.log)
+
+    def test_the_sample_of_the_guide_gets_its_answer_at_a_fixed_port(self) -> None:
+        """It sends from one socket, and listens with another."""
+        with make_client() as listening, make_client() as sending:
+            reply_port = str(listening.getsockname()[1])
+            arguments = ["--endpoint", LOCAL, "--reply-port", reply_port]
+            with twistd("twsock-datagram", *arguments) as server:
+                port = int(server.wait_for(LISTENING))
+                sending.sendto(b"Hello, World!", (HOST, port))
+                self.assertEqual(listening.recvfrom(100), (b"Hello, World!", (HOST, port)))
+                server.terminate()
+                server.wait()
+
+    def test_a_port_in_use_is_one_line(self) -> None:
+        """It is named, with the reason, exit 1 and no traceback."""
+        with make_client() as taken:
+            endpoint = f"udp:{taken.getsockname()[1]}:interface={HOST}"
+            with twistd("twsock-datagram", "--endpoint", endpoint) as server:
+                self.assertEqual(server.wait(), 1)
+                self.assertNotIn("Traceback", server.log)
+                self.assertEqual(server.log.count("cannot listen on"), 1)
+                self.assertIn(f"twsock: cannot listen on {endpoint}", server.log)
+                self.assertIn("AddressAlreadyInUse (10)", server.log)
+
+    def test_an_endpoint_of_streams_is_one_line_after_the_usage(self) -> None:
+        """It names the service that takes it."""
+        with twistd("twsock-datagram", "--endpoint", "tcp:1337") as server:
+            self.assertEqual(server.wait(), 1)
+            self.assertNotIn("Traceback", server.log)
+            self.assertIn("there is twsock-stream", server.log.splitlines()[-1])

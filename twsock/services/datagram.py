@@ -1,0 +1,228 @@
+"""
+``twistd twsock-datagram``: an echo over UDP.
+
+options → `datagram_service` → `DatagramService` → `twsock.protocols.DatagramEcho`, one for each
+port. The service owns the ports; who is answered, and who never is, the echo decides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.application.service import IService
+from twisted.logger import Logger
+from twisted.python import usage
+from typing_extensions import override
+
+from twsock.errors import SocketError
+from twsock.protocols import DatagramEcho, RateLimit
+from twsock.services.listening import (
+    ListeningService,
+    default_endpoints,
+    parse_datagram_endpoint,
+)
+from twsock.services.options import count_option
+from twsock.services.stream import DEFAULT_PORT
+from twsock.transport.datagram_endpoint import (
+    IDatagramEndpoint,
+    MulticastEndpoint,
+    UdpEndpoint,
+)
+from twsock.transport.datagrams import DatagramCounters
+from twsock.transport.udp_socket import LARGEST
+
+__all__ = ["DatagramCounts", "DatagramService", "Options", "datagram_service", "makeService"]
+
+#: The largest number of bytes that the kernel takes for a buffer.
+_MAX_BUFFER: Final = 2**31 - 1
+
+
+@dataclass(slots=True)
+class DatagramCounts:
+    """
+    What all ports of a `DatagramService` have seen.
+
+    :ivar received: datagrams that came, whole or not; each of the others but the last two is some
+        of these.
+    :ivar answered: sent back.
+    :ivar suspicious: not answered, since that could make a loop.
+    :ivar limited: not answered, since the peer had its share.
+    :ivar truncated: not answered, since they were longer than what is taken.
+    :ivar dropped_by_the_kernel: came while the receive buffer was full.
+    :ivar failed: answers that could not be sent.
+    """
+
+    received: int = 0
+    answered: int = 0
+    suspicious: int = 0
+    limited: int = 0
+    truncated: int = 0
+    dropped_by_the_kernel: int = 0
+    failed: int = 0
+
+
+class DatagramService(ListeningService[DatagramEcho]):
+    """Listens on endpoints, answers what comes, and says at the end how much there was."""
+
+    _log = Logger()
+
+    @override
+    def count(self) -> DatagramCounts:
+        total = DatagramCounts()
+        for port, echo in self.opened:
+            _add(total, port, echo)
+        return total
+
+
+class Options(usage.Options):
+    """What ``twistd twsock-datagram`` takes."""
+
+    optParameters = [
+        ["reply-port", None, None, "Answer the sender's address at this port. [default: its own]"],
+        ["receive-buffer", None, None, "SO_RCVBUF of each port, in bytes. [default: the system's]"],
+        ["max-datagram", None, LARGEST, "Larger ones, in bytes, are counted and not answered."],
+        ["rate-limit", None, None, "Answer each peer no more than this many a second."],
+    ]
+    optFlags = [
+        ["answer-any-port", None, "Answer other echoes too: those that send from our own port."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["endpoints"] = []
+
+    def opt_endpoint(self, description: str) -> None:
+        """
+        Where to listen, such as udp:1337:interface=127.0.0.1; may be given several times.
+        [default: port 1337 on 127.0.0.1, and on ::1 where it exists]
+        """
+        self["endpoints"].append(description)
+
+    opt_e = opt_endpoint
+
+    def postOptions(self) -> None:
+        """
+        Check what was given, while a mistake still gets its one line.
+
+        :raises UsageError: naming the option and what it takes.
+        """
+        from twisted.internet import reactor
+
+        self["reply-port"] = count_option(self, "reply-port", 1, 65_535)
+        self["receive-buffer"] = count_option(self, "receive-buffer", 1, _MAX_BUFFER)
+        self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
+        self["rate-limit"] = count_option(self, "rate-limit", 1)
+        try:
+            self.make_service(reactor)
+        except SocketError as error:
+            raise usage.UsageError(f"--endpoint: {error.summary}") from error
+        except ValueError as error:
+            raise usage.UsageError(f"--endpoint: {error}") from error
+
+    def make_service(self, reactor: Any) -> DatagramService:
+        """
+        Make the service that was asked for; nothing is listened on yet.
+
+        :raises ValueError: and others, see `datagram_service`.
+        """
+        return datagram_service(
+            reactor,
+            self["endpoints"],
+            reply_port=self["reply-port"],
+            receive_buffer=self["receive-buffer"],
+            max_datagram=self["max-datagram"],
+            rate_limit=self["rate-limit"],
+            answer_any_port=bool(self["answer-any-port"]),
+        )
+
+
+def datagram_service(
+    reactor: Any,
+    endpoints: Sequence[str] = (),
+    *,
+    reply_port: int | None = None,
+    receive_buffer: int | None = None,
+    max_datagram: int = LARGEST,
+    rate_limit: int | None = None,
+    answer_any_port: bool = False,
+    now: Callable[[], float] = time.monotonic,
+) -> DatagramService:
+    """
+    Make the datagram echo service.
+
+    :param endpoints: strings of any kind that `datagram_endpoint_from_string` knows, but no
+        groups; none for port 1337 on the loopback addresses.
+    :param reply_port: see `DatagramEcho`.
+    :param receive_buffer: of each port, in bytes, where its string has no ``receiveBuffer``; None
+        leaves it to the system.
+    :param max_datagram: likewise for ``maxDatagram``: larger ones are counted and not answered.
+    :param rate_limit: datagrams a second, and at once, that each peer is answered by all ports
+        together; 1 or more, None for no limit.
+    :param answer_any_port: see `DatagramEcho`.
+    :param now: measures the seconds of the rate limit.
+    :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
+    :raises SocketError: likewise, see `parse_datagram_endpoint`.
+    """
+    # One for all ports, as a peer is the same at each of them.
+    limit = None if rate_limit is None else RateLimit(rate_limit, rate_limit)
+
+    def build_echo() -> DatagramEcho:
+        return DatagramEcho(
+            reply_port=reply_port, answer_any_port=answer_any_port, rate_limit=limit, now=now
+        )
+
+    build_echo()  # What it refuses is refused now, not when it is to listen.
+    descriptions = list(endpoints) or default_endpoints(DEFAULT_PORT, "udp")
+    parsed: list[tuple[str, IDatagramEndpoint]] = []
+    for description in descriptions:
+        endpoint = parse_datagram_endpoint(
+            reactor, description, receive_buffer=receive_buffer, max_datagram=max_datagram
+        )
+        _check_endpoint(description, endpoint, None if answer_any_port else reply_port)
+        parsed.append((description, endpoint))
+    return DatagramService(reactor, parsed, build_echo)
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that ``twistd twsock-datagram`` runs."""
+    from twisted.internet import reactor
+
+    service: IService = options.make_service(reactor)
+    return service
+
+
+def _check_endpoint(description: str, endpoint: IDatagramEndpoint, reply_port: int | None) -> None:
+    if isinstance(endpoint, MulticastEndpoint):
+        raise ValueError(
+            f"cannot use the endpoint {description!r}: it is of a group; "
+            "for those there is twsock-multicast"
+        )
+    if isinstance(endpoint, UdpEndpoint) and endpoint.port and endpoint.port == reply_port:
+        raise ValueError(
+            f"cannot use the endpoint {description!r}: its port is the one that answers go to, "
+            "where other echoes may be, so nobody would be answered"
+        )
+
+
+def _add(total: DatagramCounts, port: Any, echo: DatagramEcho) -> None:
+    counters = echo.counters
+    total.suspicious += counters.suspicious
+    total.limited += counters.limited
+    total.truncated += counters.truncated
+    seen = getattr(port, "counters", None)
+    if isinstance(seen, DatagramCounters):
+        # It knows what became of each answer after the echo had given it away.
+        total.received += seen.received + seen.truncated
+        total.answered += seen.sent
+        total.failed += seen.failed
+        total.dropped_by_the_kernel += port.dropped_by_kernel
+    else:
+        # The port of a plugin.
+        total.received += (
+            counters.answered + counters.suspicious + counters.limited + counters.truncated
+        )
+        total.answered += counters.answered
+        total.failed += counters.failed

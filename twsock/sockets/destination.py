@@ -1,0 +1,54 @@
+"""
+Where to, and from where: the arguments of ``connect`` → `twsock.EndpointPair` → numbers.
+
+Used by the stream and the datagram socket, before anything is looked up.
+"""
+
+from __future__ import annotations
+
+from twsock.names import EndpointPair, HostName, HostNameType
+from twsock.sockets.resolving import find_port
+
+__all__ = ["local_binding", "make_pair"]
+
+
+def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) -> EndpointPair:
+    """
+    Make a pair of what a call was given.
+
+    :param service: a port or a service; None where ``remote`` is a pair.
+    :raises ValueError: for a malformed name, and where something is missing.
+    """
+    if isinstance(remote, EndpointPair):
+        if service is not None:
+            raise ValueError("an endpoint pair has a service of its own")
+        pair = remote
+    else:
+        if not remote or service is None:
+            raise ValueError("a connection needs a host and a service")
+        if isinstance(service, int) and service < 0:
+            raise ValueError(f"a port is 0 to 65535, not {service}")
+        host = HostName(remote) if isinstance(remote, str) else remote
+        pair = EndpointPair(None, "", host, str(service))
+    if not pair.remote_service_name:
+        raise ValueError("remote_service_name is empty: a connection needs a port or a service")
+    return pair
+
+
+def local_binding(pair: EndpointPair, protocol: str = "tcp") -> tuple[str, int] | None:
+    """
+    Find the local end that a pair asks for.
+
+    :param protocol: in whose part of the services file a service is looked up.
+    :returns: an address or "", and a port or 0; None where both are left open.
+    :raises ValueError: when the host is no address, or there is no such service.
+    """
+    host, service = pair.local_host_name, pair.local_service_name
+    if host is not None and host.type not in (HostNameType.IPV4, HostNameType.IPV6):
+        raise ValueError(f"a local host is an IP address, and {host.display_name!r} is none")
+    port = find_port(service, protocol) if service else 0
+    if port is None:
+        raise ValueError(f"there is no service {service!r} on this machine")
+    if host is None and not port:
+        return None
+    return ("" if host is None else host.canonical_name), port

@@ -1,0 +1,807 @@
+"""
+A UDP port: socket → **datagram port** → protocol; protocol → output → socket.
+
+Stands beside Twisted's own port, under any reactor that watches descriptors. It receives runs where
+the kernel joins datagrams (``UDP_GRO``) and hands each over as one event; what the protocol sends
+meanwhile leaves together afterwards. It survives what ends other ports: an ICMP reply is an event,
+a full buffer is waited for, and a datagram that is too long is flagged.
+
+It is long for its docstrings and for the interfaces of Twisted that it answers to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IHalfCloseableDescriptor,
+    IListeningPort,
+    ILoggingContext,
+    IReadDescriptor,
+    IUDPTransport,
+    IWriteDescriptor,
+)
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from twsock.errors import ClosedError, LocalProtocolError, SocketError, SocketErrorStatus
+from twsock.transport.datagram_output import DatagramOutput, Sendable, describe_refusal
+from twsock.transport.interfaces import Interface as NetworkInterface
+from twsock.transport.interfaces import LinkWatch, find_interface
+from twsock.transport.multicast import MembershipChange, Memberships
+from twsock.transport.packet_info import (
+    CONTROL_SIZE,
+    Control,
+    is_multicast,
+    read_control,
+    source_control,
+)
+from twsock.transport.read_budget import ReadBudget
+from twsock.transport.runs import Run
+from twsock.transport.udp_socket import (
+    LARGEST,
+    DatagramOptions,
+    OpenedSocket,
+    numeric_address,
+    open_udp_socket,
+)
+from twsock.wire.datagrams import MAX_SEGMENTS
+
+__all__ = [
+    "DatagramCounters",
+    "DatagramPort",
+    "IDatagramOwner",
+    "IRunTransport",
+    "listen_datagrams",
+    "log_membership_change",
+]
+
+Address = tuple[Any, ...]
+
+#: <asm-generic/socket.h>: an array of 32-bit numbers, of which the ninth counts what was dropped.
+_SO_MEMINFO: Final = 55
+_MEMORY_INFO: Final = struct.Struct("=9I")
+
+#: Addresses whose sockaddr is remembered; a sender to more of them has each made again.
+_MAX_REMEMBERED: Final = 1024
+
+#: Flags of a receive that did not get all, or does not know where one datagram ends. As a plain
+#: number, since to ask an enum costs as much as a function call.
+_TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+
+#: The socket is gone, whoever closed it: nothing more will come.
+_GONE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+
+
+@dataclass(slots=True)
+class DatagramCounters:
+    """
+    What a port has seen.
+
+    :ivar received: datagrams handed to the protocol whole.
+    :ivar truncated: datagrams that were longer than ``max_datagram``.
+    :ivar strangers: datagrams not from the connected peer, or not to a group on a shared port;
+        dropped.
+    :ivar sent: datagrams that the kernel took.
+    :ivar failed: datagrams that it did not.
+    :ivar refused: ICMP replies to what was sent.
+    """
+
+    received: int = 0
+    truncated: int = 0
+    strangers: int = 0
+    sent: int = 0
+    failed: int = 0
+    refused: int = 0
+
+
+class IDatagramOwner(Interface):
+    """Declared by protocols that want to be told of everything that happens to a port."""
+
+    def run_received(run: Run) -> None:  # noqa: N805
+        """Datagrams came, or the beginning of one: see `Run.is_truncated`."""
+
+    def refused(error: SocketError) -> None:  # noqa: N805
+        """The peer's machine, or one on the way, refused what was sent to the connected peer."""
+
+    def send_failed(
+        error: SocketError,  # noqa: N805
+        address: Address | None,
+        count: int,
+    ) -> None:
+        """So many datagrams of a run could not be sent, to nowhere where the port is connected."""
+
+    def output_drained() -> None:
+        """What waited for the kernel has left."""
+
+    def membership_changed(change: MembershipChange) -> None:  # noqa: N805
+        """An interface came or went, and with it a group that was joined there."""
+
+
+class IRunTransport(Interface):
+    """Declared by ports that take runs."""
+
+    def send_run(data: bytes, segment_size: int, address: Address | None) -> None:  # noqa: N805
+        """Send a run; see `DatagramPort.send_run`."""
+
+    def reply(run: Run, *, port: int | None) -> None:  # noqa: N805
+        """Send a run back; see `DatagramPort.reply`."""
+
+
+@implementer(
+    IListeningPort,
+    IUDPTransport,
+    IRunTransport,
+    IReadDescriptor,
+    IWriteDescriptor,
+    IHalfCloseableDescriptor,
+    ILoggingContext,
+)
+class DatagramPort:
+    """
+    One UDP socket in a reactor; made by `listen_datagrams`, or by an endpoint.
+
+    Addresses are pairs of numeric host and port, or what `Run.source` has; never names, for which
+    somebody would have to wait.
+
+    :param reactor: watches descriptors (``IReactorFDSet``) and keeps time.
+    :param protocol: is connected to this port, as to Twisted's own.
+    :param opened: belongs to the port from now on.
+    :ivar counters: what it has seen.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        protocol: Any,
+        opened: OpenedSocket,
+        options: DatagramOptions,
+    ) -> None:
+        self.counters = DatagramCounters()
+        self._reactor = reactor
+        self._protocol = protocol
+        self._owner: Any = (
+            protocol if IDatagramOwner.providedBy(protocol) else _PlainProtocol(protocol)
+        )
+        self._options = options
+        self._udp: socket.socket | None = opened.udp
+        self._descriptor = opened.udp.fileno()
+        self._output = DatagramOutput(opened.udp, self, reactor, has_runs=opened.has_runs)
+        self._host = opened.udp.getsockname()
+        # Where a socket of one address gets its datagrams; one of all addresses is told for each.
+        self._destination = "" if opened.has_packet_info else self._host[0]
+        self._peer: Address | None = None
+        # Whether it has to look at where each datagram is from, or for whom.
+        self._is_choosy = options.multicast_only
+        self._budget = ReadBudget()
+        self._is_reading = False
+        self._is_started = False
+        # Asked for each event.
+        self._log_prefix = f"{type(protocol).__name__} (UDP)"
+        self._memberships = Memberships(opened.udp)
+        self._watch: LinkWatch | None = None
+        self._addresses: dict[tuple[str, int], Address] = {}
+
+    # Called by applications.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed."""
+        return self._udp is not None
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether to stop sending until ``output_drained``: the kernel has no room, or 128 KiB wait.
+
+        What is sent all the same waits too, up to 16 MiB.
+        """
+        return self._output.is_full
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the kernel."""
+        return self._output.unsent
+
+    @property
+    def dropped_by_kernel(self) -> int:
+        """How many datagrams came while the receive buffer was full; 0 where none can tell."""
+        if self._udp is None:
+            return self._dropped
+        try:
+            raw = self._udp.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY_INFO.size)
+        except OSError:
+            return 0
+        dropped: int = _MEMORY_INFO.unpack(raw)[8] if len(raw) == _MEMORY_INFO.size else 0
+        return dropped
+
+    _dropped = 0
+
+    @property
+    def socket_family(self) -> int:
+        """``AF_INET`` or ``AF_INET6``."""
+        return socket.AF_INET6 if len(self._host) == 4 else socket.AF_INET
+
+    def send(self, data: bytes, address: Address | None = None) -> None:
+        """
+        Send a datagram: now, or when there is room; from within an event, at its end.
+
+        :param data: 0 to 65,507 bytes; 65,527 on IPv6.
+        :param address: None for the connected peer.
+        :raises SocketError: with status ``MESSAGE_TOO_LONG``, when it is longer.
+        :raises BusyError: when 16 MiB wait already.
+        :raises ClosedError: when the port was closed.
+        :raises ValueError: when the address is a name.
+        :raises LocalProtocolError: when there is no address, or not one that this port sends to.
+        """
+        self._push(data, len(data), self._find_address(address), None)
+
+    def send_run(self, data: bytes, segment_size: int, address: Address | None = None) -> None:
+        """
+        Send a run: datagrams of one size, of which the last may be shorter.
+
+        :param data: the datagrams one behind the other.
+        :param segment_size: bytes of each.
+        :raises SocketError: and the others that `send` raises.
+        """
+        self._send_run(data, segment_size, self._find_address(address), None)
+
+    def reply(self, run: Run, *, port: int | None = None) -> None:
+        """
+        Send a run back to where it came from, from the address that it was sent to.
+
+        :param port: another port of the same host.
+        :raises SocketError: and the others that `send` raises.
+        """
+        source = run.source
+        address: Address | None = source if port is None else (source[0], port, *source[2:])
+        if self._is_choosy:
+            address = self._find_address(address)
+        control = None
+        # A socket of one address answers from that anyway.
+        if run.local and not self._destination:
+            is_link_local = run.local[:4].lower() == "fe80"
+            control = source_control(run.local, run.interface if is_link_local else 0)
+        self._send_run(run.data, run.segment_size, address, control)
+
+    def submit(self, items: Sequence[Sendable]) -> None:
+        """
+        Send items that are each told what becomes of them, so nothing is raised.
+
+        Their addresses are not looked at: they are for who makes them with `find_address`.
+        """
+        self._output.push_all(items)
+
+    def find_address(self, address: Address | None) -> Address | None:
+        """
+        Make an address as the kernel takes it, once for many sends.
+
+        :returns: None for the connected peer.
+        :raises ValueError: and the others that `send` raises, where it cannot be sent to.
+        """
+        return self._find_address(address)
+
+    def withdraw(self, item: Sendable) -> bool:
+        """Take back an item that has not left; tell whether that was possible."""
+        return self._output.withdraw(item)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what is sent within leave together at the end."""
+        was_held = self._output.hold()
+        try:
+            yield
+        finally:
+            if not was_held:
+                self._output.release()
+
+    def join_group(
+        self,
+        group: str,
+        interface: str | int | NetworkInterface | None = None,
+        source: str | None = None,
+    ) -> None:
+        """
+        Receive what is sent to a group.
+
+        :param interface: name, index or address of the one to listen on; None for that of the
+            options, or else for the kernel's choice.
+        :param source: the only sender to hear (:rfc:`4607`); None for all.
+        :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` when that is no group of
+            this port's family, ``UNREACHABLE_HOST`` when there is no such interface.
+        """
+        self._check_open()
+        self._memberships.join(group, self._find_interface(interface), source)
+        if self._watch is None:
+            self._watch = LinkWatch(self._reactor, self._links_changed)
+
+    def leave_group(
+        self,
+        group: str,
+        interface: str | int | NetworkInterface | None = None,
+        source: str | None = None,
+    ) -> None:
+        """
+        Receive that no more.
+
+        :raises LocalProtocolError: when it was not joined so.
+        """
+        self._check_open()
+        self._memberships.leave(group, self._find_interface(interface), source)
+
+    @property
+    def memberships(self) -> Memberships:
+        """The groups it has joined."""
+        return self._memberships
+
+    def set_hop_limit(self, hops: int) -> None:
+        """
+        Change how far what goes to one peer may go.
+
+        :param hops: 1 to 255.
+        """
+        udp = self._check_open()
+        if not 1 <= hops <= 255:
+            raise ValueError(f"a hop limit is 1 to 255, not {hops}")
+        if udp.family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+        else:
+            udp.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+
+    # Called by Twisted's applications.
+
+    def connect(self, host: str, port: int) -> None:
+        """
+        Have one peer: send to it alone, and receive from it alone.
+
+        :param host: numeric.
+        :raises ValueError: when it is a name.
+        :raises LocalProtocolError: when it has one already.
+        :raises SocketError: when no way leads there.
+        """
+        udp = self._check_open()
+        if self._peer is not None:
+            raise LocalProtocolError("this port is connected already")
+        address = numeric_address(host, port)
+        self._check_destination(address[0])
+        if not port:
+            # Linux would take it, send nothing, and hear nobody else from then on.
+            raise SocketError(
+                f"nobody is at port 0 of {host}",
+                status=SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
+            )
+        try:
+            udp.connect(address)
+            peer = udp.getpeername()
+        except OSError as error:
+            raise SocketError.from_exception(
+                error, f"cannot connect to {host} port {port}: {error.strerror}"
+            ) from error
+        self._peer = peer
+        self._is_choosy = True
+        self._host = udp.getsockname()
+
+    def write(self, packet: bytes, addr: tuple[str, int] | None = None) -> None:
+        """Send a datagram; see `send`."""
+        self.send(packet, addr)
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Give the address and port it is bound to."""
+        if len(self._host) == 4:
+            return IPv6Address("UDP", *self._host)
+        return IPv4Address("UDP", *self._host)
+
+    def get_peer(self) -> Address | None:
+        """Give the connected peer, as `Run.source` would."""
+        return self._peer
+
+    def getBroadcastAllowed(self) -> bool:
+        """Tell whether broadcast addresses may be sent to."""
+        return bool(self._check_open().getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST))
+
+    def setBroadcastAllowed(self, enabled: bool) -> None:
+        """Set whether broadcast addresses may be sent to."""
+        self._check_open().setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, int(enabled))
+
+    def startListening(self) -> None:
+        """Connect the protocol, and begin to receive."""
+        if not self._is_started:
+            self._is_started = True
+            try:
+                self._protocol.makeConnection(self)
+            except BaseException:
+                # What was not started is not stopped.
+                self._is_started = False
+                raise
+            if self._udp is not None:
+                self.resumeProducing()
+
+    def stopListening(self) -> Deferred[None]:
+        """
+        Close: send what the kernel takes now, drop what it does not.
+
+        :returns: has fired: all is done at once.
+        """
+        if self._udp is not None:
+            self._output.flush()
+            self._close()
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Receive no more for now; what comes waits in the kernel, as far as there is room."""
+        if self._is_reading:
+            self._is_reading = False
+            self._reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        """Receive again."""
+        if not self._is_reading and self._udp is not None:
+            self._is_reading = True
+            self._reactor.addReader(self)
+
+    # Called by the reactor.
+
+    def fileno(self) -> int:
+        """Give the descriptor; -1 once closed."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """Name the port in the log."""
+        return self._log_prefix
+
+    def doRead(self) -> None:
+        """Receive what waits, and hand it over."""
+        udp, budget, output = self._udp, self._budget, self._output
+        found, has_met_end = 0, False
+        was_held = output.hold()
+        # Whoever is told of a datagram may pause the port, or close it.
+        while found < budget.allowed and self._is_reading and udp is not None:
+            try:
+                data, messages, flags, source = udp.recvmsg(LARGEST, CONTROL_SIZE)
+            except BlockingIOError:
+                has_met_end = True
+                break
+            except OSError as error:
+                self._receive_failed(error)
+            else:
+                self._received(data, messages, flags, source)
+            found += 1
+        budget.note(found, has_met_end=has_met_end)
+        if not was_held:
+            output.release()
+
+    def doWrite(self) -> None:
+        """Send what waited for room."""
+        self._output.flush()
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Take an error off the socket: epoll and poll tell of it as if it were an end."""
+        self._take_error()
+        self._be_watched()
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """Take an error off the socket, as `readConnectionLost` does."""
+        self._take_error()
+        self._be_watched()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Go on after an error of the socket, which some reactors tell so; else close."""
+        # Of a port that only waits for room, that is all that epoll and poll can tell. The error
+        # may be gone by now, taken by a send.
+        if self._take_error() or not self._is_reading:
+            self._be_watched()
+        else:
+            self._close()
+
+    # Called by the output.
+
+    def wait_until_writable(self, *, is_waiting: bool) -> None:
+        """Have `doWrite` called, or not any more."""
+        if self._udp is None:
+            return
+        if is_waiting:
+            self._reactor.addWriter(self)
+        else:
+            self._reactor.removeWriter(self)
+
+    def output_drained(self) -> None:
+        """Pass on that there is room."""
+        self._tell(self._owner.output_drained)
+
+    def refused(self, error: SocketError) -> None:
+        """Pass on that an earlier datagram was refused."""
+        self.counters.refused += 1
+        self._tell(self._owner.refused, error)
+
+    # Receiving.
+
+    def _received(self, data: bytes, messages: list[Control], flags: int, source: Address) -> None:
+        size, destination, interface, local = len(data), self._destination, 0, ""
+        if messages:
+            segment_size, told, interface, local = read_control(messages)
+            size = segment_size or size
+            destination = told or destination
+        if self._is_choosy and not self._is_welcome(source, destination, interface):
+            self.counters.strangers += 1
+        elif size > self._options.max_datagram or flags & _TRUNCATED:
+            self._received_truncated(
+                Run(data, size, source, destination, interface, False, local), flags
+            )
+        else:
+            run = Run(data, size, source, destination, interface, False, local)
+            self.counters.received += 1 if size >= len(data) else len(run)
+            try:
+                self._owner.run_received(run)
+            except Exception:  # noqa: BLE001 - logged, as in `_tell`
+                self._log.failure("run_received failed")
+
+    def _is_welcome(self, source: Address, destination: str, interface: int) -> bool:
+        # What came before the port was connected may be from anybody.
+        if self._peer is not None and source != self._peer:
+            return False
+        return not self._options.multicast_only or self._memberships.accepts(
+            destination, interface, source[0]
+        )
+
+    def _received_truncated(self, run: Run, flags: int) -> None:
+        """Hand over a run in which not every datagram is whole: each by itself."""
+        limit = self._options.max_datagram
+        datagrams = run.datagrams()
+        last = len(datagrams) - 1
+        for index, data in enumerate(datagrams):
+            is_truncated = len(data) > limit or bool(flags & _TRUNCATED and index == last)
+            if is_truncated:
+                data = data[:limit]
+                self.counters.truncated += 1
+            else:
+                self.counters.received += 1
+            if self._udp is not None:
+                piece = run.part(data, len(data), is_truncated=is_truncated)
+                self._tell(self._owner.run_received, piece)
+
+    def _receive_failed(self, error: OSError) -> None:
+        if error.errno in _GONE:
+            self._log.error("{port} was closed by somebody else", port=self)
+            self._close()
+        else:
+            self.refused(describe_refusal(error))
+
+    def _take_error(self) -> bool:
+        """Take the error off the socket; tell whether there was one."""
+        if self._udp is None:
+            return False
+        number = self._udp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self.refused(describe_refusal(OSError(number, os.strerror(number))))
+        return bool(number)
+
+    def _be_watched(self) -> None:
+        """Go on after a reactor has let go of the port."""
+        if self._is_reading:
+            self._reactor.addReader(self)
+        if self._udp is not None and not self._output.is_empty:
+            self._reactor.addWriter(self)
+
+    def _tell(self, event: Callable[..., None], *arguments: object) -> None:
+        """Call the owner, whose mistakes must not end a port that serves others."""
+        try:
+            event(*arguments)
+        except Exception:  # noqa: BLE001 - logged; a port survives its protocol
+            self._log.failure("{event} failed", event=event)
+
+    def _links_changed(self) -> None:
+        for change in self._memberships.refresh():
+            self._tell(self._owner.membership_changed, change)
+
+    # Sending.
+
+    def _send_run(
+        self, data: bytes, segment_size: int, address: Address | None, control: Control | None
+    ) -> None:
+        if segment_size == len(data):
+            self._push(data, segment_size, address, control)
+            return
+        if segment_size < 1:
+            raise ValueError(f"segment_size is 1 or more, not {segment_size}")
+        most = segment_size * max(1, min(MAX_SEGMENTS, self._output.max_size // segment_size))
+        if len(data) <= most or len(data) <= segment_size:
+            self._push(data, min(segment_size, len(data)), address, control)
+            return
+        # A kernel that gives longer runs than it takes.
+        for start in range(0, len(data), most):
+            piece = data[start : start + most]
+            self._push(piece, min(segment_size, len(piece)), address, control)
+
+    def _push(
+        self, data: bytes, segment_size: int, address: Address | None, control: Control | None
+    ) -> None:
+        if self._udp is None:
+            raise _closed()
+        self._output.push(_Item(self, data, segment_size, address, control))
+
+    def _find_address(self, address: Address | None) -> Address | None:
+        """Make the kernel's address, or None for the connected peer."""
+        if self._peer is not None:
+            if address is not None and address[:2] != self._peer[:2]:
+                raise LocalProtocolError(f"this port is connected to {self._peer[0]} alone")
+            return None
+        if address is None:
+            raise LocalProtocolError("where to? give an address, or connect the port")
+        key = address[:2]
+        found = self._addresses.get(key) if len(address) == 2 else None
+        if found is None:
+            self._check_destination(address[0].partition("%")[0])
+            found = address if len(address) == 4 else numeric_address(*address)
+            if len(found) != len(self._host):
+                raise LocalProtocolError(f"this port cannot send to {address[0]}: wrong family")
+            if len(self._addresses) >= _MAX_REMEMBERED:
+                self._addresses.clear()
+            self._addresses[key] = found
+        return found
+
+    def _check_destination(self, host: str) -> None:
+        if self._options.multicast_only and not is_multicast(host):
+            raise LocalProtocolError(
+                f"this port is shared for multicast only: it does not send to {host}"
+            )
+
+    def send_failed(self, error: SocketError, item: _Item) -> None:
+        """Pass on that datagrams could not be sent."""
+        self.counters.failed += item.count
+        self._tell(self._owner.send_failed, error, item.address, item.count)
+
+    # The end.
+
+    def _close(self) -> None:
+        udp = self._udp
+        if udp is None:
+            return
+        self.pauseProducing()
+        self._reactor.removeWriter(self)
+        if self._watch is not None:
+            self._watch.stop()
+        self._dropped = self.dropped_by_kernel
+        self._udp = None
+        self._descriptor = -1
+        self._output.close(_closed())
+        udp.close()
+        if self._is_started:
+            self._protocol.doStop()
+
+    def _check_open(self) -> socket.socket:
+        if self._udp is None:
+            raise _closed()
+        return self._udp
+
+    def _find_interface(
+        self, interface: str | int | NetworkInterface | None
+    ) -> NetworkInterface | None:
+        if interface is None:
+            interface = self._options.interface or None
+        if isinstance(interface, (str, int)):
+            return find_interface(interface)
+        return interface
+
+    def __repr__(self) -> str:
+        host, port = self._host[:2]
+        return f"<UDP port {port} of {host}>"
+
+
+class _Item:
+    """What the protocol sent, on its way."""
+
+    __slots__ = ("_port", "address", "control", "count", "data", "segment_size")
+
+    def __init__(
+        self,
+        port: DatagramPort,
+        data: bytes,
+        segment_size: int,
+        address: Address | None,
+        control: Control | None,
+    ) -> None:
+        self._port = port
+        self.data = data
+        self.segment_size = segment_size
+        self.address = address
+        self.control = control
+        self.count = 1 if segment_size == len(data) else -(-len(data) // segment_size)
+
+    def sent(self) -> None:
+        self._port.counters.sent += self.count
+
+    def failed(self, error: SocketError) -> None:
+        self._port.send_failed(error, self)
+
+
+@implementer(IDatagramOwner)
+class _PlainProtocol:
+    """Gives a protocol of Twisted what it knows: whole datagrams, and that it was refused."""
+
+    _log = Logger()
+
+    def __init__(self, protocol: DatagramProtocol) -> None:
+        self._protocol = protocol
+
+    def run_received(self, run: Run) -> None:
+        host, port = run.source[:2]
+        if run.is_truncated:
+            self._log.warn("a datagram of {host} was too long, and is dropped", host=host)
+            return
+        if len(run.source) == 4 and run.source[3]:
+            host = f"{host}%{run.source[3]}"
+        for data in run.datagrams():
+            if self._protocol.transport is None:
+                return  # Stopped by the datagram before.
+            try:
+                self._protocol.datagramReceived(data, (host, port))
+            except Exception:  # noqa: BLE001 - logged; the others of a run are not its fault
+                self._log.failure("datagramReceived failed")
+
+    def refused(self, error: SocketError) -> None:
+        self._protocol.connectionRefused()
+
+    def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
+        self._log.warn("{error}", error=error)
+
+    def output_drained(self) -> None:
+        pass
+
+    def membership_changed(self, change: MembershipChange) -> None:
+        log_membership_change(self._log, change)
+
+
+def log_membership_change(log: Logger, change: MembershipChange) -> None:
+    """Say what became of a group."""
+    group, where = change.membership.group, change.membership.interface.name
+    if change.error is None:
+        log.info("group {group} is heard on {where} again", group=group, where=where)
+    else:
+        log.warn(  # noqa: G010 - Twisted's own logger has no other name for it
+            "group {group} is not heard: {error}", group=group, error=change.error
+        )
+
+
+def listen_datagrams(
+    reactor: Any,
+    protocol: Any,
+    port: int = 0,
+    interface: str = "",
+    options: DatagramOptions | None = None,
+) -> DatagramPort:
+    """
+    Open a UDP port for a protocol.
+
+    :param protocol: a `twsock.protocols.DatagramProtocol`, or any datagram protocol of Twisted.
+    :param port: 0 lets the system choose.
+    :param interface: numeric address to bind; empty for all IPv4 addresses, ``::`` for all IPv6
+        addresses.
+    :raises SocketError: when it cannot be opened; see `open_udp_socket`.
+    """
+    if options is None:
+        options = DatagramOptions()
+    opened = open_udp_socket(interface, port, options)
+    listening = DatagramPort(reactor, protocol, opened, options)
+    try:
+        listening.startListening()
+    except BaseException:
+        listening.stopListening()
+        raise
+    return listening
+
+
+def _closed() -> SocketError:
+    return ClosedError("this port was closed")

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.services.processes import twistd
 
@@ -81,6 +81,17 @@ def promised(name: str, run: int = 1) -> str:
     first, *others = text.splitlines()
     lines = [first, *itertools.takewhile(lambda line: line.startswith(15 * " "), others)]
     return "".join(f"{line.strip()}\n" for line in lines)
+
+
+def free_udp_ports(count: int) -> list[str]:
+    """Find ports that nobody has at the moment."""
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            udp.bind(("127.0.0.1", 0))
+            ports.append(str(udp.getsockname()[1]))
+    return ports
 
 
 def programs_in(document: str) -> list[str]:
@@ -234,6 +245,86 @@ class MailExampleTests(SynchronousTestCase):
                 self.assertRegex(refused.stderr, r"\Asmtp_starttls: .+\n\Z")
 
 
+class DatagramExamplesTests(SynchronousTestCase):
+    """Those with UDP."""
+
+    def test_the_echo_page_prints_the_lines_of_the_guide(self) -> None:
+        """The answer goes to the client's port, not to the socket that asked."""
+        server_port, client_port = free_udp_ports(2)
+        page = run_example("datagram_echo_page.py", "127.0.0.1", server_port, client_port)
+        expected = promised("datagram_echo_page.py")
+        expected = expected.replace("1337", server_port).replace("1336", client_port)
+        self.assertEqual((page.stdout, page.stderr), (expected, ""))
+
+    def test_the_echo_page_refuses_in_one_line(self) -> None:
+        """A port that is taken, what is no port, a host that is not this one."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            for words in (
+                ("127.0.0.1", str(taken.getsockname()[1])),
+                ("127.0.0.1", "65536"),
+                ("203.0.113.1", "0"),
+            ):
+                page = run_example("datagram_echo_page.py", *words)
+                self.assertEqual(page.returncode, 1)
+                self.assertRegex(page.stderr, r"\Adatagram_echo_page: .+\n\Z")
+
+    def test_two_programs_share_the_port_and_both_hear_the_group(self) -> None:
+        """Also the one that sends; a third that wants the port alone is refused it."""
+        (port,) = free_udp_ports(1)
+        path = _EXAMPLES / "multicast_sample.py"
+        with subprocess.Popen(
+            [sys.executable, str(path), "listen", "3", "30", port],
+            env=_ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as listener:
+            assert listener.stdout is not None
+            joined = listener.stdout.readline()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greedy:
+                self.assertRaises(OSError, greedy.bind, ("", int(port)))
+            sender = run_example("multicast_sample.py", "send", "3", "30", port)
+            heard, _ = listener.communicate(timeout=_PATIENCE)
+        self.assertEqual(joined, f"Joined 224.3.0.5 port {port} on lo\n")
+        self.assertEqual(sender.stdout, joined + 3 * '"Hello" sent successfully\n' + heard)
+        self.assertRegex(heard, rf'\A(From \S+ port {port}: "Hello"\n){{3}}\Z')
+
+    def test_the_multicast_sample_refuses_in_one_line(self) -> None:
+        """A port that is not shared, silence, a port that is none."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("", 0))
+            for port in (str(taken.getsockname()[1]), "0", "65536"):
+                sample = run_example("multicast_sample.py", "listen", "1", "0", port)
+                self.assertEqual(sample.returncode, 1)
+                self.assertRegex(sample.stderr, r"\Amulticast_sample: .+\n\Z")
+
+    def test_batched_datagrams_are_compared(self) -> None:
+        """One way at a time here, since all of them are counted too."""
+        for way in ("loop", "awaited", "flushed"):
+            compared = run_example("batched_datagrams.py", way, "20")
+            self.assertRegex(compared.stdout, rf"\A{way} +64 datagrams of 100 bytes: [\d.]+ µs")
+
+    def test_batched_datagrams_leave_in_one_system_call(self) -> None:
+        """As its first lines promise, where strace may count them."""
+        compared = run_example("batched_datagrams.py").stdout
+        if "not counted" in compared:
+            raise SkipTest("there is no strace, or it is not allowed to trace")
+        counted = re.sub(r"[\d.]+ µs", "… µs", compared)
+        self.assertEqual(counted, promised("batched_datagrams.py"))
+
+    def test_what_they_do_not_take_is_refused_in_one_line(self) -> None:
+        """Other words than those in the first lines."""
+        for name, *words in (
+            ("datagram_echo_page.py", "127.0.0.1", "1", "2", "3"),
+            ("multicast_sample.py", "dance"),
+            ("multicast_sample.py", "listen", "x"),
+            ("batched_datagrams.py", "slowly"),
+        ):
+            refused = run_example(name, *words)
+            self.assertEqual(refused.returncode, 1)
+            self.assertRegex(refused.stderr, r"\Ausage: .+\n\Z")
+
+
 class GuideToStartTlsTests(SynchronousTestCase):
     """The programs in docs/starttls.rst."""
 
@@ -262,3 +353,22 @@ class GuideToStartTlsTests(SynchronousTestCase):
         text = (_TOP / "docs" / "starttls.rst").read_text(encoding="utf-8")
         block = re.findall(r"^\.\. code-block:: text\n\n((?:    .*\n)+)", text, re.MULTILINE)[-1]
         return textwrap.dedent(block)
+
+
+class GuideToDatagramsTests(SynchronousTestCase):
+    """The program in docs/datagrams.rst."""
+
+    def test_it_answers(self) -> None:
+        """As it is printed, but at a port that is free."""
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        (program,) = programs_in("datagrams.rst")
+        path = Path(made.name, "shout.py")
+        path.write_text(program.replace("udp:1338:", "udp:0:"), encoding="utf-8")
+        with (
+            running(path) as (_process, _opened, port),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        ):
+            client.settimeout(_PATIENCE)
+            client.sendto(b"hello", ("127.0.0.1", port))
+            self.assertEqual(client.recv(100), b"HELLO")

@@ -222,6 +222,44 @@ class ConnectTests(SocketCase):
         self.reactor.advance(1)
         self.assert_refused(waiting, SocketErrorStatus.CONNECTION_TIMED_OUT)
 
+    def test_what_strangers_sent_before_and_nobody_took_is_dropped(self) -> None:
+        """What the peer sent before stays."""
+        stranger, peer = self.peer(), self.peer()
+        made = self.bind()
+        self.send(stranger, made, b"strange")
+        self.send(peer, made, GREETING)
+        self.connect(peer, made)
+        self.assertEqual(self.take(made), GREETING)
+        waiting = made.receive_from(timeout=1)
+        self.reactor.advance(1)
+        self.assert_refused(waiting, SocketErrorStatus.CONNECTION_TIMED_OUT)
+
+    def test_streams_to_others_end_when_there_is_one_peer(self) -> None:
+        """What was written to them leaves; more is refused."""
+        other, peer = self.peer(), self.peer()
+        made = self.bind()
+        stream = self.successResultOf(made.get_output_stream(*other.getsockname()))
+        writing = stream.write(GREETING)
+        self.connect(peer, made)
+        self.assertEqual(self.successResultOf(writing), len(GREETING))
+        self.assertEqual(other.recv(99), GREETING)
+        self.failureResultOf(stream.write(b"more"), LocalProtocolError)
+
+    def test_strangers_are_counted(self) -> None:
+        """Those whose datagrams wait in the kernel when it is connected."""
+        stranger, peer = self.peer(), self.peer()
+        made = self.bind()
+        stranger.sendto(b"early", self.address(made))
+        self.connect(peer, made)
+        self.send(peer, made, GREETING)
+        self.assertEqual(made.information.strangers, 1)
+
+    def test_a_name_to_send_to_binds_nothing(self) -> None:
+        """It is refused at once."""
+        made = self.make()
+        self.assertRaises(ValueError, made.send_to, b"x", ("localhost", 9))
+        self.assertEqual(made.information.local_port, "")
+
     def test_a_name_is_looked_up_with_the_resolver_of_the_reactor(self) -> None:
         """The first address to which there is a way is taken."""
         peer = self.peer()

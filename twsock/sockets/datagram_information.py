@@ -55,6 +55,16 @@ class DatagramSocketInformation:
         """How many datagrams the kernel had no room for; not in WinRT. 0 where none can tell."""
         return sum(port.dropped_by_kernel for port in self._ports())
 
+    @property
+    def strangers(self) -> int:
+        """
+        How many datagrams were dropped; not in WinRT.
+
+        On a connected socket those that are not from the peer, on one that is ``multicast_only``
+        those that are not for a group it joined.
+        """
+        return sum(port.counters.strangers for port in self._ports())
+
     def _peer(self) -> tuple[str, int] | None:
         for port in self._ports():
             peer = port.get_peer()

@@ -78,6 +78,13 @@ class MessageQueue:
         self._taker = Deferred(self._forget_taker)
         return limit(self._taker, timeout, self._clock, "the wait for a datagram")
 
+    def keep_only(self, address: tuple[str, int]) -> None:
+        """Forget what others sent than this host and port."""
+        kept = [message for message in self._messages if message.address == address]
+        self._messages = deque(kept)
+        self._size = sum(len(message.beginning) for message in kept)
+        self._look_at_room()
+
     def close(self, end: Callable[[], SocketError]) -> None:
         """Keep nothing more, and fail who waits."""
         self._end = end

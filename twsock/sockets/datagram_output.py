@@ -343,11 +343,11 @@ class DatagramOutputStream:
 
     def lost(self, error: SocketError) -> None:
         """The socket was closed: what waits fails."""
+        self._refusal = lambda: error
         waiting, self._waiting = self._waiting, []
         self._unsent = 0
         for write in waiting:
             write.failed(error)
-        self._refusal = lambda: error
         marks = [*filter(_is_pending_mark, self._line), *self._marks]
         self._line.clear()
         self._marks.clear()

@@ -132,7 +132,9 @@ class DatagramPorts:
         :raises SocketError: when that cannot be.
         """
         if not self._ports:
-            port = self._listen_towards(host, local)
+            # Everybody is reached by the first adapter only, as in WinRT, and without a route.
+            ways = broadcast_interfaces() if host == _BROADCAST else []
+            port = self._listen_towards(host, local, ways[0] if ways else None)
             try:
                 port.connect(host, number)
             except BaseException:
@@ -211,11 +213,13 @@ class DatagramPorts:
         self._adapter = interface
         self._ports = {port.socket_family: port for port in ports}
 
-    def _listen_towards(self, host: str, local: tuple[str, int] | None) -> DatagramPort:
+    def _listen_towards(
+        self, host: str, local: tuple[str, int] | None, interface: Interface | None = None
+    ) -> DatagramPort:
         address, number = local or ("", 0)
         if address and _family_of(address) != _family_of(host):
             raise _wrong_family(host)
-        return self._listen(address or _wildcard_of(host), number, None)
+        return self._listen(address or _wildcard_of(host), number, interface)
 
     def _listen(self, address: str, number: int, interface: Interface | None) -> DatagramPort:
         options = self._control.make_options(

@@ -46,6 +46,7 @@ from twsock.transport.datagrams import DatagramPort
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.packet_info import is_multicast
 from twsock.transport.runs import Run
+from twsock.transport.udp_socket import numeric_address
 from twsock.wire.byte_queue import Buffer
 
 __all__ = ["DatagramSocket"]
@@ -300,6 +301,8 @@ class DatagramSocket:
         :raises ValueError: at once, when the host is a name or the port none.
         """
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        if self._state is _State.UNBOUND:
+            numeric_address(*address)  # What is no address is refused before anything is bound.
         try:
             port = self._port_towards(address[0])
             found = port.find_address(address)
@@ -459,11 +462,21 @@ class DatagramSocket:
             except SocketError as error:
                 failed = failed or error
             else:
-                self._state = _State.CONNECTED
-                self.output_stream.opened(port)
+                self._connected(port)
                 return
         assert failed is not None  # There is at least one address.
         raise failed
+
+    def _connected(self, port: DatagramPort) -> None:
+        self._state = _State.CONNECTED
+        for stream in list(self._streams):
+            if stream is not self.output_stream:
+                stream.next_turn()
+                stream.lost(self._why_not_bound())
+        # What strangers sent before is not from the peer either.
+        peer = readable_address(port.get_peer() or ("", 0))
+        self._queue.keep_only(peer)
+        self.output_stream.opened(port)
 
     async def _bind_for(
         self, pair: EndpointPair, local: tuple[str, int] | None
@@ -623,7 +636,7 @@ class DatagramSocket:
             # Peers fall silent and refuse: one line, without a traceback.
             self._log.info("a message came to nothing: {error}", error=error)
         else:
-            self._log.failure("a handler of message_received failed", failure)
+            self._log.failure("a handler failed", failure)
 
     def _room_changed(self, has_room: bool) -> None:
         self._ports.set_reading(has_room)

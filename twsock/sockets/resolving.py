@@ -141,7 +141,7 @@ def interleave(addresses: Sequence[Address]) -> list[Address]:
 async def _look_up(reactor: Any, host: HostName, port: int) -> list[Address]:
     if host.type is HostNameType.BLUETOOTH:
         raise SocketError(
-            f"{host.display_name} is a Bluetooth address, and only TCP is spoken here",
+            f"{host.display_name} is a Bluetooth address, and only IP is spoken here",
             status=SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED,
         )
     if host.type is HostNameType.IPV4:

@@ -13,8 +13,9 @@ from typing import Final
 
 __all__ = ["MAX_READS", "ReadBudget"]
 
-#: Reads in one wake-up: with the largest runs 2 MiB, then the reactor has its turn.
-MAX_READS: Final = 32
+#: Reads in one wake-up: as many as one stream may send in a turn, so that a program that sends to
+#: itself loses nothing. With the largest runs that is 4 MiB; then the reactor has its turn.
+MAX_READS: Final = 64
 
 #: Wake-ups from one try to the next, at most.
 _MAX_PATIENCE: Final = 64

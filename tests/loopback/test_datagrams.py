@@ -16,7 +16,8 @@ from zope.interface import implementer
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.transport.fake_udp import error_of
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.transport.datagrams import DatagramPort, IDatagramOwner, listen_datagrams
+from twsock.transport.datagram_owner import IDatagramOwner
+from twsock.transport.datagrams import DatagramPort, listen_datagrams
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.runs import Run
 from twsock.transport.udp_socket import DatagramOptions, OpenedSocket, open_udp_socket

@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from twsock.protocols import DatagramProtocol
-from twsock.transport.datagrams import IRunTransport
+from twsock.transport.datagram_owner import IRunTransport
 from twsock.transport.runs import Run
 
 Address = tuple[Any, ...]

@@ -37,12 +37,8 @@ from tests.transport.fake_udp import (
     refuse_runs,
 )
 from twsock.errors import ClosedError, LocalProtocolError, SocketError, SocketErrorStatus
-from twsock.transport.datagrams import (
-    DatagramPort,
-    IDatagramOwner,
-    IRunTransport,
-    listen_datagrams,
-)
+from twsock.transport.datagram_owner import IDatagramOwner, IRunTransport
+from twsock.transport.datagrams import DatagramPort, listen_datagrams
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.runs import Run
 from twsock.transport.udp_socket import DatagramOptions, OpenedSocket
@@ -509,12 +505,16 @@ class SendTests(PortTestCase):
             self.port.send(b"a", PEER)
         self.assertLess(len(self.udp.calls), 10)
 
-    def test_an_answer_to_an_address_is_remembered(self) -> None:
-        """Of few peers or of many."""
+    def test_addresses_are_remembered_within_bounds(self) -> None:
+        """They are made once for a few peers, and not kept for all that there ever were."""
+        address = ("127.0.0.1", 1)
+        made = self.port.find_address(address)
+        self.assertIs(self.port.find_address(address), made)
         for number in range(3000):
-            self.port.send(b"a", ("127.0.0.1", number + 1))
-        self.port.send(b"a", ("127.0.0.1", 1))
-        self.assertEqual(self.udp.sent[-1], (b"a", ("127.0.0.1", 1)))
+            self.port.find_address(("127.0.0.2", number))
+        again = self.port.find_address(address)
+        self.assertEqual(again, made)
+        self.assertIsNot(again, made)
 
     def test_a_scope_id_is_sent_to(self) -> None:
         """As a part of the address, or as a zone."""
@@ -587,6 +587,14 @@ class ConnectedTests(PortTestCase):
         self.assertEqual((self.reactor.writers, self.reactor.readers), ({self.port}, set()))
         self.port.doWrite()
         self.assertEqual(self.udp.sent, [(b"a", None)])
+
+    def test_an_error_that_is_gone_leaves_a_port_waiting_to_write(self) -> None:
+        """Paused as it is; it is no end."""
+        self.port.pauseProducing()
+        self.udp.plan = [errno.EAGAIN]
+        self.port.send(b"a")
+        self.told_of_an_end(is_reading=False)
+        self.assertEqual((self.port.is_open, self.reactor.writers), (True, {self.port}))
 
     def test_a_half_close_for_writing_is_a_refusal_too(self) -> None:
         """Whichever of its methods a reactor calls."""

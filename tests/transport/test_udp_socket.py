@@ -22,7 +22,7 @@ HOST, HOST6 = "127.0.0.1", "::1"
 NOT_LINUX = None if sys.platform == "linux" else "the option is one of Linux"
 
 #: What Python 3.11 does not name: <linux/in.h>, <linux/in6.h>, <linux/udp.h>.
-IP_MTU_DISCOVER, IP_MULTICAST_ALL, PMTUDISC_DO = 10, 49, 2
+IP_MTU_DISCOVER, IP_MULTICAST_ALL, PMTUDISC_DONT, PMTUDISC_DO = 10, 49, 0, 2
 IPV6_MTU_DISCOVER, IPV6_MULTICAST_ALL, IPV6_DONTFRAG = 23, 29, 62
 UDP_GRO = 104
 
@@ -74,10 +74,15 @@ class OptionTests(SynchronousTestCase):
         self.assert_option(V4, IP_MTU_DISCOVER, PMTUDISC_DO, dont_fragment=True)
         self.assert_option(V6, IPV6_MTU_DISCOVER, PMTUDISC_DO, HOST6, dont_fragment=True)
         self.assert_option(V6, IPV6_DONTFRAG, 1, HOST6, dont_fragment=True)
-        with opened() as found:
-            self.assertNotEqual(found.udp.getsockopt(V4, IP_MTU_DISCOVER), PMTUDISC_DO)
 
     test_fragments_can_be_forbidden.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_fragments_are_allowed_unless_told_otherwise(self) -> None:
+        """Linux would set DF by itself, and tell a connected socket of what was too long."""
+        self.assert_option(V4, IP_MTU_DISCOVER, PMTUDISC_DONT)
+        self.assert_option(V6, IPV6_MTU_DISCOVER, PMTUDISC_DONT, HOST6)
+
+    test_fragments_are_allowed_unless_told_otherwise.skip = NOT_LINUX  # type: ignore[attr-defined]
 
     def test_buffers_have_the_size_asked_for(self) -> None:
         """Linux takes twice as much, for its own needs."""
@@ -101,7 +106,9 @@ class OptionTests(SynchronousTestCase):
             member.udp.setsockopt(V4, socket.IP_ADD_MEMBERSHIP, request)
             member.udp.settimeout(5)
             found.udp.sendto(b"a", (group, port))
-            self.assertEqual(member.udp.recv(10), b"a")
+            data, source = member.udp.recvfrom(10)
+        # Not the address of another interface, which the kernel would take.
+        self.assertEqual((data, source[0]), (b"a", HOST))
 
     test_multicast_leaves_by_the_interface_asked_for.skip = NOT_LINUX  # type: ignore[attr-defined]
 
@@ -181,6 +188,11 @@ class SharingTests(SynchronousTestCase):
         for address in (HOST, "224.3.0.5"):
             options = DatagramOptions(multicast_only=True)
             self.assertRaises(ValueError, open_udp_socket, address, 0, options)
+
+    def test_a_group_is_not_bound(self) -> None:
+        """It would share the port with whoever has all addresses, and nobody would have agreed."""
+        for group in ("224.3.0.5", "ff15::5"):
+            self.assertRaises(ValueError, open_udp_socket, group, 0, DatagramOptions())
 
     def test_a_port_that_is_taken_is_an_error(self) -> None:
         """One line, with the port, the address and the status."""

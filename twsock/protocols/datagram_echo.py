@@ -20,7 +20,7 @@ from typing_extensions import override
 from twsock.errors import SocketError
 from twsock.protocols.datagrams import DatagramProtocol
 from twsock.protocols.rate_limit import RateLimit, network_of
-from twsock.transport.datagrams import IRunTransport
+from twsock.transport.datagram_owner import IRunTransport
 from twsock.transport.own_addresses import OwnAddresses
 from twsock.transport.packet_info import is_multicast
 from twsock.transport.runs import Run

@@ -17,8 +17,9 @@ from zope.interface import implementer
 
 from twsock.errors import LocalProtocolError, SocketError
 from twsock.transport.datagram_output import describe_refusal
-from twsock.transport.datagrams import IDatagramOwner, log_membership_change
+from twsock.transport.datagram_owner import IDatagramOwner
 from twsock.transport.multicast import MembershipChange
+from twsock.transport.plain_protocol import log_membership_change
 from twsock.transport.runs import Run
 
 __all__ = ["DatagramProtocol"]

@@ -31,7 +31,7 @@ from twsock.transport.datagram_endpoint import (
     MulticastEndpoint,
     UdpEndpoint,
 )
-from twsock.transport.datagrams import DatagramCounters
+from twsock.transport.datagram_owner import DatagramCounters
 from twsock.transport.udp_socket import LARGEST
 
 __all__ = ["DatagramCounts", "DatagramService", "Options", "datagram_service", "makeService"]

@@ -17,7 +17,6 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -30,16 +29,16 @@ from twisted.internet.interfaces import (
     IUDPTransport,
     IWriteDescriptor,
 )
-from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from twsock.errors import ClosedError, LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.transport.datagram_output import DatagramOutput, Sendable, describe_refusal
+from twsock.transport.datagram_owner import DatagramCounters, IDatagramOwner, IRunTransport
 from twsock.transport.interfaces import Interface as NetworkInterface
 from twsock.transport.interfaces import LinkWatch, find_interface
-from twsock.transport.multicast import MembershipChange, Memberships
+from twsock.transport.multicast import Memberships
 from twsock.transport.packet_info import (
     CONTROL_SIZE,
     Control,
@@ -47,6 +46,7 @@ from twsock.transport.packet_info import (
     read_control,
     source_control,
 )
+from twsock.transport.plain_protocol import PlainProtocol
 from twsock.transport.read_budget import ReadBudget
 from twsock.transport.runs import Run
 from twsock.transport.udp_socket import (
@@ -59,12 +59,8 @@ from twsock.transport.udp_socket import (
 from twsock.wire.datagrams import MAX_SEGMENTS
 
 __all__ = [
-    "DatagramCounters",
     "DatagramPort",
-    "IDatagramOwner",
-    "IRunTransport",
     "listen_datagrams",
-    "log_membership_change",
 ]
 
 Address = tuple[Any, ...]
@@ -82,61 +78,6 @@ _TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 #: The socket is gone, whoever closed it: nothing more will come.
 _GONE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
-
-
-@dataclass(slots=True)
-class DatagramCounters:
-    """
-    What a port has seen.
-
-    :ivar received: datagrams handed to the protocol whole.
-    :ivar truncated: datagrams that were longer than ``max_datagram``.
-    :ivar strangers: datagrams not from the connected peer, or not to a group on a shared port;
-        dropped.
-    :ivar sent: datagrams that the kernel took.
-    :ivar failed: datagrams that it did not.
-    :ivar refused: ICMP replies to what was sent.
-    """
-
-    received: int = 0
-    truncated: int = 0
-    strangers: int = 0
-    sent: int = 0
-    failed: int = 0
-    refused: int = 0
-
-
-class IDatagramOwner(Interface):
-    """Declared by protocols that want to be told of everything that happens to a port."""
-
-    def run_received(run: Run) -> None:  # noqa: N805
-        """Datagrams came, or the beginning of one: see `Run.is_truncated`."""
-
-    def refused(error: SocketError) -> None:  # noqa: N805
-        """The peer's machine, or one on the way, refused what was sent to the connected peer."""
-
-    def send_failed(
-        error: SocketError,  # noqa: N805
-        address: Address | None,
-        count: int,
-    ) -> None:
-        """So many datagrams of a run could not be sent, to nowhere where the port is connected."""
-
-    def output_drained() -> None:
-        """What waited for the kernel has left."""
-
-    def membership_changed(change: MembershipChange) -> None:  # noqa: N805
-        """An interface came or went, and with it a group that was joined there."""
-
-
-class IRunTransport(Interface):
-    """Declared by ports that take runs."""
-
-    def send_run(data: bytes, segment_size: int, address: Address | None) -> None:  # noqa: N805
-        """Send a run; see `DatagramPort.send_run`."""
-
-    def reply(run: Run, *, port: int | None) -> None:  # noqa: N805
-        """Send a run back; see `DatagramPort.reply`."""
 
 
 @implementer(
@@ -174,7 +115,7 @@ class DatagramPort:
         self._reactor = reactor
         self._protocol = protocol
         self._owner: Any = (
-            protocol if IDatagramOwner.providedBy(protocol) else _PlainProtocol(protocol)
+            protocol if IDatagramOwner.providedBy(protocol) else PlainProtocol(protocol)
         )
         self._options = options
         self._udp: socket.socket | None = opened.udp
@@ -725,54 +666,6 @@ class _Item:
 
     def failed(self, error: SocketError) -> None:
         self._port.send_failed(error, self)
-
-
-@implementer(IDatagramOwner)
-class _PlainProtocol:
-    """Gives a protocol of Twisted what it knows: whole datagrams, and that it was refused."""
-
-    _log = Logger()
-
-    def __init__(self, protocol: DatagramProtocol) -> None:
-        self._protocol = protocol
-
-    def run_received(self, run: Run) -> None:
-        host, port = run.source[:2]
-        if run.is_truncated:
-            self._log.warn("a datagram of {host} was too long, and is dropped", host=host)
-            return
-        if len(run.source) == 4 and run.source[3]:
-            host = f"{host}%{run.source[3]}"
-        for data in run.datagrams():
-            if self._protocol.transport is None:
-                return  # Stopped by the datagram before.
-            try:
-                self._protocol.datagramReceived(data, (host, port))
-            except Exception:  # noqa: BLE001 - logged; the others of a run are not its fault
-                self._log.failure("datagramReceived failed")
-
-    def refused(self, error: SocketError) -> None:
-        self._protocol.connectionRefused()
-
-    def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
-        self._log.warn("{error}", error=error)
-
-    def output_drained(self) -> None:
-        pass
-
-    def membership_changed(self, change: MembershipChange) -> None:
-        log_membership_change(self._log, change)
-
-
-def log_membership_change(log: Logger, change: MembershipChange) -> None:
-    """Say what became of a group."""
-    group, where = change.membership.group, change.membership.interface.name
-    if change.error is None:
-        log.info("group {group} is heard on {where} again", group=group, where=where)
-    else:
-        log.warn(  # noqa: G010 - Twisted's own logger has no other name for it
-            "group {group} is not heard: {error}", group=group, error=change.error
-        )
 
 
 def listen_datagrams(

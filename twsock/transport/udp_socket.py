@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
-from twsock.transport.packet_info import request_packet_info, request_runs
+from twsock.transport.interfaces import local_addresses
+from twsock.transport.packet_info import is_multicast, request_packet_info, request_runs
 
 __all__ = ["LARGEST", "DatagramOptions", "OpenedSocket", "numeric_address", "open_udp_socket"]
 
@@ -28,6 +29,7 @@ _IP_MULTICAST_ALL: Final = 49
 _IPV6_MTU_DISCOVER: Final = 23
 _IPV6_MULTICAST_ALL: Final = 29
 _IPV6_DONTFRAG: Final = 62
+_PMTUDISC_DONT: Final = 0
 _PMTUDISC_DO: Final = 2
 
 #: ``struct ip_mreqn``: a group and an address that are not asked for, the index of the interface.
@@ -115,6 +117,9 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
     """
     where = numeric_address(address or "0.0.0.0", port)
     is_wildcard = where[0] in ("0.0.0.0", "::")
+    if is_multicast(where[0]):
+        # It would share the port with whoever binds all addresses, without anybody's consent.
+        raise ValueError(f"{address} is a group, which is joined and not bound")
     if options.multicast_only and not is_wildcard:
         # Bound to the group's address, it would not keep others from binding the port for
         # themselves; bound to one of ours, it would get no datagram to a group.
@@ -209,15 +214,33 @@ def _set_ipv4_options(udp: socket.socket, options: DatagramOptions) -> None:
     set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, options.multicast_hop_limit)
     set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(options.multicast_loopback))
     if options.interface:
-        none = b"\0\0\0\0"
-        choice = _IP_MREQN.pack(none, none, options.interface)
+        source = _multicast_source(options.interface)
+        choice = _IP_MREQN.pack(bytes(4), source, options.interface)
         set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, choice)
     if _IS_LINUX:
         # Else a socket that joined nothing hears the groups that any other joined.
         set_option(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+        if not options.dont_fragment:
+            # Linux by itself sets DF and learns from the answers, which connected sockets are told.
+            set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
     if options.dont_fragment:
         _check_linux()
         set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+
+
+def _multicast_source(interface: int) -> bytes:
+    """
+    Give the address that multicast leaves from; all zeros for the kernel's choice.
+
+    On a loopback interface that would be the address of another one, or none at all.
+    """
+    try:
+        addresses = local_addresses(socket.AF_INET)
+    except SocketError:
+        return bytes(4)
+    own = [one.address for one in addresses if one.interface == interface]
+    loopback = [address for address in own if ipaddress.ip_address(address).is_loopback]
+    return socket.inet_aton(loopback[0]) if loopback else bytes(4)
 
 
 def _set_ipv6_options(udp: socket.socket, options: DatagramOptions) -> None:
@@ -232,6 +255,8 @@ def _set_ipv6_options(udp: socket.socket, options: DatagramOptions) -> None:
             set_option(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
         except OSError:
             pass  # Before Linux 4.20; then packet info alone decides what is delivered.
+        if not options.dont_fragment:
+            set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
     if options.dont_fragment:
         _check_linux()
         set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)

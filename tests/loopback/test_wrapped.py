@@ -128,7 +128,8 @@ class TlsTests(EveryReactor):
                 connection.sendall(encode_frame(b"x"))
                 self.assertEqual(receive_all(connection), encode_frame(b"enough"))
 
-        self.serve(Once, peer, make_tls_endpoint)
+        # A wrapper has no half to close, so the end comes at the deadline.
+        self.serve(Once, peer, make_tls_endpoint, close_timeout=0.5)
 
 
 class ProxiedTests(EveryReactor):
@@ -192,7 +193,7 @@ class ProxiedTests(EveryReactor):
                 connection.sendall(encode_frame(b"x") + bytes(300_000))
                 self.assertEqual(receive_all(connection), answer)
 
-        self.serve(Once, peer, make_proxied_endpoint)
+        self.serve(Once, peer, make_proxied_endpoint, close_timeout=0.5)
 
     def test_draining_does_not_wait_for_half_a_header(self) -> None:
         """What the kernel has for us may be no message; then there is nothing to answer."""

@@ -134,7 +134,6 @@ import socket, sys
 for address in sys.argv[1:]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as asking:
-        asking.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         asking.settimeout(20)
         asking.sendto(b"Hello", (address, 22113))
         data, source = asking.recvfrom(100)
@@ -390,16 +389,15 @@ class AddressTests(HostCase):
 
     @needs_hosts
     def test_the_address_that_was_asked_answers(self) -> None:
-        """Of a host that has two; and its own one, when everybody was asked."""
+        """Of a host that has two."""
         with hosts(2) as (one, other):
             second, second6 = "10.77.0.50", "fd77::50"
             other.ip("address", "add", f"{second}/24", "dev", other.interface)
             other.ip("address", "add", f"{second6}/64", "dev", other.interface, "nodad")
             echo = start(other, whole(_ECHO), "")
-            asked = (other.address, second, "10.77.0.255")
-            expected = (other.address, second, other.address)
+            asked = (other.address, second)
             printed = one.run_python(_ASK, *asked).splitlines()
-            self.assertEqual(printed, [f"Hello {address} {PORT}" for address in expected])
+            self.assertEqual(printed, [f"Hello {address} {PORT}" for address in asked])
             echo.end()
             start(other, whole(_ECHO), "::")
             asked6 = (other.address6, second6)

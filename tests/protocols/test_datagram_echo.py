@@ -260,6 +260,26 @@ class LoopTests(SynchronousTestCase):
             for port in (PlainPort("0.0.0.0"), RunPort("0.0.0.0")):
                 self.ask(port, (HOST, 4000), ALIAS, reply_port=PORT, answer_any_port=answers_any)
 
+    def test_echoes_that_belong_together_do_not_answer_each_other(self) -> None:
+        """Though their port numbers differ."""
+        together: set[int] = set()
+        wire = Wire()
+        for number in (PORT, PORT + 1):
+            port = RunPort(HOST, number)
+            wire.add((HOST, number), port, connected(port, own_ports=together))
+        wire.forge((HOST, PORT + 1), (HOST, PORT))
+        wire.settle()
+        self.assertEqual(wire.carried, 1)
+
+    def test_what_was_sent_to_everybody_is_not_answered(self) -> None:
+        """One datagram would have as many answers as there are hosts."""
+        port = RunPort("0.0.0.0")
+        echo = connected(port)
+        echo.run_received(Run(b"a", 1, PEER, "192.0.2.255", 2, local="192.0.2.9"))
+        echo.run_received(Run(b"b", 1, PEER, "192.0.2.9", 2, local="192.0.2.9"))
+        self.assertEqual([data for data, _ in port.written], [b"b"])
+        self.assertEqual(echo.counters, EchoCounters(answered=1, suspicious=1))
+
     def test_two_echoes_of_one_port_number_stay_quiet(self) -> None:
         """A datagram forged from one to the other is not answered at all."""
         for kind in (PlainPort, RunPort):

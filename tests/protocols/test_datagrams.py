@@ -189,6 +189,13 @@ class EventsTests(SynchronousTestCase):
             self.protocol.send_failed(SocketError("no way leads there"), SOURCE, 1)
         self.assertEqual(lines, ["no way leads there"])
 
+    def test_what_a_peer_can_cause_is_logged_once_a_minute(self) -> None:
+        """However many datagrams it sends that are too long."""
+        with log_lines() as lines:
+            for _ in range(1000):
+                self.protocol.run_received(Run(b"begin", 5, SOURCE, is_truncated=True))
+        self.assertEqual(len(lines), 1)
+
     def test_a_group_that_is_lost_or_heard_again_is_logged(self) -> None:
         """Each with its group."""
         membership = Membership("224.3.0.5", Interface("lo", 1))

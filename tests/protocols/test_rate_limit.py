@@ -134,5 +134,8 @@ class PeerTests(SynchronousTestCase):
     def test_an_ipv6_network_is_a_peer(self) -> None:
         """A host may have any address of its 64 bits, and any zone."""
         self.assertEqual(network_of("2001:db8::1"), network_of("2001:db8::ffff:1"))
-        self.assertEqual(network_of("fe80::1%eth0"), network_of("fe80::2"))
         self.assertNotEqual(network_of("2001:db8:0:1::1"), network_of("2001:db8::1"))
+
+    def test_a_link_local_address_is_a_peer(self) -> None:
+        """All hosts of a link share that network."""
+        self.assertNotEqual(network_of("fe80::1%eth0"), network_of("fe80::2%eth0"))

@@ -245,6 +245,15 @@ class ConnectTests(SocketCase):
         self.assertEqual(other.recv(99), GREETING)
         self.failureResultOf(stream.write(b"more"), LocalProtocolError)
 
+    def test_what_comes_while_a_name_is_looked_up_can_be_received(self) -> None:
+        """The socket is bound all the time."""
+        peer = self.peer()
+        made = self.bind()
+        connecting = made.connect("silent.example", 9)
+        connecting.addErrback(lambda _: None)
+        self.send(peer, made, GREETING)
+        self.assertEqual(self.take(made), GREETING)
+
     def test_strangers_are_counted(self) -> None:
         """Those whose datagrams wait in the kernel when it is connected."""
         stranger, peer = self.peer(), self.peer()

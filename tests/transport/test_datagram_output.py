@@ -616,6 +616,74 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual((way.udp.calls, way.output.unsent), ([], 0))
 
 
+class FairnessTests(SynchronousTestCase):
+    """Who sends whenever something was told leaves the others a turn."""
+
+    def test_sending_again_at_each_failure_goes_on_in_the_next_turn(self) -> None:
+        """Not for ever in this one."""
+        way = Exit(FakeUdp(refuse_address(PEER)))
+        again: list[Item] = []
+
+        def send() -> None:
+            if len(again) < 1000:
+                again.append(Item(b"a", then=send))
+                way.output.push(again[-1])
+
+        send()
+        self.assertLess(len(again), 100)
+        self.assertEqual(len(way.clock.getDelayedCalls()), 1)
+        before = len(again)
+        way.clock.advance(0)
+        self.assertGreater(len(again), before)
+        for _ in range(100):
+            way.clock.advance(0)
+        self.assertEqual(len(again), 1000)
+
+    def test_filling_it_whenever_it_has_drained_goes_on_in_the_next_turn(self) -> None:
+        """Not deeper and deeper in this one."""
+        way = Exit(FakeUdp())
+        rounds = 0
+
+        def fill() -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds < 50:
+                way.output.hold()
+                while not way.output.is_full:
+                    way.output.push(Item(bytes(60_000)))
+                way.output.release()
+
+        way.owner.output_drained = fill  # type: ignore[method-assign]
+        fill()
+        self.assertLess(rounds, 5)
+        for _ in range(100):
+            way.clock.advance(0)
+        self.assertEqual((rounds, way.output.unsent), (50, 0))
+
+
+class BoundTests(SynchronousTestCase):
+    """What waits is bounded in number, too."""
+
+    def test_a_million_empty_ones_are_enough(self) -> None:
+        """They have no bytes, and take memory."""
+        way = Exit(FakeUdp())
+        way.output.hold()
+        item = Item(b"")
+        way.output.push_all([item] * 1_000_000)
+        with self.assertRaisesRegex(BusyError, "1000000 datagrams"):
+            way.output.push(Item(b""))
+
+    def test_a_peer_behind_a_narrow_way_costs_the_others_nothing(self) -> None:
+        """Runs to them are tried all the same."""
+        narrow = Exit(
+            FakeUdp(lambda call: errno.EMSGSIZE if call.is_run and call.address == OTHER else 0)
+        )
+        narrow.push(*datagrams(900, 900, address=OTHER))
+        narrow.push(*datagrams(900, 900, address=OTHER))
+        narrow.push(*datagrams(900, 900))
+        self.assertEqual((narrow.udp.runs, narrow.udp.sizes), (2, [900] * 6))
+
+
 class WithdrawTests(SynchronousTestCase):
     """What waits can be taken back."""
 

@@ -511,10 +511,56 @@ class SendTests(PortTestCase):
         made = self.port.find_address(address)
         self.assertIs(self.port.find_address(address), made)
         for number in range(3000):
-            self.port.find_address(("127.0.0.2", number))
+            self.port.find_address(("127.0.0.2", number + 1))
         again = self.port.find_address(address)
         self.assertEqual(again, made)
         self.assertIsNot(again, made)
+
+    def test_what_cannot_be_sent_is_refused_at_the_call(self) -> None:
+        """And the port goes on."""
+        text: Any = "text"
+        self.assertRaises(TypeError, self.port.send, text, PEER)
+        self.assertRaises(TypeError, self.port.send_run, text, 1, PEER)
+        for address in ((HOST, 70_000), ("localhost", 9), (HOST, 9, 0), ("localhost", 9, 0, 0)):
+            self.assertRaises(ValueError, self.port.send, b"a", address)
+        self.assertRaises(SocketError, self.port.send, b"a", (HOST, 0))
+        self.assertRaises(ValueError, self.port.reply, Run(b"a", 1, PEER), port=70_000)
+        self.open(host="::1")
+        self.assertRaises(ValueError, self.port.send, b"a", ("::1", 9, 0, 2**32))
+        self.assertEqual((self.port.is_open, self.udp.sent, self.port.unsent), (True, [], 0))
+
+    def test_an_address_that_python_cannot_use_fails_alone(self) -> None:
+        """Whoever made it; the others leave."""
+
+        def judge(call: Any) -> int:
+            if call.address[1] > 65_535:
+                raise OverflowError("port must be 0-65535.")
+            return 0
+
+        self.open(judge)
+        with self.port.together():
+            self.port.send(b"a", PEER)
+            self.port.reply(Run(b"b", 1, (HOST, 70_000)))
+            self.port.send(b"c", PEER)
+        self.assertEqual([data for data, _ in self.udp.sent], [b"a", b"c"])
+        self.assertEqual((len(self.owner.failures), self.port.unsent), (1, 0))
+
+    def test_what_can_change_is_copied(self) -> None:
+        """When it is given."""
+        data = bytearray(b"first")
+        with self.port.together():
+            self.port.send(data, PEER)
+            data[:] = b"other"
+        self.assertEqual(self.udp.sent, [(b"first", PEER)])
+
+    def test_a_zone_is_looked_up_each_time(self) -> None:
+        """Its interface may be another by now."""
+        self.open(host="::1")
+        made = self.port.find_address(("fe80::1%1", 9))
+        self.assertEqual(made, ("fe80::1", 9, 0, 1))
+        self.assertIsNot(self.port.find_address(("fe80::1%1", 9)), made)
+        self.assertEqual(self.port.find_address(("fe80::1", 9, 0, 3)), ("fe80::1", 9, 0, 3))
+        self.assertEqual(self.port.find_address(("fe80::1", 9)), ("fe80::1", 9, 0, 0))
 
     def test_a_scope_id_is_sent_to(self) -> None:
         """As a part of the address, or as a zone."""
@@ -607,6 +653,16 @@ class ConnectedTests(PortTestCase):
         self.told_of_an_end(is_reading=True)
         self.assertTrue(self.port.is_open)
         self.assertEqual(self.reactor.readers, {self.port})
+
+    def test_a_reactor_that_ends_closes_what_waits_for_room(self) -> None:
+        """It tells so as it tells of errors; then what waits fails."""
+        self.udp.plan = [errno.EAGAIN]
+        self.port.send(b"a")
+        self.port.pauseProducing()
+        vars(self.reactor)["_stopped"] = True
+        self.told_of_an_end(is_reading=False)
+        self.assertEqual((self.port.is_open, self.owner.stops), (False, 1))
+        self.assertEqual(len(self.owner.failures), 1)
 
     def test_closing_when_refused_is_allowed(self) -> None:
         """In each of the ways to meet it; nothing is watched afterwards."""

@@ -28,12 +28,12 @@ class ReadBudgetTests(SynchronousTestCase):
         self.assertEqual(self.budget.allowed, 1)
 
     def test_one_in_flight_is_one_read(self) -> None:
-        """In the long run a read finds nothing in one wake-up of 64 at most."""
-        for _ in range(500):
+        """In the long run a read finds nothing in one wake-up of 64, and not less often."""
+        for _ in range(20_000):
             wake_up(self.budget, 1)
         vain = sum(has_met_end for _, has_met_end in (wake_up(self.budget, 1) for _ in range(6400)))
         self.assertLessEqual(vain, 100)
-        self.assertGreater(vain, 0)
+        self.assertGreater(vain, 90)
 
     def test_tries_become_rarer(self) -> None:
         """Not many are made until then either: a few more than the powers of two."""

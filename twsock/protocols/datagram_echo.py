@@ -56,14 +56,18 @@ class DatagramEcho(DatagramProtocol):
     """
     Answers each datagram with itself, whole runs in one call.
 
-    It never answers source port 0, a group or a broadcast address, itself, nor a source port that
-    is its own (another echo, or somebody who wants two of them to talk for ever).
+    It never answers source port 0, a group or a broadcast address, itself, what was sent to
+    everybody, nor a source port that is its own (another echo, or somebody who wants two of them to
+    talk for ever). An echo on another port number it cannot tell from any other peer: for those
+    there are ``own_ports``, and the rate limit.
 
     :param reply_port: answer the sender's address at this port, as the sample of the Windows
         sockets guide does (1336); None for the port it sent from.
     :param answer_any_port: answer also a source port that is the port of this echo.
     :param rate_limit: how much a peer is answered, in datagrams; None for no limit.
     :param now: measures the seconds of the rate limit.
+    :param own_ports: the port numbers of echoes that belong together, none of which answers
+        another; each adds its own, when it is started.
     :ivar counters: what became of what came.
     :raises ValueError: when ``reply_port`` is none.
     """
@@ -77,6 +81,7 @@ class DatagramEcho(DatagramProtocol):
         answer_any_port: bool = False,
         rate_limit: RateLimit | None = None,
         now: Callable[[], float] = time.monotonic,
+        own_ports: set[int] | None = None,
     ) -> None:
         if reply_port is not None and not 1 <= reply_port <= 65_535:
             raise ValueError(f"reply_port is 1 to 65535, not {reply_port}")
@@ -85,13 +90,13 @@ class DatagramEcho(DatagramProtocol):
         self._answer_any_port = answer_any_port
         self._rate_limit = rate_limit
         self._now = now
-        self._own_port = 0
+        self._own_ports = set() if own_ports is None else own_ports
         self._own_addresses = OwnAddresses(now)
         self._has_runs = False
 
     @override
     def started(self) -> None:
-        self._own_port = self.transport.getHost().port
+        self._own_ports.add(self.transport.getHost().port)
         self._has_runs = IRunTransport.providedBy(self.transport)
 
     @override
@@ -124,8 +129,10 @@ class DatagramEcho(DatagramProtocol):
         host, port = source[0].removeprefix("::ffff:"), source[1]
         if not port or host in _NOBODY or is_multicast(host):
             return True
-        own_port = self._own_port
-        if port != own_port != self._reply_port:
+        if run.local and run.local != run.destination:
+            return True  # A broadcast: as many answers as there are hosts, to whoever was forged.
+        own_ports = self._own_ports
+        if port not in own_ports and self._reply_port not in own_ports:
             return False
         # A forged source is as good as any: what must not be answered is this very socket, which
         # has its port on every address of this machine that it is bound to.
@@ -151,7 +158,7 @@ class DatagramEcho(DatagramProtocol):
         except (SocketError, OSError, MessageLengthError) as error:
             self.counters.answered -= count
             self.counters.failed += count
-            self._log.warn("{error}", error=error)
+            self.warn_occasionally("{error}", error=error)
 
     def _answer_share(self, run: Run, limit: RateLimit) -> None:
         count = len(run)

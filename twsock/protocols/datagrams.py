@@ -19,6 +19,7 @@ from twsock.errors import LocalProtocolError, SocketError
 from twsock.transport.datagram_output import describe_refusal
 from twsock.transport.datagram_owner import IDatagramOwner
 from twsock.transport.multicast import MembershipChange
+from twsock.transport.occasional_log import OccasionalLog
 from twsock.transport.plain_protocol import log_membership_change
 from twsock.transport.runs import Run
 
@@ -41,6 +42,8 @@ class DatagramProtocol(protocol.DatagramProtocol):
 
     noisy = False
     transport: Any
+    # By message; made when there is one, since Twisted's protocols have no __init__ to be called.
+    _warnings: dict[str, OccasionalLog] | None = None
 
     # To be overridden.
 
@@ -78,7 +81,7 @@ class DatagramProtocol(protocol.DatagramProtocol):
 
         :param data: its beginning, ``max_datagram`` bytes.
         """
-        self._log.warn(
+        self.warn_occasionally(
             "a datagram from {host} port {port} has more than {size} bytes, and is dropped",
             host=source[0],
             port=source[1],
@@ -99,7 +102,7 @@ class DatagramProtocol(protocol.DatagramProtocol):
         :param address: None where the port is connected.
         :param count: how many, of one run.
         """
-        self._log.warn("{error}", error=error)
+        self.warn_occasionally("{error}", error=error)
 
     def output_drained(self) -> None:
         """The port is not full any more; see `DatagramPort.is_full`."""
@@ -112,6 +115,17 @@ class DatagramProtocol(protocol.DatagramProtocol):
         """The port was closed; there is no `transport` any more."""
 
     # Called by applications.
+
+    def warn_occasionally(self, message: str, **fields: Any) -> None:
+        """
+        Log what a peer can cause as often as it likes: a line a minute, with how many there were.
+
+        :param message: a format of Twisted's logger, for the fields.
+        """
+        if self._warnings is None:
+            self._warnings = {}
+        log = self._warnings.setdefault(message, OccasionalLog(self._log))
+        log.warn(message, **fields)  # noqa: G010 - not the standard library's
 
     def send(self, data: bytes, address: Address | None = None) -> None:
         """

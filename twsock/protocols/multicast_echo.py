@@ -188,7 +188,7 @@ class MulticastEcho(DatagramProtocol):
         except SocketError as error:
             self.counters.answered -= count
             self.counters.failed += count
-            self._log.warn("{error}", error=error)
+            self.warn_occasionally("{error}", error=error)
         else:
             if port.is_full and self.transport is not None:
                 # What comes meanwhile waits in the kernel; there is no use in answers that

@@ -32,7 +32,9 @@ def network_of(host: str) -> str:
     """
     if ":" not in host:
         return host
-    return str(int(ipaddress.IPv6Address(host.partition("%")[0])) >> _HOST_BITS)
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    # All hosts of a link share the network of their link-local addresses.
+    return host if address.is_link_local else str(int(address) >> _HOST_BITS)
 
 
 class RateLimit:

@@ -168,10 +168,15 @@ def datagram_service(
     """
     # One for all ports, as a peer is the same at each of them.
     limit = None if rate_limit is None else RateLimit(rate_limit, rate_limit)
+    own_ports: set[int] = set()
 
     def build_echo() -> DatagramEcho:
         return DatagramEcho(
-            reply_port=reply_port, answer_any_port=answer_any_port, rate_limit=limit, now=now
+            reply_port=reply_port,
+            answer_any_port=answer_any_port,
+            rate_limit=limit,
+            now=now,
+            own_ports=own_ports,
         )
 
     build_echo()  # What it refuses is refused now, not when it is to listen.

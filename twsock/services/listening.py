@@ -47,6 +47,8 @@ __all__ = [
     "parse_server_endpoint",
 ]
 
+_UDP_EXAMPLE: Final = "udp:1337:interface=127.0.0.1"
+
 #: Which service takes which endpoints, by their kinds: for those who mix them up.
 _SERVICES: Final = {"udp": "twsock-datagram", "multicast": "twsock-multicast"}
 
@@ -121,7 +123,9 @@ def parse_datagram_endpoint(
                 f"cannot use the endpoint {description!r}: it is for streams, not for datagrams; "
                 "for those there is twsock-stream"
             ) from error
-        raise ValueError(f"{error}; give one such as udp:1337:interface=127.0.0.1") from error
+        is_group = _kind_of(description) == "multicast"
+        example = "multicast:224.3.0.5:22113:interface=lo" if is_group else _UDP_EXAMPLE
+        raise ValueError(f"{error}; give one such as {example}") from error
     if not isinstance(endpoint, (UdpEndpoint, MulticastEndpoint)):
         return endpoint
     options, given = endpoint.options, parse_endpoint_string(description).keywords

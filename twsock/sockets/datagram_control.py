@@ -81,7 +81,7 @@ class DatagramSocketControl:
     @property
     def inbound_buffer_size_in_bytes(self) -> int | None:
         """
-        Size asked for of the kernel's buffer for what comes (``SO_RCVBUF``); None leaves it.
+        Size asked for of the kernel's buffer for what comes (``SO_RCVBUF``); None until it is set.
 
         Linux takes twice what is asked for, to count its own needs, within ``net.core.rmem_max``.
         What comes while it is full is lost: see ``information.dropped``.

@@ -186,7 +186,8 @@ class DatagramOutputStream:
         :param data: 0 to 65,507 bytes, 65,527 on IPv6; none is an empty datagram.
         :returns: fires with the number of bytes, once the kernel has them. It fails, alone, with
             status ``MESSAGE_TOO_LONG`` when they are too many, and with what the system said when
-            it could not be sent. Cancelling withdraws a write that the kernel does not have.
+            it could not be sent. Cancelling withdraws a write that waits; one that was handed on
+            may leave all the same.
         :raises TypeError: at once, when it is no buffer.
         """
         if data.__class__ is not bytes:
@@ -282,13 +283,15 @@ class DatagramOutputStream:
             return
         self._sends_left -= 1
         self.is_sending = True
-        self._hand_over(port)
-        # Who was told meanwhile may have written and flushed.
-        while self._marks:
-            marks, self._marks = self._marks, []
+        try:
             self._hand_over(port)
-            self._line.extend(marks)
-        self.is_sending = False
+            # Who was told meanwhile may have written and flushed.
+            while self._marks:
+                marks, self._marks = self._marks, []
+                self._hand_over(port)
+                self._line.extend(marks)
+        finally:
+            self.is_sending = False
         self.settle()
         if self._waiting:
             # Written meanwhile, by somebody who could not send it then.

@@ -346,7 +346,7 @@ class DatagramSocket:
         """
         if self.message_received:
             return fail(LocalProtocolError("cannot receive: handlers take the messages"))
-        if self._state in (_State.UNBOUND, _State.OPENING):
+        if self._state is not _State.CLOSED and not self._ports:
             return fail(LocalProtocolError("cannot receive: the socket is not bound"))
         return self._queue.take(timeout=timeout)
 
@@ -525,6 +525,8 @@ class DatagramSocket:
     def _check_group(self, group: HostName | str) -> str:
         if self._state is _State.CLOSED:
             raise _closed()
+        if self._state is _State.OPENING:
+            raise BusyError("this socket is being bound or connected")
         if self._state is not _State.BOUND:
             raise LocalProtocolError("a group is joined when the socket is bound, not connected")
         return group if isinstance(group, str) else group.canonical_name

@@ -58,6 +58,13 @@ _DEFAULT_MAX_UNSENT: Final = 16 * 1024 * 1024
 #: How many items may wait: each costs some 100 bytes besides its own.
 _MAX_ITEMS: Final = 1_000_000
 
+#: Peers whose refusals of runs are remembered; of others they are met again.
+_MAX_REMEMBERED: Final = 256
+
+#: How often what is pushed while others are told may be sent at once, before the reactor has its
+#: turn: who sends again whenever something failed would otherwise be alone in the process.
+_MAX_ROUNDS: Final = 16
+
 #: Where the kernel is out of memory it does not tell when there is some again; in seconds.
 _REST: Final = 0.01
 
@@ -117,11 +124,12 @@ class DatagramOutput:
         "_is_flushing",
         "_is_held",
         "_is_stuck",
+        "_is_telling",
         "_is_waiting",
         "_max_unsent",
         "_owner",
         "_queue",
-        "_refused_size",
+        "_refused_sizes",
         "_rest",
         "_udp",
         "_was_full",
@@ -150,14 +158,16 @@ class DatagramOutput:
         # Whether something waits that could not leave; and whether the socket tells when it can.
         self._is_blocked = False
         self._is_stuck = False
+        self._is_telling = False
         # Whether somebody may have seen it full, and waits to be told that it is not.
         self._was_full = False
         self._is_waiting = False
         self._rest: IDelayedCall | None = None
         # A run of which a datagram failed, before there was no room for the rest.
         self._half: tuple[Sendable, SocketError] | None = None
-        # Segments of this many bytes or more were refused on a way that takes them one by one.
-        self._refused_size = MAX_IPV6_DATAGRAM + 1
+        # Segments of this many bytes or more were refused on the way to a peer that takes them one
+        # by one.
+        self._refused_sizes: dict[Any, int] = {}
         self._closed: SocketError | None = None
         #: The largest datagram of this address family, in bytes.
         self.max_size = MAX_IPV6_DATAGRAM if udp.family == socket.AF_INET6 else MAX_IPV4_DATAGRAM
@@ -247,7 +257,8 @@ class DatagramOutput:
                 f"a datagram has at most {self.max_size} bytes, this one has {item.segment_size}",
                 status=SocketErrorStatus.MESSAGE_TOO_LONG,
             )
-        return BusyError(f"{self.unsent} bytes wait to be sent: wait until they have left")
+        waiting = f"{len(self._queue)} datagrams or runs of {self.unsent} bytes"
+        return BusyError(f"{waiting} wait to be sent: send more when they have left")
 
     def withdraw(self, item: Sendable) -> bool:
         """Take back an item; tell whether it was still there."""
@@ -265,12 +276,16 @@ class DatagramOutput:
         self._is_flushing = True
         try:
             # Who is told may push: that goes behind all that is taken out here.
-            while queue := self._queue:
-                self._queue = []
+            for _ in range(_MAX_ROUNDS):
+                queue, self._queue = self._queue, []
                 start = self._send_queue(queue)
                 if start < len(queue):
                     self._keep(queue[start:])
                     break
+                if not self._queue:
+                    break
+            else:
+                self._rest = self._clock.callLater(0, self._rested)
         finally:
             self._is_flushing = False
         if self._closed is not None:
@@ -316,7 +331,7 @@ class DatagramOutput:
         sizes = [item.segment_size for item in window]
         lengths = [len(item.data) for item in window]
         # Up to here a datagram may leave together with another.
-        largest = self._refused_size - 1 if self._has_runs else -1
+        largest = self._least_refused(window[0].address) - 1 if self._has_runs else -1
         if sizes == lengths and (
             min(sizes) > largest or not any(map(operator.le, sizes[1:], sizes))
         ):
@@ -351,6 +366,8 @@ class DatagramOutput:
                     done += 1
         except OSError as error:
             failure = error
+        except (TypeError, ValueError, OverflowError) as error:
+            failure = _unusable(error)
         self.calls += done
         self._sent(items[:done])
         if failure is None or self._closed is not None:
@@ -375,11 +392,22 @@ class DatagramOutput:
             self._owner.wait_until_writable(is_waiting=is_waiting)
         # Also where it was full only while it was held: somebody may have stopped for that.
         if self._was_full and not self._is_blocked and self._closed is None:
+            if self._is_telling:
+                # Filled again by who was just told: the next time in the reactor's next turn.
+                self._rest = self._rest or self._clock.callLater(0, self._rested)
+                return
             self._was_full = False
+            self._is_telling = True
             self._owner.output_drained()
+            self._is_telling = False
 
     def _may_cut(self, item: Outgoing) -> bool:
-        return self._has_runs and item.segment_size < self._refused_size
+        return self._has_runs and item.segment_size < self._least_refused(item.address)
+
+    def _least_refused(self, address: Any) -> int:
+        if not self._refused_sizes:
+            return MAX_IPV6_DATAGRAM + 1
+        return self._refused_sizes.get(address, MAX_IPV6_DATAGRAM + 1)
 
     def _send_batch(self, batch: list[Sendable]) -> int:
         """Send a batch in one call, or in as many as it takes; tell how many items are done."""
@@ -431,7 +459,7 @@ class DatagramOutput:
                     error = self._call_again(piece, error, is_run=False)
                 if error is None:
                     if len(data) == size:
-                        self._learn(refusal, size)
+                        self._learn(refusal, item.address, size)
                 elif self._closed is not None:
                     return index
                 elif error.errno in _NO_ROOM:
@@ -450,14 +478,16 @@ class DatagramOutput:
                 item.failed(failure)
         return len(batch)
 
-    def _learn(self, refusal: OSError | None, segment_size: int) -> None:
+    def _learn(self, refusal: OSError | None, address: Any, segment_size: int) -> None:
         """Note why datagrams could not leave as a run, though each of them can."""
         if refusal is None:
             return
         if refusal.errno in _NO_SEGMENTATION:
             self._has_runs = False
-        elif segment_size < self._refused_size:
-            self._refused_size = segment_size
+        elif segment_size < self._least_refused(address):
+            if len(self._refused_sizes) >= _MAX_REMEMBERED:
+                self._refused_sizes.clear()
+            self._refused_sizes[address] = segment_size
 
     def _describe(self, item: Sendable, error: OSError) -> SocketError:
         where = "the connected peer" if item.address is None else item.address[0]
@@ -482,6 +512,8 @@ class DatagramOutput:
             self._transmit([item.data for item in batch], messages, first.address)
         except OSError as error:
             return error
+        except (TypeError, ValueError, OverflowError) as error:
+            return _unusable(error)
         return None
 
     def _transmit(self, data: list[bytes], messages: list[Control], address: Any) -> None:
@@ -521,6 +553,11 @@ class DatagramOutput:
     def _tell_refused(self, errors: list[OSError]) -> None:
         for error in errors:
             self._owner.refused(describe_refusal(error))
+
+
+def _unusable(error: Exception) -> OSError:
+    """What Python cannot hand to the kernel is as if the kernel had refused it."""
+    return OSError(errno.EINVAL, str(error))
 
 
 def _plain_data(items: Sequence[Outgoing]) -> list[bytes] | None:

@@ -56,6 +56,7 @@ from twsock.transport.udp_socket import (
     numeric_address,
     open_udp_socket,
 )
+from twsock.wire.byte_queue import Buffer, as_bytes
 from twsock.wire.datagrams import MAX_SEGMENTS
 
 __all__ = [
@@ -134,7 +135,7 @@ class DatagramPort:
         self._log_prefix = f"{type(protocol).__name__} (UDP)"
         self._memberships = Memberships(opened.udp)
         self._watch: LinkWatch | None = None
-        self._addresses: dict[tuple[str, int], Address] = {}
+        self._addresses: dict[Address, Address] = {}
 
     # Called by applications.
 
@@ -176,7 +177,7 @@ class DatagramPort:
         """``AF_INET`` or ``AF_INET6``."""
         return socket.AF_INET6 if len(self._host) == 4 else socket.AF_INET
 
-    def send(self, data: bytes, address: Address | None = None) -> None:
+    def send(self, data: Buffer, address: Address | None = None) -> None:
         """
         Send a datagram: now, or when there is room; from within an event, at its end.
 
@@ -188,9 +189,10 @@ class DatagramPort:
         :raises ValueError: when the address is a name.
         :raises LocalProtocolError: when there is no address, or not one that this port sends to.
         """
+        data = as_bytes(data)
         self._push(data, len(data), self._find_address(address), None)
 
-    def send_run(self, data: bytes, segment_size: int, address: Address | None = None) -> None:
+    def send_run(self, data: Buffer, segment_size: int, address: Address | None = None) -> None:
         """
         Send a run: datagrams of one size, of which the last may be shorter.
 
@@ -198,7 +200,7 @@ class DatagramPort:
         :param segment_size: bytes of each.
         :raises SocketError: and the others that `send` raises.
         """
-        self._send_run(data, segment_size, self._find_address(address), None)
+        self._send_run(as_bytes(data), segment_size, self._find_address(address), None)
 
     def reply(self, run: Run, *, port: int | None = None) -> None:
         """
@@ -208,6 +210,8 @@ class DatagramPort:
         :raises SocketError: and the others that `send` raises.
         """
         source = run.source
+        if port is not None and not 1 <= port <= 65_535:
+            raise ValueError(f"a port to answer is 1 to 65535, not {port}")
         address: Address | None = source if port is None else (source[0], port, *source[2:])
         if self._is_choosy:
             address = self._find_address(address)
@@ -265,9 +269,16 @@ class DatagramPort:
             this port's family, ``UNREACHABLE_HOST`` when there is no such interface.
         """
         self._check_open()
-        self._memberships.join(group, self._find_interface(interface), source)
-        if self._watch is None:
-            self._watch = LinkWatch(self._reactor, self._links_changed)
+        where = self._find_interface(interface)
+        # First, as there may be no descriptor for it; then nothing is joined.
+        watch = self._watch or LinkWatch(self._reactor, self._links_changed)
+        try:
+            self._memberships.join(group, where, source)
+        except BaseException:
+            if watch is not self._watch:
+                watch.stop()
+            raise
+        self._watch = watch
 
     def leave_group(
         self,
@@ -320,10 +331,7 @@ class DatagramPort:
         self._check_destination(address[0])
         if not port:
             # Linux would take it, send nothing, and hear nobody else from then on.
-            raise SocketError(
-                f"nobody is at port 0 of {host}",
-                status=SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
-            )
+            raise _nobody(host)
         try:
             udp.connect(address)
             peer = udp.getpeername()
@@ -359,13 +367,16 @@ class DatagramPort:
 
     def startListening(self) -> None:
         """Connect the protocol, and begin to receive."""
+        self._check_open()
         if not self._is_started:
             self._is_started = True
             try:
                 self._protocol.makeConnection(self)
             except BaseException:
-                # What was not started is not stopped.
+                # What was not started is not stopped, and may be started on another port.
                 self._is_started = False
+                if self._protocol.transport is self:
+                    self._protocol.transport = None
                 raise
             if self._udp is not None:
                 self.resumeProducing()
@@ -441,8 +452,10 @@ class DatagramPort:
     def connectionLost(self, reason: Failure) -> None:
         """Go on after an error of the socket, which some reactors tell so; else close."""
         # Of a port that only waits for room, that is all that epoll and poll can tell. The error
-        # may be gone by now, taken by a send.
-        if self._take_error() or not self._is_reading:
+        # may be gone by now, taken by a send. A reactor that ends tells the same, and there is no
+        # other sign of it (private, as of 26.10).
+        is_ending = getattr(self._reactor, "_stopped", False)
+        if self._take_error() or not (self._is_reading or is_ending):
             self._be_watched()
         else:
             self._close()
@@ -581,16 +594,32 @@ class DatagramPort:
             return None
         if address is None:
             raise LocalProtocolError("where to? give an address, or connect the port")
-        key = address[:2]
-        found = self._addresses.get(key) if len(address) == 2 else None
+        found = self._addresses.get(address)
         if found is None:
-            self._check_destination(address[0].partition("%")[0])
-            found = address if len(address) == 4 else numeric_address(*address)
-            if len(found) != len(self._host):
-                raise LocalProtocolError(f"this port cannot send to {address[0]}: wrong family")
+            found = self._checked(address)
             if len(self._addresses) >= _MAX_REMEMBERED:
                 self._addresses.clear()
-            self._addresses[key] = found
+            # An interface may get another index, so what has a zone is looked up each time.
+            if "%" not in address[0]:
+                self._addresses[address] = found
+        return found
+
+    def _checked(self, address: Address) -> Address:
+        if len(address) not in (2, 4):
+            raise ValueError(f"an address is a host and a port, not {address!r}")
+        host, port, *more = address
+        found: Address = numeric_address(host, port)
+        if not port:
+            raise _nobody(host)
+        self._check_destination(found[0])
+        if len(found) != len(self._host):
+            raise LocalProtocolError(f"this port cannot send to {host}: wrong family")
+        if more and len(found) == 4:
+            flow, scope = more
+            if not (0 <= flow < 2**20 and 0 <= scope < 2**32):
+                raise ValueError(f"flow and scope of {address!r} are out of bounds")
+            # A zone in the host says as much as a scope behind it.
+            found = (found[0], port, flow, found[3] or scope)
         return found
 
     def _check_destination(self, host: str) -> None:
@@ -694,6 +723,13 @@ def listen_datagrams(
         listening.stopListening()
         raise
     return listening
+
+
+def _nobody(host: str) -> SocketError:
+    return SocketError(
+        f"nobody is at port 0 of {host}",
+        status=SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
+    )
 
 
 def _closed() -> SocketError:

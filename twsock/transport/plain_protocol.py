@@ -15,6 +15,7 @@ from zope.interface import implementer
 from twsock.errors import SocketError
 from twsock.transport.datagram_owner import IDatagramOwner
 from twsock.transport.multicast import MembershipChange
+from twsock.transport.occasional_log import OccasionalLog
 from twsock.transport.runs import Run
 
 __all__ = ["PlainProtocol", "log_membership_change"]
@@ -30,12 +31,14 @@ class PlainProtocol:
 
     def __init__(self, protocol: DatagramProtocol) -> None:
         self._protocol = protocol
+        self._too_long = OccasionalLog(self._log)
+        self._unsent = OccasionalLog(self._log)
 
     def run_received(self, run: Run) -> None:
         """Hand over each datagram that is whole, and log any other."""
         host, port = run.source[:2]
         if run.is_truncated:
-            self._log.warn("a datagram of {host} was too long, and is dropped", host=host)
+            self._too_long.warn("a datagram of {host} was too long, and is dropped", host=host)
             return
         if len(run.source) == 4 and run.source[3]:
             host = f"{host}%{run.source[3]}"
@@ -53,7 +56,7 @@ class PlainProtocol:
 
     def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
         """Log it, as there is no event for it."""
-        self._log.warn("{error}", error=error)
+        self._unsent.warn("{error}", error=error)
 
     def output_drained(self) -> None:
         """Keep it: it never asks whether there is room."""

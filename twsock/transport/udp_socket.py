@@ -173,11 +173,12 @@ def numeric_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, i
 
 
 def _scope(host: str, zone: str) -> int:
-    if zone.isdecimal():
+    # With more digits Python would take the last 32 bits for another interface.
+    if zone.isdecimal() and len(zone) < 10:
         return int(zone)
     try:
         return socket.if_nametoindex(zone)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SocketError(
             f"there is no interface {zone!r}, which {host} names",
             status=SocketErrorStatus.UNREACHABLE_HOST,

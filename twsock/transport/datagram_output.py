@@ -206,7 +206,8 @@ class DatagramOutput:
         :raises BusyError: when too much waits.
         """
         self._accept(item)
-        self._pushed()
+        if not self._is_held or self.unsent >= OUTPUT_HIGH_WATER:
+            self._pushed()
 
     def push_all(self, items: Sequence[Sendable]) -> None:
         """Send items, behind all that waits; one that `push` would refuse fails, alone."""
@@ -308,8 +309,10 @@ class DatagramOutput:
 
     def _send_queue(self, queue: list[Sendable]) -> int:
         """Send from the head; tell how many items are done with."""
-        start, end = 0, len(queue)
         self._is_stuck = False
+        if len(queue) == 1:
+            return self._send_batch(queue)
+        start, end = 0, len(queue)
         while start < end and not self._is_stuck and self._closed is None:
             window = queue[start : start + MAX_SEGMENTS]
             count = 0 if self._begins_a_run(window) else self._count_singles(window)
@@ -419,11 +422,21 @@ class DatagramOutput:
         return self._sent(batch) if error is None else self._not_sent(batch, error, is_run=is_run)
 
     def _sent(self, batch: list[Sendable]) -> int:
-        self.unsent -= sum([len(item.data) for item in batch])
-        half, self._half = self._half, None
+        if self._half is not None:
+            return self._rest_sent(batch, *self._half)
+        # One is what there mostly is.
+        one = len(batch) == 1
+        self.unsent -= len(batch[0].data) if one else sum([len(item.data) for item in batch])
         for item in batch:
-            if half is not None and item is half[0]:
-                item.failed(half[1])
+            item.sent()
+        return len(batch)
+
+    def _rest_sent(self, batch: list[Sendable], half: Sendable, error: SocketError) -> int:
+        self._half = None
+        self.unsent -= sum([len(item.data) for item in batch])
+        for item in batch:
+            if item is half:
+                item.failed(error)
             else:
                 item.sent()
         return len(batch)
@@ -504,12 +517,17 @@ class DatagramOutput:
 
     def _call(self, batch: Sequence[Outgoing], *, is_run: bool) -> OSError | None:
         first = batch[0]
-        messages: list[Control] = [] if first.control is None else [first.control]
-        if is_run:
-            messages.append(segment_control(first.segment_size))
         self.calls += 1
         try:
-            self._transmit([item.data for item in batch], messages, first.address)
+            if is_run or first.control is not None:
+                messages: list[Control] = [] if first.control is None else [first.control]
+                if is_run:
+                    messages.append(segment_control(first.segment_size))
+                self._transmit([item.data for item in batch], messages, first.address)
+            elif first.address is None:
+                self._udp.send(first.data)
+            else:
+                self._udp.sendto(first.data, first.address)
         except OSError as error:
             return error
         except (TypeError, ValueError, OverflowError) as error:

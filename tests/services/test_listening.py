@@ -18,7 +18,7 @@ from tests.protocols.datagram_ports import log_lines
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import DatagramProtocol
 from twsock.services.listening import (
-    ListeningService,
+    DatagramListeningService,
     default_endpoints,
     describe_failure,
     describe_port,
@@ -166,7 +166,7 @@ class Seen:
     sheep_of_others: int = 3
 
 
-class CountingService(ListeningService[DatagramProtocol]):
+class CountingService(DatagramListeningService[DatagramProtocol]):
     """A service that counts."""
 
     def count(self) -> Seen:

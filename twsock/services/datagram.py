@@ -20,7 +20,7 @@ from typing_extensions import override
 from twsock.errors import SocketError
 from twsock.protocols import DatagramEcho, RateLimit
 from twsock.services.listening import (
-    ListeningService,
+    DatagramListeningService,
     default_endpoints,
     parse_datagram_endpoint,
 )
@@ -64,7 +64,7 @@ class DatagramCounts:
     failed: int = 0
 
 
-class DatagramService(ListeningService[DatagramEcho]):
+class DatagramService(DatagramListeningService[DatagramEcho]):
     """Listens on endpoints, answers what comes, and says at the end how much there was."""
 
     _log = Logger()

@@ -2,8 +2,7 @@
 Endpoint strings for servers, and what to say when one cannot be used.
 
 Between the options of a service and the ports it listens on: turns text into endpoints, and
-failures into one line that names the text. What the services of datagrams have in common is here
-too: `ListeningService`.
+failures into one line that names the text. What all services have in common is here too.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from twsock.transport.endpoint_string import parse_endpoint_string
 from twsock.transport.udp_socket import LARGEST
 
 __all__ = [
+    "DatagramListeningService",
     "ListeningService",
     "default_endpoints",
     "describe_failure",
@@ -146,46 +146,36 @@ def describe_port(port: IListeningPort) -> str:
     return _describe_address(port.getHost())
 
 
-class ListeningService(Service, Generic[_Protocol]):
+class ListeningService(Service):
     """
-    Listens on endpoints of datagrams while it runs, each with a protocol of its own.
-
-    A base for services, which say what is counted.
+    Listens on endpoints while it runs: a base for services, which say how.
 
     :param reactor: tells when it runs: ports are named in the log once signals are handled too.
     :param endpoints: where to listen, each with the string it was made from.
-    :param build_protocol: makes the protocol of an endpoint, each time that it is listened on.
     """
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: Any,
-        endpoints: Sequence[tuple[str, IDatagramEndpoint]],
-        build_protocol: Callable[[], _Protocol],
-    ) -> None:
+    def __init__(self, reactor: Any, endpoints: Sequence[tuple[str, Any]]) -> None:
         self._reactor = reactor
         self._endpoints = endpoints
-        self._build_protocol = build_protocol
-        self._opened: list[tuple[Any, _Protocol]] = []
+        self._ports: list[Any] = []
         self._is_listening = False
 
     @property
     def ports(self) -> Sequence[IListeningPort]:
         """The ports listened on, in the order of the endpoints."""
-        return tuple(port for port, _ in self._opened) if self._is_listening else ()
-
-    @property
-    def opened(self) -> Sequence[tuple[Any, _Protocol]]:
-        """Each port with its protocol; after the stop still those that there were."""
-        return tuple(self._opened)
+        return tuple(self._ports) if self._is_listening else ()
 
     # To be overridden.
 
-    def count(self) -> Any:
-        """Add up what the ports and their protocols have seen: a dataclass of numbers."""
+    def listen_on(self, endpoint: Any) -> Deferred[Any]:
+        """Open the port of an endpoint."""
         raise NotImplementedError
+
+    async def stop(self) -> None:
+        """End what goes on; the ports are still open. Closes them, unless overridden."""
+        await self.close_ports()
 
     def describe_opened(self, port: Any) -> str:
         """Name a port: what a client is told."""
@@ -193,10 +183,10 @@ class ListeningService(Service, Generic[_Protocol]):
 
     # For those who inherit.
 
-    def describe_counts(self) -> str:
-        """Give what was counted, as the log has it."""
-        counts = asdict(self.count()).items()
-        return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts)
+    def close_ports(self) -> Deferred[Any]:
+        """Listen no more."""
+        self._is_listening = False
+        return DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
 
     # Called by Twisted.
 
@@ -210,16 +200,14 @@ class ListeningService(Service, Generic[_Protocol]):
         """
         super().privilegedStartService()
         self._is_listening = True
-        self._opened = []
+        self._ports = []
         for description, endpoint in self._endpoints:
             problems: list[str] = []
-            protocol = self._build_protocol()
-            listening: Deferred[Any] = endpoint.listen(protocol)
-            listening.addCallback(self._listens, protocol, description)
+            listening = self.listen_on(endpoint)
+            listening.addCallback(self._listens, description)
             listening.addErrback(self._cannot_listen, description, problems)
             if problems:
-                self._is_listening = False
-                self._close_ports()
+                self.close_ports()
                 # twistd prints a traceback for every other exception.
                 raise SystemExit(f"twsock: {problems[0]}")
             # An endpoint that takes its time fails in a process that runs, and has a log.
@@ -234,21 +222,13 @@ class ListeningService(Service, Generic[_Protocol]):
     @override
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        return ensureDeferred(self._stop())
+        return ensureDeferred(self.stop())
 
-    async def _stop(self) -> None:
-        self._is_listening = False
-        await self._close_ports()
-        self._log.info("stopped: {counts}", counts=self.describe_counts())
-
-    def _close_ports(self) -> Deferred[Any]:
-        return DeferredList([maybeDeferred(port.stopListening) for port, _ in self._opened])
-
-    def _listens(self, port: Any, protocol: _Protocol, description: str) -> Any:
+    def _listens(self, port: Any, description: str) -> Any:
         if not self._is_listening:
             # It took its time, and nobody waits for it any more.
             return maybeDeferred(port.stopListening)
-        self._opened.append((port, protocol))
+        self._ports.append(port)
         self._reactor.callWhenRunning(self._tell_of, self.describe_opened(port), description)
         return None
 
@@ -265,6 +245,68 @@ class ListeningService(Service, Generic[_Protocol]):
     def _tell_of_problems(self, _result: object, problems: list[str]) -> None:
         for problem in problems:
             self._log.critical("{problem}", problem=problem)
+
+
+class DatagramListeningService(ListeningService, Generic[_Protocol]):
+    """
+    Listens on endpoints of datagrams, each with a protocol of its own.
+
+    A base for services, which say what is counted.
+
+    :param endpoints: where to listen, each with the string it was made from.
+    :param build_protocol: makes the protocol of an endpoint, each time that it is listened on.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoints: Sequence[tuple[str, IDatagramEndpoint]],
+        build_protocol: Callable[[], _Protocol],
+    ) -> None:
+        super().__init__(reactor, endpoints)
+        self._build_protocol = build_protocol
+        self._opened: list[tuple[Any, _Protocol]] = []
+
+    @property
+    def opened(self) -> Sequence[tuple[Any, _Protocol]]:
+        """Each port with its protocol; after the stop still those that there were."""
+        return tuple(self._opened)
+
+    # To be overridden.
+
+    def count(self) -> Any:
+        """Add up what the ports and their protocols have seen: a dataclass of numbers."""
+        raise NotImplementedError
+
+    # For those who inherit.
+
+    def describe_counts(self) -> str:
+        """Give what was counted, as the log has it."""
+        counts = asdict(self.count()).items()
+        return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts)
+
+    # Called by the base.
+
+    @override
+    def listen_on(self, endpoint: Any) -> Deferred[Any]:
+        protocol = self._build_protocol()
+        listening: Deferred[Any] = endpoint.listen(protocol)
+        return listening.addCallback(self._note_opened, protocol)
+
+    @override
+    async def stop(self) -> None:
+        await self.close_ports()
+        self._log.info("stopped: {counts}", counts=self.describe_counts())
+
+    @override
+    def privilegedStartService(self) -> None:
+        self._opened = []
+        super().privilegedStartService()
+
+    def _note_opened(self, port: Any, protocol: _Protocol) -> Any:
+        if self._is_listening:
+            self._opened.append((port, protocol))
+        return port
 
 
 def _describe_address(address: IAddress) -> str:

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from twsock.errors import SocketError
 from twsock.protocols import MulticastEcho, ReplyTo
-from twsock.services.listening import ListeningService, parse_datagram_endpoint
+from twsock.services.listening import DatagramListeningService, parse_datagram_endpoint
 from twsock.services.options import choice_option, count_option
 from twsock.transport.datagram_endpoint import IDatagramEndpoint, MulticastEndpoint
 from twsock.transport.udp_socket import LARGEST
@@ -73,7 +73,7 @@ class MulticastCounts:
     failed: int = 0
 
 
-class MulticastService(ListeningService[MulticastEcho]):
+class MulticastService(DatagramListeningService[MulticastEcho]):
     """Joins groups, answers what they are asked, and says now and then how much that was."""
 
     _log = Logger()

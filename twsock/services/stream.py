@@ -11,22 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python import usage
-from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
 from twsock.protocols.factory import DEFAULT_IDLE_TIMEOUT
-from twsock.services.listening import (
-    default_endpoints,
-    describe_failure,
-    describe_port,
-    parse_server_endpoint,
-)
+from twsock.services.listening import ListeningService, default_endpoints, parse_server_endpoint
 from twsock.services.options import count_option, seconds_option
 from twsock.services.security import Security, SecurityOptions
 from twsock.wire.frames import MAX_UINT32
@@ -45,11 +39,11 @@ _FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
 }
 
 
-class StreamService(Service):
+class StreamService(ListeningService):
     """
     Listens on endpoints, serves a factory, and drains it when stopped.
 
-    :param reactor: tells when it runs: ports are named in the log once signals are handled too.
+    :param reactor: tells when it runs.
     :param factory: serves the connections.
     :param endpoints: where to listen, each with the string it was made from.
     :param security: of the connections; its files are read again on SIGHUP.
@@ -67,57 +61,23 @@ class StreamService(Service):
         security: Security | None = None,
         drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
     ) -> None:
-        self._reactor = reactor
+        super().__init__(reactor, endpoints)
         self.factory = factory
         self.security = security
         self.drain_timeout = drain_timeout
-        self._endpoints = endpoints
-        self._ports: list[IListeningPort] = []
-        self._is_listening = False
-
-    @property
-    def ports(self) -> Sequence[IListeningPort]:
-        """The ports listened on, in the order of the endpoints."""
-        return tuple(self._ports)
-
-    # Called by Twisted.
 
     @override
-    def privilegedStartService(self) -> None:
-        """
-        Listen, while the process may still open low ports.
-
-        :raises SystemExit: when an endpoint cannot be listened on, with the line for the user.
-        """
-        super().privilegedStartService()
-        self._is_listening = True
-        for description, endpoint in self._endpoints:
-            problems: list[str] = []
-            listening = self.factory.listen(endpoint)
-            listening.addCallback(self._listens, description)
-            listening.addErrback(self._cannot_listen, description, problems)
-            if problems:
-                # twistd prints a traceback for every other exception.
-                raise SystemExit(f"twsock: {problems[0]}")
-            # An endpoint that takes its time fails in a process that runs, and has a log.
-            listening.addCallback(self._tell_of_problems, problems)
+    def listen_on(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
+        return self.factory.listen(endpoint)
 
     @override
     def startService(self) -> None:
         super().startService()
-        if not self._is_listening:
-            self.privilegedStartService()
         if self.security is not None:
             self.security.start(self._reactor)
 
     @override
-    def stopService(self) -> Deferred[None]:
-        super().stopService()
-        return ensureDeferred(self._stop())
-
-    async def _stop(self) -> None:
-        ports, self._ports = self._ports, []
-        self._is_listening = False
+    async def stop(self) -> None:
         if self.security is not None:
             self.security.stop()
         connections = len(self.factory.group)
@@ -126,31 +86,13 @@ class StreamService(Service):
             connections=connections,
             timeout=self.drain_timeout,
         )
-        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        await self.close_ports()
         aborted = await self.factory.drain(self.drain_timeout)
         self._log.info(
             "stopped: {counts}, {aborted} aborted at the deadline",
             counts=", ".join(f"{n} {name}" for name, n in asdict(self.factory.counters).items()),
             aborted=aborted,
         )
-
-    def _listens(self, port: IListeningPort, description: str) -> None:
-        self._ports.append(port)
-        self._reactor.callWhenRunning(self._tell_of, describe_port(port), description)
-
-    def _tell_of(self, address: str, description: str) -> None:
-        self._log.info(
-            "listening on {address} ({description})", address=address, description=description
-        )
-
-    def _cannot_listen(self, failure: Failure, description: str, problems: list[str]) -> None:
-        error = failure.value
-        assert error is not None
-        problems.append(describe_failure(description, error))
-
-    def _tell_of_problems(self, _result: object, problems: list[str]) -> None:
-        for problem in problems:
-            self._log.critical("{problem}", problem=problem)
 
 
 class Options(SecurityOptions):

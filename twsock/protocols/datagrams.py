@@ -16,7 +16,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twsock.errors import LocalProtocolError, SocketError
-from twsock.transport.datagram_output import describe_refusal
+from twsock.transport.datagram_calls import describe_refusal
 from twsock.transport.datagram_owner import IDatagramOwner
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.occasional_log import OccasionalLog

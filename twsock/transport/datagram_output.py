@@ -14,14 +14,13 @@ no memory (ENOBUFS, ENOMEM)   wait a moment: no event tells when there is some
 a run refused                 send one by one; if that works, and the reason was the size of the
                               datagrams, runs of that size or more are not tried again
 an earlier datagram's error   a connected socket tells of an ICMP reply at the next call: the owner
-(found by trying once more)   is told, and the send done
+(`DatagramCalls` finds out)    is told, and the send done
 anything else                 that datagram fails; all others go on
 ============================  ====================================================================
 """
 
 from __future__ import annotations
 
-import errno
 import operator
 import socket
 import typing
@@ -31,7 +30,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock.errors import BusyError, SocketError, SocketErrorStatus
-from twsock.transport.packet_info import Control, segment_control
+from twsock.transport.datagram_calls import NO_MEMORY, NO_ROOM, NO_SEGMENTATION, DatagramCalls
 from twsock.wire.datagrams import (
     MAX_IPV4_DATAGRAM,
     MAX_IPV6_DATAGRAM,
@@ -46,7 +45,6 @@ __all__ = [
     "DatagramOutput",
     "OutputOwner",
     "Sendable",
-    "describe_refusal",
 ]
 
 #: Bytes waiting from which on senders should stop: two calls of the most that a call carries.
@@ -67,19 +65,6 @@ _MAX_ROUNDS: Final = 16
 
 #: Where the kernel is out of memory it does not tell when there is some again; in seconds.
 _REST: Final = 0.01
-
-_NO_MEMORY: Final = frozenset({errno.ENOBUFS, errno.ENOMEM})
-
-#: What only an ICMP reply to an earlier datagram can be the reason of.
-_FROM_EARLIER: Final = frozenset({errno.ECONNREFUSED, errno.ENOPROTOOPT})
-
-#: How many earlier errors one send may meet before it is given up.
-_MAX_EARLIER: Final = 8
-
-_NO_ROOM: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK}) | _NO_MEMORY
-
-#: The kernel or the network card cannot cut at all (udp(7), and checksums that nobody computes).
-_NO_SEGMENTATION: Final = frozenset({errno.EIO, errno.EOPNOTSUPP})
 
 
 class OutputOwner(typing.Protocol):
@@ -116,6 +101,7 @@ class DatagramOutput:
     """
 
     __slots__ = (
+        "_calls",
         "_clock",
         "_closed",
         "_half",
@@ -131,9 +117,7 @@ class DatagramOutput:
         "_queue",
         "_refused_sizes",
         "_rest",
-        "_udp",
         "_was_full",
-        "calls",
         "max_size",
         "unsent",
     )
@@ -147,7 +131,7 @@ class DatagramOutput:
         has_runs: bool,
         max_unsent: int = _DEFAULT_MAX_UNSENT,
     ) -> None:
-        self._udp = udp
+        self._calls = DatagramCalls(udp, self._refused)
         self._owner = owner
         self._clock = clock
         self._has_runs = has_runs
@@ -173,8 +157,6 @@ class DatagramOutput:
         self.max_size = MAX_IPV6_DATAGRAM if udp.family == socket.AF_INET6 else MAX_IPV4_DATAGRAM
         #: Bytes that wait.
         self.unsent = 0
-        #: System calls made to send.
-        self.calls = 0
 
     @property
     def is_full(self) -> bool:
@@ -348,34 +330,10 @@ class DatagramOutput:
 
     def _send_singles(self, items: list[Sendable]) -> int:
         """Send each by itself; tell how many are done with."""
-        done, failure = 0, None
-        send, send_to = self._udp.send, self._udp.sendto
-        plain = _plain_data(items)
-        try:
-            # As little as can be is done between two system calls: after each the processor has
-            # forgotten what it knew of our code.
-            if plain is not None:
-                for data in plain:
-                    send(data)
-                    done += 1
-            else:
-                for item in items:
-                    if item.control is not None:
-                        self._transmit([item.data], [item.control], item.address)
-                    elif item.address is not None:
-                        send_to(item.data, item.address)
-                    else:
-                        send(item.data)
-                    done += 1
-        except OSError as error:
-            failure = error
-        except (TypeError, ValueError, OverflowError) as error:
-            failure = _unusable(error)
-        self.calls += done
+        done, failure = self._calls.send_each(items)
         self._sent(items[:done])
         if failure is None or self._closed is not None:
             return done
-        self.calls += 1
         return done + self._not_sent([items[done]], failure, is_run=False)
 
     def _keep(self, items: list[Sendable]) -> None:
@@ -418,7 +376,7 @@ class DatagramOutput:
         is_run = len(batch) > 1 or first.segment_size < len(first.data)
         if is_run and not self._may_cut(first):
             return self._send_apart(batch, None)
-        error = self._call(batch, is_run=is_run)
+        error = self._calls.send(batch, is_run=is_run)
         return self._sent(batch) if error is None else self._not_sent(batch, error, is_run=is_run)
 
     def _sent(self, batch: list[Sendable]) -> int:
@@ -444,13 +402,13 @@ class DatagramOutput:
     def _not_sent(self, batch: list[Sendable], error: OSError, *, is_run: bool) -> int:
         """Do what the error asks for; tell how many items are done."""
         if batch[0].address is None:
-            again = self._call_again(batch, error, is_run=is_run)
+            again = self._calls.send_again(batch, error, is_run=is_run)
             if again is None:
                 return self._sent(batch)
             error = again
         if self._closed is not None:
             return 0
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             self._wait(error)
             return 0
         if is_run:
@@ -467,15 +425,15 @@ class DatagramOutput:
             failure = half[1] if half is not None and item is half[0] else None
             for number, data in enumerate(split_run(item.data, item.segment_size)):
                 piece = (_Piece(data, item),)
-                error = self._call(piece, is_run=False)
+                error = self._calls.send(piece, is_run=False)
                 if error is not None and item.address is None:
-                    error = self._call_again(piece, error, is_run=False)
+                    error = self._calls.send_again(piece, error, is_run=False)
                 if error is None:
                     if len(data) == size:
                         self._learn(refusal, item.address, size)
                 elif self._closed is not None:
                     return index
-                elif error.errno in _NO_ROOM:
+                elif error.errno in NO_ROOM:
                     self._wait(error)
                     # The run goes on where it stopped.
                     self.unsent -= number * item.segment_size
@@ -495,7 +453,7 @@ class DatagramOutput:
         """Note why datagrams could not leave as a run, though each of them can."""
         if refusal is None:
             return
-        if refusal.errno in _NO_SEGMENTATION:
+        if refusal.errno in NO_SEGMENTATION:
             self._has_runs = False
         elif segment_size < self._least_refused(address):
             if len(self._refused_sizes) >= _MAX_REMEMBERED:
@@ -508,84 +466,17 @@ class DatagramOutput:
 
     def _wait(self, error: OSError) -> None:
         self._is_stuck = True
-        if error.errno in _NO_MEMORY:
+        if error.errno in NO_MEMORY:
             self._rest = self._clock.callLater(_REST, self._rested)
+
+    def _refused(self, error: SocketError) -> bool:
+        """Pass on what became of an earlier datagram; tell whether to go on with this one."""
+        self._owner.refused(error)
+        return self._closed is None
 
     def _rested(self) -> None:
         self._rest = None
         self.flush()
-
-    def _call(self, batch: Sequence[Outgoing], *, is_run: bool) -> OSError | None:
-        first = batch[0]
-        self.calls += 1
-        try:
-            if is_run or first.control is not None:
-                messages: list[Control] = [] if first.control is None else [first.control]
-                if is_run:
-                    messages.append(segment_control(first.segment_size))
-                self._transmit([item.data for item in batch], messages, first.address)
-            elif first.address is None:
-                self._udp.send(first.data)
-            else:
-                self._udp.sendto(first.data, first.address)
-        except OSError as error:
-            return error
-        except (TypeError, ValueError, OverflowError) as error:
-            return _unusable(error)
-        return None
-
-    def _transmit(self, data: list[bytes], messages: list[Control], address: Any) -> None:
-        if address is None:
-            self._udp.sendmsg(data, messages)
-        else:
-            self._udp.sendmsg(data, messages, 0, address)
-
-    def _call_again(
-        self, batch: Sequence[Outgoing], error: OSError, *, is_run: bool
-    ) -> OSError | None:
-        """
-        Repeat a call whose error may be that of an earlier datagram; give its own.
-
-        What only an ICMP reply can be the reason of is an earlier one's; so is what a repetition
-        does not meet again.
-        """
-        later: list[OSError] = []
-        for _ in range(_MAX_EARLIER):
-            if error.errno in _NO_ROOM or self._closed is not None:
-                break
-            again = self._call(batch, is_run=is_run)
-            if again is None:
-                self._tell_refused([error, *later])
-                return None
-            if error.errno in _FROM_EARLIER:
-                self._tell_refused([error])
-                error = again
-            elif again.errno in _FROM_EARLIER:
-                later.append(again)
-            else:
-                error = again
-                break
-        self._tell_refused(later)
-        return error
-
-    def _tell_refused(self, errors: list[OSError]) -> None:
-        for error in errors:
-            self._owner.refused(describe_refusal(error))
-
-
-def _unusable(error: Exception) -> OSError:
-    """What Python cannot hand to the kernel is as if the kernel had refused it."""
-    return OSError(errno.EINVAL, str(error))
-
-
-def _plain_data(items: Sequence[Outgoing]) -> list[bytes] | None:
-    """Give the bytes of what all goes to the connected peer, with nothing else to say."""
-    count = len(items)
-    if [item.address for item in items].count(None) < count:
-        return None
-    if [item.control for item in items].count(None) < count:
-        return None
-    return [item.data for item in items]
 
 
 class _Piece:
@@ -598,19 +489,3 @@ class _Piece:
         self.segment_size = len(data)
         self.address = run.address
         self.control = run.control
-
-
-def describe_refusal(error: OSError) -> SocketError:
-    """
-    Say what an ICMP reply means: to UDP, a closed port is a peer that broke off.
-
-    WinRT tells it with that status, where a refused connection of TCP has another.
-    """
-    refused = SocketError.from_exception(error)
-    if error.errno == errno.ECONNREFUSED:
-        refused = SocketError(
-            "nothing listens on that port of the peer (ICMP port unreachable)",
-            status=SocketErrorStatus.CONNECTION_RESET_BY_PEER,
-        )
-        refused.__cause__ = error
-    return refused

@@ -34,7 +34,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twsock.errors import ClosedError, LocalProtocolError, SocketError, SocketErrorStatus
-from twsock.transport.datagram_output import DatagramOutput, Sendable, describe_refusal
+from twsock.transport.datagram_calls import describe_refusal
+from twsock.transport.datagram_output import DatagramOutput, Sendable
 from twsock.transport.datagram_owner import DatagramCounters, IDatagramOwner, IRunTransport
 from twsock.transport.interfaces import Interface as NetworkInterface
 from twsock.transport.interfaces import LinkWatch, find_interface

@@ -88,6 +88,11 @@ class ControlTests(SynchronousTestCase):
         self.assert_refuses(ValueError, "max_datagram", -1, 65_536)
         self.control.max_datagram = 0
 
+    def test_the_size_of_the_buffer_has_a_short_name(self) -> None:
+        """It is the same."""
+        self.control.inbound_buffer_size = 4096
+        self.assertEqual(self.control.inbound_buffer_size_in_bytes, 4096)
+
     def test_what_is_no_number_is_refused(self) -> None:
         """At once, not when the socket is bound."""
         for name in ("inbound_buffer_size_in_bytes", "outbound_unicast_hop_limit", "max_datagram"):

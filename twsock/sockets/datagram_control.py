@@ -93,6 +93,9 @@ class DatagramSocketControl:
         self._check("inbound_buffer_size_in_bytes")
         self._receive_buffer = _checked(value, 1, 2**31 - 1, "a buffer size")
 
+    #: The same, for short.
+    inbound_buffer_size = inbound_buffer_size_in_bytes
+
     @property
     def outbound_buffer_size_in_bytes(self) -> int | None:
         """Size asked for of the kernel's buffer for what is sent (``SO_SNDBUF``); not in WinRT."""

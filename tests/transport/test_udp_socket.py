@@ -9,10 +9,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
+from tests.transport.fake_udp import FakeUdp
+from tests.transport.test_stream import IdleReactor
+from twsock import DatagramSocket
 from twsock.errors import SocketError, SocketErrorStatus
+from twsock.protocols import DatagramProtocol
+from twsock.transport import UdpEndpoint
 from twsock.transport.udp_socket import (
     DatagramOptions,
+    IReactorUdpSockets,
     OpenedSocket,
     numeric_address,
     open_udp_socket,
@@ -278,3 +286,49 @@ class BoundsTests(SynchronousTestCase):
             for value in (least, most):
                 options = {name: value}
                 self.assertEqual(getattr(DatagramOptions(**options), name), value)
+
+
+@implementer(IReactorUdpSockets)
+class ReactorInMemory(IdleReactor):
+    """Opens sockets by itself, and notes what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[tuple[str, int, FakeUdp]] = []
+
+    def open_udp_socket(self, address: str, port: int, options: DatagramOptions) -> OpenedSocket:
+        udp = FakeUdp(host=address, port=port or 7000)
+        self.opened.append((address, port, udp))
+        return OpenedSocket(udp, has_runs=False, has_packet_info=False)  # type: ignore[arg-type]
+
+
+class ReactorTests(SynchronousTestCase):
+    """A reactor that opens UDP sockets is asked for each."""
+
+    def test_it_provides_the_interface(self) -> None:
+        """As this file understands it."""
+        verifyObject(IReactorUdpSockets, ReactorInMemory())
+
+    def test_a_datagram_socket_sends_through_it(self) -> None:
+        """Bound to one address, or to all of both families; no kernel is asked."""
+        reactor = ReactorInMemory()
+        datagrams = DatagramSocket(reactor)
+        self.successResultOf(datagrams.bind_endpoint("192.0.2.1", 1337))
+        self.successResultOf(datagrams.send_to(b"Hello", ("192.0.2.2", 7)))
+        [(address, port, udp)] = reactor.opened
+        self.assertEqual((address, port), ("192.0.2.1", 1337))
+        self.assertEqual(udp.sent, [(b"Hello", ("192.0.2.2", 7))])
+        both = DatagramSocket(reactor)
+        self.successResultOf(both.bind_service_name(1337))
+        self.assertEqual(
+            [each[:2] for each in reactor.opened[1:]], [("0.0.0.0", 1337), ("::", 1337)]
+        )
+        for one in (datagrams, both):
+            self.successResultOf(one.close())
+
+    def test_endpoints_listen_through_it(self) -> None:
+        """So a protocol class does."""
+        reactor = ReactorInMemory()
+        port = self.successResultOf(UdpEndpoint(reactor, 1337, HOST).listen(DatagramProtocol()))
+        self.assertEqual([each[:2] for each in reactor.opened], [(HOST, 1337)])
+        port.stopListening()

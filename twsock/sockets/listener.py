@@ -9,7 +9,6 @@ wait in the kernel's backlog.
 from __future__ import annotations
 
 import inspect
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.event import Event
 from twsock.sockets.information import StreamSocketListenerInformation
 from twsock.sockets.input import EndOfStreamError
+from twsock.sockets.listening import listen_on_address, listen_on_all_addresses
 from twsock.sockets.resolving import find_port, resolve
 from twsock.sockets.stream_socket import StreamSocket
 from twsock.tls.certificates import Certificate
@@ -53,9 +53,6 @@ __all__ = [
 
 #: Accepted sockets that wait for somebody to take them, where there is no handler.
 MAX_WAITING: Final = 16
-
-#: Connections that the kernel keeps until they are accepted; what it allows caps it.
-_BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class StreamSocketListener:
     A handler that fails is logged once, and its socket aborted; that a peer went away is logged in
     one line. A handler that returns leaves its socket open: it closes it, or gives it to somebody.
 
-    :param reactor: runs it.
+    :param reactor: runs it, and makes its ports (``IReactorTCP``).
     :param max_connections: how many may be open at once; then nobody is accepted until one ends.
         None for no limit.
     :param close_timeout: seconds that closing an accepted socket waits for its peer.
@@ -305,7 +302,7 @@ class StreamSocketListener:
     async def _guarded(self, work: Any) -> None:
         """Leave the listener as it was when it cannot be bound."""
         try:
-            port = await work
+            ports: list[IListeningPort] = await work
         except CancelledError:
             self._is_bound = False
             raise
@@ -313,38 +310,26 @@ class StreamSocketListener:
             self._is_bound = False
             raise SocketError.from_exception(error) from error
         if self._is_closed:
-            await _stop([port])
+            await _stop(ports)
             raise ClosedError("the listener was closed while it was being bound")
-        self._ports.append(port)
-        # Other ports (in memory, say) have no socket to stand for, and accept without a limit.
-        if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
-            self._gates.append(AcceptGate(port, self._reactor, self._has_room))
-        self.information.local_port = str(getattr(port.getHost(), "port", ""))
+        self._ports += ports
+        for port in ports:
+            # Other ports (in memory, say) have no socket to stand for, and accept without a limit.
+            if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+                self._gates.append(AcceptGate(port, self._reactor, self._has_room))
+        self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
 
-    async def _listen(self, host: HostName | None, port: int) -> IListeningPort:
+    async def _listen(self, host: HostName | None, number: int) -> list[IListeningPort]:
+        reactor, factory = self._reactor, _Accepting(self)
         if host is None:
-            family, address = _any_address()
-        elif host.type in (HostNameType.IPV4, HostNameType.IPV6):
-            family, address = _family_of(host.canonical_name), host.canonical_name
-        else:
-            address = (await resolve(self._reactor, host, str(port)))[0].host
-            family = _family_of(address)
-        listening = socket.create_server(
-            (address, port),
-            family=family,
-            backlog=_BACKLOG,
-            dualstack_ipv6=host is None and family == socket.AF_INET6,
-        )
-        with listening:
-            listening.setblocking(False)
-            # The reactor gets a descriptor of its own.
-            adopted: IListeningPort = self._reactor.adoptStreamPort(
-                listening.fileno(), family, _Accepting(self)
-            )
-        return adopted
+            return await listen_on_all_addresses(reactor, number, factory)
+        address = host.canonical_name
+        if host.type not in (HostNameType.IPV4, HostNameType.IPV6):
+            address = (await resolve(reactor, host, str(number)))[0].host
+        return [listen_on_address(reactor, address, number, factory)]
 
-    async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> IListeningPort:
-        return await endpoint.listen(_Accepting(self))
+    async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> list[IListeningPort]:
+        return [await endpoint.listen(_Accepting(self))]
 
     # How connections come.
 
@@ -467,14 +452,3 @@ async def _stop(ports: list[IListeningPort]) -> None:
         stopping: Any = port.stopListening()
         if stopping is not None:
             await stopping
-
-
-def _any_address() -> tuple[int, str]:
-    """Both families in one socket, where this machine has both."""
-    if socket.has_dualstack_ipv6():
-        return socket.AF_INET6, "::"
-    return socket.AF_INET, "0.0.0.0"
-
-
-def _family_of(address: str) -> int:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -18,7 +18,7 @@ from twsock.transport.datagram_endpoint import (
 from twsock.transport.datagrams import DatagramPort, listen_datagrams
 from twsock.transport.runs import Run
 from twsock.transport.stream import StreamOwner, StreamTransport
-from twsock.transport.udp_socket import DatagramOptions
+from twsock.transport.udp_socket import DatagramOptions, IReactorUdpSockets, OpenedSocket
 
 __all__ = [
     "AcceptGate",
@@ -26,7 +26,9 @@ __all__ = [
     "DatagramPort",
     "IDatagramEndpoint",
     "IDatagramEndpointStringParser",
+    "IReactorUdpSockets",
     "MulticastEndpoint",
+    "OpenedSocket",
     "Run",
     "StreamOwner",
     "StreamTransport",

@@ -23,7 +23,7 @@ from twsock.transport.datagrams import DatagramPort, listen_datagrams
 from twsock.transport.endpoint_string import parse_endpoint_string
 from twsock.transport.interfaces import find_interface
 from twsock.transport.joining import check_group
-from twsock.transport.udp_socket import LARGEST, DatagramOptions, open_udp_socket
+from twsock.transport.udp_socket import LARGEST, DatagramOptions, open_udp_socket_of
 
 __all__ = [
     "IDatagramEndpoint",
@@ -145,7 +145,7 @@ class MulticastEndpoint:
         address = "::" if check_group(self.group) == socket.AF_INET6 else ""
         interface = find_interface(self.interface)
         options = replace(self.options, multicast_only=True, interface=interface.index)
-        opened = open_udp_socket(address, self.port, options)
+        opened = open_udp_socket_of(self.reactor, address, self.port, options)
         port = DatagramPort(self.reactor, protocol, opened, options)
         try:
             # Before the protocol starts: what it sends to the group then, it shall hear too.

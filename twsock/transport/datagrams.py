@@ -55,7 +55,7 @@ from twsock.transport.udp_socket import (
     DatagramOptions,
     OpenedSocket,
     numeric_address,
-    open_udp_socket,
+    open_udp_socket_of,
 )
 from twsock.wire.byte_queue import Buffer, as_bytes
 from twsock.wire.datagrams import MAX_SEGMENTS
@@ -708,6 +708,8 @@ def listen_datagrams(
     """
     Open a UDP port for a protocol.
 
+    :param reactor: watches the socket, and opens it if it provides
+        `twsock.transport.IReactorUdpSockets`; otherwise the kernel does.
     :param protocol: a `twsock.protocols.DatagramProtocol`, or any datagram protocol of Twisted.
     :param port: 0 lets the system choose.
     :param interface: numeric address to bind; empty for all IPv4 addresses, ``::`` for all IPv6
@@ -716,7 +718,7 @@ def listen_datagrams(
     """
     if options is None:
         options = DatagramOptions()
-    opened = open_udp_socket(interface, port, options)
+    opened = open_udp_socket_of(reactor, interface, port, options)
     listening = DatagramPort(reactor, protocol, opened, options)
     try:
         listening.startListening()

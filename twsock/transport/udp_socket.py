@@ -13,13 +13,23 @@ import socket
 import struct
 import sys
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from zope.interface import Interface
 
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 from twsock.transport.interfaces import local_addresses
 from twsock.transport.packet_info import is_multicast, request_packet_info, request_runs
 
-__all__ = ["LARGEST", "DatagramOptions", "OpenedSocket", "numeric_address", "open_udp_socket"]
+__all__ = [
+    "LARGEST",
+    "DatagramOptions",
+    "IReactorUdpSockets",
+    "OpenedSocket",
+    "numeric_address",
+    "open_udp_socket",
+    "open_udp_socket_of",
+]
 
 _IS_LINUX: Final = sys.platform == "linux"
 
@@ -99,6 +109,42 @@ class OpenedSocket:
     udp: socket.socket
     has_runs: bool
     has_packet_info: bool
+
+
+class IReactorUdpSockets(Interface):
+    """
+    A reactor that opens UDP sockets itself, in the place of the kernel: a network in memory, say.
+
+    Twisted's ``IReactorUDP`` has no part in it: a port of that interface cannot set an option
+    before it is bound, nor report the address that a datagram came to.
+    """
+
+    def open_udp_socket(
+        address: str,  # noqa: N805
+        port: int,
+        options: DatagramOptions,
+    ) -> OpenedSocket:
+        """
+        Open a socket, set its options and bind it.
+
+        :returns: an `OpenedSocket` whose ``udp`` has the methods of a non-blocking ``socket``.
+        :raises SocketError: when it cannot be bound; see the function `open_udp_socket`.
+        """
+
+
+def open_udp_socket_of(
+    reactor: Any, address: str, port: int, options: DatagramOptions
+) -> OpenedSocket:
+    """
+    Open a UDP socket where a reactor has its network; see `open_udp_socket`.
+
+    :param reactor: is asked for the socket if it provides `IReactorUdpSockets`; for any other the
+        kernel is asked.
+    """
+    if IReactorUdpSockets.providedBy(reactor):
+        opened: OpenedSocket = reactor.open_udp_socket(address, port, options)
+        return opened
+    return open_udp_socket(address, port, options)
 
 
 def open_udp_socket(address: str, port: int, options: DatagramOptions) -> OpenedSocket:

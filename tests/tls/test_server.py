@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+import warnings
 from typing import Any
 
 import trustme
@@ -28,6 +30,10 @@ CERTIFICATE = Certificate.from_pem(ISSUED.private_key_and_cert_chain_pem.bytes()
 BARE = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
 #: Shown to those who trust the authority of all these tests.
 SHOWN = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+#: Shown to those who ask for its name.
+OTHER = Certificate.from_pem(
+    TRUSTED.issue_cert("other.example").private_key_and_cert_chain_pem.bytes()
+)
 REQUIRED = ClientCertificatePolicy.REQUIRED
 
 
@@ -51,6 +57,14 @@ class ServerTests(SynchronousTestCase):
         self.assertRaises(
             ValueError, ServerTls(ServerOptions([CERTIFICATE])).replace_certificates, [BARE]
         )
+
+    def test_authorities_of_clients_are_given_to_openssl_without_a_warning(self) -> None:
+        """A service starts under ``python -W error``."""
+        trusted = [Certificate.from_pem(TRUSTED.cert_pem.bytes())]
+        options = ServerOptions([SHOWN], client_certificate=REQUIRED, client_authorities=trusted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ServerTls(options)
 
     def test_who_showed_nothing_comes_in_where_nothing_is_required(self) -> None:
         """And only there."""
@@ -106,11 +120,32 @@ class HandshakeTests(SynchronousTestCase):
             context.set_alpn_protocols(offered)
             connection = self.shake_hands(tls, ClientPeer(context))
             self.assertEqual(connection.get_alpn_proto_negotiated(), agreed)
-        context = client_context()
-        context.set_alpn_protocols(["other"])
-        peer = ClientPeer(context)
-        self.shake_hands(tls, peer)
-        self.assertIn("no application protocol", str(peer.error).lower())
+
+    def test_a_client_that_offers_none_of_the_protocols_reads_why(self) -> None:
+        """The alert is no_application_protocol (120), whichever certificate it asked for."""
+        tls = ServerTls(ServerOptions([OTHER, SHOWN], application_protocols=[b"new"]))
+        for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
+            context = client_context(version=version)
+            context.set_alpn_protocols(["other"])
+            peer = ClientPeer(context)
+            self.shake_hands(tls, peer)
+            # The reason has no name in Python's own table.
+            self.assertIn("alert no application protocol", str(peer.error))
+
+    def test_a_server_without_protocols_accepts_clients_that_offer_some(self) -> None:
+        """As browsers, curl and health checks do; it answers nothing, with each certificate."""
+        for tls in (
+            ServerTls(ServerOptions([SHOWN])),
+            ServerTls(ServerOptions([OTHER, SHOWN])),
+            ServerTls(ServerOptions([SHOWN], SocketProtectionLevel.TLS12)),
+        ):
+            context = client_context()
+            context.set_alpn_protocols(["h2", "http/1.1"])
+            peer = ClientPeer(context)
+            connection = self.shake_hands(tls, peer)
+            self.assertIsNone(peer.error)
+            self.assertTrue(peer.is_done)
+            self.assertEqual(connection.get_alpn_proto_negotiated(), b"")
 
     def test_sessions_are_resumed(self) -> None:
         """With the ticket of this very server, and only until its certificates are replaced."""
@@ -157,9 +192,7 @@ class HandshakeTests(SynchronousTestCase):
             def set_context(self, context: Any) -> None:
                 self.contexts.append(context)
 
-        other = TRUSTED.issue_cert("other.example")
-        second = Certificate.from_pem(other.private_key_and_cert_chain_pem.bytes())
-        tls: Any = ServerTls(ServerOptions([SHOWN, second]))
+        tls: Any = ServerTls(ServerOptions([SHOWN, OTHER]))
         for name in (
             None,
             b"",

@@ -51,7 +51,9 @@ class ServerOptions:
     :ivar min_protection_level: the lowest; ``UNSPECIFIED`` for TLS 1.2.
     :ivar client_certificate: whether clients identify themselves.
     :ivar client_authorities: who may have issued their certificates.
-    :ivar application_protocols: understood inside TLS (ALPN), the preferred first.
+    :ivar application_protocols: understood inside TLS (ALPN), the preferred first. A client that
+        offers none of them is refused with the alert ``no_application_protocol``; where there are
+        none, the offer of a client is not answered.
     :raises ValueError: when there is no certificate, one has no key, or clients have to be
         identified and no authority is given.
     """
@@ -172,14 +174,15 @@ class ServerTls:
         # A peer that begins one in TLS 1.2 and stops would keep all that is written waiting.
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         show(certificate, context)
-        if options.application_protocols:
-            context.set_alpn_select_callback(self._choose_protocol)
+        # In place of Twisted's, which refuses every client that offers a protocol where the server
+        # has none.
+        context.set_alpn_select_callback(_protocol_chooser(options.application_protocols))
         store = context.get_cert_store()
         for authority in options.client_authorities:
             trusted = authority.to_cryptography()[0]
             if store is not None:
                 store.add_cert(_to_openssl(trusted))
-            context.add_client_ca(_to_openssl(trusted))
+            context.add_client_ca(trusted)
         return context
 
     # Called by OpenSSL.
@@ -197,13 +200,6 @@ class ServerTls:
             if is_named(_to_openssl(certificate.to_cryptography()[0]), host):
                 connection.set_context(context)
                 return
-
-    def _choose_protocol(self, _connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
-        for protocol in self._options.application_protocols:
-            if protocol in offered:
-                return protocol
-        # A client that insists on another one is not to be misunderstood (RFC 7301, section 3.2).
-        raise SSL.Error([("SSL routines", "", "no application protocol")])
 
 
 _VERIFY = {
@@ -232,6 +228,21 @@ class _Creator:
         if policy is not ClientCertificatePolicy.OFF:
             connection.set_verify(_VERIFY[policy], self._verification.check)
         return connection
+
+
+def _protocol_chooser(protocols: Sequence[bytes]) -> Any:
+    """Make the callback of OpenSSL that answers a client's list of protocols (:rfc:`7301`)."""
+
+    def choose(_connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
+        if not protocols:
+            return SSL.NO_OVERLAPPING_PROTOCOLS  # The extension is not answered.
+        for protocol in protocols:
+            if protocol in offered:
+                return protocol
+        # Section 3.2: the handshake fails with the alert no_application_protocol (120).
+        raise SSL.Error([("SSL routines", "", "no application protocol")])
+
+    return choose
 
 
 def _to_openssl(certificate: Any) -> X509:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.connected import InMemory, OnKernel, shrink_buffers
+from tests.work import count_comparisons
 from twsock import (
     BrokenError,
     BusyError,
@@ -26,6 +28,7 @@ from twsock.transport.stream import HIGH_WATER
 
 GREETING = b"Hello, World!"
 KIB = 1024
+MIB = 1024 * KIB
 
 
 def conduct(work: Callable[[], Any]) -> Deferred[Any]:
@@ -387,6 +390,38 @@ class WithdrawTests(OutputTests):
             self.assertEqual(len(connected.receive()), 1 << 20)
             connected.descriptor.doWrite()
             self.assertEqual(connected.far.recv(1), b"")
+
+    def test_the_work_of_withdrawing_is_the_same_however_many_wait(self) -> None:
+        """In any order, no write is compared with the others; what is left arrives in order."""
+        for shuffle in (list.reverse, random.Random(11).shuffle):
+            connected = OnKernel()
+            self.addCleanup(connected.close)
+            shrink_buffers(connected.kernel)
+            full = connected.output.write(bytes(MIB))
+            connected.output.flush().addErrback(lambda _: None)
+            writes = [connected.output.write(b"%4d" % number) for number in range(2000)]
+            self.assertNoResult(full)
+            withdrawn = [write for number, write in enumerate(writes) if number % 100]
+            shuffle(withdrawn)
+            with count_comparisons() as comparisons:
+                for write in withdrawn:
+                    write.addErrback(lambda _: None).cancel()
+            self.assertLess(comparisons.value, len(writes))
+            self.assertEqual(connected.output.unsent, 4 * 20)
+            left = b"".join(b"%4d" % number for number in range(0, 2000, 100))
+            self.assertEqual(connected.receive()[MIB:], left)
+
+    def test_the_work_of_calling_off_closes_is_the_same_however_many_wait(self) -> None:
+        """Of waits for the flush before the end, and for the end."""
+        shrink_buffers(self.connected.kernel)
+        self.output.write(bytes(MIB))
+        self.output.flush().addErrback(lambda _: None)
+        for begin in (self.connected.socket.close, self.connected.socket.wait_closed):
+            waits = [begin().addErrback(lambda _: None) for _ in range(1000)]
+            with count_comparisons() as comparisons:
+                for wait in reversed(waits):
+                    wait.cancel()
+            self.assertLess(comparisons.value, len(waits))
 
     def test_a_cancelled_flush_ends_the_wait_only(self) -> None:
         """The writes go on."""

@@ -17,6 +17,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from twsock.transport.waiters import Waiters
+
 __all__ = ["ConnectionGroup", "Counters", "Member"]
 
 #: Ticks without a whole frame after which a connection is idle. A connection was active some time
@@ -93,7 +95,7 @@ class ConnectionGroup:
         self.on_room: Callable[[], None] | None = None
         self._members: set[Member] = set()
         self._ticking: IDelayedCall | None = None
-        self._emptied: list[Deferred[None]] = []
+        self._emptied = Waiters()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -118,9 +120,7 @@ class ConnectionGroup:
             if self._ticking is not None:
                 self._ticking.cancel()
                 self._ticking = None
-            emptied, self._emptied = self._emptied, []
-            for deferred in emptied:
-                deferred.callback(None)
+            self._emptied.fire()
         if self.on_room is not None:
             self.on_room()
 
@@ -143,21 +143,14 @@ class ConnectionGroup:
     async def _empty_within(self, timeout: float) -> None:
         if not self._members:
             return
-        ended: Deferred[None] = Deferred()
-        self._emptied.append(ended)
-        deadline = self.clock.callLater(timeout, self._stop_waiting, ended)
+        ended = self._emptied.wait()
+        deadline = self.clock.callLater(timeout, self._emptied.fire_one, ended)
         try:
             await ended
         finally:
             # Also when the wait is called off.
             if deadline.active():
                 deadline.cancel()
-            if ended in self._emptied:
-                self._emptied.remove(ended)
-
-    def _stop_waiting(self, ended: Deferred[None]) -> None:
-        self._emptied.remove(ended)
-        ended.callback(None)
 
     def _next_tick(self) -> None:
         timeout = self.idle_timeout

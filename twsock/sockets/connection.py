@@ -24,6 +24,7 @@ from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
 from twsock.transport import StreamTransport
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+from twsock.transport.waiters import Waiters
 
 __all__ = ["Connection"]
 
@@ -67,7 +68,7 @@ class Connection(Protocol):
         self._lost = lost
         self._close_timeout = close_timeout
         self._is_plain = is_plain
-        self._finishing: list[Deferred[None]] = []
+        self._finishing = Waiters()
 
     @property
     def is_open(self) -> bool:
@@ -95,9 +96,7 @@ class Connection(Protocol):
             self._input.close()
         if self._has_sent_fin:
             return succeed(None)
-        finished: Deferred[None] = Deferred(self._finishing.remove)
-        self._finishing.append(finished)
-        return finished
+        return self._finishing.wait()
 
     def suspend(self) -> Any:
         """
@@ -175,7 +174,7 @@ class Connection(Protocol):
     def writeConnectionLost(self) -> None:
         """FIN is with the kernel."""
         self._has_sent_fin = True
-        self._finished()
+        self._finishing.fire()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -191,12 +190,7 @@ class Connection(Protocol):
             self._input.failed(error)
         self._output.lost(error or ClosedError("the connection has ended"))
         self._lost()
-        self._finished()
-
-    def _finished(self) -> None:
-        finishing, self._finishing = self._finishing, []
-        for waiting in finishing:
-            waiting.callback(None)
+        self._finishing.fire()
 
     def _react(self, event: Callable[[], Any]) -> None:
         """Let the application act on something; send what it wrote in one piece."""

@@ -44,6 +44,7 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport import AcceptGate
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+from twsock.transport.waiters import Waiters
 
 __all__ = [
     "MAX_WAITING",
@@ -129,7 +130,7 @@ class StreamSocketListener:
         self._sockets: set[StreamSocket] = set()
         self._waiting: deque[StreamSocket] = deque()
         self._taker: Deferred[StreamSocket] | None = None
-        self._emptied: list[Deferred[None]] = []
+        self._emptied = Waiters()
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
         self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
@@ -350,8 +351,8 @@ class StreamSocketListener:
                 securing.addCallbacks(lambda _: self._deliver(accepted), lambda _: None)
             return
         self._sockets.discard(accepted)
-        while not self._sockets and self._emptied:
-            self._emptied.pop(0).callback(None)
+        if not self._sockets:
+            self._emptied.fire()
         self._reopen()
 
     def _deliver(self, accepted: StreamSocket) -> None:
@@ -412,9 +413,8 @@ class StreamSocketListener:
     async def _close_all(self, timeout: float) -> int:
         await self.close()
         if timeout > 0 and self._sockets:
-            emptied: Deferred[None] = Deferred()
-            self._emptied.append(emptied)
-            deadline = self._reactor.callLater(timeout, self._stop_waiting, emptied)
+            emptied = self._emptied.wait()
+            deadline = self._reactor.callLater(timeout, self._emptied.fire_one, emptied)
             try:
                 for accepted in list(self._sockets):
                     accepted.drain()
@@ -423,15 +423,9 @@ class StreamSocketListener:
                 # Also when the wait is called off.
                 if deadline.active():
                     deadline.cancel()
-                if emptied in self._emptied:
-                    self._emptied.remove(emptied)
         left = list(self._sockets)
         await DeferredList([accepted.abort() for accepted in left])
         return len(left)
-
-    def _stop_waiting(self, emptied: Deferred[None]) -> None:
-        self._emptied.remove(emptied)
-        emptied.callback(None)
 
 
 class _Accepting(ServerFactory):

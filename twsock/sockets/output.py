@@ -16,6 +16,7 @@ Writes and flushes stand in one line. A flush has no bytes, so it is done when a
 from __future__ import annotations
 
 import typing
+from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ _SENDS_PER_TURN: Final = 64
 #: How many writes are looked at for one system call, where there are too many bytes to join.
 _MAX_BATCH: Final = 1024
 
-#: How many writes may wait: each costs some 200 bytes besides its own.
+#: How many writes may wait: each costs some 400 bytes besides its own.
 _MAX_WAITING: Final = 1_000_000
 
 #: Up to here all writes are joined into one, however many.
@@ -130,7 +131,8 @@ class OutputStream:
         self.max_unsent = max_unsent
         self._clock = clock
         self._transport: StreamTransport | None = None
-        self._waiting: list[_Write] = []
+        # In their order; a write that is cancelled leaves it, wherever it stands, in one step.
+        self._waiting: OrderedDict[_Write, None] = OrderedDict()
         self._begun: list[_Write] = []
         # How many bytes wait.
         self._unsent = 0
@@ -182,7 +184,7 @@ class OutputStream:
         if self._unsent >= self.max_unsent or len(self._waiting) >= _MAX_WAITING:
             return fail(BusyError(f"{self._unsent} bytes wait to be sent: await flush() first"))
         write = _Write(self, data, len(data))
-        self._waiting.append(write)
+        self._waiting[write] = None
         self._unsent += len(data)
         if not self._is_held and self._turn is None:
             self._turn = self._clock.callLater(0, self._next_turn)
@@ -287,9 +289,9 @@ class OutputStream:
 
     def cancel_writes(self, error: SocketError) -> None:
         """Withdraw what has not begun to leave; let all that is pending fail."""
-        pending = self._begun + self._waiting
+        pending = [*self._begun, *self._waiting]
         # What has begun goes on, so the place behind it is still to wait for.
-        self._waiting = []
+        self._waiting.clear()
         self._unsent = 0
         unheard = sum([write.failed(error) for write in pending])
         if unheard:
@@ -302,14 +304,14 @@ class OutputStream:
 
     def hand_over_all(self) -> None:
         """Give all that waits to the transport, which is about to close."""
-        transport, waiting = self._transport, self._waiting
+        transport = self._transport
         if transport is not None and transport.is_open:
             self._send()
         if transport is not None and transport.is_open:
-            waiting, self._waiting = self._waiting, []
-            for write in waiting:
+            for write in self._waiting:
                 transport.write(write.data)
-            self._begun += waiting
+            self._begun += self._waiting
+            self._waiting.clear()
             self._unsent = 0
 
     def lost(self, error: SocketError) -> None:
@@ -356,7 +358,7 @@ class OutputStream:
     def _mark(self) -> Deferred[Any]:
         """Stand in line behind all that was written."""
         mark = _Write(self, b"", True)
-        self._waiting.append(mark)
+        self._waiting[mark] = None
         self._send()
         return mark
 
@@ -405,12 +407,7 @@ class OutputStream:
 
     def _hand_over(self, transport: StreamTransport) -> list[_Write]:
         """Hand over what one system call can take; give the writes that are done."""
-        waiting = self._waiting
-        if self._unsent <= _MAX_JOINED:
-            batch, self._waiting = waiting, []
-        else:
-            batch = waiting[:_MAX_BATCH]
-            del waiting[:_MAX_BATCH]
+        batch = self._take_batch()
         pieces = [write.data for write in batch if write.data]
         if not pieces:
             return batch
@@ -427,12 +424,23 @@ class OutputStream:
         self._unsent -= sum(map(len, pieces[:handed]))
         last_done, last_handed = _split(batch, done), _split(batch, handed)
         self._begun = batch[last_done:last_handed]
-        self._waiting[:0] = batch[last_handed:]
+        for write in reversed(batch[last_handed:]):
+            self._waiting[write] = None
+            self._waiting.move_to_end(write, last=False)
         return batch[:last_done]
+
+    def _take_batch(self) -> list[_Write]:
+        """Take the first writes out of the line, as many as one system call can take."""
+        waiting = self._waiting
+        if self._unsent <= _MAX_JOINED:
+            batch = list(waiting)
+            waiting.clear()
+            return batch
+        return [waiting.popitem(last=False)[0] for _ in range(min(_MAX_BATCH, len(waiting)))]
 
     def _withdraw(self, write: _Write) -> None:
         if write in self._waiting:
-            self._waiting.remove(write)
+            del self._waiting[write]
             self._unsent -= len(write.data)
 
 

@@ -28,7 +28,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -46,6 +46,7 @@ from twsock.transport.descriptor import (
 )
 from twsock.transport.draining import BrakeWatch, DrainWatch, Watch
 from twsock.transport.outlet import TRY_LATER, Outlet
+from twsock.transport.waiters import Waiters
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "HIGH_WATER", "LOW_WATER", "StreamOwner", "StreamTransport"]
 
@@ -166,7 +167,8 @@ class StreamTransport:
         self._peer_ended = False
         self._error: SocketError | None = None
         self._deadline: IDelayedCall | None = None
-        self._ending: list[Deferred[None]] | None = None
+        # Made for the first who waits.
+        self._ending: Waiters | None = None
         self._watch: Watch | None = None
         # Looks in the next turn whether a TLS engine has let go of what it was given.
         self._settling: IDelayedCall | None = None
@@ -468,14 +470,11 @@ class StreamTransport:
 
         :returns: fires when it is gone; at once when it is already. Cancelling stops the wait.
         """
-        deferred: Deferred[None] = Deferred(self._forget_waiter)
         if self._phase is _Phase.LOST:
-            deferred.callback(None)
-        else:
-            if self._ending is None:
-                self._ending = []
-            self._ending.append(deferred)
-        return deferred
+            return succeed(None)
+        if self._ending is None:
+            self._ending = Waiters()
+        return self._ending.wait()
 
     # Told by the owner what Twisted tells it.
 
@@ -509,19 +508,14 @@ class StreamTransport:
                 self._error = ClosedError("the connection was aborted by this end")
             else:
                 self._error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
-        # One by one: who is called back may call another wait off.
-        while self._ending:
-            self._ending.pop(0).callback(None)
+        if self._ending is not None:
+            self._ending.fire()
         return self._error
 
     def _reason_not_to_write(self) -> SocketError:
         if isinstance(self._error, BrokenError):
             return BrokenError.from_exception(self._error)
         return ClosedError("cannot write: this end of the connection is closed")
-
-    def _forget_waiter(self, deferred: Deferred[None]) -> None:
-        if self._ending is not None and deferred in self._ending:
-            self._ending.remove(deferred)
 
     def _fail(self, error: OSError) -> None:
         # The kernel gives a socket's error once, and we have it: the transport could now see a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import errno
+import io
 import os
 import pickle
 import socket
@@ -32,8 +33,12 @@ from twsock.errors import (
     SocketErrorStatus,
     WebErrorStatus,
 )
+from twsock.names import HostName
 
 S = SocketErrorStatus
+
+#: HRESULT_FROM_WIN32(ERROR_INVALID_PARAMETER).
+E_INVALIDARG = 0x80070057
 
 #: The documentation of Windows.Networking.Sockets.SocketErrorStatus.
 SOCKET_ERROR_STATUS = {
@@ -522,13 +527,13 @@ class CauseTests(SynchronousTestCase):
 
     def test_an_unknown_exception_has_the_status_of_its_context(self) -> None:
         """What was being handled counts where no cause is given."""
-        failed = ValueError()
+        failed = KeyError()
         failed.__context__ = os_error(errno.EADDRINUSE)
         self.assertIs(SocketError.get_status(failed), S.ADDRESS_ALREADY_IN_USE)
 
     def test_a_suppressed_context_does_not_count(self) -> None:
         """After ``raise … from None`` the context has nothing to do with it."""
-        failed = caused(ValueError(), os_error(errno.EADDRINUSE))
+        failed = caused(KeyError(), os_error(errno.EADDRINUSE))
         failed.__context__, failed.__cause__ = failed.__cause__, None
         self.assertTrue(failed.__suppress_context__)
         self.assertIs(SocketError.get_status(failed), S.UNKNOWN)
@@ -686,7 +691,40 @@ class FromExceptionTests(SynchronousTestCase):
             failed = SocketError.from_exception(error.ConnectError(number))
             self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, hresult))
 
+    def test_a_bad_parameter_is_an_invalid_argument(self) -> None:
+        """WinRT has ``E_INVALIDARG`` for it, and no status."""
+        for name in ("a b", "", None):
+            error = self.assertRaises((ValueError, TypeError), HostName, name)
+            failed = SocketError.from_exception(error)
+            self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG))
+
+    def test_a_bad_parameter_in_a_handler_of_errors_is_one_as_well(self) -> None:
+        """What was being handled when it was passed is no reason for it."""
+        for handled in (os_error(errno.ECONNREFUSED), BusyError("busy"), os_error(errno.ENOENT)):
+            try:
+                raise handled
+            except Exception:  # noqa: BLE001 - whatever it is
+                error = self.assertRaises(ValueError, HostName, "a b")
+            failed = SocketError.from_exception(error)
+            self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG))
+
+    def test_a_bad_parameter_with_a_cause_has_what_the_cause_says(self) -> None:
+        """Only where the cause says nothing it is just an invalid argument."""
+        refused = SocketError.from_exception(caused(ValueError(), os_error(errno.ECONNREFUSED)))
+        self.assertEqual((refused.status, refused.hresult), (S.CONNECTION_REFUSED, 0x8007274D))
+        other = SocketError.from_exception(caused(ValueError(), os_error(errno.EACCES)))
+        self.assertEqual((other.status, other.hresult), (S.UNKNOWN, E_INVALIDARG))
+
+    def test_a_failed_verification_is_no_bad_parameter(self) -> None:
+        """Python derives some errors of its own from ``ValueError``, which say more."""
+        for number in (errno.EACCES, errno.EINVAL):
+            error = io.UnsupportedOperation(number, "?")
+            expected = SocketError.from_exception(os_error(number)).hresult
+            self.assertEqual(SocketError.from_exception(error).hresult, expected)
+        failed = SocketError.from_exception(verification_error(10))
+        self.assertEqual((failed.status, failed.hresult), (S.CERTIFICATE_EXPIRED, 0x800B0101))
+
     def test_an_unknown_exception_leaves_the_defaults_of_the_class(self) -> None:
         """Where the cause says nothing, the class speaks."""
-        failed = ClosedError.from_exception(ValueError("what?"))
+        failed = ClosedError.from_exception(RuntimeError("what?"))
         self.assertEqual((failed.status, failed.hresult), (S.OPERATION_ABORTED, 0x80000013))

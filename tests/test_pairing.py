@@ -20,6 +20,7 @@ UNPAIRED_TESTS = {
     "tests/test_outside_tools.py": "the upgrade, by outside tools",
     "tests/test_packaging.py": "setup.cfg",
     "tests/test_pairing.py": "tests/ itself",
+    "tests/test_parameters.py": "the parameters of all public calls",
     "tests/test_public_names.py": "the public names of all modules",
 }
 #: Folders of tests that follow their subject, not the package.

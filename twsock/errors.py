@@ -174,6 +174,7 @@ _E_FAIL: Final = 0x8000_4005  # an unspecified failure
 _RO_E_CLOSED: Final = 0x8000_0013  # the object was closed
 _E_ILLEGAL_METHOD_CALL: Final = 0x8000_000E  # called at a time when it must not be
 _INVALID_DATA: Final = _WIN32 | 13  # ERROR_INVALID_DATA
+_E_INVALIDARG: Final = _WIN32 | 87  # a parameter that is not acceptable
 _INVALID_OPERATION: Final = _WIN32 | 4317  # ERROR_INVALID_OPERATION
 _NOT_SUPPORTED: Final = _WIN32 | 10045  # WSAEOPNOTSUPP
 
@@ -265,7 +266,7 @@ _STATUS_OF_ERRNO: Final = _present(
 _HRESULT_OF_ERRNO: Final[Mapping[int, int]] = {
     errno.ENOENT: _WIN32 | 2,
     errno.ENOMEM: _WIN32 | 14,
-    errno.EINVAL: _WIN32 | 87,
+    errno.EINVAL: _E_INVALIDARG,
     errno.EACCES: _WIN32 | 10013,
     errno.EPERM: _WIN32 | 10013,
     errno.EOPNOTSUPP: _NOT_SUPPORTED,
@@ -389,6 +390,7 @@ class _Rule:
     status: SocketErrorStatus = _S.UNKNOWN  # where the evidence says nothing
     evidence: _Evidence | None = None
     is_vague: bool = False  # a cause that says more goes first
+    hresult: int | None = None  # where neither the status nor an ``errno`` brings one
 
     def read(self, exception: object) -> SocketErrorStatus:
         found = self.evidence(exception) if self.evidence else None
@@ -401,6 +403,8 @@ _ABORTED: Final = _Rule(_S.OPERATION_ABORTED)
 # Without evidence: the number in Twisted's `TimeoutError(30, "Deferred")` is of seconds.
 _TIMED_OUT: Final = _Rule(_S.CONNECTION_TIMED_OUT)
 _WRONG_NAME: Final = _Rule(_S.CERTIFICATE_COMMON_NAME_IS_INCORRECT)
+# WinRT has an HRESULT for a bad parameter of a call, and no status.
+_BAD_PARAMETER: Final = _Rule(hresult=_E_INVALIDARG)
 _NO_RULE: Final = _Rule()
 
 # By module and name, since those modules are not to be imported. A subclass falls under the rule of
@@ -412,6 +416,8 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "builtins.ConnectionRefusedError": _Rule(_S.CONNECTION_REFUSED, _by_errno),
     "builtins.ConnectionResetError": _Rule(_S.CONNECTION_RESET_BY_PEER, _by_errno),
     "builtins.TimeoutError": _TIMED_OUT,
+    "builtins.TypeError": _BAD_PARAMETER,
+    "builtins.ValueError": _BAD_PARAMETER,
     "asyncio.exceptions.CancelledError": _ABORTED,
     "asyncio.exceptions.TimeoutError": _TIMED_OUT,  # until Python 3.10 no alias of the built-in
     "concurrent.futures._base.CancelledError": _ABORTED,
@@ -490,7 +496,9 @@ def _inside(thing: Any) -> list[Any]:
         return []
     if thing.__cause__ is not None:
         return [*_held(thing), thing.__cause__]
-    if thing.__context__ is not None and not thing.__suppress_context__:
+    # A caller may pass a bad parameter while it handles another error, which is no reason for it.
+    has_context = thing.__context__ is not None and not thing.__suppress_context__
+    if has_context and _rule_of(thing) is not _BAD_PARAMETER:
         return [*_held(thing), thing.__context__]
     return _held(thing)
 
@@ -536,10 +544,14 @@ def _errno_of(thing: object) -> int | None:
     return _number(thing) if _rule_of(thing).evidence is _by_errno else None
 
 
+def _hresult_of(thing: object) -> int | None:
+    number = _errno_of(thing)
+    return _rule_of(thing).hresult if number is None else _HRESULT_OF_ERRNO.get(number)
+
+
 def _hresult_without_status(exception: object) -> int | None:
-    """Find an HRESULT for what has an ``errno``, but no status."""
-    numbers = (_errno_of(found) for found in _chain(exception))
-    hresults = (_HRESULT_OF_ERRNO.get(number) for number in numbers if number is not None)
+    """Find an HRESULT for what has no status: an ``errno`` without one, or a bad parameter."""
+    hresults = map(_hresult_of, _chain(exception))
     return next((hresult for hresult in hresults if hresult is not None), None)
 
 

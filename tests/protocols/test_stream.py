@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from tests.protocols.connections import Connected, FrameRecorder, Waiting
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
-from twsock.protocols import FrameEcho, FrameProtocol
+from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
 from twsock.protocols.stream import MAX_BACKLOG
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire import encode_frame
@@ -390,13 +390,16 @@ class OnItsOwnTests(SynchronousTestCase):
 
     def test_a_limit_that_is_none_ends_the_connection(self) -> None:
         """Twisted by itself would log it, and keep the connection for ever."""
-
-        class Limitless(FrameEcho):
-            max_payload = 1 << 32
-
-        transport = StringTransport()
-        self.assertRaises(ValueError, Limitless().makeConnection, transport)
-        self.assertTrue(transport.disconnected)
+        limits = [(FrameEcho, 1 << 32, ValueError), (FrameEcho, 1.5, TypeError)]
+        for kind, limit, error in [
+            *limits,
+            (LineEcho, -1, ValueError),
+            (LineEcho, True, TypeError),
+        ]:
+            echo, transport = kind(), StringTransport()
+            echo.max_payload = limit  # type: ignore[assignment]
+            self.assertRaises(error, echo.makeConnection, transport)
+            self.assertTrue(transport.disconnected)
 
     def test_peers_have_readable_names(self) -> None:
         """An address is named as people write it."""

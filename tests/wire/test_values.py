@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 from uuid import UUID
+from zoneinfo import available_timezones
 
 from hypothesis import given
 from hypothesis.strategies import (
+    SearchStrategy,
     binary,
     booleans,
+    builds,
     datetimes,
     floats,
     integers,
@@ -19,6 +22,7 @@ from hypothesis.strategies import (
     sampled_from,
     text,
     timedeltas,
+    timezones,
     uuids,
 )
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +39,15 @@ from twsock.wire.values import (
 
 LITTLE, BIG = ByteOrder.LITTLE_ENDIAN, ByteOrder.BIG_ENDIAN
 ORDERS = sampled_from(ByteOrder)
+FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
+LAST = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)
+
+#: With rules, where this machine knows some, and without.
+ZONES: SearchStrategy[tzinfo] = builds(
+    timezone, timedeltas(timedelta(hours=-23), timedelta(hours=23))
+)
+if available_timezones():
+    ZONES |= timezones()
 GUID = UUID("5592504a-161c-4b58-ae92-93f9b49de574")
 
 #: Kind of value, value, its bytes in little-endian and in big-endian order.
@@ -315,6 +328,54 @@ class RefusalTests(SynchronousTestCase):
     def test_a_moment_without_a_zone_is_refused(self) -> None:
         """It could be any of twenty-four."""
         self.assert_refused("date_time", datetime(2020, 1, 1))  # noqa: DTZ001 - what is refused
+
+    def test_a_zone_that_does_not_know_is_none(self) -> None:
+        """A ``tzinfo`` may have no offset; then it is no moment either."""
+
+        class Unknown(tzinfo):
+            def utcoffset(self, _moment: datetime | None) -> None:
+                return None
+
+            tzname = dst = utcoffset
+
+        self.assert_refused("date_time", datetime(2020, 1, 1, tzinfo=Unknown()))
+
+    def test_a_moment_that_cannot_be_read_back_is_refused(self) -> None:
+        """East of Greenwich the year 1 begins in the year 0 of UTC, west of it 9999 ends later."""
+        for hours, moment in ((14, FIRST), (-12, LAST)):
+            there = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
+            self.assert_refused("date_time", there)
+        for moment in (FIRST, LAST):
+            self.assertEqual(read("date_time", write("date_time", moment)), moment)
+
+    @given(
+        datetimes(timezones=ZONES),
+        ORDERS,
+    )
+    def test_what_is_written_reads_back(self, moment: datetime, order: ByteOrder) -> None:
+        """Whatever the zone and its rules, the same moment comes back, or none is written."""
+        writer, reader = ValueWriter(), ValueReader()
+        writer.byte_order = reader.byte_order = order
+        try:
+            writer.write_date_time(moment)
+        except ValueError:
+            # Only at the two ends, where the moment is not among the years of UTC.
+            self.assertRaises(OverflowError, moment.astimezone, timezone.utc)
+            self.assertEqual(writer.unstored_buffer_length, 0)
+        else:
+            reader.feed(writer.detach_buffer())
+            self.assertEqual(reader.read_date_time(), moment.astimezone(timezone.utc))
+
+    @given(timedeltas())
+    def test_a_duration_that_is_written_reads_back(self, span: timedelta) -> None:
+        """Or it is refused."""
+        writer = ValueWriter()
+        try:
+            writer.write_time_span(span)
+        except ValueError:
+            self.assertGreater(abs(span), timedelta(days=10_675_198))
+        else:
+            self.assertEqual(ValueReader(writer.detach_buffer()).read_time_span(), span)
 
     def test_a_date_that_python_has_not_is_the_peers(self) -> None:
         """Year 30,000 or so; its bytes are left."""

@@ -17,6 +17,7 @@ from twisted.internet.error import MessageLengthError
 from twisted.logger import Logger
 from typing_extensions import override
 
+from twsock._integers import checked_integer
 from twsock.errors import SocketError
 from twsock.protocols.datagrams import DatagramProtocol
 from twsock.protocols.rate_limit import RateLimit, network_of
@@ -83,7 +84,7 @@ class DatagramEcho(DatagramProtocol):
         now: Callable[[], float] = time.monotonic,
         own_ports: set[int] | None = None,
     ) -> None:
-        if reply_port is not None and not 1 <= reply_port <= 65_535:
+        if reply_port is not None and not 1 <= checked_integer(reply_port, "reply_port") <= 65_535:
             raise ValueError(f"reply_port is 1 to 65535, not {reply_port}")
         self.counters = EchoCounters()
         self._reply_port = reply_port

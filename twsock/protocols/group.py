@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from twsock._integers import checked_integer
 from twsock.transport.waiters import Waiters
 
 __all__ = ["ConnectionGroup", "Counters", "Member"]
@@ -83,7 +84,7 @@ class ConnectionGroup:
     ) -> None:
         if idle_timeout is not None and not idle_timeout > 0:
             raise ValueError(f"idle_timeout is above 0 seconds, not {idle_timeout:g}")
-        if max_connections is not None and max_connections < 1:
+        if max_connections is not None and checked_integer(max_connections, "max_connections") < 1:
             raise ValueError(f"max_connections is 1 or more, not {max_connections}")
         self.clock = clock
         self.idle_timeout = idle_timeout

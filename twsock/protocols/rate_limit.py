@@ -11,6 +11,8 @@ import ipaddress
 from collections import OrderedDict
 from typing import Final
 
+from twsock._integers import checked_integer
+
 __all__ = ["DEFAULT_MAX_PEERS", "RateLimit", "network_of"]
 
 #: About 250 bytes each.
@@ -54,7 +56,7 @@ class RateLimit:
     def __init__(self, rate: float, burst: int, max_peers: int = DEFAULT_MAX_PEERS) -> None:
         if not rate > 0:
             raise ValueError(f"rate is above 0, not {rate!r}")
-        if burst < 1 or max_peers < 1:
+        if checked_integer(burst, "burst") < 1 or checked_integer(max_peers, "max_peers") < 1:
             raise ValueError(f"burst and max_peers are 1 or more, not {burst} and {max_peers}")
         self._rate = rate
         self._burst = burst

@@ -433,7 +433,7 @@ class StreamProtocol(Protocol):
             self._decoder = self._make_decoder()
             if self.upgrade is not None:
                 self.upgrade.check_limit(self._decoder.max_payload, self.is_counted)
-        except ValueError:
+        except (TypeError, ValueError):
             # A limit on the class that is none. Twisted would log it and keep the connection.
             self._transport.abortConnection()
             raise

@@ -9,11 +9,11 @@ is ignored then (as documented for WinRT).
 from __future__ import annotations
 
 import enum
-import operator
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, OperationNotSupported
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
@@ -93,7 +93,7 @@ class StreamSocketListenerControl:
     @outbound_unicast_hop_limit.setter
     def outbound_unicast_hop_limit(self, value: int) -> None:
         self._check("outbound_unicast_hop_limit")
-        if not 1 <= operator.index(value) <= 255:
+        if not 1 <= checked_integer(value, "a hop limit") <= 255:
             raise ValueError(f"a hop limit is 1 to 255, not {value}")
         self._hop_limit = value
 
@@ -251,6 +251,6 @@ class StreamSocketControl(StreamSocketListenerControl):
 
 
 def _checked_size(value: int) -> int:
-    if not 0 < operator.index(value) < 2**31:
+    if not 0 < checked_integer(value, "a buffer size") < 2**31:
         raise ValueError(f"a buffer size is 1 to 2,147,483,647 bytes, not {value}")
     return value

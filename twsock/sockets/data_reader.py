@@ -13,6 +13,7 @@ from typing import Final
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from twsock._integers import checked_integer
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.sockets.input import DEFAULT_MAX_LOAD, InputStreamOptions
 from twsock.wire.byte_queue import Buffer, ByteQueue, as_bytes
@@ -114,7 +115,7 @@ class DataReader(ValueReader):
         :raises ValueError: at once, when a number is out of bounds.
         """
         stream = self._stream
-        if not 0 <= count <= stream.max_load:
+        if not 0 <= checked_integer(count, "a count of bytes") <= stream.max_load:
             raise ValueError(f"a load is of 0 to {stream.max_load} bytes, not {count}")
         if self._is_closed or self._loading is not None:
             return fail(self._refusal("load"))

@@ -6,9 +6,9 @@ Read by `twsock.DatagramSocket`, which makes `DatagramOptions` of them.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 
+from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, OperationNotSupported
 from twsock.sockets.control import DEFAULT_HOP_LIMIT, SocketQualityOfService
 from twsock.transport.udp_socket import LARGEST, DatagramOptions
@@ -191,6 +191,6 @@ class DatagramSocketControl:
 
 
 def _checked(value: int, least: int, most: int, what: str) -> int:
-    if not least <= operator.index(value) <= most:
+    if not least <= checked_integer(value, what) <= most:
         raise ValueError(f"{what} is {least:,} to {most:,}, not {value}")
     return value

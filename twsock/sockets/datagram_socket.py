@@ -39,7 +39,7 @@ from twsock.sockets.datagram_message import DatagramSocketMessageReceivedEventAr
 from twsock.sockets.datagram_output import DatagramOutputStream, DatagramWrite
 from twsock.sockets.datagram_ports import DatagramPorts
 from twsock.sockets.deadline import check_timeout, limit
-from twsock.sockets.destination import local_binding, make_pair
+from twsock.sockets.destination import as_host_name, find_local_port, local_binding, make_pair
 from twsock.sockets.event import Event
 from twsock.sockets.resolving import find_port, resolve
 from twsock.transport.datagrams import DatagramPort
@@ -160,7 +160,7 @@ class DatagramSocket:
             bound again. `LocalProtocolError` when it is bound or connected.
         :raises ValueError: at once, when there is no such service here.
         """
-        port = _local_port(service)
+        port = find_local_port(service, "udp")
         return self._open(self._bind_all(port, adapter))
 
     def bind_endpoint(self, host: HostName | str | None, service: str | int) -> Deferred[None]:
@@ -173,8 +173,8 @@ class DatagramSocket:
             when the address is not this machine's.
         :raises ValueError: at once, for a malformed name or when there is no such service here.
         """
-        name = HostName(host) if isinstance(host, str) else host
-        port = _local_port(service)
+        name = None if host is None else as_host_name(host)
+        port = find_local_port(service, "udp")
         if name is None:
             return self._open(self._bind_all(port, None))
         return self._open(self._bind_one(name, port))
@@ -665,15 +665,6 @@ class _Receiver(DatagramProtocol):
 
 
 _Message = DatagramSocketMessageReceivedEventArgs
-
-
-def _local_port(service: str | int) -> int:
-    if service is None:
-        raise ValueError("the service is None; an empty one asks for a free port")
-    port = find_port(str(service), "udp") if service != "" else 0
-    if port is None:
-        raise ValueError(f"there is no service {service!r} on this machine")
-    return port
 
 
 def _take_apart(

@@ -6,10 +6,21 @@ Used by the stream and the datagram socket, before anything is looked up.
 
 from __future__ import annotations
 
+from twsock._integers import checked_integer
 from twsock.names import EndpointPair, HostName, HostNameType
 from twsock.sockets.resolving import find_port
 
-__all__ = ["local_binding", "make_pair"]
+__all__ = ["as_host_name", "find_local_port", "local_binding", "make_pair"]
+
+
+def as_host_name(host: HostName | str) -> HostName:
+    """
+    Return the name of a host that a call was given.
+
+    :raises ValueError: when it is malformed.
+    :raises TypeError: when it is neither text nor a name.
+    """
+    return host if isinstance(host, HostName) else HostName(host)
 
 
 def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) -> EndpointPair:
@@ -18,6 +29,7 @@ def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) 
 
     :param service: a port or a service; None where ``remote`` is a pair.
     :raises ValueError: for a malformed name, and where something is missing.
+    :raises TypeError: for a service that is neither text nor a whole number.
     """
     if isinstance(remote, EndpointPair):
         if service is not None:
@@ -26,10 +38,7 @@ def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) 
     else:
         if not remote or service is None:
             raise ValueError("a connection needs a host and a service")
-        if isinstance(service, int) and service < 0:
-            raise ValueError(f"a port is 0 to 65535, not {service}")
-        host = HostName(remote) if isinstance(remote, str) else remote
-        pair = EndpointPair(None, "", host, str(service))
+        pair = EndpointPair(None, "", as_host_name(remote), _as_text(service))
     if not pair.remote_service_name:
         raise ValueError("remote_service_name is empty: a connection needs a port or a service")
     return pair
@@ -46,9 +55,32 @@ def local_binding(pair: EndpointPair, protocol: str = "tcp") -> tuple[str, int] 
     host, service = pair.local_host_name, pair.local_service_name
     if host is not None and host.type not in (HostNameType.IPV4, HostNameType.IPV6):
         raise ValueError(f"a local host is an IP address, and {host.display_name!r} is none")
-    port = find_port(service, protocol) if service else 0
-    if port is None:
-        raise ValueError(f"there is no service {service!r} on this machine")
+    port = find_local_port(service, protocol)
     if host is None and not port:
         return None
     return ("" if host is None else host.canonical_name), port
+
+
+def find_local_port(service: str | int, protocol: str = "tcp") -> int:
+    """
+    Return the port that a service has on this machine; 0 for an empty one, a port of any number.
+
+    :param protocol: in whose part of the services file a service is looked up.
+    :raises ValueError: when it is None, no port, or not in the services file.
+    :raises TypeError: when it is neither text nor a whole number.
+    """
+    if service is None:
+        raise ValueError("the service is None; an empty one asks for a free port")
+    name = _as_text(service)
+    port = find_port(name, protocol) if name else 0
+    if port is None:
+        raise ValueError(f"there is no service {service!r} on this machine")
+    return port
+
+
+def _as_text(service: str | int) -> str:
+    if isinstance(service, str):
+        return service
+    if checked_integer(service, "a port") < 0:
+        raise ValueError(f"a port is 0 to 65535, not {service}")
+    return str(service)

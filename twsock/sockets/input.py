@@ -16,7 +16,6 @@ whenever more has come::
 from __future__ import annotations
 
 import enum
-import operator
 import typing
 from typing import Final
 
@@ -24,6 +23,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
+from twsock._integers import checked_integer
 from twsock.errors import (
     BrokenError,
     BusyError,
@@ -243,7 +243,8 @@ class InputStream:
         :raises ValueError: at once, when a number is out of bounds.
         """
         # What is there already is the common case, and half as dear this way.
-        if self._state is _OPEN and self._read is None and 0 < count <= self._queue.size:
+        is_idle = self._state is _OPEN and self._read is None
+        if is_idle and type(count) is int and 0 < count <= self._queue.size:
             return succeed(self._queue.take(count))
         self._check(count, timeout)
         if not count:
@@ -278,7 +279,8 @@ class InputStream:
         :raises ValueError: at once, when a number is out of bounds.
         """
         # What is there already is the common case, and half as dear this way.
-        if self._state is _OPEN and self._read is None and 0 < count <= self._queue.size:
+        is_idle = self._state is _OPEN and self._read is None
+        if is_idle and type(count) is int and 0 < count <= self._queue.size:
             return succeed(self._queue.take(count))
         self._check(count, timeout)
         return self._start(_Exactly(count), timeout)
@@ -386,7 +388,7 @@ class InputStream:
     # How a read goes.
 
     def _check(self, count: int, timeout: float | None, least: int = 0) -> None:
-        if not least <= operator.index(count) <= self.max_load:
+        if not least <= checked_integer(count, "a count of bytes") <= self.max_load:
             raise ValueError(f"a read is of {least} to {self.max_load} bytes, not {count}")
         check_timeout(timeout)
 

@@ -28,16 +28,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twsock._integers import checked_integer
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.names import HostName, HostNameType
 from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketListenerControl
 from twsock.sockets.deadline import check_timeout, limit
+from twsock.sockets.destination import as_host_name, find_local_port
 from twsock.sockets.event import Event
 from twsock.sockets.information import StreamSocketListenerInformation
 from twsock.sockets.input import EndOfStreamError
 from twsock.sockets.listening import listen_on_address, listen_on_all_addresses
-from twsock.sockets.resolving import find_port, resolve
+from twsock.sockets.resolving import resolve
 from twsock.sockets.stream_socket import StreamSocket
 from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
@@ -112,7 +114,7 @@ class StreamSocketListener:
         tls: ServerOptions | None = None,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     ) -> None:
-        if max_connections is not None and max_connections < 1:
+        if max_connections is not None and checked_integer(max_connections, "max_connections") < 1:
             raise ValueError(f"max_connections is 1 or more, not {max_connections}")
         if not close_timeout >= 0:
             raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
@@ -168,13 +170,8 @@ class StreamSocketListener:
             when the address is not this machine's.
         :raises ValueError: at once, for a malformed name or when there is no such service here.
         """
-        name = HostName(host) if isinstance(host, str) else host
-        if service is None:
-            raise ValueError("the service is None; an empty one asks for a free port")
-        port = find_port(str(service)) if service != "" else 0
-        if port is None:
-            raise ValueError(f"there is no service {service!r} on this machine")
-        return self._bind(self._listen(name, port))
+        name = None if host is None else as_host_name(host)
+        return self._bind(self._listen(name, find_local_port(service)))
 
     def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[None]:
         """

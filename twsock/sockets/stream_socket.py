@@ -39,7 +39,7 @@ from twsock.sockets.connecting import connect_to_any
 from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketControl, StreamSocketListenerControl
 from twsock.sockets.deadline import check_timeout, limit
-from twsock.sockets.destination import local_binding, make_pair
+from twsock.sockets.destination import as_host_name, local_binding, make_pair
 from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import EndOfStreamError, InputStream
 from twsock.sockets.output import OutputStream
@@ -274,11 +274,7 @@ class StreamSocket:
             return self._upgrade_as_server(options, timeout)
         if not validation_host_name:
             raise ValueError("the name that the certificate has to be for is missing")
-        host = (
-            HostName(validation_host_name)
-            if isinstance(validation_host_name, str)
-            else validation_host_name
-        )
+        host = as_host_name(validation_host_name)
         if host.type is HostNameType.BLUETOOTH:
             raise ValueError(f"no certificate is for a Bluetooth address: {host.display_name}")
         try:

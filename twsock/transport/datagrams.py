@@ -33,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twsock._integers import checked_integer
 from twsock.errors import ClosedError, LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.transport.datagram_calls import describe_refusal
 from twsock.transport.datagram_output import DatagramOutput, Sendable
@@ -201,7 +202,8 @@ class DatagramPort:
         :param segment_size: bytes of each.
         :raises SocketError: and the others that `send` raises.
         """
-        self._send_run(as_bytes(data), segment_size, self._find_address(address), None)
+        size = checked_integer(segment_size, "segment_size")
+        self._send_run(as_bytes(data), size, self._find_address(address), None)
 
     def reply(self, run: Run, *, port: int | None = None) -> None:
         """
@@ -211,7 +213,7 @@ class DatagramPort:
         :raises SocketError: and the others that `send` raises.
         """
         source = run.source
-        if port is not None and not 1 <= port <= 65_535:
+        if port is not None and not 1 <= checked_integer(port, "a port to answer") <= 65_535:
             raise ValueError(f"a port to answer is 1 to 65535, not {port}")
         address: Address | None = source if port is None else (source[0], port, *source[2:])
         if self._is_choosy:
@@ -307,7 +309,7 @@ class DatagramPort:
         :param hops: 1 to 255.
         """
         udp = self._check_open()
-        if not 1 <= hops <= 255:
+        if not 1 <= checked_integer(hops, "a hop limit") <= 255:
             raise ValueError(f"a hop limit is 1 to 255, not {hops}")
         if udp.family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twsock._integers import checked_integer
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 from twsock.transport.netlink import (
     NETLINK,
@@ -78,8 +79,8 @@ def find_interface(text: str | int, *, netlink: int | None = NETLINK) -> Interfa
         interface, or when several have the address; the line names those that there are.
     :raises OperationNotSupported: for an address where nobody can be asked; give the name instead.
     """
-    if isinstance(text, int):
-        found = _by_index(text)
+    if not isinstance(text, str):
+        found = _by_index(checked_integer(text, "an index of an interface"))
     else:
         found = _by_name(text) or _by_index(_number(text))
         address = None if found else _parsed(text)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from zope.interface import Interface
 
+from twsock._integers import checked_integer
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 from twsock.transport.interfaces import local_addresses
 from twsock.transport.packet_info import is_multicast, request_packet_info, request_runs
@@ -209,7 +210,7 @@ def numeric_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, i
         parsed = ipaddress.ip_address(literal)
     except ValueError:
         raise ValueError(f"{host!r} is no IP address: look names up first") from None
-    if not 0 <= port <= 65_535:
+    if not 0 <= checked_integer(port, "a port") <= 65_535:
         raise ValueError(f"a port is 0 to 65535, not {port}")
     if parsed.version == 4:
         if percent:
@@ -316,5 +317,5 @@ def _check_linux() -> None:
 
 
 def _check(name: str, value: int | None, least: int, most: int, unit: str) -> None:
-    if value is not None and not least <= value <= most:
+    if value is not None and not least <= checked_integer(value, name) <= most:
         raise ValueError(f"{name} is {least:,} to {most:,} {unit}, not {value!r}")

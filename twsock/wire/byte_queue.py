@@ -10,6 +10,7 @@ sends byte by byte costs the memory of its bytes, and not of as many objects.
 
 from __future__ import annotations
 
+import operator
 from typing import Final
 
 __all__ = ["Buffer", "ByteQueue", "as_bytes"]
@@ -98,6 +99,7 @@ class ByteQueue:
         return found - self._position if found >= 0 else -1
 
     def _take_across(self, count: int) -> bytes:
+        count = operator.index(count)
         if not 0 <= count <= self.size:
             raise ValueError(f"cannot take {count} of {self.size} bytes")
         chunks = self._chunks

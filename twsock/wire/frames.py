@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.wire._stored import StoredBytes
 
@@ -117,7 +118,7 @@ class FrameDecoder(StoredBytes):
     __slots__ = ()
 
     def __init__(self, max_payload: int = DEFAULT_MAX_PAYLOAD) -> None:
-        if not 0 <= max_payload <= MAX_UINT32:
+        if not 0 <= checked_integer(max_payload, "max_payload") <= MAX_UINT32:
             raise ValueError(f"max_payload is 0 to {MAX_UINT32} bytes, not {max_payload}")
         super().__init__(max_payload)
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from typing_extensions import override
 
+from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.wire._stored import StoredBytes
 
@@ -94,7 +95,7 @@ class LineDecoder(StoredBytes):
     __slots__ = ("_searched",)
 
     def __init__(self, max_payload: int = DEFAULT_MAX_LINE) -> None:
-        if max_payload < 0:
+        if checked_integer(max_payload, "max_payload") < 0:
             raise ValueError(f"max_payload is 0 bytes or more, not {max_payload}")
         super().__init__(max_payload)
         # How many of the bytes not pulled have no LF in them: no byte is looked at twice.

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 from uuid import UUID
 
+from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.wire.byte_queue import Buffer, ByteQueue, as_bytes
 
@@ -81,6 +82,9 @@ _NO_UNICODE_TRANSLATION: Final = 0x8007_0459
 
 #: Where FILETIME begins to count, in units of 100 ns.
 _EPOCH: Final = datetime(1601, 1, 1, tzinfo=timezone.utc)
+#: The first and the last moment that a ``datetime`` can have, from there.
+_FIRST: Final = datetime.min.replace(tzinfo=timezone.utc) - _EPOCH
+_LAST: Final = datetime.max.replace(tzinfo=timezone.utc) - _EPOCH
 _TICKS_PER_MICROSECOND: Final = 10
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -264,6 +268,8 @@ class ValueReader(_Form):
         :raises OutOfBoundsError: when fewer are there.
         """
         queue = self._queue
+        if type(count) is not int:
+            count = checked_integer(count, "a count of bytes")
         if not 0 <= count <= queue.size:
             if count < 0:
                 raise ValueError(f"a count of bytes is 0 or more, not {count}")
@@ -282,7 +288,8 @@ class ValueReader(_Form):
             Never characters.
         :raises TextError: when the bytes are not such text. They are still there.
         """
-        raw = self.read_bytes(code_unit_count * _UNIT_SIZES[self._encoding])
+        count = checked_integer(code_unit_count, "a count of code units")
+        raw = self.read_bytes(count * _UNIT_SIZES[self._encoding])
         try:
             return raw.decode(_CODECS[self._encoding])
         except UnicodeDecodeError as error:
@@ -375,7 +382,12 @@ class ValueWriter(_Form):
         self._write(self._formats.double, value)
 
     def write_guid(self, value: UUID) -> None:
-        """Write a GUID as sixteen bytes; see `ValueReader.read_guid` for their order."""
+        """
+        Write a GUID as sixteen bytes; see `ValueReader.read_guid` for their order.
+
+        :raises TypeError: when it is none.
+        """
+        _check_type(value, UUID)
         last = int.from_bytes(value.bytes[8:], "little")
         number = value.int
         self._add(
@@ -388,18 +400,29 @@ class ValueWriter(_Form):
         """
         Write a moment as eight bytes: a signed count of 100 ns since 1601-01-01 UTC.
 
-        :raises ValueError: when it has no time zone, and so is no moment.
+        `ValueReader.read_date_time` reads the same moment, in UTC.
+
+        :raises ValueError: when it has no time zone, and so is no moment; and when it is outside
+            the years 1 to 9999 in UTC, where nothing could read it as a ``datetime``.
+        :raises TypeError: when it is no ``datetime``.
         """
-        if value.tzinfo is None:
+        _check_type(value, datetime)
+        # A zone may also not know: then `tzinfo` is there all the same.
+        if value.utcoffset() is None:
             raise ValueError(f"{value!r} has no time zone")
-        self._write(self._formats.int64, (value - _EPOCH) // _MICROSECOND * _TICKS_PER_MICROSECOND)
+        since = value - _EPOCH
+        if not _FIRST <= since <= _LAST:
+            raise ValueError(f"{value!r} is outside the years 1 to 9999 in UTC")
+        self._write(self._formats.int64, since // _MICROSECOND * _TICKS_PER_MICROSECOND)
 
     def write_time_span(self, value: timedelta) -> None:
         """
         Write a duration as eight bytes: a signed count of 100 ns.
 
         :raises ValueError: when it is longer than 10,675,199 days and some hours.
+        :raises TypeError: when it is no ``timedelta``.
         """
+        _check_type(value, timedelta)
         self._write(self._formats.int64, value // _MICROSECOND * _TICKS_PER_MICROSECOND)
 
     def write_bytes(self, value: Buffer) -> None:
@@ -415,7 +438,8 @@ class ValueWriter(_Form):
         :raises ValueError: when that is not within the buffer.
         """
         view = memoryview(buffer).cast("B")
-        count = len(view) - start if count is None else count
+        start = checked_integer(start, "start")
+        count = len(view) - start if count is None else checked_integer(count, "count")
         if not (start >= 0 and count >= 0 and start + count <= len(view)):
             raise ValueError(f"{count} bytes from {start} on are not within {len(view)}")
         self._add(bytes(view[start : start + count]))
@@ -426,7 +450,9 @@ class ValueWriter(_Form):
 
         :returns: its size, in *bytes*.
         :raises ValueError: when it has no form in the encoding (a lone surrogate).
+        :raises TypeError: when it is no ``str``.
         """
+        _check_type(value, str)
         encoded = value.encode(_CODECS[self._encoding])
         self._add(encoded)
         return len(encoded)
@@ -436,7 +462,9 @@ class ValueWriter(_Form):
         Say how many *bytes* a text would take. Nothing is written.
 
         :raises ValueError: when it has no form in the encoding (a lone surrogate).
+        :raises TypeError: when it is no ``str``.
         """
+        _check_type(value, str)
         return len(value.encode(_CODECS[self._encoding]))
 
     def detach_buffer(self) -> bytes:
@@ -457,3 +485,8 @@ class ValueWriter(_Form):
     def _add(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
+
+
+def _check_type(value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {kind.__name__} is asked for, not {value!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import ITransport
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocols.connections import Connected, FrameRecorder
@@ -51,6 +52,34 @@ class OrderTests(SynchronousTestCase):
         connected = self.handle(lambda transport: transport.loseConnection())
         self.assertEqual(connected.sent(), encode_frame(b"before"))
         self.assertTrue(connected.transport.disconnecting)
+
+    def test_an_end_is_the_end_for_every_message(self) -> None:
+        """What was received already is not handled, nor is what comes later."""
+        for act, sent in (
+            (lambda transport: transport.loseConnection(), encode_frame(b"before")),
+            (lambda transport: transport.abortConnection(), b""),
+        ):
+            connected = self.handle(act, FRAME * 3)
+            connected.receive(FRAME)
+            self.assertEqual(connected.protocol.received, [b"x"])
+            self.assertEqual(connected.sent(), sent)
+            self.assertTrue(connected.protocol.transport.disconnecting)
+
+    def test_a_protocol_that_ends_is_seen_at_its_transport(self) -> None:
+        """Code written for Twisted asks there."""
+        connected = self.handle(lambda _: None)
+        self.assertFalse(connected.protocol.transport.disconnecting)
+        connected.protocol.close()
+        self.assertTrue(connected.protocol.transport.disconnecting)
+
+    def test_an_end_before_the_connection_is_made_is_the_transports(self) -> None:
+        """Where a subclass refuses its peer there is no answer to wait for."""
+        for name in ("loseConnection", "abortConnection"):
+            protocol = FrameEcho()
+            transport = StringTransport()
+            protocol.transport = transport
+            getattr(protocol.transport, name)()
+            self.assertTrue(transport.disconnecting or transport.aborting, name)
 
     def test_tls_starts_after_the_answers(self) -> None:
         """A go-ahead leaves in plaintext."""

@@ -2,8 +2,9 @@
 The transport as an application sees it: application → **ordered transport** → Twisted's transport.
 
 Our answers are collected and sent in one piece; what an application does to the transport itself
-has to come after those that it sent before. Made by `twsock.protocols.StreamProtocol` when somebody
-asks for its ``transport``. Holds nothing.
+has to come after those that it sent before. What ends the connection ends the protocol too: no
+further message is handled. Made by `twsock.protocols.StreamProtocol` when somebody asks for its
+``transport``. Holds nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +25,30 @@ class OrderedTransport:
 
     :param transport: any stream transport.
     :param send: sends what was written so far.
+    :param close: ends the connection in order, after all that was written before.
+    :param abort: drops what is queued, and ends the connection.
+    :param is_ending: returns whether this end was closed or aborted.
     :param may_start_tls: asked before TLS is started; False where it must not be.
     """
 
     def __init__(
-        self, transport: Any, send: Callable[[], object], may_start_tls: Callable[[], bool]
+        self,
+        transport: Any,
+        *,
+        send: Callable[[], object],
+        close: Callable[[], object],
+        abort: Callable[[], object],
+        is_ending: Callable[[], bool],
+        may_start_tls: Callable[[], bool],
     ) -> None:
-        own = {"_transport": transport, "_send": send, "_may_start_tls": may_start_tls}
-        self.__dict__.update(own)
+        self.__dict__.update(
+            _transport=transport,
+            _send=send,
+            _close=close,
+            _abort=abort,
+            _is_ending=is_ending,
+            _may_start_tls=may_start_tls,
+        )
         directlyProvides(self, providedBy(transport))
 
     def __getattr__(self, name: str) -> Any:
@@ -55,10 +72,18 @@ class OrderedTransport:
         self._send()
         self._transport.writeSequence(data)
 
-    def loseConnection(self, *arguments: Any) -> None:
-        """End the connection, after all that was written before."""
-        self._send()
-        self._transport.loseConnection(*arguments)
+    @property
+    def disconnecting(self) -> bool:
+        """Whether this end was closed or aborted, through the transport or the protocol."""
+        return bool(self._is_ending() or self._transport.disconnecting)
+
+    def loseConnection(self, *_arguments: object) -> None:
+        """End the connection as `StreamProtocol.close` does, after all that was written before."""
+        self._close()
+
+    def abortConnection(self) -> None:
+        """End the connection as `StreamProtocol.abort` does: nothing more leaves."""
+        self._abort()
 
     def loseWriteConnection(self) -> None:
         """Send FIN, after all that was written before."""

@@ -163,12 +163,20 @@ class StreamProtocol(Protocol):
         """
         Twisted's transport; what is done to it comes after all that was sent before.
 
+        ``loseConnection`` is `close`, and ``abortConnection`` is `abort`: no further message is
+        handled. It stays usable when it was kept, also after an upgrade.
+
         ``startTLS`` aborts the connection where plaintext of the peer is left over, which would be
         taken for what comes after (STARTTLS injection).
         """
         if self._ordered is None and self._transport is not None:
             self._ordered = OrderedTransport(
-                self._transport, self._send_written, self._has_nothing_left_over
+                self._transport,
+                send=self._send_written,
+                close=self._close_transport,
+                abort=self._abort_transport,
+                is_ending=lambda: self._stream is not None and not self._stream.is_open,
+                may_start_tls=self._has_nothing_left_over,
             )
         return self._ordered
 
@@ -278,6 +286,18 @@ class StreamProtocol(Protocol):
     def _send_written(self) -> None:
         if self._stream is not None:
             self._stream.send()
+
+    def _close_transport(self) -> None:
+        if self._stream is None:  # Asked before `connectionMade` has made it.
+            self._transport.loseConnection()
+        else:
+            self._stream.close()
+
+    def _abort_transport(self) -> None:
+        if self._stream is None:
+            self._transport.abortConnection()
+        else:
+            self._stream.abort()
 
     def _has_nothing_left_over(self) -> bool:
         """Tell whether TLS may start; abort where the peer sent something in front of it."""

@@ -38,6 +38,9 @@ class Held(typing.Protocol):
     def note_error(self, error: BrokenError) -> object:
         """Know why the connection is about to end."""
 
+    def abort(self) -> object:
+        """End now: nothing more leaves."""
+
 
 class Outlet:
     """
@@ -72,6 +75,9 @@ class Outlet:
         transport.write = connection.take
         transport.writeSequence = lambda pieces: transport.write(b"".join(pieces))
         self._lose = transport.loseConnection
+        self._abort: Any = getattr(transport, "abortConnection", None)
+        if self._abort is not None:
+            transport.abortConnection = self._abort_for_others
         self._register: Any = getattr(transport, "registerProducer", None)
         self._unregister: Any = getattr(transport, "unregisterProducer", None)
         if descriptor is not None:
@@ -130,6 +136,11 @@ class Outlet:
         producer = self._drop_producer()
         if producer is not None:
             producer.stopProducing()
+
+    def _abort_for_others(self) -> None:
+        # First, since the engine and this outlet send past the transport.
+        self._connection.abort()
+        self._abort()
 
     def _keep_producer(self, producer: Any, streaming: bool) -> None:
         self._producer, self._is_streaming = producer, streaming

@@ -271,6 +271,8 @@ class StreamTransport:
             and not transport.TLS
             and not transport.dataBuffer
             and not transport._tempDataLen
+            # An application may have aborted the transport itself.
+            and not transport._aborting
         ):
             try:
                 sent = self._socket.send(data)
@@ -341,7 +343,12 @@ class StreamTransport:
             together; and how many of these the kernel has to their ends.
         """
         transport = self._transport
-        if self._socket is None or transport.TLS or queued_bytes(transport):
+        if (
+            self._socket is None
+            or transport.TLS
+            or transport._aborting  # by an application that has the transport itself
+            or queued_bytes(transport)
+        ):
             return self._queue_pieces(pieces)
         total = sum(map(len, pieces))
         try:

@@ -79,7 +79,7 @@ class OrderTests(SynchronousTestCase):
             transport = StringTransport()
             protocol.transport = transport
             getattr(protocol.transport, name)()
-            self.assertTrue(transport.disconnecting or transport.aborting, name)
+            self.assertTrue(transport.disconnecting, name)
 
     def test_tls_starts_after_the_answers(self) -> None:
         """A go-ahead leaves in plaintext."""

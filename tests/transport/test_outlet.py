@@ -31,6 +31,7 @@ class OutletTests(SynchronousTestCase):
         self.descriptor.connected = 1
         self.failures: list[BrokenError] = []
         self.taken: list[bytes] = []
+        self.aborts = 0
         self.outlet = Outlet(self.descriptor, self.socket, self.descriptor, self)
         self.peer.setblocking(False)
         self.addCleanup(self.peer.close)
@@ -41,6 +42,9 @@ class OutletTests(SynchronousTestCase):
 
     def note_error(self, error: BrokenError) -> None:
         self.failures.append(error)
+
+    def abort(self) -> None:
+        self.aborts += 1
 
     def receive(self, size: int) -> bytes:
         """Take what has come, and let the transport send what waits, until there is so much."""
@@ -59,6 +63,12 @@ class OutletTests(SynchronousTestCase):
         self.outlet.write(b"answer")
         self.assertEqual(self.peer.recv(100), b"answer")
         self.assertEqual((self.socket.sends, self.reactor.writers), (1, set()))
+
+    def test_an_abort_of_the_transport_aborts_the_connection(self) -> None:
+        """The connection sends past the transport, and would go on."""
+        self.descriptor.abortConnection()
+        self.assertEqual(self.aborts, 1)
+        self.assertTrue(self.descriptor._aborting)
 
     def test_pieces_leave_together(self) -> None:
         """As one."""
@@ -164,6 +174,9 @@ class Nobody:
         raise NotImplementedError
 
     def note_error(self, error: BrokenError) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
         raise NotImplementedError
 
 

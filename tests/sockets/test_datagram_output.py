@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import itertools
+import random
+import weakref
+from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from hypothesis import given, settings
@@ -32,6 +36,14 @@ from twsock.transport.datagram_output import OUTPUT_HIGH_WATER
 
 GREETING = b"Hello, World!"
 TOO_LONG = bytes(65_508)
+
+#: Writes that are cancelled in one test.
+_MANY = 2000
+
+
+def shuffled(writes: list[Deferred[int]]) -> list[Deferred[int]]:
+    """Give them in an order without a pattern, the same each time."""
+    return random.Random(1).sample(writes, len(writes))
 
 
 def conduct(work: Callable[[], Any]) -> Deferred[Any]:
@@ -458,12 +470,32 @@ class ReentranceTests(OutputCase):
     def test_a_callback_that_cancels_what_has_left(self) -> None:
         """It fails, and was sent; the flush behind it is done."""
         later: list[Deferred[int]] = []
-        self.output.write(b"1").addCallback(lambda _: later[1].cancel())
+        self.output.write(b"11").addCallback(lambda _: later[1].cancel())
         later.extend(self.output.write(data) for data in (b"22", b"33", b"44"))
         flushing = self.output.flush()
         self.failureResultOf(later[1], CancelledError)
         self.assertIs(self.successResultOf(flushing), True)
-        self.assertEqual(self.connected.received(4), [b"1", b"22", b"33", b"44"])
+        self.assertEqual(self.connected.received(4), [b"11", b"22", b"33", b"44"])
+
+    def test_a_callback_that_cancels_what_has_not_left(self) -> None:
+        """It is withdrawn, though it was handed over with the write that is done."""
+        later: list[Deferred[int]] = []
+        self.kernel.room = 1
+
+        def cancel(_: int) -> None:
+            for each in later[1:]:
+                each.cancel()
+
+        self.output.write(b"1").addCallback(cancel)
+        later.extend(self.output.write(data) for data in (b"22", b"333", b"4444"))
+        flushing = self.output.flush()
+        for cancelled in later[1:]:
+            self.failureResultOf(cancelled, CancelledError)
+        self.assertNoResult(flushing)
+        self.connected.make_room()
+        self.assertEqual(self.successResultOf(later[0]), 2)
+        self.assertIs(self.successResultOf(flushing), True)
+        self.assertEqual(self.connected.received(2), [b"1", b"22"])
 
     def test_a_callback_that_loses_the_stream(self) -> None:
         """What was not handed over fails; nothing hangs."""
@@ -593,6 +625,53 @@ class CancelTests(OutputCase):
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertNoResult(self.output.write(b"x"))
+
+    def test_any_order_of_cancelling_searches_nothing(self) -> None:
+        """
+        Whether the writes wait for their turn or for the kernel: a search among all that wait,
+        for each that is cancelled, would take the square of their number.
+        """
+        compared = 0
+
+        def compare(one: object, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return one is other
+
+        self.patch(type(self.output.write(b"x")), "__eq__", compare)
+        orders: list[Callable[[list[Deferred[int]]], Iterable[Deferred[int]]]]
+        orders = [list, reversed, shuffled]
+        for room, order in itertools.product((inf, 0), orders):
+            self.kernel.room = room
+            writes = [self.output.write(b"x") for _ in range(_MANY)]
+            if not room:
+                self.output.send()
+            for write in order(writes):
+                write.cancel()
+                self.failureResultOf(write, CancelledError)
+            self.connected.make_room()
+            self.connected.next_turn()
+        self.assertLess(compared, _MANY)
+        self.assertEqual(self.connected.received(1), [b"x"])
+
+    def test_cancelled_writes_are_forgotten_while_others_wait(self) -> None:
+        """A loop that writes and gives up, behind a datagram that is stuck, keeps nothing."""
+        self.kernel.room = 0
+        stuck = self.output.send_all(b"x")
+        kept = weakref.WeakSet[Deferred[Any]]()
+
+        def give_up() -> None:
+            for each in (self.output.send_all(bytes(100)), self.output.flush()):
+                each.cancel()
+                self.failureResultOf(each, CancelledError)
+                kept.add(each)
+
+        for _ in range(_MANY):
+            give_up()
+        self.assertLess(len(kept), 10)
+        self.connected.make_room()
+        self.assertEqual(self.successResultOf(stuck), 1)
+        self.assertEqual(self.connected.received(1), [b"x"])
 
     def test_a_list_of_writes_is_done_when_all_are(self) -> None:
         """One that was cancelled among them."""

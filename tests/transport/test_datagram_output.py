@@ -532,7 +532,7 @@ class ReentranceTests(SynchronousTestCase):
             way = Exit(FakeUdp(plan=[number]))
             items = datagrams(9, 9, 10)
             way.push(*items)
-            way.output.close(ClosedError("closed"))
+            way.output.close(lambda: ClosedError("closed"))
             self.assertEqual(outcomes(items), [SocketErrorStatus.OPERATION_ABORTED] * 3)
             self.assertEqual((way.output.unsent, way.clock.getDelayedCalls()), (0, []))
             way.output.flush()
@@ -564,7 +564,7 @@ class ReentranceTests(SynchronousTestCase):
                 closed = ClosedError("closed")
 
                 def close(way: Exit = way, closed: ClosedError = closed) -> None:
-                    way.output.close(closed)
+                    way.output.close(lambda: closed)
                     way.udp.close()
 
                 items[chosen].then = close
@@ -584,7 +584,7 @@ class ReentranceTests(SynchronousTestCase):
             for has_runs in (True, False):
                 way = Exit(FakeUdp(), has_runs=has_runs)
                 way.owner.when_refused = lambda way=way: (  # type: ignore[misc]
-                    way.output.close(ClosedError("closed")),
+                    way.output.close(lambda: ClosedError("closed")),
                     way.udp.close(),
                 )
                 way.udp.pending = [errno.ECONNREFUSED]
@@ -596,7 +596,7 @@ class ReentranceTests(SynchronousTestCase):
     def test_what_is_sent_when_closed_fails(self) -> None:
         """All of it is told."""
         way = Exit(FakeUdp())
-        way.output.close(ClosedError("closed"))
+        way.output.close(lambda: ClosedError("closed"))
         items = datagrams(9, 9)
         way.output.push_all(items)
         self.assertEqual(outcomes(items), [SocketErrorStatus.OPERATION_ABORTED] * 2)
@@ -690,6 +690,45 @@ class WithdrawTests(SynchronousTestCase):
         item = Item(b"a")
         way.push(item)
         self.assertFalse(way.output.withdraw(item))
+
+    @given(
+        lists(sampled_from((1, 1, 1, 2)), min_size=1, max_size=150),
+        lists(integers(min_value=0, max_value=199), max_size=200),
+        integers(min_value=1, max_value=70),
+    )
+    @settings(max_examples=60, deadline=None)
+    def test_any_can_be_taken_back_at_any_time(
+        self, sizes: list[int], withdrawals: list[int], pause: int
+    ) -> None:
+        """Between two flushes and while others are told: the rest leaves once and in order."""
+        way = Exit(FakeUdp(plan=[errno.EAGAIN]))
+        items = datagrams(*sizes)
+        wanted = iter(withdrawals)
+        taken_back: list[Item] = []
+
+        def take_back() -> None:
+            place = next(wanted, None)
+            if place is not None:
+                item = items[place % len(items)]
+                is_there = not item.outcomes and item not in taken_back
+                if is_there and way.output.withdraw(item):
+                    taken_back.append(item)
+
+        for item in items:
+            item.then = take_back
+        way.push(*items)
+        for number, _ in enumerate(withdrawals):
+            take_back()
+            if number % pause == 0:
+                way.udp.plan = [0, errno.EAGAIN]
+                way.output.flush()
+        way.udp.plan = []
+        way.drain()
+        left = [item for item in items if item not in taken_back]
+        self.assertEqual([item.outcomes for item in taken_back], [[]] * len(taken_back))
+        self.assertEqual([item.outcomes for item in left], [["sent"]] * len(left))
+        self.assertEqual([data for data, _ in way.udp.sent], [item.data for item in left])
+        self.assertEqual(way.output.unsent, 0)
 
     def test_when_the_last_is_taken_back_it_has_drained(self) -> None:
         """At the next room; then nobody waits."""

@@ -76,6 +76,7 @@ class DatagramWrite(Deferred[Any]):
             self.stream.settle()
 
     def _done(self) -> None:
+        self.data = b""  # Whoever keeps the write keeps no more than its result.
         # A batch is sent before anybody can have added a callback to most of its writes: they are
         # done without the call, which takes longer than the rest (private names, as of 26.10).
         if self._callbacks:
@@ -86,6 +87,7 @@ class DatagramWrite(Deferred[Any]):
 
     def failed(self, error: SocketError) -> None:
         """It never will be."""
+        self.data = b""
         if not self.called:
             self.errback(error)
             if let_go_unheard(self, error):
@@ -98,6 +100,10 @@ class _Mark(Deferred[bool]):
     """A flush: stands in line behind what was written before it."""
 
     is_mark = True
+
+    def __init__(self, stream: DatagramOutputStream) -> None:
+        super().__init__(_stop_waiting)
+        self.stream = stream
 
 
 def _withdraw(write: Deferred[Any]) -> None:
@@ -122,6 +128,7 @@ class DatagramOutputStream:
     __slots__ = (
         "__weakref__",
         "_address",
+        "_cancelled",
         "_clock",
         "_controls",
         "_line",
@@ -154,10 +161,13 @@ class DatagramOutputStream:
         self._address: Address | None = None
         # To send by several interfaces, a copy by each; none for the kernel's choice.
         self._controls: tuple[Control, ...] = ()
-        self._waiting: list[DatagramWrite] = []
+        # In order. A dict, as a search for each write that is cancelled would be quadratic.
+        self._waiting: dict[DatagramWrite, None] = {}
         self._unsent = 0
-        # What was handed to the port, and the flushes behind it.
+        # What was handed to the port, and the flushes behind it; and how much of it was cancelled
+        # since, which is taken out when it is passed, or when it is the larger part.
         self._line: deque[DatagramWrite | _Mark] = deque()
+        self._cancelled = 0
         # Flushes behind what still waits.
         self._marks: list[_Mark] = []
         self._sends_left = _SENDS_PER_TURN
@@ -186,8 +196,7 @@ class DatagramOutputStream:
         :param data: 0 to 65,507 bytes, 65,527 on IPv6; none is an empty datagram.
         :returns: fires with the number of bytes, once the kernel has them. It fails, alone, with
             status ``MESSAGE_TOO_LONG`` when they are too many, and with what the system said when
-            it could not be sent. Cancelling withdraws a write that waits; one that was handed on
-            may leave all the same.
+            it could not be sent. Cancelling withdraws a write that the kernel does not have.
         :raises TypeError: at once, when it is no buffer.
         """
         if data.__class__ is not bytes:
@@ -200,7 +209,7 @@ class DatagramOutputStream:
         write = DatagramWrite(self, data)
         if not waiting:
             self._pending(self)
-        waiting.append(write)
+        waiting[write] = None
         self._unsent += len(data)
         return write
 
@@ -231,7 +240,7 @@ class DatagramOutputStream:
         self.send()
         if not (self._line or self._waiting or self.is_sending):
             return succeed(True)
-        mark = _Mark(_stop_waiting)
+        mark = _Mark(self)
         if self._waiting or self.is_sending:
             self._marks.append(mark)
         else:
@@ -298,7 +307,7 @@ class DatagramOutputStream:
             self._pending(self)
 
     def _hand_over(self, port: DatagramPort) -> None:
-        writes, self._waiting = self._waiting, []
+        writes, self._waiting = list(self._waiting), {}
         self._unsent = 0
         if self._address is not None:
             for write in writes:
@@ -321,12 +330,15 @@ class DatagramOutputStream:
             line.popleft()
             if not first.called:
                 first.callback(True)
+        if not line:
+            self._cancelled = 0
 
     def withdraw(self, write: DatagramWrite) -> None:
         """Take back a write that the kernel does not have."""
         if write in self._waiting:
-            self._waiting.remove(write)
+            del self._waiting[write]
             self._unsent -= write.segment_size
+            write.data = b""
             write.errback(CancelledError())
             if not self._waiting and not self.is_sending:
                 # Nothing is left that would take the flushes behind it along.
@@ -334,11 +346,20 @@ class DatagramOutputStream:
                 self._line.extend(marks)
                 self.settle()
         elif self._port is not None:
-            self._port.withdraw(write)
+            if self._port.withdraw(write):
+                write.data = b""
             # Now, so that it is over before the flushes behind it are.
             write.errback(CancelledError())
-            if not self.is_sending:
-                self.settle()
+            self.pass_over()
+
+    def pass_over(self) -> None:
+        """Forget what was cancelled in the line, once that is the larger part of it."""
+        self._cancelled += 1
+        if 2 * self._cancelled > len(self._line):
+            self._line = deque([each for each in self._line if not each.called])
+            self._cancelled = 0
+        if not self.is_sending:
+            self.settle()
 
     def note_unheard(self, error: SocketError) -> None:
         """A write failed that nobody awaits."""
@@ -347,7 +368,7 @@ class DatagramOutputStream:
     def lost(self, error: SocketError) -> None:
         """The socket was closed: what waits fails."""
         self._refusal = lambda: error
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         self._unsent = 0
         for write in waiting:
             write.failed(error)
@@ -364,8 +385,10 @@ def _is_pending_mark(thing: DatagramWrite | _Mark) -> bool:
     return thing.is_mark
 
 
-def _stop_waiting(_mark: Deferred[bool]) -> None:
-    """Do nothing: who calls the wait off does not call the writes off."""
+def _stop_waiting(mark: Deferred[bool]) -> None:
+    """Fail the wait alone: who calls it off does not call the writes off."""
+    mark.errback(CancelledError())
+    typing.cast(_Mark, mark).stream.pass_over()
 
 
 class _Copy:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import operator
 import socket
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -112,12 +112,14 @@ class DatagramOutput:
         "_is_stuck",
         "_is_telling",
         "_is_waiting",
+        "_leaving",
         "_max_unsent",
         "_owner",
         "_queue",
         "_refused_sizes",
         "_rest",
         "_was_full",
+        "_withdrawn",
         "max_size",
         "unsent",
     )
@@ -137,6 +139,11 @@ class DatagramOutput:
         self._has_runs = has_runs
         self._max_unsent = max_unsent
         self._queue: list[Sendable] = []
+        # What was withdrawn and is still in the queue. A search of the queue for each would make a
+        # loop that cancels many quadratic.
+        self._withdrawn: set[Sendable] = set()
+        # The call under way: what the kernel has been given and was not told yet.
+        self._leaving: Sequence[Sendable] = ()
         self._is_held = False
         self._is_flushing = False
         # Whether something waits that could not leave; and whether the socket tells when it can.
@@ -152,7 +159,9 @@ class DatagramOutput:
         # Segments of this many bytes or more were refused on the way to a peer that takes them one
         # by one.
         self._refused_sizes: dict[Any, int] = {}
-        self._closed: SocketError | None = None
+        # Makes the error of each item that waited; None while it is open. Each gets one of its own:
+        # an exception that is raised holds the frames of who awaited it.
+        self._closed: Callable[[], SocketError] | None = None
         #: The largest datagram of this address family, in bytes.
         self.max_size = MAX_IPV6_DATAGRAM if udp.family == socket.AF_INET6 else MAX_IPV4_DATAGRAM
         #: Bytes that wait.
@@ -210,7 +219,7 @@ class DatagramOutput:
         for item in items:
             try:
                 if self._closed is not None:
-                    raise self._closed
+                    raise self._closed()
                 self._accept(item)
             except SocketError as error:
                 item.failed(error)
@@ -244,13 +253,35 @@ class DatagramOutput:
         return BusyError(f"{waiting} wait to be sent: send more when they have left")
 
     def withdraw(self, item: Sendable) -> bool:
-        """Take back an item; tell whether it was still there."""
-        try:
-            self._queue.remove(item)
-        except ValueError:
+        """
+        Take back an item that was pushed, was told nothing since, and was not withdrawn.
+
+        :returns: False where it is leaving.
+        """
+        is_waiting = self._queue or self._is_flushing
+        if not is_waiting or item in self._leaving:
             return False
+        self._withdrawn.add(item)
         self.unsent -= len(item.data)
+        self._compact()
         return True
+
+    def _compact(self) -> None:
+        """Take what was withdrawn out of the queue, where that is the larger part of it."""
+        withdrawn, queue = self._withdrawn, self._queue
+        # While a flush is under way, a part of the queue is in its hands.
+        if not self._is_flushing and 2 * len(withdrawn) > len(queue):
+            self._queue = [item for item in queue if item not in withdrawn]
+            withdrawn.clear()
+
+    def _drop_withdrawn(self, queue: list[Sendable], start: int) -> bool:
+        """Take it out of what is to leave next; return whether there was any."""
+        window = queue[start : start + MAX_SEGMENTS]
+        dropped = self._withdrawn.intersection(window)
+        if dropped:
+            queue[start : start + MAX_SEGMENTS] = [item for item in window if item not in dropped]
+            self._withdrawn -= dropped
+        return bool(dropped)
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it."""
@@ -271,31 +302,52 @@ class DatagramOutput:
                 self._rest = self._clock.callLater(0, self._rested)
         finally:
             self._is_flushing = False
+            self._leaving = ()
         if self._closed is not None:
-            self.unsent = 0
+            self._forget()
+        if self._withdrawn:
+            self._compact()
         if self._queue or self._is_blocked or self._was_full:
             self._note_blocked()
 
-    def close(self, error: SocketError) -> None:
-        """Send nothing more; what waits fails."""
-        self._closed = error
+    def close(self, make_error: Callable[[], SocketError]) -> None:
+        """
+        Send nothing more; what waits fails.
+
+        :param make_error: called for each item that waits.
+        """
+        self._closed = make_error
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
         queue, self._queue = self._queue, []
         self.unsent = 0
-        for item in queue:
-            item.failed(error)
+        self._fail_all(queue, make_error)
+        if not self._is_flushing:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of what was never sent, whoever still holds this output."""
+        self.unsent = 0
+        self._half = None
+        self._withdrawn.clear()
+
+    def _fail_all(self, items: Sequence[Sendable], make_error: Callable[[], SocketError]) -> None:
+        for item in items:
+            if item not in self._withdrawn:
+                item.failed(make_error())
 
     # How items leave.
 
     def _send_queue(self, queue: list[Sendable]) -> int:
         """Send from the head; tell how many items are done with."""
         self._is_stuck = False
-        if len(queue) == 1:
+        if len(queue) == 1 and not self._withdrawn:
             return self._send_batch(queue)
-        start, end = 0, len(queue)
-        while start < end and not self._is_stuck and self._closed is None:
+        start = 0
+        while start < len(queue) and not self._is_stuck and self._closed is None:
+            if self._withdrawn and self._drop_withdrawn(queue, start):
+                continue
             window = queue[start : start + MAX_SEGMENTS]
             count = 0 if self._begins_a_run(window) else self._count_singles(window)
             if count:
@@ -331,6 +383,7 @@ class DatagramOutput:
     def _send_singles(self, items: list[Sendable]) -> int:
         """Send each by itself; tell how many are done with."""
         done, failure = self._calls.send_each(items)
+        self._leaving = items[:done]
         self._sent(items[:done])
         if failure is None or self._closed is not None:
             return done
@@ -341,8 +394,7 @@ class DatagramOutput:
         if self._closed is None:
             self._queue[:0] = items
         else:
-            for item in items:
-                item.failed(self._closed)
+            self._fail_all(items, self._closed)
 
     def _note_blocked(self) -> None:
         self._is_blocked = bool(self._queue)
@@ -376,6 +428,7 @@ class DatagramOutput:
         is_run = len(batch) > 1 or first.segment_size < len(first.data)
         if is_run and not self._may_cut(first):
             return self._send_apart(batch, None)
+        self._leaving = batch
         error = self._calls.send(batch, is_run=is_run)
         return self._sent(batch) if error is None else self._not_sent(batch, error, is_run=is_run)
 
@@ -401,6 +454,7 @@ class DatagramOutput:
 
     def _not_sent(self, batch: list[Sendable], error: OSError, *, is_run: bool) -> int:
         """Do what the error asks for; tell how many items are done."""
+        self._leaving = batch
         if batch[0].address is None:
             again = self._calls.send_again(batch, error, is_run=is_run)
             if again is None:
@@ -420,6 +474,7 @@ class DatagramOutput:
     def _send_apart(self, batch: list[Sendable], refusal: OSError | None) -> int:
         """Send each datagram by itself; tell how many items are done."""
         size = batch[0].segment_size
+        self._leaving = batch
         for index, item in enumerate(batch):
             half, self._half = self._half, None
             failure = half[1] if half is not None and item is half[0] else None

@@ -649,7 +649,7 @@ class DatagramPort:
         self._dropped = self.dropped_by_kernel
         self._udp = None
         self._descriptor = -1
-        self._output.close(_closed())
+        self._output.close(_closed)
         udp.close()
         if self._is_started:
             self._protocol.doStop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.connected import OnKernel, shrink_buffers
@@ -44,7 +44,7 @@ class DataWriterTests(SynchronousTestCase):
     def fill(self) -> Deferred[int]:
         """Store more than the kernel has room for."""
         shrink_buffers(self.connected.kernel)
-        self.writer.write_bytes(bytes(4 << 20))
+        self.writer.write_bytes(bytes(1 << 20))
         return self.writer.store()
 
 
@@ -73,15 +73,57 @@ class StoreTests(DataWriterTests):
         self.assertEqual(self.connected.kernel.sends, 0)
 
     def test_a_store_waits_for_room(self) -> None:
-        """A second one meanwhile is refused, and what was written for it stays."""
-        store = self.fill()
+        """A second one meanwhile waits behind it; the stream is the writer's until both are done."""
+        stores = [self.fill()]
         self.writer.write_byte(1)
+        stores.append(self.writer.store())
+        for store in stores:
+            self.assertNoResult(store)
+            self.assertRaises(BusyError, self.writer.detach_stream)
+        self.assertEqual(self.connected.receive(), bytes(1 << 20) + b"\1")
+        self.assertEqual([self.successResultOf(store) for store in stores], [1 << 20, 1])
+        self.writer.detach_stream()
+
+    def test_many_stores_in_one_turn_are_queued(self) -> None:
+        """As writes are, though nothing is awaited; they arrive in their order."""
+        stores = []
+        for number in range(300):
+            self.assertFalse(self.connected.output.is_full)
+            self.writer.write_uint16(number)
+            stores.append(self.writer.store())
+        while not all(store.called for store in stores):
+            self.connected.next_turn()
+        self.assertEqual([self.successResultOf(store) for store in stores], [2] * 300)
+        sent = b"".join(number.to_bytes(2, "big") for number in range(300))
+        self.assertEqual(self.connected.receive(), sent)
+
+    def test_a_stream_that_takes_no_more_refuses_a_store(self) -> None:
+        """What was written for it stays with the writer, which can store it later."""
+        store = self.fill()
+        self.connected.output.max_unsent = 1
+        self.writer.write_byte(1)
+        second = self.writer.store()
+        self.writer.write_byte(2)
         error = self.failureResultOf(self.writer.store(), BusyError).value
         self.assertEqual(error.hresult, 0x800710DD)
-        self.assertRaises(BusyError, self.writer.detach_stream)
-        self.assertEqual(len(self.connected.receive()), 4 << 20)
-        self.assertEqual(self.successResultOf(store), 4 << 20)
+        self.assertEqual(self.writer.unstored_buffer_length, 1)
+        self.assertEqual(self.connected.receive(), bytes(1 << 20) + b"\1")
+        self.successResultOf(store)
+        self.successResultOf(second)
         self.assertEqual(self.successResultOf(self.writer.store()), 1)
+        self.assertEqual(self.connected.receive(), b"\2")
+
+    def test_a_store_that_is_cancelled_no_longer_holds_the_stream(self) -> None:
+        """Those before it still do."""
+        first = self.fill()
+        self.writer.write_byte(1)
+        second = self.writer.store()
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertRaises(BusyError, self.writer.detach_stream)
+        self.assertEqual(len(self.connected.receive()), 1 << 20)
+        self.successResultOf(first)
+        self.writer.detach_stream()
 
     def test_a_flush_does_not_store(self) -> None:
         """It waits for what was stored."""

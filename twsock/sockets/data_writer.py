@@ -8,6 +8,7 @@ was written and not stored.
 from __future__ import annotations
 
 import typing
+from collections import deque
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -62,24 +63,33 @@ class DataWriter(ValueWriter):
     def __init__(self, stream: Writable | None = None) -> None:
         super().__init__()
         self._stream = stream
-        self._storing: Deferred[int] | None = None
+        # In their order; those that are done are dropped from the front.
+        self._storing: deque[Deferred[int]] = deque()
         self._is_closed = False
 
     def store(self) -> Deferred[int]:
         """
         Send all that was written.
 
+        Any number of stores may be pending: they are sent in their order.
+
         :returns: fires with the number of bytes once the stream has taken them; see
-            ``OutputStream.send_all``. It fails with `BusyError` while another store is pending,
-            which is when the peer does not read; and with `LocalProtocolError` where there is no
-            stream. Cancelling withdraws it if nothing has left; the bytes are gone from the writer
-            either way.
+            ``OutputStream.send_all``. It fails with `BusyError` where the stream takes no more,
+            as ``OutputStream.write`` does at `max_unsent`; then the bytes stay with the writer. It
+            fails with `LocalProtocolError` where there is no stream. Cancelling withdraws it if
+            nothing has left; the bytes are gone from the writer either way.
         """
-        if self._is_closed or self._is_storing:
+        if self._is_closed:
             return fail(self._refusal("store"))
         if self._stream is None:
             return fail(LocalProtocolError("cannot store: this writer has no stream"))
-        self._storing = storing = self._stream.send_all(self.detach_buffer())
+        data = self.detach_buffer()
+        storing = self._stream.send_all(data)
+        if not storing.called:
+            self._forget_stored()
+            self._storing.append(storing)
+        elif isinstance(storing.result, Failure) and storing.result.check(BusyError):
+            self.write_bytes(data)
         return storing
 
     def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
@@ -141,7 +151,13 @@ class DataWriter(ValueWriter):
 
     @property
     def _is_storing(self) -> bool:
-        return self._storing is not None and not self._storing.called
+        self._forget_stored()
+        return bool(self._storing)
+
+    def _forget_stored(self) -> None:
+        storing = self._storing
+        while storing and storing[0].called:
+            storing.popleft()
 
     def _refusal(self, what: str) -> SocketError:
         if self._is_closed:

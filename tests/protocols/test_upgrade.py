@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis.strategies import integers
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -15,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocols.connections import FrameRecorder, LineRecorder
 from tests.tls.peer import AUTHORITY, SERVER, ClientPeer, client_context
+from tests.work import count_searched_bytes
 from twsock.errors import SocketError
 from twsock.protocols import FrameEcho, LineEcho, StreamProtocol, StreamServerFactory
 from twsock.protocols.upgrade import MAX_BEFORE_UPGRADE, UpgradePolicy, UpgradeToSsl
@@ -686,3 +688,78 @@ class EndTests(SynchronousTestCase):
         connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
         (error,) = connection.protocol.lost
         self.assertIsInstance(error, SocketError)
+
+
+class Slow(Recorder):
+    """Handles each frame until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[Deferred[None]] = []
+
+    def frame_received(self, payload: bytes) -> Deferred[None]:  # type: ignore[override]
+        self.received.append(payload)
+        self.waits.append(Deferred())
+        return self.waits[-1]
+
+
+class WorkTests(SynchronousTestCase):
+    """That a connection may be upgraded costs its messages nothing."""
+
+    def searched(self, upgrade: UpgradeToSsl | None, protocol: Any, data: bytes, step: int) -> int:
+        """Count the bytes that were searched while data arrived in pieces."""
+        connection = Connection(upgrade, protocol)  # type: ignore[arg-type]
+        connection.receive(data[:-3000])
+        with count_searched_bytes() as searched:
+            connection.receive(data[-3000:], step)
+        self.assertFalse(connection.transport.disconnected)
+        return searched.value
+
+    def test_nothing_is_searched_inside_a_message(self) -> None:
+        """An unfinished frame or line in small segments is searched no more than without."""
+        frame = encode_frame(bytes(400_000))[:200_000]
+        for protocol, data in (
+            (Recorder, frame),
+            (FrameEcho, frame),
+            (Talker, b"x" * 60_000),
+            (LineEcho, b"x" * 60_000),
+        ):
+            without = self.searched(None, protocol, data, 1)
+            for ignores_case in (False, True):
+                upgrade = UpgradeToSsl(TLS, ignores_case=ignores_case)
+                self.assertEqual(self.searched(upgrade, protocol, data, 1), without)
+
+    def test_nothing_is_searched_inside_a_tunnel(self) -> None:
+        """Where a request is refused, and everything else is a message."""
+        connection = Connection(ALLOWED, FrameEcho)
+        connection.shake_hands()
+        connection.ask(encode_frame(bytes(400_000))[:200_000])
+        with count_searched_bytes() as searched:
+            for _ in range(100):
+                connection.ask(b"x")
+        self.assertLess(searched.value, 200_000)
+
+    def test_what_waits_for_a_handler_is_not_searched(self) -> None:
+        """However often one ends, and the next begins."""
+        connection = Connection(ALLOWED, Slow)
+        with count_searched_bytes() as searched:
+            connection.receive(FRAME * 2000)
+            for _ in range(2000):
+                connection.protocol.waits.pop().callback(None)
+        self.assertEqual(len(connection.protocol.received), 2000)
+        self.assertEqual(searched.value, 0)
+
+    def test_a_request_behind_messages_is_answered_behind_them(self) -> None:
+        """In one piece, in any format; what is behind it ends the connection."""
+        for protocol, before, request in (
+            (FrameEcho, encode_frame(b"a STARTTLS in here"), REQUEST),
+            (FrameEcho, encode_frame(b"STARTTLX") * 20, REQUEST),
+            (LineEcho, b"a STARTTLS in here\r\n", b"STARTTLS\n"),
+            (LineEcho, b"x\r\nSTARTTLS.\r\n", b"STARTTLS\r\n"),
+        ):
+            connection = Connection(ALLOWED, protocol)
+            connection.receive(before + request)
+            go_ahead = GO_AHEAD if protocol is FrameEcho else b"OK\r\n"
+            self.assertEqual(connection.sent(), before + go_ahead)
+            connection.receive(before)
+            self.assertTrue(connection.transport.disconnected)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given
-from hypothesis.strategies import binary, integers, lists
+from hypothesis.strategies import binary, booleans, integers, lists, sampled_from
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import LocalProtocolError
@@ -327,3 +327,75 @@ class MemoryTests(SynchronousTestCase):
             decoder.feed(piece)
         decoder.next_frame()
         self.assertLess(sys.getsizeof(decoder._buffer), KIB)
+
+
+class StopTests(SynchronousTestCase):
+    """Runs and loops end in front of one message, and of bytes that begin none."""
+
+    def make(self, stream: bytes) -> FrameDecoder:
+        decoder = FrameDecoder(max_payload=1000)
+        decoder.stop_before(b"STOP", b"\x16\x03")
+        decoder.feed(stream)
+        return decoder
+
+    def test_the_message_is_left_and_then_pulled_by_itself(self) -> None:
+        """By a loop as by a run."""
+        stream = encode_frame(b"one") + encode_frame(b"STOP") + encode_frame(b"two")
+        decoder = self.make(stream)
+        self.assertEqual(list(decoder.frames()), [b"one"])
+        self.assertTrue(decoder.stops_here())
+        self.assertEqual(list(decoder.frames()), [])
+        self.assertEqual(decoder.next_frame(), b"STOP")
+        self.assertFalse(decoder.stops_here())
+        self.assertEqual(decoder.take_run(), encode_frame(b"two"))
+        decoder.feed(stream)
+        self.assertEqual(decoder.take_run(), encode_frame(b"one"))
+        self.assertEqual(decoder.take_run(), b"")
+        self.assertEqual(decoder.next_frame(), b"STOP")
+        self.assertEqual(decoder.take_rest(), encode_frame(b"two"))
+
+    def test_only_a_whole_message_stops(self) -> None:
+        """Not the same bytes within one, in front of one, or in a part of one."""
+        alike = [b"STOP.", b".STOP", encode_frame(b"STOP"), b"STO", b"stop"]
+        decoder = self.make(b"".join(map(encode_frame, alike)) + encode_frame(b"STOP")[:-1])
+        self.assertEqual(list(decoder.frames()), alike)
+        self.assertFalse(decoder.stops_here())
+        decoder.feed(b"P")
+        self.assertTrue(decoder.stops_here())
+
+    def test_many_of_its_size_are_told_apart(self) -> None:
+        """Also where runs of one size are taken at once."""
+        decoder = self.make(encode_frame(b"GO!!") * 50 + encode_frame(b"STOP"))
+        self.assertEqual(decoder.take_run(), encode_frame(b"GO!!") * 50)
+        self.assertEqual(decoder.next_frame(), b"STOP")
+
+    def test_what_begins_no_message_is_left(self) -> None:
+        """It is no error until it is pulled."""
+        decoder = self.make(encode_frame(b"one") + b"\x16\x03\x01\x02")
+        self.assertEqual(list(decoder.frames()), [b"one"])
+        self.assertEqual(decoder.take_run(), b"")
+        self.assertTrue(decoder.stops_here())
+        self.assertRaises(FrameTooLargeError, decoder.next_frame)
+
+    @given(lists(sampled_from([b"STOP", b"a", b"", b"b" * 30])), integers(1, 40), booleans())
+    def test_nothing_is_lost_however_it_is_cut(
+        self, payloads: list[bytes], step: int, takes_runs: bool
+    ) -> None:
+        """All messages come in order, the one to stop before always by itself."""
+        decoder = self.make(b"")
+        got: list[bytes] = []
+        for piece in pieces(b"".join(map(encode_frame, payloads)), step):
+            decoder.feed(piece)
+            while True:
+                if takes_runs:
+                    inner = FrameDecoder()
+                    inner.feed(bytes(decoder.take_run()))
+                    found = list(inner.frames())
+                else:
+                    found = list(decoder.frames())
+                self.assertNotIn(b"STOP", found)
+                got += found
+                if not decoder.stops_here():
+                    break
+                got.append(decoder.next_frame() or b"")
+        self.assertEqual(got, payloads)

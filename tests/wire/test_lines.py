@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 from hypothesis import given
-from hypothesis.strategies import binary, integers, lists, sampled_from, tuples
+from hypothesis.strategies import binary, booleans, integers, lists, sampled_from, tuples
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import LocalProtocolError, RemoteProtocolError
@@ -220,3 +220,72 @@ class MemoryTests(SynchronousTestCase):
             decoder.feed(b"x" * 10)
             self.assertIsNone(decoder.next_line())
             self.assertEqual(decoder._searched, number * 10)
+
+
+class StopTests(SynchronousTestCase):
+    """Runs and loops end in front of one message, and of bytes that begin none."""
+
+    def make(self, stream: bytes) -> LineDecoder:
+        decoder = LineDecoder(max_payload=1000)
+        decoder.stop_before(b"STOP", b"\x16\x03")
+        decoder.feed(stream)
+        return decoder
+
+    def test_the_message_is_left_and_then_pulled_by_itself(self) -> None:
+        """By a loop as by a run, whichever ending it has."""
+        for ending in (b"\n", b"\r\n"):
+            stream = b"one\r\nSTOP" + ending + b"two\r\n"
+            decoder = self.make(stream)
+            self.assertEqual(list(decoder.lines()), [b"one"])
+            self.assertTrue(decoder.stops_here())
+            self.assertEqual(list(decoder.lines()), [])
+            self.assertEqual(decoder.next_line(), b"STOP")
+            self.assertEqual(decoder.take_run(), b"two\r\n")
+            decoder.feed(stream)
+            self.assertEqual(decoder.take_run(), b"one\r\n")
+            self.assertEqual(decoder.take_run(), b"")
+            self.assertEqual(decoder.next_line(), b"STOP")
+            self.assertEqual(decoder.take_rest(), b"two\r\n")
+
+    def test_only_a_whole_message_stops(self) -> None:
+        """Not the same bytes within one, in front of one, or in a part of one."""
+        alike = b".STOP\r\nSTOP.\r\nSTO\r\nstop\r\nSTOP\r.\r\n"
+        for takes_runs in (False, True):
+            decoder = self.make(alike + b"STOP\r")
+            if takes_runs:
+                self.assertEqual(decoder.take_run(), alike)
+            else:
+                self.assertEqual(b"".join(line + b"\r\n" for line in decoder.lines()), alike)
+            self.assertFalse(decoder.stops_here())
+            decoder.feed(b"\n")
+            self.assertTrue(decoder.stops_here())
+
+    def test_what_begins_no_message_is_left(self) -> None:
+        """Also where there are line feeds in it."""
+        decoder = self.make(b"one\ntwo\r\n\x16\x03\x01\nSTOP\n")
+        self.assertEqual(decoder.take_run(), b"one\r\ntwo\r\n")
+        self.assertEqual(decoder.take_run(), b"")
+        self.assertEqual(list(decoder.lines()), [])
+        self.assertTrue(decoder.stops_here())
+
+    @given(
+        lists(sampled_from([b"STOP\n", b"STOP\r\n", b"a\r\n", b"\n", b"b" * 30 + b"\n"])),
+        integers(1, 40),
+        booleans(),
+    )
+    def test_nothing_is_lost_however_it_is_cut(
+        self, ended: list[bytes], step: int, takes_runs: bool
+    ) -> None:
+        """All messages come in order, the one to stop before always by itself."""
+        decoder = self.make(b"")
+        got: list[bytes] = []
+        for piece in pieces(b"".join(ended), step):
+            decoder.feed(piece)
+            while True:
+                found = decoder.take_run().split(b"\r\n")[:-1] if takes_runs else [*decoder.lines()]
+                self.assertNotIn(b"STOP", found)
+                got += found
+                if not decoder.stops_here():
+                    break
+                got.append(decoder.next_line() or b"")
+        self.assertEqual(got, [line.rstrip(b"\r\n") for line in ended])

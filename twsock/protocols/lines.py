@@ -89,8 +89,7 @@ class LineProtocol(StreamProtocol):
 
     @override
     def deliver_messages(self, stream: StreamTransport) -> None:
-        next_line = self._decoder.next_line
-        while (line := next_line()) is not None:
+        for line in self._decoder.lines():
             handled = self.line_received(line)
             if handled is not None and not self._is_finished(handled):
                 return

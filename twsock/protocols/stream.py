@@ -59,10 +59,6 @@ MAX_BACKLOG: Final = 64 * 1024
 #: seconds.
 _DRAIN_INTERVAL: Final = 0.05
 
-#: Received bytes that are searched for the words of an upgrade in one go, in bytes. What is larger
-#: is looked at message by message, or each part of a large message would be searched again.
-_MOST_SEARCHED: Final = 256 * 1024
-
 #: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
 _FULL_READ: Final = 64 * 1024
 
@@ -76,6 +72,8 @@ class Decoder(typing.Protocol):
     @property
     def buffered(self) -> int: ...
     def feed(self, data: bytes) -> None: ...
+    def stop_before(self, word: bytes, beginning: bytes = ...) -> None: ...
+    def stops_here(self) -> bool: ...
 
 
 @implementer(IHalfCloseableProtocol)
@@ -331,10 +329,16 @@ class StreamProtocol(Protocol):
         head: bytes = self._decoder.peek(count)
         return head
 
-    def has_nothing_of(self, *words: bytes) -> bool:
-        """Tell whether none of these is in what was received and not pulled, if that is little."""
-        decoder = self._decoder
-        return decoder.buffered <= _MOST_SEARCHED and not any(map(decoder.holds, words))
+    def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
+        """Let `deliver_messages` end in front of a message, and of bytes that begin none."""
+        self._decoder.stop_before(word, beginning)
+
+    def has_stopped(self, stream: StreamTransport) -> bool:
+        """Tell whether `deliver_messages` ended for `stop_before`, and the next may be handled."""
+        is_free = stream.is_open and self._handler is None and not self._is_stalled
+        if not is_free or not self._decoder.stops_here():
+            return False
+        return stream.room > 0 or self._may_go_on(stream)
 
     @property
     def has_unhandled_input(self) -> bool:

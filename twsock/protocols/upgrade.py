@@ -91,7 +91,7 @@ class UpgradeToSsl:
 
     def is_request(self, message: bytes) -> bool:
         """Say whether a client asks for TLS."""
-        if self.ignores_case:
+        if self.ignores_case and len(message) == len(self.request):
             return message.upper() == self.request.upper()
         return message == self.request
 
@@ -131,6 +131,8 @@ class Upgrade(Securing):
     def begin(self, stream: StreamTransport) -> None:
         """Await what a client has to do first."""
         policy = self._settings.policy
+        if self.is_watching:
+            self._protocol.stop_before(self._settings.request, _HELLO)
         if stream.carries_tls and policy is not UpgradePolicy.OFF:
             self._take_endpoint_of_tls()
         elif policy is UpgradePolicy.REQUIRED:
@@ -149,14 +151,16 @@ class Upgrade(Securing):
             self.abort(error)
         self._phase = _Phase.SECURE
         self.is_implicit = False
+        self._protocol.stop_before(self._settings.request)
 
     @override
     def deliver(self, stream: StreamTransport) -> None:
         protocol = self._protocol
-        if self._has_only_messages():
-            protocol.deliver_messages(stream)
-            return
         while self._phase is not _Phase.HANDSHAKE:
+            if self._passes_messages():
+                protocol.deliver_messages(stream)
+                if not protocol.has_stopped(stream):
+                    return
             if self._phase is not _Phase.SECURE and self._begins_handshake(protocol):
                 return
             message = protocol.pull_message()
@@ -187,22 +191,21 @@ class Upgrade(Securing):
         self.is_watching = not self.is_implicit
         if self._verification is not None:
             self.peer_certificate = self._verification.certificate
-        return super().resume(transport)
+        resumed = super().resume(transport)
+        if self.is_watching:
+            resumed.stop_before(self._settings.request)
+        return resumed
 
     # How messages are taken.
 
-    def _has_only_messages(self) -> bool:
-        """Tell, in one look at all that is there, whether nothing of it is for us."""
-        settings, protocol = self._settings, self._protocol
+    def _passes_messages(self) -> bool:
+        """Tell whether all messages in front of a request or a handshake are the protocol's."""
+        settings = self._settings
         if settings.ignores_case:
             return False
         if self._phase is _Phase.SECURE:
-            return protocol.has_nothing_of(settings.request)
-        return (
-            self._phase is _Phase.PLAIN
-            and settings.policy is UpgradePolicy.ALLOWED
-            and protocol.has_nothing_of(settings.request, _HELLO)
-        )
+            return True
+        return self._phase is _Phase.PLAIN and settings.policy is UpgradePolicy.ALLOWED
 
     def _begins_handshake(self, protocol: Upgradable) -> bool:
         """Look at a boundary; tell whether no message is to be pulled there."""

@@ -18,7 +18,7 @@ class StoredBytes:
     :ivar delivered: how many messages were pulled so far.
     """
 
-    __slots__ = ("_buffer", "_position", "delivered", "max_payload")
+    __slots__ = ("_beginning", "_buffer", "_position", "_word", "delivered", "max_payload")
 
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
@@ -26,6 +26,9 @@ class StoredBytes:
         self._buffer: bytes | bytearray = b""
         # Where what was not pulled begins. A buffer that is pulled to its end is let go at once.
         self._position = 0
+        # What runs end in front of; empty for nothing.
+        self._word = b""
+        self._beginning = b""
 
     @property
     def buffered(self) -> int:
@@ -53,9 +56,18 @@ class StoredBytes:
         """Look at what would be pulled next, at most so many bytes of it."""
         return bytes(self._buffer[self._position : self._position + count])
 
-    def holds(self, word: bytes) -> bool:
-        """Tell whether these bytes are somewhere in what was fed and not pulled."""
-        return self._buffer.find(word, self._position) >= 0
+    def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
+        """
+        Let runs and loops end in front of one message, which is then pulled by itself.
+
+        Only whole messages are compared with it; no message is searched.
+
+        :param word: the message, one byte or more.
+        :param beginning: bytes that begin no message within the limit, and end a run too; empty for
+            none.
+        """
+        self._word = word
+        self._beginning = beginning
 
     def take_rest(self) -> bytes:
         """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""

@@ -37,6 +37,9 @@ MAX_UINT32: Final = 0xFFFF_FFFF
 _HEADER: Final = struct.Struct(">I")
 _HEADER_SIZE: Final = _HEADER.size
 
+#: The size of no frame.
+_NO_SIZE: Final = -1
+
 #: Frames of one size from which comparing their headers at once pays.
 _FEWEST_ALIKE: Final = 8
 
@@ -80,7 +83,9 @@ def encode_frame(payload: bytes) -> bytes:
         return encode_header(len(payload))  # For its error.
 
 
-def _skip_alike(buffer: bytes | bytearray, position: int, limit: int) -> tuple[int, int]:
+def _skip_alike(
+    buffer: bytes | bytearray, position: int, limit: int, size_of_word: int
+) -> tuple[int, int]:
     """
     Go past a run of frames of one size, if every whole frame that is there has that size.
 
@@ -88,12 +93,13 @@ def _skip_alike(buffer: bytes | bytearray, position: int, limit: int) -> tuple[i
     bytes at a time, costs a sixth of reading them one by one; where they differ it costs no more
     than reading two.
 
+    :param size_of_word: frames of this size are to be looked at one by one.
     :returns: where that run ends and how many frames it has; ``position`` and 0 if there is none.
     """
     (size,) = _HEADER.unpack_from(buffer, position)
     stride = _HEADER_SIZE + size
     count = (len(buffer) - position) // stride
-    if size > limit or count < _FEWEST_ALIKE:
+    if size > limit or size == size_of_word or count < _FEWEST_ALIKE:
         return position, 0
     end = position + count * stride
     # The lowest byte first: where sizes differ, it mostly does.
@@ -130,7 +136,7 @@ class FrameDecoder(StoredBytes):
             bytes are needed.
         :raises FrameTooLargeError: when the next header announces more than ``max_payload``.
         """
-        return next(self.frames(), None)
+        return next(self._pull(b""), None)
 
     def frames(self) -> Iterator[bytes]:
         """
@@ -138,9 +144,21 @@ class FrameDecoder(StoredBytes):
 
         What the loop leaves stays, for the next pull; it must not go on after a `feed`.
 
-        :returns: the payloads without their headers, until more bytes are needed.
+        :returns: the payloads without their headers, until more bytes are needed or the next frame
+            is the one of `stop_before`.
         :raises FrameTooLargeError: when the next header announces more than ``max_payload``.
         """
+        return self._pull(self._word)
+
+    def stops_here(self) -> bool:
+        """Tell whether what would be pulled next is what `stop_before` names, and is whole."""
+        word, beginning = self._word, self._beginning
+        if beginning and self.peek(len(beginning)) == beginning:
+            return True
+        return bool(word) and self.peek(_HEADER_SIZE + len(word)) == encode_frame(word)
+
+    def _pull(self, word: bytes) -> Iterator[bytes]:
+        """Pull payloads until more bytes are needed or the next is a word; empty for none."""
         # A generator keeps its place between two frames; a call per frame would cost twice as much.
         buffer = self._buffer
         unpack = _HEADER.unpack_from
@@ -148,13 +166,18 @@ class FrameDecoder(StoredBytes):
         position = self._position
         size_of_buffer = len(buffer)
         is_spread = isinstance(buffer, bytearray)
+        size_of_word = len(word) or _NO_SIZE
         while (start := position + _HEADER_SIZE) <= size_of_buffer:
             (size,) = unpack(buffer, position)
             if size > limit:
+                if word and self.stops_here():
+                    return
                 raise FrameTooLargeError(size, limit)
             position = start + size
             if position > size_of_buffer:
                 break
+            if size == size_of_word and buffer[start:position] == word:
+                return  # More may follow the word: what is left is not moved for each one.
             self._position = position
             self.delivered += 1
             # One copy: a slice of a bytearray would be a second bytearray first.
@@ -175,7 +198,8 @@ class FrameDecoder(StoredBytes):
         An echo sends it back as it is; a relay passes it on. The caller owns the result, which is
         handed over without a copy where it is all that was stored.
 
-        :returns: whole frames in wire form, or ``b""`` when more bytes are needed.
+        :returns: whole frames in wire form, or ``b""`` when more bytes are needed or the next frame
+            is the one of `stop_before`.
         :raises FrameTooLargeError: when the first header announces more than ``max_payload``. One
             further back ends the run, and is raised by the next call.
         """
@@ -184,14 +208,18 @@ class FrameDecoder(StoredBytes):
             return b""
         end, count = self._measure_run(buffer)
         if not count:
-            self._drop_pulled()
+            if not self.stops_here():
+                self._drop_pulled()
             return b""
         self.delivered += count
-        start, self._position = self._position, 0
+        start, self._position = self._position, end
         if end == len(buffer):
-            self._buffer = b""
+            self._buffer, self._position = b"", 0
             return buffer[start:] if start else buffer
-        self._buffer = bytearray(memoryview(buffer)[end:])
+        if self.stops_here():
+            # More may follow the word: what is left is not moved for each one.
+            return bytes(memoryview(buffer)[start:end])
+        self._buffer, self._position = bytearray(memoryview(buffer)[end:]), 0
         if start or isinstance(buffer, bytes):
             return buffer[start:end]
         del buffer[end:]
@@ -202,19 +230,23 @@ class FrameDecoder(StoredBytes):
         unpack = _HEADER.unpack_from
         limit = self.max_payload
         position = self._position
+        word = self._word
+        size_of_word = len(word) or _NO_SIZE
         # The last place at which a header can begin and still be complete.
         last = len(buffer) - _HEADER_SIZE
         count = 0
         if position <= last:
-            position, count = _skip_alike(buffer, position, limit)
+            position, count = _skip_alike(buffer, position, limit, size_of_word)
         while position <= last:
             (size,) = unpack(buffer, position)
             if size > limit:
-                if not count:
+                if not count and not self.stops_here():
                     raise FrameTooLargeError(size, limit)
                 break
             following = position + _HEADER_SIZE + size
             if following > last + _HEADER_SIZE:
+                break
+            if size == size_of_word and buffer[position + _HEADER_SIZE : following] == word:
                 break
             position = following
             count += 1

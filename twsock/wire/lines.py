@@ -11,6 +11,7 @@ unfinished line within the limit, and what came with its last read.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from typing_extensions import override
@@ -92,7 +93,7 @@ class LineDecoder(StoredBytes):
     :raises ValueError: when ``max_payload`` is negative.
     """
 
-    __slots__ = ("_searched",)
+    __slots__ = ("_first_bytes", "_searched")
 
     def __init__(self, max_payload: int = DEFAULT_MAX_LINE) -> None:
         if checked_integer(max_payload, "max_payload") < 0:
@@ -100,6 +101,7 @@ class LineDecoder(StoredBytes):
         super().__init__(max_payload)
         # How many of the bytes not pulled have no LF in them: no byte is looked at twice.
         self._searched = 0
+        self._first_bytes = b""
 
     def next_line(self) -> bytes | None:
         """
@@ -128,20 +130,55 @@ class LineDecoder(StoredBytes):
         self.delivered += 1
         return line
 
+    def lines(self) -> Iterator[bytes]:
+        """
+        Pull lines one by one, as the loop asks for them.
+
+        What the loop leaves stays, for the next pull.
+
+        :returns: the lines without their endings, until more bytes are needed or the next line is
+            the one of `stop_before`.
+        :raises LineTooLongError: when the next line has more than ``max_payload`` bytes.
+        """
+        next_line = self.next_line
+        while not self.stops_here() and (line := next_line()) is not None:
+            yield line
+
+    def stops_here(self) -> bool:
+        """Tell whether what would be pulled next is what `stop_before` names, and is whole."""
+        buffer, start = self._buffer, self._position
+        # Looks at one byte of most lines.
+        if not self._word or start == len(buffer) or buffer[start] not in self._first_bytes:
+            return False
+        word, beginning = self._word, self._beginning
+        if beginning and self.peek(len(beginning)) == beginning:
+            return True
+        return self.peek(len(word) + len(_CRLF)).startswith((word + b"\n", word + _CRLF))
+
+    @override
+    def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
+        super().stop_before(word, beginning)
+        self._first_bytes = word[:1] + beginning[:1]
+
     def take_run(self) -> bytes:
         """
         Pull the longest run of complete lines as one piece, each ended by CRLF, ready to be sent.
 
-        :returns: whole lines in wire form, or ``b""`` when more bytes are needed.
+        :returns: whole lines in wire form, or ``b""`` when more bytes are needed or the next line
+            is the one of `stop_before`.
         :raises LineTooLongError: when the first line is longer than ``max_payload``. One further
             back ends the run, and is raised by the next call.
         """
+        if self.stops_here():
+            return b""
         buffer = self._buffer
         start = self._position
         end = buffer.rfind(b"\n", start + self._searched) + 1
         if not end:
             self._await_more()
             return b""
+        if self._word:
+            end = self._end_before_word(end)
         if end - start > self.max_payload:
             end = self._end_of_legal_lines(end)
         run = bytes(memoryview(buffer)[start:end])
@@ -157,6 +194,24 @@ class LineDecoder(StoredBytes):
         """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
         self._searched = 0
         return super().take_rest()
+
+    def _end_before_word(self, end: int) -> int:
+        """Find where the lines end that are in front of the one to stop before."""
+        buffer, start = self._buffer, self._position
+        # The line feed of the line before is a part of what is looked for: it finds lines only.
+        mark = b"\n" + self._word
+        found = start
+        while (found := buffer.find(mark, found, end)) >= 0:
+            behind = found + len(mark)
+            if buffer[behind : behind + 2].startswith((b"\n", _CRLF)):
+                end = found + 1
+                break
+            found = behind
+        if self._beginning:
+            found = buffer.find(b"\n" + self._beginning, start, end + len(self._beginning))
+            if found >= 0:
+                end = found + 1
+        return end
 
     def _end_of_legal_lines(self, end: int) -> int:
         """Find where the lines within the limit end; the first one must be legal."""

@@ -41,6 +41,19 @@ Status = SocketErrorStatus
 
 T = TypeVar("T")
 
+#: What the server's operator reads, in OpenSSL's words (:rfc:`8446`, section 6.2), the worst first.
+ALERTS: Final = {
+    Result.INVALID_SIGNATURE: "alert decrypt error",
+    Result.OTHER_ERRORS: "alert certificate unknown",
+    Result.UNKNOWN_CRITICAL_EXTENSION: "alert certificate unknown",
+    Result.BASIC_CONSTRAINTS_ERROR: "alert unknown ca",
+    Result.UNTRUSTED: "alert unknown ca",
+    Result.INCOMPLETE_CHAIN: "alert unknown ca",
+    Result.INVALID_NAME: "alert bad certificate",
+    Result.EXPIRED: "alert certificate expired",
+    Result.WRONG_USAGE: "alert unsupported certificate",
+}
+
 #: Both versions: what is shown when differs between them.
 LEVELS: Final = (Level.TLS12, Level.TLS13)
 HOUR: Final = timedelta(hours=1)
@@ -85,7 +98,7 @@ def with_key(issued: trustme.LeafCert) -> Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A certificate that has to be refused, and why."""
+    """A certificate that has to be refused, and why; ``alert`` where it is not that of `ALERTS`."""
 
     what: str
     issued: trustme.LeafCert
@@ -93,6 +106,7 @@ class Row:
     status: SocketErrorStatus
     severity: SocketSslErrorSeverity = Severity.IGNORABLE
     host: str = "localhost"
+    alert: str = ""
 
 
 def row(
@@ -102,8 +116,9 @@ def row(
     *errors: ChainValidationResult,
     severity: SocketSslErrorSeverity = Severity.IGNORABLE,
     host: str = "localhost",
+    alert: str = "",
 ) -> Row:
-    return Row(what, issued, frozenset(errors), status, severity, host)
+    return Row(what, issued, frozenset(errors), status, severity, host, alert)
 
 
 NOT_NOW = [
@@ -118,6 +133,7 @@ NOT_NOW = [
         AUTHORITY.issue("localhost", since=NOW + HOUR),
         Status.CERTIFICATE_EXPIRED,
         Result.EXPIRED,
+        alert="alert bad certificate",
     ),
     row(
         "the time of its issuer is over",
@@ -437,6 +453,9 @@ class CertificateCase(OnEveryReactor):
         self.assertEqual(set(information.server_certificate_errors), case.errors, case.what)
         self.assertIs(information.server_certificate_error_severity, case.severity, case.what)
         self.assertEqual(information.server_certificate, with_key(case.issued), case.what)
+        left = case.errors if case.severity is Severity.FATAL else case.errors - set(forgiven)
+        alert = next(alert for error, alert in ALERTS.items() if error in left)
+        self.assertIn(case.alert or alert, "".join(server.seen), case.what)
         self.assertEqual(witness.inside, b"", case.what)
         self.assertEqual(witness.shown, [], case.what)
         for secret in (b"password", with_key(CLIENT).get_certificate_blob()):

@@ -65,11 +65,21 @@ class ClientTests(SynchronousTestCase):
         connection: Any = FakeConnection()
         shown: Any = Shown()
         for code in (20, 21, 10):
-            self.assertTrue(verification.check(connection, shown, code, 0, 0))
-        self.assertTrue(verification.check(connection, shown, 0, 1, 1))
-        refused = ClientVerification(options(ignorable_errors=[ChainValidationResult.EXPIRED]))
-        refused.check(connection, shown, 20, 0, 0)
+            self.assertEqual(verification.check(connection, shown, code, 0, 0), (True, code))
+        self.assertEqual(verification.check(connection, shown, 10, 1, 1), (True, 10))
+        self.assertEqual(verification.check(connection, shown, 10, 0, 1), (False, 20))
         self.assertEqual(
             verification.errors,
             (ChainValidationResult.INCOMPLETE_CHAIN, ChainValidationResult.EXPIRED),
         )
+
+    def test_what_is_forgiven_does_not_decide_the_alert(self) -> None:
+        """An untrusted issuer is worse than an expired certificate, and forgiven here."""
+        forgiven = [ChainValidationResult.INCOMPLETE_CHAIN]
+        verification = ClientVerification(options(ignorable_errors=forgiven))
+        connection: Any = FakeConnection()
+        shown: Any = Shown()
+        verification.check(connection, shown, 20, 0, 0)
+        self.assertEqual(verification.check(connection, shown, 20, 0, 1), (True, 20))
+        self.assertEqual(verification.check(connection, shown, 10, 0, 0), (False, 10))
+        self.assertFalse(verification.is_accepted)

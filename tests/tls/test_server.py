@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ssl
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import trustme
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
@@ -16,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.tls.peer import AUTHORITY as TRUSTED
-from tests.tls.peer import SERVER, ClientPeer, client_context
+from tests.tls.peer import SERVER, ClientPeer, client_context, issue
 from twsock.errors import OperationNotSupported, SocketErrorStatus
 from twsock.tls.certificates import Certificate
 from twsock.tls.engine import make_engine
@@ -73,17 +75,33 @@ class ServerTests(SynchronousTestCase):
             self.assertEqual(verification.is_accepted, policy is not REQUIRED)
             self.assertIsNone(verification.refusal())
 
-    def test_the_first_error_is_the_last_word(self) -> None:
-        """It is not forgiven, whatever follows."""
+    def test_errors_of_a_client_are_collected_and_none_is_forgiven(self) -> None:
+        """The status, and the alert, are those of the worst; later errors change nothing."""
         verification = ServerVerification(ClientCertificatePolicy.OPTIONAL)
         connection: Any = None
         shown = X509.from_cryptography(BARE.to_cryptography()[0])
-        self.assertFalse(verification.check(connection, shown, 10, 0, 0))
-        self.assertEqual(verification.errors, (ChainValidationResult.EXPIRED,))
+        for code in (10, 20, 10):
+            self.assertEqual(verification.check(connection, shown, code, 0, 0), (True, code))
+        self.assertEqual(verification.check(connection, shown, 10, 0, 1), (False, 20))
+        self.assertEqual(
+            verification.errors,
+            (ChainValidationResult.EXPIRED, ChainValidationResult.INCOMPLETE_CHAIN),
+        )
         self.assertFalse(verification.is_accepted)
+        self.assertIsNone(verification.certificate)
         refusal = verification.refusal()
         assert refusal is not None
-        self.assertIs(refusal.status, SocketErrorStatus.CERTIFICATE_EXPIRED)
+        self.assertIs(refusal.status, SocketErrorStatus.CERTIFICATE_UNTRUSTED_ROOT)
+
+    def test_an_error_behind_the_certificate_of_a_client_takes_it_back(self) -> None:
+        """OpenSSL looks last at what the issuers may issue."""
+        verification = ServerVerification(REQUIRED)
+        connection: Any = None
+        shown = X509.from_cryptography(BARE.to_cryptography()[0])
+        self.assertEqual(verification.check(connection, shown, 0, 0, 1), (True, 0))
+        self.assertEqual(verification.check(connection, shown, 47, 0, 0), (False, 47))
+        self.assertFalse(verification.is_accepted)
+        self.assertIsNone(verification.certificate)
 
     def test_who_is_verified_is_known(self) -> None:
         """By the certificate of the client itself, not of its authority."""
@@ -100,9 +118,18 @@ class ServerTests(SynchronousTestCase):
 class HandshakeTests(SynchronousTestCase):
     """With Python's ``ssl`` as the client."""
 
+    def judge(self, tls: ServerTls, peer: ClientPeer) -> ServerVerification:
+        """Give the verdict on a client."""
+        creator, verification = tls.begin()
+        self._converse(creator, peer)
+        return verification
+
     def shake_hands(self, tls: ServerTls, peer: ClientPeer) -> Any:
         """Give OpenSSL's connection, and the peer what the server sends behind the handshake."""
-        engine: Any = make_engine(tls.begin()[0], False, Protocol(), Clock())
+        return self._converse(tls.begin()[0], peer)
+
+    def _converse(self, creator: Any, peer: ClientPeer) -> Any:
+        engine: Any = make_engine(creator, False, Protocol(), Clock())
         transport: Any = StringTransport()
         engine.makeConnection(transport)
         data = peer.hello()
@@ -175,6 +202,34 @@ class HandshakeTests(SynchronousTestCase):
         second = ClientPeer(context, first.session)
         self.shake_hands(tls, second)
         self.assertFalse(second.is_resumed)
+
+    def test_a_client_that_is_refused_reads_why(self) -> None:
+        """The alert is that of the worst error (:rfc:`8446`, section 6.2); all errors are kept."""
+        stranger = trustme.CA()
+        over, later = timedelta(hours=-1), timedelta(hours=1)
+        begins = timedelta(hours=-2)
+        server_auth = ExtendedKeyUsageOID.SERVER_AUTH
+        for alert, count, pem in (
+            ("unknown ca", 1, issue(stranger)),
+            ("unknown ca", 1, issue(None)),
+            ("certificate expired", 1, issue(begins=begins, ends=over)),
+            ("bad certificate", 1, issue(begins=later, ends=2 * later)),
+            ("unsupported certificate", 1, issue(usage=server_auth)),
+            ("unknown ca", 3, issue(stranger, begins=begins, ends=over, usage=server_auth)),
+        ):
+            for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
+                tls = ServerTls(
+                    ServerOptions(
+                        [SHOWN],
+                        client_certificate=ClientCertificatePolicy.OPTIONAL,
+                        client_authorities=[Certificate.from_pem(TRUSTED.cert_pem.bytes())],
+                    )
+                )
+                peer = ClientPeer(client_context(pem, version))
+                verification = self.judge(tls, peer)
+                self.assertIn(f"alert {alert}", str(peer.error))
+                self.assertFalse(verification.is_accepted)
+                self.assertEqual(len(verification.errors), count)
 
     def test_what_is_no_domain_name_gets_the_first_certificate(self) -> None:
         """However odd: anybody can ask for anything."""

@@ -25,12 +25,14 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.identity import show
 from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
+from twsock.tls.openssl import verify_peer
 from twsock.tls.refusal import CertificateError
 from twsock.tls.validation import (
+    NAME_MISMATCH,
     ChainValidationResult,
+    Findings,
     SocketSslErrorSeverity,
     are_forgiven,
-    classify,
     severity_of,
 )
 
@@ -70,16 +72,20 @@ class ClientVerification:
 
     :ivar certificate: the server's; None until it has shown one.
     :ivar intermediates: the certificates of its issuers that it sent, its own issuer first.
-    :ivar errors: all that is wrong, each once, what was forgiven included.
     :ivar is_accepted: whether the connection may go on.
     """
 
     def __init__(self, options: ClientOptions) -> None:
         self.certificate: Certificate | None = None
         self.intermediates: tuple[Certificate, ...] = ()
-        self.errors: tuple[ChainValidationResult, ...] = ()
         self.is_accepted = False
+        self._findings = Findings()
         self._options = options
+
+    @property
+    def errors(self) -> tuple[ChainValidationResult, ...]:
+        """All that is wrong, each once, what was forgiven included."""
+        return self._findings.errors
 
     @property
     def severity(self) -> SocketSslErrorSeverity:
@@ -95,31 +101,31 @@ class ClientVerification:
 
     # Called by OpenSSL.
 
-    def check(self, connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int) -> bool:
+    def check(
+        self, connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int
+    ) -> tuple[bool, int]:
         """
-        Take one verdict down; decide with the last.
+        Note one step of the verification; decide with the last (see `twsock.tls.openssl.Judge`).
 
-        OpenSSL tells each error, and goes on if it is told to; then it tells of success for each
-        certificate from the root down. Behind that of the server's own it may still tell of errors:
-        what the issuers may issue (:rfc:`5280`, section 4.2.1.10) it looks at last.
+        OpenSSL reports each error, and goes on where it is asked to; then it reports success for
+        each certificate from the root down. Behind that of the server's own it may still report
+        errors: it looks last at what the issuers may issue (:rfc:`5280`, section 4.2.1.10).
         """
         if not ok:
-            self._add(classify(code))
-            if self.certificate is None:
-                return True
-            self.is_accepted = are_forgiven(self.errors, self._options.ignorable_errors)
-            return self.is_accepted
+            self._findings.add(code)
+            return (True, code) if self.certificate is None else self._decide()
         if depth:
-            return True
+            return True, code
         self._take_chain(connection, shown)
         if not is_named(shown, self._options.host_name):
-            self._add(ChainValidationResult.INVALID_NAME)
-        self.is_accepted = are_forgiven(self.errors, self._options.ignorable_errors)
-        return self.is_accepted
+            self._findings.add(NAME_MISMATCH)
+        return self._decide()
 
-    def _add(self, error: ChainValidationResult) -> None:
-        if error not in self.errors:
-            self.errors = (*self.errors, error)
+    def _decide(self) -> tuple[bool, int]:
+        ignorable = self._options.ignorable_errors
+        self.is_accepted = are_forgiven(self.errors, ignorable)
+        # Where all is forgiven the code stays with the session, which is thus never resumed.
+        return self.is_accepted, self._findings.worst_code(ignorable)
 
     def _take_chain(self, connection: SSL.Connection, shown: Any) -> None:
         self.certificate = from_openssl(shown)
@@ -161,9 +167,8 @@ class _Creator:
         if host.type is HostNameType.DOMAIN_NAME:
             # Literal addresses are not permitted there (RFC 6066, section 3).
             connection.set_tlsext_host_name(host.canonical_name.encode("ascii"))
-        connection.set_verify(
-            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verification.check
-        )
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        verify_peer(connection, mode, self._verification.check)
         return connection
 
 

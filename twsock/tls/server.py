@@ -26,8 +26,9 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.identity import show
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.naming import from_openssl, is_named
+from twsock.tls.openssl import verify_peer
 from twsock.tls.refusal import CertificateError
-from twsock.tls.validation import ChainValidationResult, classify
+from twsock.tls.validation import ChainValidationResult, Findings
 
 __all__ = ["ClientCertificatePolicy", "ServerOptions", "ServerTls", "ServerVerification"]
 
@@ -81,14 +82,20 @@ class ServerVerification:
     Whether a client may come in; filled in during its handshake.
 
     :ivar certificate: the client's, verified; None where it showed none.
-    :ivar errors: what is wrong with the one that it showed.
     :ivar policy: what was asked of it.
     """
 
     def __init__(self, policy: ClientCertificatePolicy) -> None:
         self.certificate: Certificate | None = None
-        self.errors: tuple[ChainValidationResult, ...] = ()
         self.policy = policy
+        self._findings = Findings()
+        # Whether the client's own certificate was reached; OpenSSL may report errors behind it.
+        self._is_judged = False
+
+    @property
+    def errors(self) -> tuple[ChainValidationResult, ...]:
+        """All that is wrong with the certificate that the client showed, each once."""
+        return self._findings.errors
 
     @property
     def is_accepted(self) -> bool:
@@ -107,14 +114,17 @@ class ServerVerification:
 
     def check(
         self, _connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int
-    ) -> bool:
-        """Take a verdict down, and stop at the first that is bad."""
+    ) -> tuple[bool, int]:
+        """Note one step of the verification; decide with the last, as the client does."""
         if not ok:
-            self.errors = (*self.errors, classify(code))
-            return False
-        if not depth:
-            self.certificate = from_openssl(shown)
-        return True
+            self._findings.add(code)
+            if not self._is_judged:
+                return True, code
+        elif depth:
+            return True, code
+        self._is_judged = True
+        self.certificate = None if self.errors else from_openssl(shown)
+        return not self.errors, self._findings.worst_code()
 
 
 class ServerTls:
@@ -226,7 +236,7 @@ class _Creator:
         connection.set_app_data(tlsProtocol)
         policy = self._verification.policy
         if policy is not ClientCertificatePolicy.OFF:
-            connection.set_verify(_VERIFY[policy], self._verification.check)
+            verify_peer(connection, _VERIFY[policy], self._verification.check)
         return connection
 
 

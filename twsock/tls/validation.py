@@ -14,7 +14,9 @@ from typing import Final
 from twsock.errors import SocketErrorStatus
 
 __all__ = [
+    "NAME_MISMATCH",
     "ChainValidationResult",
+    "Findings",
     "SocketSslErrorSeverity",
     "are_forgiven",
     "classify",
@@ -69,6 +71,9 @@ class SocketSslErrorSeverity(enum.IntEnum):
 
 
 _R = ChainValidationResult
+
+#: X509_V_ERR_HOSTNAME_MISMATCH: what OpenSSL is told where ``service_identity`` finds another name.
+NAME_MISMATCH: Final = 62
 
 # X509_V_ERR_… in OpenSSL's <x509_vfy.h>; what is not here is OTHER_ERRORS.
 _RESULTS: Final[Mapping[int, ChainValidationResult]] = {
@@ -150,11 +155,46 @@ def are_forgiven(
     :param ignorable: what the application forgives. Each error has to be there by itself, but
         ``UNTRUSTED`` and ``INCOMPLETE_CHAIN`` stand for each other. What is fatal never is.
     """
-    found = set(errors) - {ChainValidationResult.SUCCESS}
+    return set(errors) <= _forgiven_by(ignorable)
+
+
+def _forgiven_by(ignorable: Collection[ChainValidationResult]) -> set[ChainValidationResult]:
     forgiven = set(ignorable)
     if forgiven & _TWINS:
         forgiven |= _TWINS
-    return found <= forgiven & _IGNORABLE
+    return (forgiven & _IGNORABLE) | {ChainValidationResult.SUCCESS}
+
+
+class Findings:
+    """
+    What OpenSSL finds wrong in one verification, which goes on after each error.
+
+    :ivar errors: results, each once, in the order in which they were found.
+    """
+
+    __slots__ = ("_codes", "errors")
+
+    def __init__(self) -> None:
+        self.errors: tuple[ChainValidationResult, ...] = ()
+        self._codes: dict[ChainValidationResult, int] = {}
+
+    def add(self, code: int) -> None:
+        """Note an error by OpenSSL's verification code."""
+        result = classify(code)
+        if result not in self._codes:
+            self._codes[result] = code
+            self.errors = (*self.errors, result)
+
+    def worst_code(self, ignorable: Collection[ChainValidationResult] = ()) -> int:
+        """
+        Return the verification code of the worst error, 0 where there is none.
+
+        :param ignorable: errors that are forgiven count only where there is no other.
+        """
+        forgiven = _forgiven_by(ignorable)
+        ranked = [result for result in _STATUSES if result in self._codes]
+        ranked.sort(key=lambda result: result in forgiven)
+        return self._codes[ranked[0]] if ranked else 0
 
 
 def status_of(errors: Iterable[ChainValidationResult]) -> SocketErrorStatus:

@@ -1,0 +1,102 @@
+"""The private names of pyOpenSSL are still there; without them handshakes go the public way."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import OpenSSL
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tls.peer import ServerPeer
+from twsock.tls.openssl import BINDING, Binding, Judge, find_binding, verify_peer
+
+
+class Judging:
+    """
+    Judges in a way of the test's own.
+
+    :param code: of the last word on the server's certificate; 0 accepts it.
+    """
+
+    def __init__(self, code: int = 0) -> None:
+        self.steps: list[tuple[int, int, int]] = []
+        self.subjects: list[str] = []
+        self._code = code
+
+    def judge(
+        self, _connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int
+    ) -> tuple[bool, int]:
+        self.steps.append((code, depth, ok))
+        if not ok or depth:
+            return True, code
+        self.subjects.append(shown.get_subject().CN)
+        return not self._code, self._code
+
+
+def shake_hands(judge: Judge, binding: Binding | None, peer: ServerPeer) -> SSL.Connection:
+    """Be a client; what the server reads is its own exception."""
+    connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+    connection.set_connect_state()
+    verify_peer(connection, SSL.VERIFY_PEER, judge, binding)
+    while True:
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            connection.bio_write(peer.take(connection.bio_read(65536)))
+            continue
+        except SSL.Error:
+            pass
+        peer.take(connection.bio_read(65536))
+        return connection
+
+
+class BindingTests(SynchronousTestCase):
+    """What is private is looked for once, and all of it has to be there."""
+
+    def test_this_release_of_pyopenssl_has_all_names(self) -> None:
+        """
+        When this fails, `twsock.tls.openssl` needs the new ones; until then sessions and alerts
+        are as they were without it.
+        """
+        self.assertIsNotNone(BINDING)
+
+    def test_a_release_without_one_of_them_has_none(self) -> None:
+        """Nothing fails at import."""
+        util: Any = getattr(OpenSSL, "_util", None)
+        self.assertIsNotNone(find_binding(util))
+        self.assertIsNone(find_binding(None))
+        self.assertIsNone(find_binding(SimpleNamespace(ffi=util.ffi, lib=SimpleNamespace())))
+
+    def test_both_ways_ask_the_same(self) -> None:
+        """The errors, then the certificates from the root down."""
+        for binding in (BINDING, None):
+            judging = Judging()
+            peer = ServerPeer()
+            connection = shake_hands(judging.judge, binding, peer)
+            self.assertTrue(peer.is_done)
+            self.assertEqual([step[1:] for step in judging.steps][-1], (0, 1))
+            self.assertIn((20, 0, 0), judging.steps)
+            self.assertEqual(judging.subjects, ["server"])
+            if binding is not None:
+                self.assertEqual(binding.verify_result(connection), 0)
+                self.assertFalse(binding.is_resumed(connection))
+
+    def test_who_is_refused_reads_the_alert_of_the_code(self) -> None:
+        """Without the private names it is that of an internal error."""
+        for binding, alert in ((BINDING, "certificate revoked"), (None, "internal error")):
+            peer = ServerPeer()
+            with self.assertRaises(OSError) as refused:
+                shake_hands(Judging(23).judge, binding, peer)
+            self.assertIn(f"alert {alert}", str(refused.exception))
+
+    def test_a_judge_that_fails_refuses(self) -> None:
+        """The failure is logged."""
+
+        def fail(*_step: object) -> tuple[bool, int]:
+            raise ZeroDivisionError
+
+        with self.assertRaises(OSError):
+            shake_hands(fail, BINDING, ServerPeer())
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))

@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 UNPAIRED_MODULES: dict[str, str] = {}
 #: Tests of no single module: what they are of.
 UNPAIRED_TESTS = {
+    "tests/sockets/test_blocks.py": "``async with`` of all that can be closed",
     "tests/sockets/test_conversations.py": "sockets and values together",
+    "tests/sockets/test_ends_in_memory.py": "transports that call back while they are closed",
     "tests/test_examples.py": "examples/",
     "tests/test_layers.py": "the imports of all modules",
     "tests/test_main.py": "twsock/__main__.py",

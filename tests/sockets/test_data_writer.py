@@ -73,7 +73,7 @@ class StoreTests(DataWriterTests):
         self.assertEqual(self.connected.kernel.sends, 0)
 
     def test_a_store_waits_for_room(self) -> None:
-        """A second one meanwhile waits behind it; meanwhile the stream stays with the writer."""
+        """A second one waits behind it; meanwhile the stream stays with the writer."""
         stores = [self.fill()]
         self.writer.write_byte(1)
         stores.append(self.writer.store())

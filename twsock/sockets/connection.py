@@ -94,7 +94,8 @@ class Connection(Protocol):
             if stream.is_flushed:
                 self._output.output_drained()
             self._input.close()
-        if self._has_sent_fin:
+        # A transport in memory may have called `connectionLost` meanwhile.
+        if self._has_sent_fin or self._stream is None:
             return succeed(None)
         return self._finishing.wait()
 
@@ -182,12 +183,14 @@ class Connection(Protocol):
         if stream is None:
             return
         error = stream.lost(reason)
-        if error is None:
+        if self._is_closing:
+            self._input.close()  # A transport in memory calls from within `close`.
+        elif error is None:
             self._input.ended()
-            if self._is_closing:
-                self._output.output_drained()
         else:
             self._input.failed(error)
+        if error is None and self._is_closing:
+            self._output.output_drained()
         self._output.lost(error or ClosedError("the connection has ended"))
         self._lost()
         self._finishing.fire()

@@ -160,8 +160,10 @@ class DataReader(ValueReader):
     async def __aenter__(self) -> DataReader:
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        await self.close()
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        closing = self.close()
+        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
+            await closing
 
     def _refusal(self, what: str) -> SocketError:
         if self._is_closed:

@@ -140,8 +140,18 @@ class DataWriter(ValueWriter):
     async def __aenter__(self) -> DataWriter:
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        await self.close()
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        if isinstance(exception, GeneratorExit):
+            self._abandon()
+        else:
+            await self.close()
+
+    def _abandon(self) -> None:
+        """Close without awaiting; what was begun and not finished is not to look whole."""
+        abort = getattr(self._stream, "abort", None)
+        if abort is not None:
+            abort()
+        self.close()
 
     @override
     def detach_buffer(self) -> bytes:

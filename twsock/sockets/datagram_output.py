@@ -260,8 +260,10 @@ class DatagramOutputStream:
     async def __aenter__(self) -> DatagramOutputStream:
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        await self.close()
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        closing = self.close()
+        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
+            await closing
 
     # Called by the socket.
 

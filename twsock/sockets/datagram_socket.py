@@ -383,8 +383,10 @@ class DatagramSocket:
     async def __aenter__(self) -> DatagramSocket:
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        await self.close()
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        closing = self.close()
+        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
+            await closing
 
     # How it is opened.
 

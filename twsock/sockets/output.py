@@ -249,11 +249,24 @@ class OutputStream:
         self._end_if_empty()
         return ending
 
+    def abort(self) -> None:
+        """
+        End the whole connection now: drop what is queued, send a reset.
+
+        For who was given this stream alone. Pending writes fail with `ClosedError`.
+        """
+        self._refusal = _closed
+        if self._transport is not None:
+            self._transport.abort()
+
     async def __aenter__(self) -> OutputStream:
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        await self.close()
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        if isinstance(exception, GeneratorExit):
+            self.abort()  # A coroutine that was abandoned cannot await, nor finish what it began.
+        else:
+            await self.close()
 
     # Called by the socket and its connection.
 

@@ -438,7 +438,9 @@ class StreamSocket:
         return self
 
     async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        if exception is None or isinstance(exception, EndOfStreamError):
+        if isinstance(exception, GeneratorExit):
+            self.abort()  # A coroutine that was abandoned cannot await anything more.
+        elif exception is None or isinstance(exception, EndOfStreamError):
             await self.close()
         else:
             # Half an answer is not to look like a whole one.

@@ -140,6 +140,8 @@ class Outlet:
     def _abort_for_others(self) -> None:
         # First, since the engine and this outlet send past the transport.
         self._connection.abort()
+        # Transports in memory abort by this, which leads to the engine.
+        self.transport.loseConnection = self._lose
         self._abort()
 
     def _keep_producer(self, producer: Any, streaming: bool) -> None:

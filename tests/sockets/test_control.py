@@ -18,14 +18,32 @@ from twsock.sockets.control import (
 )
 
 #: Options that both kinds refuse to change once in use, with a value that would be good before.
-OPTIONS = {
+OPTIONS: dict[str, object] = {
     "keep_alive": True,
     "no_delay": False,
     "outbound_unicast_hop_limit": 10,
-    "quality_of_service": SocketQualityOfService.NORMAL,
+    "quality_of_service": SocketQualityOfService.LOW_LATENCY,
+}
+if hasattr(socket, "TCP_KEEPIDLE"):
+    OPTIONS |= {"keep_alive_idle": 60, "keep_alive_interval": 5, "keep_alive_count": 3}
+
+LOW_LATENCY = SocketQualityOfService.LOW_LATENCY
+
+#: Options of keep-alive, with the name of the kernel's and the largest value.
+KEEP_ALIVE = {
+    "keep_alive_idle": ("TCP_KEEPIDLE", 32_767),
+    "keep_alive_interval": ("TCP_KEEPINTVL", 32_767),
+    "keep_alive_count": ("TCP_KEEPCNT", 127),
 }
 
 ILLEGAL_METHOD_CALL = 0x8000000E
+
+
+def without(test: SynchronousTestCase, name: str) -> None:
+    """Have a test run as on a system whose Python does not know an option of sockets."""
+    if hasattr(socket, name):
+        test.addCleanup(setattr, socket, name, getattr(socket, name))
+        delattr(socket, name)
 
 
 def control() -> StreamSocketControl:
@@ -44,11 +62,19 @@ class QualityOfServiceTests(SynchronousTestCase):
         found = {each.documented_name: each.value for each in SocketQualityOfService}
         self.assertEqual(found, {"Normal": 0, "LowLatency": 1})
 
-    def test_low_latency_is_not_supported(self) -> None:
+    def test_low_latency_is_kept(self) -> None:
+        """And can be taken back."""
+        for options in (control(), listener_control()):
+            for quality in (LOW_LATENCY, SocketQualityOfService.NORMAL):
+                options.quality_of_service = quality
+                self.assertIs(options.quality_of_service, quality)
+
+    def test_where_nothing_can_be_marked_it_is_not_supported(self) -> None:
         """What cannot be done is not taken and forgotten; what is there stays."""
+        without(self, "IPV6_TCLASS")
         for options in (control(), listener_control()):
             with self.assertRaises(OperationNotSupported):
-                options.quality_of_service = SocketQualityOfService.LOW_LATENCY
+                options.quality_of_service = LOW_LATENCY
             options.quality_of_service = SocketQualityOfService.NORMAL
             self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL)
 
@@ -72,6 +98,7 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual(options.outbound_unicast_hop_limit, 128)
             self.assertIsNone(options.outbound_buffer_size_in_bytes)
             self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL)
+            self.assertEqual([getattr(options, name) for name in KEEP_ALIVE], [None] * 3)
         self.assertIs(self.control.serialize_connection_attempts, False)
 
     def test_what_is_set_is_kept(self) -> None:
@@ -99,6 +126,31 @@ class OptionTests(SynchronousTestCase):
         """It is refused at once, not when the socket is connected."""
         for name in ("outbound_unicast_hop_limit", "outbound_buffer_size_in_bytes"):
             self.assertRaises(TypeError, setattr, self.control, name, 1.5)
+
+    def test_times_of_keep_alive_have_the_bounds_of_linux(self) -> None:
+        """Both included; what is beyond changes nothing, and None leaves it to the kernel."""
+        if not hasattr(socket, "TCP_KEEPIDLE"):
+            self.skipTest("this system has no TCP_KEEPIDLE")
+        for options in (self.control, self.listener):
+            for name, (_, most) in KEEP_ALIVE.items():
+                for value in (1, most):
+                    setattr(options, name, value)
+                for value in (0, -1, most + 1):
+                    self.assertRaises(ValueError, setattr, options, name, value)
+                for wrong in (1.5, True, "1"):
+                    self.assertRaises(TypeError, setattr, options, name, wrong)
+                self.assertEqual(getattr(options, name), most)
+                setattr(options, name, None)
+                self.assertIsNone(getattr(options, name))
+
+    def test_a_system_without_times_of_keep_alive_says_so(self) -> None:
+        """What cannot be done is not taken and forgotten."""
+        for options in (self.control, self.listener):
+            for name, (option, _) in KEEP_ALIVE.items():
+                without(self, option)
+                error = self.assertRaises(OperationNotSupported, setattr, options, name, 1)
+                self.assertIn(option, str(error))
+                self.assertIsNone(getattr(options, name))
 
     def test_a_buffer_has_at_least_1_byte(self) -> None:
         """And no more than the kernel's number can tell."""
@@ -192,6 +244,44 @@ class ApplyTests(SynchronousTestCase):
             self.control.keep_alive = value
             end = self.applied(tcp_pair())
             self.assertEqual(end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), value)
+
+    def test_times_of_keep_alive_are_what_was_set(self) -> None:
+        """Those that were not set are the kernel's."""
+        if not hasattr(socket, "TCP_KEEPIDLE"):
+            self.skipTest("this system has no TCP_KEEPIDLE")
+        for chosen in ([], list(KEEP_ALIVE)[:1], list(KEEP_ALIVE)):
+            self.control = control()
+            for name in chosen:
+                setattr(self.control, name, OPTIONS[name])
+            pair = tcp_pair()
+            options = {name: getattr(socket, option) for name, (option, _) in KEEP_ALIVE.items()}
+            expected = {
+                name: OPTIONS[name]
+                if name in chosen
+                else pair[0].getsockopt(socket.IPPROTO_TCP, option)
+                for name, option in options.items()
+            }
+            end = self.applied(pair)
+            found = {
+                name: end.getsockopt(socket.IPPROTO_TCP, option) for name, option in options.items()
+            }
+            self.assertEqual(found, expected)
+
+    def test_low_latency_marks_both_families(self) -> None:
+        """``IP_TOS``, and ``IPV6_TCLASS`` on IPv6 sockets, have the code point 46."""
+        self.control.quality_of_service = LOW_LATENCY
+        end = self.applied(tcp_pair())
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 46 << 2)
+        end = self.applied(ipv6_pair())
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 46 << 2)
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS), 46 << 2)
+
+    def test_normal_leaves_a_mark_that_is_there(self) -> None:
+        """Somebody else may have set it."""
+        pair = tcp_pair()
+        pair[0].setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 32)
+        end = self.applied(pair)
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 32)
 
     def test_no_delay_is_what_was_set(self) -> None:
         """The transport has ``TCP_NODELAY`` on from the start, and False takes it off."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.sockets.test_control import without
 from twsock import LocalProtocolError, OperationNotSupported
 from twsock.sockets import DatagramSocketControl, SocketQualityOfService
 from twsock.transport.udp_socket import DatagramOptions
@@ -17,6 +18,7 @@ OPTIONS = {
     "outbound_multicast_hop_limit": 3,
     "multicast_loopback": False,
     "max_datagram": 1200,
+    "quality_of_service": SocketQualityOfService.LOW_LATENCY,
 }
 
 ILLEGAL_METHOD_CALL = 0x8000000E
@@ -62,7 +64,6 @@ class ControlTests(SynchronousTestCase):
             self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
             self.assertIn(name, str(error))
             self.assertEqual(getattr(self.control, name), before)
-        self.assert_refuses(LocalProtocolError, "quality_of_service", SocketQualityOfService.NORMAL)
 
     def test_the_unicast_hop_limit_may_change(self) -> None:
         """Before use and in use; the socket is told."""
@@ -98,12 +99,19 @@ class ControlTests(SynchronousTestCase):
         for name in ("inbound_buffer_size_in_bytes", "outbound_unicast_hop_limit", "max_datagram"):
             self.assert_refuses(TypeError, name, 1.5, "1", None)
 
-    def test_low_latency_is_not_supported(self) -> None:
+    def test_there_are_two_qualities(self) -> None:
+        """Another number is refused."""
+        self.control.quality_of_service = SocketQualityOfService.LOW_LATENCY
+        self.assert_refuses(ValueError, "quality_of_service", 2)
+        self.control.quality_of_service = SocketQualityOfService.NORMAL
+        self.assertEqual(self.control.make_options().code_point, 0)
+
+    def test_where_nothing_can_be_marked_low_latency_is_not_supported(self) -> None:
         """What cannot be done is not taken and forgotten."""
+        without(self, "IP_TOS")
         self.assert_refuses(
             OperationNotSupported, "quality_of_service", SocketQualityOfService.LOW_LATENCY
         )
-        self.assert_refuses(ValueError, "quality_of_service", 2)
 
     def test_a_port_gets_all_of_them(self) -> None:
         """And the interface that the socket is bound to."""
@@ -119,6 +127,7 @@ class ControlTests(SynchronousTestCase):
             multicast_loopback=False,
             multicast_only=True,
             dont_fragment=True,
+            code_point=46,
             interface=1,
             device="lo",
         )

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
+    ITransport,
 )
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -90,6 +91,7 @@ async def connect_to_any(
     *,
     bind: tuple[str, int] | None = None,
     is_serial: bool = False,
+    prepare: Callable[[ITransport], None] | None = None,
 ) -> IProtocol:
     """
     Connect to the first of several addresses that answers.
@@ -99,9 +101,11 @@ async def connect_to_any(
     :param factory: builds the protocol of the attempt that succeeds.
     :param bind: local address, or empty, and local port, or 0.
     :param is_serial: whether an attempt has to fail before the next begins.
+    :param prepare: called with each transport before it connects, to put options on its socket.
     :raises ConnectError: when all failed.
     """
-    attempts = _Attempts(reactor, addresses, bind, _NEVER if is_serial else ATTEMPT_DELAY)
+    delay = _NEVER if is_serial else ATTEMPT_DELAY
+    attempts = _Attempts(reactor, addresses, bind, delay, prepare)
     endpoint = HostnameEndpoint(
         attempts, addresses[0].host, 0, timeout=_ATTEMPT_TIMEOUT, attemptDelay=1
     )
@@ -135,7 +139,12 @@ class _Attempts:
     """
 
     def __init__(
-        self, reactor: Any, addresses: Sequence[Address], bind: tuple[str, int] | None, delay: float
+        self,
+        reactor: Any,
+        addresses: Sequence[Address],
+        bind: tuple[str, int] | None,
+        delay: float,
+        prepare: Callable[[ITransport], None] | None,
     ) -> None:
         # Said of the instance: it is no reactor, but it has what is asked for here.
         directlyProvides(self, IReactorPluggableNameResolver)
@@ -144,6 +153,7 @@ class _Attempts:
         self._reactor = reactor
         self._bind = bind
         self._delay = delay
+        self._prepare = prepare
         self._is_next_due = False
         self._next: IDelayedCall | None = None
 
@@ -182,6 +192,10 @@ class _Attempts:
             # made, so nobody else would tell.
             self._note_failure(host, port, error)
             raise
+        # Twisted has made the socket, and connects it in the next turn.
+        transport = getattr(connector, "transport", None)
+        if self._prepare is not None and transport is not None:
+            self._prepare(transport)
         return connector
 
     def _note_failure(self, host: str, port: int, error: BaseException) -> None:

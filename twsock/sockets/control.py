@@ -19,20 +19,33 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.validation import ChainValidationResult
 from twsock.transport.descriptor import bottom_socket
+from twsock.transport.traffic_class import EXPEDITED_FORWARDING, check_marks, mark_packets
 
 __all__ = [
     "DEFAULT_HOP_LIMIT",
     "SocketQualityOfService",
     "StreamSocketControl",
     "StreamSocketListenerControl",
+    "checked_quality",
 ]
 
 #: As in WinRT; Linux by itself has 64.
 DEFAULT_HOP_LIMIT: Final = 128
 
 
+# <linux/tcp.h>: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL (seconds) and MAX_TCP_KEEPCNT.
+_MAX_KEEP_ALIVE_SECONDS: Final = 32_767
+_MAX_KEEP_ALIVE_COUNT: Final = 127
+
+
 class SocketQualityOfService(enum.IntEnum):
-    """How urgent a socket is; ``Windows.Networking.Sockets.SocketQualityOfService``."""
+    """
+    How urgent a socket is; ``Windows.Networking.Sockets.SocketQualityOfService``.
+
+    ``LOW_LATENCY`` marks every packet that is sent as "expedited forwarding": differentiated
+    services code point 46 (:rfc:`3246`). It is meant for little data that must not wait, such as
+    audio; a network may ignore or erase the mark. ``NORMAL`` marks nothing.
+    """
 
     NORMAL = 0
     LOW_LATENCY = 1
@@ -54,16 +67,21 @@ class StreamSocketListenerControl:
         "_hop_limit",
         "_is_in_use",
         "_keep_alive",
+        "_keep_alive_options",
         "_no_delay",
+        "_quality_of_service",
         "_send_buffer",
     )
 
     def __init__(self, is_in_use: Callable[[], bool]) -> None:
         self._is_in_use = is_in_use
         self._keep_alive = False
+        # By the name of the kernel's option; only those that were set.
+        self._keep_alive_options: dict[str, int] = {}
         self._no_delay = True
         self._hop_limit = DEFAULT_HOP_LIMIT
         self._send_buffer: int | None = None
+        self._quality_of_service = SocketQualityOfService.NORMAL
 
     @property
     def keep_alive(self) -> bool:
@@ -74,6 +92,50 @@ class StreamSocketListenerControl:
     def keep_alive(self, value: bool) -> None:
         self._check("keep_alive")
         self._keep_alive = bool(value)
+
+    @property
+    def keep_alive_idle(self) -> int | None:
+        """
+        Seconds without a byte from the peer until it is first asked (``TCP_KEEPIDLE``).
+
+        1 to 32,767; None, the default, leaves it to the kernel: two hours on Linux. It counts only
+        where `keep_alive` is True. Not in WinRT. Setting it raises `OperationNotSupported` where
+        this system does not have the option.
+        """
+        return self._keep_alive_options.get("TCP_KEEPIDLE")
+
+    @keep_alive_idle.setter
+    def keep_alive_idle(self, value: int | None) -> None:
+        self._check("keep_alive_idle")
+        self._set_keep_alive_option("TCP_KEEPIDLE", value, _MAX_KEEP_ALIVE_SECONDS)
+
+    @property
+    def keep_alive_interval(self) -> int | None:
+        """
+        Seconds until a peer that has not answered is asked again (``TCP_KEEPINTVL``).
+
+        1 to 32,767; None: 75 seconds on Linux. Otherwise as `keep_alive_idle`.
+        """
+        return self._keep_alive_options.get("TCP_KEEPINTVL")
+
+    @keep_alive_interval.setter
+    def keep_alive_interval(self, value: int | None) -> None:
+        self._check("keep_alive_interval")
+        self._set_keep_alive_option("TCP_KEEPINTVL", value, _MAX_KEEP_ALIVE_SECONDS)
+
+    @property
+    def keep_alive_count(self) -> int | None:
+        """
+        How often a peer is asked before the connection fails with ``CONNECTION_TIMED_OUT``.
+
+        1 to 127 (``TCP_KEEPCNT``); None: 9 times on Linux. Otherwise as `keep_alive_idle`.
+        """
+        return self._keep_alive_options.get("TCP_KEEPCNT")
+
+    @keep_alive_count.setter
+    def keep_alive_count(self, value: int | None) -> None:
+        self._check("keep_alive_count")
+        self._set_keep_alive_option("TCP_KEEPCNT", value, _MAX_KEEP_ALIVE_COUNT)
 
     @property
     def no_delay(self) -> bool:
@@ -115,18 +177,18 @@ class StreamSocketListenerControl:
     @property
     def quality_of_service(self) -> SocketQualityOfService:
         """
-        How urgent the socket is; ``NORMAL``.
+        How urgent the socket is; ``NORMAL``. See `SocketQualityOfService`.
 
-        ``LOW_LATENCY`` raises the priority of threads on Windows. A reactor has one thread for
-        all sockets, so setting it raises `OperationNotSupported`.
+        On Windows ``LOW_LATENCY`` raises the priority of threads; here it marks packets, those of
+        the TCP handshake included. Setting it raises `OperationNotSupported` where this system
+        cannot mark them.
         """
-        return SocketQualityOfService.NORMAL
+        return self._quality_of_service
 
     @quality_of_service.setter
     def quality_of_service(self, value: SocketQualityOfService) -> None:
         self._check("quality_of_service")
-        if SocketQualityOfService(value) is not SocketQualityOfService.NORMAL:
-            raise OperationNotSupported("one reactor thread serves all sockets alike")
+        self._quality_of_service = checked_quality(value)
 
     # Called by the socket and its listener.
 
@@ -136,9 +198,16 @@ class StreamSocketListenerControl:
         self._no_delay = listener._no_delay
         self._hop_limit = listener._hop_limit
         self._send_buffer = listener._send_buffer
+        self._keep_alive_options = dict(listener._keep_alive_options)
+        self._quality_of_service = listener._quality_of_service
 
     def apply(self, transport: Any) -> None:
-        """Put the options on a connection, as far as its kind has them."""
+        """
+        Put the options on a socket, as far as its kind has them.
+
+        :param transport: of a connection; or a port, whose connections get them from the kernel; or
+            a client that begins to connect in the next turn of the reactor, at the earliest.
+        """
         connection = bottom_socket(transport)
         if connection is None:
             return
@@ -155,6 +224,20 @@ class StreamSocketListenerControl:
             connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, self._hop_limit)
         # Also on IPv6 sockets, which may carry IPv4 ("::ffff:192.0.2.1").
         connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, self._hop_limit)
+        for name, value in self._keep_alive_options.items():
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if self._quality_of_service is SocketQualityOfService.LOW_LATENCY:
+            mark_packets(connection, EXPEDITED_FORWARDING)
+
+    def _set_keep_alive_option(self, name: str, value: int | None, most: int) -> None:
+        if value is None:
+            self._keep_alive_options.pop(name, None)
+            return
+        if not 1 <= checked_integer(value, name) <= most:
+            raise ValueError(f"{name} is 1 to {most:,}, not {value}")
+        if not hasattr(socket, name):
+            raise OperationNotSupported(f"this system has no {name}")
+        self._keep_alive_options[name] = value
 
     def _check(self, name: str) -> None:
         if self._is_in_use():
@@ -248,6 +331,19 @@ class StreamSocketControl(StreamSocketListenerControl):
     def serialize_connection_attempts(self, value: bool) -> None:
         self._check("serialize_connection_attempts")
         self._serialize_connection_attempts = bool(value)
+
+
+def checked_quality(value: SocketQualityOfService) -> SocketQualityOfService:
+    """
+    Return a quality that packets can be marked with here.
+
+    :raises ValueError: for a number that is none.
+    :raises OperationNotSupported: where this system cannot mark packets.
+    """
+    quality = SocketQualityOfService(value)
+    if quality is SocketQualityOfService.LOW_LATENCY:
+        check_marks()
+    return quality
 
 
 def _checked_size(value: int) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twsock._integers import checked_integer
-from twsock.errors import LocalProtocolError, OperationNotSupported
-from twsock.sockets.control import DEFAULT_HOP_LIMIT, SocketQualityOfService
+from twsock.errors import LocalProtocolError
+from twsock.sockets.control import DEFAULT_HOP_LIMIT, SocketQualityOfService, checked_quality
+from twsock.transport.traffic_class import EXPEDITED_FORWARDING
 from twsock.transport.udp_socket import LARGEST, DatagramOptions
 
 __all__ = ["DatagramSocketControl"]
@@ -32,6 +33,7 @@ class DatagramSocketControl:
         "_multicast_hop_limit",
         "_multicast_loopback",
         "_multicast_only",
+        "_quality_of_service",
         "_receive_buffer",
         "_send_buffer",
         "_set_hop_limit",
@@ -48,6 +50,7 @@ class DatagramSocketControl:
         self._receive_buffer: int | None = None
         self._send_buffer: int | None = None
         self._max_datagram = LARGEST
+        self._quality_of_service = SocketQualityOfService.NORMAL
 
     @property
     def multicast_only(self) -> bool:
@@ -154,14 +157,17 @@ class DatagramSocketControl:
 
     @property
     def quality_of_service(self) -> SocketQualityOfService:
-        """How urgent the socket is; see ``StreamSocketControl.quality_of_service``."""
-        return SocketQualityOfService.NORMAL
+        """
+        How urgent the socket is; ``NORMAL``. See `SocketQualityOfService`.
+
+        Setting it raises `OperationNotSupported` where this system cannot mark packets.
+        """
+        return self._quality_of_service
 
     @quality_of_service.setter
     def quality_of_service(self, value: SocketQualityOfService) -> None:
         self._check("quality_of_service")
-        if SocketQualityOfService(value) is not SocketQualityOfService.NORMAL:
-            raise OperationNotSupported("one reactor thread serves all sockets alike")
+        self._quality_of_service = checked_quality(value)
 
     # Called by the socket.
 
@@ -172,7 +178,9 @@ class DatagramSocketControl:
         :param interface: index of the one by which multicast leaves; 0 for the kernel's choice.
         :param device: name of the one interface to use for everything; empty for all.
         """
+        is_urgent = self._quality_of_service is SocketQualityOfService.LOW_LATENCY
         return DatagramOptions(
+            code_point=EXPEDITED_FORWARDING if is_urgent else 0,
             receive_buffer=self._receive_buffer,
             send_buffer=self._send_buffer,
             max_datagram=self._max_datagram,

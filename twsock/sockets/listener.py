@@ -322,11 +322,15 @@ class StreamSocketListener:
     async def _listen(self, host: HostName | None, number: int) -> list[IListeningPort]:
         reactor, factory = self._reactor, _Accepting(self)
         if host is None:
-            return await listen_on_all_addresses(reactor, number, factory)
-        address = host.canonical_name
-        if host.type not in (HostNameType.IPV4, HostNameType.IPV6):
-            address = (await resolve(reactor, host, str(number)))[0].host
-        return [listen_on_address(reactor, address, number, factory)]
+            ports = await listen_on_all_addresses(reactor, number, factory)
+        else:
+            address = host.canonical_name
+            if host.type not in (HostNameType.IPV4, HostNameType.IPV6):
+                address = (await resolve(reactor, host, str(number)))[0].host
+            ports = [listen_on_address(reactor, address, number, factory)]
+        for port in ports:
+            self.control.apply(port)  # For the kernel's answers to the handshake.
+        return ports
 
     async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> list[IListeningPort]:
         return [await endpoint.listen(_Accepting(self))]

@@ -536,6 +536,7 @@ class StreamSocket:
             _Once(self),
             bind=bind,
             is_serial=self.control.serialize_connection_attempts,
+            prepare=self.control.apply,
         )
 
     async def _connect_securely(

@@ -21,6 +21,7 @@ from twsock._integers import checked_integer
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 from twsock.transport.interfaces import local_addresses
 from twsock.transport.packet_info import is_multicast, request_packet_info, request_runs
+from twsock.transport.traffic_class import check_marks, mark_packets
 
 __all__ = [
     "LARGEST",
@@ -73,6 +74,8 @@ class DatagramOptions:
     :ivar dont_fragment: set DF, and have datagrams above the path's MTU fail with status
         ``MESSAGE_TOO_LONG`` (Linux).
     :ivar broadcast: whether broadcast addresses may be sent to.
+    :ivar code_point: differentiated services code point (:rfc:`2474`) of what is sent: 0 to 63; 0
+        for none, 46 for what must not wait.
     :ivar segmentation: whether to send and receive runs where the kernel can.
     :raises ValueError: when a number is out of its bounds.
     """
@@ -88,6 +91,7 @@ class DatagramOptions:
     device: str = ""
     dont_fragment: bool = False
     broadcast: bool = True
+    code_point: int = 0
     segmentation: bool = True
 
     def __post_init__(self) -> None:
@@ -96,6 +100,7 @@ class DatagramOptions:
         _check("max_datagram", self.max_datagram, 0, LARGEST, "bytes")
         _check("hop_limit", self.hop_limit, 1, 255, "hops")
         _check("multicast_hop_limit", self.multicast_hop_limit, 0, 255, "hops")
+        _check("code_point", self.code_point, 0, 63, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +258,9 @@ def _set_options(udp: socket.socket, options: DatagramOptions) -> None:
             raise OperationNotSupported("a port of one interface needs Linux")
         device = options.device.encode()
         set_option(socket.SOL_SOCKET, _SO_BINDTODEVICE, device)
+    if options.code_point:
+        check_marks()
+        mark_packets(udp, options.code_point)
     (_set_ipv6_options if is_ipv6 else _set_ipv4_options)(udp, options)
 
 
@@ -318,4 +326,5 @@ def _check_linux() -> None:
 
 def _check(name: str, value: int | None, least: int, most: int, unit: str) -> None:
     if value is not None and not least <= checked_integer(value, name) <= most:
-        raise ValueError(f"{name} is {least:,} to {most:,} {unit}, not {value!r}")
+        bounds = f"{least:,} to {most:,} {unit}".rstrip()
+        raise ValueError(f"{name} is {bounds}, not {value!r}")

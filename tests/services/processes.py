@@ -1,5 +1,8 @@
 """
 Real ``twistd`` processes: started in an empty folder, read until they listen, ended by a signal.
+
+`twistd` runs in the foreground and is read; `daemon` leaves a process of its own behind, which is
+known by its pid file only.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ import contextlib
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
@@ -36,17 +40,10 @@ class Twistd:
     """
 
     def __init__(self, arguments: Sequence[str], folder: str, max_files: int | None) -> None:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(_TOP),
-            "PYTHONUNBUFFERED": "1",
-            # Nothing is put into the home of who runs the tests.
-            "XDG_STATE_HOME": folder,
-        }
         self.process = subprocess.Popen(
             [sys.executable, "-c", _TWISTD, "--pidfile=", "-n", *arguments],
             cwd=folder,
-            env=environment,
+            env=_environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -105,6 +102,88 @@ def twistd(*arguments: str, max_files: int | None = None) -> Iterator[Twistd]:
             yield running
         finally:
             running.end()
+
+
+class Daemon:
+    """
+    What a ``twistd`` without ``-n`` has left: a process, or the reason why there is none.
+
+    :ivar status: of the process that the user started.
+    :ivar output: what that one has printed.
+    :ivar folder: it ran in this one, where pid file and log are.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: str) -> None:
+        self.folder = Path(folder)
+        # A file and no pipe, which a daemon that does not let go of it would keep open.
+        with (self.folder / "output").open("w+") as output:
+            self.status = subprocess.run(
+                [sys.executable, "-c", _TWISTD, *arguments],
+                cwd=folder,
+                env=_environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=PATIENCE,
+                check=False,
+            ).returncode
+            output.seek(0)
+            self.output = output.read()
+
+    @property
+    def pid_file(self) -> Path:
+        """Where its number is while it runs."""
+        return self.folder / "twistd.pid"
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        file = self.folder / "twistd.log"
+        return file.read_text() if file.exists() else ""
+
+    def end(self, *signals: int) -> None:
+        """Send signals to it, if it runs, and wait until it is gone; without one it is killed."""
+        if not self.pid_file.exists():
+            return
+        pid = int(self.pid_file.read_text())
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            for number in signals or (signal.SIGKILL,):
+                os.kill(pid, number)
+            ended, _, _ = select.select([process], [], [], PATIENCE)
+            if not ended:
+                raise AssertionError(f"the daemon does not end:\n{self.log}")
+        finally:
+            os.close(process)
+
+
+@contextlib.contextmanager
+def daemon(*arguments: str) -> Iterator[Daemon]:
+    """Run ``twistd`` with arguments and without ``-n``, in an empty folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Daemon(arguments, folder)
+        finally:
+            _kill(Path(folder) / "twistd.pid")
+
+
+def _kill(pid_file: Path) -> None:
+    """End a daemon, also one whose parent hung."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def _environment(folder: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": str(_TOP),
+        "PYTHONUNBUFFERED": "1",
+        # Nothing is put into the home of who runs the tests.
+        "XDG_STATE_HOME": folder,
+    }
 
 
 def echo(port: int, payload: bytes = b"Hello, World!") -> bytes:

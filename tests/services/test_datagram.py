@@ -51,12 +51,19 @@ def ask(port: int, payload: bytes = b"Hello, World!") -> bytes:
         return answer
 
 
+class PluginPort(PlainPort):
+    """A port that can be closed."""
+
+    def stopListening(self) -> None:
+        pass
+
+
 @implementer(IDatagramEndpoint)
 class PluginEndpoint:
     """An endpoint whose port knows nothing of runs."""
 
     def listen(self, protocol: Any) -> Deferred[Any]:
-        port = PlainPort()
+        port = PluginPort()
         protocol.makeConnection(port)
         return succeed(port)
 
@@ -146,8 +153,9 @@ class ServiceTests(SynchronousTestCase):
         maker = makers["twsock-datagram"]
         self.assertTrue(verifyObject(IServiceMaker, maker))
         self.assertTrue(verifyObject(IPlugin, maker))
-        service = maker.makeService(maker.options())
-        self.assertTrue(IService.providedBy(service))
+        process = maker.makeService(maker.options())
+        self.assertTrue(IService.providedBy(process))
+        (service,) = process
         self.assertEqual(service.ports, ())
 
     def test_options_reach_each_port_unless_its_string_has_them(self) -> None:
@@ -207,6 +215,7 @@ class ServiceTests(SynchronousTestCase):
         endpoint = PluginEndpoint()
         service = DatagramService(MemoryReactorClock(), [("plugin:1", endpoint)], DatagramEcho)
         service.startService()
+        self.addCleanup(service.stopService)
         ((_, echo),) = service.opened
         echo.datagramReceived(b"x", ("192.0.2.1", 9))
         echo.datagramReceived(b"x", ("192.0.2.1", 0))

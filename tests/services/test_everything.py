@@ -52,8 +52,9 @@ class EverythingTests(SynchronousTestCase):
 
     def test_it_holds_every_service(self) -> None:
         """Streams, datagrams and a group."""
-        service: Any = makeService(Options())
-        self.assertTrue(verifyObject(IService, service))
+        process: Any = makeService(Options())
+        self.assertTrue(verifyObject(IService, process))
+        (service,) = process
         kinds = [StreamService, DatagramService, MulticastService]
         self.assertEqual([type(child) for child in service], kinds)
 

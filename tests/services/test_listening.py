@@ -182,6 +182,7 @@ class ListeningServiceTests(SynchronousTestCase):
         self.service = CountingService(self.reactor, [("late:1", self.endpoint)], DatagramProtocol)
         self.port = ClosingPort(IPv4Address("UDP", "127.0.0.1", 5))
         self.service.startService()
+        self.addCleanup(lambda: self.service.running and self.service.stopService())
 
     def test_a_port_is_named_when_the_reactor_runs(self) -> None:
         """With what it was made from."""

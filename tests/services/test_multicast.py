@@ -117,8 +117,9 @@ class ServiceTests(SynchronousTestCase):
         maker = makers["twsock-multicast"]
         self.assertTrue(verifyObject(IServiceMaker, maker))
         self.assertTrue(verifyObject(IPlugin, maker))
-        service = maker.makeService(maker.options())
-        self.assertTrue(IService.providedBy(service))
+        process = maker.makeService(maker.options())
+        self.assertTrue(IService.providedBy(process))
+        (service,) = process
         self.assertEqual(service.ports, ())
 
     def test_a_bad_endpoint_is_known_at_once(self) -> None:

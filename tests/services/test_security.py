@@ -16,8 +16,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -236,32 +234,8 @@ class SecurityTests(CertificatesInFiles):
         publisher: Any = globalLogPublisher
         publisher.addObserver(events.append)
         self.addCleanup(publisher.removeObserver, events.append)
-        security.start(Clock())
-        security.stop()
+        security.describe()
         self.assertEqual([event["log_level"].name for event in events], ["info", "warn"])
-
-    def test_each_service_of_a_process_reloads(self) -> None:
-        """As long as it runs; with the last, SIGHUP is as it was."""
-        hung_up: list[int] = []
-        before = signal.signal(signal.SIGHUP, lambda number, _frame: hung_up.append(number))
-        self.addCleanup(signal.signal, signal.SIGHUP, before)
-        reloaded: list[str] = []
-        reactor: Any = MemoryReactorClock()
-        reactor.callFromThread = lambda call: call()
-        services = []
-        for name in ("first", "second"):
-            security = Security([CertificateFile(Path(self.server))], UpgradePolicy.ALLOWED)
-            self.patch(security, "reload", lambda name=name: reloaded.append(name))
-            security.start(reactor)
-            services.append(security)
-        signal.raise_signal(signal.SIGHUP)
-        services[0].stop()
-        signal.raise_signal(signal.SIGHUP)
-        services[1].stop()
-        services[1].stop()
-        signal.raise_signal(signal.SIGHUP)
-        self.assertEqual(reloaded, ["first", "second", "second"])
-        self.assertEqual(hung_up, [signal.SIGHUP] * 3)
 
 
 class TwistdTests(CertificatesInFiles):

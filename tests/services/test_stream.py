@@ -140,6 +140,7 @@ class ServiceTests(SynchronousTestCase):
         publisher.addObserver(events.append)
         self.addCleanup(publisher.removeObserver, events.append)
         service.startService()
+        self.addCleanup(service.stopService)
         late.errback(OSError(errno.EADDRINUSE, "Address already in use"))
         (problem,) = [event["problem"] for event in events if "problem" in event]
         self.assertIn("cannot listen on late:1: AddressAlreadyInUse (10)", problem)

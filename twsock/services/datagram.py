@@ -25,6 +25,7 @@ from twsock.services.listening import (
     parse_datagram_endpoint,
 )
 from twsock.services.options import count_option
+from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.stream import DEFAULT_PORT
 from twsock.transport.datagram_endpoint import (
     IDatagramEndpoint,
@@ -77,7 +78,7 @@ class DatagramService(DatagramListeningService[DatagramEcho]):
         return total
 
 
-class Options(usage.Options):
+class Options(ProcessOptions):
     """What ``twistd twsock-datagram`` takes."""
 
     optParameters = [
@@ -111,6 +112,7 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        super().postOptions()
         self["reply-port"] = count_option(self, "reply-port", 1, 65_535)
         self["receive-buffer"] = count_option(self, "receive-buffer", 1, _MAX_BUFFER)
         self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
@@ -195,7 +197,9 @@ def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-datagram`` runs."""
     from twisted.internet import reactor
 
-    service: IService = options.make_service(reactor)
+    process = ProcessService(options)
+    options.make_service(reactor).setServiceParent(process)
+    service: IService = process
     return service
 
 

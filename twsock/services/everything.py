@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
-from twisted.python import usage
 from typing_extensions import override
 
 from twsock.errors import SocketError
@@ -20,14 +19,15 @@ from twsock.protocols import UpgradePolicy
 from twsock.services.datagram import datagram_service
 from twsock.services.listening import default_endpoints
 from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
+from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.security import Security, find_development_certificate
 from twsock.services.stream import DEFAULT_PORT, stream_service
 
 __all__ = ["Options", "everything_service", "makeService"]
 
 
-class Options(usage.Options):
-    """What ``twistd twsock`` takes: nothing; the services have options under their own names."""
+class Options(ProcessOptions):
+    """What ``twistd twsock`` takes; the services have more options under their own names."""
 
     longdesc = (
         "Runs every twsock service with its defaults; connections may be put into TLS. "
@@ -110,5 +110,7 @@ def makeService(options: Options) -> IService:
     """Make the service that twistd runs."""
     from twisted.internet import reactor
 
-    service: IService = everything_service(reactor)
+    process = ProcessService(options)
+    everything_service(reactor).setServiceParent(process)
+    service: IService = process
     return service

@@ -28,6 +28,8 @@ from typing_extensions import override
 
 from twsock.errors import SocketError
 from twsock.protocols import DatagramProtocol
+from twsock.services.process import StartError
+from twsock.services.signals import process_signals
 from twsock.transport.datagram_endpoint import (
     IDatagramEndpoint,
     MulticastEndpoint,
@@ -152,6 +154,8 @@ class ListeningService(Service):
 
     :param reactor: tells when it runs: ports are named in the log once signals are handled too.
     :param endpoints: where to listen, each with the string it was made from.
+
+    :ivar is_hurried: whether a stop, now or to come, does not wait for anybody.
     """
 
     _log = Logger()
@@ -161,6 +165,7 @@ class ListeningService(Service):
         self._endpoints = endpoints
         self._ports: list[Any] = []
         self._is_listening = False
+        self.is_hurried = False
 
     @property
     def ports(self) -> Sequence[IListeningPort]:
@@ -181,6 +186,14 @@ class ListeningService(Service):
         """Name a port: what a client is told."""
         return describe_port(port)
 
+    def reload(self) -> bool:
+        """Read files again, on SIGHUP; return whether there are any."""
+        return False
+
+    def hurry(self) -> None:
+        """End the stop at once, on a second SIGTERM."""
+        self.is_hurried = True
+
     # For those who inherit.
 
     def close_ports(self) -> Deferred[Any]:
@@ -195,11 +208,13 @@ class ListeningService(Service):
         """
         Listen, while the process may still open low ports.
 
-        :raises SystemExit: when an endpoint cannot be listened on, with the line for the user; then
+        :raises StartError: when an endpoint cannot be listened on, with the line for the user; then
             none is.
         """
         super().privilegedStartService()
         self._is_listening = True
+        self.is_hurried = False
+        process_signals.add(self._reactor, self)
         self._ports = []
         for description, endpoint in self._endpoints:
             problems: list[str] = []
@@ -208,8 +223,8 @@ class ListeningService(Service):
             listening.addErrback(self._cannot_listen, description, problems)
             if problems:
                 self.close_ports()
-                # twistd prints a traceback for every other exception.
-                raise SystemExit(f"twsock: {problems[0]}")
+                process_signals.discard(self)
+                raise StartError(f"twsock: {problems[0]}")
             # An endpoint that takes its time fails in a process that runs, and has a log.
             listening.addCallback(self._tell_of_problems, problems)
 
@@ -222,7 +237,13 @@ class ListeningService(Service):
     @override
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        return ensureDeferred(self.stop())
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        try:
+            await self.stop()
+        finally:
+            process_signals.discard(self)
 
     def _listens(self, port: Any, description: str) -> Any:
         if not self._is_listening:

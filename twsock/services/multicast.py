@@ -23,6 +23,7 @@ from twsock.errors import SocketError
 from twsock.protocols import MulticastEcho, ReplyTo
 from twsock.services.listening import DatagramListeningService, parse_datagram_endpoint
 from twsock.services.options import choice_option, count_option
+from twsock.services.process import ProcessOptions, ProcessService
 from twsock.transport.datagram_endpoint import IDatagramEndpoint, MulticastEndpoint
 from twsock.transport.udp_socket import LARGEST
 
@@ -125,7 +126,7 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
             self._log.info("until now: {counts}", counts=self.describe_counts())
 
 
-class Options(usage.Options):
+class Options(ProcessOptions):
     """What ``twistd twsock-multicast`` takes."""
 
     optParameters = [
@@ -155,6 +156,7 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        super().postOptions()
         self["reply"] = choice_option(self, "reply", _REPLIES)
         self["receive-buffer"] = count_option(self, "receive-buffer", 1, _MAX_BUFFER)
         self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
@@ -222,5 +224,7 @@ def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-multicast`` runs."""
     from twisted.internet import reactor
 
-    service: IService = options.make_service(reactor)
+    process = ProcessService(options)
+    options.make_service(reactor).setServiceParent(process)
+    service: IService = process
     return service

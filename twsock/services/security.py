@@ -8,7 +8,6 @@ in them, connections that stand are not touched.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,35 +128,9 @@ class Security:
             )
         )
         self.upgrade = UpgradeToSsl(self._tls, policy, handshake_timeout=handshake_timeout)
-        self._reactor: Any = None
 
-    def start(self, reactor: Any) -> None:
-        """Tell of it, and read the files again whenever the process gets SIGHUP."""
-        self._tell()
-        self._reactor = reactor
-        _hangup.add(self)
-
-    def stop(self) -> None:
-        """Leave SIGHUP to others, and as it was when this is the last."""
-        _hangup.discard(self)
-
-    def reload_later(self) -> None:
-        """Reload in the reactor's own time; for a handler of signals."""
-        self._reactor.callFromThread(self.reload)
-
-    def reload(self) -> None:
-        """Read the files again; where one cannot be used, all stays, and the log says so."""
-        try:
-            certificates = [file.load() for file in self._files]
-            exposed = [file for file in self._files if file.is_readable_by_others]
-            self._tls.replace_certificates(certificates)
-        except (SocketError, ValueError) as error:
-            self._log.error("certificates not replaced: {error}", error=error)
-            return
-        self._certificates, self._exposed = certificates, exposed
-        self._tell()
-
-    def _tell(self) -> None:
+    def describe(self) -> None:
+        """Log which certificates are in use, and warn of keys that others can read."""
         for file, certificate in zip(self._files, self._certificates, strict=True):
             self._log.info(
                 "TLS {policy}: certificate of {subject} until {until:%Y-%m-%d} ({path})",
@@ -177,33 +150,17 @@ class Security:
                 path=file.key or file.path,
             )
 
-
-class _Hangup:
-    """SIGHUP, for all that is to be reloaded; as it was before while there is nothing."""
-
-    def __init__(self) -> None:
-        self._started: list[Security] = []
-        self._previous: Any = None
-
-    def add(self, security: Security) -> None:
-        if not self._started:
-            self._previous = signal.signal(signal.SIGHUP, self._reload)
-        self._started.append(security)
-
-    def discard(self, security: Security) -> None:
-        if security in self._started:
-            self._started.remove(security)
-            if not self._started:
-                signal.signal(signal.SIGHUP, self._previous)
-
-    def _reload(self, number: int, frame: object) -> None:
-        for security in self._started:
-            security.reload_later()
-        if callable(self._previous):
-            self._previous(number, frame)
-
-
-_hangup: Final = _Hangup()
+    def reload(self) -> None:
+        """Read the files again; where one cannot be used, all stays, and the log says so."""
+        try:
+            certificates = [file.load() for file in self._files]
+            exposed = [file for file in self._files if file.is_readable_by_others]
+            self._tls.replace_certificates(certificates)
+        except (SocketError, ValueError) as error:
+            self._log.error("certificates not replaced: {error}", error=error)
+            return
+        self._certificates, self._exposed = certificates, exposed
+        self.describe()
 
 
 def development_directory() -> Path:

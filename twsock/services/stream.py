@@ -22,6 +22,7 @@ from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFact
 from twsock.protocols.factory import DEFAULT_IDLE_TIMEOUT
 from twsock.services.listening import ListeningService, default_endpoints, parse_server_endpoint
 from twsock.services.options import count_option, seconds_option
+from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.security import Security, SecurityOptions
 from twsock.wire.frames import MAX_UINT32
 
@@ -65,6 +66,8 @@ class StreamService(ListeningService):
         self.factory = factory
         self.security = security
         self.drain_timeout = drain_timeout
+        self._is_draining = False
+        self._aborting: Deferred[int] | None = None
 
     @override
     def listen_on(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
@@ -74,12 +77,23 @@ class StreamService(ListeningService):
     def startService(self) -> None:
         super().startService()
         if self.security is not None:
-            self.security.start(self._reactor)
+            self.security.describe()
+
+    @override
+    def reload(self) -> bool:
+        if self.security is not None:
+            self.security.reload()
+        return self.security is not None
+
+    @override
+    def hurry(self) -> None:
+        super().hurry()
+        if self._is_draining:
+            # Its connections end now, and so does its wait.
+            self._aborting = self.factory.drain(0)
 
     @override
     async def stop(self) -> None:
-        if self.security is not None:
-            self.security.stop()
         connections = len(self.factory.group)
         self._log.info(
             "stopping: {connections} connections to drain within {timeout:g} s",
@@ -87,7 +101,10 @@ class StreamService(ListeningService):
             timeout=self.drain_timeout,
         )
         await self.close_ports()
-        aborted = await self.factory.drain(self.drain_timeout)
+        self._is_draining = True
+        aborted = await self.factory.drain(0 if self.is_hurried else self.drain_timeout)
+        if self._aborting is not None:
+            aborted += await self._aborting
         self._log.info(
             "stopped: {counts}, {aborted} aborted at the deadline",
             counts=", ".join(f"{n} {name}" for name, n in asdict(self.factory.counters).items()),
@@ -95,7 +112,7 @@ class StreamService(ListeningService):
         )
 
 
-class Options(SecurityOptions):
+class Options(SecurityOptions, ProcessOptions):
     """What ``twistd twsock-stream`` takes."""
 
     optParameters = [
@@ -127,6 +144,7 @@ class Options(SecurityOptions):
         """
         from twisted.internet import reactor
 
+        super().postOptions()
         if self["framing"] not in _FACTORIES:
             raise usage.UsageError(
                 f"--framing takes {' or '.join(_FACTORIES)}, not {self['framing']!r}"
@@ -207,7 +225,8 @@ def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-stream`` runs."""
     from twisted.internet import reactor
 
-    service: IService = stream_service(
+    process = ProcessService(options)
+    stream_service(
         reactor,
         options["endpoints"],
         framing=options["framing"],
@@ -216,5 +235,6 @@ def makeService(options: Options) -> IService:
         idle_timeout=options["idle-timeout"],
         drain_timeout=options["drain-timeout"],
         security=options["security"],
-    )
+    ).setServiceParent(process)
+    service: IService = process
     return service

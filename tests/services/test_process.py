@@ -1,0 +1,205 @@
+"""Services as processes: starts that fail, daemons, and where they log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Application, IService
+from twisted.logger import ILogObserver
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.services.processes import PATIENCE, Daemon, daemon, twistd
+from twsock.services.process import ProcessOptions, ProcessService, StartError
+
+LOCAL = "tcp:0:interface=127.0.0.1"
+
+
+def options(*words: str, **given: Any) -> ProcessOptions:
+    """Parse the options of a service that ``twistd`` was given options for as well."""
+    parsed = ProcessOptions()
+    parsed.parent = ProcessOptions()
+    parsed.parent.subCommand = "twsock-stream"
+    parsed.parent.update({"nodaemon": True, "debug": False, **given})
+    parsed.parseOptions(list(words))
+    return parsed
+
+
+class OptionsTests(SynchronousTestCase):
+    """What is checked before the process becomes a daemon."""
+
+    def test_folders_that_are_not_there(self) -> None:
+        """Each line names the option of twistd and the folder."""
+        folder = Path(self.mktemp())
+        for name, value in (
+            ("rundir", folder),
+            ("chroot", folder),
+            ("pidfile", folder / "twistd.pid"),
+            ("logfile", folder / "twistd.log"),
+        ):
+            error = self.assertRaises(StartError, options, **{name: str(value)})
+            self.assertEqual(str(error), f"twsock: --{name}: there is no folder {folder}")
+
+    def test_another_user_takes_root(self) -> None:
+        """Twisted says so in the log only, while its parent process waits for ever."""
+        self.patch(os, "geteuid", lambda: 65_533)
+        self.patch(os, "getuid", lambda: 65_533)
+        for given in ({"uid": 65_534}, {"gid": 65_534}):
+            error = self.assertRaises(StartError, options, **given)
+            self.assertIn("--uid and --gid are for root", str(error))
+        options(uid=65_533)
+
+    def test_json_is_not_combined_with_other_logs(self) -> None:
+        """Twisted would take those and not write JSON."""
+        for given in ({"logger": "twisted.logger.jsonFileLogObserver"}, {"syslog": True}):
+            error = self.assertRaises(UsageError, options, "--log-format", "json", **given)
+            self.assertIn("--log-format json", str(error))
+            options("--log-format", "text", **given)
+        self.assertRaises(UsageError, options, "--log-format", "xml")
+
+
+class ProcessServiceTests(SynchronousTestCase):
+    """The outermost service."""
+
+    def test_an_application_of_its_own_logs_as_it_likes(self) -> None:
+        """Without twistd's options nothing is chosen for it."""
+        application = Application("mine")
+        ProcessService(ProcessOptions()).setServiceParent(IService(application))
+        self.assertIsNone(application.getComponent(ILogObserver, None))
+
+    def test_a_log_file_that_cannot_be_written_is_one_line(self) -> None:
+        """It names the file."""
+        path = self.mktemp()
+        Path(path).mkdir()
+        service = ProcessService(options("--log-format", "json", logfile=path))
+        error = self.assertRaises(StartError, service.setServiceParent, Application("mine"))
+        self.assertIn(path, str(error))
+
+
+class DaemonTests(SynchronousTestCase):
+    """Real daemons."""
+
+    def assert_one_line(self, left: Daemon, line: str) -> None:
+        """The start failed as it should."""
+        self.assertEqual(left.status, 1, left.output)
+        self.assertFalse(left.pid_file.exists())
+        for text in (left.output, left.log):
+            self.assertNotIn("Traceback", text)
+        self.assertEqual([words for words in left.output.splitlines() if words == line], [line])
+        self.assertIn(line, left.log)
+
+    def test_a_daemon_serves_and_leaves_nothing(self) -> None:
+        """It ends by SIGTERM, after the drain, and takes its pid file along."""
+        with daemon("twsock-stream", "-e", "unix:echo.sock") as left:
+            self.assertEqual((left.status, left.output), (0, ""))
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(PATIENCE)
+                connection.connect(str(left.folder / "echo.sock"))
+                connection.sendall(struct.pack(">I", 1) + b"x")
+                self.assertEqual(connection.recv(5), b"\0\0\0\1x")
+                left.end(signal.SIGHUP, signal.SIGTERM)
+            self.assertIn("stopped: 1 accepted", left.log)
+            self.assertIn("SIGHUP", left.log)
+            self.assertEqual(
+                sorted(path.name for path in left.folder.iterdir()), ["output", "twistd.log"]
+            )
+
+    def test_a_daemon_keeps_no_terminal(self) -> None:
+        """Whoever waits for the end of its output does not wait for its end."""
+        with daemon("twsock-stream", "-e", "unix:echo.sock") as left:
+            pid = int(left.pid_file.read_text())
+            files = [file.readlink() for file in Path(f"/proc/{pid}/fd").iterdir()]
+            self.assertNotIn(left.folder / "output", files)
+
+    def test_a_stream_port_in_use(self) -> None:
+        """Status 1, one line, no pid file; nothing hangs."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            with daemon("twsock-stream", "-e", LOCAL, "-e", endpoint) as left:
+                self.assert_one_line(
+                    left,
+                    f"twsock: cannot listen on {endpoint}: AddressAlreadyInUse (10): "
+                    "Address already in use",
+                )
+
+    def test_a_datagram_port_in_use(self) -> None:
+        """Likewise."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            with daemon("twsock-datagram", "-e", f"udp:{port}:interface=127.0.0.1") as left:
+                self.assert_one_line(
+                    left,
+                    f"twsock: cannot listen on udp:{port}:interface=127.0.0.1: "
+                    f"AddressAlreadyInUse (10): cannot bind UDP port {port} of 127.0.0.1: "
+                    "Address already in use",
+                )
+
+    def test_an_interface_that_is_not_there(self) -> None:
+        """Likewise for a group."""
+        with daemon("twsock-multicast", "-e", "multicast:224.3.0.5:0:interface=nowhere0") as left:
+            self.assertEqual(left.status, 1)
+            (line,) = [words for words in left.output.splitlines() if words.startswith("twsock:")]
+            self.assertIn("UnreachableHost (14)", line)
+            self.assert_one_line(left, line)
+
+    def test_a_folder_that_is_not_there_stops_it_before(self) -> None:
+        """There is no log yet; the only line is on the terminal."""
+        with daemon("--rundir", "/nowhere", "twsock-stream", "-e", LOCAL) as left:
+            self.assertEqual(left.status, 1)
+            self.assertEqual(left.output, "twsock: --rundir: there is no folder /nowhere\n")
+
+    def test_in_the_foreground_there_is_no_pid_file_either(self) -> None:
+        """A start that fails leaves none, which would stop the next start."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            with twistd("--pidfile=left.pid", "twsock-stream", "-e", endpoint) as server:
+                self.assertEqual(server.wait(), 1)
+                self.assertEqual(list(server.folder.iterdir()), [])
+
+    def test_a_daemon_logs_json(self) -> None:
+        """To the file that twistd was told; every line is an object."""
+        words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
+        with daemon(*words, "-e", "unix:echo.sock") as left:
+            self.assertEqual(left.status, 0, left.output)
+            left.end(signal.SIGTERM)
+            lines = (left.folder / "json.log").read_text().splitlines()
+            events = [json.loads(line) for line in lines]
+            messages = [event["message"] for event in events]
+            self.assertIn("listening on unix:echo.sock (unix:echo.sock)", messages)
+            self.assertIn("Server Shut Down.", messages)
+            (listening,) = [event for event in events if "description" in event["fields"]]
+            self.assertEqual(listening["fields"]["address"], "unix:echo.sock")
+            self.assertEqual(listening["level"], "info")
+
+    def test_a_start_that_fails_is_a_line_of_json_too(self) -> None:
+        """In the log; the terminal has the plain line."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            with daemon("twsock-stream", "-e", endpoint, "--log-format", "json") as left:
+                last = json.loads(left.log.splitlines()[-1])
+                self.assertIn(last["message"], left.output.splitlines())
+                self.assertIn("cannot listen on", last["message"])
+
+    def test_the_log_turns_on_sigusr1(self) -> None:
+        """As the text log does."""
+        words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
+        with daemon(*words, "-e", "unix:echo.sock") as left:
+            left.end(signal.SIGUSR1, signal.SIGTERM)
+            rotated = json.loads((left.folder / "json.log.1").read_text().splitlines()[0])
+            self.assertIn("starting up", rotated["message"])
+
+    def test_in_the_foreground_json_is_on_standard_output(self) -> None:
+        """Where twistd logs without a file."""
+        with twistd("twsock-stream", "-e", LOCAL, "--log-format", "json") as server:
+            server.wait_for("listening on")
+            server.terminate()
+            server.wait()
+            for line in server.log.splitlines():
+                self.assertIn("message", json.loads(line))

@@ -1,0 +1,175 @@
+"""Signals reach the services: SIGHUP is survived, a second SIGTERM ends the drain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.protocols.datagram_ports import log_lines
+from tests.services.processes import PATIENCE, twistd
+from twsock.services.signals import process_signals
+
+LOCAL = "tcp:0:interface=127.0.0.1"
+
+#: An application with a service that never stops.
+STUCK = """
+from twisted.application.service import MultiService, Service
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.python.log import startLogging
+from twsock.services import stream_service
+import sys
+
+class Stuck(Service):
+    def stopService(self):
+        return Deferred()
+
+startLogging(sys.stdout)
+services = MultiService()
+stream_service(reactor, ["tcp:0:interface=127.0.0.1"]).setServiceParent(services)
+Stuck().setServiceParent(services)
+services.startService()
+reactor.addSystemEventTrigger("before", "shutdown", services.stopService)
+reactor.run()
+"""
+
+
+class Receiver:
+    """A service that notes what it is told."""
+
+    def __init__(self, told: list[str], name: str, has_files: bool = True) -> None:
+        self.told, self.name, self.has_files = told, name, has_files
+
+    def reload(self) -> bool:
+        self.told.append(self.name)
+        return self.has_files
+
+    def hurry(self) -> None:
+        self.told.append(f"hurry {self.name}")
+
+
+class HangupTests(SynchronousTestCase):
+    """SIGHUP of this process."""
+
+    def setUp(self) -> None:
+        self.hung_up: list[int] = []
+        before = signal.signal(signal.SIGHUP, lambda number, _frame: self.hung_up.append(number))
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        reactor: Any = MemoryReactorClock()
+        reactor.callFromThread = lambda call: call()
+        self.reactor = reactor
+
+    def test_each_service_of_a_process_reloads(self) -> None:
+        """As long as it runs; with the last, SIGHUP is as it was."""
+        told: list[str] = []
+        first, second = Receiver(told, "first"), Receiver(told, "second")
+        process_signals.add(self.reactor, first)
+        process_signals.add(self.reactor, second)
+        signal.raise_signal(signal.SIGHUP)
+        process_signals.discard(first)
+        signal.raise_signal(signal.SIGHUP)
+        process_signals.discard(second)
+        process_signals.discard(second)
+        signal.raise_signal(signal.SIGHUP)
+        self.assertEqual(told, ["first", "second", "second"])
+        self.assertEqual(self.hung_up, [signal.SIGHUP] * 3)
+
+    def test_where_there_is_nothing_to_reload_a_line_says_so(self) -> None:
+        """One for all services of the process."""
+        for name in ("first", "second"):
+            receiver = Receiver([], name, has_files=False)
+            process_signals.add(self.reactor, receiver)
+            self.addCleanup(process_signals.discard, receiver)
+        with log_lines() as lines:
+            signal.raise_signal(signal.SIGHUP)
+        self.assertEqual(lines, ["SIGHUP: there are no certificates to read again"])
+
+    def test_handlers_of_the_application_stay(self) -> None:
+        """SIGTERM is taken over only from the reactor itself."""
+        before = signal.getsignal(signal.SIGTERM)
+        receiver = Receiver([], "only")
+        process_signals.add(self.reactor, receiver)
+        self.addCleanup(process_signals.discard, receiver)
+        self.reactor.run()
+        self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+
+class TwistdTests(SynchronousTestCase):
+    """Signals of real processes."""
+
+    def test_every_service_survives_sighup(self) -> None:
+        """It serves on, and ends with SIGTERM as if nothing had been."""
+        for arguments in (
+            ["twsock-stream", "-e", LOCAL],
+            ["twsock-datagram", "-e", "udp:0:interface=127.0.0.1"],
+            ["twsock-multicast", "-e", "multicast:224.3.0.5:0:interface=lo"],
+        ):
+            with twistd(*arguments) as server:
+                server.wait_for("listening on")
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_for("SIGHUP: there are no certificates")
+                server.terminate()
+                self.assertEqual(server.wait(), -signal.SIGTERM)
+                self.assertIn("stopped: ", server.log)
+
+    def end_twice(self, first: int, second: int) -> None:
+        """Send a signal, and another while a peer in the middle of a frame holds up the drain."""
+        arguments = ["--endpoint", LOCAL, "--drain-timeout", "1000"]
+        with twistd("twsock-stream", *arguments) as server:
+            (port,) = server.wait_for_ports()
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+                connection.sendall(b"\x00\x00\x00\x01x\x00\x00")
+                connection.recv(5)
+                server.process.send_signal(first)
+                server.wait_for("stopping: 1 connections")
+                server.process.send_signal(second)
+                self.assertRaises(ConnectionResetError, connection.recv, 1)
+            self.assertEqual(server.wait(), -first)
+            self.assertIn(" 1 aborted", server.log)
+            self.assertNotIn("Traceback", server.log)
+
+    def test_a_second_sigterm_ends_the_drain(self) -> None:
+        """What is left is aborted, and the process ends by the signal, without a traceback."""
+        self.end_twice(signal.SIGTERM, signal.SIGTERM)
+
+    def test_a_second_interrupt_ends_the_drain(self) -> None:
+        """Ctrl-C twice."""
+        self.end_twice(signal.SIGINT, signal.SIGINT)
+
+    def test_two_signals_at_once_end_without_a_drain(self) -> None:
+        """The second may come before the reactor has acted on the first."""
+        arguments = ["--endpoint", LOCAL, "--drain-timeout", "1000"]
+        with twistd("twsock-stream", *arguments) as server:
+            (port,) = server.wait_for_ports()
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+                connection.sendall(b"\x00\x00\x00\x01x\x00\x00")
+                connection.recv(5)
+                for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+                    server.process.send_signal(number)
+                self.assertRaises(ConnectionResetError, connection.recv, 1)
+            self.assertLess(server.wait(), 0)
+            self.assertNotIn("Traceback", server.log)
+
+    def test_a_third_signal_ends_what_still_hangs(self) -> None:
+        """Also where another service of the application never stops."""
+        with subprocess.Popen(
+            [sys.executable, "-c", STUCK],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            self.addCleanup(process.kill)
+            assert process.stdout is not None
+            for line in ("listening on", "Received SIGTERM", "ending at once"):
+                while line not in process.stdout.readline():
+                    self.assertIsNone(process.poll(), line)
+                process.terminate()
+            self.assertNotIn("Traceback", process.stdout.read())
+            self.assertEqual(process.wait(PATIENCE), -signal.SIGTERM)

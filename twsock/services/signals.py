@@ -1,0 +1,123 @@
+"""
+Signals of the process, for the services that run in it: signal → **service**.
+
+SIGHUP never ends the process: each service reads again what it can. The first SIGTERM or SIGINT
+stops the reactor, as Twisted does it; the second ends the drain at once. Without this module the
+second one makes Twisted log a ``ReactorNotRunning`` with its traceback, and changes nothing.
+
+Handlers are those of the process before while no service runs. Nothing is done outside the main
+thread, where Python allows no handlers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import typing
+from typing import Any, Final
+
+from twisted.logger import Logger
+
+__all__ = ["SignalReceiver", "process_signals"]
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class SignalReceiver(typing.Protocol):
+    """What a service does on a signal."""
+
+    def reload(self) -> bool:
+        """Read files again; return whether there are any."""
+
+    def hurry(self) -> None:
+        """End the stop at once, or make one that is to come immediate."""
+
+
+class _ProcessSignals:
+    """The handlers of SIGHUP, SIGTERM and SIGINT, installed while a service runs."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._receivers: list[SignalReceiver] = []
+        self._reactor: Any = None
+        self._watched: Any = None
+        self._previous: dict[int, Any] = {}
+        self._stops = 0
+
+    def add(self, reactor: Any, receiver: SignalReceiver) -> None:
+        """Pass signals on to a service that starts; its reactor need not run yet."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if not self._receivers:
+            self._reactor = reactor
+            self._stops = 0
+            self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
+            # Later, as the reactor installs its own handlers when it begins to run.
+            reactor.callWhenRunning(self._take_over)
+        self._receivers.append(receiver)
+
+    def discard(self, receiver: SignalReceiver) -> None:
+        """Leave out a service that has stopped; with the last, handlers are as they were."""
+        if receiver not in self._receivers:
+            return
+        self._receivers.remove(receiver)
+        if self._receivers or self._stops:
+            # While the process stops the handlers stay: one more signal can come.
+            return
+        ours = (self._hang_up, self._stop)
+        for number, previous in self._previous.items():
+            if signal.getsignal(number) in ours:
+                signal.signal(number, previous)
+        self._previous.clear()
+
+    def _take_over(self) -> None:
+        if not self._receivers:
+            return
+        for number in _STOPPING:
+            handler = signal.getsignal(number)
+            # A handler that is not the reactor's belongs to the application.
+            if getattr(handler, "__self__", None) is self._reactor:
+                self._previous[number] = handler
+                signal.signal(number, self._stop)
+        if self._watched is not self._reactor:
+            self._watched = self._reactor
+            self._reactor.addSystemEventTrigger("before", "shutdown", self._begin_shutdown)
+
+    def _begin_shutdown(self) -> None:
+        # Where the application itself stops the reactor, the first signal is one too many.
+        if self._receivers:
+            self._stops = max(self._stops, 1)
+
+    # Called by Python between two instructions of whatever runs, so they only schedule.
+
+    def _hang_up(self, number: int, frame: Any) -> None:
+        self._reactor.callFromThread(self._reload)
+        previous = self._previous.get(number)
+        if callable(previous):
+            previous(number, frame)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self._stops += 1
+        if self._stops == 1:
+            self._previous[number](number, frame)
+        elif self._stops == 2:
+            self._reactor.callFromThread(self._hurry, number)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _reload(self) -> None:
+        reloaded = [receiver.reload() for receiver in self._receivers]
+        if not any(reloaded):
+            self._log.info("SIGHUP: there are no certificates to read again")
+
+    def _hurry(self, number: int) -> None:
+        self._log.warn("{name} again: ending at once", name=signal.Signals(number).name)
+        for receiver in list(self._receivers):
+            receiver.hurry()
+
+
+#: The one of this process, as handlers of signals are.
+process_signals: Final = _ProcessSignals()

@@ -6,8 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocols.connections import Connected, LineRecorder, Recorder
 from twsock.errors import LocalProtocolError
-from twsock.protocols import LineProtocol
+from twsock.protocols import LineEcho, LineProtocol
 from twsock.wire import LineTooLongError, decode_text
+
+#: What .NET writes first, and Python calls ``utf-8-sig``.
+BOM = b"\xef\xbb\xbf"
 
 
 class Shout(Recorder, LineProtocol):
@@ -25,6 +28,16 @@ class LineProtocolTests(SynchronousTestCase):
         connected = Connected(LineRecorder)
         connected.receive(b"one\r\ntwo\n\r\n")
         self.assertEqual(connected.protocol.received, [b"one", b"two", b""])
+
+    def test_a_byte_order_mark_is_part_of_the_first_line(self) -> None:
+        """A .NET client with ``Encoding.UTF8`` sends one; no byte of it is lost or added."""
+        connected = Connected(LineRecorder)
+        connected.receive(BOM + b"Hello\r\nHello\r\n", step=2)
+        self.assertEqual(connected.protocol.received, [BOM + b"Hello", b"Hello"])
+        self.assertEqual(decode_text(connected.protocol.received[0]), "\ufeffHello")
+        echo = Connected(LineEcho)
+        echo.receive(BOM + b"Hello\r\n")
+        self.assertEqual(echo.sent(), BOM + b"Hello\r\n")
 
     def test_lines_arrive_whatever_the_segmentation(self) -> None:
         """Byte by byte, the same lines come in the same order."""

@@ -257,6 +257,14 @@ class CommandTests(SynchronousTestCase):
         connection.shake_hands()
         self.assertEqual(connection.ask(b"PLEASE\r\n"), b"503 no\r\n")
 
+    def test_a_byte_order_mark_makes_it_another_line(self) -> None:
+        """What some .NET clients send in front of their first line is part of it."""
+        connection = Connection(protocol=Talker)
+        connection.receive(b"\xef\xbb\xbfSTARTTLS\r\n")
+        self.assertEqual(connection.sent(), b"got \xef\xbb\xbfSTARTTLS\r\n")
+        connection.receive(b"STARTTLS\r\n")
+        self.assertEqual(connection.sent(), b"OK\r\n")
+
     def test_silence_after_the_go_ahead_ends(self) -> None:
         """S10: at the deadline; one event, and no timer is left."""
         connection = Connection(idle_timeout=None)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock import (
+    ClosedError,
     DatagramSocketMessageReceivedEventArgs,
+    DataReader,
+    EndOfStreamError,
     HostName,
     SocketError,
     SocketErrorStatus,
@@ -41,6 +44,40 @@ class DatagramTests(SynchronousTestCase):
         self.assertEqual(received.data_reader.unconsumed_buffer_length, 0)
         self.assertEqual(received.data, b"Hello")
 
+    def test_a_stream_has_all_of_it(self) -> None:
+        """It is read as any input stream, and ends with the datagram; no read waits."""
+        stream = message(b"one\r\ntwo").get_data_stream()
+        self.assertEqual(self.successResultOf(stream.receive_until(b"\r\n", 10)), b"one")
+        self.assertEqual(self.successResultOf(stream.read(10)), b"two")
+        self.assertEqual(self.successResultOf(stream.read(10, timeout=1)), b"")
+        self.failureResultOf(stream.receive_exactly(1, timeout=1), EndOfStreamError)
+
+    def test_a_reader_can_load_from_the_stream(self) -> None:
+        """As the older guide has it: a reader of its own, around the stream."""
+        reader = DataReader(message().get_data_stream())
+        self.assertEqual(self.successResultOf(reader.load(100)), 5)
+        self.assertEqual(reader.read_string(5), "Hello")
+        self.assertEqual(self.successResultOf(reader.load(1)), 0)
+
+    def test_the_stream_is_the_same_each_time_and_apart_from_the_reader(self) -> None:
+        """What was read from the one is still in the other."""
+        received = message()
+        self.assertEqual(self.successResultOf(received.get_data_stream().read(4)), b"Hell")
+        self.assertEqual(self.successResultOf(received.get_data_stream().read(4)), b"o")
+        self.assertEqual(received.data_reader.read_string(5), "Hello")
+
+    def test_a_closed_stream_is_read_no_more(self) -> None:
+        """The datagram itself is there all the same."""
+        received = message()
+        self.successResultOf(received.get_data_stream().close())
+        self.failureResultOf(received.get_data_stream().read(1), ClosedError)
+        self.assertEqual(received.data, b"Hello")
+
+    def test_an_empty_one_has_an_empty_stream(self) -> None:
+        """At its end from the start."""
+        stream = message(b"").get_data_stream()
+        self.assertEqual(self.successResultOf(stream.receive_some()), b"")
+
     def test_an_empty_one_has_an_empty_reader(self) -> None:
         """It is no error."""
         received = message(b"")
@@ -73,6 +110,7 @@ class ErrorTests(SynchronousTestCase):
         for _ in range(2):
             for name in ("data_reader", "data"):
                 self.assertIs(self.assertRaises(SocketError, getattr, refused, name), REFUSED)
+            self.assertIs(self.assertRaises(SocketError, refused.get_data_stream), REFUSED)
         self.assertFalse(refused.is_truncated)
         self.assertEqual(refused.remote_port, "22112")
 

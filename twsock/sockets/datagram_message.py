@@ -12,6 +12,7 @@ from typing import Any
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.names import HostName
 from twsock.sockets.data_reader import DataReader
+from twsock.sockets.input import InputStream
 
 __all__ = ["DatagramSocketMessageReceivedEventArgs"]
 
@@ -28,7 +29,7 @@ class DatagramSocketMessageReceivedEventArgs:
     :ivar address: host and port of the sender, numeric; of a refusal, the connected peer.
     """
 
-    __slots__ = ("_data", "_destination", "_reader", "address", "error")
+    __slots__ = ("_data", "_destination", "_reader", "_stream", "address", "error")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class DatagramSocketMessageReceivedEventArgs:
         self._data = data
         self._destination = destination
         self._reader: DataReader | None = None
+        self._stream: InputStream | None = None
         self.address = address
         self.error = error
 
@@ -64,6 +66,19 @@ class DatagramSocketMessageReceivedEventArgs:
         if self._reader is None:
             self._reader = DataReader.from_buffer(self.data)
         return self._reader
+
+    def get_data_stream(self) -> InputStream:
+        """
+        Return a stream over the datagram, whose end is the end of the stream; the same one each
+        time.
+
+        Its reads never wait. What is read from it is still in `data_reader`, and the other way.
+
+        :raises SocketError: `error`, if there is one.
+        """
+        if self._stream is None:
+            self._stream = InputStream.from_buffer(self.data)
+        return self._stream
 
     @property
     def beginning(self) -> bytes:

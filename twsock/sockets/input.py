@@ -21,6 +21,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
 from typing_extensions import override
 
 from twsock._integers import checked_integer
@@ -218,6 +219,18 @@ class InputStream:
         self._error: SocketError | None = None
         self._is_draining = False
         self._transport: StreamTransport | None = None
+
+    @classmethod
+    def from_buffer(cls, data: bytes) -> InputStream:
+        """
+        Make a stream of bytes that are all there, as if the peer had ended its output behind them.
+
+        :param data: at most 16 MiB, or one read could not take all of it.
+        """
+        stream = cls(Clock())  # It measures nothing: no read waits.
+        stream._queue.feed(data)
+        stream._state = _State.ENDED
+        return stream
 
     @property
     def buffered(self) -> int:

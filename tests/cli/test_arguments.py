@@ -290,6 +290,7 @@ class CertificatesTests(SynchronousTestCase):
             (["init", "-x"], "there is no option -x (a DIR that begins with a dash"),
             (["init", "a", "--name", "a b"], "argument --name: 'a b' is no host name"),
             (["init", "a", "--name"], "argument --name: expected one argument"),
+            (["init", "a", "--key", "dsa"], "argument --key: invalid choice: 'dsa'"),
         ):
             error = self.assertRaises(UsageError, parse_arguments, ["certificates", *words])
             self.assertIn(line, error.line)

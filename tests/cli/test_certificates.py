@@ -7,6 +7,7 @@ import shlex
 import stat
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.cli.arguments import InitArguments, parse_arguments
@@ -48,6 +49,15 @@ class InitTests(SynchronousTestCase):
         self.assertEqual((names.dns_names, names.ip_addresses), (("a.example",), ("192.0.2.1",)))
         self.assertEqual(server.issuer, authority.subject)
         self.assertFalse(authority.has_private_key)
+
+    def test_keys_are_of_the_kind_that_was_asked_for(self) -> None:
+        """``--key rsa`` reaches the files."""
+        words = ["certificates", "init", str(self.folder), "--key", "rsa"]
+        arguments = parse_arguments(words)
+        assert isinstance(arguments, InitArguments)
+        init_certificates(arguments, Screen(io.BytesIO()))
+        key = Certificate.load(self.folder / "server.pem").to_cryptography()[1]
+        self.assertIsInstance(key, rsa.RSAPrivateKey)
 
     def test_keys_are_secret(self) -> None:
         """From everybody but the user."""

@@ -97,6 +97,14 @@ class CertificateTests(SynchronousTestCase):
         (authority,) = certificate.intermediates
         self.assertEqual(authority.subject, certificate.issuer)
 
+    def test_a_chain_that_begins_with_an_issuer_is_refused(self) -> None:
+        """The message says that the leaf comes first, wherever the key is."""
+        issuer = AUTHORITY.cert_pem.bytes()
+        for data, key in ((KEY + issuer + CERTIFICATE, None), (issuer + CERTIFICATE, KEY)):
+            error = self.assertRaises(ValueError, Certificate.from_pem, data, key=key)
+            self.assertIn("the leaf comes first, then its issuers", str(error))
+            self.assertIn("the key is that of Ada", str(error))
+
     def test_a_key_with_a_password(self) -> None:
         """It has to be given, and to be right; one that is not needed does no harm."""
         locked = CERTIFICATE + locked_key(b"secret")

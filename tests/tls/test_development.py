@@ -7,12 +7,15 @@ import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import SocketError
 from twsock.tls.certificates import Certificate
 from twsock.tls.development import (
     CertificateFiles,
+    KeyKind,
     find_or_make_certificates,
     make_certificates,
 )
@@ -54,6 +57,17 @@ class DevelopmentTests(SynchronousTestCase):
         files = make_certificates(self.directory)
         for name in ("localhost", "127.0.0.1", "::1"):
             self.shake_hands(files, name)
+
+    def test_with_rsa_keys(self) -> None:
+        """All three, as a peer that knows nothing else has to verify the whole chain."""
+        files = make_certificates(self.directory, key=KeyKind.RSA)
+        self.shake_hands(files, "localhost")
+        for path in (files.authority, files.server, files.client):
+            made = Certificate.load(path).to_cryptography()[0]
+            self.assertIsInstance(made.public_key(), rsa.RSAPublicKey)
+            self.assertIsInstance(made.signature_algorithm_parameters, padding.PKCS1v15)
+        usage = Certificate.load(files.server).to_cryptography()[0].extensions
+        self.assertTrue(usage.get_extension_for_class(x509.KeyUsage).value.key_encipherment)
 
     def test_for_other_names(self) -> None:
         """The first is the common name too."""

@@ -21,7 +21,7 @@ from twsock.cli.parser import CommandParser, host, seconds, seconds_above_zero, 
 from twsock.cli.security import SecurityArguments
 from twsock.protocols import UpgradeStyle
 from twsock.tls import SocketProtectionLevel
-from twsock.tls.development import LOOPBACK_NAMES
+from twsock.tls.development import LOOPBACK_NAMES, KeyKind
 from twsock.wire import DEFAULT_MAX_LINE, DEFAULT_MAX_PAYLOAD
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 from twsock.wire.frames import MAX_UINT32
@@ -190,10 +190,12 @@ class InitArguments:
     What ``twsock certificates init`` was asked to do.
 
     :ivar names: whom the server's certificate is for, one or more.
+    :ivar key: the kind of all keys.
     """
 
     directory: str
     names: tuple[str, ...] = LOOPBACK_NAMES
+    key: KeyKind = KeyKind.ECDSA
 
 
 def parse_arguments(words: Sequence[str]) -> EchoArguments | InitArguments:
@@ -417,12 +419,20 @@ def _parse_init(words: list[str]) -> InitArguments:
         help="host or address that the server's certificate is for; "
         f"may be given several times (default: {', '.join(LOOPBACK_NAMES)})",
     )
+    parser.add_argument(
+        "--key",
+        choices=[kind.value for kind in KeyKind],
+        default=KeyKind.ECDSA.value,
+        help="kind of the keys: ecdsa, or rsa for peers that know nothing else, "
+        "such as old .NET (default: ecdsa)",
+    )
     options, arguments = parser.split(words, "DIR")
     if not arguments or not arguments[0]:
         parser.error("DIR is missing")
     if len(arguments) > 1:
         parser.error(f"there is one DIR, and no place for {arguments[1]!r}")
-    return InitArguments(arguments[0], tuple(options.name or LOOPBACK_NAMES))
+    names = tuple(options.name or LOOPBACK_NAMES)
+    return InitArguments(arguments[0], names, KeyKind(options.key))
 
 
 def _check_text(text: str, framing: str, limit: _Limit) -> bytes:

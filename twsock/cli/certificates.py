@@ -23,7 +23,7 @@ def init_certificates(arguments: InitArguments, screen: Screen) -> None:
     """
     names = arguments.names
     try:
-        files = make_certificates(arguments.directory, names)
+        files = make_certificates(arguments.directory, names, key=arguments.key)
     except SocketError as error:
         raise CommandError(str(error)) from error
     # Absolute, as the two commands below may be typed in different folders.

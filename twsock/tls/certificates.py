@@ -90,8 +90,8 @@ class Certificate:
             them, or nowhere.
         :param key: PEM of the key, where it is apart.
         :param password: of the key.
-        :raises ValueError: when there is no certificate, the password is wrong or missing, or the
-            key belongs to another certificate.
+        :raises ValueError: when there is no certificate, the password is wrong or missing, the key
+            belongs to another certificate, or that of the key is not the first.
         """
         blocks = [(match[1], match[0]) for match in _BLOCK.finditer(data)]
         found = [_load_pem(block) for kind, block in blocks if kind == b"CERTIFICATE"]
@@ -102,6 +102,7 @@ class Certificate:
         certificate._chain = tuple(found[1:])
         if key is not None or keys:
             certificate._key = _load_key(key if key is not None else keys[0], password)
+            certificate._check_order()
             certificate._check_key()
         return certificate
 
@@ -247,6 +248,24 @@ class Certificate:
     def __repr__(self) -> str:
         key = ", with its key" if self.has_private_key else ""
         return f"<Certificate of {self.subject!r} by {self.issuer!r}{key}>"
+
+    def _check_order(self) -> None:
+        """Refuse a chain in which the certificate of the key, the leaf, stands behind another."""
+        public = self._key.public_key()
+        if self._has_key(public):
+            return
+        leaf = next((other for other in self._chain if other._has_key(public)), None)
+        if leaf is not None:
+            raise ValueError(
+                f"the leaf comes first, then its issuers: the key is that of {leaf.subject}, and "
+                f"the first certificate is that of {self.subject}"
+            )
+
+    def _has_key(self, public: Any) -> bool:
+        try:
+            return bool(self._x509.public_key() == public)
+        except UnsupportedAlgorithm:
+            return False
 
     def _check_key(self) -> None:
         try:

@@ -7,6 +7,7 @@ as soon as the two are signed, so that nobody can sign more with it.
 
 from __future__ import annotations
 
+import enum
 import errno
 import ipaddress
 import os
@@ -19,14 +20,20 @@ from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from twsock.errors import SocketError
 from twsock.tls.certificates import Certificate
 
-__all__ = ["LOOPBACK_NAMES", "CertificateFiles", "find_or_make_certificates", "make_certificates"]
+__all__ = [
+    "LOOPBACK_NAMES",
+    "CertificateFiles",
+    "KeyKind",
+    "find_or_make_certificates",
+    "make_certificates",
+]
 
 #: For whom a server's certificate is, unless told otherwise: this machine, to itself.
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
@@ -37,8 +44,20 @@ _LIFETIME: Final = timedelta(days=365)
 #: The upper bound of a common name, in characters (:rfc:`5280`, appendix A.1).
 _MAX_COMMON_NAME: Final = 64
 
+#: The least that OpenSSL's default security level takes (NIST SP 800-57: 112 bits), in bits.
+_RSA_SIZE: Final = 2048
+#: The exponent that everybody uses (FIPS 186-5 permits none below).
+_RSA_EXPONENT: Final = 65_537
+
 #: Clocks differ, and what was made just now should be valid everywhere.
 _HEAD_START: Final = timedelta(hours=1)
+
+
+class KeyKind(enum.Enum):
+    """What keys are made: ECDSA (P-256), or RSA (2,048 bits) for peers such as old .NET."""
+
+    ECDSA = "ecdsa"
+    RSA = "rsa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +90,17 @@ def make_certificates(
     directory: str | Path,
     names: Sequence[str] = LOOPBACK_NAMES,
     *,
+    key: KeyKind = KeyKind.ECDSA,
     now: datetime | None = None,
 ) -> CertificateFiles:
     """
     Make an authority, and a server's and a client's certificate of it, valid for a year.
 
-    Keys (ECDSA, P-256) are readable by the user only. The files appear all at once.
+    Keys are readable by the user only. The files appear all at once.
 
     :param directory: where the files go; made if it is not there, otherwise empty.
     :param names: hosts and addresses for which the server's certificate is.
+    :param key: the kind of all three keys.
     :param now: the moment from which they are valid.
     :raises SocketError: in one line that names the directory, when it is not empty or cannot be
         written.
@@ -94,7 +115,7 @@ def make_certificates(
         with tempfile.TemporaryDirectory(
             dir=directory.parent, prefix=f".{directory.name}-", ignore_cleanup_errors=True
         ) as made:
-            _write_all(CertificateFiles(Path(made)), names, moment)
+            _write_all(CertificateFiles(Path(made)), names, key, moment)
             Path(made).replace(directory)
     except OSError as error:
         raise SocketError.from_exception(
@@ -147,8 +168,10 @@ def _reason(error: OSError) -> str:
     return str(error.strerror)
 
 
-def _write_all(files: CertificateFiles, names: Sequence[str], now: datetime) -> None:
-    authority_key = ec.generate_private_key(ec.SECP256R1())
+def _write_all(
+    files: CertificateFiles, names: Sequence[str], kind: KeyKind, now: datetime
+) -> None:
+    authority_key = _make_key(kind)
     authority_name = _name(f"twsock development authority {now:%Y-%m-%d}")
     authority = (
         _begin(authority_name, authority_name, authority_key, now)
@@ -161,11 +184,13 @@ def _write_all(files: CertificateFiles, names: Sequence[str], now: datetime) -> 
         (files.server, names[0][:_MAX_COMMON_NAME], names, ExtendedKeyUsageOID.SERVER_AUTH),
         (files.client, "twsock client", (), ExtendedKeyUsageOID.CLIENT_AUTH),
     ):
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = _make_key(kind)
+        # Key transport by RSA, in TLS 1.2, is what an old peer may know and nothing newer.
+        key_usage = _key_usage(signs_certificates=False, enciphers_keys=kind is KeyKind.RSA)
         builder = (
             _begin(_name(name), authority_name, key, now)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(key_usage, critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
@@ -184,6 +209,12 @@ def _write_all(files: CertificateFiles, names: Sequence[str], now: datetime) -> 
         )
 
 
+def _make_key(kind: KeyKind) -> Any:
+    if kind is KeyKind.RSA:
+        return rsa.generate_private_key(_RSA_EXPONENT, _RSA_SIZE)
+    return ec.generate_private_key(ec.SECP256R1())
+
+
 def _begin(subject: x509.Name, issuer: x509.Name, key: Any, now: datetime) -> Any:
     return (
         x509.CertificateBuilder()
@@ -197,11 +228,11 @@ def _begin(subject: x509.Name, issuer: x509.Name, key: Any, now: datetime) -> An
     )
 
 
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def _key_usage(*, signs_certificates: bool, enciphers_keys: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=enciphers_keys,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=signs_certificates,

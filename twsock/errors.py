@@ -74,12 +74,15 @@ class SocketErrorStatus(_Status):
     CLASS_TYPE_NOT_FOUND = 9, "There is no service of this name."
     ADDRESS_ALREADY_IN_USE = 10, "The local address and port belong to another socket."
     CANNOT_ASSIGN_REQUESTED_ADDRESS = 11, "This machine does not have the local address."
-    CONNECTION_REFUSED = 12, "The host is there, but nothing accepts connections on that port."
+    CONNECTION_REFUSED = 12, "Nothing accepts connections on that port, or the peer refused TLS."
     NETWORK_IS_UNREACHABLE = 13, "This machine knows no way to that network."
     UNREACHABLE_HOST = 14, "No way leads to that host."
     NETWORK_IS_DOWN = 15, "The network interface of this machine is down."
     NETWORK_DROPPED_CONNECTION_ON_RESET = 16, "The network ended the connection, not the peer."
-    SOFTWARE_CAUSED_CONNECTION_ABORT = 17, "The system of this machine gave the connection up."
+    SOFTWARE_CAUSED_CONNECTION_ABORT = (
+        17,
+        "This machine gave the connection up, or refused its TLS.",
+    )
     CONNECTION_RESET_BY_PEER = 18, "The peer broke the connection off, or its port is closed (UDP)."
     HOST_IS_DOWN = 19, "That host is switched off or not answering on its own network."
     NO_ADDRESSES_FOUND = 20, "The name led to no address that could be tried."
@@ -313,12 +316,21 @@ _STATUS_OF_VERIFY_CODE: Final[Mapping[int, SocketErrorStatus]] = {
     64: _S.CERTIFICATE_COMMON_NAME_IS_INCORRECT,  # IP address
 }
 
-# Reasons in OpenSSL's error queue. Those of an alert, which the peer sent about the certificate of
-# this end (RFC 8446 section 6.2), are without the "tlsv1 alert" or "sslv3 alert" before them, whose
-# spelling differs between versions of OpenSSL.
+# Reasons in OpenSSL's error queue why this end refused its peer.
 _STATUS_OF_REASON: Final[Mapping[str, SocketErrorStatus]] = {
     "certificate verify failed": _S.CERTIFICATE_IS_INVALID,
     "peer did not return a certificate": _S.CERTIFICATE_IS_INVALID,
+    "no application protocol": _S.SOFTWARE_CAUSED_CONNECTION_ABORT,
+    "no protocols available": _S.SOFTWARE_CAUSED_CONNECTION_ABORT,
+    "no shared cipher": _S.SOFTWARE_CAUSED_CONNECTION_ABORT,
+    "unsupported protocol": _S.SOFTWARE_CAUSED_CONNECTION_ABORT,
+    "wrong ssl version": _S.SOFTWARE_CAUSED_CONNECTION_ABORT,
+}
+
+# Alerts by which the peer refused this end (RFC 8446 section 6.2), as they stand in such a reason
+# behind "tlsv1 alert" or "sslv3 alert", whose spelling differs between versions of OpenSSL. What is
+# not here says that the peer broke the connection off.
+_STATUS_OF_ALERT: Final[Mapping[str, SocketErrorStatus]] = {
     "bad certificate": _S.CERTIFICATE_IS_INVALID,
     "certificate expired": _S.CERTIFICATE_EXPIRED,
     "certificate required": _S.CERTIFICATE_IS_INVALID,
@@ -328,6 +340,14 @@ _STATUS_OF_REASON: Final[Mapping[str, SocketErrorStatus]] = {
     "unknown ca": _S.CERTIFICATE_UNTRUSTED_ROOT,
     # What OpenSSL answers to a certificate that was issued for another purpose.
     "unsupported certificate": _S.CERTIFICATE_WRONG_USAGE,
+    "access denied": _S.CONNECTION_REFUSED,
+    # No cipher in common or, before TLS 1.3, no certificate of this end.
+    "handshake failure": _S.CONNECTION_REFUSED,
+    "inappropriate fallback": _S.CONNECTION_REFUSED,
+    "insufficient security": _S.CONNECTION_REFUSED,
+    "no application protocol": _S.CONNECTION_REFUSED,
+    "protocol version": _S.CONNECTION_REFUSED,
+    "unrecognized name": _S.CONNECTION_REFUSED,
 }
 
 
@@ -372,9 +392,11 @@ def _by_verify_code(exception: Any) -> SocketErrorStatus | None:
 
 def _by_reason(exception: Any) -> SocketErrorStatus | None:
     for reason in _reasons(exception):
-        status = _STATUS_OF_REASON.get(reason.rpartition(" alert ")[2])
-        if status is not None:
-            return status
+        _, is_alert, alert = reason.rpartition(" alert ")
+        if is_alert:
+            return _STATUS_OF_ALERT.get(alert, _S.CONNECTION_RESET_BY_PEER)
+        if reason in _STATUS_OF_REASON:
+            return _STATUS_OF_REASON[reason]
     return None
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import trustme
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
@@ -28,7 +28,7 @@ from twsock import (
 )
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
-from twsock.tls.server import ClientCertificatePolicy, ServerOptions
+from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 
 Level = SocketProtectionLevel
@@ -278,6 +278,92 @@ class ConnectTests(ClientCase):
                 await client.wait_closed()
 
         self.conduct(work)
+
+
+class AlertTests(ClientCase):
+    """Who refuses a handshake knows why, and so does who is refused."""
+
+    #: Version of the server, and whether it requires a certificate; levels of our client; status.
+    refused_by_server = (
+        ("TLSv1_3", False, Level.UNSPECIFIED, Level.TLS12, Status.CONNECTION_REFUSED),
+        ("TLSv1_2", False, Level.TLS13, Level.TLS13, Status.CONNECTION_REFUSED),
+        ("TLSv1_2", True, Level.UNSPECIFIED, Level.TLS13, Status.CONNECTION_REFUSED),
+        ("TLSv1_3", True, Level.UNSPECIFIED, Level.TLS13, Status.CERTIFICATE_IS_INVALID),
+    )
+
+    def test_a_client_that_is_refused_knows_why(self) -> None:
+        """Version, missing certificate; in TLS 1.3 the latter is heard of with the first read."""
+
+        async def work(reactor: Any) -> None:
+            for version, asks, floor, level, status in self.refused_by_server:
+                context = make_context(asks=asks)
+                context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+                with secure_server(context) as server:
+                    client = self.client(reactor)
+                    client.control.min_protection_level = floor
+
+                    async def connect(
+                        client: StreamSocket = client, port: int = server.port, level: Any = level
+                    ) -> None:
+                        await client.connect("localhost", port, level)
+                        await client.input_stream.receive_some()
+
+                    error = await failure_of(Deferred.fromCoroutine(connect()))
+                    self.assertIs(error.status, status, (version, asks))
+                    await client.abort()
+
+        self.conduct(work)
+
+    def test_a_server_that_refuses_knows_why(self) -> None:
+        """Version, cipher, missing certificate, protocol inside; its own reasons and its peer's."""
+        local, remote = Status.SOFTWARE_CAUSED_CONNECTION_ABORT, Status.CERTIFICATE_UNTRUSTED_ROOT
+        shown = [with_key(SERVER)]
+        required = ClientCertificatePolicy.REQUIRED
+        plain = ServerOptions(shown)
+        trusting = ssl.create_default_context(cadata=AUTHORITY.cert_pem.bytes().decode())
+        old = ssl.create_default_context(cadata=AUTHORITY.cert_pem.bytes().decode())
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        weak = ssl.create_default_context(cadata=AUTHORITY.cert_pem.bytes().decode())
+        weak.maximum_version = ssl.TLSVersion.TLSv1_2
+        weak.set_ciphers("AES128-SHA")
+        other = ssl.create_default_context(cadata=AUTHORITY.cert_pem.bytes().decode())
+        other.set_alpn_protocols(["other"])
+        cases = (
+            (ServerOptions(shown, min_protection_level=Level.TLS13), old, local),
+            (plain, weak, local),
+            (ServerOptions(shown, application_protocols=[b"mine"]), other, local),
+            (plain, ssl.create_default_context(), remote),
+            (
+                ServerOptions(shown, client_certificate=required, client_authorities=[root()]),
+                trusting,
+                Status.CERTIFICATE_IS_INVALID,
+            ),
+        )
+
+        async def work(reactor: Any) -> None:
+            async with StreamSocketListener(reactor) as listener:
+                await listener.bind_endpoint("127.0.0.1", "")
+                port = int(listener.information.local_port)
+                for options, context, status in cases:
+                    connecting = deferToThreadPool(
+                        reactor, reactor.getThreadPool(), refuse_to_shake, port, context
+                    )
+                    accepted = await listener.accept()
+                    error = await failure_of(accepted.secure_as_server(ServerTls(options), 5))
+                    self.assertIs(error.status, status)
+                    await connecting
+
+        self.conduct(work)
+
+
+def refuse_to_shake(port: int, context: ssl.SSLContext) -> None:
+    """Be a client whose handshake fails at one of its ends."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        try:
+            with context.wrap_socket(connection, server_hostname="localhost") as inside:
+                inside.recv(1)
+        except OSError:
+            pass
 
 
 class VerificationTests(ClientCase):
@@ -865,6 +951,13 @@ class ServerUpgradeTests(ServerCase):
                 self.assertNotIn(b"tail", answer)
 
 
-for case in (ConnectTests, VerificationTests, UpgradeTests, ServerTests, ServerUpgradeTests):
+for case in (
+    AlertTests,
+    ConnectTests,
+    VerificationTests,
+    UpgradeTests,
+    ServerTests,
+    ServerUpgradeTests,
+):
     globals().update(case.makeTestCaseClasses())
-del ConnectTests, VerificationTests, UpgradeTests, ServerTests, ServerUpgradeTests
+del AlertTests, ConnectTests, VerificationTests, UpgradeTests, ServerTests, ServerUpgradeTests

@@ -168,9 +168,7 @@ def _reason(error: OSError) -> str:
     return str(error.strerror)
 
 
-def _write_all(
-    files: CertificateFiles, names: Sequence[str], kind: KeyKind, now: datetime
-) -> None:
+def _write_all(files: CertificateFiles, names: Sequence[str], kind: KeyKind, now: datetime) -> None:
     authority_key = _make_key(kind)
     authority_name = _name(f"twsock development authority {now:%Y-%m-%d}")
     authority = (

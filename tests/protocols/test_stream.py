@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.protocols.connections import Connected, FrameRecorder, Waiting
+from tests.protocols.connections import Connected, FrameRecorder, LineRecorder, Waiting
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
-from twsock.protocols.stream import MAX_BACKLOG
+from twsock.protocols.stream import DEFAULT_MAX_UNSENT, MAX_BACKLOG
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire import encode_frame
 
@@ -308,6 +311,120 @@ class BackPressureTests(SynchronousTestCase):
         connected.receive(FRAME)
         connected.receive(FRAME * 2)
         self.assertEqual(connected.transport.producerState, "paused")
+
+
+class UnsentTests(SynchronousTestCase):
+    """What waits to be sent can be asked for, and is bounded where nobody asks."""
+
+    def brake(self, connected: Connected[Any]) -> None:
+        """Let the transport's buffer be full."""
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+
+    def test_nothing_waits_before_a_connection_nor_after_it(self) -> None:
+        """No error where a program only looks."""
+        self.assertEqual((FrameRecorder().unsent, FrameRecorder().is_full), (0, False))
+        connected = Connected(FrameRecorder)
+        self.brake(connected)
+        connected.protocol.send_frame(b"lost")
+        connected.reset()
+        self.assertEqual((connected.protocol.unsent, connected.protocol.is_full), (0, False))
+
+    def test_a_transport_in_memory_is_known_while_it_is_full(self) -> None:
+        """What was written then waits, until it says that there is room."""
+        connected = Connected(FrameRecorder)
+        protocol = connected.protocol
+        protocol.send_frame(b"x" * 96)
+        self.assertEqual((protocol.unsent, protocol.is_full), (0, False))
+        self.brake(connected)
+        protocol.send_frame(b"x" * 96)
+        self.assertEqual((protocol.unsent, protocol.is_full), (100, True))
+        assert connected.transport.producer is not None
+        connected.transport.producer.resumeProducing()
+        self.assertEqual((protocol.unsent, protocol.is_full), (0, False))
+
+    def test_a_handler_sees_what_it_wrote(self) -> None:
+        """Before it is sent, at the end of the read."""
+        seen: list[tuple[int, bool]] = []
+
+        class Looking(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.send_frame(bytes(HIGH_WATER // 2))
+                seen.append((self.unsent, self.is_full))
+                self.send_frame(bytes(HIGH_WATER // 2))
+                seen.append((self.unsent, self.is_full))
+
+        Connected(Looking).receive(encode_frame(b"?"))
+        half = HIGH_WATER // 2 + 4
+        self.assertEqual(seen, [(half, False), (2 * half, True)])
+
+    def test_a_send_that_finds_too_much_aborts(self) -> None:
+        """The one that crosses the bound is sent; the one after it is not, and raises nothing."""
+        for protocol in (FrameRecorder, LineRecorder):
+            made: Any = protocol
+            connected: Connected[Any] = Connected(made, max_unsent=100_000)
+            is_frames = isinstance(connected.protocol, FrameProtocol)
+            send = connected.protocol.send_frame if is_frames else connected.protocol.send_line
+            self.brake(connected)
+            for _ in range(2):
+                send(b"x" * 60_000)
+            self.assertFalse(connected.transport.disconnected)
+            sent = len(connected.sent())
+            send(b"never")
+            self.assertTrue(connected.transport.disconnected)
+            self.assertGreater(sent, 120_000)
+            self.assertEqual(connected.sent(), b"")
+            self.assertRaises(BrokenError, send, b"too late")
+            connected.lose(ConnectionAborted())
+            self.assertIn("limit is 100000", str(connected.protocol.lost[0]))
+            self.assertEqual(connected.factory.counters.too_slow, 1)
+
+    def test_answers_stop_the_reading_and_abort_nothing(self) -> None:
+        """However large they are, and however often the peer asks."""
+
+        class Generous(FrameRecorder):
+            max_unsent = HIGH_WATER + 1
+
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                for _ in range(3):
+                    self.send_frame(bytes(HIGH_WATER))
+
+        connected = Connected(Generous)
+        self.brake(connected)
+        connected.receive(FRAME)
+        connected.receive(FRAME)
+        self.assertFalse(connected.transport.disconnected)
+        self.assertEqual(connected.transport.producerState, "paused")
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_the_bound_is_above_the_message_limit(self) -> None:
+        """Unless a subclass or a factory has another one."""
+        large = 2 * DEFAULT_MAX_UNSENT
+        for limits, bound in (
+            ({}, DEFAULT_MAX_UNSENT),
+            ({"max_payload": large}, large),
+            ({"max_payload": large, "max_unsent": 100_000}, 100_000),
+        ):
+            arguments: Any = limits
+            connected = Connected(FrameRecorder, **arguments)
+            self.brake(connected)
+            connected.protocol.send_frame(bytes(bound - 5))
+            connected.protocol.send_frame(b"")
+            self.assertFalse(connected.transport.disconnected)
+            connected.protocol.send_frame(b"")
+            self.assertTrue(connected.transport.disconnected)
+
+    def test_a_bound_that_is_reached_in_order_is_refused(self) -> None:
+        """It is above the high-water mark, on a class as in a factory."""
+
+        class Narrow(FrameEcho):
+            max_unsent = HIGH_WATER
+
+        transport = StringTransport()
+        self.assertRaises(ValueError, Narrow().makeConnection, transport)
+        self.assertTrue(transport.disconnected)
+        self.assertRaises(ValueError, Connected, FrameEcho, max_unsent=HIGH_WATER)
 
 
 class EndTests(SynchronousTestCase):

@@ -10,12 +10,17 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOProtocol,
+    _AggregateSmallWrites,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.test_stream import FakeProtocol, IdleReactor, tcp_pair
 from twsock.transport.descriptor import (
     carries_tls,
+    engine_bytes,
     find_descriptor,
     hung_up,
     may_collect,
@@ -92,6 +97,18 @@ class DescriptorTests(SynchronousTestCase):
         self.assertFalse(may_collect(self.wrapped()))  # type: ignore[arg-type]
         self.descriptor.TLS = True
         self.assertTrue(may_collect(self.descriptor))
+
+    def test_what_an_engine_keeps_is_counted(self) -> None:
+        """What awaits its handshake and what awaits the next turn; under TLS started below, too."""
+        engine: Any = BufferingTLSTransport.__new__(BufferingTLSTransport)
+        engine.transport = self.descriptor
+        engine._appSendBuffer = [b"123", b"45"]
+        engine._aggregator = _AggregateSmallWrites(len, IdleReactor())
+        engine._aggregator.write(b"678")
+        self.assertEqual(engine_bytes(engine), 8)
+        self.assertEqual(engine_bytes(self.descriptor), 0)
+        self.descriptor.TLS, self.descriptor.protocol = True, engine
+        self.assertEqual(engine_bytes(self.descriptor), 8)
 
     def test_a_transport_in_memory_has_neither(self) -> None:
         """Where there is no descriptor, None says so."""

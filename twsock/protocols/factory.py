@@ -41,6 +41,9 @@ class StreamServerFactory(ServerFactory):
     :param protocol: a subclass of `FrameProtocol` or `LineProtocol`, made without arguments for
         each connection.
     :param max_payload: largest message accepted, in bytes; None for the protocol's own.
+    :param max_unsent: bytes written and not with the kernel at which one more message that is sent
+        outside a handler aborts its connection, above `StreamProtocol.high_water`; None for the
+        protocol's own.
     :param max_connections: how many may be open at once; then listeners made by `listen` accept
         nobody until one ends. None for no limit.
     :param idle_timeout: seconds from the last whole message, or from the start, to the end of a
@@ -61,6 +64,7 @@ class StreamServerFactory(ServerFactory):
         protocol: type[StreamProtocol],
         *,
         max_payload: int | None = None,
+        max_unsent: int | None = None,
         max_connections: int | None = None,
         idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
@@ -69,6 +73,7 @@ class StreamServerFactory(ServerFactory):
         clock: IReactorTime = reactor
         if max_payload is not None:
             protocol.check_max_payload(max_payload)
+        protocol.check_max_unsent(max_unsent)
         if not close_timeout >= 0:
             raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout:g}")
         if upgrade is not None:
@@ -76,6 +81,7 @@ class StreamServerFactory(ServerFactory):
         self.upgrade = upgrade
         self._protocol_class = protocol
         self.max_payload = max_payload
+        self.max_unsent = max_unsent
         self.close_timeout = close_timeout
         self.group = ConnectionGroup(
             clock, idle_timeout=idle_timeout, max_connections=max_connections
@@ -128,6 +134,8 @@ class StreamServerFactory(ServerFactory):
         protocol.close_timeout = self.close_timeout
         if self.max_payload is not None:
             protocol.max_payload = self.max_payload
+        if self.max_unsent is not None:
+            protocol.max_unsent = self.max_unsent
         if self.upgrade is not None:
             protocol.upgrade = self.upgrade
         return protocol

@@ -21,6 +21,9 @@ __all__ = ["FrameProtocol"]
 #: piece in what is sent.
 _SMALL = 4096
 
+#: Of a frame, in bytes.
+_HEADER_SIZE = 4
+
 
 class FrameProtocol(StreamProtocol):
     """
@@ -57,6 +60,9 @@ class FrameProtocol(StreamProtocol):
         """
         Send one frame: with all other answers when `frame_received` was called, else at once.
 
+        Outside a handler, where `max_unsent` bytes wait already, the connection is aborted in place
+        of that, and nothing is raised yet.
+
         :param payload: 0 to 4,294,967,295 bytes. The peer may have a lower limit.
         :raises LocalProtocolError: when the payload is too large, or nothing is connected yet.
         :raises ClosedError: when this end was closed.
@@ -70,7 +76,7 @@ class FrameProtocol(StreamProtocol):
             stream.write(encode_header(len(payload)))
             stream.write(payload)
         if not self._is_delivering:
-            self._flush(stream)
+            self._push(stream, _HEADER_SIZE + len(payload))
 
     # Called by the upgrade.
 

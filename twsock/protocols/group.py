@@ -43,6 +43,8 @@ class Counters:
     idle: int = 0
     #: Connections aborted because the peer broke the format or its limit.
     violations: int = 0
+    #: Connections aborted because `StreamProtocol.max_unsent` bytes waited to be sent.
+    too_slow: int = 0
     #: Connections aborted because a handler raised.
     handler_errors: int = 0
 

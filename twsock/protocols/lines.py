@@ -51,15 +51,19 @@ class LineProtocol(StreamProtocol):
         """
         Send one line: with all other answers when `line_received` was called, else at once.
 
+        Outside a handler, where `max_unsent` bytes wait already, the connection is aborted in place
+        of that, and nothing is raised yet.
+
         :param line: without its ending; text is sent as UTF-8.
         :raises LocalProtocolError: when a LF is in the line, or nothing is connected yet.
         :raises ClosedError: when this end was closed.
         :raises BrokenError: when the connection died.
         """
         stream = self._stream or self._connected_stream()
-        stream.write(encode_line(line))
+        encoded = encode_line(line)
+        stream.write(encoded)
         if not self._is_delivering:
-            self._flush(stream)
+            self._push(stream, len(encoded))
 
     # Called by the upgrade.
 

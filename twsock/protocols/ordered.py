@@ -25,6 +25,7 @@ class OrderedTransport:
 
     :param transport: any stream transport.
     :param send: sends what was written so far.
+    :param make_way: called before each write, in place of ``send``.
     :param close: ends the connection in order, after all that was written before.
     :param abort: drops what is queued, and ends the connection.
     :param is_ending: returns whether this end was closed or aborted.
@@ -36,6 +37,7 @@ class OrderedTransport:
         transport: Any,
         *,
         send: Callable[[], object],
+        make_way: Callable[[], object],
         close: Callable[[], object],
         abort: Callable[[], object],
         is_ending: Callable[[], bool],
@@ -44,6 +46,7 @@ class OrderedTransport:
         self.__dict__.update(
             _transport=transport,
             _send=send,
+            _make_way=make_way,
             _close=close,
             _abort=abort,
             _is_ending=is_ending,
@@ -64,12 +67,12 @@ class OrderedTransport:
 
     def write(self, data: bytes) -> None:
         """Send bytes, after all that was written before."""
-        self._send()
+        self._make_way()
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Send bytes, after all that was written before."""
-        self._send()
+        self._make_way()
         self._transport.writeSequence(data)
 
     @property

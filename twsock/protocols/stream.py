@@ -46,7 +46,7 @@ from twsock.transport import StreamTransport
 from twsock.transport.descriptor import carries_tls, find_descriptor, is_secured
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
-__all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
+__all__ = ["DEFAULT_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
 
 #: What a handler may return: None when it is done, or something to wait for.
 Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any]"]
@@ -54,6 +54,10 @@ Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any
 #: Bytes that may arrive, besides one read, while a handler runs or the peer takes no answers, in
 #: bytes. A smaller message limit lowers it.
 MAX_BACKLOG: Final = 64 * 1024
+
+#: Bytes written outside a handler and not with the kernel at which the next message aborts the
+#: connection, unless told otherwise; a larger message limit raises it.
+DEFAULT_MAX_UNSENT: Final = 16 * 1024 * 1024
 
 #: How often a connection that is to be drained is looked at while the kernel has bytes for it, in
 #: seconds.
@@ -91,6 +95,10 @@ class StreamProtocol(Protocol):
     max_payload: int | None = None
     #: Bytes written and not with the kernel at which no more messages are handled.
     high_water: ClassVar[int] = HIGH_WATER
+    #: Bytes written and not with the kernel at which one more message that is sent outside a
+    #: handler aborts the connection; above `high_water`. None for the larger of 16 MiB and
+    #: `max_payload`.
+    max_unsent: int | None = None
     #: Seconds that `close` waits for the peer before it aborts.
     close_timeout: float = DEFAULT_CLOSE_TIMEOUT
     #: Whether messages have a count in front, which a handshake could be taken for.
@@ -171,6 +179,7 @@ class StreamProtocol(Protocol):
             self._ordered = OrderedTransport(
                 self._transport,
                 send=self._send_written,
+                make_way=self._make_way,
                 close=self._close_transport,
                 abort=self._abort_transport,
                 is_ending=lambda: self._stream is not None and not self._stream.is_open,
@@ -240,6 +249,26 @@ class StreamProtocol(Protocol):
         """Whether messages can be sent: the connection was made, and neither closed nor lost."""
         return self._stream is not None and self._stream.is_open
 
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written and are not with the kernel.
+
+        Under TLS they are counted before encryption or after it, wherever they wait. Of a transport
+        without a descriptor, one in memory say, those are known that were written while its buffer
+        was full. 0 where nothing is connected.
+        """
+        return 0 if self._stream is None else self._stream.unsent
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether to wait before more is sent: from `writing_paused` to `writing_resumed`.
+
+        Who pushes without looking has the connection aborted at `max_unsent`.
+        """
+        return self.is_open and (self._is_full or self._connected_stream().is_full)
+
     def close(self) -> Deferred[None]:
         """
         Send what is written, then end the connection in order, within `close_timeout`.
@@ -284,6 +313,12 @@ class StreamProtocol(Protocol):
     def _send_written(self) -> None:
         if self._stream is not None:
             self._stream.send()
+
+    def _make_way(self) -> None:
+        """Let what was written leave before a write to the transport, which stops no reading."""
+        self._send_written()
+        if self._stream is not None:
+            self._abort_slow_peer(self._stream)
 
     def _close_transport(self) -> None:
         if self._stream is None:  # Asked before `connectionMade` has made it.
@@ -391,6 +426,16 @@ class StreamProtocol(Protocol):
         """
         raise NotImplementedError
 
+    @classmethod
+    def check_max_unsent(cls, max_unsent: int | None) -> None:
+        """
+        Refuse a bound that connections reach in order.
+
+        :raises ValueError: when it is not above `high_water`.
+        """
+        if max_unsent is not None and max_unsent <= cls.high_water:
+            raise ValueError(f"max_unsent is above {cls.high_water} bytes, not {max_unsent}")
+
     def _make_decoder(self) -> Decoder:
         raise NotImplementedError
 
@@ -417,6 +462,30 @@ class StreamProtocol(Protocol):
     def _may_go_on(self, stream: StreamTransport) -> bool:
         """Tell whether the next message may be handled after one that left the output no room."""
         return stream.is_open and self._flush(stream, is_answer=True)
+
+    def _push(self, stream: StreamTransport, size: int) -> None:
+        """Send a message that is no answer, unless too much waited before its ``size`` bytes."""
+        if not (self._is_full and self._abort_slow_peer(stream, size)):
+            self._flush(stream)
+
+    def _abort_slow_peer(self, stream: StreamTransport, size: int = 0) -> bool:
+        """Abort where too much waits besides ``size`` bytes just written; tell whether it does."""
+        unsent = stream.unsent - size
+        limit = self.max_unsent
+        if limit is None:
+            limit = max(DEFAULT_MAX_UNSENT, self.max_payload or 0, self.high_water + 1)
+        if unsent < limit or not stream.is_open:
+            return False
+        self._log.warn(
+            "{peer} aborted: {unsent} bytes wait to be sent to it, limit is {limit}",
+            peer=self.peer,
+            unsent=unsent,
+            limit=limit,
+        )
+        if self.group is not None:
+            self.group.counters.too_slow += 1
+        stream.abort(BrokenError(f"{unsent} bytes waited to be sent, limit is {limit}"))
+        return True
 
     def _may_deliver(self, stream: StreamTransport) -> bool:
         """Tell whether nothing keeps the next message, if there is one, from being handled."""
@@ -455,6 +524,7 @@ class StreamProtocol(Protocol):
             group = self.group = ConnectionGroup(_clock_of(self._transport))
         try:
             self._decoder = self._make_decoder()
+            self.check_max_unsent(self.max_unsent)
             if self.upgrade is not None:
                 self.upgrade.check_limit(self._decoder.max_payload, self.is_counted)
         except (TypeError, ValueError):

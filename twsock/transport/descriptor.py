@@ -20,6 +20,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 __all__ = [
     "bottom_socket",
     "carries_tls",
+    "engine_bytes",
     "engine_holds",
     "find_descriptor",
     "hung_up",
@@ -70,11 +71,36 @@ def engine_holds(transport: ITransport) -> bool:
     """Tell whether a TLS engine keeps bytes until its handshake is done."""
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
-        # Private, and the only place where Twisted keeps them (as of 26.10).
-        if isinstance(candidate, TLSMemoryBIOProtocol) and candidate._appSendBuffer:
-            return True
+        for layer in (candidate, _started_engine(candidate)):
+            # Private, and the only place where Twisted keeps them (as of 26.10).
+            if isinstance(layer, TLSMemoryBIOProtocol) and layer._appSendBuffer:
+                return True
         candidate = getattr(candidate, "transport", None)
     return False
+
+
+def engine_bytes(transport: ITransport) -> int:
+    """
+    Count the bytes that TLS engines keep: until a handshake is done, or until the next turn.
+
+    They are counted one by one, for as many writes as wait.
+    """
+    kept = 0
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        for layer in (candidate, _started_engine(candidate)):
+            # Private, and the only places where Twisted keeps them (as of 26.10).
+            if isinstance(layer, TLSMemoryBIOProtocol):
+                kept += sum(map(len, layer._appSendBuffer))
+            if isinstance(layer, BufferingTLSTransport):
+                kept += sum(map(len, getattr(layer._aggregator, "_buffer", ())))
+        candidate = getattr(candidate, "transport", None)
+    return kept
+
+
+def _started_engine(transport: object) -> object:
+    """Give the engine that ``startTLS`` has put on a transport."""
+    return getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
 
 
 def may_collect(transport: ITransport) -> bool:
@@ -92,8 +118,7 @@ def is_secured(transport: ITransport) -> bool:
     """Tell whether one of the wrappers is a TLS engine whose handshake is done."""
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
-        engine = getattr(candidate, "protocol", None) if getattr(candidate, "TLS", False) else None
-        for layer in (candidate, engine):
+        for layer in (candidate, _started_engine(candidate)):
             if isinstance(layer, TLSMemoryBIOProtocol):
                 # Private, and the only place where Twisted keeps it (as of 26.10).
                 return bool(layer._handshakeDone)

@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.transport.descriptor import (
     carries_tls,
+    engine_bytes,
     engine_holds,
     find_descriptor,
     hung_up,
@@ -118,6 +119,7 @@ class StreamTransport:
     """
 
     __slots__ = (
+        "_braked_bytes",
         "_clock",
         "_close_timeout",
         "_deadline",
@@ -161,6 +163,8 @@ class StreamTransport:
         #: number answers both questions that a loop over messages has after each of them.
         self.room = high_water
         self._is_braked = False
+        # Written since the transport said that its buffer is full: as much as can be known of it.
+        self._braked_bytes = 0
         # Of a TLS engine, once what is written waits for its handshake.
         self._outlet: Outlet | None = None
         self._is_reading = True
@@ -218,9 +222,24 @@ class StreamTransport:
         descriptor = self._descriptor
         if descriptor is None:
             return self._is_braked or self.room <= 0
-        if self._settling is not None and engine_holds(self._transport):
-            return True
-        return queued_bytes(descriptor) >= self.room
+        kept = engine_bytes(self._transport) if self._settling is not None else 0
+        return kept + queued_bytes(descriptor) >= self.room
+
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written and are not with the kernel, before encryption or after it; 0
+        once they were dropped.
+
+        Of a transport without a descriptor, those written while its buffer was full.
+        """
+        if self._phase in (_Phase.ABORTED, _Phase.LOST):
+            return 0  # It was dropped.
+        written = self._high_water - self.room if self._phase is _OPEN else 0
+        descriptor = self._descriptor
+        if descriptor is None:
+            return written + self._braked_bytes
+        return written + queued_bytes(descriptor) + engine_bytes(self._transport)
 
     @property
     def is_flushed(self) -> bool:
@@ -285,7 +304,12 @@ class StreamTransport:
                 return True
             data = memoryview(data)[sent:].tobytes()
         transport.write(data if isinstance(data, bytes) else bytes(data))
-        return self._descriptor is not None and not self._watch_queue()
+        if self._descriptor is None:
+            if self._is_braked:
+                self._braked_bytes += len(data)
+            return False
+        is_engine_full = self._watch_engine()
+        return not (self._watch_queue() or is_engine_full)
 
     def hold(self) -> Outlet:
         """
@@ -542,6 +566,8 @@ class StreamTransport:
         while handed < len(pieces) and (is_little or not self.is_full):
             end = _joined_end(pieces, handed)
             self._transport.write(b"".join(pieces[handed:end]))
+            if self._is_braked:
+                self._braked_bytes += sum(map(len, pieces[handed:end]))
             handed = end
         self._watch_queue()
         if self._descriptor is not None and self._settling is None and may_collect(self._transport):
@@ -560,6 +586,7 @@ class StreamTransport:
     def _set_brake(self, is_braked: bool) -> None:
         self._is_braked = is_braked
         if not is_braked:
+            self._braked_bytes = 0
             self._queue_is_empty()
 
     def _watch_queue(self) -> bool:
@@ -569,6 +596,18 @@ class StreamTransport:
             return False
         if self._watch is None:
             self._watch = DrainWatch(descriptor, self._queue_is_empty)
+        return True
+
+    def _watch_engine(self) -> bool:
+        """Look again later at a TLS engine whose handshake is awaited; tell whether it is full."""
+        transport = self._transport
+        if (self._socket is not None and not transport.TLS) or not engine_holds(transport):
+            return False
+        # An engine that keeps less than that has no need to be looked at: nobody waits for it.
+        if engine_bytes(transport) < self._high_water:
+            return False
+        if self._settling is None:
+            self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
         return True
 
     def _stop_watching(self) -> None:
@@ -581,7 +620,12 @@ class StreamTransport:
 
     def _queue_is_empty(self) -> None:
         if self._descriptor is not None:
+            is_settling = self._settling is not None
             self._stop_watching()
+            if is_settling and engine_holds(self._transport):
+                # What left was a part of the handshake.
+                self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
+                return
         if self._phase is _Phase.FINISHING:
             self._finish_output()
         if self._phase is not _Phase.LOST:

@@ -1,0 +1,199 @@
+"""
+What is pushed to a peer that does not read is bounded, whatever carries the connection.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import trustme
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+    UNIXServerEndpoint,
+)
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import globalLogPublisher
+
+from tests.loopback.contract import OnEveryReactor, turns
+from tests.loopback.reactors import connect, receive_exactly
+from twsock import BrokenError, SocketError
+from twsock.protocols import FrameProtocol, StreamServerFactory, UpgradePolicy, UpgradeToSsl
+from twsock.tls import Certificate, ServerOptions, ServerTls
+from twsock.wire import encode_frame
+
+AUTHORITY = trustme.CA()
+SERVER = AUTHORITY.issue_cert("localhost")
+PEM = SERVER.private_key_and_cert_chain_pem.bytes()
+UPGRADE = UpgradeToSsl(ServerTls(ServerOptions([Certificate.from_pem(PEM)])), UpgradePolicy.ALLOWED)
+
+MAX_UNSENT = 256 * 1024
+FRAME = bytes(16 * 1024)
+#: Far more than the kernel has room for.
+ENOUGH = 64 * 1024 * 1024 // len(FRAME)
+
+Peer = Callable[[Any], socket.socket]
+
+
+def silent(address: Any) -> socket.socket:
+    """Connect, and send nothing."""
+    return connect(address)
+
+
+def silent_on_unix(address: Any) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    return connection
+
+
+def secure(address: Any) -> socket.socket:
+    """Connect with TLS from the first byte."""
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context.wrap_socket(connect(address), server_hostname="localhost")
+
+
+def upgraded(address: Any) -> socket.socket:
+    """Connect, then begin with TLS at a boundary."""
+    connection = connect(address)
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context.wrap_socket(connection, server_hostname="localhost")
+
+
+def without_a_hello(address: Any) -> socket.socket:
+    """Ask for TLS, and say nothing more."""
+    connection = connect(address)
+    connection.sendall(encode_frame(b"STARTTLS"))
+    receive_exactly(connection, len(encode_frame(b"OK")))
+    return connection
+
+
+class Pushed(FrameProtocol):
+    """Is pushed to; answers nothing."""
+
+    max_unsent = MAX_UNSENT
+    #: Fire with the protocol, and with the reason of its end.
+    events: ClassVar[dict[str, Deferred[Any]]]
+
+    def connection_made(self) -> None:
+        if "made" in self.events:
+            self.events["made"].callback(self)
+
+    def connection_secured(self) -> None:
+        self.events["secured"].callback(self)
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        self.events["lost"].callback(error)
+
+    def frame_received(self, payload: bytes) -> None:
+        """Do nothing."""
+
+
+class PushTests(OnEveryReactor):
+    """Messages that nobody asked for."""
+
+    def push_to(
+        self,
+        peer: Peer,
+        make_endpoint: Callable[[Any], Any] | None = None,
+        upgrade: UpgradeToSsl | None = None,
+        event: str = "made",
+        push: Callable[[Any], object] = lambda protocol: protocol.send_frame(FRAME),
+    ) -> None:
+        """
+        Push until the connection ends; it has to be at the bound, with one event in the log.
+
+        :param peer: connects to an address, in a thread.
+        :param event: after which of a protocol's events it is pushed to.
+        """
+        logged: list[Any] = []
+        note: Any = logged.append
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+
+        async def work(reactor: Any) -> None:
+            events = {name: Deferred[Any]() for name in (event, "lost")}
+            protocol_class = type("Watched", (Pushed,), {"events": events})
+            factory = StreamServerFactory(reactor, protocol_class, upgrade=upgrade)
+            port = await factory.listen((make_endpoint or any_port)(reactor))
+            pool = reactor.getThreadPool()
+            with await deferToThreadPool(reactor, pool, peer, address_of(port)):
+                protocol = await events[event]
+                await turns(reactor)
+                unsent = [0]
+                for number in range(ENOUGH):
+                    push(protocol)
+                    if not protocol.is_open:
+                        break
+                    unsent.append(protocol.unsent)
+                    if not number % 8:
+                        await turns(reactor, 1)
+                self.assertGreaterEqual(unsent[-1], MAX_UNSENT)
+                # What is encrypted is a little larger.
+                self.assertLess(max(unsent), MAX_UNSENT + 2 * len(FRAME))
+                self.assertFalse(protocol.is_full)
+                self.assertIsInstance(await events["lost"], BrokenError)
+                self.assertEqual(protocol.unsent, 0)
+            stopping: Any = port.stopListening()
+            await stopping
+            self.assertEqual(factory.counters.too_slow, 1)
+
+        self.conduct(work)
+        warnings = [event for event in logged if event["log_level"].name == "warn"]
+        self.assertEqual([event["limit"] for event in warnings], [MAX_UNSENT])
+
+    def test_in_plaintext(self) -> None:
+        """The send that finds `max_unsent` bytes aborts; the one that crossed it was queued."""
+        self.push_to(silent)
+
+    def test_on_unix_sockets(self) -> None:
+        """A peer without an address is bounded as well."""
+        with TemporaryDirectory() as folder:
+            path = str(Path(folder, "socket"))
+            self.push_to(silent_on_unix, lambda reactor: UNIXServerEndpoint(reactor, path))
+
+    def test_through_the_transport(self) -> None:
+        """What is written to the transport itself is bounded as messages are."""
+        self.push_to(silent, push=lambda protocol: protocol.transport.write(FRAME))
+        self.push_to(silent, push=lambda protocol: protocol.transport.writeSequence([FRAME]))
+
+    def test_through_an_endpoint_of_tls(self) -> None:
+        """What waits encrypted counts."""
+        self.push_to(secure, tls_endpoint)
+
+    def test_through_an_endpoint_of_tls_before_the_handshake(self) -> None:
+        """What waits in the TLS engine for a peer that says nothing counts."""
+        self.push_to(silent, tls_endpoint)
+
+    def test_after_an_upgrade(self) -> None:
+        """What waits below the TLS engine counts."""
+        self.push_to(upgraded, upgrade=UPGRADE, event="secured")
+
+    def test_during_a_handshake(self) -> None:
+        """What waits for a peer that asked for TLS and says no more counts."""
+        self.push_to(without_a_hello, upgrade=UPGRADE)
+
+
+def any_port(reactor: Any) -> Any:
+    return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+
+
+def tls_endpoint(reactor: Any) -> Any:
+    options = PrivateCertificate.loadPEM(PEM).options()
+    return SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
+
+
+def address_of(port: Any) -> Any:
+    host = port.getHost()
+    return host.name if hasattr(host, "name") else (host.host, host.port)
+
+
+globals().update(PushTests.makeTestCaseClasses())

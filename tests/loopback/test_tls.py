@@ -12,6 +12,14 @@ from typing import Any
 
 import trustme
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import (
+    SSL4ClientEndpoint,
+    SSL4ServerEndpoint,
+    TCP4ClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.ssl import Certificate as TwistedCertificate
+from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
 from twisted.internet.threads import deferToThreadPool
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
@@ -871,6 +879,113 @@ class ServerTests(ServerCase):
         self.conduct(work)
 
 
+class SecureTests(ServerCase):
+    """A socket knows whether it is secure, however it became so."""
+
+    def assert_plain(self, given: StreamSocket) -> None:
+        """Look at it before any handshake is done."""
+        information = given.information
+        self.assertFalse(given.is_secure)
+        self.assertIs(information.protection_level, Level.PLAIN_SOCKET)
+        self.assertEqual(
+            (information.negotiated_version, information.cipher, information.alpn_protocol),
+            ("", "", ""),
+        )
+
+    def assert_secure(self, given: StreamSocket, level: SocketProtectionLevel = Level.SSL) -> None:
+        self.assertTrue(given.is_secure)
+        self.assertIs(given.information.protection_level, level)
+        self.assertEqual(given.information.negotiated_version, "TLSv1.3")
+        self.assertNotEqual(given.information.cipher, "")
+
+    def test_an_accepted_socket_has_the_level_of_its_listener(self) -> None:
+        """With the version that was negotiated; so has one that was upgraded as a server."""
+
+        async def work(reactor: Any) -> None:
+            for level in (Level.SSL, Level.TLS13):
+                met: Deferred[StreamSocket] = Deferred()
+
+                async def note(
+                    listener: StreamSocketListener,
+                    args: Any,
+                    met: Deferred[StreamSocket] = met,
+                    level: SocketProtectionLevel = level,
+                ) -> None:
+                    self.assert_secure(args.socket, level)
+                    met.callback(args.socket)
+                    await echo_inside(listener, args)
+
+                listener = await self.listen(reactor, note, protection_level=level)
+                client = await self.connect(reactor, listener)
+                accepted = await met
+                await client.close()
+                await client.wait_closed()
+                await listener.close_all(5)
+                self.assertFalse(accepted.is_secure)
+                self.assertIs(accepted.information.protection_level, level)
+                self.assertEqual(accepted.information.negotiated_version, "TLSv1.3")
+
+        self.conduct(work)
+
+    def test_a_client_is_secure_when_its_handshake_is_done(self) -> None:
+        """Not when it has begun, and not after one that failed."""
+
+        async def work(reactor: Any) -> None:
+            with secure_server() as server:
+                client = self.client(reactor)
+                self.assert_plain(client)
+                await client.connect("localhost", server.port)
+                self.assert_plain(client)
+                upgrading = client.upgrade_to_ssl(Level.TLS13, "localhost")
+                self.assertFalse(client.is_secure)
+                await upgrading
+                self.assert_secure(client, Level.TLS13)
+                await client.close()
+                await client.wait_closed()
+                refused = self.client(reactor)
+                refused.control.trust_roots = []
+                await refused.connect("localhost", server.port)
+                await failure_of(refused.upgrade_to_ssl(Level.TLS13, "localhost"))
+                self.assertFalse(refused.is_secure)
+
+        self.conduct(work)
+
+    def test_over_an_endpoint_of_tls_it_is_known_after_its_handshake(self) -> None:
+        """At both ends: Twisted reports the connection before."""
+        options = optionsForClientTLS(
+            "localhost", TwistedCertificate.loadPEM(AUTHORITY.cert_pem.bytes())
+        )
+        shown = PrivateCertificate.loadPEM(SERVER.private_key_and_cert_chain_pem.bytes())
+
+        async def work(reactor: Any) -> None:
+            listener = StreamSocketListener(reactor)
+            await listener.listen(
+                SSL4ServerEndpoint(reactor, 0, shown.options(), interface="127.0.0.1")
+            )
+            port = int(listener.information.local_port)
+            for endpoint in (
+                wrapClientTLS(options, TCP4ClientEndpoint(reactor, "127.0.0.1", port)),
+                SSL4ClientEndpoint(reactor, "127.0.0.1", port, options),
+            ):
+                client = StreamSocket(reactor)
+                await client.connect_endpoint(endpoint)
+                self.assert_plain(client)
+                accepted = await listener.accept()
+                await client.output_stream.write(b"x")
+                self.assertEqual(await accepted.input_stream.receive_exactly(1), b"x")
+                self.assert_secure(accepted)
+                await accepted.output_stream.write(b"y")
+                self.assertEqual(await client.input_stream.receive_exactly(1), b"y")
+                self.assert_secure(client)
+                await client.abort()
+                self.assertFalse(client.is_secure)
+                self.assertEqual(client.information.negotiated_version, "TLSv1.3")
+                await accepted.abort()
+            await listener.close()
+
+        self.conduct(work)
+
+
 class ServerUpgradeTests(ServerCase):
     """An accepted socket is upgraded at a boundary that the application knows."""
 
@@ -956,8 +1071,17 @@ for case in (
     ConnectTests,
     VerificationTests,
     UpgradeTests,
+    SecureTests,
     ServerTests,
     ServerUpgradeTests,
 ):
     globals().update(case.makeTestCaseClasses())
-del AlertTests, ConnectTests, VerificationTests, UpgradeTests, ServerTests, ServerUpgradeTests
+del (
+    AlertTests,
+    ConnectTests,
+    VerificationTests,
+    UpgradeTests,
+    SecureTests,
+    ServerTests,
+    ServerUpgradeTests,
+)

@@ -59,7 +59,6 @@ class Securing:
     The way of one connection into TLS.
 
     :ivar peer_certificate: with which the peer identified itself, accepted; None before that.
-    :ivar is_secure: whether what comes and goes is encrypted, and the peer accepted.
     """
 
     _log = Logger()
@@ -75,7 +74,6 @@ class Securing:
 
     def __init__(self, protocol: Upgradable) -> None:
         self.peer_certificate: Certificate | None = None
-        self.is_secure = False
         self._protocol = protocol
         self._deadline: Any = None
 
@@ -108,7 +106,6 @@ class Securing:
 
     def resume(self, transport: Any) -> Upgradable:
         """Go on above the engine, with nothing of what came before."""
-        self.is_secure = True
         self._protocol.resume(transport)
         return self._protocol
 

@@ -43,7 +43,7 @@ from twsock.protocols.ordered import OrderedTransport
 from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
-from twsock.transport.descriptor import carries_tls, find_descriptor, is_secured
+from twsock.transport.descriptor import carries_tls, find_descriptor, secured_by
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
 __all__ = ["DEFAULT_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -202,9 +202,7 @@ class StreamProtocol(Protocol):
     @property
     def is_secure(self) -> bool:
         """Whether what comes and goes now is encrypted, and the peer was accepted."""
-        if self._upgrading is not None and self._upgrading.is_secure:
-            return True
-        return self._transport is not None and is_secured(self._transport)
+        return self._transport is not None and secured_by(self._transport) is not None
 
     @property
     def peer_certificate(self) -> Certificate | None:

@@ -23,6 +23,7 @@ from twsock.errors import ClosedError, SocketError
 from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
 from twsock.transport import StreamTransport
+from twsock.transport.descriptor import secured_by
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
 
@@ -74,6 +75,12 @@ class Connection(Protocol):
     def is_open(self) -> bool:
         """Whether this end was neither closed nor lost."""
         return self._stream is not None and not self._is_closing
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the transport is one of TLS, its handshake done."""
+        transport: Any = self.transport
+        return self._stream is not None and secured_by(transport) is not None
 
     def close(self) -> Deferred[None]:
         """

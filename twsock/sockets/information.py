@@ -18,7 +18,7 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientVerification
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
-from twsock.transport.descriptor import bottom_socket
+from twsock.transport.descriptor import bottom_socket, secured_by
 from twsock.transport.tcp_info import read_tcp_info
 
 __all__ = [
@@ -73,6 +73,7 @@ class StreamSocketInformation:
 
     __slots__ = (
         "_host",
+        "_level",
         "_peer",
         "_remote_host_name",
         "_remote_service_name",
@@ -80,7 +81,6 @@ class StreamSocketInformation:
         "_transport",
         "_verification",
         "client_certificate",
-        "protection_level",
     )
 
     def __init__(self) -> None:
@@ -90,27 +90,37 @@ class StreamSocketInformation:
         self._peer: Any = None
         self._remote_host_name: HostName | None = None
         self._remote_service_name: str | None = None
-        #: The level that was *asked for*; `negotiated_version` says what there is.
-        self.protection_level = SocketProtectionLevel.PLAIN_SOCKET
+        self._level = SocketProtectionLevel.PLAIN_SOCKET
         #: Of an accepted socket: the certificate with which its peer identified itself, verified.
         self.client_certificate: Certificate | None = None
         self._verification: ClientVerification | None = None
         self._tls: tuple[str, str, str] | None = None
 
     @property
+    def protection_level(self) -> SocketProtectionLevel:
+        """
+        The level that was *asked for*; `negotiated_version` says what there is.
+
+        ``SSL`` over an endpoint of TLS, once its handshake is done: nobody asked for another.
+        """
+        if self._level is SocketProtectionLevel.PLAIN_SOCKET and self._negotiated()[0]:
+            return SocketProtectionLevel.SSL
+        return self._level
+
+    @property
     def negotiated_version(self) -> str:
-        """The version of TLS in use, such as ``TLSv1.3``; empty on a plain connection."""
-        return "" if self._tls is None else self._tls[0]
+        """The version of TLS in use, such as ``TLSv1.3``; empty before a handshake is done."""
+        return self._negotiated()[0]
 
     @property
     def cipher(self) -> str:
-        """OpenSSL's name of the cipher suite in use; empty on a plain connection."""
-        return "" if self._tls is None else self._tls[1]
+        """OpenSSL's name of the cipher suite in use; empty before a handshake is done."""
+        return self._negotiated()[1]
 
     @property
     def alpn_protocol(self) -> str:
         """The protocol that both agreed on inside TLS (ALPN); empty where none was."""
-        return "" if self._tls is None else self._tls[2]
+        return self._negotiated()[2]
 
     @property
     def server_certificate(self) -> Certificate | None:
@@ -194,7 +204,7 @@ class StreamSocketInformation:
         self._remote_host_name = host
         self._remote_service_name = service
         # What an earlier attempt came to is of no meaning for this one.
-        self.protection_level = SocketProtectionLevel.PLAIN_SOCKET
+        self._level = SocketProtectionLevel.PLAIN_SOCKET
         self._verification = None
         self._tls = None
 
@@ -203,9 +213,15 @@ class StreamSocketInformation:
         self._transport = transport
         self._host = transport.getHost()
 
-    def securing(self, level: SocketProtectionLevel, verification: ClientVerification) -> None:
-        """A handshake begins."""
-        self.protection_level = level
+    def securing(
+        self, level: SocketProtectionLevel, verification: ClientVerification | None = None
+    ) -> None:
+        """
+        A handshake begins.
+
+        :param verification: of the server; None where this end is the server.
+        """
+        self._level = level
         self._verification = verification
         self._tls = None
 
@@ -218,7 +234,16 @@ class StreamSocketInformation:
     def lost(self) -> None:
         """The connection is gone; what was known of it stays, without the statistics."""
         self._peer = self._asked_peer()
+        self._negotiated()
         self._transport = None
+
+    def _negotiated(self) -> tuple[str, str, str]:
+        """Return version, cipher suite and protocol; those of an endpoint's TLS are asked for."""
+        if self._tls is None and self._transport is not None:
+            connection = secured_by(self._transport)
+            if connection is not None:
+                self.secured(connection)
+        return self._tls or ("", "", "")
 
     def _asked_peer(self) -> Any:
         return self._peer if self._transport is None else self._transport.getPeer()

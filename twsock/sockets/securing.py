@@ -110,6 +110,7 @@ def secure_server(
         the log says why.
     """
     creator, verification = tls.begin()
+    information.securing(tls.protection_level)
 
     def note(secured: SSL.Connection) -> None:
         information.client_certificate = verification.certificate

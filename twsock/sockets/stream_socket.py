@@ -87,9 +87,9 @@ class StreamSocket:
         "_connecting",
         "_connection",
         "_control",
+        "_has_begun_tls",
         "_information",
         "_inherited",
-        "_is_secure",
         "_is_secure_from_the_start",
         "_observer",
         "_reactor",
@@ -115,7 +115,7 @@ class StreamSocket:
         self._close_timeout = close_timeout
         self._state = _State.UNCONNECTED
         self._is_secure_from_the_start = False
-        self._is_secure = False
+        self._has_begun_tls = False
         self._connection: Connection | None = None
         self._connecting: Deferred[None] | None = None
         self._control: StreamSocketControl | None = None
@@ -129,7 +129,7 @@ class StreamSocket:
         """The options, to be set before the socket is connected."""
         if self._control is None:
             self._control = StreamSocketControl(
-                lambda: self._state is not _State.UNCONNECTED, lambda: self._is_secure
+                lambda: self._state is not _State.UNCONNECTED, lambda: self._has_begun_tls
             )
             if self._inherited is not None:
                 self._control.inherit(self._inherited)
@@ -146,6 +146,16 @@ class StreamSocket:
     def is_open(self) -> bool:
         """Whether it is connected, and neither closed nor lost."""
         return self._connection is not None and self._connection.is_open
+
+    @property
+    def is_secure(self) -> bool:
+        """
+        Whether what comes and goes now is encrypted, and the peer was accepted.
+
+        With an endpoint of TLS it becomes so some time after ``connect_endpoint`` or ``accept``
+        fired: Twisted reports such connections before their handshake.
+        """
+        return self._connection is not None and self._connection.is_secure
 
     # Connecting.
 
@@ -552,7 +562,7 @@ class StreamSocket:
 
     def _start_again(self) -> None:
         """Be as before a connect that failed, with streams that have seen nothing."""
-        self._is_secure = self._is_secure_from_the_start = False
+        self._has_begun_tls = self._is_secure_from_the_start = False
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
@@ -581,7 +591,7 @@ class StreamSocket:
         if self._state is not _State.CONNECTED or connection is None:
             raise LocalProtocolError("cannot upgrade: the socket is not connected")
         transport: Any = connection.transport
-        if self._is_secure or carries_tls(transport):
+        if self._has_begun_tls or carries_tls(transport):
             raise LocalProtocolError("cannot upgrade: the connection is secure already")
         if self.input_stream.is_pending or self.output_stream.is_pending:
             raise LocalProtocolError("cannot upgrade: a read or write is pending")
@@ -595,7 +605,6 @@ class StreamSocket:
             refuse_plaintext(connection, self.information, leftover, is_server=True)
         except SocketError as error:
             return fail(error)
-        self.information.protection_level = options.protection_level
         return self.secure_as_server(tls, timeout, leftover)
 
     def secure_as_server(
@@ -608,7 +617,7 @@ class StreamSocket:
             gone.
         """
         assert self._connection is not None
-        self._is_secure = True
+        self._has_begun_tls = True
         return secure_server(
             self._connection, self.information, tls, self._reactor, timeout, leftover
         )
@@ -629,7 +638,7 @@ class StreamSocket:
             )
         except SocketError as error:
             return fail(error)
-        self._is_secure = True
+        self._has_begun_tls = True
         return securing
 
     async def _connect_endpoint(self, endpoint: IStreamClientEndpoint) -> None:

@@ -140,6 +140,11 @@ class ServerTls:
         self._contexts = self._make_contexts(options.certificates)
 
     @property
+    def protection_level(self) -> SocketProtectionLevel:
+        """The highest version that is offered, as it was asked for."""
+        return self._options.protection_level
+
+    @property
     def identifies_clients(self) -> bool:
         """Whether clients are asked who they are."""
         return self._options.client_certificate is not ClientCertificatePolicy.OFF

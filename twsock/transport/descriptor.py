@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITransport
@@ -24,10 +24,10 @@ __all__ = [
     "engine_holds",
     "find_descriptor",
     "hung_up",
-    "is_secured",
     "may_collect",
     "plain_socket",
     "queued_bytes",
+    "secured_by",
     "unread_input",
 ]
 
@@ -114,16 +114,23 @@ def may_collect(transport: ITransport) -> bool:
     return engine_holds(transport)
 
 
-def is_secured(transport: ITransport) -> bool:
-    """Tell whether one of the wrappers is a TLS engine whose handshake is done."""
+def secured_by(transport: ITransport) -> Any:
+    """
+    Return OpenSSL's connection of the TLS engine among the wrappers whose handshake is done.
+
+    The one answer to whether a connection is secure. Of an upgrade of ours, the connection goes on
+    above the engine only when the peer was accepted.
+
+    :returns: None where the connection is not secure, or not yet.
+    """
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
         for layer in (candidate, _started_engine(candidate)):
             if isinstance(layer, TLSMemoryBIOProtocol):
                 # Private, and the only place where Twisted keeps it (as of 26.10).
-                return bool(layer._handshakeDone)
+                return layer.getHandle() if layer._handshakeDone else None
         candidate = getattr(candidate, "transport", None)
-    return False
+    return None
 
 
 def plain_socket(transport: ITransport) -> socket.socket | None:

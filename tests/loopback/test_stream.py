@@ -92,6 +92,32 @@ class LoopbackTests(EveryReactor):
         # One read may bring the rest of one frame and, whole, what else fits in it.
         self.assertLess(max(held), HIGH_WATER + 128_000 + len(frame))
 
+    def test_a_peer_that_resets_unread_ends_with_the_idle_timeout(self) -> None:
+        """While a handler runs and its peer is not read from, nobody else notices the reset."""
+        ended = threading.Event()
+
+        class Endless(FrameProtocol):
+            def frame_received(self, payload: bytes) -> Deferred[None]:
+                return Deferred()
+
+            def connection_lost(self, error: SocketError | None) -> None:
+                ended.set()
+
+        def peer(address: tuple[str, int]) -> None:
+            connection = connect(address)
+            connection.settimeout(0.5)
+            # What is sent until it is stuck has filled all buffers: nobody reads it any more.
+            with self.assertRaises(TimeoutError):
+                for _ in range(1000):
+                    connection.sendall(encode_frame(bytes(100_000)))
+            self.assertFalse(ended.is_set())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            self.assertTrue(ended.wait(10))
+
+        factory = self.serve(Endless, peer, idle_timeout=0.2)
+        self.assertEqual(factory.counters.idle, 1)
+
     def test_a_reset_is_told_with_its_status(self) -> None:
         """A peer that resets ends its connection with `CONNECTION_RESET_BY_PEER`."""
         lost: list[SocketError | None] = []

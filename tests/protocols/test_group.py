@@ -49,6 +49,20 @@ class IdleTests(SynchronousTestCase):
         connected.clock.pump([1.0] * 8)
         self.assertTrue(connected.transport.disconnecting)
 
+    def test_a_handler_for_a_peer_that_has_ended_keeps_nothing(self) -> None:
+        """It may run for ever, and nobody waits for it: aborted, and the handler cancelled."""
+        connected = Connected(Waiting, idle_timeout=10.0)
+        connected.receive(encode_frame(b"x"))
+        connected.end()
+        connected.clock.pump([1.0] * 9)
+        self.assertFalse(connected.transport.disconnected)
+        connected.clock.pump([1.0] * 7)
+        self.assertTrue(connected.transport.disconnected)
+        connected.lose()
+        self.assertEqual(connected.protocol.ended, ["CancelledError"])
+        self.assertEqual(connected.factory.counters.idle, 1)
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+
     def test_without_a_timeout_nothing_ends(self) -> None:
         """None is for ever, and costs no delayed call."""
         connected = Connected(FrameRecorder, idle_timeout=None)

@@ -505,6 +505,19 @@ class RefusalTests(OutputTests):
         self.output.write(b"x")
         self.assertEqual(len(self.connected.receive()), 1099)
 
+    def test_more_writes_than_the_limit_are_not_kept(self) -> None:
+        """Empty ones take memory too. What was refused is not sent; room comes with a flush."""
+        self.assertEqual(self.output.max_writes, 1_000_000)
+        self.output.max_writes = 3
+        waiting = [self.output.write(data) for data in (b"", b"a", b"b")]
+        for refused in (self.output.write(b"c"), self.output.send_all(b"d")):
+            error = self.failureResultOf(refused, BusyError).value
+            self.assertIn("3 writes of 2 bytes", str(error))
+        self.successResultOf(self.output.flush())
+        self.assertEqual([self.successResultOf(write) for write in waiting], [0, 1, 1])
+        self.successResultOf(self.output.send_all(b"e"))
+        self.assertEqual(self.connected.receive(), b"abe")
+
     def test_a_full_stream_says_so(self) -> None:
         """At the high-water mark, until it was flushed."""
         self.output.write(bytes(HIGH_WATER - 1))

@@ -22,7 +22,7 @@ from tests.tls.peer import SERVER, ClientPeer, client_context, issue
 from twsock.errors import OperationNotSupported, SocketErrorStatus
 from twsock.tls.certificates import Certificate
 from twsock.tls.engine import make_engine
-from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.levels import SocketProtectionLevel as Level
 from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls, ServerVerification
 from twsock.tls.validation import ChainValidationResult
 
@@ -54,7 +54,7 @@ class ServerTests(SynchronousTestCase):
         for certificates in ([], [BARE], [CERTIFICATE, BARE]):
             self.assertRaises(ValueError, ServerOptions, certificates)
         self.assertRaises(ValueError, ServerOptions, [CERTIFICATE], client_certificate=REQUIRED)
-        weak = ServerOptions([CERTIFICATE], SocketProtectionLevel.SSL3_ALLOW_WEAK_ENCRYPTION)
+        weak = ServerOptions([CERTIFICATE], Level.SSL3_ALLOW_WEAK_ENCRYPTION)
         self.assertRaises(OperationNotSupported, ServerTls, weak)
         self.assertRaises(
             ValueError, ServerTls(ServerOptions([CERTIFICATE])).replace_certificates, [BARE]
@@ -164,7 +164,7 @@ class HandshakeTests(SynchronousTestCase):
         for tls in (
             ServerTls(ServerOptions([SHOWN])),
             ServerTls(ServerOptions([OTHER, SHOWN])),
-            ServerTls(ServerOptions([SHOWN], SocketProtectionLevel.TLS12)),
+            ServerTls(ServerOptions([SHOWN], Level.TLS12)),
         ):
             context = client_context()
             context.set_alpn_protocols(["h2", "http/1.1"])
@@ -173,6 +173,27 @@ class HandshakeTests(SynchronousTestCase):
             self.assertIsNone(peer.error)
             self.assertTrue(peer.is_done)
             self.assertEqual(connection.get_alpn_proto_negotiated(), b"")
+
+    def test_versions_outside_the_levels_are_refused(self) -> None:
+        """Below the lowest and above the highest: alert protocol_version, with each certificate."""
+        tls12, tls13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+        for certificates in ([SHOWN], [OTHER, SHOWN]):
+            for options, version in (
+                (ServerOptions(certificates, min_protection_level=Level.TLS13), tls12),
+                (ServerOptions(certificates, Level.TLS12), tls13),
+            ):
+                tls = ServerTls(options)
+                context = client_context(version=version)
+                context.minimum_version = version
+                refused = ClientPeer(context)
+                self.shake_hands(tls, refused)
+                self.assertFalse(refused.is_done)
+                self.assertIn("alert protocol version", str(refused.error))
+                welcome = ClientPeer(client_context(version=tls13))
+                connection = self.shake_hands(tls, welcome)
+                self.assertTrue(welcome.is_done)
+                expected = "TLSv1.3" if version is tls12 else "TLSv1.2"
+                self.assertEqual(connection.get_protocol_version_name(), expected)
 
     def test_sessions_are_resumed(self) -> None:
         """With the ticket of this very server, and only until its certificates are replaced."""

@@ -224,6 +224,19 @@ class RefusedRunTests(SynchronousTestCase):
                 way.push(*datagrams(size, size))
             self.assertEqual(way.udp.runs, 1)
 
+    def test_not_more_than_256_refusals_are_remembered(self) -> None:
+        """Whoever sends to ever more peers takes no ever more memory; runs are tried again."""
+        peers = [(f"198.51.{number // 250}.{number % 250}", 9) for number in range(1000)]
+        way = Exit(FakeUdp(refuse_runs(errno.EMSGSIZE)))
+        for peer in peers:
+            way.push(*datagrams(9, 9, address=peer))
+        self.assertEqual(way.udp.runs, 1000)
+        for peer in reversed(peers):
+            way.push(*datagrams(9, 9, address=peer))
+        self.assertGreaterEqual(way.udp.runs, 2000 - 256)
+        self.assertLess(way.udp.runs, 2000)
+        self.assertEqual(len(way.udp.sent), 4000)
+
     def test_a_size_that_was_refused_is_not_tried_again(self) -> None:
         """Nor a larger one; a smaller one is."""
         for number in (errno.EINVAL, errno.EMSGSIZE):

@@ -38,7 +38,7 @@ from twsock.transport import StreamTransport
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire.byte_queue import Buffer, as_bytes
 
-__all__ = ["DEFAULT_MAX_UNSENT", "OutputStream"]
+__all__ = ["DEFAULT_MAX_UNSENT", "DEFAULT_MAX_WRITES", "OutputStream"]
 
 #: Bytes that may be written and not begun to leave, besides those of one write, unless told
 #: otherwise. Far above what a program that awaits its writes will see; it is there for one that
@@ -52,8 +52,8 @@ _SENDS_PER_TURN: Final = 64
 #: How many writes are looked at for one system call, where there are too many bytes to join.
 _MAX_BATCH: Final = 1024
 
-#: How many writes may wait: each costs some 400 bytes besides its own.
-_MAX_WAITING: Final = 1_000_000
+#: How many writes may wait, unless told otherwise: each costs some 400 bytes besides its own.
+DEFAULT_MAX_WRITES: Final = 1_000_000
 
 #: Up to here all writes are joined into one, however many.
 _MAX_JOINED: Final = 64 * 1024
@@ -104,7 +104,9 @@ class OutputStream:
 
     :param clock: gives the next turn of the reactor, and measures timeouts.
     :ivar max_unsent: bytes that may wait without having begun to leave; with that many there, a
-        further write fails with `BusyError`; so it does with a million writes there.
+        further write fails with `BusyError`.
+    :ivar max_writes: writes that may wait so, empty ones included; a million, unless set. A further
+        one fails in the same way.
     """
 
     _log = Logger()
@@ -125,10 +127,17 @@ class OutputStream:
         "_unsent",
         "_waiting",
         "max_unsent",
+        "max_writes",
     )
 
-    def __init__(self, clock: IReactorTime, max_unsent: int = DEFAULT_MAX_UNSENT) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        max_unsent: int = DEFAULT_MAX_UNSENT,
+        max_writes: int = DEFAULT_MAX_WRITES,
+    ) -> None:
         self.max_unsent = max_unsent
+        self.max_writes = max_writes
         self._clock = clock
         self._transport: StreamTransport | None = None
         # In their order; a write that is cancelled leaves it, wherever it stands, in one step.
@@ -175,14 +184,15 @@ class OutputStream:
 
         :returns: fires with the number of bytes, once the kernel has them all. Cancelling withdraws
             a write that has not been handed on; one that has is sent to its end all the same.
-            It fails with `BusyError` where `max_unsent` bytes wait already.
+            It fails with `BusyError` where `max_unsent` bytes or `max_writes` writes wait already.
         :raises TypeError: at once, when it is no buffer.
         """
         data = as_bytes(data)
         if self._refusal is not None:
             return self._refuse()
-        if self._unsent >= self.max_unsent or len(self._waiting) >= _MAX_WAITING:
-            return fail(BusyError(f"{self._unsent} bytes wait to be sent: await flush() first"))
+        if self._unsent >= self.max_unsent or len(self._waiting) >= self.max_writes:
+            waiting = f"{len(self._waiting)} writes of {self._unsent} bytes"
+            return fail(BusyError(f"{waiting} wait to be sent: await flush() first"))
         write = _Write(self, data, len(data))
         self._waiting[write] = None
         self._unsent += len(data)

@@ -567,7 +567,8 @@ class StreamSocket:
             self._connection.abort()
             self._connection = None
             self.input_stream = InputStream(self._reactor, self.input_stream.max_load)
-            self.output_stream = OutputStream(self._reactor, self.output_stream.max_unsent)
+            was = self.output_stream
+            self.output_stream = OutputStream(self._reactor, was.max_unsent, was.max_writes)
 
     # How a connection becomes secure.
 

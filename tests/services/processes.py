@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 #: The checkout, so that a child process finds the plugins whether or not the project is installed.
@@ -39,11 +39,23 @@ class Twistd:
     :ivar folder: it runs in this one, and keeps what it makes there.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: str, max_files: int | None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: str,
+        max_files: int | None,
+        inherited: socket.socket | None,
+        environment: Mapping[str, str],
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _TWISTD, "--pidfile=", "-n", *arguments],
+            [
+                *_passing(inherited),
+                *(sys.executable, "-c", _TWISTD, "--pidfile=", "-n"),
+                *arguments,
+            ],
             cwd=folder,
-            env=_environment(folder),
+            env={**_environment(folder), **environment},
+            pass_fds=() if inherited is None else (inherited.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,14 +102,21 @@ class Twistd:
 
 
 @contextlib.contextmanager
-def twistd(*arguments: str, max_files: int | None = None) -> Iterator[Twistd]:
+def twistd(
+    *arguments: str,
+    max_files: int | None = None,
+    inherited: socket.socket | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Twistd]:
     """
     Run ``twistd --pidfile= -n`` with arguments, in an empty folder of its own.
 
     :param max_files: how many file descriptors it may have; None for as many as this process.
+    :param inherited: the socket that systemd would have opened for it.
+    :param environment: variables besides those of this process.
     """
     with tempfile.TemporaryDirectory() as folder:
-        running = Twistd(arguments, folder, max_files)
+        running = Twistd(arguments, folder, max_files, inherited, environment or {})
         try:
             yield running
         finally:
@@ -174,6 +193,14 @@ def _kill(pid_file: Path) -> None:
     """End a daemon, also one whose parent hung."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def _passing(inherited: socket.socket | None) -> list[str]:
+    """Start what follows as systemd does: descriptor 3 is the socket, and the number is its own."""
+    if inherited is None:
+        return []
+    script = f'export LISTEN_PID=$$; exec "$@" 3<&{inherited.fileno()}'
+    return ["/bin/sh", "-c", script, "sh"]
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,9 +20,9 @@ from twsock.services.listening import (
     DatagramListeningService,
     default_endpoints,
     describe_failure,
+    describe_mistake,
     describe_port,
     parse_datagram_endpoint,
-    parse_server_endpoint,
 )
 from twsock.transport.datagram_endpoint import IDatagramEndpoint
 
@@ -48,37 +47,6 @@ class ListeningTests(SynchronousTestCase):
         self.assertIn(endpoints[1:], ([], ["tcp:1337:interface=\\:\\:1"]))
         of_datagrams = [text.replace("tcp:", "udp:") for text in endpoints]
         self.assertEqual(default_endpoints(1337, "udp"), of_datagrams)
-
-    def test_a_string_becomes_an_endpoint(self) -> None:
-        """Twisted's own parser reads it."""
-        endpoint = parse_server_endpoint(MemoryReactorClock(), "tcp:1")
-        self.assertIsInstance(endpoint, TCP4ServerEndpoint)
-
-    def test_what_is_no_endpoint_is_named_with_an_example(self) -> None:
-        """Whatever Twisted's parsers raise, the user gets one line with the text and a way out."""
-        for description in (
-            "",
-            "tcp",
-            "tcp:port",
-            "pigeon:1",
-            "tcp:1:colour=red",
-            "ssl:1:x=/no",
-            "tcp:1\\",
-        ):
-            error = self.assertRaises(
-                ValueError, parse_server_endpoint, MemoryReactorClock(), description
-            )
-            self.assertIn(repr(description), str(error))
-            self.assertIn("tcp:1337:interface=127.0.0.1", str(error))
-            self.assertNotIn("\n", str(error))
-
-    def test_an_endpoint_of_datagrams_is_told_its_service(self) -> None:
-        """Who mixes them up gets the name of the other one."""
-        for description, service in (("udp:1", "datagram"), ("multicast:224.3.0.5:1", "multicast")):
-            error = self.assertRaises(
-                ValueError, parse_server_endpoint, MemoryReactorClock(), description
-            )
-            self.assertIn(f"there is twsock-{service}", str(error))
 
     def test_ports_are_described_as_what_a_client_connects_to(self) -> None:
         """The address can be pasted behind ``twsock echo``."""
@@ -131,6 +99,13 @@ class DatagramEndpointTests(SynchronousTestCase):
             self.assertIn(repr(description), str(error))
             self.assertIn("udp:1337:interface=127.0.0.1", str(error))
             self.assertNotIn("\n", str(error))
+
+    def test_what_is_no_port_has_its_status(self) -> None:
+        """As for streams."""
+        for description in ("udp:abc", "udp:65536", "multicast:224.3.0.5:x"):
+            error: Any = self.assertRaises(ValueError, self.parse, description)
+            self.assertIs(error.status, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
+            self.assertIn("ClassTypeNotFound (9): cannot use", describe_mistake(error))
 
     def test_what_is_no_group_has_its_status(self) -> None:
         """The line has the string too."""

@@ -7,7 +7,7 @@ from hypothesis.strategies import text
 from twisted.python.usage import Options, UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.services.options import choice_option, count_option, seconds_option
+from twsock.services.options import choice_option, count_option, mode_option, seconds_option
 
 
 class Given(Options):
@@ -63,6 +63,21 @@ class CountTests(SynchronousTestCase):
             return
         assert number is not None
         self.assertGreaterEqual(number, 0)
+
+
+class ModeTests(SynchronousTestCase):
+    """Permissions."""
+
+    def test_they_are_octal(self) -> None:
+        """As for chmod."""
+        self.assertEqual(mode_option(Given("660"), "limit"), 0o660)
+        self.assertEqual(mode_option(Given("0"), "limit"), 0)
+
+    def test_what_is_none_is_refused(self) -> None:
+        """Other digits, more bits, words."""
+        for value in ("668", "1777", "-1", "u=rw", ""):
+            error = self.assertRaises(UsageError, mode_option, Given(value), "limit")
+            self.assertIn("--limit takes permissions in octal", str(error))
 
 
 class SecondsTests(SynchronousTestCase):

@@ -85,6 +85,22 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(f"--{option}", str(error))
             self.assertIn(value, str(error))
 
+    def test_what_is_no_port_is_one_plain_line(self) -> None:
+        """With its status, and without words of Python's."""
+        error = self.assertRaises(UsageError, self.parse, "--endpoint", "tcp:abc")
+        self.assertEqual(
+            str(error),
+            "--endpoint: ClassTypeNotFound (9): cannot use the endpoint 'tcp:abc': a port is a "
+            "number from 0 to 65535, not 'abc'; give one such as tcp:1337:interface=127.0.0.1 or "
+            "unix:/run/echo.sock",
+        )
+
+    def test_the_mode_of_unix_sockets(self) -> None:
+        """Owner and group, unless told otherwise."""
+        for words, mode in (([], 0o660), (["--socket-mode", "600"], 0o600)):
+            self.assertEqual(self.parse(*words)["endpoint-settings"].socket_mode, mode)
+        self.assertRaises(UsageError, self.parse, "--socket-mode", "rw")
+
     def test_an_endpoint_of_tls_is_enough(self) -> None:
         """There is no TLS inside TLS, whose clients would not be verified."""
         for option in (["--tls"], ["--upgrade", "required"]):
@@ -192,6 +208,38 @@ class TwistdTests(SynchronousTestCase):
                     connection.connect(path)
                     connection.sendall(b"over UNIX\n")
                     self.assertEqual(connection.makefile("rb").readline(), b"over UNIX\r\n")
+
+    def test_a_path_left_by_a_killed_server_is_taken_over(self) -> None:
+        """But not while somebody listens there."""
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = ["twsock-stream", "-e", f"unix:{folder}/echo.sock"]
+            with twistd(*arguments) as server:
+                server.wait_for("listening on unix:")
+                with twistd(*arguments) as second:
+                    self.assertEqual(second.wait(), 1)
+                    self.assertIn("AddressAlreadyInUse (10)", second.log)
+                server.process.kill()
+                server.wait()
+            with twistd(*arguments) as server:
+                server.wait_for("listening on unix:")
+
+    def test_another_user_leaves_what_it_must_not_remove(self) -> None:
+        """One line, and the next start takes the path over; where it may, it removes it."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can become another user")
+        for mode, count in ((0o755, 1), (0o1777, 0)):
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder).chmod(mode)
+                path = Path(folder) / "echo.sock"
+                arguments = ["--uid", "65534", "--gid", "65534", "twsock-stream"]
+                with twistd(*arguments, "-e", f"unix:{path}") as server:
+                    server.wait_for("listening on unix:")
+                    self.assertEqual(path.stat().st_uid, 65_534)
+                    server.terminate()
+                    self.assertEqual(server.wait(), -signal.SIGTERM)
+                    self.assertEqual(server.log.count("stays, and the next start"), count)
+                    self.assertNotIn("Traceback", server.log)
+                    self.assertEqual(path.exists(), bool(count))
 
     def test_pending_answers_leave_before_the_end(self) -> None:
         """What arrived before SIGTERM is answered; then the peer sees FIN."""

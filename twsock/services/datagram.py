@@ -22,6 +22,7 @@ from twsock.protocols import DatagramEcho, RateLimit
 from twsock.services.listening import (
     DatagramListeningService,
     default_endpoints,
+    describe_mistake,
     parse_datagram_endpoint,
 )
 from twsock.services.options import count_option
@@ -119,10 +120,8 @@ class Options(ProcessOptions):
         self["rate-limit"] = count_option(self, "rate-limit", 1)
         try:
             self.make_service(reactor)
-        except SocketError as error:
-            raise usage.UsageError(f"--endpoint: {error.summary}") from error
-        except ValueError as error:
-            raise usage.UsageError(f"--endpoint: {error}") from error
+        except (SocketError, ValueError) as error:
+            raise usage.UsageError(f"--endpoint: {describe_mistake(error)}") from error
 
     def make_service(self, reactor: Any) -> DatagramService:
         """

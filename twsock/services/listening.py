@@ -14,11 +14,9 @@ from typing import Any, Final, Generic, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
-    IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
 from twisted.logger import Logger
@@ -26,10 +24,11 @@ from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import SocketError
+from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import DatagramProtocol
 from twsock.services.process import StartError
 from twsock.services.signals import process_signals
+from twsock.transport.address_errors import EndpointError, listening_error
 from twsock.transport.datagram_endpoint import (
     IDatagramEndpoint,
     MulticastEndpoint,
@@ -44,15 +43,12 @@ __all__ = [
     "ListeningService",
     "default_endpoints",
     "describe_failure",
+    "describe_mistake",
     "describe_port",
     "parse_datagram_endpoint",
-    "parse_server_endpoint",
 ]
 
 _UDP_EXAMPLE: Final = "udp:1337:interface=127.0.0.1"
-
-#: Which service takes which endpoints, by their kinds: for those who mix them up.
-_SERVICES: Final = {"udp": "twsock-datagram", "multicast": "twsock-multicast"}
 
 #: Those that Twisted reads itself; its others are plugins.
 _STREAMS: Final = ("ssl", "tcp", "unix")
@@ -73,29 +69,6 @@ def default_endpoints(port: int, kind: str = "tcp") -> list[str]:
     return endpoints
 
 
-def parse_server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """
-    Make an endpoint of Twisted from its string.
-
-    :raises ValueError: when the string names none, with a line for the user.
-    """
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    # Each endpoint type has its own parser, with its own mistakes: a missing file is an OSError, a
-    # string that ends too soon a RuntimeError, a bad certificate an error of OpenSSL.
-    except Exception as error:
-        # What a TypeError says is about Python's arguments, not about the user's.
-        problem = "an argument is missing or unknown" if type(error) is TypeError else error
-        service = _SERVICES.get(_kind_of(description))
-        advice = (
-            f"for those of datagrams there is {service}"
-            if service
-            else "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
-        )
-        raise ValueError(f"cannot use the endpoint {description!r}: {problem}; {advice}") from error
-    return endpoint
-
-
 def parse_datagram_endpoint(
     reactor: Any,
     description: str,
@@ -109,8 +82,9 @@ def parse_datagram_endpoint(
     :param receive_buffer: where a string of the kinds ``udp`` and ``multicast`` has no
         ``receiveBuffer``; see `DatagramOptions`.
     :param max_datagram: likewise for ``maxDatagram``.
-    :raises ValueError: when the string names none, with a line for the user.
-    :raises SocketError: likewise; with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` when what should be
+    :raises EndpointError: when the string names none, with a line for the user; with status
+        ``CLASS_TYPE_NOT_FOUND`` when what should be a port is none. It is a ``ValueError``.
+    :raises SocketError: likewise, with status ``ADDRESS_FAMILY_NOT_SUPPORTED``, when what should be
         a group is none.
     """
     try:
@@ -121,13 +95,15 @@ def parse_datagram_endpoint(
         ) from error
     except ValueError as error:
         if _kind_of(description) in _kinds_of_streams():
-            raise ValueError(
+            raise EndpointError(
                 f"cannot use the endpoint {description!r}: it is for streams, not for datagrams; "
-                "for those there is twsock-stream"
+                "for those there is twsock-stream",
+                status=SocketErrorStatus.SOCKET_TYPE_NOT_SUPPORTED,
             ) from error
         is_group = _kind_of(description) == "multicast"
         example = "multicast:224.3.0.5:22113:interface=lo" if is_group else _UDP_EXAMPLE
-        raise ValueError(f"{error}; give one such as {example}") from error
+        status = SocketError.get_status(error)
+        raise EndpointError(f"{error}; give one such as {example}", status=status) from error
     if not isinstance(endpoint, (UdpEndpoint, MulticastEndpoint)):
         return endpoint
     options, given = endpoint.options, parse_endpoint_string(description).keywords
@@ -140,7 +116,13 @@ def parse_datagram_endpoint(
 
 def describe_failure(description: str, error: BaseException) -> str:
     """Say in one line why an endpoint could not be listened on."""
-    return f"cannot listen on {description}: {SocketError.from_exception(error).summary}"
+    return f"cannot listen on {description}: {listening_error(error).summary}"
+
+
+def describe_mistake(error: SocketError | ValueError) -> str:
+    """Say in one line what is wrong with an option, with the status where there is one."""
+    has_status = isinstance(error, SocketError) and error.status is not SocketErrorStatus.UNKNOWN
+    return error.summary if isinstance(error, SocketError) and has_status else str(error)
 
 
 def describe_port(port: IListeningPort) -> str:

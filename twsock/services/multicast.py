@@ -21,7 +21,11 @@ from typing_extensions import override
 
 from twsock.errors import SocketError
 from twsock.protocols import MulticastEcho, ReplyTo
-from twsock.services.listening import DatagramListeningService, parse_datagram_endpoint
+from twsock.services.listening import (
+    DatagramListeningService,
+    describe_mistake,
+    parse_datagram_endpoint,
+)
 from twsock.services.options import choice_option, count_option
 from twsock.services.process import ProcessOptions, ProcessService
 from twsock.transport.datagram_endpoint import IDatagramEndpoint, MulticastEndpoint
@@ -162,10 +166,8 @@ class Options(ProcessOptions):
         self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
         try:
             self.make_service(reactor)
-        except SocketError as error:
-            raise usage.UsageError(f"--endpoint: {error.summary}") from error
-        except ValueError as error:
-            raise usage.UsageError(f"--endpoint: {error}") from error
+        except (SocketError, ValueError) as error:
+            raise usage.UsageError(f"--endpoint: {describe_mistake(error)}") from error
 
     def make_service(self, reactor: Any) -> MulticastService:
         """

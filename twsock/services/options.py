@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.python.usage import Options, UsageError
 
-__all__ = ["choice_option", "count_option", "seconds_option"]
+__all__ = ["choice_option", "count_option", "mode_option", "seconds_option"]
 
 
 def choice_option(options: Options, name: str, choices: Sequence[str]) -> str:
@@ -52,6 +52,23 @@ def count_option(
     if number < minimum or (maximum is not None and number > maximum):
         raise UsageError(f"--{name} takes a whole number, {bounds}, not {text!r}")
     return number
+
+
+def mode_option(options: Options, name: str) -> int:
+    """
+    Read permissions, as chmod(1) takes them in octal.
+
+    :returns: 0 to 0o777.
+    :raises UsageError: when it is anything else.
+    """
+    text = str(_text(options, name))
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise UsageError(f"--{name} takes permissions in octal, such as 660, not {text!r}")
+    return mode
 
 
 def seconds_option(options: Options, name: str) -> float:

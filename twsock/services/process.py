@@ -30,7 +30,7 @@ from typing_extensions import override
 from twsock.services.json_log import json_log_observer
 from twsock.services.options import choice_option
 
-__all__ = ["ProcessOptions", "ProcessService", "StartError"]
+__all__ = ["ProcessOptions", "ProcessService", "StartError", "process_owner"]
 
 #: What twistd calls the log file of a daemon that was told no name.
 _DEFAULT_LOG_FILE: Final = "twistd.log"
@@ -118,6 +118,25 @@ class ProcessService(MultiService):
             # A daemon keeps no terminal open.
             os.close(self._terminal)
             self._terminal = None
+
+
+def process_owner(options: Options) -> tuple[int, int] | None:
+    """
+    Find out as whom the process runs once the services listen.
+
+    :returns: user and group, by number; None where it stays who it is.
+    """
+    given: Any = options.parent
+    uid = None if given is None else given.get("uid")
+    gid = None if given is None else given.get("gid")
+    if uid is None and gid is None:
+        return None
+    if gid is None and uid is not None:
+        # As twistd chooses it, which fails where the user has no entry.
+        with contextlib.suppress(KeyError):
+            gid = pwd.getpwuid(uid).pw_gid
+    # chown leaves alone what is -1.
+    return -1 if uid is None else uid, -1 if gid is None else gid
 
 
 def _check_folders(given: Any) -> None:

@@ -20,10 +20,13 @@ from typing_extensions import override
 
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
 from twsock.protocols.factory import DEFAULT_IDLE_TIMEOUT
-from twsock.services.listening import ListeningService, default_endpoints, parse_server_endpoint
-from twsock.services.options import count_option, seconds_option
-from twsock.services.process import ProcessOptions, ProcessService
+from twsock.services.listening import ListeningService, default_endpoints, describe_mistake
+from twsock.services.options import count_option, mode_option, seconds_option
+from twsock.services.process import ProcessOptions, ProcessService, process_owner
 from twsock.services.security import Security, SecurityOptions
+from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoint
+from twsock.transport.address_errors import EndpointError
+from twsock.transport.unix_endpoint import DEFAULT_SOCKET_MODE
 from twsock.wire.frames import MAX_UINT32
 
 __all__ = ["DEFAULT_PORT", "Options", "StreamService", "makeService", "stream_service"]
@@ -121,11 +124,13 @@ class Options(SecurityOptions, ProcessOptions):
         ["max-connections", None, None, "Accept no more than this many at once."],
         ["idle-timeout", None, DEFAULT_IDLE_TIMEOUT, "Seconds without a whole frame; 0: for ever."],
         ["drain-timeout", None, DEFAULT_DRAIN_TIMEOUT, "Seconds to end connections on SIGTERM."],
+        ["socket-mode", None, f"{DEFAULT_SOCKET_MODE:o}", "Permissions of UNIX sockets, in octal."],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self["endpoints"] = []
+        self["endpoint-settings"] = None
 
     def opt_endpoint(self, description: str) -> None:
         """
@@ -153,11 +158,14 @@ class Options(SecurityOptions, ProcessOptions):
         self["max-connections"] = count_option(self, "max-connections", 1)
         self["idle-timeout"] = seconds_option(self, "idle-timeout") or None
         self["drain-timeout"] = seconds_option(self, "drain-timeout")
+        self["endpoint-settings"] = StreamEndpointSettings(
+            socket_mode=mode_option(self, "socket-mode"), socket_owner=process_owner(self)
+        )
         for description in self["endpoints"]:
             try:
-                parse_server_endpoint(reactor, description)
-            except ValueError as error:
-                raise usage.UsageError(f"--endpoint: {error}") from error
+                parse_server_endpoint(reactor, description, self["endpoint-settings"])
+            except EndpointError as error:
+                raise usage.UsageError(f"--endpoint: {describe_mistake(error)}") from error
         self["security"] = self.read_security()
         if self["security"] is not None:
             self._check_max_frame(self["security"])
@@ -189,6 +197,7 @@ def stream_service(
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
     security: Security | None = None,
+    endpoint_settings: StreamEndpointSettings | None = None,
 ) -> StreamService:
     """
     Make the stream echo service.
@@ -199,6 +208,7 @@ def stream_service(
     :param idle_timeout: see `StreamServerFactory`.
     :param drain_timeout: see `StreamService`.
     :param security: how connections become secure; None where they do not.
+    :param endpoint_settings: for what the strings do not say; None for the defaults.
     :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
     """
     factory = _FACTORIES[framing](
@@ -213,7 +223,7 @@ def stream_service(
         reactor,
         factory,
         [
-            (description, parse_server_endpoint(reactor, description))
+            (description, parse_server_endpoint(reactor, description, endpoint_settings))
             for description in descriptions
         ],
         security=security,
@@ -235,6 +245,7 @@ def makeService(options: Options) -> IService:
         idle_timeout=options["idle-timeout"],
         drain_timeout=options["drain-timeout"],
         security=options["security"],
+        endpoint_settings=options["endpoint-settings"],
     ).setServiceParent(process)
     service: IService = process
     return service

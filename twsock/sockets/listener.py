@@ -45,6 +45,7 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport import AcceptGate
+from twsock.transport.address_errors import listening_error
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
 
@@ -308,7 +309,7 @@ class StreamSocketListener:
             raise
         except Exception as error:
             self._is_bound = False
-            raise SocketError.from_exception(error) from error
+            raise listening_error(error) from error
         if self._is_closed:
             await _stop(ports)
             raise ClosedError("the listener was closed while it was being bound")

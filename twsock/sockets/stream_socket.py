@@ -49,6 +49,7 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
+from twsock.transport.address_errors import connecting_error
 from twsock.transport.descriptor import carries_tls
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.wire.byte_queue import as_bytes
@@ -529,7 +530,7 @@ class StreamSocket:
         except SocketError:
             raise
         except Exception as error:
-            raise SocketError.from_exception(error) from error
+            raise connecting_error(error) from error
         finally:
             self._connecting = None
             if self._state is _State.CONNECTING:

@@ -19,6 +19,8 @@ from twisted.internet.defer import Deferred, execute
 from twisted.plugin import getPlugins
 from zope.interface import Attribute, Interface, implementer
 
+from twsock.errors import SocketErrorStatus
+from twsock.transport.address_errors import EndpointError
 from twsock.transport.datagrams import DatagramPort, listen_datagrams
 from twsock.transport.endpoint_string import parse_endpoint_string
 from twsock.transport.interfaces import find_interface
@@ -282,7 +284,11 @@ class _Parser:
             try:
                 value = word.read(text)
             except ValueError as error:
-                raise ValueError(f"{name} is {error}, not {text!r}") from None
+                problem = f"{name} is {error}, not {text!r}"
+                if name != "port":
+                    raise ValueError(problem) from None
+                status = SocketErrorStatus.CLASS_TYPE_NOT_FOUND
+                raise EndpointError(problem, status=status) from None
             if word.option:
                 options[word.option] = value
             else:

@@ -19,6 +19,7 @@ from zope.interface import Interface
 
 from twsock._integers import checked_integer
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
+from twsock.transport.address_errors import listening_error
 from twsock.transport.interfaces import local_addresses
 from twsock.transport.packet_info import is_multicast, request_packet_info, request_runs
 from twsock.transport.traffic_class import check_marks, mark_packets
@@ -192,7 +193,7 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
         udp.bind(where)
     except OSError as error:
         udp.close()
-        raise SocketError.from_exception(
+        raise listening_error(
             error, f"cannot bind UDP port {port} of {where[0]}: {error.strerror}"
         ) from error
     except BaseException:

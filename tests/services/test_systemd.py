@@ -1,0 +1,137 @@
+"""Sockets that systemd opened are listened on, and left where they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.services.processes import PATIENCE, echo, twistd
+from twsock.services.systemd import systemd_endpoint
+from twsock.transport.address_errors import EndpointError
+
+
+class EnvironmentTests(SynchronousTestCase):
+    """What the variables say."""
+
+    def refusal(self, domain: str = "INET", **settings: Any) -> str:
+        """Fail to find a socket."""
+        error = self.assertRaises(
+            EndpointError, systemd_endpoint, MemoryReactorClock(), domain, **settings
+        )
+        return str(error)
+
+    def variables(self, **changed: str) -> dict[str, str]:
+        """Two sockets with names."""
+        own = str(os.getpid())
+        return {"LISTEN_FDS": "2", "LISTEN_PID": own, "LISTEN_FDNAMES": "a:b", **changed}
+
+    def test_each_line_names_the_variable(self) -> None:
+        """Which is missing, or says something else."""
+        for variables, words in (
+            ({}, "LISTEN_FDS is not set"),
+            ({"LISTEN_FDS": "1"}, "LISTEN_PID is not set"),
+            (self.variables(LISTEN_PID="1"), f"LISTEN_PID is 1, but this is process {os.getpid()}"),
+            (self.variables(LISTEN_FDS="many"), "LISTEN_FDS is 'many'"),
+            (self.variables(LISTEN_FDS="0"), "LISTEN_FDS is '0'"),
+        ):
+            self.assertIn(words, self.refusal(index="0", environment=variables))
+
+    def test_an_index_beyond_the_last(self) -> None:
+        """The line says which there are."""
+        line = self.refusal(index="2", environment=self.variables())
+        self.assertIn("LISTEN_FDS is 2, so there is no socket with index 2: 0 to 1 are", line)
+        line = self.refusal(index="1", environment=self.variables(LISTEN_FDS="1"))
+        self.assertIn("0 is there", line)
+
+    def test_a_name_that_is_not_there(self) -> None:
+        """The line says which there are."""
+        line = self.refusal(name="c", environment=self.variables())
+        self.assertEqual(line, "LISTEN_FDNAMES has no 'c': it is a, b")
+        line = self.refusal(name="c", environment=self.variables(LISTEN_FDNAMES=""))
+        self.assertIn("not set", line)
+
+    def test_words_that_mean_nothing(self) -> None:
+        """Each is named."""
+        everything = self.variables()
+        for settings, words in (
+            ({"domain": "IPX", "index": "0"}, "INET, INET6, UNIX, not 'IPX'"),
+            ({}, "either index= or name="),
+            ({"index": "0", "name": "a"}, "either index= or name="),
+            ({"index": "-1"}, "index is a number"),
+        ):
+            self.assertIn(words, self.refusal(environment=everything, **settings))
+
+
+class TwistdTests(SynchronousTestCase):
+    """Real processes that were started as systemd starts them."""
+
+    def listen(self, family: int, where: Any) -> socket.socket:
+        """Open what a .socket unit would have opened."""
+        listening = socket.socket(family)
+        self.addCleanup(listening.close)
+        listening.bind(where)
+        listening.listen()
+        return listening
+
+    def test_an_index_works_without_names(self) -> None:
+        """LISTEN_FDNAMES may be missing."""
+        listening = self.listen(socket.AF_INET, ("127.0.0.1", 0))
+        arguments = ["twsock-stream", "-e", "systemd:domain=INET:index=0"]
+        environment = {"LISTEN_FDS": "1"}
+        with twistd(*arguments, inherited=listening, environment=environment) as server:
+            server.wait_for("listening on")
+            self.assertEqual(echo(listening.getsockname()[1]), b"Hello, World!")
+
+    def test_a_name_works(self) -> None:
+        """It is the FileDescriptorName= of the unit."""
+        listening = self.listen(socket.AF_INET6, ("::1", 0))
+        arguments = ["twsock-stream", "-e", "systemd:INET6:name=echo"]
+        environment = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "echo"}
+        with twistd(*arguments, inherited=listening, environment=environment) as server:
+            (port,) = server.wait_for_ports()
+            self.assertEqual(port, listening.getsockname()[1])
+
+    def test_a_unix_socket_stays_for_the_next_start(self) -> None:
+        """Its path belongs to systemd, which goes on listening."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "echo.sock"
+            listening = self.listen(socket.AF_UNIX, str(path))
+            arguments = ["twsock-stream", "-e", "systemd:UNIX:0"]
+            environment = {"LISTEN_FDS": "1"}
+            with twistd(*arguments, inherited=listening, environment=environment) as server:
+                server.wait_for("listening on unix:")
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.settimeout(PATIENCE)
+                    connection.connect(str(path))
+                    connection.sendall(struct.pack(">I", 1) + b"x")
+                    self.assertEqual(connection.recv(5), b"\0\0\0\1x")
+                server.terminate()
+                self.assertEqual(server.wait(), -signal.SIGTERM)
+                self.assertNotIn("Traceback", server.log)
+            self.assertTrue(path.exists())
+
+    def test_a_socket_that_does_not_fit_is_one_line(self) -> None:
+        """Of another domain, of another type, or none that listens."""
+        kinds = (
+            (self.listen(socket.AF_INET6, ("::1", 0)), "domain INET6, not INET"),
+            (socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "ListenStream="),
+            (socket.socket(socket.AF_INET), "Accept=no"),
+        )
+        for inherited, words in kinds:
+            with inherited:
+                arguments = ["twsock-stream", "-e", "systemd:INET:0"]
+                environment = {"LISTEN_FDS": "1"}
+                with twistd(*arguments, inherited=inherited, environment=environment) as server:
+                    self.assertEqual(server.wait(), 1)
+                    self.assertNotIn("Traceback", server.log)
+                    last = server.log.splitlines()[-1]
+                    self.assertIn("CannotAssignRequestedAddress (11)", last)
+                    self.assertIn(words, last)

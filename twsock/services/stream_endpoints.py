@@ -1,0 +1,217 @@
+"""
+Endpoint strings of stream services: text → words → **endpoint**.
+
+Between the options of a service and Twisted's endpoints. Reads the arguments of Twisted's own
+kinds, so that a mistake in one gets a line of its own, and backlog and mode get our defaults;
+``unix:`` and ``systemd:`` endpoints are ours. Kinds that a plugin adds are the plugin's to read.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.services.systemd import systemd_endpoint
+from twsock.transport.address_errors import EndpointError
+from twsock.transport.endpoint_string import EndpointString, parse_endpoint_string
+from twsock.transport.unix_endpoint import DEFAULT_SOCKET_MODE, UnixEndpoint
+
+__all__ = ["DEFAULT_BACKLOG", "StreamEndpointSettings", "parse_server_endpoint"]
+
+#: Connections that the kernel keeps until they are accepted; it takes fewer where
+#: ``net.core.somaxconn`` is less. With Twisted's 50, half of 400 peers that come at once wait for a
+#: second until they try again.
+DEFAULT_BACKLOG: Final = 1024
+
+#: The arguments of Twisted's kinds, in the order that they have without a name.
+_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "ssl": (
+        "port",
+        "privateKey",
+        "certKey",
+        "sslmethod",
+        "interface",
+        "backlog",
+        "extraCertChain",
+        "dhParameters",
+    ),
+    "tls": ("path", "port", "backlog", "interface"),
+    "unix": ("address", "mode", "backlog", "lockfile"),
+    "systemd": ("domain", "index", "name"),
+}
+
+#: The arguments that have no default.
+_NEEDED: Final = {
+    "tcp": "port",
+    "tcp6": "port",
+    "ssl": "port",
+    "tls": "path",
+    "unix": "address",
+    "systemd": "domain",
+}
+
+#: Which service takes which endpoints, by their kinds: for those who mix them up.
+_SERVICES: Final = {"udp": "twsock-datagram", "multicast": "twsock-multicast"}
+
+_MAX_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEndpointSettings:
+    """
+    What holds for an endpoint where its string does not say otherwise.
+
+    :ivar backlog: connections that the kernel keeps until they are accepted.
+    :ivar socket_mode: permissions of the path of a UNIX socket.
+    :ivar socket_owner: its user and group, by number; None leaves it with this process.
+    """
+
+    backlog: int = DEFAULT_BACKLOG
+    socket_mode: int = DEFAULT_SOCKET_MODE
+    socket_owner: tuple[int, int] | None = None
+
+
+def parse_server_endpoint(
+    reactor: Any, description: str, settings: StreamEndpointSettings | None = None
+) -> IStreamServerEndpoint:
+    """
+    Make an endpoint of streams from its string, which has the last word.
+
+    :param settings: None for the defaults.
+    :raises EndpointError: when the string names none, with a line for the user; it is a
+        ``ValueError``.
+    """
+    try:
+        return _parse(reactor, description, settings or StreamEndpointSettings())
+    # A plugin has its own mistakes: a missing file is an OSError, a string that ends too soon a
+    # RuntimeError, a bad certificate an error of OpenSSL.
+    except Exception as error:
+        raise _describe(description, error) from error
+
+
+def _parse(
+    reactor: Any, description: str, settings: StreamEndpointSettings
+) -> IStreamServerEndpoint:
+    words = parse_endpoint_string(description)
+    if words.kind not in _ARGUMENTS:
+        return _by_twisted(reactor, description)
+    given = _named(words)
+    if words.kind == "systemd":
+        return systemd_endpoint(
+            reactor, given["domain"], index=given.get("index"), name=given.get("name")
+        )
+    if words.kind == "unix":
+        return _unix_endpoint(reactor, given, settings)
+    given.setdefault("backlog", str(settings.backlog))
+    _number(given, "backlog", 1, 2**31 - 1)
+    if "port" in given:
+        _port(given["port"])
+    if words.kind == "tls" and not Path(given["path"]).is_dir():
+        # Twisted would listen, and refuse every handshake.
+        raise FileNotFoundError(errno.ENOENT, "there is no folder of certificates", given["path"])
+    return _by_twisted(reactor, str(EndpointString(words.kind, (), given)))
+
+
+def _by_twisted(reactor: Any, description: str) -> IStreamServerEndpoint:
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    return endpoint
+
+
+def _unix_endpoint(
+    reactor: Any, given: Mapping[str, str], settings: StreamEndpointSettings
+) -> IStreamServerEndpoint:
+    # Twisted's lockfile= is read and has no meaning: a path is probed, not locked.
+    return UnixEndpoint(
+        reactor,
+        given["address"],
+        backlog=_number(given, "backlog", 1, 2**31 - 1) or settings.backlog,
+        mode=settings.socket_mode if "mode" not in given else _mode(given["mode"]),
+        owner=settings.socket_owner,
+    )
+
+
+def _named(words: EndpointString) -> dict[str, str]:
+    """Give every argument its name."""
+    names = _ARGUMENTS[words.kind]
+    if len(words.arguments) > len(names):
+        raise _invalid(f"it has more than {', '.join(names)}")
+    given = dict(zip(names, words.arguments, strict=False))
+    for name, value in words.keywords.items():
+        if name not in names:
+            raise _invalid(f"there is no {name}= for {words.kind}, which takes {', '.join(names)}")
+        if name in given:
+            raise _invalid(f"{name} is given twice")
+        given[name] = value
+    needed = _NEEDED[words.kind]
+    if not given.get(needed):
+        raise _invalid(f"the {'path' if needed == 'address' else needed} is missing")
+    return given
+
+
+def _port(text: str) -> None:
+    if not _is_number(text, 0, _MAX_PORT):
+        raise EndpointError(
+            f"a port is a number from 0 to {_MAX_PORT}, not {text!r}",
+            status=SocketErrorStatus.CLASS_TYPE_NOT_FOUND,
+        )
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise _invalid(f"a mode is an octal number from 0 to 777, not {text!r}")
+    return mode
+
+
+def _number(given: Mapping[str, str], name: str, minimum: int, maximum: int) -> int | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    if not _is_number(text, minimum, maximum):
+        raise _invalid(f"{name} is a number from {minimum} to {maximum}, not {text!r}")
+    return int(text)
+
+
+def _is_number(text: str, minimum: int, maximum: int) -> bool:
+    # Ten digits are enough, and `int` refuses thousands of them with a line of its own.
+    is_decimal = text.isascii() and text.isdecimal() and len(text) <= 10
+    return is_decimal and minimum <= int(text) <= maximum
+
+
+def _invalid(message: str) -> EndpointError:
+    return EndpointError(message, status=SocketErrorStatus.UNKNOWN, hresult=0x8007_0057)
+
+
+def _describe(description: str, error: Exception) -> EndpointError:
+    """Give the line that names the string, and the status."""
+    kind = description.partition(":")[0].lower()
+    service = _SERVICES.get(kind)
+    advice = (
+        f"for those of datagrams there is {service}"
+        if service
+        else "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
+    )
+    # What a TypeError says is about Python's arguments, not about the user's.
+    problem = "an argument is missing or unknown" if type(error) is TypeError else str(error)
+    status = SocketError.get_status(error)
+    if isinstance(error, OSError) and error.strerror:
+        problem = ": ".join([error.strerror, *([str(error.filename)] if error.filename else [])])
+    if status is SocketErrorStatus.UNKNOWN and isinstance(error, OSError):
+        # The files of these kinds are certificates.
+        status = SocketErrorStatus.CERTIFICATE_IS_INVALID
+    elif "Unknown endpoint type" in str(error):
+        status = SocketErrorStatus.SOCKET_TYPE_NOT_SUPPORTED
+    line = " ".join(f"cannot use the endpoint {description!r}: {problem}; {advice}".split())
+    return EndpointError(line, status=status)

@@ -1,0 +1,162 @@
+"""
+Sockets that systemd opened (``systemd:`` endpoints): environment → **descriptor** → endpoint.
+
+The protocol is that of sd_listen_fds(3): LISTEN_FDS is the number of descriptors, the first of
+which is 3; LISTEN_PID is the process that they are for; LISTEN_FDNAMES, which may be missing, has
+their names. Twisted ignores all of them where there are no names, removes the variables when it is
+imported, and removes the path of a UNIX socket that belongs to systemd: a restart of the service
+would then cut it off.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.posixbase import PosixReactorBase
+from zope.interface import implementer
+
+from twsock.transport.address_errors import EndpointError
+from twsock.transport.unix_endpoint import UnixPort
+
+__all__ = ["systemd_endpoint"]
+
+_FIRST: Final = 3
+
+_FAMILIES: Final = {
+    "INET": socket.AF_INET,
+    "INET6": socket.AF_INET6,
+    "UNIX": socket.AF_UNIX,
+}
+
+
+def systemd_endpoint(
+    reactor: Any,
+    domain: str,
+    index: str | None = None,
+    name: str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> IStreamServerEndpoint:
+    """
+    Make an endpoint of a listening socket that this process was started with.
+
+    :param domain: ``INET``, ``INET6`` or ``UNIX``.
+    :param index: which one, from 0; None where the name says it.
+    :param name: the ``FileDescriptorName=`` of its unit.
+    :param environment: None for the one this process was started with.
+    :raises EndpointError: naming the variable or the socket that does not fit.
+    """
+    family = _FAMILIES.get(domain)
+    if family is None:
+        raise EndpointError(f"domain is {', '.join(_FAMILIES)}, not {domain!r}")
+    if (index is None) == (name is None):
+        raise EndpointError("it needs either index= or name=")
+    variables = _initial_environment() if environment is None else environment
+    count = _count(variables)
+    number = _number_of_name(variables, name) if name is not None else _number(index)
+    if number >= count:
+        raise EndpointError(
+            f"LISTEN_FDS is {count}, so there is no socket with index {number}: "
+            f"{'0 is' if count == 1 else f'0 to {count - 1} are'} there"
+        )
+    descriptor = _FIRST + number
+    _check_socket(descriptor, family, domain)
+    if family == socket.AF_UNIX and isinstance(reactor, PosixReactorBase):
+        return _InheritedUnixEndpoint(reactor, descriptor)
+    return AdoptedStreamServerEndpoint(reactor, descriptor, family)
+
+
+@implementer(IStreamServerEndpoint)
+class _InheritedUnixEndpoint:
+    """Listens on a UNIX socket whose path belongs to somebody else."""
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return execute(self._listen, factory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        os.set_blocking(self._descriptor, False)
+        port: IListeningPort = UnixPort._fromListeningDescriptor(
+            self._reactor, self._descriptor, factory
+        )
+        # The port has a descriptor of its own by now.
+        os.close(self._descriptor)
+        port.startListening()
+        return port
+
+
+def _initial_environment() -> Mapping[str, str]:
+    """Read the variables as they were at the start, before Twisted removed some."""
+    try:
+        entries = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    except OSError:
+        # No Linux, where systemd is not either.
+        return os.environ
+    pairs = (entry.partition("=") for entry in entries)
+    return {name: value for name, _, value in pairs}
+
+
+def _count(variables: Mapping[str, str]) -> int:
+    text = variables.get("LISTEN_FDS")
+    if text is None:
+        raise EndpointError(
+            "LISTEN_FDS is not set: systemd passed no socket to this process; is there a .socket "
+            "unit for it?"
+        )
+    if not text.isdecimal() or int(text) < 1:
+        raise EndpointError(f"LISTEN_FDS is {text!r}, not a number of sockets")
+    listener = variables.get("LISTEN_PID", "")
+    if listener != str(os.getpid()):
+        raise EndpointError(
+            f"LISTEN_PID is {listener or 'not set'}, but this is process {os.getpid()}: "
+            "the sockets are for another process"
+        )
+    return int(text)
+
+
+def _number(index: str | None) -> int:
+    if index is None or not index.isdecimal():
+        raise EndpointError(f"index is a number from 0, not {index!r}")
+    return int(index)
+
+
+def _number_of_name(variables: Mapping[str, str], name: str) -> int:
+    names = variables.get("LISTEN_FDNAMES", "").split(":")
+    if name not in names:
+        listed = ", ".join(names) if names != [""] else "not set"
+        raise EndpointError(f"LISTEN_FDNAMES has no {name!r}: it is {listed}")
+    return names.index(name)
+
+
+def _check_socket(descriptor: int, family: int, domain: str) -> None:
+    """
+    Look at a socket before it is the reactor's.
+
+    :raises EndpointError: when it is none that listens, or of another domain.
+    """
+    number = descriptor - _FIRST
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as found:
+            actual, kind = found.family, found.type
+            listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise EndpointError(f"socket {number} of LISTEN_FDS is none: {error.strerror}") from error
+    if actual != family:
+        names = {value: key for key, value in _FAMILIES.items()}
+        raise EndpointError(
+            f"socket {number} of LISTEN_FDS is of domain {names.get(actual, actual)}, not {domain}"
+        )
+    if kind != socket.SOCK_STREAM or not listens:
+        raise EndpointError(
+            f"socket {number} of LISTEN_FDS does not listen: it takes ListenStream= and Accept=no"
+        )

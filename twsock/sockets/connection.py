@@ -40,7 +40,7 @@ class Connection(Protocol):
 
     :param clock: measures ``close_timeout``.
     :param connected: called once the connection stands.
-    :param lost: called once it is gone.
+    :param lost: called once it is gone, with the error; None where it ended in order.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
     :param is_plain: whether the streams open when the transport is connected; if not, only
         `resume` opens them.
@@ -58,7 +58,7 @@ class Connection(Protocol):
         input_stream: InputStream,
         output_stream: OutputStream,
         connected: Callable[[Connection], None],
-        lost: Callable[[], None],
+        lost: Callable[[SocketError | None], None],
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         is_plain: bool = True,
     ) -> None:
@@ -199,7 +199,7 @@ class Connection(Protocol):
         if error is None and self._is_closing:
             self._output.output_drained()
         self._output.lost(error or ClosedError("the connection has ended"))
-        self._lost()
+        self._lost(error)
         self._finishing.fire()
 
     def _react(self, event: Callable[[], Any]) -> None:

@@ -36,6 +36,7 @@ from twsock.sockets.control import StreamSocketListenerControl
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.destination import as_host_name, find_local_port
 from twsock.sockets.event import Event
+from twsock.sockets.handling import RunningHandlers
 from twsock.sockets.information import StreamSocketListenerInformation
 from twsock.sockets.input import EndOfStreamError
 from twsock.sockets.listening import listen_on_address, listen_on_all_addresses
@@ -58,6 +59,10 @@ __all__ = [
 #: Accepted sockets that wait for somebody to take them, where there is no handler.
 MAX_WAITING: Final = 16
 
+#: How long the end waits for handlers that were cancelled and go on, in seconds: for an abort of
+#: their socket it takes no more than a turn of the reactor.
+_MOST_AFTER_CANCEL: Final = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class StreamSocketListenerConnectionReceivedEventArgs:
@@ -70,7 +75,7 @@ class StreamSocketListenerConnectionReceivedEventArgs:
     socket: StreamSocket
 
 
-# Called for each connection. What it returns is waited for only to learn of its failure.
+# Called for each connection. A handler runs until what it returned is done.
 _Handler = Callable[
     ["StreamSocketListener", StreamSocketListenerConnectionReceivedEventArgs],
     Coroutine[Deferred[Any], Any, Any] | Deferred[Any] | None,
@@ -86,6 +91,11 @@ class StreamSocketListener:
 
     A handler that fails is logged once, and its socket aborted; that a peer went away is logged in
     one line. A handler that returns leaves its socket open: it closes it, or gives it to somebody.
+
+    A coroutine, or the Deferred that a handler returned, is cancelled when its connection is lost
+    under it: reset or aborted, from whatever side. It goes on while its peer has only ended the
+    output, and can be answered; and once the connection has ended in order, so that it can store
+    what it received. What a cancelled handler raises is no failure.
 
     :param reactor: runs it, and makes its ports (``IReactorTCP``).
     :param max_connections: how many may be open at once; then nobody is accepted until one ends.
@@ -133,6 +143,8 @@ class StreamSocketListener:
         self._sockets: set[StreamSocket] = set()
         self._waiting: deque[StreamSocket] = deque()
         self._taker: Deferred[StreamSocket] | None = None
+        self._handlers = RunningHandlers(self._failed, self._note_end)
+        # Who waits until there is no connection and no handler any more.
         self._emptied = Waiters()
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
@@ -236,14 +248,14 @@ class StreamSocketListener:
         """
         Listen no more. Accepted sockets stay as they are; those that nobody has taken are aborted.
 
-        Closing twice is harmless.
+        Handlers are still given the connections that the kernel has queued, as far as
+        ``max_connections`` leaves room for them; the rest is reset, and so is all that is queued
+        where there is no handler. Closing twice is harmless.
 
         :returns: fires when the port is free. It need not be awaited.
         """
         self._is_closed = True
-        for gate in self._gates:
-            gate.shut()
-        self._gates.clear()
+        self._gates.clear()  # They accept once more, when their ports close.
         ports, self._ports = self._ports, []
         taker, self._taker = self._taker, None
         if taker is not None:
@@ -260,14 +272,17 @@ class StreamSocketListener:
 
     def close_all(self, timeout: float) -> Deferred[int]:
         """
-        Listen no more, and end every accepted socket.
+        Listen no more, and end every accepted socket and every handler.
 
-        What has arrived is served: only a handler that waits for bytes of which none have come sees
-        the end of the stream, as if its peer had ended. Then it is for the handlers to close; at
-        the deadline what is left is aborted.
+        What has arrived is served, also by connections that the kernel has queued (see `close`):
+        only a handler that waits for bytes of which none have come sees the end of the stream, as
+        if its peer had ended. Then it is for the handlers to close, and to end; at the deadline
+        those that run are cancelled, and the sockets that are left aborted.
 
-        :param timeout: seconds until the deadline; 0 aborts at once.
-        :returns: fires with the number of sockets that had to be aborted, when none is left.
+        :param timeout: seconds until the deadline; 0 cancels and aborts at once.
+        :returns: fires with the number of sockets that had to be aborted, when none is left and
+            all handlers have ended. A handler that goes on after it was cancelled is waited for no
+            longer than half a second, and one line of the log says so.
         :raises ValueError: at once, when the timeout is negative.
         """
         if timeout is None:
@@ -355,9 +370,26 @@ class StreamSocketListener:
                 securing.addCallbacks(lambda _: self._deliver(accepted), lambda _: None)
             return
         self._sockets.discard(accepted)
-        if not self._sockets:
-            self._emptied.fire()
+        if accepted.was_lost:
+            self._cancel_handlers(accepted)
+        self._note_end()
         self._reopen()
+
+    def _cancel_handlers(self, accepted: StreamSocket) -> None:
+        if accepted.is_aborting:
+            # A transport in memory is gone at once. The handler may have called, and cannot be
+            # cancelled before it waits for something again.
+            self._reactor.callLater(0, self._handlers.cancel, accepted)
+        else:
+            self._handlers.cancel(accepted)
+
+    def _note_end(self) -> None:
+        if not self._is_busy:
+            self._emptied.fire()
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._sockets or self._handlers)
 
     def _deliver(self, accepted: StreamSocket) -> None:
         if self.connection_received:
@@ -381,7 +413,9 @@ class StreamSocketListener:
         if inspect.iscoroutine(handled):
             handled = Deferred.fromCoroutine(handled)
         if isinstance(handled, Deferred):
-            handled.addErrback(self._failed, args.socket)
+            self._handlers.add(args.socket, handled)
+            if args.socket.was_lost:  # from within the call
+                self._handlers.cancel(args.socket)
 
     def _failed(self, failure: Failure, accepted: StreamSocket) -> None:
         peer = accepted.information.remote_address or "a peer"
@@ -394,6 +428,7 @@ class StreamSocketListener:
             self._log.info("{peer} port {port} ended: {error}", peer=peer, port=port, error=error)
             if isinstance(error, EndOfStreamError):
                 accepted.close()
+                self._handlers.cancel(accepted)  # Others of this connection.
             else:
                 accepted.abort()
         else:
@@ -405,6 +440,8 @@ class StreamSocketListener:
     def _has_room(self) -> bool:
         if len(self._waiting) >= MAX_WAITING:
             return False
+        if self._is_closed and not self.connection_received:
+            return False  # Nobody would take it any more.
         return self._max_connections is None or len(self._sockets) < self._max_connections
 
     def _reopen(self) -> None:
@@ -416,20 +453,35 @@ class StreamSocketListener:
 
     async def _close_all(self, timeout: float) -> int:
         await self.close()
-        if timeout > 0 and self._sockets:
-            emptied = self._emptied.wait()
-            deadline = self._reactor.callLater(timeout, self._emptied.fire_one, emptied)
-            try:
-                for accepted in list(self._sockets):
-                    accepted.drain()
-                await emptied
-            finally:
-                # Also when the wait is called off.
-                if deadline.active():
-                    deadline.cancel()
+        if timeout > 0 and self._is_busy:
+            ended = self._end_within(timeout)
+            for accepted in list(self._sockets):
+                accepted.drain()
+            await ended
         left = list(self._sockets)
+        self._handlers.cancel_all()
         await DeferredList([accepted.abort() for accepted in left])
+        if self._is_busy:
+            await self._end_within(_MOST_AFTER_CANCEL)
+        if self._handlers:
+            self._log.warn(
+                "{count} handlers have not ended though they were cancelled",
+                count=len(self._handlers),
+            )
         return len(left)
+
+    def _end_within(self, timeout: float) -> Deferred[None]:
+        """Wait until no connection and no handler is left, or for so many seconds."""
+        ended = self._emptied.wait()
+        deadline = self._reactor.callLater(timeout, self._emptied.fire_one, ended)
+
+        def stop(result: None) -> None:
+            # Also when the wait is called off.
+            if deadline.active():
+                deadline.cancel()
+            return result
+
+        return ended.addBoth(stop)
 
 
 class _Accepting(ServerFactory):

@@ -64,6 +64,16 @@ class _State(enum.Enum):
     CLOSED = enum.auto()
 
 
+class _End(enum.Enum):
+    """How the application has ended a connection."""
+
+    NONE = enum.auto()
+    CLOSED = enum.auto()
+    #: Within the call of `StreamSocket.abort`.
+    ABORTING = enum.auto()
+    ABORTED = enum.auto()
+
+
 class StreamSocket:
     """
     A stream connection; ``Windows.Networking.Sockets.StreamSocket``.
@@ -88,6 +98,7 @@ class StreamSocket:
         "_connecting",
         "_connection",
         "_control",
+        "_end",
         "_has_begun_tls",
         "_information",
         "_inherited",
@@ -98,6 +109,7 @@ class StreamSocket:
         "_state",
         "input_stream",
         "output_stream",
+        "was_lost",
     )
 
     def __init__(
@@ -119,6 +131,10 @@ class StreamSocket:
         self._has_begun_tls = False
         self._connection: Connection | None = None
         self._connecting: Deferred[None] | None = None
+        self._end = _End.NONE
+        #: Whether the connection was lost under the application, which neither closed it in order
+        #: nor ended its output while the peer ended its own.
+        self.was_lost = False
         self._control: StreamSocketControl | None = None
         self._information: StreamSocketInformation | None = None
         # Of an accepted socket: its listener's options, and who is told of its beginning and end.
@@ -410,6 +426,8 @@ class StreamSocket:
             not wait for the peer, as `wait_closed` does. It need not be awaited.
         """
         self._end_connecting()
+        if self._end is _End.NONE:
+            self._end = _End.CLOSED
         return succeed(None) if self._connection is None else self._connection.close()
 
     def wait_closed(self) -> Deferred[None]:
@@ -429,7 +447,10 @@ class StreamSocket:
         :returns: fires when the connection is gone. It need not be awaited.
         """
         self._end_connecting()
-        return succeed(None) if self._connection is None else self._connection.abort()
+        self._end = _End.ABORTING
+        aborting = succeed(None) if self._connection is None else self._connection.abort()
+        self._end = _End.ABORTED
+        return aborting
 
     def cancel_io(self) -> Deferred[None]:
         """
@@ -476,6 +497,11 @@ class StreamSocket:
         self._observer = observer
         self._is_secure_from_the_start = not is_plain
 
+    @property
+    def is_aborting(self) -> bool:
+        """Whether `abort` was called and has not returned; its caller may be a handler."""
+        return self._end is _End.ABORTING
+
     def drain(self) -> None:
         """Let the application see the end of the stream as soon as it waits for more bytes."""
         self.input_stream.end_when_drained()
@@ -494,7 +520,9 @@ class StreamSocket:
         if self._observer is not None:
             self._observer(self, True)
 
-    def _lost(self) -> None:
+    def _lost(self, error: SocketError | None) -> None:
+        if self._end is not _End.CLOSED:
+            self.was_lost = error is not None or self._end is not _End.NONE
         if self._state is not _State.CONNECTING:
             self._state = _State.CLOSED
         self.information.lost()

@@ -7,6 +7,9 @@ that is accepted only to be closed costs the peer its request.
 
 Twisted's port accepts many connections in one turn and learns only afterwards that it should have
 stopped, so the answer "nobody there" has to come from the socket itself.
+
+A port that stops accepts what the kernel has queued before it closes its socket: for these peers
+the connection stands, and closing the socket would reset it.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 #: How long the listener rests when the machine ran out, in seconds. Trio's figure: short for a
 #: client that waits, long for a loop that would otherwise spin.
 _REST: Final = 0.1
+
+#: Connections that a port accepts at most while it stops: a full queue of Linux's default
+#: ``net.core.somaxconn``. More can only have come meanwhile.
+_MOST_QUEUED: Final = 4096
 
 
 class AcceptGate:
@@ -49,6 +56,8 @@ class AcceptGate:
         self._resting: IDelayedCall | None = None
         # Only who paused the port lets it go on.
         self._is_shut = False
+        # While the port stops: how many connections it may still accept. None before that.
+        self._left: int | None = None
         port.socket = self
 
     def __getattr__(self, name: str) -> Any:
@@ -61,17 +70,24 @@ class AcceptGate:
 
         :raises BlockingIOError: when there is no room, nobody waits, or the machine ran out.
         """
+        if self._left == 0:
+            raise BlockingIOError(errno.EAGAIN, "the port is stopping")
         if not self._has_room():
             self._pause()
             raise BlockingIOError(errno.EAGAIN, "no room for another connection")
         try:
             accepted = self._socket.accept()
+        except BlockingIOError:
+            self._left = None if self._left is None else 0
+            raise
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
             self._rest(error)
             raise BlockingIOError(errno.EAGAIN, "out of resources") from error
         self._is_exhausted = False
+        if self._left is not None:
+            self._left -= 1
         return accepted
 
     def reopen(self) -> None:
@@ -92,12 +108,31 @@ class AcceptGate:
             self._resting.cancel()
             self._resting = None
 
+    def shutdown(self, how: int) -> None:
+        """Accept what is queued, then shut the socket down, as a port does that stops listening."""
+        self._accept_queued()
+        self._socket.shutdown(how)
+
     def close(self) -> None:
-        """Close the socket, as a port does that stops listening."""
+        """Accept what is queued, then close the socket, as a port does that stops listening."""
+        self._accept_queued()
         self.shut()
         self._socket.close()
 
+    def _accept_queued(self) -> None:
+        """
+        Accept what waits in the kernel, as far as there is room.
+
+        Not when the reactor itself ends, which closes all that it has.
+        """
+        if self._left is None and self._port.disconnecting:
+            self._left = _MOST_QUEUED
+            while self._left:
+                self._port.doRead()
+
     def _pause(self) -> None:
+        if self._left is not None:
+            self._left = 0
         self._is_shut = True
         self._port.pauseProducing()
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -123,6 +123,8 @@ class StreamProtocol(Protocol):
     _is_full = False
     _is_stalled = False
     _is_draining = False
+    # While it drains: looks whether there is anything left to be answered.
+    _looking: IDelayedCall | None = None
     _peer_ended = False
 
     # Overridden by applications.
@@ -588,6 +590,9 @@ class StreamProtocol(Protocol):
         error = stream.lost(reason)
         if self._upgrading is not None:
             self._upgrading.lost(error)
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         self.group.leave(self)
         try:
             if self._is_announced:
@@ -692,11 +697,14 @@ class StreamProtocol(Protocol):
             return
         if stream.has_unread_input:
             # It may be no message: a header of a proxy, a part of a handshake. Then nobody tells.
-            self.clock.callLater(_DRAIN_INTERVAL, self._look_again, stream)
+            if self._looking is None:
+                self._looking = self.clock.callLater(_DRAIN_INTERVAL, self._look_again)
         else:
             stream.close()
 
-    def _look_again(self, stream: StreamTransport) -> None:
+    def _look_again(self) -> None:
+        self._looking = None
+        stream = self._connected_stream()  # An upgrade may have put another in its place.
         if self._may_deliver(stream):
             self._close_drained(stream)
 

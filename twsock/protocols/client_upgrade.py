@@ -88,7 +88,9 @@ class ClientUpgrading(Securing):
         self._settings = settings
         self._creator: Any
         self._verification: ClientVerification
-        self._creator, self._verification = make_client(settings.options)
+        # The port, or the path of a UNIX socket.
+        service = protocol.peer.rpartition(":")[2]
+        self._creator, self._verification = make_client(settings.options, service)
         self._handshake: Deferred[Any] | None = None
         # Why it failed before the handshake.
         self._error: Exception | None = None

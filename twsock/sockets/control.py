@@ -260,6 +260,7 @@ class StreamSocketControl(StreamSocketListenerControl):
         "_serialize_connection_attempts",
         "application_protocols",
         "ignorable_server_certificate_errors",
+        "resumes_sessions",
         "trust_roots",
     )
 
@@ -276,6 +277,10 @@ class StreamSocketControl(StreamSocketListenerControl):
         self.ignorable_server_certificate_errors: list[ChainValidationResult] = []
         #: Authorities that are trusted, ours; None for those of the platform.
         self.trust_roots: Sequence[Certificate] | None = None
+        #: Whether a session of an earlier connection of this process to the same host and port may
+        #: be taken up, ours; the server's certificate is then not verified anew, but what was found
+        #: of it is looked at again. False for a whole handshake, whose session is not kept either.
+        self.resumes_sessions = True
         #: Protocols to offer inside TLS (ALPN), ours; the preferred one first.
         self.application_protocols: Sequence[bytes] = ()
 

@@ -123,6 +123,11 @@ class StreamSocketInformation:
         return self._negotiated()[2]
 
     @property
+    def is_session_resumed(self) -> bool:
+        """Whether this end, as a client, took up the session of an earlier connection."""
+        return self._verification is not None and self._verification.is_resumed
+
+    @property
     def server_certificate(self) -> Certificate | None:
         """What the server showed in the last handshake, also where it was refused for that."""
         return None if self._verification is None else self._verification.certificate

@@ -87,8 +87,9 @@ def secure_client(
         control.client_certificate,
         tuple(control.ignorable_server_certificate_errors),
         tuple(control.application_protocols),
+        control.resumes_sessions,
     )
-    creator, verification = make_client(options)
+    creator, verification = make_client(options, information.remote_port)
     information.securing(level, verification)
     handshake = Handshake(connection, creator, verification, clock, timeout)
     return handshake.begin().addCallback(information.secured)

@@ -8,9 +8,9 @@ was forgiven beforehand. That happens before the client's own certificate is sen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -25,8 +25,9 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.identity import show
 from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
-from twsock.tls.openssl import verify_peer
+from twsock.tls.openssl import BINDING, Binding, verify_peer
 from twsock.tls.refusal import CertificateError
+from twsock.tls.resumption import ClientSessions, Resumption, Verdict, make_verdict
 from twsock.tls.validation import (
     NAME_MISMATCH,
     ChainValidationResult,
@@ -37,6 +38,10 @@ from twsock.tls.validation import (
 )
 
 __all__ = ["ClientOptions", "ClientVerification", "make_client"]
+
+
+#: Of this process.
+_SESSIONS: Final = ClientSessions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class ClientOptions:
     :ivar certificate: identifies the client if the server asks for that; it has its key.
     :ivar ignorable_errors: what is forgiven.
     :ivar application_protocols: offered to choose from (ALPN, :rfc:`7301`), the preferred first.
+    :ivar resumes_sessions: whether a session of an earlier connection to the same host and port may
+        be taken up, and that of this one kept; see `twsock.tls.resumption`.
     :raises ValueError: when the host has a Bluetooth address, for which there are no certificates.
     """
 
@@ -59,6 +66,7 @@ class ClientOptions:
     certificate: Certificate | None = None
     ignorable_errors: Collection[ChainValidationResult] = ()
     application_protocols: Sequence[bytes] = ()
+    resumes_sessions: bool = True
 
     def __post_init__(self) -> None:
         if self.host_name.type is HostNameType.BLUETOOTH:
@@ -73,14 +81,19 @@ class ClientVerification:
     :ivar certificate: the server's; None until it has shown one.
     :ivar intermediates: the certificates of its issuers that it sent, its own issuer first.
     :ivar is_accepted: whether the connection may go on.
+    :ivar is_resumed: whether a session was taken up, so that the server was not verified anew.
+    :param resumption: finds and keeps sessions; None for a connection that shares none.
     """
 
-    def __init__(self, options: ClientOptions) -> None:
+    def __init__(self, options: ClientOptions, resumption: Resumption | None = None) -> None:
         self.certificate: Certificate | None = None
         self.intermediates: tuple[Certificate, ...] = ()
         self.is_accepted = False
+        self.is_resumed = False
         self._findings = Findings()
         self._options = options
+        self._resumption = resumption
+        self._verdict: Verdict | None = None
 
     @property
     def errors(self) -> tuple[ChainValidationResult, ...]:
@@ -98,6 +111,28 @@ class ClientVerification:
             return None
         name = self._options.host_name.display_name
         return CertificateError(f"the certificate of {name}", self.errors, self.certificate)
+
+    # Called by the handshake.
+
+    def conclude(self, connection: SSL.Connection) -> None:
+        """The handshake is done: where it resumed a session, OpenSSL verified nothing."""
+        resumption = self._resumption
+        if resumption is None:
+            return
+        self.is_resumed = resumption.is_resumed(connection)
+        if self.is_resumed:
+            self._verdict = verdict = resumption.verdict(connection)
+            self.is_accepted = verdict is not None
+            if verdict is not None:
+                self.certificate = verdict.certificate
+                self.intermediates = verdict.intermediates
+        elif self.certificate is not None and not self.errors:
+            self._verdict = make_verdict(connection, self.certificate, self.intermediates)
+
+    def ended(self, connection: SSL.Connection) -> None:
+        """The connection is gone: a later one may take its session up."""
+        if self._resumption is not None and self._verdict is not None:
+            self._resumption.keep(connection, self._verdict)
 
     # Called by OpenSSL.
 
@@ -133,15 +168,29 @@ class ClientVerification:
         self.intermediates = tuple(map(from_openssl, sent[1:]))
 
 
-def make_client(options: ClientOptions) -> tuple[Any, ClientVerification]:
+def make_client(
+    options: ClientOptions,
+    service: str = "",
+    *,
+    sessions: ClientSessions = _SESSIONS,
+    binding: Binding | None = BINDING,
+) -> tuple[Any, ClientVerification]:
     """
     Prepare one handshake.
 
+    :param service: port of the server, for the sessions to be resumed; empty for none of them.
+    :param sessions: where they are kept.
     :returns: an ``IOpenSSLClientConnectionCreator`` for Twisted's engine, and what it will find.
     :raises SocketError: when the client's certificate cannot be used.
     """
-    verification = ClientVerification(options)
-    return _Creator(_make_context(options), options, verification), verification
+    resumption = None
+    if options.resumes_sessions and service and binding is not None:
+        resumption = sessions.begin(
+            binding, _settings(options), options.host_name, service, lambda: _make_context(options)
+        )
+    verification = ClientVerification(options, resumption)
+    context = _make_context(options) if resumption is None else resumption.context
+    return _Creator(context, options, verification, resumption), verification
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -149,9 +198,14 @@ class _Creator:
     """Makes the connection of one handshake."""
 
     def __init__(
-        self, context: SSL.Context, options: ClientOptions, verification: ClientVerification
+        self,
+        context: SSL.Context,
+        options: ClientOptions,
+        verification: ClientVerification,
+        resumption: Resumption | None,
     ) -> None:
         self._context = context
+        self._resumption = resumption
         self._options = options
         self._verification = verification
 
@@ -169,12 +223,28 @@ class _Creator:
             connection.set_tlsext_host_name(host.canonical_name.encode("ascii"))
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         verify_peer(connection, mode, self._verification.check)
+        if self._resumption is not None:
+            self._resumption.offer(connection)
         return connection
+
+
+def _settings(options: ClientOptions) -> Hashable:
+    """Return all on which a verdict depends besides the host, and what is agreed on with it."""
+    roots = options.trust_roots
+    return (
+        options.versions,
+        None if roots is None else tuple(roots),
+        options.certificate,
+        frozenset(options.ignorable_errors),
+        tuple(options.application_protocols),
+    )
 
 
 def _make_context(options: ClientOptions) -> SSL.Context:
     # Twisted's options bring its choice of ciphers.
-    made = CertificateOptions(trustRoot=_trust_root(options.trust_roots))
+    made = CertificateOptions(
+        trustRoot=_trust_root(options.trust_roots), enableSessionTickets=options.resumes_sessions
+    )
     context: SSL.Context = made.getContext()
     context.set_min_proto_version(options.versions.lowest)
     context.set_max_proto_version(options.versions.highest)

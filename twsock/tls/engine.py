@@ -10,12 +10,13 @@ own way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -64,7 +65,13 @@ class RecordBoundaries:
 
 
 class Engine(TLSMemoryBIOProtocol):
-    """One connection's; made by `make_engine`."""
+    """
+    One connection's; made by `make_engine`.
+
+    :ivar ended: called with OpenSSL's connection when the transport is gone; None for nobody.
+    """
+
+    ended: Callable[[SSL.Connection], object] | None = None
 
     def __init__(self, factory: TLSMemoryBIOFactory, receiver: Any) -> None:
         super().__init__(factory, receiver)
@@ -102,6 +109,12 @@ class Engine(TLSMemoryBIOProtocol):
             self.wrappedProtocol.dataReceived(b"".join(pieces))
         if error is None and len(pieces) < ended:
             self._flushReceiveBIO()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.ended is not None:
+            self.ended(self._tlsConnection)
+        super().connectionLost(reason)
 
     @override
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:

@@ -57,9 +57,15 @@ class Securable(typing.Protocol):
 class Verification(typing.Protocol):
     """Who judges the peer during the handshake."""
 
+    def conclude(self, connection: SSL.Connection) -> None:
+        """The handshake is done."""
+
     @property
     def is_accepted(self) -> bool:
-        """Whether the peer may go on; asked when the handshake is done."""
+        """Whether the peer may go on; asked after `conclude`."""
+
+    def ended(self, connection: SSL.Connection) -> None:
+        """The connection is gone, a handshake that was done before it."""
 
     def refusal(self) -> SocketError | None:
         """Say why the peer was refused; None while it was not."""
@@ -120,13 +126,15 @@ class Handshake(Protocol):
         """Let the connection go on above the engine."""
         if self._is_done or not self._connection.is_open:
             return
+        engine: Any = self.transport
+        self._verification.conclude(engine.getHandle())
         if not self._verification.is_accepted:
             # Whatever OpenSSL thinks: what was not judged is not let in.
             self._fail(self._verification.refusal() or _not_judged())
             return
         self._is_done = True
         self._deadline.cancel()
-        engine: Any = self.transport
+        engine.ended = self._verification.ended
         engine.wrappedProtocol = self._connection.resume(engine)
         self._done.callback(engine.getHandle())
 

@@ -110,6 +110,14 @@ class ServerVerification:
             return None
         return CertificateError("the client's certificate", self.errors)
 
+    # Called by the handshake.
+
+    def conclude(self, connection: SSL.Connection) -> None:
+        """Do nothing: a client that has to identify itself resumes no session."""
+
+    def ended(self, connection: SSL.Connection) -> None:
+        """Do nothing: tickets are OpenSSL's."""
+
     # Called by OpenSSL.
 
     def check(

@@ -1,0 +1,211 @@
+"""Clients resume the sessions of connections that ended in order, with any server."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
+
+from tests.loopback.contract import failure_of
+from tests.loopback.test_tls import (
+    CLIENT,
+    SERVER,
+    ServerCase,
+    make_context,
+    plain_server,
+    root,
+    with_key,
+)
+from tests.protocols.test_client_upgrade import Recorder
+from twsock import StreamSocket
+from twsock.names import HostName
+from twsock.protocols import ClientUpgrade
+from twsock.tls import ClientOptions, choose_versions
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.server import ClientCertificatePolicy
+from twsock.tls.validation import ChainValidationResult
+
+Level = SocketProtectionLevel
+
+
+class Noting:
+    """
+    A server of Python's, for one connection after the other.
+
+    :ivar resumed: of each whether it resumed a session.
+    """
+
+    def __init__(self, version: ssl.TLSVersion, *, says_so: bool = True) -> None:
+        self.resumed: list[bool] = []
+        self._context = make_context()
+        self._context.maximum_version = version
+        self._says_so = says_so
+
+    def serve(self, connection: socket.socket) -> None:
+        with self._context.wrap_socket(connection, server_side=True) as secure:
+            self.resumed.append(bool(secure.session_reused))
+            secure.sendall(b"hello")
+            while secure.recv(100):
+                pass
+            if self._says_so:
+                secure.unwrap()
+
+
+class SocketTests(ServerCase):
+    """Sockets, with a server of ours and with Python's."""
+
+    async def greet(self, client: StreamSocket, port: int) -> None:
+        """Connect, hear the greeting, and end in order."""
+        await client.connect("localhost", port, Level.TLS13)
+        self.assertEqual(await client.input_stream.receive_exactly(5), b"hello")
+        await client.close()
+        await client.wait_closed()
+
+    def test_the_second_connection_resumes_what_the_first_left(self) -> None:
+        """With the certificate of the first."""
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor)
+            shown = []
+            for is_resumed in (False, True, True):
+                client = await self.connect(reactor, listener)
+                await self.assert_echoes(client)
+                self.assertIs(client.information.is_session_resumed, is_resumed)
+                shown.append(client.information.server_certificate)
+                self.assertEqual(client.information.server_certificate_errors, ())
+                await client.close()
+                await client.wait_closed()
+            self.assertEqual(shown[0], with_key(SERVER))
+            self.assertEqual(len(set(shown)), 1)
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+    def test_the_switch_turns_it_off(self) -> None:
+        """Nothing is taken up, and nothing left for others."""
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor)
+            for is_on, is_resumed in ((False, False), (True, False), (False, False), (True, True)):
+                client = await self.connect(reactor, listener, resumes_sessions=is_on)
+                await self.assert_echoes(client)
+                self.assertIs(client.information.is_session_resumed, is_resumed)
+                await client.close()
+                await client.wait_closed()
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+    def test_a_server_of_another_make_knows_its_sessions_again(self) -> None:
+        """Both versions; in TLS 1.2 a ticket is used once, though it would serve again."""
+        for version, expected in (
+            (ssl.TLSVersion.TLSv1_3, [False, True, True]),
+            (ssl.TLSVersion.TLSv1_2, [False, True, False]),
+        ):
+            noting = Noting(version)
+
+            async def work(reactor: Any, noting: Noting = noting) -> None:
+                with plain_server(noting.serve) as server:
+                    for _ in range(3):
+                        await self.greet(self.client(reactor), server.port)
+
+            self.conduct(work)
+            self.assertEqual(noting.resumed, expected)
+
+    def test_a_server_that_just_hangs_up_leaves_nothing(self) -> None:
+        """It may have been cut off."""
+        noting = Noting(ssl.TLSVersion.TLSv1_3, says_so=False)
+
+        async def work(reactor: Any) -> None:
+            with plain_server(noting.serve) as server:
+                for _ in range(2):
+                    await self.greet(self.client(reactor), server.port)
+
+        self.conduct(work)
+        self.assertEqual(noting.resumed, [False, False])
+
+    def test_an_aborted_connection_leaves_nothing(self) -> None:
+        """Its end was not in order."""
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor)
+            for _ in range(2):
+                client = await self.connect(reactor, listener)
+                await self.assert_echoes(client)
+                self.assertFalse(client.information.is_session_resumed)
+                await client.abort()
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+    def test_what_was_forgiven_is_not_forgiven_to_a_strict_client(self) -> None:
+        """It verifies the server itself, and refuses it."""
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(reactor)
+            for forgiven in ([ChainValidationResult.INVALID_NAME], []):
+                client = self.client(reactor)
+                client.control.ignorable_server_certificate_errors.extend(forgiven)
+                await client.connect("127.0.0.1", listener.information.local_port)
+                upgrading = client.upgrade_to_ssl(Level.TLS13, "other.example")
+                if not forgiven:
+                    await failure_of(upgrading)
+                    continue
+                await upgrading
+                await self.assert_echoes(client)
+                await client.close()
+                await client.wait_closed()
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+    def test_a_client_that_identifies_itself_does_so_each_time(self) -> None:
+        """Our servers give no ticket where clients are asked who they are."""
+        required = ClientCertificatePolicy.REQUIRED
+
+        async def work(reactor: Any) -> None:
+            listener = await self.listen(
+                reactor, client_certificate=required, client_authorities=[root()]
+            )
+            mine = with_key(CLIENT)
+            for _ in range(2):
+                client = await self.connect(reactor, listener, client_certificate=mine)
+                await self.assert_echoes(client)
+                self.assertFalse(client.information.is_session_resumed)
+                await client.close()
+                await client.wait_closed()
+            await listener.close_all(5)
+
+        self.conduct(work)
+
+
+class ProtocolTests(ServerCase):
+    """Protocols that upgrade."""
+
+    def test_the_second_connection_resumes_what_the_first_left(self) -> None:
+        """With the certificate of the first."""
+        noting = Noting(ssl.TLSVersion.TLSv1_3)
+
+        async def work(reactor: Any) -> None:
+            options = ClientOptions(choose_versions(Level.TLS13), HostName("localhost"), [root()])
+            with plain_server(noting.serve) as server:
+                endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", server.port)
+                for _ in range(2):
+                    connecting: Deferred[Any] = endpoint.connect(Factory.forProtocol(Recorder))
+                    protocol: Recorder = await connecting
+                    await protocol.upgrade_to_ssl(ClientUpgrade(options))
+                    self.assertTrue(protocol.is_secure)
+                    self.assertEqual(protocol.peer_certificate, with_key(SERVER))
+                    await protocol.close()
+
+        self.conduct(work)
+        self.assertEqual(noting.resumed, [False, True])
+
+
+for case in (SocketTests, ProtocolTests):
+    globals().update(case.makeTestCaseClasses())
+del SocketTests, ProtocolTests

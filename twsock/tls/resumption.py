@@ -1,0 +1,250 @@
+"""
+Sessions that a client takes up again: clean end → **cache** → next handshake with that server.
+
+Held by the process, filled and asked by `twsock.tls.client`; about 6.4 KB a session, at most
+`MAX_SETTINGS` times `MAX_SESSIONS` of them. A handshake that resumes a session spares the server a
+signature and this end the verification (:rfc:`8446`, section 2.2), and just that is the danger:
+OpenSSL then calls no verify callback, and checks neither chain nor name. Hence:
+
+- Only a session whose server was verified without any error is kept, and its certificates with it.
+  One that was forgiven something never is.
+- It is offered only under the settings under which it was verified (trust roots, ignorable errors,
+  client certificate, ALPN, versions), to the same host name and port.
+- Name and validity are checked again before it is offered and after it was taken up, and that
+  OpenSSL has no error on record for it.
+- A ticket is used once: two uses would let an observer link them (:rfc:`8446`, appendix C.4).
+- Only a connection that ended in order leaves one: both ends sent close_notify. By then the tickets
+  of TLS 1.3, which follow the handshake, have been read as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Final
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+
+from twsock.names import HostName
+from twsock.tls.certificates import Certificate
+from twsock.tls.naming import is_named
+from twsock.tls.openssl import Binding
+
+__all__ = [
+    "MAX_AGE",
+    "MAX_SESSIONS",
+    "MAX_SETTINGS",
+    "ClientSessions",
+    "Resumption",
+    "Verdict",
+    "make_verdict",
+]
+
+#: Different settings whose sessions are kept, the ones used last; each has a context of OpenSSL,
+#: which takes some megabytes where it holds the platform's authorities.
+MAX_SETTINGS: Final = 8
+
+#: Sessions under the same settings, the latest.
+MAX_SESSIONS: Final = 64
+
+#: Seconds after which a context and its sessions are dropped, so that authorities are read again.
+#: OpenSSL's servers take a ticket as long by default (``tls1_default_timeout``).
+MAX_AGE: Final = 7200.0
+
+_ENDED_IN_ORDER: Final = SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    What was found out of a server in a whole handshake, without an error.
+
+    :ivar intermediates: the certificates of its issuers that it sent.
+    :ivar valid_from: when the last certificate of its chain begins to be valid.
+    :ivar valid_to: when the first of them ceases to be.
+    """
+
+    certificate: Certificate
+    intermediates: tuple[Certificate, ...]
+    valid_from: datetime
+    valid_to: datetime
+
+    def is_good(self, host: HostName, now: datetime) -> bool:
+        """Return whether the chain is valid now and the certificate for that host."""
+        if not self.valid_from <= now <= self.valid_to:
+            return False
+        return is_named(X509.from_cryptography(self.certificate.to_cryptography()[0]), host)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    session: SSL.Session
+    verdict: Verdict
+
+
+class _Context:
+    """A context, and the sessions that were made with it, the one kept last at the end."""
+
+    def __init__(self, context: SSL.Context, born: float) -> None:
+        self.context = context
+        self.born = born
+        self.sessions: list[tuple[Hashable, _Kept]] = []
+
+
+class ClientSessions:
+    """
+    The sessions of one process.
+
+    :param clock: seconds, for the age of contexts.
+    :param now: the time of day, for the validity of certificates.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self.now = now
+        self._clock = clock
+        self._contexts: OrderedDict[Hashable, _Context] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many sessions are kept."""
+        return sum(len(each.sessions) for each in self._contexts.values())
+
+    def begin(
+        self,
+        binding: Binding,
+        settings: Hashable,
+        host: HostName,
+        service: str,
+        make_context: Callable[[], SSL.Context],
+    ) -> Resumption:
+        """
+        Prepare one handshake.
+
+        :param settings: all on which a verdict depends, besides the host.
+        :param service: port of the server, or what else tells apart those of one host.
+        :param make_context: makes a context for these settings, where there is none.
+        """
+        context = self._find(settings, make_context)
+        return Resumption(binding, self, context, host, (host.canonical_name, service))
+
+    def clear(self) -> None:
+        """Drop all contexts and sessions."""
+        self._contexts.clear()
+
+    def _find(self, settings: Hashable, make_context: Callable[[], SSL.Context]) -> _Context:
+        now = self._clock()
+        for old in [key for key, kept in self._contexts.items() if now - kept.born > MAX_AGE]:
+            del self._contexts[old]
+        if settings not in self._contexts:
+            self._contexts[settings] = _Context(make_context(), now)
+        self._contexts.move_to_end(settings)
+        if len(self._contexts) > MAX_SETTINGS:
+            self._contexts.popitem(last=False)
+        return self._contexts[settings]
+
+
+class Resumption:
+    """
+    The part of one handshake, and of its connection, in the sessions of the process.
+
+    Made by `ClientSessions.begin`.
+
+    :ivar context: for the connection: a session belongs to the context that it was made with.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        sessions: ClientSessions,
+        context: _Context,
+        host: HostName,
+        key: Hashable,
+    ) -> None:
+        self.context = context.context
+        self._binding = binding
+        self._sessions = sessions
+        self._context = context
+        self._host = host
+        self._key = key
+        self._offered: _Kept | None = None
+
+    def offer(self, connection: SSL.Connection) -> None:
+        """Let a connection that has not begun take a session up, where there is a good one."""
+        kept = self._take()
+        if kept is not None:
+            self._offered = kept
+            connection.set_session(kept.session)
+
+    def is_resumed(self, connection: SSL.Connection) -> bool:
+        """Return whether the server took a session up, so that nothing was verified."""
+        return self._binding.is_resumed(connection)
+
+    def verdict(self, connection: SSL.Connection) -> Verdict | None:
+        """
+        Return the verdict that goes with the session of a handshake that resumed one.
+
+        :returns: None where it is not good any more, or does not belong to what the server showed.
+        """
+        if self._offered is None or self._binding.verify_result(connection):
+            return None
+        verdict = self._offered.verdict
+        shown = connection.get_peer_certificate(as_cryptography=True)
+        if shown != verdict.certificate.to_cryptography()[0]:
+            return None
+        return verdict if verdict.is_good(self._host, self._sessions.now()) else None
+
+    def keep(self, connection: SSL.Connection, verdict: Verdict) -> None:
+        """
+        Keep the session of a connection that has ended, where it ended in order.
+
+        :param verdict: on its server, good and without any error.
+        """
+        session = connection.get_session()
+        if connection.get_shutdown() != _ENDED_IN_ORDER or session is None:
+            return
+        if self._binding.verify_result(connection):
+            return
+        offered = self._offered
+        if offered is not None and self._binding.is_same_session(session, offered.session):
+            return  # The server gave no new ticket.
+        sessions = self._context.sessions
+        sessions.append((self._key, _Kept(session, verdict)))
+        del sessions[:-MAX_SESSIONS]
+
+    def _take(self) -> _Kept | None:
+        """Take the latest session of this server out; those that are not good any more go."""
+        sessions = self._context.sessions
+        now = self._sessions.now()
+        for index in range(len(sessions) - 1, -1, -1):
+            if sessions[index][0] == self._key:
+                kept = sessions.pop(index)[1]
+                if kept.verdict.is_good(self._host, now):
+                    return kept
+        return None
+
+
+def make_verdict(
+    connection: SSL.Connection, certificate: Certificate, intermediates: tuple[Certificate, ...]
+) -> Verdict | None:
+    """
+    Sum up a whole handshake in which nothing was wrong; None where OpenSSL has no verified chain.
+
+    :param certificate: the server's.
+    :param intermediates: those of its issuers that it sent.
+    """
+    chain = connection.get_verified_chain(as_cryptography=True)
+    if not chain:
+        return None
+    return Verdict(
+        certificate,
+        intermediates,
+        max(each.not_valid_before_utc for each in chain),
+        min(each.not_valid_after_utc for each in chain),
+    )

@@ -12,12 +12,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twsock.errors import SocketError
 from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
+from twsock.transport.log import TextLogger
 
 __all__ = ["Securing", "Upgradable"]
 
@@ -61,7 +61,7 @@ class Securing:
     :ivar peer_certificate: with which the peer identified itself, accepted; None before that.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     #: Whether messages are taken through `deliver` now.
     is_watching = True

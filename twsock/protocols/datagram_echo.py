@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.error import MessageLengthError
-from twisted.logger import Logger
 from typing_extensions import override
 
 from twsock._integers import checked_integer
@@ -22,6 +21,7 @@ from twsock.errors import SocketError
 from twsock.protocols.datagrams import DatagramProtocol
 from twsock.protocols.rate_limit import RateLimit, network_of
 from twsock.transport.datagram_owner import IRunTransport
+from twsock.transport.log import TextLogger
 from twsock.transport.own_addresses import OwnAddresses
 from twsock.transport.packet_info import is_multicast
 from twsock.transport.runs import Run
@@ -73,7 +73,7 @@ class DatagramEcho(DatagramProtocol):
     :raises ValueError: when ``reply_port`` is none.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

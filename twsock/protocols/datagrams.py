@@ -11,13 +11,13 @@ import errno
 from typing import Any
 
 from twisted.internet import protocol
-from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import implementer
 
 from twsock.errors import LocalProtocolError, SocketError
 from twsock.transport.datagram_calls import describe_refusal
 from twsock.transport.datagram_owner import IDatagramOwner
+from twsock.transport.log import TextLogger
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.occasional_log import OccasionalLog
 from twsock.transport.plain_protocol import log_membership_change
@@ -38,7 +38,7 @@ class DatagramProtocol(protocol.DatagramProtocol):
     :ivar transport: the port, between `started` and `stopped`.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     noisy = False
     transport: Any

@@ -18,13 +18,13 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 from typing_extensions import override
 
 from twsock.protocols.group import ConnectionGroup, Counters
 from twsock.protocols.stream import StreamProtocol
 from twsock.protocols.upgrade import UpgradeToSsl
 from twsock.transport import AcceptGate
+from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = ["DEFAULT_IDLE_TIMEOUT", "StreamServerFactory"]
@@ -56,7 +56,7 @@ class StreamServerFactory(ServerFactory):
     """
 
     noisy = False
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

@@ -15,9 +15,9 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from twsock._integers import checked_integer
+from twsock.transport.log import TextLogger
 from twsock.transport.waiters import Waiters
 
 __all__ = ["ConnectionGroup", "Counters", "Member"]
@@ -75,7 +75,7 @@ class ConnectionGroup:
     :raises ValueError: when a number is not above 0.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

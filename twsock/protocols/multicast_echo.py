@@ -20,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from twisted.logger import Logger
 from typing_extensions import override
 
 from twsock.errors import SocketError
 from twsock.protocols.datagrams import DatagramProtocol
 from twsock.transport.datagrams import listen_datagrams
+from twsock.transport.log import TextLogger
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.packet_info import is_multicast
 from twsock.transport.runs import Run
@@ -88,7 +88,7 @@ class MulticastEcho(DatagramProtocol):
     :ivar counters: what became of what came.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

@@ -24,7 +24,6 @@ from typing import Any, ClassVar, Final
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
@@ -44,6 +43,7 @@ from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
 from twsock.transport.descriptor import carries_tls, find_descriptor, secured_by
+from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
 __all__ = ["DEFAULT_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -110,7 +110,7 @@ class StreamProtocol(Protocol):
 
     active_tick = 0
 
-    _log = Logger()
+    _log = TextLogger()
     _transport: Any = None
     _ordered: OrderedTransport | None = None
     _stream: StreamTransport | None = None

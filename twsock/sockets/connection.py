@@ -14,7 +14,6 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
@@ -24,6 +23,7 @@ from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
 from twsock.transport import StreamTransport
 from twsock.transport.descriptor import secured_by
+from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
 
@@ -46,7 +46,7 @@ class Connection(Protocol):
         `resume` opens them.
     """
 
-    _log = Logger()
+    _log = TextLogger()
     _stream: StreamTransport | None = None
     _is_closing = False
     _has_sent_fin = False

@@ -19,7 +19,6 @@ from typing import Any, Final, overload
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IResolver
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -43,6 +42,7 @@ from twsock.sockets.destination import as_host_name, find_local_port, local_bind
 from twsock.sockets.event import Event
 from twsock.sockets.resolving import find_port, resolve
 from twsock.transport.datagrams import DatagramPort
+from twsock.transport.log import TextLogger
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.packet_info import is_multicast
 from twsock.transport.runs import Run
@@ -91,7 +91,7 @@ class DatagramSocket:
     :ivar output_stream: datagrams to the connected peer.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     __slots__ = (
         "__weakref__",

@@ -24,7 +24,6 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -47,6 +46,7 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport import AcceptGate
 from twsock.transport.address_errors import listening_error
+from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
 
@@ -114,7 +114,7 @@ class StreamSocketListener:
         `StreamSocketListenerConnectionReceivedEventArgs`.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

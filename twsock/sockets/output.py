@@ -22,7 +22,6 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from twsock.errors import (
     BrokenError,
@@ -35,6 +34,7 @@ from twsock.errors import (
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.unheard import let_go_unheard
 from twsock.transport import StreamTransport
+from twsock.transport.log import TextLogger
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire.byte_queue import Buffer, as_bytes
 
@@ -109,7 +109,7 @@ class OutputStream:
         one fails in the same way.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     __slots__ = (
         "_begun",

@@ -12,7 +12,6 @@ from typing import Final
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twsock.errors import ClosedError, RemoteProtocolError
@@ -24,10 +23,11 @@ from twsock.tls.client import ClientOptions, make_client
 from twsock.tls.handshake import Handshake
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.server import ServerTls
+from twsock.transport.log import TextLogger
 
 __all__ = ["refuse_plaintext", "secure_client", "secure_server"]
 
-_log = Logger()
+_log = TextLogger()
 
 #: How a client begins a handshake: the type of a record, and the first byte of its version
 #: (:rfc:`8446`, section 5.1).

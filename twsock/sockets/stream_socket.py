@@ -23,7 +23,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from typing_extensions import override
 
 from twsock.errors import (
@@ -51,6 +50,7 @@ from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport.address_errors import connecting_error
 from twsock.transport.descriptor import carries_tls
+from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.wire.byte_queue import as_bytes
 
@@ -90,7 +90,7 @@ class StreamSocket:
     :ivar output_stream: the bytes to the peer.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     __slots__ = (
         "__weakref__",

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+
+from twsock.transport.log import TextLogger
 
 __all__ = ["AcceptGate"]
 
@@ -45,7 +46,7 @@ class AcceptGate:
     :param has_room: asked before each accept.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(self, port: Any, clock: IReactorTime, has_room: Callable[[], bool]) -> None:
         self._port = port

@@ -29,7 +29,6 @@ from twisted.internet.interfaces import (
     IUDPTransport,
     IWriteDescriptor,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -40,6 +39,7 @@ from twsock.transport.datagram_output import DatagramOutput, Sendable
 from twsock.transport.datagram_owner import DatagramCounters, IDatagramOwner, IRunTransport
 from twsock.transport.interfaces import Interface as NetworkInterface
 from twsock.transport.interfaces import LinkWatch, find_interface
+from twsock.transport.log import TextLogger
 from twsock.transport.multicast import Memberships
 from twsock.transport.packet_info import (
     CONTROL_SIZE,
@@ -105,7 +105,7 @@ class DatagramPort:
     :ivar counters: what it has seen.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,
@@ -531,7 +531,7 @@ class DatagramPort:
 
     def _receive_failed(self, error: OSError) -> None:
         if error.errno in _GONE:
-            self._log.error("{port} was closed by somebody else", port=self)
+            self._log.error("{port} was closed by somebody else", port=repr(self))
             self._close()
         else:
             self.refused(describe_refusal(error))
@@ -557,7 +557,7 @@ class DatagramPort:
         try:
             event(*arguments)
         except Exception:  # noqa: BLE001 - logged; a port survives its protocol
-            self._log.failure("{event} failed", event=event)
+            self._log.failure("{event} failed", event=event.__name__)
 
     def _links_changed(self) -> None:
         for change in self._memberships.refresh():

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
-from twisted.logger import Logger
 from typing_extensions import override
+
+from twsock.transport.log import TextLogger
 
 __all__ = ["LeanEpollReactor", "install"]
 
@@ -23,7 +24,7 @@ __all__ = ["LeanEpollReactor", "install"]
 class LeanEpollReactor(EPollReactor):
     """Twisted's epoll reactor without a log context per event."""
 
-    _log = Logger()
+    _log = TextLogger()
 
     @override
     def doPoll(self, timeout: float | None) -> None:
@@ -46,7 +47,7 @@ class LeanEpollReactor(EPollReactor):
                 do_read_or_write(selectable, fd, event)
             except Exception:  # noqa: BLE001 - logged; a reactor survives its protocols
                 # What a protocol raises while it is told that its connection was lost.
-                self._log.failure("unhandled error in {selectable}", selectable=selectable)
+                self._log.failure("unhandled error in {selectable}", selectable=str(selectable))
 
     doIteration = doPoll
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from twsock._integers import checked_integer
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
+from twsock.transport.log import TextLogger
 from twsock.transport.netlink import (
     NETLINK,
     LocalAddress,
@@ -238,7 +238,7 @@ class LinkWatch:
     :raises SocketError: when the socket cannot be opened, such as for too many files.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from twsock.errors import SocketError
 from twsock.transport.datagram_owner import IDatagramOwner
+from twsock.transport.log import TextLogger
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.occasional_log import OccasionalLog
 from twsock.transport.runs import Run
@@ -27,7 +28,7 @@ Address = tuple[Any, ...]
 class PlainProtocol:
     """Gives a protocol of Twisted what it knows: whole datagrams, and that it was refused."""
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(self, protocol: DatagramProtocol) -> None:
         self._protocol = protocol

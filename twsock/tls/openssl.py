@@ -46,7 +46,9 @@ _FUNCTIONS: Final = (
 
 def _log_failure(kind: Any, error: BaseException, traceback: Any) -> None:
     # OpenSSL goes on with `error=0`: the peer is refused.
-    _log.failure("the verification of a peer failed", Failure(error, kind, traceback))
+    failure = Failure(error, kind, traceback)
+    failure.cleanFailure()  # Observers that keep events would keep the frames.
+    _log.failure("the verification of a peer failed", failure)
 
 
 class Binding:

@@ -25,10 +25,11 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.posixbase import PosixReactorBase
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
+
+from twsock.transport.log import TextLogger
 
 __all__ = ["DEFAULT_SOCKET_MODE", "UnixEndpoint", "UnixPort"]
 
@@ -113,7 +114,7 @@ class UnixPort(unix.Port):
     One that was made from an inherited descriptor leaves the path to whoever made it.
     """
 
-    _log_removal = Logger()
+    _log_removal = TextLogger()
     _owned: tuple[Path, _Identity] | None = None
 
     def own(self, path: Path) -> None:

@@ -468,6 +468,9 @@ class EndTests(SynchronousTestCase):
             upgrading.cancel()
             self.failureResultOf(upgrading, CancelledError)
             self.assertTrue(connection.transport.disconnected)
+            # Its deadline passes unnoticed, also where the loss is told late.
+            connection.clock.advance(3600)
+            self.assertEqual(connection.protocol.group.counters.violations, 0)
             connection.lose()
             self.assertEqual(connection.clock.getDelayedCalls(), [])
 

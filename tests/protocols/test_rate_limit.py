@@ -45,6 +45,13 @@ class ShareTests(SynchronousTestCase):
         limit = RateLimit(rate=10.0, burst=3)
         self.assertEqual([limit.take(PEER, 9, now) for now in (0.0, 3600.0, 3600.0)], [3, 3, 0])
 
+    def test_a_time_that_goes_back_takes_nothing_away(self) -> None:
+        """Nor does it give: what was left is left."""
+        limit = RateLimit(rate=1.0, burst=4)
+        self.assertEqual(
+            [limit.take(PEER, count, now) for count, now in ((1, 9.0), (9, 2.0))], [1, 3]
+        )
+
     def test_what_is_not_taken_is_kept(self) -> None:
         """It is there for the next."""
         limit = RateLimit(rate=1.0, burst=4)

@@ -237,6 +237,80 @@ class KernelTests(SynchronousTestCase):
         self.assertEqual(opened.gettimeout(), 0)
 
 
+class Kernel:
+    """
+    Stands for netlink sockets: answers each question with the next of several lists of parts.
+
+    :ivar asked: how many questions there were.
+    :ivar timeout: of the socket; None waits for ever.
+    """
+
+    def __init__(self, *answers: list[bytes], flags: int = 0) -> None:
+        self._answers = list(answers)
+        self._flags = flags
+        self._parts: list[bytes] = []
+        self.asked = 0
+        self.timeout: float | None = None
+
+    def __call__(self, *_arguments: int) -> Kernel:
+        return self
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._parts = []
+
+    def settimeout(self, timeout: float) -> None:
+        self.timeout = timeout
+
+    def send(self, data: bytes) -> int:
+        self.asked += 1
+        self._parts = list(self._answers.pop(0))
+        return len(data)
+
+    def recvmsg(self, _size: int) -> tuple[bytes, list[object], int, object]:
+        if self._parts:
+            return self._parts.pop(0), [], self._flags, None
+        if self.timeout is None:
+            raise AssertionError("it waits for ever")
+        raise TimeoutError("timed out")
+
+
+class AnsweringTests(SynchronousTestCase):
+    """What is asked again, and what is given up."""
+
+    def ask(self, kernel: Kernel) -> list[Link]:
+        self.patch(socket, "socket", kernel)
+        return dump_links(netlink=UNKNOWN_FAMILY)
+
+    def test_a_list_that_changed_meanwhile_is_asked_for_again(self) -> None:
+        """An entry may be missing in it."""
+        changed = [message(NEW_LINK, link(1, 1, b"lo"), INTERRUPTED), message(DONE)]
+        whole = [message(NEW_LINK, link(number, 1, b"lo")) for number in (1, 2)]
+        kernel = Kernel(changed, changed, [*whole, message(DONE)])
+        self.assertEqual([found.index for found in self.ask(kernel)], [1, 2])
+        self.assertEqual(kernel.asked, 3)
+
+    def test_one_that_never_stops_changing_is_taken_as_it_is(self) -> None:
+        """A list with a gap is better than none."""
+        changed = [message(NEW_LINK, link(1, 1, b"lo"), INTERRUPTED), message(DONE)]
+        kernel = Kernel(*[changed] * 100)
+        self.assertEqual([found.index for found in self.ask(kernel)], [1])
+        self.assertLess(kernel.asked, 10)
+
+    def test_a_part_that_was_cut_off_is_refused(self) -> None:
+        """What is missing may be a message, or the half of one."""
+        kernel = Kernel([message(NEW_LINK, link(1, 1, b"lo"))], flags=socket.MSG_TRUNC)
+        self.assertRaises(RemoteProtocolError, self.ask, kernel)
+
+    def test_a_kernel_that_does_not_answer_is_given_up(self) -> None:
+        """Nobody waits for it for ever."""
+        kernel = Kernel([message(NEW_LINK, link(1, 1, b"lo"))])
+        error = self.assertRaises(SocketError, self.ask, kernel)
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+
+
 class AbsenceTests(SynchronousTestCase):
     """A system without netlink, or a process that may not use it."""
 

@@ -24,6 +24,11 @@ def made(test: SynchronousTestCase, family: int, *, is_ipv6_only: bool = False) 
     return one
 
 
+def lowest_free_descriptor() -> int:
+    with socket.socket() as one:
+        return one.fileno()
+
+
 class MarkTests(SynchronousTestCase):
     """The kernel has the mark."""
 
@@ -50,7 +55,10 @@ class MarkTests(SynchronousTestCase):
         without(self, "IPV6_TCLASS")
         self.assertRaises(OperationNotSupported, check_marks)
         options = DatagramOptions(code_point=1)
-        self.assertRaises(OperationNotSupported, open_udp_socket, "127.0.0.1", 0, options)
+        free = lowest_free_descriptor()
+        error = self.assertRaises(OperationNotSupported, open_udp_socket, "127.0.0.1", 0, options)
+        # The error, while it is kept, keeps no socket open.
+        self.assertEqual(lowest_free_descriptor(), free, error)
 
     def test_a_port_has_the_mark_of_its_options(self) -> None:
         """From 0, which is none, to 63."""

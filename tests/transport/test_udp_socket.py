@@ -255,7 +255,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_a_zone_that_is_no_interface_is_an_error(self) -> None:
         """Nothing can be sent there."""
-        for zone in ("nowhere", ""):
+        # The second, in 32 bits, would be the first interface.
+        for zone in ("nowhere", "4294967297", ""):
             error = self.assertRaises(SocketError, numeric_address, f"fe80::1%{zone}", 9)
             self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
 

@@ -272,6 +272,22 @@ class MemoryTests(SynchronousTestCase):
             # The header's four bytes are stored with the frame that they announce.
             self.assertLessEqual(most, size + 4 + step)
 
+    def test_what_was_pulled_is_not_kept_for_the_frame_behind_it(self) -> None:
+        """A hundred connections that await the rest of a frame do not hold a hundred reads."""
+        read = encode_frame(bytes(64 * KIB)) + b"\0\0"
+        decoders = [FrameDecoder() for _ in range(100)]
+        for pull in (pull_all, FrameDecoder.take_run):
+            tracemalloc.start()
+            try:
+                for decoder in decoders:
+                    decoder.feed(bytes(bytearray(read)))  # Each has a read of its own.
+                    pull(decoder)
+                held = tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+            self.assertLess(held, 100 * KIB)
+            self.assertEqual([decoder.take_rest() for decoder in decoders], [b"\0\0"] * 100)
+
     def test_a_run_takes_no_copy_of_a_large_frame(self) -> None:
         """Handed over, not copied: the peak is the frame and the room it grew into."""
         size = 8 * MIB

@@ -213,6 +213,23 @@ class MemoryTests(SynchronousTestCase):
             self.assertEqual(len(line), size)
             self.assertLess(peak, 2.5 * size)
 
+    def test_what_was_pulled_is_not_kept_for_the_line_behind_it(self) -> None:
+        """A hundred connections that await the rest of a line do not hold a hundred reads."""
+        read = bytes(32 * KIB) + b"\r\nbe"
+        decoders = [LineDecoder() for _ in range(100)]
+        for pull in (LineDecoder.next_line, LineDecoder.take_run):
+            tracemalloc.start()
+            try:
+                for decoder in decoders:
+                    decoder.feed(bytes(bytearray(read)))  # Each has a read of its own.
+                    while pull(decoder):
+                        pass
+                held = tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+            self.assertLess(held, 100 * KIB)
+            self.assertEqual([decoder.take_rest() for decoder in decoders], [b"be"] * 100)
+
     def test_no_byte_is_searched_twice(self) -> None:
         """The search for the ending goes on where the last one stopped."""
         decoder = LineDecoder(max_payload=1000)

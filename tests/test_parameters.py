@@ -103,6 +103,7 @@ NUMBERS: dict[str, Call] = {
     "DataWriter.write_buffer start": lambda value: DataWriter().write_buffer(b"abc", value),
     "DataWriter.write_buffer count": lambda value: DataWriter().write_buffer(b"abc", 0, value),
     "StreamSocketListener": lambda value: listener(max_connections=value),
+    "StreamSocketListener max_buffered": lambda value: listener(max_buffered=value),
     "StreamSocketControl.outbound_unicast_hop_limit": set_option(
         stream().control, "outbound_unicast_hop_limit"
     ),
@@ -126,6 +127,12 @@ NUMBERS: dict[str, Call] = {
     "find_interface": find_interface,
     "StreamServerFactory max_connections": lambda value: StreamServerFactory(
         Clock(), FrameEcho, max_connections=value
+    ),
+    "StreamServerFactory max_buffered": lambda value: StreamServerFactory(
+        Clock(), FrameEcho, max_buffered=value
+    ),
+    "StreamServerFactory max_unsent": lambda value: StreamServerFactory(
+        Clock(), FrameEcho, max_unsent=value
     ),
     "StreamServerFactory of frames": lambda value: StreamServerFactory(
         Clock(), FrameEcho, max_payload=value

@@ -80,9 +80,15 @@ class Waiting(Recorder, FrameProtocol):
 class Connected(Generic[P]):
     """One connection of a server, in memory."""
 
-    def __init__(self, protocol: type[P], clock: Clock | None = None, **limits: object) -> None:
+    def __init__(
+        self,
+        protocol: type[P],
+        clock: Clock | None = None,
+        factory: StreamServerFactory | None = None,
+        **limits: object,
+    ) -> None:
         self.clock = clock or Clock()
-        self.factory = StreamServerFactory(self.clock, protocol, **limits)  # type: ignore[arg-type]
+        self.factory = factory or StreamServerFactory(self.clock, protocol, **limits)  # type: ignore[arg-type]
         self.transport = StringTransport()
         built = self.factory.buildProtocol(None)
         assert isinstance(built, protocol)

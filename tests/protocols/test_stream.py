@@ -12,10 +12,11 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.protocols.connections import Connected, FrameRecorder, LineRecorder, Waiting
+from tests.protocols.connections import Connected, FrameRecorder, LineRecorder, P, Waiting
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
 from twsock.protocols.stream import DEFAULT_MAX_UNSENT, MAX_BACKLOG
+from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire import encode_frame
 
@@ -425,6 +426,122 @@ class UnsentTests(SynchronousTestCase):
         self.assertRaises(ValueError, Narrow().makeConnection, transport)
         self.assertTrue(transport.disconnected)
         self.assertRaises(ValueError, Connected, FrameEcho, max_unsent=HIGH_WATER)
+
+
+class Notes(BufferLimit):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[int] = []
+
+    def note(self, holder: BufferHolder, size: int) -> None:
+        self.noted.append(size)
+        super().note(holder, size)
+
+
+class SumTests(SynchronousTestCase):
+    """What all connections of a server hold together is bounded."""
+
+    def noting(self, protocol: type[P]) -> tuple[Connected[P], Notes]:
+        connected, notes = Connected(protocol), Notes()
+        connected.factory.group.buffer_limit = notes
+        return connected, notes
+
+    def another(self, connected: Connected[P]) -> Connected[P]:
+        """Connect to the same server."""
+        return Connected(type(connected.protocol), factory=connected.factory)
+
+    def test_what_stays_nowhere_is_not_noted(self) -> None:
+        """Messages that came whole and were answered cost nothing here."""
+        for protocol in (FrameEcho, FrameRecorder):
+            connected, notes = self.noting(protocol)
+            connected.receive(FRAME * 10)
+            self.assertEqual(notes.noted, [])
+
+    def test_what_stays_is_noted_until_it_has_left(self) -> None:
+        """A part of a message; answers that nobody takes; the backlog behind a handler."""
+        connected, notes = self.noting(FrameEcho)
+        connected.receive(FRAME + FRAME[:10])
+        connected.receive(FRAME[10:])
+        self.assertEqual(notes.noted, [10, 0])
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME)
+        self.assertEqual(notes.total, len(FRAME))
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(notes.total, 0)
+        waiting, notes = self.noting(Waiting)
+        waiting.receive(FRAME * 2)
+        self.assertEqual(notes.total, len(FRAME))
+        waiting.protocol.go_on()
+        self.assertEqual(notes.total, 0)
+
+    def test_a_lost_connection_is_forgotten(self) -> None:
+        """With all that it held."""
+        connected, notes = self.noting(FrameEcho)
+        connected.receive(FRAME[:10])
+        connected.reset()
+        self.assertEqual(notes.total, 0)
+
+    def test_the_largest_makes_room(self) -> None:
+        """Whoever crosses the limit; with one event, and the numbers as the reason."""
+        large = Connected(FrameRecorder, max_buffered=1000)
+        small = self.another(large)
+        large.receive(encode_frame(bytes(900))[:-100])
+        small.receive(encode_frame(bytes(900))[:150])
+        self.assertFalse(large.transport.disconnected)
+        small.receive(bytes(47))
+        self.assertTrue(large.transport.disconnected)
+        self.assertEqual(large.protocol.buffered, 0)
+        large.lose(ConnectionAborted())
+        self.assertIn("804 of 1001 bytes", str(large.protocol.lost[0]))
+        self.assertEqual(large.factory.counters.crowded_out, 1)
+        small.receive(bytes(707))
+        self.assertEqual(len(small.protocol.received), 1)
+
+    def test_pushes_count_too(self) -> None:
+        """The largest of all ends also where it is the one that is written to."""
+        one = Connected(FrameRecorder, max_buffered=1000)
+        other = self.another(one)
+        for connected, size in ((one, 396), (other, 596)):
+            assert connected.transport.producer is not None
+            connected.transport.producer.pauseProducing()
+            connected.protocol.send_frame(bytes(size))
+        self.assertFalse(other.transport.disconnected)
+        one.protocol.send_frame(b"")
+        self.assertEqual((one.transport.disconnected, other.transport.disconnected), (False, True))
+        self.assertEqual(other.protocol.brakes, ["paused"])
+
+    def test_a_closing_connection_counts(self) -> None:
+        """What it has still to send is in memory, and so it may be the one to go."""
+        closing = Connected(FrameRecorder, max_buffered=1000)
+        assert closing.transport.producer is not None
+        closing.transport.producer.pauseProducing()
+        closing.protocol.send_frame(bytes(900))
+        closing.protocol.close()
+        self.another(closing).receive(encode_frame(bytes(900))[:200])
+        self.assertTrue(closing.transport.disconnected)
+
+    def test_the_limit_leaves_room_for_the_largest_message(self) -> None:
+        """Unless it is told otherwise."""
+        for limits, expected in (
+            ({}, DEFAULT_MAX_BUFFERED),
+            ({"max_payload": DEFAULT_MAX_BUFFERED}, 2 * DEFAULT_MAX_BUFFERED),
+            ({"max_payload": DEFAULT_MAX_BUFFERED, "max_buffered": 1000}, 1000),
+        ):
+            arguments: Any = limits
+            limit = Connected(FrameRecorder, **arguments).factory.group.buffer_limit
+            assert limit is not None
+            self.assertEqual(limit.max_buffered, expected)
+        self.assertRaises(ValueError, Connected, FrameRecorder, max_buffered=0)
+
+    def test_without_a_factory_there_is_no_sum(self) -> None:
+        """A protocol on its own is bounded by itself."""
+        protocol = FrameEcho()
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(FRAME[:10])
+        self.assertEqual(protocol.buffered, 10)
 
 
 class EndTests(SynchronousTestCase):

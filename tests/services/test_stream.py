@@ -74,6 +74,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-frame", "4294967296"),
             ("max-frame", "1k"),
             ("max-connections", "0"),
+            ("max-buffered", "0"),
+            ("max-buffered", "1M"),
             ("idle-timeout", "-1"),
             ("idle-timeout", "nan"),
             ("drain-timeout", "soon"),
@@ -137,12 +139,16 @@ class ServiceTests(SynchronousTestCase):
                 framing=framing,
                 max_frame=7,
                 max_connections=3,
+                max_buffered=1000,
                 idle_timeout=5.0,
             )
             built = service.factory.buildProtocol(None)
             assert isinstance(built, protocol)
             self.assertEqual(built.max_payload, 7)
             self.assertEqual(service.factory.group.max_connections, 3)
+            limit = service.factory.group.buffer_limit
+            assert limit is not None
+            self.assertEqual(limit.max_buffered, 1000)
             self.assertEqual(service.factory.group.idle_timeout, 5.0)
 
     def test_an_endpoint_that_fails_late_is_told_of(self) -> None:

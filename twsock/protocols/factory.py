@@ -24,6 +24,7 @@ from twsock.protocols.group import ConnectionGroup, Counters
 from twsock.protocols.stream import StreamProtocol
 from twsock.protocols.upgrade import UpgradeToSsl
 from twsock.transport import AcceptGate
+from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED
 from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
@@ -46,6 +47,9 @@ class StreamServerFactory(ServerFactory):
         protocol's own.
     :param max_connections: how many may be open at once; then listeners made by `listen` accept
         nobody until one ends. None for no limit.
+    :param max_buffered: bytes that all connections together may hold, received and not handled or
+        written and not with the kernel; past it the connection that holds most is aborted, with one
+        log event. None for 256 MiB, or twice the largest message where that is more.
     :param idle_timeout: seconds from the last whole message, or from the start, to the end of a
         connection, which comes before one and a half times this; None to never end one.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
@@ -66,6 +70,7 @@ class StreamServerFactory(ServerFactory):
         max_payload: int | None = None,
         max_unsent: int | None = None,
         max_connections: int | None = None,
+        max_buffered: int | None = None,
         idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         upgrade: UpgradeToSsl | None = None,
@@ -84,7 +89,12 @@ class StreamServerFactory(ServerFactory):
         self.max_unsent = max_unsent
         self.close_timeout = close_timeout
         self.group = ConnectionGroup(
-            clock, idle_timeout=idle_timeout, max_connections=max_connections
+            clock,
+            idle_timeout=idle_timeout,
+            max_connections=max_connections,
+            max_buffered=max_buffered
+            if max_buffered is not None
+            else max(DEFAULT_MAX_BUFFERED, 2 * (max_payload or protocol.max_payload or 0)),
         )
         self.group.on_room = self._reopen
         self._gates: list[AcceptGate] = []

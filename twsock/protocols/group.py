@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock._integers import checked_integer
+from twsock.transport.buffer_limit import BufferLimit
 from twsock.transport.log import TextLogger
 from twsock.transport.waiters import Waiters
 
@@ -45,6 +46,8 @@ class Counters:
     violations: int = 0
     #: Connections aborted because `StreamProtocol.max_unsent` bytes waited to be sent.
     too_slow: int = 0
+    #: Connections aborted because they held most when all together held `max_buffered` bytes.
+    crowded_out: int = 0
     #: Connections aborted because a handler raised.
     handler_errors: int = 0
 
@@ -72,7 +75,12 @@ class ConnectionGroup:
     :param idle_timeout: seconds from the last whole frame to the end of a connection, which comes
         between this and one and a half times this; None to never end one.
     :param max_connections: how many may be open at once; None for no limit of ours.
+    :param max_buffered: bytes that all of them together may hold, received and not handled or
+        written and not with the kernel; past it the one that holds most is aborted. None for no
+        limit of the sum.
     :raises ValueError: when a number is not above 0.
+
+    :ivar buffer_limit: is noted with what each holds; None where there is no limit of the sum.
     """
 
     _log = TextLogger()
@@ -83,6 +91,7 @@ class ConnectionGroup:
         *,
         idle_timeout: float | None = None,
         max_connections: int | None = None,
+        max_buffered: int | None = None,
     ) -> None:
         if idle_timeout is not None and not idle_timeout > 0:
             raise ValueError(f"idle_timeout is above 0 seconds, not {idle_timeout:g}")
@@ -91,6 +100,7 @@ class ConnectionGroup:
         self.clock = clock
         self.idle_timeout = idle_timeout
         self.max_connections = max_connections
+        self.buffer_limit = None if max_buffered is None else BufferLimit(max_buffered)
         self.counters = Counters()
         #: Counts the half idle timeouts that have passed; a connection notes it with each frame.
         self.tick = 0

@@ -16,7 +16,6 @@ parts, and each public member says what happens at the wrong time.
 from __future__ import annotations
 
 import inspect
-import os
 import typing
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final
@@ -28,6 +27,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from twsock._integers import checked_integer
 from twsock.errors import (
     BrokenError,
     ClosedError,
@@ -42,7 +42,7 @@ from twsock.protocols.ordered import OrderedTransport
 from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
-from twsock.transport.descriptor import carries_tls, find_descriptor, secured_by
+from twsock.transport.descriptor import carries_tls, describe_peer, find_descriptor, secured_by
 from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
@@ -121,6 +121,8 @@ class StreamProtocol(Protocol):
     _is_delivering = False
     _early = b""
     _is_full = False
+    # What was last noted with the limit of all connections.
+    _noted = 0
     _is_stalled = False
     _is_draining = False
     # While it drains: looks whether there is anything left to be answered.
@@ -199,7 +201,7 @@ class StreamProtocol(Protocol):
         """The other end's address, as ``host:port``, ``[host]:port`` or a path."""
         if self._transport is None:
             raise LocalProtocolError("this protocol is not connected yet")
-        return _describe_peer(self._transport)
+        return describe_peer(self._transport)
 
     @property
     def is_secure(self) -> bool:
@@ -286,6 +288,41 @@ class StreamProtocol(Protocol):
         :returns: fires when the connection is gone. It need not be awaited.
         """
         return self._connected_stream().abort()
+
+    # Called by the limit of all connections.
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were received and not handled, or written and not with the kernel."""
+        stream = self._stream
+        return 0 if stream is None else self._decoder.buffered + stream.unsent
+
+    def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
+        """Make room for the connections of others: of all, this one holds most."""
+        stream = self._connected_stream()
+        if stream.is_gone:
+            return
+        self._log.warn(
+            "{peer} aborted: it holds most, {buffered} of {total} buffered bytes, limit is {limit}",
+            peer=self.peer,
+            buffered=buffered,
+            total=total,
+            limit=limit,
+        )
+        if self.group is not None:
+            self.group.counters.crowded_out += 1
+        self._decoder = self._make_decoder()  # What was received goes at once.
+        stream.abort(
+            BrokenError(
+                f"{buffered} of {total} bytes buffered for all connections, limit is {limit}"
+            )
+        )
+
+    def _note_buffered(self, stream: StreamTransport) -> None:
+        limit = None if self.group is None else self.group.buffer_limit
+        if limit is not None and stream.is_open:
+            self._noted = self._decoder.buffered + stream.unsent
+            limit.note(self, self._noted)
 
     # Called by the group.
 
@@ -433,7 +470,9 @@ class StreamProtocol(Protocol):
 
         :raises ValueError: when it is not above `high_water`.
         """
-        if max_unsent is not None and max_unsent <= cls.high_water:
+        if max_unsent is None:
+            return
+        if checked_integer(max_unsent, "max_unsent") <= cls.high_water:
             raise ValueError(f"max_unsent is above {cls.high_water} bytes, not {max_unsent}")
 
     def _make_decoder(self) -> Decoder:
@@ -445,7 +484,10 @@ class StreamProtocol(Protocol):
 
     def _flush(self, stream: StreamTransport, is_answer: bool = False) -> bool:
         """Send what was written; tell whether the output may take more."""
-        if stream.send() or not stream.is_full:
+        if stream.send():
+            return stream.is_open
+        self._note_buffered(stream)
+        if not stream.is_open or not stream.is_full:
             return stream.is_open
         # Two ends that both push, and answer nothing, would wait for each other for ever. What
         # waits for a handshake leaves once its messages have been read.
@@ -570,6 +612,8 @@ class StreamProtocol(Protocol):
             self._go_on(stream)
         else:
             self._limit_backlog(stream)
+        if self._noted or self._decoder.buffered:
+            self._note_buffered(stream)
 
     def readConnectionLost(self) -> None:
         """Answer what has arrived, then end: the peer sends no more."""
@@ -593,6 +637,8 @@ class StreamProtocol(Protocol):
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        if self._noted and self.group.buffer_limit is not None:
+            self.group.buffer_limit.note(self, 0)
         self.group.leave(self)
         try:
             if self._is_announced:
@@ -606,6 +652,8 @@ class StreamProtocol(Protocol):
     def output_drained(self) -> None:
         """Go on with what was left when the output was full."""
         stream = self._connected_stream()
+        if self._noted:
+            self._note_buffered(stream)
         if not self._is_full or not stream.is_open:
             return
         was_stalled, self._is_stalled, self._is_full = self._is_stalled, False, False
@@ -645,8 +693,7 @@ class StreamProtocol(Protocol):
         if decoder.delivered != before and self.group is not None:
             self.group.counters.messages += decoder.delivered - before
             self.active_tick = self.group.tick
-        self._flush(stream, is_answer=True)
-        if not stream.is_open:
+        if not self._flush(stream, is_answer=True) and not stream.is_open:
             return
         if upgrading is not None and upgrading.is_due:
             upgrading.start()
@@ -660,7 +707,8 @@ class StreamProtocol(Protocol):
         if self._is_stalled or self._handler is not None:
             self._limit_backlog(stream)
             return
-        stream.resume_reading()
+        if not stream.is_reading:
+            stream.resume_reading()
         if self._peer_ended:
             self._close_answered(stream)
         elif self._is_draining:
@@ -717,6 +765,8 @@ class StreamProtocol(Protocol):
             if self.group is not None:
                 self.active_tick = self.group.tick
             self._go_on(stream)
+            if self._noted:
+                self._note_buffered(stream)
 
     def _handler_failed(self, failure: Failure) -> None:
         self._handler = None
@@ -760,12 +810,3 @@ def _clock_of(transport: Any) -> IReactorTime:
     from twisted.internet import reactor
 
     return typing.cast(IReactorTime, reactor)
-
-
-def _describe_peer(transport: Any) -> str:
-    peer = transport.getPeer()
-    host = getattr(peer, "host", None)
-    if host is None:
-        name = getattr(peer, "name", None) or "unnamed UNIX socket"
-        return os.fsdecode(name) if isinstance(name, bytes) else str(name)
-    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"

@@ -122,6 +122,7 @@ class Options(SecurityOptions, ProcessOptions):
         ["framing", "f", "uint32", "uint32 (4-byte big-endian length, then bytes) or line."],
         ["max-frame", None, None, "Largest frame or line accepted, in bytes."],
         ["max-connections", None, None, "Accept no more than this many at once."],
+        ["max-buffered", None, None, "Hold no more than this, in bytes, for all together."],
         ["idle-timeout", None, DEFAULT_IDLE_TIMEOUT, "Seconds without a whole frame; 0: for ever."],
         ["drain-timeout", None, DEFAULT_DRAIN_TIMEOUT, "Seconds to end connections on SIGTERM."],
         ["socket-mode", None, f"{DEFAULT_SOCKET_MODE:o}", "Permissions of UNIX sockets, in octal."],
@@ -156,6 +157,7 @@ class Options(SecurityOptions, ProcessOptions):
             )
         self["max-frame"] = count_option(self, "max-frame", 0, MAX_UINT32)
         self["max-connections"] = count_option(self, "max-connections", 1)
+        self["max-buffered"] = count_option(self, "max-buffered", 1)
         self["idle-timeout"] = seconds_option(self, "idle-timeout") or None
         self["drain-timeout"] = seconds_option(self, "drain-timeout")
         self["endpoint-settings"] = StreamEndpointSettings(
@@ -194,6 +196,7 @@ def stream_service(
     framing: str = "uint32",
     max_frame: int | None = None,
     max_connections: int | None = None,
+    max_buffered: int | None = None,
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
     security: Security | None = None,
@@ -205,7 +208,8 @@ def stream_service(
     :param endpoints: server endpoint strings; none for port 1337 on the loopback addresses.
     :param framing: ``uint32`` or ``line``.
     :param max_frame: largest frame or line, in bytes; None for the default of the format.
-    :param idle_timeout: see `StreamServerFactory`.
+    :param max_buffered: see `StreamServerFactory`.
+    :param idle_timeout: likewise.
     :param drain_timeout: see `StreamService`.
     :param security: how connections become secure; None where they do not.
     :param endpoint_settings: for what the strings do not say; None for the defaults.
@@ -215,6 +219,7 @@ def stream_service(
         reactor,
         max_payload=max_frame,
         max_connections=max_connections,
+        max_buffered=max_buffered,
         idle_timeout=idle_timeout,
         upgrade=None if security is None else security.upgrade,
     )
@@ -242,6 +247,7 @@ def makeService(options: Options) -> IService:
         framing=options["framing"],
         max_frame=options["max-frame"],
         max_connections=options["max-connections"],
+        max_buffered=options["max-buffered"],
         idle_timeout=options["idle-timeout"],
         drain_timeout=options["drain-timeout"],
         security=options["security"],

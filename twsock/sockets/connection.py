@@ -12,17 +12,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twsock.errors import ClosedError, SocketError
+from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
 from twsock.transport import StreamTransport
-from twsock.transport.descriptor import secured_by
+from twsock.transport.buffer_limit import BufferLimit
+from twsock.transport.descriptor import describe_peer, secured_by
 from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
@@ -42,6 +43,7 @@ class Connection(Protocol):
     :param connected: called once the connection stands.
     :param lost: called once it is gone, with the error; None where it ended in order.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
+    :param buffer_limit: of all connections of a listener; None where there is none.
     :param is_plain: whether the streams open when the transport is connected; if not, only
         `resume` opens them.
     """
@@ -51,6 +53,8 @@ class Connection(Protocol):
     _is_closing = False
     _has_sent_fin = False
     _is_suspended = False
+    # What was last noted with the limit of all connections.
+    _noted = 0
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Connection(Protocol):
         lost: Callable[[SocketError | None], None],
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         is_plain: bool = True,
+        buffer_limit: BufferLimit | None = None,
     ) -> None:
         self._clock = clock
         self._input = input_stream
@@ -69,6 +74,7 @@ class Connection(Protocol):
         self._lost = lost
         self._close_timeout = close_timeout
         self._is_plain = is_plain
+        self._buffer_limit = buffer_limit
         self._finishing = Waiters()
 
     @property
@@ -148,6 +154,39 @@ class Connection(Protocol):
         self._input.close()
         return aborting
 
+    # Called by the limit of all connections.
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were received and not taken, or written and not with the kernel."""
+        unsent = 0 if self._stream is None else self._stream.unsent
+        return self._input.buffered + self._output.unsent + unsent
+
+    def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
+        """Make room for the connections of others: of all, this one holds most."""
+        stream = self._stream
+        if stream is None or stream.is_gone:
+            return
+        self._log.warn(
+            "{peer} aborted: it holds most, {buffered} of {total} buffered bytes, limit is {limit}",
+            peer=describe_peer(typing.cast(ITransport, self.transport)),
+            buffered=buffered,
+            total=total,
+            limit=limit,
+        )
+        self._input.drop_received()
+        stream.abort(
+            BrokenError(
+                f"{buffered} of {total} bytes buffered for all connections, limit is {limit}"
+            )
+        )
+
+    def _note_buffered(self) -> None:
+        limit, stream = self._buffer_limit, self._stream
+        if limit is not None and stream is not None and not stream.is_gone:
+            self._noted = self.buffered
+            limit.note(self, self._noted)
+
     # Called by Twisted.
 
     @override
@@ -158,6 +197,8 @@ class Connection(Protocol):
         if self._is_plain:
             self._input.opened(stream)
             self._output.opened(stream)
+        if self._buffer_limit is not None:
+            self._output.on_kept = self._note_buffered
         self._react(lambda: self._connected(self))
 
     @override
@@ -169,6 +210,8 @@ class Connection(Protocol):
         output.hold()
         self._input.feed(data)
         output.release()
+        if self._buffer_limit is not None and (self._noted or self._input.buffered):
+            self._note_buffered()
 
     def readConnectionLost(self) -> None:
         """The peer ended its output; ours goes on."""
@@ -189,6 +232,9 @@ class Connection(Protocol):
         stream, self._stream = self._stream, None
         if stream is None:
             return
+        self._output.on_kept = None
+        if self._noted and self._buffer_limit is not None:
+            self._buffer_limit.note(self, 0)
         error = stream.lost(reason)
         if self._is_closing:
             self._input.close()  # A transport in memory calls from within `close`.

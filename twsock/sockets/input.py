@@ -361,6 +361,10 @@ class InputStream:
         """Hand over all that was received and not read, for whoever reads from here on."""
         return self._queue.take(self._queue.size)
 
+    def drop_received(self) -> None:
+        """Forget all that was received and not read: the connection is being aborted for it."""
+        self._queue = ByteQueue()
+
     def cancel_read(self, error: SocketError) -> None:
         """Let the pending read fail, if there is one; the stream goes on."""
         self._end_read(error)

@@ -46,6 +46,7 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport import AcceptGate
 from twsock.transport.address_errors import listening_error
+from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
 from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
@@ -100,6 +101,9 @@ class StreamSocketListener:
     :param reactor: runs it, and makes its ports (``IReactorTCP``).
     :param max_connections: how many may be open at once; then nobody is accepted until one ends.
         None for no limit.
+    :param max_buffered: bytes that accepted connections together may hold, received and not read or
+        written and not with the kernel; past it the one that holds most is aborted, with one log
+        event.
     :param close_timeout: seconds that closing an accepted socket waits for its peer.
     :param tls: certificates, and whom to let in: TLS from the first byte. Nobody is told of a
         connection before its handshake is done and its client let in. None for plain connections,
@@ -121,6 +125,7 @@ class StreamSocketListener:
         reactor: Any,
         *,
         max_connections: int | None = None,
+        max_buffered: int = DEFAULT_MAX_BUFFERED,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         tls: ServerOptions | None = None,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
@@ -135,6 +140,7 @@ class StreamSocketListener:
         self._handshake_timeout = handshake_timeout
         self._reactor = reactor
         self._max_connections = max_connections
+        self._buffer_limit = BufferLimit(max_buffered)
         self._close_timeout = close_timeout
         self._is_bound = False
         self._is_closed = False
@@ -356,7 +362,12 @@ class StreamSocketListener:
     def make_socket(self) -> StreamSocket:
         """Make the socket of a connection that was accepted."""
         accepted = StreamSocket(self._reactor, close_timeout=self._close_timeout)
-        accepted.observe(self.control, self._observe, is_plain=self._tls is None)
+        accepted.observe(
+            self.control,
+            self._observe,
+            is_plain=self._tls is None,
+            buffer_limit=self._buffer_limit,
+        )
         return accepted
 
     def _observe(self, accepted: StreamSocket, is_connected: bool) -> None:

@@ -128,6 +128,7 @@ class OutputStream:
         "_waiting",
         "max_unsent",
         "max_writes",
+        "on_kept",
     )
 
     def __init__(
@@ -138,6 +139,8 @@ class OutputStream:
     ) -> None:
         self.max_unsent = max_unsent
         self.max_writes = max_writes
+        #: Called when bytes stay after a send, and when they have left; the connection's.
+        self.on_kept: Callable[[], object] | None = None
         self._clock = clock
         self._transport: StreamTransport | None = None
         # In their order; a write that is cancelled leaves it, wherever it stands, in one step.
@@ -362,6 +365,8 @@ class OutputStream:
         self._finish(begun)
         if self._waiting:
             self._send()
+        elif self.on_kept is not None:
+            self.on_kept()
         self._end_if_empty()
 
     def output_failed(self, error: BrokenError) -> None:
@@ -393,9 +398,14 @@ class OutputStream:
 
     def _send(self) -> None:
         """Hand what waits to the transport; who is called back may write and flush again."""
-        transport = self._transport
-        if self._is_sending or transport is None:
+        if self._is_sending:
             return
+        if self._transport is not None:
+            self._send_through(self._transport)
+        if self.on_kept is not None and (self._waiting or self._begun):
+            self.on_kept()
+
+    def _send_through(self, transport: StreamTransport) -> None:
         self._is_sending = True
         while self._waiting and not self._begun and transport.is_open:
             if not self._sends_left:

@@ -49,6 +49,7 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport.address_errors import connecting_error
+from twsock.transport.buffer_limit import BufferLimit
 from twsock.transport.descriptor import carries_tls
 from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
@@ -94,6 +95,7 @@ class StreamSocket:
 
     __slots__ = (
         "__weakref__",
+        "_buffer_limit",
         "_close_timeout",
         "_connecting",
         "_connection",
@@ -140,6 +142,7 @@ class StreamSocket:
         # Of an accepted socket: its listener's options, and who is told of its beginning and end.
         self._inherited: StreamSocketListenerControl | None = None
         self._observer: Callable[[StreamSocket, bool], None] | None = None
+        self._buffer_limit: BufferLimit | None = None
 
     @property
     def control(self) -> StreamSocketControl:
@@ -377,6 +380,7 @@ class StreamSocket:
             self._lost,
             self._close_timeout,
             is_plain=not self._is_secure_from_the_start,
+            buffer_limit=self._buffer_limit,
         )
 
     @staticmethod
@@ -485,6 +489,7 @@ class StreamSocket:
         control: StreamSocketListenerControl,
         observer: Callable[[StreamSocket, bool], None],
         is_plain: bool = True,
+        buffer_limit: BufferLimit | None = None,
     ) -> None:
         """
         Belong to a listener.
@@ -492,7 +497,9 @@ class StreamSocket:
         :param control: the options to take over.
         :param observer: called with True when the connection stands, with False when it is gone.
         :param is_plain: whether it can be used then; if not, after a handshake only.
+        :param buffer_limit: is noted with what its connection holds.
         """
+        self._buffer_limit = buffer_limit
         self._inherited = control
         self._observer = observer
         self._is_secure_from_the_start = not is_plain

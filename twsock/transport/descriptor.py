@@ -9,6 +9,7 @@ bytes look the same on the wire.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from typing import Any, Final
@@ -20,6 +21,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 __all__ = [
     "bottom_socket",
     "carries_tls",
+    "describe_peer",
     "engine_bytes",
     "engine_holds",
     "find_descriptor",
@@ -79,6 +81,16 @@ def engine_holds(transport: ITransport) -> bool:
     return False
 
 
+def describe_peer(transport: ITransport) -> str:
+    """Name the other end for people: ``host:port``, ``[host]:port`` or a path."""
+    peer: Any = transport.getPeer()
+    host = getattr(peer, "host", None)
+    if host is None:
+        name = getattr(peer, "name", None) or "unnamed UNIX socket"
+        return os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
+
+
 def engine_bytes(transport: ITransport) -> int:
     """
     Count the bytes that TLS engines keep: until a handshake is done, or until the next turn.
@@ -88,6 +100,8 @@ def engine_bytes(transport: ITransport) -> int:
     kept = 0
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
+        if candidate is None:
+            break
         for layer in (candidate, _started_engine(candidate)):
             # Private, and the only places where Twisted keeps them (as of 26.10).
             if isinstance(layer, TLSMemoryBIOProtocol):

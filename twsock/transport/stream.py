@@ -128,7 +128,6 @@ class StreamTransport:
         "_error",
         "_high_water",
         "_is_braked",
-        "_is_reading",
         "_outlet",
         "_owner",
         "_peer_ended",
@@ -138,6 +137,7 @@ class StreamTransport:
         "_socket",
         "_transport",
         "_watch",
+        "is_reading",
         "room",
     )
 
@@ -167,7 +167,8 @@ class StreamTransport:
         self._braked_bytes = 0
         # Of a TLS engine, once what is written waits for its handshake.
         self._outlet: Outlet | None = None
-        self._is_reading = True
+        #: Whether bytes are asked of the peer.
+        self.is_reading = True
         self._peer_ended = False
         self._error: SocketError | None = None
         self._deadline: IDelayedCall | None = None
@@ -193,6 +194,11 @@ class StreamTransport:
     def is_broken(self) -> bool:
         """Whether a send failed, so that an end of the input is no end in order."""
         return self._phase is _Phase.BROKEN
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is lost, or was aborted and is about to be."""
+        return self._phase in (_Phase.ABORTED, _Phase.LOST)
 
     @property
     def is_plain(self) -> bool:
@@ -233,13 +239,14 @@ class StreamTransport:
 
         Of a transport without a descriptor, those written while its buffer was full.
         """
-        if self._phase in (_Phase.ABORTED, _Phase.LOST):
+        if self.is_gone:
             return 0  # It was dropped.
         written = self._high_water - self.room if self._phase is _OPEN else 0
         descriptor = self._descriptor
         if descriptor is None:
             return written + self._braked_bytes
-        return written + queued_bytes(descriptor) + engine_bytes(self._transport)
+        kept = 0 if self.is_plain else engine_bytes(self._transport)
+        return written + queued_bytes(descriptor) + kept
 
     @property
     def is_flushed(self) -> bool:
@@ -272,7 +279,7 @@ class StreamTransport:
         """
         Hand all that was written to the kernel, or as much as it takes and the rest to Twisted.
 
-        :returns: whether nothing is left with Twisted.
+        :returns: whether nothing is left with Twisted, as far as is known.
         """
         pending = self._pending
         if not pending:
@@ -307,7 +314,7 @@ class StreamTransport:
         if self._descriptor is None:
             if self._is_braked:
                 self._braked_bytes += len(data)
-            return False
+            return not self._is_braked
         is_engine_full = self._watch_engine()
         return not (self._watch_queue() or is_engine_full)
 
@@ -418,14 +425,14 @@ class StreamTransport:
 
     def pause_reading(self) -> None:
         """Let the peer wait: its bytes stay in the kernel, and soon on its own machine."""
-        if self._is_reading:
-            self._is_reading = False
+        if self.is_reading:
+            self.is_reading = False
             self._transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Read on, unless there is nothing more to come."""
-        if not self._is_reading and not self._peer_ended:
-            self._is_reading = True
+        if not self.is_reading and not self._peer_ended:
+            self.is_reading = True
             self._transport.resumeProducing()
 
     def note_read(self, size: int) -> None:
@@ -463,7 +470,7 @@ class StreamTransport:
             self.room = 0
             self._deadline = self._clock.callLater(self._close_timeout, self._deadline_passed)
             if not self._peer_ended:
-                self._is_reading = True
+                self.is_reading = True
                 self._transport.resumeProducing()  # Whoever paused it.
             if not has_sent_fin and (self._watch is None or self._descriptor is None):
                 self._finish_output()
@@ -512,7 +519,7 @@ class StreamTransport:
     def peer_ended(self) -> None:
         """The peer sent FIN: nothing more will be read."""
         self._peer_ended = True
-        self._is_reading = False
+        self.is_reading = False
         if self._phase in (_Phase.LINGERING, _Phase.HALF_CLOSED):
             self._transport.loseConnection()
         elif self._phase is _Phase.BROKEN:

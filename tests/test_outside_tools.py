@@ -51,8 +51,11 @@ def needs(tool: str) -> Callable[[Any], Any]:
 
 def run(folder: Path, tool: str, *arguments: str, say: str = "") -> tuple[int, str]:
     """Run a tool to its end; give its exit status and all that it printed."""
+    # Those that are written in Python warn of what is theirs.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     done = subprocess.run(
         [find(tool) or tool, *arguments],
+        env=environment,
         cwd=folder,
         input=say,
         stdout=subprocess.PIPE,

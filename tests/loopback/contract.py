@@ -7,15 +7,13 @@ The claims are those that trio's testing package made known for streams, and the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import deferLater
-from twisted.internet.test.reactormixins import ReactorBuilder
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.leaks import Leaks
-from tests.loopback.reactors import REACTORS
+from tests.loopback.reactors import REACTORS, ClosingBuilder
 from twsock import (
     BrokenError,
     BusyError,
@@ -27,20 +25,12 @@ from twsock import (
     StreamSocket,
 )
 
-if TYPE_CHECKING:
-
-    class _ReactorBuilder(ReactorBuilder, SynchronousTestCase):
-        """What a builder becomes once it has made its test cases."""
-
-else:
-    _ReactorBuilder = ReactorBuilder
-
 MIB = 1024 * 1024
 
 Conversation = Callable[[StreamSocket, StreamSocket], Awaitable[None]]
 
 
-class OnEveryReactor(_ReactorBuilder):
+class OnEveryReactor(ClosingBuilder):
     """Runs a coroutine on a reactor that it has for itself, and looks at what it leaves behind."""
 
     _reactors = REACTORS

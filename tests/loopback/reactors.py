@@ -4,14 +4,17 @@ One test on every reactor, with a peer in a thread that knows nothing of Twisted
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import asyncioreactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.test.reactormixins import ReactorBuilder
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from twsock.protocols import StreamProtocol, StreamServerFactory
 
@@ -28,14 +31,36 @@ REACTORS = [
     "twisted.internet.selectreactor.SelectReactor",
     "twisted.internet.pollreactor.PollReactor",
     "twisted.internet.epollreactor.EPollReactor",
-    "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
+    "tests.loopback.reactors.AsyncioSelectorReactor",
     "twsock.transport.epoll.LeanEpollReactor",
 ]
 
 Peer = Callable[[tuple[str, int]], None]
 
 
-class EveryReactor(_ReactorBuilder):
+class AsyncioSelectorReactor(asyncioreactor.AsyncioSelectorReactor):
+    """Twisted's, with a loop of its own, that Twisted would leave open."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        super().__init__(self.loop)
+
+
+class ClosingBuilder(_ReactorBuilder):
+    """Builds reactors that leave nothing open."""
+
+    @override
+    def buildReactor(self) -> Any:
+        built: list[Any] = []
+        # Cleanups run from the last to the first: Twisted's own needs the loop.
+        self.addCleanup(lambda: [reactor.loop.close() for reactor in built])
+        reactor: Any = super().buildReactor()
+        if isinstance(reactor, AsyncioSelectorReactor):
+            built.append(reactor)
+        return reactor
+
+
+class EveryReactor(ClosingBuilder):
     """
     Makes a test case for each reactor, ours among them.
 

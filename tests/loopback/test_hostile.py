@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 import trustme
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, PKey
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
@@ -1305,8 +1304,8 @@ class OpenSslClient:
         self.engine = SSL.Connection(context, None)
         if pem is not None:
             own, key = Certificate.from_pem(pem).to_cryptography()
-            self.engine.use_certificate(X509.from_cryptography(own))
-            self.engine.use_privatekey(PKey.from_cryptography_key(key))
+            self.engine.use_certificate(own)
+            self.engine.use_privatekey(key)
         self.engine.set_connect_state()
         self._connection = connection
 

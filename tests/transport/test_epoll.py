@@ -8,7 +8,9 @@ running out of file descriptors.
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +40,18 @@ _LEFT_OUT = {
 }
 
 
+def _dropping_warnings(builder: Any) -> Callable[[Any], None]:
+    """Drop, where warnings are errors, those of what Twisted's own tests do or leave open."""
+
+    def tear_down(case: Any) -> None:
+        builder.tearDown(case)
+        if sys.warnoptions:
+            gc.collect()
+            case.flushWarnings()
+
+    return tear_down
+
+
 def _with_our_reactor(module: str) -> dict[str, Any]:
     """Make Twisted's test cases of a module again, for our reactor only."""
     found: dict[str, Any] = {}
@@ -51,6 +65,7 @@ def _with_our_reactor(module: str) -> dict[str, Any]:
                 (builder,),
                 {
                     "__module__": __name__,
+                    "tearDown": _dropping_warnings(builder),
                     "_reactors": ["twsock.transport.epoll.LeanEpollReactor"],
                     **{name: t for name, t in _LEFT_OUT.items() if hasattr(builder, name)},
                 },

@@ -65,12 +65,14 @@ class Member:
     :ivar outlets: the ports that it has opened.
     :ivar asked: how they were to be.
     :ivar refusal: what the next one fails with.
+    :ivar last_refusal: what all behind that one fail with.
     """
 
     def __init__(self, reply: ReplyTo, host: str = "0.0.0.0") -> None:
         self.outlets: list[FakePort] = []
         self.asked: list[tuple[int, str, DatagramOptions]] = []
         self.refusal: BaseException | None = None
+        self.last_refusal: BaseException | None = None
         self.echo = MulticastEcho(object(), reply=reply, open_port=self._open)
         self.port = FakePort(self.echo, host)
 
@@ -88,7 +90,7 @@ class Member:
     def _open(
         self, reactor: object, protocol: Any, port: int, host: str, options: DatagramOptions
     ) -> FakePort:
-        refusal, self.refusal = self.refusal, None
+        refusal, self.refusal = self.refusal, self.last_refusal
         self.asked.append((port, host, options))
         if refusal is not None:
             raise SocketError.from_exception(refusal)
@@ -148,6 +150,14 @@ class SenderTests(SynchronousTestCase):
         member = Member(ReplyTo.SENDER)
         member.refusal = OSError(24, "Too many open files")
         self.assertRaises(SocketError, member.start)
+
+    def test_a_start_that_fails_leaves_no_port_open(self) -> None:
+        """Of two interfaces the second has none: that of the first is closed again."""
+        member = Member(ReplyTo.SENDER)
+        member.port.memberships.append(Membership(GROUP, Interface("eth0", 2)))
+        member.last_refusal = OSError(24, "Too many open files")
+        self.assertRaises(SocketError, member.start)
+        self.assertEqual([outlet.is_open for outlet in member.outlets], [False])
 
     def test_an_interface_that_comes_later_is_answered_by_too(self) -> None:
         """For a group that the application joined itself; the port is opened when needed."""

@@ -5,12 +5,34 @@ from __future__ import annotations
 import socket
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.transport.test_stream import IdleReactor
 from twsock import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.protocols import DatagramProtocol
 from twsock.sockets.datagram_control import DatagramSocketControl
 from twsock.sockets.datagram_ports import DatagramPorts
+from twsock.transport.udp_socket import (
+    DatagramOptions,
+    IReactorUdpSockets,
+    OpenedSocket,
+    open_udp_socket,
+)
+
+
+@implementer(IReactorUdpSockets)
+class OnlyIPv4(IdleReactor):
+    """Opens UDP sockets of the kernel; in IPv6 every port is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[OpenedSocket] = []
+
+    def open_udp_socket(self, address: str, port: int, options: DatagramOptions) -> OpenedSocket:
+        if ":" in address:
+            raise SocketError("taken", status=SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
+        self.opened.append(open_udp_socket(address, port, options))
+        return self.opened[-1]
 
 
 class DatagramPortsTests(SynchronousTestCase):
@@ -42,6 +64,17 @@ class DatagramPortsTests(SynchronousTestCase):
         self.assertIs(caught.exception.status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
         self.assertFalse(self.ports)
         self.ports.bind_all(number, None)
+
+    def test_a_number_that_is_free_in_both_families_is_not_looked_for_for_ever(self) -> None:
+        """Where each one is taken in the second, that is the error; nothing is left open."""
+        reactor = OnlyIPv4()
+        ports = DatagramPorts(reactor, self.control, DatagramProtocol)
+        with self.assertRaises(SocketError) as caught:
+            ports.bind_all(0, None)
+        self.assertIs(caught.exception.status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
+        self.assertFalse(ports)
+        self.assertLess(len(reactor.opened), 100)
+        self.assertEqual({opened.udp.fileno() for opened in reactor.opened}, {-1})
 
     def test_an_address_that_is_not_ours_leaves_nothing(self) -> None:
         """And another one can be bound."""

@@ -64,6 +64,7 @@ class FakeNameResolver:
         self.slow: dict[str, FakeResolution] = {}
         self.scope = 0
         self.asked: list[tuple[str, object, str]] = []
+        self.receivers: list[IResolutionReceiver] = []
 
     def resolveHostName(
         self,
@@ -74,6 +75,7 @@ class FakeNameResolver:
         semantics: str = "TCP",
     ) -> IHostResolution:
         self.asked.append((name, types, semantics))
+        self.receivers.append(receiver)
         resolution = self.slow.get(name) or FakeResolution(name)
         receiver.resolutionBegan(resolution)
         for host in self.hosts.get(name, []):
@@ -222,6 +224,17 @@ class HostTests(ResolvingTestCase):
         looking.cancel()
         self.failureResultOf(looking, CancelledError)
         self.assertTrue(resolution.is_cancelled)
+
+    def test_a_resolver_that_goes_on_is_not_heard(self) -> None:
+        """Twisted's cannot be cancelled: what it finds later is dropped, without an error."""
+        self.names.slow["example.com"] = FakeResolution("example.com")
+        self.names.hosts["example.com"] = [A]
+        looking = self.look_up("example.com")
+        looking.cancel()
+        self.failureResultOf(looking, CancelledError)
+        (receiver,) = self.names.receivers
+        receiver.addressResolved(at(A, 80))
+        receiver.resolutionComplete()
 
 
 class ServiceTests(ResolvingTestCase):

@@ -6,11 +6,13 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.tls.peer import SERVER, Peer
 from twsock.tls.certificates import Certificate
@@ -21,6 +23,9 @@ from twsock.tls.server import ServerOptions, ServerTls
 def record(size: int) -> bytes:
     """Make one without a meaning."""
     return b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)
+
+
+CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
 
 
 class RecordBoundariesTests(SynchronousTestCase):
@@ -70,12 +75,23 @@ class Receiver(Protocol):
         self.reason = reason
 
 
+@implementer(IHandshakeListener)
+class Eager(Protocol):
+    """Writes as soon as it may."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def handshakeCompleted(self) -> None:
+        engine: Any = self.transport
+        engine.write(self._data)
+
+
 class EngineTests(SynchronousTestCase):
     """Over a transport in memory, with Python's ``ssl`` at the other end."""
 
     def setUp(self) -> None:
-        certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
-        creator, _ = ServerTls(ServerOptions([certificate])).begin()
+        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         self.receiver = Receiver()
         self.engine: Engine = make_engine(creator, False, self.receiver, Clock())
         self.receiver.engine = self.engine
@@ -98,6 +114,20 @@ class EngineTests(SynchronousTestCase):
         self.engine.write(b"answer")
         self.peer.take(self.sent())
         self.assertEqual((self.receiver.received, self.peer.received), ([b"question"], b"answer"))
+
+    def test_what_was_written_before_the_handshake_comes_first(self) -> None:
+        """Also where more is written as soon as the handshake is done, before that has left."""
+        peer, transport = Peer(), StringTransport()
+        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
+        engine = make_engine(creator, False, Eager(b"second"), Clock())
+        engine.makeConnection(transport)
+        engine.write(b"first, ")
+        data = peer.hello()
+        while data:
+            engine.dataReceived(data)
+            data = peer.take(transport.value())
+            transport.clear()
+        self.assertEqual(peer.received, b"first, second")
 
     def test_many_records_are_handed_on_as_one(self) -> None:
         """And what is behind the last whole one waits for the rest of it."""

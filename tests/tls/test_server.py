@@ -9,6 +9,7 @@ from typing import Any
 
 import trustme
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
@@ -115,6 +116,24 @@ class ServerTests(SynchronousTestCase):
         self.assertTrue(verification.is_accepted)
 
 
+def shake_hands_again(client: SSL.Connection, engine: Any, transport: StringTransport) -> bool:
+    """Take the client's side of a handshake to its end; return whether it was done."""
+    for _ in range(10):
+        try:
+            client.do_handshake()
+        except SSL.WantReadError:
+            pass
+        except SSL.Error:
+            return False
+        else:
+            return True
+        engine.dataReceived(client.bio_read(1 << 16))
+        if transport.value():
+            client.bio_write(transport.value())
+            transport.clear()
+    return False
+
+
 class HandshakeTests(SynchronousTestCase):
     """With Python's ``ssl`` as the client."""
 
@@ -194,6 +213,19 @@ class HandshakeTests(SynchronousTestCase):
                 self.assertTrue(welcome.is_done)
                 expected = "TLSv1.3" if version is tls12 else "TLSv1.2"
                 self.assertEqual(connection.get_protocol_version_name(), expected)
+
+    def test_a_client_cannot_begin_a_second_handshake(self) -> None:
+        """In TLS 1.2 it could, and stop in its middle, so that all that is written waits."""
+        creator, _ = ServerTls(ServerOptions([SHOWN], Level.TLS12)).begin()
+        engine, transport = make_engine(creator, False, Protocol(), Clock()), StringTransport()
+        engine.makeConnection(transport)
+        client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+        client.set_connect_state()
+        self.assertTrue(shake_hands_again(client, engine, transport))
+        client.renegotiate()
+        self.assertFalse(shake_hands_again(client, engine, transport))
+        server: Any = engine.getHandle()
+        self.assertEqual(server.total_renegotiations(), 0)
 
     def test_sessions_are_resumed(self) -> None:
         """With the ticket of this very server, and only until its certificates are replaced."""

@@ -134,7 +134,11 @@ class Engine(TLSMemoryBIOProtocol):
             for start in range(0, len(data), _BATCH):
                 self.write(view[start : start + _BATCH].tobytes())
             return
-        sent = 0 if self._appSendBuffer else self._encrypt(data)
+        if self._appSendBuffer:
+            # Twisted would try to send this in front of what waits for OpenSSL to read.
+            self._bufferedWrite(data)
+            return
+        sent = self._encrypt(data)
         if sent < len(data):
             # OpenSSL has to read first, or has failed: Twisted meets that again, and deals with it.
             super().write(data[sent:])

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+    UNIXServerEndpoint,
+)
+from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.reactors import connect as connect_plain
 from tests.sockets.test_listener import echo, listen
+from tests.tls.peer import SERVER, ClientPeer, client_context
 from twsock import StreamSocketListener
-from twsock.protocols import FrameEchoFactory, LineEchoFactory
+from twsock.protocols import FrameEchoFactory, LineEchoFactory, UpgradeToSsl
+from twsock.protocols.upgrade import UpgradePolicy
+from twsock.tls.certificates import Certificate
+from twsock.tls.server import ServerOptions, ServerTls
 from twsock.wire import encode_frame
 
 FRAME = encode_frame(b"x")
+OPTIONS = ServerOptions([Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())])
+TLS = ServerTls(OPTIONS)
+#: With TLS 1.2 a client speaks a round trip after its server is done with the handshake.
+CONTEXTS = (
+    client_context(),
+    client_context(version=ssl.TLSVersion.TLSv1_2),
+)
 
 
 def queue(address: Any, count: int, question: bytes = b"x") -> list[socket.socket]:
@@ -183,10 +200,104 @@ class FactoryTests(OnEveryReactor):
         self.conduct(work)
 
 
+class SecureTests(OnEveryReactor):
+    """A client of which the first message of a handshake has come wants to be answered, too."""
+
+    def test_a_listener_goes_through_the_handshake(self) -> None:
+        """The handler reads what comes behind it."""
+
+        async def work(reactor: Any) -> None:
+            for context in CONTEXTS:
+                listener = await listen(reactor, echo, tls=OPTIONS)
+                clients = [SecureClient(context) for _ in range(3)]
+                sockets = [queue(port_of(listener), 1, each.hello())[0] for each in clients]
+                closing = listener.close_all(10)
+                await self.assert_answered(reactor, clients, sockets)
+                self.assertEqual(await closing, 0)
+
+        self.conduct(work)
+
+    def test_a_factory_goes_through_the_handshake(self) -> None:
+        """From the first byte, by a ClientHello in the middle, and under Twisted's own TLS."""
+        pem = SERVER.private_key_and_cert_chain_pem.bytes()
+        certificate: Any = PrivateCertificate.loadPEM(pem)
+
+        async def work(reactor: Any) -> None:
+            by_twisted = SSL4ServerEndpoint(
+                reactor, 0, certificate.options(), interface="127.0.0.1"
+            )
+            for endpoint, upgrade in (
+                (any_port(reactor), UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT)),
+                (any_port(reactor), UpgradeToSsl(TLS, UpgradePolicy.REQUIRED)),
+                (by_twisted, None),
+            ):
+                for context in CONTEXTS:
+                    factory = FrameEchoFactory(reactor, upgrade=upgrade)
+                    port: Any = await factory.listen(endpoint)
+                    address = "127.0.0.1", port.getHost().port
+                    clients = [SecureClient(context) for _ in range(3)]
+                    sockets = [queue(address, 1, each.hello())[0] for each in clients]
+                    await port.stopListening()
+                    draining = factory.drain(10)
+                    await self.assert_answered(reactor, clients, sockets)
+                    self.assertEqual(await draining, 0)
+
+        self.conduct(work)
+
+    def test_who_was_told_to_go_ahead_is_waited_for(self) -> None:
+        """The handshake comes behind the answer."""
+
+        async def work(reactor: Any) -> None:
+            factory = FrameEchoFactory(reactor, upgrade=UpgradeToSsl(TLS))
+            port: Any = await factory.listen(any_port(reactor))
+            address = "127.0.0.1", port.getHost().port
+            sockets = queue(address, 3, encode_frame(b"STARTTLS"))
+            await port.stopListening()
+            draining = factory.drain(10)
+            clients = [SecureClient(CONTEXTS[0]) for _ in sockets]
+            for client, connection in zip(clients, sockets, strict=True):
+                connection.setblocking(False)
+                await deferLater(reactor, 0.2)  # several looks of the drain
+                self.assertEqual(connection.recv(6), encode_frame(b"OK"))
+                connection.sendall(client.hello())
+            await self.assert_answered(reactor, clients, sockets)
+            self.assertEqual(await draining, 0)
+
+        self.conduct(work)
+
+    async def assert_answered(
+        self, reactor: Any, clients: list[SecureClient], sockets: list[socket.socket]
+    ) -> None:
+        for client, connection in zip(clients, sockets, strict=True):
+            self.assertEqual(await client.converse(reactor, connection, FRAME), FRAME)
+            connection.close()
+
+
+class SecureClient(ClientPeer):
+    """Asks one question when its handshake is done, and closes when it has the answer."""
+
+    async def converse(self, reactor: Any, connection: socket.socket, question: bytes) -> bytes:
+        connection.setblocking(False)
+        has_asked = False
+        while len(self.received) < len(question):
+            try:
+                chunk = connection.recv(1 << 16)
+            except BlockingIOError:
+                await deferLater(reactor, 0.01)
+                continue
+            if not chunk:
+                break
+            connection.sendall(self.take(chunk))
+            if self.is_done and not has_asked:
+                has_asked = True
+                connection.sendall(self.say(question))
+        return self.received
+
+
 def any_port(reactor: Any) -> TCP4ServerEndpoint:
     return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
 
-for case in (ListenerTests, FactoryTests):
+for case in (ListenerTests, FactoryTests, SecureTests):
     globals().update(case.makeTestCaseClasses())
-del ListenerTests, FactoryTests
+del ListenerTests, FactoryTests, SecureTests

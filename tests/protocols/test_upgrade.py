@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given, settings
@@ -771,3 +772,51 @@ class WorkTests(SynchronousTestCase):
             self.assertEqual(connection.sent(), before + go_ahead)
             connection.receive(before)
             self.assertTrue(connection.transport.disconnected)
+
+
+class DrainTests(SynchronousTestCase):
+    """A server that ends answers what comes behind a handshake that was begun."""
+
+    def drain(self, upgrade: UpgradeToSsl, first: bytes | None = None) -> Connection:
+        """Begin a handshake, drain the server, and finish the handshake."""
+        connection = Connection(upgrade)
+        hello = connection.peer.hello()
+        if first is not None:
+            connection.receive(first)
+            connection.sent()
+            connection.factory.drain(10)
+            connection.clock.pump([0.05] * 10)
+            self.assertFalse(connection.transport.disconnecting)
+            connection.receive(hello)
+        else:
+            connection.receive(hello)
+            connection.factory.drain(10)
+            connection.clock.pump([0.05] * 10)
+        connection.converse()
+        self.assertTrue(connection.protocol.is_secure)
+        return connection
+
+    def drained(self) -> Iterator[Connection]:
+        yield self.drain(IMPLICIT)
+        yield self.drain(ALLOWED)
+        yield self.drain(ALLOWED, REQUEST)
+
+    def test_the_first_message_is_awaited_and_answered(self) -> None:
+        """Then the connection ends."""
+        for connection in self.drained():
+            connection.clock.advance(0.9)
+            self.assertTrue(connection.protocol.is_open)
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+            self.assertFalse(connection.protocol.is_open)
+
+    def test_a_client_that_says_nothing_is_not_waited_for_for_long(self) -> None:
+        """A second after the handshake the connection ends."""
+        for connection in self.drained():
+            connection.clock.advance(1.1)
+            self.assertFalse(connection.protocol.is_open)
+
+    def test_one_that_is_lost_leaves_nothing(self) -> None:
+        """No timer of the drain."""
+        for connection in self.drained():
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(connection.clock.getDelayedCalls(), [])

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis.strategies import binary, integers, lists
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.connected import InMemory
+from tests.transport.test_stream import Owner
 from twsock import (
     BrokenError,
     BusyError,
@@ -23,6 +26,7 @@ from twsock import (
     StreamSocket,
 )
 from twsock.sockets.input import DEFAULT_MAX_LOAD, READ_AHEAD_LIMIT, InputStream
+from twsock.transport import StreamTransport
 
 NONE, PARTIAL = InputStreamOptions.NONE, InputStreamOptions.PARTIAL
 READ_AHEAD = InputStreamOptions.READ_AHEAD
@@ -398,6 +402,39 @@ class EndTests(InputTests):
         self.connected.end()
         sizes = [len(self.successResultOf(self.stream.receive_some())) for _ in range(4)]
         self.assertEqual(sizes, [10, 10, 5, 0])
+
+    def test_what_becomes_secure_while_it_is_drained_has_a_second(self) -> None:
+        """Its peer speaks behind the handshake; then it is drained as any other."""
+        for answer in (b"x", b""):
+            clock, stream = self.drained()
+            read = stream.receive_some()
+            clock.advance(0.9)
+            self.assertNoResult(read)
+            if answer:
+                stream.feed(answer)
+            clock.advance(0.2)
+            self.assertEqual(self.successResultOf(read), answer)
+            self.assertEqual(self.successResultOf(stream.receive_some()), b"")
+
+    def test_an_end_leaves_no_timer(self) -> None:
+        """However it ends within that second."""
+        ends: tuple[Callable[[InputStream], object], ...] = (
+            lambda stream: stream.close(),
+            lambda stream: stream.ended(),
+            lambda stream: stream.failed(ClosedError("lost")),
+        )
+        for end in ends:
+            clock, stream = self.drained()
+            end(stream)
+            self.assertEqual(clock.getDelayedCalls(), [])
+
+    def drained(self) -> tuple[Clock, InputStream]:
+        """Drain a stream, and connect it then."""
+        clock = Clock()
+        stream = InputStream(clock)
+        stream.end_when_drained()
+        stream.opened(StreamTransport(Owner(), StringTransport(), clock))
+        return clock, stream
 
     def test_draining_waits_for_half_a_message(self) -> None:
         """Only who waits for bytes of which none have come sees the end."""

@@ -93,6 +93,11 @@ class Securing:
         """The connection is gone; without an error, in order."""
         self._stop_waiting()
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the peer has begun, or was asked to begin, a handshake that is not done."""
+        return False
+
     # What a handshake asks of a connection.
 
     @property

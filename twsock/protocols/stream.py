@@ -42,9 +42,15 @@ from twsock.protocols.ordered import OrderedTransport
 from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.transport import StreamTransport
-from twsock.transport.descriptor import carries_tls, describe_peer, find_descriptor, secured_by
+from twsock.transport.descriptor import (
+    carries_tls,
+    describe_peer,
+    find_descriptor,
+    is_shaking_hands,
+    secured_by,
+)
 from twsock.transport.log import TextLogger
-from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
+from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, FIRST_MESSAGE_TIME, HIGH_WATER
 
 __all__ = ["DEFAULT_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
 
@@ -127,6 +133,8 @@ class StreamProtocol(Protocol):
     _is_draining = False
     # While it drains: looks whether there is anything left to be answered.
     _looking: IDelayedCall | None = None
+    # While it drains: whether a handshake was under way that a message is to follow.
+    _awaits_first_message = False
     _peer_ended = False
 
     # Overridden by applications.
@@ -447,6 +455,9 @@ class StreamProtocol(Protocol):
             self._announce()
         if self._flush(stream) and not stream.is_full:
             self.output_drained()
+        if self._is_draining and self._may_deliver(stream):
+            self._awaits_first_message = True
+            self._close_drained(stream)
 
     def note_error(self, error: SocketError) -> None:
         """Know why the connection is about to end."""
@@ -634,9 +645,7 @@ class StreamProtocol(Protocol):
         error = stream.lost(reason)
         if self._upgrading is not None:
             self._upgrading.lost(error)
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        self._stop_looking()
         if self._noted and self.group.buffer_limit is not None:
             self.group.buffer_limit.note(self, 0)
         self.group.leave(self)
@@ -743,12 +752,36 @@ class StreamProtocol(Protocol):
         """Close, unless a message is under way here, or on its way in the kernel."""
         if self._decoder.buffered or not stream.is_open:
             return
-        if stream.has_unread_input:
-            # It may be no message: a header of a proxy, a part of a handshake. Then nobody tells.
-            if self._looking is None:
-                self._looking = self.clock.callLater(_DRAIN_INTERVAL, self._look_again)
+        self._stop_looking()
+        wait = self._time_to_drain(stream)
+        if wait:
+            self._looking = self.clock.callLater(wait, self._look_again)
         else:
             stream.close()
+
+    def _time_to_drain(self, stream: StreamTransport) -> float:
+        """Return in how many seconds to look again whether a message has come; 0 to close now."""
+        if self._is_shaking_hands(stream):
+            self._awaits_first_message = True
+            return _DRAIN_INTERVAL
+        if self._awaits_first_message and not self._decoder.delivered:
+            self._awaits_first_message = False
+            return FIRST_MESSAGE_TIME
+        # What is unread may be no message, but a proxy's header, say. Then nobody reports it.
+        return _DRAIN_INTERVAL if stream.has_unread_input else 0
+
+    def _is_shaking_hands(self, stream: StreamTransport) -> bool:
+        """Return whether the peer has begun a handshake, so that its first message is to come."""
+        if self._upgrading is not None and self._upgrading.is_under_way:
+            return True
+        if not stream.carries_tls or self.is_secure:
+            return False
+        return stream.has_unread_input or is_shaking_hands(self._transport)
+
+    def _stop_looking(self) -> None:
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
 
     def _look_again(self) -> None:
         self._looking = None

@@ -169,6 +169,13 @@ class Upgrade(Securing):
             if not self._handle(message, stream):
                 return
 
+    @property
+    @override
+    def is_under_way(self) -> bool:
+        if self._phase is _Phase.AWAITING:
+            return not self.is_implicit  # Otherwise a go-ahead was sent.
+        return self._phase is _Phase.HANDSHAKE
+
     @override
     def start(self) -> None:
         """Begin the handshake with what has come of it; what is behind it is its own."""

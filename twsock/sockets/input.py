@@ -20,7 +20,7 @@ import typing
 from typing import Final
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 from typing_extensions import override
 
@@ -35,6 +35,7 @@ from twsock.errors import (
 )
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.transport import StreamTransport
+from twsock.transport.stream import FIRST_MESSAGE_TIME
 from twsock.wire.byte_queue import ByteQueue, as_bytes
 
 __all__ = [
@@ -199,6 +200,7 @@ class InputStream:
     __slots__ = (
         "_clock",
         "_error",
+        "_grace",
         "_is_draining",
         "_queue",
         "_read",
@@ -218,6 +220,8 @@ class InputStream:
         self._wish: _Wish | None = None
         self._error: SocketError | None = None
         self._is_draining = False
+        # What has become secure while it was drained is not drained before this is due.
+        self._grace: IDelayedCall | None = None
         self._transport: StreamTransport | None = None
 
     @classmethod
@@ -328,6 +332,7 @@ class InputStream:
         """
         self._state = _State.CLOSED
         self._queue = ByteQueue()
+        self._end_grace()
         if self._transport is not None:
             self._transport.resume_reading()
         self._end_read(ClosedError("this end was closed while a read was pending"))
@@ -374,6 +379,10 @@ class InputStream:
         self._transport = transport
         if self._state is _State.UNCONNECTED:
             self._state = _OPEN
+        if self._is_draining:
+            # It has become secure meanwhile: what its peer has to say comes behind the handshake.
+            self._is_draining = False
+            self._grace = self._clock.callLater(FIRST_MESSAGE_TIME, self.end_when_drained)
 
     def feed(self, data: bytes) -> None:
         """Bytes have come."""
@@ -389,12 +398,14 @@ class InputStream:
     def end_when_drained(self) -> None:
         """Let a read that finds nothing see the end of the stream, now and from here on."""
         self._is_draining = True
+        self._end_grace()
         self._end_if_drained()
 
     def ended(self) -> None:
         """No more will come: the peer has ended its output."""
         if self._state is _OPEN:
             self._state = _State.ENDED
+            self._end_grace()
             self._try_again()
 
     def failed(self, error: SocketError) -> None:
@@ -402,6 +413,7 @@ class InputStream:
         if self._state in (_State.UNCONNECTED, _OPEN):
             self._state = _State.FAILED
             self._error = error
+            self._end_grace()
             self._end_read(self._broken())
 
     # How a read goes.
@@ -446,6 +458,11 @@ class InputStream:
             self._transport.resume_reading()
             self._end_if_drained()
         return read if timeout is None else limit(read, timeout, self._clock, "the read")
+
+    def _end_grace(self) -> None:
+        grace, self._grace = self._grace, None
+        if grace is not None and grace.active():
+            grace.cancel()
 
     def _end_if_drained(self) -> None:
         transport = self._transport

@@ -26,6 +26,7 @@ __all__ = [
     "engine_holds",
     "find_descriptor",
     "hung_up",
+    "is_shaking_hands",
     "may_collect",
     "plain_socket",
     "queued_bytes",
@@ -36,6 +37,9 @@ __all__ = [
 #: How many wrappers are looked through. Real stacks have two or three; the bound is for a wrapper
 #: that names itself as its transport.
 _MAX_WRAPPERS: Final = 16
+
+#: The state of a handshake of which no message was sent or read, in OpenSSL's words.
+_NOT_BEGUN: Final = b"before SSL initialization"
 
 
 def find_descriptor(transport: ITransport) -> FileDescriptor | None:
@@ -145,6 +149,22 @@ def secured_by(transport: ITransport) -> Any:
                 return layer.getHandle() if layer._handshakeDone else None
         candidate = getattr(candidate, "transport", None)
     return None
+
+
+def is_shaking_hands(transport: ITransport) -> bool:
+    """
+    Return whether a TLS engine among the wrappers has begun its handshake and not finished it.
+
+    A server's has begun once the client's first message was read.
+    """
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        for layer in (candidate, _started_engine(candidate)):
+            if isinstance(layer, TLSMemoryBIOProtocol):
+                state = layer.getHandle().get_state_string()
+                return not layer._handshakeDone and state != _NOT_BEGUN
+        candidate = getattr(candidate, "transport", None)
+    return False
 
 
 def plain_socket(transport: ITransport) -> socket.socket | None:

@@ -49,7 +49,14 @@ from twsock.transport.draining import BrakeWatch, DrainWatch, Watch
 from twsock.transport.outlet import TRY_LATER, Outlet
 from twsock.transport.waiters import Waiters
 
-__all__ = ["DEFAULT_CLOSE_TIMEOUT", "HIGH_WATER", "LOW_WATER", "StreamOwner", "StreamTransport"]
+__all__ = [
+    "DEFAULT_CLOSE_TIMEOUT",
+    "FIRST_MESSAGE_TIME",
+    "HIGH_WATER",
+    "LOW_WATER",
+    "StreamOwner",
+    "StreamTransport",
+]
 
 #: Bytes written and not yet taken by the kernel at which a connection is full: the owner stops
 #: producing, and its peer is not read from. The same 64 KiB at which Twisted pauses a producer.
@@ -61,6 +68,10 @@ LOW_WATER: Final = 0
 
 #: How long a close waits for the peer before it aborts, in seconds.
 DEFAULT_CLOSE_TIMEOUT: Final = 5.0
+
+#: How long a connection that became secure while its server ends may take to its first message, in
+#: seconds. A client sends it when the handshake is done: a round trip later, with TLS 1.2.
+FIRST_MESSAGE_TIME: Final = 1.0
 
 #: One receive, in bytes. It begins at Twisted's 64 KiB and doubles while reads come back full, up
 #: to this: frames of 64 KiB then cost a third of the time. Just below the 128 KiB above which glibc

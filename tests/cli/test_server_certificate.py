@@ -105,6 +105,20 @@ class DescriptionTests(SynchronousTestCase):
         )
         self.assertTrue(line.endswith(f" {MAX_NAMES - 1}.example, 3 more"), line)
 
+    def test_one_name_does_not_take_the_place_of_all(self) -> None:
+        """A name in the DNS has 253 characters at most, one in a certificate any number."""
+        names = [x509.DNSName("a" * 5000), x509.UniformResourceIdentifier("b" * 5000)]
+        names += [x509.DNSName("server.example")]
+        text = "\n".join(describe_certificate(make_certificate("a", _alternatives(names))))
+        self.assertIn("server.example", text)
+        for letter in "ab":
+            self.assertIn(letter * 200, text)
+            self.assertNotIn(letter * 300, text)
+
+
+def _alternatives(names: list[x509.GeneralName]) -> bytes:
+    return x509.SubjectAlternativeName(names).public_bytes()
+
 
 class RefusalTests(SynchronousTestCase):
     """Why it was refused, and what to do."""

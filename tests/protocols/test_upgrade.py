@@ -671,6 +671,20 @@ class EndTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
         self.assertNotIn(b"never", connection.sent())
 
+    def test_a_handshake_that_ends_after_the_close_is_none(self) -> None:
+        """A transport may still bring the peer's last flight: nothing is handled."""
+        for end in ("close", "abort"):
+            connection = Connection()
+            connection.receive(connection.peer.hello())
+            flight = connection.peer.take(connection.sent())
+            getattr(connection.protocol, end)()
+            connection.transport.protocol.dataReceived(flight + connection.peer.say(FRAME))
+            self.assertEqual((connection.protocol.secured, connection.protocol.received), ([], []))
+            self.assertFalse(connection.protocol.is_secure)
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(len(connection.protocol.lost), 1)
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
     def test_state_of_before_can_be_dropped(self) -> None:
         """S7: the hook is called when the connection is secure, and before any message of after."""
 

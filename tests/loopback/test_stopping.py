@@ -23,6 +23,7 @@ from tests.tls.peer import SERVER, ClientPeer, client_context
 from twsock import StreamSocketListener
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, UpgradeToSsl
 from twsock.protocols.upgrade import UpgradePolicy
+from twsock.services.stream import stream_service
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.wire import encode_frame
@@ -200,6 +201,29 @@ class FactoryTests(OnEveryReactor):
         self.conduct(work)
 
 
+class ServiceTests(OnEveryReactor):
+    """What ``twistd`` runs."""
+
+    _reactors = ["twisted.internet.epollreactor.EPollReactor"]
+
+    def test_what_is_queued_is_answered_before_it_has_stopped(self) -> None:
+        """On each of its endpoints."""
+
+        async def work(reactor: Any) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = str(Path(folder, "socket"))
+                service = stream_service(reactor, ["tcp:0:interface=127.0.0.1", f"unix:{path}"])
+                service.startService()
+                tcp: Any = service.ports[0]
+                peers = queue(("127.0.0.1", tcp.getHost().port), 5, FRAME)
+                peers += queue(path, 5, FRAME)
+                stopping: Any = service.stopService()
+                self.assertEqual(await finish(reactor, peers), [FRAME] * 10)
+                await stopping
+
+        self.conduct(work)
+
+
 class SecureTests(OnEveryReactor):
     """A client of which the first message of a handshake has come wants to be answered, too."""
 
@@ -298,6 +322,6 @@ def any_port(reactor: Any) -> TCP4ServerEndpoint:
     return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
 
-for case in (ListenerTests, FactoryTests, SecureTests):
+for case in (ListenerTests, FactoryTests, ServiceTests, SecureTests):
     globals().update(case.makeTestCaseClasses())
-del ListenerTests, FactoryTests, SecureTests
+del ListenerTests, FactoryTests, ServiceTests, SecureTests

@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -104,6 +105,27 @@ class HandlerTests(SynchronousTestCase):
         Connected(Strange).receive(encode_frame(b"1"))
         (failure,) = self.flushLoggedErrors(TypeError)
         self.assertIn("coroutine", str(failure.value))
+
+    def test_what_a_cancelled_handler_raises_is_no_failure(self) -> None:
+        """It is one line, without a traceback."""
+
+        class Careless(Waiting):
+            async def frame_received(self, payload: bytes) -> None:
+                try:
+                    await super().frame_received(payload)
+                finally:
+                    raise ZeroDivisionError
+
+        connected = Connected(Careless)
+        connected.receive(encode_frame(b"1"))
+        events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(events.append)
+        self.addCleanup(publisher.removeObserver, events.append)
+        connected.reset()
+        [line] = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+        self.assertIn("ZeroDivisionError", line)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_a_lost_connection_cancels_its_handler(self) -> None:
         """A handler whose peer is gone is cancelled, and nothing is logged as an error."""

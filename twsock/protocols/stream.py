@@ -124,6 +124,7 @@ class StreamProtocol(Protocol):
     _is_announced = False
     _decoder: Any
     _handler: Deferred[Any] | None = None
+    _is_cancelled = False
     _is_delivering = False
     _early = b""
     _is_full = False
@@ -654,6 +655,7 @@ class StreamProtocol(Protocol):
                 self.connection_lost(error)
         finally:
             if self._handler is not None:
+                self._is_cancelled = True
                 self._handler.cancel()
 
     # Called by the transport.
@@ -815,6 +817,12 @@ class StreamProtocol(Protocol):
             if failure.check(CancelledError, SocketError):
                 self._log.debug(
                     "{peer} ended under its handler: {error}", peer=self.peer, error=error
+                )
+            elif self._is_cancelled:
+                self._log.warn(
+                    "{peer} ended under its handler, which raised {error}",
+                    peer=self.peer,
+                    error=repr(error),
                 )
             else:
                 self._log.failure("handler failed after {peer} had ended", failure, peer=self.peer)

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from twsock.errors import SocketError
 from twsock.sockets.stream_socket import StreamSocket
+from twsock.transport.log import TextLogger
 
 __all__ = ["RunningHandlers"]
 
@@ -39,7 +40,7 @@ class RunningHandlers:
     :param emptied: called when the last one has ended.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self, failed: Callable[[Failure, StreamSocket], None], emptied: Callable[[], None]

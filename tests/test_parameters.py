@@ -103,6 +103,9 @@ NUMBERS: dict[str, Call] = {
     "DataWriter.write_buffer start": lambda value: DataWriter().write_buffer(b"abc", value),
     "DataWriter.write_buffer count": lambda value: DataWriter().write_buffer(b"abc", 0, value),
     "StreamSocketListener": lambda value: listener(max_connections=value),
+    "StreamSocketListener max_connections_per_address": lambda value: listener(
+        max_connections_per_address=value
+    ),
     "StreamSocketListener max_buffered": lambda value: listener(max_buffered=value),
     "StreamSocketControl.outbound_unicast_hop_limit": set_option(
         stream().control, "outbound_unicast_hop_limit"
@@ -130,6 +133,9 @@ NUMBERS: dict[str, Call] = {
     ),
     "StreamServerFactory max_buffered": lambda value: StreamServerFactory(
         Clock(), FrameEcho, max_buffered=value
+    ),
+    "StreamServerFactory max_connections_per_address": lambda value: StreamServerFactory(
+        Clock(), FrameEcho, max_connections_per_address=value
     ),
     "StreamServerFactory max_unsent": lambda value: StreamServerFactory(
         Clock(), FrameEcho, max_unsent=value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.testing import MemoryReactorClock
@@ -41,6 +42,18 @@ class FactoryTests(SynchronousTestCase):
         self.assertEqual(connected.factory.counters.refused, 3)
         self.assertEqual(self.limit_events(), 1)
 
+    def test_an_address_has_no_more_than_its_share(self) -> None:
+        """One more is turned away, counted, and told of."""
+        connected = Connected(FrameRecorder, max_connections_per_address=1)
+        peer, other = (IPv4Address("TCP", host, 7) for host in ("192.168.1.1", "192.168.1.2"))
+        self.assertIsNone(connected.factory.buildProtocol(peer))
+        self.assertIsNotNone(connected.factory.buildProtocol(other))
+        self.assertIsNotNone(connected.factory.buildProtocol(None))
+        self.assertEqual(connected.factory.counters.refused, 1)
+        self.assertEqual(self.limit_events(), 1)
+        connected.lose()
+        self.assertIsNotNone(connected.factory.buildProtocol(peer))
+
     def test_there_is_room_again_when_one_ends(self) -> None:
         """A lost connection leaves its place to another."""
         connected = Connected(FrameRecorder, max_connections=1)
@@ -77,6 +90,9 @@ class FactoryTests(SynchronousTestCase):
         """A limit that makes no sense does not wait for the first connection."""
         for limits in (
             {"max_connections": 0},
+            {"max_connections_per_address": 0},
+            {"max_buffered": 0},
+            {"max_unsent": 0},
             {"idle_timeout": -1.0},
             {"max_payload": -1},
             {"close_timeout": -1.0},

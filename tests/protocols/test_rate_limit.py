@@ -143,6 +143,11 @@ class PeerTests(SynchronousTestCase):
         self.assertEqual(network_of("2001:db8::1"), network_of("2001:db8::ffff:1"))
         self.assertNotEqual(network_of("2001:db8:0:1::1"), network_of("2001:db8::1"))
 
+    def test_an_ipv4_address_in_ipv6_is_itself(self) -> None:
+        """As sockets for both families spell it; it does not share a network with all others."""
+        self.assertEqual(network_of("::ffff:192.0.2.1"), network_of("192.0.2.1"))
+        self.assertNotEqual(network_of("::ffff:192.0.2.1"), network_of("::ffff:192.0.2.2"))
+
     def test_a_link_local_address_is_a_peer(self) -> None:
         """All hosts of a link share that network."""
         self.assertNotEqual(network_of("fe80::1%eth0"), network_of("fe80::2%eth0"))

@@ -16,10 +16,12 @@ from zope.interface.verify import verifyObject
 
 from tests.services.processes import twistd
 from twsock.protocols import UpgradePolicy
+from twsock.services.connection_limit import default_max_connections
 from twsock.services.datagram import DatagramService
 from twsock.services.everything import Options, everything_service, makeService
 from twsock.services.multicast import MulticastService
 from twsock.services.stream import StreamService
+from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED
 
 
 class EverythingTests(SynchronousTestCase):
@@ -70,6 +72,12 @@ class EverythingTests(SynchronousTestCase):
         )
         self.assertTrue(lines[1].endswith(' "Hello, World!"'), lines[1])
         self.assertTrue(lines[2].endswith(" Hello"), lines[2])
+
+    def test_connections_are_limited(self) -> None:
+        """As in the stream service, where no option was given."""
+        group = self.run_it().factory.group
+        self.assertEqual(group.max_connections, default_max_connections())
+        self.assertEqual(group.buffer_limit.max_buffered, DEFAULT_MAX_BUFFERED)
 
     def test_stopped_it_stops_them_all(self) -> None:
         """No port stays open."""

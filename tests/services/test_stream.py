@@ -74,6 +74,7 @@ class OptionsTests(SynchronousTestCase):
             ("max-frame", "4294967296"),
             ("max-frame", "1k"),
             ("max-connections", "0"),
+            ("max-connections-per-address", "0"),
             ("max-buffered", "0"),
             ("max-buffered", "1M"),
             ("idle-timeout", "-1"),
@@ -102,6 +103,13 @@ class OptionsTests(SynchronousTestCase):
         for words, mode in (([], 0o660), (["--socket-mode", "600"], 0o600)):
             self.assertEqual(self.parse(*words)["endpoint-settings"].socket_mode, mode)
         self.assertRaises(UsageError, self.parse, "--socket-mode", "rw")
+
+    def test_addresses_are_not_counted_behind_a_proxy(self) -> None:
+        """All connections have one there."""
+        words = ("--max-connections-per-address", "5", "--endpoint")
+        error = self.assertRaises(UsageError, self.parse, *words, "haproxy:tcp:1")
+        self.assertIn("let the proxy count", str(error))
+        self.assertEqual(self.parse(*words, "tcp:1")["max-connections-per-address"], 5)
 
     def test_an_endpoint_of_tls_is_enough(self) -> None:
         """There is no TLS inside TLS, whose clients would not be verified."""
@@ -139,6 +147,7 @@ class ServiceTests(SynchronousTestCase):
                 framing=framing,
                 max_frame=7,
                 max_connections=3,
+                max_connections_per_address=2,
                 max_buffered=1000,
                 idle_timeout=5.0,
             )
@@ -146,6 +155,9 @@ class ServiceTests(SynchronousTestCase):
             assert isinstance(built, protocol)
             self.assertEqual(built.max_payload, 7)
             self.assertEqual(service.factory.group.max_connections, 3)
+            address_limit = service.factory.group.address_limit
+            assert address_limit is not None
+            self.assertEqual(address_limit.max_connections, 2)
             limit = service.factory.group.buffer_limit
             assert limit is not None
             self.assertEqual(limit.max_buffered, 1000)

@@ -55,6 +55,35 @@ class AcceptGateTests(SynchronousTestCase):
         """Whether the reactor watches the port."""
         return self.port in self.reactor.readers
 
+    def test_whom_it_does_not_admit_it_closes(self) -> None:
+        """It is asked with the peer's address, and gives the next one that is admitted."""
+        asked: list[str | None] = []
+
+        def admits(host: str | None) -> bool:
+            asked.append(host)
+            return len(asked) > 1
+
+        self.port.socket = self.socket
+        gate = AcceptGate(self.port, self.reactor, lambda: self.room, admits)
+        with socket.create_connection(self.socket.getsockname()) as second:
+            accepted, address = gate.accept()
+            accepted.close()
+            self.assertEqual(address, second.getsockname())
+        self.client.settimeout(10)
+        self.assertEqual(self.client.recv(1), b"")
+        self.assertEqual(asked, ["127.0.0.1"] * 2)
+
+    def test_a_crowd_that_is_not_admitted_lets_others_have_their_turn(self) -> None:
+        """After some of them the gate reports that nobody is waiting, and goes on later."""
+        self.port.socket = self.socket
+        gate = AcceptGate(self.port, self.reactor, lambda: self.room, lambda _host: False)
+        crowd = [socket.create_connection(self.socket.getsockname()) for _ in range(100)]
+        for connection in crowd:
+            self.addCleanup(connection.close)
+        self.assertRaises(BlockingIOError, gate.accept)
+        with self.socket.accept()[0]:
+            self.assertTrue(self.is_listening)
+
     def test_with_room_it_accepts(self) -> None:
         """An open gate gives what the socket gives."""
         accepted, address = self.gate.accept()

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 
+from twsock.protocols.address_limit import host_of
 from twsock.protocols.group import ConnectionGroup, Counters
 from twsock.protocols.stream import StreamProtocol
 from twsock.protocols.upgrade import UpgradeToSsl
@@ -47,6 +48,10 @@ class StreamServerFactory(ServerFactory):
         protocol's own.
     :param max_connections: how many may be open at once; then listeners made by `listen` accept
         nobody until one ends. None for no limit.
+    :param max_connections_per_address: how many one IPv4 address, or one IPv6 network of 64 bits,
+        may have open at once; one more is closed, with one log event a minute. None for no limit.
+        UNIX sockets are not counted. Behind a proxy that sends a PROXY header all connections have
+        the proxy's address here.
     :param max_buffered: bytes that all connections together may hold, received and not handled or
         written and not with the kernel; past it the connection that holds most is aborted, with one
         log event. None for 256 MiB, or twice the largest message where that is more.
@@ -70,6 +75,7 @@ class StreamServerFactory(ServerFactory):
         max_payload: int | None = None,
         max_unsent: int | None = None,
         max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
         max_buffered: int | None = None,
         idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
@@ -92,6 +98,7 @@ class StreamServerFactory(ServerFactory):
             clock,
             idle_timeout=idle_timeout,
             max_connections=max_connections,
+            max_connections_per_address=max_connections_per_address,
             max_buffered=max_buffered
             if max_buffered is not None
             else max(DEFAULT_MAX_BUFFERED, 2 * (max_payload or protocol.max_payload or 0)),
@@ -138,6 +145,8 @@ class StreamServerFactory(ServerFactory):
             self.group.counters.refused += 1
             self._tell_of_limit()
             return None
+        if not self.group.admits(host_of(addr)):
+            return None
         protocol = self._protocol_class()
         protocol.factory = self
         protocol.group = self.group
@@ -156,7 +165,9 @@ class StreamServerFactory(ServerFactory):
         if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
             # Those of ports that were stopped are of no more use.
             self._gates = [gate for gate in self._gates if not gate.is_closed]
-            self._gates.append(AcceptGate(port, self.group.clock, self._has_room))
+            self._gates.append(
+                AcceptGate(port, self.group.clock, self._has_room, self.group.admits)
+            )
         return port
 
     def _has_room(self) -> bool:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock._integers import checked_integer
+from twsock.protocols.address_limit import AddressLimit
 from twsock.transport.buffer_limit import BufferLimit
 from twsock.transport.log import TextLogger
 from twsock.transport.waiters import Waiters
@@ -34,7 +35,7 @@ class Counters:
 
     #: Connections that joined.
     accepted: int = 0
-    #: Connections turned away because the limit was reached.
+    #: Connections turned away because a limit on their number was reached.
     refused: int = 0
     #: Whole frames or lines received.
     messages: int = 0
@@ -78,8 +79,11 @@ class ConnectionGroup:
     :param max_buffered: bytes that all of them together may hold, received and not handled or
         written and not with the kernel; past it the one that holds most is aborted. None for no
         limit of the sum.
+    :param max_connections_per_address: how many one IPv4 address, or one IPv6 network of 64 bits,
+        may have open; None for no limit. UNIX sockets are not counted.
     :raises ValueError: when a number is not above 0.
 
+    :ivar address_limit: counts connections by their addresses; None where there is no limit.
     :ivar buffer_limit: is noted with what each holds; None where there is no limit of the sum.
     """
 
@@ -92,6 +96,7 @@ class ConnectionGroup:
         idle_timeout: float | None = None,
         max_connections: int | None = None,
         max_buffered: int | None = None,
+        max_connections_per_address: int | None = None,
     ) -> None:
         if idle_timeout is not None and not idle_timeout > 0:
             raise ValueError(f"idle_timeout is above 0 seconds, not {idle_timeout:g}")
@@ -100,6 +105,11 @@ class ConnectionGroup:
         self.clock = clock
         self.idle_timeout = idle_timeout
         self.max_connections = max_connections
+        self.address_limit = (
+            None
+            if max_connections_per_address is None
+            else AddressLimit(max_connections_per_address, clock.seconds)
+        )
         self.buffer_limit = None if max_buffered is None else BufferLimit(max_buffered)
         self.counters = Counters()
         #: Counts the half idle timeouts that have passed; a connection notes it with each frame.
@@ -118,9 +128,22 @@ class ConnectionGroup:
         """Whether one more connection may join."""
         return self.max_connections is None or len(self._members) < self.max_connections
 
-    def join(self, member: Member) -> None:
-        """Count a connection that was made, and watch it from now on."""
+    def admits(self, host: str | None) -> bool:
+        """Return whether an address may have one more connection; count and log a refusal."""
+        if self.address_limit is None or self.address_limit.admits(host):
+            return True
+        self.counters.refused += 1
+        return False
+
+    def join(self, member: Member, host: str | None = None) -> None:
+        """
+        Count a connection that was made, and watch it from now on.
+
+        :param host: its peer's address; None where it has none.
+        """
         self._members.add(member)
+        if self.address_limit is not None:
+            self.address_limit.add(member, host)
         self.counters.accepted += 1
         member.active_tick = self.tick
         if self._ticking is None and self.idle_timeout is not None:
@@ -129,6 +152,8 @@ class ConnectionGroup:
     def leave(self, member: Member) -> None:
         """Forget a connection that is gone."""
         self._members.discard(member)
+        if self.address_limit is not None:
+            self.address_limit.remove(member)
         if not self._members:
             if self._ticking is not None:
                 self._ticking.cancel()

@@ -36,6 +36,7 @@ from twsock.errors import (
     SocketError,
 )
 from twsock.protocols._securing import Securing
+from twsock.protocols.address_limit import host_of
 from twsock.protocols.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.protocols.group import ConnectionGroup
 from twsock.protocols.ordered import OrderedTransport
@@ -592,7 +593,8 @@ class StreamProtocol(Protocol):
             high_water=self.high_water,
             close_timeout=self.close_timeout,
         )
-        group.join(self)
+        is_counted = group.address_limit is not None
+        group.join(self, host_of(self._transport.getPeer()) if is_counted else None)
         if self.upgrade is not None:
             upgrading = self._upgrading = Upgrade(self.upgrade, self)
             upgrading.begin(self._stream)

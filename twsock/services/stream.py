@@ -20,6 +20,11 @@ from typing_extensions import override
 
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
 from twsock.protocols.factory import DEFAULT_IDLE_TIMEOUT
+from twsock.services.connection_limit import (
+    MOST_CONNECTIONS,
+    RESERVED_DESCRIPTORS,
+    default_max_connections,
+)
 from twsock.services.listening import ListeningService, default_endpoints, describe_mistake
 from twsock.services.options import count_option, mode_option, seconds_option
 from twsock.services.process import ProcessOptions, ProcessService, process_owner
@@ -41,6 +46,12 @@ _FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
     "uint32": FrameEchoFactory,
     "line": LineEchoFactory,
 }
+
+#: What the option of that name does.
+_MAX_CONNECTIONS: Final = (
+    f"Accept no more than this many at once. [default: {MOST_CONNECTIONS}, or the limit on open "
+    f"files less {RESERVED_DESCRIPTORS} where that is less]"
+)
 
 
 class StreamService(ListeningService):
@@ -121,7 +132,8 @@ class Options(SecurityOptions, ProcessOptions):
     optParameters = [
         ["framing", "f", "uint32", "uint32 (4-byte big-endian length, then bytes) or line."],
         ["max-frame", None, None, "Largest frame or line accepted, in bytes."],
-        ["max-connections", None, None, "Accept no more than this many at once."],
+        ["max-connections", None, None, _MAX_CONNECTIONS],
+        ["max-connections-per-address", None, None, "Close what an address has beyond this many."],
         ["max-buffered", None, None, "Hold no more than this, in bytes, for all together."],
         ["idle-timeout", None, DEFAULT_IDLE_TIMEOUT, "Seconds without a whole frame; 0: for ever."],
         ["drain-timeout", None, DEFAULT_DRAIN_TIMEOUT, "Seconds to end connections on SIGTERM."],
@@ -157,6 +169,8 @@ class Options(SecurityOptions, ProcessOptions):
             )
         self["max-frame"] = count_option(self, "max-frame", 0, MAX_UINT32)
         self["max-connections"] = count_option(self, "max-connections", 1)
+        name = "max-connections-per-address"
+        self[name] = count_option(self, name, 1)
         self["max-buffered"] = count_option(self, "max-buffered", 1)
         self["idle-timeout"] = seconds_option(self, "idle-timeout") or None
         self["drain-timeout"] = seconds_option(self, "drain-timeout")
@@ -168,10 +182,22 @@ class Options(SecurityOptions, ProcessOptions):
                 parse_server_endpoint(reactor, description, self["endpoint-settings"])
             except EndpointError as error:
                 raise usage.UsageError(f"--endpoint: {describe_mistake(error)}") from error
+        self._check_proxies()
         self["security"] = self.read_security()
         if self["security"] is not None:
             self._check_max_frame(self["security"])
             self._check_endpoints()
+
+    def _check_proxies(self) -> None:
+        """Refuse to count connections by an address that all of them have."""
+        if self["max-connections-per-address"] is None:
+            return
+        for description in self["endpoints"]:
+            if description.partition(":")[0].lower() == "haproxy":
+                raise usage.UsageError(
+                    "--max-connections-per-address counts the proxy as one address, so it does not "
+                    f"go with {description!r}: let the proxy count"
+                )
 
     def _check_endpoints(self) -> None:
         for description in self["endpoints"]:
@@ -196,6 +222,7 @@ def stream_service(
     framing: str = "uint32",
     max_frame: int | None = None,
     max_connections: int | None = None,
+    max_connections_per_address: int | None = None,
     max_buffered: int | None = None,
     idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
@@ -208,7 +235,9 @@ def stream_service(
     :param endpoints: server endpoint strings; none for port 1337 on the loopback addresses.
     :param framing: ``uint32`` or ``line``.
     :param max_frame: largest frame or line, in bytes; None for the default of the format.
-    :param max_buffered: see `StreamServerFactory`.
+    :param max_connections: how many may be open at once; None for `default_max_connections`.
+    :param max_connections_per_address: see `StreamServerFactory`.
+    :param max_buffered: likewise.
     :param idle_timeout: likewise.
     :param drain_timeout: see `StreamService`.
     :param security: how connections become secure; None where they do not.
@@ -218,7 +247,8 @@ def stream_service(
     factory = _FACTORIES[framing](
         reactor,
         max_payload=max_frame,
-        max_connections=max_connections,
+        max_connections=default_max_connections() if max_connections is None else max_connections,
+        max_connections_per_address=max_connections_per_address,
         max_buffered=max_buffered,
         idle_timeout=idle_timeout,
         upgrade=None if security is None else security.upgrade,
@@ -247,6 +277,7 @@ def makeService(options: Options) -> IService:
         framing=options["framing"],
         max_frame=options["max-frame"],
         max_connections=options["max-connections"],
+        max_connections_per_address=options["max-connections-per-address"],
         max_buffered=options["max-buffered"],
         idle_timeout=options["idle-timeout"],
         drain_timeout=options["drain-timeout"],

@@ -12,6 +12,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import (
@@ -30,6 +31,7 @@ from typing_extensions import override
 from twsock._integers import checked_integer
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.names import HostName, HostNameType
+from twsock.protocols.address_limit import AddressLimit, host_of
 from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketListenerControl
 from twsock.sockets.deadline import check_timeout, limit
@@ -101,6 +103,9 @@ class StreamSocketListener:
     :param reactor: runs it, and makes its ports (``IReactorTCP``).
     :param max_connections: how many may be open at once; then nobody is accepted until one ends.
         None for no limit.
+    :param max_connections_per_address: how many one IPv4 address, or one IPv6 network of 64 bits,
+        may have open at once; one more is closed, with one log event a minute. None for no limit.
+        UNIX sockets are not counted.
     :param max_buffered: bytes that accepted connections together may hold, received and not read or
         written and not with the kernel; past it the one that holds most is aborted, with one log
         event.
@@ -125,6 +130,7 @@ class StreamSocketListener:
         reactor: Any,
         *,
         max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
         max_buffered: int = DEFAULT_MAX_BUFFERED,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         tls: ServerOptions | None = None,
@@ -140,6 +146,11 @@ class StreamSocketListener:
         self._handshake_timeout = handshake_timeout
         self._reactor = reactor
         self._max_connections = max_connections
+        self._address_limit = (
+            None
+            if max_connections_per_address is None
+            else AddressLimit(max_connections_per_address, reactor.seconds)
+        )
         self._buffer_limit = BufferLimit(max_buffered)
         self._close_timeout = close_timeout
         self._is_bound = False
@@ -338,7 +349,7 @@ class StreamSocketListener:
         for port in ports:
             # Other ports (in memory, say) have no socket to stand for, and accept without a limit.
             if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
-                self._gates.append(AcceptGate(port, self._reactor, self._has_room))
+                self._gates.append(AcceptGate(port, self._reactor, self._has_room, self.admits))
         self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
 
     async def _listen(self, host: HostName | None, number: int) -> list[IListeningPort]:
@@ -359,20 +370,30 @@ class StreamSocketListener:
 
     # How connections come.
 
-    def make_socket(self) -> StreamSocket:
-        """Make the socket of a connection that was accepted."""
+    def admits(self, host: str | None) -> bool:
+        """Return whether an address may have one more connection; log a refusal now and then."""
+        return self._address_limit is None or self._address_limit.admits(host)
+
+    def make_socket(self, host: str | None = None) -> StreamSocket:
+        """
+        Make the socket of a connection that was accepted.
+
+        :param host: the address of its peer; None where it has none.
+        """
         accepted = StreamSocket(self._reactor, close_timeout=self._close_timeout)
         accepted.observe(
             self.control,
-            self._observe,
+            partial(self._observe, host),
             is_plain=self._tls is None,
             buffer_limit=self._buffer_limit,
         )
         return accepted
 
-    def _observe(self, accepted: StreamSocket, is_connected: bool) -> None:
+    def _observe(self, host: str | None, accepted: StreamSocket, is_connected: bool) -> None:
         if is_connected:
             self._sockets.add(accepted)
+            if self._address_limit is not None:
+                self._address_limit.add(accepted, host)
             if self._tls is None:
                 self._deliver(accepted)
             else:
@@ -381,6 +402,8 @@ class StreamSocketListener:
                 securing.addCallbacks(lambda _: self._deliver(accepted), lambda _: None)
             return
         self._sockets.discard(accepted)
+        if self._address_limit is not None:
+            self._address_limit.remove(accepted)
         if accepted.was_lost:
             self._cancel_handlers(accepted)
         self._note_end()
@@ -504,8 +527,11 @@ class _Accepting(ServerFactory):
         self._listener = listener
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return self._listener.make_socket().build_protocol()
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        host = host_of(addr)
+        if not self._listener.admits(host):
+            return None
+        return self._listener.make_socket(host).build_protocol()
 
 
 async def _stop(ports: list[IListeningPort]) -> None:

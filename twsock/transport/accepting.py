@@ -36,6 +36,9 @@ _REST: Final = 0.1
 #: ``net.core.somaxconn``. More can only have come meanwhile.
 _MOST_QUEUED: Final = 4096
 
+#: How many connections are closed in a row before the reactor has its turn.
+_MOST_TURNED_AWAY: Final = 64
+
 
 class AcceptGate:
     """
@@ -44,11 +47,20 @@ class AcceptGate:
     :param port: a listening TCP or UNIX port of Twisted, whose ``socket`` this takes the place of.
     :param clock: measures the rest after the machine ran out of descriptors.
     :param has_room: asked before each accept.
+    :param admits: given the host of each connection that was accepted, None where its peer has no
+        address; one that is not admitted is closed.
     """
 
     _log = TextLogger()
 
-    def __init__(self, port: Any, clock: IReactorTime, has_room: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        port: Any,
+        clock: IReactorTime,
+        has_room: Callable[[], bool],
+        admits: Callable[[str | None], bool] | None = None,
+    ) -> None:
+        self._admits = admits
         self._port = port
         self._clock = clock
         self._has_room = has_room
@@ -69,8 +81,17 @@ class AcceptGate:
         """
         Accept as a socket does, or report that nobody is waiting.
 
-        :raises BlockingIOError: when there is no room, nobody waits, or the machine ran out.
+        :raises BlockingIOError: when there is no room, nobody waits, or the machine ran out; and
+            after many that were not admitted, for others to have their turn.
         """
+        for _ in range(_MOST_TURNED_AWAY):
+            connection, address = self._accept_one()
+            if self._admits is None or self._admits(_host_of(address)):
+                return connection, address
+            connection.close()
+        raise BlockingIOError(errno.EAGAIN, "too many that were not admitted")
+
+    def _accept_one(self) -> tuple[socket.socket, Any]:
         if self._left == 0:
             raise BlockingIOError(errno.EAGAIN, "the port is stopping")
         if not self._has_room():
@@ -153,6 +174,11 @@ class AcceptGate:
     def _rested(self) -> None:
         self._resting = None
         self.reopen()
+
+
+def _host_of(address: object) -> str | None:
+    # Of a UNIX socket it is a path, or nothing.
+    return str(address[0]) if isinstance(address, tuple) else None
 
 
 def _no_room() -> bool:

@@ -24,6 +24,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
 from tests.loopback.reactors import connect, receive_all, receive_exactly
+from tests.loopback.tls_wire import Wire
 from twsock import (
     ClosedError,
     LocalProtocolError,
@@ -628,18 +629,26 @@ class UpgradeTests(ClientCase):
 
         self.conduct(work)
 
-    def test_its_output_has_no_half(self) -> None:
-        """Closing it is refused, and disturbs nothing."""
+    def test_a_closed_output_leaves_the_input_open(self) -> None:
+        """The server reads the end of the stream, and its answers still arrive."""
+
+        def serve(connection: socket.socket) -> None:
+            peer = Wire(connection, make_context())
+            question = peer.receive_to_the_end()
+            peer.send(b"answer to " + question, ends=True)
+            receive_all(connection)
 
         async def work(reactor: Any) -> None:
-            with secure_server() as server:
-                client = self.client(reactor)
-                await client.connect("localhost", server.port, Level.TLS13)
-                error = await failure_of(client.output_stream.close())
-                self.assertIsInstance(error, OperationNotSupported)
-                await self.assert_echoes(client)
-                await client.close()
-                await client.wait_closed()
+            for level in (Level.TLS12, Level.TLS13):
+                with plain_server(serve) as server:
+                    client = self.client(reactor)
+                    await client.connect("localhost", server.port, level)
+                    await client.output_stream.write(b"question")
+                    await client.output_stream.close()
+                    answer = b"".join([chunk async for chunk in client.input_stream])
+                    self.assertEqual(answer, b"answer to question")
+                    await client.close()
+                self.assertEqual(server.seen, [])
 
         self.conduct(work)
 

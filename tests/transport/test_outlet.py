@@ -13,7 +13,6 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.test_stream import CountingSocket, FakeProtocol, IdleReactor, tcp_pair
-from twsock.errors import BrokenError, SocketErrorStatus
 from twsock.transport.descriptor import find_descriptor
 from twsock.transport.outlet import Outlet
 
@@ -29,7 +28,7 @@ class OutletTests(SynchronousTestCase):
         self.reactor = IdleReactor()
         self.descriptor: Any = Connection(self.socket, FakeProtocol(), self.reactor)  # type: ignore[arg-type]
         self.descriptor.connected = 1
-        self.failures: list[BrokenError] = []
+        self.failures: list[OSError] = []
         self.taken: list[bytes] = []
         self.aborts = 0
         self.outlet = Outlet(self.descriptor, self.socket, self.descriptor, self)
@@ -40,7 +39,7 @@ class OutletTests(SynchronousTestCase):
     def take(self, data: bytes) -> None:
         self.taken.append(data)
 
-    def note_error(self, error: BrokenError) -> None:
+    def output_broke(self, error: OSError) -> None:
         self.failures.append(error)
 
     def abort(self) -> None:
@@ -92,13 +91,23 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual(self.socket.sends, 0)
         self.assertEqual(self.receive(12), b"first second")
 
-    def test_a_failure_is_told_and_left_to_the_transport(self) -> None:
-        """The kernel tells it once, so its reason would be lost; the end is Twisted's."""
+    def test_a_failure_is_reported_once_and_leaves_the_input_alone(self) -> None:
+        """The transport would end the connection in front of what can still be read."""
         self.socket.error = OSError(errno.ECONNRESET, "Connection reset by peer")
         self.outlet.write(b"answer")
+        self.outlet.write(b"another")
         (failure,) = self.failures
-        self.assertIs(failure.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
-        self.assertIn(self.descriptor, self.reactor.writers)
+        self.assertEqual(failure.errno, errno.ECONNRESET)
+        self.assertEqual(self.reactor.writers, set())
+
+    def test_nothing_is_sent_behind_the_end(self) -> None:
+        """FIN was the last."""
+        self.outlet.write(b"last")
+        self.outlet.loseWriteConnection()
+        self.outlet.write(b"too late")
+        self.descriptor.doWrite()
+        self.assertEqual((self.peer.recv(100), self.peer.recv(100)), (b"last", b""))
+        self.assertEqual(self.failures, [])
 
     def test_a_lost_connection_is_no_failure(self) -> None:
         """Its socket is closed, and nobody waits for what is written."""
@@ -173,7 +182,7 @@ class Nobody:
     def take(self, data: bytes) -> None:
         raise NotImplementedError
 
-    def note_error(self, error: BrokenError) -> None:
+    def output_broke(self, error: OSError) -> None:
         raise NotImplementedError
 
     def abort(self) -> None:

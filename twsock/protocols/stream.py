@@ -42,6 +42,7 @@ from twsock.protocols.group import ConnectionGroup
 from twsock.protocols.ordered import OrderedTransport
 from twsock.protocols.upgrade import Upgrade, UpgradeToSsl
 from twsock.tls.certificates import Certificate
+from twsock.tls.engine import adopt_engine
 from twsock.transport import StreamTransport
 from twsock.transport.descriptor import (
     carries_tls,
@@ -586,6 +587,7 @@ class StreamProtocol(Protocol):
             # A limit on the class that is none. Twisted would log it and keep the connection.
             self._transport.abortConnection()
             raise
+        adopt_engine(self._transport)
         self._stream = StreamTransport(
             self,
             self._transport,

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.sockets.input import InputStream
 from twsock.sockets.output import OutputStream
+from twsock.tls.engine import adopt_engine
 from twsock.transport import StreamTransport
 from twsock.transport.buffer_limit import BufferLimit
 from twsock.transport.descriptor import describe_peer, secured_by
@@ -191,6 +192,7 @@ class Connection(Protocol):
 
     @override
     def connectionMade(self) -> None:
+        adopt_engine(self.transport)
         stream = self._stream = StreamTransport(
             self._output, self.transport, self._clock, close_timeout=self._close_timeout
         )

@@ -124,8 +124,8 @@ class DataWriter(ValueWriter):
         """
         Close the writer, and its stream unless it was detached. What was not stored is lost.
 
-        On a plain stream socket the peer sees the end of the stream; TLS has no such half, and its
-        output ends with the socket. Closing twice is harmless.
+        On a stream socket the peer sees the end of the stream, and the input can still be read.
+        Closing twice is harmless.
 
         :returns: fires when the stream is closed. It need not be awaited.
         """

@@ -243,10 +243,12 @@ class OutputStream:
         """
         Send what was written, then FIN. What the peer sends can still be read.
 
-        Closing twice is harmless.
+        Under TLS close_notify is sent in place of FIN (:rfc:`8446`, section 6.1). A peer that
+        speaks TLS 1.2 may send no more then. Closing twice is harmless.
 
         :returns: fires when FIN is on its way; cancelling ends the wait only. It fails with
-            `OperationNotSupported`, and nothing is closed, on TLS, which has no such half.
+            `OperationNotSupported`, and nothing is closed, where the transport cannot end one
+            direction: TLS that an application started with ``startTLS``.
         """
         transport = self._transport
         if transport is None or self._refusal is not None:

@@ -422,8 +422,12 @@ class StreamSocket:
         End the connection in order: send what was written, send FIN, await the peer's.
 
         A pending read or connect fails with `ClosedError`. What the peer still sends is read and
-        dropped, so that no reset destroys what was sent. At the latest after ``close_timeout`` the
-        connection is aborted. Closing twice is harmless.
+        dropped, so that no reset destroys what was sent. Under TLS close_notify is sent in front of
+        FIN. Closing twice is harmless.
+
+        After ``close_timeout`` the peer is no longer waited for. What the kernel has by then is
+        still delivered to a peer that sends nothing more. Bytes that the kernel has not taken are
+        lost, and the connection is reset.
 
         :returns: fires when all that was written is with the kernel, and FIN behind it, or when the
             connection is gone before that: then the writes that were pending have failed. It does

@@ -6,6 +6,11 @@ each piece that came, and hands on record by record. Here the boundaries of the 
 followed, so that it is known how many there are to ask for; what was in them is handed on as one.
 What is written is read out of OpenSSL once, too. The handshake, and all that fails, take Twisted's
 own way.
+
+The two directions end one by one, as those of TCP do (:rfc:`8446`, section 6.1). The input ends in
+order with the peer's close_notify, and with nothing else: a FIN without one may be an attacker's.
+What the TCP connection does behind close_notify changes nothing of that. The output ends with our
+close_notify, before or after.
 """
 
 from __future__ import annotations
@@ -15,13 +20,18 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
 from twisted.python.failure import Failure
 from typing_extensions import override
+from zope.interface import directlyProvidedBy, directlyProvides, implementer
 
-__all__ = ["Engine", "RecordBoundaries", "make_engine"]
+__all__ = ["Engine", "RecordBoundaries", "adopt_engine", "make_engine"]
 
 #: Type, version and count in front of a record (:rfc:`8446`, section 5.1), in bytes.
 _HEADER: Final = 5
@@ -64,19 +74,28 @@ class RecordBoundaries:
         return ended
 
 
+@implementer(IHalfCloseableProtocol)
 class Engine(TLSMemoryBIOProtocol):
     """
     One connection's; made by `make_engine`.
+
+    A receiver that provides ``IHalfCloseableProtocol`` is told of the peer's close_notify, and may
+    write on. For any other the connection ends then, as in Twisted.
 
     :ivar ended: called with OpenSSL's connection when the transport is gone; None for nobody.
     """
 
     ended: Callable[[SSL.Connection], object] | None = None
+    #: Whether the peer's close_notify was read, and whether ours was sent.
+    _input_ended = False
+    _output_ended = False
+    #: Whether the application is through with both directions.
+    _is_finished = False
+    _unread_answers = 0
 
     def __init__(self, factory: TLSMemoryBIOFactory, receiver: Any) -> None:
         super().__init__(factory, receiver)
         self._boundaries = RecordBoundaries()
-        self._unread_answers = 0
 
     # The flags below are Twisted's own, and have no other names (as of 26.10).
 
@@ -88,8 +107,11 @@ class Engine(TLSMemoryBIOProtocol):
             or self._lostTLSConnection
             or self._aborted
             or self._appSendBuffer
+            or self._input_ended
         ):
-            super().dataReceived(data)
+            # What comes behind close_notify is to be ignored (RFC 8446, section 6.1).
+            if not self._input_ended:
+                super().dataReceived(data)
             return
         connection = self._tlsConnection
         connection.bio_write(data)
@@ -111,9 +133,93 @@ class Engine(TLSMemoryBIOProtocol):
             self._flushReceiveBIO()
 
     @override
+    def _flushReceiveBIO(self) -> None:
+        while not (self._lostTLSConnection or self._input_ended):
+            try:
+                data = self._tlsConnection.recv(_RECORD)
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                self._end_input()
+            except SSL.Error:
+                self._tlsShutdownFinished(Failure())
+            else:
+                if not self._aborted:
+                    self.wrappedProtocol.dataReceived(data)
+        self._flushSendBIO()
+
+    # How the directions end.
+
+    def _end_input(self) -> None:
+        """The peer sent close_notify."""
+        self._input_ended = True
+        if self._aborted:
+            return
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.readConnectionLost()
+        else:
+            self._shutdownTLS()
+
+    @override
+    def _shutdownTLS(self) -> None:
+        self.loseWriteConnection()
+        transport: Any = self.transport
+        transport.loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        """Send close_notify behind all that was written; what comes is still received."""
+        if self._output_ended or self._lostTLSConnection:
+            return
+        self._output_ended = True
+        try:
+            # Once: a second call would spoil every later `recv`.
+            self._tlsConnection.shutdown()
+        except SSL.Error:
+            pass  # In the middle of a handshake nothing can be sent.
+        self._flushSendBIO()
+
+    def finish(self) -> None:
+        """Send close_notify and FIN. How the peer ends after that is not looked at."""
+        self.disconnecting = self._is_finished = True
+        self.loseWriteConnection()
+        transport: Any = self.transport
+        transport.loseWriteConnection()
+
+    @override
+    def loseConnection(self) -> None:
+        if self._is_finished and self.connected:
+            self._shutdownTLS()
+        else:
+            super().loseConnection()
+
+    @override
+    def abortConnection(self) -> None:
+        # Without the close_notify that Twisted would send: what ends here is not whole.
+        self._aborted = self.disconnecting = True
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def readConnectionLost(self) -> None:
+        """The peer sent FIN: in order behind its close_notify, or where nothing more was wanted."""
+        if self._input_ended or self._lostTLSConnection:
+            return
+        if self._is_finished:
+            self._tlsShutdownFinished(None)
+        else:
+            self._tlsConnection.bio_shutdown()
+            self._flushReceiveBIO()  # It meets the end, and reports a truncation.
+
+    def writeConnectionLost(self) -> None:
+        """FIN is with the kernel, and close_notify before it."""
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.writeConnectionLost()
+
+    @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.ended is not None:
             self.ended(self._tlsConnection)
+        if self._input_ended or self._aborted or (self.disconnecting and self._output_ended):
+            self._lostTLSConnection = True  # There is no truncation to be looked for.
         super().connectionLost(reason)
 
     @override
@@ -126,8 +232,14 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def write(self, data: bytes) -> None:
-        if self.disconnecting or self._lostTLSConnection or not self._handshakeDone:
-            super().write(data)
+        if (
+            self.disconnecting
+            or self._lostTLSConnection
+            or self._output_ended
+            or not self._handshakeDone
+        ):
+            if not self._output_ended:
+                super().write(data)
             return
         if len(data) > _BATCH:
             view = memoryview(data)
@@ -177,6 +289,8 @@ class Engine(TLSMemoryBIOProtocol):
     @override
     def _flushSendBIO(self) -> None:
         transport: Any = self.transport
+        if not self.connected:
+            return  # The connection was lost while what came was handed on.
         try:
             data = self._read_out(_BATCH)
         except SSL.WantReadError:
@@ -209,3 +323,27 @@ def make_engine(creator: Any, is_client: bool, receiver: Any, clock: IReactorTim
     factory = TLSMemoryBIOFactory(creator, is_client, _QuietFactory(), clock)
     factory.noisy = False
     return Engine(factory, receiver)
+
+
+def adopt_engine(transport: Any) -> None:
+    """
+    Let an engine that Twisted made for an endpoint of TLS be one of ours.
+
+    Nothing is done to any other transport, to a subclass, or once the handshake is done: then it is
+    not known where the next record begins.
+
+    :param transport: of a connection that was just made, as its protocol has it.
+    """
+    if type(transport) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
+        return
+    if transport._handshakeDone or transport._lostTLSConnection:
+        return
+    if isinstance(transport, BufferingTLSTransport):
+        # It would collect what is written until the next turn of the reactor, as our streams do.
+        transport._aggregator.close()
+        del transport._aggregator, transport.write
+    # Twisted makes it in a dozen places, none of which can be told to make another. It has neither
+    # slots nor state that ours lacks.
+    transport.__class__ = Engine
+    directlyProvides(transport, directlyProvidedBy(transport))  # with what the class provides
+    transport._boundaries = RecordBoundaries()

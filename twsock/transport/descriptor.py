@@ -9,6 +9,7 @@ bytes look the same on the wire.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -22,6 +23,7 @@ __all__ = [
     "bottom_socket",
     "carries_tls",
     "describe_peer",
+    "discard_input",
     "engine_bytes",
     "engine_holds",
     "find_descriptor",
@@ -40,6 +42,10 @@ _MAX_WRAPPERS: Final = 16
 
 #: The state of a handshake of which no message was sent or read, in OpenSSL's words.
 _NOT_BEGUN: Final = b"before SSL initialization"
+
+#: Read in one call before a close, and read in all, in bytes.
+_DISCARDED: Final = 64 * 1024
+_MAX_DISCARDED: Final = 16 * _DISCARDED
 
 
 def find_descriptor(transport: ITransport) -> FileDescriptor | None:
@@ -204,6 +210,22 @@ def hung_up(descriptor: FileDescriptor) -> bool:
     waiting = select.poll()
     waiting.register(descriptor.fileno(), 0)  # both are told unasked
     return bool(waiting.poll(0))
+
+
+def discard_input(descriptor: FileDescriptor) -> None:
+    """
+    Read what waits in the kernel, and drop it.
+
+    A socket that is closed with unread bytes resets the connection, which takes what was sent and
+    not yet received from the peer. At most 1 MiB is read: a peer that sends without end is reset.
+    """
+    connection = getattr(descriptor, "socket", None)
+    if not isinstance(connection, socket.socket):
+        return
+    with contextlib.suppress(OSError):  # Nothing more is there, or the connection is over.
+        for _ in range(_MAX_DISCARDED // _DISCARDED):
+            if not connection.recv(_DISCARDED):
+                return
 
 
 def unread_input(descriptor: FileDescriptor) -> bool:

@@ -20,7 +20,6 @@ from typing import Any, Final
 from twisted.internet.abstract import FileDescriptor
 from zope.interface import directlyProvides, providedBy
 
-from twsock.errors import BrokenError
 from twsock.transport.descriptor import queued_bytes
 
 __all__ = ["TRY_LATER", "Held", "Outlet"]
@@ -35,8 +34,8 @@ class Held(typing.Protocol):
     def take(self, data: bytes) -> object:
         """Keep what was written to the transport itself."""
 
-    def note_error(self, error: BrokenError) -> object:
-        """Know why the connection is about to end."""
+    def output_broke(self, error: OSError) -> object:
+        """The kernel refused to send, and will again; what was received can still be read."""
 
     def abort(self) -> object:
         """End now: nothing more leaves."""
@@ -70,6 +69,8 @@ class Outlet:
         # Of an application: what produces, and whether it pushes.
         self._producer: Any = None
         self._is_streaming = False
+        # Whether nothing more can be sent: FIN was, or the kernel refused.
+        self._is_over = False
         # The engine's own, before they are taken over as Twisted does where it starts TLS itself.
         self._write = transport.write
         transport.write = connection.take
@@ -157,6 +158,8 @@ class Outlet:
 
     def write(self, data: bytes) -> None:
         """Send as much as the kernel takes, and leave the rest to the transport."""
+        if self._is_over:
+            return
         transport = self.transport
         if (
             self._socket is not None
@@ -172,14 +175,23 @@ class Outlet:
                 data = data[sent:]
             except OSError as error:
                 if error.errno not in TRY_LATER:
-                    # The kernel tells of it once. The transport meets another when it sends.
-                    broken = BrokenError.from_exception(error.with_traceback(None))
-                    self._connection.note_error(broken)
+                    # Not left to the transport, which would end the connection in front of what
+                    # can still be read: the peer's last words, its close_notify or an alert.
+                    self._is_over = True
+                    self._connection.output_broke(error)
+                    return
         self._write(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write pieces as one."""
         self.write(b"".join(iovec))
+
+    def loseWriteConnection(self) -> None:
+        """Send FIN behind all that was written."""
+        self._is_over = True
+        # Below the wrappers that leave bytes as they are.
+        bottom: Any = self.transport if self._descriptor is None else self._descriptor
+        bottom.loseWriteConnection()
 
     def loseConnection(self) -> None:
         """End the connection; close_notify was written."""

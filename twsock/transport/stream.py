@@ -13,10 +13,14 @@ behind anything queued, the bytes take ``transport.write``.
 How a connection ends::
 
     OPEN ── close() ──> FINISHING ── all is with the kernel: FIN ──> LINGERING ── peer's FIN ─> LOST
-     │ │                    └──────── the deadline passes: abort ────────┤                       ^
-     │ ├── end_output(): FIN ──> HALF_CLOSED ── close() ─────────────────┘                       │
+     │ │                    └──────── the deadline passes: abort                                 ^
+     │ ├── end_output(): FIN ──> HALF_CLOSED ── close() ──> LINGERING ── the deadline: close ───>│
      │ └── a failed send ──> BROKEN: input can be read until the owner aborts ──────────────────>│
      └──── abort(), a reset ─────────────────────────────────────────────────────────────────────┘
+
+Above a TLS engine of `twsock.tls.engine` the same holds: close_notify takes the place of FIN, and
+`close` sends FIN behind it. The peer's end is its close_notify; what TCP does after that does not
+count. An engine that Twisted made ends both directions at once.
 
 It is long, as each way out has to know the phase that the others have left the connection in.
 """
@@ -30,12 +34,13 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.transport.descriptor import (
     carries_tls,
+    discard_input,
     engine_bytes,
     engine_holds,
     find_descriptor,
@@ -103,6 +108,13 @@ class StreamOwner(typing.Protocol):
         """
 
 
+class _Engine(typing.Protocol):
+    """A TLS engine whose directions end one by one."""
+
+    def finish(self) -> None:
+        """Send close_notify, and FIN behind it."""
+
+
 class _Phase(enum.Enum):
     OPEN = enum.auto()
     HALF_CLOSED = enum.auto()
@@ -136,10 +148,12 @@ class StreamTransport:
         "_deadline",
         "_descriptor",
         "_ending",
+        "_engine",
         "_error",
         "_high_water",
         "_is_braked",
         "_outlet",
+        "_output_error",
         "_owner",
         "_peer_ended",
         "_pending",
@@ -182,6 +196,8 @@ class StreamTransport:
         self.is_reading = True
         self._peer_ended = False
         self._error: SocketError | None = None
+        # Met by what the TLS engine sent by itself; an end of the input in order outweighs it.
+        self._output_error: BrokenError | None = None
         self._deadline: IDelayedCall | None = None
         # Made for the first who waits.
         self._ending: Waiters | None = None
@@ -190,6 +206,9 @@ class StreamTransport:
         self._settling: IDelayedCall | None = None
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
+        # Twisted's engines are no half-closeable protocols: FIN ends them.
+        is_engine = IHalfCloseableProtocol.providedBy(transport)
+        self._engine: _Engine | None = transport if is_engine else None
         if self._descriptor is None and hasattr(transport, "registerProducer"):
             self._watch = BrakeWatch(transport, self._set_brake)
         if hasattr(self._descriptor, "setTcpNoDelay"):
@@ -203,8 +222,8 @@ class StreamTransport:
 
     @property
     def is_broken(self) -> bool:
-        """Whether a send failed, so that an end of the input is no end in order."""
-        return self._phase is _Phase.BROKEN
+        """Whether a send failed, so that a FIN is no end in order; the peer's close_notify is."""
+        return self._phase is _Phase.BROKEN and self._engine is None
 
     @property
     def is_gone(self) -> bool:
@@ -223,7 +242,9 @@ class StreamTransport:
 
     @property
     def can_end_output(self) -> bool:
-        """Whether FIN can be sent while what comes is still read. TLS has nothing like it."""
+        """Whether FIN or close_notify can be sent while what comes is still read."""
+        if self._engine is not None:
+            return True
         if self._descriptor is not None:
             return self.is_plain
         return hasattr(self._transport, "loseWriteConnection")
@@ -348,6 +369,14 @@ class StreamTransport:
         if self._phase is _OPEN:
             self.write(bytes(data))
 
+    def output_broke(self, error: OSError) -> None:
+        """The engine cannot send any more: end as after a send of ours that failed."""
+        if self._phase is _OPEN and self._outlet is None:
+            self._fail(error)
+        else:
+            # An answer of the handshake, or close_notify: what the peer sent says more.
+            self._output_error = BrokenError.from_exception(error.with_traceback(None))
+
     def succeed_to(self, transport: Any) -> StreamTransport:
         """
         Go on above another transport, which has been put above this one's.
@@ -420,7 +449,9 @@ class StreamTransport:
         """
         Send FIN behind what was handed on, which is all with the kernel. What comes is still read.
 
-        :raises OperationNotSupported: under TLS, or where the transport cannot do it.
+        Under TLS close_notify takes its place. A peer that speaks TLS 1.2 may send no more then.
+
+        :raises OperationNotSupported: where the transport, or an engine of Twisted's, cannot do it.
         """
         if not self.can_end_output:
             raise OperationNotSupported("the output of this transport cannot be closed by itself")
@@ -464,8 +495,11 @@ class StreamTransport:
         End the connection in order: send what is written, send FIN, await the peer's.
 
         What the peer sends meanwhile is read and dropped, so that no reset destroys what was sent.
-        At the latest after ``close_timeout`` the connection is aborted. Under TLS ``close_notify``
-        takes the place of FIN.
+        Under TLS close_notify is sent in front of FIN.
+
+        At the latest after ``close_timeout`` nobody waits any more. What is with the kernel then is
+        still delivered, unless the peer goes on sending, which may be answered with a reset. Where
+        bytes are still queued here the connection is aborted: an end in order would hide the loss.
 
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops
             the wait and not the close.
@@ -476,14 +510,15 @@ class StreamTransport:
             self.send()
         # Sending may just have failed, which is an end too.
         if self._phase in (_Phase.OPEN, _Phase.HALF_CLOSED):
-            has_sent_fin = self._phase is _Phase.HALF_CLOSED
+            has_sent_fin = self._phase is _Phase.HALF_CLOSED and self._engine is None
             self._phase = _Phase.LINGERING if has_sent_fin else _Phase.FINISHING
             self.room = 0
             self._deadline = self._clock.callLater(self._close_timeout, self._deadline_passed)
             if not self._peer_ended:
                 self.is_reading = True
                 self._transport.resumeProducing()  # Whoever paused it.
-            if not has_sent_fin and (self._watch is None or self._descriptor is None):
+            is_waiting = self._watch is not None or self._settling is not None
+            if not has_sent_fin and (not is_waiting or self._descriptor is None):
                 self._finish_output()
         elif self._phase is _Phase.BROKEN:
             self.abort()
@@ -528,7 +563,7 @@ class StreamTransport:
     # Told by the owner what Twisted tells it.
 
     def peer_ended(self) -> None:
-        """The peer sent FIN: nothing more will be read."""
+        """The peer sent FIN, or close_notify: nothing more will be read."""
         self._peer_ended = True
         self.is_reading = False
         if self._phase in (_Phase.LINGERING, _Phase.HALF_CLOSED):
@@ -543,6 +578,7 @@ class StreamTransport:
         :returns: why, or None where it ended in order.
         """
         phase, self._phase = self._phase, _Phase.LOST
+        self._error = self._reason_of_end(phase, reason)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -552,14 +588,24 @@ class StreamTransport:
         self._socket = None
         self._descriptor = None
         self._pending.clear()
-        if self._error is None and not reason.check(ConnectionDone):
-            if phase is _Phase.ABORTED:
-                self._error = ClosedError("the connection was aborted by this end")
-            else:
-                self._error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
         if self._ending is not None:
             self._ending.fire()
         return self._error
+
+    def _reason_of_end(self, phase: _Phase, reason: Failure) -> SocketError | None:
+        if self._error is not None:
+            return self._error
+        if phase is _Phase.ABORTED:
+            return ClosedError("the connection was aborted by this end")
+        if self._peer_ended and self._engine is not None:
+            # The peer's close_notify was the end. TCP may fail after it, unless bytes are lost.
+            descriptor = self._descriptor
+            is_queued = descriptor is not None and queued_bytes(descriptor) > 0
+            if phase is _Phase.LINGERING or not (self._pending or is_queued):
+                return None
+        if self._output_error is not None or reason.check(ConnectionDone):
+            return self._output_error
+        return BrokenError.from_exception(typing.cast(BaseException, reason.value))
 
     def _reason_not_to_write(self) -> SocketError:
         if isinstance(self._error, BrokenError):
@@ -655,7 +701,11 @@ class StreamTransport:
         if self._descriptor is None:
             self._stop_watching()
         descriptor = self._descriptor
-        if self._peer_ended or descriptor is None or carries_tls(self._transport):
+        if self._peer_ended or descriptor is None:
+            self._transport.loseConnection()
+        elif self._engine is not None:
+            self._engine.finish()
+        elif carries_tls(self._transport):
             self._transport.loseConnection()
         else:
             # Below the wrappers that leave bytes as they are (a PROXY header, policies).
@@ -664,11 +714,13 @@ class StreamTransport:
     def _deadline_passed(self) -> None:
         self._deadline = None
         error = ClosedError(f"the peer did not end within {self._close_timeout:g} s")
-        if self._phase is _Phase.LINGERING and self.is_plain and not self.has_unread_input:
+        descriptor = self._descriptor
+        if self._phase is _Phase.LINGERING and descriptor and not queued_bytes(descriptor):
             # All of it is with the kernel, which goes on sending it to a peer that is slow.
             self.note_error(error)
             self._stop_watching()
-            self._transport.loseConnection()
+            discard_input(descriptor)
+            descriptor.loseConnection()
         else:
             self.abort(error)
 

@@ -1,0 +1,545 @@
+"""
+A TLS connection ends as one of TCP does: clean if and only if close_notify was read.
+
+The peer is Python's ``ssl``, which sends each byte when it is told to. Every claim holds for both
+versions, and for both roles where it differs.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from tests.loopback.contract import failure_of, turns
+from tests.loopback.reactors import connect, receive_all
+from tests.loopback.test_tls import (
+    ClientCase,
+    Level,
+    Status,
+    make_context,
+    plain_server,
+    with_key,
+)
+from tests.loopback.tls_wire import Wire
+from tests.tls.peer import SERVER, client_context
+from twsock import BrokenError, ClosedError, SocketError, StreamSocket, StreamSocketListener
+from twsock.protocols import (
+    FrameProtocol,
+    StreamServerFactory,
+    UpgradePolicy,
+    UpgradeToSsl,
+)
+from twsock.tls.server import ServerOptions, ServerTls
+from twsock.wire import encode_frame
+
+LEVELS = (Level.TLS12, Level.TLS13)
+
+#: More than the kernel takes of a peer that does not read.
+TOO_MUCH = 64 * 1024 * 1024
+
+Serve = Callable[[Wire], None]
+
+
+class Told(threading.Event):
+    """Between the reactor's thread and the peer's; never waited for without an end."""
+
+    def await_it(self) -> None:
+        if not self.wait(10):
+            raise TimeoutError("nobody told in time")
+
+
+class EndCase(ClientCase):
+    """Connects a socket to a peer that does as it is told."""
+
+    def against(
+        self,
+        serve: Serve,
+        conversation: Callable[[Any, StreamSocket], Awaitable[None]],
+        *,
+        close_timeout: float = 60.0,
+    ) -> None:
+        """Let a client's socket converse with a peer, once for each version."""
+
+        def run(connection: socket.socket) -> None:
+            serve(Wire(connection, make_context()))
+
+        async def work(reactor: Any) -> None:
+            for level in LEVELS:
+                with plain_server(run) as server:
+                    client = StreamSocket(reactor, close_timeout=close_timeout)
+                    client.control.trust_roots = self.client(reactor).control.trust_roots
+                    await client.connect("localhost", server.port, level)
+                    await conversation(reactor, client)
+                    await client.abort()
+                self.assertEqual(server.seen, [])
+
+        self.conduct(work)
+
+
+class InputTests(EndCase):
+    """How the peer ends decides whether it was in order."""
+
+    def test_close_notify_and_close_at_once(self) -> None:
+        """As a client of Go's does: the bytes, then the end of the stream, each time."""
+
+        def serve(peer: Wire) -> None:
+            peer.send(b"last words", ends=True)
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            chunks = [chunk async for chunk in client.input_stream]
+            self.assertEqual(b"".join(chunks), b"last words")
+            await client.close()
+
+        self.against(serve, conversation)
+
+    def test_a_reset_behind_close_notify(self) -> None:
+        """It was the end before TCP failed."""
+        told = Told()
+
+        def serve(peer: Wire) -> None:
+            peer.send(b"last words", ends=True)
+            told.await_it()
+            told.clear()
+            peer.reset()
+
+        async def conversation(reactor: Any, client: StreamSocket) -> None:
+            self.assertEqual(await client.input_stream.receive_exactly(10), b"last words")
+            told.set()
+            await client.wait_closed()
+            for _ in range(2):
+                self.assertEqual(await client.input_stream.receive_some(), b"")
+            self.assertIsInstance(await failure_of(client.output_stream.write(b"x")), SocketError)
+
+        self.against(serve, conversation)
+
+    def test_a_fin_without_close_notify(self) -> None:
+        """Anybody on the way can send one: what came may be half of it."""
+
+        def serve(peer: Wire) -> None:
+            peer.send(b"half")
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            self.assertEqual(await client.input_stream.receive_exactly(4), b"half")
+            for _ in range(2):
+                error = await failure_of(client.input_stream.receive_some())
+                self.assertIsInstance(error, BrokenError)
+
+        self.against(serve, conversation)
+
+    def test_a_fin_without_close_notify_behind_our_own_end(self) -> None:
+        """We have ended our output, and are still reading."""
+
+        def serve(peer: Wire) -> None:
+            peer.receive_to_the_end()
+            peer.send(b"half")
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            await client.output_stream.close()
+            self.assertEqual(await client.input_stream.receive_exactly(4), b"half")
+            self.assertIsInstance(await failure_of(client.input_stream.receive_some()), BrokenError)
+
+        self.against(serve, conversation)
+
+    def test_a_reset_without_close_notify(self) -> None:
+        """The reason is the kernel's."""
+
+        def serve(peer: Wire) -> None:
+            peer.receive_exactly(1)
+            peer.reset()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            await client.output_stream.write(b"x")
+            error = await failure_of(client.input_stream.receive_some())
+            self.assertIsInstance(error, BrokenError)
+            self.assertIs(error.status, Status.CONNECTION_RESET_BY_PEER)
+
+        self.against(serve, conversation)
+
+    def test_what_comes_behind_close_notify(self) -> None:
+        """It is ignored, whatever it is (RFC 8446, section 6.1)."""
+
+        def serve(peer: Wire) -> None:
+            peer.send(b"all", ends=True)
+            peer.send_raw(b"\x17\x03\x03\0\4evil" * 1000)
+            peer.receive_to_the_end()
+            peer.close()
+
+        async def conversation(reactor: Any, client: StreamSocket) -> None:
+            self.assertEqual(await client.input_stream.receive_exactly(3), b"all")
+            self.assertEqual(await client.input_stream.receive_some(), b"")
+            await turns(reactor)
+            self.assertTrue(client.is_open)
+            await client.close()
+            await client.wait_closed()
+
+        self.against(serve, conversation)
+
+
+class OutputTests(EndCase):
+    """The output ends by itself, and what was written arrives."""
+
+    def test_answers_after_the_peers_end(self) -> None:
+        """The peer has ended its output, and awaits what is written later."""
+
+        def serve(peer: Wire) -> None:
+            peer.send(b"question", ends=True)
+            answers.append(peer.receive_to_the_end())
+            peer.close()
+
+        async def conversation(reactor: Any, client: StreamSocket) -> None:
+            question = b"".join([chunk async for chunk in client.input_stream])
+            await turns(reactor, 20)
+            for word in (b"answer to ", question):
+                await client.output_stream.write(word)
+                await turns(reactor)
+            await client.close()
+
+        answers: list[bytes] = []
+        self.against(serve, conversation)
+        self.assertEqual(answers, [b"answer to question"] * 2)
+
+    def test_data_that_comes_while_the_output_ends(self) -> None:
+        """All of it is read: close_notify was sent once."""
+
+        def serve(peer: Wire) -> None:
+            peer.send(bytes(100_000))
+            peer.receive_to_the_end()
+            peer.send(bytes(100_000), ends=True)
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            await client.input_stream.receive_exactly(1)
+            await client.output_stream.close()
+            await client.output_stream.close()
+            received = 1 + sum([len(chunk) async for chunk in client.input_stream])
+            self.assertEqual(received, 200_000)
+
+        self.against(serve, conversation)
+
+    def test_writes_after_it_ended_are_refused(self) -> None:
+        """They change nothing of the connection."""
+
+        def serve(peer: Wire) -> None:
+            self.assertEqual(peer.receive_to_the_end(), b"")
+            peer.send(b"answer", ends=True)
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            await client.output_stream.close()
+            self.assertIsInstance(await failure_of(client.output_stream.write(b"x")), ClosedError)
+            self.assertEqual(await client.input_stream.receive_exactly(6), b"answer")
+
+        self.against(serve, conversation)
+
+
+class CloseTests(EndCase):
+    """``close`` waits for the kernel, and not for the peer."""
+
+    def test_a_peer_that_never_answers(self) -> None:
+        """It is not waited for, though it keeps the connection."""
+        told = Told()
+
+        def serve(peer: Wire) -> None:
+            told.await_it()
+            told.clear()
+            self.assertEqual(peer.receive_to_the_end(), b"all of it")
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            async with client:
+                client.output_stream.write(b"all of it")
+            told.set()
+            await client.wait_closed()
+
+        self.against(serve, conversation, close_timeout=3600)
+
+    def test_a_slow_peer_is_given_what_is_with_the_kernel(self) -> None:
+        """Also after the deadline, when this end is gone already."""
+        told = Told()
+
+        def serve(peer: Wire) -> None:
+            told.await_it()
+            told.clear()
+            received.append(len(peer.receive_to_the_end()))
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            client.output_stream.write(bytes(600_000))
+            await client.close()
+            await client.wait_closed()
+            told.set()
+
+        received: list[int] = []
+        self.against(serve, conversation, close_timeout=0.05)
+        self.assertEqual(received, [600_000] * 2)
+
+    def test_a_slow_peer_that_had_sent_something(self) -> None:
+        """What nobody read turns the close into no reset."""
+        told = Told()
+
+        def serve(peer: Wire) -> None:
+            peer.receive_exactly(1)
+            peer.send(bytes(200_000))
+            told.await_it()
+            told.clear()
+            received.append(len(peer.receive_to_the_end()))
+            peer.close()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            client.output_stream.write(bytes(600_001))
+            await client.input_stream.receive_exactly(1)
+            await client.close()
+            await client.wait_closed()
+            told.set()
+
+        received: list[int] = []
+        self.against(serve, conversation, close_timeout=0.05)
+        self.assertEqual(received, [600_000] * 2)
+
+    def test_bytes_that_are_queued_at_the_deadline(self) -> None:
+        """A reset: an end in order would hide that they are lost."""
+        told = Told()
+
+        def serve(peer: Wire) -> None:
+            told.await_it()
+            told.clear()
+            with self.assertRaises(ConnectionResetError):
+                peer.receive_to_the_end()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            write = client.output_stream.write(bytes(TOO_MUCH))
+            closing = client.close()
+            self.assertIsInstance(await failure_of(write), SocketError)
+            await closing
+            await client.wait_closed()
+            told.set()
+
+        self.against(serve, conversation, close_timeout=0.05)
+
+    def test_an_abort_is_no_end_in_order(self) -> None:
+        """No close_notify goes before the reset."""
+        told = Told()
+
+        def serve(peer: Wire) -> None:
+            peer.send(b"go")
+            told.await_it()
+            told.clear()
+            with self.assertRaises(ConnectionResetError):
+                peer.receive_to_the_end()
+
+        async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            await client.input_stream.receive_exactly(2)
+            await client.output_stream.write(b"half of it")
+            await client.abort()
+            told.set()
+
+        self.against(serve, conversation)
+
+
+class PlainCloseTests(EndCase):
+    """The same at the end of TCP."""
+
+    def test_bytes_that_are_queued_at_the_deadline(self) -> None:
+        """A reset: an end in order would hide that they are lost."""
+        told = Told()
+
+        def serve(connection: socket.socket) -> None:
+            told.await_it()
+            with self.assertRaises(ConnectionResetError):
+                receive_all(connection)
+
+        async def work(reactor: Any) -> None:
+            with plain_server(serve) as server:
+                client = StreamSocket(reactor, close_timeout=0.05)
+                await client.connect("127.0.0.1", server.port)
+                write = client.output_stream.write(bytes(TOO_MUCH))
+                closing = client.close()
+                self.assertIsInstance(await failure_of(write), SocketError)
+                await closing
+                await client.wait_closed()
+                told.set()
+            self.assertEqual(server.seen, [])
+
+        self.conduct(work)
+
+    def test_a_slow_peer_that_sent_something_after_our_end(self) -> None:
+        """What came is read and dropped before the close, so that it turns it into no reset."""
+        told = Told()
+
+        def serve(connection: socket.socket) -> None:
+            connection.sendall(bytes(200_000))
+            told.await_it()
+            received.append(len(receive_all(connection)))
+
+        async def work(reactor: Any) -> None:
+            with plain_server(serve) as server:
+                client = StreamSocket(reactor, close_timeout=0.05)
+                await client.connect("127.0.0.1", server.port)
+                await client.input_stream.receive_exactly(1)
+                client.output_stream.write(bytes(600_000))
+                await client.close()
+                await client.wait_closed()
+                told.set()
+            self.assertEqual(server.seen, [])
+
+        received: list[int] = []
+        self.conduct(work)
+        self.assertEqual(received, [600_000])
+
+
+class ListenerTests(EndCase):
+    """The same for accepted connections."""
+
+    def test_a_client_that_closes_at_once(self) -> None:
+        """Its request is read, and the end of the stream behind it, each time."""
+        ends: list[bytes | SocketError] = []
+
+        async def work(reactor: Any) -> None:
+            async with StreamSocketListener(
+                reactor, tls=ServerOptions([with_key(SERVER)])
+            ) as listener:
+                await listener.bind_endpoint("127.0.0.1", "")
+                port = int(listener.information.local_port)
+                for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3) * 10:
+                    thread = threading.Thread(target=self.ask, args=(port, version))
+                    thread.start()
+                    await self.read(await listener.accept(), ends)
+                    thread.join(10)
+
+        self.conduct(work)
+        self.assertEqual(ends, [b"request"] * 20)
+
+    async def read(self, accepted: StreamSocket, ends: list[bytes | SocketError]) -> None:
+        try:
+            ends.append(b"".join([chunk async for chunk in accepted.input_stream]))
+        except SocketError as error:
+            ends.append(error)
+        await accepted.close()
+        await accepted.wait_closed()
+
+    def ask(self, port: int, version: ssl.TLSVersion) -> None:
+        connection = connect(("127.0.0.1", port))
+        peer = Wire(connection, client_context(version=version), "localhost")
+        peer.send(b"request", ends=True)
+        peer.close()
+
+
+class Recorder(FrameProtocol):
+    """Answers each message some turns later, and notes how the connection ended."""
+
+    ended: Deferred[SocketError | None]
+
+    async def frame_received(self, payload: bytes) -> None:
+        await turns(self.clock, 20)
+        self.send_frame(b"answer to " + payload)
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        self.ended.callback(error)
+
+
+class ProtocolTests(EndCase):
+    """The same for protocols, secure from the first byte."""
+
+    def serving(
+        self,
+        ask: Callable[[Wire], None],
+        protocol: type[Recorder] = Recorder,
+        **limits: Any,
+    ) -> list[SocketError | None]:
+        """Serve a client for each version; give how each connection ended."""
+        ends: list[SocketError | None] = []
+        problems: list[BaseException] = []
+        upgrade = UpgradeToSsl(ServerTls(ServerOptions([with_key(SERVER)])), UpgradePolicy.IMPLICIT)
+
+        def run(port: int, version: ssl.TLSVersion) -> None:
+            try:
+                connection = connect(("127.0.0.1", port))
+                with connection:
+                    ask(Wire(connection, client_context(version=version), "localhost"))
+            except BaseException as problem:  # noqa: BLE001 - the test fails with it
+                problems.append(problem)
+
+        async def work(reactor: Any) -> None:
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+
+                class Serving(protocol):  # type: ignore[misc, valid-type]
+                    ended: Deferred[SocketError | None] = Deferred()
+
+                factory = StreamServerFactory(reactor, Serving, upgrade=upgrade, **limits)
+                endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+                port: Any = await factory.listen(endpoint)
+                thread = threading.Thread(target=run, args=(port.getHost().port, version))
+                thread.start()
+                ends.append(await Serving.ended)
+                await factory.drain(0)
+                await port.stopListening()
+                thread.join(10)
+
+        self.conduct(work)
+        self.assertEqual(problems, [])
+        return ends
+
+    def test_every_answer_then_our_end(self) -> None:
+        """The client has ended its output, and awaits what comes later."""
+
+        def ask(peer: Wire) -> None:
+            peer.send(encode_frame(b"one") + encode_frame(b"two"), ends=True)
+            answers = encode_frame(b"answer to one") + encode_frame(b"answer to two")
+            self.assertEqual(peer.receive_to_the_end(), answers)
+
+        self.assertEqual(self.serving(ask), [None, None])
+
+    def test_a_client_that_does_not_wait(self) -> None:
+        """It ends in order and is gone: our close_notify meets nobody, which is no failure."""
+
+        def ask(peer: Wire) -> None:
+            peer.send(b"", ends=True)
+            peer.close()
+
+        self.assertEqual(self.serving(ask), [None, None])
+
+    def test_a_bare_fin_behind_our_end(self) -> None:
+        """Our own close is fine, whatever the peer thinks of close_notify."""
+
+        class Closing(Recorder):
+            async def frame_received(self, payload: bytes) -> None:
+                self.send_frame(payload)
+                self.close()
+
+        def ask(peer: Wire) -> None:
+            peer.send(encode_frame(b"last"))
+            self.assertEqual(peer.receive_to_the_end(), encode_frame(b"last"))
+            peer.close()
+
+        self.assertEqual(self.serving(ask, Closing), [None, None])
+
+    def test_a_bare_fin_while_we_read(self) -> None:
+        """It is a truncation."""
+
+        def ask(peer: Wire) -> None:
+            peer.send(encode_frame(b"first"))
+            peer.receive_exactly(4)
+            peer.close()
+
+        for error in self.serving(ask):
+            self.assertIsInstance(error, BrokenError)
+
+
+for case in (
+    InputTests,
+    OutputTests,
+    CloseTests,
+    PlainCloseTests,
+    ListenerTests,
+    ProtocolTests,
+):
+    globals().update(case.makeTestCaseClasses())

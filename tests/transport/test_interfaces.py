@@ -18,6 +18,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.transport.fake_netlink import (
+    DONE,
+    NEW_ADDRESS,
+    NEW_LINK,
+    Kernel,
+    address,
+    attribute,
+    link,
+    message,
+)
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 from twsock.transport.interfaces import (
     KERNEL_CHOICE,
@@ -29,6 +39,9 @@ from twsock.transport.interfaces import (
     local_addresses,
 )
 from twsock.transport.netlink import NETLINK, dump_links
+
+#: What no system has as an address family.
+UNKNOWN_FAMILY = 255
 
 
 def loopback() -> Interface:
@@ -152,10 +165,55 @@ class ListTests(SynchronousTestCase):
     def test_broadcasts_go_where_somebody_may_hear(self) -> None:
         """Not to the loopback interface, nor to what is down."""
         found = {interface.index for interface in broadcast_interfaces()}
-        links = [link for link in dump_links() if link.index in found]
+        links = [each for each in dump_links() if each.index in found]
         self.assertEqual(len(links), len(found))
-        for link in links:
-            self.assertTrue(link.is_up and link.can_broadcast and not link.is_loopback, link)
+        for each in links:
+            self.assertTrue(each.is_up and each.can_broadcast and not each.is_loopback, each)
+
+
+class AnsweringTests(SynchronousTestCase):
+    """What a kernel of many interfaces answers."""
+
+    def answer(self, *parts: bytes) -> None:
+        """Have netlink answer the next question, and every index be that of an interface."""
+        self.patch(socket, "socket", Kernel([*parts, message(DONE)]))
+        self.patch(socket, "if_indextoname", "eth{}".format)
+
+    def test_a_broadcast_goes_where_somebody_may_hear(self) -> None:
+        """Not by what is down, cannot broadcast, or leads to this machine alone."""
+        up, broadcast, is_loopback = 0x1, 0x2, 0x8
+        flags = [
+            up | broadcast,
+            broadcast,
+            up,
+            up | broadcast | is_loopback,
+            up | broadcast,
+        ]
+        links = [link(index, each, b"eth%d" % index) for index, each in enumerate(flags, 1)]
+        self.answer(*(message(NEW_LINK, each) for each in links))
+        found = broadcast_interfaces(netlink=UNKNOWN_FAMILY)
+        self.assertEqual(found, [Interface("eth1", 1), Interface("eth5", 5)])
+
+    def test_an_address_of_two_interfaces_names_none(self) -> None:
+        """The error says which have it."""
+        packed = socket.inet_aton("192.0.2.7")
+        own = [address(socket.AF_INET, index, attribute(2, packed)) for index in (2, 5)]
+        self.answer(*(message(NEW_ADDRESS, each) for each in own))
+        with self.assertRaises(SocketError) as caught:
+            find_interface("192.0.2.7", netlink=UNKNOWN_FAMILY)
+        self.assertIs(caught.exception.status, SocketErrorStatus.UNREACHABLE_HOST)
+        self.assertIn("name one of eth2, eth5", str(caught.exception))
+
+    def test_of_many_addresses_an_error_names_a_few(self) -> None:
+        """And counts the others."""
+        packed = [bytes([192, 0, 2, number]) for number in range(1, 31)]
+        own = [address(socket.AF_INET, 2, attribute(2, each)) for each in packed]
+        self.answer(*(message(NEW_ADDRESS, each) for each in own))
+        with self.assertRaises(SocketError) as caught:
+            find_interface("192.0.2.99", netlink=UNKNOWN_FAMILY)
+        text = str(caught.exception)
+        self.assertIn("192.0.2.8 on eth2 and 22 more", text)
+        self.assertNotIn("192.0.2.9 ", text)
 
 
 class AbsenceTests(SynchronousTestCase):

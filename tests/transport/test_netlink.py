@@ -12,6 +12,18 @@ from hypothesis import given
 from hypothesis.strategies import binary
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.transport.fake_netlink import (
+    DONE,
+    ERROR,
+    INTERRUPTED,
+    NEW_ADDRESS,
+    NEW_LINK,
+    Kernel,
+    address,
+    attribute,
+    link,
+    message,
+)
 from twsock.errors import OperationNotSupported, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.transport.netlink import (
     NETLINK,
@@ -25,30 +37,8 @@ from twsock.transport.netlink import (
     parse_link,
 )
 
-NEW_LINK, NEW_ADDRESS, ERROR, DONE = 16, 20, 2, 3
-INTERRUPTED = 0x10
 #: What no system has as an address family.
 UNKNOWN_FAMILY = 255
-
-
-def message(kind: int, body: bytes = b"", flags: int = 0) -> bytes:
-    """Write a message as the kernel does, padded to four bytes."""
-    header = struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0)
-    return header + body + bytes(-len(body) % 4)
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def address(family: int, index: int, *attributes: bytes) -> bytes:
-    """Write what follows the header of an address."""
-    return struct.pack("=BBBBI", family, 24, 0, 0, index) + b"".join(attributes)
-
-
-def link(index: int, flags: int, name: bytes) -> bytes:
-    """Write what follows the header of a link."""
-    return struct.pack("=BxHiII", 0, 1, index, flags, 0) + attribute(3, name)
 
 
 class AnswerTests(SynchronousTestCase):
@@ -235,46 +225,6 @@ class KernelTests(SynchronousTestCase):
         assert opened is not None
         self.addCleanup(opened.close)
         self.assertEqual(opened.gettimeout(), 0)
-
-
-class Kernel:
-    """
-    Stands for netlink sockets: answers each question with the next of several lists of parts.
-
-    :ivar asked: how many questions there were.
-    :ivar timeout: of the socket; None waits for ever.
-    """
-
-    def __init__(self, *answers: list[bytes], flags: int = 0) -> None:
-        self._answers = list(answers)
-        self._flags = flags
-        self._parts: list[bytes] = []
-        self.asked = 0
-        self.timeout: float | None = None
-
-    def __call__(self, *_arguments: int) -> Kernel:
-        return self
-
-    def __enter__(self) -> Kernel:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._parts = []
-
-    def settimeout(self, timeout: float) -> None:
-        self.timeout = timeout
-
-    def send(self, data: bytes) -> int:
-        self.asked += 1
-        self._parts = list(self._answers.pop(0))
-        return len(data)
-
-    def recvmsg(self, _size: int) -> tuple[bytes, list[object], int, object]:
-        if self._parts:
-            return self._parts.pop(0), [], self._flags, None
-        if self.timeout is None:
-            raise AssertionError("it waits for ever")
-        raise TimeoutError("timed out")
 
 
 class AnsweringTests(SynchronousTestCase):

@@ -26,7 +26,6 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import TimeoutFactory, TrafficLoggingFactory, WrappingFactory
 
 from tests.loopback.contract import OnEveryReactor
@@ -46,6 +45,7 @@ from twsock.sockets import StreamSocket, StreamSocketListener
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
+from twsock.transport import ProxyEndpoint
 from twsock.wire import encode_frame
 from twsock.wire.lines import encode_line
 
@@ -304,7 +304,7 @@ class Hostile(OnEveryReactor):
             factory = StreamServerFactory(reactor, protocol, upgrade=upgrade, **limits)
             endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
             if behind_proxy:
-                endpoint = proxyEndpoint(endpoint)
+                endpoint = ProxyEndpoint(reactor, endpoint)
             listening: Any = (
                 endpoint.listen(wrap(reactor, factory)) if wrap else factory.listen(endpoint)
             )
@@ -1159,7 +1159,7 @@ class WrapperTests(Hostile):
         for server in FORMATS:
             front = PROXY + server.request
             end = len(front)
-            cuts = (0, 9, len(PROXY) - 1, len(PROXY), *range(end - 1, end + 4))
+            cuts = (0, 3, len(PROXY) - 1, len(PROXY), *range(end - 1, end + 4))
             answer = server.encode(b"got x")
 
             def attack(

@@ -26,6 +26,7 @@ from twsock.protocols.upgrade import UpgradePolicy
 from twsock.services.stream import stream_service
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
+from twsock.transport import ProxyEndpoint
 from twsock.wire import encode_frame
 
 FRAME = encode_frame(b"x")
@@ -183,6 +184,22 @@ class FactoryTests(OnEveryReactor):
             self.assertEqual(len(factory.group), 2)
             draining = factory.drain(5)
             self.assertEqual(await finish(reactor, peers), [FRAME] * 2 + [None] * 3)
+            self.assertEqual(await draining, 0)
+
+        self.conduct(work)
+
+    def test_behind_a_proxy_what_has_come_whole_is_answered(self) -> None:
+        """Half a header is not waited for."""
+
+        async def work(reactor: Any) -> None:
+            factory = FrameEchoFactory(reactor)
+            port: Any = await factory.listen(ProxyEndpoint(reactor, any_port(reactor)))
+            address = "127.0.0.1", port.getHost().port
+            header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n"
+            peers = queue(address, 3, header + FRAME) + queue(address, 1, header[:9])
+            await port.stopListening()
+            draining = factory.drain(5)
+            self.assertEqual(await finish(reactor, peers), [FRAME] * 3 + [None])
             self.assertEqual(await draining, 0)
 
         self.conduct(work)

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import trustme
-from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint, serverFromString
 from twisted.internet.ssl import KeyPair, PrivateCertificate
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
@@ -17,6 +17,7 @@ from tests.tls.peer import SERVER, Peer
 from twsock.protocols import FrameEcho, FrameProtocol, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
+from twsock.transport import ProxyEndpoint
 from twsock.wire import encode_frame
 
 AUTHORITY = trustme.CA()
@@ -38,6 +39,11 @@ def make_tls_endpoint(reactor: Any) -> SSL4ServerEndpoint:
 def make_proxied_endpoint(reactor: Any) -> Any:
     """Listen behind a proxy that sends the PROXY header."""
     return serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1")
+
+
+def make_own_proxied_endpoint(reactor: Any) -> ProxyEndpoint:
+    """Listen behind a proxy with our endpoint."""
+    return ProxyEndpoint(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
 
 
 def secure(connection: socket.socket) -> ssl.SSLSocket:
@@ -132,8 +138,11 @@ class TlsTests(EveryReactor):
         self.serve(Once, peer, make_tls_endpoint, close_timeout=0.5)
 
 
-class ProxiedTests(EveryReactor):
-    """The server's transport is a wrapper of Twisted's."""
+class BehindProxy(EveryReactor):
+    """The server's transport is a wrapper."""
+
+    #: Where it listens, given the reactor.
+    make_endpoint: Any = None
 
     def test_frames_come_back_and_the_peer_is_the_real_one(self) -> None:
         """What follows the PROXY header is frames; the peer is who the proxy says."""
@@ -149,7 +158,7 @@ class ProxiedTests(EveryReactor):
                 connection.sendall(encode_frame(b"x"))
                 self.assertEqual(receive_exactly(connection, 5), encode_frame(b"x"))
 
-        self.serve(Named, peer, make_proxied_endpoint)
+        self.serve(Named, peer, self.make_endpoint)
         self.assertEqual(peers, ["192.0.2.1:1000"])
 
     def test_an_upgrade_behind_a_header(self) -> None:
@@ -175,7 +184,7 @@ class ProxiedTests(EveryReactor):
                     client.take(connection.recv(65536))
                 self.assertEqual(client.received, encode_frame(b"inside"))
 
-        self.serve(Noted, peer, make_proxied_endpoint)
+        self.serve(Noted, peer, self.make_endpoint)
         self.assertEqual(secure, [True])
 
     def test_closing_over_unread_input_sends_the_answer_first(self) -> None:
@@ -193,7 +202,13 @@ class ProxiedTests(EveryReactor):
                 connection.sendall(encode_frame(b"x") + bytes(300_000))
                 self.assertEqual(receive_all(connection), answer)
 
-        self.serve(Once, peer, make_proxied_endpoint, close_timeout=0.5)
+        self.serve(Once, peer, self.make_endpoint, close_timeout=0.5)
+
+
+class ProxiedTests(BehindProxy):
+    """The wrapper is Twisted's."""
+
+    make_endpoint = staticmethod(make_proxied_endpoint)
 
     def test_draining_does_not_wait_for_half_a_header(self) -> None:
         """What the kernel has for us may be no message; then there is nothing to answer."""
@@ -210,8 +225,49 @@ class ProxiedTests(EveryReactor):
                 half_sent.set()
                 self.assertEqual(receive_all(connection), b"")
 
-        self.serve(Draining, peer, make_proxied_endpoint)
+        self.serve(Draining, peer, self.make_endpoint)
 
 
-cases: dict[str, Any] = {**TlsTests.makeTestCaseClasses(), **ProxiedTests.makeTestCaseClasses()}
+class ProxyEndpointTests(BehindProxy):
+    """The wrapper is ours."""
+
+    make_endpoint = staticmethod(make_own_proxied_endpoint)
+
+    def test_a_header_may_come_in_pieces(self) -> None:
+        """Twisted drops one whose first piece is short."""
+
+        def peer(address: tuple[str, int]) -> None:
+            with connect(address) as connection:
+                stream = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n" + encode_frame(b"x")
+                for start in range(0, len(stream), 5):
+                    connection.sendall(stream[start : start + 5])
+                self.assertEqual(receive_exactly(connection, 5), encode_frame(b"x"))
+
+        self.serve(FrameEcho, peer, self.make_endpoint)
+
+    def test_a_peer_that_ends_its_output_gets_every_answer(self) -> None:
+        """As on a plain socket: under Twisted's wrapper the connection is lost with its output."""
+        stream = encode_frame(bytes(100_000)) * 50
+
+        def peer(address: tuple[str, int]) -> None:
+            with connect(address) as connection:
+                connection.sendall(b"PROXY UNKNOWN\r\n" + stream[:100_004])
+                sender = threading.Thread(target=self.send_and_end, args=(connection, stream))
+                sender.start()
+                self.assertEqual(len(receive_all(connection)), len(stream) + 100_004)
+                sender.join()
+
+        self.serve(FrameEcho, peer, self.make_endpoint)
+
+    def send_and_end(self, connection: socket.socket, stream: bytes) -> None:
+        """Send all, then FIN."""
+        connection.sendall(stream)
+        connection.shutdown(socket.SHUT_WR)
+
+
+cases: dict[str, Any] = {
+    **TlsTests.makeTestCaseClasses(),
+    **ProxiedTests.makeTestCaseClasses(),
+    **ProxyEndpointTests.makeTestCaseClasses(),
+}
 globals().update(cases)

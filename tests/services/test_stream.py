@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,36 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import twsock.services.stream as services
-from tests.services.processes import echo, twistd
+from tests.services.processes import PATIENCE, echo, twistd
 from twsock.protocols import FrameEcho, FrameEchoFactory, LineEcho
 from twsock.services.stream import Options, StreamService, stream_service
+from twsock.transport.proxy_endpoint import LOOPBACK
 
 LOCAL = "tcp:0:interface=127.0.0.1"
+
+HAPROXY = """
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+listen echo
+  bind {path}
+  server echo 127.0.0.1:{port} {way}
+"""
+
+
+@contextlib.contextmanager
+def running_haproxy(program: str, folder: str, port: int, way: str) -> Iterator[str]:
+    """Run HAProxy before a port, until it listens at the path that is given."""
+    path, settings, pid = f"{folder}/front", Path(folder, "settings"), Path(folder, "pid")
+    settings.write_text(HAPROXY.format(path=path, port=port, way=way))
+    # It listens once the process in the foreground has ended.
+    subprocess.run([program, "-D", "-p", pid, "-f", settings], timeout=PATIENCE, check=True)
+    try:
+        yield path
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 class LateEndpoint:
@@ -98,23 +125,37 @@ class OptionsTests(SynchronousTestCase):
             "unix:/run/echo.sock",
         )
 
+    def test_proxies_are_named_by_network(self) -> None:
+        """Several times, or with commas; of use only where there are proxies."""
+        words = [
+            "-e",
+            "HAPROXY:tcp:1",
+            "--proxy-from",
+            "10.0.0.0/8,::1",
+            "--proxy-from",
+            "192.0.2.1",
+        ]
+        settings = self.parse(*words)["endpoint-settings"]
+        self.assertEqual(
+            [str(network) for network in settings.proxy_from],
+            ["10.0.0.0/8", "::1/128", "192.0.2.1/32"],
+        )
+        settings = self.parse("-e", "haproxy:tcp:1")["endpoint-settings"]
+        self.assertEqual(settings.proxy_from, LOOPBACK)
+        for wrong in (["--proxy-from", "10.0.0.1/8", *words[:2]], words[2:]):
+            error = self.assertRaises(UsageError, self.parse, *wrong)
+            self.assertIn("--proxy-from", str(error))
+
     def test_the_mode_of_unix_sockets(self) -> None:
         """Owner and group, unless told otherwise."""
         for words, mode in (([], 0o660), (["--socket-mode", "600"], 0o600)):
             self.assertEqual(self.parse(*words)["endpoint-settings"].socket_mode, mode)
         self.assertRaises(UsageError, self.parse, "--socket-mode", "rw")
 
-    def test_addresses_are_not_counted_behind_a_proxy(self) -> None:
-        """All connections have one there."""
-        words = ("--max-connections-per-address", "5", "--endpoint")
-        error = self.assertRaises(UsageError, self.parse, *words, "haproxy:tcp:1")
-        self.assertIn("let the proxy count", str(error))
-        self.assertEqual(self.parse(*words, "tcp:1")["max-connections-per-address"], 5)
-
     def test_an_endpoint_of_tls_is_enough(self) -> None:
         """There is no TLS inside TLS, whose clients would not be verified."""
         for option in (["--tls"], ["--upgrade", "required"]):
-            for endpoint in ("ssl:1", "TLS:1"):
+            for endpoint in ("ssl:1", "TLS:1", "haproxy:ssl:1"):
                 self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
                 self.patch(services, "parse_server_endpoint", lambda *_: None)
                 error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint, *option)
@@ -321,6 +362,56 @@ class TwistdTests(SynchronousTestCase):
             server.terminate()
             server.wait()
             self.assertEqual(server.log.count("cannot accept"), 1)
+
+    def test_behind_a_proxy_the_log_names_the_client(self) -> None:
+        """And who is dropped, and why; a health check is served."""
+        endpoint = f"haproxy:{LOCAL}"
+        with twistd("twsock-stream", "-e", endpoint, "--max-frame", "5") as server:
+            (port,) = server.wait_for_ports()
+            for header, frame, answer in (
+                (b"PROXY UNKNOWN\r\n", b"\0\0\0\1x", b"\0\0\0\1x"),
+                (b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n", b"\0\0\0\6", b""),
+                (b"", b"\0\0\0\1x", b""),
+            ):
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                    for start in range(0, len(header), 5):
+                        connection.sendall(header[start : start + 5])
+                    connection.sendall(frame)
+                    with contextlib.suppress(ConnectionResetError):
+                        self.assertEqual(connection.recv(5), answer)
+            server.wait_for("192.0.2.1:1000 aborted")
+            server.wait_for("127.0.0.1 port .* dropped: it does not begin with a PROXY header")
+
+    def test_only_named_proxies_are_believed(self) -> None:
+        """Others are reset, and told of."""
+        arguments = ["-e", f"haproxy:{LOCAL}", "--proxy-from", "192.0.2.0/24"]
+        with twistd("twsock-stream", *arguments) as server:
+            (port,) = server.wait_for_ports()
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                self.assertRaises(ConnectionResetError, connection.recv, 1)
+            server.wait_for("dropped: PROXY headers are taken from 192.0.2.0/24 only")
+
+    def test_haproxy_hands_connections_on(self) -> None:
+        """Both versions of its header, with its own health checks."""
+        haproxy = shutil.which("haproxy")
+        if haproxy is None:
+            raise SkipTest("haproxy is not installed")
+        with twistd("twsock-stream", "-e", f"haproxy:{LOCAL}") as server:
+            (port,) = server.wait_for_ports()
+            for way in ("send-proxy", "send-proxy-v2", "send-proxy-v2 check check-send-proxy"):
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    running_haproxy(haproxy, folder, port, way) as path,
+                    socket.socket(socket.AF_UNIX) as connection,
+                ):
+                    connection.settimeout(10)
+                    connection.connect(path)
+                    connection.sendall(b"\0\0\0\1x")
+                    self.assertEqual(connection.recv(5), b"\0\0\0\1x")
+            server.terminate()
+            server.wait()
+            self.assertNotIn("dropped", server.log)
+            self.assertNotIn("Traceback", server.log)
 
     def test_socat_speaks_lines_with_it(self) -> None:
         """A program that is not ours gets its line back."""

@@ -50,8 +50,8 @@ class StreamServerFactory(ServerFactory):
         nobody until one ends. None for no limit.
     :param max_connections_per_address: how many one IPv4 address, or one IPv6 network of 64 bits,
         may have open at once; one more is closed, with one log event a minute. None for no limit.
-        UNIX sockets are not counted. Behind a proxy that sends a PROXY header all connections have
-        the proxy's address here.
+        UNIX sockets are not counted. Under a `twsock.transport.ProxyEndpoint` it is the client's
+        address that counts.
     :param max_buffered: bytes that all connections together may hold, received and not handled or
         written and not with the kernel; past it the connection that holds most is aborted, with one
         log event. None for 256 MiB, or twice the largest message where that is more.

@@ -29,8 +29,13 @@ from twsock.services.listening import ListeningService, default_endpoints, descr
 from twsock.services.options import count_option, mode_option, seconds_option
 from twsock.services.process import ProcessOptions, ProcessService, process_owner
 from twsock.services.security import Security, SecurityOptions
-from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoint
+from twsock.services.stream_endpoints import (
+    StreamEndpointSettings,
+    inner_endpoint,
+    parse_server_endpoint,
+)
 from twsock.transport.address_errors import EndpointError
+from twsock.transport.proxy_endpoint import LOOPBACK, parse_networks
 from twsock.transport.unix_endpoint import DEFAULT_SOCKET_MODE
 from twsock.wire.frames import MAX_UINT32
 
@@ -144,6 +149,7 @@ class Options(SecurityOptions, ProcessOptions):
         super().__init__()
         self["endpoints"] = []
         self["endpoint-settings"] = None
+        self["proxy-from"] = ()
 
     def opt_endpoint(self, description: str) -> None:
         """
@@ -153,6 +159,16 @@ class Options(SecurityOptions, ProcessOptions):
         self["endpoints"].append(description)
 
     opt_e = opt_endpoint
+
+    def opt_proxy_from(self, networks: str) -> None:
+        """
+        Networks whose PROXY headers are believed by haproxy: endpoints, such as 10.0.0.0/8,::1; may
+        be given several times. [default: 127.0.0.0/8,::1]
+        """
+        try:
+            self["proxy-from"] += parse_networks(networks)
+        except ValueError as error:
+            raise usage.UsageError(f"--proxy-from: {error}") from error
 
     def postOptions(self) -> None:
         """
@@ -174,8 +190,11 @@ class Options(SecurityOptions, ProcessOptions):
         self["max-buffered"] = count_option(self, "max-buffered", 1)
         self["idle-timeout"] = seconds_option(self, "idle-timeout") or None
         self["drain-timeout"] = seconds_option(self, "drain-timeout")
+        self._check_proxies()
         self["endpoint-settings"] = StreamEndpointSettings(
-            socket_mode=mode_option(self, "socket-mode"), socket_owner=process_owner(self)
+            socket_mode=mode_option(self, "socket-mode"),
+            socket_owner=process_owner(self),
+            proxy_from=self["proxy-from"] or LOOPBACK,
         )
         for description in self["endpoints"]:
             try:
@@ -189,19 +208,13 @@ class Options(SecurityOptions, ProcessOptions):
             self._check_endpoints()
 
     def _check_proxies(self) -> None:
-        """Refuse to count connections by an address that all of them have."""
-        if self["max-connections-per-address"] is None:
-            return
-        for description in self["endpoints"]:
-            if description.partition(":")[0].lower() == "haproxy":
-                raise usage.UsageError(
-                    "--max-connections-per-address counts the proxy as one address, so it does not "
-                    f"go with {description!r}: let the proxy count"
-                )
+        behind = [text for text in self["endpoints"] if inner_endpoint(text) != text]
+        if self["proxy-from"] and not behind:
+            raise usage.UsageError("--proxy-from is of use only with a haproxy: endpoint")
 
     def _check_endpoints(self) -> None:
         for description in self["endpoints"]:
-            if description.partition(":")[0].lower() in ("ssl", "tls"):
+            if inner_endpoint(description).partition(":")[0].lower() in ("ssl", "tls"):
                 raise usage.UsageError(
                     f"--endpoint: {description!r} is TLS already, so there is no --tls or "
                     "--upgrade with it"

@@ -3,7 +3,8 @@ Endpoint strings of stream services: text → words → **endpoint**.
 
 Between the options of a service and Twisted's endpoints. Reads the arguments of Twisted's own
 kinds, so that a mistake in one gets a line of its own, and backlog and mode get our defaults;
-``unix:`` and ``systemd:`` endpoints are ours. Kinds that a plugin adds are the plugin's to read.
+``unix:``, ``systemd:`` and ``haproxy:`` endpoints are ours. Kinds that a plugin adds are for the
+plugin to read.
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ from twsock.errors import SocketError, SocketErrorStatus
 from twsock.services.systemd import systemd_endpoint
 from twsock.transport.address_errors import EndpointError
 from twsock.transport.endpoint_string import EndpointString, parse_endpoint_string
+from twsock.transport.proxy_endpoint import LOOPBACK, Network, ProxyEndpoint
 from twsock.transport.unix_endpoint import DEFAULT_SOCKET_MODE, UnixEndpoint
 
-__all__ = ["DEFAULT_BACKLOG", "StreamEndpointSettings", "parse_server_endpoint"]
+__all__ = [
+    "DEFAULT_BACKLOG",
+    "StreamEndpointSettings",
+    "inner_endpoint",
+    "parse_server_endpoint",
+]
 
 #: Connections that the kernel keeps until they are accepted; it takes fewer where
 #: ``net.core.somaxconn`` is less. With Twisted's 50, half of 400 peers that come at once wait for a
@@ -64,6 +71,8 @@ _SERVICES: Final = {"udp": "twsock-datagram", "multicast": "twsock-multicast"}
 
 _MAX_PORT: Final = 65_535
 
+_PROXIED: Final = "haproxy"
+
 
 @dataclass(frozen=True, slots=True)
 class StreamEndpointSettings:
@@ -73,11 +82,13 @@ class StreamEndpointSettings:
     :ivar backlog: connections that the kernel keeps until they are accepted.
     :ivar socket_mode: permissions of the path of a UNIX socket.
     :ivar socket_owner: its user and group, by number; None leaves it with this process.
+    :ivar proxy_from: networks that PROXY headers are taken from, besides UNIX sockets.
     """
 
     backlog: int = DEFAULT_BACKLOG
     socket_mode: int = DEFAULT_SOCKET_MODE
     socket_owner: tuple[int, int] | None = None
+    proxy_from: tuple[Network, ...] = LOOPBACK
 
 
 def parse_server_endpoint(
@@ -98,10 +109,23 @@ def parse_server_endpoint(
         raise _describe(description, error) from error
 
 
+def inner_endpoint(description: str) -> str:
+    """
+    Find the endpoint that is listened on.
+
+    :returns: what is behind ``haproxy:``, or the string itself.
+    """
+    kind, _, rest = description.partition(":")
+    return inner_endpoint(rest) if kind.lower() == _PROXIED else description
+
+
 def _parse(
     reactor: Any, description: str, settings: StreamEndpointSettings
 ) -> IStreamServerEndpoint:
     words = parse_endpoint_string(description)
+    if words.kind == _PROXIED:
+        inner = _parse(reactor, inner_endpoint(description), settings)
+        return ProxyEndpoint(reactor, inner, trusted=settings.proxy_from)
     if words.kind not in _ARGUMENTS:
         return _by_twisted(reactor, description)
     given = _named(words)
@@ -196,7 +220,7 @@ def _invalid(message: str) -> EndpointError:
 
 def _describe(description: str, error: Exception) -> EndpointError:
     """Give the line that names the string, and the status."""
-    kind = description.partition(":")[0].lower()
+    kind = inner_endpoint(description).partition(":")[0].lower()
     service = _SERVICES.get(kind)
     advice = (
         f"for those of datagrams there is {service}"

@@ -16,6 +16,7 @@ from twsock.transport.datagram_endpoint import (
     datagram_endpoint_from_string,
 )
 from twsock.transport.datagrams import DatagramPort, listen_datagrams
+from twsock.transport.proxy_endpoint import ProxyEndpoint
 from twsock.transport.runs import Run
 from twsock.transport.stream import StreamOwner, StreamTransport
 from twsock.transport.udp_socket import DatagramOptions, IReactorUdpSockets, OpenedSocket
@@ -29,6 +30,7 @@ __all__ = [
     "IReactorUdpSockets",
     "MulticastEndpoint",
     "OpenedSocket",
+    "ProxyEndpoint",
     "Run",
     "StreamOwner",
     "StreamTransport",

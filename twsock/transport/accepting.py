@@ -48,7 +48,7 @@ class AcceptGate:
     :param clock: measures the rest after the machine ran out of descriptors.
     :param has_room: asked before each accept.
     :param admits: given the host of each connection that was accepted, None where its peer has no
-        address; one that is not admitted is closed.
+        address; one that is not admitted is closed. It is not asked where peers are proxies.
     """
 
     _log = TextLogger()
@@ -60,7 +60,7 @@ class AcceptGate:
         has_room: Callable[[], bool],
         admits: Callable[[str | None], bool] | None = None,
     ) -> None:
-        self._admits = admits
+        self._admits = None if _speaks_for_others(port) else admits
         self._port = port
         self._clock = clock
         self._has_room = has_room
@@ -179,6 +179,14 @@ class AcceptGate:
 def _host_of(address: object) -> str | None:
     # Of a UNIX socket it is a path, or nothing.
     return str(address[0]) if isinstance(address, tuple) else None
+
+
+def _speaks_for_others(port: Any) -> bool:
+    """Return whether a factory of the port learns the address of a peer later, from a header."""
+    factory = port.factory
+    while factory is not None and not getattr(factory, "learns_addresses", False):
+        factory = getattr(factory, "wrappedFactory", None)
+    return factory is not None
 
 
 def _no_room() -> bool:

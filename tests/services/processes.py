@@ -28,6 +28,13 @@ _TOP = Path(__file__).parents[2]
 #: Seconds after which a process that should have ended is killed, and its test fails.
 PATIENCE = 30
 
+_AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 _TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
 
 
@@ -199,8 +206,7 @@ def _passing(inherited: socket.socket | None) -> list[str]:
     """Start what follows as systemd does: descriptor 3 is the socket, and the number is its own."""
     if inherited is None:
         return []
-    script = f'export LISTEN_PID=$$; exec "$@" 3<&{inherited.fileno()}'
-    return ["/bin/sh", "-c", script, "sh"]
+    return [sys.executable, "-c", _AS_SYSTEMD, str(inherited.fileno())]
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -244,6 +245,27 @@ class ProxyEndpointTests(BehindProxy):
                 self.assertEqual(receive_exactly(connection, 5), encode_frame(b"x"))
 
         self.serve(FrameEcho, peer, self.make_endpoint)
+
+    def test_connections_are_counted_by_the_address_of_the_client(self) -> None:
+        """Those of the proxy itself, its health checks, keep no client out."""
+
+        def peer(address: tuple[str, int]) -> None:
+            with contextlib.ExitStack() as open_connections:
+                for source, answer in (
+                    (b"UNKNOWN", b"\0\0\0\1x"),
+                    (b"TCP4 192.0.2.1 192.0.2.9 1 2", b"\0\0\0\1x"),
+                    (b"TCP4 192.0.2.2 192.0.2.9 1 2", b"\0\0\0\1x"),
+                    (b"TCP4 192.0.2.1 192.0.2.9 3 4", None),
+                    (b"UNKNOWN", None),
+                ):
+                    connection = open_connections.enter_context(connect(address))
+                    connection.sendall(b"PROXY " + source + b"\r\n" + encode_frame(b"x"))
+                    if answer is None:
+                        self.assertRaises(ConnectionResetError, connection.recv, 1)
+                    else:
+                        self.assertEqual(receive_exactly(connection, 5), answer)
+
+        self.serve(FrameEcho, peer, self.make_endpoint, max_connections_per_address=1)
 
     def test_a_peer_that_ends_its_output_gets_every_answer(self) -> None:
         """As on a plain socket: under Twisted's wrapper the connection is lost with its output."""

@@ -349,7 +349,9 @@ class TwistdTests(SynchronousTestCase):
 
     def test_out_of_descriptors_it_waits_and_recovers(self) -> None:
         """Peers beyond what the process can open wait; one event tells; then they are served."""
-        with twistd("twsock-stream", "--endpoint", LOCAL, max_files=32) as server:
+        # More than the limit of files allows, which is the default.
+        arguments = ["--endpoint", LOCAL, "--max-connections", "100"]
+        with twistd("twsock-stream", *arguments, max_files=32) as server:
             (port,) = server.wait_for_ports()
             peers = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(40)]
             server.wait_for("cannot accept: Too many open files")

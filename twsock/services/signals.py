@@ -17,7 +17,7 @@ import threading
 import typing
 from typing import Any, Final
 
-from twisted.logger import Logger
+from twsock.transport.log import TextLogger
 
 __all__ = ["SignalReceiver", "process_signals"]
 
@@ -37,7 +37,7 @@ class SignalReceiver(typing.Protocol):
 class _ProcessSignals:
     """The handlers of SIGHUP, SIGTERM and SIGINT, installed while a service runs."""
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(self) -> None:
         self._receivers: list[SignalReceiver] = []

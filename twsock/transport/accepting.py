@@ -183,7 +183,7 @@ def _host_of(address: object) -> str | None:
 
 def _speaks_for_others(port: Any) -> bool:
     """Return whether a factory of the port learns the address of a peer later, from a header."""
-    factory = port.factory
+    factory = getattr(port, "factory", None)
     while factory is not None and not getattr(factory, "learns_addresses", False):
         factory = getattr(factory, "wrappedFactory", None)
     return factory is not None

@@ -20,7 +20,7 @@ from twisted.logger import globalLogPublisher
 
 from tests.loopback.contract import OnEveryReactor
 from tests.loopback.reactors import receive_exactly
-from tests.loopback.test_unread_output import AUTHORITY, PEM, UPGRADE
+from tests.loopback.test_unread_output import AUTHORITY, PEM, UPGRADE, shrink
 from twsock import BrokenError, SocketError, StreamSocketListener
 from twsock.protocols import FrameEcho, LineEcho, StreamServerFactory, UpgradePolicy, UpgradeToSsl
 from twsock.protocols.stream import StreamProtocol
@@ -64,13 +64,6 @@ def client_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     AUTHORITY.configure_trust(context)
     return context
-
-
-def shrink(transport: Any) -> None:
-    """Let the kernel take little of what is sent."""
-    while hasattr(transport, "transport"):
-        transport = transport.transport
-    transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 class Measured(StreamProtocol):

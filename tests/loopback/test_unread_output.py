@@ -14,11 +14,21 @@ from typing import Any, ClassVar
 import trustme
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
+    SSL4ClientEndpoint,
     SSL4ServerEndpoint,
+    TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXServerEndpoint,
 )
-from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import (
+    Certificate as PublicCertificate,
+)
+from twisted.internet.ssl import (
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogPublisher
 
@@ -182,6 +192,86 @@ class PushTests(OnEveryReactor):
         self.push_to(without_a_hello, upgrade=UPGRADE)
 
 
+class Mutual(FrameProtocol):
+    """Pushes much to its peer, and reads what the peer pushes."""
+
+    max_unsent = 1 << 30
+    count = 100
+    received = 0
+    done: Deferred[None]
+    #: Both ends.
+    made: ClassVar[list[Any]]
+
+    def connection_made(self) -> None:
+        self.done = Deferred()
+        self.made.append(self)
+
+    def push(self) -> None:
+        shrink(self.transport)
+        for _ in range(self.count):
+            self.send_frame(FRAME * 4)
+
+    def frame_received(self, payload: bytes) -> None:
+        self.received += 1
+        if self.received == self.count:
+            self.done.callback(None)
+
+
+class MutualTests(OnEveryReactor):
+    """Two ends that push to each other, and answer nothing."""
+
+    def exchange(
+        self,
+        server: Callable[[Any], Any],
+        client: Callable[[Any, int], Any],
+        is_secure: bool = False,
+    ) -> None:
+        """Let both push more than the kernel takes, before either reads; all has to arrive."""
+
+        async def work(reactor: Any) -> None:
+            ends: list[Any] = []
+            protocol_class = type("Met", (Mutual,), {"made": ends})
+            factory = StreamServerFactory(reactor, protocol_class)
+            port: Any = await factory.listen(server(reactor))
+            connecting = client(reactor, port.getHost().port)
+            near = await connecting.connect(Factory.forProtocol(protocol_class))
+            while len(ends) < 2 or {end.is_secure for end in ends} != {is_secure}:
+                await turns(reactor, 1)
+            for end in ends:
+                end.push()
+            for end in ends:
+                await end.done
+            near.close()
+            while len(factory.group):
+                await turns(reactor, 1)
+            await port.stopListening()
+
+        self.conduct(work)
+
+    def test_in_plaintext(self) -> None:
+        """Neither waits for the other to read."""
+        self.exchange(
+            any_port, lambda reactor, port: TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        )
+
+    def test_under_tls(self) -> None:
+        """As in plaintext."""
+        root = PublicCertificate.loadPEM(AUTHORITY.cert_pem.bytes())
+        options = optionsForClientTLS("localhost", trustRootFromCertificates([root]))
+        self.exchange(
+            tls_endpoint,
+            lambda reactor, port: SSL4ClientEndpoint(reactor, "127.0.0.1", port, options),
+            is_secure=True,
+        )
+
+
+def shrink(transport: Any) -> None:
+    """Let the kernel take little of what is sent."""
+    while hasattr(transport, "transport"):
+        transport = transport.transport
+    transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
 def any_port(reactor: Any) -> Any:
     return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
@@ -196,4 +286,5 @@ def address_of(port: Any) -> Any:
     return host.name if hasattr(host, "name") else (host.host, host.port)
 
 
-globals().update(PushTests.makeTestCaseClasses())
+for _case in (PushTests, MutualTests):
+    globals().update(_case.makeTestCaseClasses())

@@ -29,10 +29,10 @@ class DefaultTests(SynchronousTestCase):
         self.limit_descriptors(1000)
         self.assertEqual(default_max_connections(), 1000 - RESERVED_DESCRIPTORS)
 
-    def test_there_is_always_one(self) -> None:
+    def test_of_few_most_are_for_connections(self) -> None:
         """A service that accepts nobody would be none."""
-        self.limit_descriptors(RESERVED_DESCRIPTORS)
-        self.assertEqual(default_max_connections(), 1)
+        self.limit_descriptors(80)
+        self.assertEqual(default_max_connections(), 70)
 
     def test_enough_is_enough(self) -> None:
         """However many descriptors there may be."""

@@ -498,14 +498,16 @@ class StreamProtocol(Protocol):
 
     def _flush(self, stream: StreamTransport, is_answer: bool = False) -> bool:
         """Send what was written; tell whether the output may take more."""
+        room = stream.room
         if stream.send():
             return stream.is_open
         self._note_buffered(stream)
         if not stream.is_open or not stream.is_full:
             return stream.is_open
-        # Two ends that both push, and answer nothing, would wait for each other for ever. What
-        # waits for a handshake leaves once its messages have been read.
-        is_answered = is_answer or self._handler is not None
+        # Two ends that both push, and answer nothing, would wait for each other for ever: a queue
+        # that was there before is no answer. What waits for a handshake leaves once its messages
+        # have been read.
+        is_answered = (is_answer and room < self.high_water) or self._handler is not None
         if is_answered and not self._is_stalled and not stream.is_held:
             self._is_stalled = True
             stream.pause_reading()

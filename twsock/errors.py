@@ -696,6 +696,18 @@ class SocketError(Exception):
         error.__cause__ = cause
         return error
 
+    def copy(self: _E) -> _E:
+        """
+        Make an equal error that was never raised: class, words, facts and cause are the same.
+
+        For whoever reports one failure to several waiters, or keeps it: an exception that was
+        raised holds the frames that it came through, and all that is in them.
+        """
+        made = type(self).__new__(type(self), *self.args)
+        made.__dict__.update(self.__dict__)
+        made.__cause__ = self.__cause__
+        return made
+
     @staticmethod
     def get_status(thing: object) -> SocketErrorStatus:
         """

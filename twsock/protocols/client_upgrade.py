@@ -189,7 +189,7 @@ class ClientUpgrading(Securing):
         self._tell_of(error)
         self._stop_waiting()
         self._protocol.note_violation()
-        self._error = error
+        self._error = error.copy()  # It is kept, and the other raised.
         self.abort(error)
         self._end(error)
 

@@ -54,6 +54,17 @@ class OrderedTransport:
         )
         directlyProvides(self, providedBy(transport))
 
+    def release(self) -> None:
+        """Forget the protocol, whose connection is gone."""
+        self.__dict__.update(
+            _send=_do_nothing,
+            _make_way=_do_nothing,
+            _close=_do_nothing,
+            _abort=_do_nothing,
+            _is_ending=lambda: True,
+            _may_start_tls=lambda: False,
+        )
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
@@ -103,3 +114,7 @@ class OrderedTransport:
         self._send()
         if self._may_start_tls():
             self._transport.startTLS(*arguments)
+
+
+def _do_nothing() -> None:
+    """Stand for a call to a protocol whose connection is gone."""

@@ -51,7 +51,7 @@ from twsock.transport.descriptor import (
     is_shaking_hands,
     secured_by,
 )
-from twsock.transport.log import TextLogger
+from twsock.transport.log import TextLogger, forget_frames
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, FIRST_MESSAGE_TIME, HIGH_WATER
 
 __all__ = ["DEFAULT_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -123,6 +123,8 @@ class StreamProtocol(Protocol):
     _ordered: OrderedTransport | None = None
     _stream: StreamTransport | None = None
     _upgrading: Securing | None = None
+    # Of an upgrade whose connection is gone.
+    _peer_certificate: Certificate | None = None
     _is_announced = False
     _decoder: Any
     _handler: Deferred[Any] | None = None
@@ -222,7 +224,8 @@ class StreamProtocol(Protocol):
     @property
     def peer_certificate(self) -> Certificate | None:
         """With which the peer identified itself in an upgrade, accepted; None where it did not."""
-        return None if self._upgrading is None else self._upgrading.peer_certificate
+        upgrading = self._upgrading
+        return self._peer_certificate if upgrading is None else upgrading.peer_certificate
 
     def upgrade_to_ssl(self, settings: ClientUpgrade) -> Deferred[None]:
         """
@@ -655,14 +658,29 @@ class StreamProtocol(Protocol):
         self._stop_looking()
         if self._noted and self.group.buffer_limit is not None:
             self.group.buffer_limit.note(self, 0)
+        self._release()
         self.group.leave(self)
+        if self._is_announced:
+            self._report_loss(error)
+        if self._handler is not None:
+            self._is_cancelled = True
+            self._handler.cancel()
+
+    def _report_loss(self, error: SocketError | None) -> None:
         try:
-            if self._is_announced:
-                self.connection_lost(error)
-        finally:
-            if self._handler is not None:
-                self._is_cancelled = True
-                self._handler.cancel()
+            self.connection_lost(error)
+        except Exception:  # noqa: BLE001 - logged; left to Twisted, the log would keep its frames
+            self._log.failure("connection_lost of {peer} failed", peer=self.peer)
+
+    def _release(self) -> None:
+        """Drop what was received, and all that leads back here; who keeps this keeps little."""
+        self._early = b""
+        self._decoder.clear()
+        if self._ordered is not None:
+            self._ordered.release()
+        if self._upgrading is not None:
+            self._peer_certificate = self._upgrading.peer_certificate
+            self._upgrading = None
 
     # Called by the transport.
 
@@ -819,6 +837,8 @@ class StreamProtocol(Protocol):
         error = failure.value
         group = self.group
         assert group is not None
+        # Its frames lead back to this protocol, and to what it was handling.
+        forget_frames(failure)
         if not stream.is_open:
             if failure.check(CancelledError, SocketError):
                 self._log.debug(

@@ -28,6 +28,7 @@ from twsock.protocols._securing import Securing, Upgradable
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.server import ServerTls, ServerVerification
 from twsock.transport import StreamTransport
+from twsock.transport.log import forget_frames
 
 __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
 
@@ -268,6 +269,7 @@ class Upgrade(Securing):
 
     def _refused(self, failure: Failure) -> None:
         self._tell_of(failure.value)
+        forget_frames(failure)
 
     def _tell_of(self, error: object) -> None:
         self._protocol.note_violation()

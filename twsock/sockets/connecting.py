@@ -255,3 +255,12 @@ class _Observed(ClientFactory):
         # First, so that the list is whole when the last failure ends the wait.
         self._failed(destination.host, destination.port, typing.cast(BaseException, reason.value))
         self._factory.clientConnectionFailed(connector, reason)
+        self._let_go()
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        self._factory.clientConnectionLost(connector, reason)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # The endpoint's factory refers to the connector, and that to this factory.
+        self._factory = ClientFactory()

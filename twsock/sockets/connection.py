@@ -97,6 +97,7 @@ class Connection(Protocol):
         """
         stream = self._stream
         if stream is None:
+            self._input.close()  # What came before the end is not wanted any more.
             return succeed(None)
         if self._is_suspended:
             return self.abort()  # What waits cannot be sent, so there is no end in order.
@@ -148,6 +149,7 @@ class Connection(Protocol):
         """End now: drop what is queued, reset the connection."""
         stream = self._stream
         if stream is None:
+            self._input.close()
             return succeed(None)
         self._is_closing = True
         self._output.refuse(_closed)
@@ -247,7 +249,9 @@ class Connection(Protocol):
         if error is None and self._is_closing:
             self._output.output_drained()
         self._output.lost(error or ClosedError("the connection has ended"))
-        self._lost(error)
+        report_loss, self._lost = self._lost, _do_nothing
+        self._connected = _do_nothing  # Both lead back to the socket.
+        report_loss(error)
         self._finishing.fire()
 
     def _react(self, event: Callable[[], Any]) -> None:
@@ -255,6 +259,10 @@ class Connection(Protocol):
         self._output.hold()
         event()
         self._output.release()
+
+
+def _do_nothing(_argument: object) -> None:
+    """Stand for a socket whose connection is gone."""
 
 
 def _closed() -> SocketError:

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, overload
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IResolver
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -40,6 +40,7 @@ from twsock.sockets.datagram_ports import DatagramPorts
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.destination import as_host_name, find_local_port, local_binding, make_pair
 from twsock.sockets.event import Event
+from twsock.sockets.operation import start_operation
 from twsock.sockets.resolving import find_port, resolve
 from twsock.transport.datagrams import DatagramPort
 from twsock.transport.log import TextLogger
@@ -246,7 +247,7 @@ class DatagramSocket:
         if self._state is _State.BOUND and local is not None:
             return fail(LocalProtocolError("this socket is bound: its local end is fixed"))
         if self._state is _State.BOUND:
-            making = self._ended_by_close(ensureDeferred(self._make_destination(pair)))
+            making = self._ended_by_close(start_operation(self._make_destination(pair)))
         else:
             making = self._open(self._bind_for(pair, local))
         return limit(making, timeout, self._reactor, "the lookup")
@@ -407,7 +408,7 @@ class DatagramSocket:
                 self._state = before
             return result
 
-        return self._ended_by_close(ensureDeferred(work).addBoth(opened))
+        return self._ended_by_close(start_operation(work).addBoth(opened))
 
     def _ended_by_close(self, operation: Deferred[Any]) -> Deferred[Any]:
         """Have an operation that takes its time fail when the socket is closed."""

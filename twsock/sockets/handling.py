@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from twsock.errors import SocketError
 from twsock.sockets.stream_socket import StreamSocket
-from twsock.transport.log import TextLogger
+from twsock.transport.log import TextLogger, forget_frames
 
 __all__ = ["RunningHandlers"]
 
@@ -100,7 +100,7 @@ class RunningHandlers:
                 self._note_cancelled(result, running.socket)
             else:
                 self._failed(result, running.socket)
-            result.cleanFailure()
+            forget_frames(result)
         if not self._running:
             self._emptied()
 

@@ -480,13 +480,13 @@ class InputStream:
             self._end_read(error)
             return
         if taken is not None:
-            self._read = None  # cleared first: the callback may read again
+            self._read = self._wish = None  # cleared first: the callback may read again
             read.callback(taken)
 
     def _forget(self, _read: Deferred[bytes]) -> None:
-        self._read = None
+        self._read = self._wish = None
 
     def _end_read(self, error: SocketError) -> None:
-        read, self._read = self._read, None
+        read, self._read, self._wish = self._read, None, None
         if read is not None:
             read.errback(error)

@@ -19,7 +19,6 @@ from twisted.internet.defer import (
     CancelledError,
     Deferred,
     DeferredList,
-    ensureDeferred,
     fail,
     succeed,
 )
@@ -41,6 +40,7 @@ from twsock.sockets.handling import RunningHandlers
 from twsock.sockets.information import StreamSocketListenerInformation
 from twsock.sockets.input import EndOfStreamError
 from twsock.sockets.listening import listen_on_address, listen_on_all_addresses
+from twsock.sockets.operation import start_operation
 from twsock.sockets.resolving import resolve
 from twsock.sockets.stream_socket import StreamSocket
 from twsock.tls.certificates import Certificate
@@ -49,7 +49,7 @@ from twsock.tls.server import ServerOptions, ServerTls
 from twsock.transport import AcceptGate
 from twsock.transport.address_errors import listening_error
 from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
-from twsock.transport.log import TextLogger
+from twsock.transport.log import TextLogger, forget_frames
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
 
@@ -281,7 +281,7 @@ class StreamSocketListener:
             self._waiting.popleft().abort()
         # Its own Deferred: who calls the wait off does not call the end off.
         stopped: Deferred[None] = Deferred(lambda _: None)
-        stopping = ensureDeferred(_stop(ports))
+        stopping = start_operation(_stop(ports))
         stopping.addCallbacks(
             lambda _: None if stopped.called else stopped.callback(None), stopped.errback
         )
@@ -305,7 +305,7 @@ class StreamSocketListener:
         if timeout is None:
             raise ValueError("a drain needs an end")
         check_timeout(timeout)
-        return ensureDeferred(self._close_all(timeout))
+        return start_operation(self._close_all(timeout))
 
     async def __aenter__(self) -> StreamSocketListener:
         return self
@@ -330,7 +330,7 @@ class StreamSocketListener:
             work.close()
             return fail(refusal)
         self._is_bound = True
-        return ensureDeferred(self._guarded(work))
+        return start_operation(self._guarded(work))
 
     async def _guarded(self, work: Any) -> None:
         """Leave the listener as it was when it cannot be bound."""
@@ -399,7 +399,7 @@ class StreamSocketListener:
             else:
                 securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
                 # Who is not let in was told of already, and is nobody's socket.
-                securing.addCallbacks(lambda _: self._deliver(accepted), lambda _: None)
+                securing.addCallbacks(lambda _: self._deliver(accepted), forget_frames)
             return
         self._sockets.discard(accepted)
         if self._address_limit is not None:

@@ -75,15 +75,18 @@ class _Write(Deferred[Any]):
         return super().__await__()
 
     def done(self) -> None:
+        self.data = b""  # Whoever keeps the write need not keep its bytes.
         if not self.called:  # A write that had begun may have been cancelled.
             self.callback(self.outcome)
 
     def failed(self, error: SocketError) -> bool:
         """Fail; whoever awaits it is told. Tell whether nobody does."""
+        self.data = b""
         if self.called:
             return False
         self.errback(error)
-        return bool(self.data) and let_go_unheard(self, error)
+        is_flush = self.outcome is True
+        return not is_flush and let_go_unheard(self, error)
 
 
 def _withdraw(write: Deferred[Any]) -> None:
@@ -321,7 +324,8 @@ class OutputStream:
         # What has begun goes on, so the place behind it is still to wait for.
         self._waiting.clear()
         self._unsent = 0
-        unheard = sum([write.failed(error) for write in pending])
+        # Each gets its own: one that is raised keeps the frames that it comes through.
+        unheard = sum([write.failed(error.copy()) for write in pending])
         if unheard:
             self._log.info(
                 "{count} writes that nobody awaits were not sent: {error}",
@@ -338,6 +342,7 @@ class OutputStream:
         if transport is not None and transport.is_open:
             for write in self._waiting:
                 transport.write(write.data)
+                write.data = b""  # The transport has it.
             self._begun += self._waiting
             self._waiting.clear()
             self._unsent = 0
@@ -353,8 +358,9 @@ class OutputStream:
         self.cancel_writes(error)
         self._begun = []
         if ending is not None and not ending.called:
-            ending.errback(error)
-            let_go_unheard(ending, error)
+            failure = error.copy()
+            ending.errback(failure)
+            let_go_unheard(ending, failure)
 
     # Called by the transport.
 
@@ -459,6 +465,8 @@ class OutputStream:
         self._unsent -= sum(map(len, pieces[:handed]))
         last_done, last_handed = _split(batch, done), _split(batch, handed)
         self._begun = batch[last_done:last_handed]
+        for write in self._begun:
+            write.data = b""  # The transport has what is left of it.
         for write in reversed(batch[last_handed:]):
             self._waiting[write] = None
             self._waiting.move_to_end(write, last=False)
@@ -477,6 +485,7 @@ class OutputStream:
         if write in self._waiting:
             del self._waiting[write]
             self._unsent -= len(write.data)
+            write.data = b""
 
 
 def _split(batch: list[_Write], count: int) -> int:

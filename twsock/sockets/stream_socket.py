@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, overload
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -41,9 +41,11 @@ from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.destination import as_host_name, local_binding, make_pair
 from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import EndOfStreamError, InputStream
+from twsock.sockets.operation import start_operation
 from twsock.sockets.output import OutputStream
 from twsock.sockets.resolving import find_port, interleave, resolve
 from twsock.sockets.securing import refuse_plaintext, secure_client, secure_server
+from twsock.sockets.weakly import ask_weakly
 from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
@@ -149,7 +151,7 @@ class StreamSocket:
         """The options, to be set before the socket is connected."""
         if self._control is None:
             self._control = StreamSocketControl(
-                lambda: self._state is not _State.UNCONNECTED, lambda: self._has_begun_tls
+                ask_weakly(self._is_in_use, True), ask_weakly(self._is_securing, True)
             )
             if self._inherited is not None:
                 self._control.inherit(self._inherited)
@@ -413,7 +415,7 @@ class StreamSocket:
                 found = interleave(found)
             return [EndpointPair(None, "", HostName(each.host), str(each.port)) for each in found]
 
-        return ensureDeferred(look_up())
+        return start_operation(look_up())
 
     # Ending.
 
@@ -540,6 +542,12 @@ class StreamSocket:
         if self._observer is not None:
             self._observer(self, False)
 
+    def _is_in_use(self) -> bool:
+        return self._state is not _State.UNCONNECTED
+
+    def _is_securing(self) -> bool:
+        return self._has_begun_tls
+
     # How a connect goes.
 
     def _refusal_to_connect(self) -> SocketError | None:
@@ -553,7 +561,7 @@ class StreamSocket:
 
     def _begin(self, work: Any, timeout: float | None) -> Deferred[None]:
         self._state = _State.CONNECTING
-        connecting: Deferred[None] = ensureDeferred(self._guarded(work))
+        connecting: Deferred[None] = start_operation(self._guarded(work))
         if not connecting.called:
             self._connecting = connecting
         return limit(connecting, timeout, self._reactor, "the connect")
@@ -579,15 +587,19 @@ class StreamSocket:
     async def _connect(self, pair: EndpointPair, bind: tuple[str, int] | None) -> None:
         host, service = pair.remote_host_name, pair.remote_service_name
         addresses = interleave(await resolve(self._reactor, host, service, self._resolver))
-        await connect_to_any(
-            self._reactor,
-            f"{host.display_name}:{service}",
-            addresses,
-            _Once(self),
-            bind=bind,
-            is_serial=self.control.serialize_connection_attempts,
-            prepare=self.control.apply,
-        )
+        once = _Once(self)
+        try:
+            await connect_to_any(
+                self._reactor,
+                f"{host.display_name}:{service}",
+                addresses,
+                once,
+                bind=bind,
+                is_serial=self.control.serialize_connection_attempts,
+                prepare=self.control.apply,
+            )
+        finally:
+            once.end()
 
     async def _connect_securely(
         self,
@@ -688,7 +700,7 @@ class StreamSocket:
         try:
             await connecting
         finally:
-            once.is_over = True
+            once.end()
 
     def _end_connecting(self) -> None:
         self._state = _State.CLOSED
@@ -705,15 +717,22 @@ class _Once(Factory):
 
     noisy = False
 
-    #: Whether nobody waits for it any more: an endpoint that cannot be called off comes too late.
-    is_over = False
-
     def __init__(self, stream_socket: StreamSocket) -> None:
-        self._stream_socket = stream_socket
+        self._stream_socket: StreamSocket | None = stream_socket
+
+    def end(self) -> None:
+        """
+        Build nothing more.
+
+        An endpoint that cannot be cancelled comes too late; and Twisted's connectors keep their
+        factory as long as they live, which is until the garbage collector finds them.
+        """
+        self._stream_socket = None
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        return None if self.is_over else self._stream_socket.build_protocol()
+        found = self._stream_socket
+        return None if found is None else found.build_protocol()
 
 
 def _called_off() -> SocketError:

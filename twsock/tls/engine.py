@@ -221,6 +221,7 @@ class Engine(TLSMemoryBIOProtocol):
         if self._input_ended or self._aborted or (self.disconnecting and self._output_ended):
             self._lostTLSConnection = True  # There is no truncation to be looked for.
         super().connectionLost(reason)
+        self._appSendBuffer = []  # Twisted keeps what waited for a handshake.
 
     @override
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
@@ -228,6 +229,9 @@ class Engine(TLSMemoryBIOProtocol):
         # has none. To Twisted this one is a lost connection, too.
         if reason is not None and reason.check(SSL.ZeroReturnError):
             reason = Failure(SSL.SysCallError(-1, "Unexpected EOF"))
+        if reason is not None:
+            # It is kept until the connection is lost, and its frames have this engine in them.
+            reason.cleanFailure()
         super()._tlsShutdownFinished(reason)
 
     @override

@@ -18,6 +18,7 @@ from typing import Any, Final
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITransport
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 __all__ = [
     "bottom_socket",
@@ -32,6 +33,7 @@ __all__ = [
     "may_collect",
     "plain_socket",
     "queued_bytes",
+    "release",
     "secured_by",
     "unread_input",
 ]
@@ -203,6 +205,41 @@ def queued_bytes(descriptor: FileDescriptor) -> int:
     # full buffer adds up the same two.
     waiting: int = descriptor._tempDataLen
     return len(descriptor.dataBuffer) - descriptor.offset + waiting
+
+
+def release(descriptor: FileDescriptor) -> None:
+    """Let go of what a descriptor keeps when its connection is lost; called while it is."""
+    client: Any = descriptor
+    if hasattr(client, "connector"):
+        client.connector = _LastReport(client.connector)
+    # Twisted keeps what was not sent as long as anybody keeps the transport (private names, as of
+    # 26.10).
+    descriptor.dataBuffer = b""
+    descriptor.offset = 0
+    descriptor._tempDataBuffer = []
+    descriptor._tempDataLen = 0
+
+
+class _LastReport:
+    """
+    Stands for the connector of a client, until that is told that the connection is lost.
+
+    Connector, transport, factory and often the protocol refer to each other for ever.
+    """
+
+    def __init__(self, connector: Any) -> None:
+        self._connector: Any = connector
+
+    # Called by Twisted.
+
+    def connectionLost(self, reason: Failure) -> None:
+        connector: Any = self._connector
+        self._connector = None
+        connector.connectionLost(reason)
+        # Of an endpoint, which no longer has to cancel it (private, as of 26.10).
+        factory: Any = getattr(connector, "factory", None)
+        if getattr(factory, "_connector", None) is connector:
+            factory._connector = None
 
 
 def hung_up(descriptor: FileDescriptor) -> bool:

@@ -28,6 +28,10 @@ __all__ = ["TRY_LATER", "Held", "Outlet"]
 TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
 
 
+#: What an outlet puts on its transport, besides the ways to write.
+_REPLACED: Final = ("abortConnection", "loseConnection", "registerProducer", "unregisterProducer")
+
+
 class Held(typing.Protocol):
     """A connection whose output waits for a handshake."""
 
@@ -39,6 +43,18 @@ class Held(typing.Protocol):
 
     def abort(self) -> object:
         """End now: nothing more leaves."""
+
+
+class _Nobody:
+    """Stands for a connection that is gone."""
+
+    def take(self, data: bytes) -> None: ...
+    def output_broke(self, error: OSError) -> None: ...
+    def abort(self) -> None: ...
+
+
+def _drop(_data: object) -> None:
+    """Stand for a write to a transport whose connection is gone."""
 
 
 class Outlet:
@@ -137,6 +153,16 @@ class Outlet:
         producer = self._drop_producer()
         if producer is not None:
             producer.stopProducing()
+
+    def release(self) -> None:
+        """The connection is gone: undo what was put on the transport, and would lead back here."""
+        self.lost()
+        self._connection = _Nobody()
+        transport = self.transport
+        # Not Twisted's own: nothing of what was meant for the engine leaves in plaintext, ever.
+        transport.write = transport.writeSequence = _drop
+        for name in _REPLACED:
+            vars(transport).pop(name, None)
 
     def _abort_for_others(self) -> None:
         # First, since the engine and this outlet send past the transport.

@@ -48,6 +48,7 @@ from twsock.transport.descriptor import (
     may_collect,
     plain_socket,
     queued_bytes,
+    release,
     unread_input,
 )
 from twsock.transport.draining import BrakeWatch, DrainWatch, Watch
@@ -108,6 +109,13 @@ class StreamOwner(typing.Protocol):
         """
 
 
+class _Nobody:
+    """Stands for an owner whose connection is gone."""
+
+    def output_drained(self) -> None: ...
+    def output_failed(self, error: BrokenError) -> None: ...
+
+
 class _Engine(typing.Protocol):
     """A TLS engine whose directions end one by one."""
 
@@ -153,6 +161,7 @@ class StreamTransport:
         "_high_water",
         "_is_braked",
         "_outlet",
+        "_outlet_below",
         "_output_error",
         "_owner",
         "_peer_ended",
@@ -192,6 +201,8 @@ class StreamTransport:
         self._braked_bytes = 0
         # Of a TLS engine, once what is written waits for its handshake.
         self._outlet: Outlet | None = None
+        # Of the TLS engine above which this goes on.
+        self._outlet_below: Outlet | None = None
         #: Whether bytes are asked of the peer.
         self.is_reading = True
         self._peer_ended = False
@@ -394,7 +405,9 @@ class StreamTransport:
         for data in self._pending:
             successor.write(data)
         self._pending.clear()
+        successor._ending, self._ending = self._ending, None
         if self._outlet is not None:
+            successor._outlet_below = self._outlet
             self._outlet.lead_to(transport, successor)
         successor.send()
         successor._watch_queue()
@@ -532,8 +545,8 @@ class StreamTransport:
         :returns: fires when the connection is gone.
         """
         if self._phase is not _Phase.LOST:
-            if self._error is None:
-                self._error = error
+            if error is not None:
+                self.note_error(error)
             if self._phase is not _Phase.ABORTED:
                 self._phase = _Phase.ABORTED
                 self._pending.clear()
@@ -546,7 +559,8 @@ class StreamTransport:
     def note_error(self, error: SocketError) -> None:
         """Know better than Twisted why the connection is about to end."""
         if self._error is None:
-            self._error = error
+            # Who reported it may raise it, and the frames would be kept with it.
+            self._error = error.copy()
 
     def when_lost(self) -> Deferred[None]:
         """
@@ -583,14 +597,24 @@ class StreamTransport:
             self._deadline.cancel()
             self._deadline = None
         self._stop_watching()
-        if self._outlet is not None:
-            self._outlet.lost()
+        self._release()
+        if self._ending is not None:
+            self._ending.fire()
+        # A copy: one that is raised would keep the frames that it comes through.
+        return None if self._error is None else self._error.copy()
+
+    def _release(self) -> None:
+        """Let go of all that was written, and of all that leads back to the owner."""
+        for outlet in (self._outlet, self._outlet_below):
+            if outlet is not None:
+                outlet.release()
+        self._outlet = self._outlet_below = None
+        if self._descriptor is not None:
+            release(self._descriptor)
+        self._owner = _Nobody()
         self._socket = None
         self._descriptor = None
         self._pending.clear()
-        if self._ending is not None:
-            self._ending.fire()
-        return self._error
 
     def _reason_of_end(self, phase: _Phase, reason: Failure) -> SocketError | None:
         if self._error is not None:
@@ -621,7 +645,7 @@ class StreamTransport:
         self._pending.clear()
         self.room = 0
         self._stop_watching()
-        self._owner.output_failed(broken)
+        self._owner.output_failed(broken.copy())
 
     def _queue_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """Hand pieces to a transport that sends them in its own time, until it is full."""

@@ -52,6 +52,11 @@ class StoredBytes:
         self._position = 0
         buffer += data
 
+    def clear(self) -> None:
+        """Drop what was fed and not pulled."""
+        self._buffer = b""
+        self._position = 0
+
     def peek(self, count: int) -> bytes:
         """Look at what would be pulled next, at most so many bytes of it."""
         return bytes(self._buffer[self._position : self._position + count])
@@ -72,8 +77,7 @@ class StoredBytes:
     def take_rest(self) -> bytes:
         """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
         rest = bytes(memoryview(self._buffer)[self._position :])
-        self._buffer = b""
-        self._position = 0
+        self.clear()
         return rest
 
     def _drop_pulled(self) -> None:

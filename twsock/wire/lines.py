@@ -190,10 +190,9 @@ class LineDecoder(StoredBytes):
         return run.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
 
     @override
-    def take_rest(self) -> bytes:
-        """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
+    def clear(self) -> None:
         self._searched = 0
-        return super().take_rest()
+        super().clear()
 
     def _end_before_word(self, end: int) -> int:
         """Find where the lines end that are in front of the one to stop before."""

@@ -84,6 +84,12 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(options["idle-timeout"], 600.0)
         self.assertEqual(options["drain-timeout"], 10.0)
 
+    def test_each_option_is_documented(self) -> None:
+        """On the page of the services, with what it takes."""
+        page = (Path(__file__).parents[2] / "docs" / "services.rst").read_text()
+        names = {name.rstrip("=") for name in Options().longOpt} - {"help", "version"}
+        self.assertEqual([name for name in sorted(names) if f"``--{name}" not in page], [])
+
     def test_endpoints_add_up(self) -> None:
         """Each ``--endpoint`` is one more."""
         options = self.parse("--endpoint", "tcp:1", "-e", "unix:echo.sock")

@@ -190,7 +190,6 @@ class Options(SecurityOptions, ProcessOptions):
         self["max-buffered"] = count_option(self, "max-buffered", 1)
         self["idle-timeout"] = seconds_option(self, "idle-timeout") or None
         self["drain-timeout"] = seconds_option(self, "drain-timeout")
-        self._check_proxies()
         self["endpoint-settings"] = StreamEndpointSettings(
             socket_mode=mode_option(self, "socket-mode"),
             socket_owner=process_owner(self),

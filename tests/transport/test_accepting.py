@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Any, cast
 
+from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from tests.transport.test_stream import IdleReactor
 from twsock.transport import AcceptGate
@@ -18,11 +21,23 @@ class Exhaustible(socket.socket):
     """A listening socket that can run out of file descriptors."""
 
     error: int = 0
+    errors: list[int] = []
 
     def accept(self) -> Any:
-        if self.error:
-            raise OSError(self.error, "Too many open files")
+        number = self.errors.pop() if self.errors else self.error
+        if number:
+            raise OSError(number, os.strerror(number))
         return super().accept()
+
+
+class Endless:
+    """A listening socket with a peer behind every peer."""
+
+    def accept(self) -> tuple[Endless, tuple[str, int]]:
+        return self, ("127.0.0.1", 1)
+
+    def close(self) -> None:
+        """Let go of nothing."""
 
 
 class AcceptGateTests(SynchronousTestCase):
@@ -41,6 +56,7 @@ class AcceptGateTests(SynchronousTestCase):
         self.port._realPortNumber = self.socket.getsockname()[1]
         self.port.fileno = self.socket.fileno
         self.port.connected = True
+        self.port.numberAccepts = 100
         self.port.startReading()
         self.gate = AcceptGate(self.port, self.reactor, lambda: self.room)
         self.client = socket.create_connection(self.socket.getsockname())
@@ -150,6 +166,62 @@ class AcceptGateTests(SynchronousTestCase):
         self.assertFalse(self.gate.is_closed)
         self.gate.close()
         self.assertTrue(self.gate.is_closed)
+
+    def stop(self, end: str = "close") -> list[object]:
+        """Let the port stop; give the addresses of those that were accepted meanwhile."""
+        accepted: list[object] = []
+
+        class Refusing(Factory):
+            @override
+            def buildProtocol(self, addr: object) -> None:
+                accepted.append(addr)
+
+        self.port.factory = Refusing()
+        self.port.disconnecting = True
+        getattr(self.gate, end)(*[socket.SHUT_RDWR] * (end == "shutdown"))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        return accepted
+
+    def test_a_port_that_stops_accepts_what_is_queued(self) -> None:
+        """However its socket is closed; and once."""
+        self.assertEqual(len(self.stop("shutdown")), 1)
+        self.assertEqual(self.stop(), [])
+
+    def test_without_room_what_is_queued_is_not_accepted(self) -> None:
+        """Nor after `shut`, nor where the machine ran out."""
+        self.room = False
+        self.assertEqual(self.stop("shutdown"), [])
+        for refuse in (
+            lambda: self.gate.shut(),
+            lambda: setattr(self.socket, "error", errno.EMFILE),
+        ):
+            self.setUp()
+            refuse()
+            self.assertEqual(self.stop(), [])
+
+    def test_it_stops_though_peers_keep_coming(self) -> None:
+        """After as many as a full queue may hold."""
+        self.socket.close()
+        self.gate._socket = Endless()  # type: ignore[assignment]
+        self.assertEqual(len(self.stop()), 4096)
+
+    def test_it_stops_though_accepting_fails(self) -> None:
+        """Again and again: no error keeps a port from stopping."""
+        self.socket.error = errno.EINVAL
+        self.assertEqual(self.stop(), [])
+        self.assertGreaterEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_a_peer_that_is_gone_hides_nobody_behind_it(self) -> None:
+        """Its error is skipped."""
+        self.socket.errors = [errno.ECONNABORTED] * 3
+        self.assertEqual(len(self.stop()), 1)
+
+    def test_nobody_is_accepted_when_the_reactor_ends(self) -> None:
+        """It closes what it has, and would not know of them."""
+        self.port.factory = None
+        self.gate.close()
+        self.client.settimeout(5)
+        self.assertRaises(ConnectionResetError, self.client.recv, 1)
 
     def test_a_port_that_others_paused_stays_paused(self) -> None:
         """Only who shut the door opens it."""

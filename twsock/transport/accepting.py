@@ -39,6 +39,10 @@ _MOST_QUEUED: Final = 4096
 #: How many connections are closed in a row before the reactor has its turn.
 _MOST_TURNED_AWAY: Final = 64
 
+#: How often a port that stops tries on though it accepted nobody: a peer that is gone already is
+#: an error of its own, and others may be behind it.
+_MOST_FRUITLESS: Final = 64
+
 
 class AcceptGate:
     """
@@ -147,10 +151,15 @@ class AcceptGate:
 
         Not when the reactor itself ends, which closes all that it has.
         """
-        if self._left is None and self._port.disconnecting:
-            self._left = _MOST_QUEUED
-            while self._left:
-                self._port.doRead()
+        if self._left is not None or not self._port.disconnecting:
+            return
+        self._left = _MOST_QUEUED
+        tries_left = _MOST_FRUITLESS
+        while self._left and tries_left:
+            before = self._left
+            self._port.doRead()
+            if self._left == before:
+                tries_left -= 1
 
     def _pause(self) -> None:
         if self._left is not None:

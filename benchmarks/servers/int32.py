@@ -38,8 +38,9 @@ def _make_secure_factory(reactor: Any, certificate: Path) -> IProtocolFactory:
     loaded = PrivateCertificate.loadPEM(certificate.read_bytes())
     # Twisted's defaults, and tickets: without them no session is ever resumed.
     options = CertificateOptions(
-        privateKey=loaded.privateKey.original,
-        certificate=loaded.original,
+        # As pyOpenSSL wants them now; Twisted's annotations are older.
+        privateKey=cast(Any, loaded.privateKey.original.to_cryptography_key()),
+        certificate=cast(Any, loaded.original.to_cryptography()),
         enableSessionTickets=True,
     )
     # What `listenSSL` makes, and thereby the ``ssl:`` endpoint.

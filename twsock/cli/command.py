@@ -124,7 +124,8 @@ def _run(reactor: Any, start: Callable[[], Coroutine[Deferred[Any], Any, None]])
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
         working.addCallbacks(finished.append, failures.append)
-        working.addBoth(lambda _: reactor.stop())
+        # A turn later: a connection that was aborted just now is closed by then.
+        working.addBoth(lambda _: reactor.callLater(0, reactor.stop))
 
     reactor.callWhenRunning(begin)
     reactor.run()

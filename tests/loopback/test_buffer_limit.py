@@ -21,7 +21,7 @@ from twisted.logger import globalLogPublisher
 from tests.loopback.contract import OnEveryReactor
 from tests.loopback.reactors import receive_exactly
 from tests.loopback.test_unread_output import AUTHORITY, PEM, UPGRADE, shrink
-from twsock import BrokenError, SocketError, StreamSocketListener
+from twsock import BrokenError, SocketError, SocketProtectionLevel, StreamSocketListener
 from twsock.protocols import FrameEcho, LineEcho, StreamServerFactory, UpgradePolicy, UpgradeToSsl
 from twsock.protocols.stream import StreamProtocol
 from twsock.tls import Certificate, ServerOptions
@@ -238,6 +238,33 @@ class SocketTests(Crowds):
     def test_answers_that_nobody_reads(self) -> None:
         """What was written and has not left, whether it has begun to leave or not."""
         self.serve(send_and_never_read, echo)
+
+    def test_what_waits_for_a_handshake(self) -> None:
+        """Of a peer that does not say hello: it is written, and not handed on."""
+        most: list[int] = []
+
+        async def write(accepted: Any, reactor: Any) -> None:
+            certificate = Certificate.from_pem(PEM)
+            level = SocketProtectionLevel.SSL
+            upgrading = accepted.upgrade_to_ssl(level, certificate=certificate)
+            upgrading.addErrback(lambda _: None)
+            while accepted.is_open:
+                writing = accepted.output_stream.write(bytes(LARGE))
+                writing.addErrback(lambda _: None)
+                most.append(accepted.output_stream.unsent)
+                await deferLater(reactor, 0)
+
+        async def work(reactor: Any) -> None:
+            listener = StreamSocketListener(reactor, max_buffered=LIMIT)
+            await listener.bind_endpoint("127.0.0.1", "")
+            with connect(("127.0.0.1", int(listener.information.local_port))):
+                await write(await listener.accept(), reactor)
+            await listener.close()
+
+        with self.warnings() as warnings:
+            self.conduct(work)
+        self.assertEqual(len([event for event in warnings if "total" in event]), 1)
+        self.assertIn(max(most), range(LIMIT, LIMIT + 2 * LARGE))
 
     def test_under_tls(self) -> None:
         """As in plaintext."""

@@ -117,6 +117,7 @@ class PushTests(OnEveryReactor):
         upgrade: UpgradeToSsl | None = None,
         event: str = "made",
         push: Callable[[Any], object] = lambda protocol: protocol.send_frame(FRAME),
+        prepare: Callable[[Any], object] = lambda protocol: None,
     ) -> None:
         """
         Push until the connection ends; it has to be at the bound, with one event in the log.
@@ -137,6 +138,7 @@ class PushTests(OnEveryReactor):
             pool = reactor.getThreadPool()
             with await deferToThreadPool(reactor, pool, peer, address_of(port)):
                 protocol = await events[event]
+                prepare(protocol)
                 await turns(reactor)
                 unsent = [0]
                 for number in range(ENOUGH):
@@ -182,6 +184,11 @@ class PushTests(OnEveryReactor):
     def test_through_an_endpoint_of_tls_before_the_handshake(self) -> None:
         """What waits in the TLS engine for a peer that says nothing counts."""
         self.push_to(silent, tls_endpoint)
+
+    def test_through_tls_that_the_application_started(self) -> None:
+        """What waits in an engine of Twisted's, put below the protocol later, counts."""
+        options = PrivateCertificate.loadPEM(PEM).options()
+        self.push_to(silent, prepare=lambda protocol: protocol.transport.startTLS(options))
 
     def test_after_an_upgrade(self) -> None:
         """What waits below the TLS engine counts."""

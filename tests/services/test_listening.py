@@ -181,6 +181,19 @@ class ListeningServiceTests(SynchronousTestCase):
         self.endpoint.listening.callback(self.port)
         self.assertFalse(self.port.is_open)
         self.assertEqual(self.service.ports, ())
+        self.assertEqual(self.service.opened, ())
+
+    def test_all_endpoints_are_listened_on_or_none(self) -> None:
+        """Where one fails at once the service does not start, and leaves no port open."""
+        first, second = LateEndpoint(), LateEndpoint()
+        first.listening.callback(self.port)
+        second.listening.errback(OSError(errno.EADDRINUSE, "Address in use"))
+        endpoints = [("late:1", first), ("late:2", second)]
+        service = CountingService(self.reactor, endpoints, DatagramProtocol)
+        error = self.assertRaises(SystemExit, service.startService)
+        self.assertIn("cannot listen on late:2", str(error))
+        self.assertFalse(self.port.is_open)
+        self.assertEqual(service.ports, ())
 
     def test_stopped_it_closes_its_ports_and_tells_the_counts(self) -> None:
         """Whatever a service counts, in words."""

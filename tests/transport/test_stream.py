@@ -169,6 +169,14 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(self.reactor.writers, set())
         self.assertTrue(self.stream.is_flushed)
 
+    def test_nothing_leaves_after_the_application_aborted_the_transport(self) -> None:
+        """It is lost in the next turn of the reactor; the kernel would still take bytes."""
+        self.descriptor.abortConnection()
+        self.stream.write(b"never")
+        self.stream.send()
+        self.assertEqual(self.stream.hand_over([b"never"] * 3)[1], 0)
+        self.assertEqual(self.socket.sends, 0)
+
     def test_writes_of_the_application_keep_their_place(self) -> None:
         """Behind a ``transport.write`` that waits for its turn, a send waits too."""
         self.stream.write(b"1")

@@ -12,11 +12,11 @@ from typing import Any
 
 from twisted.application.service import Application, IService
 from twisted.logger import ILogObserver
-from twisted.python.usage import UsageError
+from twisted.python.usage import Options, UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services.processes import PATIENCE, Daemon, daemon, twistd
-from twsock.services.process import ProcessOptions, ProcessService, StartError
+from twsock.services.process import ProcessOptions, ProcessService, StartError, process_owner
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 
@@ -50,10 +50,25 @@ class OptionsTests(SynchronousTestCase):
         """Twisted says so in the log only, while its parent process waits for ever."""
         self.patch(os, "geteuid", lambda: 65_533)
         self.patch(os, "getuid", lambda: 65_533)
-        for given in ({"uid": 65_534}, {"gid": 65_534}):
+        for given in ({"uid": 0}, {"gid": 65_534}):
             error = self.assertRaises(StartError, options, **given)
             self.assertIn("--uid and --gid are for root", str(error))
-        options(uid=65_533)
+        options(uid=65_533, gid=os.getgid())
+
+    def test_a_user_without_an_entry_has_no_group(self) -> None:
+        """Twisted fails with a traceback in the log."""
+        error = self.assertRaises(StartError, options, uid=2_000_000_000)
+        self.assertIn("there is no user 2000000000", str(error))
+
+    def test_under_twist_there_is_no_json_of_ours(self) -> None:
+        """It has an option of the same name; nothing of twistd's is looked for."""
+        parsed = ProcessOptions()
+        parsed.parent = Options()
+        parsed.parent.subCommand = "twsock-stream"
+        parsed.parseOptions([])
+        self.assertIsNone(process_owner(parsed))
+        error = self.assertRaises(UsageError, parsed.parseOptions, ["--log-format", "json"])
+        self.assertIn("twist has a --log-format of its own", str(error))
 
     def test_json_is_not_combined_with_other_logs(self) -> None:
         """Twisted would take those and not write JSON."""
@@ -98,6 +113,8 @@ class DaemonTests(SynchronousTestCase):
         """It ends by SIGTERM, after the drain, and takes its pid file along."""
         with daemon("twsock-stream", "-e", "unix:echo.sock") as left:
             self.assertEqual((left.status, left.output), (0, ""))
+            # twistd gives a daemon a umask of 0077.
+            self.assertEqual((left.folder / "echo.sock").stat().st_mode & 0o777, 0o660)
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(PATIENCE)
                 connection.connect(str(left.folder / "echo.sock"))
@@ -127,6 +144,31 @@ class DaemonTests(SynchronousTestCase):
                     f"twsock: cannot listen on {endpoint}: AddressAlreadyInUse (10): "
                     "Address already in use",
                 )
+
+    def test_a_certificate_that_is_not_there(self) -> None:
+        """It is missed before there is a daemon."""
+        words = ["--tls", "--certificate", "/nowhere/server.pem"]
+        with daemon("twsock-stream", "-e", LOCAL, *words) as left:
+            self.assertEqual((left.status, left.pid_file.exists()), (1, False))
+            (line,) = left.output.splitlines()
+            self.assertIn("/nowhere/server.pem", line)
+
+    def test_a_folder_of_certificates_that_is_not_there(self) -> None:
+        """Twisted's endpoint would listen, and refuse everybody."""
+        with daemon("twsock-stream", "-e", "tls:/nowhere:0:interface=127.0.0.1") as left:
+            self.assertEqual((left.status, left.pid_file.exists()), (1, False))
+            last = left.output.splitlines()[-1]
+            self.assertIn("there is no folder of certificates: /nowhere", last)
+
+    def test_a_missing_folder_of_a_unix_socket(self) -> None:
+        """What was listened on before it leaves nothing."""
+        with daemon("twsock-stream", "-e", "unix:first", "-e", "unix:missing/echo.sock") as left:
+            self.assert_one_line(
+                left,
+                "twsock: cannot listen on unix:missing/echo.sock: CannotAssignRequestedAddress "
+                "(11): No such file or directory: its folder is missing",
+            )
+            self.assertFalse((left.folder / "first").exists())
 
     def test_a_datagram_port_in_use(self) -> None:
         """Likewise."""

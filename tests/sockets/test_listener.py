@@ -23,6 +23,7 @@ from twsock import (
     StreamSocketListener,
 )
 from twsock.sockets.listener import MAX_WAITING
+from twsock.transport import ProxyEndpoint
 
 Args = Any
 
@@ -447,6 +448,25 @@ class ListenerTests(OnEveryReactor):
                 self.assertEqual(accepted.information.remote_port, "1000")
                 await near.abort()
                 await accepted.abort()
+            await listener.close()
+
+        self.conduct(work)
+
+    def test_our_proxy_endpoint_gives_a_socket_its_client(self) -> None:
+        """From the start: it is not accepted before its header has come."""
+
+        async def work(reactor: Any) -> None:
+            listener = StreamSocketListener(reactor)
+            plain = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+            await listener.listen(ProxyEndpoint(reactor, plain))
+            near = await connect(reactor, listener)
+            near.output_stream.write(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\nx")
+            accepted = await listener.accept()
+            self.assertEqual(str(accepted.information.remote_address), "192.0.2.1")
+            self.assertEqual(accepted.information.remote_port, "1000")
+            self.assertEqual(await accepted.input_stream.receive_exactly(1), b"x")
+            await near.abort()
+            await accepted.abort()
             await listener.close()
 
         self.conduct(work)

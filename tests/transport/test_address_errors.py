@@ -95,7 +95,8 @@ class SocketTests(TestCase):
         listener = StreamSocketListener(reactor)
         path = f"{self.mktemp()}/x"
         with self.assertRaises(SocketError) as caught:
-            await listener.listen(UNIXServerEndpoint(reactor, path))
+            # With its lock, as without it Twisted leaves a socket open where it cannot bind.
+            await listener.listen(UNIXServerEndpoint(reactor, path, wantPID=1))
         status = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
         self.assertIs(caught.exception.status, status)
 

@@ -39,6 +39,12 @@ def user(uid: int) -> Iterator[None]:
         os.seteuid(0)
 
 
+def open_files() -> list[str]:
+    """List the descriptors of this process, where Linux tells."""
+    folder = Path("/proc/self/fd")
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
 class UnixEndpointTests(TestCase):
     """A path in a folder of its own."""
 
@@ -48,12 +54,13 @@ class UnixEndpointTests(TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         self.path = self.folder / "echo.sock"
+        self.factory = Factory.forProtocol(Protocol)
 
     async def listen(self, **settings: Any) -> Any:
         """Listen, until the end of the test."""
         endpoint = UnixEndpoint(reactor, str(self.path), backlog=1024, **settings)
         self.assertTrue(verifyObject(IStreamServerEndpoint, endpoint))
-        port = await endpoint.listen(Factory.forProtocol(Protocol))
+        port = await endpoint.listen(self.factory)
         self.addCleanup(lambda: maybeDeferred(port.stopListening))
         return port
 
@@ -178,6 +185,22 @@ class UnixEndpointTests(TestCase):
         self.path = self.folder / "missing" / "echo.sock"
         refused = await self.refusal()
         self.assertEqual(str(refused), f"{os.strerror(errno.ENOENT)}: its folder is missing")
+
+    async def test_a_refusal_leaves_nothing_open(self) -> None:
+        """No socket, no factory that seems to be listened for."""
+        self.path = self.folder / "missing" / "echo.sock"
+        before = open_files()
+        await self.refusal()
+        self.assertEqual(open_files(), before)
+        self.assertEqual(self.factory.numPorts, 0)
+
+    async def test_a_path_can_be_removed_before_the_port_is_closed(self) -> None:
+        """For a process that ends at once."""
+        port = await self.listen()
+        port.remove_path()
+        port.remove_path()
+        self.assertEqual(list(self.folder.iterdir()), [])
+        await port.stopListening()
 
 
 class MemoryTests(SynchronousTestCase):

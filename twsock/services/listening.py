@@ -205,6 +205,9 @@ class ListeningService(Service):
             listening.addErrback(self._cannot_listen, description, problems)
             if problems:
                 self.close_ports()
+                # The process ends before the reactor could close them.
+                for port in self._ports:
+                    getattr(port, "remove_path", _nothing)()
                 process_signals.discard(self)
                 raise StartError(f"twsock: {problems[0]}")
             # An endpoint that takes its time fails in a process that runs, and has a log.
@@ -310,6 +313,10 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
         if self._is_listening:
             self._opened.append((port, protocol))
         return port
+
+
+def _nothing() -> None:
+    pass
 
 
 def _describe_address(address: IAddress) -> str:

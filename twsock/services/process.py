@@ -60,12 +60,10 @@ class ProcessOptions(Options):
         :raises StartError: with the line for the user.
         """
         self["log-format"] = choice_option(self, "log-format", ("text", "json"))
-        given: Any = self.parent
-        if given is None:
-            # The options of an application, not of twistd.
-            return
-        _check_folders(given)
-        _check_user(given)
+        given = _options_of_twistd(self)
+        if given is not None:
+            _check_folders(given)
+            _check_user(given)
         if self["log-format"] == "json":
             _check_log(given)
 
@@ -79,7 +77,7 @@ class ProcessService(MultiService):
 
     def __init__(self, options: ProcessOptions) -> None:
         super().__init__()
-        given: Any = options.parent
+        given = _options_of_twistd(options)
         self._options: Any = given
         self._logs_json = given is not None and dict(options)["log-format"] == "json"
         self._terminal: int | None = None
@@ -126,15 +124,14 @@ def process_owner(options: Options) -> tuple[int, int] | None:
 
     :returns: user and group, by number; None where it stays who it is.
     """
-    given: Any = options.parent
+    given = _options_of_twistd(options)
     uid = None if given is None else given.get("uid")
     gid = None if given is None else given.get("gid")
     if uid is None and gid is None:
         return None
     if gid is None and uid is not None:
-        # As twistd chooses it, which fails where the user has no entry.
-        with contextlib.suppress(KeyError):
-            gid = pwd.getpwuid(uid).pw_gid
+        # As twistd chooses it.
+        gid = pwd.getpwuid(uid).pw_gid
     # chown leaves alone what is -1.
     return -1 if uid is None else uid, -1 if gid is None else gid
 
@@ -158,24 +155,35 @@ def _check_folder(option: str, folder: str | Path | None) -> None:
 
 def _check_user(given: Any) -> None:
     uid, gid = given.get("uid"), given.get("gid")
+    if uid is not None and gid is None and not _is_known(uid):
+        raise StartError(f"twsock: --uid: there is no user {uid}, whose group it would have: --gid")
     if os.geteuid() == 0 or (uid is None and gid is None):
         return
     if uid in (None, os.getuid()) and gid in (None, os.getgid()):
         return
     raise StartError(
-        f"twsock: --uid and --gid are for root: this process is {_user_name(os.geteuid())}'s"
+        f"twsock: --uid and --gid are for root, and this process belongs to user {os.geteuid()}"
     )
 
 
-def _user_name(uid: int) -> str:
+def _is_known(uid: int) -> bool:
     try:
-        return pwd.getpwuid(uid).pw_name
+        pwd.getpwuid(uid)
     except KeyError:
-        return str(uid)
+        return False
+    return True
+
+
+def _options_of_twistd(options: Options) -> Any:
+    """Find what ``twistd`` was told; None where an application or ``twist`` runs the service."""
+    given: Any = options.parent
+    return given if given is not None and "nodaemon" in given else None
 
 
 def _check_log(given: Any) -> None:
     """Refuse what twistd would prefer to the observer that it is given, or cannot write JSON to."""
+    if given is None:
+        raise UsageError("--log-format json is for twistd; twist has a --log-format of its own")
     for option in ("logger", "syslog"):
         if given.get(option):
             raise UsageError(

@@ -20,6 +20,7 @@ from twsock.transport.proxy_endpoint import ProxyEndpoint
 from twsock.transport.runs import Run
 from twsock.transport.stream import StreamOwner, StreamTransport
 from twsock.transport.udp_socket import DatagramOptions, IReactorUdpSockets, OpenedSocket
+from twsock.transport.unix_endpoint import UnixEndpoint
 
 __all__ = [
     "AcceptGate",
@@ -35,6 +36,7 @@ __all__ = [
     "StreamOwner",
     "StreamTransport",
     "UdpEndpoint",
+    "UnixEndpoint",
     "datagram_endpoint_from_string",
     "listen_datagrams",
 ]

@@ -116,16 +116,38 @@ class UnixPort(unix.Port):
 
     _log_removal = TextLogger()
     _owned: tuple[Path, _Identity] | None = None
+    _made: socket.socket | None = None
 
     def own(self, path: Path) -> None:
         """Remove the path when the port is closed, unless something else is there by then."""
         self._owned = path, _identity(path.lstat())
 
-    @override
-    def connectionLost(self, reason: Failure) -> None:
+    def remove_path(self) -> None:
+        """Remove the path now, where it is this port's: for a process that ends at once."""
         owned, self._owned = self._owned, None
         if owned is not None:
             self._remove(*owned)
+
+    @override
+    def createInternetSocket(self) -> socket.socket:
+        self._made = super().createInternetSocket()
+        return self._made
+
+    @override
+    def startListening(self) -> None:
+        try:
+            super().startListening()
+        except BaseException:
+            # Twisted leaves the socket open, and the factory as if it were listened for.
+            if self._made is not None:
+                self._made.close()
+            factory: Any = self.factory
+            factory.doStop()
+            raise
+
+    @override
+    def connectionLost(self, reason: Failure) -> None:
+        self.remove_path()
         # What Twisted's port of UNIX sockets does here is to remove the path.
         super(unix.Port, self).connectionLost(reason)
 

@@ -172,9 +172,14 @@ class PlainTests(SynchronousTestCase):
     def test_nothing_leaves_after_the_application_aborted_the_transport(self) -> None:
         """It is lost in the next turn of the reactor; the kernel would still take bytes."""
         self.descriptor.abortConnection()
+        self.assertEqual(self.stream.hand_over([b"never"] * 3)[1], 0)
+        self.assertEqual(self.socket.sends, 0)
+
+    def test_nothing_that_was_written_leaves_after_it_either(self) -> None:
+        """As with a protocol, which writes first and sends later."""
+        self.descriptor.abortConnection()
         self.stream.write(b"never")
         self.stream.send()
-        self.assertEqual(self.stream.hand_over([b"never"] * 3)[1], 0)
         self.assertEqual(self.socket.sends, 0)
 
     def test_writes_of_the_application_keep_their_place(self) -> None:

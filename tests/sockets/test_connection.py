@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -12,7 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.sockets.connected import InMemory, OnKernel
-from twsock import StreamSocket
+from twsock import BrokenError, StreamSocket
+from twsock.sockets.control import StreamSocketListenerControl
+from twsock.transport.buffer_limit import BufferLimit
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
 
@@ -99,3 +103,50 @@ class ConnectionTests(SynchronousTestCase):
         connected.receive(bytes(1 << 20))
         self.assertTrue(connected.is_reading)
         self.assertEqual(connected.input.buffered, 0)
+
+
+class SumTests(SynchronousTestCase):
+    """What a connection of a listener holds is noted with the limit of all of them."""
+
+    def setUp(self) -> None:
+        self.limit = BufferLimit(1000)
+        self.clock = Clock()
+        self.socket, self.transport = StreamSocket(self.clock), StringTransport()
+        control = StreamSocketListenerControl(lambda: False)
+        self.socket.observe(control, lambda *_: None, buffer_limit=self.limit)
+        self.protocol = self.socket.build_protocol()
+        self.protocol.makeConnection(self.transport)
+
+    def test_what_was_received_is_noted_until_it_is_lost(self) -> None:
+        """Or until less is there after the next receive."""
+        self.protocol.dataReceived(bytes(100))
+        self.assertEqual(self.limit.total, 100)
+        self.successResultOf(self.socket.input_stream.receive_exactly(90))
+        self.protocol.dataReceived(b"x")
+        self.assertEqual(self.limit.total, 11)
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.limit.total, 0)
+
+    def test_what_was_written_is_noted_until_it_has_left(self) -> None:
+        """Handed on or not."""
+        producer: Any = self.transport.producer
+        producer.pauseProducing()
+        writes = [self.socket.output_stream.write(bytes(100)) for _ in range(2)]
+        self.clock.advance(0)
+        writes.append(self.socket.output_stream.write(bytes(100)))
+        self.clock.advance(0)
+        self.assertEqual(self.limit.total, 300)
+        producer.resumeProducing()
+        self.assertEqual(self.limit.total, 0)
+        for write in writes:
+            self.assertEqual(self.successResultOf(write), 100)
+
+    def test_the_largest_is_aborted(self) -> None:
+        """Its read fails with the reason, and what it held is let go."""
+        reading = self.socket.input_stream.receive_exactly(2000)
+        self.protocol.dataReceived(bytes(1001))
+        self.assertTrue(self.transport.disconnected)
+        self.assertEqual((self.limit.total, self.socket.input_stream.buffered), (0, 0))
+        self.protocol.connectionLost(Failure(ConnectionAborted()))
+        error = self.failureResultOf(reading, BrokenError).value
+        self.assertIn("1001 of 1001 bytes", str(error))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
@@ -501,6 +505,25 @@ async def end_of(near: StreamSocket) -> bytes:
         if error.status is not SocketErrorStatus.CONNECTION_RESET_BY_PEER:
             raise
         return b""
+
+
+class InMemoryTests(SynchronousTestCase):
+    """A listener on a reactor in memory."""
+
+    def test_an_address_has_no_more_than_its_share(self) -> None:
+        """Where there is no socket of the kernel, one more is turned away as well."""
+        reactor = MemoryReactorClock()
+        listener = StreamSocketListener(reactor, max_connections_per_address=1)
+        self.successResultOf(listener.bind_endpoint("127.0.0.1", ""))
+        factory: Any = reactor.tcpServers[0][1]
+        peer, other = (IPv4Address("TCP", host, 7) for host in ("192.0.2.1", "192.0.2.2"))
+        transport = StringTransport(peerAddress=peer)
+        protocol = factory.buildProtocol(peer)
+        protocol.makeConnection(transport)
+        self.assertIsNone(factory.buildProtocol(peer))
+        self.assertIsNotNone(factory.buildProtocol(other))
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertIsNotNone(factory.buildProtocol(peer))
 
 
 class RefusalTests(SynchronousTestCase):

@@ -10,6 +10,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -532,6 +533,23 @@ class PlainTests(SynchronousTestCase):
         outlet.write(bytes(1 << 24))
         self.assertFalse(successor.send())
         self.assertTrue(successor.is_full)
+
+    def test_an_engine_has_to_hand_on_what_it_keeps(self) -> None:
+        """That a part of its handshake has left says nothing of what waits for the handshake."""
+        engine: Any = TLSMemoryBIOProtocol.__new__(TLSMemoryBIOProtocol)
+        engine.transport = self.descriptor
+        kept: list[bytes] = []
+        engine._appSendBuffer = kept
+        engine.write = kept.append
+        stream = StreamTransport(self.owner, engine, self.reactor)
+        stream.hand_over([b"waits for the handshake"])
+        self.descriptor.write(b"hello")
+        self.reactor.advance(0)
+        self.descriptor.doWrite()
+        self.assertEqual((self.owner.drained, stream.is_flushed), (0, False))
+        kept.clear()
+        self.reactor.advance(1)
+        self.assertEqual((self.owner.drained, stream.is_flushed), (1, True))
 
 
 class Whole:

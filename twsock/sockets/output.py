@@ -373,7 +373,7 @@ class OutputStream:
         self._finish(begun)
         if self._waiting:
             self._send()
-        elif self.on_kept is not None:
+        if self.on_kept is not None:
             self.on_kept()
         self._end_if_empty()
 

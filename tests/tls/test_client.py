@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import trustme
+from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -13,11 +17,16 @@ from twsock.errors import SocketError
 from twsock.names import HostName
 from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions, ClientVerification, make_client
+from twsock.tls.engine import make_engine
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 
 AUTHORITY = trustme.CA()
 ISSUED = AUTHORITY.issue_cert("localhost")
+#: As OpenSSL takes them.
+ISSUED_KEY_AND_CERTIFICATE: Any = Certificate.from_pem(
+    ISSUED.private_key_and_cert_chain_pem.bytes()
+).to_cryptography()
 VERSIONS = choose_versions(SocketProtectionLevel.TLS13)
 
 
@@ -83,3 +92,49 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(verification.check(connection, shown, 20, 0, 1), (True, 20))
         self.assertEqual(verification.check(connection, shown, 10, 0, 0), (False, 10))
         self.assertFalse(verification.is_accepted)
+
+    def test_a_server_cannot_begin_a_second_handshake(self) -> None:
+        """In TLS 1.2 it could, and stop in its middle, so that all that is written waits."""
+        versions = choose_versions(SocketProtectionLevel.TLS12)
+        trusted = [Certificate.from_pem(AUTHORITY.cert_pem.bytes())]
+        creator, _ = make_client(ClientOptions(versions, HostName("localhost"), trusted))
+        engine: Any = make_engine(creator, True, Protocol(), Clock())
+        transport = StringTransport()
+        engine.makeConnection(transport)
+        server = pyopenssl_server()
+        self.assertTrue(take_a_turn(server, engine, transport, turns=10))
+        server.renegotiate()
+        take_a_turn(server, engine, transport, turns=10)
+        self.assertEqual(engine.getHandle().total_renegotiations(), 0)
+
+
+def pyopenssl_server() -> SSL.Connection:
+    """Make a server that can ask for a second handshake, which Python's ``ssl`` cannot."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.use_certificate(ISSUED_KEY_AND_CERTIFICATE[0])
+    context.use_privatekey(ISSUED_KEY_AND_CERTIFICATE[1])
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    return server
+
+
+def take_a_turn(
+    server: SSL.Connection, engine: Any, transport: StringTransport, *, turns: int
+) -> bool:
+    """Hand on what both sides say; return whether the server's handshake is done."""
+    is_done = False
+    for _ in range(turns):
+        if transport.value():
+            server.bio_write(transport.value())
+            transport.clear()
+        try:
+            server.do_handshake()
+            is_done = True
+            server.recv(1)  # Reads what the client answers to a request for another one.
+        except SSL.Error:
+            pass
+        try:
+            engine.dataReceived(server.bio_read(1 << 16))
+        except SSL.WantReadError:
+            pass
+    return is_done

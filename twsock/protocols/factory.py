@@ -117,7 +117,8 @@ class StreamServerFactory(ServerFactory):
         Listen on an endpoint, accepting nobody while the limit on connections is reached.
 
         ``endpoint.listen(factory)`` works too, but there a connection above the limit is accepted
-        and closed.
+        and closed; and under one of Twisted's wrapping factories (an ``ssl:`` endpoint, a policy),
+        which cannot turn a connection away, it fails with a traceback in the log.
 
         :returns: the port, to be stopped by the caller.
         """

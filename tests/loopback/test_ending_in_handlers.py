@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import trustme
+from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
@@ -183,6 +186,39 @@ class EndingTests(EveryReactor):
         self.assertFalse(self.exchange(Keeping, talk(command, upgraded), upgrade=UPGRADE))
 
 
+class HangUpTests(EveryReactor):
+    """A peer that ended its output may be waiting, or be gone."""
+
+    def test_a_handler_is_cancelled_when_its_peer_is_gone(self) -> None:
+        """Nothing is read from it any more, nor written to it; the wait for an answer goes on."""
+        cancelled = threading.Event()
+        steps: list[str] = []
+
+        class Endless(FrameProtocol):
+            async def frame_received(self, payload: bytes) -> None:
+                steps.append("started")
+                try:
+                    await Deferred()
+                finally:
+                    steps.append("ended")
+                    cancelled.set()
+
+        def peer(address: tuple[str, int]) -> None:
+            with connect(address) as connection:
+                connection.sendall(encode_frame(b"x"))
+                connection.shutdown(socket.SHUT_WR)
+                connection.settimeout(1)
+                self.assertRaises(TimeoutError, connection.recv, 1)
+                steps.append("gone")
+                linger = struct.pack("ii", 1, 0)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            cancelled.wait(10)
+
+        self.serve(Endless, peer)
+        self.assertEqual(steps, ["started", "gone", "ended"])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
 def acting(act: Act) -> type[EndingFrames]:
     """Act on the transport that the protocol has now."""
     return type("Acting", (EndingFrames,), {"act": staticmethod(act)})
@@ -221,5 +257,6 @@ def secure(connection: socket.socket, authority: trustme.CA = TLS_AUTHORITY) -> 
     return context.wrap_socket(connection, server_hostname="localhost", suppress_ragged_eofs=False)
 
 
-globals().update(EndingTests.makeTestCaseClasses())
-del EndingTests
+for case in (EndingTests, HangUpTests):
+    globals().update(case.makeTestCaseClasses())
+del EndingTests, HangUpTests

@@ -121,6 +121,25 @@ class LossTests(LoggedCase):
 
         self.conduct(work)
 
+    def test_a_peer_that_ended_its_output_and_is_gone_is_noticed(self) -> None:
+        """Though nothing is read from it, nor written to it, any more."""
+        handler = Endless()
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor, handler)
+            near = await connect(reactor, listener)
+            await near.output_stream.close()
+            await turns(reactor, 20)
+            self.assertEqual((handler.started, handler.ended), (1, []))
+            await near.abort()
+            while not handler.ended:
+                await deferLater(reactor, 0.01)
+            self.assertEqual(handler.ended, ["CancelledError"])
+            self.assertEqual(await listener.close_all(5), 0)
+
+        self.conduct(work)
+        self.assertEqual(self.serious(), [])
+
     def test_a_handler_goes_on_behind_an_end_in_order(self) -> None:
         """It closed, or ended its output behind its peer's; now it stores what it received."""
         stored: list[bytes] = []

@@ -51,6 +51,7 @@ from twsock.transport.descriptor import (
     is_shaking_hands,
     secured_by,
 )
+from twsock.transport.hangups import HangUpWatch, hung_up_error
 from twsock.transport.log import TextLogger, forget_frames
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, FIRST_MESSAGE_TIME, HIGH_WATER
 
@@ -140,6 +141,8 @@ class StreamProtocol(Protocol):
     _looking: IDelayedCall | None = None
     # While it drains: whether a handshake was under way that a message is to follow.
     _awaits_first_message = False
+    # From the end of the input on, while there are answers to come.
+    _hang_up_watch: HangUpWatch | None = None
     _peer_ended = False
 
     # Overridden by applications.
@@ -643,6 +646,14 @@ class StreamProtocol(Protocol):
         stream.peer_ended()
         if self._may_deliver(stream):
             self._close_answered(stream)
+        descriptor = find_descriptor(self._transport) if stream.is_open else None
+        if descriptor is not None and self._hang_up_watch is None:
+            self._hang_up_watch = HangUpWatch(self.clock, descriptor, self._peer_is_gone)
+
+    def _peer_is_gone(self) -> None:
+        stream = self._connected_stream()
+        if stream.is_open:  # A close has its own deadline.
+            stream.abort(hung_up_error())
 
     def writeConnectionLost(self) -> None:
         """Do nothing: the close that sent FIN goes on by itself."""
@@ -656,6 +667,9 @@ class StreamProtocol(Protocol):
         if self._upgrading is not None:
             self._upgrading.lost(error)
         self._stop_looking()
+        if self._hang_up_watch is not None:
+            self._hang_up_watch.stop()
+            self._hang_up_watch = None
         if self._noted and self.group.buffer_limit is not None:
             self.group.buffer_limit.note(self, 0)
         self._release()

@@ -24,7 +24,8 @@ from twsock.sockets.output import OutputStream
 from twsock.tls.engine import adopt_engine
 from twsock.transport import StreamTransport
 from twsock.transport.buffer_limit import BufferLimit
-from twsock.transport.descriptor import describe_peer, secured_by
+from twsock.transport.descriptor import describe_peer, find_descriptor, secured_by
+from twsock.transport.hangups import HangUpWatch, hung_up_error
 from twsock.transport.log import TextLogger
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
@@ -54,6 +55,8 @@ class Connection(Protocol):
     _is_closing = False
     _has_sent_fin = False
     _is_suspended = False
+    # From the end of the input on.
+    _hang_up_watch: HangUpWatch | None = None
     # What was last noted with the limit of all connections.
     _noted = 0
 
@@ -221,10 +224,19 @@ class Connection(Protocol):
         """The peer ended its output; ours goes on."""
         stream = self._stream
         assert stream is not None
+        transport: Any = self.transport
         is_broken = stream.is_broken
         stream.peer_ended()
         if not is_broken:
             self._react(self._input.ended)
+        descriptor = find_descriptor(transport) if stream.is_open else None
+        if descriptor is not None and self._hang_up_watch is None:
+            self._hang_up_watch = HangUpWatch(self._clock, descriptor, self._peer_is_gone)
+
+    def _peer_is_gone(self) -> None:
+        stream = self._stream
+        if stream is not None and stream.is_open:  # A close has its own deadline.
+            stream.abort(hung_up_error())
 
     def writeConnectionLost(self) -> None:
         """FIN is with the kernel."""
@@ -236,6 +248,9 @@ class Connection(Protocol):
         stream, self._stream = self._stream, None
         if stream is None:
             return
+        if self._hang_up_watch is not None:
+            self._hang_up_watch.stop()
+            self._hang_up_watch = None
         self._output.on_kept = None
         if self._noted and self._buffer_limit is not None:
             self._buffer_limit.note(self, 0)

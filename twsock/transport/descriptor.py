@@ -16,7 +16,7 @@ import socket
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
@@ -29,6 +29,7 @@ __all__ = [
     "engine_holds",
     "find_descriptor",
     "hung_up",
+    "is_half_closing_engine",
     "is_shaking_hands",
     "may_collect",
     "plain_socket",
@@ -69,6 +70,13 @@ def bottom_socket(transport: ITransport) -> socket.socket | None:
     """Give the socket at the bottom, to ask and to set options; never to send on."""
     found = getattr(find_descriptor(transport), "socket", None)
     return found if isinstance(found, socket.socket) else None
+
+
+def is_half_closing_engine(transport: ITransport) -> bool:
+    """Return whether this is a TLS engine whose directions end one by one: one of ours."""
+    # Twisted's engines are no half-closeable protocols: FIN ends them.
+    is_engine = isinstance(transport, TLSMemoryBIOProtocol)
+    return is_engine and IHalfCloseableProtocol.providedBy(transport)
 
 
 def carries_tls(transport: ITransport) -> bool:

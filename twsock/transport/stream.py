@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
@@ -45,6 +45,7 @@ from twsock.transport.descriptor import (
     engine_holds,
     find_descriptor,
     hung_up,
+    is_half_closing_engine,
     may_collect,
     plain_socket,
     queued_bytes,
@@ -217,9 +218,7 @@ class StreamTransport:
         self._settling: IDelayedCall | None = None
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
-        # Twisted's engines are no half-closeable protocols: FIN ends them.
-        is_engine = IHalfCloseableProtocol.providedBy(transport)
-        self._engine: _Engine | None = transport if is_engine else None
+        self._engine: _Engine | None = transport if is_half_closing_engine(transport) else None
         if self._descriptor is None and hasattr(transport, "registerProducer"):
             self._watch = BrakeWatch(transport, self._set_brake)
         if hasattr(self._descriptor, "setTcpNoDelay"):

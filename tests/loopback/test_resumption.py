@@ -86,7 +86,7 @@ class SocketTests(ServerCase):
         self.conduct(work)
 
     def test_the_switch_turns_it_off(self) -> None:
-        """Nothing is taken up, and nothing left for others."""
+        """Nothing is resumed, and nothing left for others."""
 
         async def work(reactor: Any) -> None:
             listener = await self.listen(reactor)

@@ -163,7 +163,7 @@ class ResumedTests(ResumptionCase):
 
 
 class RefusedTests(ResumptionCase):
-    """When there is a whole handshake instead."""
+    """When there is a full handshake instead."""
 
     def assert_verified(self, options: ClientOptions = OPTIONS, service: str = "1337") -> None:
         """Connect twice: first as ever, then in another way, which verifies the server."""
@@ -257,7 +257,7 @@ class VerdictTests(ResumptionCase):
     """OpenSSL verifies nothing in a resumption: the verdict is looked at again."""
 
     def test_an_expired_certificate_is_not_offered(self) -> None:
-        """The session goes; a whole handshake says what is wrong."""
+        """The session goes; a full handshake says what is wrong."""
         leaf = self.converse().certificate
         assert leaf is not None
         for moment in (leaf.valid_to + SECOND, leaf.valid_from - SECOND):

@@ -278,8 +278,8 @@ class StreamSocketControl(StreamSocketListenerControl):
         #: Authorities that are trusted, ours; None for those of the platform.
         self.trust_roots: Sequence[Certificate] | None = None
         #: Whether a session of an earlier connection of this process to the same host and port may
-        #: be taken up, ours; the server's certificate is then not verified anew, but what was found
-        #: of it is looked at again. False for a whole handshake, whose session is not kept either.
+        #: be resumed, ours. The server's certificate is then not verified anew; its name and its
+        #: validity are. False for full handshakes, whose sessions are not kept either.
         self.resumes_sessions = True
         #: Protocols to offer inside TLS (ALPN), ours; the preferred one first.
         self.application_protocols: Sequence[bytes] = ()

@@ -124,7 +124,7 @@ class StreamSocketInformation:
 
     @property
     def is_session_resumed(self) -> bool:
-        """Whether this end, as a client, took up the session of an earlier connection."""
+        """Whether this end, as a client, resumed the session of an earlier connection."""
         return self._verification is not None and self._verification.is_resumed
 
     @property

@@ -27,7 +27,7 @@ from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.openssl import BINDING, Binding, verify_peer
 from twsock.tls.refusal import CertificateError
-from twsock.tls.resumption import ClientSessions, Resumption, Verdict, make_verdict
+from twsock.tls.resumption import ClientSessions, Resumption, ServerVerdict, make_verdict
 from twsock.tls.validation import (
     NAME_MISMATCH,
     ChainValidationResult,
@@ -56,7 +56,7 @@ class ClientOptions:
     :ivar ignorable_errors: what is forgiven.
     :ivar application_protocols: offered to choose from (ALPN, :rfc:`7301`), the preferred first.
     :ivar resumes_sessions: whether a session of an earlier connection to the same host and port may
-        be taken up, and that of this one kept; see `twsock.tls.resumption`.
+        be resumed, and that of this one kept; see `twsock.tls.resumption`.
     :raises ValueError: when the host has a Bluetooth address, for which there are no certificates.
     """
 
@@ -81,7 +81,7 @@ class ClientVerification:
     :ivar certificate: the server's; None until it has shown one.
     :ivar intermediates: the certificates of its issuers that it sent, its own issuer first.
     :ivar is_accepted: whether the connection may go on.
-    :ivar is_resumed: whether a session was taken up, so that the server was not verified anew.
+    :ivar is_resumed: whether a session was resumed, so that the server was not verified anew.
     :param resumption: finds and keeps sessions; None for a connection that shares none.
     """
 
@@ -93,7 +93,7 @@ class ClientVerification:
         self._findings = Findings()
         self._options = options
         self._resumption = resumption
-        self._verdict: Verdict | None = None
+        self._verdict: ServerVerdict | None = None
 
     @property
     def errors(self) -> tuple[ChainValidationResult, ...]:
@@ -130,7 +130,7 @@ class ClientVerification:
             self._verdict = make_verdict(connection, self.certificate, self.intermediates)
 
     def ended(self, connection: SSL.Connection) -> None:
-        """The connection is gone: a later one may take its session up."""
+        """The connection is gone: a later one may resume its session."""
         if self._resumption is not None and self._verdict is not None:
             self._resumption.keep(connection, self._verdict)
 

@@ -72,12 +72,12 @@ class Binding:
         )
 
     def verify_peer(self, connection: SSL.Connection, mode: int, judge: Judge) -> None:
-        """Have a judge asked about each certificate of the peer; see `verify_peer`."""
+        """Set the judge of a connection's peer; see the function `verify_peer`."""
         self._judges[connection] = judge
         self._lib.SSL_set_verify(connection._ssl, mode, self._callback)
 
     def is_resumed(self, connection: SSL.Connection) -> bool:
-        """Return whether a handshake that is done took an earlier session up."""
+        """Return whether a handshake that is done resumed an earlier session."""
         return bool(self._lib.SSL_session_reused(connection._ssl))
 
     def verify_result(self, connection: SSL.Connection) -> int:
@@ -126,9 +126,9 @@ def verify_peer(
     connection: SSL.Connection, mode: int, judge: Judge, binding: Binding | None = BINDING
 ) -> None:
     """
-    Have a judge asked about each certificate of the peer.
+    Set the judge that OpenSSL asks about each certificate of the peer.
 
-    The judge does not keep the connection.
+    The judge must not keep the connection: each would keep the other.
 
     :param mode: ``VERIFY_…`` flags of `OpenSSL.SSL`.
     :param binding: None for pyOpenSSL's public function, with which the codes are lost.

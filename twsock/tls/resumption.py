@@ -1,5 +1,5 @@
 """
-Sessions that a client takes up again: clean end → **cache** → next handshake with that server.
+Sessions that a client resumes: clean end → **cache** → next handshake with that server.
 
 Held by the process, filled and asked by `twsock.tls.client`; about 6.4 KB a session, at most
 `MAX_SETTINGS` times `MAX_SESSIONS` of them. A handshake that resumes a session spares the server a
@@ -10,7 +10,7 @@ OpenSSL then calls no verify callback, and checks neither chain nor name. Hence:
   One that was forgiven something never is.
 - It is offered only under the settings under which it was verified (trust roots, ignorable errors,
   client certificate, ALPN, versions), to the same host name and port.
-- Name and validity are checked again before it is offered and after it was taken up, and that
+- Name and validity are checked again before it is offered and after it was resumed, and
   OpenSSL has no error on record for it.
 - A ticket is used once: two uses would let an observer link them (:rfc:`8446`, appendix C.4).
 - Only a connection that ended in order leaves one: both ends sent close_notify. By then the tickets
@@ -40,7 +40,7 @@ __all__ = [
     "MAX_SETTINGS",
     "ClientSessions",
     "Resumption",
-    "Verdict",
+    "ServerVerdict",
     "make_verdict",
 ]
 
@@ -59,9 +59,9 @@ _ENDED_IN_ORDER: Final = SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ServerVerdict:
     """
-    What was found out of a server in a whole handshake, without an error.
+    What a full handshake without an error found out about a server.
 
     :ivar intermediates: the certificates of its issuers that it sent.
     :ivar valid_from: when the last certificate of its chain begins to be valid.
@@ -83,7 +83,7 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class _Kept:
     session: SSL.Session
-    verdict: Verdict
+    verdict: ServerVerdict
 
 
 class _Context:
@@ -176,17 +176,17 @@ class Resumption:
         self._offered: _Kept | None = None
 
     def offer(self, connection: SSL.Connection) -> None:
-        """Let a connection that has not begun take a session up, where there is a good one."""
+        """Offer a session to the server, where there is a good one; before the handshake."""
         kept = self._take()
         if kept is not None:
             self._offered = kept
             connection.set_session(kept.session)
 
     def is_resumed(self, connection: SSL.Connection) -> bool:
-        """Return whether the server took a session up, so that nothing was verified."""
+        """Return whether the server resumed a session, so that nothing was verified."""
         return self._binding.is_resumed(connection)
 
-    def verdict(self, connection: SSL.Connection) -> Verdict | None:
+    def verdict(self, connection: SSL.Connection) -> ServerVerdict | None:
         """
         Return the verdict that goes with the session of a handshake that resumed one.
 
@@ -200,7 +200,7 @@ class Resumption:
             return None
         return verdict if verdict.is_good(self._host, self._sessions.now()) else None
 
-    def keep(self, connection: SSL.Connection, verdict: Verdict) -> None:
+    def keep(self, connection: SSL.Connection, verdict: ServerVerdict) -> None:
         """
         Keep the session of a connection that has ended, where it ended in order.
 
@@ -219,7 +219,7 @@ class Resumption:
         del sessions[:-MAX_SESSIONS]
 
     def _take(self) -> _Kept | None:
-        """Take the latest session of this server out; those that are not good any more go."""
+        """Remove and return the latest good session of this server; drop those found expired."""
         sessions = self._context.sessions
         now = self._sessions.now()
         for index in range(len(sessions) - 1, -1, -1):
@@ -232,17 +232,18 @@ class Resumption:
 
 def make_verdict(
     connection: SSL.Connection, certificate: Certificate, intermediates: tuple[Certificate, ...]
-) -> Verdict | None:
+) -> ServerVerdict | None:
     """
-    Sum up a whole handshake in which nothing was wrong; None where OpenSSL has no verified chain.
+    Make the verdict of a full handshake without an error.
 
     :param certificate: the server's.
     :param intermediates: those of its issuers that it sent.
+    :returns: None where OpenSSL has no verified chain.
     """
     chain = connection.get_verified_chain(as_cryptography=True)
     if not chain:
         return None
-    return Verdict(
+    return ServerVerdict(
         certificate,
         intermediates,
         max(each.not_valid_before_utc for each in chain),

@@ -29,6 +29,7 @@ from typing_extensions import override
 
 from twsock.services.json_log import json_log_observer
 from twsock.services.options import choice_option
+from twsock.transport.log import TextLogger
 
 __all__ = ["ProcessOptions", "ProcessService", "StartError", "process_owner"]
 
@@ -75,6 +76,8 @@ class ProcessService(MultiService):
     :param options: of the plugin, parsed; their ``parent`` are those of ``twistd``.
     """
 
+    _log = TextLogger()
+
     def __init__(self, options: ProcessOptions) -> None:
         super().__init__()
         given = _options_of_twistd(options)
@@ -105,9 +108,21 @@ class ProcessService(MultiService):
         try:
             super().privilegedStartService()
         except StartError as error:
-            if self._terminal is not None:
-                os.write(self._terminal, f"{error}\n".encode(errors="backslashreplace"))
+            if self._options is not None and _is_daemon(self._options):
+                self._end_daemon(error)
             raise
+
+    def _end_daemon(self, error: StartError) -> None:
+        """Say why there will be no daemon, before the process that waits for it learns that."""
+        if self._terminal is not None:
+            os.write(self._terminal, f"{error}\n".encode(errors="backslashreplace"))
+        self._log.critical("{line}", line=str(error))
+        # Python prints no more than the status then.
+        error.code = 1
+        # twistd would remove it too, but only when its parent may have ended.
+        if self._options["pidfile"]:
+            Path(self._options["pidfile"]).unlink(missing_ok=True)
+            self._options["pidfile"] = ""
 
     @override
     def startService(self) -> None:

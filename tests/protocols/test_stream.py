@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from tests.protocols.connections import Connected, FrameRecorder, LineRecorder, P, Waiting
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
-from twsock.protocols.stream import DEFAULT_MAX_UNSENT, MAX_BACKLOG
+from twsock.protocols.stream import LEAST_MAX_UNSENT, MAX_BACKLOG
 from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire import encode_frame
@@ -423,9 +423,9 @@ class UnsentTests(SynchronousTestCase):
 
     def test_the_bound_is_above_the_message_limit(self) -> None:
         """Unless a subclass or a factory has another one."""
-        large = 2 * DEFAULT_MAX_UNSENT
+        large = 2 * LEAST_MAX_UNSENT
         for limits, bound in (
-            ({}, DEFAULT_MAX_UNSENT),
+            ({}, LEAST_MAX_UNSENT),
             ({"max_payload": large}, large),
             ({"max_payload": large, "max_unsent": 100_000}, 100_000),
         ):

@@ -55,7 +55,7 @@ from twsock.transport.hangups import HangUpWatch, hung_up_error
 from twsock.transport.log import TextLogger, forget_frames
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, FIRST_MESSAGE_TIME, HIGH_WATER
 
-__all__ = ["DEFAULT_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
+__all__ = ["LEAST_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
 
 #: What a handler may return: None when it is done, or something to wait for.
 Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any]"]
@@ -66,7 +66,7 @@ MAX_BACKLOG: Final = 64 * 1024
 
 #: Bytes written outside a handler and not with the kernel at which the next message aborts the
 #: connection, unless told otherwise; a larger message limit raises it.
-DEFAULT_MAX_UNSENT: Final = 16 * 1024 * 1024
+LEAST_MAX_UNSENT: Final = 16 * 1024 * 1024
 
 #: How often a connection that is to be drained is looked at while the kernel has bytes for it, in
 #: seconds.
@@ -537,7 +537,7 @@ class StreamProtocol(Protocol):
         unsent = stream.unsent - size
         limit = self.max_unsent
         if limit is None:
-            limit = max(DEFAULT_MAX_UNSENT, self.max_payload or 0, self.high_water + 1)
+            limit = max(LEAST_MAX_UNSENT, self.max_payload or 0, self.high_water + 1)
         if unsent < limit or not stream.is_open:
             return False
         self._log.warn(

@@ -36,7 +36,10 @@ async def serve(reactor: Any, host: str, service: str, reply_service: str) -> Da
     async def answer(server: DatagramSocket, args: DatagramSocketMessageReceivedEventArgs) -> None:
         request = args.data.decode().rstrip()
         print(f'server received the request: "{request}"')
-        output = await server.get_output_stream(args.remote_address, reply_service)
+        # From the address that was asked, to another port of who asked.
+        pair = args.endpoint_pair
+        pair.remote_service_name = reply_service
+        output = await server.get_output_stream(pair)
         await output.write(f"{request}\r\n".encode())
         print(f'server sent back the response: "{request}"')
 

@@ -34,19 +34,23 @@ class FakeResolver:
     Knows what the test knows.
 
     :param addresses: of every name; None for one that never tells.
+    :ivar scope: the scope id of those of IPv6.
     """
 
     def __init__(self, addresses: Sequence[str] | None) -> None:
         self.addresses = addresses
         self.asked: list[str] = []
         self.cancelled = 0
+        self.scope = 0
 
     def resolveHostName(self, receiver: Any, name: str, **_: Any) -> FakeResolver:
         self.asked.append(name)
         receiver.resolutionBegan(self)
         for host in self.addresses or ():
-            kind: Any = IPv6Address if ":" in host else IPv4Address
-            receiver.addressResolved(kind("UDP", host, 0))
+            address: Any = IPv4Address("UDP", host, 0)
+            if ":" in host:
+                address = IPv6Address("UDP", host, 0, 0, self.scope)
+            receiver.addressResolved(address)
         if self.addresses is not None:
             receiver.resolutionComplete()
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +29,13 @@ class AddressesTests(SynchronousTestCase):
             reactor = FakeReactor()
             found = self.successResultOf(ensureDeferred(find_addresses(reactor, address, 5.0)))
             self.assertEqual((found, reactor.nameResolver.asked), ([address], []))
+
+    def test_an_address_of_one_link_keeps_its_interface(self) -> None:
+        """Without it nothing can be sent there."""
+        reactor = FakeReactor(("fe80::1", "::1"))
+        reactor.nameResolver.scope = socket.if_nametoindex("lo")
+        found = self.successResultOf(ensureDeferred(find_addresses(reactor, "name", 5.0)))
+        self.assertEqual(found, ["fe80::1%lo", "::1%lo"])
 
     def test_an_unknown_name_is_told(self) -> None:
         """With the status of it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.cli.datagram_way import check_datagram_size, find_wildcard, name_address
@@ -16,7 +18,7 @@ class WayTests(SynchronousTestCase):
         for address, name in (
             (("192.0.2.1", 7), "192.0.2.1:7"),
             (("::1", 7, 0, 0), "[::1]:7"),
-            (("fe80::1", 7, 0, 3), "[fe80::1%3]:7"),
+            (("fe80::1", 7, 0, socket.if_nametoindex("lo")), "[fe80::1%lo]:7"),
             (("fe80::1%lo", 7, 0, 1), "[fe80::1%lo]:7"),
             (("fe80::1%lo", 7), "[fe80::1%lo]:7"),
         ):

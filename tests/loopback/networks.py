@@ -25,10 +25,12 @@ from unittest import SkipTest
 __all__ = [
     "Child",
     "Host",
+    "add_network",
     "hosts",
     "needs_hosts",
     "needs_netem",
     "netem_skip_reason",
+    "of_link",
     "skip_reason",
 ]
 
@@ -237,6 +239,32 @@ def hosts(count: int) -> Iterator[tuple[Host, ...]]:
         for host in made:
             host.wait_until_up()
         yield made
+
+
+def add_network(one: Host, other: Host) -> None:
+    """
+    Join two hosts by a second cable, ``eth1``, with networks of its own.
+
+    The first has 10.88.0.1 and fd88::1 there, the second 10.88.0.2 and fd88::2.
+    """
+    cable = ("type", "veth", "peer", "name", "eth1", "netns", other.namespace)
+    one.ip("link", "add", "name", "eth1", *cable)
+    for number, host in enumerate((one, other), 1):
+        host.ip("address", "add", f"10.88.0.{number}/24", "broadcast", "+", "dev", "eth1")
+        host.ip("address", "add", f"fd88::{number}/64", "dev", "eth1", "nodad")
+        # What comes with an address of the other network is not dropped.
+        for which in ("all", "eth1"):
+            host.run("sh", "-c", f"echo 0 >/proc/sys/net/ipv4/conf/{which}/rp_filter")
+        host.ip("link", "set", "eth1", "up")
+        host.ends = [*host.ends, *((end.namespace, "eth1", "state UP") for end in (one, other))]
+    for host in (one, other):
+        host.wait_until_up()
+
+
+def of_link(host: Host, interface: str = _INTERFACE) -> str:
+    """Find the link-local address that an interface of a host has, without its zone."""
+    shown = host.ip("-o", "address", "show", "dev", interface, "scope", "link")
+    return shown.split("inet6 ")[1].split("/")[0]
 
 
 @functools.cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -661,3 +663,9 @@ class OnItsOwnTests(SynchronousTestCase):
         """An address is named as people write it."""
         connected = Connected(FrameEcho)
         self.assertEqual(connected.protocol.peer, "192.168.1.1:54321")
+
+    def test_a_peer_of_one_link_is_named_with_its_interface(self) -> None:
+        """As clients write it: several machines may have the address, each on another link."""
+        echo, scope = FrameEcho(), socket.if_nametoindex("lo")
+        echo.makeConnection(StringTransport(None, IPv6Address("TCP", "fe80::1", 54321, 0, scope)))
+        self.assertEqual(echo.peer, "[fe80::1%lo]:54321")

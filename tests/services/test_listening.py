@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,10 @@ class ListeningTests(SynchronousTestCase):
             (IPv6Address("TCP", "::1", 5), "tcp:\\:\\:1:5"),
             (IPv4Address("UDP", "127.0.0.1", 5), "udp:127.0.0.1:5"),
             (IPv6Address("UDP", "::", 5), "udp:\\:\\::5"),
+            (
+                IPv6Address("TCP", "fe80::1", 8, 0, socket.if_nametoindex("lo")),
+                "tcp:fe80\\:\\:1%lo:8",
+            ),
             (UNIXAddress(b"/run/x"), "unix:/run/x"),
         ]:
             port: Any = FakePort(host)

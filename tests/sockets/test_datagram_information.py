@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from tests.sockets.datagram_cases import LOCALHOST, DatagramSocketCase
 from twsock import HostName
 from twsock.sockets.datagram_information import readable_address
@@ -76,4 +78,5 @@ class AddressTests(DatagramSocketCase):
     def test_of_ipv6(self) -> None:
         """With its zone where it has one."""
         self.assertEqual(readable_address(("2001:db8::1", 1337, 0, 0)), ("2001:db8::1", 1337))
-        self.assertEqual(readable_address(("fe80::1", 1337, 0, 3)), ("fe80::1%3", 1337))
+        lo = socket.if_nametoindex("lo")
+        self.assertEqual(readable_address(("fe80::1", 1337, 0, lo)), ("fe80::1%lo", 1337))

@@ -32,6 +32,7 @@ from twsock import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.sockets.deadline import called_off
 from twsock.transport.datagram_output import OUTPUT_HIGH_WATER
 
 GREETING = b"Hello, World!"
@@ -159,7 +160,7 @@ class WriteTests(OutputCase):
             self.output.write(b"")
         self.failureResultOf(self.output.write(b""), BusyError)
         # They need not all be sent for that.
-        self.output.lost(ClosedError("enough"))
+        self.output.lost(lambda: ClosedError("enough"))
 
     def test_a_stream_is_full_with_128_kib_or_a_kernel_without_room(self) -> None:
         """A loop that asks for that stays within bounds."""
@@ -300,7 +301,7 @@ class FailureTests(OutputCase):
         self.output.write(b"1")
         flush = self.output.flush()
         write = self.output.write(b"2")
-        self.output.lost(ClosedError("closed"))
+        self.output.lost(lambda: ClosedError("closed"))
         for operation in (flush, write, self.output.write(b"3"), self.output.flush()):
             self.failureResultOf(operation, ClosedError)
 
@@ -309,7 +310,7 @@ class FailureTests(OutputCase):
         self.kernel.room = 0
         self.output.write(b"1")
         self.output.flush()
-        self.output.lost(ClosedError("closed"))
+        self.output.lost(lambda: ClosedError("closed"))
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -504,7 +505,7 @@ class ReentranceTests(OutputCase):
 
         def lose(_size: int) -> None:
             waiting.append(self.output.write(b"never"))
-            self.output.lost(ClosedError("closed"))
+            self.output.lost(lambda: ClosedError("closed"))
 
         self.output.write(b"1").addCallback(lose)
         self.output.send()
@@ -672,6 +673,36 @@ class CancelTests(OutputCase):
         self.connected.make_room()
         self.assertEqual(self.successResultOf(stuck), 1)
         self.assertEqual(self.connected.received(1), [b"x"])
+
+    def test_calling_all_off_takes_back_all_that_waits(self) -> None:
+        """For its turn and for the kernel; each fails with an error of its own."""
+        for room in (inf, 0):
+            self.kernel.room = room
+            pending: list[Deferred[Any]] = [self.output.write(b"never") for _ in range(3)]
+            if not room:
+                self.output.send()
+            pending += [self.output.write(b"never"), self.output.flush()] if not room else []
+            pending.append(self.output.write(b"never"))
+            self.output.cancel_writes(called_off)
+            errors = [self.failureResultOf(each, SocketError).value for each in pending]
+            aborted = SocketErrorStatus.OPERATION_ABORTED
+            self.assertEqual({error.status for error in errors}, {aborted})
+            self.assertEqual(len(set(errors)), len(errors))
+            self.connected.make_room()
+            self.connected.next_turn()
+            self.successResultOf(self.output.send_all(b"x"))
+            self.assertEqual(self.connected.received(1), [b"x"])
+
+    def test_calling_off_what_nobody_awaits_is_one_line_each(self) -> None:
+        """As with any other failure; a callback may write anew."""
+        again: list[Deferred[int]] = []
+        self.output.write(b"never")
+        heard = self.output.write(b"never")
+        heard.addErrback(lambda _: again.append(self.output.write(b"again")))
+        self.output.cancel_writes(called_off)
+        self.assertEqual(len(self.connected.unheard), 1)
+        self.successResultOf(self.output.flush())
+        self.assertEqual(self.successResultOf(again[0]), 5)
 
     def test_a_list_of_writes_is_done_when_all_are(self) -> None:
         """One that was cancelled among them."""

@@ -120,5 +120,6 @@ class DatagramPortsTests(SynchronousTestCase):
     def test_only_broadcasts_leave_by_several_ways(self) -> None:
         """What goes to one host or group leaves as the kernel has it."""
         self.ports.bind_family("127.0.0.1")
-        self.assertEqual(self.ports.find_ways("127.0.0.1"), ())
-        self.assertEqual(self.ports.find_ways("224.3.0.5"), ())
+        self.assertEqual(self.ports.find_ways(("127.0.0.1", 9)), ())
+        self.assertEqual(self.ports.find_ways(("224.3.0.5", 9)), ())
+        self.assertEqual(self.ports.find_ways(("ff15::9", 9, 0, 0)), ())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest
 
 from tests.protocols.datagram_ports import log_lines
 from tests.sockets.datagram_cases import LOCALHOST, DatagramSocketCase, receive
@@ -19,6 +21,7 @@ from twsock import (
     DataWriter,
     EndpointPair,
     HostName,
+    HostNameSortOptions,
     LocalProtocolError,
     SocketError,
     SocketErrorStatus,
@@ -499,6 +502,235 @@ class DestinationTests(SocketCase):
             self.assertNoResult(making)
             made.close()
             self.failureResultOf(making, ClosedError)
+
+
+class LocalEndTests(SocketCase):
+    """Streams of a bound socket that leave from an address which somebody names."""
+
+    def make_pair(self, local: str | None, service: str = "") -> EndpointPair:
+        return EndpointPair(local and HostName(local), service, HostName(LOCALHOST), "9")  # type: ignore[arg-type]
+
+    def test_a_socket_of_all_addresses_has_all_of_them(self) -> None:
+        """Its own port may be named, too; a group leaves the address to the kernel."""
+        made = self.make()
+        self.successResultOf(made.bind_service_name(""))
+        own, peer = made.information.local_port, self.peer()
+        for local in ("127.0.0.2", LOCALHOST, None, GROUP, "255.255.255.255"):
+            for service in ("", own):
+                pair = self.make_pair(local, service)
+                pair.remote_service_name = str(peer.getsockname()[1])
+                stream = self.successResultOf(made.get_output_stream(pair))
+                self.successResultOf(stream.send_all(GREETING))
+                source = local if local == "127.0.0.2" else LOCALHOST
+                self.assertEqual(peer.recvfrom(99)[1], (source, int(own)))
+
+    def test_a_socket_of_one_address_has_no_other(self) -> None:
+        """Nor another port."""
+        made = self.bind()
+        own = made.information.local_port
+        for pair in (self.make_pair(LOCALHOST, own), self.make_pair(None, own)):
+            self.successResultOf(made.get_output_stream(pair))
+        for pair in (self.make_pair("127.0.0.2"), self.make_pair(None, str(int(own) ^ 1))):
+            self.failureResultOf(made.get_output_stream(pair), LocalProtocolError)
+
+    def test_a_socket_of_one_interface_has_no_choice(self) -> None:
+        """As in WinRT."""
+        made = self.make()
+        self.successResultOf(made.bind_service_name("", "lo"))
+        self.failureResultOf(
+            made.get_output_stream(self.make_pair("127.0.0.2")), LocalProtocolError
+        )
+
+    def test_an_address_of_another_machine_is_refused(self) -> None:
+        """So is one of the other family."""
+        made = self.make()
+        self.successResultOf(made.bind_service_name(""))
+        for local, status in (
+            ("192.0.2.1", SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS),
+            ("::1", SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED),
+        ):
+            self.assert_refused(made.get_output_stream(self.make_pair(local)), status)
+
+
+class ReplyTests(SocketCase):
+    """Messages that are answered; from where is shown in ``tests/loopback/test_answers.py``."""
+
+    def test_a_message_is_answered_by_itself(self) -> None:
+        """What is sent may be any buffer."""
+        made, messages = self.listen()
+        peer = self.peer()
+        self.send(peer, made, b"Hello")
+        self.assertEqual(self.successResultOf(messages[0].reply(bytearray(b"World"))), 5)
+        self.assertEqual(peer.recvfrom(99), (b"World", self.address(made)))
+
+    def test_a_message_that_was_too_long_can_be_answered(self) -> None:
+        """That it was, for instance."""
+        made = self.make()
+        made.control.max_datagram = 3
+        made, messages = self.listen(made)
+        peer = self.peer()
+        self.send(peer, made, b"Hello")
+        self.assertTrue(messages[0].is_truncated)
+        self.successResultOf(messages[0].reply(b"too long"))
+        self.assertEqual(peer.recv(99), b"too long")
+
+    def test_a_connected_socket_answers_its_peer(self) -> None:
+        """By its output stream; whoever sent before it was connected is not answered."""
+        made, messages = self.listen()
+        stranger, peer = self.peer(), self.peer()
+        self.send(stranger, made, b"Hello")
+        self.connect(peer, made)
+        self.send(peer, made, b"Hi")
+        self.successResultOf(messages[1].reply(b"there"))
+        self.assertEqual(peer.recv(99), b"there")
+        self.failureResultOf(messages[0].reply(b"World"), LocalProtocolError)
+
+    def test_a_refusal_has_no_answer(self) -> None:
+        """Nobody was there."""
+        gone = self.peer()
+        made, messages = self.listen()
+        self.connect(gone, made)
+        gone.close()
+        self.successResultOf(made.output_stream.send_all(b"Hello"))
+        self.pump()
+        self.failureResultOf(messages[0].reply(b"again"), LocalProtocolError)
+
+    def test_a_closed_socket_answers_nobody(self) -> None:
+        """It says so."""
+        made, messages = self.listen()
+        self.send(self.peer(), made, b"Hello")
+        made.close()
+        self.failureResultOf(messages[0].reply(b"World"), ClosedError)
+        self.assertRaises(ClosedError, getattr, messages[0], "endpoint_pair")
+
+    def test_a_shared_port_answers_nobody(self) -> None:
+        """It sends to groups only."""
+        made = self.make()
+        made.control.multicast_only = True
+        messages: list[Message] = []
+        made.message_received.add(lambda _, message: messages.append(message))
+        self.successResultOf(made.bind_service_name("", "lo"))
+        made.join_multicast_group(GROUP)
+        speaker = self.make()
+        speaker.control.multicast_only = True
+        self.successResultOf(speaker.bind_service_name("", "lo"))
+        port = int(made.information.local_port)
+        self.successResultOf(speaker.send_to(b"Hello", (GROUP, port)))
+        self.pump()
+        self.assertEqual(messages[0].local_address, HostName(GROUP))
+        self.failureResultOf(messages[0].reply(b"World"), LocalProtocolError)
+
+    def test_a_message_knows_both_ends(self) -> None:
+        """Of the answer, with the address that it came to."""
+        made = self.make()
+        messages: list[Message] = []
+        made.message_received.add(lambda _, message: messages.append(message))
+        self.successResultOf(made.bind_service_name(""))
+        peer, port = self.peer(), made.information.local_port
+        peer.sendto(b"Hello", ("127.0.0.2", int(port)))
+        self.pump()
+        pair = messages[0].endpoint_pair
+        self.assertEqual(pair.local_host_name, HostName("127.0.0.2"))
+        self.assertEqual(pair.remote_host_name, HostName(LOCALHOST))
+        remote_port = str(peer.getsockname()[1])
+        self.assertEqual((pair.local_service_name, pair.remote_service_name), (port, remote_port))
+
+    def test_the_address_of_a_message_is_a_pair_as_any_other(self) -> None:
+        """It is equal to it, and is found by it."""
+        made, messages = self.listen()
+        peer = self.peer()
+        self.send(peer, made, b"Hello")
+        address = peer.getsockname()
+        self.assertEqual(messages[0].address, address)
+        self.assertEqual({address: 1}[messages[0].address], 1)
+        self.assertEqual(repr(messages[0].address), repr(address))
+
+
+class CancelIoTests(SocketCase):
+    """``cancel_io`` ends what is pending, and nothing else."""
+
+    def test_a_wait_is_called_off(self) -> None:
+        """The next one gets the next message."""
+        made = self.bind()
+        waits: list[Callable[[], Deferred[Any]]] = [made.receive, made.receive_from]
+        for wait in (*waits, lambda: made.receive_from(timeout=5)):
+            waiting = wait()
+            self.assertIsNone(self.successResultOf(made.cancel_io()))
+            self.assert_refused(waiting, SocketErrorStatus.OPERATION_ABORTED)
+        self.send(self.peer(), made, GREETING)
+        self.successResultOf(made.cancel_io())
+        self.assertEqual(self.take(made), GREETING)
+
+    def test_writes_and_flushes_are_called_off(self) -> None:
+        """Of all streams; what has left stays done, and what is written then leaves."""
+        made, peer = self.bind(), self.peer()
+        stream = self.successResultOf(made.get_output_stream(*peer.getsockname()))
+        sent = made.send_to(b"sent", peer.getsockname())
+        writes = [stream.write(b"never") for _ in range(3)]
+        self.assertEqual(self.successResultOf(sent), 4)
+        self.successResultOf(made.cancel_io())
+        for write in writes:
+            self.assert_refused(write, SocketErrorStatus.OPERATION_ABORTED)
+        self.successResultOf(stream.send_all(b"later"))
+        self.assertEqual(receive(peer, 2), [b"sent", b"later"])
+
+    def test_lookups_go_on(self) -> None:
+        """They are no input or output."""
+        self.slow_host("slow.example")
+        made = self.bind()
+        connecting = made.connect("slow.example", 1337)
+        self.successResultOf(made.cancel_io())
+        self.assertNoResult(connecting)
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+
+    def test_before_and_after_its_life_there_is_nothing_to_call_off(self) -> None:
+        """It has fired."""
+        made = self.make()
+        self.successResultOf(made.cancel_io())
+        made.close()
+        self.successResultOf(made.cancel_io())
+
+
+class LookUpTests(SocketCase):
+    """Endpoint pairs, without connecting."""
+
+    def look_up(self, *arguments: Any) -> list[tuple[str, str]]:
+        looking = DatagramSocket.get_endpoint_pairs(self.reactor, *arguments)
+        pairs = self.successResultOf(looking)
+        self.assertEqual(
+            {(pair.local_host_name, pair.local_service_name) for pair in pairs}, {(None, "")}
+        )
+        return [(str(pair.remote_host_name), pair.remote_service_name) for pair in pairs]
+
+    def test_pairs_are_ordered_as_those_of_streams(self) -> None:
+        """The families take turns, or the resolver decides."""
+        addresses = ["127.0.0.1", "127.0.0.2", "::1"]
+        self.reactor.nameResolver.hosts["many.example"] = addresses
+        long = HostNameSortOptions.OPTIMIZE_FOR_LONG_CONNECTIONS
+        turns = [(host, "9") for host in ("127.0.0.1", "::1", "127.0.0.2")]
+        self.assertEqual(self.look_up("many.example", 9), turns)
+        self.assertEqual(self.look_up("many.example", 9, long), [(each, "9") for each in addresses])
+
+    def test_services_are_those_of_udp(self) -> None:
+        """In the services file, and what is none is refused at once."""
+        try:
+            port = socket.getservbyname("tftp", "udp")
+        except OSError as error:
+            raise SkipTest("the services file of this machine has no tftp") from error
+        self.assertEqual(self.look_up("192.0.2.1", "tftp"), [("192.0.2.1", str(port))])
+        self.assertRaises(ValueError, DatagramSocket.get_endpoint_pairs, self.reactor, "a", 65_536)
+        self.assertRaises(ValueError, DatagramSocket.get_endpoint_pairs, self.reactor, "a b", 9)
+
+    def test_a_pair_can_be_connected(self) -> None:
+        """As it is."""
+        peer = self.peer()
+        (host, port) = peer.getsockname()
+        (pair,) = self.successResultOf(DatagramSocket.get_endpoint_pairs(self.reactor, host, port))
+        made = self.make()
+        self.successResultOf(made.connect(pair))
+        self.successResultOf(made.output_stream.send_all(GREETING))
+        self.assertEqual(peer.recv(99), GREETING)
 
 
 class SendToTests(SocketCase):

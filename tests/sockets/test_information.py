@@ -64,9 +64,13 @@ class AddressTests(SynchronousTestCase):
 
     def test_the_zone_of_an_address_is_kept(self) -> None:
         """A link-local address means nothing without its interface."""
-        information = between("fe80::1%eth0", "fe80::2%eth0")
-        self.assertEqual(information.local_address, HostName("fe80::1%eth0"))
-        self.assertEqual(information.remote_address, HostName("fe80::2%eth0"))
+        index = socket.if_nametoindex("lo")
+        host = IPv6Address("TCP", "fe80::1", 4000, 0, index)
+        information = connected(host, IPv6Address("TCP", "fe80::2", 80, 0, index))
+        self.assertEqual(information.local_address, HostName("fe80::1%lo"))
+        self.assertEqual(information.remote_address, HostName("fe80::2%lo"))
+        information.lost()
+        self.assertEqual(information.remote_host_name, HostName("fe80::2%lo"))
 
     def test_a_unix_socket_has_neither_address_nor_port(self) -> None:
         """Its path is no host name."""

@@ -102,6 +102,46 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
+    def test_a_wait_can_be_called_off(self) -> None:
+        """By ``cancel_io``: it fails, the listener goes on, and the next wait gets the next."""
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor)
+            await listener.cancel_io()
+            for timeout in (None, 5):
+                waiting = listener.accept(timeout=timeout)
+                await listener.cancel_io()
+                error = await failure_of(waiting)
+                self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED)
+            looping = ensureDeferred(anext(aiter(listener)))
+            await listener.cancel_io()
+            await failure_of(looping)
+            near = await connect(reactor, listener)
+            accepted = await listener.accept()
+            await listener.cancel_io()
+            near.output_stream.write(b"Hello")
+            self.assertEqual(await accepted.input_stream.receive_exactly(5), b"Hello")
+            for one in (near, accepted):
+                await one.abort()
+            await listener.close()
+
+        self.conduct(work)
+
+    def test_what_waits_to_be_accepted_stays_when_a_wait_is_called_off(self) -> None:
+        """Nothing is taken, nobody is turned away."""
+
+        async def work(reactor: Any) -> None:
+            listener = await listen(reactor)
+            near = await connect(reactor, listener)
+            await turns(reactor, 20)
+            await listener.cancel_io()
+            accepted = await listener.accept()
+            for one in (near, accepted):
+                await one.abort()
+            await listener.close()
+
+        self.conduct(work)
+
     def test_nobody_is_accepted_that_nobody_takes(self) -> None:
         """Beyond a few; the others wait in the kernel, and come when there is room."""
 

@@ -201,8 +201,8 @@ class HostTests(ResolvingTestCase):
     def test_a_link_local_address_keeps_its_interface(self) -> None:
         """The scope moves into the host, by which Twisted's endpoints go."""
         self.names.hosts["printer"] = ["fe80::1"]
-        self.names.scope = 2
-        self.assertEqual(self.successResultOf(self.look_up("printer")), [at("fe80::1%2")])
+        self.names.scope = socket.if_nametoindex("lo")
+        self.assertEqual(self.successResultOf(self.look_up("printer")), [at("fe80::1%lo")])
 
     def test_a_zone_is_not_added_twice(self) -> None:
         """An address that names its interface stays as it is."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
-from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.error import CannotListenError, ConnectBindError, ConnectError
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -49,6 +49,16 @@ class ListeningErrorTests(SynchronousTestCase):
                     SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
                 )
 
+    def test_an_address_of_one_link_needs_its_interface(self) -> None:
+        """Any other invalid argument is left as it is."""
+        invalid = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        error = listening_error(CannotListenError("fe80::1", 80, invalid))
+        self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
+        self.assertIn("as in fe80::1%eth0", str(error))
+        for interface in ("fe80::1%lo", "fd00::1", "", "/run/echo.sock"):
+            error = listening_error(CannotListenError(interface, 80, invalid))
+            self.assertIs(error.status, SocketErrorStatus.UNKNOWN)
+
     def test_words_of_the_caller_stay(self) -> None:
         """It knows what was tried."""
         error = listening_error(refused(errno.EACCES, 80), "cannot bind it")
@@ -74,6 +84,16 @@ class ConnectingErrorTests(SynchronousTestCase):
         ):
             for error in (ConnectError(number, "no"), OSError(number, "no")):
                 self.assertIs(connecting_error(error).status, status)
+
+    def test_an_address_of_one_link_needs_its_interface(self) -> None:
+        """The line says so, since connect(2) calls nothing else an invalid argument."""
+        for kind, status in (
+            (ConnectError, SocketErrorStatus.UNREACHABLE_HOST),
+            (ConnectBindError, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS),
+        ):
+            error = connecting_error(kind(errno.EINVAL, "Invalid argument"))
+            self.assertIs(error.status, status)
+            self.assertIn("as in fe80::1%eth0", str(error))
 
 
 class EndpointErrorTests(SynchronousTestCase):

@@ -418,14 +418,14 @@ class SendTests(PortTestCase):
             self.assertEqual(data, bytes(4) + bytes([127, 0, 0, last]) + bytes(4))
 
     def test_a_reply_on_ipv6_names_a_link_only_where_that_matters(self) -> None:
-        """For an address that other links have too; and for a group none, which is not ours."""
+        """For an address that other links have too, and where the interface says all there is."""
         self.open(host="::", has_packet_info=True)
         self.owner.when_received = self.port.reply
         for destination in ("fe80::2", "fd00::2", "ff15::5"):
             self.udp.arrive(b"a", LINK_LOCAL, destination=destination, interface=3)
         self.read()
         told = [data for call in self.udp.calls for _, _, data in call.control]
-        wanted = [("fe80::2", 3), ("fd00::2", 0)]
+        wanted = [("fe80::2", 3), ("fd00::2", 0), ("::", 3)]
         packed = [socket.inet_pton(socket.AF_INET6, host) for host, _ in wanted]
         indices = [index.to_bytes(4, sys.byteorder) for _, index in wanted]
         self.assertEqual(told, [a + b for a, b in zip(packed, indices, strict=True)])
@@ -797,13 +797,14 @@ class PlainProtocolTests(PortTestCase):
         """A scope id is in the host, and is understood there."""
         self.plain = Plain()
         self.open(protocol=self.plain, host="fe80::2")
-        self.udp.arrive(b"a", LINK_LOCAL)
+        source = ("fe80::1", 7001, 0, socket.if_nametoindex("lo"))
+        self.udp.arrive(b"a", source)
         self.port.doRead()
         ((_, address),) = self.plain.received
-        self.assertEqual(address, ("fe80::1%3", 7001))
+        self.assertEqual(address, ("fe80::1%lo", 7001))
         transport: Any = self.plain.transport
         transport.write(b"b", address)
-        self.assertEqual(self.udp.sent, [(b"b", LINK_LOCAL)])
+        self.assertEqual(self.udp.sent, [(b"b", source)])
 
     def test_it_gets_none_that_is_too_long(self) -> None:
         """The log says so: it could not be told from a whole one."""

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.transport.test_interfaces import loopback
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.transport.interfaces import KERNEL_CHOICE, Interface
-from twsock.transport.multicast import Membership, MembershipChange, Memberships
+from twsock.transport.multicast import Membership, MembershipChange, Memberships, find_group
 
 GROUP, OTHER_GROUP, GROUP6 = "224.3.0.5", "224.3.0.6", "ff15::5"
 SOURCE, OTHER_SOURCE = "10.0.0.1", "10.0.0.2"
@@ -26,6 +26,30 @@ UNREACHABLE = SocketErrorStatus.UNREACHABLE_HOST
 GONE = Interface("eth99999", 2**31 - 7)
 
 JOIN, LEAVE, JOIN_SOURCE, LEAVE_SOURCE = 42, 45, 46, 47
+
+
+class FindTests(SynchronousTestCase):
+    """Which interface is meant with a group."""
+
+    def test_a_zone_names_the_interface(self) -> None:
+        """As an argument does; nothing does where there is neither."""
+        lo = loopback()
+        for group, interface, found in (
+            ("ff15::9%lo", None, ("ff15::9", lo)),
+            (f"ff02::9%{lo.index}", "lo", ("ff02::9", lo)),
+            ("ff15::9", lo.index, ("ff15::9", lo)),
+            ("ff15::9", None, ("ff15::9", None)),
+            (GROUP, lo, (GROUP, lo)),
+        ):
+            self.assertEqual(find_group(group, interface), found)
+
+    def test_a_zone_that_says_something_else_is_refused(self) -> None:
+        """An interface that does not exist is, too; what is no group is left to who joins it."""
+        self.assertRaises(ValueError, find_group, "ff15::9%lo", GONE)
+        error = self.assertRaises(SocketError, find_group, "ff15::9%no-such-interface", None)
+        self.assertIs(error.status, UNREACHABLE)
+        for address in ("fe80::9%lo", "224.3.0.5%lo"):
+            self.assertEqual(find_group(address, None)[0], address)
 
 
 class KernelSocket:

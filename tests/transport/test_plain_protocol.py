@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
@@ -17,7 +18,7 @@ from twsock.transport.multicast import Membership, MembershipChange
 from twsock.transport.plain_protocol import PlainProtocol, log_membership_change
 from twsock.transport.runs import Run
 
-LINK_LOCAL = ("fe80::1", 7001, 0, 3)
+LINK_LOCAL = ("fe80::1", 7001, 0, socket.if_nametoindex("lo"))
 
 
 class Plain(DatagramProtocol):
@@ -57,7 +58,7 @@ class PlainProtocolTests(SynchronousTestCase):
             [
                 (b"aa", ("127.0.0.1", 7001)),
                 (b"b", ("127.0.0.1", 7001)),
-                (b"c", ("fe80::1%3", 7001)),
+                (b"c", ("fe80::1%lo", 7001)),
             ],
         )
 

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from twsock.cli.failure import CommandError
 from twsock.errors import SocketError, SocketErrorStatus
+from twsock.transport.zones import with_zone
 
 __all__ = ["find_addresses"]
 
@@ -76,7 +77,7 @@ class _Receiver:
 
     def addressResolved(self, address: IAddress) -> None:
         """Take an address."""
-        self.found.append(address.host)  # type: ignore[attr-defined]
+        self.found.append(with_zone(address.host, getattr(address, "scopeID", 0)))  # type: ignore[attr-defined]
 
     def resolutionComplete(self) -> None:
         """Wait no more."""

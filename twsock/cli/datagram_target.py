@@ -16,6 +16,7 @@ from twsock.errors import SocketError
 from twsock.transport.endpoint_string import EndpointString, parse_endpoint_string
 from twsock.transport.interfaces import Interface, find_interface
 from twsock.transport.joining import check_group
+from twsock.transport.multicast import find_group
 
 __all__ = ["GroupTarget", "PeerTarget", "is_datagram_endpoint", "parse_target"]
 
@@ -94,10 +95,10 @@ def _find_peer(host: str, port: int) -> PeerTarget:
 
 
 def _find_group(fields: dict[str, str], port: int) -> GroupTarget:
-    group = fields["group"]
+    group, interface = find_group(fields["group"], fields.get("interface"))
     check_group(group)
     # What is tried out stays on this machine, unless it is told where else to go.
-    interface = find_interface(fields.get("interface", "lo"))
+    interface = interface or find_interface("lo")
     return GroupTarget(group, port, interface, _read_number("ttl", fields.get("ttl", "1"), 0, 255))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from twsock.cli.failure import UsageError
 from twsock.transport.datagrams import DatagramPort
 from twsock.transport.udp_socket import DatagramOptions
+from twsock.transport.zones import with_zone
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 
 __all__ = ["OpenPort", "Way", "check_datagram_size", "find_wildcard", "name_address"]
@@ -71,8 +72,8 @@ def name_address(source: Address) -> str:
     host, port = source[:2]
     if ":" not in host:
         return f"{host}:{port}"
-    zone = f"%{source[3]}" if len(source) == 4 and source[3] and "%" not in host else ""
-    return f"[{host}{zone}]:{port}"
+    named = with_zone(host, source[3] if len(source) == 4 else 0)
+    return f"[{named}]:{port}"
 
 
 def check_datagram_size(message: bytes, address: str) -> None:

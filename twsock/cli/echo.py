@@ -40,6 +40,7 @@ from twsock.protocols import (
     LineProtocol,
     StreamProtocol,
 )
+from twsock.transport.address_errors import connecting_error
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = ["echo"]
@@ -315,4 +316,4 @@ def _describe_difference(request: bytes, response: bytes) -> str:
 
 
 def _summarize(error: BaseException) -> str:
-    return SocketError.from_exception(error).summary
+    return connecting_error(error).summary

@@ -37,6 +37,7 @@ from twsock.transport.datagram_endpoint import (
 )
 from twsock.transport.endpoint_string import parse_endpoint_string
 from twsock.transport.udp_socket import LARGEST
+from twsock.transport.zones import with_zone
 
 __all__ = [
     "DatagramListeningService",
@@ -324,7 +325,7 @@ def _describe_address(address: IAddress) -> str:
     if host is None:
         name = getattr(address, "name", address)
         return f"unix:{name.decode(errors='replace') if isinstance(name, bytes) else name}"
-    escaped = host.replace(":", "\\:")
+    escaped = with_zone(host, getattr(address, "scopeID", 0)).replace(":", "\\:")
     kind = str(getattr(address, "type", "TCP")).lower()
     return f"{kind}:{escaped}:{getattr(address, 'port', '')}"
 

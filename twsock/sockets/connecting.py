@@ -32,6 +32,7 @@ from zope.interface import directlyProvides
 
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.sockets.resolving import Address
+from twsock.transport.address_errors import missing_zone_error
 
 __all__ = ["ATTEMPT_DELAY", "Attempt", "ConnectError", "connect_to_any"]
 
@@ -199,7 +200,8 @@ class _Attempts:
         return connector
 
     def _note_failure(self, host: str, port: int, error: BaseException) -> None:
-        self.failed.append(Attempt(host, port, SocketError.from_exception(error)))
+        reason = missing_zone_error(error) or SocketError.from_exception(error)
+        self.failed.append(Attempt(host, port, reason))
         if self._next is not None and self._next.active():
             self._next.reset(0)
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from twsock.names import HostName
 from twsock.transport.datagrams import DatagramPort
+from twsock.transport.zones import with_zone
 
 __all__ = ["DatagramSocketInformation"]
 
@@ -30,7 +31,10 @@ class DatagramSocketInformation:
         Address it is bound to; None before. Bound to all of both families, that of IPv4.
         """
         ports = self._ports()
-        return HostName(ports[0].getHost().host) if ports else None
+        if not ports:
+            return None
+        host = ports[0].getHost()
+        return HostName(with_zone(host.host, getattr(host, "scopeID", 0)))
 
     @property
     def local_port(self) -> str:
@@ -76,5 +80,5 @@ class DatagramSocketInformation:
 def readable_address(address: tuple[object, ...]) -> tuple[str, int]:
     """Give host and port of a kernel's address, with the zone of a link-local one."""
     host, port, *more = address
-    zone = f"%{more[1]}" if len(more) == 2 and more[1] else ""
-    return f"{host}{zone}", int(str(port))
+    scope = more[1] if len(more) == 2 else 0
+    return with_zone(str(host), int(str(scope))), int(str(port))

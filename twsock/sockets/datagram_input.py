@@ -78,6 +78,12 @@ class MessageQueue:
         self._taker = Deferred(self._forget_taker)
         return limit(self._taker, timeout, self._clock, "the wait for a datagram")
 
+    def cancel(self, make_error: Callable[[], SocketError]) -> None:
+        """Fail who waits; nothing is taken."""
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.errback(make_error())
+
     def keep_only(self, address: tuple[str, int]) -> None:
         """Forget what others sent than this host and port."""
         kept = [message for message in self._messages if message.address == address]
@@ -90,9 +96,7 @@ class MessageQueue:
         self._end = end
         self._messages.clear()
         self._size = 0
-        taker, self._taker = self._taker, None
-        if taker is not None:
-            taker.errback(end())
+        self.cancel(end)
 
     def _forget_taker(self, _taker: Deferred[_Message]) -> None:
         self._taker = None

@@ -7,16 +7,63 @@ that was refused is told so, and whoever reads it learns of it.
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
-from twsock.errors import SocketError, SocketErrorStatus
-from twsock.names import HostName
-from twsock.sockets.data_reader import DataReader
-from twsock.sockets.input import InputStream
+from twisted.internet.defer import Deferred, fail
 
-__all__ = ["DatagramSocketMessageReceivedEventArgs"]
+from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
+from twsock.names import EndpointPair, HostName
+from twsock.sockets.data_reader import DataReader
+from twsock.sockets.datagram_information import readable_address
+from twsock.sockets.input import InputStream
+from twsock.transport.runs import Run
+from twsock.transport.zones import needs_zone, with_zone
+from twsock.wire.byte_queue import Buffer
+
+__all__ = [
+    "Answering",
+    "DatagramSocketMessageReceivedEventArgs",
+    "SenderAddress",
+    "name_destination",
+]
 
 Address = tuple[Any, ...]
+
+
+class SenderAddress(tuple[str, int]):
+    """
+    The host and port of a sender, which also know where its message came to.
+
+    Equal to the plain pair, in the place of which it can be used anywhere.
+
+    :ivar run: addresses of the message, without its bytes.
+    """
+
+    run: Run
+
+    @classmethod
+    def of(cls, run: Run) -> SenderAddress:
+        """Make that of all messages of a run."""
+        made = cls(readable_address(run.source))
+        made.run = run.part(b"", 0)
+        return made
+
+
+def name_destination(run: Run) -> str:
+    """Name the address that a run was sent to, with its zone if it is one of a link."""
+    destination = run.destination
+    return with_zone(destination, run.interface if needs_zone(destination) else 0)
+
+
+class Answering(typing.Protocol):
+    """A socket, as a message knows it."""
+
+    def answer(self, data: Buffer, address: tuple[str, int]) -> Deferred[int]:
+        """Send to a sender, from the address that its message came to."""
+
+    def find_answering_pair(self, address: tuple[str, int]) -> EndpointPair:
+        """Name both ends of that."""
 
 
 class DatagramSocketMessageReceivedEventArgs:
@@ -26,10 +73,11 @@ class DatagramSocketMessageReceivedEventArgs:
     :ivar error: what reading it raises: status ``CONNECTION_RESET_BY_PEER`` where a datagram sent
         before was refused (ICMP port unreachable), ``MESSAGE_TOO_LONG`` where this one was longer
         than ``control.max_datagram``; None where it is whole.
-    :ivar address: host and port of the sender, numeric; of a refusal, the connected peer.
+    :ivar address: host and port of the sender, numeric; of a refusal, the connected peer. Given to
+        ``DatagramSocket.send_to`` as it is, it makes the datagram leave as with `reply`.
     """
 
-    __slots__ = ("_data", "_destination", "_reader", "_stream", "address", "error")
+    __slots__ = ("_data", "_destination", "_reader", "_socket", "_stream", "address", "error")
 
     def __init__(
         self,
@@ -37,11 +85,13 @@ class DatagramSocketMessageReceivedEventArgs:
         address: tuple[str, int],
         destination: str,
         error: SocketError | None = None,
+        socket: Answering | None = None,
     ) -> None:
         self._data = data
         self._destination = destination
         self._reader: DataReader | None = None
         self._stream: InputStream | None = None
+        self._socket = socket
         self.address = address
         self.error = error
 
@@ -103,5 +153,39 @@ class DatagramSocketMessageReceivedEventArgs:
 
     @property
     def local_address(self) -> HostName | None:
-        """The address it was sent to, a group's for instance; None where the system is silent."""
+        """
+        The address it was sent to, a group's for instance; None where the system is silent.
+
+        One of a link has its zone.
+        """
         return HostName(self._destination) if self._destination else None
+
+    def reply(self, data: Buffer) -> Deferred[int]:
+        """
+        Send a datagram to the sender, from the address that this one came to. Not in WinRT.
+
+        What came to a group or to everybody is answered from an address of the interface that it
+        came by. Where the system is silent about where it came to, the kernel chooses.
+
+        :param data: as for ``DatagramOutputStream.write``.
+        :returns: as ``DatagramSocket.send_to``, on a connected socket too. It fails with
+            `LocalProtocolError` where there is nobody to answer: when this is a refusal, and on a
+            socket that was connected to another peer since.
+        """
+        if self._socket is None or (self.error is not None and not self.is_truncated):
+            return fail(LocalProtocolError("this message is a refusal: there is nothing to answer"))
+        return self._socket.answer(data, self.address)
+
+    @property
+    def endpoint_pair(self) -> EndpointPair:
+        """
+        Both ends of an answer: those that `reply` sends from and to. Not in WinRT.
+
+        A stream that ``get_output_stream`` makes of it sends as `reply` does. Its local address is
+        None where the kernel chooses.
+
+        :raises LocalProtocolError: once the socket was closed.
+        """
+        if self._socket is None:
+            raise LocalProtocolError("this message has no socket")
+        return self._socket.find_answering_pair(self.address)

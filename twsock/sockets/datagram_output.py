@@ -107,7 +107,8 @@ class _Mark(Deferred[bool]):
 
 
 def _withdraw(write: Deferred[Any]) -> None:
-    typing.cast(DatagramWrite, write).stream.withdraw(typing.cast(DatagramWrite, write))
+    withdrawn = typing.cast(DatagramWrite, write)
+    withdrawn.stream.withdraw(withdrawn, CancelledError())
 
 
 class DatagramOutputStream:
@@ -335,13 +336,13 @@ class DatagramOutputStream:
         if not line:
             self._cancelled = 0
 
-    def withdraw(self, write: DatagramWrite) -> None:
-        """Take back a write that the kernel does not have."""
+    def withdraw(self, write: DatagramWrite, error: Exception) -> None:
+        """Take back a write that the kernel does not have, and fail it."""
         if write in self._waiting:
             del self._waiting[write]
             self._unsent -= write.segment_size
             write.data = b""
-            write.errback(CancelledError())
+            write.errback(error)
             if not self._waiting and not self.is_sending:
                 # Nothing is left that would take the flushes behind it along.
                 marks, self._marks = self._marks, []
@@ -351,8 +352,23 @@ class DatagramOutputStream:
             if self._port.withdraw(write):
                 write.data = b""
             # Now, so that it is over before the flushes behind it are.
-            write.errback(CancelledError())
+            write.errback(error)
             self.pass_over()
+
+    def cancel_writes(self, make_error: Callable[[], SocketError]) -> None:
+        """Take back all that the kernel does not have; it fails, and so do the flushes."""
+        pending = [*self._line, *self._marks, *self._waiting]
+        # The flushes first, which would succeed once nothing is before them.
+        for thing in sorted(pending, key=_is_mark, reverse=True):
+            if not thing.called:
+                error = make_error()
+                if isinstance(thing, DatagramWrite):
+                    self.withdraw(thing, error)
+                else:
+                    thing.errback(error)
+                    self.pass_over()
+                if let_go_unheard(thing, error) and not thing.is_mark:
+                    self.note_unheard(error)
 
     def pass_over(self) -> None:
         """Forget what was cancelled in the line, once that is the larger part of it."""
@@ -367,23 +383,32 @@ class DatagramOutputStream:
         """A write failed that nobody awaits."""
         self._unheard(error)
 
-    def lost(self, error: SocketError) -> None:
-        """The socket was closed: what waits fails."""
-        self._refusal = lambda: error
-        waiting, self._waiting = self._waiting, {}
+    def lost(self, make_error: Callable[[], SocketError]) -> None:
+        """
+        The socket was closed, or sends by another stream: what waits fails.
+
+        :param make_error: makes the error of each, and of what is written from now on.
+        """
+        self._refusal = make_error
+        for write in list(self._waiting):
+            # Whoever is told may cancel another.
+            if write in self._waiting:
+                del self._waiting[write]
+                write.failed(make_error())
         self._unsent = 0
-        for write in waiting:
-            write.failed(error)
-        marks = [*filter(_is_pending_mark, self._line), *self._marks]
+        marks = [*filter(_is_mark, self._line), *self._marks]
         self._line.clear()
         self._marks.clear()
         for mark in marks:
             if not mark.called:
+                error = make_error()
                 mark.errback(error)
                 let_go_unheard(mark, error)
+        if self._port is not None and not self._port.is_open:
+            self._port = None
 
 
-def _is_pending_mark(thing: DatagramWrite | _Mark) -> bool:
+def _is_mark(thing: DatagramWrite | _Mark) -> bool:
     return thing.is_mark
 
 

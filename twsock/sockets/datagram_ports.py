@@ -13,14 +13,29 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
+from twsock.errors import (
+    LocalProtocolError,
+    OperationNotSupported,
+    SocketError,
+    SocketErrorStatus,
+)
 from twsock.protocols.datagrams import DatagramProtocol
 from twsock.sockets.datagram_control import DatagramSocketControl
+from twsock.sockets.datagram_information import readable_address
+from twsock.transport.datagram_addresses import interface_control
 from twsock.transport.datagrams import DatagramPort, listen_datagrams
-from twsock.transport.interfaces import Interface, broadcast_interfaces, find_interface
+from twsock.transport.interfaces import (
+    Interface,
+    broadcast_interfaces,
+    find_interface,
+    local_addresses,
+)
 from twsock.transport.packet_info import Control, is_multicast, source_control
+from twsock.transport.zones import split_zone, zone_index
 
 __all__ = ["DatagramPorts"]
+
+Address = tuple[Any, ...]
 
 #: How often a free port of both families is looked for: one that is free in the first may be taken
 #: in the second.
@@ -66,6 +81,12 @@ class DatagramPorts:
     def find(self, host: str) -> DatagramPort | None:
         """Give the port that sends to a host; None where there is none in its family."""
         return self._ports.get(_family_of(host))
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """Host and port of the connected peer; None where there is none."""
+        peers = (port.get_peer() for port in self)
+        return next((readable_address(peer) for peer in peers if peer is not None), None)
 
     # Opening. What fails leaves everything as it was.
 
@@ -174,21 +195,57 @@ class DatagramPorts:
                 f"this socket is shared for multicast only: it does not send to {host}"
             )
 
-    def find_ways(self, host: str) -> tuple[Control, ...]:
-        """List by which interfaces a datagram leaves; nothing for the kernel's choice."""
-        if host != _BROADCAST or self._adapter is not None:
-            return ()
-        return tuple(source_control("", each.index) for each in broadcast_interfaces())
+    def find_ways(self, address: Address) -> tuple[Control, ...]:
+        """
+        List by which interfaces a datagram leaves; nothing for the kernel's choice.
+
+        :param address: as the kernel takes it.
+        """
+        if address[0] == _BROADCAST and self._adapter is None:
+            return tuple(source_control("", each.index) for each in broadcast_interfaces())
+        control = interface_control(address)
+        return () if control is None else (control,)
+
+    def find_source(self, local: tuple[str, int], host: str) -> Control | None:
+        """
+        Find how what is sent to a host leaves from a local end, where there are ports already.
+
+        :param local: address or "", and port or 0.
+        :returns: None where it leaves from there by itself.
+        :raises LocalProtocolError: for another port, and where one address or interface is bound.
+        :raises SocketError: with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for an address that is
+            not this machine's.
+        """
+        address, number = local
+        bound = self.require(host).getHost()
+        literal, zone = split_zone(address)
+        is_free = bound.host in _WILDCARDS.values() and self._adapter is None
+        is_bound = literal in ("", bound.host)
+        if number not in (0, bound.port) or not (is_bound or is_free):
+            raise LocalProtocolError("this socket is bound: its local end is fixed")
+        if is_bound:
+            return None
+        if _family_of(literal) != _family_of(host):
+            raise _wrong_family(address)
+        scope = zone_index(address, zone) if zone else 0
+        if is_multicast(literal) or literal == _BROADCAST:
+            # What came to a group is not answered from there. The kernel chooses among the
+            # addresses of the interface, where that is known.
+            return source_control("::", scope) if scope else None
+        _check_own(literal)
+        return source_control(literal, scope)
 
     def join(self, group: str, interface: str | int | None, source: str | None) -> None:
         """Join a group; see ``DatagramSocket.join_multicast_group``."""
-        where = self._adapter if interface is None else interface
-        self.require(group).join_group(group, where, source)
+        self.require(group).join_group(group, self._where(group, interface), source)
 
     def leave(self, group: str, interface: str | int | None, source: str | None) -> None:
         """Leave a group; see ``DatagramSocket.leave_multicast_group``."""
-        where = self._adapter if interface is None else interface
-        self.require(group).leave_group(group, where, source)
+        self.require(group).leave_group(group, self._where(group, interface), source)
+
+    def _where(self, group: str, interface: str | int | None) -> str | int | Interface | None:
+        """Find on which interface a group is meant, unless its zone says it."""
+        return self._adapter if interface is None and "%" not in group else interface
 
     def set_hop_limit(self, hops: int) -> None:
         """Change how far datagrams to one peer go."""
@@ -236,6 +293,19 @@ def _family_of(host: str) -> int:
 
 def _wildcard_of(host: str) -> str:
     return _WILDCARDS[socket.AF_INET6 if ":" in host else socket.AF_INET]
+
+
+def _check_own(address: str) -> None:
+    """Refuse an address that is not this machine's, where the system can be asked."""
+    try:
+        own = {one.address for one in local_addresses()}
+    except OperationNotSupported:
+        return
+    if address not in own and not ipaddress.ip_address(address).is_loopback:
+        raise SocketError(
+            f"{address} is not an address of this machine",
+            status=SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
+        )
 
 
 def _interface_of(address: str) -> Interface | None:

@@ -29,25 +29,37 @@ from twsock.errors import (
     SocketError,
     SocketErrorStatus,
 )
-from twsock.names import EndpointPair, HostName, HostNameType
+from twsock.names import EndpointPair, HostName, HostNameSortOptions, HostNameType
 from twsock.protocols.datagrams import DatagramProtocol
 from twsock.sockets.datagram_control import DatagramSocketControl
 from twsock.sockets.datagram_information import DatagramSocketInformation, readable_address
 from twsock.sockets.datagram_input import MessageQueue
-from twsock.sockets.datagram_message import DatagramSocketMessageReceivedEventArgs
+from twsock.sockets.datagram_message import (
+    DatagramSocketMessageReceivedEventArgs,
+    SenderAddress,
+    name_destination,
+)
 from twsock.sockets.datagram_output import DatagramOutputStream, DatagramWrite
 from twsock.sockets.datagram_ports import DatagramPorts
-from twsock.sockets.deadline import check_timeout, limit
-from twsock.sockets.destination import as_host_name, find_local_port, local_binding, make_pair
+from twsock.sockets.deadline import called_off, check_timeout, limit
+from twsock.sockets.destination import (
+    as_host_name,
+    find_endpoint_pairs,
+    find_local_port,
+    local_binding,
+    make_pair,
+)
 from twsock.sockets.event import Event
 from twsock.sockets.operation import start_operation
 from twsock.sockets.resolving import find_port, resolve
+from twsock.transport.datagram_addresses import interface_control
 from twsock.transport.datagrams import DatagramPort
 from twsock.transport.log import TextLogger
 from twsock.transport.multicast import MembershipChange
-from twsock.transport.packet_info import is_multicast
+from twsock.transport.packet_info import Control, is_multicast
 from twsock.transport.runs import Run
 from twsock.transport.udp_socket import numeric_address
+from twsock.transport.zones import with_zone
 from twsock.wire.byte_queue import Buffer
 
 __all__ = ["DatagramSocket"]
@@ -230,7 +242,10 @@ class DatagramSocket:
         A socket that is not bound is bound to a free port. To 255.255.255.255 a copy leaves by each
         interface that can broadcast.
 
-        :param remote: as in `connect`.
+        :param remote: as in `connect`. The local end of a pair says where a socket that is not
+            bound is bound, and from which of all its addresses a socket sends that is bound to
+            all of them; so `DatagramSocketMessageReceivedEventArgs.endpoint_pair` makes answers
+            leave from the address that the message came to.
         :param service: as in `connect`.
         :param timeout: as in `connect`.
         :returns: fires with the stream, which sends from this socket's port. It fails as `connect`
@@ -244,13 +259,28 @@ class DatagramSocket:
         check_timeout(timeout)
         if self._state is _State.CONNECTED:
             return fail(LocalProtocolError("this socket is connected: use its output_stream"))
-        if self._state is _State.BOUND and local is not None:
-            return fail(LocalProtocolError("this socket is bound: its local end is fixed"))
         if self._state is _State.BOUND:
-            making = self._ended_by_close(start_operation(self._make_destination(pair)))
+            making = self._ended_by_close(start_operation(self._make_destination(pair, local)))
         else:
             making = self._open(self._bind_for(pair, local))
         return limit(making, timeout, self._reactor, "the lookup")
+
+    @staticmethod
+    def get_endpoint_pairs(
+        reactor: Any,
+        host: HostName | str,
+        service: str | int,
+        sort_options: HostNameSortOptions = HostNameSortOptions.NONE,
+        *,
+        resolver: IResolver | None = None,
+    ) -> Deferred[list[EndpointPair]]:
+        """
+        Look a service of a host up; as ``StreamSocket.get_endpoint_pairs`` does, for UDP.
+
+        :returns: pairs for `connect` and `get_output_stream`, best first.
+        :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+        """
+        return find_endpoint_pairs(reactor, host, service, sort_options, resolver, "udp")
 
     # Groups.
 
@@ -264,13 +294,16 @@ class DatagramSocket:
         """
         Receive what is sent to a group; at once, as in WinRT.
 
+        :param group: one of IPv6 may have a zone (``ff15::9%eth1``), which names the interface.
         :param interface: name, index or address of the one to listen on; None for the one that the
-            socket is bound to, or else the kernel's choice. Not in WinRT.
+            zone names, or else that the socket is bound to, or else the kernel's choice. Not in
+            WinRT.
         :param source: the only sender to hear (:rfc:`4607`); None for all. Not in WinRT.
         :raises LocalProtocolError: before the socket is bound.
         :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` for what is no group or
             of a family that the socket is not bound in, ``UNREACHABLE_HOST`` for an interface that
             does not exist.
+        :raises ValueError: when the zone and ``interface`` name different ones.
         """
         self._ports.join(self._check_group(group), interface, source)
 
@@ -294,7 +327,9 @@ class DatagramSocket:
         """
         Send one datagram to an address.
 
-        :param address: numeric host, and port. For a name, there is `get_output_stream`.
+        :param address: numeric host, and port. For a name, there is `get_output_stream`. That of a
+            message, as `receive_from` and the message have it, makes the datagram leave from the
+            address that the message came to; any other leaves the choice to the kernel.
         :returns: as ``DatagramOutputStream.write``; it has been sent when this returns, where
             there is room, unless it is one of more than 64 in one turn of the reactor. A socket
             that is not bound is bound to a free port. It fails with
@@ -316,6 +351,7 @@ class DatagramSocket:
         writing = stream.write(data)
         if isinstance(writing, DatagramWrite):
             writing.address = found
+            writing.control = _control_towards(port, found, address)
             stream.send()
         return writing
 
@@ -377,8 +413,23 @@ class DatagramSocket:
                 operation.cancel()
             self._ports.close()
             for stream in list(self._streams):
-                stream.lost(_closed())
+                stream.lost(_closed)
             self._queue.close(_closed)
+        return succeed(None)
+
+    def cancel_io(self) -> Deferred[None]:
+        """
+        Call off what is pending; the socket stays bound or connected, and can be used at once.
+
+        A pending wait for a message takes none. Writes that the kernel does not have are withdrawn,
+        and flushes end. All fail with `SocketError`, status ``OPERATION_ABORTED``. Handlers go on,
+        and so do `connect` and `get_output_stream`.
+
+        :returns: has fired already.
+        """
+        self._queue.cancel(called_off)
+        for stream in list(self._streams):
+            stream.cancel_writes(called_off)
         return succeed(None)
 
     async def __aenter__(self) -> DatagramSocket:
@@ -388,6 +439,29 @@ class DatagramSocket:
         closing = self.close()
         if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
             await closing
+
+    # Called by messages.
+
+    def answer(self, data: Buffer, address: tuple[str, int]) -> Deferred[int]:
+        """Send to the sender of a message; see ``reply`` of that."""
+        if self._state is not _State.CONNECTED:
+            return self.send_to(data, address)
+        if address != self._ports.peer:
+            return fail(LocalProtocolError("this socket is connected to another peer"))
+        return self.output_stream.send_all(data)
+
+    def find_answering_pair(self, address: tuple[str, int]) -> EndpointPair:
+        """Name both ends of that; see ``endpoint_pair`` of a message."""
+        if self._state is _State.CLOSED:
+            raise _closed()
+        port = self._ports.require(address[0])
+        local = port.answer_address(address.run) if isinstance(address, SenderAddress) else ""
+        return EndpointPair(
+            HostName(local) if local else None,
+            str(port.getHost().port),
+            HostName(address[0]),
+            str(address[1]),
+        )
 
     # How it is opened.
 
@@ -475,10 +549,9 @@ class DatagramSocket:
         for stream in list(self._streams):
             if stream is not self.output_stream:
                 stream.next_turn()
-                stream.lost(self._why_not_bound())
+                stream.lost(self._why_not_bound)
         # What strangers sent before is not from the peer either.
-        peer = readable_address(port.get_peer() or ("", 0))
-        self._queue.keep_only(peer)
+        self._queue.keep_only(self._ports.peer or ("", 0))
         self.output_stream.opened(port)
 
     async def _bind_for(
@@ -491,25 +564,32 @@ class DatagramSocket:
         self._state = _State.BOUND
         return self._stream_to(addresses)
 
-    async def _make_destination(self, pair: EndpointPair) -> DatagramOutputStream:
+    async def _make_destination(
+        self, pair: EndpointPair, local: tuple[str, int] | None
+    ) -> DatagramOutputStream:
         addresses = await self._look_up(pair)
         if self._state is not _State.BOUND:
             raise self._why_not_bound()
-        return self._stream_to(addresses)
+        return self._stream_to(addresses, local)
 
     async def _look_up(self, pair: EndpointPair) -> list[tuple[str, int]]:
         host, service = pair.remote_host_name, pair.remote_service_name
         found = await resolve(self._reactor, host, service, self._resolver, protocol="udp")
         return [(address.host, address.port) for address in found]
 
-    def _stream_to(self, addresses: Sequence[tuple[str, int]]) -> DatagramOutputStream:
+    def _stream_to(
+        self, addresses: Sequence[tuple[str, int]], local: tuple[str, int] | None = None
+    ) -> DatagramOutputStream:
         # The first that there is a port for, or else the first, which says what is wrong.
         usable = [address for address in addresses if self._ports.find(address[0]) is not None]
         address = (usable or addresses)[0]
         self._ports.check_destination(address[0])
         port = self._ports.require(address[0])
+        source = None if local is None else self._ports.find_source(local, address[0])
+        found = port.find_address(address)
+        assert found is not None  # Only a connected port needs no address.
         stream = self._make_stream(self._why_not_bound)
-        stream.opened(port, port.find_address(address), self._ports.find_ways(address[0]))
+        stream.opened(port, found, (source,) if source else self._ports.find_ways(found))
         return stream
 
     def _port_towards(self, host: str) -> DatagramPort:
@@ -579,21 +659,24 @@ class DatagramSocket:
 
     def run_received(self, run: Run) -> None:
         """Datagrams came; what their handlers write leaves together."""
-        address = readable_address(run.source)
+        address, destination = SenderAddress.of(run), name_destination(run)
         if run.is_truncated:
             error = SocketError(
                 f"a datagram from {address[0]} has more than {len(run.data)} bytes",
                 status=SocketErrorStatus.MESSAGE_TOO_LONG,
             )
-            self._deliver([_Message(run.data, address, run.destination, error)])
+            self._deliver([_Message(run.data, address, destination, error, self)])
         else:
-            self._deliver([_Message(data, address, run.destination) for data in run.datagrams()])
+            self._deliver(
+                [_Message(data, address, destination, None, self) for data in run.datagrams()]
+            )
 
     def refused(self, port: DatagramPort, error: SocketError) -> None:
         """What was sent to the connected peer was refused: a message tells of it."""
         peer = port.get_peer()
-        host = port.getHost().host
-        self._deliver([_Message(b"", readable_address(peer or ("", 0)), host, error)])
+        host: Any = port.getHost()
+        local = with_zone(host.host, getattr(host, "scopeID", 0))
+        self._deliver([_Message(b"", readable_address(peer or ("", 0)), local, error)])
 
     def membership_changed(self, change: MembershipChange) -> None:
         """A group is not heard any more, or again."""
@@ -668,6 +751,13 @@ class _Receiver(DatagramProtocol):
 
 
 _Message = DatagramSocketMessageReceivedEventArgs
+
+
+def _control_towards(port: DatagramPort, found: Any, address: tuple[str, int]) -> Control | None:
+    """Find from where a single datagram leaves."""
+    if isinstance(address, SenderAddress):
+        return port.answer_control(address.run)
+    return interface_control(found)
 
 
 def _take_apart(

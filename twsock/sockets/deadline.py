@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from twsock.errors import SocketError, SocketErrorStatus
 
-__all__ = ["check_timeout", "limit"]
+__all__ = ["called_off", "check_timeout", "limit"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,11 @@ def check_timeout(timeout: float | None) -> None:
     """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout is 0 seconds or more, not {timeout!r}")
+
+
+def called_off() -> SocketError:
+    """Make the error of an operation that ``cancel_io`` ends; a new one for each."""
+    return SocketError("the operation was called off", status=SocketErrorStatus.OPERATION_ABORTED)
 
 
 def limit(

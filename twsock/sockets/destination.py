@@ -6,11 +6,23 @@ Used by the stream and the datagram socket, before anything is looked up.
 
 from __future__ import annotations
 
-from twsock._integers import checked_integer
-from twsock.names import EndpointPair, HostName, HostNameType
-from twsock.sockets.resolving import find_port
+from typing import Any
 
-__all__ = ["as_host_name", "find_local_port", "local_binding", "make_pair"]
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IResolver
+
+from twsock._integers import checked_integer
+from twsock.names import EndpointPair, HostName, HostNameSortOptions, HostNameType
+from twsock.sockets.operation import start_operation
+from twsock.sockets.resolving import find_port, interleave, resolve
+
+__all__ = [
+    "as_host_name",
+    "find_endpoint_pairs",
+    "find_local_port",
+    "local_binding",
+    "make_pair",
+]
 
 
 def as_host_name(host: HostName | str) -> HostName:
@@ -42,6 +54,33 @@ def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) 
     if not pair.remote_service_name:
         raise ValueError("remote_service_name is empty: a connection needs a port or a service")
     return pair
+
+
+def find_endpoint_pairs(
+    reactor: Any,
+    host: HostName | str,
+    service: str | int,
+    sort_options: HostNameSortOptions,
+    resolver: IResolver | None,
+    protocol: str,
+) -> Deferred[list[EndpointPair]]:
+    """
+    Look a service of a host up; see ``StreamSocket.get_endpoint_pairs``.
+
+    :param protocol: in whose part of the services file and of the DNS it is looked up.
+    :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+    """
+    pair = make_pair(host, service)
+    find_port(pair.remote_service_name, protocol)
+
+    async def look_up() -> list[EndpointPair]:
+        name, wanted = pair.remote_host_name, pair.remote_service_name
+        found = await resolve(reactor, name, wanted, resolver, protocol=protocol)
+        if not sort_options & HostNameSortOptions.OPTIMIZE_FOR_LONG_CONNECTIONS:
+            found = interleave(found)
+        return [EndpointPair(None, "", HostName(each.host), str(each.port)) for each in found]
+
+    return start_operation(look_up())
 
 
 def local_binding(pair: EndpointPair, protocol: str = "tcp") -> tuple[str, int] | None:

@@ -20,6 +20,7 @@ from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 from twsock.transport.descriptor import bottom_socket, secured_by
 from twsock.transport.tcp_info import read_tcp_info
+from twsock.transport.zones import with_zone
 
 __all__ = [
     "BandwidthStatistics",
@@ -272,7 +273,9 @@ class StreamSocketListenerInformation:
 
 def _host_name(address: Any) -> HostName | None:
     host = getattr(address, "host", None)
-    return HostName(_unmapped(host)) if isinstance(host, str) else None
+    if not isinstance(host, str):
+        return None
+    return HostName(with_zone(_unmapped(host), getattr(address, "scopeID", 0)))
 
 
 def _port(address: Any) -> str:

@@ -33,7 +33,7 @@ from twsock.names import HostName, HostNameType
 from twsock.protocols.address_limit import AddressLimit, host_of
 from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketListenerControl
-from twsock.sockets.deadline import check_timeout, limit
+from twsock.sockets.deadline import called_off, check_timeout, limit
 from twsock.sockets.destination import as_host_name, find_local_port
 from twsock.sockets.event import Event
 from twsock.sockets.handling import RunningHandlers
@@ -258,6 +258,20 @@ class StreamSocketListener:
             return await self.accept()
         except ClosedError:
             raise StopAsyncIteration from None
+
+    def cancel_io(self) -> Deferred[None]:
+        """
+        Call off a pending `accept`; the listener goes on, and so do the accepted sockets.
+
+        It fails with `SocketError`, status ``OPERATION_ABORTED``, and takes no connection. In
+        ``async for`` that is raised.
+
+        :returns: has fired already.
+        """
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.errback(called_off())
+        return succeed(None)
 
     # Ending.
 

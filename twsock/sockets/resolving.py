@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.names import HostName, HostNameType
+from twsock.transport.zones import with_zone
 
 __all__ = ["Address", "find_port", "interleave", "order_targets", "resolve"]
 
@@ -183,9 +184,9 @@ class _Receiver:
 
     def addressResolved(self, address: Any) -> None:
         scope = getattr(address, "scopeID", 0)
-        if scope and "%" not in address.host:
+        if scope:
             # Twisted's endpoints go by the host alone, and a link-local one needs its interface.
-            address = IPv6Address("TCP", f"{address.host}%{scope}", address.port)
+            address = IPv6Address("TCP", with_zone(address.host, scope), address.port)
         self._found.append(address)
 
     def resolutionComplete(self) -> None:

@@ -31,14 +31,18 @@ from twsock.errors import (
     LocalProtocolError,
     OperationNotSupported,
     SocketError,
-    SocketErrorStatus,
 )
 from twsock.names import EndpointPair, HostName, HostNameSortOptions, HostNameType
 from twsock.sockets.connecting import connect_to_any
 from twsock.sockets.connection import Connection
 from twsock.sockets.control import StreamSocketControl, StreamSocketListenerControl
-from twsock.sockets.deadline import check_timeout, limit
-from twsock.sockets.destination import as_host_name, local_binding, make_pair
+from twsock.sockets.deadline import called_off, check_timeout, limit
+from twsock.sockets.destination import (
+    as_host_name,
+    find_endpoint_pairs,
+    local_binding,
+    make_pair,
+)
 from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import EndOfStreamError, InputStream
 from twsock.sockets.operation import start_operation
@@ -404,18 +408,7 @@ class StreamSocket:
             SRV record may have different ports.
         :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
         """
-        pair = make_pair(host, service)
-        find_port(pair.remote_service_name)
-
-        async def look_up() -> list[EndpointPair]:
-            found = await resolve(
-                reactor, pair.remote_host_name, pair.remote_service_name, resolver
-            )
-            if not sort_options & HostNameSortOptions.OPTIMIZE_FOR_LONG_CONNECTIONS:
-                found = interleave(found)
-            return [EndpointPair(None, "", HostName(each.host), str(each.port)) for each in found]
-
-        return start_operation(look_up())
+        return find_endpoint_pairs(reactor, host, service, sort_options, resolver, "tcp")
 
     # Ending.
 
@@ -472,8 +465,8 @@ class StreamSocket:
 
         :returns: has fired already.
         """
-        self.input_stream.cancel_read(_called_off())
-        self.output_stream.cancel_writes(_called_off())
+        self.input_stream.cancel_read(called_off())
+        self.output_stream.cancel_writes(called_off())
         return succeed(None)
 
     async def __aenter__(self) -> StreamSocket:
@@ -733,7 +726,3 @@ class _Once(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
         found = self._stream_socket
         return None if found is None else found.build_protocol()
-
-
-def _called_off() -> SocketError:
-    return SocketError("the operation was called off", status=SocketErrorStatus.OPERATION_ABORTED)

@@ -9,17 +9,25 @@ address is known only here, where it is known that an address was asked for.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from typing import Any, Final
 
+from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.python.failure import Failure
 
 from twsock.errors import SocketError, SocketErrorStatus
+from twsock.transport.zones import describe_missing_zone
 
-__all__ = ["EndpointError", "connecting_error", "listening_error"]
+__all__ = ["EndpointError", "connecting_error", "listening_error", "missing_zone_error"]
 
 #: Ports below need a right of their own on most systems; Linux lets an administrator change it.
 _FIRST_FREE_PORT: Final = 1024
+
+_NO_ADDRESS: Final = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
+_NO_WAY: Final = SocketErrorStatus.UNREACHABLE_HOST
+
+_NO_ZONE: Final = "an address of one link (fe80::/10) needs its interface, as in fe80::1%eth0"
 
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 _NO_PATH: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -42,18 +50,23 @@ def listening_error(failure: BaseException | Failure, message: str | None = None
     Describe why a local address could not be listened on or bound.
 
     :param message: left out, it is what the operating system had to say, with what to do about it.
-    :returns: with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for a path that is not there or a
-        right that is missing; else as `SocketError.from_exception`.
+    :returns: with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for a path that is not there, a right
+        that is missing or a link-local address without a zone; else as
+        `SocketError.from_exception`.
     """
     found = SocketError.from_exception(_exception(failure), message)
     number = _errno(failure)
+    interface = getattr(_exception(failure), "interface", None)
+    if number == errno.EINVAL and isinstance(interface, str):
+        invalid = OSError(number, os.strerror(number))
+        return describe_missing_zone(interface, invalid, _NO_ADDRESS) or found
     if (
         found.status is not SocketErrorStatus.UNKNOWN
         or number not in _DENIED | _NO_PATH | _UNUSABLE
     ):
         return found
     words = str(found) if message is not None else _words(failure, found, number)
-    return _with_status(found, words, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
+    return _with_status(found, words, _NO_ADDRESS)
 
 
 def connecting_error(failure: BaseException | Failure) -> SocketError:
@@ -61,17 +74,38 @@ def connecting_error(failure: BaseException | Failure) -> SocketError:
     Describe why a remote address could not be connected to.
 
     :returns: with status ``HOST_NOT_FOUND`` for the path of a UNIX socket that is not there,
-        ``UNREACHABLE_HOST`` where a right is missing; else as `SocketError.from_exception`.
+        ``UNREACHABLE_HOST`` where a right is missing, and for a link-local address without a zone;
+        ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` where that is the local address; else as
+        `SocketError.from_exception`.
     """
     found = SocketError.from_exception(_exception(failure))
     number = _errno(failure)
     if found.status is not SocketErrorStatus.UNKNOWN:
         return found
+    missing_zone = missing_zone_error(failure)
+    if missing_zone is not None:
+        return missing_zone
     if number in _NO_PATH:
         return _with_status(found, str(found), SocketErrorStatus.HOST_NOT_FOUND)
     if number in _DENIED:
-        return _with_status(found, str(found), SocketErrorStatus.UNREACHABLE_HOST)
+        return _with_status(found, str(found), _NO_WAY)
     return found
+
+
+def missing_zone_error(failure: BaseException | Failure) -> SocketError | None:
+    """
+    Explain a connect that failed for want of an interface; None where that is not the reason.
+
+    connect(2) and, before it, bind(2) call nothing else an invalid argument. Which address it was
+    is not in the failure.
+    """
+    exception = _exception(failure)
+    if not isinstance(exception, ConnectError) or exception.osError != errno.EINVAL:
+        return None
+    is_local = isinstance(exception, ConnectBindError)
+    error = SocketError(_NO_ZONE, status=_NO_ADDRESS if is_local else _NO_WAY)
+    error.__cause__ = exception
+    return error
 
 
 def _with_status(found: SocketError, words: str, status: SocketErrorStatus) -> SocketError:

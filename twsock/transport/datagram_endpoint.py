@@ -25,7 +25,9 @@ from twsock.transport.datagrams import DatagramPort, listen_datagrams
 from twsock.transport.endpoint_string import parse_endpoint_string
 from twsock.transport.interfaces import find_interface
 from twsock.transport.joining import check_group
+from twsock.transport.multicast import find_group
 from twsock.transport.udp_socket import LARGEST, DatagramOptions, open_udp_socket_of
+from twsock.transport.zones import split_zone
 
 __all__ = [
     "IDatagramEndpoint",
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 _DEFAULTS: Final = DatagramOptions()
+
+#: Where a group is heard that names no interface: nothing leaves this machine unasked.
+_LOOPBACK: Final = "lo"
 
 
 class IDatagramEndpoint(Interface):
@@ -114,7 +119,8 @@ class MulticastEndpoint:
     A group, heard on one interface, at a port that is shared with other programs.
 
     :ivar reactor: watches the port.
-    :ivar group: numeric. The port is bound to all addresses of its family, never to the group's.
+    :ivar group: numeric; one of IPv6 may have a zone (``ff15::9%eth1``), which names the interface.
+        The port is bound to all addresses of its family, never to the group's.
     :ivar port: 0 to 65,535; 0 lets the system choose.
     :ivar interface: name, index or address of the one that the group is heard on, and sent to by.
         The default keeps all on this machine.
@@ -126,7 +132,7 @@ class MulticastEndpoint:
     reactor: Any
     group: str
     port: int
-    interface: str = "lo"
+    interface: str = _LOOPBACK
     source: str | None = None
     options: DatagramOptions = _DEFAULTS
 
@@ -144,14 +150,17 @@ class MulticastEndpoint:
         return execute(self._listen, protocol)
 
     def _listen(self, protocol: Any) -> DatagramPort:
-        address = "::" if check_group(self.group) == socket.AF_INET6 else ""
-        interface = find_interface(self.interface)
+        # The interface that is meant when none is named gives way to one that is.
+        named = None if self.interface == _LOOPBACK else self.interface
+        group, interface = find_group(self.group, named)
+        address = "::" if check_group(group) == socket.AF_INET6 else ""
+        interface = interface or find_interface(self.interface)
         options = replace(self.options, multicast_only=True, interface=interface.index)
         opened = open_udp_socket_of(self.reactor, address, self.port, options)
         port = DatagramPort(self.reactor, protocol, opened, options)
         try:
             # Before the protocol starts: what it sends to the group then, it shall hear too.
-            port.join_group(self.group, interface, self.source)
+            port.join_group(group, interface, self.source)
             port.startListening()
         except BaseException:
             port.stopListening()
@@ -237,7 +246,11 @@ def _own_address(text: str) -> str:
 
 
 def _group(text: str) -> str:
-    check_group(text)
+    literal, zone = split_zone(text)
+    # A zone of IPv4 is refused with the group.
+    check_group(literal if ":" in literal else text)
+    if literal != text and not zone:
+        raise ValueError("a group, and behind % the name of an interface")
     return text
 
 

@@ -34,19 +34,19 @@ from zope.interface import implementer
 
 from twsock._integers import checked_integer
 from twsock.errors import ClosedError, LocalProtocolError, SocketError, SocketErrorStatus
+from twsock.transport.answers import AnswerSources
+from twsock.transport.datagram_addresses import Destinations, interface_control, refuse_port_0
 from twsock.transport.datagram_calls import describe_refusal
 from twsock.transport.datagram_output import DatagramOutput, Sendable
 from twsock.transport.datagram_owner import DatagramCounters, IDatagramOwner, IRunTransport
 from twsock.transport.interfaces import Interface as NetworkInterface
 from twsock.transport.interfaces import LinkWatch, find_interface
 from twsock.transport.log import TextLogger
-from twsock.transport.multicast import Memberships
+from twsock.transport.multicast import Memberships, find_group
 from twsock.transport.packet_info import (
     CONTROL_SIZE,
     Control,
-    is_multicast,
     read_control,
-    source_control,
 )
 from twsock.transport.plain_protocol import PlainProtocol
 from twsock.transport.read_budget import ReadBudget
@@ -58,6 +58,7 @@ from twsock.transport.udp_socket import (
     numeric_address,
     open_udp_socket_of,
 )
+from twsock.transport.zones import describe_missing_zone, needs_zone, with_zone
 from twsock.wire.byte_queue import Buffer, as_bytes
 from twsock.wire.datagrams import MAX_SEGMENTS
 
@@ -71,9 +72,6 @@ Address = tuple[Any, ...]
 #: <asm-generic/socket.h>: an array of 32-bit numbers, of which the ninth counts what was dropped.
 _SO_MEMINFO: Final = 55
 _MEMORY_INFO: Final = struct.Struct("=9I")
-
-#: Addresses whose sockaddr is remembered; a sender to more of them has each made again.
-_MAX_REMEMBERED: Final = 1024
 
 #: Flags of a receive that did not get all, or does not know where one datagram ends. As a plain
 #: number, since to ask an enum costs as much as a function call.
@@ -125,8 +123,15 @@ class DatagramPort:
         self._descriptor = opened.udp.fileno()
         self._output = DatagramOutput(opened.udp, self, reactor, has_runs=opened.has_runs)
         self._host = opened.udp.getsockname()
-        # Where a socket of one address gets its datagrams; one of all addresses is told for each.
-        self._destination = "" if opened.has_packet_info else self._host[0]
+        # Where a socket of one address gets its datagrams; one of all addresses is told for each,
+        # where the system tells at all.
+        is_wildcard = self._host[0] in ("0.0.0.0", "::")
+        self._destination = "" if is_wildcard else self._host[0]
+        self._scope = 0 if len(self._host) == 2 else self._host[3]
+        # A socket of one address sends from that by itself.
+        self._answers = AnswerSources(reactor) if is_wildcard else None
+        # What the protocol is being told of: what it sends to the source meanwhile is the answer.
+        self._run: Run | None = None
         self._peer: Address | None = None
         # Whether it has to look at where each datagram is from, or for whom.
         self._is_choosy = options.multicast_only
@@ -137,7 +142,7 @@ class DatagramPort:
         self._log_prefix = f"{type(protocol).__name__} (UDP)"
         self._memberships = Memberships(opened.udp)
         self._watch: LinkWatch | None = None
-        self._addresses: dict[Address, Address] = {}
+        self._destinations = Destinations(self.socket_family, multicast_only=options.multicast_only)
 
     # Called by applications.
 
@@ -183,6 +188,9 @@ class DatagramPort:
         """
         Send a datagram: now, or when there is room; from within an event, at its end.
 
+        What is sent to the host of a run while the protocol is told of that run leaves from the
+        address that the run came to; see `reply`.
+
         :param data: 0 to 65,507 bytes; 65,527 on IPv6.
         :param address: None for the connected peer.
         :raises SocketError: with status ``MESSAGE_TOO_LONG``, when it is longer.
@@ -192,7 +200,8 @@ class DatagramPort:
         :raises LocalProtocolError: when there is no address, or not one that this port sends to.
         """
         data = as_bytes(data)
-        self._push(data, len(data), self._find_address(address), None)
+        found = self.find_address(address)
+        self._push(data, len(data), found, self._control_towards(found))
 
     def send_run(self, data: Buffer, segment_size: int, address: Address | None = None) -> None:
         """
@@ -203,11 +212,15 @@ class DatagramPort:
         :raises SocketError: and the others that `send` raises.
         """
         size = checked_integer(segment_size, "segment_size")
-        self._send_run(as_bytes(data), size, self._find_address(address), None)
+        found = self.find_address(address)
+        self._send_run(as_bytes(data), size, found, self._control_towards(found))
 
     def reply(self, run: Run, *, port: int | None = None) -> None:
         """
         Send a run back to where it came from, from the address that it was sent to.
+
+        What was sent to a group or to everybody is answered from an address of the interface that
+        it came by. Where the system does not tell (see ``Run.destination``), the kernel chooses.
 
         :param port: another port of the same host.
         :raises SocketError: and the others that `send` raises.
@@ -217,13 +230,8 @@ class DatagramPort:
             raise ValueError(f"a port to answer is 1 to 65535, not {port}")
         address: Address | None = source if port is None else (source[0], port, *source[2:])
         if self._is_choosy:
-            address = self._find_address(address)
-        control = None
-        # A socket of one address answers from that anyway.
-        if run.local and not self._destination:
-            is_link_local = run.local[:4].lower() == "fe80"
-            control = source_control(run.local, run.interface if is_link_local else 0)
-        self._send_run(run.data, run.segment_size, address, control)
+            address = self.find_address(address)
+        self._send_run(run.data, run.segment_size, address, self.answer_control(run))
 
     def submit(self, items: Sequence[Sendable]) -> None:
         """
@@ -240,7 +248,32 @@ class DatagramPort:
         :returns: None for the connected peer.
         :raises ValueError: and the others that `send` raises, where it cannot be sent to.
         """
-        return self._find_address(address)
+        if self._peer is not None:
+            if address is not None and address[:2] != self._peer[:2]:
+                raise LocalProtocolError(f"this port is connected to {self._peer[0]} alone")
+            return None
+        if address is None:
+            raise LocalProtocolError("where to? give an address, or connect the port")
+        return self._destinations.find(address)
+
+    def answer_control(self, run: Run) -> Control | None:
+        """Make what has an answer to a run leave as with `reply`; None for the kernel's choice."""
+        return None if self._answers is None else self._answers.make_control(run)
+
+    def answer_address(self, run: Run) -> str:
+        """Find where `reply` sends from, with its zone; empty for the kernel's choice."""
+        if self._answers is None:
+            return with_zone(self._host[0], self._scope)
+        address = self._answers.find_address(run)
+        return with_zone(address, run.interface if needs_zone(address) else 0)
+
+    def _control_towards(self, address: Address | None) -> Control | None:
+        if address is None:
+            return None
+        run = self._run
+        if run is not None and address[0] == run.source[0]:
+            return self.answer_control(run)
+        return interface_control(address)
 
     def withdraw(self, item: Sendable) -> bool:
         """Take back an item that has not left; tell whether that was possible."""
@@ -265,14 +298,16 @@ class DatagramPort:
         """
         Receive what is sent to a group.
 
+        :param group: one of IPv6 may have a zone (``ff15::9%eth1``), which names the interface.
         :param interface: name, index or address of the one to listen on; None for that of the
-            options, or else for the kernel's choice.
+            zone, or else of the options, or else for the kernel's choice.
         :param source: the only sender to hear (:rfc:`4607`); None for all.
         :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` when that is no group of
             this port's family, ``UNREACHABLE_HOST`` when there is no such interface.
+        :raises ValueError: when the zone names another interface than the one to listen on.
         """
         self._check_open()
-        where = self._find_interface(interface)
+        group, where = self._find_group(group, interface)
         # First, as there may be no descriptor for it; then nothing is joined.
         watch = self._watch or LinkWatch(self._reactor, self._links_changed)
         try:
@@ -295,7 +330,8 @@ class DatagramPort:
         :raises LocalProtocolError: when it was not joined so.
         """
         self._check_open()
-        self._memberships.leave(group, self._find_interface(interface), source)
+        group, where = self._find_group(group, interface)
+        self._memberships.leave(group, where, source)
 
     @property
     def memberships(self) -> Memberships:
@@ -331,15 +367,17 @@ class DatagramPort:
         if self._peer is not None:
             raise LocalProtocolError("this port is connected already")
         address = numeric_address(host, port)
-        self._check_destination(address[0])
-        if not port:
-            # Linux would take it, send nothing, and hear nobody else from then on.
-            raise _nobody(host)
+        self._destinations.check_host(address[0])
+        refuse_port_0(host, port)
         try:
+            if interface_control(address) is not None:
+                udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, address[-1])
             udp.connect(address)
             peer = udp.getpeername()
         except OSError as error:
-            raise SocketError.from_exception(
+            raise describe_missing_zone(
+                host, error, SocketErrorStatus.UNREACHABLE_HOST
+            ) or SocketError.from_exception(
                 error, f"cannot connect to {host} port {port}: {error.strerror}"
             ) from error
         self._peer = peer
@@ -486,7 +524,7 @@ class DatagramPort:
     # Receiving.
 
     def _received(self, data: bytes, messages: list[Control], flags: int, source: Address) -> None:
-        size, destination, interface, local = len(data), self._destination, 0, ""
+        size, destination, interface, local = len(data), self._destination, self._scope, ""
         if messages:
             segment_size, told, interface, local = read_control(messages)
             size = segment_size or size
@@ -500,10 +538,16 @@ class DatagramPort:
         else:
             run = Run(data, size, source, destination, interface, False, local)
             self.counters.received += 1 if size >= len(data) else len(run)
-            try:
-                self._owner.run_received(run)
-            except Exception:  # noqa: BLE001 - logged, as in `_tell`
-                self._log.failure("run_received failed")
+            self._hand_over(run)
+
+    def _hand_over(self, run: Run) -> None:
+        self._run = run
+        try:
+            self._owner.run_received(run)
+        except Exception:  # noqa: BLE001 - logged, as in `_tell`
+            self._log.failure("run_received failed")
+        finally:
+            self._run = None
 
     def _is_welcome(self, source: Address, destination: str, interface: int) -> bool:
         # What came before the port was connected may be from anybody.
@@ -527,7 +571,7 @@ class DatagramPort:
                 self.counters.received += 1
             if self._udp is not None:
                 piece = run.part(data, len(data), is_truncated=is_truncated)
-                self._tell(self._owner.run_received, piece)
+                self._hand_over(piece)
 
     def _receive_failed(self, error: OSError) -> None:
         if error.errno in _GONE:
@@ -589,48 +633,6 @@ class DatagramPort:
             raise _closed()
         self._output.push(_Item(self, data, segment_size, address, control))
 
-    def _find_address(self, address: Address | None) -> Address | None:
-        """Make the kernel's address, or None for the connected peer."""
-        if self._peer is not None:
-            if address is not None and address[:2] != self._peer[:2]:
-                raise LocalProtocolError(f"this port is connected to {self._peer[0]} alone")
-            return None
-        if address is None:
-            raise LocalProtocolError("where to? give an address, or connect the port")
-        found = self._addresses.get(address)
-        if found is None:
-            found = self._checked(address)
-            if len(self._addresses) >= _MAX_REMEMBERED:
-                self._addresses.clear()
-            # An interface may get another index, so what has a zone is looked up each time.
-            if "%" not in address[0]:
-                self._addresses[address] = found
-        return found
-
-    def _checked(self, address: Address) -> Address:
-        if len(address) not in (2, 4):
-            raise ValueError(f"an address is a host and a port, not {address!r}")
-        host, port, *more = address
-        found: Address = numeric_address(host, port)
-        if not port:
-            raise _nobody(host)
-        self._check_destination(found[0])
-        if len(found) != len(self._host):
-            raise LocalProtocolError(f"this port cannot send to {host}: wrong family")
-        if more and len(found) == 4:
-            flow, scope = more
-            if not (0 <= flow < 2**20 and 0 <= scope < 2**32):
-                raise ValueError(f"flow and scope of {address!r} are out of bounds")
-            # A zone in the host says as much as a scope behind it.
-            found = (found[0], port, flow, found[3] or scope)
-        return found
-
-    def _check_destination(self, host: str) -> None:
-        if self._options.multicast_only and not is_multicast(host):
-            raise LocalProtocolError(
-                f"this port is shared for multicast only: it does not send to {host}"
-            )
-
     def send_failed(self, error: SocketError, item: _Item) -> None:
         """Pass on that datagrams could not be sent."""
         self.counters.failed += item.count
@@ -659,14 +661,13 @@ class DatagramPort:
             raise _closed()
         return self._udp
 
-    def _find_interface(
-        self, interface: str | int | NetworkInterface | None
-    ) -> NetworkInterface | None:
-        if interface is None:
-            interface = self._options.interface or None
-        if isinstance(interface, (str, int)):
-            return find_interface(interface)
-        return interface
+    def _find_group(
+        self, group: str, interface: str | int | NetworkInterface | None
+    ) -> tuple[str, NetworkInterface | None]:
+        literal, where = find_group(group, interface)
+        if where is None and self._options.interface:
+            where = find_interface(self._options.interface)
+        return literal, where
 
     def __repr__(self) -> str:
         host, port = self._host[:2]
@@ -728,13 +729,6 @@ def listen_datagrams(
         listening.stopListening()
         raise
     return listening
-
-
-def _nobody(host: str) -> SocketError:
-    return SocketError(
-        f"nobody is at port 0 of {host}",
-        status=SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
-    )
 
 
 def _closed() -> SocketError:

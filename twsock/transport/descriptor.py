@@ -20,6 +20,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from twsock.transport.zones import with_zone
+
 __all__ = [
     "bottom_socket",
     "carries_tls",
@@ -108,6 +110,7 @@ def describe_peer(transport: ITransport) -> str:
     if host is None:
         name = getattr(peer, "name", None) or "unnamed UNIX socket"
         return os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    host = with_zone(host, getattr(peer, "scopeID", 0))
     return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
 
 

@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
-from twsock.transport.interfaces import KERNEL_CHOICE, Interface, index_of
+from twsock.transport.interfaces import KERNEL_CHOICE, Interface, find_interface, index_of
 from twsock.transport.joining import check_addresses, join, leave
+from twsock.transport.packet_info import is_multicast
+from twsock.transport.zones import split_zone
 
-__all__ = ["Membership", "MembershipChange", "Memberships"]
+__all__ = ["Membership", "MembershipChange", "Memberships", "find_group"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,26 @@ class MembershipChange:
     def is_lost(self) -> bool:
         """Whether the group is not heard until another change restores it."""
         return self.error is not None
+
+
+def find_group(group: str, interface: str | int | Interface | None) -> tuple[str, Interface | None]:
+    """
+    Find the interface that is meant, by itself or as the zone of a group (``ff15::9%eth1``).
+
+    :param interface: a name, an index or an address of one; None for that of the zone.
+    :returns: the group without its zone, and the interface; None where neither says one.
+    :raises SocketError: with status ``UNREACHABLE_HOST`` when there is no such interface.
+    :raises ValueError: when the zone and the interface are not the same.
+    """
+    literal, zone = split_zone(group)
+    given = find_interface(interface) if isinstance(interface, (str, int)) else interface
+    is_zoned = zone and ":" in literal and is_multicast(literal)
+    named = find_interface(zone) if is_zoned else None
+    if named is None:
+        return group, given
+    if given is not None and given != named:
+        raise ValueError(f"{group} is to be on {given.name}, and its zone names {named.name}")
+    return literal, named
 
 
 _Key = tuple[str, str, "str | None"]

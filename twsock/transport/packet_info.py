@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import lru_cache
 from typing import Final
 
 __all__ = [
@@ -100,11 +101,13 @@ def segment_control(segment_size: int) -> Control:
     return (_SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(segment_size))
 
 
+# The same for all answers to a peer, and comparing one object with itself costs nothing.
+@lru_cache(maxsize=256)
 def source_control(address: str, interface: int = 0) -> Control:
     """
     Tell the kernel from where to send.
 
-    :param address: of this machine, without a zone; empty for its own choice.
+    :param address: of this machine, without a zone; for its own choice empty, or ``::`` on IPv6.
     :param interface: index of the interface to send by; 0 for its own choice.
     """
     if ":" in address:

@@ -18,6 +18,7 @@ from twsock.transport.log import TextLogger
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.occasional_log import OccasionalLog
 from twsock.transport.runs import Run
+from twsock.transport.zones import with_zone
 
 __all__ = ["PlainProtocol", "log_membership_change"]
 
@@ -41,8 +42,8 @@ class PlainProtocol:
         if run.is_truncated:
             self._too_long.warn("a datagram of {host} was too long, and is dropped", host=host)
             return
-        if len(run.source) == 4 and run.source[3]:
-            host = f"{host}%{run.source[3]}"
+        if len(run.source) == 4:
+            host = with_zone(host, run.source[3])
         for data in run.datagrams():
             if self._protocol.transport is None:
                 return  # Stopped by the datagram before.

@@ -23,6 +23,7 @@ from twsock.transport.address_errors import listening_error
 from twsock.transport.interfaces import local_addresses
 from twsock.transport.packet_info import is_multicast, request_packet_info, request_runs
 from twsock.transport.traffic_class import check_marks, mark_packets
+from twsock.transport.zones import describe_missing_zone, split_zone, zone_index
 
 __all__ = [
     "LARGEST",
@@ -193,7 +194,8 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
         udp.bind(where)
     except OSError as error:
         udp.close()
-        raise listening_error(
+        no_address = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
+        raise describe_missing_zone(address, error, no_address) or listening_error(
             error, f"cannot bind UDP port {port} of {where[0]}: {error.strerror}"
         ) from error
     except BaseException:
@@ -211,7 +213,7 @@ def numeric_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, i
     :raises ValueError: when it is a name, or no port; what is sent would wait for a lookup.
     :raises SocketError: with status ``UNREACHABLE_HOST``, when its zone is no interface.
     """
-    literal, percent, zone = host.partition("%")
+    literal, zone = split_zone(host)
     try:
         parsed = ipaddress.ip_address(literal)
     except ValueError:
@@ -219,23 +221,10 @@ def numeric_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, i
     if not 0 <= checked_integer(port, "a port") <= 65_535:
         raise ValueError(f"a port is 0 to 65535, not {port}")
     if parsed.version == 4:
-        if percent:
+        if literal != host:
             raise ValueError(f"{host!r} is no IP address: zones are for IPv6")
         return literal, port
-    return literal, port, 0, _scope(host, zone) if percent else 0
-
-
-def _scope(host: str, zone: str) -> int:
-    # With more digits Python would take the last 32 bits for another interface.
-    if zone.isdecimal() and len(zone) < 10:
-        return int(zone)
-    try:
-        return socket.if_nametoindex(zone)
-    except (OSError, ValueError) as error:
-        raise SocketError(
-            f"there is no interface {zone!r}, which {host} names",
-            status=SocketErrorStatus.UNREACHABLE_HOST,
-        ) from error
+    return literal, port, 0, zone_index(host, zone) if literal != host else 0
 
 
 def _set_options(udp: socket.socket, options: DatagramOptions) -> None:

@@ -452,6 +452,17 @@ class PlainTests(SynchronousTestCase):
         self.stream.close()
         self.assertIn(self.descriptor, self.reactor.readers)
 
+    def test_a_peer_that_has_ended_is_not_read_from_again(self) -> None:
+        """Its end would be told a second time, by a reactor that is busy with nothing else."""
+        self.fill()
+        self.stream.pause_reading()
+        self.stream.peer_ended()
+        self.stream.resume_reading()
+        self.assertFalse(self.stream.is_reading)
+        self.stream.close()  # It waits for what is queued.
+        self.assertFalse(self.stream.is_reading)
+        self.assertNotIn(self.descriptor, self.reactor.readers)
+
     def test_a_cancelled_wait_leaves_the_close_alone(self) -> None:
         """Giving up waiting for the end does not keep the connection."""
         closed = self.stream.close()

@@ -33,6 +33,7 @@ from twsock.protocols._securing import Securing, Upgradable
 from twsock.tls.client import ClientOptions, ClientVerification, make_client
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.transport import StreamTransport
+from twsock.transport.operation import Operation
 
 __all__ = ["MAX_GO_AHEAD", "ClientUpgrade", "ClientUpgrading", "UpgradeStyle"]
 
@@ -94,7 +95,7 @@ class ClientUpgrading(Securing):
         self._handshake: Deferred[Any] | None = None
         # Why it failed before the handshake.
         self._error: Exception | None = None
-        self._done: Deferred[None] = Deferred(self._called_off)
+        self._done: Deferred[None] = Operation(self._called_off)
 
     def begin(self, stream: StreamTransport) -> Deferred[None]:
         """

@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -53,6 +53,7 @@ from twsock.transport.descriptor import (
 )
 from twsock.transport.hangups import HangUpWatch, hung_up_error
 from twsock.transport.log import TextLogger, forget_frames
+from twsock.transport.operation import fail
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, FIRST_MESSAGE_TIME, HIGH_WATER
 
 __all__ = ["LEAST_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]

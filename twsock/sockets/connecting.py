@@ -119,6 +119,8 @@ async def connect_to_any(
         if not attempts.failed:
             raise
         raise _sum_up(name, attempts.failed) from error
+    finally:
+        attempts.end()
 
 
 def _sum_up(name: str, failed: Sequence[Attempt]) -> ConnectError:
@@ -157,6 +159,10 @@ class _Attempts:
         self._prepare = prepare
         self._is_next_due = False
         self._next: IDelayedCall | None = None
+
+    def end(self) -> None:
+        """Forget the delayed call of the endpoint, which refers back to this."""
+        self._next = None
 
     # Called by Twisted.
 

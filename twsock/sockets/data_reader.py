@@ -10,12 +10,13 @@ from __future__ import annotations
 import typing
 from typing import Final
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from twsock._integers import checked_integer
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.sockets.input import DEFAULT_MAX_LOAD, InputStreamOptions
+from twsock.transport.operation import fail
 from twsock.wire.byte_queue import Buffer, ByteQueue, as_bytes
 from twsock.wire.values import ValueReader
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing
 from collections import deque
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -21,6 +21,7 @@ from twsock.errors import (
     OperationNotSupported,
     SocketError,
 )
+from twsock.transport.operation import fail
 from twsock.wire.byte_queue import Buffer
 from twsock.wire.values import ValueWriter
 

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from twsock.errors import BusyError, SocketError
 from twsock.sockets.datagram_message import DatagramSocketMessageReceivedEventArgs
 from twsock.sockets.deadline import check_timeout, limit
+from twsock.transport.operation import Operation, fail
 
 __all__ = ["MAX_MESSAGES", "MAX_MESSAGE_BYTES", "MessageQueue"]
 
@@ -75,7 +76,7 @@ class MessageQueue:
             return succeed(message)
         if self._end is not None:
             return fail(self._end())
-        self._taker = Deferred(self._forget_taker)
+        self._taker = Operation(self._forget_taker)
         return limit(self._taker, timeout, self._clock, "the wait for a datagram")
 
     def cancel(self, make_error: Callable[[], SocketError]) -> None:

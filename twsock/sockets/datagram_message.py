@@ -10,13 +10,14 @@ from __future__ import annotations
 import typing
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.names import EndpointPair, HostName
 from twsock.sockets.data_reader import DataReader
 from twsock.sockets.datagram_information import readable_address
 from twsock.sockets.input import InputStream
+from twsock.transport.operation import fail
 from twsock.transport.runs import Run
 from twsock.transport.zones import needs_zone, with_zone
 from twsock.wire.byte_queue import Buffer
@@ -103,7 +104,8 @@ class DatagramSocketMessageReceivedEventArgs:
         :raises SocketError: `error`, if there is one.
         """
         if self.error is not None:
-            raise self.error
+            # A copy: one that was raised has frames, with this message in them.
+            raise self.error.copy()
         return self._data
 
     @property

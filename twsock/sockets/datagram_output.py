@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from twsock.errors import BusyError, ClosedError, SocketError
@@ -24,6 +24,7 @@ from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.unheard import let_go_unheard
 from twsock.transport.datagram_output import OUTPUT_HIGH_WATER
 from twsock.transport.datagrams import DatagramPort
+from twsock.transport.operation import Operation, fail
 from twsock.transport.packet_info import Control
 from twsock.wire.byte_queue import Buffer, as_bytes
 
@@ -42,7 +43,7 @@ _SENDS_PER_TURN: Final = 64
 _MAX_WAITING: Final = 100_000
 
 
-class DatagramWrite(Deferred[Any]):
+class DatagramWrite(Operation[Any]):
     """One datagram on its way, and the Deferred that its writer has."""
 
     is_mark = False
@@ -96,7 +97,7 @@ class DatagramWrite(Deferred[Any]):
             self.stream.settle()
 
 
-class _Mark(Deferred[bool]):
+class _Mark(Operation[bool]):
     """A flush: stands in line behind what was written before it."""
 
     is_mark = True

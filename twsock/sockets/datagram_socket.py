@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, overload
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IResolver
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -50,12 +50,12 @@ from twsock.sockets.destination import (
     make_pair,
 )
 from twsock.sockets.event import Event
-from twsock.sockets.operation import start_operation
 from twsock.sockets.resolving import find_port, resolve
 from twsock.transport.datagram_addresses import interface_control
 from twsock.transport.datagrams import DatagramPort
 from twsock.transport.log import TextLogger
 from twsock.transport.multicast import MembershipChange
+from twsock.transport.operation import fail, start_operation
 from twsock.transport.packet_info import Control, is_multicast
 from twsock.transport.runs import Run
 from twsock.transport.udp_socket import numeric_address

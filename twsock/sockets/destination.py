@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IResolver
 
 from twsock._integers import checked_integer
 from twsock.names import EndpointPair, HostName, HostNameSortOptions, HostNameType
-from twsock.sockets.operation import start_operation
+from twsock.transport.operation import start_operation
 from twsock.sockets.resolving import find_port, interleave, resolve
 
 __all__ = [

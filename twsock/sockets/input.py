@@ -19,7 +19,7 @@ import enum
 import typing
 from typing import Final
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 from typing_extensions import override
@@ -35,6 +35,7 @@ from twsock.errors import (
 )
 from twsock.sockets.deadline import check_timeout, limit
 from twsock.transport import StreamTransport
+from twsock.transport.operation import Operation, fail
 from twsock.transport.stream import FIRST_MESSAGE_TIME
 from twsock.wire.byte_queue import ByteQueue, as_bytes
 
@@ -451,7 +452,7 @@ class InputStream:
             return succeed(taken)
         if self._state is _State.FAILED:
             return fail(self._broken())
-        read: Deferred[bytes] = Deferred(self._forget)
+        read: Deferred[bytes] = Operation(self._forget)
         self._read = read
         self._wish = wish
         if self._transport is not None:

@@ -19,7 +19,6 @@ from twisted.internet.defer import (
     CancelledError,
     Deferred,
     DeferredList,
-    fail,
     succeed,
 )
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
@@ -40,7 +39,6 @@ from twsock.sockets.handling import RunningHandlers
 from twsock.sockets.information import StreamSocketListenerInformation
 from twsock.sockets.input import EndOfStreamError
 from twsock.sockets.listening import listen_on_address, listen_on_all_addresses
-from twsock.sockets.operation import start_operation
 from twsock.sockets.resolving import resolve
 from twsock.sockets.stream_socket import StreamSocket
 from twsock.tls.certificates import Certificate
@@ -50,6 +48,7 @@ from twsock.transport import AcceptGate
 from twsock.transport.address_errors import listening_error
 from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
 from twsock.transport.log import TextLogger, forget_frames
+from twsock.transport.operation import Operation, fail, start_operation
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.transport.waiters import Waiters
 
@@ -247,7 +246,7 @@ class StreamSocketListener:
             taken = self._waiting.popleft()
             self._reopen()
             return succeed(taken)
-        self._taker = Deferred(self._forget_taker)
+        self._taker = Operation(self._forget_taker)
         return limit(self._taker, timeout, self._reactor, "the wait for a connection")
 
     def __aiter__(self) -> StreamSocketListener:

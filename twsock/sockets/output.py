@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock.errors import (
@@ -35,6 +35,7 @@ from twsock.sockets.deadline import check_timeout, limit
 from twsock.sockets.unheard import let_go_unheard
 from twsock.transport import StreamTransport
 from twsock.transport.log import TextLogger
+from twsock.transport.operation import Operation, fail
 from twsock.transport.stream import HIGH_WATER
 from twsock.wire.byte_queue import Buffer, as_bytes
 
@@ -59,7 +60,7 @@ DEFAULT_MAX_WRITES: Final = 1_000_000
 _MAX_JOINED: Final = 64 * 1024
 
 
-class _Write(Deferred[Any]):
+class _Write(Operation[Any]):
     """Something written, or a flush: an empty write that stands in the same line."""
 
     def __init__(self, stream: OutputStream, data: bytes, outcome: object) -> None:

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, overload
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -45,7 +45,6 @@ from twsock.sockets.destination import (
 )
 from twsock.sockets.information import StreamSocketInformation
 from twsock.sockets.input import EndOfStreamError, InputStream
-from twsock.sockets.operation import start_operation
 from twsock.sockets.output import OutputStream
 from twsock.sockets.resolving import find_port, interleave, resolve
 from twsock.sockets.securing import refuse_plaintext, secure_client, secure_server
@@ -58,6 +57,7 @@ from twsock.transport.address_errors import connecting_error
 from twsock.transport.buffer_limit import BufferLimit
 from twsock.transport.descriptor import carries_tls
 from twsock.transport.log import TextLogger
+from twsock.transport.operation import fail, start_operation
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
 from twsock.wire.byte_queue import as_bytes
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import ClosedError
-from twsock.sockets.operation import start_operation
+from twsock.transport.operation import Operation, fail, start_operation
 
 
 class Thing:
@@ -71,3 +73,54 @@ class OperationTests(SynchronousTestCase):
         failure = self.failureResultOf(start_operation(work()), ZeroDivisionError)
         self.assertIn("in work", failure.getTraceback())
         self.assertIsNotNone(failure.value.__traceback__)
+
+    def test_it_may_be_awaited_when_it_has_failed(self) -> None:
+        """The error keeps nothing alive where it is caught; awaited again, there is no result."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+        async def never() -> None:
+            raise ClosedError("closed")
+
+        made: list[Callable[[], Deferred[None]]] = [
+            lambda: fail(ClosedError("closed")),
+            lambda: start_operation(never()),
+        ]
+        for make in made:
+            references: list[weakref.ref[Thing]] = []
+
+            async def caller(make: Any = make, references: Any = references) -> Any:
+                thing = Thing()
+                references.append(weakref.ref(thing))
+                operation = make()
+                try:
+                    await operation
+                except ClosedError as error:
+                    return str(error), await operation
+                return None
+
+            calling = Deferred.fromCoroutine(caller())
+            self.assertEqual(self.successResultOf(calling), ("closed", None))
+            self.assertIsNone(references[0]())
+
+    def test_a_failure_that_nobody_awaits_is_logged(self) -> None:
+        """As of any Deferred."""
+        gc.collect()
+        fail(ClosedError("closed"))
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ClosedError)), 1)
+
+    def test_it_waits_as_any_deferred(self) -> None:
+        """And is cancelled as one."""
+        operation: Operation[int] = Operation()
+
+        async def caller() -> int:
+            return await operation
+
+        calling = Deferred.fromCoroutine(caller())
+        self.assertNoResult(calling)
+        operation.callback(5)
+        self.assertEqual(self.successResultOf(calling), 5)
+        cancelled: Operation[int] = Operation()
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)

@@ -1,0 +1,71 @@
+"""
+What outlives the connections that it was made for, while the garbage collector rests.
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections import Counter
+
+from twisted.logger import LimitedHistoryLogObserver, globalLogPublisher
+
+__all__ = ["Lifetimes"]
+
+#: Whose objects are counted: ours, and what Twisted and pyOpenSSL make for each connection.
+_PER_CONNECTION = (
+    "twsock.",
+    "twisted.internet.tcp.Client",
+    "twisted.internet.tcp.Connector",
+    "twisted.internet.tcp.Server",
+    "twisted.protocols.tls.",
+    "OpenSSL.SSL.Connection",
+)
+
+#: What log events have: who logged, and values.
+_FACTS = ("twsock.names.", "twsock.transport.log.TextLogger")
+
+
+class Lifetimes:
+    """
+    Compares what is there now with what was there when this was made.
+
+    The garbage collector has to rest meanwhile. Log events are kept, as Twisted keeps them before
+    logging has begun: an event that refers to a connection keeps it alive.
+    """
+
+    def __init__(self) -> None:
+        self._history = LimitedHistoryLogObserver(200)
+        globalLogPublisher.addObserver(self._history)
+        tracemalloc.start()
+        # An object that was there is kept, or another could have its identity later.
+        self._before = {id(thing): thing for thing in _things()}
+        self._bytes_before = tracemalloc.get_traced_memory()[0]
+
+    @property
+    def retained_bytes(self) -> int:
+        """How much more memory is in use, in bytes."""
+        return tracemalloc.get_traced_memory()[0] - self._bytes_before
+
+    def retained_objects(self) -> dict[str, int]:
+        """Count what is there now and was not, by class."""
+        return dict(Counter(_name(each) for each in _things() if id(each) not in self._before))
+
+    def stop(self) -> None:
+        """Measure no more."""
+        tracemalloc.stop()
+        globalLogPublisher.removeObserver(self._history)
+
+
+def _name(thing: object) -> str:
+    kind = type(thing)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_of_a_connection(thing: object) -> bool:
+    name = _name(thing)
+    return name.startswith(_PER_CONNECTION) and not name.startswith(_FACTS)
+
+
+def _things() -> list[object]:
+    return [*filter(_is_of_a_connection, gc.get_objects())]

@@ -1,0 +1,454 @@
+"""Nothing outlives its connection: buffers go when it is lost, objects with the last reference."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+
+from tests.lifetimes import Lifetimes
+from tests.loopback.contract import OnEveryReactor, turns
+from tests.tls.peer import AUTHORITY, SERVER
+from twsock import (
+    HostName,
+    RemoteProtocolError,
+    SocketError,
+    SocketProtectionLevel,
+    StreamSocket,
+    StreamSocketListener,
+)
+from twsock.protocols import FrameProtocol, LineProtocol, StreamServerFactory
+from twsock.protocols.client_upgrade import ClientUpgrade, UpgradeStyle
+from twsock.protocols.upgrade import UpgradePolicy, UpgradeToSsl
+from twsock.tls.certificates import Certificate
+from twsock.tls.client import ClientOptions
+from twsock.tls.levels import choose_versions
+from twsock.tls.server import ServerOptions, ServerTls
+
+MIB = 1024 * 1024
+CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+ROOT = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
+OPTIONS = ServerOptions([CERTIFICATE])
+TLS = SocketProtectionLevel.TLS12
+REQUEST = struct.pack(">I", 8) + b"STARTTLS"
+#: A frame of 4 MiB and one byte of another, without its last byte.
+PARTIAL = struct.pack(">I", 4 * MIB) + bytes(4 * MIB - 1)
+
+Converse = Callable[[int], Awaitable[None]]
+Serve = Callable[[Any], AbstractAsyncContextManager[int]]
+
+
+class Frames(FrameProtocol):
+    """Handles frames in several ways, and keeps nothing."""
+
+    async def frame_received(self, payload: bytes) -> None:
+        """Raise, answer, or wait to be cancelled."""
+        if payload == b"raise":
+            raise ValueError("wrong")
+        if payload == b"refuse":
+            raise RemoteProtocolError("refused")
+        if payload == b"wait":
+            await Deferred()
+        self.send_frame(payload)
+
+
+class Lines(LineProtocol):
+    """The same with lines, at once."""
+
+    def line_received(self, line: bytes) -> None:
+        """Raise or answer."""
+        if line == b"raise":
+            raise ValueError("wrong")
+        self.send_line(line)
+
+
+class Client(FrameProtocol):
+    """The other end of an upgrade."""
+
+    def __init__(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+
+    def frame_received(self, payload: bytes) -> None:
+        """Take it."""
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        """Note that it is over."""
+        self.lost.callback(None)
+
+
+async def all_ended(reactor: Any, group: Any) -> None:
+    """Wait until a server has no connection left."""
+    while len(group):
+        await deferLater(reactor, 0.005)
+
+
+def protocol(
+    kind: type[FrameProtocol | LineProtocol], policy: UpgradePolicy = UpgradePolicy.OFF
+) -> Serve:
+    """Serve a protocol."""
+
+    @asynccontextmanager
+    async def serve(reactor: Any) -> Any:
+        upgrade = UpgradeToSsl(ServerTls(OPTIONS), policy)
+        factory = StreamServerFactory(reactor, kind, upgrade=upgrade)
+        port: Any = await factory.listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        serving.ended = lambda: all_ended(reactor, factory.group)
+        yield port.getHost().port
+        await factory.drain(1)
+        await port.stopListening()
+
+    serving: Any = serve
+    return serve
+
+
+def listener(handler: Callable[[StreamSocket], Any], tls: ServerOptions | None = None) -> Serve:
+    """Serve sockets."""
+
+    @asynccontextmanager
+    async def serve(reactor: Any) -> Any:
+        listening = StreamSocketListener(reactor, tls=tls)
+        listening.connection_received.add(lambda _, args: handler(args.socket))
+        await listening.bind_endpoint("127.0.0.1", "")
+        serving.ended = lambda: all_ended(reactor, listening)
+        yield int(listening.information.local_port)
+        await listening.close_all(1)
+
+    serving: Any = serve
+    return serve
+
+
+class LifetimeTests(OnEveryReactor):
+    """What every test here has: conversations after which nothing may be left of them."""
+
+    def check(self, serve: Any, converse: Converse, permitted: str = "") -> None:
+        """
+        Converse several times with a server that stays; fail on what is left of any of it.
+
+        :param permitted: the name of a class of Twisted's whose cycles we cannot break.
+        """
+
+        async def work(reactor: Any) -> None:
+            self.reactor = reactor
+            async with serve(reactor) as port:
+                await self.converse_once(serve, converse, port)  # What is made once is made now.
+                lifetimes = Lifetimes()
+                try:
+                    for _ in range(3):
+                        await self.converse_once(serve, converse, port)
+                    retained = lifetimes.retained_objects()
+                    retained.pop(permitted, None)
+                    self.assertEqual(retained, {})
+                    self.assertLess(lifetimes.retained_bytes, MIB)
+                finally:
+                    lifetimes.stop()
+
+        self.conduct(work)
+
+    async def converse_once(self, serve: Any, converse: Converse, port: int) -> None:
+        await converse(port)
+        await serve.ended()
+        await turns(self.reactor)
+
+    async def connect(
+        self, port: int, is_secure: bool = False, trusts: bool = True
+    ) -> StreamSocket:
+        peer = StreamSocket(self.reactor)
+        if trusts:
+            peer.control.trust_roots = [ROOT]
+        if is_secure:
+            await peer.connect("127.0.0.1", port, TLS)
+        else:
+            await peer.connect("127.0.0.1", port)
+        return peer
+
+    def sends(
+        self, *pieces: bytes, ending: str = "abort", is_secure: bool = False, asks: bytes = b""
+    ) -> Converse:
+        """Make a peer that sends something, and then ends."""
+
+        async def converse(port: int) -> None:
+            peer = await self.connect(port, is_secure and not asks)
+            if asks:
+                await peer.output_stream.write(asks)
+                await peer.input_stream.receive_exactly(6)
+                await peer.upgrade_to_ssl(TLS, "127.0.0.1")
+            for piece in pieces:
+                await peer.output_stream.write(piece)
+                await turns(self.reactor)
+            await getattr(peer, ending)()
+            await peer.wait_closed()
+
+        return converse
+
+
+class ProtocolLifetimes(LifetimeTests):
+    """Of connections of messages."""
+
+    def test_in_the_middle_of_a_frame(self) -> None:
+        """It is reset, or ended, with most of a frame received."""
+        for ending in ("abort", "close"):
+            self.check(protocol(Frames), self.sends(PARTIAL, ending=ending))
+
+    def test_in_the_middle_of_a_line(self) -> None:
+        """The same with a line."""
+        self.check(protocol(Lines), self.sends(b"x" * 60_000))
+
+    def test_under_a_handler(self) -> None:
+        """It is cancelled, and the failure is taken."""
+        self.check(protocol(Frames), self.sends(b"\0\0\0\4wait"))
+
+    def test_a_handler_raises(self) -> None:
+        """An error that refers to the connection, a violation, at once and in a coroutine."""
+        self.check(protocol(Frames), self.sends(b"\0\0\0\5raise"))
+        self.check(protocol(Lines), self.sends(b"raise\n"))
+        self.check(protocol(Frames), self.sends(b"\0\0\0\6refuse"))
+        self.check(protocol(Frames), self.sends(b"\xff\xff\xff\xff"))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 8)
+
+    def test_secure_from_the_start(self) -> None:
+        """Both ends, however it ends."""
+        for ending in ("abort", "close"):
+            self.check(
+                protocol(Frames, UpgradePolicy.IMPLICIT),
+                self.sends(PARTIAL, ending=ending, is_secure=True),
+            )
+
+    def test_upgraded(self) -> None:
+        """In its middle, on request; under a handler too."""
+        for piece in (PARTIAL, b"\0\0\0\4wait"):
+            self.check(protocol(Frames, UpgradePolicy.ALLOWED), self.sends(piece, asks=REQUEST))
+
+    def test_a_handshake_that_is_none(self) -> None:
+        """Plaintext in its place, or a client that goes away."""
+        serve = protocol(Frames, UpgradePolicy.IMPLICIT)
+        self.check(serve, self.sends(b"GET / HTTP/1.0\r\n"))
+        self.check(serve, self.sends(b"\x16\x03\x01"))
+
+    def test_a_handshake_that_fails(self) -> None:
+        """The client does not trust the server; both ends of it."""
+
+        async def converse(port: int) -> None:
+            try:
+                await self.connect(port, is_secure=True, trusts=False)
+            except SocketError:
+                return
+            self.fail("it was trusted")
+
+        self.check(protocol(Frames, UpgradePolicy.IMPLICIT), converse)
+
+    def test_a_client_upgraded_or_refused(self) -> None:
+        """A protocol as the client: with success, without trust, without a grant."""
+        for roots, policy in (
+            ([ROOT], UpgradePolicy.ALLOWED),
+            (None, UpgradePolicy.ALLOWED),
+            ([ROOT], UpgradePolicy.OFF),
+        ):
+            versions = choose_versions(TLS, TLS)
+            options = ClientOptions(versions, HostName("127.0.0.1"), roots)
+            settings = ClientUpgrade(options, style=UpgradeStyle.COMMAND)
+
+            async def converse(port: int, settings: ClientUpgrade = settings) -> None:
+                endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+                client: Any = await endpoint.connect(Factory.forProtocol(Client))
+                try:
+                    await client.upgrade_to_ssl(settings)
+                    client.transport.write(b"\0\0\0\1x")
+                    client.close()
+                except SocketError:
+                    pass
+                await client.lost
+
+            self.check(protocol(Frames, policy), converse)
+
+    def test_buffers_go_though_the_protocols_are_kept(self) -> None:
+        """What was received and not handled, and what was not sent."""
+        kept: list[Frames] = []
+
+        class Kept(Frames):
+            def connection_made(self) -> None:
+                kept.append(self)
+                self.send_frame(bytes(8 * MIB))
+
+        async def work(reactor: Any) -> None:
+            self.reactor = reactor
+            serve: Any = protocol(Kept)
+            async with serve(reactor) as port:
+                lifetimes = Lifetimes()
+                try:
+                    for _ in range(10):
+                        await self.converse_once(serve, self.sends(PARTIAL), port)
+                    self.assertEqual(len(kept), 10)
+                    self.assertLess(lifetimes.retained_bytes, 4 * MIB)
+                finally:
+                    lifetimes.stop()
+            kept.clear()
+
+        self.conduct(work)
+
+
+async def read(stream_socket: StreamSocket) -> None:
+    """Wait for more than ever comes."""
+    await stream_socket.input_stream.receive_exactly(8 * MIB)
+
+
+async def read_in_a_block(stream_socket: StreamSocket) -> None:
+    """The same, with a socket that the block closes."""
+    async with stream_socket:
+        await stream_socket.input_stream.receive_exactly(8 * MIB)
+
+
+async def read_and_catch(stream_socket: StreamSocket) -> None:
+    """Catch the error, twice: the second read fails at once."""
+    for _ in range(2):
+        try:
+            await stream_socket.input_stream.receive_exactly(8 * MIB)
+        except SocketError:
+            pass
+    await stream_socket.close()
+
+
+async def write_much(stream_socket: StreamSocket) -> None:
+    """Write more than the kernel takes, with and without awaiting it."""
+    for _ in range(4):
+        stream_socket.output_stream.write(bytes(4 * MIB))
+    await stream_socket.output_stream.flush()
+
+
+class SocketLifetimes(LifetimeTests):
+    """Of connections that are awaited."""
+
+    def test_under_a_read_or_write(self) -> None:
+        """The handler fails, or catches the error."""
+        for handler in (read, read_in_a_block, read_and_catch):
+            self.check(listener(handler), self.sends(PARTIAL))
+        self.check(listener(write_much), self.sends(b"x"))
+
+    def test_the_peer_ends_in_order(self) -> None:
+        """Sooner than was expected."""
+        for handler in (read, read_in_a_block, read_and_catch):
+            self.check(listener(handler), self.sends(b"x", ending="close"))
+
+    def test_secure(self) -> None:
+        """TLS from the first byte, both ends."""
+        for ending in ("abort", "close"):
+            self.check(
+                listener(read_in_a_block, OPTIONS),
+                self.sends(PARTIAL, ending=ending, is_secure=True),
+            )
+
+    def test_upgraded(self) -> None:
+        """In its middle, with and without success."""
+
+        async def upgrade(stream_socket: StreamSocket) -> None:
+            await stream_socket.upgrade_to_ssl(TLS, certificate=CERTIFICATE)
+            await stream_socket.input_stream.receive_exactly(8 * MIB)
+
+        for trusts in (True, False):
+
+            async def converse(port: int, trusts: bool = trusts) -> None:
+                peer = await self.connect(port, trusts=trusts)
+                waiting = peer.wait_closed()
+                try:
+                    await peer.upgrade_to_ssl(TLS, "127.0.0.1")
+                    await peer.output_stream.write(PARTIAL)
+                    await peer.abort()
+                except SocketError:
+                    pass
+                await waiting
+
+            self.check(listener(upgrade), converse)
+
+    def test_connecting_fails(self) -> None:
+        """Nobody listens; or the connect is called off."""
+
+        async def converse(port: int) -> None:
+            for is_cancelled in (True, False):
+                connecting = StreamSocket(self.reactor).connect("127.0.0.1", 1)
+                if is_cancelled:
+                    connecting.cancel()
+                try:
+                    await connecting
+                except (SocketError, CancelledError):
+                    pass
+
+        # An attempt that failed keeps a method of its own as an attribute.
+        self.check(listener(read), converse, permitted="twisted.internet.tcp.Client")
+
+    def test_buffers_go_though_the_sockets_are_kept(self) -> None:
+        """Once they are closed: until then, what had come can be read."""
+        kept: list[StreamSocket] = []
+
+        async def keep(stream_socket: StreamSocket) -> None:
+            kept.append(stream_socket)
+            stream_socket.output_stream.write(bytes(8 * MIB))
+            async with stream_socket:
+                await stream_socket.input_stream.receive_exactly(8 * MIB)
+
+        async def work(reactor: Any) -> None:
+            self.reactor = reactor
+            serve: Any = listener(keep)
+            async with serve(reactor) as port:
+                lifetimes = Lifetimes()
+                try:
+                    for _ in range(10):
+                        await self.converse_once(serve, self.sends(PARTIAL), port)
+                    self.assertEqual(len(kept), 10)
+                    self.assertLess(lifetimes.retained_bytes, 4 * MIB)
+                finally:
+                    lifetimes.stop()
+            kept.clear()
+
+        self.conduct(work)
+
+
+class PlantedCycles(LifetimeTests):
+    """The check would find what is left behind."""
+
+    def plant(self, plant: Callable[[StreamSocket], object]) -> str:
+        """Converse with a handler that leaves something behind; give what the check says."""
+
+        async def handle(stream_socket: StreamSocket) -> None:
+            try:
+                await stream_socket.input_stream.receive_exactly(8 * MIB)
+            except SocketError:
+                plant(stream_socket)
+                raise
+
+        return str(
+            self.assertRaises(AssertionError, self.check, listener(handle), self.sends(PARTIAL))
+        )
+
+    def test_a_cycle(self) -> None:
+        """Of a list that refers to itself and to a connection."""
+
+        def plant(stream_socket: StreamSocket) -> None:
+            cycle: list[object] = [stream_socket]
+            cycle.append(cycle)
+
+        self.assertIn("StreamSocket", self.plant(plant))
+
+    def test_an_exception_in_its_own_frame(self) -> None:
+        """As a local variable that nobody deletes."""
+
+        def plant(stream_socket: StreamSocket) -> None:
+            try:
+                raise ValueError(stream_socket)
+            except ValueError as error:
+                kept = error  # noqa: F841 - the cycle: the frame, the error, its traceback
+
+        self.assertIn("StreamSocket", self.plant(plant))
+
+    def test_bytes(self) -> None:
+        """That an application keeps, say."""
+        kept: list[bytes] = []
+        self.assertIn("not less than", self.plant(lambda _: kept.append(bytes(MIB))))
+
+
+for case in (ProtocolLifetimes, SocketLifetimes, PlantedCycles):
+    globals().update(case.makeTestCaseClasses())

@@ -418,17 +418,11 @@ class StreamSocketListener:
         if self._address_limit is not None:
             self._address_limit.remove(accepted)
         if accepted.was_lost:
-            self._cancel_handlers(accepted)
+            # In the next turn: first a handler hears why what it waits for has failed, a handshake
+            # say. And one that has aborted the connection may still be in that call.
+            self._reactor.callLater(0, self._handlers.cancel, accepted)
         self._note_end()
         self._reopen()
-
-    def _cancel_handlers(self, accepted: StreamSocket) -> None:
-        if accepted.is_aborting:
-            # A transport in memory is gone at once. The handler may have called, and cannot be
-            # cancelled before it waits for something again.
-            self._reactor.callLater(0, self._handlers.cancel, accepted)
-        else:
-            self._handlers.cancel(accepted)
 
     def _note_end(self) -> None:
         if not self._is_busy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
@@ -41,6 +42,18 @@ class AddressLimitTests(SynchronousTestCase):
         self.limit.remove(first)
         self.limit.remove(first)
         self.assertTrue(self.limit.admits("192.0.2.1"))
+
+    def test_an_address_that_is_gone_is_forgotten(self) -> None:
+        """A service that runs for years has seen every address there is."""
+        tracemalloc.start()
+        try:
+            for number in range(2000):
+                (connection,) = self.connect(f"2001:db8:{number:x}::1")
+                self.limit.remove(connection)
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        self.assertLess(held, 64 * 1024)
 
     def test_a_network_of_64_bits_is_one_peer(self) -> None:
         """A host has all of its addresses; a link-local one is a host's own."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 from twisted.trial.unittest import SynchronousTestCase
@@ -58,6 +60,15 @@ class BufferLimitTests(SynchronousTestCase):
         self.assertEqual([len(holder.aborted) for holder in holders], [1, 0, 0, 0])
         self.assertEqual(holders[0].aborted, [(400, 1001, 1000)])
         self.assertEqual(self.limit.total, 601)
+
+    def test_a_connection_that_holds_nothing_is_let_go_of(self) -> None:
+        """Whether it noted so, or was aborted: it dies with its last reference."""
+        holders = self.make(400, 300, 200, 300)
+        holders[1].hold(0)
+        references = [weakref.ref(holder) for holder in holders[:2]]
+        del holders[:2]
+        self.assertEqual([reference() for reference in references], [None, None])
+        self.assertEqual(self.limit.total, 500)
 
     def test_so_many_are_aborted_as_it_takes(self) -> None:
         """Connections that grew unnoticed count with what they hold by now."""

@@ -128,6 +128,16 @@ class ProxiedTests(SynchronousTestCase):
         transport.protocol.makeConnection(transport)
         return transport
 
+    def test_after_a_header_that_is_none_another_one_is_not_read(self) -> None:
+        """A transport may bring more of what was under way when it was aborted."""
+        transport = self.connect()
+        connection = transport.protocol
+        connection.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(transport.is_aborted)
+        for piece in (LINE, b"a"):
+            connection.dataReceived(piece)
+        self.assertEqual(self.factory.asked, [])
+
     def test_a_protocol_is_built_for_the_client(self) -> None:
         """Once the header is whole; it sees the client from the start, and what follows."""
         transport = self.connect()

@@ -158,7 +158,7 @@ class EndingTests(EveryReactor):
         ):
             answered = self.exchange(closing, talk(commands, upgraded), upgrade=UPGRADE)
             self.assertEqual(answered, encode_frame(b"answer to QUIT"))
-            self.assertFalse(self.exchange(aborting, talk(commands, upgraded), upgrade=UPGRADE))
+            self.assertIsNone(self.exchange(aborting, talk(commands, upgraded), upgrade=UPGRADE))
 
     def test_twisteds_own_transport_sends_nothing_after_an_abort(self) -> None:
         """It may have been kept by whoever connected it, in plaintext and below an upgrade."""
@@ -183,7 +183,7 @@ class EndingTests(EveryReactor):
 
         command = encode_frame(b"QUIT")
         self.assertIsNone(self.exchange(Keeping, talk(command)))
-        self.assertFalse(self.exchange(Keeping, talk(command, upgraded), upgrade=UPGRADE))
+        self.assertIsNone(self.exchange(Keeping, talk(command, upgraded), upgrade=UPGRADE))
 
 
 class HangUpTests(EveryReactor):

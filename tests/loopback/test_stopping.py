@@ -306,6 +306,29 @@ class SecureTests(OnEveryReactor):
 
         self.conduct(work)
 
+    def test_who_has_said_nothing_sees_an_end_in_order_at_once(self) -> None:
+        """As without TLS: no reset, and nobody waits for the handshake."""
+
+        async def work(reactor: Any) -> None:
+            for upgrade in (
+                UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT),
+                UpgradeToSsl(TLS, UpgradePolicy.REQUIRED),
+            ):
+                factory = FrameEchoFactory(reactor, upgrade=upgrade)
+                port: Any = await factory.listen(any_port(reactor))
+                peers = queue(("127.0.0.1", port.getHost().port), 2, b"")
+                await port.stopListening()
+                draining = factory.drain(3600)
+                self.assertEqual(await finish(reactor, peers), [b"", b""])
+                self.assertEqual(await draining, 0)
+            listener = await listen(reactor, echo, tls=OPTIONS)
+            peers = queue(port_of(listener), 2, b"")
+            closing = listener.close_all(3600)
+            self.assertEqual(await finish(reactor, peers), [b"", b""])
+            self.assertEqual(await closing, 0)
+
+        self.conduct(work)
+
     async def assert_answered(
         self, reactor: Any, clients: list[SecureClient], sockets: list[socket.socket]
     ) -> None:

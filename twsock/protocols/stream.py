@@ -798,7 +798,7 @@ class StreamProtocol(Protocol):
         if wait:
             self._looking = self.clock.callLater(wait, self._look_again)
         else:
-            stream.close()
+            stream.close_drained()
 
     def _time_to_drain(self, stream: StreamTransport) -> float:
         """Return in how many seconds to look again whether a message has come; 0 to close now."""

@@ -117,6 +117,13 @@ class Connection(Protocol):
             return succeed(None)
         return self._finishing.wait()
 
+    def end_if_silent(self) -> None:
+        """Close in order where the peer has not begun the handshake that is awaited."""
+        stream = self._stream
+        if stream is not None and stream.is_silent:
+            self._is_closing = True
+            stream.close_drained()
+
     def suspend(self) -> Any:
         """
         Let nothing pass until `resume`; what is written waits.

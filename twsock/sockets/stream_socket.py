@@ -509,7 +509,13 @@ class StreamSocket:
         return self._end is _End.ABORTING
 
     def drain(self) -> None:
-        """Let the application see the end of the stream as soon as it waits for more bytes."""
+        """
+        Let the application see the end of the stream as soon as it waits for more bytes.
+
+        A peer that has not begun its handshake sees the end of the connection.
+        """
+        if self._connection is not None:
+            self._connection.end_if_silent()
         self.input_stream.end_when_drained()
 
     # Called by the connection.

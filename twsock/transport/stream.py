@@ -46,6 +46,7 @@ from twsock.transport.descriptor import (
     find_descriptor,
     hung_up,
     is_half_closing_engine,
+    is_shaking_hands,
     may_collect,
     plain_socket,
     queued_bytes,
@@ -516,7 +517,7 @@ class StreamTransport:
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops
             the wait and not the close.
         """
-        if self._outlet is not None:
+        if self._outlet is not None and self._phase is not _Phase.LINGERING:
             return self.abort()  # What waits cannot be sent, so there is no end in order.
         if self._phase is _Phase.OPEN:
             self.send()
@@ -535,6 +536,27 @@ class StreamTransport:
         elif self._phase is _Phase.BROKEN:
             self.abort()
         return self.when_lost()
+
+    def close_drained(self) -> Deferred[None]:
+        """
+        Close as `close` does; to a peer that has not begun its handshake, send FIN at once.
+
+        Nothing waits for that handshake, so it is an end in order.
+
+        :returns: as `close`.
+        """
+        if self.is_silent:
+            self._phase = _Phase.LINGERING
+            self.room = 0
+            self._transport.loseConnection()
+        return self.close()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether a handshake is awaited of which nothing has come, and nothing waits for it."""
+        if self._outlet is None or self._pending or self._phase is not _OPEN:
+            return False
+        return not self.has_unread_input and not is_shaking_hands(self._outlet.protocol)
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
         """

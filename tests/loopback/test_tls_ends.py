@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.loopback.contract import failure_of, turns
@@ -417,6 +417,45 @@ class ListenerTests(EndCase):
 
         self.conduct(work)
         self.assertEqual(ends, [b"request"] * 20)
+
+    def test_a_handler_whose_peer_is_gone_behind_its_end(self) -> None:
+        """It is cancelled, though the input had ended in order."""
+        told = Told()
+        ends: list[str] = []
+        gone: Deferred[None]
+
+        async def handle(_listener: object, args: Any) -> None:
+            try:
+                ends.extend([chunk.decode() async for chunk in args.socket.input_stream])
+                told.set()
+                await Deferred()
+            except CancelledError:
+                ends.append("cancelled")
+                gone.callback(None)
+                raise
+
+        def ask(port: int) -> None:
+            context = client_context()
+            peer = Wire(connect(("127.0.0.1", port)), context, "localhost")
+            peer.send(b"request", ends=True)
+            told.await_it()
+            peer.reset()
+
+        async def work(reactor: Any) -> None:
+            nonlocal gone
+            gone = Deferred()
+            listener = StreamSocketListener(reactor, tls=ServerOptions([with_key(SERVER)]))
+            listener.connection_received.add(handle)
+            await listener.bind_endpoint("127.0.0.1", "")
+            port = int(listener.information.local_port)
+            thread = threading.Thread(target=ask, args=(port,))
+            thread.start()
+            await gone
+            self.assertEqual(await listener.close_all(10), 0)
+            thread.join(10)
+
+        self.conduct(work)
+        self.assertEqual(ends, ["request", "cancelled"])
 
     async def read(self, accepted: StreamSocket, ends: list[bytes | SocketError]) -> None:
         try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -270,6 +271,9 @@ class Connection(Protocol):
             self._input.failed(error)
         if error is None and self._is_closing:
             self._output.output_drained()
+        if error is None and self._output.is_open and not reason.check(ConnectionDone):
+            # The peer had ended in order, as TLS can tell, and then what we might write got lost.
+            error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
         self._output.lost(error or ClosedError("the connection has ended"))
         report_loss, self._lost = self._lost, _do_nothing
         self._connected = _do_nothing  # Both lead back to the socket.

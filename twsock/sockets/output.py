@@ -296,6 +296,11 @@ class OutputStream:
             self._refusal = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether writes are accepted: it is connected, and neither closed nor lost."""
+        return self._refusal is None
+
+    @property
     def is_pending(self) -> bool:
         """Whether a write or flush is pending."""
         return bool(self._waiting or self._begun)

@@ -76,8 +76,6 @@ class _End(enum.Enum):
 
     NONE = enum.auto()
     CLOSED = enum.auto()
-    #: Within the call of `StreamSocket.abort`.
-    ABORTING = enum.auto()
     ABORTED = enum.auto()
 
 
@@ -450,10 +448,8 @@ class StreamSocket:
         :returns: fires when the connection is gone. It need not be awaited.
         """
         self._end_connecting()
-        self._end = _End.ABORTING
-        aborting = succeed(None) if self._connection is None else self._connection.abort()
         self._end = _End.ABORTED
-        return aborting
+        return succeed(None) if self._connection is None else self._connection.abort()
 
     def cancel_io(self) -> Deferred[None]:
         """
@@ -502,11 +498,6 @@ class StreamSocket:
         self._inherited = control
         self._observer = observer
         self._is_secure_from_the_start = not is_plain
-
-    @property
-    def is_aborting(self) -> bool:
-        """Whether `abort` was called and has not returned; its caller may be a handler."""
-        return self._end is _End.ABORTING
 
     def drain(self) -> None:
         """

@@ -86,6 +86,7 @@ class EveryReactor(ClosingBuilder):
         reactor = self.buildReactor()
         factory = StreamServerFactory(reactor, protocol, **limits)
         problems: list[BaseException] = []
+        ports: list[Any] = []
 
         def run(address: tuple[str, int]) -> None:
             try:
@@ -95,9 +96,13 @@ class EveryReactor(ClosingBuilder):
             reactor.callFromThread(stop)
 
         def stop() -> None:
-            factory.drain(5.0).addCallback(lambda _: reactor.stop())
+            # The reactor does not close a port that is paused, as one is at the limit.
+            stopping = factory.drain(5.0)
+            stopping.addCallback(lambda _: ports[0].stopListening())
+            stopping.addCallback(lambda _: reactor.stop())
 
         def listening(port: Any) -> None:
+            ports.append(port)
             host = port.getHost()
             threading.Thread(target=run, args=((host.host, host.port),), daemon=True).start()
 

@@ -13,13 +13,12 @@ from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
     UNIXServerEndpoint,
 )
-from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.reactors import connect as connect_plain
 from tests.sockets.test_listener import echo, listen
-from tests.tls.peer import SERVER, ClientPeer, client_context
+from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
 from twsock import StreamSocketListener
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, UpgradeToSsl
 from twsock.protocols.upgrade import UpgradePolicy
@@ -261,12 +260,10 @@ class SecureTests(OnEveryReactor):
     def test_a_factory_goes_through_the_handshake(self) -> None:
         """From the first byte, by a ClientHello in the middle, and under Twisted's own TLS."""
         pem = SERVER.private_key_and_cert_chain_pem.bytes()
-        certificate: Any = PrivateCertificate.loadPEM(pem)
 
         async def work(reactor: Any) -> None:
-            by_twisted = SSL4ServerEndpoint(
-                reactor, 0, certificate.options(), interface="127.0.0.1"
-            )
+            options = twisted_options(pem)
+            by_twisted = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
             for endpoint, upgrade in (
                 (any_port(reactor), UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT)),
                 (any_port(reactor), UpgradeToSsl(TLS, UpgradePolicy.REQUIRED)),

@@ -19,12 +19,13 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.ssl import Certificate as TwistedCertificate
-from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.threads import deferToThreadPool
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
 from tests.loopback.reactors import connect, receive_all, receive_exactly
 from tests.loopback.tls_wire import Wire
+from tests.tls.peer import twisted_options
 from twsock import (
     ClosedError,
     LocalProtocolError,
@@ -964,13 +965,11 @@ class SecureTests(ServerCase):
         options = optionsForClientTLS(
             "localhost", TwistedCertificate.loadPEM(AUTHORITY.cert_pem.bytes())
         )
-        shown = PrivateCertificate.loadPEM(SERVER.private_key_and_cert_chain_pem.bytes())
+        shown = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
 
         async def work(reactor: Any) -> None:
             listener = StreamSocketListener(reactor)
-            await listener.listen(
-                SSL4ServerEndpoint(reactor, 0, shown.options(), interface="127.0.0.1")
-            )
+            await listener.listen(SSL4ServerEndpoint(reactor, 0, shown, interface="127.0.0.1"))
             port = int(listener.information.local_port)
             for endpoint in (
                 wrapClientTLS(options, TCP4ClientEndpoint(reactor, "127.0.0.1", port)),

@@ -11,11 +11,12 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.ssl import Certificate as TwistedCertificate
-from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
+from twisted.internet.ssl import optionsForClientTLS
 
 from tests.loopback.contract import StreamContract
 from tests.loopback.test_contract import connect_tcp
 from tests.loopback.test_tls import AUTHORITY, SERVER, Level, root, with_key
+from tests.tls.peer import twisted_options
 from twsock import StreamSocket, StreamSocketListener
 from twsock.tls.server import ServerOptions
 
@@ -83,7 +84,7 @@ class EndpointContract(StreamContract):
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
         key_and_chain = SERVER.private_key_and_cert_chain_pem.bytes()
-        options = PrivateCertificate.loadPEM(key_and_chain).options()
+        options = twisted_options(key_and_chain)
         async with StreamSocketListener(reactor) as listener:
             await listener.listen(SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1"))
             near = StreamSocket(reactor)

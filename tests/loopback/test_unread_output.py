@@ -25,7 +25,6 @@ from twisted.internet.ssl import (
     Certificate as PublicCertificate,
 )
 from twisted.internet.ssl import (
-    PrivateCertificate,
     optionsForClientTLS,
     trustRootFromCertificates,
 )
@@ -34,6 +33,7 @@ from twisted.logger import globalLogPublisher
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.reactors import connect, receive_exactly
+from tests.tls.peer import twisted_options
 from twsock import BrokenError, SocketError
 from twsock.protocols import FrameProtocol, StreamServerFactory, UpgradePolicy, UpgradeToSsl
 from twsock.tls import Certificate, ServerOptions, ServerTls
@@ -187,7 +187,7 @@ class PushTests(OnEveryReactor):
 
     def test_through_tls_that_the_application_started(self) -> None:
         """What waits in an engine of Twisted's, put below the protocol later, counts."""
-        options = PrivateCertificate.loadPEM(PEM).options()
+        options = twisted_options(PEM)
         self.push_to(silent, prepare=lambda protocol: protocol.transport.startTLS(options))
 
     def test_after_an_upgrade(self) -> None:
@@ -284,7 +284,7 @@ def any_port(reactor: Any) -> Any:
 
 
 def tls_endpoint(reactor: Any) -> Any:
-    options = PrivateCertificate.loadPEM(PEM).options()
+    options = twisted_options(PEM)
     return SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import trustme
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint, serverFromString
-from twisted.internet.ssl import KeyPair, PrivateCertificate
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
-from tests.tls.peer import SERVER, Peer
+from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock.protocols import FrameEcho, FrameProtocol, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
@@ -32,9 +31,7 @@ def make_tls_endpoint(reactor: Any) -> SSL4ServerEndpoint:
     """Listen with TLS from the first byte, with a certificate made for this run."""
     issued = AUTHORITY.issue_cert("localhost")
     pem = issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
-    certificate = PrivateCertificate.loadPEM(pem)
-    assert isinstance(certificate.privateKey, KeyPair)
-    return SSL4ServerEndpoint(reactor, 0, certificate.options(), interface="127.0.0.1")
+    return SSL4ServerEndpoint(reactor, 0, twisted_options(pem), interface="127.0.0.1")
 
 
 def make_proxied_endpoint(reactor: Any) -> Any:

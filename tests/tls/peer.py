@@ -8,14 +8,25 @@ import ssl
 import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from twisted.internet.ssl import CertificateOptions
 
-__all__ = ["AUTHORITY", "SERVER", "ClientPeer", "Peer", "ServerPeer", "client_context", "issue"]
+__all__ = [
+    "AUTHORITY",
+    "SERVER",
+    "ClientPeer",
+    "Peer",
+    "ServerPeer",
+    "client_context",
+    "issue",
+    "twisted_options",
+]
 
 AUTHORITY = trustme.CA(organization_name="twsock tests")
 SERVER = AUTHORITY.issue_cert("localhost", "127.0.0.1", common_name="server")
@@ -163,6 +174,17 @@ def client_context(
             path.write_bytes(pem)
             context.load_cert_chain(path)
     return context
+
+
+def twisted_options(pem: bytes) -> CertificateOptions:
+    """
+    Make the server's side as Twisted has it, of objects that pyOpenSSL does not warn of.
+
+    :param pem: key and certificate.
+    """
+    shown: Any = x509.load_pem_x509_certificate(pem[pem.index(b"-----BEGIN CERTIFICATE") :])
+    key: Any = serialization.load_pem_private_key(pem, None)
+    return CertificateOptions(privateKey=key, certificate=shown)
 
 
 def issue(

@@ -10,6 +10,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tls.peer import ServerPeer
+from twsock.tls.naming import from_openssl
 from twsock.tls.openssl import BINDING, Binding, Judge, find_binding, verify_peer
 
 
@@ -31,7 +32,7 @@ class Judging:
         self.steps.append((code, depth, ok))
         if not ok or depth:
             return True, code
-        self.subjects.append(shown.get_subject().CN)
+        self.subjects.append(from_openssl(shown).subject)
         return not self._code, self._code
 
 

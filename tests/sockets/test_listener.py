@@ -6,14 +6,16 @@ import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
 from twsock import (
@@ -564,6 +566,30 @@ class InMemoryTests(SynchronousTestCase):
         self.assertIsNotNone(factory.buildProtocol(other))
         protocol.connectionLost(Failure(ConnectionDone()))
         self.assertIsNotNone(factory.buildProtocol(peer))
+
+
+@implementer(IStreamServerEndpoint)
+class NeverListening:
+    """An endpoint that takes its time."""
+
+    def listen(self, _factory: object) -> Deferred[Any]:
+        return Deferred()
+
+
+class CancelledBindTests(SynchronousTestCase):
+    """A bind that is called off leaves the listener as it was."""
+
+    def test_it_can_be_bound_again(self) -> None:
+        """And its handlers and options are free to change until then."""
+        reactor = MemoryReactorClock()
+        listener = StreamSocketListener(reactor)
+        binding = listener.listen(NeverListening())
+        self.assertRaises(LocalProtocolError, setattr, listener.control, "no_delay", False)
+        binding.cancel()
+        self.failureResultOf(binding, CancelledError)
+        listener.control.no_delay = False
+        self.successResultOf(listener.bind_endpoint("127.0.0.1", 1337))
+        self.assertEqual(len(reactor.tcpServers), 1)
 
 
 class RefusalTests(SynchronousTestCase):

@@ -310,6 +310,39 @@ class VerdictTests(ResumptionCase):
         client.end(peer)
         self.assertEqual(len(self.sessions), 0)
 
+    def test_a_session_with_an_error_on_record_is_not_kept(self) -> None:
+        """Though its server was accepted when the handshake was done."""
+
+        class Changing(Binding):
+            """Has an error on record from some moment on."""
+
+            code = 0
+
+            @override
+            def verify_result(self, connection: SSL.Connection) -> int:
+                return self.code
+
+        util: Any = getattr(OpenSSL, "_util", None)
+        binding = Changing(util)
+        for code, kept in ((20, 0), (0, 1)):
+            binding.code = 0
+            client = Client(self.sessions, binding=binding)
+            peer = client.shake_hands(self.context)
+            self.assertTrue(client.verification.is_accepted)
+            binding.code = code
+            client.end(peer)
+            self.assertEqual(len(self.sessions), kept)
+
+    def test_a_server_that_shows_another_certificate_is_refused(self) -> None:
+        """The verdict is that on the certificate which was verified."""
+        self.converse()
+        client = Client(self.sessions)
+        other = OTHER_ROOT.to_cryptography()[0]
+        self.patch(client.connection, "get_peer_certificate", lambda **_: other)
+        client.shake_hands(self.context)
+        self.assertTrue(client.verification.is_resumed)
+        self.assertFalse(client.verification.is_accepted)
+
 
 class BoundTests(ResumptionCase):
     """The cache stays small, and forgets."""

@@ -452,6 +452,15 @@ class PlainTests(SynchronousTestCase):
         self.stream.close()
         self.assertIn(self.descriptor, self.reactor.readers)
 
+    def test_of_several_reasons_the_first_is_told(self) -> None:
+        """What comes later is mostly a consequence of it."""
+        self.stream.note_error(BrokenError("the first"))
+        self.stream.note_error(BrokenError("the second"))
+        self.stream.abort(BrokenError("the third"))
+        error = self.stream.lost(Failure(ConnectionAborted()))
+        self.assertIsInstance(error, BrokenError)
+        self.assertEqual(str(error), "the first")
+
     def test_a_peer_that_has_ended_is_not_read_from_again(self) -> None:
         """Its end would be told a second time, by a reactor that is busy with nothing else."""
         self.fill()

@@ -454,6 +454,14 @@ class DestinationTests(SocketCase):
         self.assertEqual(peer.recvfrom(99)[1], self.address(made))
         self.assertEqual(self.address(made)[0], "127.0.0.2")
 
+    def test_a_destination_that_is_refused_binds_nothing(self) -> None:
+        """Port 0 and a zone that is none; the socket is as it was before."""
+        made = self.make()
+        for host, port in ((LOCALHOST, 0), ("ff15::9%no-such-interface", 9)):
+            self.failureResultOf(made.get_output_stream(host, port), SocketError)
+            self.assertIsNone(made.information.local_address)
+        self.bind(made)
+
     def test_a_host_of_the_other_family_is_refused(self) -> None:
         """``ADDRESS_FAMILY_NOT_SUPPORTED``; a name is reached by the address that fits."""
         made = self.bind()

@@ -7,18 +7,23 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.sockets.weakly import ask_weakly
+from twsock.sockets.weakly import ask_weakly, make_weakly, tell_weakly
 
 
 class Owner:
-    """Has a part that asks it."""
+    """Has parts that ask it, tell it and have it make something."""
 
     def __init__(self) -> None:
         self.number = 1
         self.ask = ask_weakly(self.answer, -1)
+        self.tell = tell_weakly(self.hear)
+        self.make = make_weakly(self.answer, lambda: -2)
 
     def answer(self) -> int:
         return self.number
+
+    def hear(self, number: int) -> None:
+        self.number = number
 
 
 class AskWeaklyTests(SynchronousTestCase):
@@ -40,3 +45,16 @@ class AskWeaklyTests(SynchronousTestCase):
         del owner
         self.assertIsNone(reference())
         self.assertEqual(ask(), -1)
+
+    def test_what_is_told_is_heard_while_somebody_is_there(self) -> None:
+        """Afterwards it is not, and what is made is made by another."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        owner = Owner()
+        tell, make, reference = owner.tell, owner.make, weakref.ref(owner)
+        tell(7)
+        self.assertEqual((owner.number, make()), (7, 7))
+        del owner
+        self.assertIsNone(reference())
+        tell(8)
+        self.assertEqual(make(), -2)

@@ -78,6 +78,7 @@ class Owner:
 
     :ivar is_waiting: whether it is to say when there is room.
     :ivar waits: how often it was asked to.
+    :ivar is_over: whether it was said that nothing more will be told.
     :ivar when_refused: called for each earlier datagram that was refused.
     """
 
@@ -85,6 +86,7 @@ class Owner:
         self.is_waiting = False
         self.waits = 0
         self.drained = 0
+        self.is_over = False
         self.refusals: list[SocketErrorStatus] = []
         self.when_refused: Callable[[], object] = lambda: None
 
@@ -98,6 +100,9 @@ class Owner:
     def refused(self, error: SocketError) -> None:
         self.refusals.append(error.status)
         self.when_refused()
+
+    def output_ended(self) -> None:
+        self.is_over = True
 
 
 class Exit:
@@ -548,6 +553,7 @@ class ReentranceTests(SynchronousTestCase):
             way.output.close(lambda: ClosedError("closed"))
             self.assertEqual(outcomes(items), [SocketErrorStatus.OPERATION_ABORTED] * 3)
             self.assertEqual((way.output.unsent, way.clock.getDelayedCalls()), (0, []))
+            self.assertTrue(way.owner.is_over)
             way.output.flush()
             self.assertEqual((way.udp.sent, way.owner.drained), ([], 0))
 

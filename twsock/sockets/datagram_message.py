@@ -78,7 +78,16 @@ class DatagramSocketMessageReceivedEventArgs:
         ``DatagramSocket.send_to`` as it is, it makes the datagram leave as with `reply`.
     """
 
-    __slots__ = ("_data", "_destination", "_reader", "_socket", "_stream", "address", "error")
+    __slots__ = (
+        "__weakref__",
+        "_data",
+        "_destination",
+        "_reader",
+        "_socket",
+        "_stream",
+        "address",
+        "error",
+    )
 
     def __init__(
         self,

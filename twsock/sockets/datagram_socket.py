@@ -51,9 +51,10 @@ from twsock.sockets.destination import (
 )
 from twsock.sockets.event import Event
 from twsock.sockets.resolving import find_port, resolve
-from twsock.transport.datagram_addresses import interface_control
+from twsock.sockets.weakly import ask_weakly, make_weakly, tell_weakly
+from twsock.transport.datagram_addresses import interface_control, refuse_port_0
 from twsock.transport.datagrams import DatagramPort
-from twsock.transport.log import TextLogger
+from twsock.transport.log import TextLogger, forget_frames
 from twsock.transport.multicast import MembershipChange
 from twsock.transport.operation import fail, start_operation
 from twsock.transport.packet_info import Control, is_multicast
@@ -141,13 +142,18 @@ class DatagramSocket:
         self._turn: IDelayedCall | None = None
         self._is_in_event = False
         self._streams: weakref.WeakSet[DatagramOutputStream] = weakref.WeakSet()
-        self._queue = MessageQueue(reactor, self._room_changed)
-        self.control = DatagramSocketControl(self._is_in_use, self._set_hop_limit)
-        self._ports = DatagramPorts(reactor, self.control, lambda: _Receiver(self))
-        self.information = DatagramSocketInformation(lambda: tuple(self._ports))
-        self.message_received: Event[_MessageHandler] = Event("message_received", self._is_in_use)
+        # None of these keeps the socket alive. One that is open is kept by its ports.
+        is_in_use = ask_weakly(self._is_in_use, True)
+        self._queue = MessageQueue(reactor, tell_weakly(self._room_changed))
+        self.control = DatagramSocketControl(is_in_use, tell_weakly(self._set_hop_limit))
+        ports = DatagramPorts(
+            reactor, self.control, make_weakly(self._make_receiver, DatagramProtocol)
+        )
+        self._ports = ports
+        self.information = DatagramSocketInformation(lambda: tuple(ports))
+        self.message_received: Event[_MessageHandler] = Event("message_received", is_in_use)
         self.multicast_group_changed: Event[_GroupHandler] = Event(
-            "multicast_group_changed", self._is_in_use
+            "multicast_group_changed", is_in_use
         )
         self.output_stream = self._make_stream(self._why_not_connected)
 
@@ -415,6 +421,8 @@ class DatagramSocket:
             for stream in list(self._streams):
                 stream.lost(_closed)
             self._queue.close(_closed)
+            self.message_received.clear()
+            self.multicast_group_changed.clear()
         return succeed(None)
 
     def cancel_io(self) -> Deferred[None]:
@@ -490,6 +498,7 @@ class DatagramSocket:
         def ended(result: Any) -> Any:
             self._operations.discard(operation)
             if isinstance(result, Failure) and self._state is _State.CLOSED:
+                forget_frames(result)
                 return Failure(_closed())
             return result
 
@@ -560,6 +569,8 @@ class DatagramSocket:
         """Bind a free port of the family that a destination is in."""
         addresses = await self._look_up(pair)
         self._ports.check_destination(addresses[0][0])
+        # Refused before anything is bound.
+        refuse_port_0(*numeric_address(*addresses[0])[:2])
         self._ports.bind_family(addresses[0][0], local)
         self._state = _State.BOUND
         return self._stream_to(addresses)
@@ -602,6 +613,9 @@ class DatagramSocket:
             raise self._why_not_bound()
         return self._ports.require(host)
 
+    def _make_receiver(self) -> DatagramProtocol:
+        return _Receiver(self)
+
     def _set_hop_limit(self, hops: int) -> None:
         self._ports.set_hop_limit(hops)
 
@@ -618,7 +632,10 @@ class DatagramSocket:
 
     def _make_stream(self, refusal: Callable[[], SocketError]) -> DatagramOutputStream:
         stream = DatagramOutputStream(
-            self._reactor, refusal, self._note_pending, self._note_unheard
+            self._reactor,
+            make_weakly(refusal, _closed),
+            tell_weakly(self._note_pending),
+            tell_weakly(self._note_unheard),
         )
         self._streams.add(stream)
         return stream
@@ -723,6 +740,7 @@ class DatagramSocket:
         if isinstance(error, SocketError) and not isinstance(error, LocalProtocolError):
             # Peers fall silent and refuse: one line, without a traceback.
             self._log.info("a message came to nothing: {error}", error=error)
+            forget_frames(failure)
         else:
             self._log.failure("a handler failed", failure)
 
@@ -762,7 +780,10 @@ def _control_towards(port: DatagramPort, found: Any, address: tuple[str, int]) -
 
 def _take_apart(
     message: DatagramSocketMessageReceivedEventArgs,
-) -> tuple[bytes, tuple[str, int]]:
+) -> Failure | tuple[bytes, tuple[str, int]]:
+    if message.error is not None:
+        # Not raised: a frame of Twisted's refers to the Deferred, and that to the error.
+        return Failure(message.error.copy())
     return message.data, message.address
 
 

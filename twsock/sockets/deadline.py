@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from twsock.errors import SocketError, SocketErrorStatus
 
@@ -47,8 +48,9 @@ def limit(
     if timeout is not None:
         message = f"{name} took longer than {timeout:g} s"
 
-        def time_out(_result: object, _timeout: float) -> T:
-            raise SocketError(message, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
+        def time_out(_result: object, _timeout: float) -> Failure:
+            # Not raised: a frame of Twisted's refers to the Deferred, and that to the error.
+            return Failure(SocketError(message, status=SocketErrorStatus.CONNECTION_TIMED_OUT))
 
         operation.addTimeout(timeout, clock, time_out)
     return operation

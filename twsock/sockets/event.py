@@ -60,6 +60,10 @@ class Event(Generic[H]):
         self._check()
         self._handlers.remove(handler)
 
+    def clear(self) -> None:
+        """Forget all handlers: the object that has this event was closed."""
+        self._handlers.clear()
+
     def _check(self) -> None:
         if self._is_frozen():
             raise LocalProtocolError(f"handlers of {self._name} are added before binding")

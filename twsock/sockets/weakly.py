@@ -9,11 +9,34 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
-__all__ = ["ask_weakly"]
+__all__ = ["ask_weakly", "make_weakly", "tell_weakly"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def tell_weakly(method: Callable[P, None]) -> Callable[P, None]:
+    """Make a function that calls a bound method, and does nothing once its object is gone."""
+    reference = weakref.WeakMethod(method)
+
+    def tell(*arguments: P.args, **named: P.kwargs) -> None:
+        found = reference()
+        if found is not None:
+            found(*arguments, **named)
+
+    return tell
+
+
+def make_weakly(method: Callable[[], T], otherwise: Callable[[], T]) -> Callable[[], T]:
+    """
+    Make a function that calls a bound method without keeping its object alive.
+
+    :param otherwise: called in its place once the object is gone.
+    """
+    reference = weakref.WeakMethod(method)
+    return lambda: (reference() or otherwise)()
 
 
 def ask_weakly(method: Callable[[], T], otherwise: T) -> Callable[[], T]:

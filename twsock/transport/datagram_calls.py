@@ -49,6 +49,10 @@ class DatagramCalls:
         self._udp = udp
         self._tell_refused = tell_refused
 
+    def close(self) -> None:
+        """Tell nobody any more."""
+        self._tell_refused = _stop
+
     def send(self, batch: Sequence[Outgoing], *, is_run: bool) -> OSError | None:
         """
         Make one call.
@@ -68,7 +72,8 @@ class DatagramCalls:
             else:
                 self._udp.sendto(first.data, first.address)
         except OSError as error:
-            return error
+            # Its frames refer to what was to be sent, which is told of the error.
+            return error.with_traceback(None)
         except (TypeError, ValueError, OverflowError) as error:
             return _unusable(error)
         return None
@@ -99,7 +104,7 @@ class DatagramCalls:
                         send(item.data)
                     done += 1
         except OSError as error:
-            return done, error
+            return done, error.with_traceback(None)
         except (TypeError, ValueError, OverflowError) as error:
             return done, _unusable(error)
         return done, None
@@ -146,6 +151,10 @@ class DatagramCalls:
             self._udp.sendmsg(data, messages)
         else:
             self._udp.sendmsg(data, messages, 0, address)
+
+
+def _stop(_error: SocketError) -> bool:
+    return False
 
 
 def _plain_data(items: Sequence[Outgoing]) -> list[bytes] | None:

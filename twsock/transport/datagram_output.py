@@ -79,6 +79,9 @@ class OutputOwner(typing.Protocol):
     def refused(self, error: SocketError) -> None:
         """An earlier datagram was refused."""
 
+    def output_ended(self) -> None:
+        """The output was closed, and nothing more will be told."""
+
 
 class Sendable(Outgoing, typing.Protocol):
     """What waits to be sent, and is told what becomes of it."""
@@ -222,7 +225,8 @@ class DatagramOutput:
                     raise self._closed()
                 self._accept(item)
             except SocketError as error:
-                item.failed(error)
+                # The frames of its traceback have the item.
+                item.failed(error.with_traceback(None))
 
     def _accept(self, item: Sendable) -> None:
         queue = self._queue
@@ -327,8 +331,12 @@ class DatagramOutput:
             self._forget()
 
     def _forget(self) -> None:
-        """Let go of what was never sent, whoever still holds this output."""
+        """Let go of what was never sent, and of the owner, whoever still holds this output."""
         self.unsent = 0
+        self._calls.close()
+        self._was_full = self._is_blocked = False
+        owner, self._owner = self._owner, _NOBODY
+        owner.output_ended()
         self._half = None
         self._withdrawn.clear()
 
@@ -532,6 +540,25 @@ class DatagramOutput:
     def _rested(self) -> None:
         self._rest = None
         self.flush()
+
+
+class _Nobody:
+    """Is told what becomes of an output that was closed."""
+
+    def wait_until_writable(self, *, is_waiting: bool) -> None:
+        """Do nothing."""
+
+    def output_drained(self) -> None:
+        """Do nothing."""
+
+    def refused(self, error: SocketError) -> None:
+        """Do nothing."""
+
+    def output_ended(self) -> None:
+        """Do nothing."""
+
+
+_NOBODY: Final = _Nobody()
 
 
 class _Piece:

@@ -15,7 +15,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -514,12 +514,16 @@ class DatagramPort:
 
     def output_drained(self) -> None:
         """Pass on that there is room."""
-        self._tell(self._owner.output_drained)
+        self._tell("output_drained")
 
     def refused(self, error: SocketError) -> None:
         """Pass on that an earlier datagram was refused."""
         self.counters.refused += 1
-        self._tell(self._owner.refused, error)
+        self._tell("refused", error)
+
+    def output_ended(self) -> None:
+        """Forget the protocol, which is told nothing more."""
+        self._owner = self._protocol = None
 
     # Receiving.
 
@@ -578,7 +582,7 @@ class DatagramPort:
             self._log.error("{port} was closed by somebody else", port=repr(self))
             self._close()
         else:
-            self.refused(describe_refusal(error))
+            self.refused(describe_refusal(error.with_traceback(None)))
 
     def _take_error(self) -> bool:
         """Take the error off the socket; tell whether there was one."""
@@ -596,16 +600,19 @@ class DatagramPort:
         if self._udp is not None and not self._output.is_empty:
             self._reactor.addWriter(self)
 
-    def _tell(self, event: Callable[..., None], *arguments: object) -> None:
+    def _tell(self, event: str, *arguments: object) -> None:
         """Call the owner, whose mistakes must not end a port that serves others."""
+        owner = self._owner
+        if owner is None:
+            return  # It closed the port a moment ago.
         try:
-            event(*arguments)
+            getattr(owner, event)(*arguments)
         except Exception:  # noqa: BLE001 - logged; a port survives its protocol
-            self._log.failure("{event} failed", event=event.__name__)
+            self._log.failure("{event} failed", event=event)
 
     def _links_changed(self) -> None:
         for change in self._memberships.refresh():
-            self._tell(self._owner.membership_changed, change)
+            self._tell("membership_changed", change)
 
     # Sending.
 
@@ -636,7 +643,7 @@ class DatagramPort:
     def send_failed(self, error: SocketError, item: _Item) -> None:
         """Pass on that datagrams could not be sent."""
         self.counters.failed += item.count
-        self._tell(self._owner.send_failed, error, item.address, item.count)
+        self._tell("send_failed", error, item.address, item.count)
 
     # The end.
 
@@ -648,13 +655,14 @@ class DatagramPort:
         self._reactor.removeWriter(self)
         if self._watch is not None:
             self._watch.stop()
-        self._dropped = self.dropped_by_kernel
+            self._watch = None
+        protocol, self._dropped = self._protocol, self.dropped_by_kernel
         self._udp = None
         self._descriptor = -1
         self._output.close(_closed)
         udp.close()
         if self._is_started:
-            self._protocol.doStop()
+            protocol.doStop()
 
     def _check_open(self) -> socket.socket:
         if self._udp is None:

@@ -16,6 +16,7 @@ from tests.lifetimes import Lifetimes
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.tls.peer import AUTHORITY, SERVER
 from twsock import (
+    DatagramSocket,
     HostName,
     RemoteProtocolError,
     SocketError,
@@ -23,13 +24,14 @@ from twsock import (
     StreamSocket,
     StreamSocketListener,
 )
-from twsock.protocols import FrameProtocol, LineProtocol, StreamServerFactory
+from twsock.protocols import DatagramEcho, FrameProtocol, LineProtocol, StreamServerFactory
 from twsock.protocols.client_upgrade import ClientUpgrade, UpgradeStyle
 from twsock.protocols.upgrade import UpgradePolicy, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions
 from twsock.tls.levels import choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
+from twsock.transport.datagrams import listen_datagrams
 
 MIB = 1024 * 1024
 CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
@@ -37,7 +39,7 @@ ROOT = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
 OPTIONS = ServerOptions([CERTIFICATE])
 TLS = SocketProtectionLevel.TLS12
 REQUEST = struct.pack(">I", 8) + b"STARTTLS"
-#: A frame of 4 MiB and one byte of another, without its last byte.
+#: A frame of 4 MiB without its last byte.
 PARTIAL = struct.pack(">I", 4 * MIB) + bytes(4 * MIB - 1)
 
 Converse = Callable[[int], Awaitable[None]]
@@ -407,6 +409,105 @@ class SocketLifetimes(LifetimeTests):
         self.conduct(work)
 
 
+@asynccontextmanager
+async def nobody(_reactor: Any) -> Any:
+    """Serve nothing."""
+    yield 0
+
+
+async def at_once() -> None:
+    """Wait for nothing."""
+
+
+nothing: Any = nobody
+nothing.ended = at_once
+
+
+class DatagramLifetimes(LifetimeTests):
+    """Of datagram sockets and ports, which end when they are closed."""
+
+    def exchange(self, *, has_handlers: bool = False) -> Converse:
+        """Make two sockets that send, and are closed while more is pending."""
+
+        async def converse(_port: int) -> None:
+            server, client = DatagramSocket(self.reactor), DatagramSocket(self.reactor)
+            if has_handlers:
+
+                async def answer(_socket: DatagramSocket, args: Any) -> None:
+                    await args.reply(args.data)
+                    raise ValueError("wrong")
+
+                server.message_received.add(answer)
+            await server.bind_endpoint("127.0.0.1", "")
+            await client.connect("127.0.0.1", server.information.local_port)
+            await client.output_stream.write(bytes(60_000))
+            await (client if has_handlers else server).receive_from()
+            pending = client.receive_from()
+            for _ in range(100):
+                client.output_stream.write(bytes(60_000))
+            flushing = client.output_stream.flush()
+            await client.close()
+            await server.close()
+            for operation in (pending, flushing, client.output_stream.write(b"x")):
+                try:
+                    await operation
+                except SocketError:
+                    pass
+
+        return converse
+
+    def test_closed_while_something_is_pending(self) -> None:
+        """Reads, writes and flushes; awaited afterwards, or never."""
+        self.check(nothing, self.exchange())
+
+    def test_with_handlers(self) -> None:
+        """That answer, and raise."""
+        self.check(nothing, self.exchange(has_handlers=True))
+        self.flushLoggedErrors(ValueError)
+
+    def test_refused(self) -> None:
+        """A message tells of it; reading that raises, each time."""
+
+        async def converse(_port: int) -> None:
+            client = DatagramSocket(self.reactor)
+            await client.connect("127.0.0.1", 1)
+            await client.output_stream.write(b"x")
+            message = await client.receive()
+            for _ in range(2):
+                try:
+                    self.fail(message.data.decode())
+                except SocketError:
+                    pass
+            await client.close()
+
+        self.check(nothing, converse)
+
+    def test_a_port_of_a_protocol(self) -> None:
+        """Stopped after it has answered."""
+
+        async def converse(_port: int) -> None:
+            port = listen_datagrams(self.reactor, DatagramEcho(), 0, "127.0.0.1")
+            async with DatagramSocket(self.reactor) as client:
+                await client.connect("127.0.0.1", port.getHost().port)
+                await client.output_stream.write(b"x")
+                await client.receive_from()
+            port.stopListening()
+
+        self.check(nothing, converse)
+
+    def test_a_group_that_was_joined(self) -> None:
+        """And what watches its interface."""
+
+        async def converse(_port: int) -> None:
+            member = DatagramSocket(self.reactor)
+            member.control.multicast_only = True
+            await member.bind_service_name("", "lo")
+            member.join_multicast_group("224.3.0.99")
+            await member.close()
+
+        self.check(nothing, converse)
+
+
 class PlantedCycles(LifetimeTests):
     """The check would find what is left behind."""
 
@@ -450,5 +551,5 @@ class PlantedCycles(LifetimeTests):
         self.assertIn("not less than", self.plant(lambda _: kept.append(bytes(MIB))))
 
 
-for case in (ProtocolLifetimes, SocketLifetimes, PlantedCycles):
+for case in (ProtocolLifetimes, SocketLifetimes, DatagramLifetimes, PlantedCycles):
     globals().update(case.makeTestCaseClasses())

@@ -143,7 +143,7 @@ class DatagramSocket:
         self._is_in_event = False
         self._streams: weakref.WeakSet[DatagramOutputStream] = weakref.WeakSet()
         # None of these keeps the socket alive. One that is open is kept by its ports.
-        is_in_use = ask_weakly(self._is_in_use, True)
+        is_in_use = ask_weakly(self._is_in_use, False)
         self._queue = MessageQueue(reactor, tell_weakly(self._room_changed))
         self.control = DatagramSocketControl(is_in_use, tell_weakly(self._set_hop_limit))
         ports = DatagramPorts(

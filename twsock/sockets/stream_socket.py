@@ -153,7 +153,7 @@ class StreamSocket:
         """The options, to be set before the socket is connected."""
         if self._control is None:
             self._control = StreamSocketControl(
-                ask_weakly(self._is_in_use, True), ask_weakly(self._is_securing, True)
+                ask_weakly(self._is_in_use, False), ask_weakly(self._is_securing, False)
             )
             if self._inherited is not None:
                 self._control.inherit(self._inherited)

@@ -24,6 +24,7 @@ from twsock import (
     SocketErrorStatus,
     StreamSocket,
 )
+from twsock import SocketProtectionLevel as Level
 from twsock.transport.stream import HIGH_WATER
 
 GREETING = b"Hello, World!"
@@ -325,6 +326,22 @@ class OrderTests(OutputTests):
         self.output.flush()
         self.assertEqual(self.successResultOf(later[0]), 6)
         self.assertEqual(self.connected.receive(), b"firstsecond")
+
+    def test_a_handshake_begun_in_a_callback_lets_no_plaintext_leave(self) -> None:
+        """What is written behind it waits, and is never sent unencrypted."""
+
+        def react(_size: int) -> None:
+            upgrading = self.connected.socket.upgrade_to_ssl(Level.TLS12, "localhost")
+            upgrading.addErrback(lambda _: None)
+            self.output.write(b"password").addErrback(lambda _: None)
+
+        self.output.write(b"STARTTLS").addCallback(react)
+        self.output.flush().addErrback(lambda _: None)
+        self.connected.next_turn()
+        sent = self.connected.receive()
+        self.assertTrue(sent.startswith(b"STARTTLS\x16\x03"))
+        self.assertNotIn(b"password", sent)
+        self.connected.socket.abort()
 
     def test_aborting_in_a_callback_ends_the_rest(self) -> None:
         """Each once."""

@@ -93,7 +93,8 @@ class EngineTests(SynchronousTestCase):
     def setUp(self) -> None:
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         self.receiver = Receiver()
-        self.engine: Engine = make_engine(creator, False, self.receiver, Clock())
+        self.clock = Clock()
+        self.engine: Engine = make_engine(creator, False, self.receiver, self.clock)
         self.receiver.engine = self.engine
         self.transport: Any = StringTransport()
         self.peer = Peer()
@@ -181,6 +182,25 @@ class EngineTests(SynchronousTestCase):
         self.engine.connectionLost(Failure(ConnectionDone()))
         assert self.receiver.reason is not None
         self.assertTrue(self.receiver.reason.check(SSL.Error))
+
+    def test_a_peer_that_does_not_read_delays_the_end_of_a_failed_connection_for_5_seconds(
+        self,
+    ) -> None:
+        """The transport would wait for ever for it to take what is in front of the alert."""
+        record = bytearray(self.peer.say(b"evil"))
+        record[-1] ^= 1
+        self.engine.dataReceived(bytes(record))
+        self.clock.advance(4.9)
+        self.assertFalse(self.transport.disconnected)
+        self.clock.advance(0.2)
+        self.assertTrue(self.transport.disconnected)
+
+    def test_the_end_of_a_failed_connection_leaves_no_call_behind(self) -> None:
+        """The reader took the alert in time."""
+        self.engine.readConnectionLost()
+        self.assertTrue(self.transport.disconnecting)
+        self.engine.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_an_answer_does_not_hide_what_was_wrong(self) -> None:
         """It cannot be sent any more, and fails for a reason of its own."""

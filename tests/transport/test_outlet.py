@@ -69,6 +69,12 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual(self.aborts, 1)
         self.assertTrue(self.descriptor._aborting)
 
+    def test_an_abort_of_the_engine_is_not_one_of_the_connection(self) -> None:
+        """The engine knows the reason, and gives it."""
+        self.outlet.abortConnection()
+        self.assertEqual(self.aborts, 0)
+        self.assertTrue(self.descriptor._aborting)
+
     def test_pieces_leave_together(self) -> None:
         """As one."""
         self.outlet.writeSequence([b"one", b"two"])

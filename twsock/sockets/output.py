@@ -414,14 +414,18 @@ class OutputStream:
         """Hand what waits to the transport; who is called back may write and flush again."""
         if self._is_sending:
             return
-        if self._transport is not None:
-            self._send_through(self._transport)
+        self._send_waiting()
         if self.on_kept is not None and (self._waiting or self._begun):
             self.on_kept()
 
-    def _send_through(self, transport: StreamTransport) -> None:
+    def _send_waiting(self) -> None:
         self._is_sending = True
-        while self._waiting and not self._begun and transport.is_open:
+        while self._waiting and not self._begun:
+            # Asked each time: a write that is done may have begun a handshake, before which nothing
+            # more may leave.
+            transport = self._transport
+            if transport is None or not transport.is_open:
+                break
             if not self._sends_left:
                 if self._turn is None:
                     self._turn = self._clock.callLater(0, self._next_turn)

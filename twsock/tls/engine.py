@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import (
     BufferingTLSTransport,
@@ -45,6 +45,10 @@ _ADDED: Final = 4 * 256
 
 #: What a peer makes this end answer without reading it (:rfc:`8446`, section 4.6.3), in bytes.
 _MAX_UNREAD_ANSWERS: Final = 2**16
+
+#: How long a connection that has failed may take to send what is queued in front of its alert, in
+#: seconds.
+_ALERT_TIMEOUT: Final = 5.0
 
 
 class RecordBoundaries:
@@ -92,6 +96,8 @@ class Engine(TLSMemoryBIOProtocol):
     #: Whether the application is through with both directions.
     _is_finished = False
     _unread_answers = 0
+    # Once it has failed: ends the wait for a peer that does not read.
+    _deadline: IDelayedCall | None = None
 
     def __init__(self, factory: TLSMemoryBIOFactory, receiver: Any) -> None:
         super().__init__(factory, receiver)
@@ -221,6 +227,9 @@ class Engine(TLSMemoryBIOProtocol):
         if self._input_ended or self._aborted or (self.disconnecting and self._output_ended):
             self._lostTLSConnection = True  # There is no truncation to be looked for.
         super().connectionLost(reason)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         self._appSendBuffer = []  # Twisted keeps what waited for a handshake.
 
     @override
@@ -233,6 +242,14 @@ class Engine(TLSMemoryBIOProtocol):
             # It is kept until the connection is lost, and its frames have this engine in them.
             reason.cleanFailure()
         super()._tlsShutdownFinished(reason)
+        if reason is not None and self._deadline is None and self.connected:
+            # Nobody is told before the transport is gone, which first sends all that is queued.
+            self._deadline = self.factory._clock.callLater(_ALERT_TIMEOUT, self._give_up)
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        transport: Any = self.transport
+        transport.abortConnection()
 
     @override
     def write(self, data: bytes) -> None:

@@ -167,9 +167,7 @@ class Outlet:
     def _abort_for_others(self) -> None:
         # First, since the engine and this outlet send past the transport.
         self._connection.abort()
-        # Transports in memory abort by this, which leads to the engine.
-        self.transport.loseConnection = self._lose
-        self._abort()
+        self.abortConnection()
 
     def _keep_producer(self, producer: Any, streaming: bool) -> None:
         self._producer, self._is_streaming = producer, streaming
@@ -222,6 +220,12 @@ class Outlet:
     def loseConnection(self) -> None:
         """End the connection; close_notify was written."""
         self._lose()
+
+    def abortConnection(self) -> None:
+        """End the connection now, with a reset where there is a socket."""
+        # Transports in memory abort by this, which leads to the engine.
+        self.transport.loseConnection = self._lose
+        (self._lose if self._abort is None else self._abort)()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let the transport tell the engine's producer of a full queue."""

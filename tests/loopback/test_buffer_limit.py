@@ -147,13 +147,15 @@ class ProtocolTests(Crowds):
             while len(factory.group):
                 await deferLater(reactor, 0.001)
             await port.stopListening()
-            self.assertGreaterEqual(factory.counters.crowded_out, ATTACKERS - LIMIT // LARGE - 1)
-            self.assertLess(factory.counters.crowded_out, ATTACKERS)
+            self.assertGreaterEqual(
+                factory.counters.buffer_limit_aborts, ATTACKERS - LIMIT // LARGE - 1
+            )
+            self.assertLess(factory.counters.buffer_limit_aborts, ATTACKERS)
             self.assertEqual(factory.counters.accepted, ATTACKERS + 1)
             limit = factory.group.buffer_limit
             assert limit is not None
             self.assertEqual(limit.total, 0)
-            self.assertEqual(len(warnings), factory.counters.crowded_out)
+            self.assertEqual(len(warnings), factory.counters.buffer_limit_aborts)
 
         with self.warnings() as warnings:
             self.conduct(work)

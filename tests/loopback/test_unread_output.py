@@ -156,7 +156,7 @@ class PushTests(OnEveryReactor):
                 self.assertEqual(protocol.unsent, 0)
             stopping: Any = port.stopListening()
             await stopping
-            self.assertEqual(factory.counters.too_slow, 1)
+            self.assertEqual(factory.counters.unsent_limit_aborts, 1)
 
         self.conduct(work)
         warnings = [event for event in logged if event["log_level"].name == "warn"]

@@ -402,7 +402,7 @@ class UnsentTests(SynchronousTestCase):
             self.assertRaises(BrokenError, send, b"too late")
             connected.lose(ConnectionAborted())
             self.assertIn("limit is 100000", str(connected.protocol.lost[0]))
-            self.assertEqual(connected.factory.counters.too_slow, 1)
+            self.assertEqual(connected.factory.counters.unsent_limit_aborts, 1)
 
     def test_answers_stop_the_reading_and_abort_nothing(self) -> None:
         """However large they are, and however often the peer asks."""
@@ -520,7 +520,7 @@ class SumTests(SynchronousTestCase):
         self.assertEqual(large.protocol.buffered, 0)
         large.lose(ConnectionAborted())
         self.assertIn("804 of 1001 bytes", str(large.protocol.lost[0]))
-        self.assertEqual(large.factory.counters.crowded_out, 1)
+        self.assertEqual(large.factory.counters.buffer_limit_aborts, 1)
         small.receive(bytes(707))
         self.assertEqual(len(small.protocol.received), 1)
 

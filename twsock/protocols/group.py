@@ -46,9 +46,9 @@ class Counters:
     #: Connections aborted because the peer broke the format or its limit.
     violations: int = 0
     #: Connections aborted because `StreamProtocol.max_unsent` bytes waited to be sent.
-    too_slow: int = 0
+    unsent_limit_aborts: int = 0
     #: Connections aborted because they held most when all together held `max_buffered` bytes.
-    crowded_out: int = 0
+    buffer_limit_aborts: int = 0
     #: Connections aborted because a handler raised.
     handler_errors: int = 0
 

@@ -25,7 +25,7 @@ class OrderedTransport:
 
     :param transport: any stream transport.
     :param send: sends what was written so far.
-    :param make_way: called before each write, in place of ``send``.
+    :param prepare_write: called before each write, in place of ``send``.
     :param close: ends the connection in order, after all that was written before.
     :param abort: drops what is queued, and ends the connection.
     :param is_ending: returns whether this end was closed or aborted.
@@ -37,7 +37,7 @@ class OrderedTransport:
         transport: Any,
         *,
         send: Callable[[], object],
-        make_way: Callable[[], object],
+        prepare_write: Callable[[], object],
         close: Callable[[], object],
         abort: Callable[[], object],
         is_ending: Callable[[], bool],
@@ -46,7 +46,7 @@ class OrderedTransport:
         self.__dict__.update(
             _transport=transport,
             _send=send,
-            _make_way=make_way,
+            _prepare_write=prepare_write,
             _close=close,
             _abort=abort,
             _is_ending=is_ending,
@@ -58,7 +58,7 @@ class OrderedTransport:
         """Forget the protocol, whose connection is gone."""
         self.__dict__.update(
             _send=_do_nothing,
-            _make_way=_do_nothing,
+            _prepare_write=_do_nothing,
             _close=_do_nothing,
             _abort=_do_nothing,
             _is_ending=lambda: True,
@@ -78,12 +78,12 @@ class OrderedTransport:
 
     def write(self, data: bytes) -> None:
         """Send bytes, after all that was written before."""
-        self._make_way()
+        self._prepare_write()
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Send bytes, after all that was written before."""
-        self._make_way()
+        self._prepare_write()
         self._transport.writeSequence(data)
 
     @property

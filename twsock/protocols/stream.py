@@ -200,7 +200,7 @@ class StreamProtocol(Protocol):
             self._ordered = OrderedTransport(
                 self._transport,
                 send=self._send_written,
-                make_way=self._make_way,
+                prepare_write=self._prepare_write,
                 close=self._close_transport,
                 abort=self._abort_transport,
                 is_ending=lambda: self._stream is not None and not self._stream.is_open,
@@ -328,7 +328,7 @@ class StreamProtocol(Protocol):
             limit=limit,
         )
         if self.group is not None:
-            self.group.counters.crowded_out += 1
+            self.group.counters.buffer_limit_aborts += 1
         self._decoder = self._make_decoder()  # What was received goes at once.
         stream.abort(
             BrokenError(
@@ -369,7 +369,7 @@ class StreamProtocol(Protocol):
         if self._stream is not None:
             self._stream.send()
 
-    def _make_way(self) -> None:
+    def _prepare_write(self) -> None:
         """Let what was written leave before a write to the transport, which stops no reading."""
         self._send_written()
         if self._stream is not None:
@@ -548,7 +548,7 @@ class StreamProtocol(Protocol):
             limit=limit,
         )
         if self.group is not None:
-            self.group.counters.too_slow += 1
+            self.group.counters.unsent_limit_aborts += 1
         stream.abort(BrokenError(f"{unsent} bytes waited to be sent, limit is {limit}"))
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import random
+import socket
 import weakref
 from collections.abc import Callable, Iterable
 from math import inf
@@ -23,7 +24,7 @@ from hypothesis.strategies import (
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.datagram_cases import ConnectedStream
+from tests.sockets.datagram_cases import LOCALHOST, ConnectedStream
 from twsock import (
     BusyError,
     ClosedError,
@@ -34,6 +35,7 @@ from twsock import (
 )
 from twsock.sockets.deadline import called_off
 from twsock.transport.datagram_output import OUTPUT_HIGH_WATER
+from twsock.transport.packet_info import source_control
 
 GREETING = b"Hello, World!"
 TOO_LONG = bytes(65_508)
@@ -673,6 +675,22 @@ class CancelTests(OutputCase):
         self.connected.make_room()
         self.assertEqual(self.successResultOf(stuck), 1)
         self.assertEqual(self.connected.received(1), [b"x"])
+
+    def test_what_was_to_leave_by_several_interfaces_is_withdrawn_from_all(self) -> None:
+        """As far as it has not left by one; what is not cancelled leaves by each."""
+        lo = socket.if_nametoindex("lo")
+        ways = (source_control("", lo), source_control(LOCALHOST, lo))
+        output = self.connected.make_output()
+        output.opened(self.connected.port, None, ways)
+        for room, left in ((0, []), (1, [b"x"])):
+            self.kernel.room = room
+            write = output.send_all(b"x")
+            write.cancel()
+            self.failureResultOf(write, CancelledError)
+            self.connected.make_room()
+            self.assertEqual(self.connected.received(len(left)), left)
+        self.assertEqual(self.successResultOf(output.send_all(b"x")), 1)
+        self.assertEqual(self.connected.received(2), [b"x"] * 2)
 
     def test_calling_all_off_takes_back_all_that_waits(self) -> None:
         """For its turn and for the kernel; each fails with an error of its own."""

@@ -131,6 +131,9 @@ class DatagramProtocol(protocol.DatagramProtocol):
         """
         Send a datagram.
 
+        What is sent to the host of ``source`` within `datagram_received` or `run_received` leaves
+        from the address that was asked; on a port of Twisted the kernel chooses, as for all else.
+
         :param address: numeric host, and port; None for the connected peer.
         :raises LocalProtocolError: when there is no port.
         :raises SocketError: and others, see ``DatagramPort.send``; on a port of Twisted what its

@@ -51,6 +51,8 @@ class DatagramWrite(Operation[Any]):
     # Of the socket's connected peer, unless the stream has an address.
     address: Address | None = None
     control: Control | None = None
+    # What leaves by other interfaces.
+    copies: tuple[_Copy, ...] = ()
 
     def __init__(self, stream: DatagramOutputStream, data: bytes) -> None:
         # What the base does, at half of its cost; there is one of these for each datagram.
@@ -317,7 +319,10 @@ class DatagramOutputStream:
             for write in writes:
                 write.address = self._address
         for control in self._controls[1:]:
-            port.submit([_Copy(write, control) for write in writes])
+            copies = [_Copy(write, control) for write in writes]
+            for write, copy in zip(writes, copies, strict=True):
+                write.copies = (*write.copies, copy)
+            port.submit(copies)
         if self._controls:
             for write in writes:
                 write.control = self._controls[0]
@@ -352,6 +357,9 @@ class DatagramOutputStream:
         elif self._port is not None:
             if self._port.withdraw(write):
                 write.data = b""
+            for copy in write.copies:
+                if not copy.is_done:
+                    self._port.withdraw(copy)
             # Now, so that it is over before the flushes behind it are.
             write.errback(error)
             self.pass_over()
@@ -422,9 +430,10 @@ def _stop_waiting(mark: Deferred[bool]) -> None:
 class _Copy:
     """A datagram that goes out by another interface as well; nobody waits for it."""
 
-    __slots__ = ("address", "control", "data", "segment_size", "stream")
+    __slots__ = ("address", "control", "data", "is_done", "segment_size", "stream")
 
     def __init__(self, write: DatagramWrite, control: Control) -> None:
+        self.is_done = False
         self.stream = write.stream
         self.data = write.data
         self.segment_size = write.segment_size
@@ -432,9 +441,11 @@ class _Copy:
         self.control: Control | None = control
 
     def sent(self) -> None:
-        pass
+        self.is_done = True
+        self.data = b""
 
     def failed(self, error: SocketError) -> None:
+        self.sent()
         self.stream.note_unheard(error)
 
 

@@ -202,6 +202,20 @@ class EngineTests(SynchronousTestCase):
         self.engine.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_a_failure_that_ends_the_transport_at_once_is_the_last(self) -> None:
+        """As where FIN was sent; nobody is there any more for what was in front of it."""
+
+        def lose() -> None:
+            self.engine.connectionLost(Failure(ConnectionDone()))
+
+        self.transport.loseConnection = lose
+        first, second = self.peer.say(b"good"), bytearray(self.peer.say(b"evil"))
+        second[-1] ^= 1
+        self.engine.dataReceived(first + bytes(second))
+        self.assertEqual(self.receiver.received, [])
+        assert self.receiver.reason is not None
+        self.assertIn("bad record mac", str(self.receiver.reason.value))
+
     def test_an_answer_does_not_hide_what_was_wrong(self) -> None:
         """It cannot be sent any more, and fails for a reason of its own."""
         self.receiver.answer = b"answer"

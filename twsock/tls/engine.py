@@ -133,7 +133,7 @@ class Engine(TLSMemoryBIOProtocol):
         if error is not None:
             # First: what is answered to the data in front of it would meet an error of its own.
             self._tlsShutdownFinished(error)
-        if pieces:
+        if pieces and self.connected:  # Where FIN was sent, the error has ended the connection.
             self.wrappedProtocol.dataReceived(b"".join(pieces))
         if error is None and len(pieces) < ended:
             self._flushReceiveBIO()

@@ -31,7 +31,8 @@ from twsock.tls.validation import ChainValidationResult
 
 ROOT = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
 OTHER_ROOT = Certificate.from_pem(trustme.CA().cert_pem.bytes())
-CLIENT = Certificate.from_pem(issue())
+CLIENT_PEM = issue()
+CLIENT = Certificate.from_pem(CLIENT_PEM)
 SECOND = timedelta(seconds=1)
 BOTH = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 OPTIONS = ClientOptions(choose_versions(SocketProtectionLevel.TLS13), HostName("localhost"), [ROOT])
@@ -192,6 +193,15 @@ class RefusedTests(ResumptionCase):
             self.assert_verified(replace(OPTIONS, **changed))
         self.assert_verified(service="1338")
         self.assert_verified(service="")
+
+    def test_the_chain_of_the_own_certificate_is_a_setting_too(self) -> None:
+        """A context shows it, and two certificates are equal whatever their chain."""
+        chained = Certificate.from_pem(CLIENT_PEM + AUTHORITY.cert_pem.bytes())
+        alone = Certificate.from_pem(CLIENT_PEM)
+        self.assertEqual(chained, alone)
+        self.converse(replace(OPTIONS, certificate=alone))
+        self.assertFalse(self.converse(replace(OPTIONS, certificate=chained)).is_resumed)
+        self.assertTrue(self.converse(replace(OPTIONS, certificate=alone)).is_resumed)
 
     def test_the_order_of_what_is_forgiven_does_not_matter(self) -> None:
         """It is a set."""

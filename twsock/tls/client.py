@@ -230,11 +230,12 @@ class _Creator:
 
 def _settings(options: ClientOptions) -> Hashable:
     """Return all on which a verdict depends besides the host, and what is agreed on with it."""
-    roots = options.trust_roots
+    roots, mine = options.trust_roots, options.certificate
     return (
         options.versions,
         None if roots is None else tuple(roots),
-        options.certificate,
+        # Two are equal by themselves; what is shown with them belongs to the context.
+        None if mine is None else (mine, mine.intermediates),
         frozenset(options.ignorable_errors),
         tuple(options.application_protocols),
     )

@@ -89,7 +89,7 @@ class HangupTests(SynchronousTestCase):
             self.addCleanup(process_signals.discard, receiver)
         with log_lines() as lines:
             signal.raise_signal(signal.SIGHUP)
-        self.assertEqual(lines, ["SIGHUP: there are no certificates to read again"])
+        self.assertEqual(lines, ["SIGHUP: no service here has certificates to read again"])
 
     def test_handlers_of_the_application_stay(self) -> None:
         """SIGTERM is taken over only from the reactor itself."""
@@ -114,7 +114,7 @@ class TwistdTests(SynchronousTestCase):
             with twistd(*arguments) as server:
                 server.wait_for("listening on")
                 server.process.send_signal(signal.SIGHUP)
-                server.wait_for("SIGHUP: there are no certificates")
+                server.wait_for("SIGHUP: no service here has certificates")
                 server.terminate()
                 self.assertEqual(server.wait(), -signal.SIGTERM)
                 self.assertIn("stopped: ", server.log)

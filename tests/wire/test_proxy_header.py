@@ -113,6 +113,12 @@ class BlockTests(SynchronousTestCase):
             datagram = ProxyHeader(source, destination, is_datagram=True)
             self.assertEqual(decode(block(0x21, family + 1, addresses))[0], datagram)
 
+    def test_paths_end_at_a_zero(self) -> None:
+        """But for names without a file, which begin with one."""
+        for field, path in ((b"/a\0b", b"/a"), (b"\0a\0b", b"\0a\0b"), (b"", b"")):
+            header, _ = decode(block(0x21, 0x31, field.ljust(108, b"\0") * 2))
+            self.assertEqual(header, ProxyHeader(path, path))
+
     def test_a_proxy_that_speaks_for_itself(self) -> None:
         """LOCAL, whatever else it says, and a family or transport that is not specified."""
         for header in (

@@ -111,7 +111,7 @@ class _ProcessSignals:
     def _reload(self) -> None:
         reloaded = [receiver.reload() for receiver in self._receivers]
         if not any(reloaded):
-            self._log.info("SIGHUP: there are no certificates to read again")
+            self._log.info("SIGHUP: no service here has certificates to read again")
 
     def _hurry(self, number: int) -> None:
         self._log.warn("{name} again: ending at once", name=signal.Signals(number).name)

@@ -176,9 +176,16 @@ def _read_block(family: int, transport: int, block: bytes) -> ProxyHeader:
     source, destination, *ports = layout.unpack_from(block)
     is_datagram = transport == _DATAGRAM
     if not ports:
-        return ProxyHeader(source.rstrip(b"\0"), destination.rstrip(b"\0"), is_datagram)
+        return ProxyHeader(_read_path(source), _read_path(destination), is_datagram)
     return ProxyHeader(
         (str(ipaddress.ip_address(source)), ports[0]),
         (str(ipaddress.ip_address(destination)), ports[1]),
         is_datagram,
     )
+
+
+def _read_path(field: bytes) -> bytes:
+    """Read a path, which a zero ends; one that begins with a zero is a name without a file."""
+    if field.startswith(b"\0"):
+        return field.rstrip(b"\0")
+    return field.partition(b"\0")[0]

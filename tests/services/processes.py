@@ -141,8 +141,9 @@ class Daemon:
 
     def __init__(self, arguments: Sequence[str], folder: str) -> None:
         self.folder = Path(folder)
+        ended, inherited = os.pipe()
         # A file and no pipe, which a daemon that does not let go of it would keep open.
-        with (self.folder / "output").open("w+") as output:
+        with (self.folder / "output").open("w+") as output, os.fdopen(ended) as end_of_daemon:
             self.status = subprocess.run(
                 [sys.executable, "-c", _TWISTD, *arguments],
                 cwd=folder,
@@ -152,7 +153,12 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 timeout=PATIENCE,
                 check=False,
+                pass_fds=(inherited,),
             ).returncode
+            os.close(inherited)
+            if self.status:
+                # What was to become the daemon may still write its log.
+                end_of_daemon.read()
             output.seek(0)
             self.output = output.read()
 

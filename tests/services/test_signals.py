@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
@@ -165,11 +166,14 @@ class TwistdTests(SynchronousTestCase):
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            self.addCleanup(process.kill)
+            # Where the signals do nothing, this is a failure, not a test run that hangs.
+            patience = threading.Timer(PATIENCE, process.kill)
+            patience.start()
+            self.addCleanup(patience.cancel)
             assert process.stdout is not None
             for line in ("listening on", "Received SIGTERM", "ending at once"):
-                while line not in process.stdout.readline():
-                    self.assertIsNone(process.poll(), line)
+                while line not in (found := process.stdout.readline()):
+                    self.assertTrue(found, f"it ended without {line!r}")
                 process.terminate()
             self.assertNotIn("Traceback", process.stdout.read())
             self.assertEqual(process.wait(PATIENCE), -signal.SIGTERM)

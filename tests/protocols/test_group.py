@@ -9,7 +9,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocols.connections import Connected, FrameRecorder, Waiting
-from twsock.protocols import ConnectionGroup
+from twsock.protocols import ConnectionGroup, FrameEcho
 from twsock.wire import encode_frame
 
 
@@ -105,6 +105,20 @@ class DrainTests(SynchronousTestCase):
         self.assertFalse(connected.transport.disconnecting)
         connected.protocol.go_on()
         self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
+        self.assertTrue(connected.transport.disconnecting)
+        connected.lose()
+        self.assertEqual(self.successResultOf(drained), 0)
+
+    def test_a_message_under_way_is_awaited(self) -> None:
+        """A part of it has come: the rest may come until the deadline, and is answered."""
+        connected = Connected(FrameEcho)
+        frame = encode_frame(b"request")
+        connected.receive(frame[:5])
+        drained = connected.factory.drain(10.0)
+        connected.clock.advance(9.0)
+        self.assertFalse(connected.transport.disconnecting)
+        connected.receive(frame[5:])
+        self.assertEqual(connected.sent(), frame)
         self.assertTrue(connected.transport.disconnecting)
         connected.lose()
         self.assertEqual(self.successResultOf(drained), 0)

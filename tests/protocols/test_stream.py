@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 from twisted.internet.address import IPv6Address
@@ -10,12 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.protocols.connections import Connected, FrameRecorder, LineRecorder, P, Waiting
+from tests.transport.test_stream import IdleReactor, tcp_pair
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
 from twsock.protocols.stream import LEAST_MAX_UNSENT, MAX_BACKLOG
@@ -24,6 +28,34 @@ from twsock.transport.stream import HIGH_WATER
 from twsock.wire import encode_frame
 
 FRAME = encode_frame(b"x" * 60)
+
+
+class Descriptor(Connection):
+    """A connection of Twisted's, without its ends."""
+
+    def getHost(self) -> Any:
+        return None
+
+    def getPeer(self) -> Any:
+        return None
+
+
+class OnKernel:
+    """A `Waiting` on a real socket; the reactor is a clock."""
+
+    def __init__(self) -> None:
+        self.reactor = IdleReactor()
+        self.near, self.far = tcp_pair()
+        self.near.setblocking(False)
+        self.protocol = Waiting()
+        descriptor: Any = Descriptor(self.near, self.protocol, self.reactor)  # type: ignore[arg-type]
+        descriptor.connected = 1
+        self.protocol.makeConnection(descriptor)
+
+    def close(self) -> None:
+        """Give both sockets back."""
+        self.far.close()
+        self.near.close()
 
 
 class HandlerTests(SynchronousTestCase):
@@ -181,6 +213,19 @@ class ReentranceTests(SynchronousTestCase):
         connected.receive(b"\x00\x00\x015")
         self.assertEqual(connected.protocol.received, [b"1", b"2", b"3", b"4", b"5"])
 
+    def test_an_answer_that_comes_within_the_request_is_handled(self) -> None:
+        """And not only when something else arrives after it."""
+
+        class Chain(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                if len(self.received) < 5:
+                    connected.receive(encode_frame(b"answer"))
+
+        connected = Connected(Chain)
+        connected.receive(encode_frame(b"request"))
+        self.assertEqual(connected.protocol.received, [b"request"] + [b"answer"] * 4)
+
     def test_closing_when_told_of_a_full_output_ends(self) -> None:
         """`writing_paused` may close: the connection is read from, to see the peer's end."""
 
@@ -247,6 +292,17 @@ class BackPressureTests(SynchronousTestCase):
         connected.transport.producer.resumeProducing()
         self.assertEqual(connected.transport.producerState, "producing")
 
+    def test_a_full_backlog_keeps_it_paused(self) -> None:
+        """The handler that runs is still what the messages wait for."""
+        connected = Connected(Waiting)
+        assert connected.transport.producer is not None
+        connected.receive(FRAME)
+        connected.transport.producer.pauseProducing()
+        connected.protocol.send_frame(b"first part")
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) + 1))
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(connected.transport.producerState, "paused")
+
     def test_closing_when_told_of_room_ends_the_messages(self) -> None:
         """No further one is handled."""
 
@@ -300,6 +356,11 @@ class BackPressureTests(SynchronousTestCase):
                 connected.transport.producer.resumeProducing()
             self.assertEqual(connected.protocol.brakes[: len(expected)], expected)
         self.assertEqual(connected.protocol.brakes.count("paused"), 1)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        for _ in range(3):
+            connected.protocol.send_frame(b"pushed")
+        self.assertEqual(connected.protocol.brakes.count("paused"), 2)
 
     def test_answers_beyond_the_mark_stop_the_messages(self) -> None:
         """Answers larger than requests do not pile up for a whole read of requests."""
@@ -508,6 +569,13 @@ class SumTests(SynchronousTestCase):
         connected.reset()
         self.assertEqual(notes.total, 0)
 
+    def test_one_that_made_room_is_not_told_of_twice(self) -> None:
+        """Its end takes a turn of the reactor; until then it may still be the largest."""
+        large = Connected(FrameRecorder, max_buffered=1000)
+        for _ in range(2):
+            large.protocol.abort_as_largest(900, 1001, 1000)
+        self.assertEqual(large.factory.counters.crowded_out, 1)
+
     def test_the_largest_makes_room(self) -> None:
         """Whoever crosses the limit; with one event, and the numbers as the reason."""
         large = Connected(FrameRecorder, max_buffered=1000)
@@ -613,6 +681,42 @@ class EndTests(SynchronousTestCase):
         connected.reset()
         (error,) = connected.protocol.lost
         self.assertIsInstance(error, SocketError)
+
+    def test_a_report_of_the_loss_that_fails_is_logged(self) -> None:
+        """The handler that runs is cancelled all the same."""
+
+        class Failing(Waiting):
+            def connection_lost(self, error: SocketError | None) -> None:
+                raise ZeroDivisionError
+
+        connected = Connected(Failing)
+        connected.receive(FRAME)
+        connected.reset()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(connected.protocol.ended, ["CancelledError"])
+
+    def test_nobody_looks_for_a_peer_that_ended_and_is_gone(self) -> None:
+        """No delayed call is left when the connection is lost."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.dataReceived(FRAME)
+        on_kernel.protocol.readConnectionLost()
+        self.assertNotEqual(on_kernel.reactor.getDelayedCalls(), [])
+        on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
+        self.assertEqual(on_kernel.reactor.getDelayedCalls(), [])
+
+    def test_a_close_under_way_has_its_own_deadline(self) -> None:
+        """That the peer, which has ended, is gone as well does not cut it short."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.dataReceived(FRAME)
+        on_kernel.protocol.readConnectionLost()
+        on_kernel.protocol.close()
+        linger = struct.pack("ii", 1, 0)
+        on_kernel.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        on_kernel.far.close()
+        on_kernel.reactor.pump([0.5] * 9)
+        self.assertEqual(on_kernel.protocol.lost, [])
 
     def test_close_gives_up_at_the_deadline(self) -> None:
         """A peer that does not answer a close is aborted after the close timeout."""

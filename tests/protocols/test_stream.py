@@ -574,7 +574,7 @@ class SumTests(SynchronousTestCase):
         large = Connected(FrameRecorder, max_buffered=1000)
         for _ in range(2):
             large.protocol.abort_as_largest(900, 1001, 1000)
-        self.assertEqual(large.factory.counters.crowded_out, 1)
+        self.assertEqual(large.factory.counters.buffer_limit_aborts, 1)
 
     def test_the_largest_makes_room(self) -> None:
         """Whoever crosses the limit; with one event, and the numbers as the reason."""

@@ -67,6 +67,25 @@ class HangupTests(SynchronousTestCase):
         reactor.callFromThread = lambda call: call()
         self.reactor = reactor
 
+    def test_outside_the_main_thread_signals_are_left_alone(self) -> None:
+        """Python allows no handlers there; the service starts all the same."""
+        raised: list[BaseException] = []
+
+        def start() -> None:
+            receiver = Receiver([], "threaded")
+            try:
+                process_signals.add(self.reactor, receiver)
+                process_signals.discard(receiver)
+            except BaseException as error:  # noqa: BLE001 - handed to the test, which fails
+                raised.append(error)
+
+        before = signal.getsignal(signal.SIGHUP)
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join()
+        self.assertEqual(raised, [])
+        self.assertIs(signal.getsignal(signal.SIGHUP), before)
+
     def test_each_service_of_a_process_reloads(self) -> None:
         """As long as it runs; with the last, SIGHUP is as it was."""
         told: list[str] = []

@@ -40,6 +40,8 @@ class TargetTests(SynchronousTestCase):
                 f"multicast:[ff15::1]:22113:ttl=0:interface={lo.index}",
                 GroupTarget("ff15::1", 22113, lo, 0),
             ),
+            ("multicast:[ff15::1%lo]:22113", GroupTarget("ff15::1", 22113, lo, 1)),
+            ("multicast:[ff15::1%lo]:22113:lo", GroupTarget("ff15::1", 22113, lo, 1)),
             (
                 "multicast:224.3.0.5:22113:interface=127.0.0.1:ttl=255",
                 GroupTarget("224.3.0.5", 22113, lo, 255),

@@ -336,6 +336,16 @@ class ListenTests(TestCase):
         self.send(b"Hello", ("127.0.0.1", port.getHost().port))
         return self.collector.first.addCallback(self.assertEqual, b"Hello")
 
+    def test_the_zone_of_a_group_is_its_interface(self) -> None:
+        """It is looked up when it listens, as an interface that is named."""
+        for words in ("", ":interface=lo"):
+            (joined,) = self.open(f"multicast:[ff15::1%lo]:0{words}").memberships
+            self.assertEqual((joined.group, joined.interface.name), ("ff15::1", "lo"))
+        endpoint = datagram_endpoint_from_string(reactor, "multicast:[ff15::1%no-such]:0")
+        self.assert_fails(
+            lambda: endpoint.listen(self.collector), SocketErrorStatus.UNREACHABLE_HOST
+        )
+
     def test_multicast_receives_what_is_sent_to_its_group(self) -> Deferred[None]:
         """A datagram to the group reaches the protocol; one to the port alone does not."""
         port = self.open(f"multicast:{GROUP}:0:lo", self.collector)

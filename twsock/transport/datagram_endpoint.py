@@ -180,7 +180,8 @@ def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEn
 
     Both take ``receiveBuffer``, ``sendBuffer``, ``maxDatagram`` (bytes) and ``dontFragment`` (yes
     or no); see `DatagramOptions` for all. Port, interface, group and, for a group, ``ttl`` need no
-    name when they come in this order. In an IPv6 address either the colons are escaped or it is in
+    name when they come in this order. The zone of a group (``multicast:[ff15::1%eth0]:22113``)
+    names the interface too. In an IPv6 address either the colons are escaped or it is in
     brackets: ``multicast:[ff15::1]:22113``. Other kinds are plugins'.
 
     :param reactor: the endpoint listens with it.

@@ -229,6 +229,22 @@ class RefusedTests(ResumptionCase):
         with self.assertRaises(SSL.Error):
             self.converse()
 
+    def test_the_verdict_counts_where_openssl_has_no_error_on_record(self) -> None:
+        """As when a callback resets it, which pyOpenSSL's own does."""
+
+        class Forgetful(Binding):
+            """Remembers no error."""
+
+            @override
+            def verify_result(self, connection: SSL.Connection) -> int:
+                return 0
+
+        self.context = make_context(AUTHORITY.issue_cert("other.example"))
+        forgiving = replace(OPTIONS, ignorable_errors=[ChainValidationResult.INVALID_NAME])
+        util: Any = getattr(OpenSSL, "_util", None)
+        self.converse(forgiving, binding=Forgetful(util))
+        self.assertEqual(len(self.sessions), 0)
+
     def test_a_ticket_is_used_once(self) -> None:
         """Two connections at a time get one of two; one that is used up does not come back."""
         self.converse()

@@ -90,6 +90,15 @@ class OutletTests(SynchronousTestCase):
         self.assertIn(self.descriptor, self.reactor.writers)
         self.assertTrue(self.receive(len(large) + 9) == large + b"behind it")
 
+    def test_small_records_that_wait_are_joined(self) -> None:
+        """Each would otherwise be an object of its own, larger than a small record."""
+        large = bytes(range(256)) * (1 << 15)
+        self.outlet.write(large)
+        for _ in range(1000):
+            self.outlet.write(b"small")
+        self.assertLess(len(self.descriptor._tempDataBuffer), 10)
+        self.assertTrue(self.receive(len(large) + 5000) == large + b"small" * 1000)
+
     def test_a_queue_goes_first(self) -> None:
         """Whoever wrote to the transport itself."""
         Connection.write(self.descriptor, b"first ")

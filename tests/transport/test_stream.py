@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
+import tracemalloc
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -16,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketErrorStatus
 from twsock.transport import StreamTransport
+from twsock.transport.descriptor import queued_bytes
 from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER
 
 
@@ -105,6 +108,21 @@ class Pusher:
 
     def stopProducing(self) -> None:
         self.transport.write(b"never")
+
+
+class PausedPusher:
+    """Only notes whether it is paused."""
+
+    is_paused = False
+
+    def pauseProducing(self) -> None:
+        self.is_paused = True
+
+    def resumeProducing(self) -> None:
+        self.is_paused = False
+
+    def stopProducing(self) -> None:
+        self.is_paused = True
 
 
 class PlainTests(SynchronousTestCase):
@@ -553,6 +571,48 @@ class PlainTests(SynchronousTestCase):
         outlet.write(bytes(1 << 24))
         self.assertFalse(successor.send())
         self.assertTrue(successor.is_full)
+
+    def push_small(self) -> float:
+        """Push 50,000 small messages; tell how many bytes of memory each byte of them takes."""
+        count = 50_000
+        gc.collect()
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(count):
+            self.stream.write(b"%5d" % number)
+            self.stream.send()
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        self.pushed = b"".join(b"%5d" % number for number in range(count))
+        return grown / len(self.pushed)
+
+    def test_small_messages_take_little_more_than_their_bytes(self) -> None:
+        """Behind a full queue each would otherwise be an object of its own."""
+        before = self.fill()
+        self.assertLess(self.push_small(), 2)
+        self.assertEqual(self.stream.unsent, queued_bytes(self.descriptor))
+        self.assertEqual(self.receive(), before + self.pushed)
+
+    def test_small_messages_before_a_handshake_take_little_more_than_their_bytes(self) -> None:
+        """As behind a full queue."""
+        self.stream.hold()
+        self.assertLess(self.push_small(), 2)
+        self.assertEqual(self.stream.unsent, len(self.pushed))
+        engine: Any = StringTransport()
+        engine.transport = self.descriptor
+        self.stream.succeed_to(engine)
+        self.assertEqual(engine.value(), self.pushed)
+
+    def test_a_producer_is_paused_by_small_messages_too(self) -> None:
+        """One that pushes through the transport itself learns of a full queue."""
+        pusher = PausedPusher()
+        self.descriptor.registerProducer(pusher, True)
+        sent = self.fill()
+        for _ in range(10):
+            self.stream.write(b"small")
+            self.stream.send()
+        self.assertTrue(pusher.is_paused)
+        self.assertEqual(self.receive(), sent + b"small" * 10)
 
     def test_an_engine_has_to_hand_on_what_it_keeps(self) -> None:
         """That a part of its handshake has left says nothing of what waits for the handshake."""

@@ -51,7 +51,7 @@ class BufferLimit:
     """
     Bounds the sum of what connections hold.
 
-    What is counted is bytes of data; Python adds some 50 to each piece of a few bytes. The sum
+    What is counted is bytes of data; Python adds some 40 to each piece that waits. The sum
     exceeds the limit by one receive and what a handler writes in one go, until the largest
     connection is aborted. What OpenSSL keeps, up to one record of 16 KiB for each connection, is
     not counted.

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from twsock.transport.zones import with_zone
 
 __all__ = [
+    "SMALL",
     "bottom_socket",
     "carries_tls",
     "describe_peer",
@@ -33,6 +34,7 @@ __all__ = [
     "hung_up",
     "is_half_closing_engine",
     "is_shaking_hands",
+    "join_queued",
     "may_collect",
     "plain_socket",
     "queued_bytes",
@@ -44,6 +46,9 @@ __all__ = [
 #: How many wrappers are looked through. Real stacks have two or three; the bound is for a wrapper
 #: that names itself as its transport.
 _MAX_WRAPPERS: Final = 16
+
+#: Pieces below this many bytes are joined while they wait.
+SMALL: Final = 1024
 
 #: The state of a handshake of which no message was sent or read, in OpenSSL's words.
 _NOT_BEGUN: Final = b"before SSL initialization"
@@ -138,6 +143,26 @@ def engine_bytes(transport: ITransport) -> int:
 def _started_engine(transport: object) -> object:
     """Give the engine that ``startTLS`` has put on a transport."""
     return getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
+
+
+def join_queued(descriptor: FileDescriptor, data: bytes | bytearray) -> bool:
+    """
+    Queue a small piece as a part of the last one that waits, if that is small too.
+
+    Python adds some 40 bytes to each piece, which may be more than a message has.
+
+    :returns: whether it was done; otherwise the descriptor has to queue it.
+    """
+    # Private, and the only place where Twisted keeps them (as of 26.10).
+    waiting: list[bytes] = descriptor._tempDataBuffer
+    if not waiting or len(data) >= SMALL or len(waiting[-1]) >= SMALL:
+        return False
+    target: Any = descriptor
+    if not target.connected or (target.producer is not None and target.streamingProducer):
+        return False  # The producer is paused by a write that fills the queue.
+    waiting[-1] += data
+    descriptor._tempDataLen += len(data)
+    return True
 
 
 def may_collect(transport: ITransport) -> bool:

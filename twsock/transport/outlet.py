@@ -20,7 +20,7 @@ from typing import Any, Final
 from twisted.internet.abstract import FileDescriptor
 from zope.interface import directlyProvides, providedBy
 
-from twsock.transport.descriptor import queued_bytes
+from twsock.transport.descriptor import join_queued, queued_bytes
 
 __all__ = ["TRY_LATER", "Held", "Outlet"]
 
@@ -204,7 +204,8 @@ class Outlet:
                     self._is_over = True
                     self._connection.output_broke(error)
                     return
-        self._write(data)
+        if self._socket is None or not join_queued(transport, data):
+            self._write(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write pieces as one."""

@@ -39,6 +39,7 @@ from twisted.python.failure import Failure
 
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.transport.descriptor import (
+    SMALL,
     carries_tls,
     discard_input,
     engine_bytes,
@@ -47,6 +48,7 @@ from twsock.transport.descriptor import (
     hung_up,
     is_half_closing_engine,
     is_shaking_hands,
+    join_queued,
     may_collect,
     plain_socket,
     queued_bytes,
@@ -329,6 +331,7 @@ class StreamTransport:
             # A TLS engine answers its peer by itself, which may fill the queue.
             return self._socket is not None or not self._watch_queue()
         if self._outlet is not None:
+            self._join_pending()
             return False
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
@@ -353,13 +356,21 @@ class StreamTransport:
             if sent == len(data):
                 return True
             data = memoryview(data)[sent:].tobytes()
-        transport.write(data if isinstance(data, bytes) else bytes(data))
+        if not (self.is_plain and join_queued(transport, data)):
+            transport.write(data if isinstance(data, bytes) else bytes(data))
         if self._descriptor is None:
             if self._is_braked:
                 self._braked_bytes += len(data)
             return not self._is_braked
         is_engine_full = self._watch_engine()
         return not (self._watch_queue() or is_engine_full)
+
+    def _join_pending(self) -> None:
+        """Join the last two pieces that wait where both are small, as `join_queued` does."""
+        pending = self._pending
+        if len(pending) > 1 and len(pending[-2]) < SMALL and len(pending[-1]) < SMALL:
+            last = pending.pop()
+            pending[-1] += last
 
     def hold(self) -> Outlet:
         """

@@ -735,3 +735,39 @@ class FromExceptionTests(SynchronousTestCase):
         """Where the cause says nothing, the class speaks."""
         failed = ClosedError.from_exception(RuntimeError("what?"))
         self.assertEqual((failed.status, failed.hresult), (S.OPERATION_ABORTED, 0x80000013))
+
+
+class CopyTests(SynchronousTestCase):
+    """`SocketError.copy` makes an error that was never raised."""
+
+    def test_it_says_the_same(self) -> None:
+        """Class, words, status, HRESULT, cause and what a subclass adds."""
+        cause = os_error(errno.ECONNRESET)
+        for failed in (
+            BrokenError.from_exception(cause),
+            _CountedError(5),
+            OperationNotSupported("no"),
+        ):
+            copied = failed.copy()
+            self.assertIs(type(copied), type(failed))
+            self.assertIsNot(copied, failed)
+            self.assertEqual(copied.args, failed.args)
+            self.assertEqual(vars(copied), vars(failed))
+            self.assertIs(copied.__cause__, failed.__cause__)
+
+    def test_it_has_no_frames(self) -> None:
+        """Whatever the first came through."""
+        try:
+            raise _CountedError(1)
+        except _CountedError as failed:
+            self.assertIsNotNone(failed.__traceback__)
+            self.assertIsNone(failed.copy().__traceback__)
+            self.assertIsNone(failed.copy().__context__)
+
+
+class _CountedError(SocketError):
+    """Has an argument of its own, and another message."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"number {number}")
+        self.number = number

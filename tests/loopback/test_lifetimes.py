@@ -269,7 +269,7 @@ class ProtocolLifetimes(LifetimeTests):
             self.check(protocol(Frames, policy), converse)
 
     def test_buffers_go_though_the_protocols_are_kept(self) -> None:
-        """What was received and not handled, and what was not sent."""
+        """What was received and not handled, and what was not sent, also by an engine."""
         kept: list[Frames] = []
 
         class Kept(Frames):
@@ -277,21 +277,28 @@ class ProtocolLifetimes(LifetimeTests):
                 kept.append(self)
                 self.send_frame(bytes(8 * MIB))
 
-        async def work(reactor: Any) -> None:
-            self.reactor = reactor
-            serve: Any = protocol(Kept)
-            async with serve(reactor) as port:
-                lifetimes = Lifetimes()
-                try:
-                    for _ in range(10):
-                        await self.converse_once(serve, self.sends(PARTIAL), port)
-                    self.assertEqual(len(kept), 10)
-                    self.assertLess(lifetimes.retained_bytes, 4 * MIB)
-                finally:
-                    lifetimes.stop()
-            kept.clear()
+        for policy in (UpgradePolicy.OFF, UpgradePolicy.IMPLICIT):
+            is_secure = policy is UpgradePolicy.IMPLICIT
 
-        self.conduct(work)
+            async def work(
+                reactor: Any, policy: UpgradePolicy = policy, is_secure: bool = is_secure
+            ) -> None:
+                self.reactor = reactor
+                serve: Any = protocol(Kept, policy)
+                async with serve(reactor) as port:
+                    sends = self.sends(PARTIAL, is_secure=is_secure)
+                    await self.converse_once(serve, sends, port)
+                    lifetimes = Lifetimes()
+                    try:
+                        for _ in range(5):
+                            await self.converse_once(serve, sends, port)
+                        self.assertEqual(len(kept), 6)
+                        self.assertLess(lifetimes.retained_bytes, 2 * MIB)
+                    finally:
+                        lifetimes.stop()
+                kept.clear()
+
+            self.conduct(work)
 
 
 async def read(stream_socket: StreamSocket) -> None:

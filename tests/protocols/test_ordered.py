@@ -102,3 +102,15 @@ class OrderTests(SynchronousTestCase):
         transport.mark = "set"
         self.assertEqual(connected.transport.mark, "set")  # type: ignore[attr-defined]
         self.assertIs(connected.protocol.transport, transport)
+
+    def test_it_can_be_kept_when_the_connection_is_gone(self) -> None:
+        """It says of the transport what that says, and does nothing."""
+        connected = self.handle(lambda _: None)
+        transport = connected.protocol.transport
+        connected.sent()
+        connected.lose()
+        self.assertEqual(transport.getPeer(), connected.transport.getPeer())
+        transport.loseConnection()
+        transport.abortConnection()
+        transport.startTLS(None)
+        self.assertEqual(self.calls, [])

@@ -692,7 +692,9 @@ class EndTests(SynchronousTestCase):
         connected = Connected(Failing)
         connected.receive(FRAME)
         connected.reset()
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        (failure,) = self.flushLoggedErrors(ZeroDivisionError)
+        self.assertIn("in connection_lost", failure.getTraceback())
+        self.assertIsNone(failure.value.__traceback__)
         self.assertEqual(connected.protocol.ended, ["CancelledError"])
 
     def test_nobody_looks_for_a_peer_that_ended_and_is_gone(self) -> None:
@@ -717,6 +719,15 @@ class EndTests(SynchronousTestCase):
         on_kernel.far.close()
         on_kernel.reactor.pump([0.5] * 9)
         self.assertEqual(on_kernel.protocol.lost, [])
+
+    def test_nothing_waits_in_a_connection_that_is_gone(self) -> None:
+        """Neither what was received nor what was not sent, whoever keeps the protocol."""
+        connected = Connected(FrameRecorder)
+        connected.receive(encode_frame(bytes(1000))[:-1])
+        self.assertTrue(connected.protocol.has_unhandled_input)
+        connected.reset()
+        self.assertFalse(connected.protocol.has_unhandled_input)
+        self.assertEqual(connected.protocol.unsent, 0)
 
     def test_close_gives_up_at_the_deadline(self) -> None:
         """A peer that does not answer a close is aborted after the close timeout."""

@@ -556,6 +556,17 @@ class DeathTests(OutputTests):
         for pending in (*writes, flush):
             self.failureResultOf(pending, BrokenError)
 
+    def test_each_is_told_by_an_error_of_its_own(self) -> None:
+        """One that is raised in one place holds frames that are no business of another."""
+        self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        writes = [self.output.write(GREETING) for _ in range(2)]
+        pending = (*writes, self.output.flush(), self.output.write(b""), self.output.write(b""))
+        errors = [self.failureResultOf(each, BrokenError).value for each in pending]
+        self.assertEqual(len(set(map(id, errors))), len(errors))
+        self.assertEqual(
+            {error.status for error in errors}, {SocketErrorStatus.CONNECTION_RESET_BY_PEER}
+        )
+
     def test_writes_that_nobody_awaits_are_not_logged_one_by_one(self) -> None:
         """The flush tells it; five tracebacks would only repeat it."""
         self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")

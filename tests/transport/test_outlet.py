@@ -57,6 +57,21 @@ class OutletTests(SynchronousTestCase):
                 continue
         return received
 
+    def test_nothing_leaves_in_plaintext_when_the_connection_is_gone(self) -> None:
+        """Whoever kept the transport: it is not Twisted's write again."""
+        self.outlet.release()
+        self.descriptor.write(b"secret")
+        self.descriptor.writeSequence([b"secret"])
+        self.assertEqual(self.taken, [])
+        self.assertFalse(self.reactor.writers)
+        self.assertRaises(BlockingIOError, self.peer.recv, 10)
+
+    def test_the_ends_are_the_transports_again_when_the_connection_is_gone(self) -> None:
+        """Its methods do not lead to the connection any more."""
+        self.outlet.release()
+        for name in ("loseConnection", "abortConnection", "registerProducer"):
+            self.assertNotIn(name, vars(self.descriptor))
+
     def test_it_is_sent_at_once(self) -> None:
         """In one call, with nothing left for the reactor."""
         self.outlet.write(b"answer")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.application.service import IService
-from twisted.logger import Logger
 from twisted.python import usage
 from typing_extensions import override
 
@@ -34,6 +33,7 @@ from twsock.transport.datagram_endpoint import (
     UdpEndpoint,
 )
 from twsock.transport.datagram_owner import DatagramCounters
+from twsock.transport.log import TextLogger
 from twsock.transport.udp_socket import LARGEST
 
 __all__ = ["DatagramCounts", "DatagramService", "Options", "datagram_service", "makeService"]
@@ -69,7 +69,7 @@ class DatagramCounts:
 class DatagramService(DatagramListeningService[DatagramEcho]):
     """Listens on endpoints, answers what comes, and says at the end how much there was."""
 
-    _log = Logger()
+    _log = TextLogger()
 
     @override
     def count(self) -> DatagramCounts:

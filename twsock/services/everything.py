@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.logger import Logger
 from typing_extensions import override
 
 from twsock.errors import SocketError
@@ -22,6 +21,7 @@ from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
 from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.security import Security, find_development_certificate
 from twsock.services.stream import DEFAULT_PORT, stream_service
+from twsock.transport.log import TextLogger
 
 __all__ = ["Options", "everything_service", "makeService"]
 
@@ -38,7 +38,7 @@ class Options(ProcessOptions):
 class _Everything(MultiService):
     """The services, and the lines that say what to type next."""
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(self, reactor: Any, port: int, group_endpoint: str) -> None:
         super().__init__()

@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IStreamServerEndpointStringParser,
 )
-from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -36,6 +35,7 @@ from twsock.transport.datagram_endpoint import (
     datagram_endpoint_from_string,
 )
 from twsock.transport.endpoint_string import parse_endpoint_string
+from twsock.transport.log import TextLogger
 from twsock.transport.udp_socket import LARGEST
 from twsock.transport.zones import with_zone
 
@@ -141,7 +141,7 @@ class ListeningService(Service):
     :ivar is_hurried: whether a stop, now or to come, does not wait for anybody.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(self, reactor: Any, endpoints: Sequence[tuple[str, Any]]) -> None:
         self._reactor = reactor

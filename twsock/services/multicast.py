@@ -15,7 +15,6 @@ from typing import Any, Final
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 from twisted.python import usage
 from typing_extensions import override
 
@@ -29,6 +28,7 @@ from twsock.services.listening import (
 from twsock.services.options import choice_option, count_option
 from twsock.services.process import ProcessOptions, ProcessService
 from twsock.transport.datagram_endpoint import IDatagramEndpoint, MulticastEndpoint
+from twsock.transport.log import TextLogger
 from twsock.transport.udp_socket import LARGEST
 
 __all__ = [
@@ -81,7 +81,7 @@ class MulticastCounts:
 class MulticastService(DatagramListeningService[MulticastEcho]):
     """Joins groups, answers what they are asked, and says now and then how much that was."""
 
-    _log = Logger()
+    _log = TextLogger()
     _telling: LoopingCall | None = None
     _told = MulticastCounts()
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.logger import Logger
 from twisted.python.usage import Options, UsageError
 
 from twsock.errors import SocketError
@@ -29,6 +28,7 @@ from twsock.tls import (
 from twsock.tls.certificates import is_readable_by_others
 from twsock.tls.development import find_or_make_certificates
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
+from twsock.transport.log import TextLogger
 
 __all__ = [
     "LEVELS",
@@ -103,7 +103,7 @@ class Security:
     :raises ValueError: when a number is out of bounds, or an authority is missing.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from typing import Any, Final
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.logger import Logger
 from twisted.python import usage
 from typing_extensions import override
 
@@ -35,6 +34,7 @@ from twsock.services.stream_endpoints import (
     parse_server_endpoint,
 )
 from twsock.transport.address_errors import EndpointError
+from twsock.transport.log import TextLogger
 from twsock.transport.proxy_endpoint import LOOPBACK, parse_networks
 from twsock.transport.unix_endpoint import DEFAULT_SOCKET_MODE
 from twsock.wire.frames import MAX_UINT32
@@ -70,7 +70,7 @@ class StreamService(ListeningService):
     :param drain_timeout: seconds from the stop to the abort of what is left.
     """
 
-    _log = Logger()
+    _log = TextLogger()
 
     def __init__(
         self,

@@ -139,6 +139,7 @@ async def main(reactor):
         output = await narrow.get_output_stream("255.255.255.255", 22113)
         await output.write(b"Hello")
         print(json.dumps([by_connection, by_stream, interfaces()]))
+    tap.close()
 
 react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """

@@ -6,6 +6,7 @@ import socket
 import struct
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
@@ -20,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.transport.test_stream import FakeProtocol, IdleReactor, tcp_pair
 from twsock.transport.descriptor import (
     carries_tls,
+    describe_peer,
     engine_bytes,
     find_descriptor,
     hung_up,
@@ -144,3 +146,19 @@ class DescriptorTests(SynchronousTestCase):
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.peer.close()
         self.assertTrue(hung_up(self.descriptor))
+
+
+class NameTests(SynchronousTestCase):
+    """What peers are called in the log."""
+
+    def test_the_path_of_a_unix_socket_is_one_line_of_text(self) -> None:
+        """Its peer has chosen it; a log file could not take bytes that are no UTF-8."""
+        for path, name in (
+            (b"/run/a b", "/run/a b"),
+            ("/run/\u00e9".encode(), "/run/\u00e9"),
+            (b"/x\xff\n\x1b[31m", "/x\\udcff\\n\\x1b[31m"),
+            (b"\0name", "\\x00name"),
+            (None, "unnamed UNIX socket"),
+        ):
+            transport: Any = StringTransport(peerAddress=UNIXAddress(path))
+            self.assertEqual(describe_peer(transport), name)

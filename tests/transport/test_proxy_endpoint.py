@@ -288,6 +288,12 @@ class ProxiedTests(SynchronousTestCase):
             self.connect(UNIXAddress(None)).protocol.dataReceived(b"x")
         self.assertIn("a peer at a UNIX socket dropped:", lines[0])
 
+    def test_paths_of_peers_are_text_in_one_line(self) -> None:
+        """Whatever bytes they are."""
+        with log_lines() as lines:
+            self.connect(UNIXAddress(b"/x\xff\n")).protocol.dataReceived(b"x")
+        self.assertIn("a peer at /x\\udcff\\n dropped:", lines[0])
+
     def test_a_port_that_stops_waits_for_nobody(self) -> None:
         """Connections without a header end; the others are the application's."""
         self.memory.factory.doStart()

@@ -26,6 +26,7 @@ __all__ = [
     "SMALL",
     "bottom_socket",
     "carries_tls",
+    "describe_path",
     "describe_peer",
     "discard_input",
     "engine_bytes",
@@ -108,13 +109,23 @@ def engine_holds(transport: ITransport) -> bool:
     return False
 
 
+def describe_path(path: bytes | str) -> str:
+    """
+    Name a path for people and logs.
+
+    The peer has chosen it: what is no text, a line end or an escape sequence is written in ASCII.
+    """
+    text = os.fsdecode(path)
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def describe_peer(transport: ITransport) -> str:
     """Name the other end for people: ``host:port``, ``[host]:port`` or a path."""
     peer: Any = transport.getPeer()
     host = getattr(peer, "host", None)
     if host is None:
-        name = getattr(peer, "name", None) or "unnamed UNIX socket"
-        return os.fsdecode(name) if isinstance(name, bytes) else str(name)
+        name = getattr(peer, "name", None)
+        return describe_path(name) if name else "unnamed UNIX socket"
     host = with_zone(host, getattr(peer, "scopeID", 0))
     return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
 

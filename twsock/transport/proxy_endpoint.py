@@ -14,7 +14,6 @@ and drops peers without a word.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -35,6 +34,7 @@ from typing_extensions import override
 from zope.interface import alsoProvides, directlyProvides, implementer, providedBy
 
 from twsock.errors import RemoteProtocolError
+from twsock.transport.descriptor import describe_path
 from twsock.transport.log import TextLogger
 from twsock.transport.occasional_log import OccasionalLog
 from twsock.wire.proxy_header import ProxyHeader, ProxyHeaderDecoder
@@ -364,5 +364,5 @@ def _address(address: tuple[str, int] | bytes | None, is_datagram: bool) -> IAdd
 def _describe(peer: Any) -> str:
     if getattr(peer, "host", None) is None:
         name = getattr(peer, "name", None)
-        return f"a peer at {os.fsdecode(name)}" if name else "a peer at a UNIX socket"
+        return f"a peer at {describe_path(name)}" if name else "a peer at a UNIX socket"
     return f"{peer.host} port {peer.port}"

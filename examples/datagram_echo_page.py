@@ -36,7 +36,7 @@ async def serve(reactor: Any, host: str, service: str, reply_service: str) -> Da
     async def answer(server: DatagramSocket, args: DatagramSocketMessageReceivedEventArgs) -> None:
         request = args.data.decode().rstrip()
         print(f'server received the request: "{request}"')
-        # From the address that was asked, to another port of who asked.
+        # From the address that the request was sent to, to another port of its sender.
         pair = args.endpoint_pair
         pair.remote_service_name = reply_service
         output = await server.get_output_stream(pair)

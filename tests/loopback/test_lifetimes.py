@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, ReconnectingClientFactory
 from twisted.internet.task import deferLater
 
 from tests.lifetimes import Lifetimes
@@ -267,6 +267,33 @@ class ProtocolLifetimes(LifetimeTests):
                 await client.lost
 
             self.check(protocol(Frames, policy), converse)
+
+    def test_a_client_that_reconnects(self) -> None:
+        """Its factory goes on with the connector of the connection that was lost."""
+
+        async def converse(port: int) -> None:
+            factory: Any = ReconnectingClientFactory()
+            factory.noisy, factory.initialDelay = False, 0.001
+            made: list[FrameProtocol] = []
+            third: Deferred[None] = Deferred()
+
+            class Short(FrameProtocol):
+                def connection_made(self) -> None:
+                    made.append(self)
+                    if len(made) == 3:
+                        factory.stopTrying()
+                        third.callback(None)
+                    self.abort()
+
+            factory.protocol = Short
+            factory._connector = connector = self.reactor.connectTCP("127.0.0.1", port, factory)
+            await third
+            await turns(self.reactor)
+            self.assertIs(factory._connector, connector)
+            factory._connector = factory.connector = connector.factory = None
+            Short.connection_made = None  # type: ignore[assignment,method-assign]
+
+        self.check(protocol(Frames), converse)
 
     def test_buffers_go_though_the_protocols_are_kept(self) -> None:
         """What was received and not handled, and what was not sent, also by an engine."""

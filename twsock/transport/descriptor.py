@@ -16,7 +16,9 @@ import socket
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.endpoints import _WrappingFactory
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
+from twisted.internet.tcp import BaseClient
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
@@ -256,8 +258,10 @@ def queued_bytes(descriptor: FileDescriptor) -> int:
 
 def release(descriptor: FileDescriptor) -> None:
     """Let go of what a descriptor keeps when its connection is lost; called while it is."""
-    client: Any = descriptor
-    if hasattr(client, "connector"):
+    if descriptor.connected:
+        return  # Only a wrapper has ended, for reasons of its own.
+    if isinstance(descriptor, BaseClient):
+        client: Any = descriptor
         client.connector = _LastReport(client.connector)
     # Twisted keeps what was not sent as long as anybody keeps the transport (private names, as of
     # 26.10).
@@ -283,9 +287,9 @@ class _LastReport:
         connector: Any = self._connector
         self._connector = None
         connector.connectionLost(reason)
-        # Of an endpoint, which no longer has to cancel it (private, as of 26.10).
-        factory: Any = getattr(connector, "factory", None)
-        if getattr(factory, "_connector", None) is connector:
+        # An endpoint's, which no longer has to cancel the attempt (private, as of 26.10).
+        factory: Any = connector.factory
+        if isinstance(factory, _WrappingFactory):
             factory._connector = None
 
 

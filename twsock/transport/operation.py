@@ -33,6 +33,14 @@ class Operation(Deferred[T]):
     """
 
     @override
+    def errback(self, fail: Failure | BaseException | None = None) -> None:
+        super().errback(fail)
+        if isinstance(fail, BaseException):
+            # Since Python 3.13 the frame of a coroutine that caught the error and has ended keeps
+            # those that called it, which are ours and Twisted's, and with them the error.
+            fail.__traceback__ = None
+
+    @override
     def __await__(self) -> Generator[Deferred[Any], None, T]:
         if self.called and not self.paused and isinstance(self.result, Failure):
             failure: Failure = self.result

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.usage import UsageError
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from tests.services.processes import twistd
@@ -20,6 +22,7 @@ from twsock.services.connection_limit import default_max_connections
 from twsock.services.datagram import DatagramService
 from twsock.services.everything import Options, everything_service, makeService
 from twsock.services.multicast import MulticastService
+from twsock.services.process import ProcessOptions, ProcessService, StartError
 from twsock.services.stream import StreamService
 from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED
 
@@ -118,3 +121,24 @@ class EverythingTests(SynchronousTestCase):
             self.assertEqual(helping.wait(), 0)
             for name in ("twsock", "twsock-stream", "twsock-datagram", "twsock-multicast"):
                 self.assertRegex(helping.log, rf"(?m)^ +{name} +[A-Z].*")
+
+
+class StartTests(TestCase):
+    """A start that fails."""
+
+    async def test_a_port_in_use_ends_the_start(self) -> None:
+        """Whichever service it is of."""
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_INET, kind) as taken:
+                taken.bind(("127.0.0.1", 0))
+                if kind == socket.SOCK_STREAM:
+                    taken.listen()
+                port = taken.getsockname()[1]
+                process: Any = ProcessService(ProcessOptions())
+                everything_service(
+                    reactor, port=port, group_endpoint="multicast:224.3.0.5:0:interface=lo"
+                ).setServiceParent(process)
+                error = self.assertRaises(StartError, process.privilegedStartService)
+                self.assertIn(f":{port}:interface=127.0.0.1: AddressAlreadyInUse (10)", str(error))
+                await process.stopService()

@@ -1,5 +1,5 @@
 """
-Whole numbers from a caller: parameter → **check** → whoever counts, binds or limits with it.
+Whole numbers from a caller: parameter → **check** → the code that counts, binds or limits with it.
 
 Used wherever a public call takes a count, a port or a limit. Python compares 1.5 and True with
 bounds as it does 1, so a comparison alone lets both pass.
@@ -14,10 +14,10 @@ __all__ = ["checked_integer"]
 
 def checked_integer(value: int, name: str) -> int:
     """
-    Return a parameter that is a whole number; its bounds are the caller's to check.
+    Return a parameter that is a whole number, as an ``int``; the caller checks its bounds.
 
-    :param name: of the parameter, for the error.
-    :raises TypeError: for a float, a text or None; and for a bool, although Python counts with it.
+    :param name: the name of the parameter, for the error.
+    :raises TypeError: when it is a float, a text, None, or a bool, which Python takes for a number.
     """
     if value is not True and value is not False:
         try:

@@ -328,8 +328,8 @@ _STATUS_OF_REASON: Final[Mapping[str, SocketErrorStatus]] = {
 }
 
 # Alerts by which the peer refused this end (RFC 8446 section 6.2), as they stand in such a reason
-# behind "tlsv1 alert" or "sslv3 alert", whose spelling differs between versions of OpenSSL. What is
-# not here says that the peer broke the connection off.
+# behind "tlsv1 alert" or "sslv3 alert"; the prefix differs between versions of OpenSSL. Any other
+# alert counts as a reset by the peer.
 _STATUS_OF_ALERT: Final[Mapping[str, SocketErrorStatus]] = {
     "bad certificate": _S.CERTIFICATE_IS_INVALID,
     "certificate expired": _S.CERTIFICATE_EXPIRED,
@@ -518,7 +518,7 @@ def _inside(thing: Any) -> list[Any]:
         return []
     if thing.__cause__ is not None:
         return [*_held(thing), thing.__cause__]
-    # A caller may pass a bad parameter while it handles another error, which is no reason for it.
+    # A bad parameter may be passed while another error is handled; that error is not its cause.
     has_context = thing.__context__ is not None and not thing.__suppress_context__
     if has_context and _rule_of(thing) is not _BAD_PARAMETER:
         return [*_held(thing), thing.__context__]
@@ -698,10 +698,10 @@ class SocketError(Exception):
 
     def copy(self: _E) -> _E:
         """
-        Make an equal error that was never raised: class, words, facts and cause are the same.
+        Return an equal error that was never raised: same class, text, attributes and cause.
 
-        For whoever reports one failure to several waiters, or keeps it: an exception that was
-        raised holds the frames that it came through, and all that is in them.
+        Use it to report one failure to several waiters, or to keep it. An exception that was raised
+        holds the frames of its traceback and all their variables.
         """
         made = type(self).__new__(type(self), *self.args)
         made.__dict__.update(self.__dict__)

@@ -1,8 +1,8 @@
 """
 How many connections a service accepts unless told otherwise: descriptors → **limit** → factory.
 
-At the limit peers wait in the kernel's backlog. Without one a process runs out of descriptors
-first, and then cannot open a certificate or a log file either.
+At the limit peers wait in the kernel's backlog. Without a limit a process would run out of file
+descriptors, and could then not open a certificate or a log file.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Final
 
 __all__ = ["MOST_CONNECTIONS", "RESERVED_DESCRIPTORS", "default_max_connections"]
 
-#: The default where there are descriptors enough.
+#: The default if the limit on open files allows it.
 MOST_CONNECTIONS: Final = 10_000
 
-#: Descriptors that are left for all that is no connection: some 20 of ports, logs, the reactor and
-#: Python itself, and files that are read again while connections are open. Where there are few, an
-#: eighth of them: a limit that leaves no connection would help nobody.
+#: Descriptors that are reserved for other uses: some 20 for ports, logs, the reactor and Python
+#: itself, and the rest for files that are read while connections are open. With a low limit on open
+#: files, an eighth of it is reserved instead, so that connections remain possible.
 RESERVED_DESCRIPTORS: Final = 64
 
 
@@ -25,8 +25,8 @@ def default_max_connections() -> int:
     """
     Return the smaller of 10,000 and the limit on open files (``ulimit -n``) less a reserve.
 
-    The limit is the one that is in force when this is called. The reserve is 64, or an eighth of
-    the limit where that is less.
+    The limit is read at each call. The reserve is 64, or an eighth of the limit if that is less.
+    The result is 1 or more.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:

@@ -1,8 +1,8 @@
 r"""
 Logs for machines: event → **one line of JSON** → file.
 
-Each line is an object in UTF-8 text, escaped to ASCII, and ends with a newline: a format that log
-collectors know as NDJSON or JSON Lines. Its members::
+Each line is a JSON object, escaped to ASCII, and ends with a newline. Log collectors call this
+format NDJSON or JSON Lines. The members of the object::
 
     time        RFC 3339, in UTC, with microseconds: "2026-01-31T23:59:59.000000Z"
     level       debug, info, warn, error or critical
@@ -11,8 +11,8 @@ collectors know as NDJSON or JSON Lines. Its members::
     fields      the values that the message names, by name: strings, numbers, true, false or null
     traceback   only where the event is about an exception
 
-Twisted's own observer for JSON writes the format of a message instead of its text, and pickled
-details of exceptions that only Twisted reads.
+Twisted's own JSON observer writes the format string of a message instead of its text, and details
+of exceptions in a form that only Twisted reads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def json_log_observer(file: TextIO) -> FileLogObserver:
     """
     Make an observer for ``globalLogBeginner`` or a ``.tac`` file.
 
-    :param file: is written to with each event, and flushed.
+    :param file: receives one line for each event; it is flushed after each.
     """
     return FileLogObserver(file, format_json_line)
 
@@ -46,7 +46,8 @@ def format_json_line(event: LogEvent) -> str | None:
     """
     Format one event.
 
-    :returns: the line with its newline; None for an event without a text, which no log shows.
+    :returns: the line with its newline; None for an event without text or failure, which is not
+        logged.
     """
     message = formatEvent(event)
     failure: Any = event.get("log_failure")
@@ -84,7 +85,7 @@ def _field_names(message: Any) -> list[str]:
     try:
         return [field for _, field, _, _ in string.Formatter().parse(str(message)) if field]
     except ValueError:
-        # The message is no format, which its text already says.
+        # The message is not a valid format string; the text of the event already says so.
         return []
 
 

@@ -138,7 +138,7 @@ class ListeningService(Service):
     :param reactor: tells when it runs: ports are named in the log once signals are handled too.
     :param endpoints: where to listen, each with the string it was made from.
 
-    :ivar is_hurried: whether a stop, now or to come, does not wait for anybody.
+    :ivar is_hurried: whether the stop does not wait for connections; set by a second SIGTERM.
     """
 
     _log = TextLogger()
@@ -170,7 +170,7 @@ class ListeningService(Service):
         return describe_port(port)
 
     def reload(self) -> bool:
-        """Read files again, on SIGHUP; return whether there are any."""
+        """Read files again, on SIGHUP; return whether this service has any."""
         return False
 
     def hurry(self) -> None:

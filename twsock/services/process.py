@@ -1,14 +1,14 @@
 """
 A service as a process of ``twistd``: options → **process** → its services and its log.
 
-The outermost service of each of our plugins. It makes a start that fails end the process with
-status 1, one line and no pid file, whether it was to become a daemon or not.
+This is the outermost service of each of our plugins. When a service cannot start, it ends the
+process with status 1, one line on standard error and no pid file. That holds for daemons as well.
 
-How ``twistd`` becomes a daemon: the process that the user started forks and waits on a pipe for a
-word from its grandchild, which writes the pid file and only then starts the services. A
-``SystemExit`` passes the ``except Exception`` that removes the file and writes that word, so the
-parent would wait for ever. At most 100 bytes fit into the word, which is too few for an endpoint
-with its reason, so the line goes to the terminal by a descriptor of its own.
+``twistd`` becomes a daemon as follows. The process that the user started forks, and waits on a pipe
+for a report from its grandchild. The grandchild writes the pid file, then starts the services. It
+removes the file and reports a failure in an ``except Exception``, which a plain ``SystemExit``
+skips: the parent would then wait for ever. A report has at most 100 bytes, which is too few for an
+endpoint and a reason. So our line is written to the terminal through a duplicate of standard error.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from twsock.transport.log import TextLogger
 
 __all__ = ["ProcessOptions", "ProcessService", "StartError", "process_owner"]
 
-#: What twistd calls the log file of a daemon that was told no name.
+#: The name of a daemon's log file without ``twistd --logfile``.
 _DEFAULT_LOG_FILE: Final = "twistd.log"
 
 
 class StartError(SystemExit, Exception):
     """
-    A service cannot start; its text is the line for the user.
+    A service cannot start; the text of the error is the line for the user.
 
-    A ``SystemExit``, so that Python prints that line and no traceback and ends with status 1; an
-    ``Exception``, so that ``twistd`` cleans up before.
+    It is a ``SystemExit``, so that Python prints the line without a traceback and ends with status
+    1. It is an ``Exception`` too, so that ``twistd`` cleans up first.
     """
 
 
 class ProcessOptions(Options):
-    """The options of every service, and a look at those of ``twistd`` before it acts on them."""
+    """The options of every service; checks some options of ``twistd`` before they are used."""
 
     optParameters: list[list[Any]] = [
         ["log-format", None, "text", "text, or json: one object a line; to where twistd logs."],
@@ -55,10 +55,10 @@ class ProcessOptions(Options):
 
     def postOptions(self) -> None:
         """
-        Check the options of this class, and those of ``twistd`` that it fails at without a word.
+        Check these options, and those options of ``twistd`` whose errors it does not report.
 
-        :raises UsageError: naming the option and what it takes.
-        :raises StartError: with the line for the user.
+        :raises UsageError: when an option of this class is invalid; says what it takes.
+        :raises StartError: when an option of ``twistd`` cannot be used.
         """
         self["log-format"] = choice_option(self, "log-format", ("text", "json"))
         given = _options_of_twistd(self)
@@ -71,9 +71,9 @@ class ProcessOptions(Options):
 
 class ProcessService(MultiService):
     """
-    Holds the services of a process that ``twistd`` runs.
+    Contains the services of a process that ``twistd`` runs.
 
-    :param options: of the plugin, parsed; their ``parent`` are those of ``twistd``.
+    :param options: the parsed options of the plugin; ``options.parent`` has those of ``twistd``.
     """
 
     _log = TextLogger()
@@ -85,7 +85,7 @@ class ProcessService(MultiService):
         self._logs_json = given is not None and dict(options)["log-format"] == "json"
         self._terminal: int | None = None
         if given is not None and _is_daemon(given):
-            # Where standard error is closed there is nobody to read the line.
+            # Standard error may be closed; then no line is printed.
             with contextlib.suppress(OSError):
                 self._terminal = os.dup(2)
 
@@ -93,7 +93,7 @@ class ProcessService(MultiService):
 
     @override
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and choose how it logs: twistd begins to log after this."""
+        """Join the application and set its log observer; twistd starts logging after this."""
         super().setServiceParent(parent)
         if self._logs_json and hasattr(parent, "setComponent"):
             parent.setComponent(ILogObserver, json_log_observer(_open_log(self._options)))
@@ -113,7 +113,7 @@ class ProcessService(MultiService):
             raise
 
     def _end_daemon(self, error: StartError) -> None:
-        """Say why there will be no daemon, before the process that waits for it learns that."""
+        """Report why the daemon cannot start, before twistd reports to the parent process."""
         if self._terminal is not None:
             os.write(self._terminal, f"{error}\n".encode(errors="backslashreplace"))
         self._log.critical("{line}", line=str(error))
@@ -135,9 +135,9 @@ class ProcessService(MultiService):
 
 def process_owner(options: Options) -> tuple[int, int] | None:
     """
-    Find out as whom the process runs once the services listen.
+    Return the user and group that ``twistd`` switches to once the services listen.
 
-    :returns: user and group, by number; None where it stays who it is.
+    :returns: numeric user and group, -1 for one that does not change; None if neither changes.
     """
     given = _options_of_twistd(options)
     uid = None if given is None else given.get("uid")
@@ -145,9 +145,9 @@ def process_owner(options: Options) -> tuple[int, int] | None:
     if uid is None and gid is None:
         return None
     if gid is None and uid is not None:
-        # As twistd chooses it.
+        # twistd chooses the same group.
         gid = pwd.getpwuid(uid).pw_gid
-    # chown leaves alone what is -1.
+    # chown(2) does not change an id that is -1.
     return -1 if uid is None else uid, -1 if gid is None else gid
 
 
@@ -155,7 +155,7 @@ def _check_folders(given: Any) -> None:
     if given.get("logfile") not in (None, "", "-"):
         _check_folder("--logfile", Path(given["logfile"]).parent)
     if given.get("chroot") is not None:
-        # The others are looked for inside it, later.
+        # The other folders are relative to it.
         return _check_folder("--chroot", given["chroot"])
     _check_folder("--rundir", given.get("rundir"))
     if given.get("pidfile"):
@@ -190,13 +190,13 @@ def _is_known(uid: int) -> bool:
 
 
 def _options_of_twistd(options: Options) -> Any:
-    """Find what ``twistd`` was told; None where an application or ``twist`` runs the service."""
+    """Return the options of ``twistd``; None if an application or ``twist`` runs the service."""
     given: Any = options.parent
     return given if given is not None and "nodaemon" in given else None
 
 
 def _check_log(given: Any) -> None:
-    """Refuse what twistd would prefer to the observer that it is given, or cannot write JSON to."""
+    """Refuse options that would replace our log observer, or programs that ignore it."""
     if given is None:
         raise UsageError("--log-format json is for twistd; twist has a --log-format of its own")
     for option in ("logger", "syslog"):
@@ -208,9 +208,10 @@ def _check_log(given: Any) -> None:
 
 def _open_log(given: Any) -> TextIO:
     """
-    Open what twistd would log to, with its rotation at a megabyte and on SIGUSR1.
+    Open the log that twistd would use; it is rotated at one megabyte and on SIGUSR1, as by twistd.
 
-    :raises StartError: when it is standard output, which a daemon has not.
+    :raises StartError: when the file cannot be opened, or when a daemon should log to standard
+        output.
     """
     name = given.get("logfile")
     if name == "-" and _is_daemon(given):

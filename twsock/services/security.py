@@ -151,7 +151,7 @@ class Security:
             )
 
     def reload(self) -> None:
-        """Read the files again; where one cannot be used, all stays, and the log says so."""
+        """Read the files again; if one cannot be used, log why and keep the old certificates."""
         try:
             certificates = [file.load() for file in self._files]
             exposed = [file for file in self._files if file.is_readable_by_others]

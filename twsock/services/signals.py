@@ -1,12 +1,12 @@
 """
 Signals of the process, for the services that run in it: signal → **service**.
 
-SIGHUP never ends the process: each service reads again what it can. The first SIGTERM or SIGINT
-stops the reactor, as Twisted does it; the second ends the drain at once. Without this module the
-second one makes Twisted log a ``ReactorNotRunning`` with its traceback, and changes nothing.
+SIGHUP never ends the process: each service reads its files again. The first SIGTERM or SIGINT
+stops the reactor, as in Twisted; the second ends the drain at once. Without this module, Twisted
+logs ``ReactorNotRunning`` with a traceback at the second signal, and continues to drain.
 
-Handlers are those of the process before while no service runs. Nothing is done outside the main
-thread, where Python allows no handlers.
+The previous handlers are restored when no service runs. This module does nothing outside the main
+thread, since Python allows no signal handlers there.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class SignalReceiver(typing.Protocol):
     """What a service does on a signal."""
 
     def reload(self) -> bool:
-        """Read files again; return whether there are any."""
+        """Read files again; return whether this service has any."""
 
     def hurry(self) -> None:
-        """End the stop at once, or make one that is to come immediate."""
+        """End a running stop at once; a later stop then ends at once too."""
 
 
 class _ProcessSignals:
@@ -47,24 +47,24 @@ class _ProcessSignals:
         self._stops = 0
 
     def add(self, reactor: Any, receiver: SignalReceiver) -> None:
-        """Pass signals on to a service that starts; its reactor need not run yet."""
+        """Pass signals to a service that starts; its reactor need not run yet."""
         if threading.current_thread() is not threading.main_thread():
             return
         if not self._receivers:
             self._reactor = reactor
             self._stops = 0
             self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
-            # Later, as the reactor installs its own handlers when it begins to run.
+            # SIGTERM and SIGINT later: the reactor installs its own handlers when it begins to run.
             reactor.callWhenRunning(self._take_over)
         self._receivers.append(receiver)
 
     def discard(self, receiver: SignalReceiver) -> None:
-        """Leave out a service that has stopped; with the last, handlers are as they were."""
+        """Remove a service that has stopped; after the last one, restore the handlers."""
         if receiver not in self._receivers:
             return
         self._receivers.remove(receiver)
         if self._receivers or self._stops:
-            # While the process stops the handlers stay: one more signal can come.
+            # While the process stops, the handlers stay installed for a further signal.
             return
         ours = (self._hang_up, self._stop)
         for number, previous in self._previous.items():
@@ -86,11 +86,11 @@ class _ProcessSignals:
             self._reactor.addSystemEventTrigger("before", "shutdown", self._begin_shutdown)
 
     def _begin_shutdown(self) -> None:
-        # Where the application itself stops the reactor, the first signal is one too many.
+        # If the application stopped the reactor itself, the first signal already means "at once".
         if self._receivers:
             self._stops = max(self._stops, 1)
 
-    # Called by Python between two instructions of whatever runs, so they only schedule.
+    # Called by Python between any two instructions, so they only schedule the work.
 
     def _hang_up(self, number: int, frame: Any) -> None:
         self._reactor.callFromThread(self._reload)
@@ -119,5 +119,5 @@ class _ProcessSignals:
             receiver.hurry()
 
 
-#: The one of this process, as handlers of signals are.
+#: One for the process, since a process has one handler for each signal.
 process_signals: Final = _ProcessSignals()

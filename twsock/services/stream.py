@@ -52,7 +52,7 @@ _FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
     "line": LineEchoFactory,
 }
 
-#: What the option of that name does.
+#: The help text of the option ``--max-connections``.
 _MAX_CONNECTIONS: Final = (
     f"Accept no more than this many at once. [default: {MOST_CONNECTIONS}, or the limit on open "
     f"files less {RESERVED_DESCRIPTORS} where that is less]"
@@ -108,7 +108,7 @@ class StreamService(ListeningService):
     def hurry(self) -> None:
         super().hurry()
         if self._is_draining:
-            # Its connections end now, and so does its wait.
+            # This aborts the connections, so the drain that waits for them ends too.
             self._aborting = self.factory.drain(0)
 
     @override
@@ -139,7 +139,7 @@ class Options(SecurityOptions, ProcessOptions):
         ["max-frame", None, None, "Largest frame or line accepted, in bytes."],
         ["max-connections", None, None, _MAX_CONNECTIONS],
         ["max-connections-per-address", None, None, "Close what an address has beyond this many."],
-        ["max-buffered", None, None, "Hold no more than this, in bytes, for all together."],
+        ["max-buffered", None, None, "Bytes held for all together. [default: 256 MiB or more]"],
         ["idle-timeout", None, DEFAULT_IDLE_TIMEOUT, "Seconds without a whole frame; 0: for ever."],
         ["drain-timeout", None, DEFAULT_DRAIN_TIMEOUT, "Seconds to end connections on SIGTERM."],
         ["socket-mode", None, f"{DEFAULT_SOCKET_MODE:o}", "Permissions of UNIX sockets, in octal."],
@@ -153,8 +153,7 @@ class Options(SecurityOptions, ProcessOptions):
 
     def opt_endpoint(self, description: str) -> None:
         """
-        Where to listen, any server endpoint string of Twisted; may be given several times.
-        [default: port 1337 on 127.0.0.1, and on ::1 where it exists]
+        Server endpoint string to listen on; repeatable. [default: port 1337 on 127.0.0.1 and ::1]
         """
         self["endpoints"].append(description)
 
@@ -162,8 +161,7 @@ class Options(SecurityOptions, ProcessOptions):
 
     def opt_proxy_from(self, networks: str) -> None:
         """
-        Networks whose PROXY headers are believed by haproxy: endpoints, such as 10.0.0.0/8,::1; may
-        be given several times. [default: 127.0.0.0/8,::1]
+        Networks whose PROXY headers haproxy: takes; repeatable. [default: 127.0.0.0/8,::1]
         """
         try:
             self["proxy-from"] += parse_networks(networks)
@@ -253,7 +251,7 @@ def stream_service(
     :param idle_timeout: likewise.
     :param drain_timeout: see `StreamService`.
     :param security: how connections become secure; None where they do not.
-    :param endpoint_settings: for what the strings do not say; None for the defaults.
+    :param endpoint_settings: defaults for what the strings leave out; None for those of twsock.
     :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
     """
     factory = _FACTORIES[framing](

@@ -1,10 +1,10 @@
 """
 Endpoint strings of stream services: text → words → **endpoint**.
 
-Between the options of a service and Twisted's endpoints. Reads the arguments of Twisted's own
-kinds, so that a mistake in one gets a line of its own, and backlog and mode get our defaults;
-``unix:``, ``systemd:`` and ``haproxy:`` endpoints are ours. Kinds that a plugin adds are for the
-plugin to read.
+Stands between the options of a service and Twisted's endpoints. It parses the arguments of
+Twisted's own kinds, to report each mistake clearly and to set our defaults for backlog and mode.
+It makes ``unix:``, ``systemd:`` and ``haproxy:`` endpoints itself. A plugin parses the kinds that
+it adds.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = [
     "parse_server_endpoint",
 ]
 
-#: Connections that the kernel keeps until they are accepted; it takes fewer where
-#: ``net.core.somaxconn`` is less. With Twisted's 50, half of 400 peers that come at once wait for a
-#: second until they try again.
+#: Connections that the kernel queues until they are accepted; it lowers this to
+#: ``net.core.somaxconn``. With Twisted's 50, half of 400 peers that connect at once have to send
+#: their SYN again, one second later.
 DEFAULT_BACKLOG: Final = 1024
 
-#: The arguments of Twisted's kinds, in the order that they have without a name.
+#: The arguments of Twisted's kinds, in their order as positional arguments.
 _ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "backlog", "interface"),
@@ -56,7 +56,7 @@ _ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "systemd": ("domain", "index", "name"),
 }
 
-#: The arguments that have no default.
+#: The argument of each kind that has no default.
 _NEEDED: Final = {
     "tcp": "port",
     "tcp6": "port",
@@ -66,7 +66,7 @@ _NEEDED: Final = {
     "systemd": "domain",
 }
 
-#: Which service takes which endpoints, by their kinds: for those who mix them up.
+#: The right service for endpoint kinds that this one does not take, for the error message.
 _SERVICES: Final = {"udp": "twsock-datagram", "multicast": "twsock-multicast"}
 
 _MAX_PORT: Final = 65_535
@@ -77,12 +77,12 @@ _PROXIED: Final = "haproxy"
 @dataclass(frozen=True, slots=True)
 class StreamEndpointSettings:
     """
-    What holds for an endpoint where its string does not say otherwise.
+    Defaults for what the string of an endpoint leaves out.
 
-    :ivar backlog: connections that the kernel keeps until they are accepted.
+    :ivar backlog: connections that the kernel queues until they are accepted; 1 or more.
     :ivar socket_mode: permissions of the path of a UNIX socket.
-    :ivar socket_owner: its user and group, by number; None leaves it with this process.
-    :ivar proxy_from: networks that PROXY headers are taken from, besides UNIX sockets.
+    :ivar socket_owner: its numeric user and group, -1 to leave one unchanged; None leaves both.
+    :ivar proxy_from: networks whose PROXY headers are accepted. Those of UNIX sockets always are.
     """
 
     backlog: int = DEFAULT_BACKLOG
@@ -95,25 +95,23 @@ def parse_server_endpoint(
     reactor: Any, description: str, settings: StreamEndpointSettings | None = None
 ) -> IStreamServerEndpoint:
     """
-    Make an endpoint of streams from its string, which has the last word.
+    Make a stream endpoint from its string; arguments in the string override the settings.
 
     :param settings: None for the defaults.
-    :raises EndpointError: when the string names none, with a line for the user; it is a
-        ``ValueError``.
+    :raises EndpointError: when the string names no endpoint; the text is a line for the user. It is
+        a ``ValueError``.
     """
     try:
         return _parse(reactor, description, settings or StreamEndpointSettings())
-    # A plugin has its own mistakes: a missing file is an OSError, a string that ends too soon a
-    # RuntimeError, a bad certificate an error of OpenSSL.
+    # Each parser raises errors of its own: an OSError for a missing file, a RuntimeError for a
+    # string that ends too soon, an error of OpenSSL for a bad certificate.
     except Exception as error:
         raise _describe(description, error) from error
 
 
 def inner_endpoint(description: str) -> str:
     """
-    Find the endpoint that is listened on.
-
-    :returns: what is behind ``haproxy:``, or the string itself.
+    Return the endpoint string without ``haproxy:`` in front.
     """
     kind, _, rest = description.partition(":")
     return inner_endpoint(rest) if kind.lower() == _PROXIED else description
@@ -140,7 +138,7 @@ def _parse(
     if "port" in given:
         _port(given["port"])
     if words.kind == "tls" and not Path(given["path"]).is_dir():
-        # Twisted would listen, and refuse every handshake.
+        # Twisted would listen, and then refuse every handshake.
         raise FileNotFoundError(errno.ENOENT, "there is no folder of certificates", given["path"])
     return _by_twisted(reactor, str(EndpointString(words.kind, (), given)))
 
@@ -153,7 +151,7 @@ def _by_twisted(reactor: Any, description: str) -> IStreamServerEndpoint:
 def _unix_endpoint(
     reactor: Any, given: Mapping[str, str], settings: StreamEndpointSettings
 ) -> IStreamServerEndpoint:
-    # Twisted's lockfile= is read and has no meaning: a path is probed, not locked.
+    # Twisted's lockfile= is accepted and ignored: we probe the path instead of locking it.
     return UnixEndpoint(
         reactor,
         given["address"],
@@ -164,7 +162,7 @@ def _unix_endpoint(
 
 
 def _named(words: EndpointString) -> dict[str, str]:
-    """Give every argument its name."""
+    """Return the arguments by name."""
     names = _ARGUMENTS[words.kind]
     if len(words.arguments) > len(names):
         raise _invalid(f"it has more than {', '.join(names)}")
@@ -209,7 +207,7 @@ def _number(given: Mapping[str, str], name: str, minimum: int, maximum: int) -> 
 
 
 def _is_number(text: str, minimum: int, maximum: int) -> bool:
-    # Ten digits are enough, and `int` refuses thousands of them with a line of its own.
+    # At most ten digits: `int` raises its own error for thousands of them.
     is_decimal = text.isascii() and text.isdecimal() and len(text) <= 10
     return is_decimal and minimum <= int(text) <= maximum
 
@@ -219,7 +217,7 @@ def _invalid(message: str) -> EndpointError:
 
 
 def _describe(description: str, error: Exception) -> EndpointError:
-    """Give the line that names the string, and the status."""
+    """Return an error with the line for the user and a status."""
     kind = inner_endpoint(description).partition(":")[0].lower()
     service = _SERVICES.get(kind)
     advice = (
@@ -227,13 +225,13 @@ def _describe(description: str, error: Exception) -> EndpointError:
         if service
         else "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
     )
-    # What a TypeError says is about Python's arguments, not about the user's.
+    # The text of a TypeError is about Python's arguments, not about the user's.
     problem = "an argument is missing or unknown" if type(error) is TypeError else str(error)
     status = SocketError.get_status(error)
     if isinstance(error, OSError) and error.strerror:
         problem = ": ".join([error.strerror, *([str(error.filename)] if error.filename else [])])
     if status is SocketErrorStatus.UNKNOWN and isinstance(error, OSError):
-        # The files of these kinds are certificates.
+        # The only files that these kinds read are certificates.
         status = SocketErrorStatus.CERTIFICATE_IS_INVALID
     elif "Unknown endpoint type" in str(error):
         status = SocketErrorStatus.SOCKET_TYPE_NOT_SUPPORTED

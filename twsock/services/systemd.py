@@ -1,11 +1,12 @@
 """
 Sockets that systemd opened (``systemd:`` endpoints): environment → **descriptor** → endpoint.
 
-The protocol is that of sd_listen_fds(3): LISTEN_FDS is the number of descriptors, the first of
-which is 3; LISTEN_PID is the process that they are for; LISTEN_FDNAMES, which may be missing, has
-their names. Twisted ignores all of them where there are no names, removes the variables when it is
-imported, and removes the path of a UNIX socket that belongs to systemd: a restart of the service
-would then cut it off.
+The protocol is that of sd_listen_fds(3). LISTEN_FDS is the number of descriptors; the first is 3.
+LISTEN_PID is the process that they are for. LISTEN_FDNAMES, which may be missing, has their names.
+
+Twisted ignores the descriptors if there are no names, and removes the variables when it is
+imported. It also removes the path of a UNIX socket that belongs to systemd: after a restart of the
+service, clients could not connect any more.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ def systemd_endpoint(
     environment: Mapping[str, str] | None = None,
 ) -> IStreamServerEndpoint:
     """
-    Make an endpoint of a listening socket that this process was started with.
+    Make an endpoint from a listening socket that systemd passed to this process.
 
-    :param domain: ``INET``, ``INET6`` or ``UNIX``.
-    :param index: which one, from 0; None where the name says it.
+    :param domain: ``INET``, ``INET6`` or ``UNIX``; must match the socket.
+    :param index: number of the socket, from 0; give either this or ``name``.
     :param name: the ``FileDescriptorName=`` of its unit.
-    :param environment: None for the one this process was started with.
-    :raises EndpointError: naming the variable or the socket that does not fit.
+    :param environment: None for the environment that this process was started with.
+    :raises EndpointError: when a variable or the socket cannot be used; names it.
     """
     family = _FAMILIES.get(domain)
     if family is None:
@@ -75,7 +76,7 @@ def systemd_endpoint(
 
 @implementer(IStreamServerEndpoint)
 class _InheritedUnixEndpoint:
-    """Listens on a UNIX socket whose path belongs to somebody else."""
+    """Listens on a UNIX socket whose path belongs to systemd."""
 
     def __init__(self, reactor: Any, descriptor: int) -> None:
         self._reactor = reactor
@@ -89,18 +90,18 @@ class _InheritedUnixEndpoint:
         port: IListeningPort = UnixPort._fromListeningDescriptor(
             self._reactor, self._descriptor, factory
         )
-        # The port has a descriptor of its own by now.
+        # The port has duplicated the descriptor.
         os.close(self._descriptor)
         port.startListening()
         return port
 
 
 def _initial_environment() -> Mapping[str, str]:
-    """Read the variables as they were at the start, before Twisted removed some."""
+    """Return the environment of the start of the process, before Twisted removed variables."""
     try:
         entries = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
     except OSError:
-        # No Linux, where systemd is not either.
+        # Not Linux, so there is no systemd.
         return os.environ
     pairs = (entry.partition("=") for entry in entries)
     return {name: value for name, _, value in pairs}
@@ -140,9 +141,9 @@ def _number_of_name(variables: Mapping[str, str], name: str) -> int:
 
 def _check_socket(descriptor: int, family: int, domain: str) -> None:
     """
-    Look at a socket before it is the reactor's.
+    Check a socket before the reactor uses it.
 
-    :raises EndpointError: when it is none that listens, or of another domain.
+    :raises EndpointError: when it is not a listening stream socket of that domain.
     """
     number = descriptor - _FIRST
     try:

@@ -1,10 +1,10 @@
 """
-What OpenSSL can do and pyOpenSSL does not offer: **every private name of pyOpenSSL that is used**.
+Functions of OpenSSL that pyOpenSSL does not offer, by **all private names of pyOpenSSL in use**.
 
 Called by `twsock.tls.client` and `twsock.tls.server` for each connection, before its handshake. The
-private names are those of pyOpenSSL 26.4. Where a release has lost one of them, `BINDING` is None:
-handshakes then go through pyOpenSSL's public functions, a refused peer mostly reads the alert
-``internal_error``, and no session is resumed. ``tests/tls/test_openssl.py`` fails then.
+private names are those of pyOpenSSL 26.4. If a release lacks one of them, `BINDING` is None and
+``tests/tls/test_openssl.py`` fails. Handshakes then use pyOpenSSL's public functions: most refused
+peers receive the alert ``internal_error``, and no session is resumed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["BINDING", "Binding", "Judge", "find_binding", "verify_peer"]
 
 _log = Logger()
 
-#: Judges one step of a verification: connection, certificate (only known to be there when the step
-#: is in order and the depth 0), verification code, depth, whether the step is in order. Returns
-#: whether to go on, and the verification code to leave behind: where the handshake ends there,
-#: OpenSSL sends the alert that belongs to that code.
+#: Judges one step of a verification. Parameters: connection, certificate (not None at depth 0 of a
+#: step without error), verification code, depth, and whether the step has no error. Returns whether
+#: to continue, and the verification code to set. If the handshake ends here, OpenSSL sends the
+#: alert that belongs to that code.
 Judge = Callable[[SSL.Connection, Any, int, int, int], tuple[bool, int]]
 
 #: Functions of OpenSSL in the module that pyOpenSSL calls `_util`.
@@ -45,7 +45,7 @@ _FUNCTIONS: Final = (
 
 
 def _log_failure(kind: Any, error: BaseException, traceback: Any) -> None:
-    # OpenSSL goes on with `error=0`: the peer is refused.
+    # The callback then returns `error=0` to OpenSSL, which refuses the peer.
     failure = Failure(error, kind, traceback)
     failure.cleanFailure()  # Observers that keep events would keep the frames.
     _log.failure("the verification of a peer failed", failure)
@@ -53,10 +53,10 @@ def _log_failure(kind: Any, error: BaseException, traceback: Any) -> None:
 
 class Binding:
     """
-    OpenSSL's own functions, called past pyOpenSSL.
+    Calls OpenSSL's own functions directly, without pyOpenSSL.
 
-    :param util: pyOpenSSL's module of that name.
-    :raises AttributeError: when a name is not there.
+    :param util: the module `OpenSSL._util`.
+    :raises AttributeError: when it lacks one of the names.
     """
 
     def __init__(self, util: Any) -> None:
@@ -66,7 +66,7 @@ class Binding:
         self._connections = SSL.Connection._reverse_mapping
         self._to_x509 = X509._from_raw_x509_ptr
         self._judges: WeakKeyDictionary[SSL.Connection, Judge] = WeakKeyDictionary()
-        # One for all connections, which it finds again: it outlives each of them, and keeps none.
+        # One callback for all connections: it looks each of them up, and keeps no reference.
         self._callback = ffi.callback(
             "int(int, X509_STORE_CTX *)", self._verify, error=0, onerror=_log_failure
         )
@@ -81,11 +81,11 @@ class Binding:
         return bool(self._lib.SSL_session_reused(connection._ssl))
 
     def verify_result(self, connection: SSL.Connection) -> int:
-        """Return the verification code that the last verification, or the session, left behind."""
+        """Return the verification code that the last verification, or the session, has set."""
         return int(self._lib.SSL_get_verify_result(connection._ssl))
 
     def is_same_session(self, one: SSL.Session, other: SSL.Session) -> bool:
-        """Return whether two are one session of OpenSSL, and so have one ticket."""
+        """Return whether both are the same session of OpenSSL, with the same ticket."""
         return bool(one._session == other._session)
 
     # Called by OpenSSL.
@@ -108,9 +108,9 @@ class Binding:
 
 def find_binding(util: Any) -> Binding | None:
     """
-    Return None where a release of pyOpenSSL has other private names.
+    Return the binding; None if this release of pyOpenSSL lacks one of the private names.
 
-    :param util: its module of that name.
+    :param util: the module `OpenSSL._util`, or None.
     """
     try:
         return Binding(util)
@@ -118,7 +118,7 @@ def find_binding(util: Any) -> Binding | None:
         return None
 
 
-#: The one of this process.
+#: The binding of this process.
 BINDING: Final = find_binding(getattr(OpenSSL, "_util", None))
 
 
@@ -128,10 +128,10 @@ def verify_peer(
     """
     Set the judge that OpenSSL asks about each certificate of the peer.
 
-    The judge must not keep the connection: each would keep the other.
+    The judge must not refer to the connection, or both would keep each other in memory.
 
     :param mode: ``VERIFY_…`` flags of `OpenSSL.SSL`.
-    :param binding: None for pyOpenSSL's public function, with which the codes are lost.
+    :param binding: None for pyOpenSSL's public function, which ignores the codes of the judge.
     """
     if binding is not None:
         binding.verify_peer(connection, mode, judge)

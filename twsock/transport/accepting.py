@@ -8,8 +8,8 @@ that is accepted only to be closed costs the peer its request.
 Twisted's port accepts many connections in one turn and learns only afterwards that it should have
 stopped, so the answer "nobody there" has to come from the socket itself.
 
-A port that stops accepts what the kernel has queued before it closes its socket: for these peers
-the connection stands, and closing the socket would reset it.
+A port that stops accepts the connections that the kernel has queued, then closes its socket. These
+connections are established for their peers, and closing the socket first would reset them.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 #: client that waits, long for a loop that would otherwise spin.
 _REST: Final = 0.1
 
-#: Connections that a port accepts at most while it stops: a full queue of Linux's default
-#: ``net.core.somaxconn``. More can only have come meanwhile.
+#: The most connections that a port accepts while it stops: a full queue at Linux's default
+#: ``net.core.somaxconn``. Any further connection has arrived meanwhile.
 _MOST_QUEUED: Final = 4096
 
-#: How many connections are closed in a row before the reactor has its turn.
+#: The most connections that are refused in a row before the reactor handles other events.
 _MOST_TURNED_AWAY: Final = 64
 
-#: How often a port that stops tries on though it accepted nobody: a peer that is gone already is
-#: an error of its own, and others may be behind it.
+#: The most reads of a stopping port that accept no connection. A peer that has already reset its
+#: connection makes accept(2) fail once, and further connections may be queued after it.
 _MOST_FRUITLESS: Final = 64
 
 
@@ -51,8 +51,8 @@ class AcceptGate:
     :param port: a listening TCP or UNIX port of Twisted, whose ``socket`` this takes the place of.
     :param clock: measures the rest after the machine ran out of descriptors.
     :param has_room: asked before each accept.
-    :param admits: given the host of each connection that was accepted, None where its peer has no
-        address; one that is not admitted is closed. It is not asked where peers are proxies.
+    :param admits: called with the host of each accepted connection, or None for a UNIX socket. If
+        it returns False, the connection is closed. It is not called if the peers are proxies.
     """
 
     _log = TextLogger()
@@ -73,7 +73,7 @@ class AcceptGate:
         self._resting: IDelayedCall | None = None
         # Only who paused the port lets it go on.
         self._is_shut = False
-        # While the port stops: how many connections it may still accept. None before that.
+        # Connections that the stopping port may still accept; None while it is not stopping.
         self._left: int | None = None
         port.socket = self
 
@@ -85,8 +85,8 @@ class AcceptGate:
         """
         Accept as a socket does, or report that nobody is waiting.
 
-        :raises BlockingIOError: when there is no room, nobody waits, or the machine ran out; and
-            after many that were not admitted, for others to have their turn.
+        :raises BlockingIOError: when there is no room, no connection waits, or the machine has no
+            descriptor or memory left; also after 64 connections in a row that were not admitted.
         """
         for _ in range(_MOST_TURNED_AWAY):
             connection, address = self._accept_one()
@@ -135,21 +135,21 @@ class AcceptGate:
             self._resting = None
 
     def shutdown(self, how: int) -> None:
-        """Accept what is queued, then shut the socket down, as a port does that stops listening."""
+        """Accept the queued connections, then shut the socket down; called by a stopping port."""
         self._accept_queued()
         self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Accept what is queued, then close the socket, as a port does that stops listening."""
+        """Accept the queued connections, then close the socket; called by a stopping port."""
         self._accept_queued()
         self.shut()
         self._socket.close()
 
     def _accept_queued(self) -> None:
         """
-        Accept what waits in the kernel, as far as there is room.
+        Accept the connections that the kernel has queued, as far as there is room.
 
-        Not when the reactor itself ends, which closes all that it has.
+        Does nothing when the reactor itself stops, since it then closes every connection.
         """
         if self._left is not None or not self._port.disconnecting:
             return
@@ -186,12 +186,12 @@ class AcceptGate:
 
 
 def _host_of(address: object) -> str | None:
-    # Of a UNIX socket it is a path, or nothing.
+    # The address of a UNIX socket is a path, or empty.
     return str(address[0]) if isinstance(address, tuple) else None
 
 
 def _speaks_for_others(port: Any) -> bool:
-    """Return whether a factory of the port learns the address of a peer later, from a header."""
+    """Return whether a factory of the port reads the peer's address from a header later."""
     factory = getattr(port, "factory", None)
     while factory is not None and not getattr(factory, "learns_addresses", False):
         factory = getattr(factory, "wrappedFactory", None)

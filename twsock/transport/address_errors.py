@@ -1,9 +1,9 @@
 """
 Why an address could not be listened on or connected to: failure → **status and line**.
 
-Used by whatever binds or connects. The errors of the operating system for paths and rights have no
-status of their own, as the same number means something else for a file: what they mean for an
-address is known only here, where it is known that an address was asked for.
+Used by all code that binds or connects. The operating system's error numbers for paths and rights
+have no status in general, since they mean something else for a file. Here the call was about an
+address, so they get one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from twsock.transport.zones import describe_missing_zone
 
 __all__ = ["EndpointError", "connecting_error", "listening_error", "missing_zone_error"]
 
-#: Ports below need a right of their own on most systems; Linux lets an administrator change it.
+#: Lower ports need a privilege on most systems; on Linux ``net.ipv4.ip_unprivileged_port_start``.
 _FIRST_FREE_PORT: Final = 1024
 
 _NO_ADDRESS: Final = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
@@ -36,9 +36,9 @@ _UNUSABLE: Final = _DENIED | _NO_PATH | {errno.EROFS, errno.ENAMETOOLONG, errno.
 
 class EndpointError(SocketError, ValueError):
     """
-    A string names no endpoint.
+    A string is not an endpoint.
 
-    Its status is ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` unless a better one is given.
+    Its status is ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, unless the caller passes another.
     """
 
     _class_status = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
@@ -49,9 +49,9 @@ def listening_error(failure: BaseException | Failure, message: str | None = None
     """
     Describe why a local address could not be listened on or bound.
 
-    :param message: left out, it is what the operating system had to say, with what to do about it.
-    :returns: with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for a path that is not there, a right
-        that is missing or a link-local address without a zone; else as
+    :param message: None for the text of the operating system, with advice where there is some.
+    :returns: an error with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for a missing path, a missing
+        right or a link-local address without a zone; otherwise the result of
         `SocketError.from_exception`.
     """
     found = SocketError.from_exception(_exception(failure), message)
@@ -73,9 +73,9 @@ def connecting_error(failure: BaseException | Failure) -> SocketError:
     """
     Describe why a remote address could not be connected to.
 
-    :returns: with status ``HOST_NOT_FOUND`` for the path of a UNIX socket that is not there,
-        ``UNREACHABLE_HOST`` where a right is missing, and for a link-local address without a zone;
-        ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` where that is the local address; else as
+    :returns: an error with status ``HOST_NOT_FOUND`` for a missing path of a UNIX socket, and
+        ``UNREACHABLE_HOST`` for a missing right or a remote link-local address without a zone. A
+        local one has ``CANNOT_ASSIGN_REQUESTED_ADDRESS``. Otherwise the result of
         `SocketError.from_exception`.
     """
     found = SocketError.from_exception(_exception(failure))
@@ -94,10 +94,10 @@ def connecting_error(failure: BaseException | Failure) -> SocketError:
 
 def missing_zone_error(failure: BaseException | Failure) -> SocketError | None:
     """
-    Explain a connect that failed for want of an interface; None where that is not the reason.
+    Explain a connect that failed since its address has no zone; None if that is not the reason.
 
-    connect(2) and, before it, bind(2) call nothing else an invalid argument. Which address it was
-    is not in the failure.
+    connect(2), and bind(2) before it, return EINVAL for no other reason. The failure does not
+    contain the address.
     """
     exception = _exception(failure)
     if not isinstance(exception, ConnectError) or exception.osError != errno.EINVAL:
@@ -109,7 +109,7 @@ def missing_zone_error(failure: BaseException | Failure) -> SocketError | None:
 
 
 def _with_status(found: SocketError, words: str, status: SocketErrorStatus) -> SocketError:
-    # The HRESULT says more than the status where there is one for the error.
+    # The HRESULT of the error number is more precise than that of the status.
     error = SocketError(words, status=status, hresult=found.hresult)
     error.__cause__ = found.__cause__
     return error
@@ -132,7 +132,7 @@ def _exception(failure: BaseException | Failure) -> BaseException:
 
 
 def _errno(failure: BaseException | Failure) -> int | None:
-    """Find the number of the operating system's error in what stands for it."""
+    """Return the operating system's error number behind an exception; None if there is none."""
     for found in _chain(_exception(failure)):
         number = found.errno if isinstance(found, OSError) else getattr(found, "osError", None)
         if isinstance(number, int):

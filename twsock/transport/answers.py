@@ -1,10 +1,10 @@
 """
-From where an answer leaves: run → **own address** → control message of the answer.
+Source addresses of answers: run → **own address** → control message of the answer.
 
-Asked by `twsock.transport.datagrams` for each run that is answered on a port of all addresses. What
-was sent to one address is answered from it. What was sent to a group or to everybody has no such
-address: it is answered from one that the receiving interface has. For these the kernel is asked
-which addresses there are, at most once a second, so that a flood cannot keep it busy.
+Called by `twsock.transport.datagrams` for each run that is answered on a port of all addresses. The
+answer to a unicast datagram leaves from the address that it was sent to. The answer to a multicast
+or broadcast datagram leaves from an address of the receiving interface. The kernel is asked for
+these addresses at most once a second, so that a flood does not keep it busy.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from twsock.transport.runs import Run
 
 __all__ = ["AnswerSources"]
 
-#: How long an answer of the kernel is good, in seconds. An address that goes meanwhile makes the
-#: answers from it fail.
+#: Seconds for which a list of addresses is used. If an address is removed meanwhile, answers from
+#: it fail.
 _GOOD_FOR: Final = 1.0
 
 _ANY_IPV6: Final = "::"
@@ -33,11 +33,11 @@ _ANY_IPV6: Final = "::"
 
 class AnswerSources:
     """
-    The addresses that answers leave from.
+    Finds the addresses that answers leave from.
 
-    :param clock: measures how long what is known is good.
-    :param list_addresses: asks for the addresses of this machine; what it raises as a `SocketError`
-        means that there is nobody to ask.
+    :param clock: measures the age of the list of addresses.
+    :param list_addresses: returns the addresses of this machine. If it raises `SocketError`, the
+        list is taken as empty.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class AnswerSources:
 
     def find_address(self, run: Run) -> str:
         """
-        Find the address that answers to a run leave from.
+        Return the address that answers to a run leave from.
 
-        :returns: numeric, without a zone; empty where it is left to the kernel.
+        :returns: a numeric address without a zone; empty if the kernel chooses.
         """
         if run.local == run.destination:
             return run.local
@@ -62,23 +62,23 @@ class AnswerSources:
         if not own or _is_among(run.local, own):
             return run.local
         if run.local:
-            # The kernel names the address with which it would send to the peer, which may be one
-            # of another interface. The first that an interface got is its primary one.
+            # The kernel reports the address from which it would send to the peer. That may be an
+            # address of another interface. The first address of an interface is its primary one.
             return own[0]
         return max(own, key=lambda address: _common_bits(address, run.source[0]))
 
     def make_control(self, run: Run) -> Control | None:
-        """Make what has an answer leave from that address; None for the kernel's choice."""
+        """Return the control message that sets this address; None if the kernel chooses."""
         address = self.find_address(run)
         if not address:
-            # Its choice among the addresses of the interface (RFC 3542 section 6.7).
+            # The kernel chooses among the addresses of the interface (RFC 3542 section 6.7).
             is_group = bool(run.destination and run.interface)
             return source_control(_ANY_IPV6, run.interface) if is_group else None
-        # Each link may have such an address, and a peer with the address of the answer.
+        # A link-local address is valid on one link only, so the interface is set as well.
         return source_control(address, run.interface if _is_link_local(address) else 0)
 
     def _addresses_of(self, run: Run) -> list[str]:
-        """List what the interface has that a run came by: those of the scope of its source."""
+        """Return the addresses of the receiving interface that have the scope of the source."""
         family = socket.AF_INET6 if len(run.source) == 4 else socket.AF_INET
         found = [
             one.address
@@ -102,7 +102,7 @@ class AnswerSources:
 
 
 def _is_among(address: str, own: Sequence[str]) -> bool:
-    """Return whether an interface has an address; that of loopback has all that begin with 127."""
+    """Return whether an interface has an address; loopback has the whole of 127.0.0.0/8."""
     if address.startswith("127."):
         return any(one.startswith("127.") for one in own)
     return address in own
@@ -112,12 +112,12 @@ def _is_link_local(address: str) -> bool:
     return address.startswith("169.254.") or address[:3].lower() in _LINK_LOCAL
 
 
-#: fe80::/10, as far as three digits tell (:rfc:`4291` section 2.5.6).
+#: The first three digits of addresses in fe80::/10 (:rfc:`4291` section 2.5.6).
 _LINK_LOCAL: Final = frozenset({"fe8", "fe9", "fea", "feb"})
 
 
 def _common_bits(one: str, other: str) -> int:
-    """Count the bits with which two IPv6 addresses begin alike (:rfc:`6724` section 5, rule 8)."""
+    """Return the length of the common prefix of two IPv6 addresses (:rfc:`6724`, rule 8)."""
     difference = int(ipaddress.IPv6Address(one)) ^ int(
         ipaddress.IPv6Address(other.partition("%")[0])
     )

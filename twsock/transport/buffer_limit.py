@@ -1,15 +1,15 @@
 """
-What the connections of one server hold together, bounded: connections → **buffer limit** → abort.
+A limit on the memory of all connections of one server: connections → **buffer limit** → abort.
 
-Each connection is bounded by itself, in what it received and did not deliver and in what it wrote
-and the kernel did not take. Many peers together could still fill the memory. So a connection notes
-here how much it holds whenever bytes stay with it after a read or a write, and once all of them
-together hold too much, the one that holds most is aborted. A small one never is: otherwise a few
-attackers would lock everybody out.
+Each connection limits its own bytes: those received and not delivered, and those written and not
+yet with the kernel. Many peers together could still fill the memory. So a connection reports its
+size here when bytes stay in memory after a read or a write. When the sum is above the limit, the
+connection that holds most is aborted. A small connection is not, so that a few attackers cannot
+lock out all other peers.
 
-A connection with which nothing stays never comes here. What leaves in small steps is not noted: the
-sums are upper bounds, and connections are asked again before one is aborted. Held in memory is one
-number for each connection that holds anything.
+A connection that holds no bytes never reports. Decreases are not always reported, so the sums are
+upper bounds; the sizes are read again before a connection is aborted. The limit keeps one number
+for each connection that holds bytes.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from twsock._integers import checked_integer
 
 __all__ = ["DEFAULT_MAX_BUFFERED", "BufferHolder", "BufferLimit"]
 
-#: Bytes that the connections of one server may hold together, unless told otherwise: those of
-#: sixteen frames of the largest size.
+#: The default limit, in bytes: sixteen frames of the largest default size.
 DEFAULT_MAX_BUFFERED: Final = 256 * 1024 * 1024
 
-#: Connections are asked again only when there was one note for so many of them since the last time.
-#: With 10,000 connections at the limit a note costs then a few microseconds, and not milliseconds.
+#: All sizes are read again only after one report for each 8 connections. With 10,000 connections at
+#: the limit, a report then costs a few microseconds on average instead of milliseconds.
 _HOLDERS_PER_NOTE: Final = 8
 
 
 class BufferHolder(typing.Protocol):
-    """A connection."""
+    """A connection that holds bytes in memory."""
 
     @property
     def buffered(self) -> int:
-        """How many bytes it holds: received and not delivered, written and not with the kernel."""
+        """Bytes that it holds: received and not delivered, written and not yet with the kernel."""
 
     def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
         """
-        End now, and log why; do nothing where this was done already.
+        Abort the connection and log the reason; do nothing if it was aborted already.
 
-        :param buffered: how many bytes it holds.
-        :param total: how many all connections hold.
-        :param limit: how many they may.
+        :param buffered: bytes that this connection holds.
+        :param total: bytes that all connections hold.
+        :param limit: bytes that all connections may hold.
         """
 
 
 class BufferLimit:
     """
-    Bounds the sum of what connections hold.
+    Limits the sum of the bytes that connections hold.
 
-    What is counted is bytes of data; Python adds some 40 to each piece that waits. The sum
-    exceeds the limit by one receive and what a handler writes in one go, until the largest
-    connection is aborted. What OpenSSL keeps, up to one record of 16 KiB for each connection, is
-    not counted.
+    Only the bytes of data are counted; Python adds some 40 bytes to each queued piece. Until the
+    largest connection is aborted, the sum may exceed the limit by one receive and by what a handler
+    writes before it awaits. OpenSSL's own buffer, up to one record of 16 KiB for each connection,
+    is not counted.
 
-    :param max_buffered: bytes; 1 or more.
-    :raises ValueError: when it is less.
+    :param max_buffered: in bytes; 1 or more.
+    :raises ValueError: when it is less than 1.
+    :raises TypeError: when it is not a whole number.
     """
 
     __slots__ = ("_notes", "_sizes", "max_buffered", "total")
@@ -66,17 +66,17 @@ class BufferLimit:
         if checked_integer(max_buffered, "max_buffered") < 1:
             raise ValueError(f"max_buffered is 1 byte or more, not {max_buffered}")
         self.max_buffered = max_buffered
-        #: Bytes held, as far as was noted.
+        #: Bytes held, as last reported.
         self.total = 0
         self._sizes: dict[BufferHolder, int] = {}
-        # How many since the connections were asked.
+        # Reports since all sizes were last read.
         self._notes = 0
 
     def note(self, holder: BufferHolder, size: int) -> None:
         """
-        Note what a connection holds now; abort the largest where all together hold too much.
+        Set the size of a connection; abort the largest ones while the sum is above the limit.
 
-        :param size: in bytes; 0 forgets the connection, which has to be done when it is lost.
+        :param size: in bytes; 0 removes the connection. A lost connection has to be removed.
         """
         self._set(holder, size)
         self._notes += 1
@@ -102,7 +102,7 @@ class BufferLimit:
     def _abort_largest(self) -> None:
         total = self.total
         largest, size = max(self._sizes.items(), key=_size_of)
-        # Forgotten first: the end of one connection may have others write, and come back here.
+        # Removed first: the abort may make other connections write, which calls `note` again.
         self._set(largest, 0)
         largest.abort_as_largest(size, total, self.max_buffered)
 

@@ -1,8 +1,8 @@
 """
-Where to send: an address as programs write it → **checked** → as the kernel takes it.
+Destinations of datagrams: an address from the application → **checked** → for the kernel.
 
-Asked by `twsock.transport.datagrams` for each datagram that does not answer a run as a whole. Holds
-the addresses that were checked last.
+Called by `twsock.transport.datagrams` for each datagram, except for answers with `reply`. Holds up
+to 1,024 checked addresses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Destinations", "interface_control", "refuse_port_0"]
 
 Address = tuple[Any, ...]
 
-#: Addresses that are remembered; a sender to more of them has each checked again.
+#: Checked addresses that are cached; above that number the cache is cleared.
 _MAX_REMEMBERED: Final = 1024
 
 
@@ -27,8 +27,8 @@ class Destinations:
     """
     The addresses that one port sends to.
 
-    :param family: of the port.
-    :param multicast_only: whether it sends to groups only.
+    :param family: address family of the port.
+    :param multicast_only: whether the port refuses to send to unicast addresses.
     """
 
     def __init__(self, family: int, *, multicast_only: bool) -> None:
@@ -38,30 +38,31 @@ class Destinations:
 
     def find(self, address: Address) -> Address:
         """
-        Make an address as the kernel takes it.
+        Return an address in the form that the kernel takes.
 
-        :param address: numeric host and port; for IPv6 also flow information and scope id.
-        :raises ValueError: when it is a name, or a number is out of its bounds.
-        :raises SocketError: with status ``UNREACHABLE_HOST``, when its zone is no interface;
-            ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for port 0.
-        :raises LocalProtocolError: when the port does not send there.
+        :param address: numeric host and port; for IPv6 optionally flow information and scope id.
+        :raises ValueError: when the host is a name, or a number is out of bounds.
+        :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has the name of the
+            zone; with ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, when the port is 0.
+        :raises LocalProtocolError: when the address has the wrong family, or the port is shared for
+            multicast and this is no group.
         """
         found = self._checked.get(address)
         if found is None:
             found = self._check(address)
             if len(self._checked) >= _MAX_REMEMBERED:
                 self._checked.clear()
-            # An interface may get another index, so what has a zone is looked up each time.
+            # The index of an interface may change, so addresses with a zone are not cached.
             if "%" not in address[0]:
                 self._checked[address] = found
         return found
 
     def check_host(self, host: str) -> None:
         """
-        Refuse a host that a shared port does not send to.
+        Refuse a unicast host if this port is shared for multicast.
 
-        :param host: numeric.
-        :raises LocalProtocolError: then.
+        :param host: a numeric address.
+        :raises LocalProtocolError: when the host is refused.
         """
         if self._multicast_only and not is_multicast(host):
             raise LocalProtocolError(
@@ -81,19 +82,19 @@ class Destinations:
             flow, scope = more
             if not (0 <= flow < 2**20 and 0 <= scope < 2**32):
                 raise ValueError(f"flow and scope of {address!r} are out of bounds")
-            # A zone in the host says as much as a scope behind it.
+            # A zone in the host takes precedence over the scope id.
             found = (found[0], port, flow, found[3] or scope)
         return found
 
 
 def interface_control(address: Address) -> Control | None:
     """
-    Make what has a group of IPv6 leave by the interface of its zone, where the kernel ignores that.
+    Return the control message that sends to an IPv6 group by the interface of its zone.
 
-    Linux looks at the zone of an address of one link only, so ``ff15::9%eth1`` needs more.
+    Linux uses the scope id of link-local addresses only, so ``ff15::9%eth1`` needs this message.
 
     :param address: as `Destinations.find` returns it.
-    :returns: None where nothing more is to be said.
+    :returns: None if no message is needed.
     """
     if len(address) == 2 or not address[3]:
         return None
@@ -103,7 +104,7 @@ def interface_control(address: Address) -> Control | None:
 
 def refuse_port_0(host: str, port: int) -> None:
     """
-    Refuse a port that nobody has: Linux would send nothing, and say nothing.
+    Refuse port 0: Linux would drop such a datagram without an error.
 
     :raises SocketError: with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, when it is 0.
     """

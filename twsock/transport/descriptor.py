@@ -83,8 +83,8 @@ def bottom_socket(transport: ITransport) -> socket.socket | None:
 
 
 def is_half_closing_engine(transport: ITransport) -> bool:
-    """Return whether this is a TLS engine whose directions end one by one: one of ours."""
-    # Twisted's engines are no half-closeable protocols: FIN ends them.
+    """Return whether this is a TLS engine of twsock, whose two directions end separately."""
+    # Twisted's engines do not provide IHalfCloseableProtocol: FIN ends them.
     is_engine = isinstance(transport, TLSMemoryBIOProtocol)
     return is_engine and IHalfCloseableProtocol.providedBy(transport)
 
@@ -113,16 +113,17 @@ def engine_holds(transport: ITransport) -> bool:
 
 def describe_path(path: bytes | str) -> str:
     """
-    Name a path for people and logs.
+    Return a path as printable text, for logs and messages.
 
-    The peer has chosen it: what is no text, a line end or an escape sequence is written in ASCII.
+    The peer chose the path. So bytes that are not text, line ends and escape sequences are escaped
+    in ASCII.
     """
     text = os.fsdecode(path)
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def describe_peer(transport: ITransport) -> str:
-    """Name the other end for people: ``host:port``, ``[host]:port`` or a path."""
+    """Return the peer's address as text: ``host:port``, ``[host]:port`` or a path."""
     peer: Any = transport.getPeer()
     host = getattr(peer, "host", None)
     if host is None:
@@ -134,9 +135,9 @@ def describe_peer(transport: ITransport) -> str:
 
 def engine_bytes(transport: ITransport) -> int:
     """
-    Count the bytes that TLS engines keep: until a handshake is done, or until the next turn.
+    Return how many bytes TLS engines hold: until a handshake is done, or until the next turn.
 
-    They are counted one by one, for as many writes as wait.
+    The cost is proportional to the number of queued writes.
     """
     kept = 0
     candidate: object = transport
@@ -154,17 +155,17 @@ def engine_bytes(transport: ITransport) -> int:
 
 
 def _started_engine(transport: object) -> object:
-    """Give the engine that ``startTLS`` has put on a transport."""
+    """Return the engine that ``startTLS`` has put on a transport; None if there is none."""
     return getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
 
 
 def join_queued(descriptor: FileDescriptor, data: bytes | bytearray) -> bool:
     """
-    Queue a small piece as a part of the last one that waits, if that is small too.
+    Append a small piece to the last queued piece, if that is small too.
 
-    Python adds some 40 bytes to each piece, which may be more than a message has.
+    Python adds some 40 bytes to each piece, which may be more than the message itself.
 
-    :returns: whether it was done; otherwise the descriptor has to queue it.
+    :returns: whether the piece was appended; otherwise the caller has to queue it.
     """
     # Private, and the only place where Twisted keeps them (as of 26.10).
     waiting: list[bytes] = descriptor._tempDataBuffer
@@ -172,7 +173,7 @@ def join_queued(descriptor: FileDescriptor, data: bytes | bytearray) -> bool:
         return False
     target: Any = descriptor
     if not target.connected or (target.producer is not None and target.streamingProducer):
-        return False  # The producer is paused by a write that fills the queue.
+        return False  # Only a write of the descriptor's own pauses the producer at a full queue.
     waiting[-1] += data
     descriptor._tempDataLen += len(data)
     return True
@@ -191,12 +192,12 @@ def may_collect(transport: ITransport) -> bool:
 
 def secured_by(transport: ITransport) -> Any:
     """
-    Return OpenSSL's connection of the TLS engine among the wrappers whose handshake is done.
+    Return OpenSSL's connection of the TLS engine among the wrappers, once its handshake is done.
 
-    The one answer to whether a connection is secure. Of an upgrade of ours, the connection goes on
-    above the engine only when the peer was accepted.
+    All code asks this function whether a connection is secure. After a handshake of twsock, the
+    connection continues only if the peer was accepted.
 
-    :returns: None where the connection is not secure, or not yet.
+    :returns: None if the connection is not secure, or not yet.
     """
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
@@ -212,7 +213,7 @@ def is_shaking_hands(transport: ITransport) -> bool:
     """
     Return whether a TLS engine among the wrappers has begun its handshake and not finished it.
 
-    A server's has begun once the client's first message was read.
+    The handshake of a server has begun once it has read the client's first message.
     """
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
@@ -257,13 +258,13 @@ def queued_bytes(descriptor: FileDescriptor) -> int:
 
 
 def release(descriptor: FileDescriptor) -> None:
-    """Let go of what a descriptor keeps when its connection is lost; called while it is."""
+    """Drop the buffers of a descriptor whose connection is lost; called within connectionLost."""
     if descriptor.connected:
-        return  # Only a wrapper has ended, for reasons of its own.
+        return  # Only a wrapper has ended; the connection itself is open.
     if isinstance(descriptor, BaseClient):
         client: Any = descriptor
         client.connector = _LastReport(client.connector)
-    # Twisted keeps what was not sent as long as anybody keeps the transport (private names, as of
+    # Twisted keeps unsent bytes as long as anything refers to the transport (private names, as of
     # 26.10).
     descriptor.dataBuffer = b""
     descriptor.offset = 0
@@ -273,9 +274,9 @@ def release(descriptor: FileDescriptor) -> None:
 
 class _LastReport:
     """
-    Stands for the connector of a client, until that is told that the connection is lost.
+    Replaces the connector of a client until the connector has reported the lost connection.
 
-    Connector, transport, factory and often the protocol refer to each other for ever.
+    Without this, connector, transport, factory and often the protocol keep each other in memory.
     """
 
     def __init__(self, connector: Any) -> None:
@@ -287,7 +288,8 @@ class _LastReport:
         connector: Any = self._connector
         self._connector = None
         connector.connectionLost(reason)
-        # An endpoint's, which no longer has to cancel the attempt (private, as of 26.10).
+        # The factory of an endpoint needs its connector only to cancel a pending attempt (private,
+        # as of 26.10).
         factory: Any = connector.factory
         if isinstance(factory, _WrappingFactory):
             factory._connector = None
@@ -302,10 +304,10 @@ def hung_up(descriptor: FileDescriptor) -> bool:
 
 def discard_input(descriptor: FileDescriptor) -> None:
     """
-    Read what waits in the kernel, and drop it.
+    Read the bytes that wait in the kernel, and drop them.
 
-    A socket that is closed with unread bytes resets the connection, which takes what was sent and
-    not yet received from the peer. At most 1 MiB is read: a peer that sends without end is reset.
+    Closing a socket with unread bytes resets the connection, and the peer may then lose bytes that
+    it has not read yet. At most 1 MiB is read, so a peer that sends without end is still reset.
     """
     connection = getattr(descriptor, "socket", None)
     if not isinstance(connection, socket.socket):

@@ -1,9 +1,9 @@
 """
-Notices that a peer is gone after it had ended its output: descriptor → **hang-up watch** → owner.
+Detects a reset after the peer has ended its output: descriptor → **hang-up watch** → owner.
 
-A reactor stops watching a connection whose input has ended, as a descriptor with an end of file is
-always readable. The peer may still be there, waiting for an answer; where it is not, nobody would
-notice before the next write. Used by `twsock.protocols` and by the sockets. Holds one delayed call.
+A reactor stops watching a connection whose input has ended, since a descriptor at the end of file
+is always readable. The peer may still wait for an answer. If it has reset the connection, only the
+next write would report that. Used by `twsock.protocols` and the sockets. Holds one delayed call.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from twsock.transport.descriptor import hung_up
 
 __all__ = ["HangUpWatch", "hung_up_error"]
 
-#: Seconds to the first look; each further one waits twice as long as the one before.
+#: Seconds until the first check; each further interval is twice as long as the one before.
 _FIRST_INTERVAL: Final = 0.5
 
-#: Seconds between two looks at most.
+#: The longest interval between two checks, in seconds.
 _LAST_INTERVAL: Final = 8.0
 
 
 class HangUpWatch:
     """
-    Looks now and then whether a connection is gone whose peer has ended its output.
+    Checks at intervals whether a peer that has ended its output has reset the connection.
 
-    :param descriptor: at the bottom of the connection; its output is open.
-    :param gone: called once, when the peer is gone for good.
+    :param descriptor: of the bottom of the connection; its output is open.
+    :param gone: called once, when the connection was reset or, on a UNIX socket, closed.
     """
 
     __slots__ = ("_clock", "_descriptor", "_gone", "_interval", "_looking")
@@ -46,7 +46,7 @@ class HangUpWatch:
         self._looking: IDelayedCall | None = clock.callLater(self._interval, self._look)
 
     def stop(self) -> None:
-        """Look no more. Harmless when it has ended."""
+        """Stop checking. Does nothing if the watch has ended."""
         looking, self._looking = self._looking, None
         if looking is not None:
             looking.cancel()
@@ -63,7 +63,7 @@ class HangUpWatch:
 
 
 def hung_up_error() -> BrokenError:
-    """Make the error of a connection whose peer is gone."""
+    """Return the error for a connection that the peer reset after it ended its output."""
     return BrokenError(
         "the peer ended its output, and then the connection",
         status=SocketErrorStatus.CONNECTION_RESET_BY_PEER,

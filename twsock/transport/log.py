@@ -1,10 +1,10 @@
 """
-Log events that keep nothing alive: error → **text** → log.
+Log events that refer to no connection: error → **text** → log.
 
-Used by every class here that logs. Log observers may keep events for as long as they like: where
-logging was never begun (``twisted.internet.task.react``), Twisted keeps the last events in memory.
-An exception in an event would keep its traceback, that the frames, and those the sockets and
-buffers of connections that are long gone.
+Used by every class of twsock that logs. Log observers may keep events for any time. If logging was
+never begun (``twisted.internet.task.react``), Twisted keeps the last events in memory. An exception
+in an event would keep its traceback and its frames, and so the sockets and buffers of closed
+connections.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["TextLogger", "forget_frames"]
 
 class TextLogger(Logger):
     """
-    A logger whose events hold text and facts.
+    A logger whose events hold text and plain values.
 
-    An exception given as a field becomes its message. ``log_failure`` stays a ``Failure``, as
-    observers expect, with the text of its traceback and without frames. There is no ``log_source``,
-    which would be the connection itself.
+    An exception in a field is replaced by its message. ``log_failure`` stays a ``Failure``, as
+    observers expect, with the text of its traceback and without frames. Events have no
+    ``log_source``, since that would be the connection itself.
     """
 
     @override
@@ -41,7 +41,7 @@ class TextLogger(Logger):
         level: Any = LogLevel.critical,
         **fields: object,
     ) -> None:
-        # Twisted's way to emit a failure that was not given, and could not be cleaned.
+        # Without a failure Twisted would make one itself, which could not be cleaned here.
         super().failure(format, Failure() if failure is None else failure, level, **fields)
 
     @override
@@ -56,9 +56,9 @@ class TextLogger(Logger):
 
 def forget_frames(failure: Failure) -> None:
     """
-    Drop the frames of a failure, and those of the exceptions that led to it.
+    Drop the frames of a failure, and of the causes and contexts of its exception.
 
-    For whoever consumes a failure. Its traceback can still be printed.
+    Called when a failure is consumed. Its traceback can still be printed.
     """
     failure.cleanFailure()
     left: list[BaseException | None] = [failure.value]

@@ -1,9 +1,9 @@
 """
-Operations that take their time: coroutine, or event → **operation** → the caller's Deferred.
+Operations that may fail: coroutine, or event → **operation** → the caller's Deferred.
 
-Used by every call that returns a Deferred which may fail. What fails is reported by an error that
-keeps nothing alive: a traceback holds frames, frames hold sockets and buffers, and where one of
-them refers back to the error, all of it stays until the garbage collector finds it.
+Used by every call that returns a Deferred which may fail. Their errors have no frames. A traceback
+holds frames, and frames hold sockets and buffers. If one of these refers back to the error, all of
+them stay in memory until the garbage collector runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 class Operation(Deferred[T]):
     """
-    A Deferred that may be awaited after it has failed.
+    A Deferred that can be awaited after it has failed.
 
-    Where Twisted's raises the error of a failure that was there before, error and failure refer to
-    each other for ever. This one is done with the failure then, as every Deferred is that fails
-    while it is awaited: awaited once more, it gives None.
+    When a Deferred of Twisted has already failed and is awaited, its error and its failure refer to
+    each other afterwards. This class drops the failure when it raises the error, as every Deferred
+    does that fails while it is awaited. Awaiting it a second time returns None.
     """
 
     @override
@@ -44,13 +44,13 @@ class Operation(Deferred[T]):
     def __await__(self) -> Generator[Deferred[Any], None, T]:
         if self.called and not self.paused and isinstance(self.result, Failure):
             failure: Failure = self.result
-            self.addErrback(_ignore)  # It is heard.
+            self.addErrback(_ignore)  # The failure counts as handled.
             return _Raise(failure.value)  # type: ignore[return-value]
         return super().__await__()
 
 
 class _Raise:
-    """An iterator that raises an error, and does not keep it."""
+    """An iterator that raises an error once, and keeps no reference to it."""
 
     __slots__ = ("_error",)
 
@@ -70,7 +70,7 @@ class _Raise:
 
 
 def fail(error: SocketError) -> Deferred[Any]:
-    """Make an operation that has failed."""
+    """Return an operation that has failed with this error."""
     operation: Operation[Any] = Operation()
     operation.errback(error)
     return operation
@@ -78,14 +78,14 @@ def fail(error: SocketError) -> Deferred[Any]:
 
 def start_operation(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     """
-    Start a coroutine at once, whether its Deferred is awaited or not.
+    Start a coroutine at once, whether or not the caller awaits its Deferred.
 
-    :returns: a `SocketError` or ``CancelledError`` with which it fails has no frames. Those of
-        Twisted's coroutines refer back to the error that went through them.
+    :returns: fires with the result of the coroutine. If it fails with `SocketError` or
+        ``CancelledError``, that error has no frames. Cancelling cancels the coroutine.
     """
     started: Any = ensureDeferred(work).addErrback(_without_frames)
-    # Twisted makes the Deferred, and has no way to be given a class. One that is chained to it
-    # would be cancelled in another way.
+    # Twisted makes the Deferred, and its class cannot be chosen. A second Deferred chained to it
+    # would behave differently when cancelled.
     started.__class__ = Operation
     operation: Operation[T] = started
     return operation
@@ -98,4 +98,4 @@ def _without_frames(failure: Failure) -> Failure:
 
 
 def _ignore(_failure: Failure) -> None:
-    """Take a failure that was raised."""
+    """Consume a failure whose error was raised."""

@@ -28,7 +28,7 @@ __all__ = ["TRY_LATER", "Held", "Outlet"]
 TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
 
 
-#: What an outlet puts on its transport, besides the ways to write.
+#: Methods that an outlet replaces on its transport, besides those that write.
 _REPLACED: Final = ("abortConnection", "loseConnection", "registerProducer", "unregisterProducer")
 
 
@@ -39,14 +39,14 @@ class Held(typing.Protocol):
         """Keep what was written to the transport itself."""
 
     def output_broke(self, error: OSError) -> object:
-        """The kernel refused to send, and will again; what was received can still be read."""
+        """Report that sending failed for good; received bytes can still be read."""
 
     def abort(self) -> object:
-        """End now: nothing more leaves."""
+        """End the connection now; nothing more is sent."""
 
 
 class _Nobody:
-    """Stands for a connection that is gone."""
+    """Replaces a connection that is lost; does nothing."""
 
     def take(self, data: bytes) -> None: ...
     def output_broke(self, error: OSError) -> None: ...
@@ -54,7 +54,7 @@ class _Nobody:
 
 
 def _drop(_data: object) -> None:
-    """Stand for a write to a transport whose connection is gone."""
+    """Drop a write to a transport whose connection is lost."""
 
 
 class Outlet:
@@ -85,7 +85,7 @@ class Outlet:
         # Of an application: what produces, and whether it pushes.
         self._producer: Any = None
         self._is_streaming = False
-        # Whether nothing more can be sent: FIN was, or the kernel refused.
+        # Whether nothing more can be sent: FIN was sent, or sending failed.
         self._is_over = False
         # The engine's own, before they are taken over as Twisted does where it starts TLS itself.
         self._write = transport.write
@@ -155,17 +155,17 @@ class Outlet:
             producer.stopProducing()
 
     def release(self) -> None:
-        """The connection is gone: undo what was put on the transport, and would lead back here."""
+        """Remove the references from the transport of a lost connection to this outlet."""
         self.lost()
         self._connection = _Nobody()
         transport = self.transport
-        # Not Twisted's own: nothing of what was meant for the engine leaves in plaintext, ever.
+        # Twisted's own methods are not restored: a late write must never leave in plaintext.
         transport.write = transport.writeSequence = _drop
         for name in _REPLACED:
             vars(transport).pop(name, None)
 
     def _abort_for_others(self) -> None:
-        # First, since the engine and this outlet send past the transport.
+        # The connection first, since the engine and this outlet do not write through the transport.
         self._connection.abort()
         self.abortConnection()
 
@@ -199,8 +199,8 @@ class Outlet:
                 data = data[sent:]
             except OSError as error:
                 if error.errno not in TRY_LATER:
-                    # Not left to the transport, which would end the connection in front of what
-                    # can still be read: the peer's last words, its close_notify or an alert.
+                    # The transport is not used here: it would end the connection before the last
+                    # bytes of the peer are read, such as its close_notify or an alert.
                     self._is_over = True
                     self._connection.output_broke(error)
                     return
@@ -212,9 +212,9 @@ class Outlet:
         self.write(b"".join(iovec))
 
     def loseWriteConnection(self) -> None:
-        """Send FIN behind all that was written."""
+        """Send FIN after all written bytes."""
         self._is_over = True
-        # Below the wrappers that leave bytes as they are.
+        # On the descriptor, below wrappers that do not change the bytes.
         bottom: Any = self.transport if self._descriptor is None else self._descriptor
         bottom.loseWriteConnection()
 
@@ -223,8 +223,8 @@ class Outlet:
         self._lose()
 
     def abortConnection(self) -> None:
-        """End the connection now, with a reset where there is a socket."""
-        # Transports in memory abort by this, which leads to the engine.
+        """End the connection now, with a reset if there is a socket."""
+        # Transports in memory call loseConnection to abort; ours would lead back to the engine.
         self.transport.loseConnection = self._lose
         (self._lose if self._abort is None else self._abort)()
 

@@ -1,14 +1,13 @@
 """
-Connections that a proxy hands on: socket → **PROXY header** → protocol.
+Connections that a proxy forwards: socket → **PROXY header** → protocol.
 
-Made by the services for ``haproxy:`` endpoints, and by applications around any stream endpoint. A
-protocol is built, and told of its connection, once the header is whole, so its factory sees the
-client's address from the start. Until then a connection holds at most one header, and no longer
-than the timeout.
+The services make this for ``haproxy:`` endpoints, and applications around any stream endpoint. The
+protocol is built once the header is complete, so its factory sees the client's address from the
+start. Until then a connection holds at most one header, at most for the timeout.
 
-Whoever reaches the port could claim to be anybody, so peers other than the proxies that are trusted
-are refused before a byte is read. Twisted's ``haproxy:`` endpoint trusts everybody, waits for ever,
-and drops peers without a word.
+Any peer that can reach the port could claim any address. So peers outside the trusted networks are
+refused before a byte is read. Twisted's ``haproxy:`` endpoint trusts every peer, waits without a
+limit, and drops peers without a log line.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from twsock.wire.proxy_header import ProxyHeader, ProxyHeaderDecoder
 __all__ = ["DEFAULT_HEADER_TIMEOUT", "LOOPBACK", "Network", "ProxyEndpoint", "parse_networks"]
 
 #: Seconds from the connection to the end of its header. The specification asks for at least three,
-#: in which TCP sends a lost segment again.
+#: in which TCP can retransmit a lost segment.
 DEFAULT_HEADER_TIMEOUT: Final = 10.0
 
 #: A network of either family.
@@ -60,14 +59,14 @@ class ProxyEndpoint:
     """
     Listens on another endpoint for connections that begin with a PROXY header.
 
-    ``getPeer`` and ``getHost`` of a connection are the addresses in its header; where that has
-    none (``PROXY UNKNOWN``, a proxy's health check), they are those of the connection.
+    ``getPeer`` and ``getHost`` of a connection return the addresses in its header. If the header
+    has none (``PROXY UNKNOWN``, a proxy's health check), they return those of the connection.
 
     :param reactor: measures the timeout.
-    :param endpoint: where the proxies connect to.
-    :param trusted: networks of the proxies. UNIX sockets are always trusted, as the permissions of
-        their path say who may connect.
-    :param timeout: seconds from a connection to the end of its header.
+    :param endpoint: the endpoint that the proxies connect to.
+    :param trusted: networks of the proxies; all other peers are reset. UNIX sockets are always
+        trusted, since the permissions of their path decide which users may connect.
+    :param timeout: seconds from a connection to the end of its header; then the peer is reset.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class ProxyEndpoint:
         self._timeout = timeout
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; the factory builds protocols for connections whose header has come."""
+        """Listen; the factory builds a protocol for each connection whose header is complete."""
         return self._endpoint.listen(
             _ProxyFactory(self._reactor, factory, self._trusted, self._timeout)
         )
@@ -94,8 +93,8 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     """
     Read networks from a command line.
 
-    :param text: addresses or networks, such as ``10.0.0.0/8,2001:db8::1``.
-    :raises ValueError: naming the word that is none.
+    :param text: addresses or networks, separated by commas: ``10.0.0.0/8,2001:db8::1``.
+    :raises ValueError: when a word is neither an address nor a network; names the word.
     """
     return tuple(_network(word.strip()) for word in text.split(","))
 
@@ -109,10 +108,10 @@ def _network(word: str) -> Network:
 
 
 class _ProxyFactory(ServerFactory):
-    """Stands before the factory of an application, and waits for headers."""
+    """Wraps the factory of an application; waits for the header of each connection."""
 
     noisy = False
-    #: Read by `twsock.transport.AcceptGate`, which otherwise would take proxies for clients.
+    #: Read by `twsock.transport.AcceptGate`: the peers of this port are proxies, not clients.
     learns_addresses = True
     _log = TextLogger()
 
@@ -128,7 +127,7 @@ class _ProxyFactory(ServerFactory):
         self._occasional: dict[str, OccasionalLog] = {}
 
     def logPrefix(self) -> str:
-        """Give the name for Twisted's log."""
+        """Return the name for Twisted's log."""
         return f"{type(self.wrapped).__name__} (PROXY)"
 
     @override
@@ -143,7 +142,7 @@ class _ProxyFactory(ServerFactory):
 
     @override
     def stopFactory(self) -> None:
-        """End the waits of a port that stops: a header that has arrived by now still counts."""
+        """End the waits when the port stops; a header that has arrived by now is still accepted."""
         for connection in list(self._waiting):
             connection.end_wait()
 
@@ -156,15 +155,15 @@ class _ProxyFactory(ServerFactory):
         return _ProxiedConnection(self)
 
     def join(self, connection: _ProxiedConnection) -> None:
-        """Note a connection whose header is awaited."""
+        """Add a connection that waits for its header."""
         self._waiting.add(connection)
 
     def leave(self, connection: _ProxiedConnection) -> None:
-        """Forget it."""
+        """Remove a connection that waits no longer."""
         self._waiting.discard(connection)
 
     def note_dropped(self, peer: IAddress | None, kind: str, reason: str) -> None:
-        """Log a peer that is dropped, now and then."""
+        """Log that a peer was dropped, with at most one line a minute for each kind of reason."""
         occasional = self._occasional.setdefault(
             kind, OccasionalLog(self._log, self.reactor.seconds)
         )
@@ -175,13 +174,13 @@ class _ProxyFactory(ServerFactory):
         if host is None:
             return isinstance(peer, UNIXAddress)
         address: Any = ipaddress.ip_address(host.partition("%")[0])
-        # What connects to a socket of both families over IPv4 has such an address.
+        # On a socket of both families, IPv4 peers have IPv4-mapped addresses.
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._trusted)
 
 
 class _Refused(Protocol):
-    """A peer that is no proxy of ours."""
+    """Resets the connection of a peer that is not a trusted proxy."""
 
     @override
     def connectionMade(self) -> None:
@@ -191,10 +190,10 @@ class _Refused(Protocol):
 
 class _ProxiedTransport:
     """
-    The transport of a connection behind a proxy: the real one, but for its addresses.
+    The transport of a connection behind a proxy: the real transport with the client's addresses.
 
-    :ivar wrappedProtocol: the application's; None after the end. The name is the one of Twisted's
-        wrappers, by which an upgrade to TLS puts its engine in this place.
+    :ivar wrappedProtocol: the application's protocol; None after the connection is lost. Twisted's
+        wrappers use the same name; an upgrade to TLS sets its engine there.
     """
 
     def __init__(self, transport: Any, header: ProxyHeader) -> None:
@@ -208,22 +207,22 @@ class _ProxiedTransport:
         return getattr(self.transport, name)
 
     def getPeer(self) -> IAddress:
-        """Give the address of the client."""
+        """Return the address of the client."""
         peer: IAddress = self._peer or self.transport.getPeer()
         return peer
 
     def getHost(self) -> IAddress:
-        """Give the address that the client has connected to."""
+        """Return the address that the client connected to."""
         host: IAddress = self._host or self.transport.getHost()
         return host
 
 
 class _ProxiedConnection(Protocol):
     """
-    Takes what arrives on a connection: its header, then all the rest for another protocol.
+    Receives the bytes of a connection: decodes its header, then passes the rest to a protocol.
 
-    It is no transport as well, as Twisted's wrapper is: what a transport provides is taken over by
-    an engine of TLS above it, which must not seem to know of half-closes.
+    Unlike Twisted's wrapper this is not a transport too. A TLS engine copies the interfaces of the
+    transport below it, and must not appear to support half-closes for that reason.
     """
 
     factory: Any
@@ -261,17 +260,17 @@ class _ProxiedConnection(Protocol):
     def connectionLost(self, reason: Failure | None = None) -> None:
         upper, self._upper = self._upper, None
         if upper is not None:
-            # Both would hold each other.
+            # Otherwise both would refer to each other.
             receiver, upper.wrappedProtocol = upper.wrappedProtocol, None
             receiver.connectionLost(reason)
         elif self._has_begun and not self._is_over:
-            # One that has sent nothing is a look whether the port is open.
+            # A peer that has sent nothing only checked whether the port is open.
             self._note("cut off", "it ended within its PROXY header")
         self._stop_waiting()
         self._is_over = True
 
     def readConnectionLost(self) -> None:
-        """Pass the end of the peer's output on; end the connection where nobody knows of halves."""
+        """Report the end of the input; close if the protocol does not support half-closes."""
         receiver = self._half_closing()
         if receiver is None:
             self.transport.connectionLost(Failure(CONNECTION_DONE))
@@ -279,7 +278,7 @@ class _ProxiedConnection(Protocol):
             receiver.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Pass the end of our output on."""
+        """Report the end of the output to the protocol."""
         receiver = self._half_closing()
         if receiver is not None:
             receiver.writeConnectionLost()
@@ -287,8 +286,8 @@ class _ProxiedConnection(Protocol):
     # Called by the factory.
 
     def end_wait(self) -> None:
-        """Read what has arrived; abort if that is no header."""
-        # What is above TLS of Twisted's has nothing to read by itself.
+        """Read the bytes that have arrived; abort if they are not a whole header."""
+        # Above Twisted's TLS there is no `doRead`.
         read = getattr(self.transport, "doRead", None)
         if read is not None:
             read()
@@ -312,7 +311,7 @@ class _ProxiedConnection(Protocol):
     def _hand_over(self, upper: _ProxiedTransport) -> None:
         built = self.factory.wrapped.buildProtocol(upper.getPeer())
         if built is None:
-            # The factory has said why, if it likes.
+            # The factory refused the connection; it logs the reason itself.
             self._end()
             return
         self._stop_waiting()
@@ -322,7 +321,7 @@ class _ProxiedConnection(Protocol):
         upper.wrappedProtocol = built
         self._upper = upper
         built.makeConnection(upper)
-        # It may have ended the connection by now.
+        # The protocol may have closed the connection; `dataReceived` then drops the bytes.
         if rest:
             self.dataReceived(rest)
 

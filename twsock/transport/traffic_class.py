@@ -15,7 +15,7 @@ from twsock.errors import OperationNotSupported
 
 __all__ = ["EXPEDITED_FORWARDING", "check_marks", "mark_packets"]
 
-#: For what must not wait: "low loss, low latency, low jitter" (:rfc:`3246`), such as audio.
+#: The code point for "low loss, low latency, low jitter" (:rfc:`3246`), such as audio.
 EXPEDITED_FORWARDING: Final = 46
 
 
@@ -33,9 +33,9 @@ def mark_packets(marked: socket.socket, code_point: int) -> None:
     """
     Mark all packets that leave a socket from now on.
 
-    :param marked: an IPv4 or IPv6 socket. To mark the packets of a handshake too, set it before.
-    :param code_point: 0 to 63; 0 for none.
-    :raises OSError: when the system refuses.
+    :param marked: an IPv4 or IPv6 socket; before it connects, to mark the TCP handshake too.
+    :param code_point: 0 to 63; 0 removes the mark.
+    :raises OSError: when the system refuses the option.
     """
     traffic_class = code_point << 2
     if marked.family == socket.AF_INET6:

@@ -1,14 +1,16 @@
 """
 UNIX sockets to listen on: path → **endpoint** → port.
 
-Used by the services for ``unix:`` endpoints, in place of Twisted's endpoint, whose lock file blocks
-a start for good where the number of its process has been given to another one (in a container it
-always is), which removes a socket that somebody listens on where the lock is stale, and whose port
-fails to close where the folder forbids the removal, as it does after ``twistd --uid``.
+The services use this for ``unix:`` endpoints. Twisted's own endpoint has three faults:
 
-A path is taken over only if it is a socket and nobody listens there, which a connection tells.
-Between that look and the removal lie some microseconds, in which another start can take the path;
-there is no lock for those, since anybody who may read the folder could hold it for ever.
+- its lock file blocks every further start when another process got the same process id, which is
+  the rule in a container;
+- it removes a socket that is listened on when the lock file is stale;
+- its port fails to close when the folder forbids the removal, as it may after ``twistd --uid``.
+
+An existing path is replaced only if it is a socket and no process listens there; a connection
+attempt decides that. Another start could take the path in the microseconds between this check and
+the removal. There is no lock against that, since any user who may read the folder could hold it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ __all__ = ["DEFAULT_SOCKET_MODE", "UnixEndpoint", "UnixPort"]
 #: Owner and group may connect.
 DEFAULT_SOCKET_MODE: Final = 0o660
 
-#: 108 bytes in unix(7), the last of which ends the path.
+#: ``sun_path`` has 108 bytes (unix(7)); the last one is the terminating NUL.
 _LONGEST_PATH: Final = 107
 
 _Identity = tuple[int, int, int]
@@ -45,12 +47,12 @@ _Identity = tuple[int, int, int]
 @implementer(IStreamServerEndpoint)
 class UnixEndpoint:
     """
-    Listens on the path of a UNIX socket, and removes it when the port is closed.
+    Listens on the path of a UNIX socket, and removes the path when the port is closed.
 
-    :param path: must fit into 107 bytes. A path at which nobody listens is replaced.
-    :param backlog: connections that the kernel keeps until they are accepted.
-    :param mode: permissions of the path; who may write may connect.
-    :param owner: user and group of the path, by number; None leaves it with this process.
+    :param path: at most 107 bytes. A socket on which no process listens is replaced.
+    :param backlog: connections that the kernel queues until they are accepted.
+    :param mode: permissions of the path; users with the right to write may connect.
+    :param owner: numeric user and group of the path, -1 to leave one unchanged; None leaves both.
     """
 
     def __init__(
@@ -70,16 +72,17 @@ class UnixEndpoint:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        Listen.
+        Listen for connections.
 
-        :returns: fires at once; it fails with Twisted's ``CannotListenError`` where somebody
-            listens there, where the path is no socket, or as the operating system says.
+        :returns: fires at once with the port. It fails with Twisted's ``CannotListenError`` when
+            another process listens there, when the path is no socket, or with the operating
+            system's error.
         """
         return execute(self._listen, factory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
         if not isinstance(self._reactor, PosixReactorBase) or self._path.startswith("\0"):
-            # A reactor in memory, or a name without a file (Linux): there is no path.
+            # A reactor in memory, or an abstract name (Linux, unix(7)): there is no path.
             listening: IListeningPort = self._reactor.listenUNIX(
                 self._path, factory, self._backlog, self._mode, 0
             )
@@ -109,9 +112,9 @@ class UnixEndpoint:
 
 class UnixPort(unix.Port):
     """
-    A port of a UNIX socket that removes the path if it is its own, and closes in any case.
+    A port of a UNIX socket that closes even if it cannot remove its path.
 
-    One that was made from an inherited descriptor leaves the path to whoever made it.
+    A port that was made from an inherited descriptor does not remove the path.
     """
 
     _log_removal = TextLogger()
@@ -119,11 +122,11 @@ class UnixPort(unix.Port):
     _made: socket.socket | None = None
 
     def own(self, path: Path) -> None:
-        """Remove the path when the port is closed, unless something else is there by then."""
+        """Remove this path when the port is closed, unless another file has replaced it."""
         self._owned = path, _identity(path.lstat())
 
     def remove_path(self) -> None:
-        """Remove the path now, where it is this port's: for a process that ends at once."""
+        """Remove the path now if this port owns it; for a process that ends at once."""
         owned, self._owned = self._owned, None
         if owned is not None:
             self._remove(*owned)
@@ -138,7 +141,7 @@ class UnixPort(unix.Port):
         try:
             super().startListening()
         except BaseException:
-            # Twisted leaves the socket open, and the factory as if it were listened for.
+            # Twisted leaves the socket open and the factory started.
             if self._made is not None:
                 self._made.close()
             factory: Any = self.factory
@@ -148,7 +151,7 @@ class UnixPort(unix.Port):
     @override
     def connectionLost(self, reason: Failure) -> None:
         self.remove_path()
-        # What Twisted's port of UNIX sockets does here is to remove the path.
+        # Skips Twisted's `unix.Port.connectionLost`, which would remove the path.
         super(unix.Port, self).connectionLost(reason)
 
     def _remove(self, path: Path, identity: _Identity) -> None:
@@ -167,14 +170,14 @@ class UnixPort(unix.Port):
 
 def _remove_stale(path: Path) -> None:
     """
-    Remove a socket at which nobody listens.
+    Remove a socket on which no process listens.
 
-    :raises CannotListenError: when there is something else.
+    :raises CannotListenError: when a process listens there, or the path is no socket.
     """
     try:
         before = path.lstat()
     except OSError:
-        # Nothing is there; or something is in the way, which binding reports.
+        # The path does not exist; any other problem is reported by bind(2).
         return
     if not stat.S_ISSOCK(before.st_mode):
         raise _in_use(path, "there is a file that is no socket")
@@ -193,8 +196,8 @@ def _remove_stale(path: Path) -> None:
 def _is_listened_on(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        # Only a refusal says that nobody is there: a full queue, a socket of another type and
-        # a missing right say that somebody is, or may be.
+        # Only ECONNREFUSED shows that no process listens. With a full queue, a socket of another
+        # type or a missing right, a process listens or may listen.
         try:
             probe.connect(os.fsencode(path))
         except ConnectionRefusedError:
@@ -209,6 +212,6 @@ def _in_use(path: Path, reason: str) -> CannotListenError:
 
 
 def _identity(found: os.stat_result) -> _Identity:
-    # The number of a file is given again soon after its removal, so the time belongs to it. That
-    # of the last change would differ after the change of the owner.
+    # An inode number is reused soon after a file is removed, so the time of modification is part of
+    # the identity. The time of the last status change would differ after chown(2).
     return found.st_dev, found.st_ino, found.st_mtime_ns

@@ -1,8 +1,8 @@
 """
 Deferreds that wait for one event: application → **waiters** → fired when it happens.
 
-Used for the end of a connection, and wherever several callers may wait for the same thing. Holds
-one entry for each wait; a wait that is cancelled leaves in one step, however many others there are.
+Used for the end of a connection, and wherever several callers may wait for the same event. Holds
+one entry for each wait. A cancelled wait is removed in constant time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Waiters:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        # Ordered, and not a list or a dict: it loses an entry at either end or in the middle in
-        # constant time.
+        # An OrderedDict removes any entry in constant time; a list does not, nor does a dict whose
+        # first entry is looked for again and again.
         self._waiting: OrderedDict[Deferred[None], None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Waiters:
             self._waiting.popitem(last=False)[0].callback(None)
 
     def fire_one(self, deferred: Deferred[None]) -> None:
-        """Fire one that waits before the event happens."""
+        """Fire one waiting Deferred before the event happens."""
         del self._waiting[deferred]
         deferred.callback(None)
 

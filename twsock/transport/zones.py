@@ -1,8 +1,8 @@
 """
 Zones of IPv6 addresses: a scope id of the kernel ↔ the text behind ``%`` (:rfc:`4007` section 11).
 
-Used wherever an address becomes text or a text an address, so that one zone has one spelling: the
-name of the interface, where it has one that can stand there, otherwise its number.
+Used for every conversion between addresses and text, so that each zone has one spelling. That is
+the name of the interface, or its index if the name contains characters that a zone cannot have.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from twsock.errors import SocketError, SocketErrorStatus
 
 __all__ = ["describe_missing_zone", "needs_zone", "split_zone", "with_zone", "zone_index"]
 
-#: What may stand behind ``%``: :rfc:`6874` section 2, "unreserved". Linux allows other names too.
+#: Characters allowed after ``%``: :rfc:`6874` section 2, "unreserved". Linux allows more in names.
 _ZONE: Final = re.compile(r"[0-9A-Za-z._~-]+")
 
-#: Groups of one machine and of one link (:rfc:`4291` section 2.7), for which, as for link-local
-#: addresses, the kernel needs an interface. A zone of any other group is a choice.
+#: Scopes of groups of one machine and of one link (:rfc:`4291` section 2.7). For these, as for
+#: link-local addresses, the kernel needs an interface. For other groups a zone is optional.
 _NARROW_SCOPES: Final = frozenset({1, 2})
 
 
 def with_zone(host: str, scope: int) -> str:
     """
-    Write an address with its zone.
+    Return an address with its zone appended.
 
-    :param host: as ``inet_ntop`` writes it; one that has a zone is returned as it is.
-    :param scope: the index of an interface; 0 for an address without a zone.
+    :param host: as ``inet_ntop`` returns it; a host that has a zone is returned unchanged.
+    :param scope: the index of an interface; 0 if the address has no zone.
     """
     if not scope or "%" in host:
         return host
     try:
         name = socket.if_indextoname(scope)
     except (OSError, OverflowError):
-        name = ""  # Gone meanwhile.
-    # A name of digits would be read as a number again.
+        name = ""  # The interface was removed meanwhile.
+    # A name of digits only would be parsed as an index.
     is_usable = _ZONE.fullmatch(name) and not name.isdecimal()
     return f"{host}%{name if is_usable else scope}"
 
 
 def zone_index(host: str, zone: str) -> int:
     """
-    Find the interface that a zone names.
+    Return the index of the interface that a zone names.
 
-    :param host: of which it is the zone, for the message.
-    :param zone: a name or a number.
-    :raises SocketError: with status ``UNREACHABLE_HOST``, when there is no such interface.
+    :param host: the address of the zone, for the message.
+    :param zone: name or index of an interface. An index is not checked.
+    :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has this name.
     """
-    # With more digits Python would take the last 32 bits for another interface.
+    # Of a larger number Python would use the low 32 bits, which is another interface.
     if zone.isdecimal() and len(zone) < 10:
         return int(zone)
     try:
@@ -64,19 +64,19 @@ def zone_index(host: str, zone: str) -> int:
 
 
 def split_zone(address: str) -> tuple[str, str]:
-    """Split an address at ``%``; the zone is empty where there is none."""
+    """Split an address at ``%`` into literal and zone; the zone is empty if there is none."""
     literal, _, zone = address.partition("%")
     return literal, zone
 
 
 def needs_zone(literal: str) -> bool:
     """
-    Return whether an address says nothing without an interface: one of a link, or a group of one.
+    Return whether an address needs an interface: a link-local address, or a group of narrow scope.
 
-    :param literal: numeric, without a zone.
+    :param literal: numeric, without a zone; any text that is no IPv6 address returns False.
     """
     if literal[:1] not in ("f", "F"):
-        return False  # Of each datagram that is looked at, nearly all end here.
+        return False  # Fast path: called for each datagram.
     try:
         address = ipaddress.IPv6Address(literal)
     except ValueError:
@@ -90,11 +90,11 @@ def describe_missing_zone(
     host: str, error: OSError, status: SocketErrorStatus
 ) -> SocketError | None:
     """
-    Explain what Linux calls an invalid argument: a link-local address without an interface.
+    Explain EINVAL for a link-local address without an interface.
 
-    :param error: what the kernel answered to a call with this address.
-    :param status: of the explanation.
-    :returns: None where that is not the reason.
+    :param error: the kernel's error for a call with this address.
+    :param status: the status of the returned error.
+    :returns: None if a missing zone is not the reason.
     """
     if error.errno != errno.EINVAL or "%" in host or not needs_zone(host):
         return None

@@ -111,7 +111,11 @@ class TlsTests(EveryReactor):
                 brakes.append("resumed")
 
         def peer(address: tuple[str, int]) -> None:
-            with secure(connect(address)) as connection:
+            plain = connect(address)
+            # Twice 6 MiB in each direction would be room for all of it.
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+            with secure(plain) as connection:
                 connection.setblocking(False)
                 sent = send_until_stuck(connection, stream)
                 self.assertLess(sent, len(stream))

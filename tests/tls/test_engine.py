@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from OpenSSL import SSL
@@ -18,6 +19,7 @@ from tests.tls.peer import SERVER, Peer
 from twsock.tls.certificates import Certificate
 from twsock.tls.engine import Engine, RecordBoundaries, make_engine
 from twsock.tls.server import ServerOptions, ServerTls
+from twsock.transport.descriptor import engine_bytes
 
 
 def record(size: int) -> bytes:
@@ -73,6 +75,16 @@ class Receiver(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         self.reason = reason
+
+
+class Measured(bytes):
+    """Counts how often anybody asks for the length of such bytes."""
+
+    count = 0
+
+    def __len__(self) -> int:
+        Measured.count += 1
+        return super().__len__()
 
 
 @implementer(IHandshakeListener)
@@ -294,6 +306,39 @@ class HandshakeTests(SynchronousTestCase):
         engine.dataReceived(peer.take(self.take(transport)))
         peer.take(self.take(transport))
         self.assertEqual(peer.received, b"early")
+
+    def test_small_writes_that_wait_are_joined_and_keep_their_order(self) -> None:
+        """An object for each would take more than its bytes do."""
+        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
+        engine = make_engine(creator, False, Receiver(), Clock())
+        transport, peer = StringTransport(), Peer()
+        engine.makeConnection(transport)
+        words = [b"%d " % number for number in range(10_000)] + [bytes(2000), b"end"]
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for word in words:
+            engine.write(word)
+        taken, _ = tracemalloc.get_traced_memory()
+        size = sum(map(len, words))
+        self.assertLess(taken, 2 * size)
+        self.assertEqual(engine_bytes(engine), size)  # type: ignore[arg-type]
+        data = peer.hello()
+        while data:
+            engine.dataReceived(data)
+            data = peer.take(self.take(transport))
+        self.assertEqual(peer.received, b"".join(words))
+        self.assertEqual(engine_bytes(engine), 0)  # type: ignore[arg-type]
+
+    def test_what_waits_is_not_counted_anew_with_every_question(self) -> None:
+        """Each write asks whether it is too much."""
+        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
+        engine = make_engine(creator, False, Receiver(), Clock())
+        engine.makeConnection(StringTransport())
+        for _ in range(100):
+            engine.write(Measured(2000))
+        Measured.count = 0
+        self.assertEqual(engine_bytes(engine), 200_000)  # type: ignore[arg-type]
+        self.assertEqual(Measured.count, 0)
 
     def take(self, transport: Any) -> bytes:
         data: bytes = transport.value()

@@ -50,6 +50,9 @@ _MAX_UNREAD_ANSWERS: Final = 2**16
 #: seconds.
 _ALERT_TIMEOUT: Final = 5.0
 
+#: Pieces below this many bytes are joined while they wait.
+_SMALL: Final = 1024
+
 
 class RecordBoundaries:
     """Follows a stream of records, however it is cut."""
@@ -90,6 +93,8 @@ class Engine(TLSMemoryBIOProtocol):
     """
 
     ended: Callable[[SSL.Connection], object] | None = None
+    #: How many bytes wait for the handshake.
+    held_bytes = 0
     #: Whether the peer's close_notify was read, and whether ours was sent.
     _input_ended = False
     _output_ended = False
@@ -231,6 +236,7 @@ class Engine(TLSMemoryBIOProtocol):
             self._deadline.cancel()
             self._deadline = None
         self._appSendBuffer = []  # Twisted keeps what waited for a handshake.
+        self.held_bytes = 0
 
     @override
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
@@ -275,6 +281,22 @@ class Engine(TLSMemoryBIOProtocol):
         if sent < len(data):
             # OpenSSL has to read first, or has failed: Twisted meets that again, and deals with it.
             super().write(data[sent:])
+
+    @override
+    def _bufferedWrite(self, octets: bytes) -> None:
+        held = self._appSendBuffer
+        self.held_bytes += len(octets)
+        is_small = bool(held) and max(len(octets), len(held[-1])) < _SMALL
+        if is_small and self._producer is None:
+            # Python adds some 40 bytes to each piece, which may be more than a message has.
+            held[-1] += octets
+        else:
+            super()._bufferedWrite(octets)
+
+    @override
+    def _unbufferPendingWrites(self) -> None:
+        self.held_bytes = 0  # What OpenSSL does not take comes back.
+        super()._unbufferPendingWrites()
 
     def _encrypt(self, data: bytes) -> int:
         """Write bytes to the transport, encrypted; tell how many."""
@@ -368,3 +390,4 @@ def adopt_engine(transport: Any) -> None:
     transport.__class__ = Engine
     directlyProvides(transport, directlyProvidedBy(transport))  # with what the class provides
     transport._boundaries = RecordBoundaries()
+    transport.held_bytes = sum(map(len, transport._appSendBuffer))

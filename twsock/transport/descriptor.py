@@ -137,7 +137,8 @@ def engine_bytes(transport: ITransport) -> int:
     """
     Return how many bytes TLS engines hold: until a handshake is done, or until the next turn.
 
-    The cost is proportional to the number of queued writes.
+    An engine of `twsock.tls.engine` knows the number. For one of Twisted's, the cost is proportional
+    to the number of queued writes.
     """
     kept = 0
     candidate: object = transport
@@ -147,7 +148,8 @@ def engine_bytes(transport: ITransport) -> int:
         for layer in (candidate, _started_engine(candidate)):
             # Private, and the only places where Twisted keeps them (as of 26.10).
             if isinstance(layer, TLSMemoryBIOProtocol):
-                kept += sum(map(len, layer._appSendBuffer))
+                held: int | None = getattr(layer, "held_bytes", None)
+                kept += sum(map(len, layer._appSendBuffer)) if held is None else held
             if isinstance(layer, BufferingTLSTransport):
                 kept += sum(map(len, getattr(layer._aggregator, "_buffer", ())))
         candidate = getattr(candidate, "transport", None)

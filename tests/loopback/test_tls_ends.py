@@ -99,6 +99,35 @@ class InputTests(EndCase):
 
         self.against(serve, conversation)
 
+    def test_the_output_that_is_closed_during_a_handshake_ends_behind_it(self) -> None:
+        """What waited comes first; the input goes on."""
+
+        def serve(connection: socket.socket) -> None:
+            peer = Wire(connection, make_context())
+            if peer.receive_to_the_end() != b"last words":
+                raise AssertionError("something is missing")
+            peer.send(b"answer", ends=True)
+
+        async def work(reactor: Any) -> None:
+            with plain_server(serve) as server:
+                client = StreamSocket(reactor)
+                client.control.trust_roots = self.client(reactor).control.trust_roots
+                await client.connect("localhost", server.port)
+                upgrading = client.upgrade_to_ssl(Level.TLS13, "localhost")
+                writing = client.output_stream.write(b"last words")
+                ending = client.output_stream.close()
+                self.assertIsInstance(
+                    await failure_of(client.output_stream.write(b"x")), ClosedError
+                )
+                await upgrading
+                self.assertEqual(await writing, 10)
+                await ending
+                self.assertEqual(await client.input_stream.receive_exactly(6), b"answer")
+                await client.close()
+            self.assertEqual(server.seen, [])
+
+        self.conduct(work)
+
     def test_a_reset_behind_close_notify(self) -> None:
         """It was the end before TCP failed."""
         told = Told()

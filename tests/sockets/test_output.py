@@ -50,6 +50,11 @@ class OutputTests(SynchronousTestCase):
         self.addCleanup(self.connected.close)
         self.output = self.connected.output
 
+    def descriptor_writes(self) -> None:
+        """Let the transport do what it was asked for: send FIN, say."""
+        if self.connected.descriptor in self.connected.reactor.writers:
+            self.connected.descriptor.doWrite()
+
     def fill(self) -> list[Deferred[int]]:
         """Write until the kernel has no room, and then some."""
         shrink_buffers(self.connected.kernel)
@@ -342,6 +347,38 @@ class OrderTests(OutputTests):
         self.assertTrue(sent.startswith(b"STARTTLS\x16\x03"))
         self.assertNotIn(b"password", sent)
         self.connected.socket.abort()
+
+    def test_ending_the_output_in_a_callback_waits_for_what_was_written(self) -> None:
+        """Then FIN leaves."""
+        endings: list[Deferred[None]] = []
+
+        def react(_size: int) -> None:
+            self.output.write(b"second")
+            endings.append(self.output.close())
+
+        self.output.write(b"first").addCallback(react)
+        self.output.flush()
+        self.successResultOf(endings[0])
+        self.descriptor_writes()
+        self.assertEqual(self.connected.receive(), b"firstsecond")
+        self.assertEqual(self.connected.far.recv(1), b"")
+
+    def test_the_output_ends_in_the_turn_that_sends_the_last_write(self) -> None:
+        """Where one turn had more sends than it has."""
+
+        async def flood() -> None:
+            for _ in range(100):
+                await self.output.write(b"x")
+
+        flooding = conduct(flood)
+        self.assertNoResult(flooding)
+        ending = self.output.close()
+        self.connected.next_turn()
+        self.failureResultOf(flooding, ClosedError)
+        self.successResultOf(ending)
+        self.descriptor_writes()
+        self.connected.receive()
+        self.assertEqual(self.connected.far.recv(1), b"")
 
     def test_aborting_in_a_callback_ends_the_rest(self) -> None:
         """Each once."""

@@ -254,18 +254,17 @@ class OutputStream:
             `OperationNotSupported`, and nothing is closed, where the transport cannot end one
             direction: TLS that an application started with ``startTLS``.
         """
-        transport = self._transport
-        if transport is None or self._refusal is not None:
+        if self._refusal is not None:
             if self._refusal is _not_connected:
                 self._refusal = _closed
             return succeed(None)
-        if not transport.can_end_output:
+        transport = self._transport  # None during a handshake, behind which the end is sent.
+        if transport is not None and not transport.can_end_output:
             return fail(OperationNotSupported("the output of this stream cannot be closed alone"))
         self._refusal = _closed
         ending: Deferred[None] = Deferred(_stop_waiting)
         self._ending = ending
         self._send()
-        self._end_if_empty()
         return ending
 
     def abort(self) -> None:
@@ -317,7 +316,7 @@ class OutputStream:
     def release(self) -> None:
         """Send what was written since `hold`."""
         self._is_held = False
-        if self._waiting:
+        if self._waiting or self._ending is not None:
             self._send()
 
     def refuse(self, refusal: Callable[[], SocketError]) -> None:
@@ -417,6 +416,7 @@ class OutputStream:
         self._send_waiting()
         if self.on_kept is not None and (self._waiting or self._begun):
             self.on_kept()
+        self._end_if_empty()  # It was closed by who was called back, or had to wait for its turn.
 
     def _send_waiting(self) -> None:
         self._is_sending = True

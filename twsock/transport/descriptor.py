@@ -137,8 +137,8 @@ def engine_bytes(transport: ITransport) -> int:
     """
     Return how many bytes TLS engines hold: until a handshake is done, or until the next turn.
 
-    An engine of `twsock.tls.engine` knows the number. For one of Twisted's, the cost is proportional
-    to the number of queued writes.
+    An engine of `twsock.tls.engine` knows the number. For one of Twisted's, the cost is
+    proportional to the number of queued writes.
     """
     kept = 0
     candidate: object = transport

@@ -91,7 +91,7 @@ class Certificate:
         :param key: PEM of the key, where it is apart.
         :param password: of the key.
         :raises ValueError: when there is no certificate, the password is wrong or missing, the key
-            belongs to another certificate, or that of the key is not the first.
+            belongs to another certificate, or the certificate of the key is not the first.
         """
         blocks = [(match[1], match[0]) for match in _BLOCK.finditer(data)]
         found = [_load_pem(block) for kind, block in blocks if kind == b"CERTIFICATE"]
@@ -250,7 +250,7 @@ class Certificate:
         return f"<Certificate of {self.subject!r} by {self.issuer!r}{key}>"
 
     def _check_order(self) -> None:
-        """Refuse a chain in which the certificate of the key, the leaf, stands behind another."""
+        """Refuse a chain in which the certificate of the key, the leaf, is not the first."""
         public = self._key.public_key()
         if self._has_key(public):
             return

@@ -40,7 +40,7 @@ from twsock.tls.validation import (
 __all__ = ["ClientOptions", "ClientVerification", "make_client"]
 
 
-#: Of this process.
+#: The sessions of this process.
 _SESSIONS: Final = ClientSessions()
 
 
@@ -81,8 +81,8 @@ class ClientVerification:
     :ivar certificate: the server's; None until it has shown one.
     :ivar intermediates: the certificates of its issuers that it sent, its own issuer first.
     :ivar is_accepted: whether the connection may go on.
-    :ivar is_resumed: whether a session was resumed, so that the server was not verified anew.
-    :param resumption: finds and keeps sessions; None for a connection that shares none.
+    :ivar is_resumed: whether a session was resumed, without a new verification of the server.
+    :param resumption: finds and stores sessions; None for a connection without resumption.
     """
 
     def __init__(self, options: ClientOptions, resumption: Resumption | None = None) -> None:
@@ -97,7 +97,7 @@ class ClientVerification:
 
     @property
     def errors(self) -> tuple[ChainValidationResult, ...]:
-        """All that is wrong, each once, what was forgiven included."""
+        """All errors, each once, including the forgiven ones."""
         return self._findings.errors
 
     @property
@@ -115,7 +115,7 @@ class ClientVerification:
     # Called by the handshake.
 
     def conclude(self, connection: SSL.Connection) -> None:
-        """The handshake is done: where it resumed a session, OpenSSL verified nothing."""
+        """Conclude a handshake that is done; accept a resumed session by its stored verdict."""
         resumption = self._resumption
         if resumption is None:
             return
@@ -130,7 +130,7 @@ class ClientVerification:
             self._verdict = make_verdict(connection, self.certificate, self.intermediates)
 
     def ended(self, connection: SSL.Connection) -> None:
-        """The connection is gone: a later one may resume its session."""
+        """Store the session of a connection that has ended, for a later one to resume."""
         if self._resumption is not None and self._verdict is not None:
             self._resumption.keep(connection, self._verdict)
 
@@ -142,9 +142,9 @@ class ClientVerification:
         """
         Note one step of the verification; decide with the last (see `twsock.tls.openssl.Judge`).
 
-        OpenSSL reports each error, and goes on where it is asked to; then it reports success for
-        each certificate from the root down. Behind that of the server's own it may still report
-        errors: it looks last at what the issuers may issue (:rfc:`5280`, section 4.2.1.10).
+        OpenSSL reports each error, and continues if told to. Then it reports success for each
+        certificate, from the root down. After the server's own certificate it may report further
+        errors, since it checks name constraints last (:rfc:`5280`, section 4.2.1.10).
         """
         if not ok:
             self._findings.add(code)
@@ -159,7 +159,7 @@ class ClientVerification:
     def _decide(self) -> tuple[bool, int]:
         ignorable = self._options.ignorable_errors
         self.is_accepted = are_forgiven(self.errors, ignorable)
-        # Where all is forgiven the code stays with the session, which is thus never resumed.
+        # A forgiven error also sets the code, which stays with the session: it is never resumed.
         return self.is_accepted, self._findings.worst_code(ignorable)
 
     def _take_chain(self, connection: SSL.Connection, shown: Any) -> None:
@@ -178,8 +178,8 @@ def make_client(
     """
     Prepare one handshake.
 
-    :param service: port of the server, for the sessions to be resumed; empty for none of them.
-    :param sessions: where they are kept.
+    :param service: port of the server, to find a session to resume; empty for no resumption.
+    :param sessions: the cache of sessions.
     :returns: an ``IOpenSSLClientConnectionCreator`` for Twisted's engine, and what it will find.
     :raises SocketError: when the client's certificate cannot be used.
     """
@@ -229,12 +229,12 @@ class _Creator:
 
 
 def _settings(options: ClientOptions) -> Hashable:
-    """Return all on which a verdict depends besides the host, and what is agreed on with it."""
+    """Return everything except the host that the verification or the session depends on."""
     roots, mine = options.trust_roots, options.certificate
     return (
         options.versions,
         None if roots is None else tuple(roots),
-        # Two are equal by themselves; what is shown with them belongs to the context.
+        # Certificates compare without their chain, but the chain belongs to the context too.
         None if mine is None else (mine, mine.intermediates),
         frozenset(options.ignorable_errors),
         tuple(options.application_protocols),

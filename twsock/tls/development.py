@@ -44,9 +44,9 @@ _LIFETIME: Final = timedelta(days=365)
 #: The upper bound of a common name, in characters (:rfc:`5280`, appendix A.1).
 _MAX_COMMON_NAME: Final = 64
 
-#: The least that OpenSSL's default security level takes (NIST SP 800-57: 112 bits), in bits.
+#: In bits; the least that OpenSSL's default security level accepts (NIST SP 800-57: 112 bits).
 _RSA_SIZE: Final = 2048
-#: The exponent that everybody uses (FIPS 186-5 permits none below).
+#: The usual exponent, and the smallest that FIPS 186-5 permits.
 _RSA_EXPONENT: Final = 65_537
 
 #: Clocks differ, and what was made just now should be valid everywhere.
@@ -54,7 +54,7 @@ _HEAD_START: Final = timedelta(hours=1)
 
 
 class KeyKind(enum.Enum):
-    """What keys are made: ECDSA (P-256), or RSA (2,048 bits) for peers such as old .NET."""
+    """The kind of keys: ECDSA (P-256), or RSA (2,048 bits) for peers such as old .NET."""
 
     ECDSA = "ecdsa"
     RSA = "rsa"
@@ -183,7 +183,7 @@ def _write_all(files: CertificateFiles, names: Sequence[str], kind: KeyKind, now
         (files.client, "twsock client", (), ExtendedKeyUsageOID.CLIENT_AUTH),
     ):
         key = _make_key(kind)
-        # Key transport by RSA, in TLS 1.2, is what an old peer may know and nothing newer.
+        # An old peer may support only RSA key transport, in TLS 1.2.
         key_usage = _key_usage(signs_certificates=False, enciphers_keys=kind is KeyKind.RSA)
         builder = (
             _begin(_name(name), authority_name, key, now)

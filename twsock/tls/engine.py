@@ -7,10 +7,10 @@ followed, so that it is known how many there are to ask for; what was in them is
 What is written is read out of OpenSSL once, too. The handshake, and all that fails, take Twisted's
 own way.
 
-The two directions end one by one, as those of TCP do (:rfc:`8446`, section 6.1). The input ends in
-order with the peer's close_notify, and with nothing else: a FIN without one may be an attacker's.
-What the TCP connection does behind close_notify changes nothing of that. The output ends with our
-close_notify, before or after.
+The two directions end separately, as those of TCP do (:rfc:`8446`, section 6.1). The input ends in
+order only with the peer's close_notify, since an attacker can send FIN. What happens to the TCP
+connection after close_notify does not change that. The output ends with our close_notify, before or
+after the input.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ _ADDED: Final = 4 * 256
 #: What a peer makes this end answer without reading it (:rfc:`8446`, section 4.6.3), in bytes.
 _MAX_UNREAD_ANSWERS: Final = 2**16
 
-#: How long a connection that has failed may take to send what is queued in front of its alert, in
-#: seconds.
+#: Seconds that a failed connection may take to send its queued bytes and its alert.
 _ALERT_TIMEOUT: Final = 5.0
 
 #: Pieces below this many bytes are joined while they wait.
@@ -84,12 +83,13 @@ class RecordBoundaries:
 @implementer(IHalfCloseableProtocol)
 class Engine(TLSMemoryBIOProtocol):
     """
-    One connection's; made by `make_engine`.
+    The TLS engine of one connection; made by `make_engine`.
 
-    A receiver that provides ``IHalfCloseableProtocol`` is told of the peer's close_notify, and may
-    write on. For any other the connection ends then, as in Twisted.
+    At the peer's close_notify, ``readConnectionLost`` of a receiver is called if it provides
+    ``IHalfCloseableProtocol``; it may still write. With any other receiver the connection ends, as
+    in Twisted.
 
-    :ivar ended: called with OpenSSL's connection when the transport is gone; None for nobody.
+    :ivar ended: called with OpenSSL's connection when the transport is lost; None to call nothing.
     """
 
     ended: Callable[[SSL.Connection], object] | None = None
@@ -98,10 +98,10 @@ class Engine(TLSMemoryBIOProtocol):
     #: Whether the peer's close_notify was read, and whether ours was sent.
     _input_ended = False
     _output_ended = False
-    #: Whether the application is through with both directions.
+    #: Whether the application has closed both directions.
     _is_finished = False
     _unread_answers = 0
-    # Once it has failed: ends the wait for a peer that does not read.
+    # After a failure: aborts the connection if the peer does not read.
     _deadline: IDelayedCall | None = None
 
     def __init__(self, factory: TLSMemoryBIOFactory, receiver: Any) -> None:
@@ -120,7 +120,7 @@ class Engine(TLSMemoryBIOProtocol):
             or self._appSendBuffer
             or self._input_ended
         ):
-            # What comes behind close_notify is to be ignored (RFC 8446, section 6.1).
+            # Bytes after close_notify have to be ignored (RFC 8446, section 6.1).
             if not self._input_ended:
                 super().dataReceived(data)
             return
@@ -162,7 +162,7 @@ class Engine(TLSMemoryBIOProtocol):
     # How the directions end.
 
     def _end_input(self) -> None:
-        """The peer sent close_notify."""
+        """Report the peer's close_notify to the receiver."""
         self._input_ended = True
         if self._aborted:
             return
@@ -178,19 +178,19 @@ class Engine(TLSMemoryBIOProtocol):
         transport.loseConnection()
 
     def loseWriteConnection(self) -> None:
-        """Send close_notify behind all that was written; what comes is still received."""
+        """Send close_notify after all written bytes; input is still received."""
         if self._output_ended or self._lostTLSConnection:
             return
         self._output_ended = True
         try:
-            # Once: a second call would spoil every later `recv`.
+            # Only once: after a second call every `recv` would fail.
             self._tlsConnection.shutdown()
         except SSL.Error:
             pass  # In the middle of a handshake nothing can be sent.
         self._flushSendBIO()
 
     def finish(self) -> None:
-        """Send close_notify and FIN. How the peer ends after that is not looked at."""
+        """Send close_notify and FIN. After this, a missing close_notify of the peer is no error."""
         self.disconnecting = self._is_finished = True
         self.loseWriteConnection()
         transport: Any = self.transport
@@ -205,13 +205,13 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def abortConnection(self) -> None:
-        # Without the close_notify that Twisted would send: what ends here is not whole.
+        # Without the close_notify that Twisted would send: the peer must see a truncation.
         self._aborted = self.disconnecting = True
         transport: Any = self.transport
         transport.abortConnection()
 
     def readConnectionLost(self) -> None:
-        """The peer sent FIN: in order behind its close_notify, or where nothing more was wanted."""
+        """Handle the peer's FIN: a truncation, unless after its close_notify or our `finish`."""
         if self._input_ended or self._lostTLSConnection:
             return
         if self._is_finished:
@@ -221,7 +221,7 @@ class Engine(TLSMemoryBIOProtocol):
             self._flushReceiveBIO()  # It meets the end, and reports a truncation.
 
     def writeConnectionLost(self) -> None:
-        """FIN is with the kernel, and close_notify before it."""
+        """Report that the kernel has our close_notify and FIN."""
         if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.writeConnectionLost()
 
@@ -230,12 +230,12 @@ class Engine(TLSMemoryBIOProtocol):
         if self.ended is not None:
             self.ended(self._tlsConnection)
         if self._input_ended or self._aborted or (self.disconnecting and self._output_ended):
-            self._lostTLSConnection = True  # There is no truncation to be looked for.
+            self._lostTLSConnection = True  # This end is no truncation.
         super().connectionLost(reason)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._appSendBuffer = []  # Twisted keeps what waited for a handshake.
+        self._appSendBuffer = []  # Twisted keeps bytes that waited for a handshake.
         self.held_bytes = 0
 
     @override
@@ -245,11 +245,11 @@ class Engine(TLSMemoryBIOProtocol):
         if reason is not None and reason.check(SSL.ZeroReturnError):
             reason = Failure(SSL.SysCallError(-1, "Unexpected EOF"))
         if reason is not None:
-            # It is kept until the connection is lost, and its frames have this engine in them.
+            # It is kept until the connection is lost, and its frames refer to this engine.
             reason.cleanFailure()
         super()._tlsShutdownFinished(reason)
         if reason is not None and self._deadline is None and self.connected:
-            # Nobody is told before the transport is gone, which first sends all that is queued.
+            # The receiver is called when the transport is lost, which first sends its queue.
             self._deadline = self.factory._clock.callLater(_ALERT_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
@@ -274,7 +274,7 @@ class Engine(TLSMemoryBIOProtocol):
                 self.write(view[start : start + _BATCH].tobytes())
             return
         if self._appSendBuffer:
-            # Twisted would try to send this in front of what waits for OpenSSL to read.
+            # Twisted would try to send this before the bytes that wait for OpenSSL to read.
             self._bufferedWrite(data)
             return
         sent = self._encrypt(data)
@@ -333,7 +333,7 @@ class Engine(TLSMemoryBIOProtocol):
     def _flushSendBIO(self) -> None:
         transport: Any = self.transport
         if not self.connected:
-            return  # The connection was lost while what came was handed on.
+            return  # The connection was lost while the received bytes were delivered.
         try:
             data = self._read_out(_BATCH)
         except SSL.WantReadError:
@@ -370,12 +370,12 @@ def make_engine(creator: Any, is_client: bool, receiver: Any, clock: IReactorTim
 
 def adopt_engine(transport: Any) -> None:
     """
-    Let an engine that Twisted made for an endpoint of TLS be one of ours.
+    Convert a TLS engine that a TLS endpoint of Twisted made into an `Engine`.
 
-    Nothing is done to any other transport, to a subclass, or once the handshake is done: then it is
-    not known where the next record begins.
+    Other transports and subclasses are not changed, nor is an engine whose handshake is done, since
+    the start of the next record is not known then.
 
-    :param transport: of a connection that was just made, as its protocol has it.
+    :param transport: the transport of a connection that was just made.
     """
     if type(transport) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
         return
@@ -385,8 +385,8 @@ def adopt_engine(transport: Any) -> None:
         # It would collect what is written until the next turn of the reactor, as our streams do.
         transport._aggregator.close()
         del transport._aggregator, transport.write
-    # Twisted makes it in a dozen places, none of which can be told to make another. It has neither
-    # slots nor state that ours lacks.
+    # Twisted makes the engine in a dozen places, and its class cannot be configured. Both classes
+    # have the same attributes and no slots, so the class can be changed.
     transport.__class__ = Engine
     directlyProvides(transport, directlyProvidedBy(transport))  # with what the class provides
     transport._boundaries = RecordBoundaries()

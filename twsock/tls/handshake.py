@@ -58,14 +58,14 @@ class Verification(typing.Protocol):
     """Who judges the peer during the handshake."""
 
     def conclude(self, connection: SSL.Connection) -> None:
-        """The handshake is done."""
+        """Check a handshake that is done; called before `is_accepted` is read."""
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the peer may go on; asked after `conclude`."""
+        """Whether the peer was accepted; valid after `conclude`."""
 
     def ended(self, connection: SSL.Connection) -> None:
-        """The connection is gone, a handshake that was done before it."""
+        """Note that the connection is lost; only called if its handshake was done."""
 
     def refusal(self) -> SocketError | None:
         """Say why the peer was refused; None while it was not."""

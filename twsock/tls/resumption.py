@@ -1,20 +1,20 @@
 """
 Sessions that a client resumes: clean end → **cache** → next handshake with that server.
 
-Held by the process, filled and asked by `twsock.tls.client`; about 6.4 KB a session, at most
-`MAX_SETTINGS` times `MAX_SESSIONS` of them. A handshake that resumes a session spares the server a
-signature and this end the verification (:rfc:`8446`, section 2.2), and just that is the danger:
-OpenSSL then calls no verify callback, and checks neither chain nor name. Hence:
+One cache for the process, used by `twsock.tls.client`. It holds at most `MAX_SETTINGS` times
+`MAX_SESSIONS` sessions of about 6.4 KB each. Resuming a session saves the server a signature and
+this end the verification (:rfc:`8446`, section 2.2). That is also the risk: OpenSSL then calls no
+verify callback, and checks neither chain nor name. Hence these rules:
 
-- Only a session whose server was verified without any error is kept, and its certificates with it.
-  One that was forgiven something never is.
-- It is offered only under the settings under which it was verified (trust roots, ignorable errors,
-  client certificate, ALPN, versions), to the same host name and port.
-- Name and validity are checked again before it is offered and after it was resumed, and
-  OpenSSL has no error on record for it.
-- A ticket is used once: two uses would let an observer link them (:rfc:`8446`, appendix C.4).
-- Only a connection that ended in order leaves one: both ends sent close_notify. By then the tickets
-  of TLS 1.3, which follow the handshake, have been read as well.
+- A session is stored only if its server was verified without any error, forgiven ones included. The
+  server's certificates are stored with it.
+- A session is offered only to the same host name and port, under the same settings: trust roots,
+  ignorable errors, client certificate, ALPN, versions.
+- Name and validity are checked before it is offered and after it was resumed. OpenSSL must have
+  recorded no error for it.
+- A ticket is used once: an observer could link two uses (:rfc:`8446`, appendix C.4).
+- A session is stored only if both ends sent close_notify. By then the tickets of TLS 1.3, which
+  follow the handshake, have been read as well.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ __all__ = [
     "make_verdict",
 ]
 
-#: Different settings whose sessions are kept, the ones used last; each has a context of OpenSSL,
-#: which takes some megabytes where it holds the platform's authorities.
+#: How many different settings have sessions; the least recently used are dropped. Each has a
+#: context of OpenSSL, which takes some megabytes if it holds the platform's authorities.
 MAX_SETTINGS: Final = 8
 
-#: Sessions under the same settings, the latest.
+#: Sessions under the same settings; the oldest are dropped.
 MAX_SESSIONS: Final = 64
 
 #: Seconds after which a context and its sessions are dropped, so that authorities are read again.
@@ -61,11 +61,12 @@ _ENDED_IN_ORDER: Final = SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN
 @dataclass(frozen=True, slots=True)
 class ServerVerdict:
     """
-    What a full handshake without an error found out about a server.
+    The result of verifying a server in a full handshake without an error.
 
-    :ivar intermediates: the certificates of its issuers that it sent.
-    :ivar valid_from: when the last certificate of its chain begins to be valid.
-    :ivar valid_to: when the first of them ceases to be.
+    :ivar certificate: the server's.
+    :ivar intermediates: the certificates of its issuers that the server sent.
+    :ivar valid_from: the latest start of validity in its chain.
+    :ivar valid_to: the earliest end of validity in its chain.
     """
 
     certificate: Certificate
@@ -74,7 +75,7 @@ class ServerVerdict:
     valid_to: datetime
 
     def is_good(self, host: HostName, now: datetime) -> bool:
-        """Return whether the chain is valid now and the certificate for that host."""
+        """Return whether the chain is valid at ``now`` and the certificate is for this host."""
         if not self.valid_from <= now <= self.valid_to:
             return False
         return is_named(X509.from_cryptography(self.certificate.to_cryptography()[0]), host)
@@ -87,7 +88,7 @@ class _Kept:
 
 
 class _Context:
-    """A context, and the sessions that were made with it, the one kept last at the end."""
+    """A context, and the sessions that were made with it, the latest last."""
 
     def __init__(self, context: SSL.Context, born: float) -> None:
         self.context = context
@@ -113,7 +114,7 @@ class ClientSessions:
         self._contexts: OrderedDict[Hashable, _Context] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many sessions are kept."""
+        """Return how many sessions are stored."""
         return sum(len(each.sessions) for each in self._contexts.values())
 
     def begin(
@@ -127,9 +128,9 @@ class ClientSessions:
         """
         Prepare one handshake.
 
-        :param settings: all on which a verdict depends, besides the host.
-        :param service: port of the server, or what else tells apart those of one host.
-        :param make_context: makes a context for these settings, where there is none.
+        :param settings: everything that the verification depends on, except the host.
+        :param service: port of the server, or another text that differs between servers of a host.
+        :param make_context: makes the context for these settings if none is stored.
         """
         context = self._find(settings, make_context)
         return Resumption(binding, self, context, host, (host.canonical_name, service))
@@ -152,11 +153,11 @@ class ClientSessions:
 
 class Resumption:
     """
-    The part of one handshake, and of its connection, in the sessions of the process.
+    Offers a session in one handshake, and stores the session of its connection.
 
     Made by `ClientSessions.begin`.
 
-    :ivar context: for the connection: a session belongs to the context that it was made with.
+    :ivar context: to be used for the connection, since a session belongs to its context.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class Resumption:
         self._offered: _Kept | None = None
 
     def offer(self, connection: SSL.Connection) -> None:
-        """Offer a session to the server, where there is a good one; before the handshake."""
+        """Offer a session to the server if a good one is stored. Call this before the handshake."""
         kept = self._take()
         if kept is not None:
             self._offered = kept
@@ -188,9 +189,9 @@ class Resumption:
 
     def verdict(self, connection: SSL.Connection) -> ServerVerdict | None:
         """
-        Return the verdict that goes with the session of a handshake that resumed one.
+        Return the verdict that was stored with the resumed session.
 
-        :returns: None where it is not good any more, or does not belong to what the server showed.
+        :returns: None if it is no longer good, or the server's certificate is a different one.
         """
         if self._offered is None or self._binding.verify_result(connection):
             return None
@@ -202,9 +203,9 @@ class Resumption:
 
     def keep(self, connection: SSL.Connection, verdict: ServerVerdict) -> None:
         """
-        Keep the session of a connection that has ended, where it ended in order.
+        Store the session of a connection that has ended, if it ended in order.
 
-        :param verdict: on its server, good and without any error.
+        :param verdict: the verdict on its server.
         """
         session = connection.get_session()
         if connection.get_shutdown() != _ENDED_IN_ORDER or session is None:
@@ -213,7 +214,7 @@ class Resumption:
             return
         offered = self._offered
         if offered is not None and self._binding.is_same_session(session, offered.session):
-            return  # The server gave no new ticket.
+            return  # The server sent no new ticket.
         sessions = self._context.sessions
         sessions.append((self._key, _Kept(session, verdict)))
         del sessions[:-MAX_SESSIONS]
@@ -234,11 +235,11 @@ def make_verdict(
     connection: SSL.Connection, certificate: Certificate, intermediates: tuple[Certificate, ...]
 ) -> ServerVerdict | None:
     """
-    Make the verdict of a full handshake without an error.
+    Return the verdict of a full handshake without an error.
 
     :param certificate: the server's.
-    :param intermediates: those of its issuers that it sent.
-    :returns: None where OpenSSL has no verified chain.
+    :param intermediates: the certificates of its issuers that the server sent.
+    :returns: None if OpenSSL has no verified chain.
     """
     chain = connection.get_verified_chain(as_cryptography=True)
     if not chain:

@@ -52,9 +52,9 @@ class ServerOptions:
     :ivar min_protection_level: the lowest; ``UNSPECIFIED`` for TLS 1.2.
     :ivar client_certificate: whether clients identify themselves.
     :ivar client_authorities: who may have issued their certificates.
-    :ivar application_protocols: understood inside TLS (ALPN), the preferred first. A client that
-        offers none of them is refused with the alert ``no_application_protocol``; where there are
-        none, the offer of a client is not answered.
+    :ivar application_protocols: supported inside TLS (ALPN), the preferred first. A client whose
+        offer has none of them is refused with the alert ``no_application_protocol``. If this is
+        empty, every offer is ignored.
     :raises ValueError: when there is no certificate, one has no key, or clients have to be
         identified and no authority is given.
     """
@@ -89,12 +89,12 @@ class ServerVerification:
         self.certificate: Certificate | None = None
         self.policy = policy
         self._findings = Findings()
-        # Whether the client's own certificate was reached; OpenSSL may report errors behind it.
+        # Whether the client's own certificate was reached; OpenSSL may report errors after it.
         self._is_judged = False
 
     @property
     def errors(self) -> tuple[ChainValidationResult, ...]:
-        """All that is wrong with the certificate that the client showed, each once."""
+        """All errors of the certificate that the client showed, each once."""
         return self._findings.errors
 
     @property
@@ -113,10 +113,10 @@ class ServerVerification:
     # Called by the handshake.
 
     def conclude(self, connection: SSL.Connection) -> None:
-        """Do nothing: a client that has to identify itself resumes no session."""
+        """Do nothing: clients that identify themselves cannot resume a session."""
 
     def ended(self, connection: SSL.Connection) -> None:
-        """Do nothing: tickets are OpenSSL's."""
+        """Do nothing: OpenSSL handles the tickets of a server."""
 
     # Called by OpenSSL.
 
@@ -149,7 +149,7 @@ class ServerTls:
 
     @property
     def protection_level(self) -> SocketProtectionLevel:
-        """The highest version that is offered, as it was asked for."""
+        """The configured highest version."""
         return self._options.protection_level
 
     @property
@@ -197,8 +197,8 @@ class ServerTls:
         # A peer that begins one in TLS 1.2 and stops would keep all that is written waiting.
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         show(certificate, context)
-        # In place of Twisted's, which refuses every client that offers a protocol where the server
-        # has none.
+        # Replaces Twisted's callback, which refuses every client that offers a protocol if the
+        # server has none.
         context.set_alpn_select_callback(_protocol_chooser(options.application_protocols))
         store = context.get_cert_store()
         for authority in options.client_authorities:

@@ -72,7 +72,7 @@ class SocketSslErrorSeverity(enum.IntEnum):
 
 _R = ChainValidationResult
 
-#: X509_V_ERR_HOSTNAME_MISMATCH: what OpenSSL is told where ``service_identity`` finds another name.
+#: X509_V_ERR_HOSTNAME_MISMATCH: set in OpenSSL when ``service_identity`` finds another name.
 NAME_MISMATCH: Final = 62
 
 # X509_V_ERR_… in OpenSSL's <x509_vfy.h>; what is not here is OTHER_ERRORS.
@@ -167,7 +167,7 @@ def _forgiven_by(ignorable: Collection[ChainValidationResult]) -> set[ChainValid
 
 class Findings:
     """
-    What OpenSSL finds wrong in one verification, which goes on after each error.
+    Collects the errors of one verification by OpenSSL, which continues after each error.
 
     :ivar errors: results, each once, in the order in which they were found.
     """
@@ -179,7 +179,7 @@ class Findings:
         self._codes: dict[ChainValidationResult, int] = {}
 
     def add(self, code: int) -> None:
-        """Note an error by OpenSSL's verification code."""
+        """Add an error by OpenSSL's verification code."""
         result = classify(code)
         if result not in self._codes:
             self._codes[result] = code
@@ -187,9 +187,9 @@ class Findings:
 
     def worst_code(self, ignorable: Collection[ChainValidationResult] = ()) -> int:
         """
-        Return the verification code of the worst error, 0 where there is none.
+        Return the verification code of the worst error; 0 if there is none.
 
-        :param ignorable: errors that are forgiven count only where there is no other.
+        :param ignorable: forgiven errors; they count only if there is no other error.
         """
         forgiven = _forgiven_by(ignorable)
         ranked = [result for result in _STATUSES if result in self._codes]

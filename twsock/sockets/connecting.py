@@ -102,7 +102,7 @@ async def connect_to_any(
     :param factory: builds the protocol of the attempt that succeeds.
     :param bind: local address, or empty, and local port, or 0.
     :param is_serial: whether an attempt has to fail before the next begins.
-    :param prepare: called with each transport before it connects, to put options on its socket.
+    :param prepare: called with each transport before it connects, to set options on its socket.
     :raises ConnectError: when all failed.
     """
     delay = _NEVER if is_serial else ATTEMPT_DELAY
@@ -161,7 +161,7 @@ class _Attempts:
         self._next: IDelayedCall | None = None
 
     def end(self) -> None:
-        """Forget the delayed call of the endpoint, which refers back to this."""
+        """Drop the delayed call of the endpoint, which refers back to this object."""
         self._next = None
 
     # Called by Twisted.
@@ -199,7 +199,7 @@ class _Attempts:
             # made, so nobody else would tell.
             self._note_failure(host, port, error)
             raise
-        # Twisted has made the socket, and connects it in the next turn.
+        # Twisted has made the socket, and connects it in the next turn of the reactor.
         transport = getattr(connector, "transport", None)
         if self._prepare is not None and transport is not None:
             self._prepare(transport)

@@ -44,9 +44,9 @@ class Connection(Protocol):
 
     :param clock: measures ``close_timeout``.
     :param connected: called once the connection stands.
-    :param lost: called once it is gone, with the error; None where it ended in order.
+    :param lost: called once when the connection is lost, with the error; None if it ended in order.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
-    :param buffer_limit: of all connections of a listener; None where there is none.
+    :param buffer_limit: shared by all connections of a listener; None for no limit.
     :param is_plain: whether the streams open when the transport is connected; if not, only
         `resume` opens them.
     """
@@ -56,9 +56,9 @@ class Connection(Protocol):
     _is_closing = False
     _has_sent_fin = False
     _is_suspended = False
-    # From the end of the input on.
+    # Set from the end of the input on.
     _hang_up_watch: HangUpWatch | None = None
-    # What was last noted with the limit of all connections.
+    # The size that was last reported to the buffer limit, in bytes.
     _noted = 0
 
     def __init__(
@@ -89,7 +89,7 @@ class Connection(Protocol):
 
     @property
     def is_secure(self) -> bool:
-        """Whether the transport is one of TLS, its handshake done."""
+        """Whether the transport is TLS and its handshake is done."""
         transport: Any = self.transport
         return self._stream is not None and secured_by(transport) is not None
 
@@ -119,7 +119,7 @@ class Connection(Protocol):
         return self._finishing.wait()
 
     def end_if_silent(self) -> None:
-        """Close in order where the peer has not begun the handshake that is awaited."""
+        """Close in order if the connection waits for a handshake that the peer has not begun."""
         stream = self._stream
         if stream is not None and stream.is_silent:
             self._is_closing = True
@@ -172,12 +172,12 @@ class Connection(Protocol):
 
     @property
     def buffered(self) -> int:
-        """How many bytes were received and not taken, or written and not with the kernel."""
+        """Bytes that were received and not read, or written and not yet with the kernel."""
         unsent = 0 if self._stream is None else self._stream.unsent
         return self._input.buffered + self._output.unsent + unsent
 
     def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
-        """Make room for the connections of others: of all, this one holds most."""
+        """Abort this connection, which holds more bytes than any other."""
         stream = self._stream
         if stream is None or stream.is_gone:
             return
@@ -272,7 +272,8 @@ class Connection(Protocol):
         if error is None and self._is_closing:
             self._output.output_drained()
         if error is None and self._output.is_open and not reason.check(ConnectionDone):
-            # The peer had ended in order, as TLS can tell, and then what we might write got lost.
+            # The peer had ended its output in order (with TLS), and then the connection broke: what
+            # this end still writes would be lost.
             error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
         self._output.lost(error or ClosedError("the connection has ended"))
         report_loss, self._lost = self._lost, _do_nothing
@@ -288,7 +289,7 @@ class Connection(Protocol):
 
 
 def _do_nothing(_argument: object) -> None:
-    """Stand for a socket whose connection is gone."""
+    """Replaces a callback of the socket after the connection is lost."""
 
 
 def _closed() -> SocketError:

@@ -40,11 +40,11 @@ _MAX_KEEP_ALIVE_COUNT: Final = 127
 
 class SocketQualityOfService(enum.IntEnum):
     """
-    How urgent a socket is; ``Windows.Networking.Sockets.SocketQualityOfService``.
+    The priority of a socket's packets; ``Windows.Networking.Sockets.SocketQualityOfService``.
 
-    ``LOW_LATENCY`` marks every packet that is sent as "expedited forwarding": differentiated
-    services code point 46 (:rfc:`3246`). It is meant for little data that must not wait, such as
-    audio; a network may ignore or erase the mark. ``NORMAL`` marks nothing.
+    ``LOW_LATENCY`` marks every sent packet as "expedited forwarding": differentiated services code
+    point 46 (:rfc:`3246`). Use it for small amounts of urgent data, such as audio. A network may
+    ignore or erase the mark. ``NORMAL`` sets no mark.
     """
 
     NORMAL = 0
@@ -76,7 +76,7 @@ class StreamSocketListenerControl:
     def __init__(self, is_in_use: Callable[[], bool]) -> None:
         self._is_in_use = is_in_use
         self._keep_alive = False
-        # By the name of the kernel's option; only those that were set.
+        # Values by the name of the kernel's option; only options that were set.
         self._keep_alive_options: dict[str, int] = {}
         self._no_delay = True
         self._hop_limit = DEFAULT_HOP_LIMIT
@@ -96,11 +96,11 @@ class StreamSocketListenerControl:
     @property
     def keep_alive_idle(self) -> int | None:
         """
-        Seconds without a byte from the peer until it is first asked (``TCP_KEEPIDLE``).
+        Seconds without a byte from the peer until the first probe (``TCP_KEEPIDLE``).
 
-        1 to 32,767; None, the default, leaves it to the kernel: two hours on Linux. It counts only
-        where `keep_alive` is True. Not in WinRT. Setting it raises `OperationNotSupported` where
-        this system does not have the option.
+        1 to 32,767; None, the default, uses the kernel's value: two hours on Linux. It has an
+        effect only if `keep_alive` is True. Not in WinRT. Setting it raises
+        `OperationNotSupported` if this system does not have the option.
         """
         return self._keep_alive_options.get("TCP_KEEPIDLE")
 
@@ -112,9 +112,10 @@ class StreamSocketListenerControl:
     @property
     def keep_alive_interval(self) -> int | None:
         """
-        Seconds until a peer that has not answered is asked again (``TCP_KEEPINTVL``).
+        Seconds from one probe without an answer to the next (``TCP_KEEPINTVL``).
 
-        1 to 32,767; None: 75 seconds on Linux. Otherwise as `keep_alive_idle`.
+        1 to 32,767; None uses the kernel's value: 75 seconds on Linux. Otherwise as
+        `keep_alive_idle`.
         """
         return self._keep_alive_options.get("TCP_KEEPINTVL")
 
@@ -126,9 +127,10 @@ class StreamSocketListenerControl:
     @property
     def keep_alive_count(self) -> int | None:
         """
-        How often a peer is asked before the connection fails with ``CONNECTION_TIMED_OUT``.
+        Probes without an answer until the connection fails with ``CONNECTION_TIMED_OUT``.
 
-        1 to 127 (``TCP_KEEPCNT``); None: 9 times on Linux. Otherwise as `keep_alive_idle`.
+        1 to 127 (``TCP_KEEPCNT``); None uses the kernel's value: 9 on Linux. Otherwise as
+        `keep_alive_idle`.
         """
         return self._keep_alive_options.get("TCP_KEEPCNT")
 
@@ -177,11 +179,11 @@ class StreamSocketListenerControl:
     @property
     def quality_of_service(self) -> SocketQualityOfService:
         """
-        How urgent the socket is; ``NORMAL``. See `SocketQualityOfService`.
+        The priority of the socket's packets; default ``NORMAL``. See `SocketQualityOfService`.
 
-        On Windows ``LOW_LATENCY`` raises the priority of threads; here it marks packets, those of
-        the TCP handshake included. Setting it raises `OperationNotSupported` where this system
-        cannot mark them.
+        On Windows ``LOW_LATENCY`` raises the priority of threads; here it marks packets, including
+        those of the TCP handshake. Setting it raises `OperationNotSupported` if this system cannot
+        mark packets.
         """
         return self._quality_of_service
 
@@ -203,10 +205,10 @@ class StreamSocketListenerControl:
 
     def apply(self, transport: Any) -> None:
         """
-        Put the options on a socket, as far as its kind has them.
+        Set the options on the socket of a transport, as far as that kind of socket has them.
 
-        :param transport: of a connection; or a port, whose connections get them from the kernel; or
-            a client that begins to connect in the next turn of the reactor, at the earliest.
+        :param transport: a connection; a port, whose accepted connections inherit the options; or a
+            client that has not begun to connect.
         """
         connection = bottom_socket(transport)
         if connection is None:
@@ -277,9 +279,9 @@ class StreamSocketControl(StreamSocketListenerControl):
         self.ignorable_server_certificate_errors: list[ChainValidationResult] = []
         #: Authorities that are trusted, ours; None for those of the platform.
         self.trust_roots: Sequence[Certificate] | None = None
-        #: Whether a session of an earlier connection of this process to the same host and port may
-        #: be resumed, ours. The server's certificate is then not verified anew; its name and its
-        #: validity are. False for full handshakes, whose sessions are not kept either.
+        #: Whether to resume the TLS session of an earlier connection of this process to the same
+        #: host and port. The server's certificate is then not verified again, except for its name
+        #: and validity. False: every handshake is a full one, and no session is stored.
         self.resumes_sessions = True
         #: Protocols to offer inside TLS (ALPN), ours; the preferred one first.
         self.application_protocols: Sequence[bytes] = ()
@@ -340,10 +342,10 @@ class StreamSocketControl(StreamSocketListenerControl):
 
 def checked_quality(value: SocketQualityOfService) -> SocketQualityOfService:
     """
-    Return a quality that packets can be marked with here.
+    Return a quality of service that this system supports.
 
-    :raises ValueError: for a number that is none.
-    :raises OperationNotSupported: where this system cannot mark packets.
+    :raises ValueError: when the number is not a `SocketQualityOfService`.
+    :raises OperationNotSupported: when this system cannot mark packets.
     """
     quality = SocketQualityOfService(value)
     if quality is SocketQualityOfService.LOW_LATENCY:

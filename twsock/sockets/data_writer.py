@@ -64,7 +64,7 @@ class DataWriter(ValueWriter):
     def __init__(self, stream: Writable | None = None) -> None:
         super().__init__()
         self._stream = stream
-        # In their order; those that are done are dropped from the front.
+        # Pending stores, in order; those that are done are removed from the front.
         self._storing: deque[Deferred[int]] = deque()
         self._is_closed = False
 
@@ -72,13 +72,13 @@ class DataWriter(ValueWriter):
         """
         Send all that was written.
 
-        Any number of stores may be pending: they are sent in their order.
+        Any number of stores may be pending; they are sent in order.
 
         :returns: fires with the number of bytes once the stream has taken them; see
-            ``OutputStream.send_all``. It fails with `BusyError` where the stream takes no more,
-            as ``OutputStream.write`` does at `max_unsent`; then the bytes stay with the writer. It
-            fails with `LocalProtocolError` where there is no stream. Cancelling withdraws it if
-            nothing has left; the bytes are gone from the writer either way.
+            ``OutputStream.send_all``. It fails with `BusyError` if the stream accepts no more, as
+            ``OutputStream.write`` does at `max_unsent`; the bytes then stay in the writer. It fails
+            with `LocalProtocolError` if there is no stream. Cancelling withdraws the store if none
+            of its bytes was sent; the bytes are dropped from the writer in any case.
         """
         if self._is_closed:
             return fail(self._refusal("store"))
@@ -125,7 +125,7 @@ class DataWriter(ValueWriter):
         """
         Close the writer, and its stream unless it was detached. What was not stored is lost.
 
-        On a stream socket the peer sees the end of the stream, and the input can still be read.
+        On a stream socket the peer reads the end of the stream, and the input stays open.
         Closing twice is harmless.
 
         :returns: fires when the stream is closed. It need not be awaited.
@@ -148,7 +148,7 @@ class DataWriter(ValueWriter):
             await self.close()
 
     def _abandon(self) -> None:
-        """Close without awaiting; what was begun and not finished is not to look whole."""
+        """Close without awaiting; abort, so that half a message does not look complete."""
         abort = getattr(self._stream, "abort", None)
         if abort is not None:
             abort()

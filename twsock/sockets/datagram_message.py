@@ -34,9 +34,9 @@ Address = tuple[Any, ...]
 
 class SenderAddress(tuple[str, int]):
     """
-    The host and port of a sender, which also know where its message came to.
+    The host and port of a sender, together with the destination address of its message.
 
-    Equal to the plain pair, in the place of which it can be used anywhere.
+    It equals the plain pair of host and port, and can be used in its place.
 
     :ivar run: addresses of the message, without its bytes.
     """
@@ -45,26 +45,26 @@ class SenderAddress(tuple[str, int]):
 
     @classmethod
     def of(cls, run: Run) -> SenderAddress:
-        """Make that of all messages of a run."""
+        """Return the sender's address for all messages of a run."""
         made = cls(readable_address(run.source))
         made.run = run.part(b"", 0)
         return made
 
 
 def name_destination(run: Run) -> str:
-    """Name the address that a run was sent to, with its zone if it is one of a link."""
+    """Return the address that a run was sent to; a link-local one has its zone."""
     destination = run.destination
     return with_zone(destination, run.interface if needs_zone(destination) else 0)
 
 
 class Answering(typing.Protocol):
-    """A socket, as a message knows it."""
+    """The methods of a socket that its messages use."""
 
     def answer(self, data: Buffer, address: tuple[str, int]) -> Deferred[int]:
-        """Send to a sender, from the address that its message came to."""
+        """Send to a sender, from the address that its message was sent to."""
 
     def find_answering_pair(self, address: tuple[str, int]) -> EndpointPair:
-        """Name both ends of that."""
+        """Return the local and the remote end of such an answer."""
 
 
 class DatagramSocketMessageReceivedEventArgs:
@@ -74,8 +74,8 @@ class DatagramSocketMessageReceivedEventArgs:
     :ivar error: what reading it raises: status ``CONNECTION_RESET_BY_PEER`` where a datagram sent
         before was refused (ICMP port unreachable), ``MESSAGE_TOO_LONG`` where this one was longer
         than ``control.max_datagram``; None where it is whole.
-    :ivar address: host and port of the sender, numeric; of a refusal, the connected peer. Given to
-        ``DatagramSocket.send_to`` as it is, it makes the datagram leave as with `reply`.
+    :ivar address: numeric host and port of the sender; for a refusal, those of the connected peer.
+        ``DatagramSocket.send_to`` with this address sends from the same address as `reply`.
     """
 
     __slots__ = (
@@ -113,7 +113,7 @@ class DatagramSocketMessageReceivedEventArgs:
         :raises SocketError: `error`, if there is one.
         """
         if self.error is not None:
-            # A copy: one that was raised has frames, with this message in them.
+            # A copy: an error that was raised has frames, which refer to this message.
             raise self.error.copy()
         return self._data
 
@@ -130,10 +130,10 @@ class DatagramSocketMessageReceivedEventArgs:
 
     def get_data_stream(self) -> InputStream:
         """
-        Return a stream over the datagram, whose end is the end of the stream; the same one each
-        time.
+        Return an input stream of the bytes of the datagram; every call returns the same stream.
 
-        Its reads never wait. What is read from it is still in `data_reader`, and the other way.
+        Its reads never wait. After the last byte it is at the end of the stream. It and
+        `data_reader` each read the whole datagram.
 
         :raises SocketError: `error`, if there is one.
         """
@@ -165,23 +165,23 @@ class DatagramSocketMessageReceivedEventArgs:
     @property
     def local_address(self) -> HostName | None:
         """
-        The address it was sent to, a group's for instance; None where the system is silent.
+        The address that the message was sent to, such as a group; None if the system reports none.
 
-        One of a link has its zone.
+        A link-local address has its zone.
         """
         return HostName(self._destination) if self._destination else None
 
     def reply(self, data: Buffer) -> Deferred[int]:
         """
-        Send a datagram to the sender, from the address that this one came to. Not in WinRT.
+        Send a datagram to the sender, from the address that this one was sent to. Not in WinRT.
 
-        What came to a group or to everybody is answered from an address of the interface that it
-        came by. Where the system is silent about where it came to, the kernel chooses.
+        The answer to a multicast or broadcast datagram leaves from a unicast address of the
+        interface that received it. If `local_address` is None, the kernel chooses the address.
 
         :param data: as for ``DatagramOutputStream.write``.
         :returns: as ``DatagramSocket.send_to``, on a connected socket too. It fails with
-            `LocalProtocolError` where there is nobody to answer: when this is a refusal, and on a
-            socket that was connected to another peer since.
+            `LocalProtocolError` if this message is a refusal, or if the socket was connected to
+            another peer since.
         """
         if self._socket is None or (self.error is not None and not self.is_truncated):
             return fail(LocalProtocolError("this message is a refusal: there is nothing to answer"))
@@ -190,12 +190,13 @@ class DatagramSocketMessageReceivedEventArgs:
     @property
     def endpoint_pair(self) -> EndpointPair:
         """
-        Both ends of an answer: those that `reply` sends from and to. Not in WinRT.
+        Both ends of an answer: the addresses that `reply` sends from and to. Not in WinRT.
 
-        A stream that ``get_output_stream`` makes of it sends as `reply` does. Its local address is
-        None where the kernel chooses.
+        A stream of ``get_output_stream`` for this pair sends as `reply` does. The local address is
+        None if the kernel chooses.
 
-        :raises LocalProtocolError: once the socket was closed.
+        :raises LocalProtocolError: when this message has no socket.
+        :raises ClosedError: when the socket was closed.
         """
         if self._socket is None:
             raise LocalProtocolError("this message has no socket")

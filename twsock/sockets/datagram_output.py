@@ -51,7 +51,7 @@ class DatagramWrite(Operation[Any]):
     # Of the socket's connected peer, unless the stream has an address.
     address: Address | None = None
     control: Control | None = None
-    # What leaves by other interfaces.
+    # Copies of the datagram that are sent by further interfaces.
     copies: tuple[_Copy, ...] = ()
 
     def __init__(self, stream: DatagramOutputStream, data: bytes) -> None:
@@ -79,7 +79,7 @@ class DatagramWrite(Operation[Any]):
             self.stream.settle()
 
     def _done(self) -> None:
-        self.data = b""  # Whoever keeps the write keeps no more than its result.
+        self.data = b""  # A caller may keep the Deferred; it should not keep the bytes.
         # A batch is sent before anybody can have added a callback to most of its writes: they are
         # done without the call, which takes longer than the rest (private names, as of 26.10).
         if self._callbacks:
@@ -165,11 +165,11 @@ class DatagramOutputStream:
         self._address: Address | None = None
         # To send by several interfaces, a copy by each; none for the kernel's choice.
         self._controls: tuple[Control, ...] = ()
-        # In order. A dict, as a search for each write that is cancelled would be quadratic.
+        # In order. A dict, since searching a list for each cancelled write would be quadratic.
         self._waiting: dict[DatagramWrite, None] = {}
         self._unsent = 0
-        # What was handed to the port, and the flushes behind it; and how much of it was cancelled
-        # since, which is taken out when it is passed, or when it is the larger part.
+        # Writes that the port has, and the flushes after them. `_cancelled` counts the cancelled
+        # ones among them. They are removed when their turn comes, or when they are the majority.
         self._line: deque[DatagramWrite | _Mark] = deque()
         self._cancelled = 0
         # Flushes behind what still waits.
@@ -200,7 +200,7 @@ class DatagramOutputStream:
         :param data: 0 to 65,507 bytes, 65,527 on IPv6; none is an empty datagram.
         :returns: fires with the number of bytes, once the kernel has them. It fails, alone, with
             status ``MESSAGE_TOO_LONG`` when they are too many, and with what the system said when
-            it could not be sent. Cancelling withdraws a write that the kernel does not have.
+            it could not be sent. Cancelling withdraws a write that is not yet with the kernel.
         :raises TypeError: at once, when it is no buffer.
         """
         if data.__class__ is not bytes:
@@ -343,7 +343,7 @@ class DatagramOutputStream:
             self._cancelled = 0
 
     def withdraw(self, write: DatagramWrite, error: Exception) -> None:
-        """Take back a write that the kernel does not have, and fail it."""
+        """Withdraw a write that is not yet with the kernel, and fail it."""
         if write in self._waiting:
             del self._waiting[write]
             self._unsent -= write.segment_size
@@ -365,9 +365,9 @@ class DatagramOutputStream:
             self.pass_over()
 
     def cancel_writes(self, make_error: Callable[[], SocketError]) -> None:
-        """Take back all that the kernel does not have; it fails, and so do the flushes."""
+        """Withdraw and fail all writes that are not yet with the kernel; fail all flushes."""
         pending = [*self._line, *self._marks, *self._waiting]
-        # The flushes first, which would succeed once nothing is before them.
+        # The flushes first: they would succeed once no write is before them.
         for thing in sorted(pending, key=_is_mark, reverse=True):
             if not thing.called:
                 error = make_error()
@@ -380,7 +380,7 @@ class DatagramOutputStream:
                     self.note_unheard(error)
 
     def pass_over(self) -> None:
-        """Forget what was cancelled in the line, once that is the larger part of it."""
+        """Remove the cancelled writes from the line, once they are the majority."""
         self._cancelled += 1
         if 2 * self._cancelled > len(self._line):
             self._line = deque([each for each in self._line if not each.called])
@@ -394,13 +394,13 @@ class DatagramOutputStream:
 
     def lost(self, make_error: Callable[[], SocketError]) -> None:
         """
-        The socket was closed, or sends by another stream: what waits fails.
+        Fail all pending writes and flushes: the socket was closed, or uses another stream.
 
-        :param make_error: makes the error of each, and of what is written from now on.
+        :param make_error: makes the error of each of them, and of later writes.
         """
         self._refusal = make_error
         for write in list(self._waiting):
-            # Whoever is told may cancel another.
+            # The errback of one write may cancel another.
             if write in self._waiting:
                 del self._waiting[write]
                 write.failed(make_error())
@@ -422,7 +422,7 @@ def _is_mark(thing: DatagramWrite | _Mark) -> bool:
 
 
 def _stop_waiting(mark: Deferred[bool]) -> None:
-    """Fail the wait alone: who calls it off does not call the writes off."""
+    """Fail a cancelled flush; the writes before it are not cancelled."""
     mark.errback(CancelledError())
     typing.cast(_Mark, mark).stream.pass_over()
 

@@ -84,7 +84,7 @@ class DatagramPorts:
 
     @property
     def peer(self) -> tuple[str, int] | None:
-        """Host and port of the connected peer; None where there is none."""
+        """Host and port of the connected peer; None if no port is connected."""
         peers = (port.get_peer() for port in self)
         return next((readable_address(peer) for peer in peers if peer is not None), None)
 
@@ -197,9 +197,9 @@ class DatagramPorts:
 
     def find_ways(self, address: Address) -> tuple[Control, ...]:
         """
-        List by which interfaces a datagram leaves; nothing for the kernel's choice.
+        Return control messages for the interfaces to send by; empty if the kernel chooses.
 
-        :param address: as the kernel takes it.
+        :param address: in the form that the kernel takes.
         """
         if address[0] == _BROADCAST and self._adapter is None:
             return tuple(source_control("", each.index) for each in broadcast_interfaces())
@@ -208,13 +208,14 @@ class DatagramPorts:
 
     def find_source(self, local: tuple[str, int], host: str) -> Control | None:
         """
-        Find how what is sent to a host leaves from a local end, where there are ports already.
+        Return the control message that sends to a host from a local end. The socket is bound.
 
         :param local: address or "", and port or 0.
-        :returns: None where it leaves from there by itself.
-        :raises LocalProtocolError: for another port, and where one address or interface is bound.
-        :raises SocketError: with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for an address that is
-            not this machine's.
+        :returns: None if no message is needed.
+        :raises LocalProtocolError: when the port differs from the bound one, or the socket is bound
+            to another address or to an interface.
+        :raises SocketError: with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, when the address is
+            not an address of this machine.
         """
         address, number = local
         bound = self.require(host).getHost()
@@ -229,8 +230,8 @@ class DatagramPorts:
             raise _wrong_family(address)
         scope = zone_index(address, zone) if zone else 0
         if is_multicast(literal) or literal == _BROADCAST:
-            # What came to a group is not answered from there. The kernel chooses among the
-            # addresses of the interface, where that is known.
+            # A group cannot be a source address. The kernel chooses one of the interface, if the
+            # zone names it.
             return source_control("::", scope) if scope else None
         _check_own(literal)
         return source_control(literal, scope)
@@ -244,7 +245,7 @@ class DatagramPorts:
         self.require(group).leave_group(group, self._where(group, interface), source)
 
     def _where(self, group: str, interface: str | int | None) -> str | int | Interface | None:
-        """Find on which interface a group is meant, unless its zone says it."""
+        """Return the interface for a group; the adapter if neither argument nor zone names one."""
         return self._adapter if interface is None and "%" not in group else interface
 
     def set_hop_limit(self, hops: int) -> None:
@@ -296,7 +297,7 @@ def _wildcard_of(host: str) -> str:
 
 
 def _check_own(address: str) -> None:
-    """Refuse an address that is not this machine's, where the system can be asked."""
+    """Refuse an address that is not this machine's, if the system can list its addresses."""
     try:
         own = {one.address for one in local_addresses()}
     except OperationNotSupported:

@@ -142,7 +142,7 @@ class DatagramSocket:
         self._turn: IDelayedCall | None = None
         self._is_in_event = False
         self._streams: weakref.WeakSet[DatagramOutputStream] = weakref.WeakSet()
-        # None of these keeps the socket alive. One that is open is kept by its ports.
+        # None of these keeps the socket in memory. The ports keep an open socket.
         is_in_use = ask_weakly(self._is_in_use, False)
         self._queue = MessageQueue(reactor, tell_weakly(self._room_changed))
         self.control = DatagramSocketControl(is_in_use, tell_weakly(self._set_hop_limit))
@@ -248,10 +248,10 @@ class DatagramSocket:
         A socket that is not bound is bound to a free port. To 255.255.255.255 a copy leaves by each
         interface that can broadcast.
 
-        :param remote: as in `connect`. The local end of a pair says where a socket that is not
-            bound is bound, and from which of all its addresses a socket sends that is bound to
-            all of them; so `DatagramSocketMessageReceivedEventArgs.endpoint_pair` makes answers
-            leave from the address that the message came to.
+        :param remote: as in `connect`. An unbound socket is bound to the local end of the pair. A
+            socket that is bound to all addresses sends from the local address of the pair. So a
+            stream for `DatagramSocketMessageReceivedEventArgs.endpoint_pair` sends answers from the
+            address that the message was sent to.
         :param service: as in `connect`.
         :param timeout: as in `connect`.
         :returns: fires with the stream, which sends from this socket's port. It fails as `connect`
@@ -281,10 +281,11 @@ class DatagramSocket:
         resolver: IResolver | None = None,
     ) -> Deferred[list[EndpointPair]]:
         """
-        Look a service of a host up; as ``StreamSocket.get_endpoint_pairs`` does, for UDP.
+        Resolve a host and a UDP service; otherwise as ``StreamSocket.get_endpoint_pairs``.
 
-        :returns: pairs for `connect` and `get_output_stream`, best first.
-        :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+        :returns: fires with pairs for `connect` and `get_output_stream`, the preferred first.
+            Cancelling ends the lookup.
+        :raises ValueError: at the call, for a malformed name, a missing service or a bad port.
         """
         return find_endpoint_pairs(reactor, host, service, sort_options, resolver, "udp")
 
@@ -300,7 +301,7 @@ class DatagramSocket:
         """
         Receive what is sent to a group; at once, as in WinRT.
 
-        :param group: one of IPv6 may have a zone (``ff15::9%eth1``), which names the interface.
+        :param group: an IPv6 group may have a zone (``ff15::9%eth1``), which names the interface.
         :param interface: name, index or address of the one to listen on; None for the one that the
             zone names, or else that the socket is bound to, or else the kernel's choice. Not in
             WinRT.
@@ -309,7 +310,7 @@ class DatagramSocket:
         :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` for what is no group or
             of a family that the socket is not bound in, ``UNREACHABLE_HOST`` for an interface that
             does not exist.
-        :raises ValueError: when the zone and ``interface`` name different ones.
+        :raises ValueError: when the zone and ``interface`` name different interfaces.
         """
         self._ports.join(self._check_group(group), interface, source)
 
@@ -333,9 +334,9 @@ class DatagramSocket:
         """
         Send one datagram to an address.
 
-        :param address: numeric host, and port. For a name, there is `get_output_stream`. That of a
-            message, as `receive_from` and the message have it, makes the datagram leave from the
-            address that the message came to; any other leaves the choice to the kernel.
+        :param address: numeric host, and port; use `get_output_stream` for a name. With the address
+            of a message, or the one that `receive_from` returned, the datagram leaves from the
+            address that the message was sent to. Otherwise the kernel chooses the source.
         :returns: as ``DatagramOutputStream.write``; it has been sent when this returns, where
             there is room, unless it is one of more than 64 in one turn of the reactor. A socket
             that is not bound is bound to a free port. It fails with
@@ -427,13 +428,13 @@ class DatagramSocket:
 
     def cancel_io(self) -> Deferred[None]:
         """
-        Call off what is pending; the socket stays bound or connected, and can be used at once.
+        Cancel all pending operations; the socket stays bound or connected, and usable.
 
-        A pending wait for a message takes none. Writes that the kernel does not have are withdrawn,
-        and flushes end. All fail with `SocketError`, status ``OPERATION_ABORTED``. Handlers go on,
-        and so do `connect` and `get_output_stream`.
+        Pending waits for a message, flushes, and writes that are not yet with the kernel fail with
+        `SocketError`, status ``OPERATION_ABORTED``. No message is lost. Running handlers, `connect`
+        and `get_output_stream` are not affected.
 
-        :returns: has fired already.
+        :returns: a Deferred that has already fired.
         """
         self._queue.cancel(called_off)
         for stream in list(self._streams):
@@ -451,7 +452,7 @@ class DatagramSocket:
     # Called by messages.
 
     def answer(self, data: Buffer, address: tuple[str, int]) -> Deferred[int]:
-        """Send to the sender of a message; see ``reply`` of that."""
+        """Send to the sender of a message; see ``reply`` of the message."""
         if self._state is not _State.CONNECTED:
             return self.send_to(data, address)
         if address != self._ports.peer:
@@ -459,7 +460,7 @@ class DatagramSocket:
         return self.output_stream.send_all(data)
 
     def find_answering_pair(self, address: tuple[str, int]) -> EndpointPair:
-        """Name both ends of that; see ``endpoint_pair`` of a message."""
+        """Return both ends of an answer; see ``endpoint_pair`` of the message."""
         if self._state is _State.CLOSED:
             raise _closed()
         port = self._ports.require(address[0])
@@ -569,7 +570,7 @@ class DatagramSocket:
         """Bind a free port of the family that a destination is in."""
         addresses = await self._look_up(pair)
         self._ports.check_destination(addresses[0][0])
-        # Refused before anything is bound.
+        # Refused before a port is bound.
         refuse_port_0(*numeric_address(*addresses[0])[:2])
         self._ports.bind_family(addresses[0][0], local)
         self._state = _State.BOUND
@@ -772,7 +773,7 @@ _Message = DatagramSocketMessageReceivedEventArgs
 
 
 def _control_towards(port: DatagramPort, found: Any, address: tuple[str, int]) -> Control | None:
-    """Find from where a single datagram leaves."""
+    """Return the control message that sets the source of a datagram; None if none is needed."""
     if isinstance(address, SenderAddress):
         return port.answer_control(address.run)
     return interface_control(found)

@@ -30,7 +30,7 @@ def check_timeout(timeout: float | None) -> None:
 
 
 def called_off() -> SocketError:
-    """Make the error of an operation that ``cancel_io`` ends; a new one for each."""
+    """Return the error of an operation that ``cancel_io`` ends; a new error for each operation."""
     return SocketError("the operation was called off", status=SocketErrorStatus.OPERATION_ABORTED)
 
 

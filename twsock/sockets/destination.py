@@ -27,10 +27,10 @@ __all__ = [
 
 def as_host_name(host: HostName | str) -> HostName:
     """
-    Return the name of a host that a call was given.
+    Return the host parameter of a call as a `HostName`.
 
     :raises ValueError: when it is malformed.
-    :raises TypeError: when it is neither text nor a name.
+    :raises TypeError: when it is neither a text nor a `HostName`.
     """
     return host if isinstance(host, HostName) else HostName(host)
 
@@ -41,7 +41,7 @@ def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) 
 
     :param service: a port or a service; None where ``remote`` is a pair.
     :raises ValueError: for a malformed name, and where something is missing.
-    :raises TypeError: for a service that is neither text nor a whole number.
+    :raises TypeError: when the service is neither a text nor a whole number.
     """
     if isinstance(remote, EndpointPair):
         if service is not None:
@@ -65,10 +65,10 @@ def find_endpoint_pairs(
     protocol: str,
 ) -> Deferred[list[EndpointPair]]:
     """
-    Look a service of a host up; see ``StreamSocket.get_endpoint_pairs``.
+    Resolve a host and a service; see ``StreamSocket.get_endpoint_pairs``.
 
-    :param protocol: in whose part of the services file and of the DNS it is looked up.
-    :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+    :param protocol: ``tcp`` or ``udp``; for the lookup in the services file and the DNS.
+    :raises ValueError: at the call, for a malformed name, a missing service or a bad port.
     """
     pair = make_pair(host, service)
     find_port(pair.remote_service_name, protocol)
@@ -102,11 +102,11 @@ def local_binding(pair: EndpointPair, protocol: str = "tcp") -> tuple[str, int] 
 
 def find_local_port(service: str | int, protocol: str = "tcp") -> int:
     """
-    Return the port that a service has on this machine; 0 for an empty one, a port of any number.
+    Return the port number of a service on this machine; 0, for any free port, if it is empty.
 
-    :param protocol: in whose part of the services file a service is looked up.
-    :raises ValueError: when it is None, no port, or not in the services file.
-    :raises TypeError: when it is neither text nor a whole number.
+    :param protocol: ``tcp`` or ``udp``; for the lookup in the services file.
+    :raises ValueError: when it is None, a bad port, or not in the services file.
+    :raises TypeError: when it is neither a text nor a whole number.
     """
     if service is None:
         raise ValueError("the service is None; an empty one asks for a free port")

@@ -61,7 +61,7 @@ class Event(Generic[H]):
         self._handlers.remove(handler)
 
     def clear(self) -> None:
-        """Forget all handlers: the object that has this event was closed."""
+        """Remove all handlers; called when the object of this event is closed."""
         self._handlers.clear()
 
     def _check(self) -> None:

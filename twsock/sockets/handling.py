@@ -1,8 +1,8 @@
 """
-The handlers of a listener that run: listener → **running handlers** → the application's code.
+Running handlers of a listener: listener → **running handlers** → the application's code.
 
-A `twsock.StreamSocketListener` adds what a handler returned: a Deferred, which a coroutine has been
-made into. Holds one entry for each handler until it ends. A connection may have several.
+A `twsock.StreamSocketListener` adds the Deferred of each handler that it starts; a coroutine was
+converted to one. Holds one entry for each handler until it ends. A connection may have several.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["RunningHandlers"]
 
 
 class _Running:
-    """One handler that runs."""
+    """One running handler."""
 
     __slots__ = ("ending", "is_cancelled", "socket")
 
@@ -36,8 +36,8 @@ class RunningHandlers:
     """
     The handlers that were started and have not ended.
 
-    :param failed: called with the failure of a handler that was not cancelled, and its socket.
-    :param emptied: called when the last one has ended.
+    :param failed: called with a failure and its socket when a handler fails that was not cancelled.
+    :param emptied: called when the last running handler has ended.
     """
 
     _log = TextLogger()
@@ -54,9 +54,9 @@ class RunningHandlers:
 
     def add(self, socket: StreamSocket, ending: Deferred[Any]) -> None:
         """
-        Follow a handler to its end.
+        Add a running handler.
 
-        :param ending: fires when it ends.
+        :param ending: fires when the handler ends; it is cancelled to end the handler.
         """
         running = _Running(socket, ending)
         self._running.setdefault(socket, []).append(running)
@@ -64,16 +64,16 @@ class RunningHandlers:
 
     def cancel(self, socket: StreamSocket) -> None:
         """
-        Cancel the handlers of one connection; what they raise is no failure any more.
+        Cancel the handlers of one connection; their errors no longer count as failures.
 
-        One that was cancelled before is left alone: it may be cleaning up.
+        A handler that was already cancelled is not cancelled again: it may be cleaning up.
         """
         for running in list(self._running.get(socket, ())):
             if not running.is_cancelled:
                 self._cancel(running)
 
     def cancel_all(self) -> None:
-        """Cancel every handler that runs, also one that was cancelled before."""
+        """Cancel every running handler, even one that was already cancelled."""
         for handlers in list(self._running.values()):
             for running in list(handlers):
                 self._cancel(running)

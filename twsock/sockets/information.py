@@ -100,9 +100,9 @@ class StreamSocketInformation:
     @property
     def protection_level(self) -> SocketProtectionLevel:
         """
-        The level that was *asked for*; `negotiated_version` says what there is.
+        The *requested* level; `negotiated_version` is the version in use.
 
-        ``SSL`` over an endpoint of TLS, once its handshake is done: nobody asked for another.
+        With a TLS endpoint it is ``SSL`` once the handshake is done.
         """
         if self._level is SocketProtectionLevel.PLAIN_SOCKET and self._negotiated()[0]:
             return SocketProtectionLevel.SSL
@@ -223,9 +223,9 @@ class StreamSocketInformation:
         self, level: SocketProtectionLevel, verification: ClientVerification | None = None
     ) -> None:
         """
-        A handshake begins.
+        Note that a handshake begins.
 
-        :param verification: of the server; None where this end is the server.
+        :param verification: the verification of the server; None if this end is the server.
         """
         self._level = level
         self._verification = verification
@@ -244,7 +244,7 @@ class StreamSocketInformation:
         self._transport = None
 
     def _negotiated(self) -> tuple[str, str, str]:
-        """Return version, cipher suite and protocol; those of an endpoint's TLS are asked for."""
+        """Return version, cipher suite and ALPN protocol; of a TLS endpoint, from its engine."""
         if self._tls is None and self._transport is not None:
             connection = secured_by(self._transport)
             if connection is not None:

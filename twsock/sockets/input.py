@@ -221,18 +221,18 @@ class InputStream:
         self._wish: _Wish | None = None
         self._error: SocketError | None = None
         self._is_draining = False
-        # What has become secure while it was drained is not drained before this is due.
+        # Set when a draining connection becomes secure: the drain continues when this is due.
         self._grace: IDelayedCall | None = None
         self._transport: StreamTransport | None = None
 
     @classmethod
     def from_buffer(cls, data: bytes) -> InputStream:
         """
-        Make a stream of bytes that are all there, as if the peer had ended its output behind them.
+        Make a stream of these bytes, followed by the end of the stream.
 
-        :param data: at most 16 MiB, or one read could not take all of it.
+        :param data: at most 16 MiB; with more, one read could not return all of it.
         """
-        stream = cls(Clock())  # It measures nothing: no read waits.
+        stream = cls(Clock())  # The clock is not used, since no read waits.
         stream._queue.feed(data)
         stream._state = _State.ENDED
         return stream

@@ -61,8 +61,8 @@ __all__ = [
 #: Accepted sockets that wait for somebody to take them, where there is no handler.
 MAX_WAITING: Final = 16
 
-#: How long the end waits for handlers that were cancelled and go on, in seconds: for an abort of
-#: their socket it takes no more than a turn of the reactor.
+#: Seconds that `close_all` waits for cancelled handlers that continue. To abort their socket they
+#: need only one turn of the reactor.
 _MOST_AFTER_CANCEL: Final = 0.5
 
 
@@ -77,7 +77,7 @@ class StreamSocketListenerConnectionReceivedEventArgs:
     socket: StreamSocket
 
 
-# Called for each connection. A handler runs until what it returned is done.
+# Called for each connection. A handler ends when the Deferred that it returned fires.
 _Handler = Callable[
     ["StreamSocketListener", StreamSocketListenerConnectionReceivedEventArgs],
     Coroutine[Deferred[Any], Any, Any] | Deferred[Any] | None,
@@ -94,20 +94,20 @@ class StreamSocketListener:
     A handler that fails is logged once, and its socket aborted; that a peer went away is logged in
     one line. A handler that returns leaves its socket open: it closes it, or gives it to somebody.
 
-    A coroutine, or the Deferred that a handler returned, is cancelled when its connection is lost
-    under it: reset or aborted, from whatever side. It goes on while its peer has only ended the
-    output, and can be answered; and once the connection has ended in order, so that it can store
-    what it received. What a cancelled handler raises is no failure.
+    The coroutine or Deferred of a handler is cancelled when its connection is reset or aborted, by
+    either side. It is not cancelled when the peer has only ended its output, since the peer can
+    still read an answer. Nor is it when the connection has ended in order, so that the handler can
+    store received data. The error of a cancelled handler is not logged as a failure.
 
-    :param reactor: runs it, and makes its ports (``IReactorTCP``).
+    :param reactor: runs the listener, and opens its ports (``IReactorTCP``).
     :param max_connections: how many may be open at once; then nobody is accepted until one ends.
         None for no limit.
-    :param max_connections_per_address: how many one IPv4 address, or one IPv6 network of 64 bits,
-        may have open at once; one more is closed, with one log event a minute. None for no limit.
-        UNIX sockets are not counted.
-    :param max_buffered: bytes that accepted connections together may hold, received and not read or
-        written and not with the kernel; past it the one that holds most is aborted, with one log
-        event.
+    :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
+        of 64 bits, may have open; further ones are closed, with one log event a minute. None for no
+        limit. UNIX sockets are not counted.
+    :param max_buffered: limit, in bytes, for all accepted connections together: bytes received and
+        not read, and bytes written and not yet with the kernel. Above it the connection that holds
+        most is aborted, with one log event.
     :param close_timeout: seconds that closing an accepted socket waits for its peer.
     :param tls: certificates, and whom to let in: TLS from the first byte. Nobody is told of a
         connection before its handshake is done and its client let in. None for plain connections,
@@ -160,7 +160,7 @@ class StreamSocketListener:
         self._waiting: deque[StreamSocket] = deque()
         self._taker: Deferred[StreamSocket] | None = None
         self._handlers = RunningHandlers(self._failed, self._note_end)
-        # Who waits until there is no connection and no handler any more.
+        # Waits until no connection and no handler is left.
         self._emptied = Waiters()
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
@@ -260,12 +260,12 @@ class StreamSocketListener:
 
     def cancel_io(self) -> Deferred[None]:
         """
-        Call off a pending `accept`; the listener goes on, and so do the accepted sockets.
+        Cancel a pending `accept`; the listener and the accepted sockets are not affected.
 
-        It fails with `SocketError`, status ``OPERATION_ABORTED``, and takes no connection. In
-        ``async for`` that is raised.
+        The `accept` fails with `SocketError`, status ``OPERATION_ABORTED``, and takes no
+        connection. ``async for`` raises that error.
 
-        :returns: has fired already.
+        :returns: a Deferred that has already fired.
         """
         taker, self._taker = self._taker, None
         if taker is not None:
@@ -278,14 +278,14 @@ class StreamSocketListener:
         """
         Listen no more. Accepted sockets stay as they are; those that nobody has taken are aborted.
 
-        Handlers are still given the connections that the kernel has queued, as far as
-        ``max_connections`` leaves room for them; the rest is reset, and so is all that is queued
-        where there is no handler. Closing twice is harmless.
+        Connections that the kernel has queued are accepted and passed to the handlers, up to
+        ``max_connections``. The rest of the queue is reset; without a handler, the whole queue is.
+        Closing twice is harmless.
 
         :returns: fires when the port is free. It need not be awaited.
         """
         self._is_closed = True
-        self._gates.clear()  # They accept once more, when their ports close.
+        self._gates.clear()  # The gates accept the queued connections when their ports close.
         ports, self._ports = self._ports, []
         taker, self._taker = self._taker, None
         if taker is not None:
@@ -302,17 +302,17 @@ class StreamSocketListener:
 
     def close_all(self, timeout: float) -> Deferred[int]:
         """
-        Listen no more, and end every accepted socket and every handler.
+        Stop listening, and end every accepted socket and every handler.
 
-        What has arrived is served, also by connections that the kernel has queued (see `close`):
-        only a handler that waits for bytes of which none have come sees the end of the stream, as
-        if its peer had ended. Then it is for the handlers to close, and to end; at the deadline
-        those that run are cancelled, and the sockets that are left aborted.
+        Handlers serve the bytes that have arrived, also on connections that the kernel has queued
+        (see `close`). A handler that waits for further bytes reads the end of the stream, as if its
+        peer had ended it. The handlers have to close their sockets and return. At the deadline the
+        running handlers are cancelled, and the open sockets are aborted.
 
         :param timeout: seconds until the deadline; 0 cancels and aborts at once.
-        :returns: fires with the number of sockets that had to be aborted, when none is left and
-            all handlers have ended. A handler that goes on after it was cancelled is waited for no
-            longer than half a second, and one line of the log says so.
+        :returns: fires with the number of sockets that were aborted, when no socket is left and all
+            handlers have ended. It waits at most half a second for cancelled handlers that
+            continue, and then logs one line.
         :raises ValueError: at once, when the timeout is negative.
         """
         if timeout is None:
@@ -360,7 +360,7 @@ class StreamSocketListener:
             raise ClosedError("the listener was closed while it was being bound")
         self._ports += ports
         for port in ports:
-            # Other ports (in memory, say) have no socket to stand for, and accept without a limit.
+            # Other ports, such as those in memory, have no socket, so there is no limit.
             if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
                 self._gates.append(AcceptGate(port, self._reactor, self._has_room, self.admits))
         self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
@@ -375,7 +375,7 @@ class StreamSocketListener:
                 address = (await resolve(reactor, host, str(number)))[0].host
             ports = [listen_on_address(reactor, address, number, factory)]
         for port in ports:
-            self.control.apply(port)  # For the kernel's answers to the handshake.
+            self.control.apply(port)  # So that the packets of the handshake are marked too.
         return ports
 
     async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> list[IListeningPort]:
@@ -384,14 +384,14 @@ class StreamSocketListener:
     # How connections come.
 
     def admits(self, host: str | None) -> bool:
-        """Return whether an address may have one more connection; log a refusal now and then."""
+        """Return whether an address may have one more connection; log refusals once a minute."""
         return self._address_limit is None or self._address_limit.admits(host)
 
     def make_socket(self, host: str | None = None) -> StreamSocket:
         """
-        Make the socket of a connection that was accepted.
+        Make the socket of an accepted connection.
 
-        :param host: the address of its peer; None where it has none.
+        :param host: the address of its peer; None if it has none, as with a UNIX socket.
         """
         accepted = StreamSocket(self._reactor, close_timeout=self._close_timeout)
         accepted.observe(
@@ -418,8 +418,8 @@ class StreamSocketListener:
         if self._address_limit is not None:
             self._address_limit.remove(accepted)
         if accepted.was_lost:
-            # In the next turn: first a handler hears why what it waits for has failed, a handshake
-            # say. And one that has aborted the connection may still be in that call.
+            # In the next turn: first the read or handshake that a handler waits for fails with the
+            # reason. A handler that called `abort` may also still be in that call.
             self._reactor.callLater(0, self._handlers.cancel, accepted)
         self._note_end()
         self._reopen()
@@ -482,7 +482,7 @@ class StreamSocketListener:
         if len(self._waiting) >= MAX_WAITING:
             return False
         if self._is_closed and not self.connection_received:
-            return False  # Nobody would take it any more.
+            return False  # There is neither a handler nor an `accept` for it.
         return self._max_connections is None or len(self._sockets) < self._max_connections
 
     def _reopen(self) -> None:
@@ -512,12 +512,12 @@ class StreamSocketListener:
         return len(left)
 
     def _end_within(self, timeout: float) -> Deferred[None]:
-        """Wait until no connection and no handler is left, or for so many seconds."""
+        """Wait until no connection and no handler is left, at most ``timeout`` seconds."""
         ended = self._emptied.wait()
         deadline = self._reactor.callLater(timeout, self._emptied.fire_one, ended)
 
         def stop(result: None) -> None:
-            # Also when the wait is called off.
+            # Also when the wait is cancelled.
             if deadline.active():
                 deadline.cancel()
             return result

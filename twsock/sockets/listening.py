@@ -1,8 +1,8 @@
 """
 Ports of a reactor for a listener: host and port number → **listening** → listening ports.
 
-Called by `twsock.StreamSocketListener`. Every port is made by the reactor's ``listenTCP``, so a
-reactor in memory records it. Holds nothing.
+Called by `twsock.StreamSocketListener`. It opens every port with the reactor's ``listenTCP``, so a
+reactor in memory records it. It keeps no state.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from twsock.errors import SocketError, SocketErrorStatus
 
 __all__ = ["BACKLOG", "listen_on_address", "listen_on_all_addresses"]
 
-#: Connections that the kernel keeps until they are accepted; ``net.core.somaxconn`` caps it.
+#: Connections that the kernel queues until they are accepted; ``net.core.somaxconn`` limits it.
 BACKLOG: Final = 1024
 
-#: How often a port number is looked for that is free in both families, where each needs a socket.
+#: How often to try for a port number that is free in both families, if each needs a socket.
 _MAX_TRIES: Final = 16
 
-#: What a machine without IPv6 answers.
+#: Statuses of the error that a machine without IPv6 returns.
 _NO_IPV6: Final = (
     SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED,
     SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
@@ -50,11 +50,11 @@ async def listen_on_all_addresses(
     """
     Listen on all addresses of both families, as far as this machine has both.
 
-    One socket serves both families. Where the system keeps them apart (``bindv6only`` on Linux,
-    always on OpenBSD) there are two, on the same number.
+    One socket serves both families. If the system separates them (``bindv6only`` on Linux, always
+    on OpenBSD), there are two sockets with the same port number.
 
     :param number: 0 lets the system choose.
-    :raises CannotListenError: when the system refuses; then nothing is listened on.
+    :raises CannotListenError: when the system refuses; then no port is left open.
     """
     for tries_left in reversed(range(_MAX_TRIES)):
         try:
@@ -78,5 +78,5 @@ async def listen_on_all_addresses(
 
 def _serves_both_families(port: Any) -> bool:
     listening = getattr(port, "socket", None)
-    # A port in memory has no socket, and no families to tell apart.
+    # A port in memory has no socket; one is enough.
     return listening is None or not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)

@@ -53,7 +53,7 @@ _SENDS_PER_TURN: Final = 64
 #: How many writes are looked at for one system call, where there are too many bytes to join.
 _MAX_BATCH: Final = 1024
 
-#: How many writes may wait, unless told otherwise: each costs some 400 bytes besides its own.
+#: The default of ``max_writes``. Each queued write takes some 400 bytes besides its data.
 DEFAULT_MAX_WRITES: Final = 1_000_000
 
 #: Up to here all writes are joined into one, however many.
@@ -76,7 +76,7 @@ class _Write(Operation[Any]):
         return super().__await__()
 
     def done(self) -> None:
-        self.data = b""  # Whoever keeps the write need not keep its bytes.
+        self.data = b""  # A caller may keep the Deferred; it should not keep the bytes.
         if not self.called:  # A write that had begun may have been cancelled.
             self.callback(self.outcome)
 
@@ -109,8 +109,8 @@ class OutputStream:
     :param clock: gives the next turn of the reactor, and measures timeouts.
     :ivar max_unsent: bytes that may wait without having begun to leave; with that many there, a
         further write fails with `BusyError`.
-    :ivar max_writes: writes that may wait so, empty ones included; a million, unless set. A further
-        one fails in the same way.
+    :ivar max_writes: how many writes may be queued, empty ones included; default a million. A
+        further write fails with `BusyError`.
     """
 
     _log = TextLogger()
@@ -143,11 +143,11 @@ class OutputStream:
     ) -> None:
         self.max_unsent = max_unsent
         self.max_writes = max_writes
-        #: Called when bytes stay after a send, and when they have left; the connection's.
+        #: Called when bytes stay queued after a send, and when they have left; or None.
         self.on_kept: Callable[[], object] | None = None
         self._clock = clock
         self._transport: StreamTransport | None = None
-        # In their order; a write that is cancelled leaves it, wherever it stands, in one step.
+        # In order. An OrderedDict, since a cancelled write is then removed in constant time.
         self._waiting: OrderedDict[_Write, None] = OrderedDict()
         self._begun: list[_Write] = []
         # How many bytes wait.
@@ -191,7 +191,7 @@ class OutputStream:
 
         :returns: fires with the number of bytes, once the kernel has them all. Cancelling withdraws
             a write that has not been handed on; one that has is sent to its end all the same.
-            It fails with `BusyError` where `max_unsent` bytes or `max_writes` writes wait already.
+            It fails with `BusyError` if `max_unsent` bytes or `max_writes` writes are queued.
         :raises TypeError: at once, when it is no buffer.
         """
         data = as_bytes(data)
@@ -247,12 +247,12 @@ class OutputStream:
         """
         Send what was written, then FIN. What the peer sends can still be read.
 
-        Under TLS close_notify is sent in place of FIN (:rfc:`8446`, section 6.1). A peer that
-        speaks TLS 1.2 may send no more then. Closing twice is harmless.
+        Under TLS, close_notify is sent in place of FIN (:rfc:`8446`, section 6.1). A peer with TLS
+        1.2 may then stop sending. Closing twice is harmless.
 
         :returns: fires when FIN is on its way; cancelling ends the wait only. It fails with
-            `OperationNotSupported`, and nothing is closed, where the transport cannot end one
-            direction: TLS that an application started with ``startTLS``.
+            `OperationNotSupported`, and nothing is closed, if the transport cannot end one
+            direction, such as TLS that the application started with ``startTLS``.
         """
         if self._refusal is not None:
             if self._refusal is _not_connected:
@@ -269,9 +269,10 @@ class OutputStream:
 
     def abort(self) -> None:
         """
-        End the whole connection now: drop what is queued, send a reset.
+        End the whole connection now: drop queued writes, and send a reset.
 
-        For who was given this stream alone. Pending writes fail with `ClosedError`.
+        It is for code that has only this stream, not the socket. Pending writes fail with
+        `ClosedError`.
         """
         self._refusal = _closed
         if self._transport is not None:
@@ -282,7 +283,7 @@ class OutputStream:
 
     async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
         if isinstance(exception, GeneratorExit):
-            self.abort()  # A coroutine that was abandoned cannot await, nor finish what it began.
+            self.abort()  # An abandoned coroutine can neither await nor complete its message.
         else:
             await self.close()
 
@@ -296,7 +297,7 @@ class OutputStream:
 
     @property
     def is_open(self) -> bool:
-        """Whether writes are accepted: it is connected, and neither closed nor lost."""
+        """Whether writes are accepted: the stream is connected, and neither closed nor lost."""
         return self._refusal is None
 
     @property
@@ -329,7 +330,7 @@ class OutputStream:
         # What has begun goes on, so the place behind it is still to wait for.
         self._waiting.clear()
         self._unsent = 0
-        # Each gets its own: one that is raised keeps the frames that it comes through.
+        # One error for each write: an error that is raised keeps the frames of its traceback.
         unheard = sum([write.failed(error.copy()) for write in pending])
         if unheard:
             self._log.info(
@@ -347,7 +348,7 @@ class OutputStream:
         if transport is not None and transport.is_open:
             for write in self._waiting:
                 transport.write(write.data)
-                write.data = b""  # The transport has it.
+                write.data = b""  # The transport has the data.
             self._begun += self._waiting
             self._waiting.clear()
             self._unsent = 0
@@ -421,8 +422,8 @@ class OutputStream:
     def _send_waiting(self) -> None:
         self._is_sending = True
         while self._waiting and not self._begun:
-            # Asked each time: a write that is done may have begun a handshake, before which nothing
-            # more may leave.
+            # Checked each time: the callback of a write may begin a handshake, and then nothing
+            # more may be sent in plaintext.
             transport = self._transport
             if transport is None or not transport.is_open:
                 break
@@ -476,14 +477,14 @@ class OutputStream:
         last_done, last_handed = _split(batch, done), _split(batch, handed)
         self._begun = batch[last_done:last_handed]
         for write in self._begun:
-            write.data = b""  # The transport has what is left of it.
+            write.data = b""  # The transport has the rest of the data.
         for write in reversed(batch[last_handed:]):
             self._waiting[write] = None
             self._waiting.move_to_end(write, last=False)
         return batch[:last_done]
 
     def _take_batch(self) -> list[_Write]:
-        """Take the first writes out of the line, as many as one system call can take."""
+        """Remove the first writes from the queue, as many as one system call can take."""
         waiting = self._waiting
         if self._unsent <= _MAX_JOINED:
             batch = list(waiting)

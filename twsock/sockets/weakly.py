@@ -1,8 +1,8 @@
 """
-Questions to an owner that may be gone: part → **weak question** → socket, or a fixed answer.
+Calls to an owner that may have been freed: part → **weak call** → socket, or a fixed result.
 
-Used for what belongs to a socket and asks it something: its options, its events. A plain reference
-back would be a cycle, and the socket would stay in memory until the garbage collector finds it.
+Used by parts of a socket that call it, such as its options and events. A plain reference back would
+be a cycle, and the socket would stay in memory until the garbage collector runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ P = ParamSpec("P")
 
 
 def tell_weakly(method: Callable[P, None]) -> Callable[P, None]:
-    """Make a function that calls a bound method, and does nothing once its object is gone."""
+    """Return a function that calls a bound method, and does nothing once its object is freed."""
     reference = weakref.WeakMethod(method)
 
     def tell(*arguments: P.args, **named: P.kwargs) -> None:
@@ -31,9 +31,9 @@ def tell_weakly(method: Callable[P, None]) -> Callable[P, None]:
 
 def make_weakly(method: Callable[[], T], otherwise: Callable[[], T]) -> Callable[[], T]:
     """
-    Make a function that calls a bound method without keeping its object alive.
+    Return a function that calls a bound method without keeping its object alive.
 
-    :param otherwise: called in its place once the object is gone.
+    :param otherwise: called instead once the object is freed.
     """
     reference = weakref.WeakMethod(method)
     return lambda: (reference() or otherwise)()
@@ -41,9 +41,9 @@ def make_weakly(method: Callable[[], T], otherwise: Callable[[], T]) -> Callable
 
 def ask_weakly(method: Callable[[], T], otherwise: T) -> Callable[[], T]:
     """
-    Make a function that calls a bound method without keeping its object alive.
+    Return a function that calls a bound method without keeping its object alive.
 
-    :param otherwise: what the function returns once the object is gone.
+    :param otherwise: returned instead once the object is freed.
     """
     reference = weakref.WeakMethod(method)
 

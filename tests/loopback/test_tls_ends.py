@@ -590,6 +590,22 @@ class ProtocolTests(EndCase):
 
         self.assertEqual(self.serving(ask, Closing), [None, None])
 
+    def test_a_message_behind_the_end_of_the_output(self) -> None:
+        """It is an error, as on TCP, and not dropped in silence."""
+
+        class Late(Recorder):
+            async def frame_received(self, payload: bytes) -> None:
+                self.transport.loseWriteConnection()
+                self.send_frame(payload)
+
+        def ask(peer: Wire) -> None:
+            peer.send(encode_frame(b"question"))
+            self.assertEqual(peer.receive_to_the_end(), b"")
+
+        for error in self.serving(ask, Late):
+            self.assertIsInstance(error, BrokenError)
+            self.assertIs(getattr(error, "status", None), Status.CONNECTION_RESET_BY_PEER)
+
     def test_a_bare_fin_while_we_read(self) -> None:
         """It is a truncation."""
 

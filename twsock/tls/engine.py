@@ -15,6 +15,7 @@ after the input.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -267,6 +268,9 @@ class Engine(TLSMemoryBIOProtocol):
         ):
             if not self._output_ended:
                 super().write(data)
+            elif not (self.disconnecting or self._lostTLSConnection):
+                # Bytes behind close_notify are not dropped in silence: TCP fails behind FIN, too.
+                self._tlsShutdownFinished(Failure(SSL.SysCallError(errno.EPIPE, "Broken pipe")))
             return
         if len(data) > _BATCH:
             view = memoryview(data)

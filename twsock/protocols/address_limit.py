@@ -1,12 +1,11 @@
 """
-How many connections one peer may have: addresses in, yes or no out.
+A limit on the connections of one peer: address → **address limit** → accept or refuse.
 
-Asked before a connection is accepted, by `twsock.protocols.StreamServerFactory` and by
-`twsock.StreamSocketListener`. Held is one entry for each connection that is open.
+Called by `twsock.protocols.StreamServerFactory` and `twsock.StreamSocketListener` before they
+accept a connection. Holds one entry for each open connection.
 
-What counts as one peer is an IPv4 address, or the network of 64 bits of an IPv6 address, as a host
-takes as many addresses of its network as it likes (``ipmask(32,64)``, as HAProxy has it). UNIX
-sockets have no address and are not counted.
+One peer is one IPv4 address, or one IPv6 network of 64 bits, since a host can use any address of
+its network (HAProxy's ``ipmask(32,64)``). UNIX sockets have no address and are not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["AddressLimit", "host_of"]
 
 
 def host_of(address: IAddress | None) -> str | None:
-    """Return the numeric address of a peer; None where it has none, on a UNIX socket say."""
+    """Return the numeric address of a peer; None if it has none, as on a UNIX socket."""
     host: str | None = getattr(address, "host", None)
     return host
 
@@ -35,8 +34,9 @@ class AddressLimit:
     Counts connections by their peers' addresses.
 
     :param max_connections: how many one address may have open; 1 or more.
-    :param now: seconds, on a clock that never goes back; for the log, which has a line a minute.
+    :param now: seconds of a monotonic clock; limits the log to one line a minute.
     :raises ValueError: when the limit is less than 1.
+    :raises TypeError: when the limit is not a whole number.
     """
 
     _log = TextLogger()
@@ -51,9 +51,9 @@ class AddressLimit:
 
     def admits(self, host: str | None) -> bool:
         """
-        Return whether one more connection may come from an address; log a refusal now and then.
+        Return whether an address may have one more connection; log refusals once a minute.
 
-        :param host: numeric; None where the peer has no address.
+        :param host: numeric address; None if the peer has no address.
         """
         if host is None or self._counts.get(network_of(host), 0) < self.max_connections:
             return True
@@ -71,7 +71,7 @@ class AddressLimit:
             self._counts[network] = self._counts.get(network, 0) + 1
 
     def remove(self, connection: object) -> None:
-        """Forget a connection that is gone; harmless for one that was not counted."""
+        """Remove a lost connection; does nothing if it was not counted."""
         network = self._networks.pop(connection, None)
         if network is not None:
             self._counts[network] -= 1

@@ -190,7 +190,7 @@ class ClientUpgrading(Securing):
         self._tell_of(error)
         self._stop_waiting()
         self._protocol.note_violation()
-        self._error = error.copy()  # It is kept, and the other raised.
+        self._error = error.copy()  # The copy is kept; the original is raised and gets frames.
         self.abort(error)
         self._end(error)
 

@@ -131,8 +131,9 @@ class DatagramProtocol(protocol.DatagramProtocol):
         """
         Send a datagram.
 
-        What is sent to the host of ``source`` within `datagram_received` or `run_received` leaves
-        from the address that was asked; on a port of Twisted the kernel chooses, as for all else.
+        Within `datagram_received` or `run_received`, a datagram to the host of ``source`` leaves
+        from the address that the received one was sent to. For all other datagrams, and on ports of
+        Twisted, the kernel chooses the source address.
 
         :param address: numeric host, and port; None for the connected peer.
         :raises LocalProtocolError: when there is no port.

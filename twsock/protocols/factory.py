@@ -43,18 +43,19 @@ class StreamServerFactory(ServerFactory):
     :param protocol: a subclass of `FrameProtocol` or `LineProtocol`, made without arguments for
         each connection.
     :param max_payload: largest message accepted, in bytes; None for the protocol's own.
-    :param max_unsent: bytes written and not with the kernel at which one more message that is sent
-        outside a handler aborts its connection, above `StreamProtocol.high_water`; None for the
-        protocol's own.
+    :param max_unsent: limit, in bytes, for written bytes that are not yet with the kernel; above
+        `StreamProtocol.high_water`. At this limit a further message that is sent outside a handler
+        aborts its connection. None for the protocol's own limit.
     :param max_connections: how many may be open at once; then listeners made by `listen` accept
         nobody until one ends. None for no limit.
-    :param max_connections_per_address: how many one IPv4 address, or one IPv6 network of 64 bits,
-        may have open at once; one more is closed, with one log event a minute. None for no limit.
-        UNIX sockets are not counted. Under a `twsock.transport.ProxyEndpoint` it is the client's
-        address that counts.
-    :param max_buffered: bytes that all connections together may hold, received and not handled or
-        written and not with the kernel; past it the connection that holds most is aborted, with one
-        log event. None for 256 MiB, or twice the largest message where that is more.
+    :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
+        of 64 bits, may have open; further ones are closed, with one log event a minute. None for no
+        limit. UNIX sockets are not counted. With a `twsock.transport.ProxyEndpoint` the client's
+        address counts.
+    :param max_buffered: limit, in bytes, for all connections together: bytes received and not
+        handled, and bytes written and not yet with the kernel. Above it the connection that holds
+        most is aborted, with one log event. None for 256 MiB, or twice the largest message if that
+        is more.
     :param idle_timeout: seconds from the last whole message, or from the start, to the end of a
         connection, which comes before one and a half times this; None to never end one.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
@@ -117,8 +118,8 @@ class StreamServerFactory(ServerFactory):
         Listen on an endpoint, accepting nobody while the limit on connections is reached.
 
         ``endpoint.listen(factory)`` works too, but there a connection above the limit is accepted
-        and closed; and under one of Twisted's wrapping factories (an ``ssl:`` endpoint, a policy),
-        which cannot turn a connection away, it fails with a traceback in the log.
+        and closed. Twisted's wrapping factories (an ``ssl:`` endpoint, a policy) cannot refuse a
+        connection; with these it fails with a traceback in the log.
 
         :returns: the port, to be stopped by the caller.
         """

@@ -21,7 +21,7 @@ __all__ = ["FrameProtocol"]
 #: piece in what is sent.
 _SMALL = 4096
 
-#: Of a frame, in bytes.
+#: The size of the header of a frame, in bytes.
 _HEADER_SIZE = 4
 
 
@@ -60,8 +60,8 @@ class FrameProtocol(StreamProtocol):
         """
         Send one frame: with all other answers when `frame_received` was called, else at once.
 
-        Outside a handler, where `max_unsent` bytes wait already, the connection is aborted in place
-        of that, and nothing is raised yet.
+        Outside a handler, if `max_unsent` bytes are queued already, the connection is aborted
+        instead. This call then raises nothing; a later one raises `BrokenError`.
 
         :param payload: 0 to 4,294,967,295 bytes. The peer may have a lower limit.
         :raises LocalProtocolError: when the payload is too large, or nothing is connected yet.

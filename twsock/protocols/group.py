@@ -35,7 +35,7 @@ class Counters:
 
     #: Connections that joined.
     accepted: int = 0
-    #: Connections turned away because a limit on their number was reached.
+    #: Connections refused because a limit on their number was reached.
     refused: int = 0
     #: Whole frames or lines received.
     messages: int = 0
@@ -45,9 +45,9 @@ class Counters:
     idle: int = 0
     #: Connections aborted because the peer broke the format or its limit.
     violations: int = 0
-    #: Connections aborted because `StreamProtocol.max_unsent` bytes waited to be sent.
+    #: Connections aborted because `StreamProtocol.max_unsent` bytes were queued.
     unsent_limit_aborts: int = 0
-    #: Connections aborted because they held most when all together held `max_buffered` bytes.
+    #: Connections aborted because they held most when the sum was above `max_buffered`.
     buffer_limit_aborts: int = 0
     #: Connections aborted because a handler raised.
     handler_errors: int = 0
@@ -76,15 +76,15 @@ class ConnectionGroup:
     :param idle_timeout: seconds from the last whole frame to the end of a connection, which comes
         between this and one and a half times this; None to never end one.
     :param max_connections: how many may be open at once; None for no limit of ours.
-    :param max_buffered: bytes that all of them together may hold, received and not handled or
-        written and not with the kernel; past it the one that holds most is aborted. None for no
-        limit of the sum.
-    :param max_connections_per_address: how many one IPv4 address, or one IPv6 network of 64 bits,
-        may have open; None for no limit. UNIX sockets are not counted.
+    :param max_buffered: limit, in bytes, for all connections together: bytes received and not
+        handled, and bytes written and not yet with the kernel. Above it the connection that holds
+        most is aborted. None for no limit.
+    :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
+        of 64 bits, may have open; None for no limit. UNIX sockets are not counted.
     :raises ValueError: when a number is not above 0.
 
-    :ivar address_limit: counts connections by their addresses; None where there is no limit.
-    :ivar buffer_limit: is noted with what each holds; None where there is no limit of the sum.
+    :ivar address_limit: counts connections by their addresses; None for no limit.
+    :ivar buffer_limit: sums the bytes that connections hold; None for no limit.
     """
 
     _log = TextLogger()
@@ -137,9 +137,9 @@ class ConnectionGroup:
 
     def join(self, member: Member, host: str | None = None) -> None:
         """
-        Count a connection that was made, and watch it from now on.
+        Add a connection that was made, and watch its idle time.
 
-        :param host: its peer's address; None where it has none.
+        :param host: its peer's address; None if it has none.
         """
         self._members.add(member)
         if self.address_limit is not None:

@@ -51,8 +51,8 @@ class LineProtocol(StreamProtocol):
         """
         Send one line: with all other answers when `line_received` was called, else at once.
 
-        Outside a handler, where `max_unsent` bytes wait already, the connection is aborted in place
-        of that, and nothing is raised yet.
+        Outside a handler, if `max_unsent` bytes are queued already, the connection is aborted
+        instead. This call then raises nothing; a later one raises `BrokenError`.
 
         :param line: without its ending; text is sent as UTF-8.
         :raises LocalProtocolError: when a LF is in the line, or nothing is connected yet.

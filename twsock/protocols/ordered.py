@@ -2,9 +2,9 @@
 The transport as an application sees it: application → **ordered transport** → Twisted's transport.
 
 Our answers are collected and sent in one piece; what an application does to the transport itself
-has to come after those that it sent before. What ends the connection ends the protocol too: no
-further message is handled. Made by `twsock.protocols.StreamProtocol` when somebody asks for its
-``transport``. Holds nothing.
+has to come after those that it sent before. Closing or aborting the transport ends the protocol
+too: no further message is handled. `twsock.protocols.StreamProtocol` makes it at the first access
+to its ``transport``. It holds no bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class OrderedTransport:
     :param transport: any stream transport.
     :param send: sends what was written so far.
     :param prepare_write: called before each write, in place of ``send``.
-    :param close: ends the connection in order, after all that was written before.
-    :param abort: drops what is queued, and ends the connection.
+    :param close: ends the connection in order, after all bytes written before.
+    :param abort: drops queued bytes, and ends the connection.
     :param is_ending: returns whether this end was closed or aborted.
     :param may_start_tls: asked before TLS is started; False where it must not be.
     """
@@ -55,7 +55,7 @@ class OrderedTransport:
         directlyProvides(self, providedBy(transport))
 
     def release(self) -> None:
-        """Forget the protocol, whose connection is gone."""
+        """Drop the references to the protocol, whose connection is lost."""
         self.__dict__.update(
             _send=_do_nothing,
             _prepare_write=_do_nothing,
@@ -92,11 +92,11 @@ class OrderedTransport:
         return bool(self._is_ending() or self._transport.disconnecting)
 
     def loseConnection(self, *_arguments: object) -> None:
-        """End the connection as `StreamProtocol.close` does, after all that was written before."""
+        """End the connection as `StreamProtocol.close` does, after all bytes written before."""
         self._close()
 
     def abortConnection(self) -> None:
-        """End the connection as `StreamProtocol.abort` does: nothing more leaves."""
+        """End the connection as `StreamProtocol.abort` does; nothing more is sent."""
         self._abort()
 
     def loseWriteConnection(self) -> None:
@@ -117,4 +117,4 @@ class OrderedTransport:
 
 
 def _do_nothing() -> None:
-    """Stand for a call to a protocol whose connection is gone."""
+    """Replaces a method of the protocol after its connection is lost."""

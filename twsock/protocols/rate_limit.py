@@ -36,7 +36,7 @@ def network_of(host: str) -> str:
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])
     if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)  # As a socket for both families has them.
+        return str(address.ipv4_mapped)  # A socket of both families has IPv4-mapped peers.
     # All hosts of a link share the network of their link-local addresses.
     return host if address.is_link_local else str(int(address) >> _HOST_BITS)
 

@@ -65,8 +65,7 @@ Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any
 #: bytes. A smaller message limit lowers it.
 MAX_BACKLOG: Final = 64 * 1024
 
-#: Bytes written outside a handler and not with the kernel at which the next message aborts the
-#: connection, unless told otherwise; a larger message limit raises it.
+#: The default of `StreamProtocol.max_unsent`, in bytes; a larger message limit raises it.
 LEAST_MAX_UNSENT: Final = 16 * 1024 * 1024
 
 #: How often a connection that is to be drained is looked at while the kernel has bytes for it, in
@@ -105,9 +104,9 @@ class StreamProtocol(Protocol):
     max_payload: int | None = None
     #: Bytes written and not with the kernel at which no more messages are handled.
     high_water: ClassVar[int] = HIGH_WATER
-    #: Bytes written and not with the kernel at which one more message that is sent outside a
-    #: handler aborts the connection; above `high_water`. None for the larger of 16 MiB and
-    #: `max_payload`.
+    #: Limit, in bytes, for written bytes that are not yet with the kernel; above `high_water`. At
+    #: this limit a further message that is sent outside a handler aborts the connection. None for
+    #: the larger of 16 MiB and `max_payload`.
     max_unsent: int | None = None
     #: Seconds that `close` waits for the peer before it aborts.
     close_timeout: float = DEFAULT_CLOSE_TIMEOUT
@@ -125,7 +124,7 @@ class StreamProtocol(Protocol):
     _ordered: OrderedTransport | None = None
     _stream: StreamTransport | None = None
     _upgrading: Securing | None = None
-    # Of an upgrade whose connection is gone.
+    # Kept from an upgrade after its connection is lost.
     _peer_certificate: Certificate | None = None
     _is_announced = False
     _decoder: Any
@@ -134,15 +133,15 @@ class StreamProtocol(Protocol):
     _is_delivering = False
     _early = b""
     _is_full = False
-    # What was last noted with the limit of all connections.
+    # The size that was last reported to the buffer limit, in bytes.
     _noted = 0
     _is_stalled = False
     _is_draining = False
-    # While it drains: looks whether there is anything left to be answered.
+    # While it drains: the next check whether a message is left to be answered.
     _looking: IDelayedCall | None = None
-    # While it drains: whether a handshake was under way that a message is to follow.
+    # While it drains: whether a handshake was in progress, after which a message may follow.
     _awaits_first_message = False
-    # From the end of the input on, while there are answers to come.
+    # Set from the end of the input on, while answers are still to be sent.
     _hang_up_watch: HangUpWatch | None = None
     _peer_ended = False
 
@@ -191,7 +190,7 @@ class StreamProtocol(Protocol):
         Twisted's transport; what is done to it comes after all that was sent before.
 
         ``loseConnection`` is `close`, and ``abortConnection`` is `abort`: no further message is
-        handled. It stays usable when it was kept, also after an upgrade.
+        handled. The same object stays usable after an upgrade.
 
         ``startTLS`` aborts the connection where plaintext of the peer is left over, which would be
         taken for what comes after (STARTTLS injection).
@@ -272,20 +271,21 @@ class StreamProtocol(Protocol):
     @property
     def unsent(self) -> int:
         """
-        How many bytes were written and are not with the kernel.
+        How many bytes were written and are not yet with the kernel.
 
-        Under TLS they are counted before encryption or after it, wherever they wait. Of a transport
-        without a descriptor, one in memory say, those are known that were written while its buffer
-        was full. 0 where nothing is connected.
+        Under TLS this includes bytes that wait before encryption and bytes that wait after it. On a
+        transport without a file descriptor, such as one in memory, only the bytes that were written
+        while its buffer was full are counted. 0 while not connected.
         """
         return 0 if self._stream is None else self._stream.unsent
 
     @property
     def is_full(self) -> bool:
         """
-        Whether to wait before more is sent: from `writing_paused` to `writing_resumed`.
+        Whether to wait before sending more: True from `writing_paused` to `writing_resumed`.
 
-        Who pushes without looking has the connection aborted at `max_unsent`.
+        A program that pushes messages without checking this reaches `max_unsent`, and then the
+        connection is aborted.
         """
         return self.is_open and (self._is_full or self._connected_stream().is_full)
 
@@ -311,12 +311,12 @@ class StreamProtocol(Protocol):
 
     @property
     def buffered(self) -> int:
-        """How many bytes were received and not handled, or written and not with the kernel."""
+        """Bytes that were received and not handled, or written and not yet with the kernel."""
         stream = self._stream
         return 0 if stream is None else self._decoder.buffered + stream.unsent
 
     def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
-        """Make room for the connections of others: of all, this one holds most."""
+        """Abort this connection, which holds more bytes than any other."""
         stream = self._connected_stream()
         if stream.is_gone:
             return
@@ -329,7 +329,7 @@ class StreamProtocol(Protocol):
         )
         if self.group is not None:
             self.group.counters.buffer_limit_aborts += 1
-        self._decoder = self._make_decoder()  # What was received goes at once.
+        self._decoder = self._make_decoder()  # Releases the received bytes at once.
         stream.abort(
             BrokenError(
                 f"{buffered} of {total} bytes buffered for all connections, limit is {limit}"
@@ -370,7 +370,7 @@ class StreamProtocol(Protocol):
             self._stream.send()
 
     def _prepare_write(self) -> None:
-        """Let what was written leave before a write to the transport, which stops no reading."""
+        """Send queued bytes before a write to the transport; such a write pauses no reading."""
         self._send_written()
         if self._stream is not None:
             self._abort_slow_peer(self._stream)
@@ -420,7 +420,7 @@ class StreamProtocol(Protocol):
         return head
 
     def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
-        """Let `deliver_messages` end in front of a message, and of bytes that begin none."""
+        """Make `deliver_messages` stop before the message ``word``, or before ``beginning``."""
         self._decoder.stop_before(word, beginning)
 
     def has_stopped(self, stream: StreamTransport) -> bool:
@@ -487,9 +487,10 @@ class StreamProtocol(Protocol):
     @classmethod
     def check_max_unsent(cls, max_unsent: int | None) -> None:
         """
-        Refuse a bound that connections reach in order.
+        Check a limit for unsent bytes; None is accepted.
 
         :raises ValueError: when it is not above `high_water`.
+        :raises TypeError: when it is not a whole number.
         """
         if max_unsent is None:
             return
@@ -511,9 +512,8 @@ class StreamProtocol(Protocol):
         self._note_buffered(stream)
         if not stream.is_open or not stream.is_full:
             return stream.is_open
-        # Two ends that both push, and answer nothing, would wait for each other for ever: a queue
-        # that was there before is no answer. What waits for a handshake leaves once its messages
-        # have been read.
+        # Only answers pause the reading. Two ends that both push would otherwise wait for each
+        # other for ever, and bytes that wait for a handshake need its messages to be read.
         is_answered = (is_answer and room < self.high_water) or self._handler is not None
         if is_answered and not self._is_stalled and not stream.is_held:
             self._is_stalled = True
@@ -529,12 +529,12 @@ class StreamProtocol(Protocol):
         return stream.is_open and self._flush(stream, is_answer=True)
 
     def _push(self, stream: StreamTransport, size: int) -> None:
-        """Send a message that is no answer, unless too much waited before its ``size`` bytes."""
+        """Send a message of ``size`` bytes that is no answer; abort if too many are queued."""
         if not (self._is_full and self._abort_slow_peer(stream, size)):
             self._flush(stream)
 
     def _abort_slow_peer(self, stream: StreamTransport, size: int = 0) -> bool:
-        """Abort where too much waits besides ``size`` bytes just written; tell whether it does."""
+        """Abort if too many bytes are queued, besides the last ``size``; return whether it did."""
         unsent = stream.unsent - size
         limit = self.max_unsent
         if limit is None:
@@ -684,11 +684,11 @@ class StreamProtocol(Protocol):
     def _report_loss(self, error: SocketError | None) -> None:
         try:
             self.connection_lost(error)
-        except Exception:  # noqa: BLE001 - logged; left to Twisted, the log would keep its frames
+        except Exception:  # noqa: BLE001 - logged here; Twisted's log event would keep its frames
             self._log.failure("connection_lost of {peer} failed", peer=self.peer)
 
     def _release(self) -> None:
-        """Drop what was received, and all that leads back here; who keeps this keeps little."""
+        """Drop received bytes and all references back to this protocol."""
         self._early = b""
         self._decoder.clear()
         if self._ordered is not None:
@@ -801,18 +801,18 @@ class StreamProtocol(Protocol):
             stream.close_drained()
 
     def _time_to_drain(self, stream: StreamTransport) -> float:
-        """Return in how many seconds to look again whether a message has come; 0 to close now."""
+        """Return the seconds until the next check for a message; 0 to close now."""
         if self._is_shaking_hands(stream):
             self._awaits_first_message = True
             return _DRAIN_INTERVAL
         if self._awaits_first_message and not self._decoder.delivered:
             self._awaits_first_message = False
             return FIRST_MESSAGE_TIME
-        # What is unread may be no message, but a proxy's header, say. Then nobody reports it.
+        # Unread bytes may be a proxy's header, which is not delivered to this protocol.
         return _DRAIN_INTERVAL if stream.has_unread_input else 0
 
     def _is_shaking_hands(self, stream: StreamTransport) -> bool:
-        """Return whether the peer has begun a handshake, so that its first message is to come."""
+        """Return whether the peer has begun a handshake, after which a message may follow."""
         if self._upgrading is not None and self._upgrading.is_under_way:
             return True
         if not stream.carries_tls or self.is_secure:
@@ -852,7 +852,7 @@ class StreamProtocol(Protocol):
         error = failure.value
         group = self.group
         assert group is not None
-        # Its frames lead back to this protocol, and to what it was handling.
+        # Its frames refer to this protocol and to the handled message.
         forget_frames(failure)
         if not stream.is_open:
             if failure.check(CancelledError, SocketError):

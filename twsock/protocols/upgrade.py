@@ -174,7 +174,7 @@ class Upgrade(Securing):
     @override
     def is_under_way(self) -> bool:
         if self._phase is _Phase.AWAITING:
-            return not self.is_implicit  # Otherwise a go-ahead was sent.
+            return not self.is_implicit  # With an explicit upgrade, a go-ahead was sent.
         return self._phase is _Phase.HANDSHAKE
 
     @override

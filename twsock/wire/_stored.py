@@ -26,7 +26,7 @@ class StoredBytes:
         self._buffer: bytes | bytearray = b""
         # Where what was not pulled begins. A buffer that is pulled to its end is let go at once.
         self._position = 0
-        # What runs end in front of; empty for nothing.
+        # The message before which runs and loops stop; empty for none.
         self._word = b""
         self._beginning = b""
 
@@ -53,7 +53,7 @@ class StoredBytes:
         buffer += data
 
     def clear(self) -> None:
-        """Drop what was fed and not pulled."""
+        """Drop all bytes that were fed and not pulled."""
         self._buffer = b""
         self._position = 0
 
@@ -63,13 +63,13 @@ class StoredBytes:
 
     def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
         """
-        Let runs and loops end in front of one message, which is then pulled by itself.
+        Make runs and loops stop before one message, which is then pulled by itself.
 
-        Only whole messages are compared with it; no message is searched.
+        Only whole messages are compared with it; their contents are not searched.
 
-        :param word: the message, one byte or more.
-        :param beginning: bytes that begin no message within the limit, and end a run too; empty for
-            none.
+        :param word: the message; one byte or more.
+        :param beginning: bytes that cannot begin a message within the limit; runs and loops stop
+            before them too. Empty for none.
         """
         self._word = word
         self._beginning = beginning

@@ -37,7 +37,7 @@ MAX_UINT32: Final = 0xFFFF_FFFF
 _HEADER: Final = struct.Struct(">I")
 _HEADER_SIZE: Final = _HEADER.size
 
-#: The size of no frame.
+#: A size that no frame has.
 _NO_SIZE: Final = -1
 
 #: Frames of one size from which comparing their headers at once pays.
@@ -93,7 +93,7 @@ def _skip_alike(
     bytes at a time, costs a sixth of reading them one by one; where they differ it costs no more
     than reading two.
 
-    :param size_of_word: frames of this size are to be looked at one by one.
+    :param size_of_word: frames of this size have to be compared one by one.
     :returns: where that run ends and how many frames it has; ``position`` and 0 if there is none.
     """
     (size,) = _HEADER.unpack_from(buffer, position)
@@ -151,14 +151,14 @@ class FrameDecoder(StoredBytes):
         return self._pull(self._word)
 
     def stops_here(self) -> bool:
-        """Tell whether what would be pulled next is what `stop_before` names, and is whole."""
+        """Return whether the next bytes are the whole word or the beginning of `stop_before`."""
         word, beginning = self._word, self._beginning
         if beginning and self.peek(len(beginning)) == beginning:
             return True
         return bool(word) and self.peek(_HEADER_SIZE + len(word)) == encode_frame(word)
 
     def _pull(self, word: bytes) -> Iterator[bytes]:
-        """Pull payloads until more bytes are needed or the next is a word; empty for none."""
+        """Pull payloads until more bytes are needed or the next one is ``word``, if not empty."""
         # A generator keeps its place between two frames; a call per frame would cost twice as much.
         buffer = self._buffer
         unpack = _HEADER.unpack_from
@@ -177,7 +177,7 @@ class FrameDecoder(StoredBytes):
             if position > size_of_buffer:
                 break
             if size == size_of_word and buffer[start:position] == word:
-                return  # More may follow the word: what is left is not moved for each one.
+                return  # The rest is not moved to the front: many words may follow each other.
             self._position = position
             self.delivered += 1
             # One copy: a slice of a bytearray would be a second bytearray first.
@@ -217,7 +217,7 @@ class FrameDecoder(StoredBytes):
             self._buffer, self._position = b"", 0
             return buffer[start:] if start else buffer
         if self.stops_here():
-            # More may follow the word: what is left is not moved for each one.
+            # The rest is not moved to the front: many words may follow each other.
             return bytes(memoryview(buffer)[start:end])
         self._buffer, self._position = bytearray(memoryview(buffer)[end:]), 0
         if start or isinstance(buffer, bytes):

@@ -132,9 +132,9 @@ class LineDecoder(StoredBytes):
 
     def lines(self) -> Iterator[bytes]:
         """
-        Pull lines one by one, as the loop asks for them.
+        Iterate over the received lines.
 
-        What the loop leaves stays, for the next pull.
+        Lines that the loop has not taken stay for the next call.
 
         :returns: the lines without their endings, until more bytes are needed or the next line is
             the one of `stop_before`.
@@ -145,9 +145,9 @@ class LineDecoder(StoredBytes):
             yield line
 
     def stops_here(self) -> bool:
-        """Tell whether what would be pulled next is what `stop_before` names, and is whole."""
+        """Return whether the next bytes are the whole word or the beginning of `stop_before`."""
         buffer, start = self._buffer, self._position
-        # Looks at one byte of most lines.
+        # Fast path: compares one byte of most lines.
         if not self._word or start == len(buffer) or buffer[start] not in self._first_bytes:
             return False
         word, beginning = self._word, self._beginning
@@ -195,9 +195,9 @@ class LineDecoder(StoredBytes):
         super().clear()
 
     def _end_before_word(self, end: int) -> int:
-        """Find where the lines end that are in front of the one to stop before."""
+        """Return the end of the lines before the word of `stop_before`; ``end`` if not found."""
         buffer, start = self._buffer, self._position
-        # The line feed of the line before is a part of what is looked for: it finds lines only.
+        # With the line feed of the line before, the search finds whole lines only.
         mark = b"\n" + self._word
         found = start
         while (found := buffer.find(mark, found, end)) >= 0:

@@ -2,8 +2,8 @@
 The header that a proxy sends before the bytes of its client: bytes → **header** → connection.
 
 Both versions of the PROXY protocol ("The PROXY protocol, versions 1 and 2", doc/proxy-protocol.txt
-in the sources of HAProxy). Fed by `twsock.transport.ProxyEndpoint`; holds the bytes of one header,
-at most 107 of version 1 and 65,551 of version 2, and what came behind it in the same read.
+in the sources of HAProxy). Fed by `twsock.transport.ProxyEndpoint`. Holds the bytes of one header,
+at most 107 in version 1 and 65,551 in version 2, and the bytes after it of the same read.
 
 Version 1 is a line of text, version 2 binary::
 
@@ -12,8 +12,8 @@ Version 1 is a line of text, version 2 binary::
 
     signature (12) | version, command (1) | family, transport (1) | length (2) | addresses | TLVs
 
-Twisted has a parser too; it drops ``PROXY UNKNOWN`` and a header that comes in pieces, and takes
-anything for an address.
+Twisted's own parser refuses ``PROXY UNKNOWN`` and headers that arrive in pieces, and does not check
+addresses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["ProxyHeader", "ProxyHeaderDecoder"]
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _TEXT: Final = b"PROXY "
 
-#: Of version 1, with CR LF: "the worst case" in section 2.1.
+#: The longest line of version 1, with CR LF: "the worst case" in section 2.1.
 _MAX_LINE: Final = 107
 
 _FIXED: Final = struct.Struct("!12sBBH")
@@ -42,7 +42,7 @@ _MAX_PORT: Final = 65_535
 _LOCAL: Final = 0
 _PROXY: Final = 1
 
-#: The address blocks of version 2 by family (section 2.2), and the bytes of one of two addresses.
+#: The address blocks of version 2 by family (section 2.2).
 _BLOCKS: Final = {
     0x1: struct.Struct("!4s4sHH"),
     0x2: struct.Struct("!16s16sHH"),
@@ -57,13 +57,13 @@ _DATAGRAM: Final = 0x2
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
     """
-    Whom a proxy speaks for.
+    The addresses of the client's connection, as the proxy reports them.
 
     :ivar source: address and port of the client, or the path of its UNIX socket, which may be
-        empty; None where the proxy speaks for itself or does not say, as in a health check: then
-        the addresses of the connection hold.
-    :ivar destination: likewise of what the client has connected to.
-    :ivar is_datagram: whether the client's connection was UDP or the like.
+        empty. None if the header has no address, as in a proxy's health check; then use the
+        addresses of the connection.
+    :ivar destination: the address that the client connected to, in the same form.
+    :ivar is_datagram: whether the transport is datagrams (UDP or a UNIX datagram socket).
     """
 
     source: tuple[str, int] | bytes | None = None
@@ -72,21 +72,21 @@ class ProxyHeader:
 
 
 class ProxyHeaderDecoder:
-    """The first bytes of one connection."""
+    """Decodes the header at the start of one connection."""
 
     def __init__(self) -> None:
         self._received = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Store what arrived."""
+        """Store received bytes."""
         self._received += data
 
     def next_header(self) -> ProxyHeader | None:
         """
-        Take the header off the bytes.
+        Return the header, and remove it from the stored bytes.
 
-        :returns: None where more bytes are needed.
-        :raises RemoteProtocolError: as soon as the bytes cannot be one.
+        :returns: None if more bytes are needed.
+        :raises RemoteProtocolError: as soon as the bytes cannot be a header.
         """
         received = self._received
         if _TEXT.startswith(received[: len(_TEXT)]):
@@ -96,7 +96,7 @@ class ProxyHeaderDecoder:
         raise RemoteProtocolError("it does not begin with a PROXY header")
 
     def take_rest(self) -> bytes:
-        """Give what came behind the header, once."""
+        """Return the bytes after the header, and drop them here."""
         rest, self._received = bytes(self._received), bytearray()
         return rest
 
@@ -115,7 +115,7 @@ class ProxyHeaderDecoder:
             return None
         _, version, family, length = _FIXED.unpack_from(self._received)
         end = _FIXED.size + length
-        # Refused before it is waited for.
+        # Checked before the rest has arrived.
         _check_kind(version, family)
         if len(self._received) < end:
             return None
@@ -140,7 +140,7 @@ def _read_line(line: bytes) -> ProxyHeader:
 
 
 def _read_address(kind: bytes, text: bytes) -> str:
-    """Read an address of one family; give it as everybody writes it."""
+    """Return an address of one family in its canonical form."""
     try:
         address = ipaddress.ip_address(text.decode("ascii"))
     except ValueError as error:
@@ -159,13 +159,13 @@ def _read_port(text: bytes) -> int:
 def _check_kind(version: int, family: int) -> None:
     if version >> 4 != 2 or version & 0xF not in (_LOCAL, _PROXY):
         raise RemoteProtocolError(f"its PROXY header has version and command {version:#04x}")
-    # A proxy that speaks for itself may say anything here.
+    # With the command LOCAL, these two fields have no meaning.
     if version & 0xF == _PROXY and (family >> 4 > _MAX_FAMILY or family & 0xF > _MAX_TRANSPORT):
         raise RemoteProtocolError(f"its PROXY header has family and transport {family:#04x}")
 
 
 def _read_block(family: int, transport: int, block: bytes) -> ProxyHeader:
-    """Read the addresses; what is behind them, the TLVs, is left out."""
+    """Return the addresses; the TLVs after them are ignored."""
     if _UNSPECIFIED in (family, transport):
         return ProxyHeader()
     layout = _BLOCKS[family]
@@ -185,7 +185,7 @@ def _read_block(family: int, transport: int, block: bytes) -> ProxyHeader:
 
 
 def _read_path(field: bytes) -> bytes:
-    """Read a path, which a zero ends; one that begins with a zero is a name without a file."""
+    """Return a path, which ends at a NUL byte; an abstract name (unix(7)) begins with one."""
     if field.startswith(b"\0"):
         return field.rstrip(b"\0")
     return field.partition(b"\0")[0]

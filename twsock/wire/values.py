@@ -82,7 +82,7 @@ _NO_UNICODE_TRANSLATION: Final = 0x8007_0459
 
 #: Where FILETIME begins to count, in units of 100 ns.
 _EPOCH: Final = datetime(1601, 1, 1, tzinfo=timezone.utc)
-#: The first and the last moment that a ``datetime`` can have, from there.
+#: The first and the last moment that a ``datetime`` can hold, relative to the epoch.
 _FIRST: Final = datetime.min.replace(tzinfo=timezone.utc) - _EPOCH
 _LAST: Final = datetime.max.replace(tzinfo=timezone.utc) - _EPOCH
 _TICKS_PER_MICROSECOND: Final = 10
@@ -385,7 +385,7 @@ class ValueWriter(_Form):
         """
         Write a GUID as sixteen bytes; see `ValueReader.read_guid` for their order.
 
-        :raises TypeError: when it is none.
+        :raises TypeError: when it is no ``UUID``.
         """
         _check_type(value, UUID)
         last = int.from_bytes(value.bytes[8:], "little")
@@ -402,12 +402,12 @@ class ValueWriter(_Form):
 
         `ValueReader.read_date_time` reads the same moment, in UTC.
 
-        :raises ValueError: when it has no time zone, and so is no moment; and when it is outside
-            the years 1 to 9999 in UTC, where nothing could read it as a ``datetime``.
+        :raises ValueError: when it has no time zone, or is outside the years 1 to 9999 in UTC, and
+            could not be read back as a ``datetime``.
         :raises TypeError: when it is no ``datetime``.
         """
         _check_type(value, datetime)
-        # A zone may also not know: then `tzinfo` is there all the same.
+        # `utcoffset` and not `tzinfo`: a time zone may have no offset.
         if value.utcoffset() is None:
             raise ValueError(f"{value!r} has no time zone")
         since = value - _EPOCH

@@ -138,8 +138,8 @@ class StreamSocket:
         self._connection: Connection | None = None
         self._connecting: Deferred[None] | None = None
         self._end = _End.NONE
-        #: Whether the connection was lost under the application, which neither closed it in order
-        #: nor ended its output while the peer ended its own.
+        #: Whether the connection was reset or aborted: neither did the application close it in
+        #: order, nor did both ends end their output.
         self.was_lost = False
         self._control: StreamSocketControl | None = None
         self._information: StreamSocketInformation | None = None
@@ -174,10 +174,10 @@ class StreamSocket:
     @property
     def is_secure(self) -> bool:
         """
-        Whether what comes and goes now is encrypted, and the peer was accepted.
+        Whether the connection is encrypted now, and the peer was accepted.
 
-        With an endpoint of TLS it becomes so some time after ``connect_endpoint`` or ``accept``
-        fired: Twisted reports such connections before their handshake.
+        With a TLS endpoint this becomes True some time after ``connect_endpoint`` or ``accept``
+        fired, since Twisted reports such connections before their handshake.
         """
         return self._connection is not None and self._connection.is_secure
 
@@ -418,9 +418,9 @@ class StreamSocket:
         dropped, so that no reset destroys what was sent. Under TLS close_notify is sent in front of
         FIN. Closing twice is harmless.
 
-        After ``close_timeout`` the peer is no longer waited for. What the kernel has by then is
-        still delivered to a peer that sends nothing more. Bytes that the kernel has not taken are
-        lost, and the connection is reset.
+        After ``close_timeout`` the socket stops waiting for the peer. The kernel still sends the
+        bytes that it has taken, unless the peer sends more and gets a reset. Bytes that the kernel
+        has not taken are lost, and the connection is reset.
 
         :returns: fires when all that was written is with the kernel, and FIN behind it, or when the
             connection is gone before that: then the writes that were pending have failed. It does
@@ -470,7 +470,7 @@ class StreamSocket:
 
     async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
         if isinstance(exception, GeneratorExit):
-            self.abort()  # A coroutine that was abandoned cannot await anything more.
+            self.abort()  # An abandoned coroutine cannot await.
         elif exception is None or isinstance(exception, EndOfStreamError):
             await self.close()
         else:
@@ -501,9 +501,9 @@ class StreamSocket:
 
     def drain(self) -> None:
         """
-        Let the application see the end of the stream as soon as it waits for more bytes.
+        Report the end of the stream to the application as soon as it waits for more bytes.
 
-        A peer that has not begun its handshake sees the end of the connection.
+        A connection whose peer has not begun its handshake is closed.
         """
         if self._connection is not None:
             self._connection.end_if_silent()
@@ -712,7 +712,7 @@ class _Once(Factory):
 
     def end(self) -> None:
         """
-        Build nothing more.
+        Build no further protocol.
 
         An endpoint that cannot be cancelled comes too late; and Twisted's connectors keep their
         factory as long as they live, which is until the garbage collector finds them.

@@ -50,7 +50,7 @@ class DatagramCalls:
         self._tell_refused = tell_refused
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """Drop the callbacks: report nothing more."""
         self._tell_refused = _stop
 
     def send(self, batch: Sequence[Outgoing], *, is_run: bool) -> OSError | None:

@@ -39,7 +39,7 @@ __all__ = [
 
 _DEFAULTS: Final = DatagramOptions()
 
-#: Where a group is heard that names no interface: nothing leaves this machine unasked.
+#: The interface of a group without one: by default nothing leaves this machine.
 _LOOPBACK: Final = "lo"
 
 
@@ -150,7 +150,7 @@ class MulticastEndpoint:
         return execute(self._listen, protocol)
 
     def _listen(self, protocol: Any) -> DatagramPort:
-        # The interface that is meant when none is named gives way to one that is.
+        # A named interface overrides the default one.
         named = None if self.interface == _LOOPBACK else self.interface
         group, interface = find_group(self.group, named)
         address = "::" if check_group(group) == socket.AF_INET6 else ""

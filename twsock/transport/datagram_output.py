@@ -80,7 +80,7 @@ class OutputOwner(typing.Protocol):
         """An earlier datagram was refused."""
 
     def output_ended(self) -> None:
-        """The output was closed, and nothing more will be told."""
+        """Note that the output was closed; no further method is called."""
 
 
 class Sendable(Outgoing, typing.Protocol):
@@ -258,9 +258,9 @@ class DatagramOutput:
 
     def withdraw(self, item: Sendable) -> bool:
         """
-        Take back an item that was pushed, was told nothing since, and was not withdrawn.
+        Withdraw an item that was pushed, and neither reported as sent or failed nor withdrawn.
 
-        :returns: False where it is leaving.
+        :returns: False if the item is being sent.
         """
         is_waiting = self._queue or self._is_flushing
         if not is_waiting or item in self._leaving:
@@ -271,9 +271,9 @@ class DatagramOutput:
         return True
 
     def _compact(self) -> None:
-        """Take what was withdrawn out of the queue, where that is the larger part of it."""
+        """Remove withdrawn items from the queue, once they are the majority."""
         withdrawn, queue = self._withdrawn, self._queue
-        # While a flush is under way, a part of the queue is in its hands.
+        # A flush in progress uses a part of the queue.
         if not self._is_flushing and 2 * len(withdrawn) > len(queue):
             self._queue = [item for item in queue if item not in withdrawn]
             withdrawn.clear()
@@ -316,9 +316,9 @@ class DatagramOutput:
 
     def close(self, make_error: Callable[[], SocketError]) -> None:
         """
-        Send nothing more; what waits fails.
+        Send nothing more, and fail the queued items.
 
-        :param make_error: called for each item that waits.
+        :param make_error: called for each queued item.
         """
         self._closed = make_error
         if self._rest is not None:
@@ -331,7 +331,7 @@ class DatagramOutput:
             self._forget()
 
     def _forget(self) -> None:
-        """Let go of what was never sent, and of the owner, whoever still holds this output."""
+        """Drop unsent items and the reference to the owner."""
         self.unsent = 0
         self._calls.close()
         self._was_full = self._is_blocked = False
@@ -543,7 +543,7 @@ class DatagramOutput:
 
 
 class _Nobody:
-    """Is told what becomes of an output that was closed."""
+    """Replaces the owner of an output that was closed."""
 
     def wait_until_writable(self, *, is_waiting: bool) -> None:
         """Do nothing."""

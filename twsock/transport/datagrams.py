@@ -257,11 +257,11 @@ class DatagramPort:
         return self._destinations.find(address)
 
     def answer_control(self, run: Run) -> Control | None:
-        """Make what has an answer to a run leave as with `reply`; None for the kernel's choice."""
+        """Return the control message of `reply` for a run; None if the kernel chooses."""
         return None if self._answers is None else self._answers.make_control(run)
 
     def answer_address(self, run: Run) -> str:
-        """Find where `reply` sends from, with its zone; empty for the kernel's choice."""
+        """Return the address that `reply` sends from, with zone; empty if the kernel chooses."""
         if self._answers is None:
             return with_zone(self._host[0], self._scope)
         address = self._answers.find_address(run)
@@ -298,7 +298,7 @@ class DatagramPort:
         """
         Receive what is sent to a group.
 
-        :param group: one of IPv6 may have a zone (``ff15::9%eth1``), which names the interface.
+        :param group: an IPv6 group may have a zone (``ff15::9%eth1``), which names the interface.
         :param interface: name, index or address of the one to listen on; None for that of the
             zone, or else of the options, or else for the kernel's choice.
         :param source: the only sender to hear (:rfc:`4607`); None for all.
@@ -522,7 +522,7 @@ class DatagramPort:
         self._tell("refused", error)
 
     def output_ended(self) -> None:
-        """Forget the protocol, which is told nothing more."""
+        """Drop the reference to the protocol; nothing more is reported to it."""
         self._owner = self._protocol = None
 
     # Receiving.
@@ -604,7 +604,7 @@ class DatagramPort:
         """Call the owner, whose mistakes must not end a port that serves others."""
         owner = self._owner
         if owner is None:
-            return  # It closed the port a moment ago.
+            return  # The protocol has closed the port in this call.
         try:
             getattr(owner, event)(*arguments)
         except Exception:  # noqa: BLE001 - logged; a port survives its protocol

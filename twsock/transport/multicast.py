@@ -62,10 +62,10 @@ def find_group(group: str, interface: str | int | Interface | None) -> tuple[str
     """
     Find the interface that is meant, by itself or as the zone of a group (``ff15::9%eth1``).
 
-    :param interface: a name, an index or an address of one; None for that of the zone.
-    :returns: the group without its zone, and the interface; None where neither says one.
-    :raises SocketError: with status ``UNREACHABLE_HOST`` when there is no such interface.
-    :raises ValueError: when the zone and the interface are not the same.
+    :param interface: name, index or address of an interface; None for that of the zone.
+    :returns: the group without its zone, and the interface; None if neither names one.
+    :raises SocketError: with status ``UNREACHABLE_HOST``, when there is no such interface.
+    :raises ValueError: when the zone and ``interface`` name different interfaces.
     """
     literal, zone = split_zone(group)
     given = find_interface(interface) if isinstance(interface, (str, int)) else interface

@@ -79,8 +79,8 @@ LOW_WATER: Final = 0
 #: How long a close waits for the peer before it aborts, in seconds.
 DEFAULT_CLOSE_TIMEOUT: Final = 5.0
 
-#: How long a connection that became secure while its server ends may take to its first message, in
-#: seconds. A client sends it when the handshake is done: a round trip later, with TLS 1.2.
+#: Seconds from the end of a handshake to the first message, while the server ends. A client sends
+#: its message when the handshake is done; with TLS 1.2 that is one round trip later.
 FIRST_MESSAGE_TIME: Final = 1.0
 
 #: One receive, in bytes. It begins at Twisted's 64 KiB and doubles while reads come back full, up
@@ -114,17 +114,17 @@ class StreamOwner(typing.Protocol):
 
 
 class _Nobody:
-    """Stands for an owner whose connection is gone."""
+    """Replaces the owner of a lost connection; does nothing."""
 
     def output_drained(self) -> None: ...
     def output_failed(self, error: BrokenError) -> None: ...
 
 
 class _Engine(typing.Protocol):
-    """A TLS engine whose directions end one by one."""
+    """A TLS engine whose two directions end separately."""
 
     def finish(self) -> None:
-        """Send close_notify, and FIN behind it."""
+        """Send close_notify, then FIN."""
 
 
 class _Phase(enum.Enum):
@@ -201,20 +201,20 @@ class StreamTransport:
         #: number answers both questions that a loop over messages has after each of them.
         self.room = high_water
         self._is_braked = False
-        # Written since the transport said that its buffer is full: as much as can be known of it.
+        # Bytes written since the transport reported a full buffer; the only ones that can be known.
         self._braked_bytes = 0
         # Of a TLS engine, once what is written waits for its handshake.
         self._outlet: Outlet | None = None
-        # Of the TLS engine above which this goes on.
+        # The TLS engine below this, if there is one.
         self._outlet_below: Outlet | None = None
-        #: Whether bytes are asked of the peer.
+        #: Whether the transport is read from.
         self.is_reading = True
         self._peer_ended = False
         self._error: SocketError | None = None
-        # Met by what the TLS engine sent by itself; an end of the input in order outweighs it.
+        # The error of a send by the TLS engine itself; it is ignored if the input ends in order.
         self._output_error: BrokenError | None = None
         self._deadline: IDelayedCall | None = None
-        # Made for the first who waits.
+        # Made at the first wait.
         self._ending: Waiters | None = None
         self._watch: Watch | None = None
         # Looks in the next turn whether a TLS engine has let go of what it was given.
@@ -255,7 +255,7 @@ class StreamTransport:
 
     @property
     def can_end_output(self) -> bool:
-        """Whether FIN or close_notify can be sent while what comes is still read."""
+        """Whether FIN or close_notify can be sent while input is still read."""
         if self._engine is not None:
             return True
         if self._descriptor is not None:
@@ -279,10 +279,10 @@ class StreamTransport:
     @property
     def unsent(self) -> int:
         """
-        How many bytes were written and are not with the kernel, before encryption or after it; 0
-        once they were dropped.
+        How many bytes were written and are not yet with the kernel; 0 once they were dropped.
 
-        Of a transport without a descriptor, those written while its buffer was full.
+        Under TLS this includes bytes that wait before encryption and bytes that wait after it. On a
+        transport without a file descriptor, only bytes written while its buffer was full count.
         """
         if self.is_gone:
             return 0  # It was dropped.
@@ -392,7 +392,7 @@ class StreamTransport:
             self.write(bytes(data))
 
     def output_broke(self, error: OSError) -> None:
-        """The engine cannot send any more: end as after a send of ours that failed."""
+        """Note that the engine can no longer send; end as after a failed send of this end."""
         if self._phase is _OPEN and self._outlet is None:
             self._fail(error)
         else:
@@ -473,9 +473,9 @@ class StreamTransport:
         """
         Send FIN behind what was handed on, which is all with the kernel. What comes is still read.
 
-        Under TLS close_notify takes its place. A peer that speaks TLS 1.2 may send no more then.
+        Under TLS, close_notify is sent instead. A peer with TLS 1.2 may then stop sending.
 
-        :raises OperationNotSupported: where the transport, or an engine of Twisted's, cannot do it.
+        :raises OperationNotSupported: when the transport, or a TLS engine of Twisted, cannot do it.
         """
         if not self.can_end_output:
             raise OperationNotSupported("the output of this transport cannot be closed by itself")
@@ -519,11 +519,11 @@ class StreamTransport:
         End the connection in order: send what is written, send FIN, await the peer's.
 
         What the peer sends meanwhile is read and dropped, so that no reset destroys what was sent.
-        Under TLS close_notify is sent in front of FIN.
+        Under TLS, close_notify is sent before FIN.
 
-        At the latest after ``close_timeout`` nobody waits any more. What is with the kernel then is
-        still delivered, unless the peer goes on sending, which may be answered with a reset. Where
-        bytes are still queued here the connection is aborted: an end in order would hide the loss.
+        After ``close_timeout`` the wait ends. The kernel still sends the bytes that it has taken; a
+        peer that goes on sending may get a reset. If bytes are still queued here, the connection is
+        aborted, since an end in order would hide the loss.
 
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops
             the wait and not the close.
@@ -550,9 +550,9 @@ class StreamTransport:
 
     def close_drained(self) -> Deferred[None]:
         """
-        Close as `close` does; to a peer that has not begun its handshake, send FIN at once.
+        Close as `close` does, or send FIN at once if the peer has not begun its handshake.
 
-        Nothing waits for that handshake, so it is an end in order.
+        No bytes wait for that handshake, so this is an end in order.
 
         :returns: as `close`.
         """
@@ -564,7 +564,7 @@ class StreamTransport:
 
     @property
     def is_silent(self) -> bool:
-        """Whether a handshake is awaited of which nothing has come, and nothing waits for it."""
+        """Whether the peer has not begun the handshake, and no bytes wait for it."""
         if self._outlet is None or self._pending or self._phase is not _OPEN:
             return False
         return not self.has_unread_input and not is_shaking_hands(self._outlet.protocol)
@@ -609,7 +609,7 @@ class StreamTransport:
     # Told by the owner what Twisted tells it.
 
     def peer_ended(self) -> None:
-        """The peer sent FIN, or close_notify: nothing more will be read."""
+        """Note that the peer sent FIN or close_notify: nothing more will be read."""
         self._peer_ended = True
         self.is_reading = False
         if self._phase in (_Phase.LINGERING, _Phase.HALF_CLOSED):
@@ -632,11 +632,11 @@ class StreamTransport:
         self._release()
         if self._ending is not None:
             self._ending.fire()
-        # A copy: one that is raised would keep the frames that it comes through.
+        # A copy, since an error that is raised keeps the frames of its traceback.
         return None if self._error is None else self._error.copy()
 
     def _release(self) -> None:
-        """Let go of all that was written, and of all that leads back to the owner."""
+        """Drop written bytes, and the references back to the owner."""
         for outlet in (self._outlet, self._outlet_below):
             if outlet is not None:
                 outlet.release()

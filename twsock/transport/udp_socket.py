@@ -76,8 +76,8 @@ class DatagramOptions:
     :ivar dont_fragment: set DF, and have datagrams above the path's MTU fail with status
         ``MESSAGE_TOO_LONG`` (Linux).
     :ivar broadcast: whether broadcast addresses may be sent to.
-    :ivar code_point: differentiated services code point (:rfc:`2474`) of what is sent: 0 to 63; 0
-        for none, 46 for what must not wait.
+    :ivar code_point: differentiated services code point (:rfc:`2474`) of sent datagrams: 0 to 63; 0
+        for none, 46 for "expedited forwarding".
     :ivar segmentation: whether to send and receive runs where the kernel can.
     :raises ValueError: when a number is out of its bounds.
     """
@@ -121,10 +121,10 @@ class OpenedSocket:
 
 class IReactorUdpSockets(Interface):
     """
-    A reactor that opens UDP sockets itself, in the place of the kernel: a network in memory, say.
+    A reactor that opens UDP sockets itself instead of the kernel, such as a network in memory.
 
-    Twisted's ``IReactorUDP`` has no part in it: a port of that interface cannot set an option
-    before it is bound, nor report the address that a datagram came to.
+    Twisted's ``IReactorUDP`` is not used: its ports cannot set options before they are bound, nor
+    report the address that a datagram was sent to.
     """
 
     def open_udp_socket(
@@ -144,10 +144,9 @@ def open_udp_socket_of(
     reactor: Any, address: str, port: int, options: DatagramOptions
 ) -> OpenedSocket:
     """
-    Open a UDP socket where a reactor has its network; see `open_udp_socket`.
+    Open a UDP socket of a reactor or of the kernel; see `open_udp_socket`.
 
-    :param reactor: is asked for the socket if it provides `IReactorUdpSockets`; for any other the
-        kernel is asked.
+    :param reactor: opens the socket if it provides `IReactorUdpSockets`; otherwise the kernel does.
     """
     if IReactorUdpSockets.providedBy(reactor):
         opened: OpenedSocket = reactor.open_udp_socket(address, port, options)

@@ -110,7 +110,7 @@ class Crowds(OnEveryReactor):
         hello: bytes,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Attack with one connection after the other, beside an honest one that goes on."""
+        """Attack with one connection after the other, while an honest one continues."""
         with ExitStack() as stack:
             honest = stack.enter_context(connect(address, tls))
             for _ in range(ATTACKERS):

@@ -303,7 +303,7 @@ class SocketLifetimeTests(LifetimeCase):
         self.check(converse)
 
     async def failure_of(self, operation: Deferred[Any]) -> SocketError:
-        """Await what has to fail; give an equal error, without the frames of this one."""
+        """Await a Deferred that has to fail; return an equal error without frames."""
         try:
             result = await operation
         except SocketError as error:

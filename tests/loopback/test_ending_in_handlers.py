@@ -33,7 +33,7 @@ Act = Callable[[Any], object]
 
 
 class Ending:
-    """Answers each command, and ends the connection as it is told to."""
+    """Answers each command, and ends the connection as the command says."""
 
     act: Act
     received: list[bytes]
@@ -190,7 +190,7 @@ class HangUpTests(EveryReactor):
     """A peer that ended its output may be waiting, or be gone."""
 
     def test_a_handler_is_cancelled_when_its_peer_is_gone(self) -> None:
-        """Nothing is read from it any more, nor written to it; the wait for an answer goes on."""
+        """It is neither read nor written any more; the wait for an answer continues."""
         cancelled = threading.Event()
         steps: list[str] = []
 

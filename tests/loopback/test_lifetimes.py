@@ -546,7 +546,7 @@ class PlantedCycles(LifetimeTests):
     """The check would find what is left behind."""
 
     def plant(self, plant: Callable[[StreamSocket], object]) -> str:
-        """Converse with a handler that leaves something behind; give what the check says."""
+        """Converse with a handler that leaves objects behind; return what the check finds."""
 
         async def handle(stream_socket: StreamSocket) -> None:
             try:

@@ -164,7 +164,7 @@ class SocketTests(ServerCase):
         self.conduct(work)
 
     def test_a_client_that_identifies_itself_does_so_each_time(self) -> None:
-        """Our servers give no ticket where clients are asked who they are."""
+        """Our servers send no ticket if clients have to identify themselves."""
         required = ClientCertificatePolicy.REQUIRED
 
         async def work(reactor: Any) -> None:

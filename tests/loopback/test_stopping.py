@@ -304,7 +304,7 @@ class SecureTests(OnEveryReactor):
         self.conduct(work)
 
     def test_who_has_said_nothing_sees_an_end_in_order_at_once(self) -> None:
-        """As without TLS: no reset, and nobody waits for the handshake."""
+        """As without TLS: there is no reset, and no wait for the handshake."""
 
         async def work(reactor: Any) -> None:
             for upgrade in (

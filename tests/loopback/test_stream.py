@@ -93,7 +93,7 @@ class LoopbackTests(EveryReactor):
         self.assertLess(max(held), HIGH_WATER + 128_000 + len(frame))
 
     def test_a_peer_that_resets_unread_ends_with_the_idle_timeout(self) -> None:
-        """While a handler runs and its peer is not read from, nobody else notices the reset."""
+        """While a handler runs and reading is paused, only this check detects the reset."""
         handling, ended = threading.Event(), threading.Event()
         protocols: list[Any] = []
 

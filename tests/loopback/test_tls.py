@@ -291,7 +291,7 @@ class ConnectTests(ClientCase):
 
 
 class AlertTests(ClientCase):
-    """Who refuses a handshake knows why, and so does who is refused."""
+    """Both ends of a refused handshake know the reason."""
 
     #: Version of the server, and whether it requires a certificate; levels of our client; status.
     refused_by_server = (

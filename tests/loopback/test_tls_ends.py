@@ -523,7 +523,7 @@ class ProtocolTests(EndCase):
         protocol: type[Recorder] = Recorder,
         **limits: Any,
     ) -> list[SocketError | None]:
-        """Serve a client for each version; give how each connection ended."""
+        """Serve a client for each version; return how each connection ended."""
         ends: list[SocketError | None] = []
         problems: list[BaseException] = []
         upgrade = UpgradeToSsl(ServerTls(ServerOptions([with_key(SERVER)])), UpgradePolicy.IMPLICIT)
@@ -567,7 +567,7 @@ class ProtocolTests(EndCase):
         self.assertEqual(self.serving(ask), [None, None])
 
     def test_a_client_that_does_not_wait(self) -> None:
-        """It ends in order and is gone: our close_notify meets nobody, which is no failure."""
+        """The peer ends in order and closes: that it cannot read our close_notify is no failure."""
 
         def ask(peer: Wire) -> None:
             peer.send(b"", ends=True)

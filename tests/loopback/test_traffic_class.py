@@ -61,7 +61,7 @@ class StreamTests(OnEveryReactor):
         skip = "only Linux gives the headers of a SYN"
 
     async def saved_syn(self, reactor: Any, family: int, quality: SocketQualityOfService) -> int:
-        """Connect to a plain socket; give the traffic class of the SYN that it got."""
+        """Connect to a plain socket; return the traffic class of the received SYN."""
         with socket.create_server((LOOPBACK[family], 0), family=family) as server:
             server.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
             async with StreamSocket(reactor) as near:
@@ -156,7 +156,7 @@ class DatagramTests(OnEveryReactor):
     """Datagrams are marked, however their socket came to its port."""
 
     def receiver(self, family: int) -> socket.socket:
-        """Make a plain socket that is told the mark of each datagram."""
+        """Make a plain socket that receives the mark of each datagram."""
         made = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)

@@ -50,7 +50,7 @@ class IdleTests(SynchronousTestCase):
         self.assertTrue(connected.transport.disconnecting)
 
     def test_a_handler_for_a_peer_that_has_ended_keeps_nothing(self) -> None:
-        """It may run for ever, and nobody waits for it: aborted, and the handler cancelled."""
+        """A handler may run for ever: the connection is aborted and the handler cancelled."""
         connected = Connected(Waiting, idle_timeout=10.0)
         connected.receive(encode_frame(b"x"))
         connected.end()

@@ -400,7 +400,7 @@ class BackPressureTests(SynchronousTestCase):
 
 
 class UnsentTests(SynchronousTestCase):
-    """What waits to be sent can be asked for, and is bounded where nobody asks."""
+    """The number of unsent bytes can be read, and is limited."""
 
     def brake(self, connected: Connected[Any]) -> None:
         """Let the transport's buffer be full."""
@@ -545,7 +545,7 @@ class SumTests(SynchronousTestCase):
             self.assertEqual(notes.noted, [])
 
     def test_what_stays_is_noted_until_it_has_left(self) -> None:
-        """A part of a message; answers that nobody takes; the backlog behind a handler."""
+        """A part of a message; answers that the peer does not read; input during a handler."""
         connected, notes = self.noting(FrameEcho)
         connected.receive(FRAME + FRAME[:10])
         connected.receive(FRAME[10:])

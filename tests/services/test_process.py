@@ -22,7 +22,7 @@ LOCAL = "tcp:0:interface=127.0.0.1"
 
 
 def options(*words: str, **given: Any) -> ProcessOptions:
-    """Parse the options of a service that ``twistd`` was given options for as well."""
+    """Parse the options of a service together with options of ``twistd``."""
     parsed = ProcessOptions()
     parsed.parent = ProcessOptions()
     parsed.parent.subCommand = "twsock-stream"
@@ -206,7 +206,7 @@ class DaemonTests(SynchronousTestCase):
                 self.assertEqual(list(server.folder.iterdir()), [])
 
     def test_a_daemon_logs_json(self) -> None:
-        """To the file that twistd was told; every line is an object."""
+        """To the file of ``twistd --logfile``; every line is an object."""
         words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
         with daemon(*words, "-e", "unix:echo.sock") as left:
             self.assertEqual(left.status, 0, left.output)

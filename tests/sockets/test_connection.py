@@ -142,7 +142,7 @@ class SumTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(write), 100)
 
     def test_the_largest_is_aborted(self) -> None:
-        """Its read fails with the reason, and what it held is let go."""
+        """Its read fails with the reason, and the bytes that it held are released."""
         reading = self.socket.input_stream.receive_exactly(2000)
         self.protocol.dataReceived(bytes(1001))
         self.assertTrue(self.transport.disconnected)

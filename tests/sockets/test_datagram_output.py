@@ -45,7 +45,7 @@ _MANY = 2000
 
 
 def shuffled(writes: list[Deferred[int]]) -> list[Deferred[int]]:
-    """Give them in an order without a pattern, the same each time."""
+    """Return them in an order without a pattern, the same each time."""
     return random.Random(1).sample(writes, len(writes))
 
 
@@ -658,7 +658,7 @@ class CancelTests(OutputCase):
         self.assertEqual(self.connected.received(1), [b"x"])
 
     def test_cancelled_writes_are_forgotten_while_others_wait(self) -> None:
-        """A loop that writes and gives up, behind a datagram that is stuck, keeps nothing."""
+        """A loop that writes and cancels, after a datagram that is stuck, keeps nothing."""
         self.kernel.room = 0
         stuck = self.output.send_all(b"x")
         kept = weakref.WeakSet[Deferred[Any]]()

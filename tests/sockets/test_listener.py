@@ -105,7 +105,7 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     def test_a_wait_can_be_called_off(self) -> None:
-        """By ``cancel_io``: it fails, the listener goes on, and the next wait gets the next."""
+        """``cancel_io`` fails it; the listener continues, and the next wait gets the next one."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor)

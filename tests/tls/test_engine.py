@@ -218,7 +218,7 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_failure_that_ends_the_transport_at_once_is_the_last(self) -> None:
-        """As where FIN was sent; nobody is there any more for what was in front of it."""
+        """As after FIN; the peer that the unsent bytes were for is gone."""
 
         def lose() -> None:
             self.engine.connectionLost(Failure(ConnectionDone()))

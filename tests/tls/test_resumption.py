@@ -156,7 +156,7 @@ class ResumedTests(ResumptionCase):
         self.assertTrue(verification.is_accepted)
 
     def test_an_impostor_gains_nothing(self) -> None:
-        """Who has no key of the tickets has to show a certificate."""
+        """A server without the key of the tickets has to show a certificate."""
         self.converse()
         self.context = make_context(trustme.CA().issue_cert("localhost"))
         with self.assertRaises(SSL.Error):

@@ -72,7 +72,7 @@ class AcceptGateTests(SynchronousTestCase):
         return self.port in self.reactor.readers
 
     def test_whom_it_does_not_admit_it_closes(self) -> None:
-        """It is asked with the peer's address, and gives the next one that is admitted."""
+        """It is called with the peer's address, and returns the next admitted connection."""
         asked: list[str | None] = []
 
         def admits(host: str | None) -> bool:
@@ -90,7 +90,7 @@ class AcceptGateTests(SynchronousTestCase):
         self.assertEqual(asked, ["127.0.0.1"] * 2)
 
     def test_a_crowd_that_is_not_admitted_lets_others_have_their_turn(self) -> None:
-        """After some of them the gate reports that nobody is waiting, and goes on later."""
+        """After some of them the gate reports that no connection waits, and continues later."""
         self.port.socket = self.socket
         gate = AcceptGate(self.port, self.reactor, lambda: self.room, lambda _host: False)
         crowd = [socket.create_connection(self.socket.getsockname()) for _ in range(100)]
@@ -168,7 +168,7 @@ class AcceptGateTests(SynchronousTestCase):
         self.assertTrue(self.gate.is_closed)
 
     def stop(self, end: str = "close") -> list[object]:
-        """Let the port stop; give the addresses of those that were accepted meanwhile."""
+        """Stop the port; return the addresses of the connections accepted meanwhile."""
         accepted: list[object] = []
 
         class Refusing(Factory):

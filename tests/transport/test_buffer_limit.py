@@ -55,7 +55,7 @@ class BufferLimitTests(SynchronousTestCase):
         self.assertEqual([holder.aborted for holder in holders], [[]] * 4)
 
     def test_past_it_the_largest_is_aborted(self) -> None:
-        """It is told the numbers; the one that crossed the limit stays."""
+        """It receives the numbers; the connection that crossed the limit stays open."""
         holders = self.make(400, 300, 200, 101)
         self.assertEqual([len(holder.aborted) for holder in holders], [1, 0, 0, 0])
         self.assertEqual(holders[0].aborted, [(400, 1001, 1000)])

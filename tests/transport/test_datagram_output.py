@@ -719,7 +719,7 @@ class WithdrawTests(SynchronousTestCase):
     def test_any_can_be_taken_back_at_any_time(
         self, sizes: list[int], withdrawals: list[int], pause: int
     ) -> None:
-        """Between two flushes and while others are told: the rest leaves once and in order."""
+        """Between two flushes and during callbacks: the rest is sent once and in order."""
         way = Exit(FakeUdp(plan=[errno.EAGAIN]))
         items = datagrams(*sizes)
         wanted = iter(withdrawals)

@@ -36,7 +36,7 @@ class OperationTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(operation), 5)
 
     def test_its_error_keeps_nothing_alive(self) -> None:
-        """Neither what is in its own frames, nor in those of who awaits it and catches it."""
+        """Neither objects in its own frames, nor those in frames of the awaiting code."""
         gc.disable()
         self.addCleanup(gc.enable)
         wait: Deferred[None] = Deferred()

@@ -480,7 +480,7 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(str(error), "the first")
 
     def test_a_peer_that_has_ended_is_not_read_from_again(self) -> None:
-        """Its end would be told a second time, by a reactor that is busy with nothing else."""
+        """Otherwise an idle reactor would report its end a second time."""
         self.fill()
         self.stream.pause_reading()
         self.stream.peer_ended()
@@ -573,7 +573,7 @@ class PlainTests(SynchronousTestCase):
         self.assertTrue(successor.is_full)
 
     def push_small(self) -> float:
-        """Push 50,000 small messages; tell how many bytes of memory each byte of them takes."""
+        """Push 50,000 small messages; return the memory that each of their bytes takes."""
         count = 50_000
         gc.collect()
         tracemalloc.start()

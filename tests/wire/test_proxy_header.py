@@ -36,7 +36,7 @@ UNIX = b"/client".ljust(108, b"\0") + b"/server".ljust(108, b"\0")
 
 
 def decode(*pieces: bytes) -> tuple[ProxyHeader | None, bytes]:
-    """Feed pieces until there is a header; give it and what is behind it."""
+    """Feed pieces until there is a header; return it and the bytes after it."""
     decoder = ProxyHeaderDecoder()
     header = None
     for piece in pieces:

@@ -52,7 +52,9 @@ def public_names() -> Iterator[tuple[ModuleType, str, object]]:
 
 def has_docstring(module: ModuleType, name: str, value: object) -> bool:
     """Say whether a reader finds a word about a name where the name is defined."""
-    if isinstance(value, InterfaceClass) or inspect.isclass(value) or inspect.isroutine(value):
+    # Before Python 3.11 an alias such as ``tuple[int, str]`` passes for a class.
+    is_class = inspect.isclass(value) and not isinstance(value, GenericAlias)
+    if isinstance(value, InterfaceClass) or is_class or inspect.isroutine(value):
         # Not `inspect.getdoc`, which would be content with what a base class says.
         return bool(value.__doc__)
     return name in described_values(module)

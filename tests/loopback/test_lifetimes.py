@@ -273,7 +273,7 @@ class ProtocolLifetimes(LifetimeTests):
 
         async def converse(port: int) -> None:
             factory: Any = ReconnectingClientFactory()
-            factory.noisy, factory.initialDelay = False, 0.001
+            factory.noisy, factory.delay = False, 0.001
             made: list[FrameProtocol] = []
             third: Deferred[None] = Deferred()
 

@@ -63,8 +63,10 @@ class OperationTests(SynchronousTestCase):
         calling = Deferred.fromCoroutine(caller())
         wait.errback(ValueError())
         self.assertEqual(self.successResultOf(calling), "closed")
-        if sys.version_info[:2] == (3, 12):
-            raise SkipTest("Python 3.12 keeps a frame of this error until the collector runs")
+        if sys.version_info >= (3, 12):
+            raise SkipTest(
+                "Python keeps a frame of this error until the collector runs, since 3.12"
+            )
         self.assertEqual([reference() for reference in references], [None, None])
 
     def test_an_error_of_the_code_keeps_its_traceback(self) -> None:

@@ -173,6 +173,16 @@ class Daemon:
         file = self.folder / "twistd.log"
         return file.read_text() if file.exists() else ""
 
+    def exchange(self, name: str) -> None:
+        """Have a UNIX socket in its folder echo a byte: its reactor runs, and handles signals."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(self.folder / name))
+            connection.sendall(struct.pack(">I", 1) + b"x")
+            answer = connection.recv(5)
+        if answer != b"\0\0\0\1x":
+            raise AssertionError(f"the daemon answered {answer!r}")
+
     def end(self, *signals: int) -> None:
         """Send signals to it, if it runs, and wait until it is gone; without one it is killed."""
         if not self.pid_file.exists():

@@ -210,6 +210,7 @@ class DaemonTests(SynchronousTestCase):
         words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
         with daemon(*words, "-e", "unix:echo.sock") as left:
             self.assertEqual(left.status, 0, left.output)
+            left.exchange("echo.sock")
             left.end(signal.SIGTERM)
             lines = (left.folder / "json.log").read_text().splitlines()
             events = [json.loads(line) for line in lines]
@@ -234,6 +235,7 @@ class DaemonTests(SynchronousTestCase):
         """As the text log does."""
         words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
         with daemon(*words, "-e", "unix:echo.sock") as left:
+            left.exchange("echo.sock")
             left.end(signal.SIGUSR1, signal.SIGTERM)
             rotated = json.loads((left.folder / "json.log.1").read_text().splitlines()[0])
             self.assertIn("starting up", rotated["message"])

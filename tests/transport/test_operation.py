@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import ClosedError
 from twsock.transport.operation import Operation, fail, start_operation
@@ -63,10 +62,6 @@ class OperationTests(SynchronousTestCase):
         calling = Deferred.fromCoroutine(caller())
         wait.errback(ValueError())
         self.assertEqual(self.successResultOf(calling), "closed")
-        if sys.version_info >= (3, 12):
-            raise SkipTest(
-                "Python keeps a frame of this error until the collector runs, since 3.12"
-            )
         self.assertEqual([reference() for reference in references], [None, None])
 
     def test_an_error_of_the_code_keeps_its_traceback(self) -> None:

@@ -34,11 +34,14 @@ class Operation(Deferred[T]):
 
     @override
     def errback(self, fail: Failure | BaseException | None = None) -> None:
-        super().errback(fail)
-        if isinstance(fail, BaseException):
-            # Since Python 3.13 the frame of a coroutine that caught the error and has ended keeps
+        # Twisted reports the error of a coroutine without an argument.
+        failure = Failure() if fail is None else fail
+        super().errback(failure)
+        error = failure.value if isinstance(failure, Failure) else failure
+        if isinstance(error, (SocketError, CancelledError)):
+            # Since Python 3.12 the frame of a coroutine that caught the error and has ended keeps
             # those that called it, which are ours and Twisted's, and with them the error.
-            fail.__traceback__ = None
+            error.__traceback__ = None
 
     @override
     def __await__(self) -> Generator[Deferred[Any], None, T]:

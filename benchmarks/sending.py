@@ -23,8 +23,8 @@ from twisted.internet.task import deferLater, react
 
 from benchmarks.datagram_receiver import Receiver
 from twsock import DatagramSocket
-from twsock.transport.datagrams import listen_datagrams
-from twsock.transport.udp_socket import DatagramOptions
+from twsock.datagram.port import listen_datagrams
+from twsock.datagram.udp_socket import DatagramOptions
 
 __all__ = [
     "LOOP",

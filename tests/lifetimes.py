@@ -23,7 +23,7 @@ _PER_CONNECTION = (
 )
 
 #: What log events have: who logged, and values.
-_FACTS = ("twsock.names.", "twsock.transport.log.TextLogger")
+_FACTS = ("twsock.names.", "twsock.log.TextLogger")
 
 
 class Lifetimes:

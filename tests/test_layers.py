@@ -149,7 +149,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_imports_that_point_down_are_fine(self) -> None:
         """A room may use what is below it and its own modules, and may leave floors out."""
-        source = "import twisted\nfrom twsock.wire import frames\nfrom twsock.protocols import echo"
+        source = "import twisted\nfrom twsock.wire import frames\nfrom twsock.stream import echo"
         self.assertEqual(check(read_house(), "twsock.protocols.planted", source), [])
 
     def test_the_package_may_offer_what_it_holds(self) -> None:
@@ -157,9 +157,9 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(check(read_house(), "twsock", "from twsock.services import stream"), [])
 
     def test_an_import_from_above_is_found(self) -> None:
-        """A transport may not know the protocols."""
-        source = "from twsock.protocols.echo import FrameEcho"
-        self.assert_objects("twsock.transport.planted", source, "above it")
+        """The addresses may not know the protocols."""
+        source = "from twsock.stream.echo import FrameEcho"
+        self.assert_objects("twsock.ip.planted", source, "above it")
 
     def test_an_import_inside_a_function_is_found(self) -> None:
         """Hiding an import does not turn it around."""
@@ -167,9 +167,10 @@ class CheckTests(SynchronousTestCase):
         self.assert_objects("twsock.wire.planted", source, "above it")
 
     def test_an_import_from_beside_is_found(self) -> None:
-        """The services and the client don't know of each other, nor do transports and TLS."""
+        """The services and the client don't know of each other, nor do streams and datagrams."""
         self.assert_objects("twsock.services.planted", "import twsock.cli.echo", "beside it")
-        self.assert_objects("twsock.tls.planted", "from twsock import transport", "beside it")
+        self.assert_objects("twsock.stream.planted", "from twsock import datagram", "beside it")
+        self.assert_objects("twsock.datagram.planted", "import twsock.stream.drain", "beside it")
 
     def test_an_import_from_the_top_is_found(self) -> None:
         """Our own modules import a name from where it is defined, as the top imports them."""

@@ -11,13 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 UNPAIRED_MODULES: dict[str, str] = {}
 #: Tests of no single module: what they are of.
 UNPAIRED_TESTS = {
-    "tests/sockets/test_blocks.py": "``async with`` of all that can be closed",
-    "tests/sockets/test_conversations.py": "sockets and values together",
-    "tests/sockets/test_ends_in_memory.py": "transports that call back while they are closed",
+    "tests/sockets/stream/test_blocks.py": "``async with`` of all that can be closed",
+    "tests/sockets/stream/test_conversations.py": "sockets and values together",
+    "tests/sockets/stream/test_ends_in_memory.py": "transports that call back in a close",
     "tests/test_examples.py": "examples/",
     "tests/test_layers.py": "the imports of all modules",
     "tests/test_main.py": "twsock/__main__.py",
-    "tests/protocols/test_upgrade_model.py": "both sides of an upgrade, with a hostile peer",
+    "tests/stream/test_upgrade_model.py": "both sides of an upgrade, with a hostile peer",
     "tests/test_attacks.py": "docs/attacks.rst",
     "tests/test_outside_tools.py": "the upgrade, by outside tools",
     "tests/test_packaging.py": "setup.cfg",

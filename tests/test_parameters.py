@@ -21,6 +21,8 @@ from twsock import (
     StreamSocket,
     StreamSocketListener,
 )
+from twsock.datagram.network.interfaces import find_interface
+from twsock.datagram.udp_socket import DatagramOptions, numeric_address
 from twsock.protocols import (
     DatagramEcho,
     FrameEcho,
@@ -28,9 +30,6 @@ from twsock.protocols import (
     RateLimit,
     StreamServerFactory,
 )
-from twsock.transport import DatagramOptions
-from twsock.transport.interfaces import find_interface
-from twsock.transport.udp_socket import numeric_address
 from twsock.wire import FrameDecoder, LineDecoder
 from twsock.wire.byte_queue import ByteQueue
 

@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.interfaces import IListeningPort
 
 from benchmarks.servers.twisted_program import HOST, run_port
+from twsock.datagram.port import listen_datagrams
 from twsock.protocols import DatagramEcho
-from twsock.transport.datagrams import listen_datagrams
 
 __all__: list[str] = []
 

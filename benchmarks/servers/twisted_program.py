@@ -87,7 +87,7 @@ def _read_options(*, offers_tls: bool) -> argparse.Namespace:
 
 def _install(name: str) -> Any:
     if name == "twsock":
-        from twsock.transport import epoll
+        from twsock import reactor as epoll
 
         epoll.install()
     else:

@@ -22,8 +22,8 @@ from twsock.cli.failure import CommandError
 from twsock.cli.made_texts import MadeTexts, describe_numbered
 from twsock.cli.screen import Screen
 from twsock.cli.texts import GivenTexts, Texts
+from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.transport.udp_socket import DatagramOptions
 
 PEER = ("192.0.2.1", 7)
 GROUP = ("224.3.0.5", 22113)

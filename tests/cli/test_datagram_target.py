@@ -11,7 +11,7 @@ from twsock.cli.datagram_target import (
     parse_target,
 )
 from twsock.cli.failure import UsageError
-from twsock.transport.interfaces import find_interface
+from twsock.datagram.network.interfaces import find_interface
 
 
 class TargetTests(SynchronousTestCase):

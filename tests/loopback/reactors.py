@@ -32,7 +32,7 @@ REACTORS = [
     "twisted.internet.pollreactor.PollReactor",
     "twisted.internet.epollreactor.EPollReactor",
     "tests.loopback.reactors.AsyncioSelectorReactor",
-    "twsock.transport.epoll.LeanEpollReactor",
+    "twsock.reactor.LeanEpollReactor",
 ]
 
 Peer = Callable[[tuple[str, int]], None]

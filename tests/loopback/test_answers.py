@@ -27,9 +27,14 @@ from twsock import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.datagram.port import listen_datagrams
+from twsock.datagram.udp_socket import (
+    DatagramOptions,
+    IReactorUdpSockets,
+    OpenedSocket,
+    open_udp_socket,
+)
 from twsock.protocols import DatagramProtocol
-from twsock.transport import DatagramOptions, IReactorUdpSockets, OpenedSocket, listen_datagrams
-from twsock.transport.udp_socket import open_udp_socket
 
 HOST, ALIAS, HOST6 = "127.0.0.1", "127.0.0.2", "::1"
 
@@ -317,7 +322,7 @@ installReactor(namedAny(sys.argv.pop())())
 from twisted.internet.task import react
 from twsock import DatagramSocket
 from twsock.protocols import DatagramProtocol
-from twsock.transport import listen_datagrams
+from twsock.datagram.port import listen_datagrams
 
 class Answering(DatagramProtocol):
     def datagram_received(self, data, source):

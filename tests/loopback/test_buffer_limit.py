@@ -23,7 +23,7 @@ from tests.loopback.reactors import receive_exactly
 from tests.loopback.test_unread_output import AUTHORITY, PEM, UPGRADE, shrink
 from twsock import BrokenError, SocketError, SocketProtectionLevel, StreamSocketListener
 from twsock.protocols import FrameEcho, LineEcho, StreamServerFactory, UpgradePolicy, UpgradeToSsl
-from twsock.protocols.stream import StreamProtocol
+from twsock.stream.protocol import StreamProtocol
 from twsock.tls import Certificate, ServerOptions
 from twsock.wire import encode_frame
 

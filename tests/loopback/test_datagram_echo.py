@@ -7,13 +7,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from tests.datagram.fake_ports import log_lines
 from tests.loopback.contract import OnEveryReactor, turns
-from tests.protocols.datagram_ports import log_lines
+from twsock.datagram.echo import EchoCounters
+from twsock.datagram.port import listen_datagrams
+from twsock.datagram.runs import Run
+from twsock.datagram.udp_socket import DatagramOptions
 from twsock.protocols import DatagramEcho, DatagramProtocol, RateLimit
-from twsock.protocols.datagram_echo import EchoCounters
-from twsock.transport.datagrams import listen_datagrams
-from twsock.transport.runs import Run
-from twsock.transport.udp_socket import DatagramOptions
 
 HOST, ALIAS = "127.0.0.1", "127.0.0.2"
 

@@ -14,10 +14,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.trial.unittest import SkipTest
 
 from tests.loopback.contract import OnEveryReactor
+from twsock.datagram.echo import EchoCounters
+from twsock.datagram.port import listen_datagrams
 from twsock.errors import SocketError
 from twsock.protocols import DatagramEcho, DatagramProtocol
-from twsock.protocols.datagram_echo import EchoCounters
-from twsock.transport.datagrams import listen_datagrams
 
 HOST = "127.0.0.1"
 

@@ -28,9 +28,9 @@ from twsock import (
     HostName,
     SocketError,
 )
+from twsock.datagram.port import listen_datagrams
+from twsock.datagram.runs import Run
 from twsock.protocols import DatagramEcho, DatagramProtocol
-from twsock.transport import listen_datagrams
-from twsock.transport.runs import Run
 
 HOST, GROUP = "127.0.0.1", "224.3.0.5"
 

@@ -22,7 +22,7 @@ from twsock import (
     SocketError,
     SocketErrorStatus,
 )
-from twsock.sockets.datagram_input import MAX_MESSAGES
+from twsock.sockets.datagram.message_queue import MAX_MESSAGES
 
 GREETING = b"Hello, World!"
 LOCALHOST = "127.0.0.1"

@@ -13,14 +13,14 @@ from twisted.trial.unittest import SkipTest
 from typing_extensions import override
 from zope.interface import implementer
 
+from tests.datagram.fake_udp import error_of
 from tests.loopback.contract import OnEveryReactor, turns
-from tests.transport.fake_udp import error_of
+from twsock.datagram.network.membership import MembershipChange
+from twsock.datagram.owner import IDatagramOwner
+from twsock.datagram.port import DatagramPort, listen_datagrams
+from twsock.datagram.runs import Run
+from twsock.datagram.udp_socket import DatagramOptions, OpenedSocket, open_udp_socket
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.transport.datagram_owner import IDatagramOwner
-from twsock.transport.datagrams import DatagramPort, listen_datagrams
-from twsock.transport.multicast import MembershipChange
-from twsock.transport.runs import Run
-from twsock.transport.udp_socket import DatagramOptions, OpenedSocket, open_udp_socket
 
 HOST, ALIAS, HOST6 = "127.0.0.1", "127.0.0.2", "::1"
 RESET = SocketErrorStatus.CONNECTION_RESET_BY_PEER

@@ -3,7 +3,7 @@ Hostile clients on real connections, against the server's side of TLS in mid-con
 
 They are plain sockets in a thread, whose TLS is that of Python's ``ssl`` in memory. The cases S1 to
 S18 are those of docs/attacks.rst; what only has to do with where a stream is cut is tested in
-memory, in tests/protocols/test_upgrade.py.
+memory, in tests/stream/test_upgrade.py.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from twsock.protocols import (
     UpgradePolicy,
     UpgradeToSsl,
 )
-from twsock.protocols.stream import Handled
 from twsock.sockets import StreamSocket, StreamSocketListener
+from twsock.stream.listening.proxy_endpoint import ProxyEndpoint
+from twsock.stream.protocol import Handled
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
-from twsock.transport import ProxyEndpoint
 from twsock.wire import encode_frame
 from twsock.wire.lines import encode_line
 

@@ -33,7 +33,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twsock import DatagramSocket, SocketError
 from twsock.protocols import DatagramEcho
-from twsock.transport.datagrams import listen_datagrams
+from twsock.datagram.port import listen_datagrams
 
 def say(*words):
     print(*words, flush=True)

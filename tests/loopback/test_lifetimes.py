@@ -24,14 +24,14 @@ from twsock import (
     StreamSocket,
     StreamSocketListener,
 )
+from twsock.datagram.port import listen_datagrams
 from twsock.protocols import DatagramEcho, FrameProtocol, LineProtocol, StreamServerFactory
-from twsock.protocols.client_upgrade import ClientUpgrade, UpgradeStyle
-from twsock.protocols.upgrade import UpgradePolicy, UpgradeToSsl
+from twsock.stream.client_upgrade import ClientUpgrade, UpgradeStyle
+from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions
 from twsock.tls.levels import choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
-from twsock.transport.datagrams import listen_datagrams
 
 MIB = 1024 * 1024
 CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())

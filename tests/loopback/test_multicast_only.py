@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.loopback.networks import Child, Host, hosts, needs_hosts
-from tests.sockets.datagram_cases import LOCALHOST, PATIENCE, DatagramSocketCase
+from tests.sockets.datagram.cases import LOCALHOST, PATIENCE, DatagramSocketCase
 from twsock import (
     DatagramSocket,
     HostName,
@@ -23,9 +23,9 @@ from twsock import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.datagram.port import listen_datagrams
+from twsock.datagram.udp_socket import DatagramOptions
 from twsock.protocols import DatagramProtocol
-from twsock.transport.datagrams import listen_datagrams
-from twsock.transport.udp_socket import DatagramOptions
 
 GROUP, OTHER_GROUP, GROUP6 = "224.3.0.5", "224.3.0.6", "ff15::5"
 BROADCAST = "255.255.255.255"

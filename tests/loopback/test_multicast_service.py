@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.networks import Child, hosts, needs_hosts
+from twsock.datagram.multicast_echo import MulticastCounters
 from twsock.protocols import ReplyTo
-from twsock.protocols.multicast_echo import MulticastCounters
 from twsock.services.multicast import MulticastService, multicast_service
 
 GROUP, HOST = "224.3.0.5", "127.0.0.1"

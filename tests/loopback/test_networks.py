@@ -25,8 +25,8 @@ PORT = "22113"
 #: source or ``-``, and where it leaves the interface to the kernel ``0``.
 LISTEN = """
 import socket, sys
-from twsock.transport.interfaces import find_interface
-from twsock.transport.joining import join
+from twsock.datagram.network.interfaces import find_interface
+from twsock.datagram.network.membership_calls import join
 
 family, port, group, source, *choice = sys.argv[1:]
 udp = socket.socket(getattr(socket, family), socket.SOCK_DGRAM)
@@ -67,8 +67,8 @@ KEEP = """
 import socket, sys
 from twisted.internet import reactor
 from twisted.internet.protocol import DatagramProtocol
-from twsock.transport.interfaces import LinkWatch, find_interface
-from twsock.transport.multicast import Memberships
+from twsock.datagram.network.interfaces import LinkWatch, find_interface
+from twsock.datagram.network.membership import Memberships
 
 family, port, group, source = sys.argv[1:]
 udp = socket.socket(getattr(socket, family), socket.SOCK_DGRAM)
@@ -102,7 +102,7 @@ from twisted.python.reflect import namedAny
 
 installReactor(namedAny(sys.argv[1])())
 from twisted.internet import reactor
-from twsock.transport.interfaces import LinkWatch
+from twsock.datagram.network.interfaces import LinkWatch
 
 def changed():
     print("changed", flush=True)
@@ -118,7 +118,7 @@ print("watching" if watch.is_watching else "ended")
 #: Joins where the kernel chooses. Arguments: family, group.
 CHOOSE = """
 import socket, sys
-from twsock.transport.joining import join
+from twsock.datagram.network.membership_calls import join
 
 join(socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM), sys.argv[2], 0)
 """
@@ -127,7 +127,7 @@ join(socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM), sys.argv[2]
 FIND = """
 import sys
 from twsock.errors import SocketError
-from twsock.transport.interfaces import find_interface
+from twsock.datagram.network.interfaces import find_interface
 
 for name in sys.argv[1:]:
     try:
@@ -141,8 +141,8 @@ for name in sys.argv[1:]:
 OVERFLOW = """
 import errno, socket, sys
 from twisted.internet.testing import MemoryReactor
-from twsock.transport.interfaces import LinkWatch
-from twsock.transport.netlink import open_link_socket
+from twsock.datagram.network.interfaces import LinkWatch
+from twsock.datagram.network.netlink import open_link_socket
 
 class Small(socket.socket):
     def recv(self, size):
@@ -311,7 +311,7 @@ class InterfaceTests(SynchronousTestCase):
         with hosts(2) as (one, _):
             one.ip("link", "add", "name", "down0", "type", "veth", "peer", "name", "down1")
             found = one.run_python(
-                "from twsock.transport.interfaces import broadcast_interfaces\n"
+                "from twsock.datagram.network.interfaces import broadcast_interfaces\n"
                 "print(*[found.name for found in broadcast_interfaces()])"
             )
             self.assertEqual(found.split(), [one.interface])

@@ -20,7 +20,7 @@ from tests.loopback.test_tls import (
     root,
     with_key,
 )
-from tests.protocols.test_client_upgrade import Recorder
+from tests.stream.test_client_upgrade import Recorder
 from twsock import StreamSocket
 from twsock.names import HostName
 from twsock.protocols import ClientUpgrade

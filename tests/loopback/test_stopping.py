@@ -17,15 +17,15 @@ from twisted.internet.task import deferLater
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.reactors import connect as connect_plain
-from tests.sockets.test_listener import echo, listen
+from tests.sockets.stream.test_listener import echo, listen
 from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
 from twsock import StreamSocketListener
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, UpgradeToSsl
-from twsock.protocols.upgrade import UpgradePolicy
 from twsock.services.stream import stream_service
+from twsock.stream.listening.proxy_endpoint import ProxyEndpoint
+from twsock.stream.upgrade import UpgradePolicy
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
-from twsock.transport import ProxyEndpoint
 from twsock.wire import encode_frame
 
 FRAME = encode_frame(b"x")

@@ -13,8 +13,8 @@ from twisted.internet.task import deferLater
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
-from twsock.transport.descriptor import queued_bytes
-from twsock.transport.stream import HIGH_WATER
+from twsock.stream.descriptor import queued_bytes
+from twsock.stream.transport import HIGH_WATER
 from twsock.wire import encode_frame
 
 

@@ -14,7 +14,7 @@ from twsock import (
     StreamSocket,
     StreamSocketListener,
 )
-from twsock.sockets.control import StreamSocketListenerControl
+from twsock.sockets.stream.control import StreamSocketListenerControl
 
 LOW_LATENCY = SocketQualityOfService.LOW_LATENCY
 

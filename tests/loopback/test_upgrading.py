@@ -35,7 +35,7 @@ from tests.loopback.test_certificates import (
     with_key,
 )
 from tests.loopback.test_tls import plain_server
-from tests.protocols.test_client_upgrade import Recorder
+from tests.stream.test_client_upgrade import Recorder
 from twsock import (
     BrokenError,
     ClosedError,

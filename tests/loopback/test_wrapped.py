@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
 from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock.protocols import FrameEcho, FrameProtocol, UpgradeToSsl
+from twsock.stream.listening.proxy_endpoint import ProxyEndpoint
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
-from twsock.transport import ProxyEndpoint
 from twsock.wire import encode_frame
 
 AUTHORITY = trustme.CA()

@@ -22,8 +22,8 @@ from twsock import (
     StreamSocket,
     StreamSocketListener,
 )
+from twsock.datagram.endpoint import UdpEndpoint
 from twsock.protocols import DatagramProtocol
-from twsock.transport import UdpEndpoint
 
 #: An address of a link, and not of this machine.
 ADDRESS = "fe80::5bad:1"
@@ -192,7 +192,8 @@ print("end", flush=True)
 #: interface without a zone. Arguments: group, interface, reactor.
 _SPEAK = """
 from twsock.protocols import DatagramProtocol
-from twsock.transport import DatagramOptions, listen_datagrams
+from twsock.datagram.udp_socket import DatagramOptions
+from twsock.datagram.port import listen_datagrams
 import socket
 
 async def main(reactor):
@@ -223,7 +224,7 @@ _ALL_WAYS = ["stream", "send_to", *["protocol", "run", "run", "connected"] * 2]
 #: Arguments: group with zone, reactor.
 _JOIN = """
 from twsock.protocols import DatagramProtocol
-from twsock.transport import datagram_endpoint_from_string
+from twsock.datagram.endpoint import datagram_endpoint_from_string
 
 class Member(DatagramProtocol):
     def datagram_received(self, data, source):

@@ -15,8 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.protocols.datagram_ports import PlainPort, log_lines
+from tests.datagram.fake_ports import PlainPort, log_lines
 from tests.services.processes import twistd
+from twsock.datagram.endpoint import IDatagramEndpoint
+from twsock.datagram.port import DatagramPort
+from twsock.datagram.runs import Run
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import DatagramEcho
 from twsock.services.datagram import (
@@ -25,9 +28,6 @@ from twsock.services.datagram import (
     Options,
     datagram_service,
 )
-from twsock.transport.datagram_endpoint import IDatagramEndpoint
-from twsock.transport.datagrams import DatagramPort
-from twsock.transport.runs import Run
 
 HOST = "127.0.0.1"
 LOCAL = f"udp:0:interface={HOST}"

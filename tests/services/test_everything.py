@@ -24,7 +24,7 @@ from twsock.services.everything import Options, everything_service, makeService
 from twsock.services.multicast import MulticastService
 from twsock.services.process import ProcessOptions, ProcessService, StartError
 from twsock.services.stream import StreamService
-from twsock.transport.buffer_limit import DEFAULT_MAX_BUFFERED
+from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 
 
 class EverythingTests(SynchronousTestCase):

@@ -14,7 +14,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.protocols.datagram_ports import log_lines
+from tests.datagram.fake_ports import log_lines
+from twsock.datagram.endpoint import IDatagramEndpoint
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import DatagramProtocol
 from twsock.services.listening import (
@@ -25,7 +26,6 @@ from twsock.services.listening import (
     describe_port,
     parse_datagram_endpoint,
 )
-from twsock.transport.datagram_endpoint import IDatagramEndpoint
 
 
 class FakePort:

@@ -14,8 +14,9 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.protocols.datagram_ports import log_lines
+from tests.datagram.fake_ports import log_lines
 from tests.services.processes import Twistd, twistd
+from twsock.datagram.runs import Run
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import ReplyTo
 from twsock.services.listening import default_endpoints
@@ -26,7 +27,6 @@ from twsock.services.multicast import (
     Options,
     multicast_service,
 )
-from twsock.transport.runs import Run
 
 GROUP = "224.3.0.5"
 LOCAL = f"multicast:{GROUP}:0:interface=lo"

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.protocols.datagram_ports import log_lines
+from tests.datagram.fake_ports import log_lines
 from tests.services.processes import PATIENCE, twistd
 from twsock.services.signals import process_signals
 

@@ -27,7 +27,7 @@ import twsock.services.stream as services
 from tests.services.processes import PATIENCE, echo, twistd
 from twsock.protocols import FrameEcho, FrameEchoFactory, LineEcho
 from twsock.services.stream import Options, StreamService, stream_service
-from twsock.transport.proxy_endpoint import LOOPBACK
+from twsock.stream.listening.proxy_endpoint import LOOPBACK
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 

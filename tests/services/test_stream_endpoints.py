@@ -15,12 +15,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from twsock.errors import SocketErrorStatus
+from twsock.ip.address_errors import EndpointError
 from twsock.services.stream_endpoints import (
     DEFAULT_BACKLOG,
     StreamEndpointSettings,
     parse_server_endpoint,
 )
-from twsock.transport.address_errors import EndpointError
 
 #: What Linux allows unless an administrator changed it.
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")

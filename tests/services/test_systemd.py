@@ -14,8 +14,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services.processes import PATIENCE, echo, twistd
+from twsock.ip.address_errors import EndpointError
 from twsock.services.systemd import systemd_endpoint
-from twsock.transport.address_errors import EndpointError
 
 
 class EnvironmentTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.connected import InMemory
+from tests.sockets.stream.connected import InMemory
 from twsock import (
     BrokenError,
     BusyError,
@@ -18,7 +18,7 @@ from twsock import (
     SocketError,
     SocketErrorStatus,
 )
-from twsock.sockets.input import DEFAULT_MAX_LOAD, READ_AHEAD_LIMIT
+from twsock.sockets.stream.input import DEFAULT_MAX_LOAD, READ_AHEAD_LIMIT
 
 
 class DataReaderTests(SynchronousTestCase):

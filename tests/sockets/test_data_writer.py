@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.connected import OnKernel, shrink_buffers
+from tests.sockets.stream.connected import OnKernel, shrink_buffers
 from twsock import (
     BusyError,
     ByteOrder,

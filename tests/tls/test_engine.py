@@ -16,10 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.tls.peer import SERVER, Peer
+from twsock.stream.descriptor import engine_bytes
 from twsock.tls.certificates import Certificate
 from twsock.tls.engine import Engine, RecordBoundaries, make_engine
 from twsock.tls.server import ServerOptions, ServerTls
-from twsock.transport.descriptor import engine_bytes
 
 
 def record(size: int) -> bytes:

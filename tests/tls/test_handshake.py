@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.sockets.connected import InMemory
+from tests.sockets.stream.connected import InMemory
 from twsock import ClosedError, SocketError, SocketErrorStatus
 from twsock.names import HostName
 from twsock.tls.client import ClientOptions, make_client

@@ -4,6 +4,6 @@ from twisted.application.reactors import Reactor
 
 reactor = Reactor(
     "twsock",
-    "twsock.transport.epoll",
+    "twsock.reactor",
     "Twisted's epoll reactor without a log context per event (Linux).",
 )

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twsock.cli.failure import CommandError
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.transport.zones import with_zone
+from twsock.ip.zones import with_zone
 
 __all__ = ["find_addresses"]
 

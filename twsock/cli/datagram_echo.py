@@ -24,8 +24,8 @@ from twsock.cli.datagram_way import OpenPort, Way, check_datagram_size
 from twsock.cli.failure import CommandError
 from twsock.cli.screen import Screen
 from twsock.cli.texts import Texts
+from twsock.datagram.port import listen_datagrams
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.transport.datagrams import listen_datagrams
 
 __all__ = ["echo_datagrams"]
 

@@ -16,10 +16,10 @@ from twsock.cli.datagram_target import GroupTarget
 from twsock.cli.datagram_way import OpenPort, check_datagram_size, find_wildcard, name_address
 from twsock.cli.failure import CommandError
 from twsock.cli.screen import Screen
+from twsock.datagram.port import DatagramPort
+from twsock.datagram.protocol import DatagramProtocol
+from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError
-from twsock.protocols.datagrams import DatagramProtocol
-from twsock.transport.datagrams import DatagramPort
-from twsock.transport.udp_socket import DatagramOptions
 
 __all__ = ["GroupWay"]
 

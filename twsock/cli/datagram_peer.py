@@ -16,10 +16,10 @@ from typing_extensions import override
 from twsock.cli.datagram_exchange import DatagramExchange
 from twsock.cli.datagram_way import OpenPort, check_datagram_size, find_wildcard, name_address
 from twsock.cli.failure import CommandError
+from twsock.datagram.port import DatagramPort
+from twsock.datagram.protocol import DatagramProtocol
+from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.protocols.datagrams import DatagramProtocol
-from twsock.transport.datagrams import DatagramPort
-from twsock.transport.udp_socket import DatagramOptions
 
 __all__ = ["PeerWay"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from twsock.cli.failure import UsageError
+from twsock.datagram.endpoint_string import EndpointString, parse_endpoint_string
+from twsock.datagram.network.interfaces import Interface, find_interface
+from twsock.datagram.network.membership import find_group
+from twsock.datagram.network.membership_calls import check_group
 from twsock.errors import SocketError
-from twsock.transport.endpoint_string import EndpointString, parse_endpoint_string
-from twsock.transport.interfaces import Interface, find_interface
-from twsock.transport.joining import check_group
-from twsock.transport.multicast import find_group
 
 __all__ = ["GroupTarget", "PeerTarget", "is_datagram_endpoint", "parse_target"]
 

@@ -10,9 +10,9 @@ import typing
 from typing import Any
 
 from twsock.cli.failure import UsageError
-from twsock.transport.datagrams import DatagramPort
-from twsock.transport.udp_socket import DatagramOptions
-from twsock.transport.zones import with_zone
+from twsock.datagram.port import DatagramPort
+from twsock.datagram.udp_socket import DatagramOptions
+from twsock.ip.zones import with_zone
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 
 __all__ = ["OpenPort", "Way", "check_datagram_size", "find_wildcard", "name_address"]

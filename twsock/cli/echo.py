@@ -33,6 +33,7 @@ from twsock.errors import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.ip.address_errors import connecting_error
 from twsock.protocols import (
     ClientUpgrade,
     ConnectionGroup,
@@ -40,8 +41,7 @@ from twsock.protocols import (
     LineProtocol,
     StreamProtocol,
 )
-from twsock.transport.address_errors import connecting_error
-from twsock.transport.stream import DEFAULT_CLOSE_TIMEOUT
+from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = ["echo"]
 

@@ -5,18 +5,18 @@ They stand between an endpoint of Twisted, which connects them, and the applicat
 one method and answers with another. Every buffer has a limit and every wait an end.
 """
 
-from twsock.protocols.client_upgrade import ClientUpgrade, UpgradeStyle
-from twsock.protocols.datagram_echo import DatagramEcho
-from twsock.protocols.datagrams import DatagramProtocol
-from twsock.protocols.echo import FrameEcho, FrameEchoFactory, LineEcho, LineEchoFactory
-from twsock.protocols.factory import StreamServerFactory
-from twsock.protocols.frames import FrameProtocol
-from twsock.protocols.group import ConnectionGroup, Counters
-from twsock.protocols.lines import LineProtocol
-from twsock.protocols.multicast_echo import MulticastEcho, ReplyTo
-from twsock.protocols.rate_limit import RateLimit
-from twsock.protocols.stream import StreamProtocol
-from twsock.protocols.upgrade import UpgradePolicy, UpgradeToSsl
+from twsock.datagram.echo import DatagramEcho
+from twsock.datagram.multicast_echo import MulticastEcho, ReplyTo
+from twsock.datagram.protocol import DatagramProtocol
+from twsock.datagram.rate_limit import RateLimit
+from twsock.stream.client_upgrade import ClientUpgrade, UpgradeStyle
+from twsock.stream.echo import FrameEcho, FrameEchoFactory, LineEcho, LineEchoFactory
+from twsock.stream.factory import StreamServerFactory
+from twsock.stream.frames import FrameProtocol
+from twsock.stream.lines import LineProtocol
+from twsock.stream.protocol import StreamProtocol
+from twsock.stream.registry import ConnectionGroup, Counters
+from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
 
 __all__ = [
     "ClientUpgrade",

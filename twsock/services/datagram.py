@@ -16,7 +16,15 @@ from twisted.application.service import IService
 from twisted.python import usage
 from typing_extensions import override
 
+from twsock.datagram.endpoint import (
+    IDatagramEndpoint,
+    MulticastEndpoint,
+    UdpEndpoint,
+)
+from twsock.datagram.owner import DatagramCounters
+from twsock.datagram.udp_socket import LARGEST
 from twsock.errors import SocketError
+from twsock.log import TextLogger
 from twsock.protocols import DatagramEcho, RateLimit
 from twsock.services.listening import (
     DatagramListeningService,
@@ -27,14 +35,6 @@ from twsock.services.listening import (
 from twsock.services.options import count_option
 from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.stream import DEFAULT_PORT
-from twsock.transport.datagram_endpoint import (
-    IDatagramEndpoint,
-    MulticastEndpoint,
-    UdpEndpoint,
-)
-from twsock.transport.datagram_owner import DatagramCounters
-from twsock.transport.log import TextLogger
-from twsock.transport.udp_socket import LARGEST
 
 __all__ = ["DatagramCounts", "DatagramService", "Options", "datagram_service", "makeService"]
 

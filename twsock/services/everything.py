@@ -14,6 +14,7 @@ from twisted.application.service import IService, MultiService
 from typing_extensions import override
 
 from twsock.errors import SocketError
+from twsock.log import TextLogger
 from twsock.protocols import UpgradePolicy
 from twsock.services.datagram import datagram_service
 from twsock.services.listening import default_endpoints
@@ -21,7 +22,6 @@ from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
 from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.security import Security, find_development_certificate
 from twsock.services.stream import DEFAULT_PORT, stream_service
-from twsock.transport.log import TextLogger
 
 __all__ = ["Options", "everything_service", "makeService"]
 

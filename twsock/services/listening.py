@@ -23,21 +23,21 @@ from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import SocketError, SocketErrorStatus
-from twsock.protocols import DatagramProtocol
-from twsock.services.process import StartError
-from twsock.services.signals import process_signals
-from twsock.transport.address_errors import EndpointError, listening_error
-from twsock.transport.datagram_endpoint import (
+from twsock.datagram.endpoint import (
     IDatagramEndpoint,
     MulticastEndpoint,
     UdpEndpoint,
     datagram_endpoint_from_string,
 )
-from twsock.transport.endpoint_string import parse_endpoint_string
-from twsock.transport.log import TextLogger
-from twsock.transport.udp_socket import LARGEST
-from twsock.transport.zones import with_zone
+from twsock.datagram.endpoint_string import parse_endpoint_string
+from twsock.datagram.udp_socket import LARGEST
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.ip.address_errors import EndpointError, listening_error
+from twsock.ip.zones import with_zone
+from twsock.log import TextLogger
+from twsock.protocols import DatagramProtocol
+from twsock.services.process import StartError
+from twsock.services.signals import process_signals
 
 __all__ = [
     "DatagramListeningService",

@@ -18,7 +18,10 @@ from twisted.internet.task import LoopingCall
 from twisted.python import usage
 from typing_extensions import override
 
+from twsock.datagram.endpoint import IDatagramEndpoint, MulticastEndpoint
+from twsock.datagram.udp_socket import LARGEST
 from twsock.errors import SocketError
+from twsock.log import TextLogger
 from twsock.protocols import MulticastEcho, ReplyTo
 from twsock.services.listening import (
     DatagramListeningService,
@@ -27,9 +30,6 @@ from twsock.services.listening import (
 )
 from twsock.services.options import choice_option, count_option
 from twsock.services.process import ProcessOptions, ProcessService
-from twsock.transport.datagram_endpoint import IDatagramEndpoint, MulticastEndpoint
-from twsock.transport.log import TextLogger
-from twsock.transport.udp_socket import LARGEST
 
 __all__ = [
     "DEFAULT_GROUP_ENDPOINT",

@@ -27,9 +27,9 @@ from twisted.python.logfile import LogFile
 from twisted.python.usage import Options, UsageError
 from typing_extensions import override
 
+from twsock.log import TextLogger
 from twsock.services.json_log import json_log_observer
 from twsock.services.options import choice_option
-from twsock.transport.log import TextLogger
 
 __all__ = ["ProcessOptions", "ProcessService", "StartError", "process_owner"]
 

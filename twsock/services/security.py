@@ -16,6 +16,7 @@ from typing import Any, Final
 from twisted.python.usage import Options, UsageError
 
 from twsock.errors import SocketError
+from twsock.log import TextLogger
 from twsock.protocols import UpgradePolicy, UpgradeToSsl
 from twsock.services.options import seconds_option
 from twsock.tls import (
@@ -28,7 +29,6 @@ from twsock.tls import (
 from twsock.tls.certificates import is_readable_by_others
 from twsock.tls.development import find_or_make_certificates
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
-from twsock.transport.log import TextLogger
 
 __all__ = [
     "LEVELS",

@@ -17,7 +17,7 @@ import threading
 import typing
 from typing import Any, Final
 
-from twsock.transport.log import TextLogger
+from twsock.log import TextLogger
 
 __all__ = ["SignalReceiver", "process_signals"]
 

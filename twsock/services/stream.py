@@ -17,8 +17,9 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.python import usage
 from typing_extensions import override
 
+from twsock.ip.address_errors import EndpointError
+from twsock.log import TextLogger
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
-from twsock.protocols.factory import DEFAULT_IDLE_TIMEOUT
 from twsock.services.connection_limit import (
     MOST_CONNECTIONS,
     RESERVED_DESCRIPTORS,
@@ -33,10 +34,9 @@ from twsock.services.stream_endpoints import (
     inner_endpoint,
     parse_server_endpoint,
 )
-from twsock.transport.address_errors import EndpointError
-from twsock.transport.log import TextLogger
-from twsock.transport.proxy_endpoint import LOOPBACK, parse_networks
-from twsock.transport.unix_endpoint import DEFAULT_SOCKET_MODE
+from twsock.stream.factory import DEFAULT_IDLE_TIMEOUT
+from twsock.stream.listening.proxy_endpoint import LOOPBACK, parse_networks
+from twsock.stream.listening.unix_endpoint import DEFAULT_SOCKET_MODE
 from twsock.wire.frames import MAX_UINT32
 
 __all__ = ["DEFAULT_PORT", "Options", "StreamService", "makeService", "stream_service"]

@@ -18,12 +18,12 @@ from typing import Any, Final
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from twsock.datagram.endpoint_string import EndpointString, parse_endpoint_string
 from twsock.errors import SocketError, SocketErrorStatus
+from twsock.ip.address_errors import EndpointError
 from twsock.services.systemd import systemd_endpoint
-from twsock.transport.address_errors import EndpointError
-from twsock.transport.endpoint_string import EndpointString, parse_endpoint_string
-from twsock.transport.proxy_endpoint import LOOPBACK, Network, ProxyEndpoint
-from twsock.transport.unix_endpoint import DEFAULT_SOCKET_MODE, UnixEndpoint
+from twsock.stream.listening.proxy_endpoint import LOOPBACK, Network, ProxyEndpoint
+from twsock.stream.listening.unix_endpoint import DEFAULT_SOCKET_MODE, UnixEndpoint
 
 __all__ = [
     "DEFAULT_BACKLOG",

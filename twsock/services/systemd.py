@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.internet.posixbase import PosixReactorBase
 from zope.interface import implementer
 
-from twsock.transport.address_errors import EndpointError
-from twsock.transport.unix_endpoint import UnixPort
+from twsock.ip.address_errors import EndpointError
+from twsock.stream.listening.unix_endpoint import UnixPort
 
 __all__ = ["systemd_endpoint"]
 

@@ -5,37 +5,37 @@ What most programs need is importable from `twsock` itself; see `twsock.protocol
 connections as Protocol and Factory classes.
 """
 
-from twsock.sockets.connecting import Attempt, ConnectError
-from twsock.sockets.control import (
+from twsock.sockets.data_reader import DataReader
+from twsock.sockets.data_writer import DataWriter
+from twsock.sockets.datagram.control import DatagramSocketControl
+from twsock.sockets.datagram.information import DatagramSocketInformation
+from twsock.sockets.datagram.message import DatagramSocketMessageReceivedEventArgs
+from twsock.sockets.datagram.output import DatagramOutputStream
+from twsock.sockets.datagram.socket import DatagramSocket
+from twsock.sockets.stream.connecting import Attempt, ConnectError
+from twsock.sockets.stream.control import (
     SocketQualityOfService,
     StreamSocketControl,
     StreamSocketListenerControl,
 )
-from twsock.sockets.data_reader import DataReader
-from twsock.sockets.data_writer import DataWriter
-from twsock.sockets.datagram_control import DatagramSocketControl
-from twsock.sockets.datagram_information import DatagramSocketInformation
-from twsock.sockets.datagram_message import DatagramSocketMessageReceivedEventArgs
-from twsock.sockets.datagram_output import DatagramOutputStream
-from twsock.sockets.datagram_socket import DatagramSocket
-from twsock.sockets.information import (
+from twsock.sockets.stream.information import (
     BandwidthStatistics,
     RoundTripTimeStatistics,
     StreamSocketInformation,
     StreamSocketListenerInformation,
 )
-from twsock.sockets.input import (
+from twsock.sockets.stream.input import (
     DelimiterNotFoundError,
     EndOfStreamError,
     InputStream,
     InputStreamOptions,
 )
-from twsock.sockets.listener import (
+from twsock.sockets.stream.listener import (
     StreamSocketListener,
     StreamSocketListenerConnectionReceivedEventArgs,
 )
-from twsock.sockets.output import OutputStream
-from twsock.sockets.stream_socket import StreamSocket
+from twsock.sockets.stream.output import OutputStream
+from twsock.sockets.stream.socket import StreamSocket
 
 __all__ = [
     "Attempt",

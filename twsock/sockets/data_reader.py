@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 
 from twsock._integers import checked_integer
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
-from twsock.sockets.input import DEFAULT_MAX_LOAD, InputStreamOptions
-from twsock.transport.operation import fail
+from twsock.operation import fail
+from twsock.sockets.stream.input import DEFAULT_MAX_LOAD, InputStreamOptions
 from twsock.wire.byte_queue import Buffer, ByteQueue, as_bytes
 from twsock.wire.values import ValueReader
 

@@ -21,7 +21,7 @@ from twsock.errors import (
     OperationNotSupported,
     SocketError,
 )
-from twsock.transport.operation import fail
+from twsock.operation import fail
 from twsock.wire.byte_queue import Buffer
 from twsock.wire.values import ValueWriter
 

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IResolver
 
 from twsock._integers import checked_integer
 from twsock.names import EndpointPair, HostName, HostNameSortOptions, HostNameType
+from twsock.operation import start_operation
 from twsock.sockets.resolving import find_port, interleave, resolve
-from twsock.transport.operation import start_operation
 
 __all__ = [
     "as_host_name",

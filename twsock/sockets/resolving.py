@@ -23,8 +23,8 @@ from twisted.names.error import DNSNameError
 from zope.interface import implementer
 
 from twsock.errors import SocketError, SocketErrorStatus
+from twsock.ip.zones import with_zone
 from twsock.names import HostName, HostNameType
-from twsock.transport.zones import with_zone
 
 __all__ = ["Address", "find_port", "interleave", "order_targets", "resolve"]
 

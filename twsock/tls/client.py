@@ -21,12 +21,12 @@ from zope.interface import implementer
 
 from twsock.errors import SocketError
 from twsock.names import HostName, HostNameType
+from twsock.tls.certificate_error import CertificateError
 from twsock.tls.certificates import Certificate
 from twsock.tls.identity import show
 from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.openssl import BINDING, Binding, verify_peer
-from twsock.tls.refusal import CertificateError
 from twsock.tls.resumption import ClientSessions, Resumption, ServerVerdict, make_verdict
 from twsock.tls.validation import (
     NAME_MISMATCH,

@@ -1,7 +1,7 @@
 """
 Runs of datagrams: several of one size to or from one peer, held as one piece of memory.
 
-The kernel takes and gives runs in one system call; `twsock.transport` asks here what makes one,
+The kernel takes and gives runs in one system call; `twsock.datagram` asks here what makes one,
 and cuts it where datagrams are wanted. A run has datagrams of one size, of which the last may be
 shorter, as Linux's segmentation does it (udp(7), ``UDP_SEGMENT``).
 """

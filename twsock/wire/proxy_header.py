@@ -2,7 +2,7 @@
 The header that a proxy sends before the bytes of its client: bytes → **header** → connection.
 
 Both versions of the PROXY protocol ("The PROXY protocol, versions 1 and 2", doc/proxy-protocol.txt
-in the sources of HAProxy). Fed by `twsock.transport.ProxyEndpoint`. Holds the bytes of one header,
+in the sources of HAProxy). Fed by `twsock.stream.ProxyEndpoint`. Holds the bytes of one header,
 at most 107 in version 1 and 65,551 in version 2, and the bytes after it of the same read.
 
 Version 1 is a line of text, version 2 binary::

@@ -1,0 +1,366 @@
+"""An interface is found by whatever names it, and changes are told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis.strategies import integers, text
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.datagram.network.fake_netlink import (
+    DONE,
+    NEW_ADDRESS,
+    NEW_LINK,
+    Kernel,
+    address,
+    attribute,
+    link,
+    message,
+)
+from twsock.datagram.network.interfaces import (
+    KERNEL_CHOICE,
+    Interface,
+    LinkWatch,
+    broadcast_interfaces,
+    find_interface,
+    index_of,
+    local_addresses,
+)
+from twsock.datagram.network.netlink import NETLINK, dump_links
+from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
+
+#: What no system has as an address family.
+UNKNOWN_FAMILY = 255
+
+
+def loopback() -> Interface:
+    """Give the loopback interface, whatever this system calls it."""
+    for index, name in socket.if_nameindex():
+        if name in ("lo", "lo0"):
+            return Interface(name, index)
+    raise AssertionError("this machine has no loopback interface")
+
+
+class FindInterfaceTests(SynchronousTestCase):
+    """Which interface is meant by a name, an index, or an address."""
+
+    def setUp(self) -> None:
+        self.loopback = loopback()
+
+    def test_a_name_finds_it(self) -> None:
+        """As every tool shows it."""
+        self.assertEqual(find_interface(self.loopback.name), self.loopback)
+
+    def test_an_index_finds_it(self) -> None:
+        """As a number, and as text, which is what a command line has."""
+        for index in (self.loopback.index, str(self.loopback.index)):
+            self.assertEqual(find_interface(index), self.loopback)
+
+    def test_an_address_finds_it(self) -> None:
+        """Of IPv4; of IPv6 where there is any, in any of its spellings."""
+        if NETLINK is None:
+            self.skipTest("only Linux tells who has an address")
+        self.assertEqual(find_interface("127.0.0.1"), self.loopback)
+        if any(one.address == "::1" for one in local_addresses()):
+            for address in ("::1", "0:0::01", f"::1%{self.loopback.name}"):
+                self.assertEqual(find_interface(address), self.loopback)
+
+    def assert_unknown(self, wanted: str | int, *words: str) -> None:
+        error = self.assertRaises(SocketError, find_interface, wanted)
+        self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
+        self.assertNotIn("\n", str(error))
+        for word in (repr(wanted), *words):
+            self.assertIn(word, str(error))
+
+    def test_an_unknown_name_is_refused_with_those_that_exist(self) -> None:
+        """The line says what was given, what there is, and how to see it."""
+        self.assert_unknown("eth99999", self.loopback.name, "`ip link`")
+
+    def test_an_unknown_index_is_refused(self) -> None:
+        """0 is the index of none, and there is no counting from the end."""
+        for index in (0, -1, 2**31 - 1, 2**40, "0", "2147483647"):
+            self.assert_unknown(index, self.loopback.name)
+
+    def test_an_address_of_nobody_is_refused_with_those_that_exist(self) -> None:
+        """192.0.2.0/24 is for documents."""
+        if NETLINK is None:
+            self.skipTest("only Linux tells who has an address")
+        has = f"127.0.0.1 on {self.loopback.name}"
+        self.assert_unknown("192.0.2.77", has, "`ip address`")
+
+    def test_a_zone_has_to_have_the_address(self) -> None:
+        """An address of one interface does not mean another one, nor one that is not there."""
+        error = self.assertRaises(SocketError, find_interface, "fe80::1%eth99999")
+        self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
+        self.assertIn("'eth99999'", str(error))
+
+    def test_without_netlink_an_address_asks_for_a_name(self) -> None:
+        """Names and indexes are found as ever."""
+        error = self.assertRaises(OperationNotSupported, find_interface, "127.0.0.1", netlink=None)
+        self.assertIn("give its name", str(error))
+        for wanted in (self.loopback.name, self.loopback.index):
+            self.assertEqual(find_interface(wanted, netlink=None), self.loopback)
+
+    def test_what_is_long_makes_no_long_line(self) -> None:
+        """A digit 5000 times is no number that Python would read."""
+        for wanted in ("9" * 5000, "x" * 5000, "fe80::1%" + "x" * 5000):
+            error = self.assertRaises(SocketError, find_interface, wanted)
+            self.assertLess(len(str(error)), 1000)
+
+    @given(text(max_size=20))
+    def test_any_text_is_an_interface_or_an_error(self, wanted: str) -> None:
+        """Nothing but a `SocketError` escapes."""
+        try:
+            find_interface(wanted)
+        except SocketError:
+            pass
+
+    @given(integers())
+    def test_any_number_is_an_interface_or_an_error(self, wanted: int) -> None:
+        """Nothing but a `SocketError` escapes."""
+        try:
+            find_interface(wanted)
+        except SocketError:
+            pass
+
+
+class IndexTests(SynchronousTestCase):
+    """The index that a name has now."""
+
+    def test_a_name_has_its_index(self) -> None:
+        """Asked anew each time."""
+        self.assertEqual(index_of(loopback().name), loopback().index)
+
+    def test_a_name_of_none_has_zero(self) -> None:
+        """Nor have names that cannot be."""
+        for name in ("eth99999", "", "x" * 500, "\0", "\udc80"):
+            self.assertEqual(index_of(name), KERNEL_CHOICE.index)
+
+
+class ListTests(SynchronousTestCase):
+    """What this machine has."""
+
+    if NETLINK is None:
+        skip = "only Linux tells"
+
+    def test_addresses_are_listed_by_family(self) -> None:
+        """One family, the other, and both."""
+        both = local_addresses()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            expected = [one for one in both if one.family == family]
+            self.assertEqual(local_addresses(family), expected)
+        self.assertIn("127.0.0.1", [one.address for one in both])
+
+    def test_broadcasts_go_where_somebody_may_hear(self) -> None:
+        """Not to the loopback interface, nor to what is down."""
+        found = {interface.index for interface in broadcast_interfaces()}
+        links = [each for each in dump_links() if each.index in found]
+        self.assertEqual(len(links), len(found))
+        for each in links:
+            self.assertTrue(each.is_up and each.can_broadcast and not each.is_loopback, each)
+
+
+class AnsweringTests(SynchronousTestCase):
+    """What a kernel of many interfaces answers."""
+
+    def answer(self, *parts: bytes) -> None:
+        """Have netlink answer the next question, and every index be that of an interface."""
+        self.patch(socket, "socket", Kernel([*parts, message(DONE)]))
+        self.patch(socket, "if_indextoname", "eth{}".format)
+
+    def test_a_broadcast_goes_where_somebody_may_hear(self) -> None:
+        """Not by what is down, cannot broadcast, or leads to this machine alone."""
+        up, broadcast, is_loopback = 0x1, 0x2, 0x8
+        flags = [
+            up | broadcast,
+            broadcast,
+            up,
+            up | broadcast | is_loopback,
+            up | broadcast,
+        ]
+        links = [link(index, each, b"eth%d" % index) for index, each in enumerate(flags, 1)]
+        self.answer(*(message(NEW_LINK, each) for each in links))
+        found = broadcast_interfaces(netlink=UNKNOWN_FAMILY)
+        self.assertEqual(found, [Interface("eth1", 1), Interface("eth5", 5)])
+
+    def test_an_address_of_two_interfaces_names_none(self) -> None:
+        """The error says which have it."""
+        packed = socket.inet_aton("192.0.2.7")
+        own = [address(socket.AF_INET, index, attribute(2, packed)) for index in (2, 5)]
+        self.answer(*(message(NEW_ADDRESS, each) for each in own))
+        with self.assertRaises(SocketError) as caught:
+            find_interface("192.0.2.7", netlink=UNKNOWN_FAMILY)
+        self.assertIs(caught.exception.status, SocketErrorStatus.UNREACHABLE_HOST)
+        self.assertIn("name one of eth2, eth5", str(caught.exception))
+
+    def test_of_many_addresses_an_error_names_a_few(self) -> None:
+        """And counts the others."""
+        packed = [bytes([192, 0, 2, number]) for number in range(1, 31)]
+        own = [address(socket.AF_INET, 2, attribute(2, each)) for each in packed]
+        self.answer(*(message(NEW_ADDRESS, each) for each in own))
+        with self.assertRaises(SocketError) as caught:
+            find_interface("192.0.2.99", netlink=UNKNOWN_FAMILY)
+        text = str(caught.exception)
+        self.assertIn("192.0.2.8 on eth2 and 22 more", text)
+        self.assertNotIn("192.0.2.9 ", text)
+
+
+class AbsenceTests(SynchronousTestCase):
+    """A system without netlink."""
+
+    def test_addresses_cannot_be_listed(self) -> None:
+        """The error says that it is the system."""
+        self.assertRaises(OperationNotSupported, local_addresses, netlink=None)
+
+    def test_broadcasts_have_no_interface(self) -> None:
+        """They go out by the one that the kernel chooses."""
+        self.assertEqual(broadcast_interfaces(netlink=None), [])
+
+
+class FakeLinkSocket:
+    """A kernel that tells of so many changes, and then of nothing; or fails."""
+
+    def __init__(self, *tells: bytes | OSError) -> None:
+        self.tells = list(tells)
+        self.is_closed = False
+
+    def recv(self, _size: int) -> bytes:
+        if not self.tells:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        told = self.tells.pop(0)
+        if isinstance(told, OSError):
+            raise told
+        return told
+
+    def fileno(self) -> int:
+        return -1 if self.is_closed else 1000
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def lost() -> OSError:
+    """Give what the kernel says when it had no room to tell."""
+    return OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
+class LinkWatchTests(SynchronousTestCase):
+    """What arrives from the kernel is told, once."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+        self.told = 0
+        self.then: Callable[[], None] = lambda: None
+
+    def changed(self) -> None:
+        self.told += 1
+        self.then()
+
+    def watch(self, *tells: bytes | OSError) -> LinkWatch:
+        self.socket: Any = FakeLinkSocket(*tells)
+        return LinkWatch(self.reactor, self.changed, connect=lambda: self.socket)
+
+    def test_it_is_what_a_reactor_reads(self) -> None:
+        """With a name in the log."""
+        watch = self.watch()
+        verifyObject(IReadDescriptor, watch)
+        self.assertEqual(self.reactor.getReaders(), [watch])
+        self.assertIn("LinkWatch", watch.logPrefix())
+
+    def test_several_changes_are_told_once(self) -> None:
+        """Whoever looks then sees them all."""
+        watch = self.watch(b"x", b"x", b"x")
+        watch.doRead()
+        self.assertEqual((self.told, self.socket.tells), (1, []))
+
+    def test_a_wake_up_for_nothing_tells_nothing(self) -> None:
+        """A reactor may be wrong."""
+        self.watch().doRead()
+        self.assertEqual(self.told, 0)
+
+    def test_messages_that_were_lost_are_a_change(self) -> None:
+        """The kernel does not say what they were."""
+        watch = self.watch(lost())
+        watch.doRead()
+        self.assertEqual((self.told, watch.is_watching), (1, True))
+
+    def test_a_storm_leaves_the_others_a_turn(self) -> None:
+        """What is left is read at the next wake-up."""
+        tells: list[bytes | OSError] = [lost(), b"x"]
+        watch = self.watch(*(tells * 1000))
+        watch.doRead()
+        self.assertEqual(self.told, 1)
+        self.assertGreater(len(self.socket.tells), 0)
+
+    def test_another_failure_ends_the_watch_and_is_logged(self) -> None:
+        """Without end it would wake the reactor all the time."""
+        watch = self.watch(b"x", OSError(errno.EBADF, os.strerror(errno.EBADF)))
+        watch.doRead()
+        self.assertEqual((self.told, watch.is_watching, self.socket.is_closed), (1, False, True))
+        self.assertEqual(self.reactor.getReaders(), [])
+
+    def test_stopping_closes_and_is_final(self) -> None:
+        """Twice is harmless."""
+        watch = self.watch(b"x")
+        watch.stop()
+        watch.stop()
+        watch.doRead()
+        self.assertEqual((self.told, watch.fileno(), self.socket.is_closed), (0, -1, True))
+        self.assertEqual(self.reactor.getReaders(), [])
+
+    def test_it_may_be_stopped_when_it_tells(self) -> None:
+        """Whoever is told may have had enough."""
+        watch = self.watch(b"x")
+        self.then = watch.stop
+        watch.doRead()
+        self.assertEqual((self.told, watch.is_watching), (1, False))
+
+    def test_what_the_told_raises_does_not_end_it(self) -> None:
+        """It is logged, and the next change is told."""
+        watch = self.watch(b"x")
+        self.then = self.fail_for_once
+        watch.doRead()
+        self.socket.tells.append(b"x")
+        watch.doRead()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.told, 2)
+
+    def fail_for_once(self) -> None:
+        self.then = lambda: None
+        raise ZeroDivisionError
+
+    def test_the_end_of_the_reactor_closes_it(self) -> None:
+        """A reactor tells every reader that is left."""
+        watch = self.watch()
+        watch.connectionLost(Failure(ConnectionLost()))
+        self.assertTrue(self.socket.is_closed)
+
+    def test_without_netlink_nothing_is_watched(self) -> None:
+        """Nobody is told, and stopping is harmless."""
+        watch = LinkWatch(self.reactor, self.changed, connect=lambda: None)
+        self.assertEqual((watch.is_watching, watch.fileno()), (False, -1))
+        self.assertEqual(self.reactor.getReaders(), [])
+        watch.stop()
+
+    def test_a_real_socket_is_added_and_removed(self) -> None:
+        """On a reactor that looks readers up by their descriptors."""
+        if NETLINK is None:
+            self.skipTest("only Linux has netlink")
+        reactor = SelectReactor()
+        self.addCleanup(reactor.removeAll)
+        watch = LinkWatch(reactor, self.changed)
+        self.assertIn(watch, reactor.getReaders())
+        watch.doRead()
+        watch.stop()
+        self.assertNotIn(watch, reactor.getReaders())

@@ -1,0 +1,421 @@
+"""What a socket has joined is known, decides what is accepted, and outlives its interface."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.datagram.network.test_interfaces import loopback
+from twsock.datagram.network.interfaces import KERNEL_CHOICE, Interface
+from twsock.datagram.network.membership import Membership, MembershipChange, Memberships, find_group
+from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
+
+GROUP, OTHER_GROUP, GROUP6 = "224.3.0.5", "224.3.0.6", "ff15::5"
+SOURCE, OTHER_SOURCE = "10.0.0.1", "10.0.0.2"
+UNREACHABLE = SocketErrorStatus.UNREACHABLE_HOST
+
+#: No machine has it, by name or by index.
+GONE = Interface("eth99999", 2**31 - 7)
+
+JOIN, LEAVE, JOIN_SOURCE, LEAVE_SOURCE = 42, 45, 46, 47
+
+
+class FindTests(SynchronousTestCase):
+    """Which interface is meant with a group."""
+
+    def test_a_zone_names_the_interface(self) -> None:
+        """As an argument does; nothing does where there is neither."""
+        lo = loopback()
+        for group, interface, found in (
+            ("ff15::9%lo", None, ("ff15::9", lo)),
+            (f"ff02::9%{lo.index}", "lo", ("ff02::9", lo)),
+            ("ff15::9", lo.index, ("ff15::9", lo)),
+            ("ff15::9", None, ("ff15::9", None)),
+            (GROUP, lo, (GROUP, lo)),
+        ):
+            self.assertEqual(find_group(group, interface), found)
+
+    def test_a_zone_that_says_something_else_is_refused(self) -> None:
+        """An interface that does not exist is, too; what is no group is left to who joins it."""
+        self.assertRaises(ValueError, find_group, "ff15::9%lo", GONE)
+        error = self.assertRaises(SocketError, find_group, "ff15::9%no-such-interface", None)
+        self.assertIs(error.status, UNREACHABLE)
+        for address in ("fe80::9%lo", "224.3.0.5%lo"):
+            self.assertEqual(find_group(address, None)[0], address)
+
+
+class KernelSocket:
+    """
+    A kernel's idea of a socket of IPv4, with Linux's answers.
+
+    :ivar joined: sources by group and index; None for all.
+    :ivar absent: indexes of interfaces that are gone. What was joined there is still listed.
+    """
+
+    family = socket.AF_INET
+
+    def __init__(self) -> None:
+        self.joined: dict[tuple[str, int], set[str] | None] = {}
+        self.absent: set[int] = set()
+
+    def setsockopt(self, level: int, option: int, request: bytes) -> None:
+        assert level == socket.IPPROTO_IP
+        (index,) = struct.unpack_from("@I", request)
+        addresses = request[struct.calcsize("@I0L") :]
+        key = socket.inet_ntoa(addresses[4:8]), index
+        source = socket.inet_ntoa(addresses[132:136]) if len(addresses) > 128 else ""
+        number = self.answer(option, key, source)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def answer(self, option: int, key: tuple[str, int], source: str) -> int:
+        sources = self.joined.get(key)
+        if key[1] in self.absent and option != LEAVE:
+            return errno.ENODEV
+        if option == JOIN:
+            return errno.EADDRINUSE if key in self.joined else self.put(key, None)
+        if option == LEAVE:
+            return self.take(key)
+        if option == JOIN_SOURCE:
+            if source in (sources or ()):
+                return errno.EADDRNOTAVAIL
+            return self.put(key, {source, *(sources or ())})
+        if key not in self.joined:
+            return errno.EINVAL
+        if source not in (sources or ()):
+            return errno.EADDRNOTAVAIL
+        return self.put(key, sources - {source}) if sources != {source} else self.take(key)  # type: ignore[operator]
+
+    def put(self, key: tuple[str, int], sources: set[str] | None) -> int:
+        self.joined[key] = sources
+        return 0
+
+    def take(self, key: tuple[str, int]) -> int:
+        if key not in self.joined:
+            return errno.EADDRNOTAVAIL
+        del self.joined[key]
+        return 0
+
+
+class MembershipCase(SynchronousTestCase):
+    """Memberships of a socket of a kernel in memory."""
+
+    if sys.platform != "linux":
+        skip = "the kernel in memory is asked as Linux is"
+
+    def setUp(self) -> None:
+        self.kernel = KernelSocket()
+        self.memberships = Memberships(cast(socket.socket, self.kernel))
+        self.loopback = loopback()
+
+
+class JoinTests(MembershipCase):
+    """Joining and leaving."""
+
+    def test_what_was_joined_is_listed(self) -> None:
+        """In order, with the addresses in one spelling."""
+        self.memberships.join(GROUP, self.loopback)
+        self.memberships.join(OTHER_GROUP, self.loopback, SOURCE)
+        expected = [
+            Membership(GROUP, self.loopback),
+            Membership(OTHER_GROUP, self.loopback, SOURCE),
+        ]
+        self.assertEqual(list(self.memberships), expected)
+        self.assertEqual(len(self.memberships), 2)
+        self.assertIn(GROUP, self.memberships)
+        self.assertEqual(
+            self.kernel.joined,
+            {(GROUP, self.loopback.index): None, (OTHER_GROUP, self.loopback.index): {SOURCE}},
+        )
+
+    def test_what_was_not_joined_is_not_in_it(self) -> None:
+        """Nor is what cannot be joined."""
+        self.memberships.join(GROUP, self.loopback)
+        for thing in (OTHER_GROUP, GROUP6, "localhost", "", 5):
+            self.assertNotIn(thing, self.memberships)
+
+    def test_without_an_interface_the_kernel_chooses(self) -> None:
+        """Its index 0 stands for that."""
+        self.memberships.join(GROUP)
+        self.assertEqual(list(self.memberships), [Membership(GROUP, KERNEL_CHOICE)])
+        self.assertEqual(self.kernel.joined, {(GROUP, 0): None})
+
+    def test_joining_twice_is_harmless(self) -> None:
+        """Leaving once is enough."""
+        for _ in range(2):
+            self.memberships.join(GROUP, self.loopback)
+        self.memberships.leave(GROUP, self.loopback)
+        self.assertEqual((list(self.memberships), self.kernel.joined), ([], {}))
+
+    def test_a_failed_join_leaves_nothing(self) -> None:
+        """The group can be joined elsewhere."""
+        self.kernel.absent = {GONE.index}
+        self.assertRaises(SocketError, self.memberships.join, GROUP, GONE)
+        self.assertEqual(list(self.memberships), [])
+        self.assertFalse(self.memberships.accepts(GROUP, GONE.index, SOURCE))
+
+    def test_all_sources_and_single_ones_are_not_mixed(self) -> None:
+        """The kernel would turn one into the other; what was joined stays."""
+        for first, second in ((None, SOURCE), (SOURCE, None)):
+            self.memberships.join(GROUP, self.loopback, first)
+            for interface in (self.loopback, None):
+                error = self.assertRaises(
+                    LocalProtocolError, self.memberships.join, GROUP, interface, second
+                )
+                self.assertIn(GROUP, str(error))
+            self.assertEqual(list(self.memberships), [Membership(GROUP, self.loopback, first)])
+            self.memberships.leave(GROUP)
+
+    def test_all_sources_here_and_single_ones_there_are_two_memberships(self) -> None:
+        """Each interface has its own."""
+        self.memberships.join(GROUP, self.loopback)
+        self.memberships.join(GROUP, GONE, SOURCE)
+        self.assertEqual(len(self.memberships), 2)
+
+    def test_leaving_nothing_is_an_error_of_the_caller(self) -> None:
+        """Another group, interface or source than was joined; it stays."""
+        self.memberships.join(GROUP, self.loopback, SOURCE)
+        for wrong in (
+            (OTHER_GROUP, self.loopback, SOURCE),
+            (GROUP, GONE, SOURCE),
+            (GROUP, KERNEL_CHOICE, SOURCE),
+            (GROUP, self.loopback, OTHER_SOURCE),
+            (GROUP, None, OTHER_SOURCE),
+        ):
+            error = self.assertRaises(LocalProtocolError, self.memberships.leave, *wrong)
+            self.assertIn(wrong[0], str(error))
+        self.assertEqual(len(self.memberships), 1)
+
+    def test_leaving_a_group_leaves_it_everywhere(self) -> None:
+        """Every interface and every source; other groups stay."""
+        for group in (GROUP, OTHER_GROUP):
+            self.memberships.join(group, self.loopback)
+            self.memberships.join(group, GONE, SOURCE)
+            self.memberships.join(group, GONE, OTHER_SOURCE)
+        self.memberships.leave(GROUP)
+        self.assertEqual({held.group for held in self.memberships}, {OTHER_GROUP})
+        self.assertEqual({group for group, _ in self.kernel.joined}, {OTHER_GROUP})
+
+    def test_a_group_of_another_family_is_refused(self) -> None:
+        """Before the kernel is asked."""
+        for call in (self.memberships.join, self.memberships.leave):
+            error = self.assertRaises(SocketError, call, GROUP6, self.loopback)
+            self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
+
+    _actions = tuples(
+        booleans(), sampled_from([GROUP, OTHER_GROUP]), sampled_from([None, SOURCE, OTHER_SOURCE])
+    )
+
+    @given(lists(_actions, max_size=12))
+    def test_the_list_is_what_the_kernel_has(
+        self, actions: list[tuple[bool, str, str | None]]
+    ) -> None:
+        """Whatever is joined and left in whatever order, and whatever of it fails."""
+        kernel: Any = KernelSocket()
+        memberships = Memberships(kernel)
+        for is_join, group, source in actions:
+            try:
+                call = memberships.join if is_join else memberships.leave
+                call(group, self.loopback, source)
+            except LocalProtocolError:
+                pass
+        held: dict[tuple[str, int], set[str] | None] = {}
+        for one in memberships:
+            key = one.group, one.interface.index
+            held[key] = None if one.source is None else {one.source, *(held.get(key) or ())}
+        self.assertEqual(held, kernel.joined)
+
+
+class AcceptTests(MembershipCase):
+    """Which datagrams are for us."""
+
+    def accepted(self, index: int, source: str = SOURCE, group: str = GROUP) -> bool:
+        return self.memberships.accepts(group, index, source)
+
+    def test_a_group_is_accepted_where_it_was_joined(self) -> None:
+        """Another group, another interface, or an unknown destination is not."""
+        self.memberships.join(GROUP, self.loopback)
+        here = self.loopback.index
+        self.assertTrue(self.accepted(here))
+        self.assertFalse(self.accepted(here + 1))
+        for destination in (OTHER_GROUP, "127.0.0.1", ""):
+            self.assertFalse(self.accepted(here, group=destination))
+
+    def test_where_it_came_from_may_be_unknown(self) -> None:
+        """Then any interface on which it was joined will do."""
+        self.memberships.join(GROUP, self.loopback, SOURCE)
+        self.assertTrue(self.accepted(0))
+        self.assertFalse(self.accepted(0, OTHER_SOURCE))
+        self.assertFalse(self.accepted(0, group=OTHER_GROUP))
+
+    def test_the_choice_of_the_kernel_is_accepted_everywhere(self) -> None:
+        """Nobody knows which it is."""
+        self.memberships.join(GROUP)
+        for index in (0, 1, 99):
+            self.assertTrue(self.accepted(index))
+
+    def test_a_source_is_accepted_where_it_was_joined(self) -> None:
+        """Each by itself."""
+        self.memberships.join(GROUP, self.loopback, SOURCE)
+        here = self.loopback.index
+        self.assertTrue(self.accepted(here, SOURCE))
+        self.assertFalse(self.accepted(here, OTHER_SOURCE))
+        self.memberships.join(GROUP, self.loopback, OTHER_SOURCE)
+        self.assertTrue(self.accepted(here, OTHER_SOURCE))
+        self.memberships.leave(GROUP, self.loopback, SOURCE)
+        self.assertFalse(self.accepted(here, SOURCE))
+        self.assertTrue(self.accepted(here, OTHER_SOURCE))
+
+    def test_sources_of_the_choice_of_the_kernel_add_to_others(self) -> None:
+        """What was joined on any interface is accepted on this one too."""
+        self.memberships.join(GROUP, self.loopback, SOURCE)
+        self.memberships.join(GROUP, None, OTHER_SOURCE)
+        for index, source, expected in (
+            (self.loopback.index, SOURCE, True),
+            (self.loopback.index, OTHER_SOURCE, True),
+            (99, OTHER_SOURCE, True),
+            (99, SOURCE, False),
+        ):
+            self.assertIs(self.accepted(index, source), expected)
+
+    def test_what_was_left_is_not_accepted(self) -> None:
+        """From that moment on, whatever still waits in the socket."""
+        self.memberships.join(GROUP, self.loopback)
+        self.memberships.leave(GROUP, self.loopback)
+        self.assertFalse(self.accepted(self.loopback.index))
+
+    def test_a_zone_of_the_source_is_passed_over(self) -> None:
+        """A socket of IPv6 reads addresses of one link with it."""
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
+            memberships = Memberships(udp)
+            memberships.join("FF15:0::5", self.loopback, "FE80::0001")
+            for source, expected in (("fe80::1%lo", True), ("fe80::1", True), ("fe80::2", False)):
+                found = memberships.accepts(GROUP6, self.loopback.index, source)
+                self.assertIs(found, expected)
+
+
+class RefreshTests(MembershipCase):
+    """What becomes of a membership when interfaces change."""
+
+    def test_where_nothing_changed_nothing_is_told(self) -> None:
+        """An interface that went down and came up is the same."""
+        self.memberships.join(GROUP, self.loopback)
+        self.memberships.join(OTHER_GROUP)
+        before = dict(self.kernel.joined)
+        self.assertEqual(self.memberships.refresh(), [])
+        self.assertEqual(self.kernel.joined, before)
+
+    def test_a_new_interface_of_the_name_is_joined(self) -> None:
+        """The place that the old one took is given back first; this is told as heard again."""
+        for source in (None, SOURCE):
+            self.kernel.absent = set()
+            old = Interface(self.loopback.name, 99)
+            self.memberships.join(GROUP, old, source)
+            self.kernel.absent = {99}
+            heard = Membership(GROUP, self.loopback, source)
+            self.assertEqual(self.memberships.refresh(), [MembershipChange(heard)])
+            sources = {source} if source else None
+            self.assertEqual(self.kernel.joined, {(GROUP, self.loopback.index): sources})
+            self.assertTrue(self.memberships.accepts(GROUP, self.loopback.index, SOURCE))
+            self.assertFalse(self.memberships.accepts(GROUP, 99, SOURCE))
+            self.memberships.leave(GROUP)
+
+    def test_an_interface_that_is_gone_is_told_once(self) -> None:
+        """The line names the group and the interface; the kernel has its place back."""
+        self.memberships.join(GROUP, GONE)
+        self.kernel.absent = {GONE.index}
+        (change,) = self.memberships.refresh()
+        self.assertEqual((change.membership, change.is_lost), (Membership(GROUP, GONE), True))
+        assert change.error is not None
+        self.assertIs(change.error.status, UNREACHABLE)
+        for word in (GROUP, GONE.name):
+            self.assertIn(word, str(change.error))
+        self.assertEqual((self.memberships.refresh(), self.kernel.joined), ([], {}))
+        self.assertFalse(self.memberships.accepts(GROUP, GONE.index, SOURCE))
+
+    def test_every_source_of_an_interface_that_is_gone_is_told(self) -> None:
+        """The kernel cannot leave single ones any more, so they go together."""
+        for source in (SOURCE, OTHER_SOURCE):
+            self.memberships.join(GROUP, GONE, source)
+        self.kernel.absent = {GONE.index}
+        told = [change.membership.source for change in self.memberships.refresh()]
+        self.assertEqual((told, self.kernel.joined), ([SOURCE, OTHER_SOURCE], {}))
+
+    def test_what_is_lost_is_still_a_membership_and_can_be_left(self) -> None:
+        """It would be joined again, so it is listed until it is left."""
+        self.memberships.join(GROUP, GONE)
+        self.kernel.absent = {GONE.index}
+        self.memberships.refresh()
+        self.assertEqual(len(self.memberships), 1)
+        self.memberships.leave(GROUP, GONE)
+        self.assertEqual((len(self.memberships), self.memberships.refresh()), (0, []))
+
+    def test_joining_what_is_lost_asks_again(self) -> None:
+        """The interface is there, and `refresh` has not been called."""
+        self.memberships.join(GROUP, GONE)
+        self.kernel.absent = {GONE.index}
+        self.memberships.refresh()
+        self.assertRaises(SocketError, self.memberships.join, GROUP, GONE)
+        self.kernel.absent = set()
+        self.memberships.join(GROUP, GONE)
+        self.assertEqual(self.kernel.joined, {(GROUP, GONE.index): None})
+        self.assertTrue(self.memberships.accepts(GROUP, GONE.index, SOURCE))
+
+    def test_a_renamed_interface_is_still_the_one(self) -> None:
+        """Its index is there, and the old name belongs to no other."""
+        self.memberships.join(GROUP, Interface(GONE.name, self.loopback.index))
+        self.assertEqual(self.memberships.refresh(), [])
+        self.assertTrue(self.memberships.accepts(GROUP, self.loopback.index, SOURCE))
+
+    def test_a_join_that_fails_is_told_and_tried_again(self) -> None:
+        """The new interface takes no groups yet; once it does, the group is heard again."""
+        self.memberships.join(GROUP, Interface(self.loopback.name, 99))
+        self.kernel.absent = {99, self.loopback.index}
+        (change,) = self.memberships.refresh()
+        self.assertTrue(change.is_lost)
+        self.assertEqual(self.memberships.refresh(), [])
+        self.kernel.absent = {99}
+        (change,) = self.memberships.refresh()
+        self.assertEqual(change, MembershipChange(Membership(GROUP, self.loopback)))
+
+    def test_the_choice_of_the_kernel_is_asked_for_again(self) -> None:
+        """It ends with the last route to the group, and with its interface."""
+        self.memberships.join(GROUP)
+        self.kernel.absent = {0}
+        (change,) = self.memberships.refresh()
+        self.assertTrue(change.is_lost)
+        self.kernel.absent, self.kernel.joined = set(), {}
+        (change,) = self.memberships.refresh()
+        self.assertEqual(change, MembershipChange(Membership(GROUP, KERNEL_CHOICE)))
+
+    def test_what_still_arrives_without_a_route_is_accepted(self) -> None:
+        """An interface that had the route may still hear the group; it can be left as well."""
+        self.memberships.join(GROUP)
+        self.kernel.absent = {0}
+        self.memberships.refresh()
+        self.assertTrue(self.memberships.accepts(GROUP, 4, SOURCE))
+        self.memberships.leave(GROUP)
+        self.assertEqual(self.kernel.joined, {})
+
+    @given(lists(tuples(sampled_from(["lo", "eth99999"]), integers(2**30, 2**30 + 3))))
+    def test_after_a_refresh_only_what_is_there_is_joined(
+        self, interfaces: list[tuple[str, int]]
+    ) -> None:
+        """Whatever was joined on interfaces that are gone, by whatever name."""
+        kernel: Any = KernelSocket()
+        memberships = Memberships(kernel)
+        for name, index in interfaces:
+            memberships.join(GROUP, Interface(self.loopback.name if name == "lo" else name, index))
+        kernel.absent = set(range(2**30, 2**30 + 4))
+        memberships.refresh()
+        names = {name for name, _ in interfaces}
+        expected = {(GROUP, self.loopback.index): None} if "lo" in names else {}
+        self.assertEqual((kernel.joined, memberships.refresh()), (expected, []))

@@ -1,0 +1,444 @@
+"""A `DatagramEcho` answers what it is asked, and cannot be talked into anything else."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from typing import Any
+
+from hypothesis import given
+from hypothesis.strategies import integers, lists, sampled_from, tuples
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.datagram.fake_ports import (
+    HOST,
+    PORT,
+    Address,
+    PlainPort,
+    RunPort,
+    log_lines,
+)
+from twsock.datagram.echo import EchoCounters
+from twsock.datagram.runs import Run
+from twsock.errors import BusyError, ClosedError, SocketError
+from twsock.protocols import DatagramEcho, RateLimit
+
+PEER = ("192.0.2.1", 4000)
+
+#: An address of this machine that is not the one of the ports.
+ALIAS = "127.0.0.2"
+
+#: What an echo could be set to.
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"answer_any_port": True},
+    {"reply_port": 1336},
+    {"reply_port": 1336, "answer_any_port": True},
+)
+
+
+def connected(port: PlainPort, **settings: Any) -> DatagramEcho:
+    """Make an echo on a port."""
+    echo = DatagramEcho(**settings)
+    echo.makeConnection(port)
+    return echo
+
+
+def answers_to(source: Address, destination: str = "", **settings: Any) -> int:
+    """Ask an echo from there, on either kind of port; give how many answers that brought."""
+    counts = set()
+    for port in (PlainPort(), RunPort()):
+        echo = connected(port, **settings)
+        echo.run_received(Run(b"abc", 1, source, destination))
+        counts.add(len(port.written))
+        assert echo.counters.answered + echo.counters.suspicious == 3
+    # A port of Twisted has no runs: it was given all three as one.
+    return {frozenset({0}): 0, frozenset({1, 3}): 3}[frozenset(counts)]
+
+
+class AnswerTests(SynchronousTestCase):
+    """What is answered, and where to."""
+
+    def test_a_run_is_answered_in_one_call(self) -> None:
+        """As it came, uncut."""
+        port = RunPort()
+        echo, run = connected(port), Run(b"aabbc", 2, PEER)
+        echo.run_received(run)
+        self.assertEqual(port.replies, [(run, None)])
+        self.assertEqual(echo.counters, EchoCounters(answered=3))
+
+    def test_a_fixed_port_gets_the_answer(self) -> None:
+        """On the host that asked, in one call as well."""
+        port = RunPort()
+        run = Run(b"aabbc", 2, PEER)
+        connected(port, reply_port=1336).run_received(run)
+        self.assertEqual(port.replies, [(run, 1336)])
+
+    def test_a_port_of_twisted_answers_too(self) -> None:
+        """The source, or its host at a fixed port."""
+        for reply_port, expected in ((None, PEER), (1336, ("192.0.2.1", 1336))):
+            port = PlainPort()
+            echo = connected(port, reply_port=reply_port)
+            echo.datagramReceived(b"Hello, World!", PEER)
+            self.assertEqual(port.written, [(b"Hello, World!", expected)])
+            self.assertEqual(echo.counters, EchoCounters(answered=1))
+
+    def test_an_empty_datagram_is_answered(self) -> None:
+        """With an empty one."""
+        for port in (PlainPort(), RunPort()):
+            connected(port).run_received(Run(b"", 0, PEER))
+            self.assertEqual(port.written, [(b"", PEER)])
+
+    def test_a_truncated_datagram_is_not_answered(self) -> None:
+        """It is counted by itself; the next is answered."""
+        port = RunPort()
+        echo = connected(port)
+        echo.run_received(Run(b"beginning", 9, PEER, is_truncated=True))
+        self.assertEqual(port.written, [])
+        echo.run_received(Run(b"whole", 5, PEER))
+        self.assertEqual(port.written, [(b"whole", PEER)])
+        self.assertEqual(echo.counters, EchoCounters(answered=1, truncated=1))
+
+    def test_a_reply_port_is_a_port(self) -> None:
+        """1 to 65,535, both included."""
+        for wrong in (-1, 0, 65_536):
+            self.assertRaises(ValueError, DatagramEcho, reply_port=wrong)
+        for right in (1, 65_535):
+            self.assertEqual(DatagramEcho(reply_port=right).counters, EchoCounters())
+
+
+class GuardTests(SynchronousTestCase):
+    """What is not answered."""
+
+    def test_source_port_0_is_not_answered(self) -> None:
+        """Nobody can listen there, whatever the echo is set to."""
+        for settings in SETTINGS:
+            self.assertEqual(answers_to(("192.0.2.1", 0), **settings), 0)
+
+    def test_a_group_is_not_answered(self) -> None:
+        """One datagram would become one for each member."""
+        groups = ("224.0.0.1", "224.3.0.5", "239.255.255.255", "ff02::1", "ff3e::4321:1234")
+        for settings in SETTINGS:
+            for group in groups:
+                self.assertEqual(answers_to((group, 4000), **settings), 0, group)
+
+    def test_no_hosts_address_is_answered(self) -> None:
+        """Neither everybody's nor nobody's."""
+        for settings in SETTINGS:
+            for address in ("255.255.255.255", "0.0.0.0", "::"):
+                self.assertEqual(answers_to((address, 4000), **settings), 0, address)
+
+    def test_an_ipv4_address_on_a_port_of_both_families_is_the_same(self) -> None:
+        """Twisted opens such ports, and is told ``::ffff:`` in front of it (:rfc:`4291`)."""
+        for host in ("224.0.0.1", "255.255.255.255", "0.0.0.0"):
+            self.assertEqual(answers_to((f"::ffff:{host}", 4000)), 0, host)
+        for host, count in ((HOST, 0), ("192.0.2.1", 3)):
+            answers = answers_to((f"::ffff:{host}", PORT), answer_any_port=True)
+            self.assertEqual(answers, count, host)
+
+    def test_neighbours_of_those_are_answered(self) -> None:
+        """A guard takes no more than it has to."""
+        for host in ("223.255.255.255", "240.0.0.1", "22.4.0.1", "23.9.0.1", "2.24.0.1", "fe80::1"):
+            self.assertEqual(answers_to((host, 4000)), 3, host)
+        for port in (1, PORT - 1, PORT + 1, 65_535):
+            self.assertEqual(answers_to(("192.0.2.1", port)), 3, port)
+
+    def test_its_own_port_is_not_answered(self) -> None:
+        """On no host: it may be another echo."""
+        for host in ("192.0.2.1", HOST, ALIAS, "2001:db8::1"):
+            for reply_port in (None, 1336):
+                self.assertEqual(answers_to((host, PORT), reply_port=reply_port), 0, host)
+
+    def test_its_own_port_is_answered_where_that_is_wanted(self) -> None:
+        """That of another host, not its own."""
+        self.assertEqual(answers_to(("192.0.2.1", PORT), answer_any_port=True), 3)
+        self.assertEqual(answers_to((HOST, PORT), answer_any_port=True), 0)
+
+    def test_answers_to_its_own_port_number_are_not_given(self) -> None:
+        """Else a fixed port would do what a source port may not."""
+        for host in ("192.0.2.1", HOST):
+            self.assertEqual(answers_to((host, 4000), reply_port=PORT), 0)
+        for host, count in (("192.0.2.1", 3), (HOST, 0)):
+            answers = answers_to((host, 4000), reply_port=PORT, answer_any_port=True)
+            self.assertEqual(answers, count)
+
+    def test_a_run_that_is_not_answered_counts_its_datagrams(self) -> None:
+        """As one that is answered does."""
+        echo = connected(RunPort())
+        echo.run_received(Run(b"abcde", 2, ("192.0.2.1", 0)))
+        self.assertEqual(echo.counters, EchoCounters(suspicious=3))
+
+
+class Wire:
+    """
+    Carries what fake ports send to each other, until all is quiet.
+
+    :ivar carried: how many datagrams it has carried.
+    :ivar others: those that went to somebody who is not here.
+    """
+
+    def __init__(self) -> None:
+        self._ports: dict[Address, tuple[PlainPort, DatagramEcho]] = {}
+        self._under_way: deque[tuple[bytes, Address, Address]] = deque()
+        self.carried = 0
+        self.others = 0
+
+    def add(self, address: Address, port: PlainPort, echo: DatagramEcho) -> None:
+        """Have a port there; one that is bound to all addresses may be at several."""
+        self._ports[address] = port, echo
+
+    def forge(self, source: Address, destination: Address) -> None:
+        """Send a datagram with any source."""
+        self._under_way.append((b"x", source, destination))
+
+    def settle(self, most: int = 200) -> None:
+        """
+        Deliver what there is, and what comes of it.
+
+        :raises AssertionError: when it does not end.
+        """
+        while self._under_way:
+            data, source, destination = self._under_way.popleft()
+            if destination not in self._ports:
+                self.others += 1
+                continue
+            self.carried += 1
+            if self.carried > most:
+                raise AssertionError("it does not end")
+            port, echo = self._ports[destination]
+            if isinstance(port, RunPort):
+                echo.run_received(Run(data, len(data), source, destination[0]))
+            else:
+                echo.datagramReceived(data, source)
+            for answer, address in port.written:
+                assert address is not None
+                # An answer leaves from the address that was asked.
+                self._under_way.append((answer, destination, address))
+            port.written.clear()
+
+
+class LoopTests(SynchronousTestCase):
+    """One forged datagram, and nobody who ends it."""
+
+    def ask(
+        self,
+        wildcard: PlainPort,
+        source: Address,
+        destination: str = HOST,
+        **settings: Any,
+    ) -> None:
+        """Send one to an echo that has its port on two addresses."""
+        wire = Wire()
+        echo = connected(wildcard, **settings)
+        for host in (HOST, ALIAS):
+            wire.add((host, PORT), wildcard, echo)
+        wire.forge(source, (destination, PORT))
+        wire.settle()
+
+    def test_an_echo_never_answers_itself(self) -> None:
+        """Where it is bound to one address."""
+        for settings in SETTINGS:
+            for port in (PlainPort(), RunPort()):
+                self.ask(port, (HOST, PORT), **settings)
+
+    def test_an_echo_of_all_addresses_never_answers_itself(self) -> None:
+        """Each of them is its own, the one that was asked or another."""
+        for settings in SETTINGS:
+            for source in (HOST, ALIAS):
+                self.ask(RunPort("0.0.0.0"), (source, PORT), **settings)
+
+    def test_an_echo_of_all_addresses_on_a_port_of_twisted_never_answers_itself(self) -> None:
+        """Though nobody tells it which address was asked."""
+        for settings in SETTINGS:
+            for source in (HOST, ALIAS):
+                self.ask(PlainPort("0.0.0.0"), (source, PORT), **settings)
+
+    def test_an_echo_never_answers_to_itself(self) -> None:
+        """With a fixed port that is its own, asked from another of its addresses."""
+        for answers_any in (False, True):
+            for port in (PlainPort("0.0.0.0"), RunPort("0.0.0.0")):
+                self.ask(port, (HOST, 4000), ALIAS, reply_port=PORT, answer_any_port=answers_any)
+
+    def test_echoes_that_belong_together_do_not_answer_each_other(self) -> None:
+        """Though their port numbers differ."""
+        together: set[int] = set()
+        wire = Wire()
+        for number in (PORT, PORT + 1):
+            port = RunPort(HOST, number)
+            wire.add((HOST, number), port, connected(port, own_ports=together))
+        wire.forge((HOST, PORT + 1), (HOST, PORT))
+        wire.settle()
+        self.assertEqual(wire.carried, 1)
+
+    def test_what_was_sent_to_everybody_is_not_answered(self) -> None:
+        """One datagram would have as many answers as there are hosts."""
+        port = RunPort("0.0.0.0")
+        echo = connected(port)
+        echo.run_received(Run(b"a", 1, PEER, "192.0.2.255", 2, local="192.0.2.9"))
+        echo.run_received(Run(b"b", 1, PEER, "192.0.2.9", 2, local="192.0.2.9"))
+        self.assertEqual([data for data, _ in port.written], [b"b"])
+        self.assertEqual(echo.counters, EchoCounters(answered=1, suspicious=1))
+
+    def test_two_echoes_of_one_port_number_stay_quiet(self) -> None:
+        """A datagram forged from one to the other is not answered at all."""
+        for kind in (PlainPort, RunPort):
+            wire, echoes = Wire(), []
+            for host in (HOST, ALIAS):
+                port = kind(host)
+                echoes.append(connected(port))
+                wire.add((host, PORT), port, echoes[-1])
+            wire.forge((HOST, PORT), (ALIAS, PORT))
+            wire.settle()
+            self.assertEqual(wire.carried, 1)
+            self.assertEqual([echo.counters.suspicious for echo in echoes], [0, 1])
+
+    @given(
+        lists(
+            tuples(
+                sampled_from([HOST, ALIAS, "192.0.2.1"]), sampled_from([0, PORT, PORT + 1, 4000])
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        integers(1, 5),
+    )
+    def test_a_rate_limit_ends_what_two_ports_begin(
+        self, sources: list[Address], burst: int
+    ) -> None:
+        """Echoes whose port numbers differ cannot know each other; each answers its share."""
+        wire, clock = Wire(), Clock()
+        for number in (PORT, PORT + 1):
+            port = RunPort(HOST, number)
+            limit = RateLimit(rate=1.0, burst=burst)
+            echo = connected(port, rate_limit=limit, now=clock.seconds)
+            wire.add((HOST, number), port, echo)
+        for source in sources:
+            wire.forge(source, (HOST, PORT))
+        wire.settle()
+        self.assertLessEqual(wire.carried, len(sources) + 2 * burst)
+
+
+class RateLimitTests(SynchronousTestCase):
+    """A peer is answered so often."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.port = RunPort()
+        limit = RateLimit(rate=2.0, burst=5)
+        self.echo = connected(self.port, rate_limit=limit, now=self.clock.seconds)
+
+    def ask(self, count: int, source: Address = PEER) -> int:
+        """Send a run; give how many datagrams came back."""
+        before = len(self.port.written)
+        self.echo.run_received(Run(bytes(range(count)), 1, source))
+        return len(self.port.written) - before
+
+    def test_a_peer_gets_its_share(self) -> None:
+        """The burst, then two a second."""
+        self.assertEqual([self.ask(1) for _ in range(7)], [1, 1, 1, 1, 1, 0, 0])
+        self.clock.advance(0.5)
+        self.assertEqual([self.ask(1), self.ask(1)], [1, 0])
+        self.clock.advance(2.0)
+        self.assertEqual(self.ask(9), 4)
+        self.assertEqual(self.echo.counters, EchoCounters(answered=10, limited=8))
+
+    def test_a_run_is_answered_in_part(self) -> None:
+        """Its first datagrams, still in one call."""
+        source = ("fe80::1", 4000, 0, 7)
+        self.echo.run_received(Run(b"aabbccddeeffg", 2, source, "fe80::2", 7))
+        ((run, _),) = self.port.replies
+        self.assertEqual(run.datagrams(), [b"aa", b"bb", b"cc", b"dd", b"ee"])
+        self.assertEqual((run.source, run.destination, run.interface), (source, "fe80::2", 7))
+        self.assertEqual(self.echo.counters, EchoCounters(answered=5, limited=2))
+
+    def test_another_peer_is_not_touched(self) -> None:
+        """Each has its own share."""
+        self.assertEqual(self.ask(9), 5)
+        self.assertEqual(self.ask(9, ("192.0.2.2", 4000)), 5)
+        self.assertEqual(self.ask(9), 0)
+
+    def test_another_port_is_no_other_peer(self) -> None:
+        """A host has as many of those as it likes."""
+        self.assertEqual(sum(self.ask(1, ("192.0.2.1", 4000 + n)) for n in range(20)), 5)
+
+    def test_what_is_not_answered_anyway_takes_no_share(self) -> None:
+        """Else whoever forges could use it up more cheaply still."""
+        self.assertEqual(self.ask(5, ("192.0.2.1", 0)), 0)
+        self.echo.run_received(Run(b"beginning", 9, PEER, is_truncated=True))
+        self.assertEqual(self.ask(9), 5)
+
+    @given(lists(tuples(integers(0, 2000), integers(1, 64)), max_size=20))
+    def test_every_datagram_is_counted_once(self, runs: list[tuple[int, int]]) -> None:
+        """As answered or as limited."""
+        clock, port = Clock(), RunPort()
+        limit = RateLimit(rate=2.0, burst=5)
+        echo = connected(port, rate_limit=limit, now=clock.seconds)
+        for pause, count in runs:
+            clock.advance(pause / 1000)
+            echo.run_received(Run(bytes(count), 1, PEER))
+        self.assertEqual(echo.counters.answered, len(port.written))
+        total = echo.counters.answered + echo.counters.limited
+        self.assertEqual(total, sum(count for _, count in runs))
+
+
+class PressureTests(SynchronousTestCase):
+    """Answers that cannot leave yet."""
+
+    def test_a_full_port_is_not_read(self) -> None:
+        """Until it has drained."""
+        port = RunPort()
+        echo = connected(port)
+        echo.run_received(Run(b"x", 1, PEER))
+        self.assertFalse(port.is_paused)
+        port.is_full = True
+        echo.run_received(Run(b"x", 1, PEER))
+        self.assertTrue(port.is_paused)
+        port.is_full = False
+        echo.output_drained()
+        self.assertFalse(port.is_paused)
+        self.assertEqual(echo.counters, EchoCounters(answered=2))
+
+
+class FailureTests(SynchronousTestCase):
+    """Answers that never leave."""
+
+    def check_failure(self, port: PlainPort, failure: Exception) -> None:
+        """One answer fails and is told of; the next is given."""
+        port.failure = failure
+        echo = connected(port)
+        with log_lines() as lines:
+            echo.run_received(Run(b"abc", 3, PEER))
+        self.assertEqual(len(lines), 1)
+        self.assertIn(str(failure), lines[0])
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(echo.counters, EchoCounters(failed=1))
+        echo.run_received(Run(b"abc", 3, PEER))
+        self.assertEqual(echo.counters, EchoCounters(answered=1, failed=1))
+
+    def test_a_port_that_takes_no_more_is_no_end(self) -> None:
+        """With too much waiting, or closed already."""
+        for failure in (BusyError("too much waits"), ClosedError("this port was closed")):
+            self.check_failure(RunPort(), failure)
+
+    def test_what_the_system_refuses_is_no_end(self) -> None:
+        """A port of Twisted lets its errors through."""
+        self.check_failure(PlainPort(), OSError(errno.EPERM, "Operation not permitted"))
+
+    def test_an_answer_that_fails_later_is_counted(self) -> None:
+        """The port tells of it."""
+        echo = connected(RunPort())
+        with log_lines() as lines:
+            echo.send_failed(SocketError("no way leads there"), PEER, 1)
+        self.assertEqual(lines, ["no way leads there"])
+        self.assertEqual(echo.counters.failed, 1)
+
+    def test_after_the_end_nothing_is_answered(self) -> None:
+        """A subclass that closes its port may still pass on what it has."""
+        for port in (PlainPort(), RunPort()):
+            echo = connected(port)
+            echo.doStop()
+            echo.run_received(Run(b"abc", 3, PEER))
+            echo.output_drained()
+            self.assertEqual(port.written, [])
+            self.assertEqual(echo.counters.answered, 0)

@@ -1,0 +1,302 @@
+"""A `MulticastEcho` answers as it is told, and cannot be talked into loops."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from hypothesis import given
+from hypothesis.strategies import integers, lists, sampled_from
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.datagram.fake_ports import Address, PlainPort, log_lines
+from twsock.datagram.multicast_echo import MulticastCounters
+from twsock.datagram.network.interfaces import Interface
+from twsock.datagram.network.membership import Membership, MembershipChange
+from twsock.datagram.runs import Run
+from twsock.datagram.udp_socket import DatagramOptions
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.protocols import MulticastEcho, ReplyTo
+
+GROUP, GROUP_PORT = "224.3.0.5", 22113
+PEER = ("192.0.2.1", 4000)
+LOOPBACK = Interface("lo", 1)
+
+
+class FakePort(PlainPort):
+    """
+    A port that takes runs.
+
+    :ivar runs: what was sent, of which size, and where to.
+    """
+
+    def __init__(self, protocol: Any, host: str = "0.0.0.0", port: int = GROUP_PORT) -> None:
+        super().__init__(host, port)
+        self.protocol = protocol
+        self.runs: list[tuple[bytes, int, Address]] = []
+        self.memberships = [Membership(GROUP, LOOPBACK)]
+        self.socket_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.is_full = self.is_paused = False
+        self.is_open = True
+
+    def send_run(self, data: bytes, segment_size: int, address: Address) -> None:
+        self._fail()
+        self.runs.append((data, segment_size, address))
+
+    def fail_run(self, count: int, address: Address) -> None:
+        """Fail to send what was taken."""
+        self.protocol.send_failed(SocketError("no"), address, count)
+
+    def pauseProducing(self) -> None:
+        self.is_paused = True
+
+    def resumeProducing(self) -> None:
+        self.is_paused = False
+
+    def stopListening(self) -> None:
+        self.is_open = False
+        self.protocol.doStop()
+
+
+class Member:
+    """
+    An echo on a fake port.
+
+    :ivar outlets: the ports that it has opened.
+    :ivar asked: how they were to be.
+    :ivar refusal: what the next one fails with.
+    :ivar last_refusal: what all behind that one fail with.
+    """
+
+    def __init__(self, reply: ReplyTo, host: str = "0.0.0.0") -> None:
+        self.outlets: list[FakePort] = []
+        self.asked: list[tuple[int, str, DatagramOptions]] = []
+        self.refusal: BaseException | None = None
+        self.last_refusal: BaseException | None = None
+        self.echo = MulticastEcho(object(), reply=reply, open_port=self._open)
+        self.port = FakePort(self.echo, host)
+
+    def start(self) -> Member:
+        """Begin to listen."""
+        self.echo.makeConnection(self.port)
+        return self
+
+    def receive(
+        self, source: Address = PEER, data: bytes = b"abcde", interface: int = LOOPBACK.index
+    ) -> None:
+        """Hear what was sent to the group, in datagrams of two bytes."""
+        self.echo.run_received(Run(data, 2, source, GROUP, interface))
+
+    def _open(
+        self, reactor: object, protocol: Any, port: int, host: str, options: DatagramOptions
+    ) -> FakePort:
+        refusal, self.refusal = self.refusal, self.last_refusal
+        self.asked.append((port, host, options))
+        if refusal is not None:
+            raise SocketError.from_exception(refusal)
+        opened = FakePort(protocol, "127.0.0.1", 40_000)
+        self.outlets.append(opened)
+        protocol.makeConnection(opened)
+        return opened
+
+
+class SenderTests(SynchronousTestCase):
+    """Answers go to who asked."""
+
+    def test_the_sender_is_answered_from_a_port_beside_the_shared_one(self) -> None:
+        """A whole run in one call; the shared port sends nothing."""
+        member = Member(ReplyTo.SENDER).start()
+        member.receive()
+        (outlet,) = member.outlets
+        self.assertEqual(outlet.runs, [(b"abcde", 2, PEER)])
+        self.assertEqual(member.port.runs, [])
+        self.assertEqual(member.echo.counters, MulticastCounters(received=3, answered=3))
+
+    def test_that_port_is_of_the_same_interface_and_family(self) -> None:
+        """It is not shared, and the system chooses its number."""
+        for host, wildcard in (("0.0.0.0", ""), ("::", "::")):
+            member = Member(ReplyTo.SENDER, host).start()
+            ((port, bound, options),) = member.asked
+            self.assertEqual((port, bound), (0, wildcard))
+            self.assertEqual(options.interface, LOOPBACK.index)
+            self.assertEqual(options.device, "lo")
+            self.assertFalse(options.multicast_only)
+
+    def test_whatever_that_port_is_sent_is_ignored(self) -> None:
+        """It is not even read, so that nobody makes a loop of it."""
+        member = Member(ReplyTo.SENDER).start()
+        (outlet,) = member.outlets
+        self.assertTrue(outlet.is_paused)
+        outlet.protocol.run_received(Run(b"x", 1, PEER, "127.0.0.1"))
+        self.assertEqual(outlet.runs, [])
+        self.assertEqual(member.echo.counters, MulticastCounters())
+
+    def test_that_port_ends_with_the_shared_one(self) -> None:
+        """Nothing stays open."""
+        member = Member(ReplyTo.SENDER).start()
+        member.port.stopListening()
+        self.assertEqual([outlet.is_open for outlet in member.outlets], [False])
+
+    def test_without_the_right_to_bind_to_an_interface_the_routes_decide(self) -> None:
+        """Kernels before Linux 5.7 ask for it."""
+        member = Member(ReplyTo.SENDER)
+        member.refusal = PermissionError(1, "Operation not permitted")
+        member.start().receive()
+        self.assertEqual([options.device for _, _, options in member.asked], ["lo", ""])
+        self.assertEqual(member.echo.counters.answered, 3)
+
+    def test_a_port_that_cannot_be_had_is_known_at_the_start(self) -> None:
+        """The protocol does not start."""
+        member = Member(ReplyTo.SENDER)
+        member.refusal = OSError(24, "Too many open files")
+        self.assertRaises(SocketError, member.start)
+
+    def test_a_start_that_fails_leaves_no_port_open(self) -> None:
+        """Of two interfaces the second has none: that of the first is closed again."""
+        member = Member(ReplyTo.SENDER)
+        member.port.memberships.append(Membership(GROUP, Interface("eth0", 2)))
+        member.last_refusal = OSError(24, "Too many open files")
+        self.assertRaises(SocketError, member.start)
+        self.assertEqual([outlet.is_open for outlet in member.outlets], [False])
+
+    def test_an_interface_that_comes_later_is_answered_by_too(self) -> None:
+        """For a group that the application joined itself; the port is opened when needed."""
+        member = Member(ReplyTo.SENDER)
+        member.port.memberships = []
+        member.start()
+        self.assertEqual(member.outlets, [])
+        member.receive()
+        member.receive()
+        self.assertEqual([len(outlet.runs) for outlet in member.outlets], [2])
+
+    def test_after_a_change_of_interfaces_answers_leave_by_a_new_port(self) -> None:
+        """The old one is bound to an interface that is another one by now; a line tells."""
+        member = Member(ReplyTo.SENDER).start()
+        member.port.is_paused = True
+        with log_lines() as lines:
+            member.echo.membership_changed(MembershipChange(member.port.memberships[0]))
+        member.receive()
+        self.assertEqual([outlet.is_open for outlet in member.outlets], [False, True])
+        self.assertEqual(len(member.outlets[1].runs), 1)
+        self.assertFalse(member.port.is_paused)
+        self.assertEqual(lines, [f"group {GROUP} is heard on lo again"])
+
+    def test_an_interface_that_is_gone_fails_that_answer(self) -> None:
+        """It is counted, and told in one line."""
+        member = Member(ReplyTo.SENDER).start()
+        with log_lines() as lines:
+            member.receive(interface=2**30)
+        self.assertEqual(member.echo.counters, MulticastCounters(received=3, failed=3))
+        self.assertEqual(len(lines), 1)
+
+    def test_a_full_port_is_waited_for(self) -> None:
+        """Nothing is received while answers cannot leave."""
+        member = Member(ReplyTo.SENDER).start()
+        (outlet,) = member.outlets
+        outlet.is_full = True
+        member.receive()
+        self.assertTrue(member.port.is_paused)
+        outlet.protocol.output_drained()
+        self.assertFalse(member.port.is_paused)
+
+    def test_a_run_that_cannot_be_sent_counts_its_datagrams(self) -> None:
+        """As failed, and not as answered, which it seemed to be."""
+        member = Member(ReplyTo.SENDER).start()
+        member.receive()
+        member.receive()
+        member.outlets[0].fail_run(3, PEER)
+        counters = MulticastCounters(received=6, answered=3, failed=3)
+        self.assertEqual(member.echo.counters, counters)
+
+
+class GroupTests(SynchronousTestCase):
+    """Answers go to the group."""
+
+    def test_the_group_is_answered_from_the_shared_port(self) -> None:
+        """A whole run in one call; no other port is opened."""
+        member = Member(ReplyTo.GROUP).start()
+        member.receive()
+        self.assertEqual(member.port.runs, [(b"abcde", 2, (GROUP, GROUP_PORT))])
+        self.assertEqual(member.asked, [])
+
+    def test_a_group_of_ipv6_is_answered_where_it_was_heard(self) -> None:
+        """Groups of one network need the interface."""
+        member = Member(ReplyTo.GROUP, "::").start()
+        member.echo.run_received(Run(b"x", 1, ("fe80::1", 4000, 0, 7), "ff02::5", 7))
+        self.assertEqual(member.port.runs, [(b"x", 1, ("ff02::5", GROUP_PORT, 0, 7))])
+
+    def test_the_port_of_the_group_is_never_answered(self) -> None:
+        """Whatever its address: there are members that answer too, on any host."""
+        member = Member(ReplyTo.GROUP).start()
+        for host in ("192.0.2.1", "127.0.0.1", "10.0.0.1"):
+            member.receive((host, GROUP_PORT))
+        self.assertEqual(member.port.runs, [])
+        self.assertEqual(member.echo.counters, MulticastCounters(received=9, from_members=9))
+
+    def test_what_was_sent_to_one_host_is_not_answered(self) -> None:
+        """On a port that is not shared, there is such."""
+        member = Member(ReplyTo.GROUP).start()
+        member.echo.run_received(Run(b"x", 1, PEER, "127.0.0.1", 1))
+        self.assertEqual(member.echo.counters, MulticastCounters(received=1, suspicious=1))
+
+    def test_a_refused_answer_is_counted(self) -> None:
+        """At once, or later."""
+        member = Member(ReplyTo.GROUP).start()
+        member.port.failure = SocketError("no", status=SocketErrorStatus.UNREACHABLE_HOST)
+        member.receive()
+        member.receive()
+        member.port.fail_run(2, (GROUP, GROUP_PORT))
+        self.assertEqual(member.echo.counters, MulticastCounters(received=6, answered=1, failed=5))
+
+    @given(lists(sampled_from([GROUP_PORT, 4000, 0]), max_size=3), integers(1, 4))
+    def test_members_among_themselves_come_to_rest(self, ports: list[int], count: int) -> None:
+        """Each request is answered once by each member, and no answer is answered."""
+        members = [Member(ReplyTo.GROUP).start() for _ in range(count)]
+        on_the_way: list[Address] = [("127.0.0.1", port) for port in ports]
+        heard = 0
+        while on_the_way:
+            source = on_the_way.pop()
+            heard += 1
+            self.assertLess(heard, 100)
+            for member in members:
+                member.receive(source, b"x")
+                on_the_way += [("127.0.0.1", GROUP_PORT) for _ in member.port.runs]
+                member.port.runs.clear()
+        self.assertEqual(heard, len(ports) + ports.count(4000) * count)
+
+
+class SilenceTests(SynchronousTestCase):
+    """What is answered in no way."""
+
+    def test_off_only_counts(self) -> None:
+        """No port is opened, nothing is sent."""
+        member = Member(ReplyTo.OFF).start()
+        member.receive()
+        self.assertEqual((member.asked, member.port.runs), ([], []))
+        self.assertEqual(member.echo.counters, MulticastCounters(received=3))
+
+    def test_nobody_who_could_make_a_loop_is_answered(self) -> None:
+        """Port 0, groups, broadcasts, no address."""
+        for reply in (ReplyTo.SENDER, ReplyTo.GROUP):
+            member = Member(reply).start()
+            for source in (
+                ("192.0.2.1", 0),
+                (GROUP, 4000),
+                ("255.255.255.255", 4000),
+                ("0.0.0.0", 4000),
+                ("ff02::1", 4000, 0, 0),
+                ("::", 4000, 0, 0),
+            ):
+                member.receive(source)
+            self.assertEqual([outlet.runs for outlet in member.outlets if outlet.runs], [])
+            self.assertEqual(member.port.runs, [])
+            self.assertEqual(member.echo.counters, MulticastCounters(received=18, suspicious=18))
+
+    def test_what_is_not_whole_is_not_answered(self) -> None:
+        """It is counted, and told in one line."""
+        for reply in ReplyTo:
+            member = Member(reply).start()
+            with log_lines() as lines:
+                member.echo.run_received(Run(b"ab", 2, PEER, GROUP, 1, True))
+            self.assertEqual(member.echo.counters, MulticastCounters(received=1, truncated=1))
+            self.assertEqual(len(lines), 1)

@@ -1,0 +1,335 @@
+"""A UDP socket has its options set before its first datagram."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.datagram.fake_udp import FakeUdp
+from tests.stream.test_transport import IdleReactor
+from twsock import DatagramSocket
+from twsock.datagram.endpoint import UdpEndpoint
+from twsock.datagram.udp_socket import (
+    DatagramOptions,
+    IReactorUdpSockets,
+    OpenedSocket,
+    numeric_address,
+    open_udp_socket,
+)
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.protocols import DatagramProtocol
+
+HOST, HOST6 = "127.0.0.1", "::1"
+NOT_LINUX = None if sys.platform == "linux" else "the option is one of Linux"
+
+#: What Python 3.11 does not name: <linux/in.h>, <linux/in6.h>, <linux/udp.h>.
+IP_MTU_DISCOVER, IP_MULTICAST_ALL, PMTUDISC_DONT, PMTUDISC_DO = 10, 49, 0, 2
+IPV6_MTU_DISCOVER, IPV6_MULTICAST_ALL, IPV6_DONTFRAG = 23, 29, 62
+UDP_GRO = 104
+
+V4, V6, SOL, UDP = (
+    socket.IPPROTO_IP,
+    socket.IPPROTO_IPV6,
+    socket.SOL_SOCKET,
+    socket.IPPROTO_UDP,
+)
+
+
+@contextmanager
+def opened(address: str = HOST, port: int = 0, **options: Any) -> Iterator[OpenedSocket]:
+    """Open one for a while."""
+    found = open_udp_socket(address, port, DatagramOptions(**options))
+    with found.udp:
+        yield found
+
+
+class OptionTests(SynchronousTestCase):
+    """What was asked for can be read off the socket."""
+
+    def assert_option(
+        self, level: int, number: int, value: int, address: str = HOST, **options: Any
+    ) -> None:
+        with opened(address, **options) as found:
+            self.assertEqual(found.udp.getsockopt(level, number), value)
+
+    def test_hop_limits_are_set(self) -> None:
+        """One for peers and one for groups, on both families."""
+        self.assert_option(V4, socket.IP_TTL, 128)
+        self.assert_option(V4, socket.IP_TTL, 7, hop_limit=7)
+        self.assert_option(V4, socket.IP_MULTICAST_TTL, 1)
+        self.assert_option(V4, socket.IP_MULTICAST_TTL, 0, multicast_hop_limit=0)
+        self.assert_option(V6, socket.IPV6_UNICAST_HOPS, 7, HOST6, hop_limit=7)
+        self.assert_option(V6, socket.IPV6_MULTICAST_HOPS, 1, HOST6)
+        self.assert_option(V6, socket.IPV6_MULTICAST_HOPS, 9, HOST6, multicast_hop_limit=9)
+
+    def test_members_on_this_machine_can_be_left_out(self) -> None:
+        """They get what is sent to groups unless told otherwise."""
+        for is_on in (True, False):
+            self.assert_option(V4, socket.IP_MULTICAST_LOOP, is_on, multicast_loopback=is_on)
+            self.assert_option(
+                V6, socket.IPV6_MULTICAST_LOOP, is_on, HOST6, multicast_loopback=is_on
+            )
+
+    def test_fragments_can_be_forbidden(self) -> None:
+        """DF is set, and the kernel tells of what is too long."""
+        self.assert_option(V4, IP_MTU_DISCOVER, PMTUDISC_DO, dont_fragment=True)
+        self.assert_option(V6, IPV6_MTU_DISCOVER, PMTUDISC_DO, HOST6, dont_fragment=True)
+        self.assert_option(V6, IPV6_DONTFRAG, 1, HOST6, dont_fragment=True)
+
+    test_fragments_can_be_forbidden.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_fragments_are_allowed_unless_told_otherwise(self) -> None:
+        """Linux would set DF by itself, and tell a connected socket of what was too long."""
+        self.assert_option(V4, IP_MTU_DISCOVER, PMTUDISC_DONT)
+        self.assert_option(V6, IPV6_MTU_DISCOVER, PMTUDISC_DONT, HOST6)
+
+    test_fragments_are_allowed_unless_told_otherwise.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_buffers_have_the_size_asked_for(self) -> None:
+        """Linux takes twice as much, for its own needs."""
+        self.assert_option(SOL, socket.SO_RCVBUF, 2 * 50_000, receive_buffer=50_000)
+        self.assert_option(SOL, socket.SO_SNDBUF, 2 * 60_000, send_buffer=60_000)
+
+    test_buffers_have_the_size_asked_for.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_broadcast_is_allowed_unless_told_otherwise(self) -> None:
+        """As with WinRT."""
+        self.assert_option(SOL, socket.SO_BROADCAST, 1)
+        self.assert_option(SOL, socket.SO_BROADCAST, 0, broadcast=False)
+
+    def test_multicast_leaves_by_the_interface_asked_for(self) -> None:
+        """Named by its index."""
+        index = socket.if_nametoindex("lo")
+        self.assert_option(V6, socket.IPV6_MULTICAST_IF, index, HOST6, interface=index)
+        with opened(interface=index) as found, opened("") as member:
+            group, port = "224.3.0.9", member.udp.getsockname()[1]
+            request = socket.inet_aton(group) + bytes(4) + index.to_bytes(4, sys.byteorder)
+            member.udp.setsockopt(V4, socket.IP_ADD_MEMBERSHIP, request)
+            member.udp.settimeout(5)
+            found.udp.sendto(b"a", (group, port))
+            data, source = member.udp.recvfrom(10)
+        # Not the address of another interface, which the kernel would take.
+        self.assertEqual((data, source[0]), (b"a", HOST))
+
+    test_multicast_leaves_by_the_interface_asked_for.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_an_interface_that_is_none_is_an_error(self) -> None:
+        """It has the kernel's reason, and nothing stays open."""
+        self.assertRaises(SocketError, open_udp_socket, HOST, 0, DatagramOptions(interface=9999))
+
+    def test_one_device_can_be_asked_for(self) -> None:
+        """Everything goes through it alone."""
+        with opened(device="lo") as found:
+            name = found.udp.getsockopt(SOL, 25, 16)  # SO_BINDTODEVICE
+            self.assertEqual(name.rstrip(b"\0"), b"lo")
+
+    test_one_device_can_be_asked_for.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_the_other_family_has_a_socket_of_its_own(self) -> None:
+        """``::`` leaves the IPv4 port of the same number free."""
+        self.assert_option(V6, socket.IPV6_V6ONLY, 1, "::")
+        with opened("::") as found, opened("", found.udp.getsockname()[1]):
+            pass
+
+    def test_runs_are_received_where_the_kernel_can(self) -> None:
+        """Unless they are turned off."""
+        with opened() as found:
+            has_option = found.udp.getsockopt(UDP, UDP_GRO) if found.has_runs else 0
+            self.assertEqual(has_option, int(found.has_runs))
+        with opened(segmentation=False) as found:
+            self.assertFalse(found.has_runs)
+            self.assertEqual(found.udp.getsockopt(UDP, UDP_GRO), 0)
+
+    test_runs_are_received_where_the_kernel_can.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_a_socket_of_all_addresses_is_told_where_datagrams_went(self) -> None:
+        """One of a single address knows."""
+        for address, is_told in (("", True), ("::", True), (HOST, False), (HOST6, False)):
+            with opened(address) as found:
+                self.assertIs(found.has_packet_info, is_told)
+                self.assertFalse(found.udp.getblocking())
+
+
+class SharingTests(SynchronousTestCase):
+    """A port is one socket's alone, unless all who have it agree."""
+
+    def test_alone_by_default(self) -> None:
+        """Neither of the options that share it is set."""
+        with opened("") as found:
+            self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEADDR), 0)
+            self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEPORT), 0)
+
+    def test_shared_with_both_options(self) -> None:
+        """And without the groups that others have joined."""
+        with opened("", multicast_only=True) as found:
+            self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEADDR), 1)
+            self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEPORT), 1)
+
+    def test_groups_of_others_are_not_heard(self) -> None:
+        """A socket hears what it joined itself."""
+        for is_shared in (True, False):
+            with opened("", multicast_only=is_shared) as found:
+                self.assertEqual(found.udp.getsockopt(V4, IP_MULTICAST_ALL), 0)
+            with opened("::", multicast_only=is_shared) as found:
+                self.assertEqual(found.udp.getsockopt(V6, IPV6_MULTICAST_ALL), 0)
+
+    test_groups_of_others_are_not_heard.skip = NOT_LINUX  # type: ignore[attr-defined]
+
+    def test_two_may_share(self) -> None:
+        """A third that does not is refused, and so is one that came first."""
+        with opened("", multicast_only=True) as found:
+            port = found.udp.getsockname()[1]
+            with opened("", port, multicast_only=True):
+                self.assert_taken("", port)
+        with opened("") as found:
+            self.assert_taken("", found.udp.getsockname()[1], multicast_only=True)
+
+    def test_one_address_alone_is_not_shared(self) -> None:
+        """Another could still take the port for itself, or no group's datagram would come."""
+        for address in (HOST, "224.3.0.5"):
+            options = DatagramOptions(multicast_only=True)
+            self.assertRaises(ValueError, open_udp_socket, address, 0, options)
+
+    def test_a_group_is_not_bound(self) -> None:
+        """It would share the port with whoever has all addresses, and nobody would have agreed."""
+        for group in ("224.3.0.5", "ff15::5"):
+            self.assertRaises(ValueError, open_udp_socket, group, 0, DatagramOptions())
+
+    def test_a_port_that_is_taken_is_an_error(self) -> None:
+        """One line, with the port, the address and the status."""
+        with opened() as found:
+            port = found.udp.getsockname()[1]
+            error = self.assert_taken(HOST, port)
+            self.assertIn(f"port {port} of {HOST}", str(error))
+
+    def assert_taken(self, address: str, port: int, **options: Any) -> SocketError:
+        options_ = DatagramOptions(**options)
+        error: SocketError = self.assertRaises(
+            SocketError, open_udp_socket, address, port, options_
+        )
+        self.assertIs(error.status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
+        return error
+
+
+class AddressTests(SynchronousTestCase):
+    """Where a socket is bound, and where it sends."""
+
+    def test_an_address_of_others_is_an_error(self) -> None:
+        """Of documentation (:rfc:`5737`, :rfc:`3849`), which nobody has."""
+        for address in ("192.0.2.1", "2001:db8::1"):
+            error = self.assertRaises(SocketError, open_udp_socket, address, 0, DatagramOptions())
+            self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
+
+    def test_no_address_is_all_of_ipv4(self) -> None:
+        """On any free port."""
+        with opened("") as found:
+            host, port = found.udp.getsockname()
+        self.assertEqual(host, "0.0.0.0")
+        self.assertGreater(port, 0)
+
+    def test_a_name_is_refused(self) -> None:
+        """What is sent would wait for whoever knows it."""
+        for name in ("localhost", "", "127.1", "1", "127.0.0.1:80", "[::1]", "127.0.0.1%lo"):
+            self.assertRaises(ValueError, numeric_address, name, 9)
+
+    def test_a_port_has_sixteen_bits(self) -> None:
+        """0 and 65,535 are ports."""
+        for port in (-1, 65_536):
+            self.assertRaises(ValueError, numeric_address, HOST, port)
+            self.assertRaises(ValueError, open_udp_socket, HOST, port, DatagramOptions())
+        self.assertEqual(numeric_address(HOST, 65_535), (HOST, 65_535))
+
+    def test_a_zone_becomes_a_scope_id(self) -> None:
+        """By name or by number; without one it is 0."""
+        index = socket.if_nametoindex("lo")
+        self.assertEqual(numeric_address("fe80::1%lo", 9), ("fe80::1", 9, 0, index))
+        self.assertEqual(numeric_address("fe80::1%5", 9), ("fe80::1", 9, 0, 5))
+        self.assertEqual(numeric_address(HOST6, 9), (HOST6, 9, 0, 0))
+
+    def test_a_zone_that_is_no_interface_is_an_error(self) -> None:
+        """Nothing can be sent there."""
+        # The second, in 32 bits, would be the first interface.
+        for zone in ("nowhere", "4294967297", ""):
+            error = self.assertRaises(SocketError, numeric_address, f"fe80::1%{zone}", 9)
+            self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
+
+    def test_a_zone_of_any_number_is_bound_or_an_error(self) -> None:
+        """No index has more than 31 bits."""
+        for zone in ("0", "9999", "4294967296", "9" * 30):
+            options = DatagramOptions()
+            self.assertRaises(SocketError, open_udp_socket, f"fe80::1%{zone}", 0, options)
+
+
+class BoundsTests(SynchronousTestCase):
+    """A number out of its bounds is refused before there is a socket."""
+
+    def test_the_bounds_are_told(self) -> None:
+        """With the option's name, and what was given."""
+        for name, least, most in [
+            ("receive_buffer", 1, 2**31 - 1),
+            ("send_buffer", 1, 2**31 - 1),
+            ("max_datagram", 0, 65_535),
+            ("hop_limit", 1, 255),
+            ("multicast_hop_limit", 0, 255),
+        ]:
+            for value in (least - 1, most + 1):
+                options: Any = {name: value}
+                error = self.assertRaises(ValueError, DatagramOptions, **options)
+                self.assertIn(name, str(error))
+                self.assertIn(str(value), str(error))
+            for value in (least, most):
+                options = {name: value}
+                self.assertEqual(getattr(DatagramOptions(**options), name), value)
+
+
+@implementer(IReactorUdpSockets)
+class ReactorInMemory(IdleReactor):
+    """Opens sockets by itself, and notes what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[tuple[str, int, FakeUdp]] = []
+
+    def open_udp_socket(self, address: str, port: int, options: DatagramOptions) -> OpenedSocket:
+        udp = FakeUdp(host=address, port=port or 7000)
+        self.opened.append((address, port, udp))
+        return OpenedSocket(udp, has_runs=False, has_packet_info=False)  # type: ignore[arg-type]
+
+
+class ReactorTests(SynchronousTestCase):
+    """A reactor that opens UDP sockets is asked for each."""
+
+    def test_it_provides_the_interface(self) -> None:
+        """As this file understands it."""
+        verifyObject(IReactorUdpSockets, ReactorInMemory())
+
+    def test_a_datagram_socket_sends_through_it(self) -> None:
+        """Bound to one address, or to all of both families; no kernel is asked."""
+        reactor = ReactorInMemory()
+        datagrams = DatagramSocket(reactor)
+        self.successResultOf(datagrams.bind_endpoint("192.0.2.1", 1337))
+        self.successResultOf(datagrams.send_to(b"Hello", ("192.0.2.2", 7)))
+        [(address, port, udp)] = reactor.opened
+        self.assertEqual((address, port), ("192.0.2.1", 1337))
+        self.assertEqual(udp.sent, [(b"Hello", ("192.0.2.2", 7))])
+        both = DatagramSocket(reactor)
+        self.successResultOf(both.bind_service_name(1337))
+        self.assertEqual(
+            [each[:2] for each in reactor.opened[1:]], [("0.0.0.0", 1337), ("::", 1337)]
+        )
+        for one in (datagrams, both):
+            self.successResultOf(one.close())
+
+    def test_endpoints_listen_through_it(self) -> None:
+        """So a protocol class does."""
+        reactor = ReactorInMemory()
+        port = self.successResultOf(UdpEndpoint(reactor, 1337, HOST).listen(DatagramProtocol()))
+        self.assertEqual([each[:2] for each in reactor.opened], [(HOST, 1337)])
+        port.stopListening()

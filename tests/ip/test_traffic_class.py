@@ -1,0 +1,71 @@
+"""Packets of a socket are marked with a code point."""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.sockets.stream.test_control import without
+from twsock.datagram.udp_socket import DatagramOptions, open_udp_socket
+from twsock.errors import OperationNotSupported
+from twsock.ip.traffic_class import check_marks, mark_packets
+
+
+def made(test: SynchronousTestCase, family: int, *, is_ipv6_only: bool = False) -> socket.socket:
+    try:
+        one = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise SkipTest(f"no IPv6: {error}") from None
+    test.addCleanup(one.close)
+    if family == socket.AF_INET6:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_ipv6_only)
+    return one
+
+
+def lowest_free_descriptor() -> int:
+    with socket.socket() as one:
+        return one.fileno()
+
+
+class MarkTests(SynchronousTestCase):
+    """The kernel has the mark."""
+
+    def test_it_stands_before_the_two_bits_of_congestion(self) -> None:
+        """Code point 63 is the traffic class 252."""
+        for code_point in (63, 46, 0):
+            one = made(self, socket.AF_INET)
+            mark_packets(one, code_point)
+            found = one.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
+            self.assertEqual(found, code_point * 4)
+
+    def test_a_socket_of_both_families_has_both(self) -> None:
+        """One of IPv6 alone has its own."""
+        for is_ipv6_only in (False, True):
+            one = made(self, socket.AF_INET6, is_ipv6_only=is_ipv6_only)
+            mark_packets(one, 46)
+            self.assertEqual(one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS), 184)
+            found = one.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
+            self.assertEqual(found, 0 if is_ipv6_only else 184)
+
+    def test_a_system_without_marks_says_so(self) -> None:
+        """Before a socket is opened, and when it is."""
+        check_marks()
+        without(self, "IPV6_TCLASS")
+        self.assertRaises(OperationNotSupported, check_marks)
+        options = DatagramOptions(code_point=1)
+        free = lowest_free_descriptor()
+        error = self.assertRaises(OperationNotSupported, open_udp_socket, "127.0.0.1", 0, options)
+        # The error, while it is kept, keeps no socket open.
+        self.assertEqual(lowest_free_descriptor(), free, error)
+
+    def test_a_port_has_the_mark_of_its_options(self) -> None:
+        """From 0, which is none, to 63."""
+        for code_point in (0, 63):
+            options = DatagramOptions(code_point=code_point)
+            with open_udp_socket("127.0.0.1", 0, options).udp as udp:
+                found = udp.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
+                self.assertEqual(found, code_point * 4)
+        for code_point in (-1, 64):
+            error = self.assertRaises(ValueError, DatagramOptions, code_point=code_point)
+            self.assertEqual(str(error), f"code_point is 0 to 63, not {code_point}")

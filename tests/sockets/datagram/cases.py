@@ -1,0 +1,204 @@
+"""
+Datagram sockets and their streams with a real kernel below and a clock for a reactor.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.test_resolving import FakeNameResolver
+from tests.stream.test_transport import IdleReactor
+from twsock import DatagramSocket, LocalProtocolError, SocketError
+from twsock.datagram.packet_info import request_runs
+from twsock.datagram.port import DatagramPort
+from twsock.datagram.udp_socket import DatagramOptions, OpenedSocket
+from twsock.protocols import DatagramProtocol
+from twsock.sockets.datagram.output import DatagramOutputStream
+
+LOCALHOST = "127.0.0.1"
+
+#: Seconds after which a datagram that should have come is missed.
+PATIENCE = 5
+
+
+class FillableSocket(socket.socket):
+    """A real UDP socket that counts its sends, has room for so many more, and may cut no runs."""
+
+    calls: int
+    room: float
+    has_runs: bool
+
+    def send(self, *arguments: Any) -> int:
+        self.take_room()
+        return super().send(*arguments)
+
+    def sendto(self, *arguments: Any) -> int:
+        self.take_room()
+        return super().sendto(*arguments)
+
+    def sendmsg(self, buffers: Any, messages: Any = (), *arguments: Any) -> int:
+        self.take_room()
+        if messages and not self.has_runs:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().sendmsg(buffers, messages, *arguments)
+
+    def take_room(self) -> None:
+        """Count a call, or fail as a socket without room does."""
+        if not self.room:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        self.room -= 1
+        self.calls += 1
+
+
+def plain_socket(host: str = LOCALHOST) -> socket.socket:
+    """Make a peer that knows nothing of Twisted, bound to a free port."""
+    peer = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    peer.bind((host, 0))
+    peer.settimeout(PATIENCE)
+    return peer
+
+
+def receive(peer: socket.socket, count: int) -> list[bytes]:
+    """Take so many datagrams, or fewer if they do not come; more are named as surplus."""
+    received: list[bytes] = []
+    try:
+        while len(received) < count:
+            received.append(peer.recv(65_535))
+        peer.setblocking(False)
+        received.append(b"surplus: " + peer.recv(65_535))
+    except (BlockingIOError, TimeoutError):
+        pass
+    finally:
+        peer.settimeout(PATIENCE)
+    return received
+
+
+class ConnectedStream:
+    """
+    An output stream on a port that is connected to a plain socket.
+
+    :ivar pending: the streams that asked for a turn.
+    :ivar unheard: the failures of writes that nobody awaited.
+    :ivar has_runs: whether the kernel cuts runs.
+    """
+
+    def __init__(self) -> None:
+        self.reactor = IdleReactor()
+        self.peer = plain_socket()
+        self.kernel = FillableSocket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.kernel.calls, self.kernel.room = 0, float("inf")
+        self.kernel.setblocking(False)
+        self.kernel.bind((LOCALHOST, 0))
+        self.has_runs = self.kernel.has_runs = request_runs(self.kernel)
+        opened = OpenedSocket(self.kernel, self.has_runs, False)
+        self.port = DatagramPort(self.reactor, DatagramProtocol(), opened, DatagramOptions())
+        self.port.connect(*self.peer.getsockname())
+        self.port.startListening()
+        self.pending: list[DatagramOutputStream] = []
+        self.unheard: list[SocketError] = []
+        self.output = self.make_output()
+        self.output.opened(self.port)
+
+    def make_output(self) -> DatagramOutputStream:
+        """Make a stream that was not opened."""
+        return DatagramOutputStream(
+            self.reactor,
+            lambda: LocalProtocolError("not open"),
+            self.pending.append,
+            self.unheard.append,
+        )
+
+    def next_turn(self) -> None:
+        """Let the streams do what a socket has them do in the reactor's next turn."""
+        pending = list(self.pending)
+        self.pending.clear()
+        for output in pending:
+            output.next_turn()
+
+    def make_room(self, calls: float = float("inf")) -> None:
+        """Let the kernel take so many sends, and tell the port."""
+        self.kernel.room = calls
+        self.port.doWrite()
+
+    def received(self, count: int) -> list[bytes]:
+        """Take so many datagrams at the other end, and no others."""
+        return receive(self.peer, count)
+
+    def close(self) -> None:
+        """Give both sockets back."""
+        self.port.stopListening()
+        self.peer.close()
+
+
+class LookingUpReactor(IdleReactor):
+    """A clock that finds the hosts it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nameResolver = FakeNameResolver()
+
+
+class DatagramSocketCase(SynchronousTestCase):
+    """Makes sockets, lets them receive when told to, and looks at what they leave behind."""
+
+    def setUp(self) -> None:
+        self.reactor = LookingUpReactor()
+        self.sockets: list[DatagramSocket] = []
+
+    def tearDown(self) -> None:
+        for one in self.sockets:
+            one.close()
+        self.assertEqual(self.reactor.readers | self.reactor.writers, set())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def make(self) -> DatagramSocket:
+        """Make a socket, to be bound or connected."""
+        made = DatagramSocket(self.reactor)
+        self.sockets.append(made)
+        return made
+
+    def bind(self, made: DatagramSocket | None = None, host: str = LOCALHOST) -> DatagramSocket:
+        """Bind a socket to a free port."""
+        made = made or self.make()
+        self.successResultOf(made.bind_endpoint(host, ""))
+        return made
+
+    def peer(self, host: str = LOCALHOST) -> socket.socket:
+        """Make a plain socket."""
+        made = plain_socket(host)
+        self.addCleanup(made.close)
+        return made
+
+    def connect(self, peer: socket.socket, made: DatagramSocket | None = None) -> DatagramSocket:
+        """Connect a socket to a plain one."""
+        made = made or self.make()
+        self.successResultOf(made.connect(*peer.getsockname()[:2]))
+        return made
+
+    def address(self, made: DatagramSocket) -> tuple[str, int]:
+        """Tell where a socket is bound."""
+        host = made.information.local_address
+        assert host is not None
+        return host.canonical_name, int(made.information.local_port)
+
+    def pump(self) -> None:
+        """Wait for a datagram, and let all who have any receive."""
+        readers: Any = self.reactor.readers
+        ready, _, _ = select.select(list(readers), [], [], PATIENCE)
+        self.assertTrue(ready, "nothing came")
+        while ready:
+            for reader in ready:
+                if reader in readers:
+                    reader.doRead()
+            ready, _, _ = select.select(list(readers), [], [], 0)
+
+    def send(self, peer: socket.socket, made: DatagramSocket, *datagrams: bytes) -> None:
+        """Have a plain socket send to a socket, which receives."""
+        for data in datagrams:
+            peer.sendto(data, self.address(made))
+        self.pump()

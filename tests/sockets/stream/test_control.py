@@ -1,0 +1,336 @@
+"""Options are set before a socket is in use, and put on its connection."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
+from twsock.errors import LocalProtocolError, OperationNotSupported
+from twsock.sockets.stream.control import (
+    SocketQualityOfService,
+    StreamSocketControl,
+    StreamSocketListenerControl,
+)
+
+#: Options that both kinds refuse to change once in use, with a value that would be good before.
+OPTIONS: dict[str, object] = {
+    "keep_alive": True,
+    "no_delay": False,
+    "outbound_unicast_hop_limit": 10,
+    "quality_of_service": SocketQualityOfService.LOW_LATENCY,
+}
+if hasattr(socket, "TCP_KEEPIDLE"):
+    OPTIONS |= {"keep_alive_idle": 60, "keep_alive_interval": 5, "keep_alive_count": 3}
+
+LOW_LATENCY = SocketQualityOfService.LOW_LATENCY
+
+#: Options of keep-alive, with the name of the kernel's and the largest value.
+KEEP_ALIVE = {
+    "keep_alive_idle": ("TCP_KEEPIDLE", 32_767),
+    "keep_alive_interval": ("TCP_KEEPINTVL", 32_767),
+    "keep_alive_count": ("TCP_KEEPCNT", 127),
+}
+
+ILLEGAL_METHOD_CALL = 0x8000000E
+
+
+def without(test: SynchronousTestCase, name: str) -> None:
+    """Have a test run as on a system whose Python does not know an option of sockets."""
+    if hasattr(socket, name):
+        test.addCleanup(setattr, socket, name, getattr(socket, name))
+        delattr(socket, name)
+
+
+def control() -> StreamSocketControl:
+    return StreamSocketControl(lambda: False)
+
+
+def listener_control() -> StreamSocketListenerControl:
+    return StreamSocketListenerControl(lambda: False)
+
+
+class QualityOfServiceTests(SynchronousTestCase):
+    """How urgent a socket is."""
+
+    def test_the_values_are_the_documented_ones(self) -> None:
+        """`SocketQualityOfService` as in WinRT."""
+        found = {each.documented_name: each.value for each in SocketQualityOfService}
+        self.assertEqual(found, {"Normal": 0, "LowLatency": 1})
+
+    def test_low_latency_is_kept(self) -> None:
+        """And can be taken back."""
+        for options in (control(), listener_control()):
+            for quality in (LOW_LATENCY, SocketQualityOfService.NORMAL):
+                options.quality_of_service = quality
+                self.assertIs(options.quality_of_service, quality)
+
+    def test_where_nothing_can_be_marked_it_is_not_supported(self) -> None:
+        """What cannot be done is not taken and forgotten; what is there stays."""
+        without(self, "IPV6_TCLASS")
+        for options in (control(), listener_control()):
+            with self.assertRaises(OperationNotSupported):
+                options.quality_of_service = LOW_LATENCY
+            options.quality_of_service = SocketQualityOfService.NORMAL
+            self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL)
+
+    def test_another_number_is_refused(self) -> None:
+        """There are two qualities."""
+        self.assertRaises(ValueError, setattr, control(), "quality_of_service", 2)
+
+
+class OptionTests(SynchronousTestCase):
+    """What may be set, before and after a socket is in use."""
+
+    def setUp(self) -> None:
+        self.is_in_use = False
+        self.control = StreamSocketControl(lambda: self.is_in_use)
+        self.listener = StreamSocketListenerControl(lambda: self.is_in_use)
+
+    def test_the_defaults_are_the_documented_ones(self) -> None:
+        """As in WinRT; the size of the buffer is left to the kernel."""
+        for options in (self.control, self.listener):
+            self.assertEqual((options.keep_alive, options.no_delay), (False, True))
+            self.assertEqual(options.outbound_unicast_hop_limit, 128)
+            self.assertIsNone(options.outbound_buffer_size_in_bytes)
+            self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL)
+            self.assertEqual([getattr(options, name) for name in KEEP_ALIVE], [None] * 3)
+        self.assertIs(self.control.serialize_connection_attempts, False)
+
+    def test_what_is_set_is_kept(self) -> None:
+        """Before use all can be set."""
+        options = {
+            **OPTIONS,
+            "outbound_buffer_size_in_bytes": 9000,
+            "serialize_connection_attempts": True,
+        }
+        for name, value in options.items():
+            setattr(self.control, name, value)
+        self.assertEqual({name: getattr(self.control, name) for name in options}, options)
+
+    def test_a_hop_limit_is_1_to_255(self) -> None:
+        """Both included; what is beyond changes nothing."""
+        for limit in (255, 1):
+            self.control.outbound_unicast_hop_limit = limit
+        for limit in (0, 256, -1):
+            self.assertRaises(
+                ValueError, setattr, self.control, "outbound_unicast_hop_limit", limit
+            )
+        self.assertEqual(self.control.outbound_unicast_hop_limit, 1)
+
+    def test_half_a_hop_or_byte_is_no_number(self) -> None:
+        """It is refused at once, not when the socket is connected."""
+        for name in ("outbound_unicast_hop_limit", "outbound_buffer_size_in_bytes"):
+            self.assertRaises(TypeError, setattr, self.control, name, 1.5)
+
+    def test_times_of_keep_alive_have_the_bounds_of_linux(self) -> None:
+        """Both included; what is beyond changes nothing, and None leaves it to the kernel."""
+        if not hasattr(socket, "TCP_KEEPIDLE"):
+            self.skipTest("this system has no TCP_KEEPIDLE")
+        for options in (self.control, self.listener):
+            for name, (_, most) in KEEP_ALIVE.items():
+                for value in (1, most):
+                    setattr(options, name, value)
+                for value in (0, -1, most + 1):
+                    self.assertRaises(ValueError, setattr, options, name, value)
+                for wrong in (1.5, True, "1"):
+                    self.assertRaises(TypeError, setattr, options, name, wrong)
+                self.assertEqual(getattr(options, name), most)
+                setattr(options, name, None)
+                self.assertIsNone(getattr(options, name))
+
+    def test_a_system_without_times_of_keep_alive_says_so(self) -> None:
+        """What cannot be done is not taken and forgotten."""
+        for options in (self.control, self.listener):
+            for name, (option, _) in KEEP_ALIVE.items():
+                without(self, option)
+                error = self.assertRaises(OperationNotSupported, setattr, options, name, 1)
+                self.assertIn(option, str(error))
+                self.assertIsNone(getattr(options, name))
+
+    def test_a_buffer_has_at_least_1_byte(self) -> None:
+        """And no more than the kernel's number can tell."""
+        name = "outbound_buffer_size_in_bytes"
+        for options in (self.control, self.listener):
+            for size in (1, 2**31 - 1):
+                setattr(options, name, size)
+            for size in (0, -1, 2**31):
+                self.assertRaises(ValueError, setattr, options, name, size)
+            self.assertEqual(options.outbound_buffer_size_in_bytes, 2**31 - 1)
+
+    def test_once_in_use_nothing_can_be_set(self) -> None:
+        """The call is illegal, its error names the option, and what was there stays."""
+        self.is_in_use = True
+        for options in (self.control, self.listener):
+            for name, value in OPTIONS.items():
+                before = getattr(options, name)
+                error = self.assertRaises(LocalProtocolError, setattr, options, name, value)
+                self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
+                self.assertIn(name, str(error))
+                self.assertEqual(getattr(options, name), before)
+
+    def test_a_connect_that_was_called_fixes_the_order_of_attempts(self) -> None:
+        """Nothing can be changed about attempts under way."""
+        self.is_in_use = True
+        error = self.assertRaises(
+            LocalProtocolError, setattr, self.control, "serialize_connection_attempts", True
+        )
+        self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
+
+    def test_a_socket_ignores_a_late_size_of_its_buffer(self) -> None:
+        """As documented for WinRT, this one is no error."""
+        self.control.outbound_buffer_size_in_bytes = 9000
+        self.is_in_use = True
+        self.control.outbound_buffer_size_in_bytes = 10_000
+        self.assertEqual(self.control.outbound_buffer_size_in_bytes, 9000)
+
+    def test_a_listener_refuses_a_late_size_of_the_buffer(self) -> None:
+        """As documented for WinRT, here it is one."""
+        self.is_in_use = True
+        error = self.assertRaises(
+            LocalProtocolError, setattr, self.listener, "outbound_buffer_size_in_bytes", 9000
+        )
+        self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
+
+    def test_after_a_failed_connect_all_can_be_set_again(self) -> None:
+        """What counts is whether it is in use now."""
+        self.is_in_use = True
+        self.is_in_use = False
+        self.control.keep_alive = True
+        self.assertTrue(self.control.keep_alive)
+
+    def test_an_accepted_socket_has_what_its_listener_has(self) -> None:
+        """All is taken over, although the socket is in use."""
+        for name, value in {**OPTIONS, "outbound_buffer_size_in_bytes": 9000}.items():
+            setattr(self.listener, name, value)
+        self.is_in_use = True
+        self.control.inherit(self.listener)
+        for name in (*OPTIONS, "outbound_buffer_size_in_bytes"):
+            self.assertEqual(getattr(self.control, name), getattr(self.listener, name), name)
+
+
+def ipv6_pair() -> tuple[socket.socket, socket.socket]:
+    """Connect two sockets over the loopback of IPv6."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+            near = socket.create_connection(listener.getsockname()[:2])
+            far, _ = listener.accept()
+    except OSError as error:
+        raise SkipTest(f"no IPv6: {error}") from None
+    return near, far
+
+
+class ApplyTests(SynchronousTestCase):
+    """Options reach the kernel."""
+
+    def setUp(self) -> None:
+        self.control = control()
+
+    def applied(self, pair: tuple[socket.socket, socket.socket]) -> socket.socket:
+        """Put the options on one end, and give it."""
+        for end in pair:
+            self.addCleanup(end.close)
+        transport: Any = Connection(pair[0], FakeProtocol(), IdleReactor())  # type: ignore[arg-type]
+        self.control.apply(transport)
+        return pair[0]
+
+    def test_keep_alive_is_off_unless_asked_for(self) -> None:
+        """``SO_KEEPALIVE`` is what was set."""
+        for value in (False, True):
+            self.control.keep_alive = value
+            end = self.applied(tcp_pair())
+            self.assertEqual(end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), value)
+
+    def test_times_of_keep_alive_are_what_was_set(self) -> None:
+        """Those that were not set are the kernel's."""
+        if not hasattr(socket, "TCP_KEEPIDLE"):
+            self.skipTest("this system has no TCP_KEEPIDLE")
+        for chosen in ([], list(KEEP_ALIVE)[:1], list(KEEP_ALIVE)):
+            self.control = control()
+            for name in chosen:
+                setattr(self.control, name, OPTIONS[name])
+            pair = tcp_pair()
+            options = {name: getattr(socket, option) for name, (option, _) in KEEP_ALIVE.items()}
+            expected = {
+                name: OPTIONS[name]
+                if name in chosen
+                else pair[0].getsockopt(socket.IPPROTO_TCP, option)
+                for name, option in options.items()
+            }
+            end = self.applied(pair)
+            found = {
+                name: end.getsockopt(socket.IPPROTO_TCP, option) for name, option in options.items()
+            }
+            self.assertEqual(found, expected)
+
+    def test_low_latency_marks_both_families(self) -> None:
+        """``IP_TOS``, and ``IPV6_TCLASS`` on IPv6 sockets, have the code point 46."""
+        self.control.quality_of_service = LOW_LATENCY
+        end = self.applied(tcp_pair())
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 46 << 2)
+        end = self.applied(ipv6_pair())
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 46 << 2)
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS), 46 << 2)
+
+    def test_normal_leaves_a_mark_that_is_there(self) -> None:
+        """Somebody else may have set it."""
+        pair = tcp_pair()
+        pair[0].setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 32)
+        end = self.applied(pair)
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 32)
+
+    def test_no_delay_is_what_was_set(self) -> None:
+        """The transport has ``TCP_NODELAY`` on from the start, and False takes it off."""
+        for value in (True, False):
+            self.control.no_delay = value
+            pair = tcp_pair()
+            pair[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            found = self.applied(pair).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            self.assertEqual(bool(found), value)
+
+    def test_the_hop_limit_is_that_of_ipv4(self) -> None:
+        """``IP_TTL`` is 128 by itself, unlike Linux's 64."""
+        for limit in (128, 7):
+            self.control.outbound_unicast_hop_limit = limit
+            end = self.applied(tcp_pair())
+            self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TTL), limit)
+
+    def test_the_hop_limit_is_that_of_ipv6(self) -> None:
+        """``IPV6_UNICAST_HOPS`` is set, and ``IP_TTL`` for IPv4 on such a socket."""
+        self.control.outbound_unicast_hop_limit = 7
+        end = self.applied(ipv6_pair())
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS), 7)
+        self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TTL), 7)
+
+    def test_the_buffer_is_at_least_what_was_asked_for(self) -> None:
+        """``SO_SNDBUF``; Linux takes twice that."""
+        self.control.outbound_buffer_size_in_bytes = 20_000
+        end = self.applied(tcp_pair())
+        found = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self.assertIn(found, (20_000, 40_000))
+
+    def test_a_buffer_not_asked_for_is_left_to_the_kernel(self) -> None:
+        """Setting any size would end its own fitting."""
+        near, far = tcp_pair()
+        before = near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        end = self.applied((near, far))
+        self.assertEqual(end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), before)
+
+    def test_a_unix_socket_has_a_buffer_and_none_of_the_others(self) -> None:
+        """What its kind does not have is left out, without an error."""
+        for name, value in {**OPTIONS, "outbound_buffer_size_in_bytes": 20_000}.items():
+            setattr(self.control, name, value)
+        end = self.applied(socket.socketpair())
+        found = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self.assertIn(found, (20_000, 40_000))
+
+    def test_a_transport_in_memory_has_none(self) -> None:
+        """There is no kernel to tell, and that is no error."""
+        for name, value in {**OPTIONS, "outbound_buffer_size_in_bytes": 20_000}.items():
+            setattr(self.control, name, value)
+        self.control.apply(transport := StringTransport())
+        self.assertEqual(transport.value(), b"")

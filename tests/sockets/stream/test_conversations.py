@@ -1,0 +1,119 @@
+"""Golden conversations: the bytes of the samples, however they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.stream.connected import InMemory
+from twsock import ByteOrder, DataReader, DataWriter, StreamSocket, UnicodeEncoding
+
+LITTLE = ByteOrder.LITTLE_ENDIAN
+
+
+async def echo_lines(socket: StreamSocket) -> None:
+    """The guide's C# page: a line comes, and goes back."""
+    while True:
+        line = await socket.input_stream.receive_until(b"\r\n", 100)
+        socket.output_stream.write(line + b"\r\n")
+
+
+def frame_echo(order: ByteOrder, encoding: UnicodeEncoding, unit: int) -> Any:
+    """Make a server of texts with a count of code units in front."""
+
+    async def serve(socket: StreamSocket) -> None:
+        reader, writer = DataReader(socket.input_stream), DataWriter(socket.output_stream)
+        reader.byte_order = writer.byte_order = order
+        reader.unicode_encoding = writer.unicode_encoding = encoding
+        while await reader.load(4) == 4:
+            count = reader.read_uint32()
+            if await reader.load(count * unit) != count * unit:
+                break
+            text = reader.read_string(count)
+            writer.write_uint32(writer.measure_string(text) // unit)
+            writer.write_string(text)
+            await writer.store()
+
+    return serve
+
+
+async def count_texts(socket: StreamSocket) -> None:
+    """The StreamSocket sample: texts come until the peer closes; then their number is told."""
+    reader = DataReader(socket.input_stream)
+    texts = 0
+    while await reader.load(4) == 4:
+        size = reader.read_uint32()
+        if await reader.load(size) != size:
+            break
+        texts += reader.read_string(size) == "Hello"
+    socket.output_stream.write(b"%d" % texts)
+
+
+class Golden(NamedTuple):
+    """What is sent to a server, and what it answers."""
+
+    server: Callable[[StreamSocket], Coroutine[Deferred[Any], Any, None]]
+    request: bytes
+    response: bytes
+
+
+HELLO = b"\0\0\0\5Hello"
+WIDE = "Grüße".encode("utf-16-le")
+
+CONVERSATIONS = {
+    "C# echo page": Golden(echo_lines, b"Hello, World!\r\n", b"Hello, World!\r\n"),
+    "C++ echo page": Golden(
+        frame_echo(ByteOrder.BIG_ENDIAN, UnicodeEncoding.UTF8, 1),
+        b"\0\0\0\x0dHello, World!" * 2,
+        b"\0\0\0\x0dHello, World!" * 2,
+    ),
+    "StreamSocket sample": Golden(count_texts, HELLO * 3, b"3"),
+    "Wi-Fi Direct sample": Golden(
+        frame_echo(LITTLE, UnicodeEncoding.UTF8, 1), b"\5\0\0\0Hello", b"\5\0\0\0Hello"
+    ),
+    "UTF-16": Golden(
+        frame_echo(LITTLE, UnicodeEncoding.UTF16_LE, 2),
+        b"\5\0\0\0" + WIDE,
+        b"\5\0\0\0" + WIDE,
+    ),
+    "an empty frame": Golden(
+        frame_echo(ByteOrder.BIG_ENDIAN, UnicodeEncoding.UTF8, 1), b"\0\0\0\0", b"\0\0\0\0"
+    ),
+    "half a frame": Golden(count_texts, HELLO + HELLO[:7], b"1"),
+}
+
+
+def converse(golden: Golden, *pieces: bytes) -> bytes:
+    """Send a request in pieces, then FIN; give the response."""
+    connected = InMemory()
+    serving = Deferred.fromCoroutine(golden.server(connected.socket))
+    serving.addErrback(lambda _: None)  # A line that never comes ends in an error; not our concern.
+    connected.receive(*pieces)
+    connected.end()
+    connected.clock.advance(0)
+    return connected.sent()
+
+
+class ConversationTests(SynchronousTestCase):
+    """Each conversation, whole and cut."""
+
+    def test_whole(self) -> None:
+        """In one piece."""
+        for name, golden in CONVERSATIONS.items():
+            self.assertEqual(converse(golden, golden.request), golden.response, name)
+
+    def test_at_every_split(self) -> None:
+        """In two pieces, whatever the first has."""
+        for name, golden in CONVERSATIONS.items():
+            for place in range(1, len(golden.request)):
+                pieces = golden.request[:place], golden.request[place:]
+                self.assertEqual(converse(golden, *pieces), golden.response, (name, place))
+
+    def test_byte_by_byte(self) -> None:
+        """In as many pieces as there are bytes."""
+        for name, golden in CONVERSATIONS.items():
+            pieces = [bytes([byte]) for byte in golden.request]
+            self.assertEqual(converse(golden, *pieces), golden.response, name)

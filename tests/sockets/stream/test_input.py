@@ -1,0 +1,470 @@
+"""An input stream gives what came, in the pieces asked for, and says why when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis.strategies import binary, integers, lists
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.stream.connected import InMemory
+from tests.stream.test_transport import Owner
+from twsock import (
+    BrokenError,
+    BusyError,
+    ClosedError,
+    DelimiterNotFoundError,
+    EndOfStreamError,
+    InputStreamOptions,
+    LocalProtocolError,
+    SocketError,
+    SocketErrorStatus,
+    StreamSocket,
+)
+from twsock.sockets.stream.input import DEFAULT_MAX_LOAD, READ_AHEAD_LIMIT, InputStream
+from twsock.stream.transport import StreamTransport
+
+NONE, PARTIAL = InputStreamOptions.NONE, InputStreamOptions.PARTIAL
+READ_AHEAD = InputStreamOptions.READ_AHEAD
+
+#: Every way to read, asking for ten bytes or fewer.
+READS: dict[str, Callable[[InputStream], Deferred[bytes]]] = {
+    "read": lambda stream: stream.read(10),
+    "read partially": lambda stream: stream.read(10, PARTIAL),
+    "receive_some": lambda stream: stream.receive_some(10),
+    "receive_exactly": lambda stream: stream.receive_exactly(10),
+    "receive_until": lambda stream: stream.receive_until(b"\n", 10),
+}
+
+
+class InputTests(SynchronousTestCase):
+    """What every test here has: a connected socket."""
+
+    def setUp(self) -> None:
+        self.connected = InMemory()
+        self.stream = self.connected.input
+
+
+class ReadTests(InputTests):
+    """``read`` is WinRT's."""
+
+    def test_a_read_waits_for_all_it_asked_for(self) -> None:
+        """And leaves the rest for the next."""
+        read = self.stream.read(4)
+        self.connected.receive(b"ab", b"c")
+        self.assertNoResult(read)
+        self.connected.receive(b"def")
+        self.assertEqual(self.successResultOf(read), b"abcd")
+        self.assertEqual(self.stream.buffered, 2)
+
+    def test_a_partial_read_takes_what_there_is(self) -> None:
+        """As soon as there is anything."""
+        read = self.stream.read(256, PARTIAL)
+        self.connected.receive(b"ab")
+        self.assertEqual(self.successResultOf(read), b"ab")
+
+    def test_the_end_of_the_stream_is_a_short_count(self) -> None:
+        """Not an error: what was left, and then nothing."""
+        read = self.stream.read(4)
+        self.connected.receive(b"ab")
+        self.connected.end()
+        self.assertEqual(self.successResultOf(read), b"ab")
+        for options in (NONE, PARTIAL, READ_AHEAD):
+            self.assertEqual(self.successResultOf(self.stream.read(4, options)), b"")
+
+    def test_read_ahead_gives_no_more_than_was_asked_for(self) -> None:
+        """It is a permission, and the count is the size of the caller's buffer."""
+        self.connected.receive(b"abcdef")
+        self.assertEqual(self.successResultOf(self.stream.read(4, READ_AHEAD)), b"abcd")
+        partly = self.stream.read(4, READ_AHEAD | PARTIAL)
+        self.assertEqual(self.successResultOf(partly), b"ef")
+
+    def test_nothing_is_given_at_once(self) -> None:
+        """Whether or not there is something."""
+        self.assertEqual(self.successResultOf(self.stream.read(0)), b"")
+        self.assertEqual(self.successResultOf(self.stream.receive_exactly(0)), b"")
+
+    def test_a_count_above_the_read_ahead_is_met_in_full(self) -> None:
+        """Up to the largest load."""
+        size = 3 * READ_AHEAD_LIMIT
+        read = self.stream.read(size)
+        for _ in range(3):
+            self.connected.receive(bytes(READ_AHEAD_LIMIT))
+            self.assertTrue(self.connected.is_reading)
+        self.assertEqual(len(self.successResultOf(read)), size)
+
+    def test_counts_out_of_bounds_are_refused_at_once(self) -> None:
+        """Before anything is waited for."""
+        for count in (-1, DEFAULT_MAX_LOAD + 1):
+            self.assertRaises(ValueError, self.stream.read, count)
+            self.assertRaises(ValueError, self.stream.receive_exactly, count)
+            self.assertRaises(ValueError, self.stream.receive_some, count)
+            self.assertRaises(ValueError, self.stream.receive_until, b"\n", count)
+        self.assertRaises(ValueError, self.stream.receive_some, 0)
+        self.assertRaises(ValueError, self.stream.receive_until, b"", 1)
+        self.assertRaises(ValueError, self.stream.read, 1, timeout=-1)
+
+    def test_the_largest_load_can_be_set(self) -> None:
+        """Per stream."""
+        self.stream.max_load = 5
+        self.assertRaises(ValueError, self.stream.read, 6)
+
+    def test_the_options_have_their_documented_numbers(self) -> None:
+        """And names."""
+        options = [(int(each), each.documented_name) for each in (NONE, PARTIAL, READ_AHEAD)]
+        self.assertEqual(options, [(0, "None"), (1, "Partial"), (2, "ReadAhead")])
+        self.assertIn(", ", (PARTIAL | READ_AHEAD).documented_name)
+
+
+class ReceiveTests(InputTests):
+    """The reads that users of other libraries look for."""
+
+    def test_some_is_what_there_is(self) -> None:
+        """At most what was asked for."""
+        self.connected.receive(b"abc")
+        self.assertEqual(self.successResultOf(self.stream.receive_some(2)), b"ab")
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"c")
+
+    def test_some_is_nothing_at_the_end(self) -> None:
+        """Each time."""
+        read = self.stream.receive_some()
+        self.connected.end()
+        self.assertEqual(self.successResultOf(read), b"")
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"")
+
+    def test_exactly_fails_at_an_early_end_and_takes_nothing(self) -> None:
+        """What came can still be read."""
+        read = self.stream.receive_exactly(4)
+        self.connected.receive(b"ab")
+        self.connected.end()
+        error = self.failureResultOf(read, EndOfStreamError).value
+        self.assertEqual((error.wanted, error.available), (4, 2))
+        self.assertEqual(self.successResultOf(self.stream.receive_exactly(2)), b"ab")
+
+    def test_an_end_between_messages_can_be_told(self) -> None:
+        """Nothing was there."""
+        self.connected.end()
+        error = self.failureResultOf(self.stream.receive_exactly(4), EndOfStreamError).value
+        self.assertEqual(error.available, 0)
+        self.assertEqual(error.hresult, 0x80070026)
+
+    def test_until_gives_what_is_before_the_delimiter(self) -> None:
+        """The delimiter is dropped, wherever the reads were cut."""
+        read = self.stream.receive_until(b"\r\n", 100)
+        self.connected.receive(b"Hello", b", World!\r")
+        self.assertNoResult(read)
+        self.connected.receive(b"\nnext")
+        self.assertEqual(self.successResultOf(read), b"Hello, World!")
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"next")
+
+    @given(lists(binary(max_size=6).map(lambda line: line.replace(b";", b""))), integers(1, 5))
+    def test_any_cut_gives_the_same_lines(self, lines: list[bytes], step: int) -> None:
+        """However they came."""
+        connected = InMemory()
+        stream = b"".join(line + b";;" for line in lines)
+        for start in range(0, len(stream), step):
+            connected.receive(stream[start : start + step])
+        reads = [connected.input.receive_until(b";;", 6) for _ in lines]
+        self.assertEqual([self.successResultOf(read) for read in reads], lines)
+
+    def test_too_much_without_a_delimiter_is_refused(self) -> None:
+        """One byte above the limit, not before; all of it can still be read."""
+        read = self.stream.receive_until(b"\r\n", 4)
+        self.connected.receive(b"abcd\r")
+        self.assertNoResult(read)
+        self.connected.receive(b"x")
+        error = self.failureResultOf(read, DelimiterNotFoundError).value
+        self.assertEqual(error.limit, 4)
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"abcd\rx")
+
+    def test_a_delimiter_behind_the_limit_is_too_late(self) -> None:
+        """Also where all came at once."""
+        self.connected.receive(b"abcde\n")
+        self.failureResultOf(self.stream.receive_until(b"\n", 4), DelimiterNotFoundError)
+        self.assertEqual(self.successResultOf(self.stream.receive_until(b"\n", 5)), b"abcde")
+
+    def test_an_empty_piece_is_a_piece(self) -> None:
+        """Two delimiters in a row."""
+        self.connected.receive(b"\n\n")
+        self.assertEqual(self.successResultOf(self.stream.receive_until(b"\n", 0)), b"")
+        self.assertEqual(self.successResultOf(self.stream.receive_until(b"\n", 0)), b"")
+
+    def test_until_fails_at_an_early_end(self) -> None:
+        """An unterminated line can still be read."""
+        read = self.stream.receive_until(b"\n", 10)
+        self.connected.receive(b"half")
+        self.connected.end()
+        error = self.failureResultOf(read, EndOfStreamError).value
+        self.assertEqual((error.wanted, error.available), (None, 4))
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"half")
+
+    def test_a_loop_gives_all_there_is(self) -> None:
+        """Until the end."""
+
+        async def collect() -> list[bytes]:
+            return [chunk async for chunk in self.stream]
+
+        chunks = Deferred.fromCoroutine(collect())
+        self.connected.receive(b"a", b"b")
+        self.connected.end()
+        self.assertEqual(self.successResultOf(chunks), [b"a", b"b"])
+
+
+class DemandTests(InputTests):
+    """Nothing is received beyond the limit while nobody asks."""
+
+    def test_the_limit_stops_the_receiving(self) -> None:
+        """The peer waits, not this process's memory."""
+        self.connected.receive(bytes(READ_AHEAD_LIMIT - 1))
+        self.assertTrue(self.connected.is_reading)
+        self.connected.receive(b"x")
+        self.assertFalse(self.connected.is_reading)
+
+    def test_a_read_that_is_met_does_not_start_it_again(self) -> None:
+        """There is enough for it."""
+        self.connected.receive(bytes(READ_AHEAD_LIMIT))
+        self.successResultOf(self.stream.receive_exactly(10))
+        self.assertFalse(self.connected.is_reading)
+
+    def test_a_read_that_waits_does(self) -> None:
+        """More is wanted than is there."""
+        self.connected.receive(bytes(READ_AHEAD_LIMIT))
+        read = self.stream.receive_exactly(READ_AHEAD_LIMIT + 1)
+        self.assertTrue(self.connected.is_reading)
+        self.connected.receive(b"x")
+        self.successResultOf(read)
+
+    def test_a_read_that_came_too_short_stops_it_when_met(self) -> None:
+        """What came beyond it counts."""
+        self.stream.receive_exactly(1)
+        self.connected.receive(bytes(READ_AHEAD_LIMIT + 1))
+        self.assertFalse(self.connected.is_reading)
+
+    def test_a_cancelled_read_lets_the_limit_hold_again(self) -> None:
+        """With the next bytes."""
+        read = self.stream.receive_exactly(2 * READ_AHEAD_LIMIT)
+        self.connected.receive(bytes(READ_AHEAD_LIMIT))
+        read.addErrback(lambda _: None)
+        read.cancel()
+        self.connected.receive(b"x")
+        self.assertFalse(self.connected.is_reading)
+
+
+class CancelTests(InputTests):
+    """A read that is called off takes nothing."""
+
+    def test_cancelling_leaves_what_came(self) -> None:
+        """For the next read."""
+        for name, begin in READS.items():
+            connected = InMemory()
+            read = begin(connected.input)
+            read.cancel()
+            self.failureResultOf(read, CancelledError)
+            connected.receive(b"0123456789\n")
+            again = self.successResultOf(begin(connected.input))
+            self.assertEqual(again, b"0123456789", name)
+
+    def test_a_timeout_leaves_what_came(self) -> None:
+        """And has a status of its own."""
+        read = self.stream.receive_exactly(3, timeout=5)
+        self.connected.receive(b"ab")
+        self.connected.clock.advance(5)
+        error = self.failureResultOf(read, SocketError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"ab")
+
+    def test_a_read_in_time_leaves_no_timer(self) -> None:
+        """Nothing is left to be called."""
+        read = self.stream.read(1, timeout=5)
+        self.connected.receive(b"a")
+        self.assertEqual(self.successResultOf(read), b"a")
+        self.assertEqual(self.connected.clock.getDelayedCalls(), [])
+
+    def test_cancel_io_leaves_the_stream_usable(self) -> None:
+        """The pending read fails, what came is there."""
+        read = self.stream.receive_exactly(3)
+        self.connected.receive(b"ab")
+        self.successResultOf(self.connected.socket.cancel_io())
+        error = self.failureResultOf(read, SocketError).value
+        self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED)
+        self.assertEqual(error.hresult, 0x800703E3)
+        again = self.stream.receive_exactly(3)
+        self.connected.receive(b"c")
+        self.assertEqual(self.successResultOf(again), b"abc")
+
+
+class RefusalTests(InputTests):
+    """A read at the wrong time fails through its Deferred, and disturbs nothing."""
+
+    def test_before_there_is_a_connection(self) -> None:
+        """The HRESULT is that of a method called too early."""
+        for name, begin in READS.items():
+            stream = StreamSocket(self.connected.clock).input_stream
+            error = self.failureResultOf(begin(stream), LocalProtocolError).value
+            self.assertEqual(error.hresult, 0x8000000E, name)
+
+    def test_while_another_is_pending(self) -> None:
+        """Which goes on."""
+        pending = self.stream.receive_exactly(3)
+        for name, begin in READS.items():
+            error = self.failureResultOf(begin(self.stream), BusyError).value
+            self.assertEqual(error.hresult, 0x800710DD, name)
+        self.connected.receive(b"abc")
+        self.assertEqual(self.successResultOf(pending), b"abc")
+
+    def test_while_another_is_pending_though_there_is_enough(self) -> None:
+        """What is there belongs to the one that came first."""
+        pending = self.stream.receive_exactly(10)
+        self.connected.receive(b"abc")
+        for begin in (self.stream.receive_exactly, self.stream.read):
+            self.failureResultOf(begin(2), BusyError)
+        self.connected.receive(b"defghij")
+        self.assertEqual(self.successResultOf(pending), b"abcdefghij")
+
+    def test_what_is_no_count_is_refused_and_changes_nothing(self) -> None:
+        """Whether or not there is enough."""
+        for received in (b"", b"abcdef"):
+            self.connected.receive(received)
+            for begin in (self.stream.receive_exactly, self.stream.read, self.stream.receive_some):
+                self.assertRaises(TypeError, begin, 2.0)
+            self.assertRaises(TypeError, self.stream.receive_until, 5, 10)
+        self.assertEqual(self.successResultOf(self.stream.receive_exactly(6)), b"abcdef")
+
+    def test_after_this_end_was_closed(self) -> None:
+        """Even where bytes had come."""
+        self.connected.receive(b"0123456789\n")
+        self.connected.socket.close()
+        for name, begin in READS.items():
+            error = self.failureResultOf(begin(self.stream), ClosedError).value
+            self.assertEqual(error.hresult, 0x80000013, name)
+
+    def test_closing_ends_a_pending_read(self) -> None:
+        """It does not hang."""
+        for end in ("close", "abort"):
+            connected = InMemory()
+            read = connected.input.receive_some()
+            getattr(connected.socket, end)()
+            self.failureResultOf(read, ClosedError)
+
+
+class EndTests(InputTests):
+    """What came before the end is not lost with it."""
+
+    def test_a_reset_comes_after_what_came_before_it(self) -> None:
+        """First the bytes, then the reason, each time."""
+        self.connected.receive(b"abc")
+        self.connected.reset()
+        self.assertEqual(self.successResultOf(self.stream.receive_exactly(2)), b"ab")
+        self.assertEqual(self.successResultOf(self.stream.read(1)), b"c")
+        for begin in READS.values():
+            self.failureResultOf(begin(self.stream), BrokenError)
+
+    def test_a_reset_ends_a_pending_read(self) -> None:
+        """Which takes nothing."""
+        read = self.stream.receive_exactly(4)
+        self.connected.receive(b"abc")
+        self.connected.reset()
+        self.failureResultOf(read, BrokenError)
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"abc")
+
+    def test_a_connection_that_ends_in_order_is_the_end_of_the_stream(self) -> None:
+        """Where a transport has no halves."""
+        read = self.stream.receive_some()
+        self.connected.lose()
+        self.assertEqual(self.successResultOf(read), b"")
+
+    def test_a_read_may_begin_in_the_callback_of_another(self) -> None:
+        """The first is over by then."""
+        read = self.stream.receive_some()
+        again = read.addCallback(lambda first: self.stream.receive_exactly(len(first)))
+        self.connected.receive(b"ab", b"cd")
+        self.assertEqual(self.successResultOf(again), b"cd")
+
+    def test_closed_input_leaves_the_output_usable(self) -> None:
+        """What still comes is dropped."""
+        read = self.stream.receive_some()
+        self.successResultOf(self.stream.close())
+        self.failureResultOf(read, ClosedError)
+        self.connected.receive(bytes(2 * READ_AHEAD_LIMIT))
+        self.assertTrue(self.connected.is_reading)
+        self.assertEqual(self.stream.buffered, 0)
+        self.successResultOf(self.connected.output.send_all(b"still here"))
+        self.assertEqual(self.connected.sent(), b"still here")
+
+    def test_a_small_largest_load_leaves_the_loops_usable(self) -> None:
+        """They ask for no more than may be asked for."""
+        self.stream.max_load = 10
+        self.connected.receive(bytes(25))
+        self.connected.end()
+        sizes = [len(self.successResultOf(self.stream.receive_some())) for _ in range(4)]
+        self.assertEqual(sizes, [10, 10, 5, 0])
+
+    def test_what_becomes_secure_while_it_is_drained_has_a_second(self) -> None:
+        """Its peer speaks behind the handshake; then it is drained as any other."""
+        for answer in (b"x", b""):
+            clock, stream = self.drained()
+            read = stream.receive_some()
+            clock.advance(0.9)
+            self.assertNoResult(read)
+            if answer:
+                stream.feed(answer)
+            clock.advance(0.2)
+            self.assertEqual(self.successResultOf(read), answer)
+            self.assertEqual(self.successResultOf(stream.receive_some()), b"")
+
+    def test_an_end_leaves_no_timer(self) -> None:
+        """However it ends within that second."""
+        ends: tuple[Callable[[InputStream], object], ...] = (
+            lambda stream: stream.close(),
+            lambda stream: stream.ended(),
+            lambda stream: stream.failed(ClosedError("lost")),
+        )
+        for end in ends:
+            clock, stream = self.drained()
+            end(stream)
+            self.assertEqual(clock.getDelayedCalls(), [])
+
+    def drained(self) -> tuple[Clock, InputStream]:
+        """Drain a stream, and connect it then."""
+        clock = Clock()
+        stream = InputStream(clock)
+        stream.end_when_drained()
+        stream.opened(StreamTransport(Owner(), StringTransport(), clock))
+        return clock, stream
+
+    def test_draining_waits_for_half_a_message(self) -> None:
+        """Only who waits for bytes of which none have come sees the end."""
+        read = self.stream.receive_exactly(4)
+        self.connected.receive(b"ab")
+        self.stream.end_when_drained()
+        self.assertNoResult(read)
+        self.connected.receive(b"cd")
+        self.assertEqual(self.successResultOf(read), b"abcd")
+        self.assertEqual(self.successResultOf(self.stream.receive_some()), b"")
+
+    def test_closing_a_paused_input_reads_and_drops(self) -> None:
+        """The peer is not kept waiting by bytes that nobody wants."""
+        self.connected.receive(bytes(READ_AHEAD_LIMIT))
+        self.assertFalse(self.connected.is_reading)
+        self.stream.close()
+        self.assertTrue(self.connected.is_reading)
+
+    def test_an_abort_is_told_as_an_end_of_this_side(self) -> None:
+        """It is not the peer that broke it."""
+        read = self.stream.receive_some()
+        self.stream.failed(ClosedError("aborted"))
+        self.failureResultOf(read, ClosedError)
+
+    def test_it_is_closed_by_a_block(self) -> None:
+        """``async with``, as everything here."""
+
+        async def block() -> None:
+            async with self.stream:
+                pass
+
+        self.successResultOf(Deferred.fromCoroutine(block()))
+        self.failureResultOf(self.stream.receive_some(), ClosedError)

@@ -1,0 +1,142 @@
+"""What a socket refuses before a handshake, and knows after it, on a connection in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.stream.connected import InMemory
+from tests.tls.peer import AUTHORITY, SERVER, Peer, ServerPeer
+from twsock.errors import OperationNotSupported, RemoteProtocolError
+from twsock.names import HostName
+from twsock.sockets.stream.securing import refuse_plaintext, secure_client, secure_server
+from twsock.tls.certificates import Certificate
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.server import ServerOptions, ServerTls
+
+LOCALHOST = HostName("localhost")
+#: A handshake has at most three flights.
+FLIGHTS = 3
+
+
+class RefusalTests(SynchronousTestCase):
+    """Plaintext that was not read."""
+
+    def setUp(self) -> None:
+        self.events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(self.events.append)
+        self.addCleanup(publisher.removeObserver, self.events.append)
+        self.here = InMemory()
+
+    def refuse(self, leftover: bytes, *, is_server: bool) -> None:
+        refuse_plaintext(
+            self.here.protocol, self.here.socket.information, leftover, is_server=is_server
+        )
+
+    def test_nothing_is_no_plaintext(self) -> None:
+        """Nor is what may begin a handshake, where the peer is a client."""
+        for is_server in (True, False):
+            self.refuse(b"", is_server=is_server)
+        for leftover in (b"\x16", b"\x16\x03", b"\x16\x03\x01\2\0"):
+            self.refuse(leftover, is_server=True)
+        self.assertFalse(self.here.transport.disconnected)
+
+    def test_anything_else_is_the_end(self) -> None:
+        """With one event, which does not repeat it; a server never speaks first."""
+        for leftover, is_server in ((b"evil", True), (b"\x16\x04", True), (b"\x16\x03", False)):
+            self.setUp()
+            self.assertRaises(RemoteProtocolError, self.refuse, leftover, is_server=is_server)
+            self.assertTrue(self.here.transport.disconnected)
+            (event,) = self.events
+            self.assertIn(f"{len(leftover)} bytes of plaintext", formatEvent(event))
+            self.assertNotIn("evil", repr(event))
+
+
+class HandshakeTests(SynchronousTestCase):
+    """With Python's ``ssl`` at the other end."""
+
+    def test_a_client_knows_its_server(self) -> None:
+        """The level that was asked for, and what was agreed on."""
+        here, peer = InMemory(), ServerPeer()
+        socket = here.socket
+        socket.control.trust_roots = [Certificate.from_pem(AUTHORITY.cert_pem.bytes())]
+        securing = secure_client(
+            here.protocol,
+            socket.control,
+            socket.information,
+            SocketProtectionLevel.TLS12,
+            LOCALHOST,
+            here.clock,
+            10,
+        )
+        transport: Any = here.transport
+        for _ in range(FLIGHTS):
+            if not securing.called:
+                transport.protocol.dataReceived(peer.take(here.sent()))
+        self.successResultOf(securing)
+        information = socket.information
+        self.assertIs(information.protection_level, SocketProtectionLevel.TLS12)
+        self.assertEqual(information.negotiated_version, "TLSv1.2")
+        assert information.server_certificate is not None
+        self.assertEqual(information.server_certificate.subject, "server")
+
+    def test_a_level_that_cannot_be_had_sends_nothing(self) -> None:
+        """It is refused before."""
+        here = InMemory()
+        self.assertRaises(
+            OperationNotSupported,
+            secure_client,
+            here.protocol,
+            here.socket.control,
+            here.socket.information,
+            SocketProtectionLevel.SSL3_ALLOW_WEAK_ENCRYPTION,
+            LOCALHOST,
+            here.clock,
+            10,
+        )
+        self.assertEqual(here.sent(), b"")
+        self.assertTrue(here.socket.is_open)
+
+    def test_a_server_takes_up_what_has_come(self) -> None:
+        """The beginning of the client's handshake."""
+        here, peer = InMemory(), Peer()
+        certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+        hello = peer.hello()
+        securing = secure_server(
+            here.protocol,
+            here.socket.information,
+            ServerTls(ServerOptions([certificate])),
+            here.clock,
+            10,
+            hello[:7],
+        )
+        transport: Any = here.transport
+        engine = transport.protocol
+        engine.dataReceived(hello[7:])
+        engine.dataReceived(peer.take(here.sent()))
+        self.successResultOf(securing)
+        self.assertEqual(here.socket.information.negotiated_version, "TLSv1.3")
+        self.assertIsNone(here.socket.information.client_certificate)
+
+    def test_who_is_not_let_in_is_told_of_once(self) -> None:
+        """Unless it was called off at this end."""
+        events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(events.append)
+        self.addCleanup(publisher.removeObserver, events.append)
+        certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+        for is_called_off in (False, True):
+            here = InMemory()
+            information = here.socket.information
+            tls = ServerTls(ServerOptions([certificate]))
+            securing = secure_server(here.protocol, information, tls, here.clock, 10)
+            if is_called_off:
+                securing.cancel()
+            else:
+                here.clock.advance(10)
+            self.failureResultOf(securing)
+        (event,) = events
+        self.assertIn("not let into TLS: the handshake was not done in time", formatEvent(event))

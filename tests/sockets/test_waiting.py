@@ -1,0 +1,90 @@
+"""An operation that takes too long ends, and says so."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.sockets.waiting import check_timeout, limit
+
+
+class CheckTimeoutTests(SynchronousTestCase):
+    """A span of time."""
+
+    def test_none_and_all_from_0_on_are_spans(self) -> None:
+        """0 is over at once, None and infinity never."""
+        for timeout in (None, 0, 0.0, 1, 2.5, float("inf")):
+            check_timeout(timeout)
+
+    def test_what_is_below_0_or_no_number_is_refused(self) -> None:
+        """The message shows what it was."""
+        for timeout, shown in ((-1, "-1"), (-0.5, "-0.5"), (float("nan"), "nan")):
+            self.assertRaisesRegex(ValueError, f"not {shown}", check_timeout, timeout)
+
+
+class LimitTests(SynchronousTestCase):
+    """An operation with a limit of 2.5 s."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.cancelled: list[object] = []
+        self.operation: Deferred[str] = Deferred(self.cancelled.append)
+        self.limited = limit(self.operation, 2.5, self.clock, "the read")
+
+    def test_the_operation_itself_is_given(self) -> None:
+        """There is no second one that could be missed."""
+        self.assertIs(self.limited, self.operation)
+
+    def test_in_time_the_result_is_that_of_the_operation(self) -> None:
+        """The clock is left alone then."""
+        self.operation.callback("done")
+        self.assertEqual(self.successResultOf(self.limited), "done")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_failure_in_time_is_passed_on(self) -> None:
+        """It is not taken for a timeout."""
+        self.operation.errback(KeyError())
+        self.failureResultOf(self.limited, KeyError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_until_its_time_it_goes_on(self) -> None:
+        """Nothing is cancelled before."""
+        self.clock.advance(2.4)
+        self.assertNoResult(self.limited)
+        self.assertEqual(self.cancelled, [])
+
+    def test_after_its_time_it_is_cancelled(self) -> None:
+        """What the operation does to end is what a cancel does."""
+        self.clock.advance(2.5)
+        self.failureResultOf(self.limited)
+        self.assertEqual(self.cancelled, [self.operation])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_after_its_time_the_error_says_what_took_how_long(self) -> None:
+        """The status is that of a timeout."""
+        self.clock.advance(2.5)
+        error = self.failureResultOf(self.limited, SocketError).value
+        assert isinstance(error, SocketError)
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+        self.assertEqual(str(error), "the read took longer than 2.5 s")
+
+    def test_cancelling_is_no_timeout(self) -> None:
+        """Who gives up before sees that, and the clock is left alone."""
+        self.limited.cancel()
+        self.failureResultOf(self.limited, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_without_a_limit_the_clock_is_not_asked(self) -> None:
+        """None waits for ever."""
+        operation: Deferred[None] = Deferred()
+        self.assertIs(limit(operation, None, clock := Clock(), "the read"), operation)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_what_is_done_already_cannot_be_late(self) -> None:
+        """Not even with no time at all."""
+        done = limit(succeed("done"), 0, clock := Clock(), "the read")
+        clock.advance(1)
+        self.assertEqual(self.successResultOf(done), "done")
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -1,0 +1,333 @@
+"""Connections behind a proxy: whom they are from, who may say so, and for how long it may take."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IStreamServerEndpoint,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides, implementer
+from zope.interface.verify import verifyObject
+
+from tests.datagram.fake_ports import log_lines
+from twsock.stream.listening.proxy_endpoint import ProxyEndpoint, parse_networks
+
+LINE = b"PROXY TCP4 192.0.2.1 198.51.100.2 1000 2000\r\n"
+LOCAL = IPv4Address("TCP", "127.0.0.1", 5)
+
+
+class Transport(StringTransportWithDisconnection):
+    """A transport that can be aborted."""
+
+    is_aborted = False
+    protocol: Any
+
+    def abortConnection(self) -> None:
+        self.is_aborted = True
+        self.loseConnection()
+
+
+class Noting(Protocol):
+    """Notes what it sees."""
+
+    def __init__(self) -> None:
+        self.peers: list[Any] = []
+        self.received = b""
+        self.is_lost = False
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        self.peers.append((transport.getPeer(), transport.getHost()))
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.is_lost = True
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfClosing(Noting):
+    """Goes on when the peer has ended its output."""
+
+    ends = ""
+
+    def readConnectionLost(self) -> None:
+        self.ends += "read "
+
+    def writeConnectionLost(self) -> None:
+        self.ends += "write "
+
+
+class NotingFactory(Factory):
+    """Notes for whom it builds protocols."""
+
+    kind: type[Noting] | None = Noting
+    is_started = False
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.built: list[Noting] = []
+
+    def doStart(self) -> None:
+        self.is_started = True
+
+    def doStop(self) -> None:
+        self.is_started = False
+
+    def buildProtocol(self, addr: Any) -> Noting | None:
+        self.asked.append(addr)
+        if self.kind is not None:
+            self.built.append(self.kind())
+        return self.built[-1] if self.kind is not None else None
+
+
+@implementer(IStreamServerEndpoint)
+class Memory:
+    """An endpoint that gives the factory away."""
+
+    factory: Any = None
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        self.factory = factory
+        return succeed(None)
+
+
+class ProxiedTests(SynchronousTestCase):
+    """A factory behind a proxy."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.factory = NotingFactory()
+        self.memory = Memory()
+        self.listen()
+
+    def listen(self, **settings: Any) -> None:
+        """Listen in memory."""
+        endpoint = ProxyEndpoint(self.clock, self.memory, **settings)
+        self.assertTrue(verifyObject(IStreamServerEndpoint, endpoint))
+        self.successResultOf(endpoint.listen(self.factory))
+
+    def connect(self, peer: Any = LOCAL) -> Transport:
+        """Be connected to."""
+        transport = Transport(hostAddress=IPv4Address("TCP", "127.0.0.1", 6), peerAddress=peer)
+        directlyProvides(transport, ITCPTransport)
+        transport.protocol = self.memory.factory.buildProtocol(peer)
+        transport.protocol.makeConnection(transport)
+        return transport
+
+    def test_after_a_header_that_is_none_another_one_is_not_read(self) -> None:
+        """A transport may bring more of what was under way when it was aborted."""
+        transport = self.connect()
+        connection = transport.protocol
+        connection.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(transport.is_aborted)
+        for piece in (LINE, b"a"):
+            connection.dataReceived(piece)
+        self.assertEqual(self.factory.asked, [])
+
+    def test_a_protocol_is_built_for_the_client(self) -> None:
+        """Once the header is whole; it sees the client from the start, and what follows."""
+        transport = self.connect()
+        for piece in (LINE[:5], LINE[5:-1]):
+            transport.protocol.dataReceived(piece)
+        self.assertEqual(self.factory.asked, [])
+        transport.protocol.dataReceived(LINE[-1:] + b"a")
+        transport.protocol.dataReceived(b"b")
+        client = IPv4Address("TCP", "192.0.2.1", 1000)
+        (protocol,) = self.factory.built
+        self.assertEqual(self.factory.asked, [client])
+        self.assertEqual(protocol.peers, [(client, IPv4Address("TCP", "198.51.100.2", 2000))])
+        self.assertEqual(protocol.received, b"ab")
+
+    def test_a_proxy_that_speaks_for_itself_has_its_own_addresses(self) -> None:
+        """Its health checks are served as peers of their own."""
+        for header in (
+            b"PROXY UNKNOWN\r\n",
+            b"PROXY UNKNOWN 192.0.2.1 192.0.2.2 1 2\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0",
+        ):
+            transport = self.connect()
+            transport.protocol.dataReceived(header + b"x")
+            protocol = self.factory.built[-1]
+            self.assertEqual(protocol.peers, [(LOCAL, transport.getHost())])
+            self.assertEqual(protocol.received, b"x")
+            self.assertFalse(transport.is_aborted)
+
+    def test_other_families_have_their_kind_of_address(self) -> None:
+        """IPv6, UNIX sockets, datagrams."""
+        start = b"\r\n\r\n\0\r\nQUIT\n\x21"
+        self.connect().protocol.dataReceived(b"PROXY TCP6 ::1 ::2 1 2\r\n")
+        self.connect().protocol.dataReceived(start + b"\x31\0\xd8" + b"/x".ljust(216, b"\0"))
+        self.connect().protocol.dataReceived(start + b"\x12\0\x0c" + bytes(12))
+        self.assertEqual(
+            self.factory.asked,
+            [
+                IPv6Address("TCP", "::1", 1),
+                UNIXAddress(b"/x"),
+                IPv4Address("UDP", "0.0.0.0", 0),
+            ],
+        )
+
+    def test_the_wrapper_is_the_transport(self) -> None:
+        """It can what the real one can, and says that it can."""
+        transport = self.connect()
+        transport.protocol.dataReceived(LINE)
+        (protocol,) = self.factory.built
+        wrapper: Any = protocol.transport
+        self.assertTrue(ITCPTransport.providedBy(wrapper))
+        self.assertFalse(IHalfCloseableProtocol.providedBy(wrapper))
+        self.assertEqual(transport.protocol.logPrefix(), "NotingFactory (PROXY)")
+        wrapper.write(b"answer")
+        self.assertEqual(transport.value(), b"answer")
+        wrapper.loseConnection()
+        self.assertTrue(protocol.is_lost)
+
+    def test_half_closes_reach_who_knows_them(self) -> None:
+        """And only those."""
+        transport = self.connect()
+        self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))
+        transport.protocol.dataReceived(LINE)
+        self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))
+        self.factory.kind = HalfClosing
+        transport = self.connect()
+        transport.protocol.dataReceived(LINE)
+        self.assertTrue(IHalfCloseableProtocol.providedBy(transport.protocol))
+        transport.protocol.readConnectionLost()
+        transport.protocol.writeConnectionLost()
+        protocol: Any = self.factory.built[-1]
+        self.assertEqual(protocol.ends, "read write ")
+
+    def test_a_factory_may_refuse(self) -> None:
+        """The connection ends."""
+        self.factory.kind = None
+        transport = self.connect()
+        transport.protocol.dataReceived(LINE + b"x")
+        self.assertTrue(transport.is_aborted)
+
+    def test_what_is_no_header_is_one_line_and_an_abort(self) -> None:
+        """However often; what it sent is not in the line."""
+        with log_lines() as lines:
+            for _ in range(3):
+                transport = self.connect()
+                transport.protocol.dataReceived(b"secret")
+                self.assertTrue(transport.is_aborted)
+        self.assertEqual(lines, ["127.0.0.1 port 5 dropped: it does not begin with a PROXY header"])
+        self.clock.advance(60)
+        with log_lines() as lines:
+            self.connect().protocol.dataReceived(b"secret")
+        self.assertIn("and 2 more like it before", lines[0])
+
+    def test_a_header_has_its_time(self) -> None:
+        """Then the connection is aborted; one that has begun is not watched any more."""
+        late, begun = self.connect(), self.connect()
+        late.protocol.dataReceived(LINE[:-1])
+        begun.protocol.dataReceived(LINE)
+        self.clock.advance(9)
+        self.assertFalse(late.is_aborted)
+        with log_lines() as lines:
+            self.clock.advance(1)
+        self.assertTrue(late.is_aborted)
+        self.assertFalse(begun.is_aborted)
+        self.assertEqual(lines, ["127.0.0.1 port 5 dropped: it sent no PROXY header within 10 s"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_peer_that_goes_before_its_header(self) -> None:
+        """A look whether the port is open is no event; a header that is cut off is one."""
+        with log_lines() as lines:
+            for data in (b"", LINE[:7]):
+                transport = self.connect()
+                transport.protocol.dataReceived(data) if data else None
+                transport.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(lines, ["127.0.0.1 port 5 dropped: it ended within its PROXY header"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_only_proxies_are_believed(self) -> None:
+        """A header from elsewhere aborts, and is not read."""
+        for peer in ("192.0.2.7", "10.0.0.1", "::ffff:192.0.2.7", "fe80::1%eth0"):
+            kind = IPv6Address if ":" in peer else IPv4Address
+            self.listen()
+            with log_lines() as lines:
+                transport = self.connect(kind("TCP", peer, 5))
+            self.assertTrue(transport.is_aborted)
+            words = "dropped: PROXY headers are taken from 127.0.0.0/8, ::1/128 only"
+            self.assertEqual(lines, [f"{peer} port 5 {words}"])
+        for peer in ("127.9.9.9", "::1", "::ffff:127.0.0.1"):
+            kind = IPv6Address if ":" in peer else IPv4Address
+            self.assertFalse(self.connect(kind("TCP", peer, 5)).is_aborted)
+
+    def test_networks_can_be_named(self) -> None:
+        """Then they are the only ones, besides UNIX sockets."""
+        self.listen(trusted=parse_networks("10.0.0.0/8,fe80::/10"))
+        for peer, is_trusted in (
+            (IPv4Address("TCP", "10.1.2.3", 5), True),
+            (IPv6Address("TCP", "::ffff:10.1.2.3", 5), True),
+            (IPv6Address("TCP", "fe80::1%eth0", 5), True),
+            (UNIXAddress(None), True),
+            (UNIXAddress(b"/x"), True),
+            (LOCAL, False),
+        ):
+            self.assertEqual(self.connect(peer).is_aborted, not is_trusted, peer)
+
+    def test_peers_of_unix_sockets_have_a_name(self) -> None:
+        """In the log, too."""
+        with log_lines() as lines:
+            self.connect(UNIXAddress(None)).protocol.dataReceived(b"x")
+        self.assertIn("a peer at a UNIX socket dropped:", lines[0])
+
+    def test_paths_of_peers_are_text_in_one_line(self) -> None:
+        """Whatever bytes they are."""
+        with log_lines() as lines:
+            self.connect(UNIXAddress(b"/x\xff\n")).protocol.dataReceived(b"x")
+        self.assertIn("a peer at /x\\udcff\\n dropped:", lines[0])
+
+    def test_a_port_that_stops_waits_for_nobody(self) -> None:
+        """Connections without a header end; the others are the application's."""
+        self.memory.factory.doStart()
+        self.assertTrue(self.factory.is_started)
+        waiting, begun = self.connect(), self.connect()
+        begun.protocol.dataReceived(LINE)
+        self.memory.factory.doStop()
+        self.assertTrue(waiting.is_aborted)
+        self.assertFalse(begun.is_aborted)
+        self.assertFalse(self.factory.is_started)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_protocol_is_let_go(self) -> None:
+        """After the end nothing of the wrapper holds it."""
+        transport = self.connect()
+        transport.protocol.dataReceived(LINE)
+        wrapper = transport.protocol
+        wrapper.connectionLost(Failure(ConnectionDone()))
+        (protocol,) = self.factory.built
+        self.assertNotIn(protocol, vars(wrapper).values())
+
+
+class NetworksTests(SynchronousTestCase):
+    """Words of a command line."""
+
+    def test_addresses_and_networks(self) -> None:
+        """With commas and spaces."""
+        self.assertEqual(
+            parse_networks("10.0.0.0/8, ::1"),
+            (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128")),
+        )
+
+    def test_what_is_none(self) -> None:
+        """The error names it."""
+        for text in ("10.0.0.1/8", "localhost", "", "10.0.0.0/8,"):
+            error = self.assertRaises(ValueError, parse_networks, text)
+            self.assertIn(repr(text.rpartition(",")[2]), str(error))

@@ -1,0 +1,540 @@
+"""A client asks for TLS, and is deceived by nothing that a server says before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import trustme
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.stream.connections import FrameRecorder, LineRecorder
+from tests.tls.peer import AUTHORITY, ServerPeer
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
+from twsock.names import HostName
+from twsock.protocols import ClientUpgrade, ConnectionGroup, StreamProtocol, UpgradeStyle
+from twsock.stream.client_upgrade import MAX_GO_AHEAD
+from twsock.tls import (
+    Certificate,
+    CertificateError,
+    ChainValidationResult,
+    ClientOptions,
+    SocketProtectionLevel,
+    choose_versions,
+)
+from twsock.wire import encode_frame
+
+OPTIONS = ClientOptions(
+    choose_versions(SocketProtectionLevel.SSL),
+    HostName("localhost"),
+    trust_roots=[Certificate.from_pem(AUTHORITY.cert_pem.bytes())],
+)
+DIRECT = ClientUpgrade(OPTIONS)
+COMMAND = ClientUpgrade(OPTIONS, UpgradeStyle.COMMAND)
+#: In TLS 1.2 the server has the last word of a handshake, and data can follow in one piece with it.
+COMMAND12 = ClientUpgrade(
+    replace(OPTIONS, versions=choose_versions(SocketProtectionLevel.TLS12)), UpgradeStyle.COMMAND
+)
+REQUEST, GO_AHEAD = encode_frame(b"STARTTLS"), encode_frame(b"OK")
+FRAME = encode_frame(b"x")
+
+
+class Recorder(FrameRecorder):
+    """Notes when it is told that the connection is secure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secured: list[bool] = []
+
+    def connection_secured(self) -> None:
+        self.secured.append(self.is_secure)
+
+
+class Connection:
+    """One connection of a client, with a server in memory."""
+
+    def __init__(
+        self, protocol: type[StreamProtocol] = Recorder, issued: trustme.LeafCert | None = None
+    ) -> None:
+        self.clock = Clock()
+        built: Any = protocol()
+        self.protocol = built
+        built.group = ConnectionGroup(self.clock)
+        transport: Any = StringTransport()
+        self.transport = transport
+        transport.protocol = built
+        built.makeConnection(transport)
+        self.peer = ServerPeer() if issued is None else ServerPeer(issued)
+
+    def receive(self, data: bytes, step: int = 0) -> None:
+        """Let bytes arrive, in pieces of ``step`` where that is not 0."""
+        for start in range(0, len(data), step or len(data) or 1):
+            if not self.transport.disconnected:
+                self.transport.protocol.dataReceived(data[start : start + (step or len(data))])
+
+    def sent(self) -> bytes:
+        """Take what was sent since the last call."""
+        self.clock.advance(0)
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def converse(self, step: int = 0) -> None:
+        """Hand on what each side sends, until neither does."""
+        while (data := self.sent()) and not self.transport.disconnected:
+            self.receive(self.peer.take(data), step)
+
+    def lose(self) -> None:
+        """Let the connection be gone."""
+        self.transport.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class UpgradeTests(SynchronousTestCase):
+    """How it goes well."""
+
+    def test_directly(self) -> None:
+        """The next byte is that of a handshake; then all goes on inside."""
+        for step in (0, 1):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
+            self.assertTrue(connection.transport.value().startswith(b"\x16\x03"))
+            self.assertFalse(connection.protocol.is_secure)
+            connection.converse(step)
+            self.assertIsNone(self.successResultOf(upgrading))
+            self.assertTrue(connection.protocol.is_secure)
+            self.assertEqual(connection.protocol.secured, [True])
+            connection.protocol.send_frame(b"in")
+            connection.converse()
+            self.assertEqual(connection.peer.received, encode_frame(b"in"))
+            connection.receive(connection.peer.say(FRAME))
+            self.assertEqual(connection.protocol.received, [b"x"])
+            shown = connection.protocol.peer_certificate
+            assert shown is not None
+            self.assertEqual(shown.subject, "server")
+
+    def test_by_command(self) -> None:
+        """Request, go-ahead, handshake; however it is cut."""
+        for step in (0, 1):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+            self.assertEqual(connection.sent(), REQUEST)
+            connection.receive(GO_AHEAD, step)
+            self.assertTrue(connection.transport.value().startswith(b"\x16\x03"))
+            connection.converse(step)
+            self.assertIsNone(self.successResultOf(upgrading))
+            self.assertEqual(connection.protocol.received, [])
+
+    def test_other_words_on_lines(self) -> None:
+        """As other protocols have them."""
+        words = ClientUpgrade(OPTIONS, UpgradeStyle.COMMAND, request=b"STLS", go_ahead=b"+OK")
+        connection = Connection(LineRecorder)
+        upgrading = connection.protocol.upgrade_to_ssl(words)
+        self.assertEqual(connection.sent(), b"STLS\r\n")
+        connection.receive(b"+OK\r\n")
+        connection.converse()
+        self.assertIsNone(self.successResultOf(upgrading))
+
+    def test_what_was_written_before_leaves_before(self) -> None:
+        """And what is written after is never sent in plaintext (C17)."""
+        for settings, words in ((DIRECT, b""), (COMMAND, REQUEST)):
+            connection = Connection()
+            connection.protocol.send_frame(b"before")
+            upgrading = connection.protocol.upgrade_to_ssl(settings)
+            connection.protocol.send_frame(b"secret")
+            sent = connection.sent()
+            self.assertTrue(sent.startswith(encode_frame(b"before") + words))
+            self.assertNotIn(b"secret", sent)
+            rest = sent[len(encode_frame(b"before") + words) :]
+            connection.receive(GO_AHEAD if words else connection.peer.take(rest))
+            self.assertNotIn(b"secret", connection.transport.value())
+            connection.converse()
+            self.assertIsNone(self.successResultOf(upgrading))
+            self.assertEqual(connection.peer.received, encode_frame(b"secret"))
+
+    def test_what_is_written_to_the_transport_waits_too(self) -> None:
+        """C17: also where an application asked for the transport before."""
+        for settings in (DIRECT, COMMAND):
+            connection = Connection()
+            kept = connection.protocol.transport
+            upgrading = connection.protocol.upgrade_to_ssl(settings)
+            for transport in (kept, connection.protocol.transport):
+                transport.write(b"secret")
+                transport.writeSequence([b"sec", b"ret"])
+            self.assertNotIn(b"secret", connection.sent())
+            connection.lose()
+            self.failureResultOf(upgrading, BrokenError)
+
+    def test_a_transport_that_was_kept_is_no_way_around(self) -> None:
+        """C17: what is written to it when the connection is secure is not sent in plaintext."""
+        connection = Connection()
+        kept = connection.protocol.transport
+        upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
+        connection.converse()
+        self.assertIsNone(self.successResultOf(upgrading))
+        kept.write(b"secret")
+        kept.writeSequence([b"sec", b"ret"])
+        self.assertNotIn(b"secret", connection.sent())
+
+    def test_from_within_a_handler(self) -> None:
+        """One that is called, and one that awaits it."""
+
+        class Polite(Recorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                if payload == b"hello":
+                    self.upgrade_to_ssl(COMMAND)
+
+        class Patient(Recorder):
+            async def frame_received(self, payload: bytes) -> None:
+                self.received.append(payload)
+                if payload == b"hello":
+                    await self.upgrade_to_ssl(COMMAND)
+                    self.received.append(b"secure")
+
+        for protocol, expected in ((Polite, []), (Patient, [b"secure"])):
+            connection = Connection(protocol)
+            connection.receive(encode_frame(b"hello"))
+            self.assertEqual(connection.sent(), REQUEST)
+            connection.receive(GO_AHEAD)
+            connection.converse()
+            self.assertTrue(connection.protocol.is_secure)
+            connection.receive(connection.peer.say(FRAME))
+            self.assertEqual(connection.protocol.received, [b"hello", *expected, b"x"])
+
+
+class DeceptionTests(SynchronousTestCase):
+    """What a hostile server says before the handshake."""
+
+    def deceive(self, answer: bytes, step: int = 0, first: int = 0) -> None:
+        """
+        Let a server answer this; the connection has to be aborted, and one event tells of it.
+
+        :param first: the size of a piece in front of the others.
+        """
+        events: list[Any] = []
+        note: Any = events.append
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        connection = Connection()
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        connection.protocol.send_frame(b"password")
+        connection.receive(answer[:first])
+        connection.receive(answer[first:], step)
+        self.failureResultOf(upgrading, RemoteProtocolError)
+        self.assertTrue(connection.transport.disconnected)
+        self.assertEqual(connection.protocol.received, [])
+        self.assertNotIn(b"password", connection.sent())
+        self.assertEqual(len(events), 1)
+        self.assertIn("not taken into TLS", events[0]["log_format"])
+        connection.lose()
+        self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_anything_behind_the_go_ahead(self) -> None:
+        """C1, C2, C3: whole messages, and the beginning of one."""
+        for behind in (FRAME, b"\0", b"\0\0\0", FRAME * 3, b"\x16\x03\x03"):
+            self.deceive(GO_AHEAD + behind)
+
+    def test_anything_behind_the_go_ahead_however_it_is_cut(self) -> None:
+        """C1, C2, C3: in two pieces, whose border is anywhere up to the end of the go-ahead."""
+        for behind in (FRAME, b"\0", b"\x16\x03\x03\0\x10"):
+            for place in range(1, len(GO_AHEAD)):
+                self.deceive(GO_AHEAD + behind, first=place)
+
+    def test_what_comes_once_the_handshake_has_begun_is_part_of_it(self) -> None:
+        """C1, C3: a server has to do better than this, and nothing of it is a message."""
+        for behind in (FRAME, b"\0" * 5, GO_AHEAD, b"\x16\x03\x03\0\x10"):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+            connection.protocol.send_frame(b"password")
+            connection.sent()
+            connection.receive(GO_AHEAD)
+            hello = connection.sent()
+            connection.receive(behind + connection.peer.take(hello))
+            connection.lose()
+            self.failureResultOf(upgrading, BrokenError)
+            self.assertNotIn(b"password", connection.sent())
+            self.assertEqual((connection.protocol.received, connection.peer.received), ([], b""))
+
+    def test_words_of_a_server_are_not_repeated(self) -> None:
+        """C9: neither by the error nor in the log, where somebody would take them for ours."""
+        events: list[Any] = []
+        note: Any = events.append
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        words = b"please call 555-0100"
+        for protocol, message in (
+            (Recorder, encode_frame(words)),
+            (LineRecorder, words + b"\r\n"),
+        ):
+            connection = Connection(protocol)
+            upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+            connection.receive(message)
+            error = self.failureResultOf(upgrading, RemoteProtocolError).value
+            self.assertNotIn("555", f"{error} {error!r} {error.__cause__}")
+            connection.lose()
+            # Equal, and not the same: one that is raised keeps its frames.
+            (lost,) = connection.protocol.lost
+            self.assertEqual((type(lost), str(lost)), (type(error), str(error)))
+            self.assertIsNot(lost, error)
+        self.assertNotIn("555", "".join(map(str, events)))
+
+    def test_anything_but_the_go_ahead(self) -> None:
+        """C4, C6, C9: a refusal, an odd answer, a claim to be secure already; none is shown."""
+        for answer in (b"NO", b"", b"ok", b"OK ", b"PREAUTH", b"please call 555-0100"):
+            for step in (0, 1):
+                self.deceive(encode_frame(answer), step=step)
+
+    def test_a_go_ahead_that_nobody_asked_for(self) -> None:
+        """C7: it is a message like any other, and not taken for an answer."""
+        connection = Connection()
+        connection.receive(GO_AHEAD)
+        self.assertEqual(connection.protocol.received, [b"OK"])
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        self.assertEqual(connection.sent(), REQUEST)
+        self.assertNoResult(upgrading)
+        upgrading.addErrback(lambda failure: failure.trap(BrokenError))
+        connection.lose()
+
+    def test_half_a_message_that_came_before(self) -> None:
+        """Whatever completes it, it was never going to be a handshake."""
+        for settings in (DIRECT, COMMAND):
+            connection = Connection()
+            connection.receive(b"\0\0")
+            upgrading = connection.protocol.upgrade_to_ssl(settings)
+            self.failureResultOf(upgrading, RemoteProtocolError)
+            self.assertTrue(connection.transport.disconnected)
+            self.assertEqual(connection.sent(), b"")
+
+    def test_messages_behind_the_one_that_led_to_it(self) -> None:
+        """In one piece with it, and not handled yet."""
+
+        class Polite(Recorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.upgrade_to_ssl(COMMAND).addErrback(
+                    lambda failure: failure.trap(RemoteProtocolError)
+                )
+
+        connection = Connection(Polite)
+        connection.receive(encode_frame(b"hello") + GO_AHEAD)
+        self.assertTrue(connection.transport.disconnected)
+        self.assertEqual(connection.protocol.received, [b"hello"])
+
+    def test_a_huge_answer_is_refused_at_its_count(self) -> None:
+        """C18: before it takes memory."""
+        connection = Connection()
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        connection.receive(encode_frame(bytes(MAX_GO_AHEAD + 1))[:4])
+        self.assertTrue(connection.transport.disconnected)
+        connection.lose()
+        self.failureResultOf(upgrading, RemoteProtocolError, BrokenError)
+
+    def test_silence_ends(self) -> None:
+        """C13: before the go-ahead, in the middle of it, and in the handshake."""
+        for answers, status in (
+            ([], SocketErrorStatus.CONNECTION_TIMED_OUT),
+            ([GO_AHEAD[:3]], SocketErrorStatus.CONNECTION_TIMED_OUT),
+            ([GO_AHEAD], SocketErrorStatus.CONNECTION_TIMED_OUT),
+        ):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+            for answer in answers:
+                connection.receive(answer)
+            connection.clock.advance(9.9)
+            self.assertNoResult(upgrading)
+            connection.clock.advance(0.2)
+            error = self.failureResultOf(upgrading, SocketError).value
+            self.assertIs(error.status, status)
+            self.assertTrue(connection.transport.disconnected)
+
+    def test_a_line_without_an_end_is_refused(self) -> None:
+        """C18, C13: before it takes memory."""
+        connection = Connection(LineRecorder)
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        connection.receive(bytes(MAX_GO_AHEAD + 2), step=512)
+        self.assertTrue(connection.transport.disconnected)
+        connection.lose()
+        self.failureResultOf(upgrading, RemoteProtocolError, BrokenError)
+
+    def test_an_answer_bit_by_bit_ends_too(self) -> None:
+        """C13: the deadline is for all of it, and no byte puts it off."""
+        connection = Connection()
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        for byte in GO_AHEAD[:-1]:
+            connection.receive(bytes([byte]))
+            connection.clock.advance(1.9)
+        self.assertNoResult(upgrading)
+        connection.receive(GO_AHEAD[-1:])
+        flight = connection.peer.take(connection.sent().removeprefix(REQUEST))
+        connection.receive(flight[:10])
+        connection.clock.advance(0.6)
+        error = self.failureResultOf(upgrading, SocketError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+        self.assertTrue(connection.transport.disconnected)
+
+    def test_a_server_that_is_not_accepted_gets_nothing(self) -> None:
+        """C10: the reason is named, and what was written is not sent."""
+        stranger = trustme.CA(organization_name="somebody else")
+        connection = Connection(issued=stranger.issue_cert("localhost"))
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        connection.protocol.send_frame(b"password")
+        connection.sent()
+        connection.receive(GO_AHEAD)
+        hello = connection.sent()
+        connection.receive(connection.peer.take(hello))
+        connection.lose()
+        error = self.failureResultOf(upgrading, CertificateError).value
+        self.assertEqual(error.errors, (ChainValidationResult.INCOMPLETE_CHAIN,))
+        assert error.certificate is not None
+        self.assertFalse(connection.protocol.is_secure)
+        self.assertIsNone(connection.protocol.peer_certificate)
+        self.assertEqual(connection.peer.received, b"")
+        self.assertEqual(connection.protocol.secured, [])
+
+
+class AfterwardsTests(SynchronousTestCase):
+    """C14: inside, nothing is left of what was before."""
+
+    def upgrade(self, connection: Connection, inside: bytes = b"") -> None:
+        """Go through it by command; the server adds something to the end of its handshake."""
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND12)
+        connection.sent()
+        connection.receive(GO_AHEAD)
+        while True:
+            flight = connection.peer.take(connection.sent())
+            if connection.peer.is_done:
+                break
+            connection.receive(flight)
+        connection.receive(flight + (connection.peer.say(inside) if inside else b""))
+        self.assertIsNone(self.successResultOf(upgrading))
+
+    def test_what_was_learned_can_be_dropped_first(self) -> None:
+        """The protocol is told before it is given a message, also one in the same piece."""
+
+        class Learner(Recorder):
+            def connection_secured(self) -> None:
+                super().connection_secured()
+                self.received.clear()
+
+        connection = Connection(Learner)
+        connection.receive(encode_frame(b"LOGIN not needed"))
+        self.upgrade(connection, encode_frame(b"LOGIN needed"))
+        self.assertEqual(connection.protocol.received, [b"LOGIN needed"])
+
+    def test_the_limit_on_messages_is_lifted(self) -> None:
+        """It was for the go-ahead only."""
+        connection = Connection()
+        self.upgrade(connection, encode_frame(bytes(2 * MAX_GO_AHEAD)))
+        self.assertEqual(connection.protocol.received, [bytes(2 * MAX_GO_AHEAD)])
+
+    def test_the_words_of_the_upgrade_are_messages(self) -> None:
+        """A go-ahead inside is nothing that was asked for."""
+        connection = Connection()
+        self.upgrade(connection, GO_AHEAD)
+        self.assertEqual(connection.protocol.received, [b"OK"])
+        self.assertEqual(connection.protocol.secured, [True])
+
+
+class EndTests(SynchronousTestCase):
+    """However it ends, it is told once, and nothing is left."""
+
+    def test_a_connection_lost_at_any_step(self) -> None:
+        """C15: before the go-ahead, and in the handshake."""
+        for settings, answer in ((COMMAND, b""), (COMMAND, GO_AHEAD), (DIRECT, b"")):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(settings)
+            connection.receive(answer)
+            connection.lose()
+            self.failureResultOf(upgrading, BrokenError)
+            self.assertEqual(len(connection.protocol.lost), 1)
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_called_off_at_any_step(self) -> None:
+        """C15: the connection is gone."""
+        for settings, answer in ((COMMAND, b""), (COMMAND, GO_AHEAD), (DIRECT, b"")):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(settings)
+            connection.receive(answer)
+            upgrading.cancel()
+            self.failureResultOf(upgrading, CancelledError)
+            self.assertTrue(connection.transport.disconnected)
+            # Its deadline passes unnoticed, also where the loss is told late.
+            connection.clock.advance(3600)
+            self.assertEqual(connection.protocol.group.counters.violations, 0)
+            connection.lose()
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_lost_called_off_or_closed_in_the_middle_of_a_flight(self) -> None:
+        """C15: wherever the server's part of the handshake ends."""
+        for place in range(0, 600, 50):
+            for end in ("lose", "cancel", "close", "abort"):
+                connection = Connection()
+                upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
+                connection.receive(connection.peer.take(connection.sent())[:place])
+                if end == "cancel":
+                    upgrading.cancel()
+                elif end != "lose":
+                    getattr(connection.protocol, end)()
+                connection.lose()
+                self.failureResultOf(upgrading, SocketError, CancelledError)
+                self.assertEqual(len(connection.protocol.lost), 1)
+                self.assertFalse(connection.protocol.is_secure)
+                self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_closed_meanwhile(self) -> None:
+        """There is no end in order of a half-made handshake."""
+        for answer in (b"", GO_AHEAD):
+            connection = Connection()
+            upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+            connection.receive(answer)
+            connection.protocol.close()
+            self.assertTrue(connection.transport.disconnected)
+            connection.lose()
+            self.failureResultOf(upgrading, SocketError)
+
+    def test_at_the_wrong_time_it_is_refused(self) -> None:
+        """While one is under way, when it is done, and when the connection is closed."""
+        connection = Connection()
+        first = connection.protocol.upgrade_to_ssl(DIRECT)
+        self.failureResultOf(connection.protocol.upgrade_to_ssl(DIRECT), LocalProtocolError)
+        connection.converse()
+        self.assertIsNone(self.successResultOf(first))
+        self.failureResultOf(connection.protocol.upgrade_to_ssl(DIRECT), LocalProtocolError)
+        connection.protocol.abort()
+        self.failureResultOf(connection.protocol.upgrade_to_ssl(DIRECT), ClosedError)
+
+    def test_a_handler_that_awaits_it_ends_with_it(self) -> None:
+        """Without a traceback: it was told already."""
+
+        class Patient(Recorder):
+            async def frame_received(self, payload: bytes) -> None:
+                await self.upgrade_to_ssl(COMMAND)
+
+        connection = Connection(Patient)
+        connection.receive(FRAME)
+        connection.receive(encode_frame(b"NO"))
+        self.assertTrue(connection.transport.disconnected)
+        connection.lose()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_settings_out_of_bounds_are_refused(self) -> None:
+        """Before anybody connects."""
+        for wrong in ({"timeout": 0}, {"request": b""}, {"go_ahead": b""}):
+            self.assertRaises(ValueError, ClientUpgrade, OPTIONS, **wrong)
+
+    def test_a_deferred_is_given_before_it_fires(self) -> None:
+        """It is hot, and can be cancelled."""
+        self.assertIsInstance(Connection().protocol.upgrade_to_ssl(DIRECT), Deferred)

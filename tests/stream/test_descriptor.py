@@ -1,0 +1,164 @@
+"""The descriptor under a transport is found, and is bypassed only where that is safe."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOProtocol,
+    _AggregateSmallWrites,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
+from twsock.stream.descriptor import (
+    carries_tls,
+    describe_peer,
+    engine_bytes,
+    find_descriptor,
+    hung_up,
+    may_collect,
+    plain_socket,
+    queued_bytes,
+    unread_input,
+)
+
+
+class DescriptorTests(SynchronousTestCase):
+    """What is under a transport."""
+
+    def setUp(self) -> None:
+        self.socket, self.peer = tcp_pair()
+        self.addCleanup(self.socket.close)
+        self.addCleanup(self.peer.close)
+        self.descriptor: Any = Connection(self.socket, FakeProtocol(), IdleReactor())  # type: ignore[arg-type]
+        self.descriptor.connected = 1
+
+    def wrapped(self) -> ProtocolWrapper:
+        """Put one of Twisted's wrappers above the descriptor."""
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(self.descriptor)
+        return wrapper
+
+    def test_a_plain_connection_may_be_sent_on(self) -> None:
+        """Twisted's own connection gives its socket."""
+        self.assertIs(plain_socket(self.descriptor), self.socket)
+        self.assertIs(find_descriptor(self.descriptor), self.descriptor)
+
+    def test_a_wrapper_hides_the_socket_and_not_the_queue(self) -> None:
+        """Bytes go through the wrapper; what queues below it is still seen."""
+        wrapper = self.wrapped()
+        self.assertIsNone(plain_socket(wrapper))  # type: ignore[arg-type]
+        self.assertIs(find_descriptor(wrapper), self.descriptor)  # type: ignore[arg-type]
+
+    def test_tls_that_was_started_before_hides_the_socket(self) -> None:
+        """A handle that was replaced is not the socket's."""
+        self.descriptor.getHandle = lambda: self.socket
+        self.assertIsNone(plain_socket(self.descriptor))
+
+    def test_a_blocking_socket_is_left_alone(self) -> None:
+        """A send must never wait."""
+        self.socket.setblocking(True)
+        self.assertIsNone(plain_socket(self.descriptor))
+
+    def test_another_sockets_handle_is_left_alone(self) -> None:
+        """The handle must have the transport's own file descriptor."""
+        self.descriptor.socket = self.peer
+        self.peer.setblocking(False)
+        self.assertIsNone(plain_socket(self.descriptor))
+
+    def test_tls_is_seen_through_wrappers(self) -> None:
+        """A wrapper that leaves the bytes as they are is none."""
+        wrapper: Any = self.wrapped()
+        self.assertFalse(carries_tls(self.descriptor))
+        self.assertFalse(carries_tls(wrapper))
+        self.descriptor.TLS = True
+        self.assertTrue(carries_tls(self.descriptor))
+        self.descriptor.TLS = False
+        engine: Any = TLSMemoryBIOProtocol(None, Protocol())
+        engine.transport = wrapper
+        self.assertTrue(carries_tls(engine))
+
+    def test_an_engine_may_collect_what_it_is_given(self) -> None:
+        """One that waits for the next turn, or for its handshake; and TLS started below."""
+        for kind in (TLSMemoryBIOProtocol, BufferingTLSTransport):
+            engine: Any = kind.__new__(kind)
+            engine.transport = self.descriptor
+            engine._appSendBuffer = []
+            self.assertIs(may_collect(engine), kind is BufferingTLSTransport)
+            engine._appSendBuffer = [b"waiting"]
+            self.assertTrue(may_collect(engine))
+        self.assertFalse(may_collect(self.wrapped()))  # type: ignore[arg-type]
+        self.descriptor.TLS = True
+        self.assertTrue(may_collect(self.descriptor))
+
+    def test_what_an_engine_keeps_is_counted(self) -> None:
+        """What awaits its handshake and what awaits the next turn; under TLS started below, too."""
+        engine: Any = BufferingTLSTransport.__new__(BufferingTLSTransport)
+        engine.transport = self.descriptor
+        engine._appSendBuffer = [b"123", b"45"]
+        engine._aggregator = _AggregateSmallWrites(len, IdleReactor())
+        engine._aggregator.write(b"678")
+        self.assertEqual(engine_bytes(engine), 8)
+        self.assertEqual(engine_bytes(self.descriptor), 0)
+        self.descriptor.TLS, self.descriptor.protocol = True, engine
+        self.assertEqual(engine_bytes(self.descriptor), 8)
+
+    def test_a_transport_in_memory_has_neither(self) -> None:
+        """Where there is no descriptor, None says so."""
+        self.assertIsNone(plain_socket(StringTransport()))
+        self.assertIsNone(find_descriptor(StringTransport()))
+
+    def test_a_wrapper_around_itself_ends(self) -> None:
+        """A transport that names itself as its transport does not trap the search."""
+        transport: Any = StringTransport()
+        transport.transport = transport
+        self.assertIsNone(find_descriptor(transport))
+
+    def test_queued_bytes_are_those_the_kernel_has_not(self) -> None:
+        """The count covers both of Twisted's buffers, less what was sent."""
+        self.descriptor.write(b"12345")
+        self.assertEqual(queued_bytes(self.descriptor), 5)
+        self.descriptor.doWrite()
+        self.assertEqual(queued_bytes(self.descriptor), 0)
+
+    def test_unread_input_leaves_a_pending_error_in_place(self) -> None:
+        """Looking does not take the peer's reset away from the reactor."""
+        self.assertFalse(unread_input(self.descriptor))
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.peer.close()
+        self.assertTrue(unread_input(self.descriptor))
+        self.assertRaises(ConnectionResetError, self.socket.recv, 1)
+
+    def test_a_peer_that_is_gone_is_noticed_without_reading(self) -> None:
+        """Its end alone is no such thing: it may still read."""
+        self.assertFalse(hung_up(self.descriptor))
+        self.peer.shutdown(socket.SHUT_WR)
+        self.assertFalse(hung_up(self.descriptor))
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+        self.assertTrue(hung_up(self.descriptor))
+
+
+class NameTests(SynchronousTestCase):
+    """What peers are called in the log."""
+
+    def test_the_path_of_a_unix_socket_is_one_line_of_text(self) -> None:
+        """Its peer has chosen it; a log file could not take bytes that are no UTF-8."""
+        for path, name in (
+            (b"/run/a b", "/run/a b"),
+            ("/run/\u00e9".encode(), "/run/\u00e9"),
+            (b"/x\xff\n\x1b[31m", "/x\\udcff\\n\\x1b[31m"),
+            (b"\0name", "\\x00name"),
+            (None, "unnamed UNIX socket"),
+        ):
+            transport: Any = StringTransport(peerAddress=UNIXAddress(path))
+            self.assertEqual(describe_peer(transport), name)

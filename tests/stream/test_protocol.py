@@ -1,0 +1,786 @@
+"""A `StreamProtocol` handles one message after the other, within bounds, and ends in order."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.address import IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.stream.connections import Connected, FrameRecorder, LineRecorder, P, Waiting
+from tests.stream.test_transport import IdleReactor, tcp_pair
+from twsock.errors import BrokenError, LocalProtocolError, SocketError
+from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
+from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
+from twsock.stream.protocol import LEAST_MAX_UNSENT, MAX_BACKLOG
+from twsock.stream.transport import HIGH_WATER
+from twsock.wire import encode_frame
+
+FRAME = encode_frame(b"x" * 60)
+
+
+class Descriptor(Connection):
+    """A connection of Twisted's, without its ends."""
+
+    def getHost(self) -> Any:
+        return None
+
+    def getPeer(self) -> Any:
+        return None
+
+
+class OnKernel:
+    """A `Waiting` on a real socket; the reactor is a clock."""
+
+    def __init__(self) -> None:
+        self.reactor = IdleReactor()
+        self.near, self.far = tcp_pair()
+        self.near.setblocking(False)
+        self.protocol = Waiting()
+        descriptor: Any = Descriptor(self.near, self.protocol, self.reactor)  # type: ignore[arg-type]
+        descriptor.connected = 1
+        self.protocol.makeConnection(descriptor)
+
+    def close(self) -> None:
+        """Give both sockets back."""
+        self.far.close()
+        self.near.close()
+
+
+class HandlerTests(SynchronousTestCase):
+    """Handlers are awaited in order."""
+
+    def test_the_next_message_waits_for_the_handler(self) -> None:
+        """While a coroutine handler runs, no other message is given."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        self.assertEqual(connected.protocol.received, [b"1"])
+        connected.protocol.go_on()
+        self.assertEqual(connected.protocol.received, [b"1", b"2"])
+        connected.protocol.go_on()
+        self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
+
+    def test_a_fired_deferred_does_not_wait(self) -> None:
+        """A handler that returns a Deferred with a result costs no reactor turn."""
+
+        class Ready(FrameRecorder):
+            def frame_received(self, payload: bytes) -> Deferred[None]:
+                super().frame_received(payload)
+                done: Deferred[None] = Deferred()
+                done.callback(None)
+                return done
+
+        connected = Connected(Ready)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        self.assertEqual(connected.protocol.received, [b"1", b"2"])
+
+    def test_a_thousand_ready_handlers_do_not_nest(self) -> None:
+        """Messages that were waiting are handled in a loop, not in each other's callbacks."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1"))
+        waits = connected.protocol.waits
+
+        class Fired(list[Deferred[None]]):
+            def append(self, wait: Deferred[None]) -> None:
+                wait.callback(None)
+
+        connected.protocol.waits = Fired()
+        connected.receive(encode_frame(b"2") * 2000)
+        waits[0].callback(None)
+        self.assertEqual(len(connected.protocol.received), 2001)
+
+    def test_a_handler_that_raises_ends_only_its_connection(self) -> None:
+        """One traceback in the log, that connection aborted, the others undisturbed."""
+
+        class Faulty(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                if payload == b"bad":
+                    raise RuntimeError("a bug")
+                super().frame_received(payload)
+
+        clock = Clock()
+        faulty, other = Connected(Faulty, clock), Connected(Faulty, clock)
+        faulty.receive(encode_frame(b"bad") + encode_frame(b"never"))
+        other.receive(encode_frame(b"good"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(faulty.transport.disconnected)
+        self.assertEqual(faulty.protocol.received, [])
+        self.assertEqual(other.protocol.received, [b"good"])
+        self.assertEqual(faulty.factory.counters.handler_errors, 1)
+        faulty.lose()
+        self.assertIsInstance(faulty.protocol.lost[0], BrokenError)
+
+    def test_a_coroutine_that_raises_does_the_same(self) -> None:
+        """A handler that fails later is logged once too, and its connection aborted."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1"))
+        connected.protocol.waits[0].errback(RuntimeError("a bug"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(connected.transport.disconnected)
+
+    def test_a_strange_result_is_a_mistake_of_the_handler(self) -> None:
+        """A handler that returns neither None nor something to wait for is told so."""
+
+        class Strange(FrameProtocol):
+            def frame_received(self, payload: bytes) -> None:
+                return payload  # type: ignore[return-value]
+
+        Connected(Strange).receive(encode_frame(b"1"))
+        (failure,) = self.flushLoggedErrors(TypeError)
+        self.assertIn("coroutine", str(failure.value))
+
+    def test_what_a_cancelled_handler_raises_is_no_failure(self) -> None:
+        """It is one line, without a traceback."""
+
+        class Careless(Waiting):
+            async def frame_received(self, payload: bytes) -> None:
+                try:
+                    await super().frame_received(payload)
+                finally:
+                    raise ZeroDivisionError
+
+        connected = Connected(Careless)
+        connected.receive(encode_frame(b"1"))
+        events: list[Any] = []
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(events.append)
+        self.addCleanup(publisher.removeObserver, events.append)
+        connected.reset()
+        [line] = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+        self.assertIn("ZeroDivisionError", line)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_lost_connection_cancels_its_handler(self) -> None:
+        """A handler whose peer is gone is cancelled, and nothing is logged as an error."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1"))
+        connected.reset()
+        self.assertEqual(connected.protocol.ended, ["CancelledError"])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_closing_in_a_handler_ends_the_messages(self) -> None:
+        """After `close` no further message is handled; the answer given before is sent."""
+
+        class Last(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.send_frame(payload)
+                self.close()
+
+        connected = Connected(Last)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        connected.receive(encode_frame(b"3"))
+        self.assertEqual(connected.protocol.received, [b"1"])
+        self.assertEqual(connected.sent(), encode_frame(b"1"))
+
+    def test_a_failing_start_ends_the_connection(self) -> None:
+        """`connection_made` that raises is a handler that raises."""
+
+        class Stillborn(FrameProtocol):
+            def connection_made(self) -> None:
+                raise RuntimeError("a bug")
+
+        connected = Connected(Stillborn)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertTrue(connected.transport.disconnected)
+
+
+class ReentranceTests(SynchronousTestCase):
+    """Transports and handlers may call back at any time."""
+
+    def test_bytes_that_arrive_during_a_handler_keep_their_order(self) -> None:
+        """A transport that delivers while a handler sends: nothing is lost, doubled or swapped."""
+
+        class Talkative(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                if payload == b"1":
+                    connected.receive(encode_frame(b"4") + b"\x00")
+
+        connected = Connected(Talkative)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2") + encode_frame(b"3"))
+        connected.receive(b"\x00\x00\x015")
+        self.assertEqual(connected.protocol.received, [b"1", b"2", b"3", b"4", b"5"])
+
+    def test_an_answer_that_comes_within_the_request_is_handled(self) -> None:
+        """And not only when something else arrives after it."""
+
+        class Chain(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                if len(self.received) < 5:
+                    connected.receive(encode_frame(b"answer"))
+
+        connected = Connected(Chain)
+        connected.receive(encode_frame(b"request"))
+        self.assertEqual(connected.protocol.received, [b"request"] + [b"answer"] * 4)
+
+    def test_closing_when_told_of_a_full_output_ends(self) -> None:
+        """`writing_paused` may close: the connection is read from, to see the peer's end."""
+
+        class Impatient(FrameEcho):
+            def writing_paused(self) -> None:
+                self.close()
+
+        connected = Connected(Impatient)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) + 1) + FRAME[:-1])
+        self.assertTrue(connected.transport.disconnecting)
+        self.assertEqual(connected.transport.producerState, "producing")
+
+
+class BackPressureTests(SynchronousTestCase):
+    """A peer that does not read is not read from."""
+
+    def brake(self, connected: Connected[FrameEcho]) -> None:
+        """Let the transport's buffer be full."""
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+
+    def release(self, connected: Connected[FrameEcho]) -> None:
+        """Let the transport's buffer be empty again."""
+        assert connected.transport.producer is not None
+        connected.transport.producer.resumeProducing()
+
+    def test_a_full_output_stops_reading(self) -> None:
+        """At the high-water mark the transport is paused, and messages wait."""
+        connected = Connected(FrameEcho)
+        self.brake(connected)
+        connected.receive(FRAME)
+        self.assertEqual(connected.transport.producerState, "paused")
+        connected.receive(FRAME)
+        self.assertEqual(connected.sent(), FRAME)
+        self.release(connected)
+        self.assertEqual(connected.sent(), FRAME)
+        self.assertEqual(connected.transport.producerState, "producing")
+
+    def test_a_full_output_without_answers_does_not_stop_reading(self) -> None:
+        """Two ends that both push would wait for each other for ever."""
+
+        class Pusher(FrameRecorder):
+            pass
+
+        connected = Connected(Pusher)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.protocol.send_frame(b"pushed")
+        self.assertEqual(connected.protocol.brakes, ["paused"])
+        self.assertEqual(connected.transport.producerState, "producing")
+        connected.receive(FRAME)
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_reading_goes_on_beside_a_handler_once_the_output_drained(self) -> None:
+        """So that it is noticed when the peer goes away."""
+        connected = Connected(Waiting)
+        assert connected.transport.producer is not None
+        connected.receive(FRAME)
+        connected.transport.producer.pauseProducing()
+        connected.protocol.send_frame(b"first part")
+        self.assertEqual(connected.transport.producerState, "paused")
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(connected.transport.producerState, "producing")
+
+    def test_a_full_backlog_keeps_it_paused(self) -> None:
+        """The handler that runs is still what the messages wait for."""
+        connected = Connected(Waiting)
+        assert connected.transport.producer is not None
+        connected.receive(FRAME)
+        connected.transport.producer.pauseProducing()
+        connected.protocol.send_frame(b"first part")
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) + 1))
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(connected.transport.producerState, "paused")
+
+    def test_closing_when_told_of_room_ends_the_messages(self) -> None:
+        """No further one is handled."""
+
+        class Leaving(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.received.append(payload)
+                self.send_frame(bytes(HIGH_WATER))
+
+            def writing_resumed(self) -> None:
+                self.close()
+
+        connected = Connected(Leaving)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME * 3)
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_a_hook_that_raises_ends_its_connection(self) -> None:
+        """It is logged once, as a handler is."""
+        for hook in ("writing_paused", "writing_resumed"):
+            connected = Connected(FrameEcho)
+
+            def fail() -> None:
+                raise ZeroDivisionError("in a hook")
+
+            setattr(connected.protocol, hook, fail)
+            self.brake(connected)
+            connected.receive(FRAME)
+            if hook == "writing_resumed":
+                self.release(connected)
+            self.assertTrue(connected.transport.disconnected)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_high_and_low_water_are_told_once_each(self) -> None:
+        """However much is written in between, each mark is told once."""
+
+        class Flood(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                for _ in range(10):
+                    self.send_frame(payload)
+
+        connected = Connected(Flood)
+        for expected in (["paused"], ["paused", "resumed"]):
+            assert connected.transport.producer is not None
+            if expected == ["paused"]:
+                connected.transport.producer.pauseProducing()
+                connected.receive(FRAME)
+                connected.receive(FRAME)
+            else:
+                connected.transport.producer.resumeProducing()
+            self.assertEqual(connected.protocol.brakes[: len(expected)], expected)
+        self.assertEqual(connected.protocol.brakes.count("paused"), 1)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        for _ in range(3):
+            connected.protocol.send_frame(b"pushed")
+        self.assertEqual(connected.protocol.brakes.count("paused"), 2)
+
+    def test_answers_beyond_the_mark_stop_the_messages(self) -> None:
+        """Answers larger than requests do not pile up for a whole read of requests."""
+
+        class Amplifier(FrameRecorder):
+            high_water = 1000
+
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.send_frame(b"x" * 1000)
+                producer = connected.transport.producer
+                assert producer is not None
+                producer.pauseProducing()
+
+        connected = Connected(Amplifier)
+        connected.receive(encode_frame(b"?") * 100)
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_input_during_a_handler_is_bounded(self) -> None:
+        """While a handler runs, reading stops at the backlog, and goes on after it."""
+        connected = Connected(Waiting)
+        connected.receive(FRAME)
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) - 1))
+        self.assertEqual(connected.transport.producerState, "producing")
+        connected.receive(FRAME)
+        self.assertEqual(connected.transport.producerState, "paused")
+        for _ in range(MAX_BACKLOG // len(FRAME) + 1):
+            connected.protocol.go_on()
+        self.assertEqual(connected.transport.producerState, "producing")
+
+    def test_a_small_limit_lowers_the_backlog(self) -> None:
+        """Undelivered bytes stay within the message limit and one read."""
+        connected = Connected(Waiting, max_payload=100)
+        connected.receive(FRAME)
+        connected.receive(FRAME * 2)
+        self.assertEqual(connected.transport.producerState, "paused")
+
+
+class UnsentTests(SynchronousTestCase):
+    """The number of unsent bytes can be read, and is limited."""
+
+    def brake(self, connected: Connected[Any]) -> None:
+        """Let the transport's buffer be full."""
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+
+    def test_nothing_waits_before_a_connection_nor_after_it(self) -> None:
+        """No error where a program only looks."""
+        self.assertEqual((FrameRecorder().unsent, FrameRecorder().is_full), (0, False))
+        connected = Connected(FrameRecorder)
+        self.brake(connected)
+        connected.protocol.send_frame(b"lost")
+        connected.reset()
+        self.assertEqual((connected.protocol.unsent, connected.protocol.is_full), (0, False))
+
+    def test_a_transport_in_memory_is_known_while_it_is_full(self) -> None:
+        """What was written then waits, until it says that there is room."""
+        connected = Connected(FrameRecorder)
+        protocol = connected.protocol
+        protocol.send_frame(b"x" * 96)
+        self.assertEqual((protocol.unsent, protocol.is_full), (0, False))
+        self.brake(connected)
+        protocol.send_frame(b"x" * 96)
+        self.assertEqual((protocol.unsent, protocol.is_full), (100, True))
+        assert connected.transport.producer is not None
+        connected.transport.producer.resumeProducing()
+        self.assertEqual((protocol.unsent, protocol.is_full), (0, False))
+
+    def test_a_handler_sees_what_it_wrote(self) -> None:
+        """Before it is sent, at the end of the read."""
+        seen: list[tuple[int, bool]] = []
+
+        class Looking(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.send_frame(bytes(HIGH_WATER // 2))
+                seen.append((self.unsent, self.is_full))
+                self.send_frame(bytes(HIGH_WATER // 2))
+                seen.append((self.unsent, self.is_full))
+
+        Connected(Looking).receive(encode_frame(b"?"))
+        half = HIGH_WATER // 2 + 4
+        self.assertEqual(seen, [(half, False), (2 * half, True)])
+
+    def test_a_send_that_finds_too_much_aborts(self) -> None:
+        """The one that crosses the bound is sent; the one after it is not, and raises nothing."""
+        for protocol in (FrameRecorder, LineRecorder):
+            made: Any = protocol
+            connected: Connected[Any] = Connected(made, max_unsent=100_000)
+            is_frames = isinstance(connected.protocol, FrameProtocol)
+            send = connected.protocol.send_frame if is_frames else connected.protocol.send_line
+            self.brake(connected)
+            for _ in range(2):
+                send(b"x" * 60_000)
+            self.assertFalse(connected.transport.disconnected)
+            sent = len(connected.sent())
+            send(b"never")
+            self.assertTrue(connected.transport.disconnected)
+            self.assertGreater(sent, 120_000)
+            self.assertEqual(connected.sent(), b"")
+            self.assertRaises(BrokenError, send, b"too late")
+            connected.lose(ConnectionAborted())
+            self.assertIn("limit is 100000", str(connected.protocol.lost[0]))
+            self.assertEqual(connected.factory.counters.unsent_limit_aborts, 1)
+
+    def test_answers_stop_the_reading_and_abort_nothing(self) -> None:
+        """However large they are, and however often the peer asks."""
+
+        class Generous(FrameRecorder):
+            max_unsent = HIGH_WATER + 1
+
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                for _ in range(3):
+                    self.send_frame(bytes(HIGH_WATER))
+
+        connected = Connected(Generous)
+        self.brake(connected)
+        connected.receive(FRAME)
+        connected.receive(FRAME)
+        self.assertFalse(connected.transport.disconnected)
+        self.assertEqual(connected.transport.producerState, "paused")
+        self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_the_bound_is_above_the_message_limit(self) -> None:
+        """Unless a subclass or a factory has another one."""
+        large = 2 * LEAST_MAX_UNSENT
+        for limits, bound in (
+            ({}, LEAST_MAX_UNSENT),
+            ({"max_payload": large}, large),
+            ({"max_payload": large, "max_unsent": 100_000}, 100_000),
+        ):
+            arguments: Any = limits
+            connected = Connected(FrameRecorder, **arguments)
+            self.brake(connected)
+            connected.protocol.send_frame(bytes(bound - 5))
+            connected.protocol.send_frame(b"")
+            self.assertFalse(connected.transport.disconnected)
+            connected.protocol.send_frame(b"")
+            self.assertTrue(connected.transport.disconnected)
+
+    def test_a_bound_that_is_reached_in_order_is_refused(self) -> None:
+        """It is above the high-water mark, on a class as in a factory."""
+
+        class Narrow(FrameEcho):
+            max_unsent = HIGH_WATER
+
+        transport = StringTransport()
+        self.assertRaises(ValueError, Narrow().makeConnection, transport)
+        self.assertTrue(transport.disconnected)
+        self.assertRaises(ValueError, Connected, FrameEcho, max_unsent=HIGH_WATER)
+
+
+class Notes(BufferLimit):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[int] = []
+
+    def note(self, holder: BufferHolder, size: int) -> None:
+        self.noted.append(size)
+        super().note(holder, size)
+
+
+class SumTests(SynchronousTestCase):
+    """What all connections of a server hold together is bounded."""
+
+    def noting(self, protocol: type[P]) -> tuple[Connected[P], Notes]:
+        connected, notes = Connected(protocol), Notes()
+        connected.factory.group.buffer_limit = notes
+        return connected, notes
+
+    def another(self, connected: Connected[P]) -> Connected[P]:
+        """Connect to the same server."""
+        return Connected(type(connected.protocol), factory=connected.factory)
+
+    def test_what_stays_nowhere_is_not_noted(self) -> None:
+        """Messages that came whole and were answered cost nothing here."""
+        for protocol in (FrameEcho, FrameRecorder):
+            connected, notes = self.noting(protocol)
+            connected.receive(FRAME * 10)
+            self.assertEqual(notes.noted, [])
+
+    def test_what_stays_is_noted_until_it_has_left(self) -> None:
+        """A part of a message; answers that the peer does not read; input during a handler."""
+        connected, notes = self.noting(FrameEcho)
+        connected.receive(FRAME + FRAME[:10])
+        connected.receive(FRAME[10:])
+        self.assertEqual(notes.noted, [10, 0])
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME)
+        self.assertEqual(notes.total, len(FRAME))
+        connected.transport.producer.resumeProducing()
+        self.assertEqual(notes.total, 0)
+        waiting, notes = self.noting(Waiting)
+        waiting.receive(FRAME * 2)
+        self.assertEqual(notes.total, len(FRAME))
+        waiting.protocol.go_on()
+        self.assertEqual(notes.total, 0)
+
+    def test_a_lost_connection_is_forgotten(self) -> None:
+        """With all that it held."""
+        connected, notes = self.noting(FrameEcho)
+        connected.receive(FRAME[:10])
+        connected.reset()
+        self.assertEqual(notes.total, 0)
+
+    def test_one_that_made_room_is_not_told_of_twice(self) -> None:
+        """Its end takes a turn of the reactor; until then it may still be the largest."""
+        large = Connected(FrameRecorder, max_buffered=1000)
+        for _ in range(2):
+            large.protocol.abort_as_largest(900, 1001, 1000)
+        self.assertEqual(large.factory.counters.buffer_limit_aborts, 1)
+
+    def test_the_largest_makes_room(self) -> None:
+        """Whoever crosses the limit; with one event, and the numbers as the reason."""
+        large = Connected(FrameRecorder, max_buffered=1000)
+        small = self.another(large)
+        large.receive(encode_frame(bytes(900))[:-100])
+        small.receive(encode_frame(bytes(900))[:150])
+        self.assertFalse(large.transport.disconnected)
+        small.receive(bytes(47))
+        self.assertTrue(large.transport.disconnected)
+        self.assertEqual(large.protocol.buffered, 0)
+        large.lose(ConnectionAborted())
+        self.assertIn("804 of 1001 bytes", str(large.protocol.lost[0]))
+        self.assertEqual(large.factory.counters.buffer_limit_aborts, 1)
+        small.receive(bytes(707))
+        self.assertEqual(len(small.protocol.received), 1)
+
+    def test_pushes_count_too(self) -> None:
+        """The largest of all ends also where it is the one that is written to."""
+        one = Connected(FrameRecorder, max_buffered=1000)
+        other = self.another(one)
+        for connected, size in ((one, 396), (other, 596)):
+            assert connected.transport.producer is not None
+            connected.transport.producer.pauseProducing()
+            connected.protocol.send_frame(bytes(size))
+        self.assertFalse(other.transport.disconnected)
+        one.protocol.send_frame(b"")
+        self.assertEqual((one.transport.disconnected, other.transport.disconnected), (False, True))
+        self.assertEqual(other.protocol.brakes, ["paused"])
+
+    def test_a_closing_connection_counts(self) -> None:
+        """What it has still to send is in memory, and so it may be the one to go."""
+        closing = Connected(FrameRecorder, max_buffered=1000)
+        assert closing.transport.producer is not None
+        closing.transport.producer.pauseProducing()
+        closing.protocol.send_frame(bytes(900))
+        closing.protocol.close()
+        self.another(closing).receive(encode_frame(bytes(900))[:200])
+        self.assertTrue(closing.transport.disconnected)
+
+    def test_the_limit_leaves_room_for_the_largest_message(self) -> None:
+        """Unless it is told otherwise."""
+        for limits, expected in (
+            ({}, DEFAULT_MAX_BUFFERED),
+            ({"max_payload": DEFAULT_MAX_BUFFERED}, 2 * DEFAULT_MAX_BUFFERED),
+            ({"max_payload": DEFAULT_MAX_BUFFERED, "max_buffered": 1000}, 1000),
+        ):
+            arguments: Any = limits
+            limit = Connected(FrameRecorder, **arguments).factory.group.buffer_limit
+            assert limit is not None
+            self.assertEqual(limit.max_buffered, expected)
+        self.assertRaises(ValueError, Connected, FrameRecorder, max_buffered=0)
+
+    def test_without_a_factory_there_is_no_sum(self) -> None:
+        """A protocol on its own is bounded by itself."""
+        protocol = FrameEcho()
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(FRAME[:10])
+        self.assertEqual(protocol.buffered, 10)
+
+
+class EndTests(SynchronousTestCase):
+    """Connections end in order."""
+
+    def test_it_is_told_of_half_close(self) -> None:
+        """Twisted finds that the peer's FIN does not end the connection."""
+        self.assertTrue(verifyObject(IHalfCloseableProtocol, FrameEcho()))
+
+    def test_a_peer_that_ends_gets_its_answers_first(self) -> None:
+        """FIN with a handler running: the answers to all that came, then the end."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        connected.end()
+        connected.protocol.go_on()
+        self.assertFalse(connected.transport.disconnecting)
+        connected.protocol.go_on()
+        self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_peer_that_ends_with_nothing_pending_is_closed(self) -> None:
+        """FIN on an idle connection is answered by FIN."""
+        connected = Connected(FrameEcho)
+        connected.end()
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_partial_message_at_the_end_is_dropped(self) -> None:
+        """FIN in the middle of a frame: what was whole was delivered, the rest is not."""
+        connected = Connected(FrameRecorder)
+        connected.receive(encode_frame(b"1") + b"\x00\x00")
+        connected.end()
+        self.assertEqual(connected.protocol.received, [b"1"])
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_an_orderly_end_has_no_error(self) -> None:
+        """`connection_lost` is told None when both ends closed."""
+        connected = Connected(FrameRecorder)
+        connected.end()
+        connected.lose()
+        self.assertEqual(connected.protocol.lost, [None])
+
+    def test_a_reset_has_an_error(self) -> None:
+        """`connection_lost` is told why when the connection died."""
+        connected = Connected(FrameRecorder)
+        connected.reset()
+        (error,) = connected.protocol.lost
+        self.assertIsInstance(error, SocketError)
+
+    def test_a_report_of_the_loss_that_fails_is_logged(self) -> None:
+        """The handler that runs is cancelled all the same."""
+
+        class Failing(Waiting):
+            def connection_lost(self, error: SocketError | None) -> None:
+                raise ZeroDivisionError
+
+        connected = Connected(Failing)
+        connected.receive(FRAME)
+        connected.reset()
+        (failure,) = self.flushLoggedErrors(ZeroDivisionError)
+        self.assertIn("in connection_lost", failure.getTraceback())
+        self.assertIsNone(failure.value.__traceback__)
+        self.assertEqual(connected.protocol.ended, ["CancelledError"])
+
+    def test_nobody_looks_for_a_peer_that_ended_and_is_gone(self) -> None:
+        """No delayed call is left when the connection is lost."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.dataReceived(FRAME)
+        on_kernel.protocol.readConnectionLost()
+        self.assertNotEqual(on_kernel.reactor.getDelayedCalls(), [])
+        on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
+        self.assertEqual(on_kernel.reactor.getDelayedCalls(), [])
+
+    def test_a_close_under_way_has_its_own_deadline(self) -> None:
+        """That the peer, which has ended, is gone as well does not cut it short."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.dataReceived(FRAME)
+        on_kernel.protocol.readConnectionLost()
+        on_kernel.protocol.close()
+        linger = struct.pack("ii", 1, 0)
+        on_kernel.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        on_kernel.far.close()
+        on_kernel.reactor.pump([0.5] * 9)
+        self.assertEqual(on_kernel.protocol.lost, [])
+
+    def test_nothing_waits_in_a_connection_that_is_gone(self) -> None:
+        """Neither what was received nor what was not sent, whoever keeps the protocol."""
+        connected = Connected(FrameRecorder)
+        connected.receive(encode_frame(bytes(1000))[:-1])
+        self.assertTrue(connected.protocol.has_unhandled_input)
+        connected.reset()
+        self.assertFalse(connected.protocol.has_unhandled_input)
+        self.assertEqual(connected.protocol.unsent, 0)
+
+    def test_close_gives_up_at_the_deadline(self) -> None:
+        """A peer that does not answer a close is aborted after the close timeout."""
+        connected = Connected(FrameRecorder, close_timeout=2.0)
+        connected.protocol.close()
+        connected.clock.advance(1.9)
+        self.assertFalse(connected.transport.disconnected)
+        connected.clock.advance(0.2)
+        self.assertTrue(connected.transport.disconnected)
+
+    def test_nothing_is_left_after_the_end(self) -> None:
+        """A lost connection leaves no delayed call and no member behind."""
+        connected = Connected(FrameRecorder)
+        connected.protocol.close()
+        connected.lose()
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+        self.assertEqual(len(connected.factory.group), 0)
+
+
+class OnItsOwnTests(SynchronousTestCase):
+    """A protocol works without a factory of ours."""
+
+    def test_any_factory_will_do(self) -> None:
+        """Made by hand and connected to a transport, it serves."""
+        protocol, transport = FrameEcho(), StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(FRAME)
+        self.assertEqual(transport.value(), FRAME)
+
+    def test_before_it_is_connected_it_has_no_peer(self) -> None:
+        """As with everything else then."""
+        self.assertRaises(LocalProtocolError, getattr, FrameEcho(), "peer")
+
+    def test_a_limit_that_is_none_ends_the_connection(self) -> None:
+        """Twisted by itself would log it, and keep the connection for ever."""
+        limits = [(FrameEcho, 1 << 32, ValueError), (FrameEcho, 1.5, TypeError)]
+        for kind, limit, error in [
+            *limits,
+            (LineEcho, -1, ValueError),
+            (LineEcho, True, TypeError),
+        ]:
+            echo, transport = kind(), StringTransport()
+            echo.max_payload = limit  # type: ignore[assignment]
+            self.assertRaises(error, echo.makeConnection, transport)
+            self.assertTrue(transport.disconnected)
+
+    def test_peers_have_readable_names(self) -> None:
+        """An address is named as people write it."""
+        connected = Connected(FrameEcho)
+        self.assertEqual(connected.protocol.peer, "192.168.1.1:54321")
+
+    def test_a_peer_of_one_link_is_named_with_its_interface(self) -> None:
+        """As clients write it: several machines may have the address, each on another link."""
+        echo, scope = FrameEcho(), socket.if_nametoindex("lo")
+        echo.makeConnection(StringTransport(None, IPv6Address("TCP", "fe80::1", 54321, 0, scope)))
+        self.assertEqual(echo.peer, "[fe80::1%lo]:54321")

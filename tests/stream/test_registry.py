@@ -1,0 +1,190 @@
+"""A `ConnectionGroup` counts, limits, watches and drains its connections."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis.strategies import floats
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.stream.connections import Connected, FrameRecorder, Waiting
+from twsock.protocols import ConnectionGroup, FrameEcho
+from twsock.wire import encode_frame
+
+
+class IdleTests(SynchronousTestCase):
+    """Idle connections end."""
+
+    @given(floats(min_value=0.0, max_value=49.9))
+    def test_the_end_comes_between_one_and_one_and_a_half_timeouts(self, offset: float) -> None:
+        """Wherever between two ticks the last frame falls, the bounds hold."""
+        connected = Connected(FrameRecorder, idle_timeout=100.0)
+        connected.clock.advance(offset)
+        connected.receive(encode_frame(b"x"))
+        connected.clock.pump([1.0] * 99)
+        self.assertFalse(connected.transport.disconnecting)
+        connected.clock.pump([1.0] * 52)
+        self.assertTrue(connected.transport.disconnecting)
+        self.assertEqual(connected.factory.counters.idle, 1)
+
+    def test_dripping_bytes_do_not_extend_it(self) -> None:
+        """Only whole frames count as activity."""
+        connected = Connected(FrameRecorder, idle_timeout=10.0)
+        connected.receive(b"\x00\x00\x10\x00")
+        for _ in range(16):
+            connected.clock.advance(1.0)
+            connected.receive(b"x")
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_running_handler_keeps_the_connection(self) -> None:
+        """While the peer waits for us it is not idle; afterwards the time starts anew."""
+        connected = Connected(Waiting, idle_timeout=10.0)
+        connected.receive(encode_frame(b"x"))
+        connected.clock.pump([1.0] * 60)
+        self.assertFalse(connected.transport.disconnecting)
+        connected.protocol.go_on()
+        connected.clock.pump([1.0] * 9)
+        self.assertFalse(connected.transport.disconnecting)
+        connected.clock.pump([1.0] * 8)
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_handler_for_a_peer_that_has_ended_keeps_nothing(self) -> None:
+        """A handler may run for ever: the connection is aborted and the handler cancelled."""
+        connected = Connected(Waiting, idle_timeout=10.0)
+        connected.receive(encode_frame(b"x"))
+        connected.end()
+        connected.clock.pump([1.0] * 9)
+        self.assertFalse(connected.transport.disconnected)
+        connected.clock.pump([1.0] * 7)
+        self.assertTrue(connected.transport.disconnected)
+        connected.lose()
+        self.assertEqual(connected.protocol.ended, ["CancelledError"])
+        self.assertEqual(connected.factory.counters.idle, 1)
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+
+    def test_without_a_timeout_nothing_ends(self) -> None:
+        """None is for ever, and costs no delayed call."""
+        connected = Connected(FrameRecorder, idle_timeout=None)
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+
+    def test_a_thousand_connections_share_one_delayed_call(self) -> None:
+        """Watching more connections does not arm more timers."""
+        group = ConnectionGroup(Clock(), idle_timeout=10.0)
+        clock = group.clock
+        for _ in range(1000):
+            protocol = FrameRecorder()
+            group.join(protocol)
+        assert isinstance(clock, Clock)
+        self.assertEqual(len(clock.getDelayedCalls()), 1)
+
+    def test_bounds_are_checked(self) -> None:
+        """A timeout or limit that makes no sense is refused."""
+        self.assertRaises(ValueError, ConnectionGroup, Clock(), idle_timeout=0.0)
+        self.assertRaises(ValueError, ConnectionGroup, Clock(), max_connections=0)
+
+
+class DrainTests(SynchronousTestCase):
+    """A drain ends every connection."""
+
+    def test_idle_connections_close_at_once(self) -> None:
+        """A connection with nothing under way is closed when the drain begins."""
+        connected = Connected(FrameRecorder)
+        connected.receive(encode_frame(b"x"))
+        drained = connected.factory.drain(10.0)
+        self.assertTrue(connected.transport.disconnecting)
+        connected.lose()
+        self.assertEqual(self.successResultOf(drained), 0)
+
+    def test_what_has_arrived_is_answered_first(self) -> None:
+        """A connection with a handler running closes when it has answered."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        drained = connected.factory.drain(10.0)
+        connected.protocol.go_on()
+        self.assertFalse(connected.transport.disconnecting)
+        connected.protocol.go_on()
+        self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
+        self.assertTrue(connected.transport.disconnecting)
+        connected.lose()
+        self.assertEqual(self.successResultOf(drained), 0)
+
+    def test_a_message_under_way_is_awaited(self) -> None:
+        """A part of it has come: the rest may come until the deadline, and is answered."""
+        connected = Connected(FrameEcho)
+        frame = encode_frame(b"request")
+        connected.receive(frame[:5])
+        drained = connected.factory.drain(10.0)
+        connected.clock.advance(9.0)
+        self.assertFalse(connected.transport.disconnecting)
+        connected.receive(frame[5:])
+        self.assertEqual(connected.sent(), frame)
+        self.assertTrue(connected.transport.disconnecting)
+        connected.lose()
+        self.assertEqual(self.successResultOf(drained), 0)
+
+    def test_what_is_left_is_aborted_at_the_deadline(self) -> None:
+        """A connection that does not end is aborted, and counted in the result."""
+        connected = Connected(Waiting)
+        connected.receive(encode_frame(b"1"))
+        drained = connected.factory.drain(10.0)
+        connected.clock.advance(9.9)
+        self.assertFalse(connected.transport.disconnected)
+        connected.clock.advance(0.2)
+        self.assertTrue(connected.transport.disconnected)
+        connected.lose()
+        self.assertEqual(self.successResultOf(drained), 1)
+
+    def test_nothing_to_drain_is_done(self) -> None:
+        """Without connections a drain ends at once, twice too."""
+        connected = Connected(FrameRecorder)
+        connected.lose()
+        self.assertEqual(self.successResultOf(connected.factory.drain(10.0)), 0)
+        self.assertEqual(self.successResultOf(connected.factory.drain(10.0)), 0)
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+
+    def test_a_drain_in_a_handler_lets_it_answer(self) -> None:
+        """Its answer leaves before the end."""
+
+        class Last(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.drain()
+                self.send_frame(b"bye")
+
+        connected = Connected(Last)
+        connected.receive(encode_frame(b"x"))
+        self.assertEqual(connected.sent(), encode_frame(b"bye"))
+        self.assertTrue(connected.transport.disconnecting)
+
+    def test_a_wait_that_was_called_off_leaves_nothing(self) -> None:
+        """No timer, and no trouble when the connections end."""
+        connected = Connected(Waiting, idle_timeout=None)
+        connected.receive(encode_frame(b"x"))
+        draining = connected.factory.drain(5)
+        draining.addErrback(lambda _: None).cancel()
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
+        connected.lose()
+        self.assertEqual(len(connected.factory.group), 0)
+
+    def test_one_that_cannot_be_ended_does_not_keep_the_others(self) -> None:
+        """It is aborted, and logged; at a drain, and at each tick."""
+
+        class Stubborn(FrameRecorder):
+            def drain(self) -> None:
+                raise ZeroDivisionError("at a drain")
+
+            def end_if_idle(self) -> None:
+                raise ZeroDivisionError("at a tick")
+
+        for act in ("drain", "tick"):
+            connected = Connected(Stubborn, idle_timeout=1.0)
+            other = StringTransport()
+            built = connected.factory.buildProtocol(None)
+            assert built is not None
+            built.makeConnection(other)
+            if act == "drain":
+                connected.factory.drain(5).addErrback(lambda _: None)
+            else:
+                connected.clock.pump([0.5] * 3)
+            self.assertTrue(connected.transport.disconnected and other.disconnected)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)

@@ -1,0 +1,700 @@
+"""A `StreamTransport` writes through, brakes and ends."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import socket
+import tracemalloc
+from typing import Any
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketErrorStatus
+from twsock.stream.descriptor import queued_bytes
+from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER, StreamTransport
+
+
+class Owner:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.drained = 0
+        self.failures: list[BrokenError] = []
+
+    def output_drained(self) -> None:
+        self.drained += 1
+
+    def output_failed(self, error: BrokenError) -> None:
+        self.failures.append(error)
+
+
+class IdleReactor(Clock):
+    """Notes which descriptors want to be told of room to write; tells them nothing by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[object] = set()
+        self.writers: set[object] = set()
+
+    def addReader(self, reader: object) -> None:
+        self.readers.add(reader)
+
+    def addWriter(self, writer: object) -> None:
+        self.writers.add(writer)
+
+    def removeReader(self, reader: object) -> None:
+        self.readers.discard(reader)
+
+    def removeWriter(self, writer: object) -> None:
+        self.writers.discard(writer)
+
+
+class FakeProtocol:
+    """What a descriptor calls when its connection is lost."""
+
+    def __init__(self) -> None:
+        self.reasons: list[Failure] = []
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.reasons.append(reason)
+
+
+class CountingSocket(socket.socket):
+    """A real socket that counts its sends, and can be told to fail."""
+
+    sends: int
+    error: OSError | None
+
+    def send(self, *args: Any) -> int:
+        if self.error is not None:
+            raise self.error
+        self.sends += 1
+        return super().send(*args)
+
+    def sendmsg(self, *args: Any) -> int:
+        if self.error is not None:
+            raise self.error
+        self.sends += 1
+        return super().sendmsg(*args)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Connect two sockets over loopback, for what only TCP has."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
+
+
+class Pusher:
+    """Writes one piece when it is paused, and one when it may go on."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    def pauseProducing(self) -> None:
+        self.transport.write(b"first ")
+
+    def resumeProducing(self) -> None:
+        self.transport.write(b"last")
+
+    def stopProducing(self) -> None:
+        self.transport.write(b"never")
+
+
+class PausedPusher:
+    """Only notes whether it is paused."""
+
+    is_paused = False
+
+    def pauseProducing(self) -> None:
+        self.is_paused = True
+
+    def resumeProducing(self) -> None:
+        self.is_paused = False
+
+    def stopProducing(self) -> None:
+        self.is_paused = True
+
+
+class PlainTests(SynchronousTestCase):
+    """Over a plain socket, bytes take the short way."""
+
+    def setUp(self) -> None:
+        here, self.peer = tcp_pair()
+        self.socket = CountingSocket(fileno=here.detach())
+        self.socket.sends = 0
+        self.socket.error = None
+        self.reactor = IdleReactor()
+        self.protocol = FakeProtocol()
+        self.descriptor: Any = Connection(self.socket, self.protocol, self.reactor)  # type: ignore[arg-type]
+        self.descriptor.connected = 1
+        self.descriptor.startReading()
+        self.owner = Owner()
+        self.stream = StreamTransport(self.owner, self.descriptor, self.reactor)
+        self.peer.setblocking(False)
+        self.addCleanup(self.peer.close)
+        self.addCleanup(self.socket.close)
+
+    def fill(self) -> bytes:
+        """Write until the kernel takes no more and the high-water mark is reached."""
+        sent = b""
+        while not self.stream.is_full:
+            chunk = bytes([len(sent) // HIGH_WATER % 251]) * HIGH_WATER
+            self.stream.write(chunk)
+            self.stream.send()
+            sent += chunk
+        return sent
+
+    def receive(self) -> bytes:
+        """Take all there is at the other end, letting the descriptor write between the reads."""
+        received = b""
+        while True:
+            try:
+                chunk = self.peer.recv(1 << 20)
+            except BlockingIOError:
+                if self.descriptor not in self.reactor.writers:
+                    return received
+                self.descriptor.doWrite()
+                continue
+            if not chunk:
+                return received
+            received += chunk
+
+    def test_five_writes_and_a_send_are_one_system_call(self) -> None:
+        """What was written until a send leaves in one piece."""
+        for number in range(5):
+            self.stream.write(b"message %d" % number)
+        self.assertTrue(self.stream.send())
+        self.assertEqual(self.socket.sends, 1)
+        self.assertEqual(self.peer.recv(100), b"message 0message 1message 2message 3message 4")
+
+    def test_small_answers_do_not_wait_for_an_acknowledgement(self) -> None:
+        """``TCP_NODELAY`` is on, or an answer in two parts would stall for 40 ms."""
+        self.assertTrue(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def test_nothing_queued_leaves_the_reactor_alone(self) -> None:
+        """A send that the kernel takes whole asks the reactor for nothing."""
+        self.stream.write(b"answer")
+        self.stream.send()
+        self.assertEqual(self.reactor.writers, set())
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_nothing_leaves_after_the_application_aborted_the_transport(self) -> None:
+        """It is lost in the next turn of the reactor; the kernel would still take bytes."""
+        self.descriptor.abortConnection()
+        self.assertEqual(self.stream.hand_over([b"never"] * 3)[1], 0)
+        self.assertEqual(self.socket.sends, 0)
+
+    def test_nothing_that_was_written_leaves_after_it_either(self) -> None:
+        """As with a protocol, which writes first and sends later."""
+        self.descriptor.abortConnection()
+        self.stream.write(b"never")
+        self.stream.send()
+        self.assertEqual(self.socket.sends, 0)
+
+    def test_writes_of_the_application_keep_their_place(self) -> None:
+        """Behind a ``transport.write`` that waits for its turn, a send waits too."""
+        self.stream.write(b"1")
+        self.stream.send()
+        self.descriptor.write(b"2")
+        self.stream.write(b"3")
+        self.assertFalse(self.stream.send())
+        self.descriptor.write(b"4")
+        self.assertEqual(self.receive(), b"1234")
+
+    def test_what_the_kernel_refuses_is_queued_in_order(self) -> None:
+        """Bytes beyond the kernel's buffer arrive later, none lost, none twice."""
+        sent = self.fill()
+        self.assertFalse(self.stream.is_flushed)
+        self.assertEqual(self.receive(), sent)
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_drain_is_told_once_and_only_when_empty(self) -> None:
+        """A full output reports once that it drained, when the kernel has it all."""
+        self.fill()
+        self.assertEqual(self.owner.drained, 0)
+        self.receive()
+        self.assertEqual(self.owner.drained, 1)
+        self.assertIsNone(self.descriptor.producer)
+
+    def test_a_producer_of_the_application_does_not_hide_the_drain(self) -> None:
+        """Where the application's producer holds the descriptor, the queue is looked at instead."""
+        self.descriptor.registerProducer(StringTransport(), True)
+        self.fill()
+        self.descriptor.unregisterProducer()
+        self.receive()
+        self.reactor.advance(1)
+        self.assertEqual(self.owner.drained, 1)
+
+    def test_room_shrinks_with_each_write(self) -> None:
+        """Bytes not sent yet count against the high-water mark."""
+        self.stream.write(b"x" * (HIGH_WATER - 1))
+        self.assertFalse(self.stream.is_full)
+        self.stream.write(b"x")
+        self.assertTrue(self.stream.is_full)
+
+    def test_tls_started_by_the_application_is_not_bypassed(self) -> None:
+        """Once the transport speaks TLS, no byte is sent on the cached socket."""
+        engine: list[bytes] = []
+        self.protocol.write = engine.append  # type: ignore[attr-defined]
+        self.descriptor.TLS = True
+        self.stream.write(b"secret")
+        self.stream.send()
+        self.assertEqual(engine, [b"secret"])
+        self.assertRaises(BlockingIOError, self.peer.recv, 100)
+
+    def break_sending(self) -> BrokenError:
+        """Let a send meet the peer's reset; give what the owner was told."""
+        self.socket.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        self.stream.write(b"answer")
+        self.stream.send()
+        (error,) = self.owner.failures
+        return error
+
+    def test_a_failed_send_is_told_and_keeps_its_reason(self) -> None:
+        """The error that a send met is the reason the connection ended, whatever Twisted saw."""
+        self.assertIs(self.break_sending().status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        self.stream.abort()
+        self.reactor.advance(0)
+        error = self.stream.lost(self.protocol.reasons[0])
+        assert error is not None
+        self.assertIsInstance(error, BrokenError)
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+
+    def test_after_a_failed_send_input_can_be_read(self) -> None:
+        """What came before the reset is not lost with it; nothing more is written."""
+        self.break_sending()
+        self.assertFalse(self.stream.is_open)
+        self.assertRaises(BrokenError, self.stream.write, b"more")
+        self.assertIn(self.descriptor, self.reactor.readers)
+        self.assertEqual(self.protocol.reasons, [])
+
+    def test_after_a_failed_send_the_end_of_the_input_is_the_end(self) -> None:
+        """The kernel told its error once, so the input ends like one that was closed in order."""
+        self.break_sending()
+        self.stream.peer_ended()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_after_a_failed_send_a_close_aborts(self) -> None:
+        """There is nothing to wait for."""
+        self.break_sending()
+        self.stream.close()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_one_who_waits_for_the_end_may_call_another_wait_off(self) -> None:
+        """Everybody else is told, and the end goes on."""
+        first, second, third = (self.stream.when_lost() for _ in range(3))
+        first.addCallback(lambda _: second.cancel())
+        second.addErrback(lambda _: None)
+        self.stream.lost(Failure(ConnectionDone()))
+        self.successResultOf(third)
+
+    def test_the_deadline_of_a_close_is_checked(self) -> None:
+        """Before it is needed."""
+        self.assertRaises(
+            ValueError, StreamTransport, self.owner, self.descriptor, self.reactor, close_timeout=-1
+        )
+
+    def test_who_aborts_is_told_of_a_closed_end(self) -> None:
+        """Also when it is gone; nothing broke."""
+        self.stream.abort()
+        self.assertRaises(ClosedError, self.stream.write, b"x")
+        self.stream.lost(Failure(ConnectionAborted()))
+        self.assertRaises(ClosedError, self.stream.write, b"x")
+
+    def test_a_slow_peer_gets_what_is_with_the_kernel(self) -> None:
+        """At the deadline of a close the socket is closed, not reset; the kernel sends on."""
+        data = bytes(range(256)) * 1000
+        self.stream.write(data)
+        self.stream.close()
+        self.descriptor.doWrite()
+        self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+        error = self.stream.lost(self.protocol.reasons[0])
+        self.assertIsInstance(error, ClosedError)
+        self.peer.setblocking(True)
+        received = b""
+        while chunk := self.peer.recv(1 << 20):
+            received += chunk
+        self.assertEqual(received, data)
+
+    def test_few_bytes_are_handed_over_in_one_piece(self) -> None:
+        """However many pieces they are."""
+        pieces = [bytes([number % 251]) for number in range(5000)]
+        self.assertEqual(self.stream.hand_over(pieces), (5000, 5000))
+        self.assertEqual(self.socket.sends, 1)
+        self.assertEqual(self.receive(), b"".join(pieces))
+
+    def test_many_bytes_are_handed_over_in_one_call(self) -> None:
+        """Above 64 KiB they are not joined: the kernel is given the pieces themselves."""
+        pieces = [bytes([number]) * HIGH_WATER for number in range(5)]
+        handed, done = self.stream.hand_over(pieces)
+        self.assertEqual((handed, done, self.socket.sends), (5, 5, 1))
+        self.assertEqual(self.receive(), b"".join(pieces))
+
+    def test_no_more_pieces_are_handed_over_than_one_call_takes(self) -> None:
+        """1,024 of them, where they are too many bytes to join."""
+        pieces = [bytes([number % 251]) * 65 for number in range(1030)]
+        self.assertEqual(self.stream.hand_over(pieces), (1024, 1024))
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_what_the_kernel_has_no_room_for_stays_with_the_owner(self) -> None:
+        """All but the piece at which it stopped; room for more is told of."""
+        pieces = [bytes([number % 251]) * HIGH_WATER for number in range(1000)]
+        handed, done = self.stream.hand_over(pieces)
+        self.assertEqual(handed, done + 1)
+        self.assertLess(handed, 1000)
+        self.assertFalse(self.stream.is_flushed)
+        self.assertEqual(self.receive(), b"".join(pieces[:handed]))
+        self.assertEqual(self.owner.drained, 1)
+        self.assertTrue(self.stream.is_flushed)
+
+    def test_a_kernel_without_room_is_given_nothing(self) -> None:
+        """One piece waits with the transport, so that it tells of room."""
+        self.socket.error = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        self.assertEqual(self.stream.hand_over([b"a", b"b"]), (1, 0))
+        self.socket.error = None
+        self.assertEqual(self.receive(), b"a")
+
+    def test_pieces_are_handed_over_behind_what_the_application_wrote(self) -> None:
+        """What is in the transport's queue was first."""
+        self.descriptor.write(b"first ")
+        self.assertEqual(self.stream.hand_over([b"second ", b"third"]), (2, 0))
+        self.assertEqual(self.receive(), b"first second third")
+        self.assertEqual(self.owner.drained, 1)
+
+    def test_a_failed_hand_over_is_told(self) -> None:
+        """Nothing was handed over."""
+        self.socket.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        self.assertEqual(self.stream.hand_over([b"a"]), (0, 0))
+        self.assertEqual(len(self.owner.failures), 1)
+
+    def test_ended_output_leaves_the_input_open(self) -> None:
+        """FIN goes out; the peer's bytes are still read, and nothing can be written."""
+        self.stream.end_output()
+        self.descriptor.doWrite()
+        self.assertEqual(self.peer.recv(10), b"")
+        self.assertIn(self.descriptor, self.reactor.readers)
+        self.assertRaises(ClosedError, self.stream.write, b"late")
+        self.assertEqual(self.protocol.reasons, [])
+
+    def test_with_both_halves_ended_the_connection_is_gone(self) -> None:
+        """Whichever ends first."""
+        self.stream.end_output()
+        self.descriptor.doWrite()
+        self.stream.peer_ended()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_output_that_ends_after_the_input_ends_the_connection(self) -> None:
+        """There is nothing left to come or to go."""
+        self.stream.peer_ended()
+        self.stream.end_output()
+        self.assertIsInstance(self.descriptor.doWrite(), ConnectionDone)
+
+    def test_a_close_after_the_output_ended_waits_for_the_peer(self) -> None:
+        """Until its FIN, or the deadline; FIN is not sent twice."""
+        self.stream.end_output()
+        self.descriptor.doWrite()
+        self.stream.close()
+        self.assertEqual(self.protocol.reasons, [])
+        self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_a_kernel_without_buffers_is_tried_later(self) -> None:
+        """ENOBUFS is no failure: the bytes wait in Twisted's queue."""
+        self.socket.error = OSError(errno.ENOBUFS, "No buffer space available")
+        self.stream.write(b"answer")
+        self.assertFalse(self.stream.send())
+        self.socket.error = None
+        self.assertEqual(self.receive(), b"answer")
+
+    def test_close_sends_fin_and_waits_for_the_peers(self) -> None:
+        """A close ends the output, and the connection when the peer has ended too."""
+        self.stream.write(b"last")
+        closed = self.stream.close()
+        self.descriptor.doWrite()
+        self.assertEqual(self.peer.recv(100), b"last")
+        self.assertEqual(self.peer.recv(100), b"")
+        self.assertNoResult(closed)
+        self.stream.peer_ended()
+        self.assertIsNone(self.stream.lost(self.protocol.reasons[0]))
+        self.successResultOf(closed)
+
+    def test_close_sends_what_is_queued_first(self) -> None:
+        """FIN comes behind the last queued byte."""
+        sent = self.fill()
+        self.stream.close()
+        received = self.receive()
+        self.descriptor.doWrite()
+        self.assertEqual(received + self.receive(), sent)
+        self.assertEqual(self.peer.recv(1), b"")
+
+    def test_close_without_an_answer_ends_at_the_deadline(self) -> None:
+        """A peer that neither reads nor ends is aborted, and the error says so."""
+        self.fill()
+        closed = self.stream.close()
+        self.reactor.advance(4.9)
+        self.assertEqual(self.protocol.reasons, [])
+        self.reactor.advance(0.2)
+        self.reactor.advance(0)
+        reason = self.protocol.reasons[0]
+        self.assertTrue(reason.check(ConnectionAborted))
+        self.assertIn("5 s", str(self.stream.lost(reason)))
+        self.successResultOf(closed)
+
+    def test_close_twice_is_one_close(self) -> None:
+        """A second close changes nothing, and both tell of the end."""
+        first, second = self.stream.close(), self.stream.close()
+        self.stream.lost(Failure(ConnectionDone()))
+        self.successResultOf(first)
+        self.successResultOf(second)
+
+    def test_close_resumes_reading(self) -> None:
+        """A paused connection is read from again, or it would never see the peer's FIN."""
+        self.stream.pause_reading()
+        self.assertNotIn(self.descriptor, self.reactor.readers)
+        self.stream.close()
+        self.assertIn(self.descriptor, self.reactor.readers)
+
+    def test_of_several_reasons_the_first_is_told(self) -> None:
+        """What comes later is mostly a consequence of it."""
+        self.stream.note_error(BrokenError("the first"))
+        self.stream.note_error(BrokenError("the second"))
+        self.stream.abort(BrokenError("the third"))
+        error = self.stream.lost(Failure(ConnectionAborted()))
+        self.assertIsInstance(error, BrokenError)
+        self.assertEqual(str(error), "the first")
+
+    def test_a_peer_that_has_ended_is_not_read_from_again(self) -> None:
+        """Otherwise an idle reactor would report its end a second time."""
+        self.fill()
+        self.stream.pause_reading()
+        self.stream.peer_ended()
+        self.stream.resume_reading()
+        self.assertFalse(self.stream.is_reading)
+        self.stream.close()  # It waits for what is queued.
+        self.assertFalse(self.stream.is_reading)
+        self.assertNotIn(self.descriptor, self.reactor.readers)
+
+    def test_a_cancelled_wait_leaves_the_close_alone(self) -> None:
+        """Giving up waiting for the end does not keep the connection."""
+        closed = self.stream.close()
+        closed.cancel()
+        self.failureResultOf(closed)
+        self.descriptor.doWrite()
+        self.assertEqual(self.peer.recv(1), b"")
+
+    def test_abort_drops_what_is_queued(self) -> None:
+        """An abort ends the connection in the next turn, without sending the rest."""
+        self.fill()
+        self.stream.abort()
+        self.reactor.advance(0)
+        self.assertTrue(self.protocol.reasons[0].check(ConnectionAborted))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_writing_after_close_is_refused(self) -> None:
+        """Nothing can be written to an end that was closed, and nothing is lost in silence."""
+        self.stream.close()
+        self.assertRaises(ClosedError, self.stream.write, b"late")
+
+    def test_writing_to_a_dead_connection_is_refused(self) -> None:
+        """Nothing can be written to a connection that died, and the error names the cause."""
+        self.stream.lost(Failure(ConnectionLost()))
+        error = self.assertRaises(BrokenError, self.stream.write, b"late")
+        self.assertIsNotNone(error.__cause__)
+
+    def test_nothing_is_left_after_the_end(self) -> None:
+        """A lost connection leaves no delayed call behind."""
+        self.fill()
+        self.stream.close()
+        self.stream.lost(Failure(ConnectionLost()))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_full_reads_grow_and_stop_growing(self) -> None:
+        """The size of one receive doubles while reads come back full, to 128,000 bytes."""
+        for _ in range(10):
+            self.stream.note_read(self.descriptor.bufferSize)
+        self.assertEqual(self.descriptor.bufferSize, 128_000)
+
+    def test_unread_input_is_seen_and_left(self) -> None:
+        """Bytes in the kernel are noticed without being taken."""
+        self.assertFalse(self.stream.has_unread_input)
+        self.peer.send(b"x")
+        self.assertTrue(self.stream.has_unread_input)
+        self.assertEqual(self.socket.recv(10), b"x")
+
+    def test_what_was_held_leaves_in_its_order(self) -> None:
+        """What a producer wrote, what was written, what the producer writes when it goes on."""
+        self.descriptor.registerProducer(Pusher(self.descriptor), True)
+        outlet = self.stream.hold()
+        self.assertTrue(self.stream.is_held)
+        self.stream.write(b"second ")
+        engine: Any = StringTransport()
+        engine.transport = outlet
+        self.stream.succeed_to(engine)
+        self.assertEqual(engine.value(), b"first second last")
+        self.assertRaises(BlockingIOError, self.peer.recv, 1)
+
+    def test_why_a_send_failed_is_known_behind_it(self) -> None:
+        """To what took the place of the one that held."""
+        outlet = self.stream.hold()
+        engine: Any = StringTransport()
+        engine.transport = outlet
+        successor = self.stream.succeed_to(engine)
+        self.socket.error = OSError(errno.EHOSTUNREACH, "No route to host")
+        outlet.write(b"answer")
+        error = successor.lost(Failure(ConnectionLost()))
+        assert error is not None
+        self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
+
+    def test_a_queue_that_nobody_wrote_counts(self) -> None:
+        """A TLS engine answers its peer by itself."""
+        outlet = self.stream.hold()
+        engine: Any = StringTransport()
+        engine.transport = outlet
+        successor = self.stream.succeed_to(engine)
+        self.assertTrue(successor.send())
+        outlet.write(bytes(1 << 24))
+        self.assertFalse(successor.send())
+        self.assertTrue(successor.is_full)
+
+    def push_small(self) -> float:
+        """Push 50,000 small messages; return the memory that each of their bytes takes."""
+        count = 50_000
+        gc.collect()
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(count):
+            self.stream.write(b"%5d" % number)
+            self.stream.send()
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        self.pushed = b"".join(b"%5d" % number for number in range(count))
+        return grown / len(self.pushed)
+
+    def test_small_messages_take_little_more_than_their_bytes(self) -> None:
+        """Behind a full queue each would otherwise be an object of its own."""
+        before = self.fill()
+        self.assertLess(self.push_small(), 2)
+        self.assertEqual(self.stream.unsent, queued_bytes(self.descriptor))
+        self.assertEqual(self.receive(), before + self.pushed)
+
+    def test_small_messages_before_a_handshake_take_little_more_than_their_bytes(self) -> None:
+        """As behind a full queue."""
+        self.stream.hold()
+        self.assertLess(self.push_small(), 2)
+        self.assertEqual(self.stream.unsent, len(self.pushed))
+        engine: Any = StringTransport()
+        engine.transport = self.descriptor
+        self.stream.succeed_to(engine)
+        self.assertEqual(engine.value(), self.pushed)
+
+    def test_a_producer_is_paused_by_small_messages_too(self) -> None:
+        """One that pushes through the transport itself learns of a full queue."""
+        pusher = PausedPusher()
+        self.descriptor.registerProducer(pusher, True)
+        sent = self.fill()
+        for _ in range(10):
+            self.stream.write(b"small")
+            self.stream.send()
+        self.assertTrue(pusher.is_paused)
+        self.assertEqual(self.receive(), sent + b"small" * 10)
+
+    def test_an_engine_has_to_hand_on_what_it_keeps(self) -> None:
+        """That a part of its handshake has left says nothing of what waits for the handshake."""
+        engine: Any = TLSMemoryBIOProtocol.__new__(TLSMemoryBIOProtocol)
+        engine.transport = self.descriptor
+        kept: list[bytes] = []
+        engine._appSendBuffer = kept
+        engine.write = kept.append
+        stream = StreamTransport(self.owner, engine, self.reactor)
+        stream.hand_over([b"waits for the handshake"])
+        self.descriptor.write(b"hello")
+        self.reactor.advance(0)
+        self.descriptor.doWrite()
+        self.assertEqual((self.owner.drained, stream.is_flushed), (0, False))
+        kept.clear()
+        self.reactor.advance(1)
+        self.assertEqual((self.owner.drained, stream.is_flushed), (1, True))
+
+
+class Whole:
+    """A transport that ends as a whole only."""
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError("nothing is written here")
+
+
+class InMemoryTests(SynchronousTestCase):
+    """Over a transport without a socket, bytes take ``transport.write``."""
+
+    def setUp(self) -> None:
+        self.transport = StringTransport()
+        self.clock = Clock()
+        self.owner = Owner()
+        self.stream = StreamTransport(self.owner, self.transport, self.clock)
+
+    def test_a_send_is_one_write(self) -> None:
+        """What was written until a send reaches the transport in one piece."""
+        self.stream.write(b"a")
+        self.stream.write(bytearray(b"b"))
+        self.assertEqual(self.transport.value(), b"")
+        self.stream.send()
+        self.assertEqual(self.transport.value(), b"ab")
+
+    def test_the_transports_brake_is_ours(self) -> None:
+        """A transport that pauses its producer makes the output full, until it resumes it."""
+        assert self.transport.producer is not None
+        self.transport.producer.pauseProducing()
+        self.assertTrue(self.stream.is_full)
+        self.transport.producer.resumeProducing()
+        self.assertFalse(self.stream.is_full)
+        self.assertEqual(self.owner.drained, 1)
+
+    def test_close_unregisters_and_loses_the_connection(self) -> None:
+        """A close leaves the end to the transport, with no producer in its way."""
+        self.stream.close()
+        self.assertIsNone(self.transport.producer)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_abort_aborts_the_transport(self) -> None:
+        """An abort reaches the transport."""
+        self.stream.abort()
+        self.assertTrue(self.transport.disconnected)
+
+    def test_pieces_are_handed_over_until_the_brake(self) -> None:
+        """A transport that pauses its producer has taken what it took."""
+        assert self.transport.producer is not None
+        self.assertEqual(self.stream.hand_over([b"a", b"b"]), (2, 2))
+        self.transport.producer.pauseProducing()
+        self.assertEqual(self.stream.hand_over([b"x" * HIGH_WATER, b"y"]), (0, 0))
+        self.assertEqual(self.stream.hand_over([b"c"]), (1, 0))
+        self.assertEqual(self.transport.value(), b"abc")
+
+    def test_many_small_pieces_are_joined(self) -> None:
+        """Up to 64 KiB in one write: a TLS engine makes a record of each."""
+        writes: list[bytes] = []
+        self.patch(self.transport, "write", writes.append)
+        pieces = [b"x" * 1000] * 100 + [b"y" * HIGH_WATER, b"z"]
+        self.assertEqual(self.stream.hand_over(pieces), (102, 102))
+        self.assertEqual(b"".join(writes), b"".join(pieces))
+        self.assertEqual(list(map(len, writes)), [65_000, 35_000, HIGH_WATER, 1])
+
+    def test_a_transport_without_halves_keeps_its_output(self) -> None:
+        """Ending one half is refused, and nothing is ended."""
+        stream = StreamTransport(self.owner, Whole(), self.clock)
+        self.assertRaises(OperationNotSupported, stream.end_output)
+        self.assertTrue(stream.is_open)

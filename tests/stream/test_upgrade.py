@@ -1,0 +1,838 @@
+"""A connection of messages becomes secure in its middle, and nothing slips in or out meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis.strategies import integers
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.stream.connections import FrameRecorder, LineRecorder
+from tests.tls.peer import AUTHORITY, SERVER, ClientPeer, client_context
+from tests.work import count_searched_bytes
+from twsock.errors import SocketError
+from twsock.protocols import FrameEcho, LineEcho, StreamProtocol, StreamServerFactory
+from twsock.stream.upgrade import MAX_BEFORE_UPGRADE, UpgradePolicy, UpgradeToSsl
+from twsock.tls.certificates import Certificate
+from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
+from twsock.wire import encode_frame
+from twsock.wire.lines import encode_line
+
+CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+TRUSTING = client_context()
+TLS = ServerTls(ServerOptions([CERTIFICATE]))
+ALLOWED = UpgradeToSsl(TLS)
+REQUIRED = UpgradeToSsl(TLS, UpgradePolicy.REQUIRED)
+IMPLICIT = UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT)
+REQUEST, GO_AHEAD = encode_frame(b"STARTTLS"), encode_frame(b"OK")
+FRAME = encode_frame(b"x")
+
+
+class Recorder(FrameRecorder):
+    """Answers each frame, and notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secured: list[bool] = []
+
+    def frame_received(self, payload: bytes) -> None:
+        self.received.append(payload)
+        self.send_frame(b"got " + payload)
+
+    def connection_secured(self) -> None:
+        self.secured.append(self.is_secure)
+
+
+class Announced(Recorder):
+    """Notes whether it was secure when it was told of the connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.announced: list[bool] = []
+
+    def connection_made(self) -> None:
+        self.announced.append(self.is_secure)
+
+
+class Talker(LineRecorder):
+    """The same with lines."""
+
+    def line_received(self, line: bytes) -> None:
+        self.received.append(line)
+        self.send_line(b"got " + line)
+
+
+class Connection:
+    """One connection of a server, with a peer that can do TLS."""
+
+    def __init__(
+        self,
+        upgrade: UpgradeToSsl = ALLOWED,
+        protocol: type[StreamProtocol] = Recorder,
+        *,
+        is_tls: bool = False,
+        **limits: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.factory = StreamServerFactory(self.clock, protocol, **limits)
+        built: Any = self.factory.buildProtocol(None)
+        self.protocol = built
+        built.upgrade = upgrade
+        transport: Any = StringTransport()
+        transport.TLS = is_tls
+        self.transport = transport
+        transport.protocol = built
+        built.makeConnection(self.transport)
+        self.peer = ClientPeer(TRUSTING)
+
+    def receive(self, data: bytes, step: int = 0) -> None:
+        """Let bytes arrive, in pieces of ``step`` where that is not 0."""
+        for start in range(0, len(data), step or len(data) or 1):
+            if not self.transport.disconnected:
+                self.transport.protocol.dataReceived(data[start : start + (step or len(data))])
+
+    def sent(self) -> bytes:
+        """Take what was sent since the last call."""
+        self.clock.advance(0)
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def shake_hands(self, step: int = 0, in_front: bytes = b"") -> None:
+        """Go through a handshake to its end, or to that of the connection."""
+        self.receive(in_front + self.peer.hello(), step)
+        self.converse(step)
+
+    def converse(self, step: int = 0) -> None:
+        """Hand on what each side sends, until neither does."""
+        while (data := self.sent()) and not self.transport.disconnected:
+            self.receive(self.peer.take(data), step)
+
+    def ask(self, request: bytes) -> bytes:
+        """Send something inside, and give what comes back inside."""
+        self.peer.received = b""
+        self.receive(self.peer.say(request))
+        self.converse()
+        return self.peer.received
+
+
+class DirectTests(SynchronousTestCase):
+    """A handshake that begins at a boundary, with no command before it."""
+
+    def test_at_the_start_or_after_messages(self) -> None:
+        """What came before is answered before, in plaintext."""
+        for before in (b"", FRAME, FRAME * 3):
+            connection = Connection()
+            connection.receive(before)
+            self.assertEqual(
+                connection.sent(), encode_frame(b"got x") * (len(before) // len(FRAME))
+            )
+            connection.shake_hands()
+            self.assertTrue(connection.peer.is_done)
+            self.assertTrue(connection.protocol.is_secure)
+            self.assertEqual(connection.ask(encode_frame(b"in")), encode_frame(b"got in"))
+
+    def test_in_one_piece_with_a_message(self) -> None:
+        """S4, S11: the answer leaves in plaintext, in front of the handshake."""
+        connection = Connection()
+        connection.receive(FRAME + connection.peer.hello())
+        sent = connection.sent()
+        self.assertTrue(sent.startswith(encode_frame(b"got x") + b"\x16\x03"))
+        connection.receive(connection.peer.take(sent[len(encode_frame(b"got x")) :]))
+        connection.converse()
+        self.assertTrue(connection.protocol.is_secure)
+
+    @given(integers(1, 40))
+    @settings(max_examples=15, deadline=None)
+    def test_however_it_is_cut(self, step: int) -> None:
+        """Byte by byte, or in larger pieces."""
+        connection = Connection()
+        connection.shake_hands(step)
+        self.assertTrue(connection.protocol.is_secure)
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_lines_too(self) -> None:
+        """No line begins like a handshake."""
+        connection = Connection(protocol=Talker)
+        connection.receive(b"plain\r\n")
+        self.assertEqual(connection.sent(), b"got plain\r\n")
+        connection.shake_hands()
+        self.assertEqual(connection.ask(b"in\r\n"), b"got in\r\n")
+
+    def test_the_echoes_too(self) -> None:
+        """Before and after."""
+        for protocol, message in ((FrameEcho, FRAME), (LineEcho, b"x\r\n")):
+            connection = Connection(protocol=protocol)
+            connection.receive(message * 2)
+            self.assertEqual(connection.sent(), message * 2)
+            connection.shake_hands()
+            self.assertEqual(connection.ask(message * 3), message * 3)
+
+    def test_a_message_may_begin_with_half_of_it(self) -> None:
+        """A line with one such byte is a line."""
+        connection = Connection(protocol=Talker)
+        connection.receive(b"\x16")
+        self.assertEqual(connection.sent(), b"")
+        connection.receive(b"x\r\n")
+        self.assertEqual(connection.sent(), b"got \x16x\r\n")
+
+
+class CommandTests(SynchronousTestCase):
+    """Request, go-ahead, handshake."""
+
+    def test_the_go_ahead_is_the_last_word_in_plaintext(self) -> None:
+        """What is written after it is sent inside."""
+        connection = Connection()
+        connection.receive(REQUEST)
+        self.assertEqual(connection.sent(), GO_AHEAD)
+        connection.protocol.send_frame(b"late")
+        self.assertEqual(connection.sent(), b"")
+        connection.shake_hands()
+        self.assertEqual(connection.peer.received, encode_frame(b"late"))
+        self.assertEqual(connection.protocol.secured, [True])
+
+    def test_a_pipelined_hello_is_no_attack(self) -> None:
+        """S4: with the request in one piece, or byte by byte."""
+        for step in (0, 1):
+            connection = Connection()
+            connection.receive(REQUEST + connection.peer.hello(), step)
+            sent = connection.sent()
+            self.assertTrue(sent.startswith(GO_AHEAD))
+            connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]), step)
+            connection.converse(step)
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_plaintext_behind_the_request_is_an_attack(self) -> None:
+        """S1, S2, S3, S5, S6: aborted, never handled, wherever it is cut."""
+        for rest in (
+            FRAME,
+            b"\0\0\0",
+            REQUEST,
+            b"\x16\x02",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x15\x03\x03",
+        ):
+            for step in (0, 1, 3):
+                for together in (True, False):
+                    connection = Connection()
+                    if together:
+                        connection.receive(REQUEST + rest, step)
+                    else:
+                        connection.receive(REQUEST)
+                        connection.receive(rest, step)
+                    self.assertTrue(connection.transport.disconnected, rest)
+                    self.assertEqual(connection.protocol.received, [])
+                    self.assertEqual(connection.sent(), GO_AHEAD)
+
+    def test_half_a_frame_does_not_cross_the_boundary(self) -> None:
+        """S5: three bytes of a count, completed by what comes encrypted."""
+        connection = Connection()
+        connection.receive(REQUEST + b"\0\0\0")
+        self.assertTrue(connection.transport.disconnected)
+        self.assertFalse(connection.protocol.is_secure)
+
+    def test_inside_the_request_is_refused(self) -> None:
+        """S6: there is no TLS in TLS; the connection goes on."""
+        connection = Connection()
+        connection.shake_hands()
+        self.assertEqual(connection.ask(REQUEST), encode_frame(b"NO"))
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+        self.assertEqual(connection.protocol.secured, [True])
+
+    def test_other_words(self) -> None:
+        """As other protocols have them."""
+        words = UpgradeToSsl(TLS, request=b"PLEASE", go_ahead=b"220 go", refusal=b"503 no")
+        connection = Connection(words, Talker)
+        connection.receive(b"STARTTLS\r\n")
+        self.assertEqual(connection.sent(), b"got STARTTLS\r\n")
+        connection.receive(b"PLEASE\r\n")
+        self.assertEqual(connection.sent(), b"220 go\r\n")
+        connection.shake_hands()
+        self.assertEqual(connection.ask(b"PLEASE\r\n"), b"503 no\r\n")
+
+    def test_a_byte_order_mark_makes_it_another_line(self) -> None:
+        """What some .NET clients send in front of their first line is part of it."""
+        connection = Connection(protocol=Talker)
+        connection.receive(b"\xef\xbb\xbfSTARTTLS\r\n")
+        self.assertEqual(connection.sent(), b"got \xef\xbb\xbfSTARTTLS\r\n")
+        connection.receive(b"STARTTLS\r\n")
+        self.assertEqual(connection.sent(), b"OK\r\n")
+
+    def test_silence_after_the_go_ahead_ends(self) -> None:
+        """S10: at the deadline; one event, and no timer is left."""
+        connection = Connection(idle_timeout=None)
+        connection.receive(REQUEST)
+        connection.clock.advance(9.9)
+        self.assertFalse(connection.transport.disconnected)
+        connection.clock.advance(0.1)
+        self.assertTrue(connection.transport.disconnected)
+        connection.protocol.connectionLost()
+        self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_a_dripping_handshake_ends(self) -> None:
+        """S10: its time runs from its first byte."""
+        connection = Connection(idle_timeout=None)
+        for byte in connection.peer.hello()[:23]:
+            connection.receive(bytes([byte]))
+            connection.clock.advance(0.5)
+        self.assertTrue(connection.transport.disconnected)
+
+
+class BoundaryTests(SynchronousTestCase):
+    """Wherever a stream is cut, in either format: byte by byte, and in two pieces anywhere."""
+
+    #: A server, its words in the form that they have on the wire, and what is no handshake.
+    FORMATS = (
+        (Recorder, encode_frame, (FRAME, b"\0\0\0", b"\0", b"\x16\x02", b"\x80\x2e\1\0\2")),
+        (Talker, encode_line, (b"x\r\n", b"\n", b"x", b"\x16\x02", b"\x80\x2e\1\0\2")),
+    )
+
+    def test_what_follows_the_request_is_a_handshake_or_the_end(self) -> None:
+        """S1, S2, S3, S5, S6, S9: one byte at a time, and in any two pieces."""
+        for protocol, encode, wrong in self.FORMATS:
+            request, go_ahead = encode(b"STARTTLS"), encode(b"OK")
+            for behind in (*wrong, request, b"GET / HTTP/1.1\r\n\r\n", b"\x15\x03\x03\0\2\2\x28"):
+                stream = request + behind
+                for cut in range(len(stream) + 1):
+                    connection = Connection(protocol=protocol)
+                    connection.receive(stream[:cut], step=1 if cut == len(stream) else 0)
+                    connection.receive(stream[cut:])
+                    self.assertTrue(connection.transport.disconnected, (stream, cut))
+                    self.assertEqual(connection.protocol.received, [])
+                    self.assertEqual(connection.sent(), go_ahead)
+
+    def test_a_pipelined_hello_is_a_handshake(self) -> None:
+        """S4, S11: at every cut around the boundary; what is answered before leaves before."""
+        for protocol, encode, _ in self.FORMATS:
+            front = encode(b"x") + encode(b"STARTTLS")
+            answer = encode(b"got x") + encode(b"OK")
+            for cut in range(len(front) - 3, len(front) + 8):
+                connection = Connection(protocol=protocol)
+                stream = front + connection.peer.hello()
+                connection.receive(stream[:cut])
+                connection.receive(stream[cut:])
+                sent = connection.sent()
+                self.assertTrue(sent.startswith(answer + b"\x16\x03"), cut)
+                connection.receive(connection.peer.take(sent[len(answer) :]))
+                connection.converse()
+                self.assertEqual(connection.ask(encode(b"in")), encode(b"got in"))
+                self.assertEqual(connection.protocol.received, [b"x", b"in"])
+
+    def test_a_message_does_not_cross_the_boundary(self) -> None:
+        """S5: whatever was begun in plaintext is never completed by what comes inside."""
+        for protocol, encode, _ in self.FORMATS:
+            message = encode(b"begun outside")
+            for cut in range(1, len(message)):
+                for trigger in (b"", encode(b"STARTTLS")):
+                    connection = Connection(protocol=protocol)
+                    connection.receive(trigger + message[:cut] + connection.peer.hello())
+                    connection.converse()
+                    self.assertFalse(connection.protocol.is_secure)
+                    self.assertFalse(connection.peer.is_done)
+
+    def test_one_event_tells_of_it(self) -> None:
+        """With the peer and the reason, and without a byte of what was sent."""
+        for protocol, encode, _ in self.FORMATS:
+            events: list[Any] = []
+            note: Any = events.append
+            globalLogPublisher.addObserver(note)
+            self.addCleanup(globalLogPublisher.removeObserver, note)
+            connection = Connection(protocol=protocol)
+            connection.receive(encode(b"STARTTLS") + encode(b"evil"))
+            globalLogPublisher.removeObserver(note)
+            (event,) = events
+            self.assertEqual(
+                formatEvent(event),
+                "192.168.1.1:54321 aborted: plaintext behind the request for TLS",
+            )
+            self.assertNotIn("evil", repr(event))
+            self.assertEqual(connection.factory.counters.violations, 1)
+
+
+class Eager(StringTransport):
+    """A transport whose peer says something while the go-ahead is being written."""
+
+    protocol: Any
+    said = b""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        said, self.said = self.said, b""
+        if said:
+            self.protocol.dataReceived(said)
+
+
+class SwitchTests(SynchronousTestCase):
+    """What is written or arrives while the switch falls is on the right side of it."""
+
+    def test_what_arrives_while_the_go_ahead_is_written_is_plaintext(self) -> None:
+        """S1: behind a ClientHello that came along with the request, it is never handled."""
+        for late in (encode_frame(b"evil"), b"\0\0"):
+            connection = Connection()
+            connection.transport.__class__ = Eager
+            connection.transport.said = late
+            connection.receive(REQUEST + connection.peer.hello())
+            sent = connection.sent()
+            connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]))
+            connection.converse()
+            self.assertFalse(connection.protocol.is_secure)
+            self.assertEqual(connection.protocol.received, [])
+
+    def test_what_is_written_to_the_transport_is_not_sent_in_plaintext(self) -> None:
+        """S13: behind the go-ahead, in the handshake, and later; also by who kept it."""
+        for steps in range(3):
+            for is_kept in (True, False):
+                connection = Connection()
+                kept = connection.protocol.transport
+                connection.receive(REQUEST)
+                connection.sent()
+                if steps == 1:
+                    connection.receive(connection.peer.hello())
+                    connection.sent()
+                if steps == 2:
+                    connection.shake_hands()
+                (kept if is_kept else connection.protocol.transport).write(b"secret")
+                self.assertNotIn(b"secret", connection.sent(), (steps, is_kept))
+
+    def test_much_that_is_pushed_meanwhile_stalls_nothing(self) -> None:
+        """S13: a full output does not keep the handshake from being read."""
+        for cut in (0, 1, 100):
+            connection = Connection()
+            connection.receive(REQUEST)
+            connection.sent()
+            pushed = bytes(100_000)
+            connection.protocol.send_frame(pushed)
+            hello = connection.peer.hello()
+            connection.receive(hello[:cut])
+            self.assertEqual(connection.transport.producerState, "producing", cut)
+            connection.receive(hello[cut:])
+            connection.converse()
+            self.assertEqual(connection.peer.received, encode_frame(pushed))
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_a_farewell_in_a_handshake_is_told_in_one_line(self) -> None:
+        """S15: close_notify in plaintext; an attacker writes no tracebacks into the log."""
+        for behind in (0, 1):
+            connection = Connection(idle_timeout=None)
+            connection.receive(connection.peer.hello())
+            if behind:
+                connection.peer.take(connection.sent())
+            connection.receive(b"\x15\x03\x03\0\2\1\0")
+            self.assertTrue(connection.transport.disconnecting)
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(connection.protocol.received, [])
+            self.assertEqual(len(connection.protocol.lost), 1)
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+
+class PolicyTests(SynchronousTestCase):
+    """Allowed, required, off."""
+
+    def test_before_a_required_upgrade_nothing_is_handled(self) -> None:
+        """S8: dropped, unanswered; then it goes on inside."""
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(b"secret") * 3)
+        self.assertEqual(connection.sent(), b"")
+        connection.shake_hands()
+        self.assertEqual(connection.protocol.received, [])
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_before_a_required_upgrade_little_may_come(self) -> None:
+        """Four KiB in all; the bytes of the handshake do not count."""
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE)))
+        self.assertFalse(connection.transport.disconnected)
+        connection.receive(FRAME)
+        self.assertTrue(connection.transport.disconnected)
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE)))
+        connection.shake_hands()
+        self.assertTrue(connection.protocol.is_secure)
+
+    def test_there_is_no_tls_inside_tls(self) -> None:
+        """A connection that an endpoint of TLS accepted is secure already."""
+        for policy in (REQUIRED, ALLOWED):
+            connection = Connection(policy, is_tls=True)
+            connection.receive(FRAME + REQUEST + FRAME)
+            answers = b"".join(map(encode_frame, (b"got x", b"NO", b"got x")))
+            self.assertEqual(connection.sent(), answers)
+
+    def test_clients_that_have_to_be_identified_are_not_let_in_unseen(self) -> None:
+        """An endpoint of TLS has not asked them."""
+        authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
+        options = ServerOptions(
+            [CERTIFICATE],
+            client_certificate=ClientCertificatePolicy.REQUIRED,
+            client_authorities=[authority],
+        )
+        connection = Connection(UpgradeToSsl(ServerTls(options)), is_tls=True)
+        self.assertTrue(connection.transport.disconnected)
+        connection.protocol.dataReceived(FRAME)
+        self.assertEqual(connection.protocol.received, [])
+        off = UpgradeToSsl(ServerTls(options), UpgradePolicy.OFF)
+        connection = Connection(off, is_tls=True)
+        connection.receive(FRAME)
+        self.assertEqual(connection.sent(), encode_frame(b"got x"))
+
+    def test_a_process_that_was_busy_ends_it_as_late(self) -> None:
+        """The hello comes in the turn in which the deadline has passed."""
+        connection = Connection(idle_timeout=None)
+        connection.receive(REQUEST)
+        connection.clock.rightNow += 11
+        connection.receive(connection.peer.hello())
+        self.assertFalse(connection.transport.disconnected)
+        connection.clock.advance(0)
+        self.assertTrue(connection.transport.disconnected)
+
+    def test_before_a_required_upgrade_empty_messages_count_too(self) -> None:
+        """S8: who says nothing over and over is not listened to for ever."""
+        for protocol, message in ((Recorder, encode_frame(b"")), (Talker, b"\n")):
+            connection = Connection(REQUIRED, protocol)
+            connection.receive(message * (MAX_BEFORE_UPGRADE + 1))
+            self.assertTrue(connection.transport.disconnected)
+            self.assertEqual(connection.protocol.received, [])
+
+    def test_before_a_required_upgrade_large_messages_are_refused_at_their_count(self) -> None:
+        """They take no memory; inside the limit is that of the application."""
+        connection = Connection(REQUIRED)
+        connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE + 1))[:4])
+        self.assertTrue(connection.transport.disconnected)
+        connection = Connection(REQUIRED)
+        connection.shake_hands()
+        large = encode_frame(bytes(2 * MAX_BEFORE_UPGRADE))
+        self.assertEqual(len(connection.ask(large)), len(large) + len(b"got "))
+
+    def test_switched_off_both_triggers_are_data(self) -> None:
+        """The words are a message, the bytes a count that is too large."""
+        off = UpgradeToSsl(TLS, UpgradePolicy.OFF)
+        connection = Connection(off)
+        connection.receive(REQUEST)
+        self.assertEqual(connection.sent(), encode_frame(b"got STARTTLS"))
+        connection.receive(connection.peer.hello())
+        self.assertTrue(connection.transport.disconnected)
+
+    def test_a_limit_with_which_they_could_be_confused_is_refused(self) -> None:
+        """A frame of 369,295,360 bytes begins like a handshake; a line has no count."""
+        for policy, is_counted, is_refused in (
+            (UpgradePolicy.ALLOWED, True, True),
+            (UpgradePolicy.REQUIRED, True, True),
+            (UpgradePolicy.OFF, True, False),
+            (UpgradePolicy.ALLOWED, False, False),
+        ):
+            upgrade = UpgradeToSsl(TLS, policy)
+            if is_refused:
+                self.assertRaises(ValueError, upgrade.check_limit, 0x16030000, is_counted)
+                upgrade.check_limit(0x1602FFFF, is_counted)
+            else:
+                upgrade.check_limit(0x16030000, is_counted)
+
+    def test_such_a_limit_is_refused_with_the_factory_and_with_the_connection(self) -> None:
+        """Whoever set it."""
+        reactor = Clock()
+        self.assertRaises(
+            ValueError,
+            StreamServerFactory,
+            reactor,
+            Recorder,
+            max_payload=0x16030000,
+            upgrade=ALLOWED,
+        )
+
+        class Wide(Recorder):
+            max_payload = 0x16030000
+
+        built = StreamServerFactory(reactor, Wide, upgrade=ALLOWED).buildProtocol(None)
+        assert built is not None
+        transport = StringTransport()
+        self.assertRaises(ValueError, built.makeConnection, transport)
+        self.assertTrue(transport.disconnected)
+
+    def test_settings_out_of_bounds_are_refused(self) -> None:
+        """Before anybody connects."""
+        for wrong in ({"handshake_timeout": 0}, {"request": b""}, {"go_ahead": b""}):
+            self.assertRaises(ValueError, UpgradeToSsl, TLS, **wrong)
+
+
+class ImplicitTests(SynchronousTestCase):
+    """TLS from the first byte."""
+
+    def test_the_application_hears_of_a_connection_when_it_is_secure(self) -> None:
+        """Not before; and the words are data like any other."""
+        connection = Connection(IMPLICIT, Announced)
+        self.assertEqual(connection.protocol.announced, [])
+        connection.shake_hands()
+        self.assertEqual(connection.protocol.announced, [True])
+        self.assertEqual(connection.protocol.secured, [])
+        self.assertEqual(connection.ask(REQUEST), encode_frame(b"got STARTTLS"))
+
+    def test_plaintext_is_no_handshake(self) -> None:
+        """Not a message, nor the request, nor anything else; the application never hears of it."""
+        for wrong in (FRAME, REQUEST, b"\0", b"GET / HTTP/1.1", b"\x16\x02"):
+            connection = Connection(IMPLICIT, Announced)
+            connection.receive(wrong)
+            self.assertTrue(connection.transport.disconnected, wrong)
+            connection.protocol.connectionLost()
+            self.assertEqual(connection.sent(), b"")
+            self.assertEqual((connection.protocol.announced, connection.protocol.lost), ([], []))
+
+    def test_silence_ends(self) -> None:
+        """S10: with nothing, and with half a handshake; the time is not begun anew."""
+        for piece in (b"", b"\x16", b"\x16\x03\x01"):
+            connection = Connection(IMPLICIT, Announced, idle_timeout=None)
+            connection.clock.advance(5)
+            connection.receive(piece)
+            connection.clock.advance(4.9)
+            self.assertFalse(connection.transport.disconnected)
+            connection.clock.advance(0.2)
+            self.assertTrue(connection.transport.disconnected)
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_a_large_limit_is_no_matter(self) -> None:
+        """Nothing is looked for among frames."""
+        IMPLICIT.check_limit(0xFFFF_FFFF, is_counted=True)
+        self.assertIs(IMPLICIT.policy, UpgradePolicy.IMPLICIT)
+
+
+class HurryTests(SynchronousTestCase):
+    """Where nothing can be a trigger, messages are not looked at one by one."""
+
+    def test_a_large_message_is_not_searched_over_and_over(self) -> None:
+        """What is received of it is searched while it is small."""
+        connection = Connection(protocol=FrameEcho)
+        payload = bytes(2 * 1024 * 1024)
+        connection.receive(encode_frame(payload), 64 * 1024)
+        self.assertEqual(connection.sent(), encode_frame(payload))
+
+    def test_triggers_inside_messages_are_data(self) -> None:
+        """Only a boundary, and only a whole message, counts."""
+        for payload in (b"say STARTTLS now", b"\x16\x03\x01", b"STARTTLS!"):
+            connection = Connection(protocol=FrameEcho)
+            connection.receive(encode_frame(payload) * 2)
+            self.assertEqual(connection.sent(), encode_frame(payload) * 2)
+            connection.shake_hands()
+            self.assertEqual(connection.ask(encode_frame(payload)), encode_frame(payload))
+
+    def test_words_in_any_case(self) -> None:
+        """Where the settings say so."""
+        for ignores_case in (True, False):
+            words = UpgradeToSsl(TLS, ignores_case=ignores_case)
+            connection = Connection(words, Talker)
+            connection.receive(b"StartTls\r\n")
+            expected = b"OK\r\n" if ignores_case else b"got StartTls\r\n"
+            self.assertEqual(connection.sent(), expected)
+
+
+class EndTests(SynchronousTestCase):
+    """However it ends, nothing is left, and nothing goes back to plaintext."""
+
+    def test_garbage_in_place_of_a_hello_aborts(self) -> None:
+        """S9: that begins like one."""
+        for garbage in (b"\x16\x03\x01\x00\x02xx", b"\x16\x03" + bytes(300)):
+            connection = Connection(idle_timeout=None)
+            connection.receive(garbage)
+            connection.clock.advance(10)
+            self.assertTrue(connection.transport.disconnecting or connection.transport.disconnected)
+            connection.receive(FRAME)
+            self.assertEqual(connection.protocol.received, [])
+            self.assertFalse(connection.protocol.is_secure)
+
+    def test_a_connection_lost_at_any_step_is_told_once(self) -> None:
+        """S14: before, in and after the handshake; no timer is left."""
+        for step in range(4):
+            connection = Connection(idle_timeout=None)
+            if step >= 1:
+                connection.receive(REQUEST)
+            if step == 2:
+                connection.sent()
+                connection.receive(connection.peer.hello())
+            if step == 3:
+                connection.sent()
+                connection.shake_hands()
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(len(connection.protocol.lost), 1, step)
+            self.assertEqual(connection.clock.getDelayedCalls(), [], step)
+
+    def test_closing_in_a_handshake_sends_nothing_in_plaintext(self) -> None:
+        """What was written meanwhile is dropped."""
+        connection = Connection()
+        connection.receive(REQUEST)
+        connection.sent()
+        connection.protocol.send_frame(b"never in plaintext")
+        connection.protocol.close()
+        self.assertTrue(connection.transport.disconnected)
+        # Twisted's transports take what comes too late without an error.
+        connection.transport.write(b"never")
+        self.assertNotIn(b"never", connection.sent())
+
+    def test_a_handshake_that_ends_after_the_close_is_none(self) -> None:
+        """A transport may still bring the peer's last flight: nothing is handled."""
+        for end in ("close", "abort"):
+            connection = Connection()
+            connection.receive(connection.peer.hello())
+            flight = connection.peer.take(connection.sent())
+            getattr(connection.protocol, end)()
+            connection.transport.protocol.dataReceived(flight + connection.peer.say(FRAME))
+            self.assertEqual((connection.protocol.secured, connection.protocol.received), ([], []))
+            self.assertFalse(connection.protocol.is_secure)
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(len(connection.protocol.lost), 1)
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_state_of_before_can_be_dropped(self) -> None:
+        """S7: the hook is called when the connection is secure, and before any message of after."""
+
+        class Stateful(Recorder):
+            name = b"nobody"
+
+            def frame_received(self, payload: bytes) -> None:
+                self.send_frame(self.name)
+                self.name = payload
+
+            def connection_secured(self) -> None:
+                self.name = b"nobody"
+
+        connection = Connection(protocol=Stateful)
+        connection.receive(encode_frame(b"mallory"))
+        connection.sent()
+        connection.shake_hands()
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"nobody"))
+
+    def test_an_end_without_notice_is_told_as_such(self) -> None:
+        """S15: it is no end in order."""
+        connection = Connection()
+        connection.shake_hands()
+        connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+        (error,) = connection.protocol.lost
+        self.assertIsInstance(error, SocketError)
+
+
+class Slow(Recorder):
+    """Handles each frame until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[Deferred[None]] = []
+
+    def frame_received(self, payload: bytes) -> Deferred[None]:  # type: ignore[override]
+        self.received.append(payload)
+        self.waits.append(Deferred())
+        return self.waits[-1]
+
+
+class WorkTests(SynchronousTestCase):
+    """That a connection may be upgraded costs its messages nothing."""
+
+    def searched(self, upgrade: UpgradeToSsl | None, protocol: Any, data: bytes, step: int) -> int:
+        """Count the bytes that were searched while data arrived in pieces."""
+        connection = Connection(upgrade, protocol)  # type: ignore[arg-type]
+        connection.receive(data[:-3000])
+        with count_searched_bytes() as searched:
+            connection.receive(data[-3000:], step)
+        self.assertFalse(connection.transport.disconnected)
+        return searched.value
+
+    def test_nothing_is_searched_inside_a_message(self) -> None:
+        """An unfinished frame or line in small segments is searched no more than without."""
+        frame = encode_frame(bytes(400_000))[:200_000]
+        for protocol, data in (
+            (Recorder, frame),
+            (FrameEcho, frame),
+            (Talker, b"x" * 60_000),
+            (LineEcho, b"x" * 60_000),
+        ):
+            without = self.searched(None, protocol, data, 1)
+            for ignores_case in (False, True):
+                upgrade = UpgradeToSsl(TLS, ignores_case=ignores_case)
+                self.assertEqual(self.searched(upgrade, protocol, data, 1), without)
+
+    def test_nothing_is_searched_inside_a_tunnel(self) -> None:
+        """Where a request is refused, and everything else is a message."""
+        connection = Connection(ALLOWED, FrameEcho)
+        connection.shake_hands()
+        connection.ask(encode_frame(bytes(400_000))[:200_000])
+        with count_searched_bytes() as searched:
+            for _ in range(100):
+                connection.ask(b"x")
+        self.assertLess(searched.value, 200_000)
+
+    def test_what_waits_for_a_handler_is_not_searched(self) -> None:
+        """However often one ends, and the next begins."""
+        connection = Connection(ALLOWED, Slow)
+        with count_searched_bytes() as searched:
+            connection.receive(FRAME * 2000)
+            for _ in range(2000):
+                connection.protocol.waits.pop().callback(None)
+        self.assertEqual(len(connection.protocol.received), 2000)
+        self.assertEqual(searched.value, 0)
+
+    def test_a_request_behind_messages_is_answered_behind_them(self) -> None:
+        """In one piece, in any format; what is behind it ends the connection."""
+        for protocol, before, request in (
+            (FrameEcho, encode_frame(b"a STARTTLS in here"), REQUEST),
+            (FrameEcho, encode_frame(b"STARTTLX") * 20, REQUEST),
+            (LineEcho, b"a STARTTLS in here\r\n", b"STARTTLS\n"),
+            (LineEcho, b"x\r\nSTARTTLS.\r\n", b"STARTTLS\r\n"),
+        ):
+            connection = Connection(ALLOWED, protocol)
+            connection.receive(before + request)
+            go_ahead = GO_AHEAD if protocol is FrameEcho else b"OK\r\n"
+            self.assertEqual(connection.sent(), before + go_ahead)
+            connection.receive(before)
+            self.assertTrue(connection.transport.disconnected)
+
+
+class DrainTests(SynchronousTestCase):
+    """A server that ends answers what comes behind a handshake that was begun."""
+
+    def drain(self, upgrade: UpgradeToSsl, first: bytes | None = None) -> Connection:
+        """Begin a handshake, drain the server, and finish the handshake."""
+        connection = Connection(upgrade)
+        hello = connection.peer.hello()
+        if first is not None:
+            connection.receive(first)
+            connection.sent()
+            connection.factory.drain(10)
+            connection.clock.pump([0.05] * 10)
+            self.assertFalse(connection.transport.disconnecting)
+            connection.receive(hello)
+        else:
+            connection.receive(hello)
+            connection.factory.drain(10)
+            connection.clock.pump([0.05] * 10)
+        connection.converse()
+        self.assertTrue(connection.protocol.is_secure)
+        return connection
+
+    def drained(self) -> Iterator[Connection]:
+        yield self.drain(IMPLICIT)
+        yield self.drain(ALLOWED)
+        yield self.drain(ALLOWED, REQUEST)
+
+    def test_the_first_message_is_awaited_and_answered(self) -> None:
+        """Then the connection ends."""
+        for connection in self.drained():
+            connection.clock.advance(0.9)
+            self.assertTrue(connection.protocol.is_open)
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+            self.assertFalse(connection.protocol.is_open)
+
+    def test_a_client_that_says_nothing_is_not_waited_for_for_long(self) -> None:
+        """A second after the handshake the connection ends."""
+        for connection in self.drained():
+            connection.clock.advance(1.1)
+            self.assertFalse(connection.protocol.is_open)
+
+    def test_one_that_is_lost_leaves_nothing(self) -> None:
+        """No timer of the drain."""
+        for connection in self.drained():
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(connection.clock.getDelayedCalls(), [])

@@ -1,0 +1,126 @@
+"""An operation starts at once, and its error keeps nothing alive."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import ClosedError
+from twsock.operation import Operation, fail, start_operation
+
+
+class Thing:
+    """What must not be kept alive."""
+
+
+class OperationTests(SynchronousTestCase):
+    """Coroutines that were started."""
+
+    def test_it_starts_without_being_awaited(self) -> None:
+        """Up to where it waits."""
+        wait: Deferred[int] = Deferred()
+        begun: list[int] = []
+
+        async def work() -> int:
+            begun.append(1)
+            return await wait
+
+        operation = start_operation(work())
+        self.assertEqual(begun, [1])
+        wait.callback(5)
+        self.assertEqual(self.successResultOf(operation), 5)
+
+    def test_its_error_keeps_nothing_alive(self) -> None:
+        """Neither objects in its own frames, nor those in frames of the awaiting code."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        wait: Deferred[None] = Deferred()
+        references: list[weakref.ref[Thing]] = []
+
+        async def work() -> None:
+            thing = Thing()
+            references.append(weakref.ref(thing))
+            try:
+                await wait
+            except ValueError as error:
+                raise ClosedError("closed") from error
+
+        async def caller() -> str:
+            thing = Thing()
+            references.append(weakref.ref(thing))
+            try:
+                await start_operation(work())
+            except ClosedError as error:
+                return str(error)
+            return ""
+
+        calling = Deferred.fromCoroutine(caller())
+        wait.errback(ValueError())
+        self.assertEqual(self.successResultOf(calling), "closed")
+        self.assertEqual([reference() for reference in references], [None, None])
+
+    def test_an_error_of_the_code_keeps_its_traceback(self) -> None:
+        """Only what is reported of sockets is known well enough without."""
+
+        async def work() -> None:
+            raise ZeroDivisionError
+
+        failure = self.failureResultOf(start_operation(work()), ZeroDivisionError)
+        self.assertIn("in work", failure.getTraceback())
+        self.assertIsNotNone(failure.value.__traceback__)
+
+    def test_it_may_be_awaited_when_it_has_failed(self) -> None:
+        """The error keeps nothing alive where it is caught; awaited again, there is no result."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+        async def never() -> None:
+            raise ClosedError("closed")
+
+        made: list[Callable[[], Deferred[None]]] = [
+            lambda: fail(ClosedError("closed")),
+            lambda: start_operation(never()),
+        ]
+        for make in made:
+            references: list[weakref.ref[Thing]] = []
+
+            async def caller(make: Any = make, references: Any = references) -> Any:
+                thing = Thing()
+                references.append(weakref.ref(thing))
+                operation = make()
+                try:
+                    await operation
+                except ClosedError as error:
+                    return str(error), await operation
+                return None
+
+            calling = Deferred.fromCoroutine(caller())
+            self.assertEqual(self.successResultOf(calling), ("closed", None))
+            self.assertIsNone(references[0]())
+
+    def test_a_failure_that_nobody_awaits_is_logged(self) -> None:
+        """As of any Deferred."""
+        gc.collect()
+        fail(ClosedError("closed"))
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ClosedError)), 1)
+
+    def test_it_waits_as_any_deferred(self) -> None:
+        """And is cancelled as one."""
+        operation: Operation[int] = Operation()
+
+        async def caller() -> int:
+            return await operation
+
+        calling = Deferred.fromCoroutine(caller())
+        self.assertNoResult(calling)
+        operation.callback(5)
+        self.assertEqual(self.successResultOf(calling), 5)
+        cancelled: Operation[int] = Operation()
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)

@@ -1,0 +1,3 @@
+"""Network interfaces, the addresses of this machine, and membership in multicast groups."""
+
+__all__: list[str] = []

@@ -1,0 +1,319 @@
+"""
+A UDP socket with its options set: options → **socket** → `twsock.datagram.port`.
+
+Everything that has to be said before the first datagram is said here, in the order in which the
+kernel wants to hear it. Numbers that Python does not name are those of Linux; elsewhere the options
+behind them are left out, or refused where the user asked for them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zope.interface import Interface
+
+from twsock._integers import checked_integer
+from twsock.datagram.network.interfaces import local_addresses
+from twsock.datagram.packet_info import is_multicast, request_packet_info, request_runs
+from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
+from twsock.ip.address_errors import listening_error
+from twsock.ip.traffic_class import check_marks, mark_packets
+from twsock.ip.zones import describe_missing_zone, split_zone, zone_index
+
+__all__ = [
+    "LARGEST",
+    "DatagramOptions",
+    "IReactorUdpSockets",
+    "OpenedSocket",
+    "numeric_address",
+    "open_udp_socket",
+    "open_udp_socket_of",
+]
+
+_IS_LINUX: Final = sys.platform == "linux"
+
+# <linux/in.h> and <linux/in6.h>.
+_IP_MTU_DISCOVER: Final = 10
+_IP_MULTICAST_ALL: Final = 49
+_IPV6_MTU_DISCOVER: Final = 23
+_IPV6_MULTICAST_ALL: Final = 29
+_IPV6_DONTFRAG: Final = 62
+_PMTUDISC_DONT: Final = 0
+_PMTUDISC_DO: Final = 2
+
+#: ``struct ip_mreqn``: a group and an address that are not asked for, the index of the interface.
+_IP_MREQN: Final = struct.Struct("=4s4si")
+
+#: <asm-generic/socket.h>.
+_SO_BINDTODEVICE: Final = 25
+
+#: What the largest datagram of either kind fits in.
+LARGEST: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatagramOptions:
+    """
+    How a port sends and receives.
+
+    :ivar receive_buffer: asked for of the kernel, in bytes (``SO_RCVBUF``); None leaves it. Linux
+        takes twice as much, to count its own needs, within ``net.core.rmem_max``.
+    :ivar send_buffer: likewise for what is sent (``SO_SNDBUF``, ``net.core.wmem_max``).
+    :ivar max_datagram: larger ones are flagged as truncated; 0 to 65,535 bytes.
+    :ivar hop_limit: of what goes to one peer: 1 to 255, of which each router takes one.
+    :ivar multicast_hop_limit: of what goes to groups: 0 stays on this machine, 1 on its network,
+        255 is the most.
+    :ivar multicast_loopback: whether members on this machine get what it sends to groups.
+    :ivar multicast_only: share the port with other programs that do so too. Such a port sends to
+        groups, and receives from those that it joined; nothing else.
+    :ivar interface: index of the interface by which multicast leaves; 0 leaves it to the routes.
+    :ivar device: name of the one interface to use for everything; empty for all (Linux).
+    :ivar dont_fragment: set DF, and have datagrams above the path's MTU fail with status
+        ``MESSAGE_TOO_LONG`` (Linux).
+    :ivar broadcast: whether broadcast addresses may be sent to.
+    :ivar code_point: differentiated services code point (:rfc:`2474`) of sent datagrams: 0 to 63; 0
+        for none, 46 for "expedited forwarding".
+    :ivar segmentation: whether to send and receive runs where the kernel can.
+    :raises ValueError: when a number is out of its bounds.
+    """
+
+    receive_buffer: int | None = None
+    send_buffer: int | None = None
+    max_datagram: int = LARGEST
+    hop_limit: int = 128
+    multicast_hop_limit: int = 1
+    multicast_loopback: bool = True
+    multicast_only: bool = False
+    interface: int = 0
+    device: str = ""
+    dont_fragment: bool = False
+    broadcast: bool = True
+    code_point: int = 0
+    segmentation: bool = True
+
+    def __post_init__(self) -> None:
+        _check("receive_buffer", self.receive_buffer, 1, 2**31 - 1, "bytes")
+        _check("send_buffer", self.send_buffer, 1, 2**31 - 1, "bytes")
+        _check("max_datagram", self.max_datagram, 0, LARGEST, "bytes")
+        _check("hop_limit", self.hop_limit, 1, 255, "hops")
+        _check("multicast_hop_limit", self.multicast_hop_limit, 0, 255, "hops")
+        _check("code_point", self.code_point, 0, 63, "")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSocket:
+    """
+    A bound socket, and what its kernel can do.
+
+    :ivar has_runs: whether runs are received and may be sent.
+    :ivar has_packet_info: whether each run says where it was sent to.
+    """
+
+    udp: socket.socket
+    has_runs: bool
+    has_packet_info: bool
+
+
+class IReactorUdpSockets(Interface):
+    """
+    A reactor that opens UDP sockets itself instead of the kernel, such as a network in memory.
+
+    Twisted's ``IReactorUDP`` is not used: its ports cannot set options before they are bound, nor
+    report the address that a datagram was sent to.
+    """
+
+    def open_udp_socket(
+        address: str,  # noqa: N805
+        port: int,
+        options: DatagramOptions,
+    ) -> OpenedSocket:
+        """
+        Open a socket, set its options and bind it.
+
+        :returns: an `OpenedSocket` whose ``udp`` has the methods of a non-blocking ``socket``.
+        :raises SocketError: when it cannot be bound; see the function `open_udp_socket`.
+        """
+
+
+def open_udp_socket_of(
+    reactor: Any, address: str, port: int, options: DatagramOptions
+) -> OpenedSocket:
+    """
+    Open a UDP socket of a reactor or of the kernel; see `open_udp_socket`.
+
+    :param reactor: opens the socket if it provides `IReactorUdpSockets`; otherwise the kernel does.
+    """
+    if IReactorUdpSockets.providedBy(reactor):
+        opened: OpenedSocket = reactor.open_udp_socket(address, port, options)
+        return opened
+    return open_udp_socket(address, port, options)
+
+
+def open_udp_socket(address: str, port: int, options: DatagramOptions) -> OpenedSocket:
+    """
+    Open a socket, set its options and bind it.
+
+    A port is this socket's alone, unless ``multicast_only`` is set, which needs the consent of all
+    who share it.
+
+    :param address: numeric; empty for all IPv4 addresses, ``::`` for all IPv6 addresses.
+    :param port: 0 to 65,535; 0 lets the system choose.
+    :raises ValueError: when the address is not numeric, or cannot be shared.
+    :raises SocketError: with the status of what the system refused: ``ADDRESS_ALREADY_IN_USE``,
+        ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, …
+    :raises OperationNotSupported: when this system does not have an option that is asked for.
+    """
+    where = numeric_address(address or "0.0.0.0", port)
+    is_wildcard = where[0] in ("0.0.0.0", "::")
+    if is_multicast(where[0]):
+        # It would share the port with whoever binds all addresses, without anybody's consent.
+        raise ValueError(f"{address} is a group, which is joined and not bound")
+    if options.multicast_only and not is_wildcard:
+        # Bound to the group's address, it would not keep others from binding the port for
+        # themselves; bound to one of ours, it would get no datagram to a group.
+        raise ValueError(f"a shared port is bound to all addresses, not to {address}")
+    family = socket.AF_INET6 if len(where) == 4 else socket.AF_INET
+    try:
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise SocketError.from_exception(
+            error, f"cannot open a UDP socket for {where[0]}: {error.strerror}"
+        ) from error
+    try:
+        udp.setblocking(False)
+        _set_options(udp, options)
+        has_runs = options.segmentation and request_runs(udp)
+        # A socket of one address knows where its datagrams went.
+        has_packet_info = is_wildcard and request_packet_info(udp)
+        udp.bind(where)
+    except OSError as error:
+        udp.close()
+        no_address = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
+        raise describe_missing_zone(address, error, no_address) or listening_error(
+            error, f"cannot bind UDP port {port} of {where[0]}: {error.strerror}"
+        ) from error
+    except BaseException:
+        udp.close()
+        raise
+    return OpenedSocket(udp, has_runs, has_packet_info)
+
+
+def numeric_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """
+    Make the address of a socket, without asking anybody.
+
+    :param host: ``192.0.2.1``, ``2001:db8::1`` or, with a zone, ``fe80::1%eth0``.
+    :param port: 0 to 65,535.
+    :raises ValueError: when it is a name, or no port; what is sent would wait for a lookup.
+    :raises SocketError: with status ``UNREACHABLE_HOST``, when its zone is no interface.
+    """
+    literal, zone = split_zone(host)
+    try:
+        parsed = ipaddress.ip_address(literal)
+    except ValueError:
+        raise ValueError(f"{host!r} is no IP address: look names up first") from None
+    if not 0 <= checked_integer(port, "a port") <= 65_535:
+        raise ValueError(f"a port is 0 to 65535, not {port}")
+    if parsed.version == 4:
+        if literal != host:
+            raise ValueError(f"{host!r} is no IP address: zones are for IPv6")
+        return literal, port
+    return literal, port, 0, zone_index(host, zone) if literal != host else 0
+
+
+def _set_options(udp: socket.socket, options: DatagramOptions) -> None:
+    is_ipv6 = udp.family == socket.AF_INET6
+    set_option = udp.setsockopt
+    if is_ipv6:
+        # The other family has a socket of its own, so that an address is never written in two ways.
+        set_option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if options.receive_buffer is not None:
+        set_option(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer)
+    if options.send_buffer is not None:
+        set_option(socket.SOL_SOCKET, socket.SO_SNDBUF, options.send_buffer)
+    set_option(socket.SOL_SOCKET, socket.SO_BROADCAST, int(options.broadcast))
+    if options.multicast_only:
+        # Both, since a program with only one of them shares with nobody who has only the other.
+        set_option(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            set_option(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if options.device:
+        if not _IS_LINUX:
+            raise OperationNotSupported("a port of one interface needs Linux")
+        device = options.device.encode()
+        set_option(socket.SOL_SOCKET, _SO_BINDTODEVICE, device)
+    if options.code_point:
+        check_marks()
+        mark_packets(udp, options.code_point)
+    (_set_ipv6_options if is_ipv6 else _set_ipv4_options)(udp, options)
+
+
+def _set_ipv4_options(udp: socket.socket, options: DatagramOptions) -> None:
+    set_option = udp.setsockopt
+    set_option(socket.IPPROTO_IP, socket.IP_TTL, options.hop_limit)
+    set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, options.multicast_hop_limit)
+    set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(options.multicast_loopback))
+    if options.interface:
+        source = _multicast_source(options.interface)
+        choice = _IP_MREQN.pack(bytes(4), source, options.interface)
+        set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, choice)
+    if _IS_LINUX:
+        # Else a socket that joined nothing hears the groups that any other joined.
+        set_option(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+        if not options.dont_fragment:
+            # Linux by itself sets DF and learns from the answers, which connected sockets are told.
+            set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+    if options.dont_fragment:
+        _check_linux()
+        set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+
+
+def _multicast_source(interface: int) -> bytes:
+    """
+    Give the address that multicast leaves from; all zeros for the kernel's choice.
+
+    On a loopback interface that would be the address of another one, or none at all.
+    """
+    try:
+        addresses = local_addresses(socket.AF_INET)
+    except SocketError:
+        return bytes(4)
+    own = [one.address for one in addresses if one.interface == interface]
+    loopback = [address for address in own if ipaddress.ip_address(address).is_loopback]
+    return socket.inet_aton(loopback[0]) if loopback else bytes(4)
+
+
+def _set_ipv6_options(udp: socket.socket, options: DatagramOptions) -> None:
+    set_option = udp.setsockopt
+    set_option(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, options.hop_limit)
+    set_option(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, options.multicast_hop_limit)
+    set_option(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, int(options.multicast_loopback))
+    if options.interface:
+        set_option(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, options.interface)
+    if _IS_LINUX:
+        try:
+            set_option(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
+        except OSError:
+            pass  # Before Linux 4.20; then packet info alone decides what is delivered.
+        if not options.dont_fragment:
+            set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+    if options.dont_fragment:
+        _check_linux()
+        set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
+        set_option(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+
+
+def _check_linux() -> None:
+    if not _IS_LINUX:
+        raise OperationNotSupported("dont_fragment needs Linux")
+
+
+def _check(name: str, value: int | None, least: int, most: int, unit: str) -> None:
+    if value is not None and not least <= checked_integer(value, name) <= most:
+        bounds = f"{least:,} to {most:,} {unit}".rstrip()
+        raise ValueError(f"{name} is {bounds}, not {value!r}")

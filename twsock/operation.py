@@ -1,0 +1,104 @@
+"""
+Operations that may fail: coroutine, or event → **operation** → the caller's Deferred.
+
+Used by every call that returns a Deferred which may fail. Their errors have no frames. A traceback
+holds frames, and frames hold sockets and buffers. If one of these refers back to the error, all of
+them stay in memory until the garbage collector runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from twsock.errors import SocketError
+from twsock.log import forget_frames
+
+__all__ = ["Operation", "fail", "start_operation"]
+
+T = TypeVar("T")
+
+
+class Operation(Deferred[T]):
+    """
+    A Deferred that can be awaited after it has failed.
+
+    When a Deferred of Twisted has already failed and is awaited, its error and its failure refer to
+    each other afterwards. This class drops the failure when it raises the error, as every Deferred
+    does that fails while it is awaited. Awaiting it a second time returns None.
+    """
+
+    @override
+    def errback(self, fail: Failure | BaseException | None = None) -> None:
+        # Twisted reports the error of a coroutine without an argument.
+        failure = Failure() if fail is None else fail
+        super().errback(failure)
+        error = failure.value if isinstance(failure, Failure) else failure
+        if isinstance(error, (SocketError, CancelledError)):
+            # Since Python 3.12 the frame of a coroutine that caught the error and has ended keeps
+            # those that called it, which are ours and Twisted's, and with them the error.
+            error.__traceback__ = None
+
+    @override
+    def __await__(self) -> Generator[Deferred[Any], None, T]:
+        if self.called and not self.paused and isinstance(self.result, Failure):
+            failure: Failure = self.result
+            self.addErrback(_ignore)  # The failure counts as handled.
+            return _Raise(failure.value)  # type: ignore[return-value]
+        return super().__await__()
+
+
+class _Raise:
+    """An iterator that raises an error once, and keeps no reference to it."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: BaseException | None) -> None:
+        self._error = error
+
+    def __iter__(self) -> _Raise:
+        return self
+
+    def __next__(self) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # This frame is in its traceback.
+
+
+def fail(error: SocketError) -> Deferred[Any]:
+    """Return an operation that has failed with this error."""
+    operation: Operation[Any] = Operation()
+    operation.errback(error)
+    return operation
+
+
+def start_operation(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """
+    Start a coroutine at once, whether or not the caller awaits its Deferred.
+
+    :returns: fires with the result of the coroutine. If it fails with `SocketError` or
+        ``CancelledError``, that error has no frames. Cancelling cancels the coroutine.
+    """
+    started: Any = ensureDeferred(work).addErrback(_without_frames)
+    # Twisted makes the Deferred, and its class cannot be chosen. A second Deferred chained to it
+    # would behave differently when cancelled.
+    started.__class__ = Operation
+    operation: Operation[T] = started
+    return operation
+
+
+def _without_frames(failure: Failure) -> Failure:
+    if failure.check(SocketError, CancelledError):
+        forget_frames(failure)
+    return failure
+
+
+def _ignore(_failure: Failure) -> None:
+    """Consume a failure whose error was raised."""

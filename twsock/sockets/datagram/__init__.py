@@ -1,0 +1,3 @@
+"""Datagram sockets to await."""
+
+__all__: list[str] = []

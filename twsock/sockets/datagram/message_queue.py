@@ -1,0 +1,114 @@
+"""
+Messages in, for whoever asks for them one by one: ports → **message queue** → application.
+
+One per datagram socket without handlers. Holds what nobody has taken yet; where that is much, it
+has the ports rest, so that what comes waits in the kernel, as far as there is room.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from twsock.errors import BusyError, SocketError
+from twsock.operation import Operation, fail
+from twsock.sockets.datagram.message import DatagramSocketMessageReceivedEventArgs
+from twsock.sockets.waiting import check_timeout, limit
+
+__all__ = ["MAX_MESSAGES", "MAX_MESSAGE_BYTES", "MessageQueue"]
+
+#: Messages that wait before the ports rest; a run may bring 63 more.
+MAX_MESSAGES: Final = 1024
+#: Bytes that do; a run may bring 64 KiB more.
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+
+_Message = DatagramSocketMessageReceivedEventArgs
+
+
+class MessageQueue:
+    """
+    What came, in order.
+
+    :param clock: measures timeouts.
+    :param room_changed: called with whether there is room, when that changes.
+    """
+
+    def __init__(self, clock: IReactorTime, room_changed: Callable[[bool], None]) -> None:
+        self._clock = clock
+        self._room_changed = room_changed
+        self._messages: deque[_Message] = deque()
+        self._size = 0
+        self._taker: Deferred[_Message] | None = None
+        self._end: Callable[[], SocketError] | None = None
+        self._has_room = True
+
+    def put(self, message: _Message) -> None:
+        """Give a message to whoever waits, or keep it."""
+        taker = self._taker
+        if taker is not None:
+            self._taker = None  # cleared first: the callback may ask again
+            taker.callback(message)
+            return
+        self._messages.append(message)
+        self._size += len(message.beginning)
+        self._look_at_room()
+
+    def take(self, *, timeout: float | None = None) -> Deferred[_Message]:
+        """
+        Take the next message.
+
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: fails with `BusyError` while somebody else waits, and at the end with the error
+            of the end. Cancelling takes no message.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        check_timeout(timeout)
+        if self._taker is not None:
+            return fail(BusyError("cannot receive: another wait is pending"))
+        if self._messages:
+            message = self._messages.popleft()
+            self._size -= len(message.beginning)
+            self._look_at_room()
+            return succeed(message)
+        if self._end is not None:
+            return fail(self._end())
+        self._taker = Operation(self._forget_taker)
+        return limit(self._taker, timeout, self._clock, "the wait for a datagram")
+
+    def cancel(self, make_error: Callable[[], SocketError]) -> None:
+        """Fail who waits; nothing is taken."""
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.errback(make_error())
+
+    def keep_only(self, address: tuple[str, int]) -> None:
+        """Forget what others sent than this host and port."""
+        kept = [message for message in self._messages if message.address == address]
+        self._messages = deque(kept)
+        self._size = sum(len(message.beginning) for message in kept)
+        self._look_at_room()
+
+    def close(self, end: Callable[[], SocketError]) -> None:
+        """Keep nothing more, and fail who waits."""
+        self._end = end
+        self._messages.clear()
+        self._size = 0
+        self.cancel(end)
+
+    def _forget_taker(self, _taker: Deferred[_Message]) -> None:
+        self._taker = None
+
+    def _look_at_room(self) -> None:
+        count, size = len(self._messages), self._size
+        if self._has_room:
+            has_room = count < MAX_MESSAGES and size < MAX_MESSAGE_BYTES
+        else:
+            # Only when half of it was taken, lest each message stops and starts the reading.
+            has_room = count <= MAX_MESSAGES // 2 and size <= MAX_MESSAGE_BYTES // 2
+        if has_room is not self._has_room:
+            self._has_room = has_room
+            self._room_changed(has_room)

@@ -1,0 +1,453 @@
+"""
+Datagrams out, in the order they were written: application → **output stream** → datagram port.
+
+One for each destination of a socket. Holds what was written and not handed to the port; what is
+written in one go leaves in one system call: when one of the writes or a flush is awaited, else at
+the end of the event that woke the application, else in the next turn of the reactor.
+
+Every write is one datagram. Writes and flushes stand in one line, and a flush is done when all
+before it are, whether they were sent or failed.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from twsock.datagram.packet_info import Control
+from twsock.datagram.port import DatagramPort
+from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
+from twsock.errors import BusyError, ClosedError, SocketError
+from twsock.operation import Operation, fail
+from twsock.sockets.unheard import let_go_unheard
+from twsock.sockets.waiting import check_timeout, limit
+from twsock.wire.byte_queue import Buffer, as_bytes
+
+__all__ = ["DatagramOutputStream", "DatagramWrite"]
+
+Address = tuple[Any, ...]
+
+#: Bytes that may be written and not sent, unless told otherwise.
+_MAX_UNSENT: Final = 16 * 1024 * 1024
+
+#: How many times in a row something may be sent before the reactor has its turn: a loop of awaited
+#: writes would otherwise be alone in the process.
+_SENDS_PER_TURN: Final = 64
+
+#: How many writes may wait: each costs some 300 bytes besides its own.
+_MAX_WAITING: Final = 100_000
+
+
+class DatagramWrite(Operation[Any]):
+    """One datagram on its way, and the Deferred that its writer has."""
+
+    is_mark = False
+
+    # Of the socket's connected peer, unless the stream has an address.
+    address: Address | None = None
+    control: Control | None = None
+    # Copies of the datagram that are sent by further interfaces.
+    copies: tuple[_Copy, ...] = ()
+
+    def __init__(self, stream: DatagramOutputStream, data: bytes) -> None:
+        # What the base does, at half of its cost; there is one of these for each datagram.
+        self._callbacks = []
+        self._canceller = _withdraw
+        self.stream = stream
+        self.data = data
+        self.segment_size = len(data)
+
+    def __await__(self) -> Generator[Deferred[Any], None, Any]:
+        # Who waits for a write has nothing more to put beside it: to send it now saves the wait.
+        if not self.called:
+            self.stream.send()
+        return super().__await__()
+
+    # Called by the port.
+
+    def sent(self) -> None:
+        """It is with the kernel."""
+        # Else it was cancelled after it had been handed over.
+        if not self.called:
+            self._done()
+        if not self.stream.is_sending:
+            self.stream.settle()
+
+    def _done(self) -> None:
+        self.data = b""  # A caller may keep the Deferred; it should not keep the bytes.
+        # A batch is sent before anybody can have added a callback to most of its writes: they are
+        # done without the call, which takes longer than the rest (private names, as of 26.10).
+        if self._callbacks:
+            self.callback(self.segment_size)
+        else:
+            self.called = True
+            self.result = self.segment_size
+
+    def failed(self, error: SocketError) -> None:
+        """It never will be."""
+        self.data = b""
+        if not self.called:
+            self.errback(error)
+            if let_go_unheard(self, error):
+                self.stream.note_unheard(error)
+        if not self.stream.is_sending:
+            self.stream.settle()
+
+
+class _Mark(Operation[bool]):
+    """A flush: stands in line behind what was written before it."""
+
+    is_mark = True
+
+    def __init__(self, stream: DatagramOutputStream) -> None:
+        super().__init__(_stop_waiting)
+        self.stream = stream
+
+
+def _withdraw(write: Deferred[Any]) -> None:
+    withdrawn = typing.cast(DatagramWrite, write)
+    withdrawn.stream.withdraw(withdrawn, CancelledError())
+
+
+class DatagramOutputStream:
+    """
+    Datagrams to one destination.
+
+    `write` and `flush` return a Deferred. They fail, through it, with the error that ``refusal``
+    gives, and with `ClosedError` once the stream or its socket was closed.
+
+    :param clock: measures timeouts.
+    :param refusal: gives the reason why nothing can be written before it is `opened`.
+    :param pending: called when the first of several writes waits, to have `send` called in time.
+    :param unheard: called with the failure of a write that nobody awaits.
+    :ivar max_unsent: bytes that may wait; with that many there, a further write fails with
+        `BusyError`; so it does with 100,000 writes there.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_cancelled",
+        "_clock",
+        "_controls",
+        "_line",
+        "_marks",
+        "_pending",
+        "_port",
+        "_refusal",
+        "_sends_left",
+        "_unheard",
+        "_unsent",
+        "_waiting",
+        "is_sending",
+        "max_unsent",
+    )
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        refusal: Callable[[], SocketError],
+        pending: Callable[[DatagramOutputStream], None],
+        unheard: Callable[[SocketError], None],
+    ) -> None:
+        self.max_unsent = _MAX_UNSENT
+        self._clock = clock
+        # Makes the error with which a write fails at once; None while writes are welcome.
+        self._refusal: Callable[[], SocketError] | None = refusal
+        self._pending = pending
+        self._unheard = unheard
+        self._port: DatagramPort | None = None
+        self._address: Address | None = None
+        # To send by several interfaces, a copy by each; none for the kernel's choice.
+        self._controls: tuple[Control, ...] = ()
+        # In order. A dict, since searching a list for each cancelled write would be quadratic.
+        self._waiting: dict[DatagramWrite, None] = {}
+        self._unsent = 0
+        # Writes that the port has, and the flushes after them. `_cancelled` counts the cancelled
+        # ones among them. They are removed when their turn comes, or when they are the majority.
+        self._line: deque[DatagramWrite | _Mark] = deque()
+        self._cancelled = 0
+        # Flushes behind what still waits.
+        self._marks: list[_Mark] = []
+        self._sends_left = _SENDS_PER_TURN
+        #: Whether it is handing writes to the port, and looks itself what became of them.
+        self.is_sending = False
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether to await `flush` before writing more: 128 KiB wait, or the kernel has no room.
+
+        A loop that writes without awaiting each write stays within bounds by asking this.
+        """
+        port = self._port
+        return self._unsent >= OUTPUT_HIGH_WATER or (port is not None and port.is_full)
+
+    # Called by applications.
+
+    def write(self, data: Buffer) -> Deferred[int]:
+        """
+        Send one datagram, after all that was written before.
+
+        It has begun whether it is awaited or not. What can change, a ``bytearray`` say, is copied
+        now.
+
+        :param data: 0 to 65,507 bytes, 65,527 on IPv6; none is an empty datagram.
+        :returns: fires with the number of bytes, once the kernel has them. It fails, alone, with
+            status ``MESSAGE_TOO_LONG`` when they are too many, and with what the system said when
+            it could not be sent. Cancelling withdraws a write that is not yet with the kernel.
+        :raises TypeError: at once, when it is no buffer.
+        """
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
+        if self._refusal is not None:
+            return fail(self._refusal())
+        waiting = self._waiting
+        if self._unsent >= self.max_unsent or len(waiting) >= _MAX_WAITING:
+            return fail(BusyError(f"{self._unsent} bytes wait to be sent: await flush() first"))
+        write = DatagramWrite(self, data)
+        if not waiting:
+            self._pending(self)
+        waiting[write] = None
+        self._unsent += len(data)
+        return write
+
+    def send_all(self, data: Buffer) -> Deferred[int]:
+        """
+        Send one datagram, and wait only where there is no room for more: for `DataWriter.store`.
+
+        :returns: as `write`; where there is room it has been sent when this returns.
+        """
+        write = self.write(data)
+        if not write.called:
+            self.send()
+        return write
+
+    def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
+        """
+        Send what was written, and wait until the kernel has all of it.
+
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: fires with True, as in WinRT, when every earlier write is done, in success or in
+            failure: at once if none is pending. Writes that come later are not waited for.
+            Cancelling ends the wait only.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        check_timeout(timeout)
+        if self._refusal is not None:
+            return fail(self._refusal())
+        self.send()
+        if not (self._line or self._waiting or self.is_sending):
+            return succeed(True)
+        mark = _Mark(self)
+        if self._waiting or self.is_sending:
+            self._marks.append(mark)
+        else:
+            self._line.append(mark)
+        return limit(mark, timeout, self._clock, "the flush")
+
+    def close(self) -> Deferred[None]:
+        """
+        Send what was written, and take no more; the socket stays open. Closing twice is harmless.
+
+        :returns: has fired; what the kernel has no room for yet is sent all the same.
+        """
+        self.send()
+        self._refusal = self._refusal or _closed
+        return succeed(None)
+
+    async def __aenter__(self) -> DatagramOutputStream:
+        return self
+
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        closing = self.close()
+        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
+            await closing
+
+    # Called by the socket.
+
+    def opened(
+        self,
+        port: DatagramPort,
+        address: Address | None = None,
+        controls: tuple[Control, ...] = (),
+    ) -> None:
+        """There is a port to send through."""
+        self._port = port
+        self._address = address
+        self._controls = controls
+        self._refusal = None
+
+    def next_turn(self) -> None:
+        """Send what waits; the reactor had its turn."""
+        self._sends_left = _SENDS_PER_TURN
+        self.send()
+
+    def send(self) -> None:
+        """Hand what waits to the port."""
+        port = self._port
+        if port is None or self.is_sending or not self._waiting:
+            return
+        if not self._sends_left:
+            self._pending(self)
+            return
+        self._sends_left -= 1
+        self.is_sending = True
+        try:
+            self._hand_over(port)
+            # Who was told meanwhile may have written and flushed.
+            while self._marks:
+                marks, self._marks = self._marks, []
+                self._hand_over(port)
+                self._line.extend(marks)
+        finally:
+            self.is_sending = False
+        self.settle()
+        if self._waiting:
+            # Written meanwhile, by somebody who could not send it then.
+            self._pending(self)
+
+    def _hand_over(self, port: DatagramPort) -> None:
+        writes, self._waiting = list(self._waiting), {}
+        self._unsent = 0
+        if self._address is not None:
+            for write in writes:
+                write.address = self._address
+        for control in self._controls[1:]:
+            copies = [_Copy(write, control) for write in writes]
+            for write, copy in zip(writes, copies, strict=True):
+                write.copies = (*write.copies, copy)
+            port.submit(copies)
+        if self._controls:
+            for write in writes:
+                write.control = self._controls[0]
+        port.submit(writes)
+        self._line.extend([write for write in writes if not write.called])
+
+    def settle(self) -> None:
+        """Let flushes fire that have nothing pending before them."""
+        line = self._line
+        while line:
+            first = line[0]
+            if not (first.is_mark or first.called):
+                break
+            line.popleft()
+            if not first.called:
+                first.callback(True)
+        if not line:
+            self._cancelled = 0
+
+    def withdraw(self, write: DatagramWrite, error: Exception) -> None:
+        """Withdraw a write that is not yet with the kernel, and fail it."""
+        if write in self._waiting:
+            del self._waiting[write]
+            self._unsent -= write.segment_size
+            write.data = b""
+            write.errback(error)
+            if not self._waiting and not self.is_sending:
+                # Nothing is left that would take the flushes behind it along.
+                marks, self._marks = self._marks, []
+                self._line.extend(marks)
+                self.settle()
+        elif self._port is not None:
+            if self._port.withdraw(write):
+                write.data = b""
+            for copy in write.copies:
+                if not copy.is_done:
+                    self._port.withdraw(copy)
+            # Now, so that it is over before the flushes behind it are.
+            write.errback(error)
+            self.pass_over()
+
+    def cancel_writes(self, make_error: Callable[[], SocketError]) -> None:
+        """Withdraw and fail all writes that are not yet with the kernel; fail all flushes."""
+        pending = [*self._line, *self._marks, *self._waiting]
+        # The flushes first: they would succeed once no write is before them.
+        for thing in sorted(pending, key=_is_mark, reverse=True):
+            if not thing.called:
+                error = make_error()
+                if isinstance(thing, DatagramWrite):
+                    self.withdraw(thing, error)
+                else:
+                    thing.errback(error)
+                    self.pass_over()
+                if let_go_unheard(thing, error) and not thing.is_mark:
+                    self.note_unheard(error)
+
+    def pass_over(self) -> None:
+        """Remove the cancelled writes from the line, once they are the majority."""
+        self._cancelled += 1
+        if 2 * self._cancelled > len(self._line):
+            self._line = deque([each for each in self._line if not each.called])
+            self._cancelled = 0
+        if not self.is_sending:
+            self.settle()
+
+    def note_unheard(self, error: SocketError) -> None:
+        """A write failed that nobody awaits."""
+        self._unheard(error)
+
+    def lost(self, make_error: Callable[[], SocketError]) -> None:
+        """
+        Fail all pending writes and flushes: the socket was closed, or uses another stream.
+
+        :param make_error: makes the error of each of them, and of later writes.
+        """
+        self._refusal = make_error
+        for write in list(self._waiting):
+            # The errback of one write may cancel another.
+            if write in self._waiting:
+                del self._waiting[write]
+                write.failed(make_error())
+        self._unsent = 0
+        marks = [*filter(_is_mark, self._line), *self._marks]
+        self._line.clear()
+        self._marks.clear()
+        for mark in marks:
+            if not mark.called:
+                error = make_error()
+                mark.errback(error)
+                let_go_unheard(mark, error)
+        if self._port is not None and not self._port.is_open:
+            self._port = None
+
+
+def _is_mark(thing: DatagramWrite | _Mark) -> bool:
+    return thing.is_mark
+
+
+def _stop_waiting(mark: Deferred[bool]) -> None:
+    """Fail a cancelled flush; the writes before it are not cancelled."""
+    mark.errback(CancelledError())
+    typing.cast(_Mark, mark).stream.pass_over()
+
+
+class _Copy:
+    """A datagram that goes out by another interface as well; nobody waits for it."""
+
+    __slots__ = ("address", "control", "data", "is_done", "segment_size", "stream")
+
+    def __init__(self, write: DatagramWrite, control: Control) -> None:
+        self.is_done = False
+        self.stream = write.stream
+        self.data = write.data
+        self.segment_size = write.segment_size
+        self.address = write.address
+        self.control: Control | None = control
+
+    def sent(self) -> None:
+        self.is_done = True
+        self.data = b""
+
+    def failed(self, error: SocketError) -> None:
+        self.sent()
+        self.stream.note_unheard(error)
+
+
+def _closed() -> SocketError:
+    return ClosedError("cannot write: this end was closed")

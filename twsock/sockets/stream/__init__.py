@@ -1,0 +1,3 @@
+"""Stream sockets and listeners to await."""
+
+__all__: list[str] = []

@@ -1,0 +1,274 @@
+"""
+Attempts to connect: addresses → **attempts** → one connection, or all that went wrong.
+
+Used by `twsock.StreamSocket`. The attempts are those of Twisted's ``HostnameEndpoint``, which goes
+through addresses until one answers (:rfc:`8305`). It is given a stand-in for the reactor that knows
+the addresses already, starts the next attempt as soon as one has failed, and takes down why.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    ITransport,
+)
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides
+
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.ip.address_errors import missing_zone_error
+from twsock.sockets.resolving import Address
+
+__all__ = ["ATTEMPT_DELAY", "Attempt", "ConnectError", "connect_to_any"]
+
+#: Seconds after which a further attempt is begun beside one that has not ended (:rfc:`8305`,
+#: section 5).
+ATTEMPT_DELAY: Final = 0.25
+
+#: Seconds of one attempt; Twisted's default.
+_ATTEMPT_TIMEOUT: Final = 30.0
+
+#: In place of a delay, where no attempt may begin beside another: longer than any attempt.
+_NEVER: Final = 1e6
+
+#: What says more of this machine than of the one to connect to.
+_LOCAL_REASONS: Final = frozenset(
+    {
+        SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED,
+        SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
+        SocketErrorStatus.NETWORK_IS_UNREACHABLE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """
+    One attempt that failed.
+
+    :ivar address: where it led.
+    :ivar port: the port there.
+    :ivar error: why it failed.
+    """
+
+    address: str
+    port: int
+    error: SocketError
+
+
+class ConnectError(SocketError):
+    """
+    No attempt to connect succeeded.
+
+    Its status is that of the first attempt that says something about the host, and not only about
+    this machine (such as that it has no IPv6).
+
+    :ivar attempts: all of them, in the order in which they failed.
+    """
+
+    attempts: tuple[Attempt, ...] = ()
+
+
+async def connect_to_any(
+    reactor: Any,
+    name: str,
+    addresses: Sequence[Address],
+    factory: IProtocolFactory,
+    *,
+    bind: tuple[str, int] | None = None,
+    is_serial: bool = False,
+    prepare: Callable[[ITransport], None] | None = None,
+) -> IProtocol:
+    """
+    Connect to the first of several addresses that answers.
+
+    :param name: what the addresses belong to, for messages.
+    :param addresses: at least one, in the order to try them in.
+    :param factory: builds the protocol of the attempt that succeeds.
+    :param bind: local address, or empty, and local port, or 0.
+    :param is_serial: whether an attempt has to fail before the next begins.
+    :param prepare: called with each transport before it connects, to set options on its socket.
+    :raises ConnectError: when all failed.
+    """
+    delay = _NEVER if is_serial else ATTEMPT_DELAY
+    attempts = _Attempts(reactor, addresses, bind, delay, prepare)
+    endpoint = HostnameEndpoint(
+        attempts, addresses[0].host, 0, timeout=_ATTEMPT_TIMEOUT, attemptDelay=1
+    )
+    try:
+        connecting: Deferred[IProtocol] = endpoint.connect(factory)
+        return await connecting
+    except ConnectingCancelledError as error:
+        raise CancelledError from error
+    except Exception as error:
+        if not attempts.failed:
+            raise
+        raise _sum_up(name, attempts.failed) from error
+    finally:
+        attempts.end()
+
+
+def _sum_up(name: str, failed: Sequence[Attempt]) -> ConnectError:
+    told = [attempt.error for attempt in failed if attempt.error.status not in _LOCAL_REASONS]
+    main = (told or [attempt.error for attempt in failed])[0]
+    reasons = "; ".join(f"{each.address} port {each.port}: {each.error}" for each in failed)
+    error = ConnectError(
+        f"cannot connect to {name}: {reasons}", status=main.status, hresult=main.hresult
+    )
+    error.attempts = tuple(failed)
+    return error
+
+
+class _Attempts:
+    """
+    Stands for the reactor under ``HostnameEndpoint``.
+
+    :ivar failed: attempts that failed so far.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        addresses: Sequence[Address],
+        bind: tuple[str, int] | None,
+        delay: float,
+        prepare: Callable[[ITransport], None] | None,
+    ) -> None:
+        # Said of the instance: it is no reactor, but it has what is asked for here.
+        directlyProvides(self, IReactorPluggableNameResolver)
+        self.nameResolver = _Resolved(addresses)
+        self.failed: list[Attempt] = []
+        self._reactor = reactor
+        self._bind = bind
+        self._delay = delay
+        self._prepare = prepare
+        self._is_next_due = False
+        self._next: IDelayedCall | None = None
+
+    def end(self) -> None:
+        """Drop the delayed call of the endpoint, which refers back to this object."""
+        self._next = None
+
+    # Called by Twisted.
+
+    def seconds(self) -> float:
+        """Tell the time of the reactor."""
+        now: float = self._reactor.seconds()
+        return now
+
+    def callLater(self, _delay: float, begin: Callable[[], Any]) -> IDelayedCall:
+        """Begin the next attempt: after our delay, not that of a fixed beat."""
+        delay = 0 if self._is_next_due else self._delay
+        self._is_next_due = False
+        self._next = self._reactor.callLater(delay, begin)
+        return self._next
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float = _ATTEMPT_TIMEOUT,
+        bindAddress: Any = None,  # noqa: N803 - Twisted's name
+    ) -> IConnector:
+        """Make one attempt."""
+        if self._bind is not None:
+            any_address = "::" if ":" in host else "0.0.0.0"
+            bindAddress = (self._bind[0] or any_address, self._bind[1])  # noqa: N806 - the same
+        try:
+            connector: IConnector = self._reactor.connectTCP(
+                host, port, _Observed(factory, self._note_failure), timeout, bindAddress
+            )
+        except Exception as error:
+            # An address and a local address of two families, a zone that is none: no attempt was
+            # made, so nobody else would tell.
+            self._note_failure(host, port, error)
+            raise
+        # Twisted has made the socket, and connects it in the next turn of the reactor.
+        transport = getattr(connector, "transport", None)
+        if self._prepare is not None and transport is not None:
+            self._prepare(transport)
+        return connector
+
+    def _note_failure(self, host: str, port: int, error: BaseException) -> None:
+        reason = missing_zone_error(error) or SocketError.from_exception(error)
+        self.failed.append(Attempt(host, port, reason))
+        if self._next is not None and self._next.active():
+            self._next.reset(0)
+        else:
+            self._is_next_due = True
+
+
+class _Resolved:
+    """Gives Twisted the addresses that were found before."""
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._addresses = addresses
+
+    # Called by Twisted.
+
+    def resolveHostName(self, receiver: IResolutionReceiver, *_: object, **__: object) -> None:
+        """Give all of them at once."""
+        receiver.resolutionBegan(self)  # type: ignore[arg-type]
+        for address in self._addresses:
+            receiver.addressResolved(address)
+        receiver.resolutionComplete()
+
+    def cancel(self) -> None:
+        """Do nothing: it is done already."""
+
+
+class _Observed(ClientFactory):
+    """Passes everything on, and tells of a failure."""
+
+    noisy = False
+
+    def __init__(
+        self, factory: ClientFactory, failed: Callable[[str, int, BaseException], None]
+    ) -> None:
+        self._factory = factory
+        self._failed = failed
+
+    # Called by Twisted.
+
+    def doStart(self) -> None:
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+
+    def startedConnecting(self, connector: IConnector) -> None:
+        self._factory.startedConnecting(connector)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._factory.buildProtocol(addr)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        destination: Any = connector.getDestination()
+        # First, so that the list is whole when the last failure ends the wait.
+        self._failed(destination.host, destination.port, typing.cast(BaseException, reason.value))
+        self._factory.clientConnectionFailed(connector, reason)
+        self._let_go()
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        self._factory.clientConnectionLost(connector, reason)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # The endpoint's factory refers to the connector, and that to this factory.
+        self._factory = ClientFactory()

@@ -1,0 +1,295 @@
+"""
+Where Twisted enters a socket: transport → **connection** → input stream; output stream → transport.
+
+One per connected socket, made by whoever connects or accepts. Holds nothing but the two streams and
+who waits for the end.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twsock.errors import BrokenError, ClosedError, SocketError
+from twsock.log import TextLogger
+from twsock.sockets.stream.input import InputStream
+from twsock.sockets.stream.output import OutputStream
+from twsock.stream.descriptor import describe_peer, find_descriptor, secured_by
+from twsock.stream.hangup import HangUpWatch, hung_up_error
+from twsock.stream.listening.buffer_limit import BufferLimit
+from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT, StreamTransport
+from twsock.tls.engine import adopt_engine
+from twsock.waiters import Waiters
+
+__all__ = ["Connection"]
+
+#: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
+_FULL_READ: Final = 64 * 1024
+
+
+@implementer(IHalfCloseableProtocol)
+class Connection(Protocol):
+    """
+    The protocol under a socket's two streams.
+
+    :param clock: measures ``close_timeout``.
+    :param connected: called once the connection stands.
+    :param lost: called once when the connection is lost, with the error; None if it ended in order.
+    :param close_timeout: seconds that a close waits for the peer before it aborts.
+    :param buffer_limit: shared by all connections of a listener; None for no limit.
+    :param is_plain: whether the streams open when the transport is connected; if not, only
+        `resume` opens them.
+    """
+
+    _log = TextLogger()
+    _stream: StreamTransport | None = None
+    _is_closing = False
+    _has_sent_fin = False
+    _is_suspended = False
+    # Set from the end of the input on.
+    _hang_up_watch: HangUpWatch | None = None
+    # The size that was last reported to the buffer limit, in bytes.
+    _noted = 0
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        input_stream: InputStream,
+        output_stream: OutputStream,
+        connected: Callable[[Connection], None],
+        lost: Callable[[SocketError | None], None],
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        is_plain: bool = True,
+        buffer_limit: BufferLimit | None = None,
+    ) -> None:
+        self._clock = clock
+        self._input = input_stream
+        self._output = output_stream
+        self._connected = connected
+        self._lost = lost
+        self._close_timeout = close_timeout
+        self._is_plain = is_plain
+        self._buffer_limit = buffer_limit
+        self._finishing = Waiters()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this end was neither closed nor lost."""
+        return self._stream is not None and not self._is_closing
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the transport is TLS and its handshake is done."""
+        transport: Any = self.transport
+        return self._stream is not None and secured_by(transport) is not None
+
+    def close(self) -> Deferred[None]:
+        """
+        Send what was written, then end in order; see `StreamTransport.close`.
+
+        :returns: fires when FIN is with the kernel, or the connection is gone.
+        """
+        stream = self._stream
+        if stream is None:
+            self._input.close()  # What came before the end is not wanted any more.
+            return succeed(None)
+        if self._is_suspended:
+            return self.abort()  # What waits cannot be sent, so there is no end in order.
+        if not self._is_closing:
+            self._is_closing = True
+            self._output.refuse(_closed)
+            self._output.hand_over_all()
+            stream.close()
+            if stream.is_flushed:
+                self._output.output_drained()
+            self._input.close()
+        # A transport in memory may have called `connectionLost` meanwhile.
+        if self._has_sent_fin or self._stream is None:
+            return succeed(None)
+        return self._finishing.wait()
+
+    def end_if_silent(self) -> None:
+        """Close in order if the connection waits for a handshake that the peer has not begun."""
+        stream = self._stream
+        if stream is not None and stream.is_silent:
+            self._is_closing = True
+            stream.close_drained()
+
+    def suspend(self) -> Any:
+        """
+        Let nothing pass until `resume`; what is written waits.
+
+        :returns: the transport, for whoever puts something above it.
+        """
+        self._is_suspended = True
+        self._output.suspend()
+        stream = self._stream
+        assert stream is not None
+        return stream.hold()
+
+    def resume(self, transport: Any) -> Connection:
+        """Go on above another transport; this is given what comes."""
+        self._is_suspended = False
+        self.transport = transport
+        assert self._stream is not None
+        stream = self._stream = self._stream.succeed_to(transport)
+        self._input.opened(stream)
+        self._react(lambda: self._output.opened(stream))
+        return self
+
+    def note_error(self, error: SocketError) -> None:
+        """Give the reason why the connection is about to end, if nobody gave one before."""
+        if self._stream is not None:
+            self._stream.note_error(error)
+
+    def when_lost(self) -> Deferred[None]:
+        """Wait until the connection is gone."""
+        return succeed(None) if self._stream is None else self._stream.when_lost()
+
+    def abort(self, error: SocketError | None = None) -> Deferred[None]:
+        """End now: drop what is queued, reset the connection."""
+        stream = self._stream
+        if stream is None:
+            self._input.close()
+            return succeed(None)
+        self._is_closing = True
+        self._output.refuse(_closed)
+        aborting = stream.abort(error)
+        self._input.close()
+        return aborting
+
+    # Called by the limit of all connections.
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were received and not read, or written and not yet with the kernel."""
+        unsent = 0 if self._stream is None else self._stream.unsent
+        return self._input.buffered + self._output.unsent + unsent
+
+    def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
+        """Abort this connection, which holds more bytes than any other."""
+        stream = self._stream
+        if stream is None or stream.is_gone:
+            return
+        self._log.warn(
+            "{peer} aborted: it holds most, {buffered} of {total} buffered bytes, limit is {limit}",
+            peer=describe_peer(typing.cast(ITransport, self.transport)),
+            buffered=buffered,
+            total=total,
+            limit=limit,
+        )
+        self._input.drop_received()
+        stream.abort(
+            BrokenError(
+                f"{buffered} of {total} bytes buffered for all connections, limit is {limit}"
+            )
+        )
+
+    def _note_buffered(self) -> None:
+        limit, stream = self._buffer_limit, self._stream
+        if limit is not None and stream is not None and not stream.is_gone:
+            self._noted = self.buffered
+            limit.note(self, self._noted)
+
+    # Called by Twisted.
+
+    @override
+    def connectionMade(self) -> None:
+        adopt_engine(self.transport)
+        stream = self._stream = StreamTransport(
+            self._output, self.transport, self._clock, close_timeout=self._close_timeout
+        )
+        if self._is_plain:
+            self._input.opened(stream)
+            self._output.opened(stream)
+        if self._buffer_limit is not None:
+            self._output.on_kept = self._note_buffered
+        self._react(lambda: self._connected(self))
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        size = len(data)
+        if size >= _FULL_READ:
+            typing.cast(StreamTransport, self._stream).note_read(size)
+        output = self._output
+        output.hold()
+        self._input.feed(data)
+        output.release()
+        if self._buffer_limit is not None and (self._noted or self._input.buffered):
+            self._note_buffered()
+
+    def readConnectionLost(self) -> None:
+        """The peer ended its output; ours goes on."""
+        stream = self._stream
+        assert stream is not None
+        transport: Any = self.transport
+        is_broken = stream.is_broken
+        stream.peer_ended()
+        if not is_broken:
+            self._react(self._input.ended)
+        descriptor = find_descriptor(transport) if stream.is_open else None
+        if descriptor is not None and self._hang_up_watch is None:
+            self._hang_up_watch = HangUpWatch(self._clock, descriptor, self._peer_is_gone)
+
+    def _peer_is_gone(self) -> None:
+        stream = self._stream
+        if stream is not None and stream.is_open:  # A close has its own deadline.
+            stream.abort(hung_up_error())
+
+    def writeConnectionLost(self) -> None:
+        """FIN is with the kernel."""
+        self._has_sent_fin = True
+        self._finishing.fire()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        if self._hang_up_watch is not None:
+            self._hang_up_watch.stop()
+            self._hang_up_watch = None
+        self._output.on_kept = None
+        if self._noted and self._buffer_limit is not None:
+            self._buffer_limit.note(self, 0)
+        error = stream.lost(reason)
+        if self._is_closing:
+            self._input.close()  # A transport in memory calls from within `close`.
+        elif error is None:
+            self._input.ended()
+        else:
+            self._input.failed(error)
+        if error is None and self._is_closing:
+            self._output.output_drained()
+        if error is None and self._output.is_open and not reason.check(ConnectionDone):
+            # The peer had ended its output in order (with TLS), and then the connection broke: what
+            # this end still writes would be lost.
+            error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
+        self._output.lost(error or ClosedError("the connection has ended"))
+        report_loss, self._lost = self._lost, _do_nothing
+        self._connected = _do_nothing  # Both lead back to the socket.
+        report_loss(error)
+        self._finishing.fire()
+
+    def _react(self, event: Callable[[], Any]) -> None:
+        """Let the application act on something; send what it wrote in one piece."""
+        self._output.hold()
+        event()
+        self._output.release()
+
+
+def _do_nothing(_argument: object) -> None:
+    """Replaces a callback of the socket after the connection is lost."""
+
+
+def _closed() -> SocketError:
+    return ClosedError("cannot write: this end was closed")

@@ -1,0 +1,549 @@
+"""
+Connections that come: port → gate → **listener** → handlers, or whoever awaits the next one.
+
+Made by applications. Holds the sockets it accepted until they are gone, so that it can drain them;
+and, where there is no handler, up to `MAX_WAITING` that nobody has taken yet. Beyond that peers
+wait in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    succeed,
+)
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from twsock._integers import checked_integer
+from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
+from twsock.ip.address_errors import listening_error
+from twsock.ip.addresses import host_of
+from twsock.log import TextLogger, forget_frames
+from twsock.names import HostName, HostNameType
+from twsock.operation import Operation, fail, start_operation
+from twsock.sockets.destination import as_host_name, find_local_port
+from twsock.sockets.event import Event
+from twsock.sockets.resolving import resolve
+from twsock.sockets.stream.connection import Connection
+from twsock.sockets.stream.control import StreamSocketListenerControl
+from twsock.sockets.stream.handlers import RunningHandlers
+from twsock.sockets.stream.information import StreamSocketListenerInformation
+from twsock.sockets.stream.input import EndOfStreamError
+from twsock.sockets.stream.ports import listen_on_address, listen_on_all_addresses
+from twsock.sockets.stream.socket import StreamSocket
+from twsock.sockets.waiting import called_off, check_timeout, limit
+from twsock.stream.listening.accept_gate import AcceptGate
+from twsock.stream.listening.address_limit import AddressLimit
+from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
+from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
+from twsock.tls.certificates import Certificate
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
+from twsock.tls.server import ServerOptions, ServerTls
+from twsock.waiters import Waiters
+
+__all__ = [
+    "MAX_WAITING",
+    "StreamSocketListener",
+    "StreamSocketListenerConnectionReceivedEventArgs",
+]
+
+#: Accepted sockets that wait for somebody to take them, where there is no handler.
+MAX_WAITING: Final = 16
+
+#: Seconds that `close_all` waits for cancelled handlers that continue. To abort their socket they
+#: need only one turn of the reactor.
+_MOST_AFTER_CANCEL: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSocketListenerConnectionReceivedEventArgs:
+    """
+    What a handler of ``connection_received`` is given.
+
+    :ivar socket: the new connection. It is the handler's: to use, and to close.
+    """
+
+    socket: StreamSocket
+
+
+# Called for each connection. A handler ends when the Deferred that it returned fires.
+_Handler = Callable[
+    ["StreamSocketListener", StreamSocketListenerConnectionReceivedEventArgs],
+    Coroutine[Deferred[Any], Any, Any] | Deferred[Any] | None,
+]
+
+
+class StreamSocketListener:
+    """
+    Accepts connections; ``Windows.Networking.Sockets.StreamSocketListener``.
+
+    Either handlers are added to ``connection_received`` before it is bound, or the sockets are
+    taken one by one: ``async for socket in listener``, or `accept`.
+
+    A handler that fails is logged once, and its socket aborted; that a peer went away is logged in
+    one line. A handler that returns leaves its socket open: it closes it, or gives it to somebody.
+
+    The coroutine or Deferred of a handler is cancelled when its connection is reset or aborted, by
+    either side. It is not cancelled when the peer has only ended its output, since the peer can
+    still read an answer. Nor is it when the connection has ended in order, so that the handler can
+    store received data. The error of a cancelled handler is not logged as a failure.
+
+    :param reactor: runs the listener, and opens its ports (``IReactorTCP``).
+    :param max_connections: how many may be open at once; then nobody is accepted until one ends.
+        None for no limit.
+    :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
+        of 64 bits, may have open; further ones are closed, with one log event a minute. None for no
+        limit. UNIX sockets are not counted.
+    :param max_buffered: limit, in bytes, for all accepted connections together: bytes received and
+        not read, and bytes written and not yet with the kernel. Above it the connection that holds
+        most is aborted, with one log event.
+    :param close_timeout: seconds that closing an accepted socket waits for its peer.
+    :param tls: certificates, and whom to let in: TLS from the first byte. Nobody is told of a
+        connection before its handshake is done and its client let in. None for plain connections,
+        which WinRT has only.
+    :param handshake_timeout: seconds that a handshake may take; then it frees its place.
+    :raises ValueError: when a number is out of bounds.
+    :raises OperationNotSupported: for a level that this machine's OpenSSL cannot do.
+
+    :ivar control: options that accepted sockets get.
+    :ivar information: what is known of it.
+    :ivar connection_received: handlers, called with the listener and
+        `StreamSocketListenerConnectionReceivedEventArgs`.
+    """
+
+    _log = TextLogger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
+        max_buffered: int = DEFAULT_MAX_BUFFERED,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        tls: ServerOptions | None = None,
+        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+    ) -> None:
+        if max_connections is not None and checked_integer(max_connections, "max_connections") < 1:
+            raise ValueError(f"max_connections is 1 or more, not {max_connections}")
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        if not handshake_timeout > 0:
+            raise ValueError(f"handshake_timeout is above 0 seconds, not {handshake_timeout!r}")
+        self._tls = None if tls is None else ServerTls(tls)
+        self._handshake_timeout = handshake_timeout
+        self._reactor = reactor
+        self._max_connections = max_connections
+        self._address_limit = (
+            None
+            if max_connections_per_address is None
+            else AddressLimit(max_connections_per_address, reactor.seconds)
+        )
+        self._buffer_limit = BufferLimit(max_buffered)
+        self._close_timeout = close_timeout
+        self._is_bound = False
+        self._is_closed = False
+        self._ports: list[IListeningPort] = []
+        self._gates: list[AcceptGate] = []
+        self._sockets: set[StreamSocket] = set()
+        self._waiting: deque[StreamSocket] = deque()
+        self._taker: Deferred[StreamSocket] | None = None
+        self._handlers = RunningHandlers(self._failed, self._note_end)
+        # Waits until no connection and no handler is left.
+        self._emptied = Waiters()
+        self.control = StreamSocketListenerControl(self._is_in_use)
+        self.information = StreamSocketListenerInformation()
+        self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
+
+    def __len__(self) -> int:
+        """How many accepted connections are open."""
+        return len(self._sockets)
+
+    @property
+    def sockets(self) -> tuple[StreamSocket, ...]:
+        """The accepted connections that are open, in no order."""
+        return tuple(self._sockets)
+
+    # Binding.
+
+    def bind_service_name(self, service: str | int) -> Deferred[None]:
+        """
+        Listen on all addresses of this machine, of both families.
+
+        :param service: a port, or a name in the services file; ``""`` for a free port, which
+            ``information.local_port`` tells.
+        :returns: fires when it listens. It fails with status ``ADDRESS_ALREADY_IN_USE`` when the
+            port is taken; then it can be bound again. `LocalProtocolError` when it is bound.
+        :raises ValueError: at once, when there is no such service here.
+        """
+        return self.bind_endpoint(None, service)
+
+    def bind_endpoint(self, host: HostName | str | None, service: str | int) -> Deferred[None]:
+        """
+        Listen on one address.
+
+        :param host: an address of this machine, or a name of one; None for all addresses.
+        :param service: as in `bind_service_name`.
+        :returns: as `bind_service_name`. It fails with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS``
+            when the address is not this machine's.
+        :raises ValueError: at once, for a malformed name or when there is no such service here.
+        """
+        name = None if host is None else as_host_name(host)
+        return self._bind(self._listen(name, find_local_port(service)))
+
+    def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[None]:
+        """
+        Listen on any stream endpoint of Twisted: a UNIX socket, one of systemd's.
+
+        :returns: as `bind_service_name`.
+        """
+        return self._bind(self._listen_endpoint(endpoint))
+
+    def replace_certificates(self, certificates: Sequence[Certificate]) -> None:
+        """
+        Show others from the next handshake on; connections that stand are not touched.
+
+        :raises LocalProtocolError: when it has no TLS.
+        :raises ValueError: when there is none, or one has no key; then nothing is replaced.
+        """
+        if self._tls is None:
+            raise LocalProtocolError("this listener has no TLS")
+        self._tls.replace_certificates(certificates)
+
+    # Taking connections one by one.
+
+    def accept(self, *, timeout: float | None = None) -> Deferred[StreamSocket]:
+        """
+        Wait for the next connection. Only where there is no handler.
+
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: fires with the socket, which is the caller's to close. It fails with
+            `LocalProtocolError` before it is bound or where handlers take the connections, with
+            `BusyError` while another wait is pending, with `ClosedError` after `close`. Cancelling
+            takes no connection.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        check_timeout(timeout)
+        if self._is_closed:
+            return fail(ClosedError("cannot accept: the listener was closed"))
+        if not self._is_bound or self.connection_received:
+            why = "handlers take the connections" if self._is_bound else "it is not bound"
+            return fail(LocalProtocolError(f"cannot accept: {why}"))
+        if self._taker is not None:
+            return fail(BusyError("cannot accept: another wait is pending"))
+        if self._waiting:
+            taken = self._waiting.popleft()
+            self._reopen()
+            return succeed(taken)
+        self._taker = Operation(self._forget_taker)
+        return limit(self._taker, timeout, self._reactor, "the wait for a connection")
+
+    def __aiter__(self) -> StreamSocketListener:
+        return self
+
+    async def __anext__(self) -> StreamSocket:
+        try:
+            return await self.accept()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    def cancel_io(self) -> Deferred[None]:
+        """
+        Cancel a pending `accept`; the listener and the accepted sockets are not affected.
+
+        The `accept` fails with `SocketError`, status ``OPERATION_ABORTED``, and takes no
+        connection. ``async for`` raises that error.
+
+        :returns: a Deferred that has already fired.
+        """
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.errback(called_off())
+        return succeed(None)
+
+    # Ending.
+
+    def close(self) -> Deferred[None]:
+        """
+        Listen no more. Accepted sockets stay as they are; those that nobody has taken are aborted.
+
+        Connections that the kernel has queued are accepted and passed to the handlers, up to
+        ``max_connections``. The rest of the queue is reset; without a handler, the whole queue is.
+        Closing twice is harmless.
+
+        :returns: fires when the port is free. It need not be awaited.
+        """
+        self._is_closed = True
+        self._gates.clear()  # The gates accept the queued connections when their ports close.
+        ports, self._ports = self._ports, []
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.errback(ClosedError("the listener was closed"))
+        while self._waiting:
+            self._waiting.popleft().abort()
+        # Its own Deferred: who calls the wait off does not call the end off.
+        stopped: Deferred[None] = Deferred(lambda _: None)
+        stopping = start_operation(_stop(ports))
+        stopping.addCallbacks(
+            lambda _: None if stopped.called else stopped.callback(None), stopped.errback
+        )
+        return stopped
+
+    def close_all(self, timeout: float) -> Deferred[int]:
+        """
+        Stop listening, and end every accepted socket and every handler.
+
+        Handlers serve the bytes that have arrived, also on connections that the kernel has queued
+        (see `close`). A handler that waits for further bytes reads the end of the stream, as if its
+        peer had ended it. The handlers have to close their sockets and return. At the deadline the
+        running handlers are cancelled, and the open sockets are aborted.
+
+        :param timeout: seconds until the deadline; 0 cancels and aborts at once.
+        :returns: fires with the number of sockets that were aborted, when no socket is left and all
+            handlers have ended. It waits at most half a second for cancelled handlers that
+            continue, and then logs one line.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        if timeout is None:
+            raise ValueError("a drain needs an end")
+        check_timeout(timeout)
+        return start_operation(self._close_all(timeout))
+
+    async def __aenter__(self) -> StreamSocketListener:
+        return self
+
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        closing = self.close()
+        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
+            await closing
+
+    # How it is bound.
+
+    def _is_in_use(self) -> bool:
+        return self._is_bound or self._is_closed
+
+    def _bind(self, work: Any) -> Deferred[None]:
+        refusal: SocketError | None = None
+        if self._is_closed:
+            refusal = ClosedError("cannot bind: the listener was closed")
+        elif self._is_bound:
+            refusal = LocalProtocolError("cannot bind: the listener is bound")
+        if refusal is not None:
+            work.close()
+            return fail(refusal)
+        self._is_bound = True
+        return start_operation(self._guarded(work))
+
+    async def _guarded(self, work: Any) -> None:
+        """Leave the listener as it was when it cannot be bound."""
+        try:
+            ports: list[IListeningPort] = await work
+        except CancelledError:
+            self._is_bound = False
+            raise
+        except Exception as error:
+            self._is_bound = False
+            raise listening_error(error) from error
+        if self._is_closed:
+            await _stop(ports)
+            raise ClosedError("the listener was closed while it was being bound")
+        self._ports += ports
+        for port in ports:
+            # Other ports, such as those in memory, have no socket, so there is no limit.
+            if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+                self._gates.append(AcceptGate(port, self._reactor, self._has_room, self.admits))
+        self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
+
+    async def _listen(self, host: HostName | None, number: int) -> list[IListeningPort]:
+        reactor, factory = self._reactor, _Accepting(self)
+        if host is None:
+            ports = await listen_on_all_addresses(reactor, number, factory)
+        else:
+            address = host.canonical_name
+            if host.type not in (HostNameType.IPV4, HostNameType.IPV6):
+                address = (await resolve(reactor, host, str(number)))[0].host
+            ports = [listen_on_address(reactor, address, number, factory)]
+        for port in ports:
+            self.control.apply(port)  # So that the packets of the handshake are marked too.
+        return ports
+
+    async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> list[IListeningPort]:
+        return [await endpoint.listen(_Accepting(self))]
+
+    # How connections come.
+
+    def admits(self, host: str | None) -> bool:
+        """Return whether an address may have one more connection; log refusals once a minute."""
+        return self._address_limit is None or self._address_limit.admits(host)
+
+    def make_socket(self, host: str | None = None) -> StreamSocket:
+        """
+        Make the socket of an accepted connection.
+
+        :param host: the address of its peer; None if it has none, as with a UNIX socket.
+        """
+        accepted = StreamSocket(self._reactor, close_timeout=self._close_timeout)
+        accepted.observe(
+            self.control,
+            partial(self._observe, host),
+            is_plain=self._tls is None,
+            buffer_limit=self._buffer_limit,
+        )
+        return accepted
+
+    def _observe(self, host: str | None, accepted: StreamSocket, is_connected: bool) -> None:
+        if is_connected:
+            self._sockets.add(accepted)
+            if self._address_limit is not None:
+                self._address_limit.add(accepted, host)
+            if self._tls is None:
+                self._deliver(accepted)
+            else:
+                securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
+                # Who is not let in was told of already, and is nobody's socket.
+                securing.addCallbacks(lambda _: self._deliver(accepted), forget_frames)
+            return
+        self._sockets.discard(accepted)
+        if self._address_limit is not None:
+            self._address_limit.remove(accepted)
+        if accepted.was_lost:
+            # In the next turn: first the read or handshake that a handler waits for fails with the
+            # reason. A handler that called `abort` may also still be in that call.
+            self._reactor.callLater(0, self._handlers.cancel, accepted)
+        self._note_end()
+        self._reopen()
+
+    def _note_end(self) -> None:
+        if not self._is_busy:
+            self._emptied.fire()
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._sockets or self._handlers)
+
+    def _deliver(self, accepted: StreamSocket) -> None:
+        if self.connection_received:
+            args = StreamSocketListenerConnectionReceivedEventArgs(accepted)
+            for handler in self.connection_received:
+                self._handle(handler, args)
+        elif self._taker is not None:
+            taker, self._taker = self._taker, None  # cleared first: the callback may accept again
+            taker.callback(accepted)
+        else:
+            self._waiting.append(accepted)
+
+    def _handle(
+        self, handler: _Handler, args: StreamSocketListenerConnectionReceivedEventArgs
+    ) -> None:
+        try:
+            handled = handler(self, args)
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._failed(Failure(), args.socket)
+            return
+        if inspect.iscoroutine(handled):
+            handled = Deferred.fromCoroutine(handled)
+        if isinstance(handled, Deferred):
+            self._handlers.add(args.socket, handled)
+            if args.socket.was_lost:  # from within the call
+                self._handlers.cancel(args.socket)
+
+    def _failed(self, failure: Failure, accepted: StreamSocket) -> None:
+        peer = accepted.information.remote_address or "a peer"
+        port = accepted.information.remote_port
+        error = failure.value
+        if isinstance(error, SocketError) and not isinstance(
+            error, (LocalProtocolError, BusyError)
+        ):
+            # Peers come and go, break rules and fall silent: one line, without a traceback.
+            self._log.info("{peer} port {port} ended: {error}", peer=peer, port=port, error=error)
+            if isinstance(error, EndOfStreamError):
+                accepted.close()
+                self._handlers.cancel(accepted)  # Others of this connection.
+            else:
+                accepted.abort()
+        else:
+            self._log.failure(
+                "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
+            )
+            accepted.abort()
+
+    def _has_room(self) -> bool:
+        if len(self._waiting) >= MAX_WAITING:
+            return False
+        if self._is_closed and not self.connection_received:
+            return False  # There is neither a handler nor an `accept` for it.
+        return self._max_connections is None or len(self._sockets) < self._max_connections
+
+    def _reopen(self) -> None:
+        for gate in self._gates:
+            gate.reopen()
+
+    def _forget_taker(self, _taker: Deferred[StreamSocket]) -> None:
+        self._taker = None
+
+    async def _close_all(self, timeout: float) -> int:
+        await self.close()
+        if timeout > 0 and self._is_busy:
+            ended = self._end_within(timeout)
+            for accepted in list(self._sockets):
+                accepted.drain()
+            await ended
+        left = list(self._sockets)
+        self._handlers.cancel_all()
+        await DeferredList([accepted.abort() for accepted in left])
+        if self._is_busy:
+            await self._end_within(_MOST_AFTER_CANCEL)
+        if self._handlers:
+            self._log.warn(
+                "{count} handlers have not ended though they were cancelled",
+                count=len(self._handlers),
+            )
+        return len(left)
+
+    def _end_within(self, timeout: float) -> Deferred[None]:
+        """Wait until no connection and no handler is left, at most ``timeout`` seconds."""
+        ended = self._emptied.wait()
+        deadline = self._reactor.callLater(timeout, self._emptied.fire_one, ended)
+
+        def stop(result: None) -> None:
+            # Also when the wait is cancelled.
+            if deadline.active():
+                deadline.cancel()
+            return result
+
+        return ended.addBoth(stop)
+
+
+class _Accepting(ServerFactory):
+    """Gives each connection that is accepted its socket."""
+
+    noisy = False
+
+    def __init__(self, listener: StreamSocketListener) -> None:
+        self._listener = listener
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        host = host_of(addr)
+        if not self._listener.admits(host):
+            return None
+        return self._listener.make_socket(host).build_protocol()
+
+
+async def _stop(ports: list[IListeningPort]) -> None:
+    for port in ports:
+        stopping: Any = port.stopListening()
+        if stopping is not None:
+            await stopping

@@ -1,0 +1,328 @@
+"""
+The descriptor at the bottom: which socket carries a transport, and may we send on it ourselves?
+
+Asked once per connection by `twsock.stream.transport`. A transport may be the socket's own, or a
+stack of wrappers (TLS, policies, a PROXY header) above it. The bottom one holds the queue of bytes
+that the kernel has not taken; only where the bottom one is also the top one do our bytes and its
+bytes look the same on the wire.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from typing import Any, Final
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.endpoints import _WrappingFactory
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
+from twisted.internet.tcp import BaseClient
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+from twsock.ip.zones import with_zone
+
+__all__ = [
+    "SMALL",
+    "bottom_socket",
+    "carries_tls",
+    "describe_path",
+    "describe_peer",
+    "discard_input",
+    "engine_bytes",
+    "engine_holds",
+    "find_descriptor",
+    "hung_up",
+    "is_half_closing_engine",
+    "is_shaking_hands",
+    "join_queued",
+    "may_collect",
+    "plain_socket",
+    "queued_bytes",
+    "release",
+    "secured_by",
+    "unread_input",
+]
+
+#: How many wrappers are looked through. Real stacks have two or three; the bound is for a wrapper
+#: that names itself as its transport.
+_MAX_WRAPPERS: Final = 16
+
+#: Pieces below this many bytes are joined while they wait.
+SMALL: Final = 1024
+
+#: The state of a handshake of which no message was sent or read, in OpenSSL's words.
+_NOT_BEGUN: Final = b"before SSL initialization"
+
+#: Read in one call before a close, and read in all, in bytes.
+_DISCARDED: Final = 64 * 1024
+_MAX_DISCARDED: Final = 16 * _DISCARDED
+
+
+def find_descriptor(transport: ITransport) -> FileDescriptor | None:
+    """
+    Look through the wrappers for Twisted's own descriptor.
+
+    :returns: None where there is none: a transport in memory, or a reactor with its own kind.
+    """
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        # Not an interface: what follows reads this very class's queue, which no interface offers.
+        if isinstance(candidate, FileDescriptor):
+            return candidate
+        candidate = getattr(candidate, "transport", None)
+    return None
+
+
+def bottom_socket(transport: ITransport) -> socket.socket | None:
+    """Give the socket at the bottom, to ask and to set options; never to send on."""
+    found = getattr(find_descriptor(transport), "socket", None)
+    return found if isinstance(found, socket.socket) else None
+
+
+def is_half_closing_engine(transport: ITransport) -> bool:
+    """Return whether this is a TLS engine of twsock, whose two directions end separately."""
+    # Twisted's engines do not provide IHalfCloseableProtocol: FIN ends them.
+    is_engine = isinstance(transport, TLSMemoryBIOProtocol)
+    return is_engine and IHalfCloseableProtocol.providedBy(transport)
+
+
+def carries_tls(transport: ITransport) -> bool:
+    """Tell whether one of the wrappers is a TLS engine of Twisted's."""
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(candidate, TLSMemoryBIOProtocol) or getattr(candidate, "TLS", False):
+            return True
+        candidate = getattr(candidate, "transport", None)
+    return False
+
+
+def engine_holds(transport: ITransport) -> bool:
+    """Tell whether a TLS engine keeps bytes until its handshake is done."""
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        for layer in (candidate, _started_engine(candidate)):
+            # Private, and the only place where Twisted keeps them (as of 26.10).
+            if isinstance(layer, TLSMemoryBIOProtocol) and layer._appSendBuffer:
+                return True
+        candidate = getattr(candidate, "transport", None)
+    return False
+
+
+def describe_path(path: bytes | str) -> str:
+    """
+    Return a path as printable text, for logs and messages.
+
+    The peer chose the path. So bytes that are not text, line ends and escape sequences are escaped
+    in ASCII.
+    """
+    text = os.fsdecode(path)
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def describe_peer(transport: ITransport) -> str:
+    """Return the peer's address as text: ``host:port``, ``[host]:port`` or a path."""
+    peer: Any = transport.getPeer()
+    host = getattr(peer, "host", None)
+    if host is None:
+        name = getattr(peer, "name", None)
+        return describe_path(name) if name else "unnamed UNIX socket"
+    host = with_zone(host, getattr(peer, "scopeID", 0))
+    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"
+
+
+def engine_bytes(transport: ITransport) -> int:
+    """
+    Return how many bytes TLS engines hold: until a handshake is done, or until the next turn.
+
+    An engine of `twsock.tls.engine` knows the number. For one of Twisted's, the cost is
+    proportional to the number of queued writes.
+    """
+    kept = 0
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        if candidate is None:
+            break
+        for layer in (candidate, _started_engine(candidate)):
+            # Private, and the only places where Twisted keeps them (as of 26.10).
+            if isinstance(layer, TLSMemoryBIOProtocol):
+                held: int | None = getattr(layer, "held_bytes", None)
+                kept += sum(map(len, layer._appSendBuffer)) if held is None else held
+            if isinstance(layer, BufferingTLSTransport):
+                kept += sum(map(len, getattr(layer._aggregator, "_buffer", ())))
+        candidate = getattr(candidate, "transport", None)
+    return kept
+
+
+def _started_engine(transport: object) -> object:
+    """Return the engine that ``startTLS`` has put on a transport; None if there is none."""
+    return getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
+
+
+def join_queued(descriptor: FileDescriptor, data: bytes | bytearray) -> bool:
+    """
+    Append a small piece to the last queued piece, if that is small too.
+
+    Python adds some 40 bytes to each piece, which may be more than the message itself.
+
+    :returns: whether the piece was appended; otherwise the caller has to queue it.
+    """
+    # Private, and the only place where Twisted keeps them (as of 26.10).
+    waiting: list[bytes] = descriptor._tempDataBuffer
+    if not waiting or len(data) >= SMALL or len(waiting[-1]) >= SMALL:
+        return False
+    target: Any = descriptor
+    if not target.connected or (target.producer is not None and target.streamingProducer):
+        return False  # Only a write of the descriptor's own pauses the producer at a full queue.
+    waiting[-1] += data
+    descriptor._tempDataLen += len(data)
+    return True
+
+
+def may_collect(transport: ITransport) -> bool:
+    """Tell whether bytes just written may be neither with the descriptor nor with the kernel."""
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        # One of Twisted's engines collects what it is given until the next turn of the reactor.
+        if isinstance(candidate, BufferingTLSTransport) or getattr(candidate, "TLS", False):
+            return True
+        candidate = getattr(candidate, "transport", None)
+    return engine_holds(transport)
+
+
+def secured_by(transport: ITransport) -> Any:
+    """
+    Return OpenSSL's connection of the TLS engine among the wrappers, once its handshake is done.
+
+    All code asks this function whether a connection is secure. After a handshake of twsock, the
+    connection continues only if the peer was accepted.
+
+    :returns: None if the connection is not secure, or not yet.
+    """
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        for layer in (candidate, _started_engine(candidate)):
+            if isinstance(layer, TLSMemoryBIOProtocol):
+                # Private, and the only place where Twisted keeps it (as of 26.10).
+                return layer.getHandle() if layer._handshakeDone else None
+        candidate = getattr(candidate, "transport", None)
+    return None
+
+
+def is_shaking_hands(transport: ITransport) -> bool:
+    """
+    Return whether a TLS engine among the wrappers has begun its handshake and not finished it.
+
+    The handshake of a server has begun once it has read the client's first message.
+    """
+    candidate: object = transport
+    for _ in range(_MAX_WRAPPERS):
+        for layer in (candidate, _started_engine(candidate)):
+            if isinstance(layer, TLSMemoryBIOProtocol):
+                state = layer.getHandle().get_state_string()
+                return not layer._handshakeDone and state != _NOT_BEGUN
+        candidate = getattr(candidate, "transport", None)
+    return False
+
+
+def plain_socket(transport: ITransport) -> socket.socket | None:
+    """
+    Give the socket on which bytes may be sent past the transport, or None.
+
+    They may where the transport is the descriptor itself, its ``getHandle`` is its own method (TLS
+    started before we came replaces it), and the handle is a non-blocking stream socket with the
+    transport's file descriptor. Whether TLS starts later is for each send to ask.
+    """
+    if not isinstance(transport, FileDescriptor):
+        return None
+    get_handle = getattr(transport, "getHandle", None)
+    if get_handle is None or getattr(get_handle, "__self__", None) is not transport:
+        return None
+    handle = get_handle()
+    if (
+        isinstance(handle, socket.socket)
+        and handle.type == socket.SOCK_STREAM
+        and handle.gettimeout() == 0
+        and handle.fileno() == transport.fileno()
+    ):
+        return handle
+    return None
+
+
+def queued_bytes(descriptor: FileDescriptor) -> int:
+    """Count the bytes that were written to a descriptor and that the kernel has not taken."""
+    # Private, and the only place where Twisted keeps this number (as of 26.10): its own test for a
+    # full buffer adds up the same two.
+    waiting: int = descriptor._tempDataLen
+    return len(descriptor.dataBuffer) - descriptor.offset + waiting
+
+
+def release(descriptor: FileDescriptor) -> None:
+    """Drop the buffers of a descriptor whose connection is lost; called within connectionLost."""
+    if descriptor.connected:
+        return  # Only a wrapper has ended; the connection itself is open.
+    if isinstance(descriptor, BaseClient):
+        client: Any = descriptor
+        client.connector = _LastReport(client.connector)
+    # Twisted keeps unsent bytes as long as anything refers to the transport (private names, as of
+    # 26.10).
+    descriptor.dataBuffer = b""
+    descriptor.offset = 0
+    descriptor._tempDataBuffer = []
+    descriptor._tempDataLen = 0
+
+
+class _LastReport:
+    """
+    Replaces the connector of a client until the connector has reported the lost connection.
+
+    Without this, connector, transport, factory and often the protocol keep each other in memory.
+    """
+
+    def __init__(self, connector: Any) -> None:
+        self._connector: Any = connector
+
+    # Called by Twisted.
+
+    def connectionLost(self, reason: Failure) -> None:
+        connector: Any = self._connector
+        self._connector = None
+        connector.connectionLost(reason)
+        # The factory of an endpoint needs its connector only to cancel a pending attempt (private,
+        # as of 26.10).
+        factory: Any = connector.factory
+        if isinstance(factory, _WrappingFactory):
+            factory._connector = None
+
+
+def hung_up(descriptor: FileDescriptor) -> bool:
+    """Tell whether the connection is over in both directions, or has failed."""
+    waiting = select.poll()
+    waiting.register(descriptor.fileno(), 0)  # both are told unasked
+    return bool(waiting.poll(0))
+
+
+def discard_input(descriptor: FileDescriptor) -> None:
+    """
+    Read the bytes that wait in the kernel, and drop them.
+
+    Closing a socket with unread bytes resets the connection, and the peer may then lose bytes that
+    it has not read yet. At most 1 MiB is read, so a peer that sends without end is still reset.
+    """
+    connection = getattr(descriptor, "socket", None)
+    if not isinstance(connection, socket.socket):
+        return
+    with contextlib.suppress(OSError):  # Nothing more is there, or the connection is over.
+        for _ in range(_MAX_DISCARDED // _DISCARDED):
+            if not connection.recv(_DISCARDED):
+                return
+
+
+def unread_input(descriptor: FileDescriptor) -> bool:
+    """Tell whether bytes, the peer's FIN or an error wait in the kernel for the reactor."""
+    waiting = select.poll()
+    # Asked of poll(), because peeking would take a pending error away from the reactor.
+    waiting.register(descriptor.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))

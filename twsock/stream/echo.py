@@ -1,0 +1,68 @@
+"""
+Echoes: what arrives whole goes back as it is.
+
+The smallest service of each format, and the fastest: whole runs of messages are taken off the
+decoder and sent back in one piece, so the cost is per read and not per message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import override
+
+from twsock.stream.factory import StreamServerFactory
+from twsock.stream.frames import FrameProtocol
+from twsock.stream.lines import LineProtocol
+from twsock.stream.protocol import StreamProtocol
+from twsock.stream.transport import StreamTransport
+
+__all__ = ["FrameEcho", "FrameEchoFactory", "LineEcho", "LineEchoFactory"]
+
+
+class _Echo(StreamProtocol):
+    """Sends back each run of whole messages."""
+
+    @override
+    def deliver_messages(self, stream: StreamTransport) -> None:
+        take_run = self._decoder.take_run
+        while run := take_run():
+            stream.write(run)
+
+
+class FrameEcho(_Echo, FrameProtocol):
+    """Sends each frame back. A partial frame stays until it is whole."""
+
+    @override
+    def frame_received(self, payload: bytes) -> None:
+        self.send_frame(payload)
+
+
+class LineEcho(_Echo, LineProtocol):
+    """Sends each line back, ended by CRLF however it came. An unfinished line waits."""
+
+    @override
+    def line_received(self, line: bytes) -> None:
+        self.send_line(line)
+
+
+class FrameEchoFactory(StreamServerFactory):
+    """
+    Serves `FrameEcho`.
+
+    :param reactor: see `StreamServerFactory`, which takes the same keywords.
+    """
+
+    def __init__(self, reactor: Any, **limits: Any) -> None:
+        super().__init__(reactor, FrameEcho, **limits)
+
+
+class LineEchoFactory(StreamServerFactory):
+    """
+    Serves `LineEcho`.
+
+    :param reactor: see `StreamServerFactory`, which takes the same keywords.
+    """
+
+    def __init__(self, reactor: Any, **limits: Any) -> None:
+        super().__init__(reactor, LineEcho, **limits)

@@ -1,0 +1,195 @@
+"""
+Servers made of our protocols: endpoint → **factory** → connections.
+
+Gives each connection its limits and its `twsock.protocols.ConnectionGroup`; puts an
+`twsock.stream.AcceptGate` into each port it listens on, so that the limit on connections keeps
+peers waiting instead of turning them away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import ServerFactory
+from typing_extensions import override
+
+from twsock.ip.addresses import host_of
+from twsock.log import TextLogger
+from twsock.stream.listening.accept_gate import AcceptGate
+from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
+from twsock.stream.protocol import StreamProtocol
+from twsock.stream.registry import ConnectionGroup, Counters
+from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
+from twsock.stream.upgrade import UpgradeToSsl
+
+__all__ = ["DEFAULT_IDLE_TIMEOUT", "StreamServerFactory"]
+
+#: Seconds from the last whole message to the end of a connection, unless told otherwise.
+DEFAULT_IDLE_TIMEOUT = 600.0
+
+
+class StreamServerFactory(ServerFactory):
+    """
+    Serves one of our protocols on any number of stream endpoints.
+
+    :param reactor: measures the timeouts; any ``IReactorTime``.
+    :param protocol: a subclass of `FrameProtocol` or `LineProtocol`, made without arguments for
+        each connection.
+    :param max_payload: largest message accepted, in bytes; None for the protocol's own.
+    :param max_unsent: limit, in bytes, for written bytes that are not yet with the kernel; above
+        `StreamProtocol.high_water`. At this limit a further message that is sent outside a handler
+        aborts its connection. None for the protocol's own limit.
+    :param max_connections: how many may be open at once; then listeners made by `listen` accept
+        nobody until one ends. None for no limit.
+    :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
+        of 64 bits, may have open; further ones are closed, with one log event a minute. None for no
+        limit. UNIX sockets are not counted. With a `twsock.stream.ProxyEndpoint` the client's
+        address counts.
+    :param max_buffered: limit, in bytes, for all connections together: bytes received and not
+        handled, and bytes written and not yet with the kernel. Above it the connection that holds
+        most is aborted, with one log event. None for 256 MiB, or twice the largest message if that
+        is more.
+    :param idle_timeout: seconds from the last whole message, or from the start, to the end of a
+        connection, which comes before one and a half times this; None to never end one.
+    :param close_timeout: seconds that a close waits for the peer before it aborts.
+    :param upgrade: how connections become secure in their middle; None for the protocol's own.
+    :raises ValueError: when a number is out of bounds.
+
+    :ivar group: the open connections.
+    """
+
+    noisy = False
+    _log = TextLogger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        protocol: type[StreamProtocol],
+        *,
+        max_payload: int | None = None,
+        max_unsent: int | None = None,
+        max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
+        max_buffered: int | None = None,
+        idle_timeout: float | None = DEFAULT_IDLE_TIMEOUT,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        upgrade: UpgradeToSsl | None = None,
+    ) -> None:
+        clock: IReactorTime = reactor
+        if max_payload is not None:
+            protocol.check_max_payload(max_payload)
+        protocol.check_max_unsent(max_unsent)
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout:g}")
+        if upgrade is not None:
+            upgrade.check_limit(max_payload or 0, protocol.is_counted)
+        self.upgrade = upgrade
+        self._protocol_class = protocol
+        self.max_payload = max_payload
+        self.max_unsent = max_unsent
+        self.close_timeout = close_timeout
+        self.group = ConnectionGroup(
+            clock,
+            idle_timeout=idle_timeout,
+            max_connections=max_connections,
+            max_connections_per_address=max_connections_per_address,
+            max_buffered=max_buffered
+            if max_buffered is not None
+            else max(DEFAULT_MAX_BUFFERED, 2 * (max_payload or protocol.max_payload or 0)),
+        )
+        self.group.on_room = self._reopen
+        self._gates: list[AcceptGate] = []
+        self._is_at_limit = False
+
+    @property
+    def counters(self) -> Counters:
+        """What this server has seen."""
+        return self.group.counters
+
+    def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
+        """
+        Listen on an endpoint, accepting nobody while the limit on connections is reached.
+
+        ``endpoint.listen(factory)`` works too, but there a connection above the limit is accepted
+        and closed. Twisted's wrapping factories (an ``ssl:`` endpoint, a policy) cannot refuse a
+        connection; with these it fails with a traceback in the log.
+
+        :returns: the port, to be stopped by the caller.
+        """
+        return ensureDeferred(self._listen(endpoint))
+
+    def drain(self, timeout: float) -> Deferred[int]:
+        """
+        End all connections: answer what has arrived, close; at the deadline abort what is left.
+
+        Stop the ports first, or new connections keep coming.
+
+        :param timeout: seconds until the deadline; 0 aborts at once.
+        :returns: when no connection is left, how many had to be aborted.
+        """
+        for gate in self._gates:
+            gate.shut()
+        self._gates.clear()
+        return ensureDeferred(self.group.drain(timeout))
+
+    # Called by Twisted.
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> StreamProtocol | None:
+        if not self.group.has_room:
+            self.group.counters.refused += 1
+            self._tell_of_limit()
+            return None
+        if not self.group.admits(host_of(addr)):
+            return None
+        protocol = self._protocol_class()
+        protocol.factory = self
+        protocol.group = self.group
+        protocol.close_timeout = self.close_timeout
+        if self.max_payload is not None:
+            protocol.max_payload = self.max_payload
+        if self.max_unsent is not None:
+            protocol.max_unsent = self.max_unsent
+        if self.upgrade is not None:
+            protocol.upgrade = self.upgrade
+        return protocol
+
+    async def _listen(self, endpoint: IStreamServerEndpoint) -> IListeningPort:
+        port = await endpoint.listen(self)
+        # Other ports (in memory, say) have no socket to stand for; buildProtocol keeps the limit.
+        if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+            # Those of ports that were stopped are of no more use.
+            self._gates = [gate for gate in self._gates if not gate.is_closed]
+            self._gates.append(
+                AcceptGate(port, self.group.clock, self._has_room, self.group.admits)
+            )
+        return port
+
+    def _has_room(self) -> bool:
+        if self.group.has_room:
+            return True
+        self._tell_of_limit()
+        return False
+
+    def _tell_of_limit(self) -> None:
+        if not self._is_at_limit:
+            self._is_at_limit = True
+            self._log.warn(
+                "{limit} connections, the limit: no more are accepted until one ends",
+                limit=self.group.max_connections,
+            )
+
+    def _reopen(self) -> None:
+        limit = self.group.max_connections
+        # One event for a crowd, not one for each that comes and goes at the limit.
+        if limit is not None and len(self.group) <= limit * 3 // 4:
+            self._is_at_limit = False
+        for gate in self._gates:
+            gate.reopen()

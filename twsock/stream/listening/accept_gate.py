@@ -1,0 +1,202 @@
+"""
+A listener that waits: it stops accepting while there is no room, and goes on when there is.
+
+Put by `twsock.protocols.StreamServerFactory` between a Twisted port and its listening socket. What
+is not accepted waits in the kernel's backlog, where it costs this process nothing; a connection
+that is accepted only to be closed costs the peer its request.
+
+Twisted's port accepts many connections in one turn and learns only afterwards that it should have
+stopped, so the answer "nobody there" has to come from the socket itself.
+
+A port that stops accepts the connections that the kernel has queued, then closes its socket. These
+connections are established for their peers, and closing the socket first would reset them.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from twsock.log import TextLogger
+
+__all__ = ["AcceptGate"]
+
+#: Errors that say that this process or machine is out of something a connection needs.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+#: How long the listener rests when the machine ran out, in seconds. Trio's figure: short for a
+#: client that waits, long for a loop that would otherwise spin.
+_REST: Final = 0.1
+
+#: The most connections that a port accepts while it stops: a full queue at Linux's default
+#: ``net.core.somaxconn``. Any further connection has arrived meanwhile.
+_MOST_QUEUED: Final = 4096
+
+#: The most connections that are refused in a row before the reactor handles other events.
+_MOST_TURNED_AWAY: Final = 64
+
+#: The most reads of a stopping port that accept no connection. A peer that has already reset its
+#: connection makes accept(2) fail once, and further connections may be queued after it.
+_MOST_FRUITLESS: Final = 64
+
+
+class AcceptGate:
+    """
+    Stands for a port's listening socket, and has no connection to give while it is shut.
+
+    :param port: a listening TCP or UNIX port of Twisted, whose ``socket`` this takes the place of.
+    :param clock: measures the rest after the machine ran out of descriptors.
+    :param has_room: asked before each accept.
+    :param admits: called with the host of each accepted connection, or None for a UNIX socket. If
+        it returns False, the connection is closed. It is not called if the peers are proxies.
+    """
+
+    _log = TextLogger()
+
+    def __init__(
+        self,
+        port: Any,
+        clock: IReactorTime,
+        has_room: Callable[[], bool],
+        admits: Callable[[str | None], bool] | None = None,
+    ) -> None:
+        self._admits = None if _speaks_for_others(port) else admits
+        self._port = port
+        self._clock = clock
+        self._has_room = has_room
+        self._socket: socket.socket = port.socket
+        self._is_exhausted = False
+        self._resting: IDelayedCall | None = None
+        # Only who paused the port lets it go on.
+        self._is_shut = False
+        # Connections that the stopping port may still accept; None while it is not stopping.
+        self._left: int | None = None
+        port.socket = self
+
+    def __getattr__(self, name: str) -> Any:
+        # All that the port does with its socket besides accepting: shut down, name it.
+        return getattr(self._socket, name)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """
+        Accept as a socket does, or report that nobody is waiting.
+
+        :raises BlockingIOError: when there is no room, no connection waits, or the machine has no
+            descriptor or memory left; also after 64 connections in a row that were not admitted.
+        """
+        for _ in range(_MOST_TURNED_AWAY):
+            connection, address = self._accept_one()
+            if self._admits is None or self._admits(_host_of(address)):
+                return connection, address
+            connection.close()
+        raise BlockingIOError(errno.EAGAIN, "too many that were not admitted")
+
+    def _accept_one(self) -> tuple[socket.socket, Any]:
+        if self._left == 0:
+            raise BlockingIOError(errno.EAGAIN, "the port is stopping")
+        if not self._has_room():
+            self._pause()
+            raise BlockingIOError(errno.EAGAIN, "no room for another connection")
+        try:
+            accepted = self._socket.accept()
+        except BlockingIOError:
+            self._left = None if self._left is None else 0
+            raise
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._rest(error)
+            raise BlockingIOError(errno.EAGAIN, "out of resources") from error
+        self._is_exhausted = False
+        if self._left is not None:
+            self._left -= 1
+        return accepted
+
+    def reopen(self) -> None:
+        """Accept again where there is room. Harmless when it was never shut, or has closed."""
+        if self._is_shut and self._resting is None and self._has_room():
+            self._is_shut = False
+            self._port.resumeProducing()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the port has closed the socket."""
+        return self._socket.fileno() < 0
+
+    def shut(self) -> None:
+        """Accept no more, whatever room there will be."""
+        self._has_room = _no_room
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    def shutdown(self, how: int) -> None:
+        """Accept the queued connections, then shut the socket down; called by a stopping port."""
+        self._accept_queued()
+        self._socket.shutdown(how)
+
+    def close(self) -> None:
+        """Accept the queued connections, then close the socket; called by a stopping port."""
+        self._accept_queued()
+        self.shut()
+        self._socket.close()
+
+    def _accept_queued(self) -> None:
+        """
+        Accept the connections that the kernel has queued, as far as there is room.
+
+        Does nothing when the reactor itself stops, since it then closes every connection.
+        """
+        if self._left is not None or not self._port.disconnecting:
+            return
+        self._left = _MOST_QUEUED
+        tries_left = _MOST_FRUITLESS
+        while self._left and tries_left:
+            before = self._left
+            self._port.doRead()
+            if self._left == before:
+                tries_left -= 1
+
+    def _pause(self) -> None:
+        if self._left is not None:
+            self._left = 0
+        self._is_shut = True
+        self._port.pauseProducing()
+
+    def _rest(self, error: OSError) -> None:
+        if not self._is_exhausted:
+            self._is_exhausted = True
+            self._log.warn(
+                "{host} cannot accept: {error}; trying again every {rest} s until it can",
+                host=self._port.getHost(),
+                error=error.strerror,
+                rest=_REST,
+            )
+        self._pause()
+        if self._resting is None:
+            self._resting = self._clock.callLater(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self.reopen()
+
+
+def _host_of(address: object) -> str | None:
+    # The address of a UNIX socket is a path, or empty.
+    return str(address[0]) if isinstance(address, tuple) else None
+
+
+def _speaks_for_others(port: Any) -> bool:
+    """Return whether a factory of the port reads the peer's address from a header later."""
+    factory = getattr(port, "factory", None)
+    while factory is not None and not getattr(factory, "learns_addresses", False):
+        factory = getattr(factory, "wrappedFactory", None)
+    return factory is not None
+
+
+def _no_room() -> bool:
+    return False

@@ -1,0 +1,209 @@
+"""
+Connections that are counted, watched, limited and drained together.
+
+Made by a `twsock.protocols.StreamServerFactory`, joined and left by its connections. It holds one
+reference to each of them and one delayed call for all: an idle timeout costs a frame nothing, and
+ten thousand idle connections no more than ten thousand comparisons each half timeout.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from twsock._integers import checked_integer
+from twsock.log import TextLogger
+from twsock.stream.listening.address_limit import AddressLimit
+from twsock.stream.listening.buffer_limit import BufferLimit
+from twsock.waiters import Waiters
+
+__all__ = ["ConnectionGroup", "Counters", "Member"]
+
+#: Ticks without a whole frame after which a connection is idle. A connection was active some time
+#: before the first of them, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
+_IDLE_TICKS: Final = 3
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a group has seen since it was made; plain numbers, never payloads."""
+
+    #: Connections that joined.
+    accepted: int = 0
+    #: Connections refused because a limit on their number was reached.
+    refused: int = 0
+    #: Whole frames or lines received.
+    messages: int = 0
+    #: Bytes received, headers and line endings included.
+    bytes_received: int = 0
+    #: Connections ended for having been idle.
+    idle: int = 0
+    #: Connections aborted because the peer broke the format or its limit.
+    violations: int = 0
+    #: Connections aborted because `StreamProtocol.max_unsent` bytes were queued.
+    unsent_limit_aborts: int = 0
+    #: Connections aborted because they held most when the sum was above `max_buffered`.
+    buffer_limit_aborts: int = 0
+    #: Connections aborted because a handler raised.
+    handler_errors: int = 0
+
+
+class Member(typing.Protocol):
+    """What a group asks of a connection."""
+
+    active_tick: int
+
+    def end_if_idle(self) -> None:
+        """The idle timeout has passed since the last whole frame."""
+
+    def drain(self) -> None:
+        """Answer what has arrived, then close."""
+
+    def abort(self) -> Deferred[None]:
+        """End now."""
+
+
+class ConnectionGroup:
+    """
+    The open connections of one server.
+
+    :param clock: measures the idle timeout and the drain.
+    :param idle_timeout: seconds from the last whole frame to the end of a connection, which comes
+        between this and one and a half times this; None to never end one.
+    :param max_connections: how many may be open at once; None for no limit of ours.
+    :param max_buffered: limit, in bytes, for all connections together: bytes received and not
+        handled, and bytes written and not yet with the kernel. Above it the connection that holds
+        most is aborted. None for no limit.
+    :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
+        of 64 bits, may have open; None for no limit. UNIX sockets are not counted.
+    :raises ValueError: when a number is not above 0.
+
+    :ivar address_limit: counts connections by their addresses; None for no limit.
+    :ivar buffer_limit: sums the bytes that connections hold; None for no limit.
+    """
+
+    _log = TextLogger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        idle_timeout: float | None = None,
+        max_connections: int | None = None,
+        max_buffered: int | None = None,
+        max_connections_per_address: int | None = None,
+    ) -> None:
+        if idle_timeout is not None and not idle_timeout > 0:
+            raise ValueError(f"idle_timeout is above 0 seconds, not {idle_timeout:g}")
+        if max_connections is not None and checked_integer(max_connections, "max_connections") < 1:
+            raise ValueError(f"max_connections is 1 or more, not {max_connections}")
+        self.clock = clock
+        self.idle_timeout = idle_timeout
+        self.max_connections = max_connections
+        self.address_limit = (
+            None
+            if max_connections_per_address is None
+            else AddressLimit(max_connections_per_address, clock.seconds)
+        )
+        self.buffer_limit = None if max_buffered is None else BufferLimit(max_buffered)
+        self.counters = Counters()
+        #: Counts the half idle timeouts that have passed; a connection notes it with each frame.
+        self.tick = 0
+        #: Called when a connection has left.
+        self.on_room: Callable[[], None] | None = None
+        self._members: set[Member] = set()
+        self._ticking: IDelayedCall | None = None
+        self._emptied = Waiters()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more connection may join."""
+        return self.max_connections is None or len(self._members) < self.max_connections
+
+    def admits(self, host: str | None) -> bool:
+        """Return whether an address may have one more connection; count and log a refusal."""
+        if self.address_limit is None or self.address_limit.admits(host):
+            return True
+        self.counters.refused += 1
+        return False
+
+    def join(self, member: Member, host: str | None = None) -> None:
+        """
+        Add a connection that was made, and watch its idle time.
+
+        :param host: its peer's address; None if it has none.
+        """
+        self._members.add(member)
+        if self.address_limit is not None:
+            self.address_limit.add(member, host)
+        self.counters.accepted += 1
+        member.active_tick = self.tick
+        if self._ticking is None and self.idle_timeout is not None:
+            self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
+
+    def leave(self, member: Member) -> None:
+        """Forget a connection that is gone."""
+        self._members.discard(member)
+        if self.address_limit is not None:
+            self.address_limit.remove(member)
+        if not self._members:
+            if self._ticking is not None:
+                self._ticking.cancel()
+                self._ticking = None
+            self._emptied.fire()
+        if self.on_room is not None:
+            self.on_room()
+
+    async def drain(self, timeout: float) -> int:
+        """
+        Let every connection answer what has arrived, and close it; abort what is left at the end.
+
+        :param timeout: seconds until then; 0 aborts at once.
+        :returns: how many had to be aborted.
+        """
+        members = list(self._members)
+        if timeout > 0:
+            for member in members:
+                self._spare_the_others(member.drain, member)
+            await self._empty_within(timeout)
+        left = list(self._members)
+        await DeferredList([member.abort() for member in left])
+        return len(left)
+
+    async def _empty_within(self, timeout: float) -> None:
+        if not self._members:
+            return
+        ended = self._emptied.wait()
+        deadline = self.clock.callLater(timeout, self._emptied.fire_one, ended)
+        try:
+            await ended
+        finally:
+            # Also when the wait is called off.
+            if deadline.active():
+                deadline.cancel()
+
+    def _next_tick(self) -> None:
+        timeout = self.idle_timeout
+        self._ticking = (
+            None if timeout is None else self.clock.callLater(timeout / 2, self._next_tick)
+        )
+        self.tick += 1
+        last = self.tick - _IDLE_TICKS
+        for member in [member for member in self._members if member.active_tick <= last]:
+            self._spare_the_others(member.end_if_idle, member)
+
+    def _spare_the_others(self, action: Callable[[], None], member: Member) -> None:
+        """End a connection that cannot be ended in order; go on with the next."""
+        try:
+            action()
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._log.failure("a connection could not be closed, and is aborted")
+            member.abort()

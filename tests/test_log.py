@@ -6,11 +6,19 @@ import gc
 import weakref
 from typing import Any
 
-from twisted.logger import LimitedHistoryLogObserver, capturedLogs, eventAsText, globalLogPublisher
+from twisted.internet.task import Clock
+from twisted.logger import (
+    LimitedHistoryLogObserver,
+    Logger,
+    capturedLogs,
+    eventAsText,
+    formatEvent,
+    globalLogPublisher,
+)
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.log import TextLogger, forget_frames
+from twsock.log import RateLimitedLogger, TextLogger, forget_frames
 
 
 class Thing:
@@ -122,3 +130,39 @@ class ForgetFramesTests(SynchronousTestCase):
         self.assertIsNone(failed.__traceback__)
         self.assertIsNone(cause.__traceback__)
         self.assertIn("in fail", failure.getTraceback())
+
+
+class RateLimitedLoggerTests(SynchronousTestCase):
+    """Lines, and what is kept back."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.occasional = RateLimitedLogger(Logger(), self.clock.seconds)
+
+    def warn(self, count: int) -> list[str]:
+        with capturedLogs() as events:
+            for number in range(count):
+                self.occasional.warn("{number} is odd", number=number)
+        return [formatEvent(event) for event in events]
+
+    def test_the_first_is_logged(self) -> None:
+        """As it is."""
+        self.assertEqual(self.warn(1), ["0 is odd"])
+
+    def test_what_follows_is_kept_back(self) -> None:
+        """However much it is."""
+        self.assertEqual(self.warn(1000), ["0 is odd"])
+
+    def test_after_a_minute_their_number_is_told(self) -> None:
+        """With the next, and only once."""
+        self.warn(5)
+        self.clock.advance(60)
+        self.assertEqual(self.warn(2), ["0 is odd (and 4 more like it before)"])
+        self.clock.advance(60)
+        self.assertEqual(self.warn(1), ["0 is odd (and 1 more like it before)"])
+
+    def test_two_logs_do_not_count_together(self) -> None:
+        """One kind of event does not hide another."""
+        self.warn(5)
+        self.occasional = RateLimitedLogger(Logger(), self.clock.seconds)
+        self.assertEqual(self.warn(1), ["0 is odd"])

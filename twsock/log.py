@@ -9,13 +9,18 @@ connections.
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Final
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-__all__ = ["TextLogger", "forget_frames"]
+__all__ = ["RateLimitedLogger", "TextLogger", "forget_frames"]
+
+#: Seconds from one line to the next.
+_PERIOD: Final = 60.0
 
 
 class TextLogger(Logger):
@@ -52,6 +57,38 @@ class TextLogger(Logger):
             elif isinstance(value, BaseException):
                 fields[name] = str(value)
         super().emit(level, format, **fields)
+
+
+class RateLimitedLogger:
+    """
+    Warns at the first event, and at the first after each minute, of how many there were meanwhile.
+
+    :param now: seconds, on a clock that never goes back.
+    """
+
+    __slots__ = ("_kept_back", "_log", "_now", "_told_at")
+
+    def __init__(self, log: Logger, now: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._now = now
+        self._told_at: float | None = None
+        self._kept_back = 0
+
+    def warn(self, message: str, **fields: Any) -> None:
+        """
+        Log a warning, unless there was one within the last minute.
+
+        :param message: a format of Twisted's logger, for the fields.
+        """
+        now = self._now()
+        if self._told_at is not None and now - self._told_at < _PERIOD:
+            self._kept_back += 1
+            return
+        self._told_at = now
+        kept_back, self._kept_back = self._kept_back, 0
+        if kept_back:
+            message += " (and {kept_back} more like it before)"
+        self._log.warn(message, kept_back=kept_back, **fields)
 
 
 def forget_frames(failure: Failure) -> None:

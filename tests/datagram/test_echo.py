@@ -52,7 +52,7 @@ def answers_to(source: Address, destination: str = "", **settings: Any) -> int:
         echo = connected(port, **settings)
         echo.run_received(Run(b"abc", 1, source, destination))
         counts.add(len(port.written))
-        assert echo.counters.answered + echo.counters.suspicious == 3
+        assert echo.counters.answered + echo.counters.loop_risk == 3
     # A port of Twisted has no runs: it was given all three as one.
     return {frozenset({0}): 0, frozenset({1, 3}): 3}[frozenset(counts)]
 
@@ -167,7 +167,7 @@ class GuardTests(SynchronousTestCase):
         """As one that is answered does."""
         echo = connected(RunPort())
         echo.run_received(Run(b"abcde", 2, ("192.0.2.1", 0)))
-        self.assertEqual(echo.counters, EchoCounters(suspicious=3))
+        self.assertEqual(echo.counters, EchoCounters(loop_risk=3))
 
 
 class Wire:
@@ -278,7 +278,7 @@ class LoopTests(SynchronousTestCase):
         echo.run_received(Run(b"a", 1, PEER, "192.0.2.255", 2, local="192.0.2.9"))
         echo.run_received(Run(b"b", 1, PEER, "192.0.2.9", 2, local="192.0.2.9"))
         self.assertEqual([data for data, _ in port.written], [b"b"])
-        self.assertEqual(echo.counters, EchoCounters(answered=1, suspicious=1))
+        self.assertEqual(echo.counters, EchoCounters(answered=1, loop_risk=1))
 
     def test_two_echoes_of_one_port_number_stay_quiet(self) -> None:
         """A datagram forged from one to the other is not answered at all."""
@@ -291,7 +291,7 @@ class LoopTests(SynchronousTestCase):
             wire.forge((HOST, PORT), (ALIAS, PORT))
             wire.settle()
             self.assertEqual(wire.carried, 1)
-            self.assertEqual([echo.counters.suspicious for echo in echoes], [0, 1])
+            self.assertEqual([echo.counters.loop_risk for echo in echoes], [0, 1])
 
     @given(
         lists(

@@ -62,14 +62,14 @@ class Member:
     """
     An echo on a fake port.
 
-    :ivar outlets: the ports that it has opened.
+    :ivar reply_ports: the ports that it has opened.
     :ivar asked: how they were to be.
     :ivar refusal: what the next one fails with.
     :ivar last_refusal: what all behind that one fail with.
     """
 
     def __init__(self, reply: ReplyTo, host: str = "0.0.0.0") -> None:
-        self.outlets: list[FakePort] = []
+        self.reply_ports: list[FakePort] = []
         self.asked: list[tuple[int, str, DatagramOptions]] = []
         self.refusal: BaseException | None = None
         self.last_refusal: BaseException | None = None
@@ -95,7 +95,7 @@ class Member:
         if refusal is not None:
             raise SocketError.from_exception(refusal)
         opened = FakePort(protocol, "127.0.0.1", 40_000)
-        self.outlets.append(opened)
+        self.reply_ports.append(opened)
         protocol.makeConnection(opened)
         return opened
 
@@ -107,8 +107,8 @@ class SenderTests(SynchronousTestCase):
         """A whole run in one call; the shared port sends nothing."""
         member = Member(ReplyTo.SENDER).start()
         member.receive()
-        (outlet,) = member.outlets
-        self.assertEqual(outlet.runs, [(b"abcde", 2, PEER)])
+        (reply_port,) = member.reply_ports
+        self.assertEqual(reply_port.runs, [(b"abcde", 2, PEER)])
         self.assertEqual(member.port.runs, [])
         self.assertEqual(member.echo.counters, MulticastCounters(received=3, answered=3))
 
@@ -125,17 +125,17 @@ class SenderTests(SynchronousTestCase):
     def test_whatever_that_port_is_sent_is_ignored(self) -> None:
         """It is not even read, so that nobody makes a loop of it."""
         member = Member(ReplyTo.SENDER).start()
-        (outlet,) = member.outlets
-        self.assertTrue(outlet.is_paused)
-        outlet.protocol.run_received(Run(b"x", 1, PEER, "127.0.0.1"))
-        self.assertEqual(outlet.runs, [])
+        (reply_port,) = member.reply_ports
+        self.assertTrue(reply_port.is_paused)
+        reply_port.protocol.run_received(Run(b"x", 1, PEER, "127.0.0.1"))
+        self.assertEqual(reply_port.runs, [])
         self.assertEqual(member.echo.counters, MulticastCounters())
 
     def test_that_port_ends_with_the_shared_one(self) -> None:
         """Nothing stays open."""
         member = Member(ReplyTo.SENDER).start()
         member.port.stopListening()
-        self.assertEqual([outlet.is_open for outlet in member.outlets], [False])
+        self.assertEqual([reply_port.is_open for reply_port in member.reply_ports], [False])
 
     def test_without_the_right_to_bind_to_an_interface_the_routes_decide(self) -> None:
         """Kernels before Linux 5.7 ask for it."""
@@ -157,17 +157,17 @@ class SenderTests(SynchronousTestCase):
         member.port.memberships.append(Membership(GROUP, Interface("eth0", 2)))
         member.last_refusal = OSError(24, "Too many open files")
         self.assertRaises(SocketError, member.start)
-        self.assertEqual([outlet.is_open for outlet in member.outlets], [False])
+        self.assertEqual([reply_port.is_open for reply_port in member.reply_ports], [False])
 
     def test_an_interface_that_comes_later_is_answered_by_too(self) -> None:
         """For a group that the application joined itself; the port is opened when needed."""
         member = Member(ReplyTo.SENDER)
         member.port.memberships = []
         member.start()
-        self.assertEqual(member.outlets, [])
+        self.assertEqual(member.reply_ports, [])
         member.receive()
         member.receive()
-        self.assertEqual([len(outlet.runs) for outlet in member.outlets], [2])
+        self.assertEqual([len(reply_port.runs) for reply_port in member.reply_ports], [2])
 
     def test_after_a_change_of_interfaces_answers_leave_by_a_new_port(self) -> None:
         """The old one is bound to an interface that is another one by now; a line tells."""
@@ -176,8 +176,8 @@ class SenderTests(SynchronousTestCase):
         with log_lines() as lines:
             member.echo.membership_changed(MembershipChange(member.port.memberships[0]))
         member.receive()
-        self.assertEqual([outlet.is_open for outlet in member.outlets], [False, True])
-        self.assertEqual(len(member.outlets[1].runs), 1)
+        self.assertEqual([reply_port.is_open for reply_port in member.reply_ports], [False, True])
+        self.assertEqual(len(member.reply_ports[1].runs), 1)
         self.assertFalse(member.port.is_paused)
         self.assertEqual(lines, [f"group {GROUP} is heard on lo again"])
 
@@ -192,11 +192,11 @@ class SenderTests(SynchronousTestCase):
     def test_a_full_port_is_waited_for(self) -> None:
         """Nothing is received while answers cannot leave."""
         member = Member(ReplyTo.SENDER).start()
-        (outlet,) = member.outlets
-        outlet.is_full = True
+        (reply_port,) = member.reply_ports
+        reply_port.is_full = True
         member.receive()
         self.assertTrue(member.port.is_paused)
-        outlet.protocol.output_drained()
+        reply_port.protocol.output_drained()
         self.assertFalse(member.port.is_paused)
 
     def test_a_run_that_cannot_be_sent_counts_its_datagrams(self) -> None:
@@ -204,7 +204,7 @@ class SenderTests(SynchronousTestCase):
         member = Member(ReplyTo.SENDER).start()
         member.receive()
         member.receive()
-        member.outlets[0].fail_run(3, PEER)
+        member.reply_ports[0].fail_run(3, PEER)
         counters = MulticastCounters(received=6, answered=3, failed=3)
         self.assertEqual(member.echo.counters, counters)
 
@@ -237,7 +237,7 @@ class GroupTests(SynchronousTestCase):
         """On a port that is not shared, there is such."""
         member = Member(ReplyTo.GROUP).start()
         member.echo.run_received(Run(b"x", 1, PEER, "127.0.0.1", 1))
-        self.assertEqual(member.echo.counters, MulticastCounters(received=1, suspicious=1))
+        self.assertEqual(member.echo.counters, MulticastCounters(received=1, loop_risk=1))
 
     def test_a_refused_answer_is_counted(self) -> None:
         """At once, or later."""
@@ -288,9 +288,11 @@ class SilenceTests(SynchronousTestCase):
                 ("::", 4000, 0, 0),
             ):
                 member.receive(source)
-            self.assertEqual([outlet.runs for outlet in member.outlets if outlet.runs], [])
+            self.assertEqual(
+                [reply_port.runs for reply_port in member.reply_ports if reply_port.runs], []
+            )
             self.assertEqual(member.port.runs, [])
-            self.assertEqual(member.echo.counters, MulticastCounters(received=18, suspicious=18))
+            self.assertEqual(member.echo.counters, MulticastCounters(received=18, loop_risk=18))
 
     def test_what_is_not_whole_is_not_answered(self) -> None:
         """It is counted, and told in one line."""

@@ -604,7 +604,7 @@ class ConnectedTests(PortTestCase):
         self.udp.arrive(b"a", OTHER)
         self.udp.arrive(b"b", PEER)
         self.read()
-        self.assertEqual((self.owner.received, self.port.counters.strangers), ([b"b"], 1))
+        self.assertEqual((self.owner.received, self.port.counters.unexpected_source), ([b"b"], 1))
 
     def test_a_refusal_is_an_event(self) -> None:
         """Met while reading, as select and asyncio have it; what waits behind it is read."""
@@ -864,4 +864,4 @@ class SharedPortTests(PortTestCase):
         self.udp.arrive(b"a", destination=HOST, interface=1)
         self.udp.arrive(b"a", destination="224.3.0.5", interface=1)
         self.read()
-        self.assertEqual((self.owner.runs, self.port.counters.strangers), ([], 2))
+        self.assertEqual((self.owner.runs, self.port.counters.unexpected_source), ([], 2))

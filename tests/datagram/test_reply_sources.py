@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagram.fake_udp import IP_PKTINFO, IPV6_PKTINFO
 from twsock.datagram.network.netlink import LocalAddress
-from twsock.datagram.reply_sources import AnswerSources
+from twsock.datagram.reply_sources import ReplySources
 from twsock.datagram.runs import Run
 from twsock.errors import OperationNotSupported
 
@@ -43,7 +43,7 @@ class SourceCase(SynchronousTestCase):
         self.clock = Clock()
         self.asked = 0
         clock: Any = self.clock
-        self.sources = AnswerSources(clock, self.list_addresses)
+        self.sources = ReplySources(clock, self.list_addresses)
 
     def list_addresses(self) -> list[LocalAddress]:
         self.asked += 1
@@ -94,7 +94,7 @@ class AddressTests(SourceCase):
             raise OperationNotSupported("no")
 
         clock: Any = self.clock
-        silent = AnswerSources(clock, refuse)
+        silent = ReplySources(clock, refuse)
         self.assertEqual(silent.find_address(self.run_of(PEER, GROUP, "10.0.2.1")), "10.0.2.1")
         self.assertEqual(silent.find_address(self.run_of(PEER6, GROUP6, "")), "")
 

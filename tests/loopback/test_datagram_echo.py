@@ -247,7 +247,7 @@ class EchoBuilder(OnEveryReactor):
                 for answers_any in (False, True):
                     echo = DatagramEcho(answer_any_port=answers_any)
                     echo.send(LARGE, address_of(room.open(echo, host)))
-                    self.assertEqual(await room.settle(echo), EchoCounters(suspicious=1))
+                    self.assertEqual(await room.settle(echo), EchoCounters(loop_risk=1))
 
         self.meet(work, kinds=(False, True))
 
@@ -258,7 +258,7 @@ class EchoBuilder(OnEveryReactor):
             echo = DatagramEcho(answer_any_port=True)
             port = room.open(echo, "0.0.0.0").getHost().port
             echo.send(LARGE, (ALIAS, port))
-            self.assertEqual(await room.settle(echo), EchoCounters(suspicious=1))
+            self.assertEqual(await room.settle(echo), EchoCounters(loop_risk=1))
 
         self.meet(work, kinds=(False, True))
 
@@ -270,7 +270,7 @@ class EchoBuilder(OnEveryReactor):
             server = address_of(room.open(here))
             room.open(there, ALIAS, server[1])
             there.send(b"x", server)
-            self.assertEqual(await room.settle(here), EchoCounters(suspicious=1))
+            self.assertEqual(await room.settle(here), EchoCounters(loop_risk=1))
             self.assertEqual(there.counters, EchoCounters())
 
         self.meet(work, kinds=(False, True))

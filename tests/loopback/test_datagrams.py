@@ -506,7 +506,7 @@ class DatagramPorts(OnEveryReactor):
             peer.sendto(b"c", address_of(port))
             port.resumeProducing()
             await room.until(lambda: owner.received)
-            self.assertEqual((owner.received, port.counters.strangers), ([b"c"], 1))
+            self.assertEqual((owner.received, port.counters.unexpected_source), ([b"c"], 1))
 
         self.meet(work)
 

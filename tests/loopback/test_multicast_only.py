@@ -324,7 +324,7 @@ class TrafficTests(MulticastCase):
         self.addCleanup(port.stopListening)
         self.peer().sendto(b"for one", (LOCALHOST, port.getHost().port))
         self.pump()
-        self.assertEqual((port.counters.strangers, port.counters.received), (1, 0))
+        self.assertEqual((port.counters.unexpected_source, port.counters.received), (1, 0))
         port.stopListening()
 
     def test_d8_a_group_is_heard_by_those_who_joined_it(self) -> None:

@@ -219,7 +219,7 @@ class ServiceTests(SynchronousTestCase):
         ((_, echo),) = service.opened
         echo.datagramReceived(b"x", ("192.0.2.1", 9))
         echo.datagramReceived(b"x", ("192.0.2.1", 0))
-        self.assertEqual(service.count(), DatagramCounts(received=2, answered=1, suspicious=1))
+        self.assertEqual(service.count(), DatagramCounts(received=2, answered=1, loop_risk=1))
 
     def test_a_bad_endpoint_is_known_at_once(self) -> None:
         """A program that embeds the service learns of its mistake, with the status."""
@@ -241,7 +241,7 @@ class ServiceTests(SynchronousTestCase):
         (line,) = lines
         self.assertEqual(
             line,
-            "stopped: 2 received, 2 answered, 0 suspicious, 0 limited, 0 truncated, "
+            "stopped: 2 received, 2 answered, 0 loop risk, 0 limited, 0 truncated, "
             "0 dropped by the kernel, 0 failed",
         )
 

@@ -155,7 +155,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(
             lines[1],
-            "stopped: 1 received, 0 answered, 0 from members, 0 suspicious, 0 truncated, "
+            "stopped: 1 received, 0 answered, 0 from members, 0 loop risk, 0 truncated, "
             "0 not for a group, 0 dropped by the kernel, 0 failed",
         )
 

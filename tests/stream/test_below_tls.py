@@ -13,7 +13,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.stream.test_transport import CountingSocket, FakeProtocol, IdleReactor, tcp_pair
-from twsock.stream.below_tls import Outlet
+from twsock.stream.below_tls import TlsLowerTransport
 from twsock.stream.descriptor import find_descriptor
 
 
@@ -31,7 +31,7 @@ class OutletTests(SynchronousTestCase):
         self.failures: list[OSError] = []
         self.taken: list[bytes] = []
         self.aborts = 0
-        self.outlet = Outlet(self.descriptor, self.socket, self.descriptor, self)
+        self.lower = TlsLowerTransport(self.descriptor, self.socket, self.descriptor, self)
         self.peer.setblocking(False)
         self.addCleanup(self.peer.close)
         self.addCleanup(self.socket.close)
@@ -59,7 +59,7 @@ class OutletTests(SynchronousTestCase):
 
     def test_nothing_leaves_in_plaintext_when_the_connection_is_gone(self) -> None:
         """Whoever kept the transport: it is not Twisted's write again."""
-        self.outlet.release()
+        self.lower.release()
         self.descriptor.write(b"secret")
         self.descriptor.writeSequence([b"secret"])
         self.assertEqual(self.taken, [])
@@ -68,13 +68,13 @@ class OutletTests(SynchronousTestCase):
 
     def test_the_ends_are_the_transports_again_when_the_connection_is_gone(self) -> None:
         """Its methods do not lead to the connection any more."""
-        self.outlet.release()
+        self.lower.release()
         for name in ("loseConnection", "abortConnection", "registerProducer"):
             self.assertNotIn(name, vars(self.descriptor))
 
     def test_it_is_sent_at_once(self) -> None:
         """In one call, with nothing left for the reactor."""
-        self.outlet.write(b"answer")
+        self.lower.write(b"answer")
         self.assertEqual(self.peer.recv(100), b"answer")
         self.assertEqual((self.socket.sends, self.reactor.writers), (1, set()))
 
@@ -86,21 +86,21 @@ class OutletTests(SynchronousTestCase):
 
     def test_an_abort_of_the_engine_is_not_one_of_the_connection(self) -> None:
         """The engine knows the reason, and gives it."""
-        self.outlet.abortConnection()
+        self.lower.abortConnection()
         self.assertEqual(self.aborts, 0)
         self.assertTrue(self.descriptor._aborting)
 
     def test_pieces_leave_together(self) -> None:
         """As one."""
-        self.outlet.writeSequence([b"one", b"two"])
+        self.lower.writeSequence([b"one", b"two"])
         self.assertEqual(self.peer.recv(100), b"onetwo")
         self.assertEqual(self.socket.sends, 1)
 
     def test_what_the_kernel_has_no_room_for_waits(self) -> None:
         """What is written behind it does, too."""
         large = bytes(range(256)) * (1 << 15)
-        self.outlet.write(large)
-        self.outlet.write(b"behind it")
+        self.lower.write(large)
+        self.lower.write(b"behind it")
         self.assertEqual(self.socket.sends, 1)
         self.assertIn(self.descriptor, self.reactor.writers)
         self.assertTrue(self.receive(len(large) + 9) == large + b"behind it")
@@ -108,33 +108,33 @@ class OutletTests(SynchronousTestCase):
     def test_small_records_that_wait_are_joined(self) -> None:
         """Each would otherwise be an object of its own, larger than a small record."""
         large = bytes(range(256)) * (1 << 15)
-        self.outlet.write(large)
+        self.lower.write(large)
         for _ in range(1000):
-            self.outlet.write(b"small")
+            self.lower.write(b"small")
         self.assertLess(len(self.descriptor._tempDataBuffer), 10)
         self.assertTrue(self.receive(len(large) + 5000) == large + b"small" * 1000)
 
     def test_a_queue_goes_first(self) -> None:
         """Whoever wrote to the transport itself."""
         Connection.write(self.descriptor, b"first ")
-        self.outlet.write(b"second")
+        self.lower.write(b"second")
         self.assertEqual(self.socket.sends, 0)
         self.assertEqual(self.receive(12), b"first second")
 
     def test_a_failure_is_reported_once_and_leaves_the_input_alone(self) -> None:
         """The transport would end the connection in front of what can still be read."""
         self.socket.error = OSError(errno.ECONNRESET, "Connection reset by peer")
-        self.outlet.write(b"answer")
-        self.outlet.write(b"another")
+        self.lower.write(b"answer")
+        self.lower.write(b"another")
         (failure,) = self.failures
         self.assertEqual(failure.errno, errno.ECONNRESET)
         self.assertEqual(self.reactor.writers, set())
 
     def test_nothing_is_sent_behind_the_end(self) -> None:
         """FIN was the last."""
-        self.outlet.write(b"last")
-        self.outlet.loseWriteConnection()
-        self.outlet.write(b"too late")
+        self.lower.write(b"last")
+        self.lower.loseWriteConnection()
+        self.lower.write(b"too late")
         self.descriptor.doWrite()
         self.assertEqual((self.peer.recv(100), self.peer.recv(100)), (b"last", b""))
         self.assertEqual(self.failures, [])
@@ -143,19 +143,19 @@ class OutletTests(SynchronousTestCase):
         """Its socket is closed, and nobody waits for what is written."""
         self.descriptor.connected = 0
         self.socket.close()
-        self.outlet.write(b"too late")
+        self.lower.write(b"too late")
         self.assertEqual(self.failures, [])
 
     def test_all_else_is_the_transports(self) -> None:
         """Its interfaces, its methods, and who is given what arrives."""
-        self.assertTrue(ITCPTransport.providedBy(self.outlet))
-        self.assertEqual(self.outlet.fileno(), self.socket.fileno())
-        outlet: Any = self.outlet
-        self.assertIs(find_descriptor(outlet), self.descriptor)
+        self.assertTrue(ITCPTransport.providedBy(self.lower))
+        self.assertEqual(self.lower.fileno(), self.socket.fileno())
+        lower: Any = self.lower
+        self.assertIs(find_descriptor(lower), self.descriptor)
         engine = FakeProtocol()
-        self.outlet.protocol = engine
+        self.lower.protocol = engine
         self.assertIs(self.descriptor.protocol, engine)
-        self.assertIs(self.outlet.protocol, engine)
+        self.assertIs(self.lower.protocol, engine)
 
     def test_what_others_write_is_kept(self) -> None:
         """Until there is an engine to write it."""
@@ -163,47 +163,47 @@ class OutletTests(SynchronousTestCase):
         self.descriptor.writeSequence([b"kept", b" too"])
         self.assertEqual(self.taken, [b"kept", b"kept too"])
         engine = StringTransport()
-        self.outlet.lead_to(engine, self)
+        self.lower.lead_to(engine, self)
         self.descriptor.write(b"through ")
         self.descriptor.writeSequence([b"the ", b"engine"])
         self.assertEqual(engine.value(), b"through the engine")
-        self.outlet.write(b"encrypted")
+        self.lower.write(b"encrypted")
         self.assertEqual(self.peer.recv(100), b"encrypted")
 
     def test_who_kept_the_transport_ends_it_in_order(self) -> None:
         """Through the engine, which says so inside TLS."""
         engine = StringTransport()
-        self.outlet.lead_to(engine, self)
+        self.lower.lead_to(engine, self)
         self.descriptor.loseConnection()
         self.assertTrue(engine.disconnecting)
         self.assertFalse(self.descriptor.disconnecting)
-        self.outlet.loseConnection()
+        self.lower.loseConnection()
         self.assertTrue(self.descriptor.disconnecting)
 
     def test_no_room_in_the_system_is_no_failure(self) -> None:
         """It waits for some, as where there is none in the socket."""
         self.socket.error = OSError(errno.ENOBUFS, "No buffer space available")
-        self.outlet.write(b"answer")
+        self.lower.write(b"answer")
         self.assertEqual(self.failures, [])
-        self.assertFalse(self.outlet.is_flushed)
+        self.assertFalse(self.lower.is_flushed)
 
     def test_what_is_no_plain_socket_writes_in_its_own_way(self) -> None:
         """A wrapper, or a transport in memory."""
         transport = StringTransport()
-        outlet = Outlet(transport, None, None, self)
+        lower = TlsLowerTransport(transport, None, None, self)
         transport.write(b"kept")
-        outlet.write(b"sent")
+        lower.write(b"sent")
         self.assertEqual((transport.value(), self.taken), (b"sent", [b"kept"]))
 
     def test_a_wrapper_has_another_name_for_the_receiver(self) -> None:
         """It is given what comes all the same."""
         wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
         wrapper.transport = StringTransport()
-        outlet = Outlet(wrapper, None, None, self)
+        lower = TlsLowerTransport(wrapper, None, None, self)
         engine = Protocol()
-        outlet.protocol = engine
+        lower.protocol = engine
         self.assertIs(wrapper.wrappedProtocol, engine)
-        self.assertIs(outlet.protocol, engine)
+        self.assertIs(lower.protocol, engine)
 
 
 class Nobody:
@@ -247,29 +247,29 @@ class ProducerTests(SynchronousTestCase):
         self.producer = Producer()
         self.engine: Any = StringTransport()
 
-    def hold(self, is_streaming: bool) -> Outlet:
+    def hold(self, is_streaming: bool) -> TlsLowerTransport:
         """Begin an upgrade."""
         self.descriptor.registerProducer(self.producer, is_streaming)
         self.producer.told.clear()
-        outlet = Outlet(self.descriptor, None, self.descriptor, Nobody())
-        outlet.take_producer()
-        return outlet
+        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
+        lower.take_producer()
+        return lower
 
     def test_one_that_pushes_rests(self) -> None:
         """Until it produces for the engine."""
-        outlet = self.hold(True)
+        lower = self.hold(True)
         self.assertEqual(self.producer.told, ["pause"])
-        outlet.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, Nobody())
         self.assertEqual(self.producer.told, ["pause"])  # What was held leaves first.
-        outlet.resume_producer()
+        lower.resume_producer()
         self.assertEqual(self.producer.told, ["pause", "resume"])
         self.assertEqual((self.engine.producer, self.engine.streaming), (self.producer, True))
 
     def test_one_that_is_asked_is_asked_by_the_engine(self) -> None:
         """And by nobody before."""
-        outlet = self.hold(False)
+        lower = self.hold(False)
         self.assertIsNone(self.descriptor.producer)
-        outlet.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, Nobody())
         self.assertEqual((self.engine.producer, self.engine.streaming), (self.producer, False))
         self.assertEqual(self.producer.told, [])
         self.descriptor.unregisterProducer()
@@ -277,42 +277,42 @@ class ProducerTests(SynchronousTestCase):
 
     def test_one_that_is_done_before_is_gone(self) -> None:
         """The engine never hears of it."""
-        outlet = self.hold(True)
+        lower = self.hold(True)
         self.descriptor.unregisterProducer()
-        outlet.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, Nobody())
         self.assertIsNone(self.engine.producer)
 
     def test_without_a_connection_it_stops(self) -> None:
         """Nobody else would tell it."""
-        outlet = self.hold(True)
-        outlet.lost()
-        outlet.lost()
+        lower = self.hold(True)
+        lower.lost()
+        lower.lost()
         self.assertEqual(self.producer.told, ["pause", "stop"])
 
     def test_one_that_comes_later_rests_too(self) -> None:
         """Registered on the transport in the handshake, it is moved when that is done."""
-        outlet = Outlet(self.descriptor, None, self.descriptor, Nobody())
+        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
         self.descriptor.registerProducer(self.producer, True)
         self.assertIsNone(self.descriptor.producer)
         self.assertEqual(self.producer.told, ["pause"])
-        outlet.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, Nobody())
         self.assertIs(self.engine.producer, self.producer)
 
     def test_one_that_comes_afterwards_is_the_engines(self) -> None:
         """Also on a transport that was kept."""
-        outlet = Outlet(self.descriptor, None, self.descriptor, Nobody())
-        outlet.lead_to(self.engine, Nobody())
+        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
+        lower.lead_to(self.engine, Nobody())
         self.descriptor.registerProducer(self.producer, False)
         self.assertIs(self.engine.producer, self.producer)
         self.assertIsNone(self.descriptor.producer)
 
     def test_the_engine_has_its_own(self) -> None:
         """On the transport itself, and without asking the engine for the way."""
-        outlet = self.hold(False)
-        outlet.lead_to(self.engine, Nobody())
+        lower = self.hold(False)
+        lower.lead_to(self.engine, Nobody())
         membrane = Producer()
-        outlet.registerProducer(membrane, True)
+        lower.registerProducer(membrane, True)
         self.assertIs(self.descriptor.producer, membrane)
-        outlet.unregisterProducer()
+        lower.unregisterProducer()
         self.assertIsNone(self.descriptor.producer)
         self.assertIs(self.engine.producer, self.producer)

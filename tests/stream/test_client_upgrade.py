@@ -25,7 +25,7 @@ from twsock.errors import (
     SocketErrorStatus,
 )
 from twsock.names import HostName
-from twsock.protocols import ClientUpgrade, ConnectionGroup, StreamProtocol, UpgradeStyle
+from twsock.protocols import ClientUpgrade, ConnectionRegistry, StreamProtocol, UpgradeStyle
 from twsock.stream.client_upgrade import MAX_GO_AHEAD
 from twsock.tls import (
     Certificate,
@@ -72,7 +72,7 @@ class Connection:
         self.clock = Clock()
         built: Any = protocol()
         self.protocol = built
-        built.group = ConnectionGroup(self.clock)
+        built.group = ConnectionRegistry(self.clock)
         transport: Any = StringTransport()
         self.transport = transport
         transport.protocol = built

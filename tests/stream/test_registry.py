@@ -1,4 +1,4 @@
-"""A `ConnectionGroup` counts, limits, watches and drains its connections."""
+"""A `ConnectionRegistry` counts, limits, watches and drains its connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.stream.connections import Connected, FrameRecorder, Waiting
-from twsock.protocols import ConnectionGroup, FrameEcho
+from twsock.protocols import ConnectionRegistry, FrameEcho
 from twsock.wire import encode_frame
 
 
@@ -70,7 +70,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_a_thousand_connections_share_one_delayed_call(self) -> None:
         """Watching more connections does not arm more timers."""
-        group = ConnectionGroup(Clock(), idle_timeout=10.0)
+        group = ConnectionRegistry(Clock(), idle_timeout=10.0)
         clock = group.clock
         for _ in range(1000):
             protocol = FrameRecorder()
@@ -80,8 +80,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_bounds_are_checked(self) -> None:
         """A timeout or limit that makes no sense is refused."""
-        self.assertRaises(ValueError, ConnectionGroup, Clock(), idle_timeout=0.0)
-        self.assertRaises(ValueError, ConnectionGroup, Clock(), max_connections=0)
+        self.assertRaises(ValueError, ConnectionRegistry, Clock(), idle_timeout=0.0)
+        self.assertRaises(ValueError, ConnectionRegistry, Clock(), max_connections=0)
 
 
 class DrainTests(SynchronousTestCase):

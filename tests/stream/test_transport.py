@@ -190,7 +190,7 @@ class PlainTests(SynchronousTestCase):
     def test_nothing_leaves_after_the_application_aborted_the_transport(self) -> None:
         """It is lost in the next turn of the reactor; the kernel would still take bytes."""
         self.descriptor.abortConnection()
-        self.assertEqual(self.stream.hand_over([b"never"] * 3)[1], 0)
+        self.assertEqual(self.stream.send_pieces([b"never"] * 3)[1], 0)
         self.assertEqual(self.socket.sends, 0)
 
     def test_nothing_that_was_written_leaves_after_it_either(self) -> None:
@@ -332,27 +332,27 @@ class PlainTests(SynchronousTestCase):
     def test_few_bytes_are_handed_over_in_one_piece(self) -> None:
         """However many pieces they are."""
         pieces = [bytes([number % 251]) for number in range(5000)]
-        self.assertEqual(self.stream.hand_over(pieces), (5000, 5000))
+        self.assertEqual(self.stream.send_pieces(pieces), (5000, 5000))
         self.assertEqual(self.socket.sends, 1)
         self.assertEqual(self.receive(), b"".join(pieces))
 
     def test_many_bytes_are_handed_over_in_one_call(self) -> None:
         """Above 64 KiB they are not joined: the kernel is given the pieces themselves."""
         pieces = [bytes([number]) * HIGH_WATER for number in range(5)]
-        handed, done = self.stream.hand_over(pieces)
+        handed, done = self.stream.send_pieces(pieces)
         self.assertEqual((handed, done, self.socket.sends), (5, 5, 1))
         self.assertEqual(self.receive(), b"".join(pieces))
 
     def test_no_more_pieces_are_handed_over_than_one_call_takes(self) -> None:
         """1,024 of them, where they are too many bytes to join."""
         pieces = [bytes([number % 251]) * 65 for number in range(1030)]
-        self.assertEqual(self.stream.hand_over(pieces), (1024, 1024))
+        self.assertEqual(self.stream.send_pieces(pieces), (1024, 1024))
         self.assertTrue(self.stream.is_flushed)
 
     def test_what_the_kernel_has_no_room_for_stays_with_the_owner(self) -> None:
         """All but the piece at which it stopped; room for more is told of."""
         pieces = [bytes([number % 251]) * HIGH_WATER for number in range(1000)]
-        handed, done = self.stream.hand_over(pieces)
+        handed, done = self.stream.send_pieces(pieces)
         self.assertEqual(handed, done + 1)
         self.assertLess(handed, 1000)
         self.assertFalse(self.stream.is_flushed)
@@ -363,21 +363,21 @@ class PlainTests(SynchronousTestCase):
     def test_a_kernel_without_room_is_given_nothing(self) -> None:
         """One piece waits with the transport, so that it tells of room."""
         self.socket.error = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        self.assertEqual(self.stream.hand_over([b"a", b"b"]), (1, 0))
+        self.assertEqual(self.stream.send_pieces([b"a", b"b"]), (1, 0))
         self.socket.error = None
         self.assertEqual(self.receive(), b"a")
 
     def test_pieces_are_handed_over_behind_what_the_application_wrote(self) -> None:
         """What is in the transport's queue was first."""
         self.descriptor.write(b"first ")
-        self.assertEqual(self.stream.hand_over([b"second ", b"third"]), (2, 0))
+        self.assertEqual(self.stream.send_pieces([b"second ", b"third"]), (2, 0))
         self.assertEqual(self.receive(), b"first second third")
         self.assertEqual(self.owner.drained, 1)
 
     def test_a_failed_hand_over_is_told(self) -> None:
         """Nothing was handed over."""
         self.socket.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
-        self.assertEqual(self.stream.hand_over([b"a"]), (0, 0))
+        self.assertEqual(self.stream.send_pieces([b"a"]), (0, 0))
         self.assertEqual(len(self.owner.failures), 1)
 
     def test_ended_output_leaves_the_input_open(self) -> None:
@@ -539,35 +539,35 @@ class PlainTests(SynchronousTestCase):
     def test_what_was_held_leaves_in_its_order(self) -> None:
         """What a producer wrote, what was written, what the producer writes when it goes on."""
         self.descriptor.registerProducer(Pusher(self.descriptor), True)
-        outlet = self.stream.hold()
+        lower = self.stream.hold()
         self.assertTrue(self.stream.is_held)
         self.stream.write(b"second ")
         engine: Any = StringTransport()
-        engine.transport = outlet
-        self.stream.succeed_to(engine)
+        engine.transport = lower
+        self.stream.rebind(engine)
         self.assertEqual(engine.value(), b"first second last")
         self.assertRaises(BlockingIOError, self.peer.recv, 1)
 
     def test_why_a_send_failed_is_known_behind_it(self) -> None:
         """To what took the place of the one that held."""
-        outlet = self.stream.hold()
+        lower = self.stream.hold()
         engine: Any = StringTransport()
-        engine.transport = outlet
-        successor = self.stream.succeed_to(engine)
+        engine.transport = lower
+        successor = self.stream.rebind(engine)
         self.socket.error = OSError(errno.EHOSTUNREACH, "No route to host")
-        outlet.write(b"answer")
+        lower.write(b"answer")
         error = successor.lost(Failure(ConnectionLost()))
         assert error is not None
         self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
 
     def test_a_queue_that_nobody_wrote_counts(self) -> None:
         """A TLS engine answers its peer by itself."""
-        outlet = self.stream.hold()
+        lower = self.stream.hold()
         engine: Any = StringTransport()
-        engine.transport = outlet
-        successor = self.stream.succeed_to(engine)
+        engine.transport = lower
+        successor = self.stream.rebind(engine)
         self.assertTrue(successor.send())
-        outlet.write(bytes(1 << 24))
+        lower.write(bytes(1 << 24))
         self.assertFalse(successor.send())
         self.assertTrue(successor.is_full)
 
@@ -599,7 +599,7 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(self.stream.unsent, len(self.pushed))
         engine: Any = StringTransport()
         engine.transport = self.descriptor
-        self.stream.succeed_to(engine)
+        self.stream.rebind(engine)
         self.assertEqual(engine.value(), self.pushed)
 
     def test_a_producer_is_paused_by_small_messages_too(self) -> None:
@@ -621,7 +621,7 @@ class PlainTests(SynchronousTestCase):
         engine._appSendBuffer = kept
         engine.write = kept.append
         stream = StreamTransport(self.owner, engine, self.reactor)
-        stream.hand_over([b"waits for the handshake"])
+        stream.send_pieces([b"waits for the handshake"])
         self.descriptor.write(b"hello")
         self.reactor.advance(0)
         self.descriptor.doWrite()
@@ -678,10 +678,10 @@ class InMemoryTests(SynchronousTestCase):
     def test_pieces_are_handed_over_until_the_brake(self) -> None:
         """A transport that pauses its producer has taken what it took."""
         assert self.transport.producer is not None
-        self.assertEqual(self.stream.hand_over([b"a", b"b"]), (2, 2))
+        self.assertEqual(self.stream.send_pieces([b"a", b"b"]), (2, 2))
         self.transport.producer.pauseProducing()
-        self.assertEqual(self.stream.hand_over([b"x" * HIGH_WATER, b"y"]), (0, 0))
-        self.assertEqual(self.stream.hand_over([b"c"]), (1, 0))
+        self.assertEqual(self.stream.send_pieces([b"x" * HIGH_WATER, b"y"]), (0, 0))
+        self.assertEqual(self.stream.send_pieces([b"c"]), (1, 0))
         self.assertEqual(self.transport.value(), b"abc")
 
     def test_many_small_pieces_are_joined(self) -> None:
@@ -689,7 +689,7 @@ class InMemoryTests(SynchronousTestCase):
         writes: list[bytes] = []
         self.patch(self.transport, "write", writes.append)
         pieces = [b"x" * 1000] * 100 + [b"y" * HIGH_WATER, b"z"]
-        self.assertEqual(self.stream.hand_over(pieces), (102, 102))
+        self.assertEqual(self.stream.send_pieces(pieces), (102, 102))
         self.assertEqual(b"".join(writes), b"".join(pieces))
         self.assertEqual(list(map(len, writes)), [65_000, 35_000, HIGH_WATER, 1])
 

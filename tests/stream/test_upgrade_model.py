@@ -37,7 +37,7 @@ from twsock.errors import SocketError
 from twsock.names import HostName
 from twsock.protocols import (
     ClientUpgrade,
-    ConnectionGroup,
+    ConnectionRegistry,
     FrameProtocol,
     LineProtocol,
     StreamProtocol,
@@ -451,7 +451,7 @@ class ClientMachine(Machine):
         self.format, self.style, self.peer = format, style, ServerPeer()
         self.is_hostile = is_hostile
         protocol: Any = format.protocol()
-        protocol.group = ConnectionGroup(self.clock)
+        protocol.group = ConnectionRegistry(self.clock)
         self.connect(protocol)
 
     @precondition(lambda self: not self.has_called)

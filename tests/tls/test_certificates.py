@@ -264,9 +264,9 @@ class FolderTests(SynchronousTestCase):
         """In OpenSSL's file of authorities; where there is none, in its directory."""
         trusted = self.folder / "trusted"
         trusted.mkdir()
-        strangers = [trustme.CA(organization_unit_name=name) for name in ("first", "second")]
+        authorities = [trustme.CA(organization_unit_name=name) for name in ("first", "second")]
         bundle = trusted / "bundle.crt"
-        bundle.write_bytes(b"".join(each.cert_pem.bytes() for each in strangers))
+        bundle.write_bytes(b"".join(each.cert_pem.bytes() for each in authorities))
         wanted = CertificateQuery(include_duplicates=True)
         for file, directory in ((bundle, "missing"), ("missing", trusted)):
             self.patch(os, "environ", {"SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(directory)})

@@ -16,7 +16,7 @@ from tests.tls.certificates_for_tests import NOW
 from tests.tls.peer import SERVER
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.tls.certificates import Certificate
-from twsock.tls.identity import show
+from twsock.tls.identity import use_certificate
 
 
 def make_weak_certificate() -> Certificate:
@@ -49,18 +49,22 @@ class ShowTests(SynchronousTestCase):
     def test_one_with_its_key(self) -> None:
         """The context has both."""
         context = make_context()
-        show(Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes()), context)
+        use_certificate(
+            Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes()), context
+        )
         context.check_privatekey()
 
     def test_one_without_a_key(self) -> None:
         """It proves nothing."""
         bare = Certificate.from_pem(SERVER.cert_chain_pems[0].bytes())
-        error = self.assertRaises(SocketError, show, bare, make_context())
+        error = self.assertRaises(SocketError, use_certificate, bare, make_context())
         self.assertIn("server has no key", str(error))
 
     def test_one_that_is_too_weak(self) -> None:
         """One line says whose, with OpenSSL's reason."""
-        error = self.assertRaises(SocketError, show, make_weak_certificate(), make_context())
+        error = self.assertRaises(
+            SocketError, use_certificate, make_weak_certificate(), make_context()
+        )
         self.assertIs(error.status, SocketErrorStatus.CERTIFICATE_IS_INVALID)
         self.assertIn("the certificate of weak", str(error))
         self.assertIn("key too small", str(error))

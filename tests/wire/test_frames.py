@@ -125,8 +125,8 @@ class DecodingTests(SynchronousTestCase):
         decoder.feed(stream)
         for _ in range(pulled):
             decoder.next_frame()
-        self.assertEqual(decoder.take_rest(), stream[pulled * 7 :])
-        self.assertEqual((decoder.buffered, decoder.take_rest()), (0, b""))
+        self.assertEqual(decoder.take_buffered(), stream[pulled * 7 :])
+        self.assertEqual((decoder.buffered, decoder.take_buffered()), (0, b""))
         decoder.feed(encode_frame(b"new"))
         self.assertEqual(decoder.next_frame(), b"new")
 
@@ -286,7 +286,7 @@ class MemoryTests(SynchronousTestCase):
             finally:
                 tracemalloc.stop()
             self.assertLess(held, 100 * KIB)
-            self.assertEqual([decoder.take_rest() for decoder in decoders], [b"\0\0"] * 100)
+            self.assertEqual([decoder.take_buffered() for decoder in decoders], [b"\0\0"] * 100)
 
     def test_a_run_takes_no_copy_of_a_large_frame(self) -> None:
         """Handed over, not copied: the peak is the frame and the room it grew into."""
@@ -368,7 +368,7 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(decoder.take_run(), encode_frame(b"one"))
         self.assertEqual(decoder.take_run(), b"")
         self.assertEqual(decoder.next_frame(), b"STOP")
-        self.assertEqual(decoder.take_rest(), encode_frame(b"two"))
+        self.assertEqual(decoder.take_buffered(), encode_frame(b"two"))
 
     def test_only_a_whole_message_stops(self) -> None:
         """Not the same bytes within one, in front of one, or in a part of one."""

@@ -136,7 +136,7 @@ class DecodingTests(SynchronousTestCase):
         decoder.feed(stream)
         for _ in range(pulled):
             decoder.next_line()
-        self.assertEqual(decoder.take_rest(), stream[pulled * 4 :])
+        self.assertEqual(decoder.take_buffered(), stream[pulled * 4 :])
         decoder.feed(b"new\n")
         self.assertEqual(decoder.next_line(), b"new")
 
@@ -228,7 +228,7 @@ class MemoryTests(SynchronousTestCase):
             finally:
                 tracemalloc.stop()
             self.assertLess(held, 100 * KIB)
-            self.assertEqual([decoder.take_rest() for decoder in decoders], [b"be"] * 100)
+            self.assertEqual([decoder.take_buffered() for decoder in decoders], [b"be"] * 100)
 
     def test_no_byte_is_searched_twice(self) -> None:
         """The search for the ending goes on where the last one stopped."""
@@ -262,7 +262,7 @@ class StopTests(SynchronousTestCase):
             self.assertEqual(decoder.take_run(), b"one\r\n")
             self.assertEqual(decoder.take_run(), b"")
             self.assertEqual(decoder.next_line(), b"STOP")
-            self.assertEqual(decoder.take_rest(), b"two\r\n")
+            self.assertEqual(decoder.take_buffered(), b"two\r\n")
 
     def test_only_a_whole_message_stops(self) -> None:
         """Not the same bytes within one, in front of one, or in a part of one."""

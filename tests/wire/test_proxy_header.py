@@ -42,7 +42,7 @@ def decode(*pieces: bytes) -> tuple[ProxyHeader | None, bytes]:
     for piece in pieces:
         decoder.feed(piece)
         header = header or decoder.next_header()
-    return header, decoder.take_rest()
+    return header, decoder.take_buffered()
 
 
 class LineTests(SynchronousTestCase):

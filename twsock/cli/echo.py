@@ -36,7 +36,7 @@ from twsock.errors import (
 from twsock.ip.address_errors import connecting_error
 from twsock.protocols import (
     ClientUpgrade,
-    ConnectionGroup,
+    ConnectionRegistry,
     FrameProtocol,
     LineProtocol,
     StreamProtocol,
@@ -131,7 +131,7 @@ async def _connect(
     def make_client() -> _Client:
         client = kind(now)
         # Every delay of the connection is then one of the reactor given.
-        client.group = ConnectionGroup(reactor)
+        client.group = ConnectionRegistry(reactor)
         client.max_payload = arguments.max_frame
         client.close_timeout = min(DEFAULT_CLOSE_TIMEOUT, timeout)
         return client

@@ -73,7 +73,7 @@ class InputLines:
         try:
             while (line := decoder.next_line()) is None:
                 if self._has_ended:
-                    line = decoder.take_rest() or None
+                    line = decoder.take_buffered() or None
                     break
                 self._take(await self._read())
         except LineTooLongError as error:

@@ -17,7 +17,7 @@ from twisted.internet.error import MessageLengthError
 from typing_extensions import override
 
 from twsock._integers import checked_integer
-from twsock.datagram.network.local_addresses import OwnAddresses
+from twsock.datagram.network.local_addresses import LocalAddresses
 from twsock.datagram.owner import IRunTransport
 from twsock.datagram.packet_info import is_multicast
 from twsock.datagram.protocol import DatagramProtocol
@@ -41,14 +41,14 @@ class EchoCounters:
     What became of the datagrams that came.
 
     :ivar answered: sent back.
-    :ivar suspicious: not answered, since that could make a loop.
+    :ivar loop_risk: not answered, since that could make a loop.
     :ivar limited: not answered, since the peer had its share.
     :ivar truncated: not answered, since they were not whole.
     :ivar failed: answers that could not be sent.
     """
 
     answered: int = 0
-    suspicious: int = 0
+    loop_risk: int = 0
     limited: int = 0
     truncated: int = 0
     failed: int = 0
@@ -93,7 +93,7 @@ class DatagramEcho(DatagramProtocol):
         self._rate_limit = rate_limit
         self._now = now
         self._own_ports = set() if own_ports is None else own_ports
-        self._own_addresses = OwnAddresses(now)
+        self._own_addresses = LocalAddresses(now)
         self._has_runs = False
 
     @override
@@ -106,8 +106,8 @@ class DatagramEcho(DatagramProtocol):
         if run.is_truncated:
             self.counters.truncated += 1
             super().run_received(run)
-        elif self._is_suspicious(run):
-            self.counters.suspicious += len(run)
+        elif self._is_loop_risk(run):
+            self.counters.loop_risk += len(run)
         elif self._rate_limit is None:
             self._answer(run)
         else:
@@ -124,7 +124,7 @@ class DatagramEcho(DatagramProtocol):
         if self.transport is not None:
             self.transport.resumeProducing()
 
-    def _is_suspicious(self, run: Run) -> bool:
+    def _is_loop_risk(self, run: Run) -> bool:
         """Tell whether an answer could make a loop, or go to somebody who never asked."""
         source = run.source
         # An IPv4 address as a socket of both families shows it, which Twisted's ports may be.

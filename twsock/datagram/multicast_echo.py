@@ -62,7 +62,7 @@ class MulticastCounters:
     :ivar answered: sent back.
     :ivar from_members: not answered, since they came from the port of the group: answers to it, our
         own among them.
-    :ivar suspicious: not answered, since that could make a loop.
+    :ivar loop_risk: not answered, since that could make a loop.
     :ivar truncated: not answered, since they were not whole.
     :ivar failed: answers that could not be sent, which are not counted as answered.
     """
@@ -70,7 +70,7 @@ class MulticastCounters:
     received: int = 0
     answered: int = 0
     from_members: int = 0
-    suspicious: int = 0
+    loop_risk: int = 0
     truncated: int = 0
     failed: int = 0
 
@@ -103,7 +103,7 @@ class MulticastEcho(DatagramProtocol):
         self._open_port = open_port
         self._own_port = 0
         # By the index of the interface that they send by.
-        self._outlets: dict[int, _Outlet] = {}
+        self._reply_ports: dict[int, _ReplyPort] = {}
 
     @override
     def started(self) -> None:
@@ -116,14 +116,14 @@ class MulticastEcho(DatagramProtocol):
         if self._reply is ReplyTo.SENDER:
             try:
                 for membership in self.transport.memberships:
-                    self._find_outlet(membership.interface.index)
+                    self._find_reply_port(membership.interface.index)
             except BaseException:
-                self._close_outlets()
+                self._close_reply_ports()
                 raise
 
     @override
     def stopped(self) -> None:
-        self._close_outlets()
+        self._close_reply_ports()
 
     @override
     def run_received(self, run: Run) -> None:
@@ -132,8 +132,8 @@ class MulticastEcho(DatagramProtocol):
         if run.is_truncated:
             counters.truncated += count
             super().run_received(run)
-        elif _is_suspicious(run.source):
-            counters.suspicious += count
+        elif _is_loop_risk(run.source):
+            counters.loop_risk += count
         elif self._reply is ReplyTo.SENDER:
             self._answer(run, run.source, self._send_to_sender)
         elif self._reply is ReplyTo.GROUP:
@@ -152,14 +152,14 @@ class MulticastEcho(DatagramProtocol):
     @override
     def membership_changed(self, change: MembershipChange) -> None:
         # They are bound to interfaces that may be gone, or be others by now.
-        self._close_outlets()
+        self._close_reply_ports()
         self.output_drained()
         super().membership_changed(change)
 
-    # Called by the outlets.
+    # Called by the reply_ports.
 
     def count_failed(self, count: int) -> None:
-        """Count answers that were under way as failed; for the outlets."""
+        """Count answers that were under way as failed; for the reply_ports."""
         self.counters.answered -= count
         self.counters.failed += count
 
@@ -171,7 +171,7 @@ class MulticastEcho(DatagramProtocol):
             self.counters.from_members += len(run)
         elif not is_multicast(group):
             # On a port that is not shared; its own address is no group to answer.
-            self.counters.suspicious += len(run)
+            self.counters.loop_risk += len(run)
         else:
             address: Address = (group, self._own_port)
             if ":" in group:
@@ -200,29 +200,31 @@ class MulticastEcho(DatagramProtocol):
         return self.transport
 
     def _send_to_sender(self, run: Run, address: Address) -> Any:
-        outlet = self._find_outlet(run.interface)
-        outlet.transport.send_run(run.data, run.segment_size, address)
-        return outlet.transport
+        reply_port = self._find_reply_port(run.interface)
+        reply_port.transport.send_run(run.data, run.segment_size, address)
+        return reply_port.transport
 
-    def _find_outlet(self, interface: int) -> _Outlet:
-        """Give the outlet of an interface; the one that came later than us is opened now."""
-        outlet = self._outlets.get(interface)
-        if outlet is None:
-            outlet = _Outlet(self)
+    def _find_reply_port(self, interface: int) -> _ReplyPort:
+        """Give the reply_port of an interface; the one that came later than us is opened now."""
+        reply_port = self._reply_ports.get(interface)
+        if reply_port is None:
+            reply_port = _ReplyPort(self)
             is_ipv6 = self.transport.socket_family == socket.AF_INET6
-            _open_outlet(self._open_port, self._reactor, outlet, "::" if is_ipv6 else "", interface)
+            _open_reply_port(
+                self._open_port, self._reactor, reply_port, "::" if is_ipv6 else "", interface
+            )
             # Nothing that it is sent is read, so nobody gets an answer out of it.
-            outlet.transport.pauseProducing()
-            self._outlets[interface] = outlet
-        return outlet
+            reply_port.transport.pauseProducing()
+            self._reply_ports[interface] = reply_port
+        return reply_port
 
-    def _close_outlets(self) -> None:
-        outlets, self._outlets = self._outlets, {}
-        for outlet in outlets.values():
-            outlet.transport.stopListening()
+    def _close_reply_ports(self) -> None:
+        reply_ports, self._reply_ports = self._reply_ports, {}
+        for reply_port in reply_ports.values():
+            reply_port.transport.stopListening()
 
 
-class _Outlet(DatagramProtocol):
+class _ReplyPort(DatagramProtocol):
     """What happens on a port that answers to senders leave by."""
 
     def __init__(self, echo: MulticastEcho) -> None:
@@ -242,14 +244,14 @@ class _Outlet(DatagramProtocol):
         self._echo.output_drained()
 
 
-def _is_suspicious(source: Address) -> bool:
+def _is_loop_risk(source: Address) -> bool:
     """Tell whether an answer could make a loop, or go to somebody who never asked."""
     host, port = source[0], source[1]
     return not port or host in _NOBODY or is_multicast(host)
 
 
-def _open_outlet(
-    open_port: _OpenPort, reactor: Any, outlet: _Outlet, wildcard: str, interface: int
+def _open_reply_port(
+    open_port: _OpenPort, reactor: Any, reply_port: _ReplyPort, wildcard: str, interface: int
 ) -> None:
     options = DatagramOptions(
         interface=interface,
@@ -258,12 +260,12 @@ def _open_outlet(
         receive_buffer=1,
     )
     try:
-        open_port(reactor, outlet, 0, wildcard, options)
+        open_port(reactor, reply_port, 0, wildcard, options)
     except SocketError as error:
         if not isinstance(error.__cause__, PermissionError):
             raise
         # Before Linux 5.7 only root may bind a socket to an interface; then the routes decide.
-        open_port(reactor, outlet, 0, wildcard, replace(options, device=""))
+        open_port(reactor, reply_port, 0, wildcard, replace(options, device=""))
 
 
 def _name_device(interface: int) -> str:

@@ -28,8 +28,8 @@ class DatagramCounters:
 
     :ivar received: datagrams handed to the protocol whole.
     :ivar truncated: datagrams that were longer than ``max_datagram``.
-    :ivar strangers: datagrams not from the connected peer, or not to a group on a shared port;
-        dropped.
+    :ivar unexpected_source: datagrams not from the connected peer, or not to a group on a shared
+        port; dropped.
     :ivar sent: datagrams that the kernel took.
     :ivar failed: datagrams that it did not.
     :ivar refused: ICMP replies to what was sent.
@@ -37,7 +37,7 @@ class DatagramCounters:
 
     received: int = 0
     truncated: int = 0
-    strangers: int = 0
+    unexpected_source: int = 0
     sent: int = 0
     failed: int = 0
     refused: int = 0

@@ -17,8 +17,7 @@ from twsock.datagram.owner import IDatagramOwner
 from twsock.datagram.runs import Run
 from twsock.errors import SocketError
 from twsock.ip.zones import with_zone
-from twsock.log import TextLogger
-from twsock.rate_limited_log import OccasionalLog
+from twsock.log import RateLimitedLogger, TextLogger
 
 __all__ = ["PlainProtocol", "log_membership_change"]
 
@@ -33,8 +32,8 @@ class PlainProtocol:
 
     def __init__(self, protocol: DatagramProtocol) -> None:
         self._protocol = protocol
-        self._too_long = OccasionalLog(self._log)
-        self._unsent = OccasionalLog(self._log)
+        self._too_long = RateLimitedLogger(self._log)
+        self._unsent = RateLimitedLogger(self._log)
 
     def run_received(self, run: Run) -> None:
         """Hand over each datagram that is whole, and log any other."""

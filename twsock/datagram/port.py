@@ -45,7 +45,7 @@ from twsock.datagram.packet_info import (
 )
 from twsock.datagram.plain_protocol import PlainProtocol
 from twsock.datagram.read_budget import ReadBudget
-from twsock.datagram.reply_sources import AnswerSources
+from twsock.datagram.reply_sources import ReplySources
 from twsock.datagram.runs import Run
 from twsock.datagram.send_queue import DatagramOutput, Sendable
 from twsock.datagram.syscalls import describe_refusal
@@ -129,7 +129,7 @@ class DatagramPort:
         self._destination = "" if is_wildcard else self._host[0]
         self._scope = 0 if len(self._host) == 2 else self._host[3]
         # A socket of one address sends from that by itself.
-        self._answers = AnswerSources(reactor) if is_wildcard else None
+        self._answers = ReplySources(reactor) if is_wildcard else None
         # What the protocol is being told of: what it sends to the source meanwhile is the answer.
         self._run: Run | None = None
         self._peer: Address | None = None
@@ -534,7 +534,7 @@ class DatagramPort:
             size = segment_size or size
             destination = told or destination
         if self._is_choosy and not self._is_welcome(source, destination, interface):
-            self.counters.strangers += 1
+            self.counters.unexpected_source += 1
         elif size > self._options.max_datagram or flags & _TRUNCATED:
             self._received_truncated(
                 Run(data, size, source, destination, interface, False, local), flags

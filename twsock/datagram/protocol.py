@@ -20,8 +20,7 @@ from twsock.datagram.plain_protocol import log_membership_change
 from twsock.datagram.runs import Run
 from twsock.datagram.syscalls import describe_refusal
 from twsock.errors import LocalProtocolError, SocketError
-from twsock.log import TextLogger
-from twsock.rate_limited_log import OccasionalLog
+from twsock.log import RateLimitedLogger, TextLogger
 
 __all__ = ["DatagramProtocol"]
 
@@ -43,7 +42,7 @@ class DatagramProtocol(protocol.DatagramProtocol):
     noisy = False
     transport: Any
     # By message; made when there is one, since Twisted's protocols have no __init__ to be called.
-    _warnings: dict[str, OccasionalLog] | None = None
+    _warnings: dict[str, RateLimitedLogger] | None = None
 
     # To be overridden.
 
@@ -124,7 +123,7 @@ class DatagramProtocol(protocol.DatagramProtocol):
         """
         if self._warnings is None:
             self._warnings = {}
-        log = self._warnings.setdefault(message, OccasionalLog(self._log))
+        log = self._warnings.setdefault(message, RateLimitedLogger(self._log))
         log.warn(message, **fields)  # noqa: G010 - not the standard library's
 
     def send(self, data: bytes, address: Address | None = None) -> None:

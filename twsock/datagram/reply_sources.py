@@ -22,7 +22,7 @@ from twsock.datagram.packet_info import Control, source_control
 from twsock.datagram.runs import Run
 from twsock.errors import SocketError
 
-__all__ = ["AnswerSources"]
+__all__ = ["ReplySources"]
 
 #: Seconds for which a list of addresses is used. If an address is removed meanwhile, answers from
 #: it fail.
@@ -31,7 +31,7 @@ _GOOD_FOR: Final = 1.0
 _ANY_IPV6: Final = "::"
 
 
-class AnswerSources:
+class ReplySources:
     """
     Finds the addresses that answers leave from.
 

@@ -50,7 +50,7 @@ class DatagramCounts:
     :ivar received: datagrams that came, whole or not; each of the others but the last two is some
         of these.
     :ivar answered: sent back.
-    :ivar suspicious: not answered, since that could make a loop.
+    :ivar loop_risk: not answered, since that could make a loop.
     :ivar limited: not answered, since the peer had its share.
     :ivar truncated: not answered, since they were longer than what is taken.
     :ivar dropped_by_the_kernel: came while the receive buffer was full.
@@ -59,7 +59,7 @@ class DatagramCounts:
 
     received: int = 0
     answered: int = 0
-    suspicious: int = 0
+    loop_risk: int = 0
     limited: int = 0
     truncated: int = 0
     dropped_by_the_kernel: int = 0
@@ -217,7 +217,7 @@ def _check_endpoint(description: str, endpoint: IDatagramEndpoint, reply_port: i
 
 def _add(total: DatagramCounts, port: Any, echo: DatagramEcho) -> None:
     counters = echo.counters
-    total.suspicious += counters.suspicious
+    total.loop_risk += counters.loop_risk
     total.limited += counters.limited
     total.truncated += counters.truncated
     seen = getattr(port, "counters", None)
@@ -230,7 +230,7 @@ def _add(total: DatagramCounts, port: Any, echo: DatagramEcho) -> None:
     else:
         # The port of a plugin.
         total.received += (
-            counters.answered + counters.suspicious + counters.limited + counters.truncated
+            counters.answered + counters.loop_risk + counters.limited + counters.truncated
         )
         total.answered += counters.answered
         total.failed += counters.failed

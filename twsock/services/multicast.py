@@ -60,7 +60,7 @@ class MulticastCounts:
     :ivar received: datagrams of the groups, whole or not.
     :ivar answered: sent back.
     :ivar from_members: not answered, since they are answers to the group, our own among them.
-    :ivar suspicious: not answered, since that could make a loop.
+    :ivar loop_risk: not answered, since that could make a loop.
     :ivar truncated: not answered, since they were longer than what is taken.
     :ivar not_for_a_group: came to the port, but not by a group that was joined; dropped, and not in
         ``received``.
@@ -71,7 +71,7 @@ class MulticastCounts:
     received: int = 0
     answered: int = 0
     from_members: int = 0
-    suspicious: int = 0
+    loop_risk: int = 0
     truncated: int = 0
     not_for_a_group: int = 0
     dropped_by_the_kernel: int = 0
@@ -93,9 +93,9 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
             total.received += counters.received
             total.answered += counters.answered
             total.from_members += counters.from_members
-            total.suspicious += counters.suspicious
+            total.loop_risk += counters.loop_risk
             total.truncated += counters.truncated
-            total.not_for_a_group += port.counters.strangers
+            total.not_for_a_group += port.counters.unexpected_source
             total.dropped_by_the_kernel += port.dropped_by_kernel
             total.failed += counters.failed
         return total

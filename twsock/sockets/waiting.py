@@ -6,7 +6,7 @@ Used by everything here that takes a ``timeout``.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from twsock.errors import SocketError, SocketErrorStatus
 
-__all__ = ["called_off", "check_timeout", "limit"]
+__all__ = ["called_off", "check_timeout", "limit", "silence_unhandled"]
 
 T = TypeVar("T")
 
@@ -54,3 +54,24 @@ def limit(
 
         operation.addTimeout(timeout, clock, time_out)
     return operation
+
+
+def silence_unhandled(deferred: Deferred[Any], error: SocketError) -> bool:
+    """
+    Have a failure that nobody awaits not logged by itself.
+
+    Five writes and a flush on a connection that dies are one error, which the flush reports; the
+    writes that nobody awaited would log five tracebacks when they are collected. The failure stays
+    for whoever awaits the write later.
+
+    :param deferred: has just failed.
+    :param error: with this.
+    :returns: whether nobody was told of it.
+    """
+    # What is cleared is Twisted's note to log it (private, as of 26.10).
+    information = deferred._debugInfo
+    failure = None if information is None else information.failResult
+    if information is None or failure is None or failure.value is not error:
+        return False  # Somebody heard; what came of that is theirs.
+    information.failResult = None
+    return True

@@ -14,10 +14,10 @@ from typing import Any
 
 from zope.interface import directlyProvides, providedBy
 
-__all__ = ["OrderedTransport"]
+__all__ = ["ApplicationTransport"]
 
 
-class OrderedTransport:
+class ApplicationTransport:
     """
     Twisted's transport, behind what our protocol has written.
 

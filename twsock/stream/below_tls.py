@@ -1,5 +1,5 @@
 """
-The way out below a TLS engine: engine → **outlet** → transport.
+The transport below a TLS engine: engine → **lower transport** → transport of the connection.
 
 From the moment at which a connection is to become secure, the transport is the engine's alone. What
 anybody else writes to it, whoever kept it, waits with the connection, and takes the way through the
@@ -22,13 +22,13 @@ from zope.interface import directlyProvides, providedBy
 
 from twsock.stream.descriptor import join_queued, queued_bytes
 
-__all__ = ["TRY_LATER", "Held", "Outlet"]
+__all__ = ["TRY_LATER", "Held", "TlsLowerTransport"]
 
 #: What a kernel without room answers: nothing was sent, and nothing is wrong.
 TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
 
 
-#: Methods that an outlet replaces on its transport, besides those that write.
+#: Methods that a lower transport replaces on its transport, besides those that write.
 _REPLACED: Final = ("abortConnection", "loseConnection", "registerProducer", "unregisterProducer")
 
 
@@ -57,7 +57,7 @@ def _drop(_data: object) -> None:
     """Drop a write to a transport whose connection is lost."""
 
 
-class Outlet:
+class TlsLowerTransport:
     """
     A transport as the engine has it.
 
@@ -155,7 +155,7 @@ class Outlet:
             producer.stopProducing()
 
     def release(self) -> None:
-        """Remove the references from the transport of a lost connection to this outlet."""
+        """Remove the references from the transport of a lost connection to this one."""
         self.lost()
         self._connection = _Nobody()
         transport = self.transport
@@ -165,7 +165,7 @@ class Outlet:
             vars(transport).pop(name, None)
 
     def _abort_for_others(self) -> None:
-        # The connection first, since the engine and this outlet do not write through the transport.
+        # The connection first, since neither the engine nor this writes through the transport.
         self._connection.abort()
         self.abortConnection()
 

@@ -1,7 +1,7 @@
 """
 Servers made of our protocols: endpoint → **factory** → connections.
 
-Gives each connection its limits and its `twsock.protocols.ConnectionGroup`; puts an
+Gives each connection its limits and its `twsock.protocols.ConnectionRegistry`; puts an
 `twsock.stream.AcceptGate` into each port it listens on, so that the limit on connections keeps
 peers waiting instead of turning them away.
 """
@@ -25,7 +25,7 @@ from twsock.log import TextLogger
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 from twsock.stream.protocol import StreamProtocol
-from twsock.stream.registry import ConnectionGroup, Counters
+from twsock.stream.registry import ConnectionRegistry, Counters
 from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.upgrade import UpgradeToSsl
 
@@ -95,7 +95,7 @@ class StreamServerFactory(ServerFactory):
         self.max_payload = max_payload
         self.max_unsent = max_unsent
         self.close_timeout = close_timeout
-        self.group = ConnectionGroup(
+        self.group = ConnectionRegistry(
             clock,
             idle_timeout=idle_timeout,
             max_connections=max_connections,

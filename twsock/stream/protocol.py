@@ -39,7 +39,7 @@ from twsock.ip.addresses import host_of
 from twsock.log import TextLogger, forget_frames
 from twsock.operation import fail
 from twsock.stream._securing import Securing
-from twsock.stream.application_transport import OrderedTransport
+from twsock.stream.application_transport import ApplicationTransport
 from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.stream.descriptor import (
     carries_tls,
@@ -49,7 +49,7 @@ from twsock.stream.descriptor import (
     secured_by,
 )
 from twsock.stream.hangup import HangUpWatch, hung_up_error
-from twsock.stream.registry import ConnectionGroup
+from twsock.stream.registry import ConnectionRegistry
 from twsock.stream.transport import (
     DEFAULT_CLOSE_TIMEOUT,
     FIRST_MESSAGE_TIME,
@@ -119,13 +119,13 @@ class StreamProtocol(Protocol):
     #: How this connection becomes secure in its middle; None where it does not.
     upgrade: UpgradeToSsl | None = None
     #: Who counts and watches this connection; set by a factory, otherwise it is on its own.
-    group: ConnectionGroup | None = None
+    group: ConnectionRegistry | None = None
 
     active_tick = 0
 
     _log = TextLogger()
     _transport: Any = None
-    _ordered: OrderedTransport | None = None
+    _ordered: ApplicationTransport | None = None
     _stream: StreamTransport | None = None
     _upgrading: Securing | None = None
     # Kept from an upgrade after its connection is lost.
@@ -200,7 +200,7 @@ class StreamProtocol(Protocol):
         taken for what comes after (STARTTLS injection).
         """
         if self._ordered is None and self._transport is not None:
-            self._ordered = OrderedTransport(
+            self._ordered = ApplicationTransport(
                 self._transport,
                 send=self._send_written,
                 prepare_write=self._prepare_write,
@@ -439,10 +439,10 @@ class StreamProtocol(Protocol):
         """Whether anything was received and not pulled."""
         return bool(self._decoder.buffered or self._early)
 
-    def take_rest(self) -> bytes:
+    def take_buffered(self) -> bytes:
         """Take all that was received and not pulled."""
         early, self._early = self._early, b""
-        rest: bytes = self._decoder.take_rest()
+        rest: bytes = self._decoder.take_buffered()
         return rest + early
 
     def limit_messages(self, size: int) -> None:
@@ -460,7 +460,7 @@ class StreamProtocol(Protocol):
 
     def resume(self, transport: Any) -> None:
         """Go on above another transport, with nothing of what came before."""
-        stream = self._stream = self._connected_stream().succeed_to(transport)
+        stream = self._stream = self._connected_stream().rebind(transport)
         self.transport = transport
         self._decoder = self._make_decoder()
         if self._is_announced:
@@ -590,7 +590,7 @@ class StreamProtocol(Protocol):
     def connectionMade(self) -> None:
         group = self.group
         if group is None:
-            group = self.group = ConnectionGroup(_clock_of(self._transport))
+            group = self.group = ConnectionRegistry(_clock_of(self._transport))
         try:
             self._decoder = self._make_decoder()
             self.check_max_unsent(self.max_unsent)

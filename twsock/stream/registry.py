@@ -22,7 +22,7 @@ from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.waiters import Waiters
 
-__all__ = ["ConnectionGroup", "Counters", "Member"]
+__all__ = ["ConnectionRegistry", "Counters", "Member"]
 
 #: Ticks without a whole frame after which a connection is idle. A connection was active some time
 #: before the first of them, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
@@ -68,7 +68,7 @@ class Member(typing.Protocol):
         """End now."""
 
 
-class ConnectionGroup:
+class ConnectionRegistry:
     """
     The open connections of one server.
 

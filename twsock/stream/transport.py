@@ -38,7 +38,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
-from twsock.stream.below_tls import TRY_LATER, Outlet
+from twsock.stream.below_tls import TRY_LATER, TlsLowerTransport
 from twsock.stream.descriptor import (
     SMALL,
     carries_tls,
@@ -164,13 +164,13 @@ class StreamTransport:
         "_error",
         "_high_water",
         "_is_braked",
-        "_outlet",
-        "_outlet_below",
+        "_lower",
         "_output_error",
         "_owner",
         "_peer_ended",
         "_pending",
         "_phase",
+        "_rebound_from",
         "_settling",
         "_socket",
         "_transport",
@@ -204,9 +204,9 @@ class StreamTransport:
         # Bytes written since the transport reported a full buffer; the only ones that can be known.
         self._braked_bytes = 0
         # Of a TLS engine, once what is written waits for its handshake.
-        self._outlet: Outlet | None = None
+        self._lower: TlsLowerTransport | None = None
         # The TLS engine below this, if there is one.
-        self._outlet_below: Outlet | None = None
+        self._rebound_from: TlsLowerTransport | None = None
         #: Whether the transport is read from.
         self.is_reading = True
         self._peer_ended = False
@@ -265,7 +265,7 @@ class StreamTransport:
     @property
     def is_held(self) -> bool:
         """Whether what is written waits for a handshake."""
-        return self._outlet is not None
+        return self._lower is not None
 
     @property
     def is_full(self) -> bool:
@@ -330,7 +330,7 @@ class StreamTransport:
         if not pending:
             # A TLS engine answers its peer by itself, which may fill the queue.
             return self._socket is not None or not self._watch_queue()
-        if self._outlet is not None:
+        if self._lower is not None:
             self._join_pending()
             return False
         data = pending[0] if len(pending) == 1 else b"".join(pending)
@@ -372,19 +372,19 @@ class StreamTransport:
             last = pending.pop()
             pending[-1] += last
 
-    def hold(self) -> Outlet:
+    def hold(self) -> TlsLowerTransport:
         """
         Let what is written wait, whoever writes it: a handshake begins on the transport.
 
         :returns: the way out for the TLS engine, and for nobody else.
         """
-        outlet = self._outlet
-        if outlet is None:
+        lower = self._lower
+        if lower is None:
             descriptor: Any = self._descriptor
-            outlet = self._outlet = Outlet(self._transport, self._socket, descriptor, self)
+            lower = self._lower = TlsLowerTransport(self._transport, self._socket, descriptor, self)
             if descriptor is not None and descriptor.producer not in (None, self._watch):
-                outlet.take_producer()
-        return outlet
+                lower.take_producer()
+        return lower
 
     def take(self, data: bytes) -> None:
         """Keep what was written to the transport itself while it is held."""
@@ -393,13 +393,13 @@ class StreamTransport:
 
     def output_broke(self, error: OSError) -> None:
         """Note that the engine can no longer send; end as after a failed send of this end."""
-        if self._phase is _OPEN and self._outlet is None:
+        if self._phase is _OPEN and self._lower is None:
             self._fail(error)
         else:
             # An answer of the handshake, or close_notify: what the peer sent says more.
             self._output_error = BrokenError.from_exception(error.with_traceback(None))
 
-    def succeed_to(self, transport: Any) -> StreamTransport:
+    def rebind(self, transport: Any) -> StreamTransport:
         """
         Go on above another transport, which has been put above this one's.
 
@@ -417,16 +417,16 @@ class StreamTransport:
             successor.write(data)
         self._pending.clear()
         successor._ending, self._ending = self._ending, None
-        if self._outlet is not None:
-            successor._outlet_below = self._outlet
-            self._outlet.lead_to(transport, successor)
+        if self._lower is not None:
+            successor._rebound_from = self._lower
+            self._lower.lead_to(transport, successor)
         successor.send()
         successor._watch_queue()
-        if self._outlet is not None:
-            self._outlet.resume_producer()
+        if self._lower is not None:
+            self._lower.resume_producer()
         return successor
 
-    def hand_over(self, pieces: Sequence[bytes]) -> tuple[int, int]:
+    def send_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """
         Hand pieces on, in their order, until the kernel takes no more of them.
 
@@ -528,7 +528,7 @@ class StreamTransport:
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops
             the wait and not the close.
         """
-        if self._outlet is not None and self._phase is not _Phase.LINGERING:
+        if self._lower is not None and self._phase is not _Phase.LINGERING:
             return self.abort()  # What waits cannot be sent, so there is no end in order.
         if self._phase is _Phase.OPEN:
             self.send()
@@ -565,9 +565,9 @@ class StreamTransport:
     @property
     def is_silent(self) -> bool:
         """Whether the peer has not begun the handshake, and no bytes wait for it."""
-        if self._outlet is None or self._pending or self._phase is not _OPEN:
+        if self._lower is None or self._pending or self._phase is not _OPEN:
             return False
-        return not self.has_unread_input and not is_shaking_hands(self._outlet.protocol)
+        return not self.has_unread_input and not is_shaking_hands(self._lower.protocol)
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
         """
@@ -637,10 +637,10 @@ class StreamTransport:
 
     def _release(self) -> None:
         """Drop written bytes, and the references back to the owner."""
-        for outlet in (self._outlet, self._outlet_below):
-            if outlet is not None:
-                outlet.release()
-        self._outlet = self._outlet_below = None
+        for lower in (self._lower, self._rebound_from):
+            if lower is not None:
+                lower.release()
+        self._lower = self._rebound_from = None
         if self._descriptor is not None:
             release(self._descriptor)
         self._owner = _Nobody()

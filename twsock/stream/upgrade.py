@@ -184,7 +184,7 @@ class Upgrade(Securing):
         protocol, settings = self._protocol, self._settings
         timeout = self._time_left(settings.handshake_timeout)
         creator, self._verification = settings.tls.begin()
-        leftover = protocol.take_rest()
+        leftover = protocol.take_buffered()
         handshake = Handshake(
             self, creator, self._verification, protocol.clock, timeout, is_client=False
         )

@@ -23,7 +23,7 @@ from twsock.errors import SocketError
 from twsock.names import HostName, HostNameType
 from twsock.tls.certificate_error import CertificateError
 from twsock.tls.certificates import Certificate
-from twsock.tls.identity import show
+from twsock.tls.identity import use_certificate
 from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.openssl import BINDING, Binding, verify_peer
@@ -254,7 +254,7 @@ def _make_context(options: ClientOptions) -> SSL.Context:
     if options.application_protocols:
         context.set_alpn_protos(list(options.application_protocols))
     if options.certificate is not None:
-        show(options.certificate, context)
+        use_certificate(options.certificate, context)
     return context
 
 

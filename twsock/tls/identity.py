@@ -9,10 +9,10 @@ from OpenSSL import SSL
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.tls.certificates import Certificate
 
-__all__ = ["show"]
+__all__ = ["use_certificate"]
 
 
-def show(certificate: Certificate, context: SSL.Context) -> None:
+def use_certificate(certificate: Certificate, context: SSL.Context) -> None:
     """
     Let the handshakes of a context show a certificate.
 

@@ -24,7 +24,7 @@ from twsock.errors import SocketError
 from twsock.names import HostName, HostNameType
 from twsock.tls.certificate_error import CertificateError
 from twsock.tls.certificates import Certificate
-from twsock.tls.identity import show
+from twsock.tls.identity import use_certificate
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.openssl import verify_peer
@@ -196,7 +196,7 @@ class ServerTls:
         context.set_max_proto_version(versions.highest)
         # A peer that begins one in TLS 1.2 and stops would keep all that is written waiting.
         context.set_options(SSL.OP_NO_RENEGOTIATION)
-        show(certificate, context)
+        use_certificate(certificate, context)
         # Replaces Twisted's callback, which refuses every client that offers a protocol if the
         # server has none.
         context.set_alpn_select_callback(_protocol_chooser(options.application_protocols))

@@ -74,7 +74,7 @@ class StoredBytes:
         self._word = word
         self._beginning = beginning
 
-    def take_rest(self) -> bytes:
+    def take_buffered(self) -> bytes:
         """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
         rest = bytes(memoryview(self._buffer)[self._position :])
         self.clear()

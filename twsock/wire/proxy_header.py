@@ -95,7 +95,7 @@ class ProxyHeaderDecoder:
             return self._next_block()
         raise RemoteProtocolError("it does not begin with a PROXY header")
 
-    def take_rest(self) -> bytes:
+    def take_buffered(self) -> bytes:
         """Return the bytes after the header, and drop them here."""
         rest, self._received = bytes(self._received), bytearray()
         return rest

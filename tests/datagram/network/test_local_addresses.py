@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock import OperationNotSupported
-from twsock.datagram.network.local_addresses import OwnAddresses
+from twsock.datagram.network.local_addresses import LocalAddresses
 
 
 class OwnAddressesTests(SynchronousTestCase):
@@ -23,21 +23,21 @@ class OwnAddressesTests(SynchronousTestCase):
 
     def test_loopback_is_own_without_asking(self) -> None:
         """All of 127.0.0.0/8, and ::1."""
-        own = OwnAddresses(self.clock.seconds, self.ask)
+        own = LocalAddresses(self.clock.seconds, self.ask)
         for host in ("127.0.0.1", "127.200.0.9", "::1"):
             self.assertIn(host, own)
         self.assertEqual(self.asked, 0)
 
     def test_what_the_kernel_lists_is_own(self) -> None:
         """Whatever the zone is called; all else is a stranger's."""
-        own = OwnAddresses(self.clock.seconds, self.ask)
+        own = LocalAddresses(self.clock.seconds, self.ask)
         self.assertIn("192.0.2.1", own)
         self.assertIn("fe80::1%7", own)
         self.assertNotIn("192.0.2.2", own)
 
     def test_the_kernel_is_asked_once_a_second_at_most(self) -> None:
         """And an address that came since is known then."""
-        own = OwnAddresses(self.clock.seconds, self.ask)
+        own = LocalAddresses(self.clock.seconds, self.ask)
         for _ in range(100):
             self.assertNotIn("192.0.2.2", own)
         self.assertEqual(self.asked, 1)
@@ -51,9 +51,9 @@ class OwnAddressesTests(SynchronousTestCase):
         def refuse() -> list[str]:
             raise OperationNotSupported("no netlink")
 
-        self.assertIn("192.0.2.2", OwnAddresses(self.clock.seconds, refuse))
+        self.assertIn("192.0.2.2", LocalAddresses(self.clock.seconds, refuse))
 
     def test_this_machine_has_a_loopback_address(self) -> None:
         """As a real kernel tells it."""
-        own = OwnAddresses(self.clock.seconds)
+        own = LocalAddresses(self.clock.seconds)
         self.assertNotIn("192.0.2.77", own)

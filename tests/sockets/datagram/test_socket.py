@@ -264,7 +264,7 @@ class ConnectTests(SocketCase):
         stranger.sendto(b"early", self.address(made))
         self.connect(peer, made)
         self.send(peer, made, GREETING)
-        self.assertEqual(made.information.strangers, 1)
+        self.assertEqual(made.information.unexpected_source, 1)
 
     def test_a_name_to_send_to_binds_nothing(self) -> None:
         """It is refused at once."""

@@ -14,7 +14,7 @@ from typing import Final
 from twsock.datagram.network.interfaces import local_addresses
 from twsock.errors import SocketError
 
-__all__ = ["OwnAddresses"]
+__all__ = ["LocalAddresses"]
 
 #: How long an answer of the kernel is good, in seconds: an address that comes meanwhile is unknown.
 _GOOD_FOR: Final = 1.0
@@ -24,7 +24,7 @@ def _list_addresses() -> list[str]:
     return [one.address for one in local_addresses()]
 
 
-class OwnAddresses:
+class LocalAddresses:
     """
     The addresses of this machine.
 

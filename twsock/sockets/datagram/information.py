@@ -60,14 +60,14 @@ class DatagramSocketInformation:
         return sum(port.dropped_by_kernel for port in self._ports())
 
     @property
-    def strangers(self) -> int:
+    def unexpected_source(self) -> int:
         """
         How many datagrams were dropped; not in WinRT.
 
         On a connected socket those that are not from the peer, on one that is ``multicast_only``
         those that are not for a group it joined.
         """
-        return sum(port.counters.strangers for port in self._ports())
+        return sum(port.counters.unexpected_source for port in self._ports())
 
     def _peer(self) -> tuple[str, int] | None:
         for port in self._ports():

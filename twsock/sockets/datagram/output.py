@@ -24,8 +24,7 @@ from twsock.datagram.port import DatagramPort
 from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
 from twsock.errors import BusyError, ClosedError, SocketError
 from twsock.operation import Operation, fail
-from twsock.sockets.unheard import let_go_unheard
-from twsock.sockets.waiting import check_timeout, limit
+from twsock.sockets.waiting import check_timeout, limit, silence_unhandled
 from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["DatagramOutputStream", "DatagramWrite"]
@@ -93,7 +92,7 @@ class DatagramWrite(Operation[Any]):
         self.data = b""
         if not self.called:
             self.errback(error)
-            if let_go_unheard(self, error):
+            if silence_unhandled(self, error):
                 self.stream.note_unheard(error)
         if not self.stream.is_sending:
             self.stream.settle()
@@ -376,7 +375,7 @@ class DatagramOutputStream:
                 else:
                     thing.errback(error)
                     self.pass_over()
-                if let_go_unheard(thing, error) and not thing.is_mark:
+                if silence_unhandled(thing, error) and not thing.is_mark:
                     self.note_unheard(error)
 
     def pass_over(self) -> None:
@@ -412,7 +411,7 @@ class DatagramOutputStream:
             if not mark.called:
                 error = make_error()
                 mark.errback(error)
-                let_go_unheard(mark, error)
+                silence_unhandled(mark, error)
         if self._port is not None and not self._port.is_open:
             self._port = None
 

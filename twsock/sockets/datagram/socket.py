@@ -560,7 +560,7 @@ class DatagramSocket:
             if stream is not self.output_stream:
                 stream.next_turn()
                 stream.lost(self._why_not_bound)
-        # What strangers sent before is not from the peer either.
+        # Datagrams that other hosts sent before are not from the peer.
         self._queue.keep_only(self._ports.peer or ("", 0))
         self.output_stream.opened(port)
 

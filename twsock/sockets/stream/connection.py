@@ -107,7 +107,7 @@ class Connection(Protocol):
         if not self._is_closing:
             self._is_closing = True
             self._output.refuse(_closed)
-            self._output.hand_over_all()
+            self._output.send_waiting()
             stream.close()
             if stream.is_flushed:
                 self._output.output_drained()
@@ -141,7 +141,7 @@ class Connection(Protocol):
         self._is_suspended = False
         self.transport = transport
         assert self._stream is not None
-        stream = self._stream = self._stream.succeed_to(transport)
+        stream = self._stream = self._stream.rebind(transport)
         self._input.opened(stream)
         self._react(lambda: self._output.opened(stream))
         return self

@@ -362,7 +362,7 @@ class InputStream:
         """Whether a read is pending."""
         return self._read is not None
 
-    def take_rest(self) -> bytes:
+    def take_buffered(self) -> bytes:
         """Hand over all that was received and not read, for whoever reads from here on."""
         return self._queue.take(self._queue.size)
 

@@ -33,8 +33,7 @@ from twsock.errors import (
 )
 from twsock.log import TextLogger
 from twsock.operation import Operation, fail
-from twsock.sockets.unheard import let_go_unheard
-from twsock.sockets.waiting import check_timeout, limit
+from twsock.sockets.waiting import check_timeout, limit, silence_unhandled
 from twsock.stream.transport import HIGH_WATER, StreamTransport
 from twsock.wire.byte_queue import Buffer, as_bytes
 
@@ -86,7 +85,7 @@ class _Write(Operation[Any]):
             return False
         self.errback(error)
         is_flush = self.outcome is True
-        return not is_flush and let_go_unheard(self, error)
+        return not is_flush and silence_unhandled(self, error)
 
 
 def _withdraw(write: Deferred[Any]) -> None:
@@ -339,7 +338,7 @@ class OutputStream:
             )
         self._end_if_empty()
 
-    def hand_over_all(self) -> None:
+    def send_waiting(self) -> None:
         """Give all that waits to the transport, which is about to close."""
         transport = self._transport
         if transport is not None and transport.is_open:
@@ -365,7 +364,7 @@ class OutputStream:
         if ending is not None and not ending.called:
             failure = error.copy()
             ending.errback(failure)
-            let_go_unheard(ending, failure)
+            silence_unhandled(ending, failure)
 
     # Called by the transport.
 
@@ -393,7 +392,7 @@ class OutputStream:
         error = self._refusal()
         refused: Deferred[Any] = fail(error)
         if isinstance(error, BrokenError):
-            let_go_unheard(refused, error)
+            silence_unhandled(refused, error)
         return refused
 
     def _mark(self) -> Deferred[Any]:
@@ -464,7 +463,7 @@ class OutputStream:
             return batch
         self._begun = batch  # so that a failure from within the call reaches them
         self._is_handing_over = True
-        handed, done = transport.hand_over(pieces)
+        handed, done = transport.send_pieces(pieces)
         self._is_handing_over = False
         if not transport.is_open:
             return []

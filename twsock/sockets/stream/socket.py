@@ -316,7 +316,7 @@ class StreamSocket:
             connection = self._check_upgrade()
             if self._inherited is not None:
                 raise LocalProtocolError("cannot upgrade: an accepted socket needs a certificate")
-            leftover = self.input_stream.take_rest()
+            leftover = self.input_stream.take_buffered()
             refuse_plaintext(connection, self.information, leftover, is_server=False)
         except SocketError as error:
             return fail(error)
@@ -644,7 +644,7 @@ class StreamSocket:
         try:
             tls = ServerTls(options)
             connection = self._check_upgrade()
-            leftover = self.input_stream.take_rest()
+            leftover = self.input_stream.take_buffered()
             refuse_plaintext(connection, self.information, leftover, is_server=True)
         except SocketError as error:
             return fail(error)

@@ -15,8 +15,7 @@ from collections.abc import Callable
 
 from twsock._integers import checked_integer
 from twsock.ip.addresses import network_of
-from twsock.log import TextLogger
-from twsock.rate_limited_log import OccasionalLog
+from twsock.log import RateLimitedLogger, TextLogger
 
 __all__ = ["AddressLimit"]
 
@@ -39,7 +38,7 @@ class AddressLimit:
         self.max_connections = max_connections
         self._counts: dict[str, int] = {}
         self._networks: dict[object, str] = {}
-        self._occasional_log = OccasionalLog(self._log, now)
+        self._rate_limited_log = RateLimitedLogger(self._log, now)
 
     def admits(self, host: str | None) -> bool:
         """
@@ -49,7 +48,7 @@ class AddressLimit:
         """
         if host is None or self._counts.get(network_of(host), 0) < self.max_connections:
             return True
-        self._occasional_log.warn(
+        self._rate_limited_log.warn(
             "{host} has {limit} connections, as many as one address may: another is closed",
             host=host,
             limit=self.max_connections,

@@ -33,8 +33,7 @@ from typing_extensions import override
 from zope.interface import alsoProvides, directlyProvides, implementer, providedBy
 
 from twsock.errors import RemoteProtocolError
-from twsock.log import TextLogger
-from twsock.rate_limited_log import OccasionalLog
+from twsock.log import RateLimitedLogger, TextLogger
 from twsock.stream.descriptor import describe_path
 from twsock.wire.proxy_header import ProxyHeader, ProxyHeaderDecoder
 
@@ -124,7 +123,7 @@ class _ProxyFactory(ServerFactory):
         self._trusted = trusted
         self._waiting: set[_ProxiedConnection] = set()
         # One for each reason, so that a flood of one does not hide the others.
-        self._occasional: dict[str, OccasionalLog] = {}
+        self._occasional: dict[str, RateLimitedLogger] = {}
 
     def logPrefix(self) -> str:
         """Return the name for Twisted's log."""
@@ -165,7 +164,7 @@ class _ProxyFactory(ServerFactory):
     def note_dropped(self, peer: IAddress | None, kind: str, reason: str) -> None:
         """Log that a peer was dropped, with at most one line a minute for each kind of reason."""
         occasional = self._occasional.setdefault(
-            kind, OccasionalLog(self._log, self.reactor.seconds)
+            kind, RateLimitedLogger(self._log, self.reactor.seconds)
         )
         occasional.warn("{peer} dropped: {reason}", peer=_describe(peer), reason=reason)
 
@@ -315,7 +314,7 @@ class _ProxiedConnection(Protocol):
             self._end()
             return
         self._stop_waiting()
-        rest = self._decoder.take_rest()
+        rest = self._decoder.take_buffered()
         if IHalfCloseableProtocol.providedBy(built):
             alsoProvides(self, IHalfCloseableProtocol)
         upper.wrappedProtocol = built

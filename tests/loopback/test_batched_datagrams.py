@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.datagram.packet_info import request_runs
+from twsock.datagram.network.packet_info import request_runs
 
 _TOP = Path(__file__).parents[2]
 _STRACE = shutil.which("strace")

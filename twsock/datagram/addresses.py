@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import Any, Final
 
-from twsock.datagram.packet_info import Control, is_multicast, source_control
+from twsock.datagram.network.packet_info import Control, is_multicast, source_control
 from twsock.datagram.udp_socket import numeric_address
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.ip.zones import needs_zone

@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from twsock._integers import checked_integer
 from twsock.datagram.network.local_addresses import LocalAddresses
+from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.owner import IRunTransport
-from twsock.datagram.packet_info import is_multicast
 from twsock.datagram.protocol import DatagramProtocol
 from twsock.datagram.rate_limit import RateLimit
 from twsock.datagram.runs import Run

@@ -23,7 +23,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 from twsock.datagram.network.membership import MembershipChange
-from twsock.datagram.packet_info import is_multicast
+from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.port import listen_datagrams
 from twsock.datagram.protocol import DatagramProtocol
 from twsock.datagram.runs import Run

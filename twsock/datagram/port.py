@@ -37,12 +37,12 @@ from twsock.datagram.addresses import Destinations, interface_control, refuse_po
 from twsock.datagram.network.interfaces import Interface as NetworkInterface
 from twsock.datagram.network.interfaces import LinkWatch, find_interface
 from twsock.datagram.network.membership import Memberships, find_group
-from twsock.datagram.owner import DatagramCounters, IDatagramOwner, IRunTransport
-from twsock.datagram.packet_info import (
+from twsock.datagram.network.packet_info import (
     CONTROL_SIZE,
     Control,
     read_control,
 )
+from twsock.datagram.owner import DatagramCounters, IDatagramOwner, IRunTransport
 from twsock.datagram.plain_protocol import PlainProtocol
 from twsock.datagram.read_budget import ReadBudget
 from twsock.datagram.reply_sources import ReplySources

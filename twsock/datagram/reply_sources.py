@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from twsock.datagram.network.interfaces import local_addresses
 from twsock.datagram.network.netlink import LocalAddress
-from twsock.datagram.packet_info import Control, source_control
+from twsock.datagram.network.packet_info import Control, source_control
 from twsock.datagram.runs import Run
 from twsock.errors import SocketError
 

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twsock.datagram.packet_info import Control, segment_control
+from twsock.datagram.network.packet_info import Control, segment_control
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.wire.datagrams import Outgoing
 

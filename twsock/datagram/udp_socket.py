@@ -19,7 +19,7 @@ from zope.interface import Interface
 
 from twsock._integers import checked_integer
 from twsock.datagram.network.interfaces import local_addresses
-from twsock.datagram.packet_info import is_multicast, request_packet_info, request_runs
+from twsock.datagram.network.packet_info import is_multicast, request_packet_info, request_runs
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 from twsock.ip.address_errors import listening_error
 from twsock.ip.traffic_class import check_marks, mark_packets

@@ -15,11 +15,12 @@ from twsock.stream.factory import StreamServerFactory
 from twsock.stream.frames import FrameProtocol
 from twsock.stream.lines import LineProtocol
 from twsock.stream.protocol import StreamProtocol
-from twsock.stream.registry import ConnectionRegistry, Counters
+from twsock.stream.registry import ConnectionGroup, ConnectionRegistry, Counters
 from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
 
 __all__ = [
     "ClientUpgrade",
+    "ConnectionGroup",
     "ConnectionRegistry",
     "Counters",
     "DatagramEcho",

@@ -22,7 +22,7 @@ from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.waiters import Waiters
 
-__all__ = ["ConnectionRegistry", "Counters", "Member"]
+__all__ = ["ConnectionGroup", "ConnectionRegistry", "Counters", "Member"]
 
 #: Ticks without a whole frame after which a connection is idle. A connection was active some time
 #: before the first of them, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
@@ -207,3 +207,7 @@ class ConnectionRegistry:
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
             self._log.failure("a connection could not be closed, and is aborted")
             member.abort()
+
+
+#: The first name of `ConnectionRegistry`.
+ConnectionGroup = ConnectionRegistry

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.sockets.test_resolving import FakeNameResolver
 from tests.stream.test_transport import IdleReactor
 from twsock import DatagramSocket, LocalProtocolError, SocketError
-from twsock.datagram.packet_info import request_runs
+from twsock.datagram.network.packet_info import request_runs
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.udp_socket import DatagramOptions, OpenedSocket
 from twsock.protocols import DatagramProtocol

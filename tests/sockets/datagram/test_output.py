@@ -33,7 +33,7 @@ from twsock import (
     SocketError,
     SocketErrorStatus,
 )
-from twsock.datagram.packet_info import source_control
+from twsock.datagram.network.packet_info import source_control
 from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
 from twsock.sockets.waiting import called_off
 

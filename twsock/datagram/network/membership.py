@@ -19,7 +19,7 @@ from typing import Final
 
 from twsock.datagram.network.interfaces import KERNEL_CHOICE, Interface, find_interface, index_of
 from twsock.datagram.network.membership_calls import check_addresses, join, leave
-from twsock.datagram.packet_info import is_multicast
+from twsock.datagram.network.packet_info import is_multicast
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.ip.zones import split_zone
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from twsock.datagram.packet_info import Control
+from twsock.datagram.network.packet_info import Control
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
 from twsock.errors import BusyError, ClosedError, SocketError

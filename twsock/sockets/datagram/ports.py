@@ -20,7 +20,7 @@ from twsock.datagram.network.interfaces import (
     find_interface,
     local_addresses,
 )
-from twsock.datagram.packet_info import Control, is_multicast, source_control
+from twsock.datagram.network.packet_info import Control, is_multicast, source_control
 from twsock.datagram.port import DatagramPort, listen_datagrams
 from twsock.datagram.protocol import DatagramProtocol
 from twsock.errors import (

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from twsock.datagram.addresses import interface_control, refuse_port_0
 from twsock.datagram.network.membership import MembershipChange
-from twsock.datagram.packet_info import Control, is_multicast
+from twsock.datagram.network.packet_info import Control, is_multicast
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.protocol import DatagramProtocol
 from twsock.datagram.runs import Run

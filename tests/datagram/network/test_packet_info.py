@@ -14,7 +14,7 @@ from hypothesis.strategies import integers, ip_addresses
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagram.fake_udp import IP_PKTINFO, IPV6_PKTINFO, UDP_GRO, UDP_SEGMENT, error_of
-from twsock.datagram.packet_info import (
+from twsock.datagram.network.packet_info import (
     CONTROL_SIZE,
     is_multicast,
     read_control,

@@ -15,6 +15,7 @@ UNPAIRED_TESTS = {
     "tests/sockets/stream/test_conversations.py": "sockets and values together",
     "tests/sockets/stream/test_ends_in_memory.py": "transports that call back in a close",
     "tests/test_examples.py": "examples/",
+    "tests/test_lazy_imports.py": "the names of `twsock`, which are imported when used",
     "tests/test_layers.py": "the imports of all modules",
     "tests/test_main.py": "twsock/__main__.py",
     "tests/stream/test_upgrade_model.py": "both sides of an upgrade, with a hostile peer",

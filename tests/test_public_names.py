@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 from collections import defaultdict
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from types import GenericAlias, ModuleType
 
@@ -21,6 +22,19 @@ NAMES_OF_TWISTED = {"Options", "install", "makeService"}
 
 #: Packages that pass on names of other packages than their own.
 FACES = {"twsock.protocols": ("twsock.stream.", "twsock.datagram.")}
+
+#: The modules whose names and members are kept from one release to the next.
+STABLE_MODULES = (
+    "twsock",
+    "twsock.errors",
+    "twsock.names",
+    "twsock.protocols",
+    "twsock.services",
+    "twsock.sockets",
+    "twsock.tls",
+    "twsock.wire",
+)
+SNAPSHOT = Path(__file__).with_name("public_names.txt")
 
 
 def public_modules() -> Iterator[ModuleType]:
@@ -85,6 +99,28 @@ def homes() -> dict[str, set[str]]:
     return found
 
 
+def members(value: type) -> set[str]:
+    """Give the public attributes and methods that classes of the package define for a class."""
+    own = [base for base in value.__mro__ if base.__module__.startswith("twsock")]
+    found = {name for base in own for name in (*vars(base), *vars(base).get("__annotations__", ()))}
+    # Before Python 3.11 the members of an enumeration are no attributes of its class.
+    found |= set(value.__members__) if issubclass(value, Enum) else set()
+    return {name for name in found if not name.startswith("_")}
+
+
+def stable_names() -> Iterator[str]:
+    """Give the full name of each public name and member, each member where its class is first."""
+    seen: set[type] = set()
+    for place in STABLE_MODULES:
+        module = importlib.import_module(place)
+        for name in sorted(listed(module)):
+            value = getattr(module, name)
+            yield f"{place}.{name}"
+            if isinstance(value, type) and value not in seen:
+                seen.add(value)
+                yield from (f"{place}.{name}.{member}" for member in sorted(members(value)))
+
+
 class PublicNamesTests(SynchronousTestCase):
     """What ``__all__`` says, in every public module."""
 
@@ -138,3 +174,15 @@ class PublicNamesTests(SynchronousTestCase):
                 for home in places[name]:
                     self.assertTrue(home.startswith(below), f"{home} {name}")
                     self.assertIs(getattr(importlib.import_module(home), name), value)
+
+    def test_stable_names_are_those_of_the_snapshot(self) -> None:
+        """
+        No public name and no member of a public class appears or vanishes unnoticed.
+
+        To change them: ``python -m tests.test_public_names > tests/public_names.txt``.
+        """
+        self.assertEqual(list(stable_names()), SNAPSHOT.read_text("utf-8").splitlines())
+
+
+if __name__ == "__main__":
+    print(*stable_names(), sep="\n")

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Final
 
-import idna
-
 __all__ = ["EndpointPair", "HostName", "HostNameSortOptions", "HostNameType"]
 
 # RFC 1035 section 2.3.4 in text: 255 bytes on the wire include a length before each label and the
@@ -183,10 +181,7 @@ def _parse_ipv6(raw: str) -> _Parsed:
 
 
 def _parse_domain(raw: str) -> _Parsed:
-    # Lower case, one form for what is written in several, "." for the other full stops of UTS #46.
-    # What ASCII characters are allowed is checked by label, because of the underscore.
-    mapped = idna.uts46_remap(raw, std3_rules=False)
-    labels = [_parse_label(label) for label in mapped.removesuffix(".").split(".")]
+    labels = [_parse_label(label) for label in _mapped(raw).removesuffix(".").split(".")]
     canonical = ".".join(label for label, _ in labels)
     if len(canonical) > _MAX_NAME:
         raise ValueError(f"it has {len(canonical)} characters, at most {_MAX_NAME} are allowed")
@@ -198,6 +193,16 @@ def _parse_domain(raw: str) -> _Parsed:
     return HostNameType.DOMAIN_NAME, canonical, ".".join(label for _, label in labels)
 
 
+def _mapped(raw: str) -> str:
+    """Return a name in lower case, with one form for each character and "." for any full stop."""
+    # Which ASCII characters are allowed is checked by label, because of the underscore.
+    if raw.isascii():
+        return raw.lower()
+    import idna  # here, as it takes longer to load than the rest of this module
+
+    return idna.uts46_remap(raw, std3_rules=False)
+
+
 def _parse_label(label: str) -> tuple[str, str]:
     """Check one label in lower case; give its forms for machines and for people."""
     if not label:
@@ -206,6 +211,8 @@ def _parse_label(label: str) -> tuple[str, str]:
         _check_ascii(label)
         if not label.startswith("xn--"):
             return label, label
+    import idna
+
     # There and back, so that no A-label stays which nobody would get from its U-label.
     display = idna.ulabel(label)
     return idna.alabel(display).decode("ascii"), display

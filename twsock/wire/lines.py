@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from typing_extensions import override
-
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.wire._stored import StoredBytes
@@ -155,8 +153,8 @@ class LineDecoder(StoredBytes):
             return True
         return self.peek(len(word) + len(_CRLF)).startswith((word + b"\n", word + _CRLF))
 
-    @override
     def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
+        """As in `StoredBytes`; the first bytes are compared before a line is cut out."""
         super().stop_before(word, beginning)
         self._first_bytes = word[:1] + beginning[:1]
 
@@ -189,8 +187,8 @@ class LineDecoder(StoredBytes):
             return run
         return run.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
 
-    @override
     def clear(self) -> None:
+        """Drop all bytes that were fed and not pulled, and what is known of them."""
         self._searched = 0
         super().clear()
 

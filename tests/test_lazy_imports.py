@@ -1,0 +1,176 @@
+"""What `import twsock` loads, and what type checkers and documentation tools see of lazy names."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import pydoc
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import cast
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import twsock
+
+_TOP = Path(__file__).parents[1]
+
+#: Seconds for a child process, many times what the slowest takes.
+_PATIENCE = 120
+
+#: An editable installation and coverage load modules of third parties when Python starts.
+_REPORT = """
+import json, sys
+before = set(sys.modules)
+{statement}
+loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(json.dumps(sorted(loaded - set(sys.stdlib_module_names) - {{"twsock"}})))
+"""
+
+_MISSPELT = """
+import twsock
+from twsock import SocketEror
+twsock.StreamSockt
+"""
+_SPELT = """
+import twsock
+from twsock import SocketError
+twsock.StreamSocket
+"""
+
+
+def run(*command: str | Path, folder: str | Path = _TOP) -> subprocess.CompletedProcess[str]:
+    """Run a program that finds this checkout to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(_TOP), "MYPYPATH": str(_TOP)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_PATIENCE
+    )
+
+
+def run_python(code: str) -> str:
+    """Run code in a new Python; return what it printed."""
+    done = run(sys.executable, "-c", code)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    return done.stdout
+
+
+def third_parties(statement: str) -> list[str]:
+    """Return the packages of third parties that a statement loads into a new Python."""
+    return cast("list[str]", json.loads(run_python(_REPORT.format(statement=statement))))
+
+
+def find(*tools: str) -> str:
+    """Return the first tool that is installed, beside this Python or on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    for tool in tools:
+        found = shutil.which(tool, path=path)
+        if found:
+            return found
+    raise SkipTest(f"not installed: {' or '.join(tools)}")
+
+
+class LoadingTests(SynchronousTestCase):
+    """What an import loads besides the standard library."""
+
+    def test_formats_errors_and_names_load_no_third_party(self) -> None:
+        """`twsock.wire`, `twsock.errors` and `twsock.names` need the standard library only."""
+        for module in ("twsock", "twsock.wire", "twsock.wire.values", "twsock.errors"):
+            self.assertEqual(third_parties(f"import {module}"), [], module)
+        self.assertEqual(third_parties("import twsock.names"), [])
+
+    def test_names_from_the_top_load_only_their_own_modules(self) -> None:
+        """A value or an error that is imported from `twsock` does not load Twisted."""
+        names = "BrokenError, ByteOrder, EndpointPair, HostName, SocketErrorStatus"
+        self.assertEqual(third_parties(f"from twsock import {names}"), [])
+
+    def test_only_international_names_load_idna(self) -> None:
+        """A host name of ASCII characters loads nothing; the first other one loads `idna`."""
+        ascii_name = "from twsock import HostName; HostName('Example.COM')"
+        self.assertEqual(third_parties(ascii_name), [])
+        self.assertEqual(third_parties(f"{ascii_name}; HostName('bücher.example')"), ["idna"])
+
+    def test_modules_are_attributes_without_an_import_of_their_own(self) -> None:
+        """After ``import twsock`` alone, its documented modules can be used."""
+        modules = ("errors", "names", "protocols", "sockets", "tls", "wire")
+        used = "; ".join(f"twsock.{module}" for module in modules)
+        self.assertEqual(run_python(f"import twsock; {used}"), "")
+
+    def test_values_and_errors_are_unpickled_where_nothing_is_loaded(self) -> None:
+        """A pickle of an error, an enum member or a name loads the modules that it needs."""
+        values = [
+            twsock.BrokenError("lost", status=twsock.SocketErrorStatus.CONNECTION_RESET_BY_PEER),
+            twsock.ByteOrder.BIG_ENDIAN,
+            twsock.HostName("bücher.example"),
+            twsock.EndpointPair(None, "", twsock.HostName("::1"), "1337"),
+        ]
+        code = f"import pickle; print(repr(pickle.loads({pickle.dumps(values)!r})))"
+        self.assertEqual(run_python(code).strip(), repr(values))
+
+
+class NamesTests(SynchronousTestCase):
+    """Lazy names are used as others are."""
+
+    def test_star_import_gives_all_names(self) -> None:
+        """``from twsock import *`` binds exactly what ``__all__`` lists."""
+        names: dict[str, object] = {}
+        exec("from twsock import *", names)
+        names.pop("__builtins__")
+        self.assertEqual(sorted(names), sorted(twsock.__all__))
+
+    def test_dir_lists_names_that_were_not_used(self) -> None:
+        """``dir(twsock)`` has each public name from the beginning, for completion in shells."""
+        listed = json.loads(run_python("import json, twsock; print(json.dumps(dir(twsock)))"))
+        self.assertEqual(set(twsock.__all__) - set(listed), set())
+        self.assertIn("protocols", listed)
+
+    def test_documentation_shows_every_name(self) -> None:
+        """``help(twsock)`` in a new Python has a heading for each public class."""
+        code = "import pydoc, twsock; print(pydoc.plain(pydoc.render_doc(twsock)))"
+        shown = run_python(code)
+        for name in twsock.__all__:
+            self.assertIn(f"class {name}(", shown)
+        self.assertIn("class StreamSocket", pydoc.render_doc("twsock.StreamSocket"))
+
+    def test_a_misspelt_name_fails_with_a_suggestion(self) -> None:
+        """A name that does not exist raises an ``AttributeError`` or ``ImportError`` with it."""
+        with self.assertRaises(AttributeError) as caught:
+            getattr(twsock, "SocketEror")  # noqa: B009 - as an attribute, mypy would refuse it
+        self.assertEqual(str(caught.exception), "module 'twsock' has no attribute 'SocketEror'")
+        self.assertIs(caught.exception.obj, twsock)
+        done = run(sys.executable, "-c", "from twsock import SocketEror")
+        self.assertIn("cannot import name 'SocketEror' from 'twsock'", done.stderr)
+
+
+class TypeCheckerTests(SynchronousTestCase):
+    """Type checkers know which names exist, though they are imported when used."""
+
+    def assert_finds_misspelt_names(self, *command: str | Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, source in (("spelt.py", _SPELT), ("misspelt.py", _MISSPELT)):
+                Path(folder, name).write_text(source)
+            passed = run(*command, "spelt.py", folder=folder)
+            failed = run(*command, "misspelt.py", folder=folder)
+        self.assertEqual(passed.returncode, 0, passed.stdout + passed.stderr)
+        self.assertEqual(failed.returncode, 1, failed.stdout + failed.stderr)
+        for name in ("SocketEror", "StreamSockt"):
+            self.assertIn(name, failed.stdout)
+
+    def test_mypy_refuses_a_misspelt_name(self) -> None:
+        """Mypy accepts the names that exist and reports those that do not."""
+        # Twisted need not be read to know the names of `twsock`, which saves most of the time.
+        options = ("--config-file=", "--cache-dir=/dev/null", "--follow-imports=skip")
+        top = _TOP / "twsock" / "__init__.py"
+        self.assert_finds_misspelt_names(
+            find("mypy"), *options, "--ignore-missing-imports", "--explicit-package-bases", top
+        )
+
+    def test_pyright_refuses_a_misspelt_name(self) -> None:
+        """pyright, or its fork that needs no download, does as well."""
+        tool = find("basedpyright", "pyright")
+        self.assert_finds_misspelt_names(tool, "--level=error", f"--pythonpath={sys.executable}")

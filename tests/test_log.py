@@ -1,4 +1,4 @@
-"""Log events hold text and facts, and keep no object alive."""
+"""Log events hold text and plain values, and keep no object in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twsock.log import RateLimitedLogger, TextLogger, forget_frames
 
 
 class Thing:
-    """What must not be kept alive."""
+    """An object that log events must not keep in memory."""
 
     _log = TextLogger()
 
@@ -49,7 +49,7 @@ class Thing:
 
 
 class TextLoggerTests(SynchronousTestCase):
-    """What is in an event, and what is not."""
+    """Fields of an event."""
 
     def keep_events(self) -> None:
         """Keep every event, as Twisted does before logging has begun."""
@@ -68,14 +68,16 @@ class TextLoggerTests(SynchronousTestCase):
         self.assertIsNone(reference())
 
     def test_an_event_keeps_no_object_alive(self) -> None:
-        """Neither that which logs, nor one in a frame of an exception or of its causes."""
+        """
+        Neither the logging object nor objects in the frames of an exception and of its causes.
+        """
         self.keep_events()
         self.assert_dies(Thing.log_error)
         self.assert_dies(Thing.log_failure)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_a_stored_failure_is_cleaned(self) -> None:
-        """One that was given, as an errback has it."""
+        """A failure passed to an errback is cleaned too."""
 
         def log(thing: Thing) -> None:
             try:
@@ -88,7 +90,7 @@ class TextLoggerTests(SynchronousTestCase):
         self.flushLoggedErrors(ValueError)
 
     def test_a_failure_is_logged_with_its_traceback(self) -> None:
-        """As text, by the observers that everybody uses."""
+        """Twisted's usual observers print it as text."""
         with capturedLogs() as events:
             Thing().log_failure()
         self.flushLoggedErrors(ValueError)
@@ -97,15 +99,15 @@ class TextLoggerTests(SynchronousTestCase):
             self.assertIn(part, text)
 
     def test_an_error_is_logged_as_its_message(self) -> None:
-        """And the name of the class, as any logger of Twisted has it."""
+        """The namespace of the event is the name of the class, as for Twisted's loggers."""
         with capturedLogs() as events:
             Thing().log_error()
         self.assertEqual(events[0]["error"], "wrong")
         self.assertIsNone(events[0]["log_source"])
         self.assertEqual(events[0]["log_namespace"], "tests.test_log.Thing")
 
-    def test_a_logger_of_a_module_may_be_used_too(self) -> None:
-        """Its events have the name of the module."""
+    def test_a_logger_of_a_module_has_the_namespace_of_the_module(self) -> None:
+        """The same class serves modules."""
         with capturedLogs() as events:
             TextLogger().info("{number}", number=5)
         self.assertEqual(events[0]["log_namespace"], "tests.test_log")
@@ -113,10 +115,10 @@ class TextLoggerTests(SynchronousTestCase):
 
 
 class ForgetFramesTests(SynchronousTestCase):
-    """Failures that were consumed hold no frames."""
+    """Consumed failures hold no frames."""
 
     def test_causes_and_groups_are_cleaned(self) -> None:
-        """However they are chained, in a circle too."""
+        """Causes, contexts and exception groups are cleaned; a cycle of causes ends."""
         failure: Any = None
         try:
             Thing().fail()
@@ -133,7 +135,7 @@ class ForgetFramesTests(SynchronousTestCase):
 
 
 class RateLimitedLoggerTests(SynchronousTestCase):
-    """Lines, and what is kept back."""
+    """At most one warning a minute is logged."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -145,24 +147,24 @@ class RateLimitedLoggerTests(SynchronousTestCase):
                 self.occasional.warn("{number} is odd", number=number)
         return [formatEvent(event) for event in events]
 
-    def test_the_first_is_logged(self) -> None:
-        """As it is."""
+    def test_the_first_warning_is_logged(self) -> None:
+        """Its text is unchanged."""
         self.assertEqual(self.warn(1), ["0 is odd"])
 
-    def test_what_follows_is_kept_back(self) -> None:
-        """However much it is."""
+    def test_further_warnings_within_a_minute_are_suppressed(self) -> None:
+        """Any number of them."""
         self.assertEqual(self.warn(1000), ["0 is odd"])
 
-    def test_after_a_minute_their_number_is_told(self) -> None:
-        """With the next, and only once."""
+    def test_the_next_warning_contains_the_number_suppressed(self) -> None:
+        """The number is logged once."""
         self.warn(5)
         self.clock.advance(60)
-        self.assertEqual(self.warn(2), ["0 is odd (and 4 more like it before)"])
+        self.assertEqual(self.warn(2), ["0 is odd (4 more were suppressed)"])
         self.clock.advance(60)
-        self.assertEqual(self.warn(1), ["0 is odd (and 1 more like it before)"])
+        self.assertEqual(self.warn(1), ["0 is odd (1 more were suppressed)"])
 
-    def test_two_logs_do_not_count_together(self) -> None:
-        """One kind of event does not hide another."""
+    def test_two_loggers_count_separately(self) -> None:
+        """A warning of one kind does not suppress another kind."""
         self.warn(5)
         self.occasional = RateLimitedLogger(Logger(), self.clock.seconds)
         self.assertEqual(self.warn(1), ["0 is odd"])

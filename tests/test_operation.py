@@ -1,4 +1,4 @@
-"""An operation starts at once, and its error keeps nothing alive."""
+"""An operation starts at once, and its error keeps no object in memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from twsock.operation import Operation, fail, start_operation
 
 
 class Thing:
-    """What must not be kept alive."""
+    """An object that an error must not keep in memory."""
 
 
 class OperationTests(SynchronousTestCase):
-    """Coroutines that were started."""
+    """Coroutines that were started as operations."""
 
-    def test_it_starts_without_being_awaited(self) -> None:
-        """Up to where it waits."""
+    def test_a_coroutine_starts_without_being_awaited(self) -> None:
+        """It runs up to its first wait."""
         wait: Deferred[int] = Deferred()
         begun: list[int] = []
 
@@ -35,7 +35,7 @@ class OperationTests(SynchronousTestCase):
         wait.callback(5)
         self.assertEqual(self.successResultOf(operation), 5)
 
-    def test_its_error_keeps_nothing_alive(self) -> None:
+    def test_an_error_keeps_no_object_in_memory(self) -> None:
         """Neither objects in its own frames, nor those in frames of the awaiting code."""
         gc.disable()
         self.addCleanup(gc.enable)
@@ -64,8 +64,8 @@ class OperationTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(calling), "closed")
         self.assertEqual([reference() for reference in references], [None, None])
 
-    def test_an_error_of_the_code_keeps_its_traceback(self) -> None:
-        """Only what is reported of sockets is known well enough without."""
+    def test_a_programming_error_keeps_its_traceback(self) -> None:
+        """Only `SocketError` and ``CancelledError`` lose their frames."""
 
         async def work() -> None:
             raise ZeroDivisionError
@@ -74,8 +74,8 @@ class OperationTests(SynchronousTestCase):
         self.assertIn("in work", failure.getTraceback())
         self.assertIsNotNone(failure.value.__traceback__)
 
-    def test_it_may_be_awaited_when_it_has_failed(self) -> None:
-        """The error keeps nothing alive where it is caught; awaited again, there is no result."""
+    def test_a_failed_operation_can_be_awaited(self) -> None:
+        """The error keeps no object in memory. A second await returns None."""
         gc.disable()
         self.addCleanup(gc.enable)
 
@@ -103,15 +103,15 @@ class OperationTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(calling), ("closed", None))
             self.assertIsNone(references[0]())
 
-    def test_a_failure_that_nobody_awaits_is_logged(self) -> None:
-        """As of any Deferred."""
+    def test_an_unhandled_failure_is_logged(self) -> None:
+        """Twisted logs it as for any Deferred."""
         gc.collect()
         fail(ClosedError("closed"))
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(ClosedError)), 1)
 
-    def test_it_waits_as_any_deferred(self) -> None:
-        """And is cancelled as one."""
+    def test_a_pending_operation_can_be_awaited_and_cancelled(self) -> None:
+        """It behaves as any Deferred."""
         operation: Operation[int] = Operation()
 
         async def caller() -> int:

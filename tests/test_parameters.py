@@ -1,4 +1,4 @@
-"""Public calls refuse a bad parameter at once, as Windows does: with ``E_INVALIDARG``."""
+"""Public calls raise an error for a bad argument at once, as Windows does with ``E_INVALIDARG``."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ VALUES: dict[str, Call] = {
 
 
 class ParameterTests(SynchronousTestCase):
-    """What a parameter cannot be."""
+    """Arguments that are refused."""
 
     def assert_refused(self, name: str, call: Call, value: object) -> None:
         """The error comes from the call, not through a Deferred, and is an invalid argument."""
@@ -183,32 +183,32 @@ class ParameterTests(SynchronousTestCase):
             self.fail(f"{name} accepts {value!r}: {made!r}")
 
     def test_a_malformed_host_is_refused(self) -> None:
-        """Before anything is looked up."""
+        """It is refused before any lookup."""
         for name, call in HOSTS.items():
             for value in ("a b", "[::1]", "127.0.0.1:80", b"localhost", 5, 1.5):
                 self.assert_refused(name, call, value)
 
-    def test_a_port_is_a_whole_number(self) -> None:
-        """Neither a part of one nor True, which Python counts as 1, nor beyond 65,535."""
+    def test_a_port_is_an_integer_up_to_65535(self) -> None:
+        """A float, True and a larger number are refused."""
         for name, call in SERVICES.items():
             for value in (80.0, True, b"80", None, -1, 65_536, "65536"):
                 self.assert_refused(name, call, value)
 
-    def test_a_count_is_a_whole_number(self) -> None:
-        """``load(1.5)`` is no load of one byte, and ``load(True)`` is a mistake."""
+    def test_a_count_is_an_integer(self) -> None:
+        """``load(1.5)`` and ``load(True)`` are refused."""
         for name, call in NUMBERS.items():
             for value in (1.5, 1.0, True, "1", float("nan")):
                 if not (name == "find_interface" and value == "1"):
                     self.assert_refused(name, call, value)
 
     def test_a_value_of_another_type_is_refused(self) -> None:
-        """Its error says what is asked for."""
+        """The error names the expected type."""
         for name, call in VALUES.items():
             for value in (1.5, None, date(2020, 1, 1)):
                 self.assert_refused(name, call, value)
 
-    def test_what_is_used_as_a_whole_number_is_one(self) -> None:
-        """As everywhere in Python, ``__index__`` makes it."""
+    def test_an_object_with_index_counts_as_an_integer(self) -> None:
+        """Python calls its ``__index__``."""
 
         class Two:
             def __index__(self) -> int:
@@ -218,8 +218,8 @@ class ParameterTests(SynchronousTestCase):
         self.assertEqual(reader().read_bytes(two), b"ab")
         self.assertEqual(reader().read_string(two), "ab")
 
-    def test_what_is_no_count_takes_nothing(self) -> None:
-        """Also where the bytes have come in several pieces."""
+    def test_a_refused_count_consumes_nothing(self) -> None:
+        """Also if the bytes arrived in several pieces."""
         queue = ByteQueue()
         queue.feed(b"a" * 2000)
         queue.feed(b"b" * 2000)

@@ -1,9 +1,9 @@
 """
-The lean reactor passes Twisted's own tests of a reactor.
+The lean reactor passes Twisted's own reactor tests.
 
-Each of Twisted's reactor builders below is run with our reactor in place of its list: timers and
-their order, starting and stopping, threads, descriptors, TCP, UNIX sockets, UDP, half-close, and
-running out of file descriptors.
+Each of Twisted's reactor builders below runs with this reactor only. The tests cover timers and
+their order, start and stop, threads, descriptors, TCP, UNIX sockets, UDP, half-close, and the lack
+of file descriptors.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from twisted.application.reactors import getReactorTypes
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-#: Where Twisted keeps its builders. Processes, TLS and glib are left out: nothing there depends on
-#: how a poll is turned into calls.
+#: Modules with Twisted's builders. Processes, TLS and glib are left out: their tests do not depend
+#: on `doPoll`.
 _MODULES = ["core", "fdset", "tcp", "threads", "time", "udp", "unix"]
 
 
 def _left_out(reason: str) -> Callable[[object], None]:
-    """Put a skip in the place of a test."""
+    """Replace a test by a skip."""
 
     def skip(_case: object) -> None:
         raise SkipTest(reason)
@@ -31,9 +31,9 @@ def _left_out(reason: str) -> Callable[[object], None]:
     return skip
 
 
-#: What does not apply, and why.
+#: Tests that do not apply, and the reason.
 _LEFT_OUT = {
-    # Twisted leaves it out for its own epoll reactor, which it knows by its class name.
+    # Twisted skips it for its own epoll reactor, by the name of the class.
     "test_lostFileDescriptor": _left_out("epoll forgets a closed descriptor without an event"),
     "test_timeout_add": _left_out("about glib's reactor only"),
     "test_logPrefix": _left_out("the log context per event is what this reactor leaves out"),
@@ -41,7 +41,7 @@ _LEFT_OUT = {
 
 
 def _dropping_warnings(builder: Any) -> Callable[[Any], None]:
-    """Drop, where warnings are errors, those of what Twisted's own tests do or leave open."""
+    """Where warnings are errors, drop the warnings that Twisted's own tests cause."""
 
     def tear_down(case: Any) -> None:
         builder.tearDown(case)
@@ -53,12 +53,12 @@ def _dropping_warnings(builder: Any) -> Callable[[Any], None]:
 
 
 def _with_our_reactor(module: str) -> dict[str, Any]:
-    """Make Twisted's test cases of a module again, for our reactor only."""
+    """Build Twisted's test cases of a module for the lean reactor only."""
     found: dict[str, Any] = {}
     name = f"twisted.internet.test.test_{module}"
     contents = vars(importlib.import_module(name))
     for builder in list(contents.values()):
-        # What Twisted itself makes a test case of, for its own epoll reactor.
+        # Twisted builds a test case for its own epoll reactor.
         if f"{getattr(builder, '__name__', '')}_EPollReactorTests" in contents:
             ours: Any = type(
                 f"{module.capitalize()}{builder.__name__}",
@@ -79,15 +79,15 @@ globals().update(_cases)
 
 
 class LeanReactorTests(SynchronousTestCase):
-    """What is ours about it."""
+    """The parts that differ from Twisted's epoll reactor."""
 
-    def test_twistd_can_choose_it(self) -> None:
-        """The plugin offers it under its short name."""
+    def test_twistd_offers_the_reactor(self) -> None:
+        """The plugin has the short name ``twsock``."""
         installer: Any = {reactor.shortName: reactor for reactor in getReactorTypes()}["twsock"]
         self.assertEqual(installer.moduleName, "twsock.reactor")
 
-    def test_twisteds_tests_were_found(self) -> None:
-        """The list above is not empty because something was renamed."""
+    def test_tests_of_twisted_were_found(self) -> None:
+        """An empty list of test cases would mean that Twisted renamed them."""
         for expected in (
             "TimeTestsBuilder",
             "TCPPortTestsBuilder",

@@ -1,4 +1,4 @@
-"""Several callers wait for one event, and each may stop waiting."""
+"""Several callers wait for one event, and each can cancel its wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twsock.waiters import Waiters
 
 
 class WaitersTests(SynchronousTestCase):
-    """Waits that are fired together."""
+    """Waits for one event."""
 
     def setUp(self) -> None:
         self.waiters = Waiters()
@@ -21,8 +21,8 @@ class WaitersTests(SynchronousTestCase):
     def wait(self, number: int) -> Deferred[None]:
         return self.waiters.wait().addCallback(lambda _: self.order.append(number))
 
-    def test_all_are_fired_in_order(self) -> None:
-        """Then none is left."""
+    def test_an_event_fires_all_waits_in_order(self) -> None:
+        """No wait is left afterwards."""
         for number in range(3):
             self.wait(number)
         self.assertEqual(len(self.waiters), 3)
@@ -32,7 +32,7 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.fire()
 
     def test_a_cancelled_wait_is_not_fired(self) -> None:
-        """The others are."""
+        """The other waits are fired."""
         waits = [self.wait(number) for number in range(3)]
         waits[1].cancel()
         self.failureResultOf(waits[1], CancelledError)
@@ -40,7 +40,7 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual(self.order, [0, 2])
 
     def test_a_callback_may_cancel_other_waits(self) -> None:
-        """They are not fired; those behind them are."""
+        """The cancelled waits are not fired; later ones are."""
         first = self.waiters.wait()
         second, third = self.wait(2), self.wait(3)
         second.addErrback(lambda _: None)
@@ -49,14 +49,14 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual(self.order, [3])
         self.successResultOf(third)
 
-    def test_a_wait_that_a_callback_begins_is_fired(self) -> None:
-        """The event has happened for it, too."""
+    def test_a_wait_started_by_a_callback_is_fired(self) -> None:
+        """The event has occurred for it, too."""
         self.wait(1).addCallback(lambda _: self.wait(2))
         self.waiters.fire()
         self.assertEqual(self.order, [1, 2])
 
-    def test_one_is_fired_before_the_event(self) -> None:
-        """At a deadline, say; the others go on waiting."""
+    def test_one_wait_can_be_fired_before_the_event(self) -> None:
+        """For example at a deadline; the others stay pending."""
         early = self.waiters.wait()
         self.wait(1)
         self.waiters.fire_one(early)
@@ -64,8 +64,8 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual(self.order, [])
         self.assertEqual(len(self.waiters), 1)
 
-    def test_the_work_of_cancelling_is_the_same_however_many_wait(self) -> None:
-        """In any order, no wait is compared with the others."""
+    def test_cancelling_takes_constant_time(self) -> None:
+        """No wait is compared with another, in any order of cancelling."""
         for shuffle in (list.reverse, random.Random(11).shuffle):
             waits = [self.waiters.wait().addErrback(lambda _: None) for _ in range(1000)]
             shuffle(waits)

@@ -1,8 +1,8 @@
 """
-Whole numbers from a caller: parameter → **check** → the code that counts, binds or limits with it.
+Check of integer arguments: argument → **check** → the code that counts, binds or limits with it.
 
-Used wherever a public call takes a count, a port or a limit. Python compares 1.5 and True with
-bounds as it does 1, so a comparison alone lets both pass.
+Every public call that takes a count, a port or a limit uses it. A comparison with bounds alone
+accepts 1.5 and True.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ __all__ = ["checked_integer"]
 
 def checked_integer(value: int, name: str) -> int:
     """
-    Return a parameter that is a whole number, as an ``int``; the caller checks its bounds.
+    Return an argument as an ``int`` if it is an integer; the caller checks its bounds.
 
     :param name: the name of the parameter, for the error.
-    :raises TypeError: when it is a float, a text, None, or a bool, which Python takes for a number.
+    :raises TypeError: when it is a float, a text, None or a bool. Python itself accepts a bool as
+        an integer.
     """
     if value is not True and value is not False:
         try:

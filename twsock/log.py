@@ -1,10 +1,10 @@
 """
-Log events that refer to no connection: error → **text** → log.
+Loggers whose events hold text only, and a rate-limited logger: error → **text** → log.
 
-Used by every class of twsock that logs. Log observers may keep events for any time. If logging was
-never begun (``twisted.internet.task.react``), Twisted keeps the last events in memory. An exception
-in an event would keep its traceback and its frames, and so the sockets and buffers of closed
-connections.
+Every class of twsock that logs uses them. Log observers may keep events for any time. If logging
+was never begun (``twisted.internet.task.react``), Twisted keeps the last events in memory. An
+exception in an event would keep its traceback and its frames, and so the sockets and buffers of
+closed connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing_extensions import override
 
 __all__ = ["RateLimitedLogger", "TextLogger", "forget_frames"]
 
-#: Seconds from one line to the next.
+#: Seconds between two logged lines.
 _PERIOD: Final = 60.0
 
 
@@ -61,50 +61,52 @@ class TextLogger(Logger):
 
 class RateLimitedLogger:
     """
-    Warns at the first event, and at the first after each minute, of how many there were meanwhile.
+    Logs a warning at most once a minute.
+
+    Each warning also gives the number of warnings that were suppressed since the last one.
 
     :param now: seconds, on a clock that never goes back.
     """
 
-    __slots__ = ("_kept_back", "_log", "_now", "_told_at")
+    __slots__ = ("_log", "_logged_at", "_now", "_suppressed")
 
     def __init__(self, log: Logger, now: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._now = now
-        self._told_at: float | None = None
-        self._kept_back = 0
+        self._logged_at: float | None = None
+        self._suppressed = 0
 
     def warn(self, message: str, **fields: Any) -> None:
         """
-        Log a warning, unless there was one within the last minute.
+        Log a warning, unless one was logged within the last minute.
 
         :param message: a format of Twisted's logger, for the fields.
         """
         now = self._now()
-        if self._told_at is not None and now - self._told_at < _PERIOD:
-            self._kept_back += 1
+        if self._logged_at is not None and now - self._logged_at < _PERIOD:
+            self._suppressed += 1
             return
-        self._told_at = now
-        kept_back, self._kept_back = self._kept_back, 0
-        if kept_back:
-            message += " (and {kept_back} more like it before)"
-        self._log.warn(message, kept_back=kept_back, **fields)
+        self._logged_at = now
+        suppressed, self._suppressed = self._suppressed, 0
+        if suppressed:
+            message += " ({suppressed} more were suppressed)"
+        self._log.warn(message, suppressed=suppressed, **fields)
 
 
 def forget_frames(failure: Failure) -> None:
     """
     Drop the frames of a failure, and of the causes and contexts of its exception.
 
-    Called when a failure is consumed. Its traceback can still be printed.
+    Called by the code that consumes a failure. The text of its traceback stays printable.
     """
     failure.cleanFailure()
-    left: list[BaseException | None] = [failure.value]
+    remaining: list[BaseException | None] = [failure.value]
     seen: set[int] = set()
-    while left:
-        error = left.pop()
+    while remaining:
+        error = remaining.pop()
         if error is None or id(error) in seen or isinstance(error, Failure):
             continue
         seen.add(id(error))
         error.__traceback__ = None
-        left += (error.__cause__, error.__context__)
-        left += getattr(error, "exceptions", ())  # An exception group's.
+        remaining += (error.__cause__, error.__context__)
+        remaining += getattr(error, "exceptions", ())  # The members of an exception group.

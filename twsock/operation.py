@@ -1,9 +1,9 @@
 """
-Operations that may fail: coroutine, or event → **operation** → the caller's Deferred.
+Deferreds of asynchronous calls: coroutine or event → **operation** → the caller's Deferred.
 
-Used by every call that returns a Deferred which may fail. Their errors have no frames. A traceback
-holds frames, and frames hold sockets and buffers. If one of these refers back to the error, all of
-them stay in memory until the garbage collector runs.
+Every call that returns a Deferred which may fail uses them. Their errors have no frames. A
+traceback holds frames, and frames hold sockets and buffers. If one of these refers back to the
+error, all of them stay in memory until the garbage collector runs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Operation(Deferred[T]):
     """
     A Deferred that can be awaited after it has failed.
 
-    When a Deferred of Twisted has already failed and is awaited, its error and its failure refer to
-    each other afterwards. This class drops the failure when it raises the error, as every Deferred
-    does that fails while it is awaited. Awaiting it a second time returns None.
+    If a Deferred of Twisted has failed before it is awaited, its error and its failure refer to
+    each other afterwards. This class drops the failure when it raises the error. A Deferred that
+    fails while it is awaited does the same. Awaiting it a second time returns None.
     """
 
     @override
@@ -39,8 +39,8 @@ class Operation(Deferred[T]):
         super().errback(failure)
         error = failure.value if isinstance(failure, Failure) else failure
         if isinstance(error, (SocketError, CancelledError)):
-            # Since Python 3.12 the frame of a coroutine that caught the error and has ended keeps
-            # those that called it, which are ours and Twisted's, and with them the error.
+            # Since Python 3.12 the frame of an ended coroutine that caught the error keeps the
+            # frames of its callers (twsock's and Twisted's), and through them the error.
             error.__traceback__ = None
 
     @override
@@ -53,7 +53,7 @@ class Operation(Deferred[T]):
 
 
 class _Raise:
-    """An iterator that raises an error once, and keeps no reference to it."""
+    """An iterator that raises an error once and keeps no reference to it."""
 
     __slots__ = ("_error",)
 
@@ -83,12 +83,12 @@ def start_operation(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     """
     Start a coroutine at once, whether or not the caller awaits its Deferred.
 
-    :returns: fires with the result of the coroutine. If it fails with `SocketError` or
-        ``CancelledError``, that error has no frames. Cancelling cancels the coroutine.
+    :returns: fires with the result of the coroutine. A `SocketError` or ``CancelledError`` has no
+        frames. Cancelling the Deferred cancels the coroutine.
     """
     started: Any = ensureDeferred(work).addErrback(_without_frames)
-    # Twisted makes the Deferred, and its class cannot be chosen. A second Deferred chained to it
-    # would behave differently when cancelled.
+    # Twisted creates the Deferred, and the caller cannot choose its class. A second Deferred
+    # chained to it would behave differently when cancelled.
     started.__class__ = Operation
     operation: Operation[T] = started
     return operation

@@ -1,13 +1,13 @@
 """
-A leaner epoll reactor for Linux: ``twistd --reactor=twsock``.
+An epoll reactor for Linux without a log context for each event: ``twistd --reactor=twsock``.
 
-Twisted's epoll reactor puts a log context around each event, so that legacy log messages carry the
-name of the connection they came from. That costs a dictionary copy, a context switch and several
-calls per event: more than reading 64 bytes does. This reactor leaves it out and is otherwise
-Twisted's own; messages logged under it carry the ``system`` of their logger.
+Twisted's epoll reactor sets a log context for each event. Legacy log messages then contain the
+name of their connection. The context costs a dictionary copy, a context switch and several calls
+per event, more than a read of 64 bytes. This reactor sets none; messages contain the ``system`` of
+their logger.
 
-Nothing else is changed, because what looks like overhead in a reactor is mostly fairness: timers
-that run between events, events that other events make stale.
+Everything else is Twisted's. Most of the remaining cost is needed for fairness: the reactor runs
+timers between events, and skips events that an earlier event made stale.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["LeanEpollReactor", "install"]
 
 
 class LeanEpollReactor(EPollReactor):
-    """Twisted's epoll reactor without a log context per event."""
+    """Twisted's epoll reactor without a log context for each event."""
 
     _log = TextLogger()
 
@@ -31,27 +31,27 @@ class LeanEpollReactor(EPollReactor):
         """
         Wait for events and handle them.
 
-        :param timeout: seconds to wait at most; None for as long as it takes.
+        :param timeout: the longest wait in seconds; None for no limit.
         """
         selectables = self._selectables
-        # A signal does not end this wait early: PEP 475 resumes it after the handler ran, and the
-        # handlers of Twisted write to the waker, which is one of the descriptors.
+        # A signal does not end this wait early: Python resumes it after the handler (PEP 475).
+        # Twisted's signal handlers write to the waker, which is one of the descriptors.
         events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
         do_read_or_write = self._doReadOrWrite
         for fd, event in events:
             selectable = selectables.get(fd)
-            # An event handled before this one may have closed it.
+            # An earlier event may have closed it.
             if selectable is None:
                 continue
             try:
                 do_read_or_write(selectable, fd, event)
             except Exception:  # noqa: BLE001 - logged; a reactor survives its protocols
-                # What a protocol raises while it is told that its connection was lost.
+                # A protocol raised it in `connectionLost`.
                 self._log.failure("unhandled error in {selectable}", selectable=str(selectable))
 
     doIteration = doPoll
 
 
 def install() -> None:
-    """Make this the process's reactor; before anything imports ``twisted.internet.reactor``."""
+    """Install this reactor; call it before anything imports ``twisted.internet.reactor``."""
     installReactor(LeanEpollReactor())

@@ -1,8 +1,8 @@
 """
-Deferreds that wait for one event: application → **waiters** → fired when it happens.
+Several Deferreds that wait for the same event: application → **waiters** → fired by the event.
 
-Used for the end of a connection, and wherever several callers may wait for the same event. Holds
-one entry for each wait. A cancelled wait is removed in constant time.
+Used for the end of a connection and for other events that several callers may wait for. Holds one
+entry for each wait. A cancelled wait is removed in constant time.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ __all__ = ["Waiters"]
 
 
 class Waiters:
-    """The waits for one event, in the order in which they began."""
+    """The pending waits for one event, oldest first."""
 
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        # An OrderedDict removes any entry in constant time; a list does not, nor does a dict whose
-        # first entry is looked for again and again.
+        # An OrderedDict removes any entry in constant time. A list does not. A dict does not either
+        # if its first entry is removed again and again.
         self._waiting: OrderedDict[Deferred[None], None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -39,15 +39,15 @@ class Waiters:
 
     def fire(self) -> None:
         """
-        Fire every Deferred that waits, in order.
+        Fire every waiting Deferred, oldest first.
 
-        A callback may cancel other waits. A wait that a callback begins is fired as well.
+        A callback may cancel other waits. A wait that a callback starts is fired as well.
         """
         while self._waiting:
             self._waiting.popitem(last=False)[0].callback(None)
 
     def fire_one(self, deferred: Deferred[None]) -> None:
-        """Fire one waiting Deferred before the event happens."""
+        """Fire one waiting Deferred before the event occurs."""
         del self._waiting[deferred]
         deferred.callback(None)
 

@@ -1,4 +1,4 @@
-"""Failures of addresses have a status and a line that says what to do."""
+"""Errors of bind and connect have a status and a message that names the remedy."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def refused(number: int, where: Any) -> CannotListenError:
 
 
 class ListeningErrorTests(SynchronousTestCase):
-    """A local address."""
+    """Errors of a local address."""
 
-    def test_a_privileged_port_says_who_may(self) -> None:
-        """The HRESULT is the one of the system's error."""
+    def test_a_privileged_port_names_the_required_privilege(self) -> None:
+        """The HRESULT is that of the system's error."""
         error = listening_error(refused(errno.EACCES, 80))
         self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
         self.assertEqual(error.hresult, 0x8007_271D)
         self.assertEqual(
-            str(error), "Permission denied: port 80 is for root, or takes CAP_NET_BIND_SERVICE"
+            str(error), "Permission denied: port 80 needs root or CAP_NET_BIND_SERVICE"
         )
 
-    def test_a_path_in_a_missing_folder_says_so(self) -> None:
-        """Also in a Failure."""
+    def test_a_missing_folder_is_named_as_the_reason(self) -> None:
+        """A Failure is accepted as well."""
         error = listening_error(Failure(refused(errno.ENOENT, b"/missing/x")))
         self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
-        self.assertEqual(str(error), "No such file or directory: its folder is missing")
+        self.assertEqual(str(error), "No such file or directory: its folder does not exist")
 
-    def test_other_paths_that_cannot_be_used_have_the_status(self) -> None:
-        """However the error comes."""
+    def test_other_unusable_paths_have_the_same_status(self) -> None:
+        """The status is the same for a plain error and for Twisted's wrapper."""
         for number in (errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EPERM):
             for error in (refused(number, b"/x"), OSError(number, "no")):
                 self.assertIs(
@@ -49,8 +49,8 @@ class ListeningErrorTests(SynchronousTestCase):
                     SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
                 )
 
-    def test_an_address_of_one_link_needs_its_interface(self) -> None:
-        """Any other invalid argument is left as it is."""
+    def test_a_link_local_address_without_a_zone_is_explained(self) -> None:
+        """Any other EINVAL is left unchanged."""
         invalid = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         error = listening_error(CannotListenError("fe80::1", 80, invalid))
         self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
@@ -59,23 +59,23 @@ class ListeningErrorTests(SynchronousTestCase):
             error = listening_error(CannotListenError(interface, 80, invalid))
             self.assertIs(error.status, SocketErrorStatus.UNKNOWN)
 
-    def test_words_of_the_caller_stay(self) -> None:
-        """It knows what was tried."""
+    def test_a_message_of_the_caller_is_kept(self) -> None:
+        """The caller knows which operation failed."""
         error = listening_error(refused(errno.EACCES, 80), "cannot bind it")
         self.assertEqual(str(error), "cannot bind it")
 
-    def test_what_has_a_status_keeps_it(self) -> None:
-        """And what is no error of an address has none."""
+    def test_an_error_that_has_a_status_keeps_it(self) -> None:
+        """An error that is not about an address keeps status ``UNKNOWN``."""
         taken = listening_error(refused(errno.EADDRINUSE, 80))
         self.assertIs(taken.status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
         self.assertIs(listening_error(RuntimeError("x")).status, SocketErrorStatus.UNKNOWN)
 
 
 class ConnectingErrorTests(SynchronousTestCase):
-    """A remote address."""
+    """Errors of a remote address."""
 
-    def test_paths_and_rights_have_a_status(self) -> None:
-        """As Twisted tells them, and as the system does."""
+    def test_a_missing_path_and_a_missing_permission_have_a_status(self) -> None:
+        """Twisted's errors and the system's errors have the same status."""
         for number, status in (
             (errno.ENOENT, SocketErrorStatus.HOST_NOT_FOUND),
             (errno.EACCES, SocketErrorStatus.UNREACHABLE_HOST),
@@ -85,8 +85,8 @@ class ConnectingErrorTests(SynchronousTestCase):
             for error in (ConnectError(number, "no"), OSError(number, "no")):
                 self.assertIs(connecting_error(error).status, status)
 
-    def test_an_address_of_one_link_needs_its_interface(self) -> None:
-        """The line says so, since connect(2) calls nothing else an invalid argument."""
+    def test_a_link_local_address_without_a_zone_is_explained(self) -> None:
+        """connect(2) returns EINVAL for no other reason."""
         for kind, status in (
             (ConnectError, SocketErrorStatus.UNREACHABLE_HOST),
             (ConnectBindError, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS),
@@ -97,10 +97,10 @@ class ConnectingErrorTests(SynchronousTestCase):
 
 
 class EndpointErrorTests(SynchronousTestCase):
-    """A string that names no endpoint."""
+    """Errors of a string that is not an endpoint."""
 
     def test_it_is_a_value_error_with_a_status(self) -> None:
-        """And with the HRESULT of a wrong argument, unless a status has its own."""
+        """The HRESULT is E_INVALIDARG, unless the status has its own."""
         error = EndpointError("no")
         self.assertIsInstance(error, ValueError)
         self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
@@ -108,10 +108,10 @@ class EndpointErrorTests(SynchronousTestCase):
 
 
 class SocketTests(TestCase):
-    """Awaitable sockets on endpoints of Twisted."""
+    """Awaitable sockets report these errors for Twisted's endpoints."""
 
-    async def test_a_listener_on_a_missing_folder(self) -> None:
-        """The status is known."""
+    async def test_a_listener_in_a_missing_folder_reports_the_status(self) -> None:
+        """The error has status ``CANNOT_ASSIGN_REQUESTED_ADDRESS``."""
         listener = StreamSocketListener(reactor)
         path = f"{self.mktemp()}/x"
         with self.assertRaises(SocketError) as caught:
@@ -120,8 +120,8 @@ class SocketTests(TestCase):
         status = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
         self.assertIs(caught.exception.status, status)
 
-    async def test_a_connect_to_a_missing_path(self) -> None:
-        """Likewise."""
+    async def test_a_connect_to_a_missing_path_reports_the_status(self) -> None:
+        """The error has status ``HOST_NOT_FOUND``."""
         stream_socket = StreamSocket(reactor)
         with self.assertRaises(SocketError) as caught:
             await stream_socket.connect_endpoint(UNIXClientEndpoint(reactor, self.mktemp()))

@@ -1,4 +1,4 @@
-"""A peer is known by its host, and counted by the network of the host."""
+"""Limits per peer count an IPv4 address, or the /64 network of an IPv6 address."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ PEER, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 class HostTests(SynchronousTestCase):
-    """The host of an address."""
+    """`host_of` returns the host of an address."""
 
     def test_a_unix_socket_has_no_host(self) -> None:
-        """Its address is a path."""
+        """The address of a UNIX socket is a path."""
         self.assertIsNone(host_of(UNIXAddress(b"/run/echo.sock")))
 
-    def test_an_internet_address_has_one(self) -> None:
-        """Without the port."""
+    def test_an_internet_address_has_a_host(self) -> None:
+        """The port is left out."""
         self.assertEqual(host_of(IPv4Address("TCP", "192.0.2.1", 7)), "192.0.2.1")
 
 
 class PeerTests(SynchronousTestCase):
-    """Who counts as one peer."""
+    """`network_of` returns what counts as one peer."""
 
-    def test_an_ipv4_address_is_a_peer(self) -> None:
-        """Each by itself."""
+    def test_each_ipv4_address_is_one_peer(self) -> None:
+        """Two addresses are two peers."""
         self.assertNotEqual(network_of(PEER), network_of(OTHER))
 
-    def test_an_ipv6_network_is_a_peer(self) -> None:
-        """A host may have any address of its 64 bits, and any zone."""
+    def test_each_64_bit_ipv6_network_is_one_peer(self) -> None:
+        """A host may use any address of its network, and any zone."""
         self.assertEqual(network_of("2001:db8::1"), network_of("2001:db8::ffff:1"))
         self.assertNotEqual(network_of("2001:db8:0:1::1"), network_of("2001:db8::1"))
 
-    def test_an_ipv4_address_in_ipv6_is_itself(self) -> None:
-        """As sockets for both families spell it; it does not share a network with all others."""
+    def test_an_ipv4_mapped_address_counts_as_the_ipv4_address(self) -> None:
+        """Sockets of both families report IPv4 peers so. The peers do not share one network."""
         self.assertEqual(network_of("::ffff:192.0.2.1"), network_of("192.0.2.1"))
         self.assertNotEqual(network_of("::ffff:192.0.2.1"), network_of("::ffff:192.0.2.2"))
 
-    def test_a_link_local_address_is_a_peer(self) -> None:
-        """All hosts of a link share that network."""
+    def test_each_link_local_address_is_one_peer(self) -> None:
+        """All hosts of a link share the link-local network."""
         self.assertNotEqual(network_of("fe80::1%eth0"), network_of("fe80::2%eth0"))

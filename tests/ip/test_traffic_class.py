@@ -1,4 +1,4 @@
-"""Packets of a socket are marked with a code point."""
+"""Packets of a socket are marked with a DSCP code point."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def lowest_free_descriptor() -> int:
 
 
 class MarkTests(SynchronousTestCase):
-    """The kernel has the mark."""
+    """The kernel stores the mark."""
 
-    def test_it_stands_before_the_two_bits_of_congestion(self) -> None:
-        """Code point 63 is the traffic class 252."""
+    def test_the_code_point_is_the_upper_six_bits(self) -> None:
+        """Code point 63 is the traffic class 252; the lower two bits are for ECN."""
         for code_point in (63, 46, 0):
             one = made(self, socket.AF_INET)
             mark_packets(one, code_point)
             found = one.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
             self.assertEqual(found, code_point * 4)
 
-    def test_a_socket_of_both_families_has_both(self) -> None:
-        """One of IPv6 alone has its own."""
+    def test_a_socket_of_both_families_marks_both(self) -> None:
+        """An IPv6-only socket marks IPv6 packets only."""
         for is_ipv6_only in (False, True):
             one = made(self, socket.AF_INET6, is_ipv6_only=is_ipv6_only)
             mark_packets(one, 46)
@@ -48,8 +48,8 @@ class MarkTests(SynchronousTestCase):
             found = one.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
             self.assertEqual(found, 0 if is_ipv6_only else 184)
 
-    def test_a_system_without_marks_says_so(self) -> None:
-        """Before a socket is opened, and when it is."""
+    def test_a_system_without_marks_raises_an_error(self) -> None:
+        """The error is raised before a socket is opened, and when one is opened."""
         check_marks()
         without(self, "IPV6_TCLASS")
         self.assertRaises(OperationNotSupported, check_marks)
@@ -59,8 +59,8 @@ class MarkTests(SynchronousTestCase):
         # The error, while it is kept, keeps no socket open.
         self.assertEqual(lowest_free_descriptor(), free, error)
 
-    def test_a_port_has_the_mark_of_its_options(self) -> None:
-        """From 0, which is none, to 63."""
+    def test_a_port_has_the_code_point_of_its_options(self) -> None:
+        """Code point 0 is no mark; 63 is the largest."""
         for code_point in (0, 63):
             options = DatagramOptions(code_point=code_point)
             with open_udp_socket("127.0.0.1", 0, options).udp as udp:

@@ -166,7 +166,7 @@ class DaemonTests(SynchronousTestCase):
             self.assert_one_line(
                 left,
                 "twsock: cannot listen on unix:missing/echo.sock: CannotAssignRequestedAddress "
-                "(11): No such file or directory: its folder is missing",
+                "(11): No such file or directory: its folder does not exist",
             )
             self.assertFalse((left.folder / "first").exists())
 

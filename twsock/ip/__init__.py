@@ -1,3 +1,3 @@
-"""IP addresses and packets: zones of IPv6, errors of addresses, marks on packets."""
+"""IP addresses and packets: IPv6 zones, errors of bind and connect, DSCP marks."""
 
 __all__: list[str] = []

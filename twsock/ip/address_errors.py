@@ -1,9 +1,9 @@
 """
-Why an address could not be listened on or connected to: failure → **status and line**.
+Errors of bind and connect: failure → **status and message**.
 
-Used by all code that binds or connects. The operating system's error numbers for paths and rights
-have no status in general, since they mean something else for a file. Here the call was about an
-address, so they get one.
+All code that binds or connects uses it. The operating system's error numbers for paths and
+permissions have no status in general, since they mean something else for a file. Here the call was
+about an address, so they get a status.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from twsock.ip.zones import describe_missing_zone
 __all__ = ["EndpointError", "connecting_error", "listening_error", "missing_zone_error"]
 
 #: Lower ports need a privilege on most systems; on Linux ``net.ipv4.ip_unprivileged_port_start``.
-_FIRST_FREE_PORT: Final = 1024
+_FIRST_UNPRIVILEGED_PORT: Final = 1024
 
 _NO_ADDRESS: Final = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
-_NO_WAY: Final = SocketErrorStatus.UNREACHABLE_HOST
+_UNREACHABLE: Final = SocketErrorStatus.UNREACHABLE_HOST
 
-_NO_ZONE: Final = "an address of one link (fe80::/10) needs its interface, as in fe80::1%eth0"
+_NO_ZONE: Final = "a link-local address (fe80::/10) needs its interface, as in fe80::1%eth0"
 
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 _NO_PATH: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -51,7 +51,7 @@ def listening_error(failure: BaseException | Failure, message: str | None = None
 
     :param message: None for the text of the operating system, with advice where there is some.
     :returns: an error with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS`` for a missing path, a missing
-        right or a link-local address without a zone; otherwise the result of
+        permission or a link-local address without a zone. Otherwise the result of
         `SocketError.from_exception`.
     """
     found = SocketError.from_exception(_exception(failure), message)
@@ -65,8 +65,8 @@ def listening_error(failure: BaseException | Failure, message: str | None = None
         or number not in _DENIED | _NO_PATH | _UNUSABLE
     ):
         return found
-    words = str(found) if message is not None else _words(failure, found, number)
-    return _with_status(found, words, _NO_ADDRESS)
+    text = str(found) if message is not None else _text_with_advice(failure, found, number)
+    return _with_status(found, text, _NO_ADDRESS)
 
 
 def connecting_error(failure: BaseException | Failure) -> SocketError:
@@ -74,8 +74,8 @@ def connecting_error(failure: BaseException | Failure) -> SocketError:
     Describe why a remote address could not be connected to.
 
     :returns: an error with status ``HOST_NOT_FOUND`` for a missing path of a UNIX socket, and
-        ``UNREACHABLE_HOST`` for a missing right or a remote link-local address without a zone. A
-        local one has ``CANNOT_ASSIGN_REQUESTED_ADDRESS``. Otherwise the result of
+        ``UNREACHABLE_HOST`` for a missing permission or a remote link-local address without a zone.
+        A local one has ``CANNOT_ASSIGN_REQUESTED_ADDRESS``. Otherwise the result of
         `SocketError.from_exception`.
     """
     found = SocketError.from_exception(_exception(failure))
@@ -88,39 +88,43 @@ def connecting_error(failure: BaseException | Failure) -> SocketError:
     if number in _NO_PATH:
         return _with_status(found, str(found), SocketErrorStatus.HOST_NOT_FOUND)
     if number in _DENIED:
-        return _with_status(found, str(found), _NO_WAY)
+        return _with_status(found, str(found), _UNREACHABLE)
     return found
 
 
 def missing_zone_error(failure: BaseException | Failure) -> SocketError | None:
     """
-    Explain a connect that failed since its address has no zone; None if that is not the reason.
+    Explain a connect that failed because its address has no zone.
 
     connect(2), and bind(2) before it, return EINVAL for no other reason. The failure does not
     contain the address.
+
+    :returns: None if a missing zone is not the reason.
     """
     exception = _exception(failure)
     if not isinstance(exception, ConnectError) or exception.osError != errno.EINVAL:
         return None
     is_local = isinstance(exception, ConnectBindError)
-    error = SocketError(_NO_ZONE, status=_NO_ADDRESS if is_local else _NO_WAY)
+    error = SocketError(_NO_ZONE, status=_NO_ADDRESS if is_local else _UNREACHABLE)
     error.__cause__ = exception
     return error
 
 
-def _with_status(found: SocketError, words: str, status: SocketErrorStatus) -> SocketError:
+def _with_status(found: SocketError, text: str, status: SocketErrorStatus) -> SocketError:
     # The HRESULT of the error number is more precise than that of the status.
-    error = SocketError(words, status=status, hresult=found.hresult)
+    error = SocketError(text, status=status, hresult=found.hresult)
     error.__cause__ = found.__cause__
     return error
 
 
-def _words(failure: BaseException | Failure, found: SocketError, number: int | None) -> str:
+def _text_with_advice(
+    failure: BaseException | Failure, found: SocketError, number: int | None
+) -> str:
     where = getattr(_exception(failure), "port", None)
-    if isinstance(where, int) and 0 < where < _FIRST_FREE_PORT and number in _DENIED:
-        return f"{found}: port {where} is for root, or takes CAP_NET_BIND_SERVICE"
+    if isinstance(where, int) and 0 < where < _FIRST_UNPRIVILEGED_PORT and number in _DENIED:
+        return f"{found}: port {where} needs root or CAP_NET_BIND_SERVICE"
     if isinstance(where, (str, bytes)) and number in _NO_PATH:
-        return f"{found}: its folder is missing"
+        return f"{found}: its folder does not exist"
     return str(found)
 
 

@@ -1,7 +1,7 @@
 """
-Addresses of peers: address of Twisted → **host** → network, which counts as one peer.
+The network that counts as one peer: address of Twisted → **host** → network.
 
-Used by the limits per address of streams and datagrams.
+The limits per peer address of streams and datagrams use it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IAddress
 
 __all__ = ["host_of", "network_of"]
 
-#: Bits of an IPv6 address that are the same for all that one host may take (:rfc:`4291`, 2.5.4).
+#: Length of the interface identifier: one host may use any address of its network
+#: (:rfc:`4291` section 2.5.4).
 _HOST_BITS: Final = 64
 
 
@@ -25,10 +26,10 @@ def host_of(address: IAddress | None) -> str | None:
 
 def network_of(host: str) -> str:
     """
-    Give what counts as one peer: an IPv4 address, or the network of an IPv6 address.
+    Return the key that limits per peer use: an IPv4 address, or the /64 network of an IPv6 address.
 
-    The port does not count: a peer has as many of those as it likes; nor do the last 64 bits of an
-    IPv6 address, for the same reason.
+    A peer may use any number of ports, and any of the addresses in its /64 network. Neither makes
+    it another peer.
 
     :param host: numeric.
     """

@@ -1,9 +1,9 @@
 """
-Marks on packets: quality of service → **code point** → the kernel, which puts it on every packet.
+DSCP marks of a socket: quality of service → **code point** → the kernel marks every packet.
 
 Used for stream and datagram sockets. A mark is a differentiated services code point (:rfc:`2474`):
-six bits of the IPv4 type of service or of the IPv6 traffic class. The two bits behind it belong to
-explicit congestion notification (:rfc:`3168`). A network may ignore or erase a mark.
+the upper six bits of the IPv4 type of service or of the IPv6 traffic class. The lower two bits are
+for explicit congestion notification (:rfc:`3168`). A network may ignore or clear a mark.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def check_marks() -> None:
 
 def mark_packets(marked: socket.socket, code_point: int) -> None:
     """
-    Mark all packets that leave a socket from now on.
+    Mark all packets that a socket sends from now on.
 
-    :param marked: an IPv4 or IPv6 socket; before it connects, to mark the TCP handshake too.
+    :param marked: an IPv4 or IPv6 socket. Call it before the connect to mark the TCP handshake too.
     :param code_point: 0 to 63; 0 removes the mark.
     :raises OSError: when the system refuses the option.
     """

@@ -1,8 +1,9 @@
 """
-Zones of IPv6 addresses: a scope id of the kernel ↔ the text behind ``%`` (:rfc:`4007` section 11).
+IPv6 zones: the scope id of the kernel ↔ the text after ``%`` (:rfc:`4007` section 11).
 
-Used for every conversion between addresses and text, so that each zone has one spelling. That is
-the name of the interface, or its index if the name contains characters that a zone cannot have.
+Used for every conversion between addresses and text, so that each zone has one spelling. The
+spelling is the name of the interface, or its index if the name contains characters that a zone
+cannot have.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def zone_index(host: str, zone: str) -> int:
     :param zone: name or index of an interface. An index is not checked.
     :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has this name.
     """
-    # Of a larger number Python would use the low 32 bits, which is another interface.
+    # Python would use the low 32 bits of a larger number, the index of another interface.
     if zone.isdecimal() and len(zone) < 10:
         return int(zone)
     try:
@@ -73,7 +74,8 @@ def needs_zone(literal: str) -> bool:
     """
     Return whether an address needs an interface: a link-local address, or a group of narrow scope.
 
-    :param literal: numeric, without a zone; any text that is no IPv6 address returns False.
+    :param literal: numeric, without a zone.
+    :returns: False also for a text that is not an IPv6 address.
     """
     if literal[:1] not in ("f", "F"):
         return False  # Fast path: called for each datagram.
@@ -99,7 +101,7 @@ def describe_missing_zone(
     if error.errno != errno.EINVAL or "%" in host or not needs_zone(host):
         return None
     explained = SocketError(
-        f"{host} is an address of one link: name its interface, as in {host}%eth0", status=status
+        f"{host} is valid on one link only: name its interface, as in {host}%eth0", status=status
     )
     explained.__cause__ = error
     return explained

@@ -1,9 +1,9 @@
 """
-Runs of datagrams: several of one size to or from one peer, held as one piece of memory.
+Joining and splitting of runs: datagrams of one size between two addresses ↔ **one buffer**.
 
-The kernel takes and gives runs in one system call; `twsock.datagram` asks here what makes one,
-and cuts it where datagrams are wanted. A run has datagrams of one size, of which the last may be
-shorter, as Linux's segmentation does it (udp(7), ``UDP_SEGMENT``).
+The kernel sends or receives a run in one system call. `twsock.datagram` calls this module to find
+which queued datagrams form a run, and to split a run that was received. All datagrams of a run have
+one size; the last may be shorter (udp(7), ``UDP_SEGMENT``).
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ __all__ = [
     "split_run",
 ]
 
-#: 65,535 less 8 for the UDP header (:rfc:`768`) and 20 for the IPv4 header: one byte more and the
-#: send fails.
+#: 65,535 less 8 for the UDP header (:rfc:`768`) and 20 for the IPv4 header. A longer datagram is an
+#: error of the send.
 MAX_IPV4_DATAGRAM: Final = 65_507
 #: On IPv6 the header is not counted (:rfc:`8200` section 3): 65,535 less 8.
 MAX_IPV6_DATAGRAM: Final = 65_527
 
-#: How many datagrams one call sends: ``UDP_MAX_SEGMENTS`` of <linux/udp.h>, which is 64 up to Linux
-#: 6.8 and 128 since.
+#: The most datagrams of one call: ``UDP_MAX_SEGMENTS`` of <linux/udp.h>. It was 64 up to Linux 6.8,
+#: and is 128 since.
 MAX_SEGMENTS: Final = 64
 
 
 class Outgoing(typing.Protocol):
     """
-    What waits to be sent: a datagram, or a run.
+    A datagram or a run that waits to be sent.
 
-    :ivar data: the bytes, one datagram behind the other.
-    :ivar segment_size: bytes of each datagram, the last excepted; of a single one, its length.
-    :ivar address: where to; None for the connected peer.
-    :ivar control: what else the kernel is told, such as the source address; None for nothing.
+    :ivar data: the bytes of all datagrams, in order.
+    :ivar segment_size: bytes of each datagram; the last may have fewer. For a single datagram, its
+        length.
+    :ivar address: the destination; None for the connected peer.
+    :ivar control: a control message for the kernel, such as the source address; None for none.
     """
 
     data: bytes
@@ -53,13 +54,13 @@ def count_datagrams(size: int, segment_size: int) -> int:
     """
     Count the datagrams of a run.
 
-    :param size: of all, in bytes; 0 is one empty datagram.
+    :param size: bytes of the whole run; 0 is one empty datagram.
     """
     return 1 if size <= segment_size else -(-size // segment_size)
 
 
 def split_run(data: bytes, segment_size: int) -> list[bytes]:
-    """Cut a run into its datagrams, in order."""
+    """Split a run into its datagrams, in order."""
     if len(data) <= segment_size:
         return [data]
     return [data[start : start + segment_size] for start in range(0, len(data), segment_size)]
@@ -67,16 +68,16 @@ def split_run(data: bytes, segment_size: int) -> list[bytes]:
 
 def count_fitting(queue: Sequence[Outgoing], start: int, max_size: int) -> int:
     """
-    Count what can leave in one call: items for one peer that make one run together.
+    Count the queued items that form one run for one peer, so that one call can send them.
 
-    :param start: index of the first; it is always counted.
-    :param max_size: of the bytes of the call, both headers taken off.
+    :param start: index of the first item, which is always counted.
+    :param max_size: most bytes of one call, without UDP and IP headers.
     :returns: 1 or more.
     """
     first = queue[start]
     size = first.segment_size
     total = len(first.data)
-    # Behind a shorter datagram nothing fits, and an empty one has no place in a run.
+    # Only the last datagram of a run may be shorter, and none may be empty.
     if not size or total % size:
         return 1
     address, control = first.address, first.control
@@ -90,7 +91,7 @@ def count_fitting(queue: Sequence[Outgoing], start: int, max_size: int) -> int:
         if length == size == item.segment_size:
             room -= 1
         elif 0 < length < size and item.segment_size == length:
-            # A single shorter one, which is the last.
+            # A single shorter datagram, which is the last of the run.
             room -= 1
             size = 0
         elif item.segment_size == size:

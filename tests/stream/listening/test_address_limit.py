@@ -81,7 +81,7 @@ class AddressLimitTests(SynchronousTestCase):
             self.clock.advance(seconds)
             self.assertFalse(self.limit.admits("192.0.2.1"))
         words = "192.0.2.1 has 2 connections, as many as one address may: another is closed"
-        self.assertEqual(self.lines, [words, f"{words} (and 2 more like it before)"])
+        self.assertEqual(self.lines, [words, f"{words} (2 more were suppressed)"])
 
     def test_a_limit_that_is_none_is_refused(self) -> None:
         """It is 1 or more."""

@@ -184,7 +184,7 @@ class UnixEndpointTests(TestCase):
         """No file is made in its place."""
         self.path = self.folder / "missing" / "echo.sock"
         refused = await self.refusal()
-        self.assertEqual(str(refused), f"{os.strerror(errno.ENOENT)}: its folder is missing")
+        self.assertEqual(str(refused), f"{os.strerror(errno.ENOENT)}: its folder does not exist")
 
     async def test_a_refusal_leaves_nothing_open(self) -> None:
         """No socket, no factory that seems to be listened for."""

@@ -128,7 +128,7 @@ class OptionsTests(SynchronousTestCase):
         """It would answer nobody, without a word; unless other echoes are to be answered."""
         given = ("--endpoint", "udp:1337", "--reply-port", "1337")
         error = self.assertRaises(UsageError, self.parse, *given)
-        self.assertIn("nobody would be answered", str(error))
+        self.assertIn("would count as another echo", str(error))
         self.parse(*given, "--answer-any-port")
 
 
@@ -289,4 +289,4 @@ class TwistdTests(SynchronousTestCase):
         with twistd("twsock-datagram", "--endpoint", "tcp:1337") as server:
             self.assertEqual(server.wait(), 1)
             self.assertNotIn("Traceback", server.log)
-            self.assertIn("there is twsock-stream", server.log.splitlines()[-1])
+            self.assertIn("run twsock-stream", server.log.splitlines()[-1])

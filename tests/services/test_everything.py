@@ -67,8 +67,8 @@ class EverythingTests(SynchronousTestCase):
         """With its real port; for the group without the interface, which is the client's too."""
         self.run_it()
         ports = [other.ports[0].getHost().port for other in self.others]
-        lines = [line for line in self.said if line.startswith("talk to it: twsock echo ")]
-        endpoints = [line.split()[5] for line in lines]
+        lines = [line for line in self.said if line.startswith("try it: twsock echo ")]
+        endpoints = [line.split()[4] for line in lines]
         self.assertEqual(
             endpoints,
             ["tcp:127.0.0.1:0", f"udp:127.0.0.1:{ports[0]}", f"multicast:224.3.0.5:{ports[1]}"],
@@ -98,7 +98,7 @@ class EverythingTests(SynchronousTestCase):
         before = signal.getsignal(signal.SIGHUP)
         stream = self.run_it()
         self.assertIs(stream.factory.buildProtocol(None).upgrade.policy, UpgradePolicy.ALLOWED)
-        line, _, _ = [line for line in self.said if line.startswith("talk to it")]
+        line, _, _ = [line for line in self.said if line.startswith("try it")]
         authority = Path(line.rpartition(" --upgrade --ca ")[2])
         self.assertTrue(authority.is_relative_to(self.state))
         self.assertTrue(authority.exists())
@@ -112,7 +112,7 @@ class EverythingTests(SynchronousTestCase):
         self.assertIsNone(stream.factory.buildProtocol(None).upgrade)
         (problem,) = [line for line in self.said if "TLS is not offered" in line]
         self.assertIn(str(self.state), problem)
-        line, _, _ = [line for line in self.said if line.startswith("talk to it")]
+        line, _, _ = [line for line in self.said if line.startswith("try it")]
         self.assertNotIn("--upgrade", line)
 
     def test_help_names_every_service(self) -> None:

@@ -1,8 +1,8 @@
 """
-What `twistd` runs: command-line options → endpoint strings → an ``IService``.
+Services for `twistd`: command-line options → endpoint strings → an ``IService``.
 
-Each module here is one service, with the ``Options`` and ``makeService`` that a plugin of Twisted
-names; the work is done by `twsock.protocols`.
+Each service has a module with the ``Options`` and ``makeService`` that its plugin names. The
+protocol classes of `twsock.protocols` serve the connections and datagrams.
 """
 
 from twsock.services.datagram import DatagramService, datagram_service

@@ -1,8 +1,8 @@
 """
 ``twistd twsock-datagram``: an echo over UDP.
 
-options → `datagram_service` → `DatagramService` → `twsock.protocols.DatagramEcho`, one for each
-port. The service owns the ports; who is answered, and who never is, the echo decides.
+Options → `datagram_service` → `DatagramService` → `twsock.protocols.DatagramEcho`, one for each
+port. The service owns the ports; the echo decides which datagrams it answers.
 """
 
 from __future__ import annotations
@@ -45,15 +45,14 @@ _MAX_BUFFER: Final = 2**31 - 1
 @dataclass(slots=True)
 class DatagramCounts:
     """
-    What all ports of a `DatagramService` have seen.
+    Numbers of datagrams of all ports of a `DatagramService`.
 
-    :ivar received: datagrams that came, whole or not; each of the others but the last two is some
-        of these.
+    :ivar received: received, whole or truncated. Includes all that follow but the last two.
     :ivar answered: sent back.
-    :ivar loop_risk: not answered, since that could make a loop.
-    :ivar limited: not answered, since the peer had its share.
-    :ivar truncated: not answered, since they were longer than what is taken.
-    :ivar dropped_by_the_kernel: came while the receive buffer was full.
+    :ivar loop_risk: not answered, since an answer could start a loop.
+    :ivar limited: not answered, since the peer had used up its rate.
+    :ivar truncated: not answered, since they were longer than ``max_datagram``.
+    :ivar dropped_by_the_kernel: arrived while the receive buffer was full.
     :ivar failed: answers that could not be sent.
     """
 
@@ -67,7 +66,7 @@ class DatagramCounts:
 
 
 class DatagramService(DatagramListeningService[DatagramEcho]):
-    """Listens on endpoints, answers what comes, and says at the end how much there was."""
+    """Listens on endpoints, echoes datagrams, and logs their numbers when it stops."""
 
     _log = TextLogger()
 
@@ -80,7 +79,7 @@ class DatagramService(DatagramListeningService[DatagramEcho]):
 
 
 class Options(ProcessOptions):
-    """What ``twistd twsock-datagram`` takes."""
+    """The options of ``twistd twsock-datagram``."""
 
     optParameters = [
         ["reply-port", None, None, "Answer the sender's address at this port. [default: its own]"],
@@ -107,9 +106,9 @@ class Options(ProcessOptions):
 
     def postOptions(self) -> None:
         """
-        Check what was given, while a mistake still gets its one line.
+        Check the options, so that a mistake is reported in one line before anything starts.
 
-        :raises UsageError: naming the option and what it takes.
+        :raises UsageError: when an option is invalid; names the option and what it takes.
         """
         from twisted.internet import reactor
 
@@ -125,9 +124,9 @@ class Options(ProcessOptions):
 
     def make_service(self, reactor: Any) -> DatagramService:
         """
-        Make the service that was asked for; nothing is listened on yet.
+        Make the service of these options; it does not listen yet.
 
-        :raises ValueError: and others, see `datagram_service`.
+        :raises ValueError: see `datagram_service`, which also raises `SocketError`.
         """
         return datagram_service(
             reactor,
@@ -154,20 +153,21 @@ def datagram_service(
     """
     Make the datagram echo service.
 
-    :param endpoints: strings of any kind that `datagram_endpoint_from_string` knows, but no
-        groups; none for port 1337 on the loopback addresses.
+    :param endpoints: strings of any kind that `datagram_endpoint_from_string` parses, except
+        ``multicast``; if empty, port 1337 on the loopback addresses.
     :param reply_port: see `DatagramEcho`.
-    :param receive_buffer: of each port, in bytes, where its string has no ``receiveBuffer``; None
-        leaves it to the system.
-    :param max_datagram: likewise for ``maxDatagram``: larger ones are counted and not answered.
-    :param rate_limit: datagrams a second, and at once, that each peer is answered by all ports
-        together; 1 or more, None for no limit.
+    :param receive_buffer: SO_RCVBUF of each port in bytes, if its string has no ``receiveBuffer``;
+        None for the system's default.
+    :param max_datagram: bytes, if the string has no ``maxDatagram``. Larger datagrams are counted
+        and not answered.
+    :param rate_limit: answers a second to each peer, from all ports together; also the largest
+        burst. 1 or more; None for no limit.
     :param answer_any_port: see `DatagramEcho`.
-    :param now: measures the seconds of the rate limit.
-    :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
-    :raises SocketError: likewise, see `parse_datagram_endpoint`.
+    :param now: seconds of a monotonic clock, for the rate limit.
+    :raises ValueError: when an endpoint or a number cannot be used; the text is a line for users.
+    :raises SocketError: see `parse_datagram_endpoint`.
     """
-    # One for all ports, as a peer is the same at each of them.
+    # One for all ports, as a peer may send to each of them.
     limit = None if rate_limit is None else RateLimit(rate_limit, rate_limit)
     own_ports: set[int] = set()
 
@@ -180,7 +180,7 @@ def datagram_service(
             own_ports=own_ports,
         )
 
-    build_echo()  # What it refuses is refused now, not when it is to listen.
+    build_echo()  # It checks its arguments now, before the service listens.
     descriptions = list(endpoints) or default_endpoints(DEFAULT_PORT, "udp")
     parsed: list[tuple[str, IDatagramEndpoint]] = []
     for description in descriptions:
@@ -205,13 +205,13 @@ def makeService(options: Options) -> IService:
 def _check_endpoint(description: str, endpoint: IDatagramEndpoint, reply_port: int | None) -> None:
     if isinstance(endpoint, MulticastEndpoint):
         raise ValueError(
-            f"cannot use the endpoint {description!r}: it is of a group; "
-            "for those there is twsock-multicast"
+            f"cannot use the endpoint {description!r}: it is for a group; "
+            "run twsock-multicast for it"
         )
     if isinstance(endpoint, UdpEndpoint) and endpoint.port and endpoint.port == reply_port:
         raise ValueError(
-            f"cannot use the endpoint {description!r}: its port is the one that answers go to, "
-            "where other echoes may be, so nobody would be answered"
+            f"cannot use the endpoint {description!r}: answers go to its own port, so every "
+            "peer would count as another echo and get no answer"
         )
 
 
@@ -222,13 +222,13 @@ def _add(total: DatagramCounts, port: Any, echo: DatagramEcho) -> None:
     total.truncated += counters.truncated
     seen = getattr(port, "counters", None)
     if isinstance(seen, DatagramCounters):
-        # It knows what became of each answer after the echo had given it away.
+        # The port counts what became of each answer.
         total.received += seen.received + seen.truncated
         total.answered += seen.sent
         total.failed += seen.failed
         total.dropped_by_the_kernel += port.dropped_by_kernel
     else:
-        # The port of a plugin.
+        # A plugin made this port, which has no counters.
         total.received += (
             counters.answered + counters.loop_risk + counters.limited + counters.truncated
         )

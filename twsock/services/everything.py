@@ -1,7 +1,7 @@
 """
-``twistd twsock``: every service with its defaults, to have something to talk to at once.
+``twistd twsock``: all services with their defaults, for a first try.
 
-Collects the services of this room; each has more options under its own name.
+Each service has more options under its own name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Options", "everything_service", "makeService"]
 
 
 class Options(ProcessOptions):
-    """What ``twistd twsock`` takes; the services have more options under their own names."""
+    """The options of ``twistd twsock``; the services have more under their own names."""
 
     longdesc = (
         "Runs every twsock service with its defaults; connections may be put into TLS. "
@@ -36,7 +36,7 @@ class Options(ProcessOptions):
 
 
 class _Everything(MultiService):
-    """The services, and the lines that say what to type next."""
+    """Contains the services, and logs a client command for each."""
 
     _log = TextLogger()
 
@@ -54,7 +54,7 @@ class _Everything(MultiService):
             service.setServiceParent(self)
 
     def _find_security(self) -> Security | None:
-        """Offer TLS, unless there is no place for a certificate: that is no reason not to run."""
+        """Return TLS with a development certificate; None if no certificate can be stored."""
         try:
             file = find_development_certificate()
             security = Security([file], UpgradePolicy.ALLOWED)
@@ -67,24 +67,24 @@ class _Everything(MultiService):
     @override
     def startService(self) -> None:
         super().startService()
-        # The first of each is the one of IPv4.
+        # The first port of each service is on IPv4.
         services = (self._stream, self._datagram, self._multicast)
         firsts: list[Any] = [service.ports[0] for service in services]
         stream, datagram, group = firsts
-        # The interface is the one where the client looks anyway.
+        # The client uses this interface by default.
         member = self._multicast.describe_opened(group).removesuffix(":interface=lo")
         words = (
             f'tcp:127.0.0.1:{stream.getHost().port} "Hello, World!"{self._upgrade}',
             f'udp:127.0.0.1:{datagram.getHost().port} "Hello, World!"',
             f"{member} Hello",
         )
-        self._reactor.callWhenRunning(self._tell_what_to_type, words)
+        self._reactor.callWhenRunning(self._log_commands, words)
 
-    def _tell_what_to_type(self, lines: Sequence[str]) -> None:
+    def _log_commands(self, lines: Sequence[str]) -> None:
         if self._problem is not None:
             self._log.warn("TLS is not offered: {problem}", problem=self._problem)
         for words in lines:
-            self._log.info("talk to it: twsock echo {words}", words=words)
+            self._log.info("try it: twsock echo {words}", words=words)
 
 
 def everything_service(
@@ -96,18 +96,18 @@ def everything_service(
     """
     Make all services with their defaults.
 
-    Connections may be put into TLS, with a certificate that is made once for each user. Where none
-    can be made, the log says why, and there is no TLS.
+    Connections may be upgraded to TLS, with a certificate that is made once for each user. If none
+    can be made, a warning is logged and TLS is not offered.
 
-    :param port: of streams and of datagrams, on the loopback addresses; 0 lets the system choose
-        each.
-    :param group_endpoint: the group that is answered, and where it is heard.
+    :param port: port of streams and of datagrams on the loopback addresses; 0 lets the system
+        choose both.
+    :param group_endpoint: endpoint string of the group that is answered.
     """
     return _Everything(reactor, port, group_endpoint)
 
 
 def makeService(options: Options) -> IService:
-    """Make the service that twistd runs."""
+    """Make the service that ``twistd twsock`` runs."""
     from twisted.internet import reactor
 
     process = ProcessService(options)

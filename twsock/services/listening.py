@@ -1,8 +1,8 @@
 """
-Endpoint strings for servers, and what to say when one cannot be used.
+Listening services: endpoint strings → endpoints → **service** → ports.
 
-Between the options of a service and the ports it listens on: turns text into endpoints, and
-failures into one line that names the text. What all services have in common is here too.
+Contains the base classes of all services, the parser of datagram endpoint strings, and the one-line
+messages for endpoints that cannot be used.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 
 _UDP_EXAMPLE: Final = "udp:1337:interface=127.0.0.1"
 
-#: Those that Twisted reads itself; its others are plugins.
+#: The kinds that Twisted parses itself; plugins parse the others.
 _STREAMS: Final = ("ssl", "tcp", "unix")
 
 _Protocol = TypeVar("_Protocol", bound=DatagramProtocol)
@@ -59,9 +59,9 @@ _Protocol = TypeVar("_Protocol", bound=DatagramProtocol)
 
 def default_endpoints(port: int, kind: str = "tcp") -> list[str]:
     """
-    Name the loopback endpoints of a port: IPv4 always, IPv6 where this machine has it.
+    Return the loopback endpoints of a port: IPv4 always, IPv6 where this machine has it.
 
-    :param port: 0 lets the system choose, for each of them.
+    :param port: 0 lets the system choose a port for each.
     :param kind: ``tcp`` or ``udp``.
     """
     endpoints = [f"{kind}:{port}:interface=127.0.0.1"]
@@ -78,15 +78,15 @@ def parse_datagram_endpoint(
     max_datagram: int = LARGEST,
 ) -> IDatagramEndpoint:
     """
-    Make an endpoint of datagrams from its string, which has the last word.
+    Make a datagram endpoint from its string; arguments in the string override the parameters.
 
-    :param receive_buffer: where a string of the kinds ``udp`` and ``multicast`` has no
-        ``receiveBuffer``; see `DatagramOptions`.
-    :param max_datagram: likewise for ``maxDatagram``.
-    :raises EndpointError: when the string names none, with a line for the user; with status
-        ``CLASS_TYPE_NOT_FOUND`` when what should be a port is none. It is a ``ValueError``.
-    :raises SocketError: likewise, with status ``ADDRESS_FAMILY_NOT_SUPPORTED``, when what should be
-        a group is none.
+    :param receive_buffer: used when a ``udp`` or ``multicast`` string has no ``receiveBuffer``; see
+        `DatagramOptions`.
+    :param max_datagram: used when such a string has no ``maxDatagram``.
+    :raises EndpointError: when the string names no endpoint; the text is a line for the user. It is
+        a ``ValueError``. The status is ``CLASS_TYPE_NOT_FOUND`` for an invalid port.
+    :raises SocketError: when the string names an invalid group; the status is
+        ``ADDRESS_FAMILY_NOT_SUPPORTED``.
     """
     try:
         endpoint: IDatagramEndpoint = datagram_endpoint_from_string(reactor, description)
@@ -98,7 +98,7 @@ def parse_datagram_endpoint(
         if _kind_of(description) in _kinds_of_streams():
             raise EndpointError(
                 f"cannot use the endpoint {description!r}: it is for streams, not for datagrams; "
-                "for those there is twsock-stream",
+                "run twsock-stream for it",
                 status=SocketErrorStatus.SOCKET_TYPE_NOT_SUPPORTED,
             ) from error
         is_group = _kind_of(description) == "multicast"
@@ -116,29 +116,29 @@ def parse_datagram_endpoint(
 
 
 def describe_failure(description: str, error: BaseException) -> str:
-    """Say in one line why an endpoint could not be listened on."""
+    """Return the line that says why an endpoint cannot be listened on."""
     return f"cannot listen on {description}: {listening_error(error).summary}"
 
 
 def describe_mistake(error: SocketError | ValueError) -> str:
-    """Say in one line what is wrong with an option, with the status where there is one."""
+    """Return the line that says what is wrong with an option, with the status if it has one."""
     has_status = isinstance(error, SocketError) and error.status is not SocketErrorStatus.UNKNOWN
     return error.summary if isinstance(error, SocketError) and has_status else str(error)
 
 
 def describe_port(port: IListeningPort) -> str:
-    """Name the address and the port that the system gave: what a client connects to."""
+    """Return the address and port that clients connect to, as an endpoint string."""
     return _describe_address(port.getHost())
 
 
 class ListeningService(Service):
     """
-    Listens on endpoints while it runs: a base for services, which say how.
+    Listens on endpoints while it runs; the base class of all services.
 
-    :param reactor: tells when it runs: ports are named in the log once signals are handled too.
-    :param endpoints: where to listen, each with the string it was made from.
+    :param reactor: the ports are logged once it runs, when signals are handled as well.
+    :param endpoints: pairs of an endpoint string and the endpoint made from it.
 
-    :ivar is_hurried: whether the stop does not wait for connections; set by a second SIGTERM.
+    :ivar is_hurried: whether the stop closes connections without waiting; a second SIGTERM sets it.
     """
 
     _log = TextLogger()
@@ -152,7 +152,7 @@ class ListeningService(Service):
 
     @property
     def ports(self) -> Sequence[IListeningPort]:
-        """The ports listened on, in the order of the endpoints."""
+        """The listening ports, in the order of the endpoints."""
         return tuple(self._ports) if self._is_listening else ()
 
     # To be overridden.
@@ -162,11 +162,11 @@ class ListeningService(Service):
         raise NotImplementedError
 
     async def stop(self) -> None:
-        """End what goes on; the ports are still open. Closes them, unless overridden."""
+        """Close the ports; a subclass may also drain its connections. The ports are open before."""
         await self.close_ports()
 
     def describe_opened(self, port: Any) -> str:
-        """Name a port: what a client is told."""
+        """Return the endpoint string of a port, as the log shows it to people who connect."""
         return describe_port(port)
 
     def reload(self) -> bool:
@@ -177,10 +177,10 @@ class ListeningService(Service):
         """End the stop at once, on a second SIGTERM."""
         self.is_hurried = True
 
-    # For those who inherit.
+    # Called by subclasses.
 
     def close_ports(self) -> Deferred[Any]:
-        """Listen no more."""
+        """Stop listening on all ports."""
         self._is_listening = False
         return DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
 
@@ -189,10 +189,10 @@ class ListeningService(Service):
     @override
     def privilegedStartService(self) -> None:
         """
-        Listen, while the process may still open low ports.
+        Listen on all endpoints, while the process may still open low ports.
 
-        :raises StartError: when an endpoint cannot be listened on, with the line for the user; then
-            none is.
+        :raises StartError: when an endpoint cannot be listened on; all ports are closed then. The
+            text is the line for the user.
         """
         super().privilegedStartService()
         self._is_listening = True
@@ -211,8 +211,8 @@ class ListeningService(Service):
                     getattr(port, "remove_path", _nothing)()
                 process_signals.discard(self)
                 raise StartError(f"twsock: {problems[0]}")
-            # An endpoint that takes its time fails in a process that runs, and has a log.
-            listening.addCallback(self._tell_of_problems, problems)
+            # An endpoint that fails later does so in a process that already runs and logs.
+            listening.addCallback(self._log_problems, problems)
 
     @override
     def startService(self) -> None:
@@ -233,13 +233,13 @@ class ListeningService(Service):
 
     def _listens(self, port: Any, description: str) -> Any:
         if not self._is_listening:
-            # It took its time, and nobody waits for it any more.
+            # The service was stopped before the endpoint listened.
             return maybeDeferred(port.stopListening)
         self._ports.append(port)
-        self._reactor.callWhenRunning(self._tell_of, self.describe_opened(port), description)
+        self._reactor.callWhenRunning(self._log_listening, self.describe_opened(port), description)
         return None
 
-    def _tell_of(self, address: str, description: str) -> None:
+    def _log_listening(self, address: str, description: str) -> None:
         self._log.info(
             "listening on {address} ({description})", address=address, description=description
         )
@@ -249,19 +249,17 @@ class ListeningService(Service):
         assert error is not None
         problems.append(describe_failure(description, error))
 
-    def _tell_of_problems(self, _result: object, problems: list[str]) -> None:
+    def _log_problems(self, _result: object, problems: list[str]) -> None:
         for problem in problems:
             self._log.critical("{problem}", problem=problem)
 
 
 class DatagramListeningService(ListeningService, Generic[_Protocol]):
     """
-    Listens on endpoints of datagrams, each with a protocol of its own.
+    Listens on datagram endpoints, each with its own protocol; a base class for services.
 
-    A base for services, which say what is counted.
-
-    :param endpoints: where to listen, each with the string it was made from.
-    :param build_protocol: makes the protocol of an endpoint, each time that it is listened on.
+    :param endpoints: pairs of an endpoint string and the endpoint made from it.
+    :param build_protocol: makes a protocol each time that an endpoint is listened on.
     """
 
     def __init__(
@@ -276,19 +274,19 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
 
     @property
     def opened(self) -> Sequence[tuple[Any, _Protocol]]:
-        """Each port with its protocol; after the stop still those that there were."""
+        """Each port with its protocol; after the stop still the last ones."""
         return tuple(self._opened)
 
     # To be overridden.
 
     def count(self) -> Any:
-        """Add up what the ports and their protocols have seen: a dataclass of numbers."""
+        """Return the sums of the counters of all ports, as a dataclass of numbers."""
         raise NotImplementedError
 
-    # For those who inherit.
+    # Called by subclasses.
 
     def describe_counts(self) -> str:
-        """Give what was counted, as the log has it."""
+        """Return the sums as text for the log."""
         counts = asdict(self.count()).items()
         return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts)
 

@@ -1,9 +1,9 @@
 """
-``twistd twsock-multicast``: a member of groups that answers.
+``twistd twsock-multicast``: an echo for multicast groups.
 
-options → `multicast_service` → `MulticastService` → `twsock.protocols.MulticastEcho`, one for each
-group. The service owns the ports, which others may share, and tells how much was heard; who is
-answered, the echo decides.
+Options → `multicast_service` → `MulticastService` → `twsock.protocols.MulticastEcho`, one for each
+group. The service owns the ports, which other programs may share, and logs the numbers of
+datagrams; the echo decides which ones it answers.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = [
     "multicast_service",
 ]
 
-#: Group and port of the multicast sample in the Windows sockets guide; nothing leaves the machine.
+#: Group and port of the multicast sample in the Windows sockets guide, on the loopback interface.
 DEFAULT_GROUP_ENDPOINT: Final = "multicast:224.3.0.5:22113:interface=lo"
 
-#: Seconds between two lines of counts, which there are only when something was heard.
+#: Seconds between two log lines with counts; no line is logged if no count has changed.
 _PERIOD: Final = 60.0
 
 #: The largest number of bytes that the kernel takes for a buffer.
@@ -55,16 +55,15 @@ _REPLIES: Final = tuple(member.value for member in ReplyTo)
 @dataclass(slots=True)
 class MulticastCounts:
     """
-    What all ports of a `MulticastService` have seen.
+    Numbers of datagrams of all ports of a `MulticastService`.
 
-    :ivar received: datagrams of the groups, whole or not.
+    :ivar received: sent to the groups, whole or truncated.
     :ivar answered: sent back.
-    :ivar from_members: not answered, since they are answers to the group, our own among them.
-    :ivar loop_risk: not answered, since that could make a loop.
-    :ivar truncated: not answered, since they were longer than what is taken.
-    :ivar not_for_a_group: came to the port, but not by a group that was joined; dropped, and not in
-        ``received``.
-    :ivar dropped_by_the_kernel: came while the receive buffer was full.
+    :ivar from_members: not answered, since they are answers to the group, our own included.
+    :ivar loop_risk: not answered, since an answer could start a loop.
+    :ivar truncated: not answered, since they were longer than ``max_datagram``.
+    :ivar not_for_a_group: dropped, since they were not sent to a joined group; not in ``received``.
+    :ivar dropped_by_the_kernel: arrived while the receive buffer was full.
     :ivar failed: answers that could not be sent.
     """
 
@@ -79,11 +78,11 @@ class MulticastCounts:
 
 
 class MulticastService(DatagramListeningService[MulticastEcho]):
-    """Joins groups, answers what they are asked, and says now and then how much that was."""
+    """Joins groups, echoes their datagrams, and logs the numbers each minute and at the stop."""
 
     _log = TextLogger()
-    _telling: LoopingCall | None = None
-    _told = MulticastCounts()
+    _logging: LoopingCall | None = None
+    _logged = MulticastCounts()
 
     @override
     def count(self) -> MulticastCounts:
@@ -111,27 +110,27 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
     @override
     def startService(self) -> None:
         super().startService()
-        self._told = MulticastCounts()
-        self._telling = LoopingCall(self._tell_counts)
-        self._telling.clock = self._reactor
-        self._telling.start(_PERIOD, now=False)
+        self._logged = MulticastCounts()
+        self._logging = LoopingCall(self._log_counts)
+        self._logging.clock = self._reactor
+        self._logging.start(_PERIOD, now=False)
 
     @override
     def stopService(self) -> Deferred[None]:
-        if self._telling is not None:
-            self._telling.stop()
-            self._telling = None
+        if self._logging is not None:
+            self._logging.stop()
+            self._logging = None
         return super().stopService()
 
-    def _tell_counts(self) -> None:
+    def _log_counts(self) -> None:
         counts = self.count()
-        if counts != self._told:
-            self._told = counts
+        if counts != self._logged:
+            self._logged = counts
             self._log.info("until now: {counts}", counts=self.describe_counts())
 
 
 class Options(ProcessOptions):
-    """What ``twistd twsock-multicast`` takes."""
+    """The options of ``twistd twsock-multicast``."""
 
     optParameters = [
         ["reply", None, ReplyTo.SENDER.value, "Who is answered: sender, group or off."],
@@ -154,9 +153,9 @@ class Options(ProcessOptions):
 
     def postOptions(self) -> None:
         """
-        Check what was given, while a mistake still gets its one line.
+        Check the options, so that a mistake is reported in one line before anything starts.
 
-        :raises UsageError: naming the option and what it takes.
+        :raises UsageError: when an option is invalid; names the option and what it takes.
         """
         from twisted.internet import reactor
 
@@ -171,9 +170,9 @@ class Options(ProcessOptions):
 
     def make_service(self, reactor: Any) -> MulticastService:
         """
-        Make the service that was asked for; nothing is joined yet.
+        Make the service of these options; it joins no group yet.
 
-        :raises ValueError: and others, see `multicast_service`.
+        :raises ValueError: see `multicast_service`, which also raises `SocketError`.
         """
         return multicast_service(
             reactor,
@@ -195,14 +194,15 @@ def multicast_service(
     """
     Make the multicast service.
 
-    :param endpoints: strings of the kind ``multicast``; none for group 224.3.0.5 at port 22113 on
-        the interface ``lo``.
-    :param reply: who is answered.
-    :param receive_buffer: of each port, in bytes, where its string has no ``receiveBuffer``; None
-        leaves it to the system.
-    :param max_datagram: likewise for ``maxDatagram``: larger ones are counted and not answered.
-    :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
-    :raises SocketError: likewise, see `parse_datagram_endpoint`.
+    :param endpoints: ``multicast`` strings; if empty, group 224.3.0.5 at port 22113 on the
+        interface ``lo``.
+    :param reply: whether answers go to the sender, to the group, or are off.
+    :param receive_buffer: SO_RCVBUF of each port in bytes, if its string has no ``receiveBuffer``;
+        None for the system's default.
+    :param max_datagram: bytes, if the string has no ``maxDatagram``. Larger datagrams are counted
+        and not answered.
+    :raises ValueError: when an endpoint or a number cannot be used; the text is a line for users.
+    :raises SocketError: see `parse_datagram_endpoint`.
     """
 
     def build_echo() -> MulticastEcho:
@@ -215,7 +215,7 @@ def multicast_service(
         )
         if not isinstance(endpoint, MulticastEndpoint):
             raise ValueError(
-                f"cannot use the endpoint {description!r}: it is of no group; give one such as "
+                f"cannot use the endpoint {description!r}: it is not for a group; give one such as "
                 f"{DEFAULT_GROUP_ENDPOINT}, or run twsock-datagram"
             )
         parsed.append((description, endpoint))

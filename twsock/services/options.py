@@ -1,8 +1,8 @@
 """
-Words and numbers from a command line: text → checked value, or one line that names the option.
+Parsers for command-line values: text → checked value, or an error that names the option.
 
-Used by the ``Options`` of each service. A ``UsageError`` makes twistd print its usage text and that
-line, and exit with 1.
+Used by the ``Options`` of each service. On a ``UsageError``, twistd prints its usage text and the
+line of the error, and exits with status 1.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["choice_option", "count_option", "mode_option", "seconds_option"]
 
 def choice_option(options: Options, name: str, choices: Sequence[str]) -> str:
     """
-    Read one of several words.
+    Return an option whose value is one of several words.
 
     :param choices: two or more.
-    :raises UsageError: when it is none of them.
+    :raises UsageError: when the value is none of them.
     """
     text = str(_text(options, name))
     if text not in choices:
@@ -34,12 +34,12 @@ def count_option(
     options: Options, name: str, minimum: int, maximum: int | None = None
 ) -> int | None:
     """
-    Read a whole number.
+    Return an option whose value is a whole number.
 
     :param minimum: the smallest value allowed.
     :param maximum: the largest value allowed; None for no bound.
     :returns: None when the option was not given and has no default.
-    :raises UsageError: when it is no whole number, or out of bounds.
+    :raises UsageError: when the value is not a whole number, or out of bounds.
     """
     text = _text(options, name)
     if text is None:
@@ -56,10 +56,10 @@ def count_option(
 
 def mode_option(options: Options, name: str) -> int:
     """
-    Read permissions, as chmod(1) takes them in octal.
+    Return an option whose value is permissions in octal, as for chmod(1).
 
     :returns: 0 to 0o777.
-    :raises UsageError: when it is anything else.
+    :raises UsageError: when the value is anything else.
     """
     text = str(_text(options, name))
     try:
@@ -73,10 +73,10 @@ def mode_option(options: Options, name: str) -> int:
 
 def seconds_option(options: Options, name: str) -> float:
     """
-    Read a time in seconds.
+    Return an option whose value is a time in seconds.
 
     :returns: 0 or more, fractions included.
-    :raises UsageError: when it is no number, negative or not finite.
+    :raises UsageError: when the value is not a number, negative or not finite.
     """
     text = str(_text(options, name))
     try:

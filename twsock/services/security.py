@@ -1,8 +1,8 @@
 """
-TLS for the services: options → certificates → **how connections become secure**.
+TLS of the services: options → certificates → **security** → handshakes.
 
-Read once from the command line, and its files again on SIGHUP: handshakes from then on show what is
-in them, connections that stand are not touched.
+The options are read once, the files again on SIGHUP. Later handshakes use the new certificates;
+open connections keep theirs.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = [
     "find_development_certificate",
 ]
 
-#: Lowest versions that can be asked for.
+#: Values of ``--min-level``.
 LEVELS: Final = {
     "tls12": SocketProtectionLevel.TLS12,
     "tls13": SocketProtectionLevel.TLS13,
 }
 
-#: Options that mean nothing without TLS, besides those that have a default.
+#: Options that need TLS, except those with a default.
 _ONLY_WITH_TLS: Final = ("key", "key-password-file", "client-ca", "min-level", "handshake-timeout")
 
 _POLICIES: Final = ("off", "allowed", "required")
@@ -54,12 +54,12 @@ _POLICIES: Final = ("off", "allowed", "required")
 @dataclass(frozen=True, slots=True)
 class CertificateFile:
     """
-    Where a server's certificate is.
+    The files of a server's certificate.
 
-    :ivar path: PEM of the certificate, its chain and its key; or PKCS#12.
-    :ivar key: PEM of the key, where it is apart.
-    :ivar password: of the key.
-    :ivar authority: who issued it, where clients do not know that; for people to read.
+    :ivar path: PEM file of the certificate, its chain and its key; or a PKCS#12 file.
+    :ivar key: PEM file of the key, if it is a separate file.
+    :ivar password: password of the key.
+    :ivar authority: certificate of the issuer that clients need to trust; logged for users.
     """
 
     path: Path
@@ -69,9 +69,9 @@ class CertificateFile:
 
     def load(self) -> Certificate:
         """
-        Read it.
+        Read the certificate and its key.
 
-        :raises SocketError: in one line, when it cannot be used.
+        :raises SocketError: when they cannot be used; the text is one line.
         """
         certificate = Certificate.load(self.path, key=self.key, password=self.password)
         if not certificate.has_private_key:
@@ -81,25 +81,26 @@ class CertificateFile:
     @property
     def is_readable_by_others(self) -> bool:
         """
-        Whether the key is no secret on this machine.
+        Whether other users of this machine can read the key.
 
-        :raises SocketError: when the file cannot be looked at.
+        :raises SocketError: when the permissions of the file cannot be read.
         """
         return is_readable_by_others(self.key or self.path)
 
 
 class Security:
     """
-    How the connections of a service become secure.
+    The TLS settings of a service, with the certificates that they name.
 
-    :param files: the certificates; the first is shown where no other is for the name asked for.
-    :param policy: when.
-    :param client_certificate: whether clients identify themselves.
-    :param client_authorities: who may have issued their certificates.
+    :param files: the certificates; the first is used if none is for the name in the ClientHello.
+    :param policy: whether TLS starts at the first byte, or at an upgrade that is allowed or
+        required.
+    :param client_certificate: whether clients may or must send a certificate.
+    :param client_authorities: issuers of client certificates.
     :param min_protection_level: the lowest version of TLS.
     :param handshake_timeout: seconds that a handshake may take.
-    :raises SocketError: in one line, when a file cannot be used, or this machine's OpenSSL cannot
-        do what is asked for.
+    :raises SocketError: when a file cannot be used, or this machine's OpenSSL does not support a
+        setting; the text is one line.
     :raises ValueError: when a number is out of bounds, or an authority is missing.
     """
 
@@ -117,7 +118,7 @@ class Security:
     ) -> None:
         self._files = tuple(files)
         self._certificates = [file.load() for file in files]
-        # Asked now, as there may be no right to look once the service runs as somebody else.
+        # Read now, as another user may run the service later and lack the permission.
         self._exposed = [file for file in files if file.is_readable_by_others]
         self._tls = ServerTls(
             ServerOptions(
@@ -141,7 +142,7 @@ class Security:
             )
             if file.authority is not None:
                 self._log.info(
-                    "it is for trying things out; clients trust it with --ca {authority}",
+                    "this is a development certificate; clients trust it with --ca {authority}",
                     authority=file.authority,
                 )
         for file in self._exposed:
@@ -165,9 +166,9 @@ class Security:
 
 def development_directory() -> Path:
     """
-    Name the folder of the user's development certificates (XDG Base Directory).
+    Return the folder of the user's development certificates (XDG Base Directory).
 
-    :raises SocketError: when there is no place for it.
+    :raises SocketError: when the user has no home directory.
     """
     try:
         state = Path(os.environ.get("XDG_STATE_HOME", ""))
@@ -180,23 +181,23 @@ def development_directory() -> Path:
 
 def find_development_certificate() -> CertificateFile:
     """
-    Find the certificate of this user, or make it.
+    Return the development certificate of this user; make it if there is none.
 
-    :raises SocketError: when neither can be done.
+    :raises SocketError: when it cannot be made.
     """
     files = find_or_make_certificates(development_directory())
     return CertificateFile(files.server, authority=files.authority)
 
 
 class SecurityOptions(Options):
-    """What services take to offer TLS; read with `read_security`."""
+    """The TLS options of a service; `read_security` evaluates them."""
 
     optFlags = [["tls", None, "TLS from the first byte."]]
     optParameters: list[list[Any]] = [
         ["upgrade", None, None, "TLS in mid-connection: off, allowed or required. [default: off]"],
-        ["key", None, None, "PEM file of the key, where it is apart from the certificate."],
+        ["key", None, None, "PEM file of the key, if the certificate file has none."],
         ["key-password-file", None, None, "File whose first line is the password of the key."],
-        ["client-ca", None, None, "PEM file of who may issue client certificates."],
+        ["client-ca", None, None, "PEM file of the authorities that issue client certificates."],
         ["client-certificate", None, "off", "off, optional or required."],
         ["min-level", None, None, "Lowest version of TLS: tls12 or tls13. [default: tls12]"],
         [
@@ -213,16 +214,16 @@ class SecurityOptions(Options):
         self["security"] = None
 
     def opt_certificate(self, path: str) -> None:
-        """PEM file of certificate, chain and key; several are chosen by the name asked for."""
+        """PEM file of certificate, chain and key; repeatable: the client's SNI selects one."""
         self["certificates"].append(path)
 
     def read_security(self) -> Security | None:
         """
-        Make what was asked for; those who call it keep it as ``security``.
+        Make the security of these options.
 
-        :returns: None where no TLS is asked for.
-        :raises UsageError: in one line that names the option.
-        :raises SystemExit: in one line that names the file, when one cannot be used.
+        :returns: None if the options ask for no TLS.
+        :raises UsageError: when options are invalid; the text names one of them.
+        :raises SystemExit: when a file cannot be used; the text is a line that names it.
         """
         policy = self._read_policy()
         self._check_combination(policy)
@@ -247,7 +248,7 @@ class SecurityOptions(Options):
                 handshake_timeout=timeout,
             )
         except (SocketError, ValueError) as error:
-            # Not about how the command is used, which twistd would print at length.
+            # Not a UsageError: twistd would print its whole usage text before the line.
             raise SystemExit(f"twsock: TLS cannot be offered: {error}") from error
 
     def _read_policy(self) -> UpgradePolicy:
@@ -275,7 +276,9 @@ class SecurityOptions(Options):
             raise UsageError("--key-password-file belongs to a --certificate")
         asks = self["client-certificate"] != "off"
         if asks and not self["client-ca"]:
-            raise UsageError("--client-certificate needs --client-ca, who may have issued them")
+            raise UsageError(
+                "--client-certificate needs --client-ca, the issuers of those certificates"
+            )
         if self["client-ca"] and not asks:
             raise UsageError("--client-ca is of use only with --client-certificate")
 

@@ -1,8 +1,8 @@
 """
 ``twistd twsock-stream``: an echo over TCP, UNIX sockets and every other stream endpoint.
 
-options → `stream_service` → `StreamService` → `twsock.protocols.FrameEchoFactory`
-or `LineEchoFactory`. The service owns the ports and the drain; the factory owns the connections.
+Options → `stream_service` → `StreamService` → `twsock.protocols.FrameEchoFactory` or
+`LineEchoFactory`. The service owns the ports and the drain; the factory owns the connections.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ _MAX_CONNECTIONS: Final = (
 
 class StreamService(ListeningService):
     """
-    Listens on endpoints, serves a factory, and drains it when stopped.
+    Listens on endpoints for a factory, and drains its connections when stopped.
 
-    :param reactor: tells when it runs.
+    :param reactor: runs the service.
     :param factory: serves the connections.
-    :param endpoints: where to listen, each with the string it was made from.
-    :param security: of the connections; its files are read again on SIGHUP.
-    :param drain_timeout: seconds from the stop to the abort of what is left.
+    :param endpoints: pairs of an endpoint string and the endpoint made from it.
+    :param security: TLS of the connections; its files are read again on SIGHUP.
+    :param drain_timeout: seconds from the stop until the remaining connections are aborted.
     """
 
     _log = TextLogger()
@@ -132,7 +132,7 @@ class StreamService(ListeningService):
 
 
 class Options(SecurityOptions, ProcessOptions):
-    """What ``twistd twsock-stream`` takes."""
+    """The options of ``twistd twsock-stream``."""
 
     optParameters = [
         ["framing", "f", "uint32", "uint32 (4-byte big-endian length, then bytes) or line."],
@@ -170,9 +170,9 @@ class Options(SecurityOptions, ProcessOptions):
 
     def postOptions(self) -> None:
         """
-        Check what was given, while a mistake still gets its one line.
+        Check the options, so that a mistake is reported in one line before anything starts.
 
-        :raises UsageError: naming the option and what it takes.
+        :raises UsageError: when an option is invalid; names the option and what it takes.
         """
         from twisted.internet import reactor
 
@@ -242,7 +242,7 @@ def stream_service(
     """
     Make the stream echo service.
 
-    :param endpoints: server endpoint strings; none for port 1337 on the loopback addresses.
+    :param endpoints: server endpoint strings; if empty, port 1337 on the loopback addresses.
     :param framing: ``uint32`` or ``line``.
     :param max_frame: largest frame or line, in bytes; None for the default of the format.
     :param max_connections: how many may be open at once; None for `default_max_connections`.
@@ -250,9 +250,9 @@ def stream_service(
     :param max_buffered: likewise.
     :param idle_timeout: likewise.
     :param drain_timeout: see `StreamService`.
-    :param security: how connections become secure; None where they do not.
-    :param endpoint_settings: defaults for what the strings leave out; None for those of twsock.
-    :raises ValueError: when an endpoint or a number cannot be used, with a line for the user.
+    :param security: TLS of the connections; None for none.
+    :param endpoint_settings: defaults for arguments that the strings omit; None for our own.
+    :raises ValueError: when an endpoint or a number cannot be used; the text is a line for users.
     """
     factory = _FACTORIES[framing](
         reactor,

@@ -221,7 +221,7 @@ def _describe(description: str, error: Exception) -> EndpointError:
     kind = inner_endpoint(description).partition(":")[0].lower()
     service = _SERVICES.get(kind)
     advice = (
-        f"for those of datagrams there is {service}"
+        f"run {service} for it"
         if service
         else "give one such as tcp:1337:interface=127.0.0.1 or unix:/run/echo.sock"
     )

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagram.fake_udp import FakeUdp, error_of, refuse_runs
 from tests.datagram.test_send_queue import Item, datagrams
-from twsock.datagram.syscalls import DatagramCalls, describe_refusal
+from twsock.datagram.syscalls import DatagramCalls, describe_failure, describe_refusal
 from twsock.errors import SocketError, SocketErrorStatus
 
 RESET = SocketErrorStatus.CONNECTION_RESET_BY_PEER
@@ -101,3 +101,11 @@ class DatagramCallsTests(SynchronousTestCase):
         self.assertIs(error.__cause__, number)
         self.assertIn("ICMP", str(error))
         self.assertIs(describe_refusal(error_of(errno.EHOSTUNREACH)).status, UNREACHABLE)
+
+    def test_the_error_of_a_datagram_names_its_peer(self) -> None:
+        """A connected socket has one peer, which needs no name."""
+        error = error_of(errno.EHOSTUNREACH)
+        self.assertIn("cannot send to 127.0.0.1: ", str(describe_failure(Item(b""), error)))
+        to_peer = describe_failure(Item(b"", address=None), error)
+        self.assertIn("cannot send to the connected peer: ", str(to_peer))
+        self.assertIs(to_peer.status, UNREACHABLE)

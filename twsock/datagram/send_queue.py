@@ -1,106 +1,96 @@
 """
-The way out of a UDP socket: datagrams and runs → **queue** → as few system calls as there can be.
+The send queue of a UDP socket: datagrams and runs → **queue** → as few system calls as possible.
 
-One for each `twsock.datagram.port.DatagramPort`. Holds what the kernel has no room for, at
-most ``max_unsent`` bytes and a million items. Items for one peer that make a run leave in one call
-where kernel and route can cut it (``UDP_SEGMENT``), and one by one where they cannot; nobody can
-tell from the result.
+Each `twsock.datagram.port.DatagramPort` has one. It holds datagrams for which the kernel has no
+room: at most ``max_unsent`` bytes and a million items. Consecutive items for one peer that form a
+run leave in one call if kernel and route can segment it (``UDP_SEGMENT``), otherwise one by one.
+The peer receives the same datagrams either way. `twsock.datagram.runs` decides what forms a run.
 
-What an error of a send means:
+How the queue handles an error of a send:
 
 ============================  ====================================================================
-no room (EAGAIN)              wait until the socket is writable
-no memory (ENOBUFS, ENOMEM)   wait a moment: no event tells when there is some
-a run refused                 send one by one; if that works, and the reason was the size of the
-                              datagrams, runs of that size or more are not tried again
-an earlier datagram's error   a connected socket tells of an ICMP reply at the next call: the owner
-(`DatagramCalls` finds out)    is told, and the send done
-anything else                 that datagram fails; all others go on
+no room (EAGAIN)              waits until the socket is writable
+no memory (ENOBUFS, ENOMEM)   waits 10 ms, since no event reports that memory is free again
+a run was refused             sends its datagrams one by one; if that works, and the reason was
+                              their size, it does not try runs of that size or more again
+an earlier datagram's error   a connected socket reports an ICMP reply at the next call: the queue
+(`DatagramCalls` detects it)  reports it to the owner and repeats the send
+any other error               fails that datagram; all others are sent
 ============================  ====================================================================
 """
 
 from __future__ import annotations
 
-import operator
 import socket
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from twsock.datagram.syscalls import NO_MEMORY, NO_ROOM, NO_SEGMENTATION, DatagramCalls
+from twsock.datagram.runs import Segmentation, split_item
+from twsock.datagram.syscalls import NO_MEMORY, NO_ROOM, DatagramCalls, describe_failure
 from twsock.errors import BusyError, SocketError, SocketErrorStatus
 from twsock.wire.datagrams import (
     MAX_IPV4_DATAGRAM,
     MAX_IPV6_DATAGRAM,
     MAX_SEGMENTS,
     Outgoing,
-    count_fitting,
-    split_run,
 )
 
-__all__ = [
-    "OUTPUT_HIGH_WATER",
-    "DatagramOutput",
-    "OutputOwner",
-    "Sendable",
-]
+__all__ = ["OUTPUT_HIGH_WATER", "DatagramOutput", "OutputOwner", "Sendable"]
 
-#: Bytes waiting from which on senders should stop: two calls of the most that a call carries.
+#: Senders should pause when this many bytes are queued: two system calls of the largest size.
 OUTPUT_HIGH_WATER: Final = 128 * 1024
 
-#: Bytes that may wait, unless told otherwise. Far above what a sender that looks at `is_full` sees.
+#: Default of ``max_unsent``, in bytes: far above what a sender that checks `is_full` queues.
 _DEFAULT_MAX_UNSENT: Final = 16 * 1024 * 1024
 
-#: How many items may wait: each costs some 100 bytes besides its own.
+#: How many items may be queued: each takes some 100 bytes besides its data.
 _MAX_ITEMS: Final = 1_000_000
 
-#: Peers whose refusals of runs are remembered; of others they are met again.
-_MAX_REMEMBERED: Final = 256
-
-#: How often what is pushed while others are told may be sent at once, before the reactor has its
-#: turn: who sends again whenever something failed would otherwise be alone in the process.
+#: How many times one `flush` sends items that callbacks queued meanwhile. Then the reactor has a
+#: turn: a sender that repeats each failed datagram would otherwise block the process.
 _MAX_ROUNDS: Final = 16
 
-#: Where the kernel is out of memory it does not tell when there is some again; in seconds.
+#: Seconds until the next try when the kernel is out of memory, since no event reports its end.
 _REST: Final = 0.01
 
 
 class OutputOwner(typing.Protocol):
-    """Who is told what becomes of the output."""
+    """Receives the events of a send queue."""
 
     def wait_until_writable(self, *, is_waiting: bool) -> None:
-        """Have `DatagramOutput.flush` called when there is room, or not any more."""
+        """Call `DatagramOutput.flush` when the socket is writable; stop if not ``is_waiting``."""
 
     def output_drained(self) -> None:
-        """What waited has left."""
+        """The queue was full, and all of it is with the kernel now."""
 
     def refused(self, error: SocketError) -> None:
-        """An earlier datagram was refused."""
+        """An ICMP reply refused an earlier datagram."""
 
     def output_ended(self) -> None:
-        """Note that the output was closed; no further method is called."""
+        """The queue was closed; it calls no further method."""
 
 
 class Sendable(Outgoing, typing.Protocol):
-    """What waits to be sent, and is told what becomes of it."""
+    """A datagram or run to send, to which the queue reports the outcome."""
 
     def sent(self) -> None:
-        """It is with the kernel."""
+        """All of it is with the kernel."""
 
     def failed(self, error: SocketError) -> None:
-        """It never will be."""
+        """It was not sent, and will not be."""
 
 
 class DatagramOutput:
     """
-    Sends through one socket, in order.
+    Sends datagrams and runs through one socket, in order.
 
-    :param udp: non-blocking; whoever made it closes it.
-    :param clock: measures the rest when the kernel is out of memory.
-    :param has_runs: whether the kernel may be asked to cut runs.
-    :param max_unsent: bytes that may wait; what comes on top of that many raises `BusyError`.
+    :param udp: non-blocking; its maker closes it.
+    :param clock: measures the pause when the kernel is out of memory.
+    :param has_runs: whether the kernel segments runs.
+    :param max_unsent: bytes that may be queued; above it, `push` raises `BusyError`.
     """
 
     __slots__ = (
@@ -108,7 +98,6 @@ class DatagramOutput:
         "_clock",
         "_closed",
         "_half",
-        "_has_runs",
         "_is_blocked",
         "_is_flushing",
         "_is_held",
@@ -119,8 +108,8 @@ class DatagramOutput:
         "_max_unsent",
         "_owner",
         "_queue",
-        "_refused_sizes",
         "_rest",
+        "_segmentation",
         "_was_full",
         "_withdrawn",
         "max_size",
@@ -139,72 +128,68 @@ class DatagramOutput:
         self._calls = DatagramCalls(udp, self._refused)
         self._owner = owner
         self._clock = clock
-        self._has_runs = has_runs
         self._max_unsent = max_unsent
         self._queue: list[Sendable] = []
-        # What was withdrawn and is still in the queue. A search of the queue for each would make a
+        # Withdrawn items that are still in the queue. Searching the queue for each would make a
         # loop that cancels many quadratic.
         self._withdrawn: set[Sendable] = set()
-        # The call under way: what the kernel has been given and was not told yet.
+        # Items of the current system call whose outcome has not been reported.
         self._leaving: Sequence[Sendable] = ()
-        self._is_held = False
-        self._is_flushing = False
-        # Whether something waits that could not leave; and whether the socket tells when it can.
-        self._is_blocked = False
-        self._is_stuck = False
+        self._is_held = self._is_flushing = False
+        # Whether items are queued after a flush; whether the current flush met a full kernel.
+        self._is_blocked = self._is_stuck = False
         self._is_telling = False
-        # Whether somebody may have seen it full, and waits to be told that it is not.
+        # Whether a sender may have seen `is_full` and now waits for `output_drained`.
         self._was_full = False
+        # Whether the owner was asked to wait until the socket is writable.
         self._is_waiting = False
         self._rest: IDelayedCall | None = None
-        # A run of which a datagram failed, before there was no room for the rest.
+        # A run of which one datagram failed before the kernel had no room for the others.
         self._half: tuple[Sendable, SocketError] | None = None
-        # Segments of this many bytes or more were refused on the way to a peer that takes them one
-        # by one.
-        self._refused_sizes: dict[Any, int] = {}
-        # Makes the error of each item that waited; None while it is open. Each gets one of its own:
-        # an exception that is raised holds the frames of who awaited it.
+        # Makes the error of each queued item; None while the queue is open. Each item gets its own
+        # exception: a raised exception holds the frames of the coroutine that awaited it.
         self._closed: Callable[[], SocketError] | None = None
         #: The largest datagram of this address family, in bytes.
         self.max_size = MAX_IPV6_DATAGRAM if udp.family == socket.AF_INET6 else MAX_IPV4_DATAGRAM
-        #: Bytes that wait.
+        self._segmentation = Segmentation(self.max_size, is_offered=has_runs)
+        #: Bytes in the queue.
         self.unsent = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether to wait until it has drained before sending more."""
+        """Whether senders should wait for `OutputOwner.output_drained`."""
         return self.unsent >= OUTPUT_HIGH_WATER or self._is_blocked
 
     @property
     def is_empty(self) -> bool:
-        """Whether all has left."""
+        """Whether all items are with the kernel."""
         return not self._queue
 
     def hold(self) -> bool:
-        """Collect what is pushed until `release`; tell whether that was so before."""
+        """Collect pushed items until `release`; return whether they were being collected before."""
         was_held, self._is_held = self._is_held, True
         return was_held
 
     def release(self) -> None:
-        """Send what was collected."""
+        """Send the collected items."""
         self._is_held = False
         if (self._queue or self._was_full) and not self._is_waiting:
             self.flush()
 
     def push(self, item: Sendable) -> None:
         """
-        Send an item, behind all that waits.
+        Send an item, after all queued items.
 
-        :raises SocketError: with status ``MESSAGE_TOO_LONG``, when a datagram of it is longer than
-            can be sent.
-        :raises BusyError: when too much waits.
+        :raises SocketError: with status ``MESSAGE_TOO_LONG``, when one of its datagrams is longer
+            than `max_size`.
+        :raises BusyError: when the queue is at its limit.
         """
         self._accept(item)
         if not self._is_held or self.unsent >= OUTPUT_HIGH_WATER:
             self._pushed()
 
     def push_all(self, items: Sequence[Sendable]) -> None:
-        """Send items, behind all that waits; one that `push` would refuse fails, alone."""
+        """Send items, after all queued items; one that `push` would refuse fails, alone."""
         size = sum([len(item.data) for item in items])
         if (
             self._closed is None
@@ -241,7 +226,7 @@ class DatagramOutput:
 
     def _pushed(self) -> None:
         if self._is_held or self._is_flushing:
-            # Of what leaves at once, nobody sees that it was much.
+            # Items that leave at once were never seen in the queue.
             if self.unsent >= OUTPUT_HIGH_WATER:
                 self._was_full = True
         elif not self._is_waiting:
@@ -279,7 +264,7 @@ class DatagramOutput:
             withdrawn.clear()
 
     def _drop_withdrawn(self, queue: list[Sendable], start: int) -> bool:
-        """Take it out of what is to leave next; return whether there was any."""
+        """Remove withdrawn items from the next ones to send; return whether there were any."""
         window = queue[start : start + MAX_SEGMENTS]
         dropped = self._withdrawn.intersection(window)
         if dropped:
@@ -288,12 +273,12 @@ class DatagramOutput:
         return bool(dropped)
 
     def flush(self) -> None:
-        """Send what waits, as far as the kernel takes it."""
+        """Send queued items until the kernel has no more room."""
         if self._is_flushing or self._rest is not None:
             return
         self._is_flushing = True
         try:
-            # Who is told may push: that goes behind all that is taken out here.
+            # Callbacks may push items: these go behind all that are removed here.
             for _ in range(_MAX_ROUNDS):
                 queue, self._queue = self._queue, []
                 start = self._send_queue(queue)
@@ -348,7 +333,7 @@ class DatagramOutput:
     # How items leave.
 
     def _send_queue(self, queue: list[Sendable]) -> int:
-        """Send from the head; tell how many items are done with."""
+        """Send items from the first on; return how many are done, sent or failed."""
         self._is_stuck = False
         if len(queue) == 1 and not self._withdrawn:
             return self._send_batch(queue)
@@ -357,39 +342,16 @@ class DatagramOutput:
             if self._withdrawn and self._drop_withdrawn(queue, start):
                 continue
             window = queue[start : start + MAX_SEGMENTS]
-            count = 0 if self._begins_a_run(window) else self._count_singles(window)
+            segmentation = self._segmentation
+            count = 0 if segmentation.begins_run(window) else segmentation.count_singles(window)
             if count:
                 start += self._send_singles(window[:count])
-            elif self._may_cut(window[0]):
-                start += self._send_batch(window[: count_fitting(window, 0, self.max_size)])
             else:
-                start += self._send_batch(window[:1])
+                start += self._send_batch(window[: segmentation.count_run(window)])
         return start
 
-    def _begins_a_run(self, window: list[Sendable]) -> bool:
-        """Tell at a glance whether the first two leave together, wherever they go."""
-        size = window[0].segment_size
-        return len(window) > 1 and window[1].segment_size == size and self._may_cut(window[0])
-
-    def _count_singles(self, window: list[Sendable]) -> int:
-        """Count from the head what is one datagram that the next cannot leave with."""
-        sizes = [item.segment_size for item in window]
-        lengths = [len(item.data) for item in window]
-        # Up to here a datagram may leave together with another.
-        largest = self._least_refused(window[0].address) - 1 if self._has_runs else -1
-        if sizes == lengths and (
-            min(sizes) > largest or not any(map(operator.le, sizes[1:], sizes))
-        ):
-            return len(window)
-        count = 0
-        for size, length, following in zip(sizes, lengths, [*sizes[1:], None], strict=True):
-            if size != length or (following is not None and following <= size <= largest):
-                break
-            count += 1
-        return count
-
     def _send_singles(self, items: list[Sendable]) -> int:
-        """Send each by itself; tell how many are done with."""
+        """Send each item in a call of its own; return how many are done, sent or failed."""
         done, failure = self._calls.send_each(items)
         self._leaving = items[:done]
         self._sent(items[:done])
@@ -398,7 +360,7 @@ class DatagramOutput:
         return done + self._not_sent([items[done]], failure, is_run=False)
 
     def _keep(self, items: list[Sendable]) -> None:
-        """What could not leave stays in front; of a port that was closed meanwhile, it fails."""
+        """Put unsent items back at the head; fail them if the queue was closed meanwhile."""
         if self._closed is None:
             self._queue[:0] = items
         else:
@@ -411,10 +373,10 @@ class DatagramOutput:
         if is_waiting is not self._is_waiting:
             self._is_waiting = is_waiting
             self._owner.wait_until_writable(is_waiting=is_waiting)
-        # Also where it was full only while it was held: somebody may have stopped for that.
+        # Also if it was full only while items were collected: a sender may have paused for that.
         if self._was_full and not self._is_blocked and self._closed is None:
             if self._is_telling:
-                # Filled again by who was just told: the next time in the reactor's next turn.
+                # The callback filled the queue again: call it again in the reactor's next turn.
                 self._rest = self._rest or self._clock.callLater(0, self._rested)
                 return
             self._was_full = False
@@ -422,19 +384,11 @@ class DatagramOutput:
             self._owner.output_drained()
             self._is_telling = False
 
-    def _may_cut(self, item: Outgoing) -> bool:
-        return self._has_runs and item.segment_size < self._least_refused(item.address)
-
-    def _least_refused(self, address: Any) -> int:
-        if not self._refused_sizes:
-            return MAX_IPV6_DATAGRAM + 1
-        return self._refused_sizes.get(address, MAX_IPV6_DATAGRAM + 1)
-
     def _send_batch(self, batch: list[Sendable]) -> int:
-        """Send a batch in one call, or in as many as it takes; tell how many items are done."""
+        """Send a batch, in one call if that is possible; return how many items are done."""
         first = batch[0]
         is_run = len(batch) > 1 or first.segment_size < len(first.data)
-        if is_run and not self._may_cut(first):
+        if is_run and not self._segmentation.allows(first):
             return self._send_apart(batch, None)
         self._leaving = batch
         error = self._calls.send(batch, is_run=is_run)
@@ -443,8 +397,7 @@ class DatagramOutput:
     def _sent(self, batch: list[Sendable]) -> int:
         if self._half is not None:
             return self._rest_sent(batch, *self._half)
-        # One is what there mostly is.
-        one = len(batch) == 1
+        one = len(batch) == 1  # Most batches have one item.
         self.unsent -= len(batch[0].data) if one else sum([len(item.data) for item in batch])
         for item in batch:
             item.sent()
@@ -461,7 +414,7 @@ class DatagramOutput:
         return len(batch)
 
     def _not_sent(self, batch: list[Sendable], error: OSError, *, is_run: bool) -> int:
-        """Do what the error asks for; tell how many items are done."""
+        """Handle the error of a call; return how many items are done."""
         self._leaving = batch
         if batch[0].address is None:
             again = self._calls.send_again(batch, error, is_run=is_run)
@@ -476,35 +429,34 @@ class DatagramOutput:
         if is_run:
             return self._send_apart(batch, error)
         self.unsent -= len(batch[0].data)
-        batch[0].failed(self._describe(batch[0], error))
+        batch[0].failed(describe_failure(batch[0], error))
         return 1
 
     def _send_apart(self, batch: list[Sendable], refusal: OSError | None) -> int:
-        """Send each datagram by itself; tell how many items are done."""
+        """Send each datagram in a call of its own; return how many items are done."""
         size = batch[0].segment_size
         self._leaving = batch
         for index, item in enumerate(batch):
             half, self._half = self._half, None
             failure = half[1] if half is not None and item is half[0] else None
-            for number, data in enumerate(split_run(item.data, item.segment_size)):
-                piece = (_Piece(data, item),)
-                error = self._calls.send(piece, is_run=False)
+            for number, piece in enumerate(split_item(item)):
+                error = self._calls.send([piece], is_run=False)
                 if error is not None and item.address is None:
-                    error = self._calls.send_again(piece, error, is_run=False)
+                    error = self._calls.send_again([piece], error, is_run=False)
                 if error is None:
-                    if len(data) == size:
-                        self._learn(refusal, item.address, size)
+                    if refusal is not None and piece.segment_size == size:
+                        self._segmentation.note_refusal(refusal, item.address, size)
                 elif self._closed is not None:
                     return index
                 elif error.errno in NO_ROOM:
                     self._wait(error)
-                    # The run goes on where it stopped.
+                    # The next flush continues the run after the datagrams that were sent.
                     self.unsent -= number * item.segment_size
                     item.data = item.data[number * item.segment_size :]
                     self._half = None if failure is None else (item, failure)
                     return index
                 else:
-                    failure = self._describe(item, error)
+                    failure = describe_failure(item, error)
             self.unsent -= len(item.data)
             if failure is None:
                 item.sent()
@@ -512,28 +464,13 @@ class DatagramOutput:
                 item.failed(failure)
         return len(batch)
 
-    def _learn(self, refusal: OSError | None, address: Any, segment_size: int) -> None:
-        """Note why datagrams could not leave as a run, though each of them can."""
-        if refusal is None:
-            return
-        if refusal.errno in NO_SEGMENTATION:
-            self._has_runs = False
-        elif segment_size < self._least_refused(address):
-            if len(self._refused_sizes) >= _MAX_REMEMBERED:
-                self._refused_sizes.clear()
-            self._refused_sizes[address] = segment_size
-
-    def _describe(self, item: Sendable, error: OSError) -> SocketError:
-        where = "the connected peer" if item.address is None else item.address[0]
-        return SocketError.from_exception(error, f"cannot send to {where}: {error.strerror}")
-
     def _wait(self, error: OSError) -> None:
         self._is_stuck = True
         if error.errno in NO_MEMORY:
             self._rest = self._clock.callLater(_REST, self._rested)
 
     def _refused(self, error: SocketError) -> bool:
-        """Pass on what became of an earlier datagram; tell whether to go on with this one."""
+        """Report the error of an earlier datagram; return whether the queue is still open."""
         self._owner.refused(error)
         return self._closed is None
 
@@ -559,15 +496,3 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
-
-
-class _Piece:
-    """One datagram of a run that leaves by itself."""
-
-    __slots__ = ("address", "control", "data", "segment_size")
-
-    def __init__(self, data: bytes, run: Outgoing) -> None:
-        self.data = data
-        self.segment_size = len(data)
-        self.address = run.address
-        self.control = run.control

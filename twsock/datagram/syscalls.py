@@ -17,7 +17,14 @@ from twsock.datagram.network.packet_info import Control, segment_control
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.wire.datagrams import Outgoing
 
-__all__ = ["NO_MEMORY", "NO_ROOM", "NO_SEGMENTATION", "DatagramCalls", "describe_refusal"]
+__all__ = [
+    "NO_MEMORY",
+    "NO_ROOM",
+    "NO_SEGMENTATION",
+    "DatagramCalls",
+    "describe_failure",
+    "describe_refusal",
+]
 
 #: The kernel has no memory; no event tells when it has.
 NO_MEMORY: Final = frozenset({errno.ENOBUFS, errno.ENOMEM})
@@ -170,6 +177,12 @@ def _plain_data(items: Sequence[Outgoing]) -> list[bytes] | None:
 def _unusable(error: Exception) -> OSError:
     """What Python cannot hand to the kernel is as if the kernel had refused it."""
     return OSError(errno.EINVAL, str(error))
+
+
+def describe_failure(item: Outgoing, error: OSError) -> SocketError:
+    """Return the error of a datagram that was not sent, with the address of its peer."""
+    where = "the connected peer" if item.address is None else item.address[0]
+    return SocketError.from_exception(error, f"cannot send to {where}: {error.strerror}")
 
 
 def describe_refusal(error: OSError) -> SocketError:

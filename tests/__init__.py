@@ -2,9 +2,23 @@
 Tests of twsock.
 
 They mirror its folders: `tests/wire/test_frames.py` is for `twsock/wire/frames.py`.
+
+There are two profiles. The daily one leaves repetition out: variants of a claim run on one
+reactor, state models try an eighth of the examples, outside programs are not run.
+``TWSOCK_TESTS=thorough`` runs all of it.
 """
 
+import os
+from typing import Final
+
 from hypothesis import HealthCheck, settings
+
+_PROFILE: Final = os.environ.get("TWSOCK_TESTS", "daily")
+if _PROFILE not in ("daily", "thorough"):
+    raise ValueError(f"TWSOCK_TESTS is {_PROFILE!r}: neither daily nor thorough")
+
+#: Whether all repetition runs.
+THOROUGH: Final = _PROFILE == "thorough"
 
 # No test fails because the machine is slow: neither an example nor their generation has a time.
 settings.register_profile("twsock", deadline=None, suppress_health_check=[HealthCheck.too_slow])

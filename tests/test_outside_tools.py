@@ -1,8 +1,8 @@
 """
 STARTTLS, judged by tools that others wrote; docs/outside-tools.rst has what they say.
 
-Each test is left out where its tool is not installed. Every tool is given an end of its waits, and
-only processes that were started here are ended.
+Each test is left out where its tool is not installed, and in the daily profile. Every tool is given
+an end of its waits, and only processes that were started here are ended.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import THOROUGH
 from tests.services.processes import twistd
 from tests.test_examples import programs_in, running
 
@@ -45,8 +46,10 @@ def find(tool: str) -> str | None:
 
 
 def needs(tool: str) -> Callable[[Any], Any]:
-    """Leave a test out without a tool."""
-    return skipIf(find(tool) is None, f"{tool} is not installed")
+    """Leave a test out without a tool, and in the daily profile."""
+    if THOROUGH:
+        return skipIf(find(tool) is None, f"{tool} is not installed")
+    return skipIf(True, "outside programs run with TWSOCK_TESTS=thorough")
 
 
 def run(folder: Path, tool: str, *arguments: str, say: str = "") -> tuple[int, str]:

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 
 from tests.leaks import Leaks
-from tests.loopback.reactors import REACTORS, ClosingBuilder
+from tests.loopback.reactors import PATIENCE, REACTORS, ClosingBuilder
 from twsock import (
     BrokenError,
     BusyError,
@@ -57,7 +57,7 @@ class OnEveryReactor(ClosingBuilder):
             reactor.stop()
 
         reactor.callWhenRunning(lambda: ensureDeferred(run()).addBoth(end))
-        self.runReactor(reactor, timeout=20)
+        self.runReactor(reactor, timeout=PATIENCE)
         if ended[0] is not None:
             raise ended[0]
 

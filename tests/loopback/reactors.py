@@ -8,14 +8,15 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from twisted.internet import asyncioreactor
+from twisted.internet import asyncioreactor, default
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.test.reactormixins import ReactorBuilder
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
+from tests import THOROUGH
 from twsock.protocols import StreamProtocol, StreamServerFactory
 
 if TYPE_CHECKING:
@@ -35,7 +36,23 @@ REACTORS = [
     "twsock.reactor.LeanEpollReactor",
 ]
 
+#: Where variants of a claim run: in the daily profile, on what Twisted chooses on this platform.
+VARIANT_REACTORS: Final = [
+    name for name in REACTORS if THOROUGH or name.startswith(f"{default.install.__module__}.")
+]
+
+#: Seconds after which a test is stopped: only one that hangs, as a busy machine may be slow.
+PATIENCE: Final = 120
+
 Peer = Callable[[tuple[str, int]], None]
+
+_Test = TypeVar("_Test", bound=Callable[..., None])
+
+
+def on_every_reactor(test: _Test) -> _Test:
+    """Mark a claim whose variants are the other tests of its class: it runs on every reactor."""
+    test.is_on_every_reactor = True  # type: ignore[attr-defined]
+    return test
 
 
 class AsyncioSelectorReactor(asyncioreactor.AsyncioSelectorReactor):
@@ -47,7 +64,30 @@ class AsyncioSelectorReactor(asyncioreactor.AsyncioSelectorReactor):
 
 
 class ClosingBuilder(_ReactorBuilder):
-    """Builds reactors that leave nothing open."""
+    """
+    Builds reactors that leave nothing open.
+
+    :cvar has_variants: whether only what is marked with `on_every_reactor` runs on every reactor,
+        and the rest of the class on `VARIANT_REACTORS`.
+    """
+
+    has_variants: ClassVar[bool] = False
+    _variants: ClassVar[dict[str, Callable[..., None]]] = {}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if cls.has_variants:
+            cls._variants = {**cls._variants, **_take_variants(cls)}
+
+    @override
+    @classmethod
+    def makeTestCaseClasses(cls) -> dict[str, Any]:
+        made: dict[str, Any] = super().makeTestCaseClasses()
+        for reactor, case in zip(cls._reactors, made.values(), strict=True):
+            if reactor in VARIANT_REACTORS:
+                for name, test in cls._variants.items():
+                    setattr(case, name, test)
+        return made
 
     @override
     def buildReactor(self) -> Any:
@@ -58,6 +98,18 @@ class ClosingBuilder(_ReactorBuilder):
         if isinstance(reactor, AsyncioSelectorReactor):
             built.append(reactor)
         return reactor
+
+
+def _take_variants(cls: type) -> dict[str, Callable[..., None]]:
+    """Take the variants out of a class: trial runs every test that a class or its bases define."""
+    variants = {
+        name: test
+        for name, test in vars(cls).items()
+        if name.startswith("test_") and not hasattr(test, "is_on_every_reactor")
+    }
+    for name in variants:
+        delattr(cls, name)
+    return variants
 
 
 class EveryReactor(ClosingBuilder):
@@ -108,7 +160,7 @@ class EveryReactor(ClosingBuilder):
 
         endpoint = (make_endpoint or _any_port)(reactor)
         factory.listen(endpoint).addCallback(listening)
-        self.runReactor(reactor, timeout=20)
+        self.runReactor(reactor, timeout=PATIENCE)
         if problems:
             raise problems[0]
         return factory
@@ -120,7 +172,7 @@ def _any_port(reactor: Any) -> TCP4ServerEndpoint:
 
 def connect(address: tuple[str, int]) -> socket.socket:
     """Connect a plain socket that never waits for ever."""
-    return socket.create_connection(address, timeout=10)
+    return socket.create_connection(address, timeout=PATIENCE)
 
 
 def receive_all(connection: socket.socket) -> bytes:

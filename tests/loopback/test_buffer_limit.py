@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogPublisher
 
 from tests.loopback.contract import OnEveryReactor
-from tests.loopback.reactors import receive_exactly
+from tests.loopback.reactors import on_every_reactor, receive_exactly
 from tests.loopback.test_unread_output import AUTHORITY, PEM, UPGRADE, shrink
 from twsock import BrokenError, SocketError, SocketProtectionLevel, StreamSocketListener
 from twsock.protocols import FrameEcho, LineEcho, StreamServerFactory, UpgradePolicy, UpgradeToSsl
@@ -87,6 +87,8 @@ class Measured(StreamProtocol):
 
 class Crowds(OnEveryReactor):
     """What every test here has."""
+
+    has_variants = True
 
     @contextmanager
     def warnings(self) -> Iterator[list[Any]]:
@@ -169,6 +171,7 @@ class ProtocolTests(Crowds):
         self.serve(send_a_part)
         self.serve(send_a_part_of_a_line, LineEcho, b"Hello\r\n")
 
+    @on_every_reactor
     def test_answers_that_nobody_reads(self) -> None:
         """Output counts as input does."""
         self.serve(send_and_never_read)
@@ -233,6 +236,7 @@ class SocketTests(Crowds):
         for event in aborted:
             self.assertGreater(event["buffered"], LARGE // 2)
 
+    @on_every_reactor
     def test_parts_of_messages(self) -> None:
         """What was received for a read that is not done."""
         self.serve(send_a_part, echo)

@@ -19,6 +19,7 @@ from twisted.names import dns
 from zope.interface import implementer
 
 from tests.loopback.contract import OnEveryReactor, failure_of
+from tests.loopback.reactors import on_every_reactor
 from tests.loopback.test_tls import plain_server
 from tests.tls.certificates_for_tests import (
     NOW,
@@ -423,6 +424,8 @@ class Services:
 class CertificateCase(OnEveryReactor):
     """What every test here has."""
 
+    has_variants = True
+
     def client(self, reactor: Any, *forgiven: ChainValidationResult) -> StreamSocket:
         """Make a socket that trusts our authority, and identifies itself if asked to."""
         made = StreamSocket(reactor)
@@ -488,6 +491,7 @@ class CertificateCase(OnEveryReactor):
 class RefusedTests(CertificateCase):
     """The reason is named, nothing is sent, nothing is shown, and nothing is heard."""
 
+    @on_every_reactor
     def test_out_of_date(self) -> None:
         """C10, E17, E21: the certificate, or one above it."""
         self.refuse_all(NOT_NOW)
@@ -546,6 +550,7 @@ class ForgivenTests(CertificateCase):
         Result.EXPIRED,
     )
 
+    @on_every_reactor
     def test_what_is_listed(self) -> None:
         """E18: each error that can be; it is told all the same."""
 
@@ -605,6 +610,7 @@ class AcceptedTests(CertificateCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_the_name_that_is_connected_to_is_the_one_verified_and_told(self) -> None:
         """C11: what the DNS makes of it does not matter."""
 
@@ -715,6 +721,7 @@ class AcceptedTests(CertificateCase):
 class IdentityTests(CertificateCase):
     """To whom the client shows its own certificate; see `RefusedTests` for to whom not."""
 
+    @on_every_reactor
     def test_who_was_verified_sees_it(self) -> None:
         """C16: in either version, when it asks."""
 

@@ -29,7 +29,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.protocols.policies import TimeoutFactory, TrafficLoggingFactory, WrappingFactory
 
 from tests.loopback.contract import OnEveryReactor
-from tests.loopback.reactors import connect, receive_exactly
+from tests.loopback.reactors import connect, on_every_reactor, receive_exactly
 from tests.tls.peer import AUTHORITY, SERVER, ClientPeer, client_context, issue
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
 from twsock.protocols import (
@@ -278,6 +278,8 @@ def attacker(*arguments: Any) -> Iterator[Attacker]:
 class Hostile(OnEveryReactor):
     """What every test here has."""
 
+    has_variants = True
+
     def attack(
         self,
         attack: Callable[[Address], None],
@@ -376,6 +378,7 @@ class Hostile(OnEveryReactor):
 class InjectionTests(Hostile):
     """What an attacker in the middle writes into the plaintext, in front of the handshake."""
 
+    @on_every_reactor
     def test_plaintext_in_one_piece_with_the_request(self) -> None:
         """S1: it is not handled, the connection ends, nothing but the go-ahead is answered."""
         for server in FORMATS:
@@ -580,6 +583,7 @@ class PipelineTests(Hostile):
             expected = [(b"before", False)] * 3 + [(b"inside", True)]
             self.assertEqual(seen.messages, expected * 2)
 
+    @on_every_reactor
     def test_answers_that_the_peer_was_slow_to_take(self) -> None:
         """S11, S13: with a full send buffer and reading paused the order is kept, to the end."""
         for server in FORMATS:
@@ -630,6 +634,7 @@ class StateTests(Hostile):
             seen = self.attack(attack, server, count=2)
             self.assertEqual(seen.messages[1::2], [(b"who am I", True)] * 2)
 
+    @on_every_reactor
     def test_before_a_required_upgrade_nothing_is_obeyed(self) -> None:
         """S8: whatever is said; dropped, unanswered, and not kept for later."""
         for server in FORMATS:
@@ -701,6 +706,7 @@ class SilenceTests(Hostile):
             self.assertEqual(seen.messages, [(b"x", True)] * 2)
             self.assertEqual(len(self.violations(seen)), 2, seen.warnings)
 
+    @on_every_reactor
     def test_a_dripping_handshake_gets_no_more_time(self) -> None:
         """S10: one byte after the other, as long as it is let."""
         for upgrade in (
@@ -769,6 +775,7 @@ class CertificateTests(Hostile):
 
         return attack
 
+    @on_every_reactor
     def test_who_is_not_identified_is_not_let_in(self) -> None:
         """S12: in either version; the application sees no byte, and no hook is called."""
         tls = ServerTls(identified(ClientCertificatePolicy.REQUIRED))
@@ -859,6 +866,7 @@ PRODUCING = Format(Producing, encode_frame)
 class OrderTests(Hostile):
     """Whatever is under way when the switch falls, nothing is sent on the wrong side of it."""
 
+    @on_every_reactor
     def test_while_a_handler_runs_the_request_waits(self) -> None:
         """S13: its answer leaves in plaintext, in front of the go-ahead."""
 
@@ -937,6 +945,7 @@ class OrderTests(Hostile):
         seen = self.attack(attack, PRODUCING)
         self.assertEqual(seen.messages, [])
 
+    @on_every_reactor
     def test_a_producer_on_the_transport_goes_on_inside(self) -> None:
         """S13: it is asked for more when the connection is secure."""
 
@@ -987,6 +996,7 @@ class EndTests(Hostile):
         if reached >= 6:
             self.assertTrue(mallory.go_on())
 
+    @on_every_reactor
     def test_a_reset_at_each_step_is_told_once(self) -> None:
         """S14: one end for each beginning, no message, and nothing is left."""
         for end in (Attacker.reset, Attacker.finish):
@@ -1056,6 +1066,7 @@ class EndTests(Hostile):
             self.assertEqual(seen.lost, [None, None])
             self.assertEqual(seen.messages, [(b"x", True)])
 
+    @on_every_reactor
     def test_an_end_without_farewell_is_a_truncation(self) -> None:
         """S15: FIN alone, at a boundary and in the middle of a message; it is told as an error."""
         for version in (TLS12, TLS13):
@@ -1086,6 +1097,7 @@ class WrapperTests(Hostile):
         lambda _reactor, factory: TimeoutFactory(WrappingFactory(factory), 30),
     )
 
+    @on_every_reactor
     def test_an_upgrade_is_told_and_true(self) -> None:
         """S16: both triggers, and an end in order."""
         tls = ServerTls(identified(ClientCertificatePolicy.REQUIRED))
@@ -1273,6 +1285,7 @@ class ResumptionTests(Hostile):
             self.assertEqual(seen.messages, [(b"x", True)])
             self.assertEqual(seen.certificates, ["mallory"])
 
+    @on_every_reactor
     def test_nothing_comes_before_the_handshake_is_done(self) -> None:
         """S18: what is sent as early data is not read, in plaintext or not."""
         for server in FORMATS:
@@ -1365,6 +1378,7 @@ class OpenSslClient:
 class RenegotiationTests(Hostile):
     """A second handshake inside the first, which TLS 1.2 has."""
 
+    @on_every_reactor
     def test_a_client_cannot_begin_one(self) -> None:
         """It is refused: the connection goes on as it was, or ends; nothing is told twice."""
 
@@ -1446,6 +1460,7 @@ class SocketTests(Hostile):
                 r"^127\.0\.0\.1 port \d+ (aborted: peer sent \d+ bytes|not let into TLS: )",
             )
 
+    @on_every_reactor
     def test_what_was_written_before_leaves_before(self) -> None:
         """S4, S11, S13: with a full send buffer; what is written after the call waits."""
         delivered: list[bytes] = []
@@ -1489,6 +1504,7 @@ class SocketTests(Hostile):
         self.attack_socket(attack, serve, count=6, max_connections=1)
         self.assertEqual(delivered, [b"x"] * 3)
 
+    @on_every_reactor
     def test_an_end_at_each_step_is_told(self) -> None:
         """S14: reset or FIN; the handler is told once, and nothing is left."""
         delivered: list[bytes] = []

@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 
 from tests.lifetimes import Lifetimes
 from tests.loopback.contract import OnEveryReactor, turns
+from tests.loopback.reactors import on_every_reactor
 from tests.tls.peer import AUTHORITY, SERVER
 from twsock import (
     DatagramSocket,
@@ -128,6 +129,8 @@ def listener(handler: Callable[[StreamSocket], Any], tls: ServerOptions | None =
 class LifetimeTests(OnEveryReactor):
     """What every test here has: conversations after which nothing may be left of them."""
 
+    has_variants = True
+
     def check(self, serve: Any, converse: Converse, permitted: str = "") -> None:
         """
         Converse several times with a server that stays; fail on what is left of any of it.
@@ -192,6 +195,7 @@ class LifetimeTests(OnEveryReactor):
 class ProtocolLifetimes(LifetimeTests):
     """Of connections of messages."""
 
+    @on_every_reactor
     def test_in_the_middle_of_a_frame(self) -> None:
         """It is reset, or ended, with most of a frame received."""
         for ending in ("abort", "close"):
@@ -359,6 +363,7 @@ async def write_much(stream_socket: StreamSocket) -> None:
 class SocketLifetimes(LifetimeTests):
     """Of connections that are awaited."""
 
+    @on_every_reactor
     def test_under_a_read_or_write(self) -> None:
         """The handler fails, or catches the error."""
         for handler in (read, read_in_a_block, read_and_catch):
@@ -490,6 +495,7 @@ class DatagramLifetimes(LifetimeTests):
 
         return converse
 
+    @on_every_reactor
     def test_closed_while_something_is_pending(self) -> None:
         """Reads, writes and flushes; awaited afterwards, or never."""
         self.check(nothing, self.exchange())
@@ -559,6 +565,7 @@ class PlantedCycles(LifetimeTests):
             self.assertRaises(AssertionError, self.check, listener(handle), self.sends(PARTIAL))
         )
 
+    @on_every_reactor
     def test_a_cycle(self) -> None:
         """Of a list that refers to itself and to a connection."""
 

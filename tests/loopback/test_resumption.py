@@ -11,6 +11,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 
 from tests.loopback.contract import failure_of
+from tests.loopback.reactors import on_every_reactor
 from tests.loopback.test_tls import (
     CLIENT,
     SERVER,
@@ -65,6 +66,7 @@ class SocketTests(ServerCase):
         await client.close()
         await client.wait_closed()
 
+    @on_every_reactor
     def test_the_second_connection_resumes_what_the_first_left(self) -> None:
         """With the certificate of the first."""
 
@@ -186,6 +188,7 @@ class SocketTests(ServerCase):
 class ProtocolTests(ServerCase):
     """Protocols that upgrade."""
 
+    @on_every_reactor
     def test_the_second_connection_resumes_what_the_first_left(self) -> None:
         """With the certificate of the first."""
         noting = Noting(ssl.TLSVersion.TLSv1_3)

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.reactors import connect as connect_plain
+from tests.loopback.reactors import on_every_reactor
 from tests.sockets.stream.test_listener import echo, listen
 from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
 from twsock import StreamSocketListener
@@ -86,6 +87,9 @@ def port_of(listener: StreamSocketListener) -> tuple[str, int]:
 class ListenerTests(OnEveryReactor):
     """`StreamSocketListener`, with handlers and without."""
 
+    has_variants = True
+
+    @on_every_reactor
     def test_what_is_queued_is_answered_within_the_drain(self) -> None:
         """Of both families, and on a UNIX socket."""
 
@@ -154,6 +158,9 @@ class ListenerTests(OnEveryReactor):
 class FactoryTests(OnEveryReactor):
     """Protocol classes, as the services have them: the port stops, then the factory is drained."""
 
+    has_variants = True
+
+    @on_every_reactor
     def test_what_is_queued_is_answered_within_the_drain(self) -> None:
         """Frames and lines."""
 
@@ -243,6 +250,9 @@ class ServiceTests(OnEveryReactor):
 class SecureTests(OnEveryReactor):
     """A client of which the first message of a handshake has come wants to be answered, too."""
 
+    has_variants = True
+
+    @on_every_reactor
     def test_a_listener_goes_through_the_handshake(self) -> None:
         """The handler reads what comes behind it."""
 

@@ -23,7 +23,7 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.threads import deferToThreadPool
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
-from tests.loopback.reactors import connect, receive_all, receive_exactly
+from tests.loopback.reactors import connect, on_every_reactor, receive_all, receive_exactly
 from tests.loopback.tls_wire import Wire
 from tests.tls.peer import twisted_options
 from twsock import (
@@ -154,6 +154,8 @@ def plain_server(serve: Callable[[socket.socket], None]) -> Iterator[Server]:
 class ClientCase(OnEveryReactor):
     """What every test here has."""
 
+    has_variants = True
+
     def client(self, reactor: Any) -> StreamSocket:
         """Make a socket that trusts our authority."""
         made = StreamSocket(reactor)
@@ -195,6 +197,7 @@ class ClientCase(OnEveryReactor):
 class ConnectTests(ClientCase):
     """TLS from the first byte."""
 
+    @on_every_reactor
     def test_a_level_is_asked_for_and_a_version_negotiated(self) -> None:
         """E11, E14, E15: the level is a ceiling, and both are told."""
 
@@ -274,6 +277,7 @@ class ConnectTests(ClientCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_a_silent_server_is_given_up(self) -> None:
         """E22: at the deadline; the socket is as it was."""
 
@@ -301,6 +305,7 @@ class AlertTests(ClientCase):
         ("TLSv1_3", True, Level.UNSPECIFIED, Level.TLS13, Status.CERTIFICATE_IS_INVALID),
     )
 
+    @on_every_reactor
     def test_a_client_that_is_refused_knows_why(self) -> None:
         """Version, missing certificate; in TLS 1.3 the latter is heard of with the first read."""
 
@@ -379,6 +384,7 @@ def refuse_to_shake(port: int, context: ssl.SSLContext) -> None:
 class VerificationTests(ClientCase):
     """Certificates that are not what they should be."""
 
+    @on_every_reactor
     def test_another_name(self) -> None:
         """C10: a host name, an address, a wildcard of another domain, no name at all."""
         for issued, host in (
@@ -461,6 +467,7 @@ class VerificationTests(ClientCase):
 class UpgradeTests(ClientCase):
     """TLS in the middle of a connection."""
 
+    @on_every_reactor
     def test_the_walk_of_the_guide(self) -> None:
         """E5, E.4: 22 bytes in plaintext, the handshake, everything else encrypted."""
         for level in (Level.TLS12, Level.SSL):
@@ -610,6 +617,7 @@ class UpgradeTests(ClientCase):
         self.conduct(work)
         self.assertNotIn(b"never in plaintext", b"".join(received))
 
+    @on_every_reactor
     def test_an_end_without_notice_is_a_truncation(self) -> None:
         """S15: it is no end in order."""
 
@@ -630,6 +638,7 @@ class UpgradeTests(ClientCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_a_closed_output_leaves_the_input_open(self) -> None:
         """The server reads the end of the stream, and its answers still arrive."""
 
@@ -752,6 +761,7 @@ class ServerCase(ClientCase):
 class ServerTests(ServerCase):
     """A listener with TLS from the first byte."""
 
+    @on_every_reactor
     def test_what_comes_inside_goes_back_inside(self) -> None:
         """Large and small, to the end."""
 
@@ -908,6 +918,7 @@ class SecureTests(ServerCase):
         self.assertEqual(given.information.negotiated_version, "TLSv1.3")
         self.assertNotEqual(given.information.cipher, "")
 
+    @on_every_reactor
     def test_an_accepted_socket_has_the_level_of_its_listener(self) -> None:
         """With the version that was negotiated; so has one that was upgraded as a server."""
 
@@ -1024,6 +1035,7 @@ class ServerUpgradeTests(ServerCase):
         self.flushLoggedErrors()
         return said[0], delivered
 
+    @on_every_reactor
     def test_request_go_ahead_handshake(self) -> None:
         """One after the other, with a peer that is not ours."""
 

@@ -14,6 +14,7 @@ from twisted.internet.ssl import Certificate as TwistedCertificate
 from twisted.internet.ssl import optionsForClientTLS
 
 from tests.loopback.contract import StreamContract
+from tests.loopback.reactors import VARIANT_REACTORS
 from tests.loopback.test_contract import connect_tcp
 from tests.loopback.test_tls import AUTHORITY, SERVER, Level, root, with_key
 from tests.tls.peer import twisted_options
@@ -39,6 +40,8 @@ class TlsContract(StreamContract):
 
 class Tls12Contract(TlsContract):
     """TLS 1.2."""
+
+    _reactors = VARIANT_REACTORS
 
     level = Level.TLS12
 
@@ -70,17 +73,23 @@ class UpgradedContract(StreamContract):
 class Upgraded12Contract(UpgradedContract):
     """Upgraded to TLS 1.2."""
 
+    _reactors = VARIANT_REACTORS
+
     level = Level.TLS12
 
 
 class Upgraded13Contract(UpgradedContract):
     """Upgraded to TLS 1.3."""
 
+    _reactors = VARIANT_REACTORS
+
     level = Level.TLS13
 
 
 class EndpointContract(StreamContract):
     """TLS of Twisted's own endpoints at both ends."""
+
+    _reactors = VARIANT_REACTORS
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
         key_and_chain = SERVER.private_key_and_cert_chain_pem.bytes()

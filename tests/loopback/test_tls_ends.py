@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.loopback.contract import failure_of, turns
-from tests.loopback.reactors import connect, receive_all
+from tests.loopback.reactors import connect, on_every_reactor, receive_all
 from tests.loopback.test_tls import (
     ClientCase,
     Level,
@@ -85,6 +85,7 @@ class EndCase(ClientCase):
 class InputTests(EndCase):
     """How the peer ends decides whether it was in order."""
 
+    @on_every_reactor
     def test_close_notify_and_close_at_once(self) -> None:
         """As a client of Go's does: the bytes, then the end of the stream, each time."""
 
@@ -128,6 +129,7 @@ class InputTests(EndCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_a_reset_behind_close_notify(self) -> None:
         """It was the end before TCP failed."""
         told = Told()
@@ -148,6 +150,7 @@ class InputTests(EndCase):
 
         self.against(serve, conversation)
 
+    @on_every_reactor
     def test_a_fin_without_close_notify(self) -> None:
         """Anybody on the way can send one: what came may be half of it."""
 
@@ -216,6 +219,7 @@ class InputTests(EndCase):
 class OutputTests(EndCase):
     """The output ends by itself, and what was written arrives."""
 
+    @on_every_reactor
     def test_answers_after_the_peers_end(self) -> None:
         """The peer has ended its output, and awaits what is written later."""
 
@@ -273,6 +277,7 @@ class OutputTests(EndCase):
 class CloseTests(EndCase):
     """``close`` waits for the kernel, and not for the peer."""
 
+    @on_every_reactor
     def test_a_peer_that_never_answers(self) -> None:
         """It is not waited for, though it keeps the connection."""
         told = Told()
@@ -334,6 +339,7 @@ class CloseTests(EndCase):
         self.against(serve, conversation, close_timeout=0.05)
         self.assertEqual(received, [600_000] * 2)
 
+    @on_every_reactor
     def test_bytes_that_are_queued_at_the_deadline(self) -> None:
         """A reset: an end in order would hide that they are lost."""
         told = Told()
@@ -377,6 +383,7 @@ class CloseTests(EndCase):
 class PlainCloseTests(EndCase):
     """The same at the end of TCP."""
 
+    @on_every_reactor
     def test_bytes_that_are_queued_at_the_deadline(self) -> None:
         """A reset: an end in order would hide that they are lost."""
         told = Told()
@@ -447,6 +454,7 @@ class ListenerTests(EndCase):
         self.conduct(work)
         self.assertEqual(ends, [b"request"] * 20)
 
+    @on_every_reactor
     def test_a_handler_whose_peer_is_gone_behind_its_end(self) -> None:
         """It is cancelled, though the input had ended in order."""
         told = Told()
@@ -556,6 +564,7 @@ class ProtocolTests(EndCase):
         self.assertEqual(problems, [])
         return ends
 
+    @on_every_reactor
     def test_every_answer_then_our_end(self) -> None:
         """The client has ended its output, and awaits what comes later."""
 
@@ -606,6 +615,7 @@ class ProtocolTests(EndCase):
             self.assertIsInstance(error, BrokenError)
             self.assertIs(getattr(error, "status", None), Status.CONNECTION_RESET_BY_PEER)
 
+    @on_every_reactor
     def test_a_bare_fin_while_we_read(self) -> None:
         """It is a truncation."""
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from tests.loopback.contract import OnEveryReactor
+from tests.loopback.reactors import on_every_reactor
 from twsock import (
     DatagramSocket,
     SocketQualityOfService,
@@ -57,6 +58,8 @@ def sockets_of(reactor: Any) -> list[socket.socket]:
 class StreamTests(OnEveryReactor):
     """Streams are marked from the handshake on."""
 
+    has_variants = True
+
     if sys.platform != "linux":
         skip = "only Linux gives the headers of a SYN"
 
@@ -72,6 +75,7 @@ class StreamTests(OnEveryReactor):
                 self.assertEqual(traffic_class_of(syn), marks_of(sockets_of(reactor)[0]).pop())
         return traffic_class_of(syn)
 
+    @on_every_reactor
     def test_low_latency_is_marked_from_the_first_packet(self) -> None:
         """The SYN has the mark, by IPv4 and by IPv6."""
 
@@ -94,6 +98,8 @@ class StreamTests(OnEveryReactor):
 
 class AcceptedTests(OnEveryReactor):
     """Accepted sockets have the options of their listener."""
+
+    has_variants = True
 
     def accept_with(
         self, options: dict[str, Any], host: str | None, family: int = socket.AF_INET
@@ -128,6 +134,7 @@ class AcceptedTests(OnEveryReactor):
                 self.assertEqual(one.getsockopt(socket.IPPROTO_TCP, option), value)
                 self.assertTrue(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
+    @on_every_reactor
     def test_they_are_marked_in_both_families(self) -> None:
         """The port too, since the kernel answers a SYN for it."""
         for family in FAMILIES:
@@ -154,6 +161,8 @@ class AcceptedTests(OnEveryReactor):
 
 class DatagramTests(OnEveryReactor):
     """Datagrams are marked, however their socket came to its port."""
+
+    has_variants = True
 
     def receiver(self, family: int) -> socket.socket:
         """Make a plain socket that receives the mark of each datagram."""
@@ -203,6 +212,7 @@ class DatagramTests(OnEveryReactor):
 
         self.check(send)
 
+    @on_every_reactor
     def test_of_a_socket_that_is_connected(self) -> None:
         """It is bound by that."""
 

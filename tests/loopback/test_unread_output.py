@@ -32,7 +32,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import globalLogPublisher
 
 from tests.loopback.contract import OnEveryReactor, turns
-from tests.loopback.reactors import connect, receive_exactly
+from tests.loopback.reactors import connect, on_every_reactor, receive_exactly
 from tests.tls.peer import twisted_options
 from twsock import BrokenError, SocketError
 from twsock.protocols import FrameProtocol, StreamServerFactory, UpgradePolicy, UpgradeToSsl
@@ -110,6 +110,8 @@ class Pushed(FrameProtocol):
 class PushTests(OnEveryReactor):
     """Messages that nobody asked for."""
 
+    has_variants = True
+
     def push_to(
         self,
         peer: Peer,
@@ -162,6 +164,7 @@ class PushTests(OnEveryReactor):
         warnings = [event for event in logged if event["log_level"].name == "warn"]
         self.assertEqual([event["limit"] for event in warnings], [MAX_UNSENT])
 
+    @on_every_reactor
     def test_in_plaintext(self) -> None:
         """The send that finds `max_unsent` bytes aborts; the one that crossed it was queued."""
         self.push_to(silent)
@@ -190,6 +193,7 @@ class PushTests(OnEveryReactor):
         options = twisted_options(PEM)
         self.push_to(silent, prepare=lambda protocol: protocol.transport.startTLS(options))
 
+    @on_every_reactor
     def test_after_an_upgrade(self) -> None:
         """What waits below the TLS engine counts."""
         self.push_to(upgraded, upgrade=UPGRADE, event="secured")
@@ -227,6 +231,8 @@ class Mutual(FrameProtocol):
 class MutualTests(OnEveryReactor):
     """Two ends that push to each other, and answer nothing."""
 
+    has_variants = True
+
     def exchange(
         self,
         server: Callable[[Any], Any],
@@ -255,6 +261,7 @@ class MutualTests(OnEveryReactor):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_in_plaintext(self) -> None:
         """Neither waits for the other to read."""
         self.exchange(

@@ -23,7 +23,7 @@ from twisted.internet.ssl import Certificate as TwistedCertificate
 from twisted.internet.ssl import optionsForClientTLS
 
 from tests.loopback.contract import failure_of
-from tests.loopback.reactors import receive_exactly
+from tests.loopback.reactors import on_every_reactor, receive_exactly
 from tests.loopback.test_certificates import (
     AUTHORITY,
     CLIENT,
@@ -234,6 +234,7 @@ class UpgradeCase(CertificateCase):
 class SocketDeceptionTests(UpgradeCase):
     """A socket is not deceived by what comes before the handshake."""
 
+    @on_every_reactor
     def test_plaintext_behind_the_go_ahead(self) -> None:
         """C1, C2, C3, E9: at every cut; the server goes on with a handshake that is in order."""
 
@@ -283,6 +284,7 @@ class SocketDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_an_end_in_place_of_a_handshake(self) -> None:
         """C4, E20: the reason is told at once, and not at the deadline."""
 
@@ -325,6 +327,7 @@ class SocketDeceptionTests(UpgradeCase):
 class ProtocolDeceptionTests(UpgradeCase):
     """Nor is a protocol of frames, whichever way it asks."""
 
+    @on_every_reactor
     def test_plaintext_behind_the_go_ahead(self) -> None:
         """C1, C2, C3: at every cut; the server goes on with a handshake that is in order."""
 
@@ -418,6 +421,7 @@ class ProtocolDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_what_is_written_meanwhile_is_sent_inside(self) -> None:
         """C17: frames, in both ways of asking."""
 
@@ -524,6 +528,7 @@ class DowngradeTests(UpgradeCase):
         self.assertEqual(client.information.negotiated_version, "")
         return error
 
+    @on_every_reactor
     def test_old_versions(self) -> None:
         """Of a server that has no other, and of one that pretends."""
 
@@ -674,6 +679,7 @@ class AskedAgainTests(UpgradeCase):
         self.conduct(work)
         return stood[0], seen
 
+    @on_every_reactor
     def test_by_a_second_handshake(self) -> None:
         """TLS 1.2: there is none, also not with who was verified, and nothing is shown."""
         self.assertEqual(self.renegotiate(SERVER), (False, []))
@@ -820,6 +826,7 @@ class WhenTests(UpgradeCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_before_plain_and_after_encrypted(self) -> None:
         """E5: every byte behind the request is in a record of TLS."""
 
@@ -906,6 +913,7 @@ class LevelTests(UpgradeCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_below_the_floor(self) -> None:
         """E12: the upgrade fails, as with a server without TLS, and the connection is gone."""
 
@@ -984,6 +992,7 @@ class FailureTests(UpgradeCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_calling_off_tears_down(self) -> None:
         """E22, C15: a connect with a level, and an upgrade, that a silent server would not end."""
         begun: list[bytes] = []

@@ -13,7 +13,13 @@ import trustme
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint, serverFromString
 from twisted.internet.task import deferLater
 
-from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
+from tests.loopback.reactors import (
+    EveryReactor,
+    connect,
+    on_every_reactor,
+    receive_all,
+    receive_exactly,
+)
 from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock.protocols import FrameEcho, FrameProtocol, UpgradeToSsl
 from twsock.stream.listening.proxy_endpoint import ProxyEndpoint
@@ -87,6 +93,8 @@ def exchange_the_rest(connection: ssl.SSLSocket, stream: bytes, sent: int) -> by
 class TlsTests(EveryReactor):
     """The server's transport is Twisted's TLS over TCP."""
 
+    has_variants = True
+
     def test_frames_come_back(self) -> None:
         """Small and large frames survive, byte for byte."""
         stream = b"".join(encode_frame(bytes(size)) for size in (0, 1, 70_000))
@@ -98,6 +106,7 @@ class TlsTests(EveryReactor):
 
         self.serve(FrameEcho, peer, make_tls_endpoint)
 
+    @on_every_reactor
     def test_a_peer_that_does_not_read_is_not_read_from(self) -> None:
         """What queues below TLS brakes the connection too, and nothing is lost by it."""
         stream = encode_frame(bytes(100_000)) * 200
@@ -144,9 +153,12 @@ class TlsTests(EveryReactor):
 class BehindProxy(EveryReactor):
     """The server's transport is a wrapper."""
 
+    has_variants = True
+
     #: Where it listens, given the reactor.
     make_endpoint: Any = None
 
+    @on_every_reactor
     def test_frames_come_back_and_the_peer_is_the_real_one(self) -> None:
         """What follows the PROXY header is frames; the peer is who the proxy says."""
         peers: list[str] = []
@@ -213,6 +225,7 @@ class ProxiedTests(BehindProxy):
 
     make_endpoint = staticmethod(make_proxied_endpoint)
 
+    @on_every_reactor
     def test_draining_does_not_wait_for_half_a_header(self) -> None:
         """What the kernel has for us may be no message; then there is nothing to answer."""
         half_sent = threading.Event()
@@ -269,6 +282,7 @@ class ProxyEndpointTests(BehindProxy):
 
         self.serve(FrameEcho, peer, self.make_endpoint, max_connections_per_address=1)
 
+    @on_every_reactor
     def test_a_peer_that_ends_its_output_gets_every_answer(self) -> None:
         """As on a plain socket: under Twisted's wrapper its end loses the connection."""
 

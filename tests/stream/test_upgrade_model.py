@@ -32,6 +32,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import THOROUGH
 from tests.tls.peer import AUTHORITY, SERVER, ClientPeer, ServerPeer, client_context
 from twsock.errors import SocketError
 from twsock.names import HostName
@@ -497,7 +498,7 @@ class ModelTests(SynchronousTestCase):
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=examples,
+                max_examples=examples if THOROUGH else examples // 8,
                 stateful_step_count=20,
                 derandomize=True,
                 deadline=None,

@@ -12,6 +12,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback.contract import OnEveryReactor, turns
+from tests.loopback.reactors import on_every_reactor
 from tests.sockets.stream.test_listener import connect, listen
 from twsock import StreamSocket, StreamSocketListener
 
@@ -41,6 +42,8 @@ class Endless:
 class LoggedCase(OnEveryReactor):
     """Keeps what is logged."""
 
+    has_variants = True
+
     def setUp(self) -> None:
         super().setUp()
         self.events: list[Any] = []
@@ -57,6 +60,7 @@ class LoggedCase(OnEveryReactor):
 class LossTests(LoggedCase):
     """A connection that is lost takes its handlers with it."""
 
+    @on_every_reactor
     def test_a_reset_cancels_every_handler(self) -> None:
         """All of that connection, and none of another; nothing is logged as a failure."""
         handler, others = Endless(), Endless()
@@ -100,6 +104,7 @@ class LossTests(LoggedCase):
         self.conduct(work)
         self.assertEqual(self.serious(), [])
 
+    @on_every_reactor
     def test_a_peer_that_ended_its_output_is_answered(self) -> None:
         """A half-closed connection is not lost."""
 
@@ -121,6 +126,7 @@ class LossTests(LoggedCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_a_peer_that_ended_its_output_and_is_gone_is_noticed(self) -> None:
         """Though nothing is read from it, nor written to it, any more."""
         handler = Endless()
@@ -218,6 +224,7 @@ class LossTests(LoggedCase):
 class CloseAllTests(LoggedCase):
     """A listener that ends waits for its handlers."""
 
+    @on_every_reactor
     def test_it_waits_for_handlers_whose_sockets_are_gone(self) -> None:
         """They end by themselves, before the deadline."""
         done: list[bool] = []
@@ -243,6 +250,7 @@ class CloseAllTests(LoggedCase):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_at_the_deadline_handlers_are_cancelled(self) -> None:
         """Those of open connections, and those that went on behind them; also at once."""
         for timeout in (0.05, 0):

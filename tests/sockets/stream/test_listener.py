@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.loopback.contract import OnEveryReactor, failure_of, turns
+from tests.loopback.reactors import on_every_reactor
 from twsock import (
     BusyError,
     ClosedError,
@@ -59,6 +60,8 @@ async def connect(reactor: Any, listener: StreamSocketListener) -> StreamSocket:
 class ListenerTests(OnEveryReactor):
     """On a real kernel, and on every reactor."""
 
+    has_variants = True
+
     def log_events(self) -> list[Any]:
         """Collect what is logged from here on."""
         events: list[Any] = []
@@ -67,6 +70,7 @@ class ListenerTests(OnEveryReactor):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         return events
 
+    @on_every_reactor
     def test_a_handler_is_given_each_connection(self) -> None:
         """With the listener; as a coroutine function or a plain one, all that were added."""
         seen: list[StreamSocket] = []
@@ -90,6 +94,7 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
         self.assertEqual(len(set(seen)), 2)
 
+    @on_every_reactor
     def test_connections_can_be_taken_one_by_one(self) -> None:
         """In a loop that ends when the listener is closed."""
 
@@ -160,6 +165,7 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_no_more_are_open_than_may_be(self) -> None:
         """The next is accepted when one has ended."""
 
@@ -177,6 +183,7 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_a_taken_port_is_told_and_can_be_tried_again(self) -> None:
         """The listener is as it was."""
 
@@ -338,6 +345,7 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_closing_aborts_what_nobody_took(self) -> None:
         """Nobody could end it otherwise."""
 
@@ -351,6 +359,7 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_draining_serves_what_has_arrived(self) -> None:
         """Handlers that wait for nothing that has come see the end."""
 
@@ -377,6 +386,7 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
+    @on_every_reactor
     def test_draining_ends_at_its_deadline(self) -> None:
         """What is left is aborted, and counted."""
 

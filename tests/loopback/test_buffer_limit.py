@@ -20,7 +20,8 @@ from twisted.logger import globalLogPublisher
 
 from tests.loopback.contract import OnEveryReactor
 from tests.loopback.reactors import on_every_reactor, receive_exactly
-from tests.loopback.test_unread_output import AUTHORITY, PEM, UPGRADE, shrink
+from tests.loopback.test_unread_output import PEM, UPGRADE, shrink
+from tests.tls.peer import trusting
 from twsock import BrokenError, SocketError, SocketProtectionLevel, StreamSocketListener
 from twsock.protocols import FrameEcho, LineEcho, StreamServerFactory, UpgradePolicy, UpgradeToSsl
 from twsock.stream.protocol import StreamProtocol
@@ -58,12 +59,6 @@ def connect(address: Address, tls: ssl.SSLContext | None = None) -> socket.socke
     connection.settimeout(10)
     connection.connect(address)
     return connection if tls is None else tls.wrap_socket(connection, server_hostname="localhost")
-
-
-def client_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context
 
 
 class Measured(StreamProtocol):
@@ -179,7 +174,7 @@ class ProtocolTests(Crowds):
     def test_under_tls(self) -> None:
         """What waits below the engine, and what it has decrypted."""
         for attack in (send_a_part, send_and_never_read):
-            self.serve(attack, upgrade=IMPLICIT, tls=client_context())
+            self.serve(attack, upgrade=IMPLICIT, tls=trusting())
 
 
 class SocketTests(Crowds):
@@ -216,7 +211,7 @@ class SocketTests(Crowds):
             address = "127.0.0.1", int(listener.information.local_port)
             pool = reactor.getThreadPool()
             hello = encode_frame(b"Hello")
-            context = None if tls is None else client_context()
+            context = None if tls is None else trusting()
             done = deferToThreadPool(reactor, pool, self.crowd, address, attack, hello, context)
             while not done.called:
                 measure(listener)

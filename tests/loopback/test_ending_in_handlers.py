@@ -9,14 +9,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import trustme
 from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 from tests.loopback.reactors import EveryReactor, connect, receive_all, receive_exactly
-from tests.loopback.test_wrapped import AUTHORITY as TLS_AUTHORITY
 from tests.loopback.test_wrapped import make_tls_endpoint
-from tests.tls.peer import AUTHORITY, SERVER
+from tests.tls.peer import SERVER, trusting
 from twsock.errors import SocketError
 from twsock.protocols import FrameProtocol, LineProtocol, StreamProtocol, UpgradeToSsl
 from twsock.tls.certificates import Certificate
@@ -247,14 +245,14 @@ def upgraded(connection: socket.socket) -> ssl.SSLSocket:
     """Ask for TLS, and be its client."""
     connection.sendall(encode_frame(b"STARTTLS"))
     assert receive_exactly(connection, 6) == encode_frame(b"OK")
-    return secure(connection, AUTHORITY)
+    return secure(connection)
 
 
-def secure(connection: socket.socket, authority: trustme.CA = TLS_AUTHORITY) -> ssl.SSLSocket:
+def secure(connection: socket.socket) -> ssl.SSLSocket:
     """Be the client of a handshake; an end without close_notify is an error."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context.wrap_socket(connection, server_hostname="localhost", suppress_ragged_eofs=False)
+    return trusting().wrap_socket(
+        connection, server_hostname="localhost", suppress_ragged_eofs=False
+    )
 
 
 for case in (EndingTests, HangUpTests):

@@ -701,7 +701,8 @@ class SilenceTests(Hostile):
                         client.send(client.tls.end())
                         client.rest()
 
-            hasty = UpgradeToSsl(TLS, handshake_timeout=0.25)
+            # Long enough for an honest client on a busy machine.
+            hasty = UpgradeToSsl(TLS, handshake_timeout=1)
             seen = self.attack(attack, server, hasty, count=4, max_connections=1)
             self.assertEqual(seen.messages, [(b"x", True)] * 2)
             self.assertEqual(len(self.violations(seen)), 2, seen.warnings)
@@ -1500,7 +1501,7 @@ class SocketTests(Hostile):
                     client.send(client.tls.end())
                     client.rest()
 
-        serve = self.upgraded(delivered, timeout=0.25)
+        serve = self.upgraded(delivered, timeout=1)
         self.attack_socket(attack, serve, count=6, max_connections=1)
         self.assertEqual(delivered, [b"x"] * 3)
 

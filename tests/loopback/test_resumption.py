@@ -14,7 +14,6 @@ from tests.loopback.contract import failure_of
 from tests.loopback.reactors import on_every_reactor
 from tests.loopback.test_tls import (
     CLIENT,
-    SERVER,
     ServerCase,
     make_context,
     plain_server,
@@ -22,6 +21,7 @@ from tests.loopback.test_tls import (
     with_key,
 )
 from tests.stream.test_client_upgrade import Recorder
+from tests.tls.peer import SERVER
 from twsock import StreamSocket
 from twsock.names import HostName
 from twsock.protocols import ClientUpgrade

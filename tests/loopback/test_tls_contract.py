@@ -16,8 +16,8 @@ from twisted.internet.ssl import optionsForClientTLS
 from tests.loopback.contract import StreamContract
 from tests.loopback.reactors import VARIANT_REACTORS
 from tests.loopback.test_contract import connect_tcp
-from tests.loopback.test_tls import AUTHORITY, SERVER, Level, root, with_key
-from tests.tls.peer import twisted_options
+from tests.loopback.test_tls import Level, root, with_key
+from tests.tls.peer import AUTHORITY, SERVER, twisted_options
 from twsock import StreamSocket, StreamSocketListener
 from twsock.tls.server import ServerOptions
 

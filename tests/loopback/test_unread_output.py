@@ -5,13 +5,11 @@ What is pushed to a peer that does not read is bounded, whatever carries the con
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-import trustme
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     SSL4ClientEndpoint,
@@ -33,14 +31,12 @@ from twisted.logger import globalLogPublisher
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.reactors import connect, on_every_reactor, receive_exactly
-from tests.tls.peer import twisted_options
+from tests.tls.peer import AUTHORITY, SERVER, trusting, twisted_options
 from twsock import BrokenError, SocketError
 from twsock.protocols import FrameProtocol, StreamServerFactory, UpgradePolicy, UpgradeToSsl
 from twsock.tls import Certificate, ServerOptions, ServerTls
 from twsock.wire import encode_frame
 
-AUTHORITY = trustme.CA()
-SERVER = AUTHORITY.issue_cert("localhost")
 PEM = SERVER.private_key_and_cert_chain_pem.bytes()
 UPGRADE = UpgradeToSsl(ServerTls(ServerOptions([Certificate.from_pem(PEM)])), UpgradePolicy.ALLOWED)
 
@@ -65,17 +61,13 @@ def silent_on_unix(address: Any) -> socket.socket:
 
 def secure(address: Any) -> socket.socket:
     """Connect with TLS from the first byte."""
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context.wrap_socket(connect(address), server_hostname="localhost")
+    return trusting().wrap_socket(connect(address), server_hostname="localhost")
 
 
 def upgraded(address: Any) -> socket.socket:
     """Connect, then begin with TLS at a boundary."""
     connection = connect(address)
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context.wrap_socket(connection, server_hostname="localhost")
+    return trusting().wrap_socket(connection, server_hostname="localhost")
 
 
 def without_a_hello(address: Any) -> socket.socket:

@@ -9,7 +9,6 @@ import ssl
 import threading
 from typing import Any
 
-import trustme
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint, serverFromString
 from twisted.internet.task import deferLater
 
@@ -20,25 +19,23 @@ from tests.loopback.reactors import (
     receive_all,
     receive_exactly,
 )
-from tests.tls.peer import SERVER, Peer, twisted_options
+from tests.tls.peer import SERVER, Peer, trusting, twisted_options
 from twsock.protocols import FrameEcho, FrameProtocol, UpgradeToSsl
 from twsock.stream.listening.proxy_endpoint import ProxyEndpoint
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.wire import encode_frame
 
-AUTHORITY = trustme.CA()
-UPGRADE_CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+PEM = SERVER.private_key_and_cert_chain_pem.bytes()
+UPGRADE_CERTIFICATE = Certificate.from_pem(PEM)
 
 #: The largest piece of a TLS stream, in bytes.
 RECORD = 16_384
 
 
 def make_tls_endpoint(reactor: Any) -> SSL4ServerEndpoint:
-    """Listen with TLS from the first byte, with a certificate made for this run."""
-    issued = AUTHORITY.issue_cert("localhost")
-    pem = issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
-    return SSL4ServerEndpoint(reactor, 0, twisted_options(pem), interface="127.0.0.1")
+    """Listen with TLS from the first byte."""
+    return SSL4ServerEndpoint(reactor, 0, twisted_options(PEM), interface="127.0.0.1")
 
 
 def make_proxied_endpoint(reactor: Any) -> Any:
@@ -53,9 +50,7 @@ def make_own_proxied_endpoint(reactor: Any) -> ProxyEndpoint:
 
 def secure(connection: socket.socket) -> ssl.SSLSocket:
     """Be the client of a TLS handshake, verified by the standard library."""
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context.wrap_socket(connection, server_hostname="localhost")
+    return trusting().wrap_socket(connection, server_hostname="localhost")
 
 
 def send_until_stuck(connection: ssl.SSLSocket, stream: bytes) -> int:

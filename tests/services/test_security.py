@@ -21,6 +21,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services.processes import PATIENCE, twistd
+from tests.tls.peer import trusting
 from twsock.errors import SocketError
 from twsock.protocols import UpgradePolicy
 from twsock.services.security import (
@@ -69,9 +70,7 @@ class CertificatesInFiles(SynchronousTestCase):
 
     def client_context(self) -> ssl.SSLContext:
         """Trust the authority of these files."""
-        context = ssl.create_default_context()
-        AUTHORITY.configure_trust(context)
-        return context
+        return trusting(AUTHORITY)
 
 
 class OptionsTests(CertificatesInFiles):

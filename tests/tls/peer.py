@@ -25,6 +25,7 @@ __all__ = [
     "ServerPeer",
     "client_context",
     "issue",
+    "trusting",
     "twisted_options",
 ]
 
@@ -92,8 +93,7 @@ class Peer(_Peer):
         return self._outgoing.read()
 
     def _make_inside(self) -> ssl.SSLObject:
-        context = ssl.create_default_context()
-        AUTHORITY.configure_trust(context)
+        context = trusting()
         return context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
 
 
@@ -156,6 +156,13 @@ class ClientPeer(_Peer):
         )
 
 
+def trusting(authority: trustme.CA = AUTHORITY) -> ssl.SSLContext:
+    """Make the context of a client that trusts one authority; to load the system's takes 50 ms."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    return context
+
+
 def client_context(
     pem: bytes | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 ) -> ssl.SSLContext:
@@ -165,8 +172,7 @@ def client_context(
     :param pem: its key and certificate, where it identifies itself.
     :param version: the highest.
     """
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
+    context = trusting()
     context.maximum_version = version
     if pem is not None:
         with tempfile.TemporaryDirectory() as folder:

@@ -14,20 +14,20 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "attacks.rst"
 _ROW = re.compile(r"^   \* - ([SCE]\d+)\n((?:     .*\n)+)", re.MULTILINE)
 _NAME = re.compile(r"``(tests\.[\w.]+)``")
 
-#: How a row says that there is nothing to be tested; a reason follows.
+#: Begins a row without a test; the reason follows.
 _NOT_HERE = "Does not apply:"
 
 
 def read_rows() -> list[tuple[str, str]]:
-    """Give the cases of the page and what is said of each, in their order."""
+    """Return the cases of the page and the rest of their rows, in order."""
     return _ROW.findall(PAGE.read_text(encoding="utf-8"))
 
 
 def exists(name: str) -> bool:
     """
-    Tell whether there is such a test.
+    Return whether a test exists.
 
-    A class that is run on every reactor is replaced by one for each: then they have it.
+    A class that runs on every reactor is replaced by one class for each reactor.
     """
     module, class_name, method = name.rsplit(".", 2)
     found = vars(import_module(module))
@@ -39,7 +39,7 @@ def exists(name: str) -> bool:
 
 
 class AttackTests(SynchronousTestCase):
-    """The page keeps what it promises."""
+    """The rows of docs/attacks.rst, and the tests that they name."""
 
     def test_each_attack_against_a_server_has_a_row(self) -> None:
         """S1 to S18."""
@@ -53,15 +53,15 @@ class AttackTests(SynchronousTestCase):
         """E1 to E23."""
         self.assert_has("E", 23)
 
-    def test_each_row_is_tested_or_says_why_not(self) -> None:
-        """Four columns, the last of them with the names of tests."""
+    def test_each_row_names_a_test_or_a_reason(self) -> None:
+        """The last of the four columns has names of tests."""
         for case, said in read_rows():
             cells = re.findall(r"^     - ", said, re.MULTILINE)
             self.assertEqual(len(cells), 3, case)
             self.assertTrue(_NAME.search(said) or _NOT_HERE in said, case)
 
-    def test_each_test_that_is_named_exists(self) -> None:
-        """Also those that are named outside the tables."""
+    def test_each_named_test_exists(self) -> None:
+        """Names outside the tables are checked, too."""
         names = _NAME.findall(PAGE.read_text(encoding="utf-8"))
         self.assertGreater(len(names), 18)
         self.assertEqual([name for name in names if not exists(name)], [])

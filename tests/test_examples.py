@@ -1,4 +1,4 @@
-"""The examples run as their first lines say, and the programs in documents as they are printed."""
+"""The examples run as their docstrings say, and the programs in the documents as printed."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _PATIENCE = 60
 
 
 def run_client(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the guest book's client to its end."""
+    """Run the client of the guest book until it exits."""
     return run_example("guestbook_client.py", *arguments)
 
 
 def run_example(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run an example to its end."""
+    """Run an example until it exits."""
     return run_program(_EXAMPLES / name, *arguments)
 
 
 def run_program(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, in its folder."""
+    """Run a program in its folder until it exits."""
     return subprocess.run(
         [sys.executable, str(path), *arguments],
         cwd=path.parent,
@@ -55,7 +55,7 @@ def run_program(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @contextlib.contextmanager
 def running(path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
-    """Run a server in its folder; give it, its first line, and the port that this ends with."""
+    """Run a server in its folder; yields it, its first line, and the port at the end of it."""
     with subprocess.Popen(
         [sys.executable, str(path), *arguments],
         cwd=path.parent,
@@ -76,7 +76,7 @@ def running(path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
 
 
 def promised(name: str, run: int = 1) -> str:
-    """Read in the first lines of an example what a run of it prints."""
+    """Return the output that the docstring of an example promises."""
     text = (_EXAMPLES / name).read_text(encoding="utf-8").split("You will see:")[run]
     first, *others = text.splitlines()
     lines = [first, *itertools.takewhile(lambda line: line.startswith(15 * " "), others)]
@@ -84,7 +84,7 @@ def promised(name: str, run: int = 1) -> str:
 
 
 def free_udp_ports(count: int) -> list[str]:
-    """Find ports that nobody has at the moment."""
+    """Find ports that are free at the moment."""
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):
@@ -95,17 +95,17 @@ def free_udp_ports(count: int) -> list[str]:
 
 
 def programs_in(document: str) -> list[str]:
-    """Cut the programs out of a document."""
+    """Return the programs in a document."""
     text = (_TOP / "docs" / document).read_text(encoding="utf-8")
     blocks = re.findall(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
     return [textwrap.dedent(block).strip() + "\n" for block in blocks]
 
 
 class ExamplesTests(SynchronousTestCase):
-    """Each as its own process."""
+    """The examples without TLS, each as a process of its own."""
 
     def test_server_and_client_talk(self) -> None:
-        """The guest book opens, greets two guests in order, and closes on Ctrl-C."""
+        """The server greets two guests in order, and exits on Ctrl-C."""
         with subprocess.Popen(
             [sys.executable, str(_EXAMPLES / "guestbook_server.py"), _LOCAL],
             env=_ENVIRONMENT,
@@ -124,28 +124,28 @@ class ExamplesTests(SynchronousTestCase):
             client.stdout, "Welcome, Ada! 0 came before you.\nWelcome, Grace! 1 came before you.\n"
         )
 
-    def test_a_client_without_a_server_says_so(self) -> None:
-        """One line with the status, and a non-zero exit."""
+    def test_a_client_without_a_server_reports_the_status(self) -> None:
+        """It prints one line with the status and exits with a status other than 0."""
         client = run_client("tcp:127.0.0.1:1", "Ada")
         self.assertEqual(client.returncode, 1)
         self.assertIn("ConnectionRefused (12)", client.stderr)
         self.assertNotIn("Traceback", client.stderr)
 
     def test_the_echo_page_prints_the_lines_of_the_guide(self) -> None:
-        """Both sides, in the order in which things happen."""
+        """The lines of both sides appear in the order of the events."""
         page = run_example("echo_page.py")
         self.assertEqual(page.stdout, promised("echo_page.py"))
         self.assertIn('server sent back the response: "Hello, World!"', page.stdout)
 
     def test_the_echo_page_refuses_in_one_line(self) -> None:
-        """What is no port, and one that is taken."""
+        """An invalid port and a port in use give one line and status 1."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             for port in ("65536", str(taken.getsockname()[1])):
                 page = run_example("echo_page.py", port)
                 self.assertEqual((page.returncode, page.stderr.count("\n")), (1, 1), page.stderr)
 
     def test_the_stream_socket_sample_shows_what_is_sent(self) -> None:
-        """As often as it is sent; Ctrl-C ends the server."""
+        """Each message is shown once; Ctrl-C ends the server."""
         with subprocess.Popen(
             [sys.executable, str(_EXAMPLES / "stream_socket_sample.py"), "server", "0"],
             env=_ENVIRONMENT,
@@ -162,19 +162,19 @@ class ExamplesTests(SynchronousTestCase):
         self.assertEqual(shown, ['Received data: "Hello"\n'] * 3)
 
     def test_the_sample_refuses_in_one_line(self) -> None:
-        """No server, no such command."""
+        """A missing server and an unknown command give one line and status 1."""
         for words in (("client", "localhost", "1"), ("dance",)):
             sample = run_example("stream_socket_sample.py", *words)
             self.assertEqual((sample.returncode, sample.stderr.count("\n")), (1, 1), sample.stderr)
 
     def test_batched_sends_are_compared(self) -> None:
-        """Three ways, or one; anything else is refused in one line."""
+        """It compares three ways; an unknown word is refused."""
         compared = run_example("batched_sends.py").stdout.splitlines()
         self.assertEqual([line.split()[0] for line in compared], ["awaited", "together", "flushed"])
         self.assertEqual(run_example("batched_sends.py", "slowly").returncode, 1)
 
     def test_both_run_beside_a_website(self) -> None:
-        """One Twisted application serves frames and pages; the page shows the guest."""
+        """One Twisted application serves frames and a web page; the page shows the guest."""
         os.environ.update(GUESTBOOK=_LOCAL, WEBSITE=_LOCAL)
         self.addCleanup(os.environ.pop, "GUESTBOOK")
         self.addCleanup(os.environ.pop, "WEBSITE")
@@ -188,10 +188,10 @@ class ExamplesTests(SynchronousTestCase):
 
 
 class SecureExamplesTests(SynchronousTestCase):
-    """Those with TLS."""
+    """The examples with TLS."""
 
-    def test_each_prints_what_its_first_lines_say(self) -> None:
-        """All of it, in this order, and nothing else."""
+    def test_each_prints_the_output_in_its_docstring(self) -> None:
+        """The output is the promised one, in order, and nothing else."""
         for name, *words in (
             ("upgrade_walk.py",),
             ("client_certificate.py",),
@@ -203,7 +203,7 @@ class SecureExamplesTests(SynchronousTestCase):
             self.assertEqual((shown.returncode, shown.stderr), (0, ""))
 
     def test_what_they_do_not_take_is_refused_in_one_line(self) -> None:
-        """Other words than those in the first lines."""
+        """Arguments that the docstring does not list give the usage line and status 1."""
         for name, *words in (
             ("upgrade_walk.py", "1"),
             ("client_certificate.py", "1"),
@@ -216,7 +216,7 @@ class SecureExamplesTests(SynchronousTestCase):
 
 
 class MailExampleTests(SynchronousTestCase):
-    """The mail server; what it says to a client is in test_outside_tools.py."""
+    """The mail server; its answers to clients are in test_outside_tools.py."""
 
     def setUp(self) -> None:
         made = tempfile.TemporaryDirectory()
@@ -224,7 +224,7 @@ class MailExampleTests(SynchronousTestCase):
         self.folder = str(Path(made.name, "certificates"))
 
     def test_it_listens_until_ctrl_c(self) -> None:
-        """It says where, and ends in order under a client that stays."""
+        """It prints its port, and ends the connection of a client in order."""
         with running(_EXAMPLES / "smtp_starttls.py", _LOCAL, self.folder) as (server, opened, port):
             with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as client:
                 greeting = client.recv(100)
@@ -235,8 +235,8 @@ class MailExampleTests(SynchronousTestCase):
         self.assertEqual((greeting, rest), (b"220 localhost ESMTP\r\n", b""))
         self.assertEqual((printed, server.returncode), ("", 0))
 
-    def test_an_endpoint_that_is_none_is_refused_in_one_line(self) -> None:
-        """Nor is there a traceback for a port that is taken."""
+    def test_an_unusable_endpoint_is_refused_in_one_line(self) -> None:
+        """An invalid string and a port in use give one line and no traceback."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             for endpoint in ("nonsense:1", f"tcp:{port}:interface=127.0.0.1"):
@@ -246,10 +246,10 @@ class MailExampleTests(SynchronousTestCase):
 
 
 class DatagramExamplesTests(SynchronousTestCase):
-    """Those with UDP."""
+    """The examples with UDP."""
 
     def test_the_echo_page_prints_the_lines_of_the_guide(self) -> None:
-        """The answer goes to the client's port, not to the socket that asked."""
+        """The answer goes to the client's port, not to the socket that sent the request."""
         server_port, client_port = free_udp_ports(2)
         page = run_example("datagram_echo_page.py", "127.0.0.1", server_port, client_port)
         expected = promised("datagram_echo_page.py")
@@ -257,7 +257,7 @@ class DatagramExamplesTests(SynchronousTestCase):
         self.assertEqual((page.stdout, page.stderr), (expected, ""))
 
     def test_the_echo_page_refuses_in_one_line(self) -> None:
-        """A port that is taken, what is no port, a host that is not this one."""
+        """A port in use, an invalid port and an address of another host give one line."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))
             for words in (
@@ -269,8 +269,8 @@ class DatagramExamplesTests(SynchronousTestCase):
                 self.assertEqual(page.returncode, 1)
                 self.assertRegex(page.stderr, r"\Adatagram_echo_page: .+\n\Z")
 
-    def test_two_programs_share_the_port_and_both_hear_the_group(self) -> None:
-        """Also the one that sends; a third that wants the port alone is refused it."""
+    def test_two_programs_share_the_port_and_both_receive_from_the_group(self) -> None:
+        """The sender receives, too; a third program that does not share the port cannot bind it."""
         (port,) = free_udp_ports(1)
         path = _EXAMPLES / "multicast_sample.py"
         with subprocess.Popen(
@@ -290,7 +290,7 @@ class DatagramExamplesTests(SynchronousTestCase):
         self.assertRegex(heard, rf'\A(From \S+ port {port}: "Hello"\n){{3}}\Z')
 
     def test_the_multicast_sample_refuses_in_one_line(self) -> None:
-        """A port that is not shared, silence, a port that is none."""
+        """A port that is not shared, no datagram in time, and an invalid port give one line."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("", 0))
             for port in (str(taken.getsockname()[1]), "0", "65536"):
@@ -299,13 +299,13 @@ class DatagramExamplesTests(SynchronousTestCase):
                 self.assertRegex(sample.stderr, r"\Amulticast_sample: .+\n\Z")
 
     def test_batched_datagrams_are_compared(self) -> None:
-        """One way at a time here, since all of them are counted too."""
+        """Each way runs by itself; the run of all ways counts system calls as well."""
         for way in ("loop", "awaited", "flushed"):
             compared = run_example("batched_datagrams.py", way, "20")
             self.assertRegex(compared.stdout, rf"\A{way} +64 datagrams of 100 bytes: [\d.]+ µs")
 
     def test_batched_datagrams_leave_in_one_system_call(self) -> None:
-        """As its first lines promise, where strace may count them."""
+        """The output is the one in its docstring, where strace can count the calls."""
         compared = run_example("batched_datagrams.py").stdout
         if "not counted" in compared:
             raise SkipTest("there is no strace, or it is not allowed to trace")
@@ -313,7 +313,7 @@ class DatagramExamplesTests(SynchronousTestCase):
         self.assertEqual(counted, promised("batched_datagrams.py"))
 
     def test_what_they_do_not_take_is_refused_in_one_line(self) -> None:
-        """Other words than those in the first lines."""
+        """Arguments that the docstring does not list give the usage line and status 1."""
         for name, *words in (
             ("datagram_echo_page.py", "127.0.0.1", "1", "2", "3"),
             ("multicast_sample.py", "dance"),
@@ -340,7 +340,7 @@ class GuideToStartTlsTests(SynchronousTestCase):
         return path
 
     def test_the_client_talks_to_the_server(self) -> None:
-        """Inside TLS, where nothing is known of who spoke before it."""
+        """Inside TLS, the server has forgotten the name that was sent in plaintext."""
         server = self.write("server.py", self.server.replace("tcp:1340:", "tcp:0:"))
         with running(server) as (_process, opened, port):
             client = self.write("client.py", self.client.replace(":1340", f":{port}"))
@@ -349,7 +349,7 @@ class GuideToStartTlsTests(SynchronousTestCase):
         self.assertEqual((talked.stdout, talked.stderr), (self.promised(), ""))
 
     def promised(self) -> str:
-        """Read in the document what the client prints."""
+        """Return the output of the client in the document."""
         text = (_TOP / "docs" / "starttls.rst").read_text(encoding="utf-8")
         block = re.findall(r"^\.\. code-block:: text\n\n((?:    .*\n)+)", text, re.MULTILINE)[-1]
         return textwrap.dedent(block)
@@ -359,7 +359,7 @@ class GuideToDatagramsTests(SynchronousTestCase):
     """The program in docs/datagrams.rst."""
 
     def test_it_answers(self) -> None:
-        """As it is printed, but at a port that is free."""
+        """The program answers, at a free port."""
         made = tempfile.TemporaryDirectory()
         self.addCleanup(made.cleanup)
         (program,) = programs_in("datagrams.rst")

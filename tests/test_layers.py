@@ -1,10 +1,10 @@
 """
-Imports point down: from the doors over the services to the wire and the ground.
+Imports point down: plugins and client, services, sockets, streams and datagrams, wire, errors.
 
-The contracts in ``pyproject.toml`` are the one list of the rooms and of what they may not know.
-import-linter checks them too, across several steps; this check needs nothing installed, and adds
-what a contract cannot say: that the package's own top is for its users, and that the errors need
-the standard library only.
+The import contracts in ``pyproject.toml`` list the layers and the forbidden imports. import-linter
+checks them too, also for indirect imports. This check needs no installed tool. It adds two rules
+that a contract cannot express: no module imports from ``twsock/__init__.py``, which is for users,
+and `twsock.errors` imports the standard library only.
 """
 
 from __future__ import annotations
@@ -25,39 +25,40 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "twsock"
-#: The module that everything may import, so it may ask for nothing that is not always there.
-GROUND = "twsock.errors"
+#: The lowest module: every other one may import it, so it imports the standard library only.
+LOWEST = "twsock.errors"
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """The rooms in their order and what is forbidden in them."""
+class Contracts:
+    """The layers of the package, and the forbidden imports."""
 
-    #: Room → (floor, shut): 0 is the ground; who is in a shut room does not know its neighbours.
-    rooms: dict[str, tuple[int, bool]]
-    #: Module or package of ours → the packages it may not import.
+    #: Package or module → (layer, whether it is independent). Layer 0 is the lowest. Independent
+    #: members of one layer do not import each other.
+    layers: dict[str, tuple[int, bool]]
+    #: Module or package of ours → the packages that it may not import.
     forbidden: dict[str, set[str]] = field(default_factory=dict)
 
     def objections(self, module: str, imported: str) -> Iterator[str]:
-        """Say what is wrong when one module imports another, both with their full names."""
+        """Return the rules that an import breaks; both modules with their full names."""
         for place, packages in self.forbidden.items():
             if is_within(module, place) and any(is_within(imported, name) for name in packages):
                 yield f"{module} imports {imported}, which is forbidden in {place}"
-        if module == GROUND and imported.split(".")[0] not in sys.stdlib_module_names:
+        if module == LOWEST and imported.split(".")[0] not in sys.stdlib_module_names:
             yield f"{module} imports {imported}, which is not in the standard library"
         if is_within(imported, PACKAGE) and module != PACKAGE:
             yield from self._wrong_direction(module, imported)
 
     def _wrong_direction(self, module: str, imported: str) -> Iterator[str]:
-        here, there = room_of(module), room_of(imported)
-        missing = [room for room in (here, there) if room not in self.rooms]
+        here, there = top_package(module), top_package(imported)
+        missing = [name for name in (here, there) if name not in self.layers]
         if missing:
-            yield f"{module} imports {imported}: {missing[0] or 'the top'} is no room of the house"
+            yield f"{module} imports {imported}: {missing[0] or PACKAGE} is in no layer"
         elif here != there:
-            (floor, _), (other, shut) = self.rooms[here], self.rooms[there]
-            if other > floor:
+            (layer, _), (other, is_independent) = self.layers[here], self.layers[there]
+            if other > layer:
                 yield f"{module} imports {imported}, which is above it"
-            elif other == floor and shut:
+            elif other == layer and is_independent:
                 yield f"{module} imports {imported}, which is beside it"
 
 
@@ -65,55 +66,59 @@ def is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def room_of(module: str) -> str:
-    """Give the first name below the package; empty for the package itself."""
+def top_package(module: str) -> str:
+    """Return the first name below ``twsock``; empty for ``twsock`` itself."""
     return module.partition(".")[2].partition(".")[0]
 
 
-def read_house() -> House:
+def read_contracts() -> Contracts:
     """Read the contracts of import-linter."""
     settings: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    rooms: dict[str, tuple[int, bool]] = {}
+    layers: dict[str, tuple[int, bool]] = {}
     forbidden: dict[str, set[str]] = {}
     for contract in settings["tool"]["importlinter"]["contracts"]:
         if contract["type"] == "layers":
-            for floor, layer in enumerate(reversed(contract["layers"])):
+            for height, layer in enumerate(reversed(contract["layers"])):
                 names = layer.replace("|", ":").split(":")
-                rooms |= {name.strip(" ()"): (floor, ":" not in layer) for name in names}
+                layers |= {name.strip(" ()"): (height, ":" not in layer) for name in names}
         else:
             for place in contract["source_modules"]:
                 forbidden.setdefault(place, set()).update(contract["forbidden_modules"])
-    return House(rooms, forbidden)
+    return Contracts(layers, forbidden)
 
 
-def imports_of(source: str, rooms: set[str]) -> Iterator[str]:
-    """Give the full name of each module that a source text imports, wherever in it."""
+def imports_of(source: str, packages: set[str]) -> Iterator[str]:
+    """
+    Return the full name of each module that a source text imports, also inside functions.
+
+    :param packages: the packages and modules directly below ``twsock``.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             name = "." * node.level + (node.module or "")
             if name == PACKAGE:
-                # `from twsock import errors` is of a room, `… import SocketError` of the top.
+                # `from twsock import errors` imports a module, `… import SocketError` a name.
                 for alias in node.names:
-                    yield f"{PACKAGE}.{alias.name}" if alias.name in rooms else PACKAGE
+                    yield f"{PACKAGE}.{alias.name}" if alias.name in packages else PACKAGE
             else:
                 yield name
 
 
-def check(house: House, module: str, source: str) -> list[str]:
-    """List what is wrong with the imports of one module."""
+def check(contracts: Contracts, module: str, source: str) -> list[str]:
+    """List the rules that the imports of one module break."""
     found = []
-    for imported in imports_of(source, set(house.rooms)):
+    for imported in imports_of(source, set(contracts.layers)):
         if imported.startswith("."):
-            found.append(f"{module} imports {imported}, whose full name is to be written")
+            found.append(f"{module} imports {imported}, which is not a full name")
         else:
-            found.extend(house.objections(module, imported))
+            found.extend(contracts.objections(module, imported))
     return found
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Give the name and the file of each module of the package."""
+    """Return the name and the file of each module of the package."""
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
@@ -123,70 +128,74 @@ class LayersTests(SynchronousTestCase):
     """The modules of this checkout."""
 
     def test_every_import_points_down(self) -> None:
-        """No module imports what is above it, beside it in a shut room, or forbidden to it."""
-        house = read_house()
-        found = [line for name, path in modules() for line in check(house, name, path.read_text())]
+        """No module imports a module above it, an independent one beside it, or a forbidden one."""
+        contracts = read_contracts()
+        found = [
+            line for name, path in modules() for line in check(contracts, name, path.read_text())
+        ]
         self.assertEqual(found, [])
 
-    def test_every_room_has_a_floor(self) -> None:
-        """Whatever lies in the package is a room in the contract."""
-        rooms = {room_of(name) for name, _ in modules()} - {""}
-        self.assertEqual(rooms - set(read_house().rooms), set())
+    def test_every_package_has_a_layer(self) -> None:
+        """The contract lists each package and module directly below ``twsock``."""
+        packages = {top_package(name) for name, _ in modules()} - {""}
+        self.assertEqual(packages - set(read_contracts().layers), set())
 
-    def test_plugins_only_name_what_they_open(self) -> None:
-        """A file in ``twisted/plugins`` imports classes of Twisted's and nothing of ours."""
+    def test_plugins_import_twisted_only(self) -> None:
+        """A file in ``twisted/plugins`` imports classes of Twisted and no module of twsock."""
         for path in (ROOT / "twisted" / "plugins").glob("twsock_*.py"):
             for imported in imports_of(path.read_text(), set()):
                 self.assertTrue(imported.startswith("twisted.application."), f"{path}: {imported}")
 
 
 class CheckTests(SynchronousTestCase):
-    """The check finds what it is for."""
+    """The check finds each kind of forbidden import, and accepts the others."""
 
     def assert_objects(self, module: str, source: str, reason: str) -> None:
-        (objection,) = check(read_house(), module, source)
+        (objection,) = check(read_contracts(), module, source)
         self.assertIn(reason, objection)
 
-    def test_imports_that_point_down_are_fine(self) -> None:
-        """A room may use what is below it and its own modules, and may leave floors out."""
+    def test_imports_that_point_down_are_accepted(self) -> None:
+        """A package may import itself and every layer below, not only the next one."""
         source = "import twisted\nfrom twsock.wire import frames\nfrom twsock.stream import echo"
-        self.assertEqual(check(read_house(), "twsock.protocols.planted", source), [])
+        self.assertEqual(check(read_contracts(), "twsock.protocols.planted", source), [])
 
-    def test_the_package_may_offer_what_it_holds(self) -> None:
-        """``twsock/__init__.py`` itself stands above all."""
-        self.assertEqual(check(read_house(), "twsock", "from twsock.services import stream"), [])
+    def test_the_package_itself_may_import_every_layer(self) -> None:
+        """``twsock/__init__.py`` is above all layers."""
+        self.assertEqual(
+            check(read_contracts(), "twsock", "from twsock.services import stream"), []
+        )
 
     def test_an_import_from_above_is_found(self) -> None:
-        """The addresses may not know the protocols."""
+        """`twsock.ip` may not import `twsock.stream`."""
         source = "from twsock.stream.echo import FrameEcho"
         self.assert_objects("twsock.ip.planted", source, "above it")
 
     def test_an_import_inside_a_function_is_found(self) -> None:
-        """Hiding an import does not turn it around."""
+        """An import counts wherever it is in the file."""
         source = "def planted():\n    import twsock.cli"
         self.assert_objects("twsock.wire.planted", source, "above it")
 
     def test_an_import_from_beside_is_found(self) -> None:
-        """The services and the client don't know of each other, nor do streams and datagrams."""
+        """Services and client do not import each other, nor do streams and datagrams."""
         self.assert_objects("twsock.services.planted", "import twsock.cli.echo", "beside it")
         self.assert_objects("twsock.stream.planted", "from twsock import datagram", "beside it")
         self.assert_objects("twsock.datagram.planted", "import twsock.stream.drain", "beside it")
 
-    def test_an_import_from_the_top_is_found(self) -> None:
-        """Our own modules import a name from where it is defined, as the top imports them."""
+    def test_an_import_from_twsock_itself_is_found(self) -> None:
+        """Modules import a name from where it is defined, since ``twsock`` imports them."""
         source = "from twsock import SocketError"
-        self.assert_objects("twsock.wire.planted", source, "no room")
+        self.assert_objects("twsock.wire.planted", source, "twsock is in no layer")
 
-    def test_an_unknown_room_is_found(self) -> None:
-        """A package that has no place in the contract may not import, nor be imported."""
-        self.assert_objects("twsock.attic.planted", "import twsock.wire", "attic is no room")
+    def test_a_package_without_a_layer_is_found(self) -> None:
+        """A package that the contract does not list may neither import nor be imported."""
+        self.assert_objects("twsock.unlisted.planted", "import twsock.wire", "unlisted is in no")
 
     def test_a_relative_import_is_found(self) -> None:
-        """A relative import does not say where it points."""
-        self.assert_objects("twsock.wire.planted", "from . import frames", "full name")
+        """Imports are written with the full name of the module."""
+        self.assert_objects("twsock.wire.planted", "from . import frames", "not a full name")
 
     def test_input_and_output_in_the_wire_formats_is_found(self) -> None:
-        """Sockets, clocks, chance and Twisted are forbidden to the wire formats."""
+        """The wire formats may not import sockets, clocks, random numbers or Twisted."""
         for source in (
             "import socket",
             "from time import time",
@@ -194,6 +203,6 @@ class CheckTests(SynchronousTestCase):
         ):
             self.assert_objects("twsock.wire.planted", source, "forbidden in twsock.wire")
 
-    def test_a_third_package_in_the_errors_is_found(self) -> None:
+    def test_a_third_party_package_in_the_errors_is_found(self) -> None:
         """The errors import the standard library only."""
-        self.assert_objects(GROUND, "import sortedcontainers", "not in the standard library")
+        self.assert_objects(LOWEST, "import sortedcontainers", "not in the standard library")

@@ -1,10 +1,10 @@
 """
-Installing puts the plugins where `twistd` finds them, and uninstalling takes them away again.
+Installing puts the plugins where `twistd` finds them, and uninstalling removes them.
 
-Each way to install is tried in a virtual environment of its own, into which Twisted and what it
-needs are copied from the environment of the tests: nothing is downloaded, and twsock shares one
-``site-packages`` with Twisted, as it does at its users'. Builds read a copy of the checkout, so the
-checkout stays as it is.
+Each way to install is tried in a virtual environment of its own. Twisted and its dependencies are
+copied into it from the environment of the tests: nothing is downloaded, and twsock and Twisted
+share one ``site-packages``, as in a user's environment. Builds read a copy of the checkout, so the
+checkout does not change.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from packaging.requirements import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What a build may read, and what it must leave out although it lies beside it.
+#: Files that a build may read, and folders beside them that it must leave out.
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "setup.cfg", "twisted", "twsock")
 BYSTANDERS = ("benchmarks", "examples", "tests")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "dropin.cache", "*.egg-info", "build", "dist")
-#: Seconds for one command, many times what the slowest takes.
+#: Seconds for one command; many times the time of the slowest.
 PATIENCE = 120.0
 NO_PIP = None if importlib.util.find_spec("pip") else "pip is not installed beside these tests"
 
 
 @functools.cache
 def workshop() -> Path:
-    """Make the folder, unrelated to the checkout, that everything here is made in."""
+    """Make a temporary folder outside the checkout, for all builds and environments."""
     folder = Path(tempfile.mkdtemp(prefix="twsock-packaging-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "elsewhere").mkdir()
@@ -51,12 +51,12 @@ def workshop() -> Path:
 
 def run(*command: str | Path) -> str:
     """
-    Run a command in a folder that has nothing to do with twsock.
+    Run a command in a folder outside the checkout.
 
     :returns: its standard output.
     :raises AssertionError: when it fails; holds all that it printed.
     """
-    # Neither a path nor a setting of whoever runs the tests reaches the new environments.
+    # The caller's paths and settings must not reach the new environments.
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -79,12 +79,12 @@ def run(*command: str | Path) -> str:
 
 
 def pip(*arguments: str | Path) -> str:
-    """Run this environment's pip, which acts on another one when told ``--python``."""
+    """Run this environment's pip; with ``--python`` it acts on another environment."""
     return run(sys.executable, "-m", "pip", *arguments)
 
 
 def copy_of_the_checkout(name: str) -> Path:
-    """Copy what a build may read, and what it must leave out, into a folder of that name."""
+    """Copy the files of a build and the folders beside them into a folder of that name."""
     copy = workshop() / name
     copy.mkdir()
     for entry in SOURCES + BYSTANDERS:
@@ -107,7 +107,7 @@ def wheel() -> Path:
 
 @functools.cache
 def dependencies() -> list[Distribution]:
-    """List what twsock needs, directly or not, and what a build from source needs."""
+    """List all dependencies of twsock, indirect ones and those of a build included."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     wanted = ["setuptools", *setup["options"]["install_requires"].split("\n")]
@@ -129,7 +129,7 @@ def dependencies() -> list[Distribution]:
 
 
 def copy_files(package: Distribution, site_packages: Path) -> None:
-    """Copy an installed distribution, without its commands, which name their environment."""
+    """Copy an installed distribution without its commands, which name their environment."""
     assert package.files, f"{package.name} was installed without a list of its files"
     for file in package.files:
         if file.parts[0] != "..":
@@ -153,12 +153,12 @@ class Environment:
         twistd.chmod(0o755)
 
     def install(self, *what: str | Path) -> None:
-        """Have pip install something that is on this machine."""
+        """Install local files with pip."""
         options = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet"]
         pip("--python", self._commands / "python", "install", *options, *what)
 
     def uninstall(self) -> None:
-        """Have pip take twsock away."""
+        """Uninstall twsock with pip."""
         pip("--python", self._commands / "python", "uninstall", "--yes", "--quiet", "twsock")
 
     def run(self, command: str, *arguments: str) -> str:
@@ -166,17 +166,17 @@ class Environment:
         return run(self._commands / command, *arguments)
 
     def listed(self, option: str) -> set[str]:
-        """Give the names in the list that `twistd` prints when run with an option."""
+        """Return the names in the list that `twistd` prints with an option."""
         return set(re.findall(r"^ {4}([\w-]+)\s", self.run("twistd", option), re.MULTILINE))
 
     def traces(self) -> list[str]:
-        """Give the files and folders in ``site-packages`` whose name says twsock."""
+        """Return the files and folders in ``site-packages`` with twsock in their names."""
         return [str(path) for path in self.site_packages.rglob("*twsock*")]
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was seen in one environment, with twsock installed and after it was uninstalled."""
+    """Observations in one environment, with twsock installed and after uninstalling it."""
 
     services: set[str]
     reactors: set[str]
@@ -187,7 +187,7 @@ class Findings:
 
 @functools.cache
 def findings(route: str) -> Findings:
-    """Go one way of installing, look around, uninstall and look again."""
+    """Install in one way, observe, uninstall, and observe again."""
     environment = Environment(workshop() / f"{route}-environment")
     if route == "wheel":
         environment.install(wheel())
@@ -205,34 +205,34 @@ def findings(route: str) -> Findings:
 
 
 class WheelInstallTests(SynchronousTestCase):
-    """What every way to install promises; here ``pip install`` of a wheel."""
+    """The claims about every way to install; here ``pip install`` of a wheel."""
 
     skip = NO_PIP
     route = "wheel"
 
     def test_twistd_lists_the_services(self) -> None:
-        """From any folder, `twistd` offers our services beside Twisted's own."""
+        """From any folder, `twistd` lists our services beside Twisted's own."""
         self.assertLessEqual({"twsock", "twsock-stream", "web"}, findings(self.route).services)
 
     def test_twistd_lists_the_reactor(self) -> None:
-        """From any folder, `twistd` offers our reactor beside Twisted's own."""
+        """From any folder, `twistd` lists our reactor beside Twisted's own."""
         self.assertLessEqual({"twsock", "poll"}, findings(self.route).reactors)
 
     if not hasattr(select, "epoll"):
         test_twistd_lists_the_reactor.skip = "this platform has no epoll"  # type: ignore[attr-defined]
 
     def test_the_client_is_a_command(self) -> None:
-        """The command ``twsock`` is there and knows ``echo``."""
+        """The command ``twsock`` is installed and has the subcommand ``echo``."""
         self.assertIn("echo", findings(self.route).client_help)
 
     def test_uninstalling_leaves_twisted_as_it_was(self) -> None:
-        """Without twsock, `twistd` still runs and offers nothing of ours."""
+        """After uninstalling, `twistd` still runs and lists no service of ours."""
         services = findings(self.route).services_after
         self.assertIn("web", services)
         self.assertEqual([name for name in services if "twsock" in name], [])
 
     def test_uninstalling_leaves_no_file(self) -> None:
-        """Nothing with our name stays in ``site-packages``."""
+        """No file with our name stays in ``site-packages``."""
         self.assertEqual(findings(self.route).traces_after, [])
 
 
@@ -249,7 +249,7 @@ class EditableInstallTests(WheelInstallTests):
 
 
 class WheelTests(SynchronousTestCase):
-    """What is in the wheel, and what it says about itself."""
+    """The files and the metadata of the wheel."""
 
     skip = NO_PIP
 
@@ -268,21 +268,21 @@ class WheelTests(SynchronousTestCase):
         expected = {path.relative_to(ROOT).as_posix() for path in modules}
         self.assertEqual(self.names(), expected | {"twsock/py.typed"})
 
-    def test_twisted_stays_twisteds(self) -> None:
-        """It has plugins for Twisted's folder and no ``__init__.py`` to overwrite Twisted's."""
+    def test_only_plugins_are_installed_into_twisted(self) -> None:
+        """It has plugins in Twisted's folder, and no ``__init__.py``, which Twisted has."""
         ours = {name for name in self.names() if name.startswith("twisted/")}
         self.assertTrue(ours)
         self.assertEqual([name for name in ours if "/plugins/twsock_" not in name], [])
 
     def test_the_metadata_names_licence_and_pythons(self) -> None:
-        """It says that it is MIT licensed and needs Python 3.10, and brings the licence's text."""
+        """It names the MIT licence and Python 3.10, and contains the text of the licence."""
         metadata = self.metadata()
         self.assertEqual(metadata["License-Expression"], "MIT")
         self.assertEqual(metadata["License-File"], "LICENSE")
         self.assertEqual(metadata["Requires-Python"], ">=3.10")
 
     def test_at_run_time_it_needs_twisted_with_tls_only(self) -> None:
-        """Without extras nothing is needed but Twisted and a package that Twisted brings."""
+        """Without extras it needs only Twisted and a package that Twisted needs, too."""
         needed = map(Requirement, self.metadata().get_all("Requires-Dist", []))
         names = {need.name: need.extras for need in needed if need.marker is None}
         self.assertEqual(names, {"Twisted": {"tls"}, "typing_extensions": set()})

@@ -1,4 +1,4 @@
-"""Tests mirror the package: who looks for the tests of a module knows the name of their file."""
+"""The files of tests mirror the package: each module has one, under the same path and name."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Modules without a file of tests of their own, and where their tests are instead.
+#: Modules without a file of tests of their own → where their tests are.
 UNPAIRED_MODULES: dict[str, str] = {}
-#: Tests of no single module: what they are of.
+#: Files of tests that belong to no single module → what they test.
 UNPAIRED_TESTS = {
-    "tests/sockets/stream/test_blocks.py": "``async with`` of all that can be closed",
+    "tests/sockets/stream/test_blocks.py": "``async with`` of all classes that can be closed",
     "tests/sockets/stream/test_conversations.py": "sockets and values together",
-    "tests/sockets/stream/test_ends_in_memory.py": "transports that call back in a close",
+    "tests/sockets/stream/test_ends_in_memory.py": "transports that call back within a close",
     "tests/test_examples.py": "examples/",
     "tests/test_lazy_imports.py": "the names of `twsock`, which are imported when used",
     "tests/test_layers.py": "the imports of all modules",
     "tests/test_main.py": "twsock/__main__.py",
-    "tests/stream/test_upgrade_model.py": "both sides of an upgrade, with a hostile peer",
+    "tests/stream/test_upgrade_model.py": "both sides of an upgrade, against a hostile peer",
     "tests/test_attacks.py": "docs/attacks.rst",
-    "tests/test_outside_tools.py": "the upgrade, by outside tools",
+    "tests/test_outside_tools.py": "the upgrade, with outside tools",
     "tests/test_packaging.py": "setup.cfg",
     "tests/test_pairing.py": "tests/ itself",
     "tests/test_parameters.py": "the parameters of all public calls",
     "tests/test_public_names.py": "the public names of all modules",
 }
-#: Folders of tests that follow their subject, not the package.
+#: Folders of tests that do not mirror the package → what they test.
 UNPAIRED_FOLDERS = {
-    "tests/loopback": "what only a kernel can decide",
+    "tests/loopback": "behaviour that only a kernel can show",
     "tests/benchmarks": "benchmarks/",
 }
 
 
 def tests_for(module: Path) -> str:
     """
-    Name the file of tests that belongs to a module.
+    Return the file of tests that belongs to a module.
 
     :param module: its path, relative to the checkout.
     """
@@ -43,7 +43,7 @@ def tests_for(module: Path) -> str:
 
 
 def is_paired(module: Path) -> bool:
-    """Say whether a module has its own tests: a private one is tested through the one it serves."""
+    """Return whether a module needs its own tests; those of its importers cover a private one."""
     return not module.name.startswith("_")
 
 
@@ -57,25 +57,25 @@ def expected_tests() -> set[str]:
 
 
 class PairingTests(SynchronousTestCase):
-    """Modules and files of tests come in pairs."""
+    """Each module has a file of tests, and each file of tests a module."""
 
     def test_every_module_has_its_tests(self) -> None:
-        """``twsock/wire/frames.py`` has ``tests/wire/test_frames.py``, and so has every other."""
+        """``twsock/wire/frames.py`` has ``tests/wire/test_frames.py``, and so on."""
         tests = {str(path) for path in found("tests/**/test_*.py")}
         self.assertEqual(sorted(expected_tests() - tests), [])
 
     def test_every_file_of_tests_has_its_module(self) -> None:
-        """A file of tests belongs to a module, or is stated as an exception."""
+        """A file of tests belongs to a module, or is listed as an exception."""
         for path in found("tests/**/test_*.py"):
             if not UNPAIRED_FOLDERS.keys() & {str(folder) for folder in path.parents}:
                 self.assertIn(str(path), expected_tests() | UNPAIRED_TESTS.keys())
 
-    def test_exceptions_are_of_things_that_exist(self) -> None:
-        """An exception goes when its reason goes."""
+    def test_listed_exceptions_exist(self) -> None:
+        """The exceptions name only existing files and folders."""
         for path in (*UNPAIRED_MODULES, *UNPAIRED_TESTS, *UNPAIRED_FOLDERS):
             self.assertTrue((ROOT / path).exists(), path)
 
     def test_every_folder_of_tests_is_a_package(self) -> None:
-        """Without its ``__init__.py``, trial would leave a folder out and say nothing."""
+        """A folder without an ``__init__.py`` is silently ignored by trial."""
         folders = {path.parent for path in found("tests/**/*.py")}
         self.assertEqual([f for f in folders if not (ROOT / f / "__init__.py").exists()], [])

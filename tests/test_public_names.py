@@ -1,4 +1,4 @@
-"""Each public module lists its public names, and each name is what it says."""
+"""Each public module lists its public names; each of them exists, once, with a docstring."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from zope.interface.interface import InterfaceClass
 
 import twsock
 
-#: Names that twistd looks up in each module that a plugin names, so they cannot be told apart.
+#: Names that twistd looks up in the module of each plugin, so several modules have them.
 NAMES_OF_TWISTED = {"Options", "install", "makeService"}
 
-#: Packages that pass on names of other packages than their own.
+#: Packages that export names of other packages.
 FACES = {"twsock.protocols": ("twsock.stream.", "twsock.datagram.")}
 
 #: The modules whose names and members are kept from one release to the next.
@@ -46,7 +46,7 @@ def public_modules() -> Iterator[ModuleType]:
 
 
 def listed(module: ModuleType) -> list[str]:
-    """Give what a module lists as public."""
+    """Return the names that a module lists as public."""
     return list(getattr(module, "__all__", ()))
 
 
@@ -60,7 +60,7 @@ def is_package(module: ModuleType) -> bool:
 
 
 def public_names() -> Iterator[tuple[ModuleType, str, object]]:
-    """Give each listed name that exists, with the module that lists it and what it names."""
+    """Return each listed name that exists: the module that lists it, the name, its value."""
     for module in public_modules():
         for name in listed(module):
             if hasattr(module, name):
@@ -68,17 +68,17 @@ def public_names() -> Iterator[tuple[ModuleType, str, object]]:
 
 
 def has_docstring(module: ModuleType, name: str, value: object) -> bool:
-    """Say whether a reader finds a word about a name where the name is defined."""
-    # Before Python 3.11 an alias such as ``tuple[int, str]`` passes for a class.
+    """Return whether a name is documented where it is defined."""
+    # Before Python 3.11 `inspect.isclass` is true for an alias such as ``tuple[int, str]``.
     is_class = inspect.isclass(value) and not isinstance(value, GenericAlias)
     if isinstance(value, InterfaceClass) or is_class or inspect.isroutine(value):
-        # Not `inspect.getdoc`, which would be content with what a base class says.
+        # Not `inspect.getdoc`, which also finds the docstring of a base class.
         return bool(value.__doc__)
     return name in described_values(module)
 
 
 def described_values(module: ModuleType) -> set[str]:
-    """Give the names of constants and aliases that a ``#:`` comment stands above."""
+    """Return the names of constants and aliases below a ``#:`` comment."""
     assert module.__file__
     text = Path(module.__file__).read_text("utf-8")
     lines = text.splitlines()
@@ -91,7 +91,7 @@ def described_values(module: ModuleType) -> set[str]:
 
 
 def homes() -> dict[str, set[str]]:
-    """Give for each public name the modules, packages left out, that list it."""
+    """Return for each public name the modules that list it, without packages."""
     found = defaultdict(set)
     for module, name, _ in public_names():
         if not is_package(module):
@@ -122,10 +122,10 @@ def stable_names() -> Iterator[str]:
 
 
 class PublicNamesTests(SynchronousTestCase):
-    """What ``__all__`` says, in every public module."""
+    """``__all__`` of every public module."""
 
     def test_every_module_lists_its_names(self) -> None:
-        """``__all__`` is there, sorted by kind and name, and names nothing twice."""
+        """``__all__`` exists, is sorted by kind and name, and has no name twice."""
         for module in public_modules():
             names = getattr(module, "__all__", None)
             self.assertIsNotNone(names, f"{module.__name__} has no __all__")
@@ -133,7 +133,7 @@ class PublicNamesTests(SynchronousTestCase):
             self.assertEqual(listed(module), in_order, module.__name__)
 
     def test_every_name_exists_and_is_public(self) -> None:
-        """What is listed is there, and does not begin with an underscore."""
+        """A listed name exists, and does not begin with an underscore."""
         for module in public_modules():
             for name in listed(module):
                 self.assertTrue(hasattr(module, name), f"{module.__name__}.{name}")
@@ -149,15 +149,15 @@ class PublicNamesTests(SynchronousTestCase):
                 silent.append(f"{module.__name__}.{name}")
         self.assertEqual(silent, [])
 
-    def test_every_name_has_one_home(self) -> None:
-        """One module lists a name, and there is no other thing of that name in the package."""
+    def test_every_name_is_listed_by_one_module(self) -> None:
+        """No two modules list the same name."""
         shared = {name: places for name, places in homes().items() if len(places) > 1}
         self.assertEqual(shared.keys() - NAMES_OF_TWISTED, set(), shared)
 
-    def test_what_a_module_lists_it_defines(self) -> None:
+    def test_every_module_defines_the_names_that_it_lists(self) -> None:
         """Classes and functions come from the module that lists them, or from a private one."""
         for module, name, value in public_names():
-            # Before Python 3.11 an alias such as ``tuple[int, str]`` passes for a class.
+            # Before Python 3.11 `inspect.isclass` is true for an alias such as ``tuple[int, str]``.
             is_alias = isinstance(value, GenericAlias)
             is_made_here = inspect.isfunction(value) or (inspect.isclass(value) and not is_alias)
             if not is_package(module) and is_made_here:
@@ -165,8 +165,8 @@ class PublicNamesTests(SynchronousTestCase):
                 is_own = value.__module__ == module.__name__
                 self.assertTrue(is_own or is_private, f"{module.__name__}.{name}")
 
-    def test_packages_pass_on_only_what_is_below_them(self) -> None:
-        """A package re-exports the very same object, from its own modules or as a face."""
+    def test_packages_export_names_of_their_own_modules(self) -> None:
+        """A package exports the same object as its module; `FACES` lists exceptions."""
         places = homes()
         for module, name, value in public_names():
             if is_package(module) and name not in NAMES_OF_TWISTED:

@@ -1,11 +1,11 @@
-"""The doors of ``twistd twsock-datagram`` and ``twistd twsock-multicast``."""
+"""Plugins of ``twistd``: the commands ``twsock-datagram`` and ``twsock-multicast``."""
 
 from twisted.application.service import ServiceMaker
 
 datagram = ServiceMaker(
     "twsock datagram",
     "twsock.services.datagram",
-    "Echo datagrams over UDP, without being talked into loops.",
+    "Echo datagrams over UDP; never answers where that could make a loop.",
     "twsock-datagram",
 )
 

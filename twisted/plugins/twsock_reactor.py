@@ -1,4 +1,4 @@
-"""The door of the lean reactor: ``twistd --reactor=twsock``."""
+"""Plugin of ``twistd``: the lean reactor, ``twistd --reactor=twsock``."""
 
 from twisted.application.reactors import Reactor
 

@@ -1,4 +1,4 @@
-"""The doors of ``twistd twsock-stream`` and, for all services, ``twistd twsock``."""
+"""Plugins of ``twistd``: the commands ``twsock-stream`` and, for all services, ``twsock``."""
 
 from twisted.application.service import ServiceMaker
 

@@ -81,6 +81,14 @@ class EndCase(ClientCase):
 
         self.conduct(work)
 
+    async def close_with_bytes_queued(self, client: StreamSocket) -> None:
+        """Close with more written than the kernel takes, and wait for the deadline."""
+        write = client.output_stream.write(bytes(TOO_MUCH))
+        closing = client.close()
+        self.assertIsInstance(await failure_of(write), SocketError)
+        await closing
+        await client.wait_closed()
+
 
 class InputTests(EndCase):
     """How the peer ends decides whether it was in order."""
@@ -296,48 +304,42 @@ class CloseTests(EndCase):
 
         self.against(serve, conversation, close_timeout=3600)
 
-    def test_a_slow_peer_is_given_what_is_with_the_kernel(self) -> None:
-        """Also after the deadline, when this end is gone already."""
+    def bytes_for_a_slow_peer(self, unread: int = 0) -> list[int]:
+        """
+        Write 600,000 bytes and close; the peer reads when the deadline has passed.
+
+        :param unread: how many bytes the peer sends first; this end reads one of them.
+        :returns: how many bytes the peer got, for each version.
+        """
         told = Told()
+        received: list[int] = []
 
         def serve(peer: Wire) -> None:
+            if unread:
+                peer.send(bytes(unread))
             told.await_it()
             told.clear()
             received.append(len(peer.receive_to_the_end()))
             peer.close()
 
         async def conversation(_reactor: Any, client: StreamSocket) -> None:
+            if unread:
+                await client.input_stream.receive_exactly(1)
             client.output_stream.write(bytes(600_000))
             await client.close()
             await client.wait_closed()
             told.set()
 
-        received: list[int] = []
         self.against(serve, conversation, close_timeout=0.05)
-        self.assertEqual(received, [600_000] * 2)
+        return received
+
+    def test_a_slow_peer_is_given_what_is_with_the_kernel(self) -> None:
+        """Also after the deadline, when this end is gone already."""
+        self.assertEqual(self.bytes_for_a_slow_peer(), [600_000] * 2)
 
     def test_a_slow_peer_that_had_sent_something(self) -> None:
         """What nobody read turns the close into no reset."""
-        told = Told()
-
-        def serve(peer: Wire) -> None:
-            peer.receive_exactly(1)
-            peer.send(bytes(200_000))
-            told.await_it()
-            told.clear()
-            received.append(len(peer.receive_to_the_end()))
-            peer.close()
-
-        async def conversation(_reactor: Any, client: StreamSocket) -> None:
-            client.output_stream.write(bytes(600_001))
-            await client.input_stream.receive_exactly(1)
-            await client.close()
-            await client.wait_closed()
-            told.set()
-
-        received: list[int] = []
-        self.against(serve, conversation, close_timeout=0.05)
-        self.assertEqual(received, [600_000] * 2)
+        self.assertEqual(self.bytes_for_a_slow_peer(unread=200_000), [600_000] * 2)
 
     @on_every_reactor
     def test_bytes_that_are_queued_at_the_deadline(self) -> None:
@@ -351,11 +353,7 @@ class CloseTests(EndCase):
                 peer.receive_to_the_end()
 
         async def conversation(_reactor: Any, client: StreamSocket) -> None:
-            write = client.output_stream.write(bytes(TOO_MUCH))
-            closing = client.close()
-            self.assertIsInstance(await failure_of(write), SocketError)
-            await closing
-            await client.wait_closed()
+            await self.close_with_bytes_queued(client)
             told.set()
 
         self.against(serve, conversation, close_timeout=0.05)
@@ -397,11 +395,7 @@ class PlainCloseTests(EndCase):
             with plain_server(serve) as server:
                 client = StreamSocket(reactor, close_timeout=0.05)
                 await client.connect("127.0.0.1", server.port)
-                write = client.output_stream.write(bytes(TOO_MUCH))
-                closing = client.close()
-                self.assertIsInstance(await failure_of(write), SocketError)
-                await closing
-                await client.wait_closed()
+                await self.close_with_bytes_queued(client)
                 told.set()
             self.assertEqual(server.seen, [])
 

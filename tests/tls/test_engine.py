@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
@@ -25,6 +29,14 @@ from twsock.tls.server import ServerOptions, ServerTls
 def record(size: int) -> bytes:
     """Make one without a meaning."""
     return b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)
+
+
+STATM = Path("/proc/self/statm")
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has."""
+    return int(STATM.read_text().split()[1]) * resource.getpagesize()
 
 
 CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
@@ -66,12 +78,14 @@ class Receiver(Protocol):
     def __init__(self) -> None:
         self.received: list[bytes] = []
         self.answer = b""
+        self.heard: Callable[[], object] = lambda: None
         self.reason: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
         self.received.append(data)
         if self.answer:
             self.engine.write(self.answer)
+        self.heard()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         self.reason = reason
@@ -123,6 +137,22 @@ class EngineTests(SynchronousTestCase):
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
+
+    def receive_without_keeping(self, size: int) -> None:
+        if not STATM.exists():
+            raise SkipTest("this system has no /proc/self/statm")
+        more = record(64 * 1024 - 5)
+        before = resident_bytes()
+        for _ in range(size // len(more)):
+            self.engine.dataReceived(more)
+        self.assertLess(resident_bytes() - before, size // 4)
+        self.assertEqual(self.receiver.received, [])
+
+    def damaged(self, data: bytes) -> bytes:
+        """Make a record whose last byte is wrong."""
+        evil = bytearray(self.peer.say(data))
+        evil[-1] ^= 1
+        return bytes(evil)
 
     def test_one_record_in_one_answer_out(self) -> None:
         """As it is most of the time."""
@@ -187,11 +217,39 @@ class EngineTests(SynchronousTestCase):
         assert self.receiver.reason is not None
         self.assertTrue(self.receiver.reason.check(ConnectionDone))
 
+    def test_what_comes_behind_close_notify_takes_no_memory(self) -> None:
+        """OpenSSL reads none of it, and would keep it."""
+        self.engine.dataReceived(self.peer.end())
+        self.receive_without_keeping(64 * 1024 * 1024)
+
+    def test_what_comes_behind_a_failure_takes_no_memory(self) -> None:
+        """The transport may go on receiving until its queue and the alert have left."""
+        self.engine.dataReceived(self.damaged(b"evil"))
+        self.receive_without_keeping(64 * 1024 * 1024)
+
+    def test_what_comes_behind_a_failure_does_not_hide_it(self) -> None:
+        """The first reason counts."""
+        self.engine.dataReceived(self.damaged(b"evil"))
+        self.engine.dataReceived(record(100))
+        self.engine.connectionLost(Failure(ConnectionDone()))
+        assert self.receiver.reason is not None
+        self.assertIn("bad record mac", str(self.receiver.reason.value))
+
+    def test_the_peers_end_behind_an_abort_is_not_answered(self) -> None:
+        """The receiver aborts while it is given the data in front of close_notify."""
+        for split in (False, True):
+            self.setUp()
+            self.receiver.heard = self.engine.abortConnection
+            data, end = self.peer.say(b"data"), self.peer.end()
+            self.sent()
+            for piece in (data, end) if split else (data + end,):
+                self.engine.dataReceived(piece)
+            self.assertEqual(self.receiver.received, [b"data"])
+            self.assertEqual(self.sent(), b"", f"split: {split}")
+
     def test_a_damaged_record_ends_it(self) -> None:
         """What was in front of it arrives; the reason is OpenSSL's."""
-        first, second = self.peer.say(b"good"), bytearray(self.peer.say(b"evil"))
-        second[-1] ^= 1
-        self.engine.dataReceived(first + bytes(second))
+        self.engine.dataReceived(self.peer.say(b"good") + self.damaged(b"evil"))
         self.assertEqual(self.receiver.received, [b"good"])
         self.assertTrue(self.transport.disconnecting)
         self.engine.connectionLost(Failure(ConnectionDone()))
@@ -202,9 +260,7 @@ class EngineTests(SynchronousTestCase):
         self,
     ) -> None:
         """The transport would wait for ever for it to take what is in front of the alert."""
-        record = bytearray(self.peer.say(b"evil"))
-        record[-1] ^= 1
-        self.engine.dataReceived(bytes(record))
+        self.engine.dataReceived(self.damaged(b"evil"))
         self.clock.advance(4.9)
         self.assertFalse(self.transport.disconnected)
         self.clock.advance(0.2)
@@ -224,9 +280,7 @@ class EngineTests(SynchronousTestCase):
             self.engine.connectionLost(Failure(ConnectionDone()))
 
         self.transport.loseConnection = lose
-        first, second = self.peer.say(b"good"), bytearray(self.peer.say(b"evil"))
-        second[-1] ^= 1
-        self.engine.dataReceived(first + bytes(second))
+        self.engine.dataReceived(self.peer.say(b"good") + self.damaged(b"evil"))
         self.assertEqual(self.receiver.received, [])
         assert self.receiver.reason is not None
         self.assertIn("bad record mac", str(self.receiver.reason.value))
@@ -234,13 +288,18 @@ class EngineTests(SynchronousTestCase):
     def test_an_answer_does_not_hide_what_was_wrong(self) -> None:
         """It cannot be sent any more, and fails for a reason of its own."""
         self.receiver.answer = b"answer"
-        first, second = self.peer.say(b"good"), bytearray(self.peer.say(b"evil"))
-        second[-1] ^= 1
-        self.engine.dataReceived(first + bytes(second))
+        self.engine.dataReceived(self.peer.say(b"good") + self.damaged(b"evil"))
         self.assertEqual(self.receiver.received, [b"good"])
         self.engine.connectionLost(Failure(ConnectionDone()))
         assert self.receiver.reason is not None
         self.assertIn("bad record mac", str(self.receiver.reason.value))
+
+    def test_a_failed_connection_sends_no_close_notify(self) -> None:
+        """The peer would take it for an end in order."""
+        self.engine.readConnectionLost()
+        self.sent()
+        self.engine.loseWriteConnection()
+        self.assertEqual(self.sent(), b"")
 
     def test_all_that_was_encrypted_leaves(self) -> None:
         """Also what was waiting in OpenSSL, however much it is."""
@@ -295,6 +354,20 @@ class EngineTests(SynchronousTestCase):
 
 class HandshakeTests(SynchronousTestCase):
     """Before it is done."""
+
+    def test_ending_the_output_twice_leaves_the_input_open(self) -> None:
+        """OpenSSL still holds data that came with the end of the handshake."""
+        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
+        receiver = Receiver()
+        engine = receiver.engine = make_engine(creator, False, receiver, Clock())
+        receiver.heard = engine.loseWriteConnection
+        transport, peer = StringTransport(), Peer()
+        engine.makeConnection(transport)
+        engine.dataReceived(peer.hello())
+        words = [b"one", b"two", b"three"]
+        last = peer.take(self.take(transport)) + b"".join(map(peer.say, words))
+        engine.dataReceived(last)
+        self.assertEqual(receiver.received, words)
 
     def test_what_is_written_waits(self) -> None:
         """And is sent when it is done."""

@@ -113,17 +113,13 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        if self._input_ended or self._lostTLSConnection or self._aborted:
+            # Bytes after close_notify have to be ignored (RFC 8446, section 6.1). OpenSSL reads no
+            # bytes after an end or a failure, and would keep them all.
+            return
         ended = self._boundaries.count(data)
-        if (
-            not self._handshakeDone
-            or self._lostTLSConnection
-            or self._aborted
-            or self._appSendBuffer
-            or self._input_ended
-        ):
-            # Bytes after close_notify have to be ignored (RFC 8446, section 6.1).
-            if not self._input_ended:
-                super().dataReceived(data)
+        if not self._handshakeDone or self._appSendBuffer:
+            super().dataReceived(data)
             return
         connection = self._tlsConnection
         connection.bio_write(data)
@@ -146,7 +142,7 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def _flushReceiveBIO(self) -> None:
-        while not (self._lostTLSConnection or self._input_ended):
+        while not (self._lostTLSConnection or self._input_ended or self._aborted):
             try:
                 data = self._tlsConnection.recv(_RECORD)
             except SSL.WantReadError:
@@ -156,8 +152,7 @@ class Engine(TLSMemoryBIOProtocol):
             except SSL.Error:
                 self._tlsShutdownFinished(Failure())
             else:
-                if not self._aborted:
-                    self.wrappedProtocol.dataReceived(data)
+                self.wrappedProtocol.dataReceived(data)
         self._flushSendBIO()
 
     # How the directions end.
@@ -165,8 +160,6 @@ class Engine(TLSMemoryBIOProtocol):
     def _end_input(self) -> None:
         """Report the peer's close_notify to the receiver."""
         self._input_ended = True
-        if self._aborted:
-            return
         if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.readConnectionLost()
         else:
@@ -180,7 +173,7 @@ class Engine(TLSMemoryBIOProtocol):
 
     def loseWriteConnection(self) -> None:
         """Send close_notify after all written bytes; input is still received."""
-        if self._output_ended or self._lostTLSConnection:
+        if self._output_ended:
             return
         self._output_ended = True
         try:

@@ -93,7 +93,7 @@ class InitTests(SynchronousTestCase):
         (self.folder / "mine").touch()
         self.assertEqual(
             self.fails(),
-            f"cannot make certificates in {self.folder}: it is there already, and not empty",
+            f"cannot make certificates in {self.folder}: it exists and is not empty",
         )
         self.assertEqual([path.name for path in self.folder.iterdir()], ["mine"])
 

@@ -145,7 +145,7 @@ class PrepareTests(Files):
         path = self.write("useless.pem", useless + pem)
         self.assertRegex(
             self.fails(SecurityArguments(certificate=path)),
-            "^OpenSSL does not take the certificate of client: [^:]+$",
+            "^OpenSSL refuses the certificate of client: [^:]+$",
         )
 
     def test_the_host_is_whom_to_expect(self) -> None:

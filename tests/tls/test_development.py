@@ -141,7 +141,7 @@ class DevelopmentTests(SynchronousTestCase):
         self.directory.parent.mkdir(parents=True)
         self.directory.write_bytes(b"mine")
         error = self.assertRaises(SocketError, make_certificates, self.directory)
-        self.assertIn("no directory", str(error))
+        self.assertIn("not a directory", str(error))
         self.assertEqual(self.directory.read_bytes(), b"mine")
 
     def test_what_cannot_be_used_is_not_replaced(self) -> None:

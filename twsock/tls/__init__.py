@@ -1,7 +1,7 @@
 """
-TLS: levels, certificates, and what is wrong with them.
+TLS: protection levels, certificates, handshakes, and the errors of verification.
 
-What most programs need is importable from `twsock` itself; the handshakes are made by its sockets.
+Most programs import what they need from `twsock` itself; its sockets make the handshakes.
 """
 
 from twsock.tls.certificate_error import CertificateError

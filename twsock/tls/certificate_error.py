@@ -1,7 +1,7 @@
 """
-The error of a certificate that was not accepted: certificate and results → **error**.
+The error of a refused certificate: certificate and results of its verification → **error**.
 
-Made at the end of a handshake, and given to whoever waits for it.
+A handshake fails with it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ __all__ = ["CertificateError"]
 
 class CertificateError(SocketError):
     """
-    A peer was not accepted because of its certificate.
+    A peer was refused because of its certificate.
 
     :param whose: the certificate, in words.
-    :param errors: all that is wrong with it.
+    :param errors: the errors of its verification.
 
-    :ivar certificate: what the peer showed, and did not prove anything with; None where it is not
-        known.
-    :ivar errors: all that is wrong with it, what was forgiven included.
+    :ivar certificate: the certificate that the peer sent, which proves nothing; None if unknown.
+    :ivar errors: the errors of its verification, the ignored ones included.
     """
 
     def __init__(
@@ -45,5 +44,5 @@ class CertificateError(SocketError):
 
     @property
     def severity(self) -> SocketSslErrorSeverity:
-        """That of the worst; only what is ``IGNORABLE`` can be forgiven."""
+        """The severity of the worst error; only ``IGNORABLE`` errors can be ignored."""
         return severity_of(self.errors)

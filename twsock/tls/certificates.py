@@ -1,9 +1,9 @@
 """
-Certificates, their keys, and where they are found: files → **certificates** → contexts.
+Certificates, their keys, and the files they come from: files → **certificates** → contexts.
 
-Given to sockets and listeners by applications, and handed out by the information of a socket. Read
-with the ``cryptography`` library; nothing is verified here. Private keys stay in memory, and are
-never shown.
+Applications pass them to sockets and listeners; the information of a socket has the peer's. The
+``cryptography`` library parses them; nothing is verified here. Private keys stay in memory, and are
+never printed.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = [
     "is_readable_by_others",
 ]
 
-#: Files of a directory that may hold certificates.
+#: Suffixes of files that hold certificates.
 _SUFFIXES: Final = frozenset({".pem", ".crt", ".cer", ".p12", ".pfx"})
 _PKCS12: Final = frozenset({".p12", ".pfx"})
 
-#: A file larger than this is no certificate, in bytes.
+#: Larger files are refused, in bytes.
 _MAX_FILE: Final = 1024 * 1024
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----", re.DOTALL)
@@ -47,12 +47,12 @@ _HASHES: Final = {"SHA1": hashes.SHA1, "SHA256": hashes.SHA256}
 @dataclass(frozen=True, slots=True)
 class SubjectAlternativeName:
     """
-    What a certificate is for; all are empty where it does not say.
+    The names that a certificate is issued for; all are empty if it has no such extension.
 
-    :ivar dns_names: host names, A-labels as they are.
-    :ivar ip_addresses: IPv4 and IPv6.
-    :ivar email_names: addresses.
-    :ivar urls: other names of services.
+    :ivar dns_names: host names; internationalized names as A-labels.
+    :ivar ip_addresses: IPv4 and IPv6 addresses.
+    :ivar email_names: email addresses.
+    :ivar urls: URIs.
     """
 
     dns_names: tuple[str, ...] = ()
@@ -65,12 +65,12 @@ class Certificate:
     """
     A certificate; ``Windows.Security.Cryptography.Certificates.Certificate``.
 
-    Two are equal when their bytes are, whether or not one has a key.
+    Two certificates are equal when their bytes are, whether or not they have a key.
 
-    :param blob: DER.
-    :raises ValueError: when it is no certificate.
+    :param blob: the certificate as DER.
+    :raises ValueError: when it is not a certificate.
 
-    :ivar friendly_name: a name for people; empty unless given, or found beside it (PKCS#12).
+    :ivar friendly_name: a name for people; empty unless set, or found in its PKCS#12 file.
     """
 
     def __init__(self, blob: bytes, friendly_name: str = "") -> None:
@@ -86,10 +86,10 @@ class Certificate:
         """
         Read a certificate, its chain and its key.
 
-        :param data: PEM: first the certificate, then those of its issuers; the key anywhere among
-            them, or nowhere.
-        :param key: PEM of the key, where it is apart.
-        :param password: of the key.
+        :param data: PEM: first the certificate, then those of its issuers. The key may stand
+            anywhere among them, or be missing.
+        :param key: PEM of the key, if it is separate.
+        :param password: password of the key.
         :raises ValueError: when there is no certificate, the password is wrong or missing, the key
             belongs to another certificate, or the certificate of the key is not the first.
         """
@@ -112,14 +112,14 @@ class Certificate:
         Read a certificate, its chain, its key and its friendly name.
 
         :param data: a PKCS#12 file (``.p12``, ``.pfx``).
-        :raises ValueError: when it is none, has no certificate, or the password is wrong.
+        :raises ValueError: when it is not PKCS#12, has no certificate, or the password is wrong.
         """
         secret = None if password is None else password.encode()
         try:
             bundle = load_pkcs12(data, secret)
         except (ValueError, UnsupportedAlgorithm) as error:
             raise ValueError(
-                f"it is no PKCS#12 file, or its password is another: {error}"
+                f"it is not a PKCS#12 file, or the password is wrong: {error}"
             ) from error
         if bundle.cert is None:
             raise ValueError("there is no certificate in it")
@@ -138,10 +138,10 @@ class Certificate:
         """
         Read a file: PEM, PKCS#12 (``.p12``, ``.pfx``) or DER.
 
-        :param key: the file of the key, where it is apart (PEM).
-        :param password: of the key, or of the PKCS#12 file.
-        :raises SocketError: in one line that names the file, when it cannot be read or used; its
-            status is ``CERTIFICATE_IS_INVALID``, unless the system has one.
+        :param key: PEM file of the key, if it is separate.
+        :param password: password of the key, or of the PKCS#12 file.
+        :raises SocketError: when the file cannot be read or used; the text is one line that names
+            it. The status is ``CERTIFICATE_IS_INVALID``, or that of the system's error.
         """
         path = Path(path)
         data = _read(path)
@@ -159,17 +159,17 @@ class Certificate:
 
     @property
     def subject(self) -> str:
-        """Whom it is about: the common name, or all of the name where there is none."""
+        """The common name of the subject; its whole name if it has none."""
         return _common_name(self._x509.subject)
 
     @property
     def issuer(self) -> str:
-        """Who issued it: the common name, or all of the name where there is none."""
+        """The common name of the issuer; its whole name if it has none."""
         return _common_name(self._x509.issuer)
 
     @property
     def subject_alternative_name(self) -> SubjectAlternativeName:
-        """What it is for."""
+        """The names that it is issued for."""
         try:
             extension = self._x509.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except x509.ExtensionNotFound:
@@ -184,23 +184,23 @@ class Certificate:
 
     @property
     def valid_from(self) -> datetime:
-        """When it begins to be valid, in UTC."""
+        """The start of its validity, in UTC."""
         return self._x509.not_valid_before_utc
 
     @property
     def valid_to(self) -> datetime:
-        """When it ceases to be valid, in UTC."""
+        """The end of its validity, in UTC."""
         return self._x509.not_valid_after_utc
 
     @property
     def serial_number(self) -> bytes:
-        """The number that its issuer gave it, big-endian."""
+        """The serial number that its issuer assigned, big-endian."""
         number = self._x509.serial_number
         return number.to_bytes((number.bit_length() + 7) // 8 or 1, "big")
 
     @property
     def enhanced_key_usages(self) -> tuple[str, ...]:
-        """OIDs of what it may be used for; empty where it does not say."""
+        """OIDs of its permitted uses; empty if it does not restrict them."""
         try:
             extension = self._x509.extensions.get_extension_for_oid(ExtensionOID.EXTENDED_KEY_USAGE)
         except x509.ExtensionNotFound:
@@ -210,31 +210,31 @@ class Certificate:
 
     @property
     def has_private_key(self) -> bool:
-        """Whether it can be used to identify this end."""
+        """Whether its private key is known, so that it can identify this end."""
         return self._key is not None
 
     @property
     def intermediates(self) -> tuple[Certificate, ...]:
-        """Certificates of issuers that were found with it, its own issuer first."""
+        """Certificates of issuers that were read with it, its own issuer first."""
         return self._chain
 
     def get_hash_value(self, algorithm: str = "SHA1") -> bytes:
         """
-        Give the fingerprint.
+        Return the fingerprint.
 
         :param algorithm: ``SHA1`` or ``SHA256``.
-        :raises ValueError: for any other.
+        :raises ValueError: for any other algorithm.
         """
         if algorithm not in _HASHES:
             raise ValueError(f"a hash is SHA1 or SHA256, not {algorithm!r}")
         return self._x509.fingerprint(_HASHES[algorithm]())
 
     def get_certificate_blob(self) -> bytes:
-        """Give the certificate as DER, without its key."""
+        """Return the certificate as DER, without its key."""
         return self._x509.public_bytes(Encoding.DER)
 
     def to_cryptography(self) -> tuple[x509.Certificate, Any]:
-        """Give the certificate, and its key or None, as objects of the ``cryptography`` library."""
+        """Return the certificate, and its key or None, as ``cryptography`` objects."""
         return self._x509, self._key
 
     def __eq__(self, other: object) -> bool:
@@ -279,18 +279,18 @@ class Certificate:
 @dataclass(slots=True)
 class CertificateQuery:
     """
-    What to look for; ``Windows.Security.Cryptography.Certificates.CertificateQuery``.
+    A search for certificates; ``Windows.Security.Cryptography.Certificates.CertificateQuery``.
 
-    All that is given has to match; what is left empty matches everything.
+    A certificate has to match every parameter that is given.
 
-    :param friendly_name: exactly this.
-    :param issuer_name: the issuer's common name, exactly.
+    :param friendly_name: the exact friendly name.
+    :param issuer_name: the exact common name of the issuer.
     :param thumbprint: the SHA-1 fingerprint.
-    :param enhanced_key_usages: OIDs that have to be among its usages. A certificate that does not
-        say what it is for matches.
-    :param include_expired_certificates: also those that are not valid now.
-    :param include_duplicates: also the older of several with one subject and issuer.
-    :param has_private_key: True for those that can identify this end, False for the others.
+    :param enhanced_key_usages: OIDs that its usages have to contain. A certificate that does not
+        restrict its usages matches.
+    :param include_expired_certificates: whether certificates match that are not valid now.
+    :param include_duplicates: whether the older of several with one subject and issuer match.
+    :param has_private_key: True for certificates with a key, False for those without one.
     """
 
     friendly_name: str = ""
@@ -302,7 +302,7 @@ class CertificateQuery:
     has_private_key: bool | None = None
 
     def matches(self, certificate: Certificate, now: datetime) -> bool:
-        """Say whether a certificate is meant, whatever its duplicates."""
+        """Return whether a certificate matches; duplicates are not considered."""
         usages = certificate.enhanced_key_usages
         return (
             self.friendly_name in ("", certificate.friendly_name)
@@ -321,14 +321,14 @@ class CertificateStores:
     """
     Directories of certificates; ``Windows.Security.Cryptography.Certificates.CertificateStores``.
 
-    PEM, DER (``.pem``, ``.crt``, ``.cer``) and PKCS#12 (``.p12``, ``.pfx``) files are read; others,
-    and those in folders below, are left alone. The friendly name of a PEM or DER file is its name
-    without the suffix.
+    PEM, DER (``.pem``, ``.crt``, ``.cer``) and PKCS#12 (``.p12``, ``.pfx``) files are read. Other
+    files and subdirectories are ignored. The friendly name of a PEM or DER file is its name without
+    the suffix.
 
-    :param directories: where to look.
-    :param password: of the PKCS#12 files and the keys.
-    :param platform: whether to look among the authorities that this machine trusts, too: OpenSSL's
-        file of them, or where there is none its directory.
+    :param directories: the directories to search.
+    :param password: password of the PKCS#12 files and the keys.
+    :param platform: whether to search the authorities that this machine trusts, too: OpenSSL's
+        file of them, or its directory if there is no file.
     """
 
     def __init__(
@@ -342,12 +342,12 @@ class CertificateStores:
         self, query: CertificateQuery | None = None, *, now: datetime | None = None
     ) -> list[Certificate]:
         """
-        Find certificates, the ones that are valid longest first.
+        Return the matching certificates, those that are valid longest first.
 
-        :param query: what to look for; None for all that are valid, without duplicates.
-        :param now: the moment at which they have to be valid.
-        :raises SocketError: when a directory, or a file that looks like a certificate, cannot be
-            used: one that is not found is not silently left out.
+        :param query: None for all valid certificates without duplicates.
+        :param now: the time at which they have to be valid.
+        :raises SocketError: when a directory, or a file with the suffix of a certificate, cannot be
+            used. No file is skipped silently.
         """
         query = query or CertificateQuery()
         moment = now or datetime.now(timezone.utc)
@@ -371,7 +371,7 @@ class CertificateStores:
 
 
 def _load_platform() -> Iterator[Certificate]:
-    """Read the authorities that this machine trusts."""
+    """Return the authorities that this machine trusts."""
     where: Any = ssl.get_default_verify_paths()  # A path that does not exist is None.
     if where.cafile is not None:
         yield from _load_bundle(Path(where.cafile))
@@ -381,7 +381,7 @@ def _load_platform() -> Iterator[Certificate]:
 
 
 def _files_of(directory: Path) -> list[Path]:
-    """Name the files of a directory that should hold certificates."""
+    """Return the files of a directory that have the suffix of a certificate."""
     try:
         paths = sorted(directory.iterdir())
     except OSError as error:
@@ -398,9 +398,9 @@ def _common_name(name: x509.Name) -> str:
 
 def is_readable_by_others(path: str | Path) -> bool:
     """
-    Tell whether the keys in a file are no secret on this machine.
+    Return whether other users of this machine can read a file with keys.
 
-    :raises SocketError: when it cannot be looked at.
+    :raises SocketError: when its permissions cannot be read.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -435,7 +435,7 @@ def _load_der(data: bytes, key: bytes | None, password: str | None) -> Certifica
 
 
 def _load_bundle(path: Path) -> Iterator[Certificate]:
-    """Read each certificate of a PEM file, as one that stands for itself."""
+    """Return each certificate of a PEM file, without a chain."""
     for match in _BLOCK.finditer(_read(path)):
         if match[1] == b"CERTIFICATE":
             yield _load_pem(match[0])
@@ -452,7 +452,7 @@ def _load_pem(block: bytes) -> Certificate:
 def _load_key(block: bytes, password: str | None) -> Any:
     secret = None if password is None else password.encode()
     if b"ENCRYPTED" not in block:
-        secret = None  # A password that is not needed is no mistake.
+        secret = None  # cryptography refuses a password for a key that has none.
     try:
         return load_pem_private_key(block, secret)
     except TypeError as error:
@@ -461,5 +461,5 @@ def _load_key(block: bytes, password: str | None) -> Any:
         raise ValueError("its key is of a kind that is not supported") from error
     except ValueError as error:
         raise ValueError(
-            "its key cannot be read: the password is another, or it is damaged"
+            "its key cannot be read: the password is wrong, or the file is damaged"
         ) from error

@@ -1,9 +1,9 @@
 """
-The client's side of a handshake: what is asked for → **connection creator** → Twisted's TLS engine.
+The client side of a handshake: options → **connection creator** → Twisted's TLS engine.
 
-Made by a socket for one handshake, and asked afterwards what the server showed. The chain is
-verified by OpenSSL, the name by ``service_identity``; here is only decided whether what is wrong
-was forgiven beforehand. That happens before the client's own certificate is sent.
+A socket makes one for each handshake, and reads the server's certificate from it afterwards.
+OpenSSL verifies the chain, ``service_identity`` the name. This module decides whether the errors
+are ignorable. It does so before the client's own certificate is sent.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _SESSIONS: Final = ClientSessions()
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
     """
-    What a client asks of a handshake.
+    The settings of a client for one handshake.
 
-    :ivar versions: which versions it offers.
-    :ivar host_name: whom the certificate has to be for; a domain name is told to the server, too.
-    :ivar trust_roots: authorities that are trusted; None for those of the platform.
-    :ivar certificate: identifies the client if the server asks for that; it has its key.
-    :ivar ignorable_errors: what is forgiven.
-    :ivar application_protocols: offered to choose from (ALPN, :rfc:`7301`), the preferred first.
+    :ivar versions: the versions of TLS that it offers.
+    :ivar host_name: the name that the certificate has to be for; a domain name is also sent as SNI.
+    :ivar trust_roots: trusted authorities; None for those of the platform.
+    :ivar certificate: sent if the server asks for one; has a private key.
+    :ivar ignorable_errors: errors of verification that do not end the handshake.
+    :ivar application_protocols: offered with ALPN (:rfc:`7301`), the preferred first.
     :ivar resumes_sessions: whether a session of an earlier connection to the same host and port may
-        be resumed, and that of this one kept; see `twsock.tls.resumption`.
-    :raises ValueError: when the host has a Bluetooth address, for which there are no certificates.
+        be resumed, and the session of this one stored; see `twsock.tls.resumption`.
+    :raises ValueError: when the host is a Bluetooth address, since no certificate is for one.
     """
 
     versions: VersionRange
@@ -76,11 +76,11 @@ class ClientOptions:
 
 class ClientVerification:
     """
-    What the server showed, and what is wrong with it; filled in during the handshake.
+    The server's certificate and the errors of its verification; filled in during the handshake.
 
-    :ivar certificate: the server's; None until it has shown one.
+    :ivar certificate: the server's; None until the server has sent it.
     :ivar intermediates: the certificates of its issuers that it sent, its own issuer first.
-    :ivar is_accepted: whether the connection may go on.
+    :ivar is_accepted: whether the server was accepted.
     :ivar is_resumed: whether a session was resumed, without a new verification of the server.
     :param resumption: finds and stores sessions; None for a connection without resumption.
     """
@@ -97,16 +97,16 @@ class ClientVerification:
 
     @property
     def errors(self) -> tuple[ChainValidationResult, ...]:
-        """All errors, each once, including the forgiven ones."""
+        """All errors, each once, including the ignored ones."""
         return self._findings.errors
 
     @property
     def severity(self) -> SocketSslErrorSeverity:
-        """That of the worst error."""
+        """The severity of the worst error."""
         return severity_of(self.errors)
 
     def refusal(self) -> SocketError | None:
-        """Make the error that says why the certificate was refused; None while it was not."""
+        """Return the error that says why the certificate was refused; None if it was not."""
         if self.is_accepted or self.certificate is None:
             return None
         name = self._options.host_name.display_name
@@ -140,7 +140,7 @@ class ClientVerification:
         self, connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int
     ) -> tuple[bool, int]:
         """
-        Note one step of the verification; decide with the last (see `twsock.tls.openssl.Judge`).
+        Record one step of the verification; decide at the last (see `twsock.tls.openssl.Judge`).
 
         OpenSSL reports each error, and continues if told to. Then it reports success for each
         certificate, from the root down. After the server's own certificate it may report further
@@ -159,7 +159,7 @@ class ClientVerification:
     def _decide(self) -> tuple[bool, int]:
         ignorable = self._options.ignorable_errors
         self.is_accepted = are_forgiven(self.errors, ignorable)
-        # A forgiven error also sets the code, which stays with the session: it is never resumed.
+        # An ignored error also sets the code, which stays with the session: it is never resumed.
         return self.is_accepted, self._findings.worst_code(ignorable)
 
     def _take_chain(self, connection: SSL.Connection, shown: Any) -> None:
@@ -180,7 +180,7 @@ def make_client(
 
     :param service: port of the server, to find a session to resume; empty for no resumption.
     :param sessions: the cache of sessions.
-    :returns: an ``IOpenSSLClientConnectionCreator`` for Twisted's engine, and what it will find.
+    :returns: an ``IOpenSSLClientConnectionCreator`` for Twisted's engine, and the verification.
     :raises SocketError: when the client's certificate cannot be used.
     """
     resumption = None
@@ -195,7 +195,7 @@ def make_client(
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Creator:
-    """Makes the connection of one handshake."""
+    """Makes the OpenSSL connection of one handshake."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class _Creator:
         connection.set_app_data(tlsProtocol)
         host = self._options.host_name
         if host.type is HostNameType.DOMAIN_NAME:
-            # Literal addresses are not permitted there (RFC 6066, section 3).
+            # SNI must not contain an address (RFC 6066, section 3).
             connection.set_tlsext_host_name(host.canonical_name.encode("ascii"))
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         verify_peer(connection, mode, self._verification.check)
@@ -242,14 +242,14 @@ def _settings(options: ClientOptions) -> Hashable:
 
 
 def _make_context(options: ClientOptions) -> SSL.Context:
-    # Twisted's options bring its choice of ciphers.
+    # Twisted's options include its choice of ciphers.
     made = CertificateOptions(
         trustRoot=_trust_root(options.trust_roots), enableSessionTickets=options.resumes_sessions
     )
     context: SSL.Context = made.getContext()
     context.set_min_proto_version(options.versions.lowest)
     context.set_max_proto_version(options.versions.highest)
-    # A server that begins one in TLS 1.2 and stops would keep all that is written waiting.
+    # A server that begins one in TLS 1.2 and then stops would block all output for ever.
     context.set_options(SSL.OP_NO_RENEGOTIATION)
     if options.application_protocols:
         context.set_alpn_protos(list(options.application_protocols))

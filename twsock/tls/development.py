@@ -1,8 +1,8 @@
 """
-Certificates to try things out with: names → an authority, a server's, a client's → files.
+Development certificates: names → an authority, a server's and a client's certificate → files.
 
-For `twsock certificates init` and for services that were given none. The authority's key is dropped
-as soon as the two are signed, so that nobody can sign more with it.
+Made by `twsock certificates init`, and by services without a certificate. The authority's key is
+dropped once it has signed both certificates, so that nobody can sign another.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ __all__ = [
     "make_certificates",
 ]
 
-#: For whom a server's certificate is, unless told otherwise: this machine, to itself.
+#: Default names of a server's certificate: this machine.
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
-#: How long they are valid. Some clients refuse what is valid longer than 398 days.
+#: Validity. Some clients refuse certificates that are valid longer than 398 days.
 _LIFETIME: Final = timedelta(days=365)
 
 #: The upper bound of a common name, in characters (:rfc:`5280`, appendix A.1).
@@ -49,7 +49,7 @@ _RSA_SIZE: Final = 2048
 #: The usual exponent, and the smallest that FIPS 186-5 permits.
 _RSA_EXPONENT: Final = 65_537
 
-#: Clocks differ, and what was made just now should be valid everywhere.
+#: The validity begins earlier by this much, since the clocks of peers differ.
 _HEAD_START: Final = timedelta(hours=1)
 
 
@@ -63,16 +63,16 @@ class KeyKind(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
     """
-    Where they are; all PEM.
+    The paths of the three PEM files.
 
-    :ivar directory: of all three.
+    :ivar directory: contains them.
     """
 
     directory: Path
 
     @property
     def authority(self) -> Path:
-        """The authority's certificate: for those who are to trust the other two."""
+        """The authority's certificate, which peers have to trust."""
         return self.directory / "authority.pem"
 
     @property
@@ -94,17 +94,17 @@ def make_certificates(
     now: datetime | None = None,
 ) -> CertificateFiles:
     """
-    Make an authority, and a server's and a client's certificate of it, valid for a year.
+    Make an authority, and a server's and a client's certificate that it signs, valid for a year.
 
-    Keys are readable by the user only. The files appear all at once.
+    Only the user can read the keys. All files appear at the same moment.
 
-    :param directory: where the files go; made if it is not there, otherwise empty.
-    :param names: hosts and addresses for which the server's certificate is.
+    :param directory: for the files; created if it does not exist. It must be empty.
+    :param names: hosts and addresses that the server's certificate is for.
     :param key: the kind of all three keys.
-    :param now: the moment from which they are valid.
-    :raises SocketError: in one line that names the directory, when it is not empty or cannot be
-        written.
-    :raises ValueError: without names.
+    :param now: the start of the validity.
+    :raises SocketError: when the directory is not empty or cannot be written; the text is one line
+        that names it.
+    :raises ValueError: when there are no names.
     """
     if not names:
         raise ValueError("a server's certificate needs a name")
@@ -128,9 +128,9 @@ def find_or_make_certificates(
     directory: str | Path, *, now: datetime | None = None
 ) -> CertificateFiles:
     """
-    Use the certificates of a directory, or make them; those that have expired make room.
+    Return the certificates of a directory; make new ones if there are none or they have expired.
 
-    :raises SocketError: when there are none and none can be made, or those there cannot be used.
+    :raises SocketError: when the files cannot be used, or new ones cannot be made.
     """
     files = CertificateFiles(Path(directory).absolute())
     moment = now or datetime.now(timezone.utc)
@@ -162,9 +162,9 @@ def _is_there(path: Path) -> bool:
 
 def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and error.filename2 is not None:
-        return "it is there already, and not empty"
+        return "it exists and is not empty"
     if error.errno == errno.ENOTDIR and error.filename2 is not None:
-        return "it is there already, and no directory"
+        return "it exists and is not a directory"
     return str(error.strerror)
 
 
@@ -252,7 +252,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    # With these rights from its first moment, not after it was written.
+    # The file has these permissions before the key is written to it.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

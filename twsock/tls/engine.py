@@ -1,15 +1,14 @@
 """
-Twisted's TLS engine, with a shorter way for connections that stand.
+Twisted's TLS engine, with a fast path for open connections.
 
-Made by `twsock.tls.handshake`. Twisted asks OpenSSL for more until there is an exception, twice for
-each piece that came, and hands on record by record. Here the boundaries of the records are
-followed, so that it is known how many there are to ask for; what was in them is handed on as one.
-What is written is read out of OpenSSL once, too. The handshake, and all that fails, take Twisted's
-own way.
+`twsock.tls.handshake` makes it. Twisted reads from OpenSSL until an exception, twice for each
+received piece, and delivers record by record. This engine follows the boundaries of the records, so
+it knows how many it can read, and delivers their contents in one call. It also reads the encrypted
+output from OpenSSL once. The handshake and all errors take Twisted's own path.
 
 The two directions end separately, as those of TCP do (:rfc:`8446`, section 6.1). The input ends in
-order only with the peer's close_notify, since an attacker can send FIN. What happens to the TCP
-connection after close_notify does not change that. The output ends with our close_notify, before or
+order only with the peer's close_notify, since an attacker can send FIN. Later events of the TCP
+connection do not change that. The output ends with our close_notify, before or
 after the input.
 """
 
@@ -40,11 +39,11 @@ _HEADER: Final = 5
 _RECORD: Final = 2**14
 #: Encrypted in one go, in bytes: a whole number of records.
 _BATCH: Final = 4 * _RECORD
-#: What encryption adds to a batch at most, in bytes.
+#: The most that encryption adds to a batch, in bytes.
 _ADDED: Final = 4 * 256
 
 
-#: What a peer makes this end answer without reading it (:rfc:`8446`, section 4.6.3), in bytes.
+#: The most answers to a peer that does not read them (:rfc:`8446`, section 4.6.3), in bytes.
 _MAX_UNREAD_ANSWERS: Final = 2**16
 
 #: Seconds that a failed connection may take to send its queued bytes and its alert.
@@ -55,7 +54,7 @@ _SMALL: Final = 1024
 
 
 class RecordBoundaries:
-    """Follows a stream of records, however it is cut."""
+    """Counts the records of a stream, whatever pieces it arrives in."""
 
     def __init__(self) -> None:
         #: Bytes that the record under way still lacks; and those of a header that is not whole.
@@ -63,14 +62,14 @@ class RecordBoundaries:
         self._header = b""
 
     def count(self, data: bytes) -> int:
-        """Take the next piece; say how many records end in it."""
+        """Process the next piece; return how many records end in it."""
         size = len(data)
         at = self._missing
         if self._header:
             data = self._header + data
             size = len(data)
         elif not at and size == _HEADER + int.from_bytes(data[3:_HEADER], "big"):
-            return 1  # One record and nothing else, as it is most of the time.
+            return 1  # One whole record: the usual case.
         ended = 1 if 0 < at <= size else 0
         while at + _HEADER <= size:
             at += _HEADER + int.from_bytes(data[at + 3 : at + _HEADER], "big")
@@ -94,7 +93,7 @@ class Engine(TLSMemoryBIOProtocol):
     """
 
     ended: Callable[[SSL.Connection], object] | None = None
-    #: How many bytes wait for the handshake.
+    #: Bytes that wait for the end of the handshake.
     held_bytes = 0
     #: Whether the peer's close_notify was read, and whether ours was sent.
     _input_ended = False
@@ -133,7 +132,7 @@ class Engine(TLSMemoryBIOProtocol):
         except SSL.Error:
             error = Failure()
         if error is not None:
-            # First: what is answered to the data in front of it would meet an error of its own.
+            # Delivered first, since an answer would meet an error of its own after this.
             self._tlsShutdownFinished(error)
         if pieces and self.connected:  # Where FIN was sent, the error has ended the connection.
             self.wrappedProtocol.dataReceived(b"".join(pieces))
@@ -262,7 +261,7 @@ class Engine(TLSMemoryBIOProtocol):
             if not self._output_ended:
                 super().write(data)
             elif not (self.disconnecting or self._lostTLSConnection):
-                # Bytes behind close_notify are not dropped in silence: TCP fails behind FIN, too.
+                # Writing after close_notify fails, as it does after FIN on TCP.
                 self._tlsShutdownFinished(Failure(SSL.SysCallError(errno.EPIPE, "Broken pipe")))
             return
         if len(data) > _BATCH:
@@ -276,7 +275,7 @@ class Engine(TLSMemoryBIOProtocol):
             return
         sent = self._encrypt(data)
         if sent < len(data):
-            # OpenSSL has to read first, or has failed: Twisted meets that again, and deals with it.
+            # OpenSSL has to read first, or has failed: Twisted handles both.
             super().write(data[sent:])
 
     @override
@@ -292,11 +291,11 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def _unbufferPendingWrites(self) -> None:
-        self.held_bytes = 0  # What OpenSSL does not take comes back.
+        self.held_bytes = 0  # Bytes that OpenSSL refuses are queued again.
         super()._unbufferPendingWrites()
 
     def _encrypt(self, data: bytes) -> int:
-        """Write bytes to the transport, encrypted; tell how many."""
+        """Encrypt bytes and write them to the transport; return how many."""
         connection, transport = self._tlsConnection, self.transport
         assert transport is not None
         size = len(data)
@@ -313,7 +312,7 @@ class Engine(TLSMemoryBIOProtocol):
         return sent
 
     def _read_out(self, expected: int) -> bytes:
-        """Take all that was encrypted; a piece as large as expected may have more behind it."""
+        """Return all encrypted output; after a piece of the full size there may be more."""
         connection = self._tlsConnection
         data: bytes = connection.bio_read(expected)
         if len(data) < expected:
@@ -347,7 +346,7 @@ class Engine(TLSMemoryBIOProtocol):
 
 
 class _QuietFactory(Factory):
-    """What Twisted's engine asks for and we have no use for."""
+    """The factory attributes that Twisted's engine reads; they have no effect."""
 
     noisy = False
 
@@ -356,9 +355,9 @@ def make_engine(creator: Any, is_client: bool, receiver: Any, clock: IReactorTim
     """
     Make an engine that is not connected yet.
 
-    :param creator: makes the connection of OpenSSL, as Twisted has it.
-    :param receiver: is given what came; a protocol.
-    :param clock: the reactor; otherwise Twisted would install its own choice of one.
+    :param creator: makes the OpenSSL connection, as for Twisted.
+    :param receiver: the protocol that receives the decrypted bytes.
+    :param clock: the reactor; without it, Twisted would install a default reactor.
     """
     factory = TLSMemoryBIOFactory(creator, is_client, _QuietFactory(), clock)
     factory.noisy = False

@@ -1,12 +1,13 @@
 """
-TLS on a connection that stands: plain transport → TLS engine → **handshake** → connection.
+A TLS handshake on an open connection: plain transport → TLS engine → **handshake** → connection.
 
-Made for one handshake, by a socket or by a protocol that is upgraded. It stands between Twisted's
-TLS engine and the connection: nothing passes until the handshake is done *and* the peer was
-accepted. Then it leaves its place to the connection. What is written meanwhile waits there.
+A socket or an upgraded protocol makes one for each handshake. It is the protocol above Twisted's
+TLS engine until the handshake is done *and* the peer was accepted; until then the connection
+receives nothing. Then the connection takes its place. Bytes written meanwhile wait in the
+connection.
 
-``transport.startTLS`` is not used: the engine is built here, above our own transport, so that the
-end of the handshake is told under any wrapper, and no cached socket can leak plaintext.
+``transport.startTLS`` is not used. The engine is built here, above our own transport, so that the
+end of the handshake is reported under any wrapper, and no cached socket can leak plaintext.
 """
 
 from __future__ import annotations
@@ -27,35 +28,35 @@ from twsock.tls.engine import make_engine
 
 __all__ = ["DEFAULT_HANDSHAKE_TIMEOUT", "Handshake", "Securable", "Verification"]
 
-#: Seconds that a handshake may take, unless told otherwise.
+#: Default limit on the duration of a handshake, in seconds.
 DEFAULT_HANDSHAKE_TIMEOUT: Final = 10.0
 
 
 class Securable(typing.Protocol):
-    """A connection that can be put above a TLS engine."""
+    """A connection that can be put on top of a TLS engine."""
 
     @property
     def is_open(self) -> bool:
         """Whether it was neither closed nor lost."""
 
     def suspend(self) -> Any:
-        """Let nothing pass; give the way out and in for an engine."""
+        """Stop sending and receiving; return the transport below the engine, and its receiver."""
 
     def resume(self, transport: Any) -> Any:
-        """Go on above another transport; give the protocol that takes what comes from now on."""
+        """Continue on another transport; return the protocol that receives from now on."""
 
     def note_error(self, error: SocketError) -> None:
-        """Know why the connection is about to end."""
+        """Store the reason for the coming end of the connection."""
 
     def abort(self, error: SocketError) -> object:
-        """End now."""
+        """Abort the connection."""
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection is gone, and nothing took the place of the handshake."""
+        """Handle the loss of the connection during the handshake."""
 
 
 class Verification(typing.Protocol):
-    """Who judges the peer during the handshake."""
+    """The verification of the peer during a handshake."""
 
     def conclude(self, connection: SSL.Connection) -> None:
         """Check a handshake that is done; called before `is_accepted` is read."""
@@ -65,21 +66,21 @@ class Verification(typing.Protocol):
         """Whether the peer was accepted; valid after `conclude`."""
 
     def ended(self, connection: SSL.Connection) -> None:
-        """Note that the connection is lost; only called if its handshake was done."""
+        """Handle the loss of the connection; only called if its handshake was done."""
 
     def refusal(self) -> SocketError | None:
-        """Say why the peer was refused; None while it was not."""
+        """Return why the peer was refused; None if it was not."""
 
 
 @implementer(IHandshakeListener)
 class Handshake(Protocol):
     """
-    One handshake, and the door behind it.
+    Runs one handshake, then passes the transport to the connection.
 
     :param connection: a connection without a pending operation.
-    :param creator: makes the connection of OpenSSL.
-    :param verification: asked at the end whether the peer is accepted.
-    :param timeout: seconds until it has failed.
+    :param creator: makes the OpenSSL connection.
+    :param verification: decides at the end whether the peer is accepted.
+    :param timeout: seconds after which the handshake fails.
     """
 
     _deadline: Any = None
@@ -104,11 +105,11 @@ class Handshake(Protocol):
 
     def begin(self, leftover: bytes = b"") -> Deferred[SSL.Connection]:
         """
-        Send or await the first message.
+        Start the handshake.
 
-        :param leftover: of the peer's handshake, what had been received already.
-        :returns: fires with OpenSSL's connection once the peer is accepted. It fails with the
-            reason, and the connection is gone then; so it is when this is cancelled.
+        :param leftover: bytes of the peer's handshake that were received already.
+        :returns: fires with the OpenSSL connection once the peer is accepted; fails with the reason
+            otherwise. The connection is aborted on a failure, and when this is cancelled.
         """
         plain = self._connection.suspend()
         engine = make_engine(self._creator, self._is_client, self, self._clock)
@@ -123,13 +124,13 @@ class Handshake(Protocol):
     # Called by Twisted.
 
     def handshakeCompleted(self) -> None:
-        """Let the connection go on above the engine."""
+        """Put the connection on top of the engine, if the peer is accepted."""
         if self._is_done or not self._connection.is_open:
             return
         engine: Any = self.transport
         self._verification.conclude(engine.getHandle())
         if not self._verification.is_accepted:
-            # Whatever OpenSSL thinks: what was not judged is not let in.
+            # Whatever OpenSSL reports: a peer that was not verified is refused.
             self._fail(self._verification.refusal() or _not_judged())
             return
         self._is_done = True
@@ -152,7 +153,7 @@ class Handshake(Protocol):
         self._connection.connectionLost(reason)
         self._end(error)
 
-    # How it fails.
+    # Failures.
 
     def _time_out(self) -> None:
         self._fail(
@@ -181,5 +182,5 @@ class Handshake(Protocol):
 
 def _not_judged() -> SocketError:
     return SocketError(
-        "the peer showed no certificate", status=SocketErrorStatus.CERTIFICATE_IS_INVALID
+        "the peer sent no certificate", status=SocketErrorStatus.CERTIFICATE_IS_INVALID
     )

@@ -1,5 +1,5 @@
 """
-What one end shows of itself: certificate, its issuers and its key → **context** → handshake.
+The certificate that an end sends: certificate, its issuers and its key → **context** → handshake.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["use_certificate"]
 
 def use_certificate(certificate: Certificate, context: SSL.Context) -> None:
     """
-    Let the handshakes of a context show a certificate.
+    Set the certificate that the handshakes of a context send.
 
-    :raises SocketError: when it has no key, or OpenSSL does not take it: a key that is too short,
-        or of a kind that it does not know.
+    :raises SocketError: when it has no key, or OpenSSL refuses it: a key that is too short or of an
+        unknown kind.
     """
     shown, key = certificate.to_cryptography()
     if key is None:
@@ -31,6 +31,6 @@ def use_certificate(certificate: Certificate, context: SSL.Context) -> None:
     except (SSL.Error, TypeError) as error:
         reason = SocketError.from_exception(error)
         raise SocketError(
-            f"OpenSSL does not take the certificate of {certificate.subject}: {reason}",
+            f"OpenSSL refuses the certificate of {certificate.subject}: {reason}",
             status=SocketErrorStatus.CERTIFICATE_IS_INVALID,
         ) from error

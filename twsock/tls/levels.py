@@ -1,8 +1,9 @@
 """
-How strong a connection has to be: level and floor → **versions** → contexts.
+Protection levels: level and floor → **versions of TLS** → contexts.
 
-A level is a ceiling: the highest version offered, and all below it down to a floor. Asked by
-`twsock.tls` before any packet is sent; what this machine's OpenSSL can do is found once, by trying.
+A level is a ceiling: the highest version offered, with all versions below it down to a floor. It is
+checked before any packet is sent. The versions that this machine's OpenSSL supports are found once,
+by trying each.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ __all__ = ["SocketProtectionLevel", "TlsVersion", "VersionRange", "choose_versio
 
 class SocketProtectionLevel(enum.IntEnum):
     """
-    What protects a connection; ``Windows.Networking.Sockets.SocketProtectionLevel``.
+    The protection of a connection; ``Windows.Networking.Sockets.SocketProtectionLevel``.
 
-    ``SSL`` means: encrypted, with the best that both sides share. ``TLS13`` is twsock's own.
+    ``SSL`` means: encrypted, with the highest version that both sides support. ``TLS13`` is
+    twsock's own.
     """
 
     PLAIN_SOCKET = 0
@@ -60,10 +62,10 @@ class TlsVersion(enum.IntEnum):
 @dataclass(frozen=True, slots=True)
 class VersionRange:
     """
-    What is offered or accepted.
+    The versions that are offered or accepted.
 
-    :ivar lowest: not below this.
-    :ivar highest: not above this.
+    :ivar lowest: the lowest of them.
+    :ivar highest: the highest of them.
     """
 
     lowest: TlsVersion
@@ -80,7 +82,7 @@ _CEILINGS: Final[Mapping[SocketProtectionLevel, TlsVersion]] = {
     _Level.TLS13: TlsVersion.TLS13,
 }
 _FLOORS: Final[Mapping[SocketProtectionLevel, TlsVersion]] = {
-    # What is older has been deprecated (RFC 8996).
+    # Older versions are deprecated (RFC 8996).
     _Level.UNSPECIFIED: TlsVersion.TLS12,
     _Level.TLS10: TlsVersion.TLS10,
     _Level.TLS11: TlsVersion.TLS11,
@@ -98,14 +100,14 @@ def choose_versions(
     floor: SocketProtectionLevel = SocketProtectionLevel.UNSPECIFIED,
 ) -> VersionRange:
     """
-    Say which versions a level stands for.
+    Return the versions of a level.
 
     :param level: the ceiling.
-    :param floor: the lowest version that will do; ``UNSPECIFIED`` for TLS 1.2.
-    :raises ValueError: for a level that is none of TLS (plain, unspecified, Bluetooth), and for
-        what is no floor.
-    :raises OperationNotSupported: for what this machine's OpenSSL cannot do, or where the floor is
-        above the ceiling: never something else instead.
+    :param floor: the lowest version; ``UNSPECIFIED`` for TLS 1.2.
+    :raises ValueError: for a level without TLS (plain, unspecified, Bluetooth), or an invalid
+        floor.
+    :raises OperationNotSupported: when this machine's OpenSSL does not support the level, or the
+        floor is above it. No other version is used instead.
     """
     level, floor = SocketProtectionLevel(level), SocketProtectionLevel(floor)
     if level in _NOT_OFFERED:
@@ -113,9 +115,9 @@ def choose_versions(
             f"{level.documented_name}: {_NOT_OFFERED[level]} is not offered"
         )
     if level not in _CEILINGS:
-        raise ValueError(f"{level.documented_name} is no level of TLS")
+        raise ValueError(f"{level.documented_name} is not a level of TLS")
     if floor not in _FLOORS:
-        raise ValueError(f"{floor.documented_name} is no lowest version of TLS")
+        raise ValueError(f"{floor.documented_name} is not a lowest version of TLS")
     highest, lowest = _CEILINGS[level], _FLOORS[floor]
     available = available_versions()
     if highest not in available:
@@ -129,7 +131,7 @@ def choose_versions(
 
 @functools.lru_cache(maxsize=1)
 def available_versions() -> frozenset[TlsVersion]:
-    """Find what this machine's OpenSSL can offer, by beginning a handshake with each version."""
+    """Return the versions that this OpenSSL supports, by starting a handshake with each."""
     return frozenset(version for version in TlsVersion if _can_begin(version))
 
 

@@ -1,7 +1,7 @@
 """
-Whom a certificate is for: OpenSSL's certificate and a host → ``service_identity`` → **verdict**.
+Names of certificates: certificate and host → ``service_identity`` → **match or not**.
 
-Names are never compared here, only asked about.
+``service_identity`` compares the names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["from_openssl", "is_named"]
 
 def is_named(shown: Any, host: HostName) -> bool:
     """
-    Say whether a certificate is for a host (:rfc:`9525`).
+    Return whether a certificate is for a host (:rfc:`9525`).
 
     :param shown: a certificate of pyOpenSSL.
     :param host: a domain name, compared as A-labels, or an address.
@@ -29,16 +29,16 @@ def is_named(shown: Any, host: HostName) -> bool:
         identifier: Any = (
             service_identity.hazmat.DNS_ID(host.canonical_name)
             if host.type is HostNameType.DOMAIN_NAME
-            # The zone is this machine's own matter (RFC 4007, section 11).
+            # A zone has a meaning on this machine only (RFC 4007, section 11).
             else service_identity.hazmat.IPAddress_ID(host.canonical_name.partition("%")[0])
         )
         service_identity.hazmat.verify_service_identity(extract_patterns(shown), [identifier], [])
-    # It is for others, or for nobody; a ValueError is about names that are malformed, or none.
+    # The certificate is for other names. A ValueError: it has malformed names, or none.
     except (service_identity.VerificationError, service_identity.CertificateError, ValueError):
         return False
     return True
 
 
 def from_openssl(shown: Any) -> Certificate:
-    """Make a certificate of ours of one of pyOpenSSL."""
+    """Convert a certificate of pyOpenSSL."""
     return Certificate(shown.to_cryptography().public_bytes(Encoding.DER))

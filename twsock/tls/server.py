@@ -1,9 +1,9 @@
 """
-The server's side of handshakes: certificates, whom to let in → **server TLS** → TLS engine.
+The server side of handshakes: certificates and client policy → **server TLS** → TLS engine.
 
-Made once per listener; asked for each connection. Which certificate is shown depends on the name
-that the client asks for (SNI), as ``service_identity`` compares names. A client's certificate is
-verified by OpenSSL; an error there is never forgiven.
+A listener has one, which prepares a handshake for each connection. The name in the ClientHello
+(SNI) selects the certificate; ``service_identity`` compares the names. OpenSSL verifies the
+client's certificate; no error is ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["ClientCertificatePolicy", "ServerOptions", "ServerTls", "ServerVerif
 
 
 class ClientCertificatePolicy(enum.Enum):
-    """Whether a client has to identify itself: not asked, asked, or turned away without."""
+    """Whether a client may or must send a certificate."""
 
     OFF = "off"
     OPTIONAL = "optional"
@@ -44,19 +44,19 @@ class ClientCertificatePolicy(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """
-    What a server offers in its handshakes.
+    The settings of a server for its handshakes.
 
-    :ivar certificates: with their keys; the first is shown where no other is for the name that the
-        client asks for.
+    :ivar certificates: with their keys; the first is used if none is for the name in the
+        ClientHello.
     :ivar protection_level: the highest version.
-    :ivar min_protection_level: the lowest; ``UNSPECIFIED`` for TLS 1.2.
-    :ivar client_certificate: whether clients identify themselves.
-    :ivar client_authorities: who may have issued their certificates.
+    :ivar min_protection_level: the lowest version; ``UNSPECIFIED`` for TLS 1.2.
+    :ivar client_certificate: whether clients may or must send a certificate.
+    :ivar client_authorities: the issuers of client certificates.
     :ivar application_protocols: supported inside TLS (ALPN), the preferred first. A client whose
         offer has none of them is refused with the alert ``no_application_protocol``. If this is
         empty, every offer is ignored.
-    :raises ValueError: when there is no certificate, one has no key, or clients have to be
-        identified and no authority is given.
+    :raises ValueError: when there is no certificate, one has no key, or client certificates are
+        verified and no authority is given.
     """
 
     certificates: Sequence[Certificate]
@@ -79,10 +79,10 @@ class ServerOptions:
 
 class ServerVerification:
     """
-    Whether a client may come in; filled in during its handshake.
+    The verification of one client; filled in during its handshake.
 
-    :ivar certificate: the client's, verified; None where it showed none.
-    :ivar policy: what was asked of it.
+    :ivar certificate: the client's, verified; None if it sent none.
+    :ivar policy: whether it may or must send one.
     """
 
     def __init__(self, policy: ClientCertificatePolicy) -> None:
@@ -94,18 +94,18 @@ class ServerVerification:
 
     @property
     def errors(self) -> tuple[ChainValidationResult, ...]:
-        """All errors of the certificate that the client showed, each once."""
+        """All errors of the client's certificate, each once."""
         return self._findings.errors
 
     @property
     def is_accepted(self) -> bool:
-        """Whether it identified itself, or need not."""
+        """Whether its certificate was verified, or is not required."""
         if self.errors:
             return False
         return self.certificate is not None or self.policy is not ClientCertificatePolicy.REQUIRED
 
     def refusal(self) -> SocketError | None:
-        """Make the error that says why the certificate was refused; None while it was not."""
+        """Return the error that says why the certificate was refused; None if it was not."""
         if not self.errors:
             return None
         return CertificateError("the client's certificate", self.errors)
@@ -123,7 +123,7 @@ class ServerVerification:
     def check(
         self, _connection: SSL.Connection, shown: Any, code: int, depth: int, ok: int
     ) -> tuple[bool, int]:
-        """Note one step of the verification; decide with the last, as the client does."""
+        """Record one step of the verification; decide at the last one, as the client does."""
         if not ok:
             self._findings.add(code)
             if not self._is_judged:
@@ -137,10 +137,10 @@ class ServerVerification:
 
 class ServerTls:
     """
-    The contexts of one listener.
+    The OpenSSL contexts of one listener.
 
-    :raises OperationNotSupported: for a level that this machine's OpenSSL cannot do.
-    :raises SocketError: for a certificate that it does not take.
+    :raises OperationNotSupported: when this machine's OpenSSL does not support the level.
+    :raises SocketError: when OpenSSL refuses a certificate.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -154,15 +154,15 @@ class ServerTls:
 
     @property
     def identifies_clients(self) -> bool:
-        """Whether clients are asked who they are."""
+        """Whether clients are asked for a certificate."""
         return self._options.client_certificate is not ClientCertificatePolicy.OFF
 
     def replace_certificates(self, certificates: Sequence[Certificate]) -> None:
         """
-        Show others from the next handshake on; connections that stand are not touched.
+        Use other certificates from the next handshake on; open connections keep theirs.
 
-        :raises ValueError: when one has no key; then nothing is replaced.
-        :raises SocketError: when OpenSSL does not take one; neither then.
+        :raises ValueError: when one has no key; the old ones stay in use.
+        :raises SocketError: when OpenSSL refuses one; the old ones stay in use.
         """
         ServerOptions(certificates)
         self._contexts = self._make_contexts(certificates)
@@ -171,7 +171,7 @@ class ServerTls:
         """
         Prepare one handshake.
 
-        :returns: an ``IOpenSSLServerConnectionCreator`` for Twisted's engine, and the verdict.
+        :returns: an ``IOpenSSLServerConnectionCreator`` for Twisted's engine, and the verification.
         """
         verification = ServerVerification(self._options.client_certificate)
         return _Creator(self._contexts[0][1], verification), verification
@@ -187,14 +187,14 @@ class ServerTls:
     def _make_context(self, certificate: Certificate) -> SSL.Context:
         options = self._options
         versions = choose_versions(options.protection_level, options.min_protection_level)
-        # Twisted's options bring its choice of ciphers. A client that has to identify itself does
-        # so in each connection: no ticket of an earlier one takes the place of its certificate.
+        # Twisted's options include its choice of ciphers. Clients send their certificate in each
+        # connection: a ticket of an earlier connection does not replace it.
         asks = options.client_certificate is not ClientCertificatePolicy.OFF
         made = CertificateOptions(enableSessionTickets=not asks)
         context: SSL.Context = made.getContext()
         context.set_min_proto_version(versions.lowest)
         context.set_max_proto_version(versions.highest)
-        # A peer that begins one in TLS 1.2 and stops would keep all that is written waiting.
+        # A peer that begins one in TLS 1.2 and then stops would block all output for ever.
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         use_certificate(certificate, context)
         # Replaces Twisted's callback, which refuses every client that offers a protocol if the
@@ -211,12 +211,12 @@ class ServerTls:
     # Called by OpenSSL.
 
     def _choose(self, connection: SSL.Connection) -> None:
-        """Show the certificate of the name that the client asked for."""
+        """Select the certificate for the name in the ClientHello."""
         asked = connection.get_servername()
         try:
             host = HostName((asked or b"").decode("ascii"))
         except ValueError:
-            return  # None, or no name: the first certificate will do.
+            return  # No name, or a malformed one: the first certificate is used.
         if host.type is not HostNameType.DOMAIN_NAME:
             return
         for certificate, context in self._contexts:
@@ -233,7 +233,7 @@ _VERIFY = {
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Creator:
-    """Makes the connection of one handshake."""
+    """Makes the OpenSSL connection of one handshake."""
 
     def __init__(self, context: SSL.Context, verification: ServerVerification) -> None:
         self._context = context
@@ -254,7 +254,7 @@ class _Creator:
 
 
 def _protocol_chooser(protocols: Sequence[bytes]) -> Any:
-    """Make the callback of OpenSSL that answers a client's list of protocols (:rfc:`7301`)."""
+    """Return the callback of OpenSSL that selects from a client's protocols (:rfc:`7301`)."""
 
     def choose(_connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
         if not protocols:

@@ -1,8 +1,7 @@
 """
-What is wrong with a certificate: OpenSSL's verification codes → **results** → errors and severity.
+Results of verifying a certificate: OpenSSL's codes → **results** → errors and their severity.
 
-Filled in during a handshake; read by who decides whether the connection may go on, and by
-applications that want to know why it did not.
+A handshake collects them and decides by them; applications read them to learn why it failed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = [
 
 class ChainValidationResult(enum.IntEnum):
     """
-    One thing that is wrong with a certificate, or nothing.
+    An error of a certificate, or success.
 
     ``Windows.Security.Cryptography.Certificates.ChainValidationResult``.
     """
@@ -55,9 +54,9 @@ class ChainValidationResult(enum.IntEnum):
 
 class SocketSslErrorSeverity(enum.IntEnum):
     """
-    How bad it is; ``Windows.Networking.Sockets.SocketSslErrorSeverity``.
+    The severity of an error; ``Windows.Networking.Sockets.SocketSslErrorSeverity``.
 
-    Only what is ``IGNORABLE`` can be forgiven.
+    Only ``IGNORABLE`` errors can be ignored.
     """
 
     NONE = 0
@@ -75,7 +74,7 @@ _R = ChainValidationResult
 #: X509_V_ERR_HOSTNAME_MISMATCH: set in OpenSSL when ``service_identity`` finds another name.
 NAME_MISMATCH: Final = 62
 
-# X509_V_ERR_… in OpenSSL's <x509_vfy.h>; what is not here is OTHER_ERRORS.
+# X509_V_ERR_… in OpenSSL's <x509_vfy.h>; all other codes are OTHER_ERRORS.
 _RESULTS: Final[Mapping[int, ChainValidationResult]] = {
     0: _R.SUCCESS,
     2: _R.INCOMPLETE_CHAIN,  # the issuer of an issuer is missing
@@ -114,7 +113,7 @@ _IGNORABLE: Final = frozenset(
 # Windows calls both "Untrusted" as a rule, so that a program made for it lists only that.
 _TWINS: Final = frozenset({_R.UNTRUSTED, _R.INCOMPLETE_CHAIN})
 
-# The status with which a connection fails. Where there are several, the first in this order.
+# The status with which a connection fails; with several errors, the first in this order.
 _STATUSES: Final[Mapping[ChainValidationResult, SocketErrorStatus]] = {
     _R.REVOKED: SocketErrorStatus.CERTIFICATE_REVOKED,
     _R.INVALID_SIGNATURE: SocketErrorStatus.CERTIFICATE_IS_INVALID,
@@ -133,12 +132,12 @@ _STATUSES: Final[Mapping[ChainValidationResult, SocketErrorStatus]] = {
 
 
 def classify(code: int) -> ChainValidationResult:
-    """Give the result for a verification code of OpenSSL; 0 is success."""
+    """Return the result for a verification code of OpenSSL; 0 is success."""
     return _RESULTS.get(code, ChainValidationResult.OTHER_ERRORS)
 
 
 def severity_of(errors: Iterable[ChainValidationResult]) -> SocketSslErrorSeverity:
-    """Give the severity of the worst."""
+    """Return the severity of the worst error."""
     found = set(errors) - {ChainValidationResult.SUCCESS}
     if not found:
         return SocketSslErrorSeverity.NONE
@@ -149,11 +148,12 @@ def are_forgiven(
     errors: Iterable[ChainValidationResult], ignorable: Collection[ChainValidationResult]
 ) -> bool:
     """
-    Say whether a connection may go on in spite of its errors.
+    Return whether all errors can be ignored.
 
-    :param errors: all that is wrong.
-    :param ignorable: what the application forgives. Each error has to be there by itself, but
-        ``UNTRUSTED`` and ``INCOMPLETE_CHAIN`` stand for each other. What is fatal never is.
+    :param errors: the errors of the verification.
+    :param ignorable: the errors that the application ignores. Each error has to be among them, but
+        ``UNTRUSTED`` and ``INCOMPLETE_CHAIN`` stand for each other. Fatal errors never can be
+        ignored.
     """
     return set(errors) <= _forgiven_by(ignorable)
 
@@ -189,7 +189,7 @@ class Findings:
         """
         Return the verification code of the worst error; 0 if there is none.
 
-        :param ignorable: forgiven errors; they count only if there is no other error.
+        :param ignorable: ignored errors; they count only if there is no other error.
         """
         forgiven = _forgiven_by(ignorable)
         ranked = [result for result in _STATUSES if result in self._codes]
@@ -198,7 +198,7 @@ class Findings:
 
 
 def status_of(errors: Iterable[ChainValidationResult]) -> SocketErrorStatus:
-    """Give the status that names the worst; ``UNKNOWN`` where nothing is wrong."""
+    """Return the status of the worst error; ``UNKNOWN`` if there is none."""
     found = set(errors)
     return next(
         (status for result, status in _STATUSES.items() if result in found),

@@ -300,7 +300,7 @@ class StreamSocket:
         if not timeout > 0:
             raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
         if level is SocketProtectionLevel.PLAIN_SOCKET:
-            raise ValueError("PlainSocket is no level of TLS")
+            raise ValueError("PlainSocket is not a level of TLS")
         if certificate is not None:
             if validation_host_name is not None:
                 raise ValueError("a server has a certificate, a client validates a name: not both")

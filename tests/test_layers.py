@@ -44,7 +44,7 @@ class Contracts:
         for place, packages in self.forbidden.items():
             if is_within(module, place) and any(is_within(imported, name) for name in packages):
                 yield f"{module} imports {imported}, which is forbidden in {place}"
-        if module == LOWEST and imported.split(".")[0] not in sys.stdlib_module_names:
+        if module == LOWEST and imported.split(".")[0] not in {*sys.stdlib_module_names, PACKAGE}:
             yield f"{module} imports {imported}, which is not in the standard library"
         if is_within(imported, PACKAGE) and module != PACKAGE:
             yield from self._wrong_direction(module, imported)

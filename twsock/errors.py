@@ -19,8 +19,9 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from enum import IntEnum
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+
+from twsock._enums import DocumentedEnum
 
 __all__ = [
     "BrokenError",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-class _Status(IntEnum):
+class _Status(DocumentedEnum):
     """A number with a documented name and a meaning."""
 
     meaning: str
@@ -47,11 +48,6 @@ class _Status(IntEnum):
         member._value_ = value
         member.meaning = meaning
         return member
-
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``ConnectionRefused``."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
 
 
 class SocketErrorStatus(_Status):

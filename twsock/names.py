@@ -11,8 +11,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
 from typing import Final
+
+from twsock._enums import DocumentedEnum, DocumentedFlag
 
 __all__ = ["EndpointPair", "HostName", "HostNameSortOptions", "HostNameType"]
 
@@ -34,11 +35,7 @@ _ZONE: Final = re.compile(r"[0-9A-Za-z._~-]+")  # RFC 6874 section 2, "unreserve
 _BLUETOOTH: Final = re.compile(r"(\()?([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5})(?(1)\))")
 
 
-def _documented(name: str | None) -> str:
-    return "".join(word.capitalize() for word in (name or "").split("_"))
-
-
-class HostNameType(IntEnum):
+class HostNameType(DocumentedEnum):
     """What kind of name a `HostName` is; ``Windows.Networking.HostNameType``."""
 
     DOMAIN_NAME = 0
@@ -46,13 +43,8 @@ class HostNameType(IntEnum):
     IPV6 = 2
     BLUETOOTH = 3
 
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``DomainName``."""
-        return _documented(self.name)
 
-
-class HostNameSortOptions(IntFlag):
+class HostNameSortOptions(DocumentedFlag):
     """
     In which order endpoint pairs are tried; ``Windows.Networking.HostNameSortOptions``.
 
@@ -62,11 +54,6 @@ class HostNameSortOptions(IntFlag):
 
     NONE = 0
     OPTIMIZE_FOR_LONG_CONNECTIONS = 2  # there is no 1
-
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``OptimizeForLongConnections``."""
-        return _documented(self.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -16,12 +16,13 @@ from typing import Final
 
 from OpenSSL import SSL
 
+from twsock._enums import DocumentedEnum
 from twsock.errors import OperationNotSupported
 
 __all__ = ["SocketProtectionLevel", "TlsVersion", "VersionRange", "choose_versions"]
 
 
-class SocketProtectionLevel(enum.IntEnum):
+class SocketProtectionLevel(DocumentedEnum):
     """
     The protection of a connection; ``Windows.Networking.Sockets.SocketProtectionLevel``.
 
@@ -40,11 +41,6 @@ class SocketProtectionLevel(enum.IntEnum):
     TLS12 = 8
     UNSPECIFIED = 9
     TLS13 = 10
-
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``PlainSocket``."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
 
 
 class TlsVersion(enum.IntEnum):

@@ -6,10 +6,10 @@ A handshake collects them and decides by them; applications read them to learn w
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from twsock._enums import DocumentedEnum
 from twsock.errors import SocketErrorStatus
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-class ChainValidationResult(enum.IntEnum):
+class ChainValidationResult(DocumentedEnum):
     """
     An error of a certificate, or success.
 
@@ -46,13 +46,8 @@ class ChainValidationResult(enum.IntEnum):
     REVOCATION_FAILURE = 12
     OTHER_ERRORS = 13
 
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``IncompleteChain``."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
 
-
-class SocketSslErrorSeverity(enum.IntEnum):
+class SocketSslErrorSeverity(DocumentedEnum):
     """
     The severity of an error; ``Windows.Networking.Sockets.SocketSslErrorSeverity``.
 
@@ -62,11 +57,6 @@ class SocketSslErrorSeverity(enum.IntEnum):
     NONE = 0
     IGNORABLE = 1
     FATAL = 2
-
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``Ignorable``."""
-        return self.name.capitalize()
 
 
 _R = ChainValidationResult

@@ -9,7 +9,6 @@ and not taken. Byte by byte: docs/wire/values.rst.
 
 from __future__ import annotations
 
-import enum
 import struct
 import typing
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 from uuid import UUID
 
+from twsock._enums import DocumentedEnum
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
 from twsock.wire.byte_queue import Buffer, ByteQueue, as_bytes
@@ -31,33 +31,19 @@ __all__ = [
 ]
 
 
-def _documented(name: str, spelling: Mapping[str, str]) -> str:
-    return "".join(spelling.get(word, word.capitalize()) for word in name.split("_"))
-
-
-class ByteOrder(enum.IntEnum):
+class ByteOrder(DocumentedEnum):
     """Which byte of a number comes first; ``Windows.Storage.Streams.ByteOrder``."""
 
     LITTLE_ENDIAN = 0
     BIG_ENDIAN = 1
 
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``BigEndian``."""
-        return _documented(self.name, {})
 
-
-class UnicodeEncoding(enum.IntEnum):
+class UnicodeEncoding(DocumentedEnum):
     """How text becomes bytes; ``Windows.Storage.Streams.UnicodeEncoding``."""
 
     UTF8 = 0
     UTF16_LE = 1
     UTF16_BE = 2
-
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``Utf16LE``."""
-        return _documented(self.name, {"LE": "LE", "BE": "BE"})
 
 
 #: Both as in WinRT, where the zero of the enumeration is not the default: network order.

@@ -8,11 +8,11 @@ is ignored then (as documented for WinRT).
 
 from __future__ import annotations
 
-import enum
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from twsock._enums import DocumentedEnum
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, OperationNotSupported
 from twsock.ip.traffic_class import EXPEDITED_FORWARDING, check_marks, mark_packets
@@ -38,7 +38,7 @@ _MAX_KEEP_ALIVE_SECONDS: Final = 32_767
 _MAX_KEEP_ALIVE_COUNT: Final = 127
 
 
-class SocketQualityOfService(enum.IntEnum):
+class SocketQualityOfService(DocumentedEnum):
     """
     The priority of a socket's packets; ``Windows.Networking.Sockets.SocketQualityOfService``.
 
@@ -49,11 +49,6 @@ class SocketQualityOfService(enum.IntEnum):
 
     NORMAL = 0
     LOW_LATENCY = 1
-
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``LowLatency``."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
 
 
 class StreamSocketListenerControl:

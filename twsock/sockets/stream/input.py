@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 from typing_extensions import override
 
+from twsock._enums import DocumentedFlag
 from twsock._integers import checked_integer
 from twsock.errors import (
     BrokenError,
@@ -57,7 +58,7 @@ DEFAULT_MAX_LOAD: Final = 16 * 1024 * 1024
 _END_OF_FILE: Final = 0x8007_0026
 
 
-class InputStreamOptions(enum.IntFlag):
+class InputStreamOptions(DocumentedFlag):
     """
     When a read is done; ``Windows.Storage.Streams.InputStreamOptions``.
 
@@ -69,14 +70,6 @@ class InputStreamOptions(enum.IntFlag):
     NONE = 0
     PARTIAL = 1
     READ_AHEAD = 2
-
-    @property
-    def documented_name(self) -> str:
-        """The spelling of the WinRT documentation, such as ``ReadAhead``."""
-        # One by one: Python 3.10 has no name for several together.
-        names = [option.name or "" for option in type(self) if option and option in self]
-        words = ["".join(map(str.capitalize, name.split("_"))) for name in names]
-        return ", ".join(words) or "None"
 
 
 class EndOfStreamError(BrokenError):

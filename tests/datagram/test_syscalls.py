@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagram.fake_udp import FakeUdp, error_of, refuse_runs
 from tests.datagram.test_send_queue import Item, datagrams
-from twsock.datagram.syscalls import DatagramCalls, describe_failure, describe_refusal
+from twsock.datagram.syscalls import DatagramCalls, describe_refusal, send_error
 from twsock.errors import SocketError, SocketErrorStatus
 
 RESET = SocketErrorStatus.CONNECTION_RESET_BY_PEER
@@ -105,7 +105,7 @@ class DatagramCallsTests(SynchronousTestCase):
     def test_the_error_of_a_datagram_names_its_peer(self) -> None:
         """A connected socket has one peer, which needs no name."""
         error = error_of(errno.EHOSTUNREACH)
-        self.assertIn("cannot send to 127.0.0.1: ", str(describe_failure(Item(b""), error)))
-        to_peer = describe_failure(Item(b"", address=None), error)
+        self.assertIn("cannot send to 127.0.0.1: ", str(send_error(Item(b""), error)))
+        to_peer = send_error(Item(b"", address=None), error)
         self.assertIn("cannot send to the connected peer: ", str(to_peer))
         self.assertIs(to_peer.status, UNREACHABLE)

@@ -29,7 +29,7 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock.datagram.runs import Segmentation, split_item
-from twsock.datagram.syscalls import NO_MEMORY, NO_ROOM, DatagramCalls, describe_failure
+from twsock.datagram.syscalls import NO_MEMORY, NO_ROOM, DatagramCalls, send_error
 from twsock.errors import BusyError, SocketError, SocketErrorStatus
 from twsock.wire.datagrams import (
     MAX_IPV4_DATAGRAM,
@@ -429,7 +429,7 @@ class DatagramOutput:
         if is_run:
             return self._send_apart(batch, error)
         self.unsent -= len(batch[0].data)
-        batch[0].failed(describe_failure(batch[0], error))
+        batch[0].failed(send_error(batch[0], error))
         return 1
 
     def _send_apart(self, batch: list[Sendable], refusal: OSError | None) -> int:
@@ -456,7 +456,7 @@ class DatagramOutput:
                     self._half = None if failure is None else (item, failure)
                     return index
                 else:
-                    failure = describe_failure(item, error)
+                    failure = send_error(item, error)
             self.unsent -= len(item.data)
             if failure is None:
                 item.sent()

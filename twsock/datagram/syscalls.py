@@ -22,8 +22,8 @@ __all__ = [
     "NO_ROOM",
     "NO_SEGMENTATION",
     "DatagramCalls",
-    "describe_failure",
     "describe_refusal",
+    "send_error",
 ]
 
 #: The kernel has no memory; no event tells when it has.
@@ -179,7 +179,7 @@ def _unusable(error: Exception) -> OSError:
     return OSError(errno.EINVAL, str(error))
 
 
-def describe_failure(item: Outgoing, error: OSError) -> SocketError:
+def send_error(item: Outgoing, error: OSError) -> SocketError:
     """Return the error of a datagram that was not sent, with the address of its peer."""
     where = "the connected peer" if item.address is None else item.address[0]
     return SocketError.from_exception(error, f"cannot send to {where}: {error.strerror}")

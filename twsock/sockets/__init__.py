@@ -1,7 +1,7 @@
 """
-Sockets to await: connections, listeners, and values on their streams.
+Awaitable sockets: stream sockets, listeners, datagram sockets, and readers and writers of values.
 
-What most programs need is importable from `twsock` itself; see `twsock.protocols` for the same
+`twsock` itself exports the names that most programs need. `twsock.protocols` has the same
 connections as Protocol and Factory classes.
 """
 
@@ -18,6 +18,7 @@ from twsock.sockets.stream.control import (
     StreamSocketControl,
     StreamSocketListenerControl,
 )
+from twsock.sockets.stream.handlers import StreamSocketListenerConnectionReceivedEventArgs
 from twsock.sockets.stream.information import (
     BandwidthStatistics,
     RoundTripTimeStatistics,
@@ -30,10 +31,7 @@ from twsock.sockets.stream.input import (
     InputStream,
     InputStreamOptions,
 )
-from twsock.sockets.stream.listener import (
-    StreamSocketListener,
-    StreamSocketListenerConnectionReceivedEventArgs,
-)
+from twsock.sockets.stream.listener import StreamSocketListener
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.stream.socket import StreamSocket
 

@@ -1,24 +1,39 @@
 """
-Running handlers of a listener: listener → **running handlers** → the application's code.
+Handlers of accepted connections: listener → **running handlers** → the application's code.
 
-A `twsock.StreamSocketListener` adds the Deferred of each handler that it starts; a coroutine was
-converted to one. Holds one entry for each handler until it ends. A connection may have several.
+A `twsock.StreamSocketListener` starts the handlers of each accepted connection here. Holds one
+entry for each handler that returned a coroutine or a Deferred, until that handler ends; a
+connection may have several. Logs the error of a handler, and aborts its socket.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from twsock.errors import SocketError
+from twsock.errors import BusyError, LocalProtocolError, SocketError
 from twsock.log import TextLogger, forget_frames
+from twsock.sockets.stream.input import EndOfStreamError
 from twsock.sockets.stream.socket import StreamSocket
 
-__all__ = ["RunningHandlers"]
+__all__ = ["RunningHandlers", "StreamSocketListenerConnectionReceivedEventArgs"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSocketListenerConnectionReceivedEventArgs:
+    """
+    Argument of a handler of ``connection_received``.
+
+    :ivar socket: the new connection, which the handler uses and closes.
+    """
+
+    socket: StreamSocket
 
 
 class _Running:
@@ -34,23 +49,38 @@ class _Running:
 
 class RunningHandlers:
     """
-    The handlers that were started and have not ended.
+    The handlers of a listener that were started and have not ended.
 
-    :param failed: called with a failure and its socket when a handler fails that was not cancelled.
     :param emptied: called when the last running handler has ended.
     """
 
     _log = TextLogger()
 
-    def __init__(
-        self, failed: Callable[[Failure, StreamSocket], None], emptied: Callable[[], None]
-    ) -> None:
-        self._failed = failed
+    def __init__(self, emptied: Callable[[], None]) -> None:
         self._emptied = emptied
         self._running: dict[StreamSocket, list[_Running]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._running.values()))
+
+    def start(
+        self,
+        handler: Callable[..., Any],
+        listener: object,
+        args: StreamSocketListenerConnectionReceivedEventArgs,
+    ) -> None:
+        """Call a handler. If it returns a coroutine or a Deferred, it runs until that ends."""
+        try:
+            handled = handler(listener, args)
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._failed(Failure(), args.socket)
+            return
+        if inspect.iscoroutine(handled):
+            handled = Deferred.fromCoroutine(handled)
+        if isinstance(handled, Deferred):
+            self.add(args.socket, handled)
+            if args.socket.was_lost:  # The handler lost it within the call.
+                self.cancel(args.socket)
 
     def add(self, socket: StreamSocket, ending: Deferred[Any]) -> None:
         """
@@ -82,7 +112,7 @@ class RunningHandlers:
         running.is_cancelled = True
         try:
             running.ending.cancel()
-        except Exception as error:  # noqa: BLE001 - logged; the others are cancelled all the same
+        except Exception as error:  # noqa: BLE001 - logged; the other handlers are cancelled too
             self._log.error(
                 "{peer} port {port}: a handler could not be cancelled: {error}",
                 peer=running.socket.information.remote_address,
@@ -113,3 +143,24 @@ class RunningHandlers:
             port=socket.information.remote_port,
             error=repr(failure.value),
         )
+
+    def _failed(self, failure: Failure, socket: StreamSocket) -> None:
+        """Log the error of a handler that was not cancelled, and end its connection."""
+        peer = socket.information.remote_address or "a peer"
+        port = socket.information.remote_port
+        error = failure.value
+        if isinstance(error, SocketError) and not isinstance(
+            error, (LocalProtocolError, BusyError)
+        ):
+            # The peer disconnected, broke a rule or was silent: one line, without a traceback.
+            self._log.info("{peer} port {port} ended: {error}", peer=peer, port=port, error=error)
+            if isinstance(error, EndOfStreamError):
+                socket.close()
+                self.cancel(socket)  # Other handlers of this connection.
+            else:
+                socket.abort()
+        else:
+            self._log.failure(
+                "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
+            )
+            socket.abort()

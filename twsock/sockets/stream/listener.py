@@ -1,33 +1,25 @@
 """
-Connections that come: port → gate → **listener** → handlers, or whoever awaits the next one.
+The listener for stream sockets: port → accept gate → **listener** → handlers, or `accept`.
 
-Made by applications. Holds the sockets it accepted until they are gone, so that it can drain them;
-and, where there is no handler, up to `MAX_WAITING` that nobody has taken yet. Beyond that peers
-wait in the kernel's backlog.
+Made by applications. Holds the accepted sockets until their connections end, so that it can drain
+them. Without a handler it also queues up to `MAX_WAITING` accepted sockets for `accept`; further
+peers wait in the kernel's backlog.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredList,
-    succeed,
-)
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
-from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twsock._integers import checked_integer
-from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
+from twsock.errors import BusyError, ClosedError, LocalProtocolError
 from twsock.ip.address_errors import listening_error
 from twsock.ip.addresses import host_of
 from twsock.log import TextLogger, forget_frames
@@ -38,9 +30,11 @@ from twsock.sockets.event import Event
 from twsock.sockets.resolving import resolve
 from twsock.sockets.stream.connection import Connection
 from twsock.sockets.stream.control import StreamSocketListenerControl
-from twsock.sockets.stream.handlers import RunningHandlers
+from twsock.sockets.stream.handlers import (
+    RunningHandlers,
+    StreamSocketListenerConnectionReceivedEventArgs,
+)
 from twsock.sockets.stream.information import StreamSocketListenerInformation
-from twsock.sockets.stream.input import EndOfStreamError
 from twsock.sockets.stream.ports import listen_on_address, listen_on_all_addresses
 from twsock.sockets.stream.socket import StreamSocket
 from twsock.sockets.waiting import called_off, check_timeout, limit
@@ -53,29 +47,14 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
 from twsock.waiters import Waiters
 
-__all__ = [
-    "MAX_WAITING",
-    "StreamSocketListener",
-    "StreamSocketListenerConnectionReceivedEventArgs",
-]
+__all__ = ["MAX_WAITING", "StreamSocketListener"]
 
-#: Accepted sockets that wait for somebody to take them, where there is no handler.
+#: How many accepted sockets are queued for `accept`, where there is no handler.
 MAX_WAITING: Final = 16
 
 #: Seconds that `close_all` waits for cancelled handlers that continue. To abort their socket they
 #: need only one turn of the reactor.
 _MOST_AFTER_CANCEL: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSocketListenerConnectionReceivedEventArgs:
-    """
-    What a handler of ``connection_received`` is given.
-
-    :ivar socket: the new connection. It is the handler's: to use, and to close.
-    """
-
-    socket: StreamSocket
 
 
 # Called for each connection. A handler ends when the Deferred that it returned fires.
@@ -89,20 +68,20 @@ class StreamSocketListener:
     """
     Accepts connections; ``Windows.Networking.Sockets.StreamSocketListener``.
 
-    Either handlers are added to ``connection_received`` before it is bound, or the sockets are
-    taken one by one: ``async for socket in listener``, or `accept`.
+    The application adds handlers to ``connection_received`` before it binds the listener.
+    Otherwise it takes the sockets one by one: ``async for socket in listener``, or `accept`.
 
-    A handler that fails is logged once, and its socket aborted; that a peer went away is logged in
-    one line. A handler that returns leaves its socket open: it closes it, or gives it to somebody.
+    The error of a handler is logged once, and its socket is aborted. If the error is that the peer
+    disconnected, it is logged in one line. The listener does not close the socket when the handler
+    returns: the handler closes it, or passes it to other code.
 
-    The coroutine or Deferred of a handler is cancelled when its connection is reset or aborted, by
-    either side. It is not cancelled when the peer has only ended its output, since the peer can
-    still read an answer. Nor is it when the connection has ended in order, so that the handler can
-    store received data. The error of a cancelled handler is not logged as a failure.
+    The listener cancels the coroutine or Deferred of a handler when the connection is reset or
+    aborted, by either side; its error is then not logged as a failure. It does not cancel when the
+    peer only ended its output, as the peer can still read an answer, nor after an orderly end.
 
     :param reactor: runs the listener, and opens its ports (``IReactorTCP``).
-    :param max_connections: how many may be open at once; then nobody is accepted until one ends.
-        None for no limit.
+    :param max_connections: how many connections may be open at once. At the limit the listener
+        accepts none until one ends. None for no limit.
     :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
         of 64 bits, may have open; further ones are closed, with one log event a minute. None for no
         limit. UNIX sockets are not counted.
@@ -110,15 +89,15 @@ class StreamSocketListener:
         not read, and bytes written and not yet with the kernel. Above it the connection that holds
         most is aborted, with one log event.
     :param close_timeout: seconds that closing an accepted socket waits for its peer.
-    :param tls: certificates, and whom to let in: TLS from the first byte. Nobody is told of a
-        connection before its handshake is done and its client let in. None for plain connections,
-        which WinRT has only.
-    :param handshake_timeout: seconds that a handshake may take; then it frees its place.
+    :param tls: certificates, and which clients are accepted: TLS from the first byte. A connection
+        reaches a handler or `accept` after its handshake, when its client is verified. None for
+        plain connections; WinRT has no others.
+    :param handshake_timeout: seconds that a handshake may take before its connection is aborted.
     :raises ValueError: when a number is out of bounds.
-    :raises OperationNotSupported: for a level that this machine's OpenSSL cannot do.
+    :raises OperationNotSupported: for a level that this machine's OpenSSL does not support.
 
-    :ivar control: options that accepted sockets get.
-    :ivar information: what is known of it.
+    :ivar control: options of accepted sockets.
+    :ivar information: addresses of the listener.
     :ivar connection_received: handlers, called with the listener and
         `StreamSocketListenerConnectionReceivedEventArgs`.
     """
@@ -136,12 +115,7 @@ class StreamSocketListener:
         tls: ServerOptions | None = None,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     ) -> None:
-        if max_connections is not None and checked_integer(max_connections, "max_connections") < 1:
-            raise ValueError(f"max_connections is 1 or more, not {max_connections}")
-        if not close_timeout >= 0:
-            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
-        if not handshake_timeout > 0:
-            raise ValueError(f"handshake_timeout is above 0 seconds, not {handshake_timeout!r}")
+        _check_limits(max_connections, close_timeout, handshake_timeout)
         self._tls = None if tls is None else ServerTls(tls)
         self._handshake_timeout = handshake_timeout
         self._reactor = reactor
@@ -160,8 +134,8 @@ class StreamSocketListener:
         self._sockets: set[StreamSocket] = set()
         self._waiting: deque[StreamSocket] = deque()
         self._taker: Deferred[StreamSocket] | None = None
-        self._handlers = RunningHandlers(self._failed, self._note_end)
-        # Waits until no connection and no handler is left.
+        self._handlers = RunningHandlers(self._note_end)
+        # Fires when no connection and no handler is left.
         self._emptied = Waiters()
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
@@ -182,11 +156,12 @@ class StreamSocketListener:
         """
         Listen on all addresses of this machine, of both families.
 
-        :param service: a port, or a name in the services file; ``""`` for a free port, which
-            ``information.local_port`` tells.
+        :param service: a port, or a name in the services file; ``""`` for a free port, whose number
+            is then in ``information.local_port``.
         :returns: fires when it listens. It fails with status ``ADDRESS_ALREADY_IN_USE`` when the
-            port is taken; then it can be bound again. `LocalProtocolError` when it is bound.
-        :raises ValueError: at once, when there is no such service here.
+            port is taken; then the listener can be bound again. It fails with `LocalProtocolError`
+            when the listener is bound.
+        :raises ValueError: at once, when this machine does not know the service.
         """
         return self.bind_endpoint(None, service)
 
@@ -197,8 +172,8 @@ class StreamSocketListener:
         :param host: an address of this machine, or a name of one; None for all addresses.
         :param service: as in `bind_service_name`.
         :returns: as `bind_service_name`. It fails with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS``
-            when the address is not this machine's.
-        :raises ValueError: at once, for a malformed name or when there is no such service here.
+            when the address is not an address of this machine.
+        :raises ValueError: at once, for a malformed name or an unknown service.
         """
         name = None if host is None else as_host_name(host)
         return self._bind(self._listen(name, find_local_port(service)))
@@ -213,10 +188,11 @@ class StreamSocketListener:
 
     def replace_certificates(self, certificates: Sequence[Certificate]) -> None:
         """
-        Show others from the next handshake on; connections that stand are not touched.
+        Use other certificates from the next handshake on; open connections do not change.
 
-        :raises LocalProtocolError: when it has no TLS.
-        :raises ValueError: when there is none, or one has no key; then nothing is replaced.
+        :raises LocalProtocolError: when the listener has no TLS.
+        :raises ValueError: when the list is empty, or a certificate has no key; then the listener
+            keeps its certificates.
         """
         if self._tls is None:
             raise LocalProtocolError("this listener has no TLS")
@@ -226,13 +202,13 @@ class StreamSocketListener:
 
     def accept(self, *, timeout: float | None = None) -> Deferred[StreamSocket]:
         """
-        Wait for the next connection. Only where there is no handler.
+        Wait for the next connection. Only for a listener without a handler.
 
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: fires with the socket, which is the caller's to close. It fails with
-            `LocalProtocolError` before it is bound or where handlers take the connections, with
-            `BusyError` while another wait is pending, with `ClosedError` after `close`. Cancelling
-            takes no connection.
+        :returns: fires with the socket, which the caller closes. It fails with
+            `LocalProtocolError` if the listener is not bound or has a handler, with `BusyError`
+            while another wait is pending, with `ClosedError` after `close`. Cancelling takes no
+            connection.
         :raises ValueError: at once, when the timeout is negative.
         """
         check_timeout(timeout)
@@ -277,13 +253,14 @@ class StreamSocketListener:
 
     def close(self) -> Deferred[None]:
         """
-        Listen no more. Accepted sockets stay as they are; those that nobody has taken are aborted.
+        Stop listening. Accepted sockets stay open; those still queued for `accept` are aborted.
 
         Connections that the kernel has queued are accepted and passed to the handlers, up to
         ``max_connections``. The rest of the queue is reset; without a handler, the whole queue is.
         Closing twice is harmless.
 
-        :returns: fires when the port is free. It need not be awaited.
+        :returns: fires when the port is free. It need not be awaited. Cancelling the wait does not
+            cancel the close.
         """
         self._is_closed = True
         self._gates.clear()  # The gates accept the queued connections when their ports close.
@@ -293,7 +270,7 @@ class StreamSocketListener:
             taker.errback(ClosedError("the listener was closed"))
         while self._waiting:
             self._waiting.popleft().abort()
-        # Its own Deferred: who calls the wait off does not call the end off.
+        # A separate Deferred: cancelling the wait does not cancel the close.
         stopped: Deferred[None] = Deferred(lambda _: None)
         stopping = start_operation(_stop(ports))
         stopping.addCallbacks(
@@ -317,7 +294,7 @@ class StreamSocketListener:
         :raises ValueError: at once, when the timeout is negative.
         """
         if timeout is None:
-            raise ValueError("a drain needs an end")
+            raise ValueError("close_all needs a timeout in seconds, not None")
         check_timeout(timeout)
         return start_operation(self._close_all(timeout))
 
@@ -326,28 +303,25 @@ class StreamSocketListener:
 
     async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
         closing = self.close()
-        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
+        if not isinstance(exception, GeneratorExit):  # Then the coroutine cannot await any more.
             await closing
 
-    # How it is bound.
+    # Binding.
 
     def _is_in_use(self) -> bool:
         return self._is_bound or self._is_closed
 
     def _bind(self, work: Any) -> Deferred[None]:
-        refusal: SocketError | None = None
-        if self._is_closed:
-            refusal = ClosedError("cannot bind: the listener was closed")
-        elif self._is_bound:
-            refusal = LocalProtocolError("cannot bind: the listener is bound")
-        if refusal is not None:
+        if self._is_closed or self._is_bound:
             work.close()
-            return fail(refusal)
+            if self._is_closed:
+                return fail(ClosedError("cannot bind: the listener was closed"))
+            return fail(LocalProtocolError("cannot bind: the listener is bound"))
         self._is_bound = True
         return start_operation(self._guarded(work))
 
     async def _guarded(self, work: Any) -> None:
-        """Leave the listener as it was when it cannot be bound."""
+        """Restore the unbound state if binding fails."""
         try:
             ports: list[IListeningPort] = await work
         except CancelledError:
@@ -361,7 +335,7 @@ class StreamSocketListener:
             raise ClosedError("the listener was closed while it was being bound")
         self._ports += ports
         for port in ports:
-            # Other ports, such as those in memory, have no socket, so there is no limit.
+            # Other ports, such as those in memory, have no socket and so no accept gate.
             if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
                 self._gates.append(AcceptGate(port, self._reactor, self._has_room, self.admits))
         self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
@@ -376,16 +350,16 @@ class StreamSocketListener:
                 address = (await resolve(reactor, host, str(number)))[0].host
             ports = [listen_on_address(reactor, address, number, factory)]
         for port in ports:
-            self.control.apply(port)  # So that the packets of the handshake are marked too.
+            self.control.apply(port)  # This marks the packets of the TCP handshake too.
         return ports
 
     async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> list[IListeningPort]:
         return [await endpoint.listen(_Accepting(self))]
 
-    # How connections come.
+    # Accepted connections.
 
     def admits(self, host: str | None) -> bool:
-        """Return whether an address may have one more connection; log refusals once a minute."""
+        """Return whether an address may open one more connection; log refusals once a minute."""
         return self._address_limit is None or self._address_limit.admits(host)
 
     def make_socket(self, host: str | None = None) -> StreamSocket:
@@ -412,14 +386,14 @@ class StreamSocketListener:
                 self._deliver(accepted)
             else:
                 securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
-                # Who is not let in was told of already, and is nobody's socket.
+                # A failed handshake was logged already, and its socket reaches no application.
                 securing.addCallbacks(lambda _: self._deliver(accepted), forget_frames)
             return
         self._sockets.discard(accepted)
         if self._address_limit is not None:
             self._address_limit.remove(accepted)
         if accepted.was_lost:
-            # In the next turn: first the read or handshake that a handler waits for fails with the
+            # In the next turn: first the read or handshake that a handler awaits fails with the
             # reason. A handler that called `abort` may also still be in that call.
             self._reactor.callLater(0, self._handlers.cancel, accepted)
         self._note_end()
@@ -437,53 +411,18 @@ class StreamSocketListener:
         if self.connection_received:
             args = StreamSocketListenerConnectionReceivedEventArgs(accepted)
             for handler in self.connection_received:
-                self._handle(handler, args)
+                self._handlers.start(handler, self, args)
         elif self._taker is not None:
             taker, self._taker = self._taker, None  # cleared first: the callback may accept again
             taker.callback(accepted)
         else:
             self._waiting.append(accepted)
 
-    def _handle(
-        self, handler: _Handler, args: StreamSocketListenerConnectionReceivedEventArgs
-    ) -> None:
-        try:
-            handled = handler(self, args)
-        except Exception:  # noqa: BLE001 - logged, and it ends the connection
-            self._failed(Failure(), args.socket)
-            return
-        if inspect.iscoroutine(handled):
-            handled = Deferred.fromCoroutine(handled)
-        if isinstance(handled, Deferred):
-            self._handlers.add(args.socket, handled)
-            if args.socket.was_lost:  # from within the call
-                self._handlers.cancel(args.socket)
-
-    def _failed(self, failure: Failure, accepted: StreamSocket) -> None:
-        peer = accepted.information.remote_address or "a peer"
-        port = accepted.information.remote_port
-        error = failure.value
-        if isinstance(error, SocketError) and not isinstance(
-            error, (LocalProtocolError, BusyError)
-        ):
-            # Peers come and go, break rules and fall silent: one line, without a traceback.
-            self._log.info("{peer} port {port} ended: {error}", peer=peer, port=port, error=error)
-            if isinstance(error, EndOfStreamError):
-                accepted.close()
-                self._handlers.cancel(accepted)  # Others of this connection.
-            else:
-                accepted.abort()
-        else:
-            self._log.failure(
-                "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
-            )
-            accepted.abort()
-
     def _has_room(self) -> bool:
         if len(self._waiting) >= MAX_WAITING:
             return False
         if self._is_closed and not self.connection_received:
-            return False  # There is neither a handler nor an `accept` for it.
+            return False  # Neither a handler nor `accept` would take it.
         return self._max_connections is None or len(self._sockets) < self._max_connections
 
     def _reopen(self) -> None:
@@ -527,7 +466,7 @@ class StreamSocketListener:
 
 
 class _Accepting(ServerFactory):
-    """Gives each connection that is accepted its socket."""
+    """Makes a socket for each accepted connection."""
 
     noisy = False
 
@@ -540,6 +479,18 @@ class _Accepting(ServerFactory):
         if not self._listener.admits(host):
             return None
         return self._listener.make_socket(host).build_protocol()
+
+
+def _check_limits(
+    max_connections: int | None, close_timeout: float, handshake_timeout: float
+) -> None:
+    """Raise ``ValueError`` when a number is out of bounds."""
+    if max_connections is not None and checked_integer(max_connections, "max_connections") < 1:
+        raise ValueError(f"max_connections is 1 or more, not {max_connections}")
+    if not close_timeout >= 0:
+        raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+    if not handshake_timeout > 0:
+        raise ValueError(f"handshake_timeout is above 0 seconds, not {handshake_timeout!r}")
 
 
 async def _stop(ports: list[IListeningPort]) -> None:

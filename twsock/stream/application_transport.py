@@ -1,10 +1,10 @@
 """
-The transport as an application sees it: application → **ordered transport** → Twisted's transport.
+The transport that applications use: application → **application transport** → Twisted's transport.
 
-Our answers are collected and sent in one piece; what an application does to the transport itself
-has to come after those that it sent before. Closing or aborting the transport ends the protocol
-too: no further message is handled. `twsock.protocols.StreamProtocol` makes it at the first access
-to its ``transport``. It holds no bytes.
+A protocol collects its answers and sends them in one piece. This transport first sends the answers
+that were written before, so that the order of all writes is kept. Closing or aborting it ends the
+protocol too: no further message is handled. `twsock.protocols.StreamProtocol` makes it at the first
+access to its ``transport``. It holds no bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ApplicationTransport"]
 
 class ApplicationTransport:
     """
-    Twisted's transport, behind what our protocol has written.
+    Twisted's transport, used after everything that our protocol has written is sent.
 
     It provides what the transport provides, and has every other attribute of it.
 
@@ -70,19 +70,19 @@ class ApplicationTransport:
 
     def __setattr__(self, name: str, value: object) -> None:
         if name.startswith("__"):
-            object.__setattr__(self, name, value)  # What zope.interface notes on an object.
+            object.__setattr__(self, name, value)  # Attributes that zope.interface sets.
         else:
             setattr(self._transport, name, value)
 
-    # Called by applications, as Twisted's transports are.
+    # Called by applications.
 
     def write(self, data: bytes) -> None:
-        """Send bytes, after all that was written before."""
+        """Send bytes after all bytes written before."""
         self._prepare_write()
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Send bytes, after all that was written before."""
+        """Send bytes after all bytes written before."""
         self._prepare_write()
         self._transport.writeSequence(data)
 
@@ -100,17 +100,17 @@ class ApplicationTransport:
         self._abort()
 
     def loseWriteConnection(self) -> None:
-        """Send FIN, after all that was written before."""
+        """Send FIN after all bytes written before."""
         self._send()
         self._transport.loseWriteConnection()
 
     def sendFileDescriptor(self, descriptor: int) -> None:
-        """Send a descriptor over a UNIX socket, after all that was written before."""
+        """Send a descriptor over a UNIX socket after all bytes written before."""
         self._send()
         self._transport.sendFileDescriptor(descriptor)
 
     def startTLS(self, *arguments: Any) -> None:
-        """Start TLS, after all that was written before; unless plaintext is left over."""
+        """Start TLS after all bytes written before; abort if unhandled plaintext is left."""
         self._send()
         if self._may_start_tls():
             self._transport.startTLS(*arguments)

@@ -1,12 +1,12 @@
 """
 The transport below a TLS engine: engine → **lower transport** → transport of the connection.
 
-From the moment at which a connection is to become secure, the transport is the engine's alone. What
-anybody else writes to it, whoever kept it, waits with the connection, and takes the way through the
-engine later: nothing of it leaves in plaintext.
+Once the upgrade of a connection has begun, only the engine writes to the transport. The connection
+keeps bytes that other code writes to it. They pass through the engine later: none of them is sent
+in plaintext.
 
-What the engine encrypts goes to the kernel at once where there is a plain socket, as it would
-without TLS (see `twsock.stream.transport`).
+Encrypted bytes are sent to the kernel at once if there is a plain socket, as without TLS (see
+`twsock.stream.transport`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twsock.stream.descriptor import join_queued, queued_bytes
 
 __all__ = ["TRY_LATER", "Held", "TlsLowerTransport"]
 
-#: What a kernel without room answers: nothing was sent, and nothing is wrong.
+#: Errors of a full send buffer: nothing was sent, and the connection is intact.
 TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
 
 
@@ -33,20 +33,20 @@ _REPLACED: Final = ("abortConnection", "loseConnection", "registerProducer", "un
 
 
 class Held(typing.Protocol):
-    """A connection whose output waits for a handshake."""
+    """A connection that keeps its output until a handshake is done."""
 
     def take(self, data: bytes) -> object:
-        """Keep what was written to the transport itself."""
+        """Keep bytes that were written to the transport directly."""
 
     def output_broke(self, error: OSError) -> object:
         """Report that sending failed for good; received bytes can still be read."""
 
     def abort(self) -> object:
-        """End the connection now; nothing more is sent."""
+        """Abort the connection; nothing more is sent."""
 
 
 class _Nobody:
-    """Replaces a connection that is lost; does nothing."""
+    """Replaces a lost connection; does nothing."""
 
     def take(self, data: bytes) -> None: ...
     def output_broke(self, error: OSError) -> None: ...
@@ -59,13 +59,13 @@ def _drop(_data: object) -> None:
 
 class TlsLowerTransport:
     """
-    A transport as the engine has it.
+    The transport that a TLS engine sees.
 
-    :param handle: the plain socket that carries it, to be sent on; None where there is none.
-    :param descriptor: at the bottom of it; None where there is none.
-    :param connection: keeps what others write.
+    :param handle: the plain socket to send on; None if there is none.
+    :param descriptor: Twisted's descriptor below it; None if there is none.
+    :param connection: keeps the bytes that other code writes.
 
-    :ivar transport: all that is not written here is asked of this one.
+    :ivar transport: the real transport; it has all attributes that this class does not define.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class TlsLowerTransport:
         # A wrapper (a PROXY header, a policy) has another name for it.
         is_wrapper = hasattr(transport, "wrappedProtocol")
         self._receiver = "wrappedProtocol" if is_wrapper else "protocol"
-        # Of an application: what produces, and whether it pushes.
+        # The application's producer, and whether it is a push producer.
         self._producer: Any = None
         self._is_streaming = False
         # Whether nothing more can be sent: FIN was sent, or sending failed.
         self._is_over = False
-        # The engine's own, before they are taken over as Twisted does where it starts TLS itself.
+        # The original methods, before they are replaced as Twisted's startTLS does.
         self._write = transport.write
         transport.write = connection.take
         transport.writeSequence = lambda pieces: transport.write(b"".join(pieces))
@@ -103,7 +103,7 @@ class TlsLowerTransport:
         directlyProvides(self, providedBy(transport))
 
     def take_producer(self) -> None:
-        """Let the application's producer rest until there is an engine to produce for."""
+        """Pause the application's producer until there is an engine."""
         plain: Any = self._descriptor
         producer, is_streaming = plain.producer, plain.streamingProducer
         self._unregister()
@@ -114,7 +114,7 @@ class TlsLowerTransport:
 
     @property
     def protocol(self) -> Any:
-        """Who is given what arrives: the engine."""
+        """The protocol that receives: the engine."""
         return getattr(self.transport, self._receiver)
 
     @protocol.setter
@@ -123,14 +123,14 @@ class TlsLowerTransport:
 
     @property
     def is_flushed(self) -> bool:
-        """Whether all that the engine wrote is with the kernel, as far as can be told."""
+        """Whether the kernel has all bytes that the engine wrote, as far as is known."""
         return self._descriptor is None or not queued_bytes(self._descriptor)
 
     def lead_to(self, engine: Any, connection: Held) -> None:
         """
-        Let what others do take the way through the engine from now on.
+        Direct calls by other code to the engine from now on.
 
-        :param connection: takes the place of the one that held the output.
+        :param connection: replaces the connection that kept the output.
         """
         self._connection = connection
         transport = self.transport
@@ -143,13 +143,13 @@ class TlsLowerTransport:
             engine.registerProducer(self._producer, self._is_streaming)
 
     def resume_producer(self) -> None:
-        """Let the application's producer go on, behind what was held."""
+        """Resume the application's producer, after the kept bytes."""
         producer = self._drop_producer()
         if producer is not None and self._is_streaming:
             producer.resumeProducing()
 
     def lost(self) -> None:
-        """The connection is gone before there was an engine."""
+        """Handle the loss of the connection before there was an engine."""
         producer = self._drop_producer()
         if producer is not None:
             producer.stopProducing()
@@ -181,13 +181,13 @@ class TlsLowerTransport:
     # Called by the engine.
 
     def write(self, data: bytes) -> None:
-        """Send as much as the kernel takes, and leave the rest to the transport."""
+        """Send as much as the kernel takes, and queue the rest in the transport."""
         if self._is_over:
             return
         transport = self.transport
         if (
             self._socket is not None
-            # A queue has to leave before it; and the socket of a lost connection is closed.
+            # Queued bytes have to be sent first; and the socket of a lost connection is closed.
             and not transport.dataBuffer
             and not transport._tempDataLen
             and transport.connected
@@ -208,7 +208,7 @@ class TlsLowerTransport:
             self._write(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Write pieces as one."""
+        """Write several pieces as one."""
         self.write(b"".join(iovec))
 
     def loseWriteConnection(self) -> None:
@@ -223,15 +223,15 @@ class TlsLowerTransport:
         self._lose()
 
     def abortConnection(self) -> None:
-        """End the connection now, with a reset if there is a socket."""
-        # Transports in memory call loseConnection to abort; ours would lead back to the engine.
+        """Abort the connection, with a reset if there is a socket."""
+        # Transports in memory call loseConnection to abort; the replaced one would call the engine.
         self.transport.loseConnection = self._lose
         (self._lose if self._abort is None else self._abort)()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let the transport tell the engine's producer of a full queue."""
+        """Register the engine's producer with the transport."""
         self._register(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """Leave the transport without a producer."""
+        """Unregister the producer."""
         self._unregister()

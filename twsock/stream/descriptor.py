@@ -1,10 +1,9 @@
 """
-The descriptor at the bottom: which socket carries a transport, and may we send on it ourselves?
+The descriptor below a transport: its socket, its queue, and the TLS engine between them.
 
-Asked once per connection by `twsock.stream.transport`. A transport may be the socket's own, or a
-stack of wrappers (TLS, policies, a PROXY header) above it. The bottom one holds the queue of bytes
-that the kernel has not taken; only where the bottom one is also the top one do our bytes and its
-bytes look the same on the wire.
+A transport may be Twisted's descriptor itself, or a stack of wrappers (TLS, policies, a PROXY
+header) above it. The descriptor holds the queue of bytes that the kernel has not taken. Only if the
+transport is the descriptor itself are the written bytes also the bytes on the wire.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ __all__ = [
     "unread_input",
 ]
 
-#: How many wrappers are looked through. Real stacks have two or three; the bound is for a wrapper
-#: that names itself as its transport.
+#: The most wrappers that are followed. Real stacks have two or three; the bound is for a wrapper
+#: that has itself as its transport.
 _MAX_WRAPPERS: Final = 16
 
 #: Pieces below this many bytes are joined while they wait.
 SMALL: Final = 1024
 
-#: The state of a handshake of which no message was sent or read, in OpenSSL's words.
+#: OpenSSL's name of the state in which no message of a handshake was sent or read.
 _NOT_BEGUN: Final = b"before SSL initialization"
 
 #: Read in one call before a close, and read in all, in bytes.
@@ -63,13 +62,13 @@ _MAX_DISCARDED: Final = 16 * _DISCARDED
 
 def find_descriptor(transport: ITransport) -> FileDescriptor | None:
     """
-    Look through the wrappers for Twisted's own descriptor.
+    Return Twisted's descriptor below the wrappers of a transport.
 
-    :returns: None where there is none: a transport in memory, or a reactor with its own kind.
+    :returns: None if there is none: a transport in memory, or of a reactor with its own class.
     """
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
-        # Not an interface: what follows reads this very class's queue, which no interface offers.
+        # A class and not an interface: its queue is read below, which no interface has.
         if isinstance(candidate, FileDescriptor):
             return candidate
         candidate = getattr(candidate, "transport", None)
@@ -77,7 +76,7 @@ def find_descriptor(transport: ITransport) -> FileDescriptor | None:
 
 
 def bottom_socket(transport: ITransport) -> socket.socket | None:
-    """Give the socket at the bottom, to ask and to set options; never to send on."""
+    """Return the socket below a transport, to read and set options; never to send on."""
     found = getattr(find_descriptor(transport), "socket", None)
     return found if isinstance(found, socket.socket) else None
 
@@ -90,7 +89,7 @@ def is_half_closing_engine(transport: ITransport) -> bool:
 
 
 def carries_tls(transport: ITransport) -> bool:
-    """Tell whether one of the wrappers is a TLS engine of Twisted's."""
+    """Return whether one of the wrappers is a TLS engine of Twisted."""
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
         if isinstance(candidate, TLSMemoryBIOProtocol) or getattr(candidate, "TLS", False):
@@ -100,11 +99,11 @@ def carries_tls(transport: ITransport) -> bool:
 
 
 def engine_holds(transport: ITransport) -> bool:
-    """Tell whether a TLS engine keeps bytes until its handshake is done."""
+    """Return whether a TLS engine queues bytes until its handshake is done."""
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
         for layer in (candidate, _started_engine(candidate)):
-            # Private, and the only place where Twisted keeps them (as of 26.10).
+            # Private, and the only attribute with them (as of Twisted 26.10).
             if isinstance(layer, TLSMemoryBIOProtocol) and layer._appSendBuffer:
                 return True
         candidate = getattr(candidate, "transport", None)
@@ -146,7 +145,7 @@ def engine_bytes(transport: ITransport) -> int:
         if candidate is None:
             break
         for layer in (candidate, _started_engine(candidate)):
-            # Private, and the only places where Twisted keeps them (as of 26.10).
+            # Private, and the only attributes with them (as of Twisted 26.10).
             if isinstance(layer, TLSMemoryBIOProtocol):
                 held: int | None = getattr(layer, "held_bytes", None)
                 kept += sum(map(len, layer._appSendBuffer)) if held is None else held
@@ -169,23 +168,23 @@ def join_queued(descriptor: FileDescriptor, data: bytes | bytearray) -> bool:
 
     :returns: whether the piece was appended; otherwise the caller has to queue it.
     """
-    # Private, and the only place where Twisted keeps them (as of 26.10).
+    # Private, and the only attribute with them (as of Twisted 26.10).
     waiting: list[bytes] = descriptor._tempDataBuffer
     if not waiting or len(data) >= SMALL or len(waiting[-1]) >= SMALL:
         return False
     target: Any = descriptor
     if not target.connected or (target.producer is not None and target.streamingProducer):
-        return False  # Only a write of the descriptor's own pauses the producer at a full queue.
+        return False  # Only the descriptor's write method pauses the producer at a full queue.
     waiting[-1] += data
     descriptor._tempDataLen += len(data)
     return True
 
 
 def may_collect(transport: ITransport) -> bool:
-    """Tell whether bytes just written may be neither with the descriptor nor with the kernel."""
+    """Return whether a wrapper may still hold bytes that were just written."""
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
-        # One of Twisted's engines collects what it is given until the next turn of the reactor.
+        # An engine of Twisted collects written bytes until the next turn of the reactor.
         if isinstance(candidate, BufferingTLSTransport) or getattr(candidate, "TLS", False):
             return True
         candidate = getattr(candidate, "transport", None)
@@ -205,7 +204,7 @@ def secured_by(transport: ITransport) -> Any:
     for _ in range(_MAX_WRAPPERS):
         for layer in (candidate, _started_engine(candidate)):
             if isinstance(layer, TLSMemoryBIOProtocol):
-                # Private, and the only place where Twisted keeps it (as of 26.10).
+                # Private, and the only attribute with it (as of Twisted 26.10).
                 return layer.getHandle() if layer._handshakeDone else None
         candidate = getattr(candidate, "transport", None)
     return None
@@ -229,11 +228,11 @@ def is_shaking_hands(transport: ITransport) -> bool:
 
 def plain_socket(transport: ITransport) -> socket.socket | None:
     """
-    Give the socket on which bytes may be sent past the transport, or None.
+    Return the socket on which bytes may be sent without the transport, or None.
 
-    They may where the transport is the descriptor itself, its ``getHandle`` is its own method (TLS
-    started before we came replaces it), and the handle is a non-blocking stream socket with the
-    transport's file descriptor. Whether TLS starts later is for each send to ask.
+    That is allowed if the transport is the descriptor itself, its ``getHandle`` is the method of
+    its class (an earlier ``startTLS`` replaces it), and the handle is a non-blocking stream socket
+    with the transport's file descriptor. Each send has to check whether TLS was started meanwhile.
     """
     if not isinstance(transport, FileDescriptor):
         return None
@@ -252,7 +251,7 @@ def plain_socket(transport: ITransport) -> socket.socket | None:
 
 
 def queued_bytes(descriptor: FileDescriptor) -> int:
-    """Count the bytes that were written to a descriptor and that the kernel has not taken."""
+    """Return the number of bytes in the queue of a descriptor."""
     # Private, and the only place where Twisted keeps this number (as of 26.10): its own test for a
     # full buffer adds up the same two.
     waiting: int = descriptor._tempDataLen
@@ -298,9 +297,9 @@ class _LastReport:
 
 
 def hung_up(descriptor: FileDescriptor) -> bool:
-    """Tell whether the connection is over in both directions, or has failed."""
+    """Return whether both directions of the connection have ended, or it has failed."""
     waiting = select.poll()
-    waiting.register(descriptor.fileno(), 0)  # both are told unasked
+    waiting.register(descriptor.fileno(), 0)  # Both are always reported.
     return bool(waiting.poll(0))
 
 
@@ -314,15 +313,15 @@ def discard_input(descriptor: FileDescriptor) -> None:
     connection = getattr(descriptor, "socket", None)
     if not isinstance(connection, socket.socket):
         return
-    with contextlib.suppress(OSError):  # Nothing more is there, or the connection is over.
+    with contextlib.suppress(OSError):  # No more bytes, or the connection is over.
         for _ in range(_MAX_DISCARDED // _DISCARDED):
             if not connection.recv(_DISCARDED):
                 return
 
 
 def unread_input(descriptor: FileDescriptor) -> bool:
-    """Tell whether bytes, the peer's FIN or an error wait in the kernel for the reactor."""
+    """Return whether bytes, the peer's FIN or an error wait in the kernel for the reactor."""
     waiting = select.poll()
-    # Asked of poll(), because peeking would take a pending error away from the reactor.
+    # With poll(), because peeking would consume a pending error.
     waiting.register(descriptor.fileno(), select.POLLIN)
     return bool(waiting.poll(0))

@@ -1,8 +1,8 @@
 """
-Who tells that a queue has drained: the reactor's write events → **watch** → stream transport.
+Detects that an output queue has drained: write events of the reactor → **watch** → transport.
 
-A transport tells of an empty queue through the producer that is registered with it. Made by
-`twsock.stream.transport` when bytes stay behind, and gone when they have left.
+A transport of Twisted reports an empty queue to its registered producer. `twsock.stream.transport`
+registers a watch when bytes are queued, and removes it when they have been sent.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from twsock.stream.descriptor import queued_bytes
 
 __all__ = ["BrakeWatch", "DrainWatch", "Watch"]
 
-#: How often the queue is looked at where a producer of the application holds the place from which
-#: we would be told that it drained, in seconds.
+#: Interval at which the queue is checked while an application has registered its own producer, in
+#: seconds.
 _POLL_INTERVAL: Final = 0.01
 
 
 class Watch(typing.Protocol):
-    """What can be stopped."""
+    """A watch that can be stopped."""
 
     def stop(self) -> None:
-        """Tell no more."""
+        """Stop reporting."""
 
 
 @implementer(IPullProducer)
 class DrainWatch:
     """
-    Is called by a plain descriptor when its queue is empty.
+    Reports when the queue of a plain descriptor is empty.
 
-    :param descriptor: has bytes in its queue.
+    :param descriptor: a descriptor with bytes in its queue.
     :param drained: called when the queue has become empty; it then calls `stop`.
     """
 
@@ -48,15 +48,15 @@ class DrainWatch:
         self._poll: IDelayedCall | None = None
         self._registering = True
         if typing.cast(Any, descriptor).producer is None:
-            # The descriptor's own method: under TLS that was started on it, the instance's would
-            # register with the TLS engine, which calls a pull producer all the time.
+            # The method of the class: after startTLS, the method of the instance would register
+            # with the TLS engine, which calls a pull producer all the time.
             FileDescriptor.registerProducer(descriptor, self, False)
         else:
             self._poll_later()
         self._registering = False
 
     def stop(self) -> None:
-        """Leave the place of the producer free."""
+        """Unregister the producer."""
         if self._poll is not None:
             self._poll.cancel()
             self._poll = None
@@ -77,20 +77,20 @@ class DrainWatch:
     # Called by Twisted.
 
     def resumeProducing(self) -> None:
-        """The queue is empty, unless this is the call at registration, whatever the queue holds."""
+        """Handle an empty queue; ignore the call at registration, which does not mean that."""
         if not self._registering:
             self._drained()
 
     def stopProducing(self) -> None:
-        """Do nothing: the end of the connection reaches the owner in its own way."""
+        """Do nothing: the owner learns of the end of the connection by other calls."""
 
 
 @implementer(IPushProducer)
 class BrakeWatch:
     """
-    Is called by a transport without a plain descriptor when its buffer fills and empties.
+    Reports when the buffer of a transport without a plain descriptor fills and empties.
 
-    :param braked: called with whether it is full.
+    :param braked: called with True when the buffer is full, with False when it has room again.
     """
 
     __slots__ = ("_braked", "_transport")
@@ -101,18 +101,18 @@ class BrakeWatch:
         transport.registerProducer(self, True)
 
     def stop(self) -> None:
-        """Leave the place of the producer free."""
+        """Unregister the producer."""
         self._transport.unregisterProducer()
 
     # Called by Twisted.
 
     def pauseProducing(self) -> None:
-        """The buffer is full."""
+        """Report that the buffer is full."""
         self._braked(True)
 
     def resumeProducing(self) -> None:
-        """The buffer has room."""
+        """Report that the buffer has room."""
         self._braked(False)
 
     def stopProducing(self) -> None:
-        """Do nothing: the end of the connection reaches the owner in its own way."""
+        """Do nothing: the owner learns of the end of the connection by other calls."""

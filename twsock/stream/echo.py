@@ -1,8 +1,8 @@
 """
-Echoes: what arrives whole goes back as it is.
+Echo protocols for frames and lines, and their factories.
 
-The smallest service of each format, and the fastest: whole runs of messages are taken off the
-decoder and sent back in one piece, so the cost is per read and not per message.
+Whole runs of messages are pulled from the decoder and sent back in one piece, so the cost is per
+read and not per message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Echo(StreamProtocol):
 
 
 class FrameEcho(_Echo, FrameProtocol):
-    """Sends each frame back. A partial frame stays until it is whole."""
+    """Sends each frame back once it is complete."""
 
     @override
     def frame_received(self, payload: bytes) -> None:
@@ -39,7 +39,7 @@ class FrameEcho(_Echo, FrameProtocol):
 
 
 class LineEcho(_Echo, LineProtocol):
-    """Sends each line back, ended by CRLF however it came. An unfinished line waits."""
+    """Sends each line back once it is complete, always ended by CRLF."""
 
     @override
     def line_received(self, line: bytes) -> None:

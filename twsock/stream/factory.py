@@ -1,9 +1,9 @@
 """
-Servers made of our protocols: endpoint → **factory** → connections.
+The server factory of our stream protocols: endpoint → **factory** → connections.
 
-Gives each connection its limits and its `twsock.protocols.ConnectionRegistry`; puts an
-`twsock.stream.AcceptGate` into each port it listens on, so that the limit on connections keeps
-peers waiting instead of turning them away.
+The factory sets the limits of each connection, and adds it to a
+`twsock.protocols.ConnectionRegistry`. It puts a `twsock.stream.AcceptGate` into each of its ports:
+at the limit on connections, further peers wait in the kernel's queue and are not refused.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from twsock.stream.upgrade import UpgradeToSsl
 
 __all__ = ["DEFAULT_IDLE_TIMEOUT", "StreamServerFactory"]
 
-#: Seconds from the last whole message to the end of a connection, unless told otherwise.
+#: Default of ``idle_timeout``, in seconds.
 DEFAULT_IDLE_TIMEOUT = 600.0
 
 
 class StreamServerFactory(ServerFactory):
     """
-    Serves one of our protocols on any number of stream endpoints.
+    Serves a protocol of twsock on any number of stream endpoints.
 
     :param reactor: measures the timeouts; any ``IReactorTime``.
     :param protocol: a subclass of `FrameProtocol` or `LineProtocol`, made without arguments for
@@ -46,8 +46,8 @@ class StreamServerFactory(ServerFactory):
     :param max_unsent: limit, in bytes, for written bytes that are not yet with the kernel; above
         `StreamProtocol.high_water`. At this limit a further message that is sent outside a handler
         aborts its connection. None for the protocol's own limit.
-    :param max_connections: how many may be open at once; then listeners made by `listen` accept
-        nobody until one ends. None for no limit.
+    :param max_connections: how many may be open at once; at this limit, listeners made by `listen`
+        accept no connection until one ends. None for no limit.
     :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
         of 64 bits, may have open; further ones are closed, with one log event a minute. None for no
         limit. UNIX sockets are not counted. With a `twsock.stream.ProxyEndpoint` the client's
@@ -56,10 +56,10 @@ class StreamServerFactory(ServerFactory):
         handled, and bytes written and not yet with the kernel. Above it the connection that holds
         most is aborted, with one log event. None for 256 MiB, or twice the largest message if that
         is more.
-    :param idle_timeout: seconds from the last whole message, or from the start, to the end of a
-        connection, which comes before one and a half times this; None to never end one.
+    :param idle_timeout: seconds without a whole message after which a connection is closed, at
+        the latest after one and a half times this; None for no limit.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
-    :param upgrade: how connections become secure in their middle; None for the protocol's own.
+    :param upgrade: the upgrade of connections to TLS; None for the protocol's own.
     :raises ValueError: when a number is out of bounds.
 
     :ivar group: the open connections.
@@ -110,15 +110,15 @@ class StreamServerFactory(ServerFactory):
 
     @property
     def counters(self) -> Counters:
-        """What this server has seen."""
+        """The numbers of connections, messages and errors of this server."""
         return self.group.counters
 
     def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
         """
-        Listen on an endpoint, accepting nobody while the limit on connections is reached.
+        Listen on an endpoint; accept no connection while the limit on connections is reached.
 
-        ``endpoint.listen(factory)`` works too, but there a connection above the limit is accepted
-        and closed. Twisted's wrapping factories (an ``ssl:`` endpoint, a policy) cannot refuse a
+        ``endpoint.listen(factory)`` works too, but it accepts connections above the limit and
+        closes them. Twisted's wrapping factories (an ``ssl:`` endpoint, a policy) cannot refuse a
         connection; with these it fails with a traceback in the log.
 
         :returns: the port, to be stopped by the caller.
@@ -127,12 +127,12 @@ class StreamServerFactory(ServerFactory):
 
     def drain(self, timeout: float) -> Deferred[int]:
         """
-        End all connections: answer what has arrived, close; at the deadline abort what is left.
+        Close all connections after answering what they have received; abort them at the deadline.
 
-        Stop the ports first, or new connections keep coming.
+        Stop the ports first: otherwise they accept further connections.
 
         :param timeout: seconds until the deadline; 0 aborts at once.
-        :returns: when no connection is left, how many had to be aborted.
+        :returns: fires when no connection is left, with the number of aborted ones.
         """
         for gate in self._gates:
             gate.shut()
@@ -163,9 +163,9 @@ class StreamServerFactory(ServerFactory):
 
     async def _listen(self, endpoint: IStreamServerEndpoint) -> IListeningPort:
         port = await endpoint.listen(self)
-        # Other ports (in memory, say) have no socket to stand for; buildProtocol keeps the limit.
+        # Other ports, such as those in memory, have no socket: buildProtocol limits them.
         if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
-            # Those of ports that were stopped are of no more use.
+            # Drop the gates of stopped ports.
             self._gates = [gate for gate in self._gates if not gate.is_closed]
             self._gates.append(
                 AcceptGate(port, self.group.clock, self._has_room, self.group.admits)
@@ -188,7 +188,7 @@ class StreamServerFactory(ServerFactory):
 
     def _reopen(self) -> None:
         limit = self.group.max_connections
-        # One event for a crowd, not one for each that comes and goes at the limit.
+        # One event each time that the limit is reached, not one for each connection.
         if limit is not None and len(self.group) <= limit * 3 // 4:
             self._is_at_limit = False
         for gate in self._gates:

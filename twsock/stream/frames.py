@@ -1,5 +1,5 @@
 """
-Length-prefixed frames for applications: override one method, answer with one method.
+The protocol class for length-prefixed frames: one method to override, one to send with.
 
 The ``uint32`` format of `twsock.wire.frames` on the connections of `twsock.stream.protocol`.
 """
@@ -17,8 +17,8 @@ from twsock.wire.frames import DEFAULT_MAX_PAYLOAD, FrameDecoder, encode_frame, 
 
 __all__ = ["FrameProtocol"]
 
-#: Payloads below this are joined to their header at once: one small copy costs less than one more
-#: piece in what is sent.
+#: Smaller payloads, in bytes, are joined with their header: a small copy costs less than one more
+#: piece in the send.
 _SMALL = 4096
 
 #: The size of the header of a frame, in bytes.
@@ -35,7 +35,7 @@ class FrameProtocol(StreamProtocol):
             def frame_received(self, payload: bytes) -> None:
                 self.send_frame(payload.upper())
 
-    A frame above ``max_payload`` (default 16 MiB) aborts the connection when its count has come.
+    A frame above ``max_payload`` (default 16 MiB) aborts the connection when its header arrives.
     """
 
     is_counted = True
@@ -46,9 +46,9 @@ class FrameProtocol(StreamProtocol):
         """
         Handle one frame.
 
-        :returns: None when it is handled; a coroutine or Deferred to be awaited before the next
-            frame is given. It is cancelled when the connection is lost; that the peer only ended
-            its output is no loss, so what may take long has a timeout of its own.
+        :returns: None when it is handled; otherwise a coroutine or Deferred, and the next frame is
+            handled after it. It is cancelled when the connection is lost. It is not cancelled when
+            the peer only ends its output, so a long operation needs its own timeout.
         :raises RemoteProtocolError: when the peer broke a rule: the connection is aborted, and one
             line is logged. Any other exception is logged with its traceback, and aborts it too.
         """
@@ -58,7 +58,7 @@ class FrameProtocol(StreamProtocol):
 
     def send_frame(self, payload: bytes) -> None:
         """
-        Send one frame: with all other answers when `frame_received` was called, else at once.
+        Send one frame: within `frame_received` together with all other answers, otherwise at once.
 
         Outside a handler, if `max_unsent` bytes are queued already, the connection is aborted
         instead. This call then raises nothing; a later one raises `BrokenError`.

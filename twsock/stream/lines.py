@@ -1,5 +1,5 @@
 """
-Lines of text for applications: override one method, answer with one method.
+The protocol class for lines of text: one method to override, one to send with.
 
 The ``line`` format of `twsock.wire.lines` on the connections of `twsock.stream.protocol`.
 """
@@ -19,7 +19,7 @@ __all__ = ["LineProtocol"]
 
 class LineProtocol(StreamProtocol):
     """
-    A connection that carries lines: ended by CRLF or LF as they come, by CRLF as they go.
+    A connection that carries lines: received with CRLF or LF, sent with CRLF.
 
     Override `line_received`, answer with `send_line`::
 
@@ -37,9 +37,9 @@ class LineProtocol(StreamProtocol):
         Handle one line.
 
         :param line: without its ending, not decoded: `twsock.wire.decode_text` reads it as text.
-        :returns: None when it is handled; a coroutine or Deferred to be awaited before the next
-            line is given. It is cancelled when the connection is lost; that the peer only ended
-            its output is no loss, so what may take long has a timeout of its own.
+        :returns: None when it is handled; otherwise a coroutine or Deferred, and the next line is
+            handled after it. It is cancelled when the connection is lost. It is not cancelled when
+            the peer only ends its output, so a long operation needs its own timeout.
         :raises RemoteProtocolError: when the peer broke a rule: the connection is aborted, and one
             line is logged. Any other exception is logged with its traceback, and aborts it too.
         """
@@ -49,7 +49,7 @@ class LineProtocol(StreamProtocol):
 
     def send_line(self, line: bytes | str) -> None:
         """
-        Send one line: with all other answers when `line_received` was called, else at once.
+        Send one line: within `line_received` together with all other answers, otherwise at once.
 
         Outside a handler, if `max_unsent` bytes are queued already, the connection is aborted
         instead. This call then raises nothing; a later one raises `BrokenError`.

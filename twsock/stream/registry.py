@@ -1,9 +1,9 @@
 """
-Connections that are counted, watched, limited and drained together.
+The open connections of a server: limits, counters, idle timeout and drain.
 
-Made by a `twsock.protocols.StreamServerFactory`, joined and left by its connections. It holds one
-reference to each of them and one delayed call for all: an idle timeout costs a frame nothing, and
-ten thousand idle connections no more than ten thousand comparisons each half timeout.
+A `twsock.protocols.StreamServerFactory` makes one registry; its connections join and leave it. It
+holds a reference to each connection, and one delayed call for all of them. So an idle timeout costs
+a frame nothing, and ten thousand idle connections cost as many comparisons each half timeout.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from twsock.waiters import Waiters
 
 __all__ = ["ConnectionGroup", "ConnectionRegistry", "Counters", "Member"]
 
-#: Ticks without a whole frame after which a connection is idle. A connection was active some time
-#: before the first of them, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
+#: Ticks without a whole frame after which a connection is idle. Its last frame came some time
+#: before the first tick, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
 _IDLE_TICKS: Final = 3
 
 
 @dataclass(slots=True)
 class Counters:
-    """What a group has seen since it was made; plain numbers, never payloads."""
+    """Numbers of connections, messages and errors since the registry was made."""
 
     #: Connections that joined.
     accepted: int = 0
@@ -41,31 +41,31 @@ class Counters:
     messages: int = 0
     #: Bytes received, headers and line endings included.
     bytes_received: int = 0
-    #: Connections ended for having been idle.
+    #: Connections closed because they were idle.
     idle: int = 0
     #: Connections aborted because the peer broke the format or its limit.
     violations: int = 0
     #: Connections aborted because `StreamProtocol.max_unsent` bytes were queued.
     unsent_limit_aborts: int = 0
-    #: Connections aborted because they held most when the sum was above `max_buffered`.
+    #: Connections aborted because they held the most bytes when the sum was above `max_buffered`.
     buffer_limit_aborts: int = 0
     #: Connections aborted because a handler raised.
     handler_errors: int = 0
 
 
 class Member(typing.Protocol):
-    """What a group asks of a connection."""
+    """A connection that can join a registry."""
 
     active_tick: int
 
     def end_if_idle(self) -> None:
-        """The idle timeout has passed since the last whole frame."""
+        """End the connection, unless it is busy: the idle timeout has passed."""
 
     def drain(self) -> None:
-        """Answer what has arrived, then close."""
+        """Answer all received messages, then close."""
 
     def abort(self) -> Deferred[None]:
-        """End now."""
+        """Abort the connection."""
 
 
 class ConnectionRegistry:
@@ -73,12 +73,12 @@ class ConnectionRegistry:
     The open connections of one server.
 
     :param clock: measures the idle timeout and the drain.
-    :param idle_timeout: seconds from the last whole frame to the end of a connection, which comes
-        between this and one and a half times this; None to never end one.
-    :param max_connections: how many may be open at once; None for no limit of ours.
+    :param idle_timeout: seconds without a whole frame after which a connection is closed, at the
+        latest after one and a half times this; None for no limit.
+    :param max_connections: how many may be open at once; None for no limit.
     :param max_buffered: limit, in bytes, for all connections together: bytes received and not
         handled, and bytes written and not yet with the kernel. Above it the connection that holds
-        most is aborted. None for no limit.
+        the most is aborted. None for no limit.
     :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network
         of 64 bits, may have open; None for no limit. UNIX sockets are not counted.
     :raises ValueError: when a number is not above 0.
@@ -137,9 +137,9 @@ class ConnectionRegistry:
 
     def join(self, member: Member, host: str | None = None) -> None:
         """
-        Add a connection that was made, and watch its idle time.
+        Add a connection, and start its idle timeout.
 
-        :param host: its peer's address; None if it has none.
+        :param host: the address of its peer; None if it has none.
         """
         self._members.add(member)
         if self.address_limit is not None:
@@ -150,7 +150,7 @@ class ConnectionRegistry:
             self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
 
     def leave(self, member: Member) -> None:
-        """Forget a connection that is gone."""
+        """Remove a lost connection."""
         self._members.discard(member)
         if self.address_limit is not None:
             self.address_limit.remove(member)
@@ -164,10 +164,10 @@ class ConnectionRegistry:
 
     async def drain(self, timeout: float) -> int:
         """
-        Let every connection answer what has arrived, and close it; abort what is left at the end.
+        Close every connection after it has answered; abort the remaining ones at the deadline.
 
-        :param timeout: seconds until then; 0 aborts at once.
-        :returns: how many had to be aborted.
+        :param timeout: seconds until the deadline; 0 aborts at once.
+        :returns: the number of aborted connections.
         """
         members = list(self._members)
         if timeout > 0:
@@ -186,7 +186,7 @@ class ConnectionRegistry:
         try:
             await ended
         finally:
-            # Also when the wait is called off.
+            # Also when the wait is cancelled.
             if deadline.active():
                 deadline.cancel()
 
@@ -201,7 +201,7 @@ class ConnectionRegistry:
             self._spare_the_others(member.end_if_idle, member)
 
     def _spare_the_others(self, action: Callable[[], None], member: Member) -> None:
-        """End a connection that cannot be ended in order; go on with the next."""
+        """Run one action on a connection; abort the connection if it fails."""
         try:
             action()
         except Exception:  # noqa: BLE001 - logged, and it ends the connection

@@ -1,8 +1,8 @@
 """
-What the kernel knows of a TCP connection: socket → **TCP_INFO** → numbers.
+Statistics of a TCP connection: socket → **TCP_INFO** → numbers.
 
-Read by the information object of a socket. Only Linux answers in this form; elsewhere, and for
-what is no TCP, there is nothing to read, which is not an error.
+The information object of a socket reads them. Only Linux has this form; on other systems, and for
+other sockets, all numbers are 0.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Final
 
 __all__ = ["TcpInfo", "read_tcp_info"]
 
-#: ``struct tcp_info`` of <linux/tcp.h> as far as the delivery rate, which came with Linux 4.9; a
-#: field is never moved there. Kept: a byte of flags, rtt, rttvar, min_rtt and delivery_rate.
+#: ``struct tcp_info`` of <linux/tcp.h> up to the delivery rate, which Linux 4.9 added; fields are
+#: never moved. Read: a byte of flags, rtt, rttvar, min_rtt and delivery_rate.
 _LAYOUT: Final = struct.Struct("=7xB60xII72xI8xQ")
 
-#: Linux's number; Python names it on Linux only.
+#: The value on Linux; Python defines the name on Linux only.
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
 
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
     """
-    Figures of one connection at one moment; 0 where nothing was measured.
+    Statistics of one connection; 0 for what was not measured.
 
     :ivar smoothed_round_trip: in microseconds (:rfc:`6298`).
     :ivar round_trip_variation: in microseconds.
@@ -42,16 +42,16 @@ class TcpInfo:
 
 
 def read_tcp_info(connection: socket.socket | None) -> TcpInfo:
-    """Read the figures; all 0 where there is no connection, no TCP, or no such call."""
+    """Return the statistics; all 0 without a connection, without TCP, or on other systems."""
     if connection is None or _TCP_INFO is None:
         return TcpInfo()
     try:
         raw = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAYOUT.size)
     except OSError:
-        return TcpInfo()  # No TCP: a UNIX socket, say.
+        return TcpInfo()  # Not TCP, for example a UNIX socket.
     if len(raw) < _LAYOUT.size:
-        return TcpInfo()  # A kernel from before these figures.
+        return TcpInfo()  # An older kernel.
     flags, round_trip, variation, least, rate = _LAYOUT.unpack(raw)
-    # The kernel's "none measured yet" is the largest number.
+    # The kernel reports the largest number before the first measurement.
     least = 0 if least == 0xFFFF_FFFF else least
     return TcpInfo(round_trip, variation, least, rate, bool(flags & 1))

@@ -1,8 +1,8 @@
 """
-Wire formats without I/O: bytes in, values out, values in, bytes out.
+Wire formats without I/O: bytes ↔ messages and values.
 
-Each module is one format, fed by whoever holds a transport. Nothing here knows Twisted, a socket
-or a clock, so the same decoder serves TCP, TLS, UNIX sockets, a test and a replayed capture.
+Each module is one format. Nothing here uses Twisted, a socket or a clock, so the same decoder works
+on TCP, TLS, UNIX sockets, in a test and on a replayed capture.
 """
 
 from twsock.wire.frames import (

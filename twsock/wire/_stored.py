@@ -1,8 +1,8 @@
 """
-What was fed and not pulled yet: the store under each decoder of this room.
+Bytes that a decoder was fed and that were not pulled yet; the base class of the decoders.
 
-A read that holds only whole messages is never copied: it stays the ``bytes`` that came from the
-socket. A ``bytearray``, which grows in place, takes over once a message is spread over reads.
+A read that contains only whole messages is never copied: it stays the ``bytes`` object of the
+receive. When a message is spread over reads, a ``bytearray`` replaces it, which grows in place.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ __all__ = ["StoredBytes"]
 
 class StoredBytes:
     """
-    The bytes of a stream between being fed and being pulled.
+    Bytes of a stream that were fed and not pulled.
 
-    :ivar max_payload: the limit in force, in bytes.
-    :ivar delivered: how many messages were pulled so far.
+    :ivar max_payload: the current limit, in bytes.
+    :ivar delivered: the number of messages pulled so far.
     """
 
     __slots__ = ("_beginning", "_buffer", "_position", "_word", "delivered", "max_payload")
@@ -24,22 +24,22 @@ class StoredBytes:
         self.max_payload = max_payload
         self.delivered = 0
         self._buffer: bytes | bytearray = b""
-        # Where what was not pulled begins. A buffer that is pulled to its end is let go at once.
+        # The first byte that was not pulled. A buffer that is pulled to its end is dropped at once.
         self._position = 0
-        # The message before which runs and loops stop; empty for none.
+        # Runs and loops stop before this message; empty for none.
         self._word = b""
         self._beginning = b""
 
     @property
     def buffered(self) -> int:
-        """How many bytes were fed and not pulled yet."""
+        """The number of bytes that were fed and not pulled."""
         return len(self._buffer) - self._position
 
     def feed(self, data: bytes) -> None:
         """
-        Store what arrived, behind what is there already.
+        Append received bytes.
 
-        :param data: any number of bytes; kept, not copied, where nothing else is stored.
+        :param data: any number of bytes; not copied if nothing else is stored.
         """
         buffer = self._buffer
         if not buffer:
@@ -58,7 +58,7 @@ class StoredBytes:
         self._position = 0
 
     def peek(self, count: int) -> bytes:
-        """Look at what would be pulled next, at most so many bytes of it."""
+        """Return the next bytes, at most ``count``, without pulling them."""
         return bytes(self._buffer[self._position : self._position + count])
 
     def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
@@ -75,13 +75,13 @@ class StoredBytes:
         self._beginning = beginning
 
     def take_buffered(self) -> bytes:
-        """Hand over all that was fed and not pulled, for whoever reads the stream from here on."""
+        """Remove and return all bytes that were fed and not pulled."""
         rest = bytes(memoryview(self._buffer)[self._position :])
         self.clear()
         return rest
 
     def _drop_pulled(self) -> None:
-        """Let go of what was pulled, once a pull finds nothing more: not once per message."""
+        """Drop the pulled bytes; called when a pull finds no message, not once per message."""
         if self._position:
             self._buffer = bytearray(memoryview(self._buffer)[self._position :])
             self._position = 0

@@ -1,11 +1,11 @@
 """
-Bytes between arriving and being taken: what is under a stream that is read in any piece one likes.
+A queue of bytes: pieces in → **queue** → pieces of any size out.
 
-Fed with what a transport receives, emptied by `ValueReader` and by the input stream of a socket.
-Holds the bytes not taken yet; whoever feeds it bounds them.
+`ValueReader` and the input stream of a socket read from it. It holds the bytes that were not taken;
+the caller of `ByteQueue.feed` has to bound them.
 
-What is taken out of one read is copied once. Many small reads are put together, so that a peer that
-sends byte by byte costs the memory of its bytes, and not of as many objects.
+Bytes taken from one read are copied once. Small reads are joined, so that a peer that sends byte by
+byte costs the memory of its bytes, and not one object for each.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Final
 
 __all__ = ["Buffer", "ByteQueue", "as_bytes"]
 
-#: What may be given where bytes are asked for.
+#: The types of arguments that are bytes.
 Buffer = bytes | bytearray | memoryview
 
 #: A read below this many bytes is joined to the one before it, if that one was small too.
 _SMALL: Final = 1024
 
-#: A joined piece grows up to this, in bytes: what was taken from it stays until all of it is.
+#: The largest joined piece, in bytes: it stays in memory until all of it is taken.
 _MAX_JOINED: Final = 64 * 1024
 
 
 class ByteQueue:
     """
-    First in, first out, in pieces that need not be those that came.
+    Stores bytes, first in, first out; the pieces taken need not be the pieces fed.
 
-    :ivar size: how many bytes wait.
+    :ivar size: the number of bytes in the queue.
     """
 
     __slots__ = ("_chunks", "_position", "size")
@@ -37,14 +37,14 @@ class ByteQueue:
     def __init__(self) -> None:
         self.size = 0
         self._chunks: list[bytes | bytearray] = []
-        # Where in the first chunk that begins which was not taken.
+        # The first byte of the first chunk that was not taken.
         self._position = 0
 
     def feed(self, data: bytes) -> None:
         """
-        Put bytes at the end.
+        Append bytes.
 
-        :param data: kept without a copy, unless it is small.
+        :param data: stored without a copy, unless it is small.
         """
         chunks = self._chunks
         self.size += len(data)
@@ -61,9 +61,9 @@ class ByteQueue:
 
     def take(self, count: int) -> bytes:
         """
-        Take bytes from the front.
+        Remove and return bytes from the front.
 
-        :param count: how many; 0 to `size`, both included.
+        :param count: 0 to `size`, both included.
         """
         chunks = self._chunks
         if chunks and count > 0:
@@ -72,7 +72,7 @@ class ByteQueue:
             end = start + count
             if end > len(chunk):
                 return self._take_across(count)
-            # Taken first: what is no number changes nothing.
+            # First, since a count that is not a number must not change the queue.
             taken = (
                 chunk[start:end] if type(chunk) is bytes else bytes(memoryview(chunk)[start:end])
             )
@@ -87,10 +87,10 @@ class ByteQueue:
 
     def find(self, delimiter: bytes, searched: int) -> int:
         """
-        Look for bytes, wherever the reads were cut.
+        Search for bytes, which may be spread over reads.
 
-        :param searched: how many bytes from the front are known not to begin one.
-        :returns: how many bytes are before it; -1 where it is not there.
+        :param searched: the number of bytes at the front where no match begins.
+        :returns: the number of bytes before the first match; -1 if there is none.
         """
         if not self._chunks:
             return -1
@@ -123,7 +123,7 @@ class ByteQueue:
         return b"".join(pieces)
 
     def _join(self) -> None:
-        """Make one chunk of all; what was joined before is only added to."""
+        """Join all chunks into one; a chunk joined before is appended to."""
         chunks = self._chunks
         if len(chunks) == 1:
             return
@@ -138,8 +138,8 @@ class ByteQueue:
 
 def as_bytes(data: Buffer) -> bytes:
     """
-    Give bytes that nobody can change: a copy of what could be.
+    Return immutable bytes: a copy of a mutable buffer.
 
-    :raises TypeError: for what is no buffer; a number is none, though ``bytes(5)`` makes five.
+    :raises TypeError: when it is not a buffer. A number is not one, although ``bytes(5)`` exists.
     """
     return data if type(data) is bytes else bytes(memoryview(data))

@@ -1,11 +1,11 @@
 """
-Frames out of bytes and back: transport → **frames** → protocol → frames → transport.
+Decoder and encoder of length-prefixed frames: bytes ↔ **frames**.
 
 The ``uint32`` format: a 4-byte unsigned big-endian count, then that many bytes of payload. It is
 what a WinRT ``DataWriter`` writes with ``WriteUInt32(MeasureString(text))`` and ``WriteString``.
 
-Fed and pulled by `twsock.protocols.FrameProtocol`. Holds what is not yet pulled: at most one
-partial frame within the limit, and what came with its last read.
+Used by `twsock.protocols.FrameProtocol`. The decoder holds the bytes that were not pulled: at most
+one partial frame within the limit, and the rest of its last read.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = [
     "encode_header",
 ]
 
-#: Largest payload a decoder accepts unless told otherwise, in bytes. Above any message a person
-#: writes, and below what a hostile peer needs to make a machine swap with a handful of connections.
+#: Default of the largest payload, in bytes. Larger than messages that people write, and small
+#: enough that a few hostile connections do not make a machine swap.
 DEFAULT_MAX_PAYLOAD: Final = 16 * 1024 * 1024
 
 #: The largest count that the four header bytes can carry.
@@ -37,10 +37,10 @@ MAX_UINT32: Final = 0xFFFF_FFFF
 _HEADER: Final = struct.Struct(">I")
 _HEADER_SIZE: Final = _HEADER.size
 
-#: A size that no frame has.
+#: Not the size of any frame.
 _NO_SIZE: Final = -1
 
-#: Frames of one size from which comparing their headers at once pays.
+#: The least number of frames of one size for which it is faster to compare their headers at once.
 _FEWEST_ALIKE: Final = 8
 
 
@@ -60,7 +60,7 @@ class FrameTooLargeError(RemoteProtocolError):
 
 def encode_header(size: int) -> bytes:
     """
-    Give the four bytes that announce a payload.
+    Return the four header bytes of a payload.
 
     :param size: bytes in the payload; 0 to 4,294,967,295, both included.
     :raises LocalProtocolError: when ``size`` does not fit the header.
@@ -73,7 +73,7 @@ def encode_header(size: int) -> bytes:
 
 def encode_frame(payload: bytes) -> bytes:
     """
-    Put the header before a payload.
+    Return a payload with its header.
 
     :raises LocalProtocolError: when the payload has more than 4,294,967,295 bytes.
     """
@@ -87,14 +87,14 @@ def _skip_alike(
     buffer: bytes | bytearray, position: int, limit: int, size_of_word: int
 ) -> tuple[int, int]:
     """
-    Go past a run of frames of one size, if every whole frame that is there has that size.
+    Skip a run of frames of one size, if every whole frame in the buffer has that size.
 
     Peers often send messages of one size. Comparing all headers with the first one, a column of
     bytes at a time, costs a sixth of reading them one by one; where they differ it costs no more
     than reading two.
 
     :param size_of_word: frames of this size have to be compared one by one.
-    :returns: where that run ends and how many frames it has; ``position`` and 0 if there is none.
+    :returns: the end of the run and its number of frames; ``position`` and 0 if there is none.
     """
     (size,) = _HEADER.unpack_from(buffer, position)
     stride = _HEADER_SIZE + size
@@ -102,7 +102,7 @@ def _skip_alike(
     if size > limit or size == size_of_word or count < _FEWEST_ALIKE:
         return position, 0
     end = position + count * stride
-    # The lowest byte first: where sizes differ, it mostly does.
+    # The lowest byte first, since it differs most often.
     for column in range(position + _HEADER_SIZE - 1, position - 1, -1):
         if buffer[column:end:stride] != buffer[column : column + 1] * count:
             return position, 0
@@ -111,10 +111,10 @@ def _skip_alike(
 
 class FrameDecoder(StoredBytes):
     """
-    A stream of length-prefixed frames, pulled one by one or run by run.
+    Decodes a stream of length-prefixed frames, pulled one by one or run by run.
 
-    What was fed stays until it is pulled, so a pause, a limit or an upgrade can fall between two
-    frames. Once a limit was broken the decoder stays failed: every later pull raises that error.
+    Bytes stay until they are pulled, so a pause, a limit or an upgrade can fall between two frames.
+    After a frame above the limit the decoder stays failed: every later pull raises that error.
 
     :param max_payload: largest payload accepted, in bytes, 0 to 4,294,967,295. A larger count is
         refused when its header is complete, before a byte of the payload is stored.
@@ -140,9 +140,10 @@ class FrameDecoder(StoredBytes):
 
     def frames(self) -> Iterator[bytes]:
         """
-        Pull payloads one by one, as the loop asks for them.
+        Iterate over the payloads.
 
-        What the loop leaves stays, for the next pull; it must not go on after a `feed`.
+        Frames that the loop has not taken stay for the next pull. Do not continue the loop after a
+        `feed`.
 
         :returns: the payloads without their headers, until more bytes are needed or the next frame
             is the one of `stop_before`.
@@ -159,7 +160,7 @@ class FrameDecoder(StoredBytes):
 
     def _pull(self, word: bytes) -> Iterator[bytes]:
         """Pull payloads until more bytes are needed or the next one is ``word``, if not empty."""
-        # A generator keeps its place between two frames; a call per frame would cost twice as much.
+        # A generator keeps its position between two frames; a call per frame costs twice as much.
         buffer = self._buffer
         unpack = _HEADER.unpack_from
         limit = self.max_payload
@@ -177,7 +178,7 @@ class FrameDecoder(StoredBytes):
             if position > size_of_buffer:
                 break
             if size == size_of_word and buffer[start:position] == word:
-                return  # The rest is not moved to the front: many words may follow each other.
+                return  # The rest is not moved to the front: many such messages may follow.
             self._position = position
             self.delivered += 1
             # One copy: a slice of a bytearray would be a second bytearray first.
@@ -185,7 +186,7 @@ class FrameDecoder(StoredBytes):
                 bytes(memoryview(buffer)[start:position]) if is_spread else buffer[start:position]
             )
             if position == size_of_buffer:
-                # All is pulled: let go before the payload is handled, which may take long.
+                # All is pulled: drop the buffer before the payload is handled, which may take long.
                 self._buffer = buffer = b""
                 self._position = position = size_of_buffer = 0
             yield payload  # type: ignore[misc]
@@ -195,13 +196,13 @@ class FrameDecoder(StoredBytes):
         """
         Pull the longest run of complete frames as one piece, headers included.
 
-        An echo sends it back as it is; a relay passes it on. The caller owns the result, which is
-        handed over without a copy where it is all that was stored.
+        An echo sends it back unchanged. The caller owns the result, which is not copied if it is
+        all that was stored.
 
         :returns: whole frames in wire form, or ``b""`` when more bytes are needed or the next frame
             is the one of `stop_before`.
-        :raises FrameTooLargeError: when the first header announces more than ``max_payload``. One
-            further back ends the run, and is raised by the next call.
+        :raises FrameTooLargeError: when the first header announces more than ``max_payload``. A
+            later such header ends the run, and the next call raises the error.
         """
         buffer = self._buffer
         if not buffer:
@@ -217,7 +218,7 @@ class FrameDecoder(StoredBytes):
             self._buffer, self._position = b"", 0
             return buffer[start:] if start else buffer
         if self.stops_here():
-            # The rest is not moved to the front: many words may follow each other.
+            # The rest is not moved to the front: many such messages may follow.
             return bytes(memoryview(buffer)[start:end])
         self._buffer, self._position = bytearray(memoryview(buffer)[end:]), 0
         if start or isinstance(buffer, bytes):
@@ -226,13 +227,13 @@ class FrameDecoder(StoredBytes):
         return buffer
 
     def _measure_run(self, buffer: bytes | bytearray) -> tuple[int, int]:
-        """Find where the complete frames end, and how many they are."""
+        """Return the end of the complete frames, and their number."""
         unpack = _HEADER.unpack_from
         limit = self.max_payload
         position = self._position
         word = self._word
         size_of_word = len(word) or _NO_SIZE
-        # The last place at which a header can begin and still be complete.
+        # The last position at which a complete header can begin.
         last = len(buffer) - _HEADER_SIZE
         count = 0
         if position <= last:

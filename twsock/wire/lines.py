@@ -26,7 +26,7 @@ __all__ = [
     "encode_line",
 ]
 
-#: Longest line a decoder accepts unless told otherwise, in bytes, without its ending. Sixty-four
+#: Default of the longest line, in bytes, without its ending. Sixty-four
 #: times the 998 of mail (:rfc:`5322`, section 2.1.1), and small enough for an unfinished line on
 #: each of thousands of connections.
 DEFAULT_MAX_LINE: Final = 64 * 1024
@@ -38,8 +38,8 @@ class LineTooLongError(RemoteProtocolError):
     """
     The peer sent more bytes than a line may have.
 
-    :ivar received: how many bytes of that line were there when it was refused.
-    :ivar limit: the longest line that would have been accepted, in bytes, without its ending.
+    :ivar received: the bytes of that line that had been received when it was refused.
+    :ivar limit: the length of the longest line accepted, in bytes, without its ending.
     """
 
     def __init__(self, received: int, limit: int) -> None:
@@ -50,11 +50,11 @@ class LineTooLongError(RemoteProtocolError):
 
 def encode_line(line: bytes | str) -> bytes:
     """
-    Put CRLF behind a line.
+    Return a line with CRLF.
 
-    :param line: bytes as they are, or text to be encoded as UTF-8.
-    :raises LocalProtocolError: when the line has a LF in it, and would arrive as several; or when
-        the text has no UTF-8 form (a lone surrogate).
+    :param line: bytes, or text that is encoded as UTF-8.
+    :raises LocalProtocolError: when the line contains a LF, and would arrive as several lines; or
+        when the text has no UTF-8 form (a lone surrogate).
     """
     if isinstance(line, str):
         try:
@@ -68,7 +68,7 @@ def encode_line(line: bytes | str) -> bytes:
 
 def decode_text(line: bytes) -> str:
     """
-    Read a line as text.
+    Decode a line as text.
 
     :raises RemoteProtocolError: when the bytes are not UTF-8; nothing is replaced or skipped.
     """
@@ -82,10 +82,10 @@ def decode_text(line: bytes) -> str:
 
 class LineDecoder(StoredBytes):
     """
-    A stream of lines, pulled one by one or run by run.
+    Decodes a stream of lines, pulled one by one or run by run.
 
-    What was fed stays until it is pulled. Once the limit was broken the decoder stays failed:
-    every later pull raises that error.
+    Bytes stay until they are pulled. After a line above the limit the decoder stays failed: every
+    later pull raises that error.
 
     :param max_payload: longest line accepted, in bytes, without its ending; 0 or more.
     :raises ValueError: when ``max_payload`` is negative.
@@ -97,7 +97,7 @@ class LineDecoder(StoredBytes):
         if checked_integer(max_payload, "max_payload") < 0:
             raise ValueError(f"max_payload is 0 bytes or more, not {max_payload}")
         super().__init__(max_payload)
-        # How many of the bytes not pulled have no LF in them: no byte is looked at twice.
+        # The number of bytes that were searched and have no LF: no byte is searched twice.
         self._searched = 0
         self._first_bytes = b""
 
@@ -108,7 +108,7 @@ class LineDecoder(StoredBytes):
         :returns: the line without its ending, ``b""`` for an empty one, or None when more bytes
             are needed. A CR that is not part of the ending stays in the line.
         :raises LineTooLongError: when the line has more than ``max_payload`` bytes, as soon as
-            that many have come without an ending.
+            that many were received without an ending.
         """
         buffer = self._buffer
         start = self._position
@@ -154,7 +154,7 @@ class LineDecoder(StoredBytes):
         return self.peek(len(word) + len(_CRLF)).startswith((word + b"\n", word + _CRLF))
 
     def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
-        """As in `StoredBytes`; the first bytes are compared before a line is cut out."""
+        """See `StoredBytes`. The first bytes of a line are compared before the line is copied."""
         super().stop_before(word, beginning)
         self._first_bytes = word[:1] + beginning[:1]
 
@@ -164,8 +164,8 @@ class LineDecoder(StoredBytes):
 
         :returns: whole lines in wire form, or ``b""`` when more bytes are needed or the next line
             is the one of `stop_before`.
-        :raises LineTooLongError: when the first line is longer than ``max_payload``. One further
-            back ends the run, and is raised by the next call.
+        :raises LineTooLongError: when the first line is longer than ``max_payload``. A later such
+            line ends the run, and the next call raises the error.
         """
         if self.stops_here():
             return b""
@@ -188,7 +188,7 @@ class LineDecoder(StoredBytes):
         return run.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
 
     def clear(self) -> None:
-        """Drop all bytes that were fed and not pulled, and what is known of them."""
+        """Drop all bytes that were fed and not pulled, and reset the search for their ends."""
         self._searched = 0
         super().clear()
 
@@ -211,7 +211,7 @@ class LineDecoder(StoredBytes):
         return end
 
     def _end_of_legal_lines(self, end: int) -> int:
-        """Find where the lines within the limit end; the first one must be legal."""
+        """Return the end of the lines within the limit; the first one must be within it."""
         buffer = self._buffer
         start = self._position
         while start < end:
@@ -227,17 +227,17 @@ class LineDecoder(StoredBytes):
         return end
 
     def _await_more(self) -> None:
-        """Note how far the search went; refuse an unfinished line that is too long already."""
+        """Store how far the search went; refuse an unfinished line that is already too long."""
         self._drop_pulled()
         buffer = self._buffer
         self._searched = len(buffer)
-        # A CR at the very end may be the first half of the ending: it does not count yet.
+        # A CR at the end may be the first half of the ending, so it does not count yet.
         size = len(buffer) - (1 if buffer.endswith(b"\r") else 0)
         if size > self.max_payload:
             raise LineTooLongError(size, self.max_payload)
 
     def _move_to(self, position: int) -> None:
-        """Let everything before ``position`` be pulled."""
+        """Mark everything before ``position`` as pulled."""
         if position == len(self._buffer):
             self._buffer = b""
             position = 0

@@ -1,5 +1,5 @@
 """
-The header that a proxy sends before the bytes of its client: bytes → **header** → connection.
+Decoder of the PROXY protocol: first bytes of a connection → **header** with its addresses.
 
 Both versions of the PROXY protocol ("The PROXY protocol, versions 1 and 2", doc/proxy-protocol.txt
 in the sources of HAProxy). Fed by `twsock.stream.ProxyEndpoint`. Holds the bytes of one header,

@@ -1,10 +1,10 @@
 """
-Values out of bytes and back: stream → byte queue → **values** → application → **values** → stream.
+Reader and writer of the values of ``Windows.Storage.Streams``: bytes ↔ **values**.
 
-The forms of ``Windows.Storage.Streams``: integers, floating-point numbers, GUIDs, dates, durations
-and text, each without a type, a name or a length of its own. `twsock.DataReader` and
-`twsock.DataWriter` add a stream; here are only bytes. Holds what was fed and not read, or written
-and not taken. Byte by byte: docs/wire/values.rst.
+The values are integers, floating-point numbers, GUIDs, dates, durations and text, each without a
+type, a name or a length in front. `twsock.DataReader` and `twsock.DataWriter` add a stream. A
+reader holds the bytes that were fed and not read, a writer those that were written and not taken.
+The bytes of each value: docs/wire/values.rst.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
 
 
 class ByteOrder(DocumentedEnum):
-    """Which byte of a number comes first; ``Windows.Storage.Streams.ByteOrder``."""
+    """The order of the bytes of a number; ``Windows.Storage.Streams.ByteOrder``."""
 
     LITTLE_ENDIAN = 0
     BIG_ENDIAN = 1
 
 
 class UnicodeEncoding(DocumentedEnum):
-    """How text becomes bytes; ``Windows.Storage.Streams.UnicodeEncoding``."""
+    """The encoding of text; ``Windows.Storage.Streams.UnicodeEncoding``."""
 
     UTF8 = 0
     UTF16_LE = 1
@@ -50,7 +50,7 @@ class UnicodeEncoding(DocumentedEnum):
 _DEFAULT_ORDER: Final = ByteOrder.BIG_ENDIAN
 _DEFAULT_ENCODING: Final = UnicodeEncoding.UTF8
 
-# Strict, and without a byte order mark: Python's "utf-16" would write and eat one.
+# Strict, and without a byte order mark, which Python's "utf-16" would write and remove.
 _CODECS: Final[Mapping[UnicodeEncoding, str]] = {
     UnicodeEncoding.UTF8: "utf-8",
     UnicodeEncoding.UTF16_LE: "utf-16-le",
@@ -62,11 +62,11 @@ _UNIT_SIZES: Final[Mapping[UnicodeEncoding, int]] = {
     UnicodeEncoding.UTF16_BE: 2,
 }
 
-# HRESULTs that only values have: E_BOUNDS, and ERROR_NO_UNICODE_TRANSLATION of Win32.
+# HRESULTs of values only: E_BOUNDS, and ERROR_NO_UNICODE_TRANSLATION of Win32.
 _E_BOUNDS: Final = 0x8000_000B
 _NO_UNICODE_TRANSLATION: Final = 0x8007_0459
 
-#: Where FILETIME begins to count, in units of 100 ns.
+#: The epoch of FILETIME, in units of 100 ns.
 _EPOCH: Final = datetime(1601, 1, 1, tzinfo=timezone.utc)
 #: The first and the last moment that a ``datetime`` can hold, relative to the epoch.
 _FIRST: Final = datetime.min.replace(tzinfo=timezone.utc) - _EPOCH
@@ -102,10 +102,10 @@ _BYTE: Final = struct.Struct("B")
 
 class OutOfBoundsError(LocalProtocolError, ValueError):
     """
-    More was to be read than is there (HRESULT ``E_BOUNDS``). Nothing was taken.
+    A read of more bytes than are loaded (HRESULT ``E_BOUNDS``). Nothing was taken.
 
-    :ivar wanted: how many bytes the value has.
-    :ivar available: how many bytes there are.
+    :ivar wanted: the size of the value, in bytes.
+    :ivar available: the number of loaded bytes.
     """
 
     _class_hresult = _E_BOUNDS
@@ -117,13 +117,13 @@ class OutOfBoundsError(LocalProtocolError, ValueError):
 
 
 class TextError(RemoteProtocolError):
-    """The bytes are not text in the encoding asked for. Nothing was taken."""
+    """The bytes are not text in the current encoding. Nothing was taken."""
 
     _class_hresult = _NO_UNICODE_TRANSLATION
 
 
 class _Form:
-    """How values look: what a reader and a writer have to agree on."""
+    """The settings that a reader and a writer have to agree on."""
 
     def __init__(self) -> None:
         self._order = _DEFAULT_ORDER
@@ -152,11 +152,11 @@ class _Form:
 
 class ValueReader(_Form):
     """
-    Reads values off the front of what was fed.
+    Reads values from the front of the bytes that were fed.
 
     A read that fails takes nothing.
 
-    :param data: what there is to read at the start.
+    :param data: the first bytes.
     """
 
     def __init__(self, data: Buffer = b"") -> None:
@@ -166,11 +166,11 @@ class ValueReader(_Form):
 
     @property
     def unconsumed_buffer_length(self) -> int:
-        """How many bytes are loaded and not read."""
+        """The number of bytes that are loaded and not read."""
         return self._queue.size
 
     def feed(self, data: bytes) -> None:
-        """Put bytes behind those that are there."""
+        """Append bytes."""
         self._queue.feed(data)
 
     def read_byte(self) -> int:
@@ -229,8 +229,8 @@ class ValueReader(_Form):
         Read eight bytes: a signed count of 100 ns since 1601-01-01 UTC.
 
         :returns: in UTC, rounded down to a microsecond.
-        :raises RemoteProtocolError: when it is outside the years 1 to 9999, which Python has no
-            form for. Nothing was taken.
+        :raises RemoteProtocolError: when it is outside the years 1 to 9999, which a ``datetime``
+            cannot hold. Nothing was taken.
         """
         raw = self.read_bytes(8)
         ticks: int = self._formats.int64.unpack(raw)[0]
@@ -248,10 +248,10 @@ class ValueReader(_Form):
 
     def read_bytes(self, count: int) -> bytes:
         """
-        Read bytes as they are.
+        Read bytes.
 
         :param count: how many; 0 or more.
-        :raises OutOfBoundsError: when fewer are there.
+        :raises OutOfBoundsError: when fewer are loaded.
         """
         queue = self._queue
         if type(count) is not int:
@@ -263,7 +263,7 @@ class ValueReader(_Form):
         return queue.take(count)
 
     def read_buffer(self, length: int) -> bytes:
-        """Read bytes as they are; the same as `read_bytes`."""
+        """Read bytes; the same as `read_bytes`."""
         return self.read_bytes(length)
 
     def read_string(self, code_unit_count: int) -> str:
@@ -272,7 +272,7 @@ class ValueReader(_Form):
 
         :param code_unit_count: units of the encoding: *bytes* of UTF-8, *pairs* of bytes of UTF-16.
             Never characters.
-        :raises TextError: when the bytes are not such text. They are still there.
+        :raises TextError: when the bytes are not text in this encoding. They stay loaded.
         """
         count = checked_integer(code_unit_count, "a count of code units")
         raw = self.read_bytes(count * _UNIT_SIZES[self._encoding])
@@ -285,7 +285,7 @@ class ValueReader(_Form):
             ) from error
 
     def detach_buffer(self) -> bytes:
-        """Take all that is left to read."""
+        """Remove and return all bytes that were not read."""
         return self._queue.take(self._queue.size)
 
     def _read_integer(self, form: struct.Struct) -> int:
@@ -304,7 +304,7 @@ class ValueReader(_Form):
 
 class ValueWriter(_Form):
     """
-    Writes values one behind the other.
+    Appends values to a buffer.
 
     A write that fails adds nothing.
     """
@@ -316,7 +316,7 @@ class ValueWriter(_Form):
 
     @property
     def unstored_buffer_length(self) -> int:
-        """How many bytes were written and not taken."""
+        """The number of bytes that were written and not taken."""
         return self._size
 
     def write_byte(self, value: int) -> None:
@@ -371,7 +371,7 @@ class ValueWriter(_Form):
         """
         Write a GUID as sixteen bytes; see `ValueReader.read_guid` for their order.
 
-        :raises TypeError: when it is no ``UUID``.
+        :raises TypeError: when it is not a ``UUID``.
         """
         _check_type(value, UUID)
         last = int.from_bytes(value.bytes[8:], "little")
@@ -384,13 +384,13 @@ class ValueWriter(_Form):
 
     def write_date_time(self, value: datetime) -> None:
         """
-        Write a moment as eight bytes: a signed count of 100 ns since 1601-01-01 UTC.
+        Write a date and time as eight bytes: a signed count of 100 ns since 1601-01-01 UTC.
 
-        `ValueReader.read_date_time` reads the same moment, in UTC.
+        `ValueReader.read_date_time` returns the same time in UTC.
 
         :raises ValueError: when it has no time zone, or is outside the years 1 to 9999 in UTC, and
             could not be read back as a ``datetime``.
-        :raises TypeError: when it is no ``datetime``.
+        :raises TypeError: when it is not a ``datetime``.
         """
         _check_type(value, datetime)
         # `utcoffset` and not `tzinfo`: a time zone may have no offset.
@@ -406,22 +406,22 @@ class ValueWriter(_Form):
         Write a duration as eight bytes: a signed count of 100 ns.
 
         :raises ValueError: when it is longer than 10,675,199 days and some hours.
-        :raises TypeError: when it is no ``timedelta``.
+        :raises TypeError: when it is not a ``timedelta``.
         """
         _check_type(value, timedelta)
         self._write(self._formats.int64, value // _MICROSECOND * _TICKS_PER_MICROSECOND)
 
     def write_bytes(self, value: Buffer) -> None:
-        """Write bytes as they are. What may change is copied."""
+        """Write bytes; a mutable buffer is copied."""
         self._add(as_bytes(value))
 
     def write_buffer(self, buffer: Buffer, start: int = 0, count: int | None = None) -> None:
         """
-        Write a part of a buffer as it is. What may change is copied.
+        Write a part of a buffer; a mutable buffer is copied.
 
-        :param start: how many bytes of it to leave out.
-        :param count: how many bytes to write; None for all the rest.
-        :raises ValueError: when that is not within the buffer.
+        :param start: the index of the first byte.
+        :param count: the number of bytes to write; None for all after ``start``.
+        :raises ValueError: when that part is not within the buffer.
         """
         view = memoryview(buffer).cast("B")
         start = checked_integer(start, "start")
@@ -432,11 +432,11 @@ class ValueWriter(_Form):
 
     def write_string(self, value: str) -> int:
         """
-        Write text: no length in front, no end mark, no byte order mark.
+        Write text without a length, an end mark or a byte order mark.
 
         :returns: its size, in *bytes*.
         :raises ValueError: when it has no form in the encoding (a lone surrogate).
-        :raises TypeError: when it is no ``str``.
+        :raises TypeError: when it is not a ``str``.
         """
         _check_type(value, str)
         encoded = value.encode(_CODECS[self._encoding])
@@ -445,16 +445,16 @@ class ValueWriter(_Form):
 
     def measure_string(self, value: str) -> int:
         """
-        Say how many *bytes* a text would take. Nothing is written.
+        Return the size of a text in *bytes*. Nothing is written.
 
         :raises ValueError: when it has no form in the encoding (a lone surrogate).
-        :raises TypeError: when it is no ``str``.
+        :raises TypeError: when it is not a ``str``.
         """
         _check_type(value, str)
         return len(value.encode(_CODECS[self._encoding]))
 
     def detach_buffer(self) -> bytes:
-        """Take all that was written; the writer is empty then, and goes on."""
+        """Remove and return all bytes that were written; the writer stays usable."""
         pieces, self._pieces = self._pieces, []
         self._size = 0
         return b"".join(pieces)

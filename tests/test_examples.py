@@ -23,6 +23,7 @@ from tests.services.processes import twistd
 
 _TOP = Path(__file__).parents[1]
 _EXAMPLES = _TOP / "examples"
+_README = _TOP / "README.md"
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(_TOP), "PYTHONUNBUFFERED": "1"}
 _LOCAL = "tcp:0:interface=127.0.0.1"
 
@@ -69,7 +70,7 @@ def running(path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
         try:
             assert server.stdout is not None
             opened = server.stdout.readline()
-            yield server, opened, int(opened.rpartition(":")[2])
+            yield server, opened, int(re.findall(r"\d+", opened)[-1])
         finally:
             patience.cancel()
             server.kill()
@@ -92,6 +93,11 @@ def free_udp_ports(count: int) -> list[str]:
             udp.bind(("127.0.0.1", 0))
             ports.append(str(udp.getsockname()[1]))
     return ports
+
+
+def programs_in_readme() -> list[str]:
+    """Return the programs in README.md."""
+    return re.findall(r"^```python\n(.+?)^```$", _README.read_text(encoding="utf-8"), re.M | re.S)
 
 
 def programs_in(document: str) -> list[str]:
@@ -372,3 +378,65 @@ class GuideToDatagramsTests(SynchronousTestCase):
             client.settimeout(_PATIENCE)
             client.sendto(b"hello", ("127.0.0.1", port))
             self.assertEqual(client.recv(100), b"HELLO")
+
+
+class ReadmeTests(SynchronousTestCase):
+    """The programs in README.md, at free ports."""
+
+    def setUp(self) -> None:
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        self.folder = Path(made.name)
+        self.frames, self.lines, self.datagrams = programs_in_readme()
+
+    def write(self, program: str, printed: str, free: str) -> Path:
+        """Save a program with a free port in the place of the printed one."""
+        self.assertIn(printed, program)
+        path = self.folder / "program.py"
+        path.write_text(program.replace(printed, free), encoding="utf-8")
+        return path
+
+    def echo(self, port: int, *options: str) -> subprocess.CompletedProcess[str]:
+        """Send the message of README.md with ``twsock echo``."""
+        endpoint = f"tcp:127.0.0.1:{port}"
+        return subprocess.run(
+            [sys.executable, "-m", "twsock", "echo", endpoint, "Hello, World!", *options],
+            env=_ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+
+    def test_the_server_of_frames_answers_as_printed(self) -> None:
+        """``twsock echo`` prints the lines of README.md, and exits with status 1."""
+        path = self.write(self.frames, '"tcp:1338:', '"tcp:0:')
+        with running(path) as (_server, _opened, port):
+            client = self.echo(port)
+        self.assertEqual(client.returncode, 1)
+        printed = f"```text\n{client.stdout}{client.stderr}```\n"
+        self.assertIn(printed, _README.read_text(encoding="utf-8"))
+
+    def test_the_server_of_lines_answers(self) -> None:
+        """The answer to a line is the same line in capital letters."""
+        path = self.write(self.lines, '"localhost", 1339', '"127.0.0.1", 0')
+        with running(path) as (_server, _opened, port):
+            client = self.echo(port, "--framing", "line")
+        self.assertIn('client received the response: "HELLO, WORLD!"\n', client.stdout)
+
+    def test_the_client_of_datagrams_prints_the_echoes(self) -> None:
+        """It prints the five datagrams, with the address of the server."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", 0))
+            server.settimeout(_PATIENCE)
+            port = server.getsockname()[1]
+            path = self.write(self.datagrams, '"127.0.0.1", 1337', f'"127.0.0.1", {port}')
+            with subprocess.Popen(
+                [sys.executable, str(path)], env=_ENVIRONMENT, stdout=subprocess.PIPE, text=True
+            ) as client:
+                for _ in range(5):
+                    data, peer = server.recvfrom(100)
+                    server.sendto(data, peer)
+                printed, _ = client.communicate(timeout=_PATIENCE)
+        expected = [f"b'datagram {number}' from ('127.0.0.1', {port})" for number in range(5)]
+        self.assertEqual(printed.splitlines(), expected)

@@ -8,8 +8,15 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.errors import BrokenError, SocketError, SocketErrorStatus
-from twsock.sockets.waiting import check_timeout, limit, silence_unhandled
+from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
+from twsock.sockets.waiting import (
+    check_timeout,
+    limit,
+    lost_again,
+    output_closed,
+    silence_unhandled,
+    uncancellable,
+)
 
 
 class CheckTimeoutTests(SynchronousTestCase):
@@ -144,3 +151,28 @@ class SilenceTests(SynchronousTestCase):
         """Nothing is there to be let go."""
         self.deferred.callback(None)
         self.assertFalse(silence_unhandled(self.deferred, self.error))
+
+
+class ErrorTests(SynchronousTestCase):
+    """Each pending operation gets an exception of its own."""
+
+    def test_a_closed_output_fails_each_write_with_a_new_error(self) -> None:
+        """The errors are not shared, since each keeps the frames of the code that awaited it."""
+        first, second = output_closed(), output_closed()
+        self.assertIsNot(first, second)
+        self.assertIsInstance(first, ClosedError)
+
+    def test_a_lost_connection_fails_later_operations_with_the_same_reason(self) -> None:
+        """A connection closed at this end gives `ClosedError`, any other `BrokenError`."""
+        for error, kind in ((ClosedError("closed"), ClosedError), (SocketError("x"), BrokenError)):
+            again = lost_again(error)
+            self.assertIsNot(again, error)
+            self.assertIs(type(again), kind)
+            self.assertIs(again.status, error.status)
+
+    def test_cancelling_a_wait_leaves_the_operation_alone(self) -> None:
+        """The Deferred fails, and the code that would fire it sees that it has been called."""
+        wait = uncancellable()
+        wait.cancel()
+        self.failureResultOf(wait, CancelledError)
+        self.assertTrue(wait.called)

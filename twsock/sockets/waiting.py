@@ -1,7 +1,7 @@
 """
-Waits that end: any pending operation → **deadline** → the same operation, or a timeout.
+Timeouts and cancellation of pending operations: operation → **limit** → its result, or a timeout.
 
-Used by everything here that takes a ``timeout``.
+Used by all calls of sockets that take a ``timeout`` or can be cancelled.
 """
 
 from __future__ import annotations
@@ -12,16 +12,24 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from twsock.errors import SocketError, SocketErrorStatus
+from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
 
-__all__ = ["called_off", "check_timeout", "limit", "silence_unhandled"]
+__all__ = [
+    "check_timeout",
+    "limit",
+    "lost_again",
+    "operation_cancelled",
+    "output_closed",
+    "silence_unhandled",
+    "uncancellable",
+]
 
 T = TypeVar("T")
 
 
 def check_timeout(timeout: float | None) -> None:
     """
-    Refuse what is no span of time.
+    Check a number of seconds.
 
     :raises ValueError: unless it is None, or 0 seconds or more.
     """
@@ -29,9 +37,29 @@ def check_timeout(timeout: float | None) -> None:
         raise ValueError(f"timeout is 0 seconds or more, not {timeout!r}")
 
 
-def called_off() -> SocketError:
+def operation_cancelled() -> SocketError:
     """Return the error of an operation that ``cancel_io`` ends; a new error for each operation."""
-    return SocketError("the operation was called off", status=SocketErrorStatus.OPERATION_ABORTED)
+    return SocketError("the operation was cancelled", status=SocketErrorStatus.OPERATION_ABORTED)
+
+
+def output_closed() -> SocketError:
+    """Return the error of a write after the output was closed; a new error for each write."""
+    return ClosedError("cannot write: this end was closed")
+
+
+def lost_again(error: SocketError) -> BrokenError | ClosedError:
+    """Return a new error for an operation on a connection that this error has ended."""
+    kind = ClosedError if isinstance(error, ClosedError) else BrokenError
+    return kind.from_exception(error)
+
+
+def uncancellable() -> Deferred[Any]:
+    """Return a Deferred for a wait: cancelling the wait does not cancel the operation."""
+    return Deferred(_ignore)
+
+
+def _ignore(_deferred: Deferred[Any]) -> None:
+    """Do nothing: Twisted then fails the Deferred with ``CancelledError``."""
 
 
 def limit(
@@ -40,16 +68,16 @@ def limit(
     """
     Cancel an operation that takes too long.
 
-    :param timeout: seconds; None to wait for ever.
-    :param name: what is told to have taken too long.
-    :returns: the operation itself. After its time it has failed with `SocketError`, status
-        ``CONNECTION_TIMED_OUT``, and has left what cancelling leaves.
+    :param timeout: seconds; None for no limit.
+    :param name: name of the operation in the message of the error.
+    :returns: the operation itself. After the timeout it fails with `SocketError`, status
+        ``CONNECTION_TIMED_OUT``, and leaves what cancelling leaves.
     """
     if timeout is not None:
         message = f"{name} took longer than {timeout:g} s"
 
         def time_out(_result: object, _timeout: float) -> Failure:
-            # Not raised: a frame of Twisted's refers to the Deferred, and that to the error.
+            # Not raised: a frame of Twisted refers to the Deferred, and the Deferred to the error.
             return Failure(SocketError(message, status=SocketErrorStatus.CONNECTION_TIMED_OUT))
 
         operation.addTimeout(timeout, clock, time_out)
@@ -58,20 +86,20 @@ def limit(
 
 def silence_unhandled(deferred: Deferred[Any], error: SocketError) -> bool:
     """
-    Have a failure that nobody awaits not logged by itself.
+    Suppress the unhandled-error log of a failed Deferred that nobody awaits.
 
-    Five writes and a flush on a connection that dies are one error, which the flush reports; the
-    writes that nobody awaited would log five tracebacks when they are collected. The failure stays
-    for whoever awaits the write later.
+    When a connection breaks with five writes and a flush pending, the flush reports the error. The
+    five unawaited writes would log five more tracebacks when they are freed. The failure stays in
+    the Deferred: code that awaits the write later still gets it.
 
     :param deferred: has just failed.
-    :param error: with this.
-    :returns: whether nobody was told of it.
+    :param error: the error with which it failed.
+    :returns: whether no code handled the failure.
     """
-    # What is cleared is Twisted's note to log it (private, as of 26.10).
+    # Clears Twisted's note to log the failure (a private name, as of 26.10).
     information = deferred._debugInfo
     failure = None if information is None else information.failResult
     if information is None or failure is None or failure.value is not error:
-        return False  # Somebody heard; what came of that is theirs.
+        return False  # A callback handled it, and is responsible for the result.
     information.failResult = None
     return True

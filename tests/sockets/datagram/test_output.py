@@ -35,7 +35,7 @@ from twsock import (
 )
 from twsock.datagram.network.packet_info import source_control
 from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
-from twsock.sockets.waiting import called_off
+from twsock.sockets.waiting import operation_cancelled
 
 GREETING = b"Hello, World!"
 TOO_LONG = bytes(65_508)
@@ -701,7 +701,7 @@ class CancelTests(OutputCase):
                 self.output.send()
             pending += [self.output.write(b"never"), self.output.flush()] if not room else []
             pending.append(self.output.write(b"never"))
-            self.output.cancel_writes(called_off)
+            self.output.cancel_writes(operation_cancelled)
             errors = [self.failureResultOf(each, SocketError).value for each in pending]
             aborted = SocketErrorStatus.OPERATION_ABORTED
             self.assertEqual({error.status for error in errors}, {aborted})
@@ -717,7 +717,7 @@ class CancelTests(OutputCase):
         self.output.write(b"never")
         heard = self.output.write(b"never")
         heard.addErrback(lambda _: again.append(self.output.write(b"again")))
-        self.output.cancel_writes(called_off)
+        self.output.cancel_writes(operation_cancelled)
         self.assertEqual(len(self.connected.unheard), 1)
         self.successResultOf(self.output.flush())
         self.assertEqual(self.successResultOf(again[0]), 5)

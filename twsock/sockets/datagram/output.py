@@ -22,9 +22,9 @@ from twisted.internet.interfaces import IReactorTime
 from twsock.datagram.network.packet_info import Control
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
-from twsock.errors import BusyError, ClosedError, SocketError
+from twsock.errors import BusyError, SocketError
 from twsock.operation import Operation, fail
-from twsock.sockets.waiting import check_timeout, limit, silence_unhandled
+from twsock.sockets.waiting import check_timeout, limit, output_closed, silence_unhandled
 from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["DatagramOutputStream", "DatagramWrite"]
@@ -257,7 +257,7 @@ class DatagramOutputStream:
         :returns: has fired; what the kernel has no room for yet is sent all the same.
         """
         self.send()
-        self._refusal = self._refusal or _closed
+        self._refusal = self._refusal or output_closed
         return succeed(None)
 
     async def __aenter__(self) -> DatagramOutputStream:
@@ -446,7 +446,3 @@ class _Copy:
     def failed(self, error: SocketError) -> None:
         self.sent()
         self.stream.note_unheard(error)
-
-
-def _closed() -> SocketError:
-    return ClosedError("cannot write: this end was closed")

@@ -59,7 +59,7 @@ from twsock.sockets.destination import (
 )
 from twsock.sockets.event import Event
 from twsock.sockets.resolving import find_port, resolve
-from twsock.sockets.waiting import called_off, check_timeout, limit
+from twsock.sockets.waiting import check_timeout, limit, operation_cancelled
 from twsock.sockets.weakly import ask_weakly, make_weakly, tell_weakly
 from twsock.wire.byte_queue import Buffer
 
@@ -436,9 +436,9 @@ class DatagramSocket:
 
         :returns: a Deferred that has already fired.
         """
-        self._queue.cancel(called_off)
+        self._queue.cancel(operation_cancelled)
         for stream in list(self._streams):
-            stream.cancel_writes(called_off)
+            stream.cancel_writes(operation_cancelled)
         return succeed(None)
 
     async def __aenter__(self) -> DatagramSocket:

@@ -23,6 +23,7 @@ from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.log import TextLogger
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
+from twsock.sockets.waiting import output_closed
 from twsock.stream.descriptor import describe_peer, find_descriptor, secured_by
 from twsock.stream.hangup import HangUpWatch, hung_up_error
 from twsock.stream.listening.buffer_limit import BufferLimit
@@ -106,7 +107,7 @@ class Connection(Protocol):
             return self.abort()  # What waits cannot be sent, so there is no end in order.
         if not self._is_closing:
             self._is_closing = True
-            self._output.refuse(_closed)
+            self._output.refuse(output_closed)
             self._output.send_waiting()
             stream.close()
             if stream.is_flushed:
@@ -162,7 +163,7 @@ class Connection(Protocol):
             self._input.close()
             return succeed(None)
         self._is_closing = True
-        self._output.refuse(_closed)
+        self._output.refuse(output_closed)
         aborting = stream.abort(error)
         self._input.close()
         return aborting
@@ -289,7 +290,3 @@ class Connection(Protocol):
 
 def _do_nothing(_argument: object) -> None:
     """Replaces a callback of the socket after the connection is lost."""
-
-
-def _closed() -> SocketError:
-    return ClosedError("cannot write: this end was closed")

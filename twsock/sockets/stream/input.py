@@ -35,7 +35,7 @@ from twsock.errors import (
     SocketError,
 )
 from twsock.operation import Operation, fail
-from twsock.sockets.waiting import check_timeout, limit
+from twsock.sockets.waiting import check_timeout, limit, lost_again
 from twsock.stream.transport import FIRST_MESSAGE_TIME, StreamTransport
 from twsock.wire.byte_queue import ByteQueue, as_bytes
 
@@ -429,9 +429,7 @@ class InputStream:
         return fail(typing.cast(SocketError, self._refusal()))
 
     def _broken(self) -> BrokenError | ClosedError:
-        error = typing.cast(SocketError, self._error)
-        kind = ClosedError if isinstance(error, ClosedError) else BrokenError
-        return kind.from_exception(error)
+        return lost_again(typing.cast(SocketError, self._error))
 
     def _start(self, wish: _Wish, timeout: float | None) -> Deferred[bytes]:
         if self._refusal() is not None:

@@ -37,7 +37,7 @@ from twsock.sockets.stream.handlers import (
 from twsock.sockets.stream.information import StreamSocketListenerInformation
 from twsock.sockets.stream.ports import listen_on_address, listen_on_all_addresses
 from twsock.sockets.stream.socket import StreamSocket
-from twsock.sockets.waiting import called_off, check_timeout, limit
+from twsock.sockets.waiting import check_timeout, limit, operation_cancelled, uncancellable
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
@@ -246,7 +246,7 @@ class StreamSocketListener:
         """
         taker, self._taker = self._taker, None
         if taker is not None:
-            taker.errback(called_off())
+            taker.errback(operation_cancelled())
         return succeed(None)
 
     # Ending.
@@ -270,8 +270,7 @@ class StreamSocketListener:
             taker.errback(ClosedError("the listener was closed"))
         while self._waiting:
             self._waiting.popleft().abort()
-        # A separate Deferred: cancelling the wait does not cancel the close.
-        stopped: Deferred[None] = Deferred(lambda _: None)
+        stopped = uncancellable()
         stopping = start_operation(_stop(ports))
         stopping.addCallbacks(
             lambda _: None if stopped.called else stopped.callback(None), stopped.errback

@@ -1,12 +1,11 @@
 """
-What goes out, in the order it was written: application → **output stream** → stream transport.
+The sending side of a stream socket: application → **output stream** → stream transport → kernel.
 
-One per socket. Holds what was written and has not begun to leave; a write can be withdrawn until
-then. What is written in one go leaves in one system call: when one of the writes or a flush is
-awaited, else at the end of the receive that woke the application, else in the next turn of the
-reactor.
+One per socket. It queues writes until the transport takes them; cancelling withdraws a queued
+write. Writes queued together leave in one system call: when the application awaits one of them or
+a flush, else at the end of the ``dataReceived`` that woke it, else in the reactor's next turn.
 
-Writes and flushes stand in one line. A flush has no bytes, so it is done when all before it is::
+Writes and flushes share one queue. A flush has no bytes: it is done when all before it is done::
 
     waiting ── handed to the kernel ──> done
        │  └─── the kernel has no room ──> begun ── drained ──> done
@@ -26,40 +25,44 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twsock.errors import (
     BrokenError,
     BusyError,
-    ClosedError,
     LocalProtocolError,
     OperationNotSupported,
     SocketError,
 )
 from twsock.log import TextLogger
 from twsock.operation import Operation, fail
-from twsock.sockets.waiting import check_timeout, limit, silence_unhandled
+from twsock.sockets.waiting import (
+    check_timeout,
+    limit,
+    lost_again,
+    output_closed,
+    silence_unhandled,
+    uncancellable,
+)
 from twsock.stream.transport import HIGH_WATER, StreamTransport
 from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["DEFAULT_MAX_UNSENT", "DEFAULT_MAX_WRITES", "OutputStream"]
 
-#: Bytes that may be written and not begun to leave, besides those of one write, unless told
-#: otherwise. Far above what a program that awaits its writes will see; it is there for one that
-#: does not, and has a peer that does not read.
+#: Default of ``max_unsent``, in bytes. Only a program that does not await its writes reaches it.
 DEFAULT_MAX_UNSENT: Final = 256 * 1024 * 1024
 
-#: How many times in a row something may be sent before the reactor has its turn: a loop of awaited
-#: writes to a fast peer would otherwise be alone in the process.
+#: Sends in one turn of the reactor. Without this limit, a loop of awaited writes to a fast peer
+#: would block the process.
 _SENDS_PER_TURN: Final = 64
 
-#: How many writes are looked at for one system call, where there are too many bytes to join.
+#: All queued writes are joined into one if they have no more bytes than this.
+_MAX_JOINED: Final = 64 * 1024
+
+#: Otherwise one system call gets at most this many writes.
 _MAX_BATCH: Final = 1024
 
 #: The default of ``max_writes``. Each queued write takes some 400 bytes besides its data.
 DEFAULT_MAX_WRITES: Final = 1_000_000
 
-#: Up to here all writes are joined into one, however many.
-_MAX_JOINED: Final = 64 * 1024
-
 
 class _Write(Operation[Any]):
-    """Something written, or a flush: an empty write that stands in the same line."""
+    """A write, or a flush: an empty write in the same queue."""
 
     def __init__(self, stream: OutputStream, data: bytes, outcome: object) -> None:
         super().__init__(_withdraw)
@@ -68,18 +71,18 @@ class _Write(Operation[Any]):
         self.outcome = outcome
 
     def __await__(self) -> Generator[Deferred[Any], None, Any]:
-        # Who waits for a write has nothing more to put beside it: to send it now saves the wait.
+        # The coroutine writes nothing more before this is done, so waiting would gain nothing.
         if not self.called:
             self.stream._send()
         return super().__await__()
 
     def done(self) -> None:
-        self.data = b""  # A caller may keep the Deferred; it should not keep the bytes.
-        if not self.called:  # A write that had begun may have been cancelled.
+        self.data = b""  # An application that keeps the Deferred does not keep the bytes.
+        if not self.called:  # It may have been cancelled after it had begun.
             self.callback(self.outcome)
 
     def failed(self, error: SocketError) -> bool:
-        """Fail; whoever awaits it is told. Tell whether nobody does."""
+        """Fail the write; return whether no code awaits it."""
         self.data = b""
         if self.called:
             return False
@@ -92,21 +95,16 @@ def _withdraw(write: Deferred[Any]) -> None:
     typing.cast(_Write, write).stream._withdraw(typing.cast(_Write, write))
 
 
-def _stop_waiting(_ending: Deferred[None]) -> None:
-    """Do nothing: who calls the wait off does not call the end off."""
-
-
 class OutputStream:
     """
-    The bytes to the peer.
+    The sending side of a stream socket.
 
-    `write` and `flush` return a Deferred. They fail, through it, with `LocalProtocolError` before
-    the socket is connected, with `ClosedError` once this end was closed, and with `BrokenError`
-    when the connection died.
+    The Deferreds of `write` and `flush` fail with `LocalProtocolError` before the socket is
+    connected, with `ClosedError` after this end was closed, and with `BrokenError` after the
+    connection broke.
 
-    :param clock: gives the next turn of the reactor, and measures timeouts.
-    :ivar max_unsent: bytes that may wait without having begun to leave; with that many there, a
-        further write fails with `BusyError`.
+    :param clock: calls at the next turn of the reactor, and measures timeouts.
+    :ivar max_unsent: bytes that may be queued; at the limit a further write fails with `BusyError`.
     :ivar max_writes: how many writes may be queued, empty ones included; default a million. A
         further write fails with `BusyError`.
     """
@@ -141,25 +139,23 @@ class OutputStream:
     ) -> None:
         self.max_unsent = max_unsent
         self.max_writes = max_writes
-        #: Called when bytes stay queued after a send, and when they have left; or None.
+        #: Called when bytes stay queued after a send, and when the kernel has them; or None.
         self.on_kept: Callable[[], object] | None = None
         self._clock = clock
         self._transport: StreamTransport | None = None
-        # In order. An OrderedDict, since a cancelled write is then removed in constant time.
+        # In order. An OrderedDict removes a cancelled write in constant time.
         self._waiting: OrderedDict[_Write, None] = OrderedDict()
         self._begun: list[_Write] = []
-        # How many bytes wait.
         self._unsent = 0
-        # Makes the error with which a write fails at once; None while writes are welcome.
+        # Makes the error with which a write fails at once; None while writes are accepted.
         self._refusal: Callable[[], SocketError] | None = _not_connected
-        # Whether what is written now will be sent without a turn of the reactor of its own.
+        # Whether `release` will send the writes that are queued now.
         self._is_held = False
-        self._is_sending = False
-        self._is_handing_over = False
-        # With the kernel, and to be told so; each in its turn.
+        self._is_sending = self._is_handing_over = False
+        # Writes that the kernel has and whose Deferreds have not fired, in order.
         self._done: list[_Write] = []
         self._is_finishing = False
-        # Who waits for FIN, once it was asked for.
+        # Fires when FIN is sent; None unless `close` was called.
         self._ending: Deferred[None] | None = None
         self._sends_left = _SENDS_PER_TURN
         self._turn: IDelayedCall | None = None
@@ -167,30 +163,30 @@ class OutputStream:
     @property
     def is_full(self) -> bool:
         """
-        Whether to await `flush` before writing more: 64 KiB wait, or the kernel has no room.
+        Whether to await `flush` before writing more: 64 KiB are queued, or the kernel has no room.
 
-        A loop that writes without awaiting each write stays within bounds by asking this.
+        A loop that does not await each write checks this to limit the queue.
         """
         return self._unsent >= HIGH_WATER or bool(self._begun)
 
     @property
     def unsent(self) -> int:
-        """How many bytes were written and have not begun to leave."""
+        """How many bytes are queued and have not begun to leave."""
         return self._unsent
 
     # Called by applications.
 
     def write(self, data: Buffer) -> Deferred[int]:
         """
-        Send bytes, after all that was written before.
+        Send bytes, after all earlier writes.
 
-        It has begun whether it is awaited or not. What can change, a ``bytearray`` say, is copied
-        now.
+        The write starts whether or not it is awaited. A mutable buffer, such as a ``bytearray``, is
+        copied now.
 
         :returns: fires with the number of bytes, once the kernel has them all. Cancelling withdraws
-            a write that has not been handed on; one that has is sent to its end all the same.
-            It fails with `BusyError` if `max_unsent` bytes or `max_writes` writes are queued.
-        :raises TypeError: at once, when it is no buffer.
+            a queued write; a write that has begun is sent to its end. It fails with `BusyError` if
+            `max_unsent` bytes or `max_writes` writes are queued.
+        :raises TypeError: at once, when ``data`` is no buffer.
         """
         data = as_bytes(data)
         if self._refusal is not None:
@@ -207,15 +203,14 @@ class OutputStream:
 
     def send_all(self, data: Buffer) -> Deferred[int]:
         """
-        Send bytes, and wait only where there is no room for more.
+        Send bytes, and wait only if there is no room for more.
 
-        Answers to what one receive brought leave together that way, though each is awaited. An
-        error that comes later is told by the next call, or by `flush`, which says when the kernel
-        has everything.
+        So answers to one received segment leave together, even if each is awaited. The next call
+        reports a later error, and so does `flush`, which fires when the kernel has everything.
 
-        :returns: fires with the number of bytes once this stream has taken them: at once, unless
+        :returns: fires with the number of bytes once this stream has queued them: at once, unless
             `is_full`; then as `write` does. It fails, and is cancelled, as `write`.
-        :raises TypeError: at once, when it is no buffer.
+        :raises TypeError: at once, when ``data`` is no buffer.
         """
         write = self.write(data)
         if write.called:
@@ -227,11 +222,11 @@ class OutputStream:
 
     def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
         """
-        Send what was written, and wait until the kernel has all of it.
+        Send the queued writes, and wait until the kernel has all of them.
 
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: fires with True, as in WinRT, when every earlier write is done: at once if none is
-            pending. Writes that come later are not waited for. Cancelling ends the wait only.
+            pending. It does not wait for later writes. Cancelling ends the wait only.
         :raises ValueError: at once, when the timeout is negative.
         """
         check_timeout(timeout)
@@ -239,40 +234,41 @@ class OutputStream:
             return self._refuse()
         if not (self._waiting or self._begun or self._done):
             return succeed(True)
-        return limit(self._mark(), timeout, self._clock, "the flush")
+        flush = _Write(self, b"", True)
+        self._waiting[flush] = None
+        self._send()
+        return limit(flush, timeout, self._clock, "the flush")
 
     def close(self) -> Deferred[None]:
         """
-        Send what was written, then FIN. What the peer sends can still be read.
+        Send the queued writes, then FIN. The application can still read.
 
         Under TLS, close_notify is sent in place of FIN (:rfc:`8446`, section 6.1). A peer with TLS
         1.2 may then stop sending. Closing twice is harmless.
 
-        :returns: fires when FIN is on its way; cancelling ends the wait only. It fails with
+        :returns: fires when the kernel has FIN; cancelling ends the wait only. It fails with
             `OperationNotSupported`, and nothing is closed, if the transport cannot end one
             direction, such as TLS that the application started with ``startTLS``.
         """
         if self._refusal is not None:
             if self._refusal is _not_connected:
-                self._refusal = _closed
+                self._refusal = output_closed
             return succeed(None)
-        transport = self._transport  # None during a handshake, behind which the end is sent.
+        transport = self._transport  # None during a handshake; the end is sent after it.
         if transport is not None and not transport.can_end_output:
             return fail(OperationNotSupported("the output of this stream cannot be closed alone"))
-        self._refusal = _closed
-        ending: Deferred[None] = Deferred(_stop_waiting)
-        self._ending = ending
+        self._refusal = output_closed
+        self._ending = ending = uncancellable()
         self._send()
         return ending
 
     def abort(self) -> None:
         """
-        End the whole connection now: drop queued writes, and send a reset.
+        End the whole connection now, for code that has only this stream, not the socket.
 
-        It is for code that has only this stream, not the socket. Pending writes fail with
-        `ClosedError`.
+        It drops the queued writes, which fail with `ClosedError`, and sends a reset.
         """
-        self._refusal = _closed
+        self._refusal = output_closed
         if self._transport is not None:
             self._transport.abort()
 
@@ -288,7 +284,7 @@ class OutputStream:
     # Called by the socket and its connection.
 
     def opened(self, transport: StreamTransport) -> None:
-        """The connection stands."""
+        """Use a transport: the connection is open."""
         self._transport = transport
         if self._refusal is _not_connected:
             self._refusal = None
@@ -304,42 +300,42 @@ class OutputStream:
         return bool(self._waiting or self._begun)
 
     def suspend(self) -> None:
-        """Keep what is written until there is a transport again."""
+        """Queue writes until there is a transport again."""
         self._transport = None
 
     def hold(self) -> None:
-        """What is written from here on leaves together, at `release`."""
+        """Queue writes until `release`, which sends them together."""
         self._is_held = True
         self._sends_left = _SENDS_PER_TURN
 
     def release(self) -> None:
-        """Send what was written since `hold`."""
+        """Send the writes queued since `hold`."""
         self._is_held = False
         if self._waiting or self._ending is not None:
             self._send()
 
     def refuse(self, refusal: Callable[[], SocketError]) -> None:
-        """Take no more: this end was closed."""
+        """Refuse further writes with this error: this end was closed."""
         self._refusal = refusal
 
     def cancel_writes(self, error: SocketError) -> None:
-        """Withdraw what has not begun to leave; let all that is pending fail."""
+        """Withdraw the queued writes, and fail all pending ones."""
         pending = [*self._begun, *self._waiting]
-        # What has begun goes on, so the place behind it is still to wait for.
+        # The transport still sends writes that have begun, and later writes still wait for them.
         self._waiting.clear()
         self._unsent = 0
         # One error for each write: an error that is raised keeps the frames of its traceback.
-        unheard = sum([write.failed(error.copy()) for write in pending])
-        if unheard:
+        unawaited = sum([write.failed(error.copy()) for write in pending])
+        if unawaited:
             self._log.info(
                 "{count} writes that nobody awaits were not sent: {error}",
-                count=unheard,
+                count=unawaited,
                 error=error,
             )
         self._end_if_empty()
 
     def send_waiting(self) -> None:
-        """Give all that waits to the transport, which is about to close."""
+        """Pass all queued writes to the transport, which is about to close."""
         transport = self._transport
         if transport is not None and transport.is_open:
             self._send()
@@ -352,9 +348,9 @@ class OutputStream:
             self._unsent = 0
 
     def lost(self, error: SocketError) -> None:
-        """The connection is gone: what is pending fails."""
+        """Fail all pending writes: the connection has ended."""
         if self._refusal is None or self._refusal is _not_connected:
-            self._refusal = lambda: _again(error)
+            self._refusal = lambda: lost_again(error)
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -369,9 +365,9 @@ class OutputStream:
     # Called by the transport.
 
     def output_drained(self) -> None:
-        """What had begun is with the kernel."""
+        """Complete the writes that had begun: the kernel has them."""
         if self._is_handing_over:
-            return  # Told from within the call, which asks by itself.
+            return  # Called from within `send_pieces`, whose result says the same.
         self._sends_left = _SENDS_PER_TURN
         begun, self._begun = self._begun, []
         self._finish(begun)
@@ -382,7 +378,7 @@ class OutputStream:
         self._end_if_empty()
 
     def output_failed(self, error: BrokenError) -> None:
-        """Nothing more can be sent; what was received can still be read."""
+        """Fail all pending writes; received bytes can still be read."""
         self.lost(error)
 
     # How writes leave.
@@ -395,13 +391,6 @@ class OutputStream:
             silence_unhandled(refused, error)
         return refused
 
-    def _mark(self) -> Deferred[Any]:
-        """Stand in line behind all that was written."""
-        mark = _Write(self, b"", True)
-        self._waiting[mark] = None
-        self._send()
-        return mark
-
     def _next_turn(self) -> None:
         self._turn = None
         self._sends_left = _SENDS_PER_TURN
@@ -409,19 +398,19 @@ class OutputStream:
             self._send()
 
     def _send(self) -> None:
-        """Hand what waits to the transport; who is called back may write and flush again."""
+        """Pass queued writes to the transport. Callbacks may write and flush again."""
         if self._is_sending:
             return
         self._send_waiting()
         if self.on_kept is not None and (self._waiting or self._begun):
             self.on_kept()
-        self._end_if_empty()  # It was closed by who was called back, or had to wait for its turn.
+        self._end_if_empty()  # A callback closed it, or it was closed while writes were queued.
 
     def _send_waiting(self) -> None:
         self._is_sending = True
         while self._waiting and not self._begun:
-            # Checked each time: the callback of a write may begin a handshake, and then nothing
-            # more may be sent in plaintext.
+            # Checked each time: the callback of a write may start a handshake, and then no more
+            # plaintext may be sent.
             transport = self._transport
             if transport is None or not transport.is_open:
                 break
@@ -434,19 +423,19 @@ class OutputStream:
         self._is_sending = False
 
     def _finish(self, writes: list[_Write]) -> None:
-        """Let writes be done, in their order also where one that is called back sends others."""
+        """Complete writes in order, also when the callback of one sends others."""
         done = self._done
         done += writes
         if self._is_finishing:
             return
         self._is_finishing = True
-        for write in done:  # and those that are added meanwhile
+        for write in done:  # Callbacks may add further writes to this list.
             write.done()
         done.clear()
         self._is_finishing = False
 
     def _end_if_empty(self) -> None:
-        """Send FIN once nothing is in front of it."""
+        """Send FIN if `close` was called and no write is pending."""
         ending, transport = self._ending, self._transport
         if ending is None or transport is None or self._waiting or self._begun:
             return
@@ -456,12 +445,12 @@ class OutputStream:
             ending.callback(None)
 
     def _hand_over(self, transport: StreamTransport) -> list[_Write]:
-        """Hand over what one system call can take; give the writes that are done."""
+        """Pass writes to the transport for one system call; return those that are done."""
         batch = self._take_batch()
         pieces = [write.data for write in batch if write.data]
         if not pieces:
             return batch
-        self._begun = batch  # so that a failure from within the call reaches them
+        self._begun = batch  # A failure within the call fails them.
         self._is_handing_over = True
         handed, done = transport.send_pieces(pieces)
         self._is_handing_over = False
@@ -498,7 +487,7 @@ class OutputStream:
 
 
 def _split(batch: list[_Write], count: int) -> int:
-    """Find where in a batch its first so many writes with bytes end."""
+    """Return the index after the first ``count`` writes that have bytes."""
     for place, write in enumerate(batch):
         if write.data:
             if not count:
@@ -509,12 +498,3 @@ def _split(batch: list[_Write], count: int) -> int:
 
 def _not_connected() -> SocketError:
     return LocalProtocolError("cannot write: the socket is not connected")
-
-
-def _closed() -> SocketError:
-    return ClosedError("cannot write: this end was closed")
-
-
-def _again(error: SocketError) -> SocketError:
-    kind = ClosedError if isinstance(error, ClosedError) else BrokenError
-    return kind.from_exception(error)

@@ -50,7 +50,7 @@ from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.input import EndOfStreamError, InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.stream.securing import refuse_plaintext, secure_client, secure_server
-from twsock.sockets.waiting import called_off, check_timeout, limit
+from twsock.sockets.waiting import check_timeout, limit, operation_cancelled
 from twsock.sockets.weakly import ask_weakly
 from twsock.stream.descriptor import carries_tls
 from twsock.stream.listening.buffer_limit import BufferLimit
@@ -461,8 +461,8 @@ class StreamSocket:
 
         :returns: has fired already.
         """
-        self.input_stream.cancel_read(called_off())
-        self.output_stream.cancel_writes(called_off())
+        self.input_stream.cancel_read(operation_cancelled())
+        self.output_stream.cancel_writes(operation_cancelled())
         return succeed(None)
 
     async def __aenter__(self) -> StreamSocket:

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.datagram.runs import Run, Segmentation, split_item
+from twsock.datagram.runs import Run, Segmentation, is_loop_risk, split_item
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM
 
 SOURCE = ("192.0.2.1", 7001)
@@ -115,6 +115,28 @@ class SegmentationTests(SynchronousTestCase):
             segmentation.allows(_Queued(bytes(10), 10, f"192.0.2.{n}")) for n in (0, 255, 256)
         ]
         self.assertEqual(allowed, [True, True, False])
+
+
+class LoopRiskTests(SynchronousTestCase):
+    """Some sources are never answered."""
+
+    def test_sources_that_no_host_sends_from_are_a_risk(self) -> None:
+        """Port 0, an unspecified, broadcast or group address, also as an IPv4-mapped address."""
+        for host in (
+            "0.0.0.0",
+            "::",
+            "255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "::ffff:224.0.0.1",
+        ):
+            self.assertTrue(is_loop_risk((host, 7001)), host)
+        self.assertTrue(is_loop_risk(("192.0.2.1", 0)))
+
+    def test_a_host_with_a_port_is_no_risk(self) -> None:
+        """Unicast addresses of both families are answered."""
+        for source in (SOURCE, LINK_LOCAL, ("::ffff:192.0.2.1", 7001)):
+            self.assertFalse(is_loop_risk(source), source)
 
 
 class SplitItemTests(SynchronousTestCase):

@@ -8,16 +8,15 @@ to 1,024 checked addresses.
 from __future__ import annotations
 
 import socket
-from typing import Any, Final
+from typing import Final
 
 from twsock.datagram.network.packet_info import Control, is_multicast, source_control
+from twsock.datagram.runs import Address
 from twsock.datagram.udp_socket import numeric_address
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.ip.zones import needs_zone
 
 __all__ = ["Destinations", "interface_control", "refuse_port_0"]
-
-Address = tuple[Any, ...]
 
 #: Checked addresses that are cached; above that number the cache is cleared.
 _MAX_REMEMBERED: Final = 1024

@@ -11,28 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
 
 from twisted.internet.error import MessageLengthError
 from typing_extensions import override
 
 from twsock._integers import checked_integer
 from twsock.datagram.network.local_addresses import LocalAddresses
-from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.owner import IRunTransport
 from twsock.datagram.protocol import DatagramProtocol
 from twsock.datagram.rate_limit import RateLimit
-from twsock.datagram.runs import Run
+from twsock.datagram.runs import MAPPED, Address, Run, is_loop_risk
 from twsock.errors import SocketError
 from twsock.ip.addresses import network_of
 from twsock.log import TextLogger
 
 __all__ = ["DatagramEcho", "EchoCounters"]
-
-Address = tuple[Any, ...]
-
-#: Addresses that are no host's.
-_NOBODY: Final = frozenset({"0.0.0.0", "::", "255.255.255.255"})
 
 
 @dataclass(slots=True)
@@ -126,13 +119,11 @@ class DatagramEcho(DatagramProtocol):
 
     def _is_loop_risk(self, run: Run) -> bool:
         """Tell whether an answer could make a loop, or go to somebody who never asked."""
-        source = run.source
-        # An IPv4 address as a socket of both families shows it, which Twisted's ports may be.
-        host, port = source[0].removeprefix("::ffff:"), source[1]
-        if not port or host in _NOBODY or is_multicast(host):
+        if is_loop_risk(run.source):
             return True
         if run.local and run.local != run.destination:
             return True  # A broadcast: as many answers as there are hosts, to whoever was forged.
+        host, port = run.source[0].removeprefix(MAPPED), run.source[1]
         own_ports = self._own_ports
         if port not in own_ports and self._reply_port not in own_ports:
             return False

@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from typing_extensions import override
 
@@ -26,17 +26,12 @@ from twsock.datagram.network.membership import MembershipChange
 from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.port import listen_datagrams
 from twsock.datagram.protocol import DatagramProtocol
-from twsock.datagram.runs import Run
+from twsock.datagram.runs import Address, Run, is_loop_risk
 from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError
 from twsock.log import TextLogger
 
 __all__ = ["MulticastCounters", "MulticastEcho", "ReplyTo"]
-
-Address = tuple[Any, ...]
-
-#: Addresses that are no host's.
-_NOBODY: Final = frozenset({"0.0.0.0", "::", "255.255.255.255"})
 
 #: Opens a port, as `listen_datagrams` does.
 _OpenPort = Callable[[Any, DatagramProtocol, int, str, DatagramOptions], Any]
@@ -132,7 +127,7 @@ class MulticastEcho(DatagramProtocol):
         if run.is_truncated:
             counters.truncated += count
             super().run_received(run)
-        elif _is_loop_risk(run.source):
+        elif is_loop_risk(run.source):
             counters.loop_risk += count
         elif self._reply is ReplyTo.SENDER:
             self._answer(run, run.source, self._send_to_sender)
@@ -242,12 +237,6 @@ class _ReplyPort(DatagramProtocol):
     @override
     def output_drained(self) -> None:
         self._echo.output_drained()
-
-
-def _is_loop_risk(source: Address) -> bool:
-    """Tell whether an answer could make a loop, or go to somebody who never asked."""
-    host, port = source[0], source[1]
-    return not port or host in _NOBODY or is_multicast(host)
 
 
 def _open_reply_port(

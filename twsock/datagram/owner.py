@@ -8,17 +8,14 @@ time, since a protocol may run on a port of Twisted, and a port may have a proto
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from zope.interface import Interface
 
 from twsock.datagram.network.membership import MembershipChange
-from twsock.datagram.runs import Run
+from twsock.datagram.runs import Address, Run
 from twsock.errors import SocketError
 
 __all__ = ["DatagramCounters", "IDatagramOwner", "IRunTransport"]
-
-Address = tuple[Any, ...]
 
 
 @dataclass(slots=True)

@@ -6,22 +6,18 @@ Put in between by `twsock.datagram.port.DatagramPort` where a protocol does not 
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from twsock.datagram.network.membership import MembershipChange
 from twsock.datagram.owner import IDatagramOwner
-from twsock.datagram.runs import Run
+from twsock.datagram.runs import Address, Run
 from twsock.errors import SocketError
 from twsock.ip.zones import with_zone
 from twsock.log import RateLimitedLogger, TextLogger
 
 __all__ = ["PlainProtocol", "log_membership_change"]
-
-Address = tuple[Any, ...]
 
 
 @implementer(IDatagramOwner)

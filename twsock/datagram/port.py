@@ -46,7 +46,7 @@ from twsock.datagram.owner import DatagramCounters, IDatagramOwner, IRunTranspor
 from twsock.datagram.plain_protocol import PlainProtocol
 from twsock.datagram.read_budget import ReadBudget
 from twsock.datagram.reply_sources import ReplySources
-from twsock.datagram.runs import Run
+from twsock.datagram.runs import Address, Run
 from twsock.datagram.send_queue import DatagramOutput, Sendable
 from twsock.datagram.syscalls import describe_refusal
 from twsock.datagram.udp_socket import (
@@ -66,8 +66,6 @@ __all__ = [
     "DatagramPort",
     "listen_datagrams",
 ]
-
-Address = tuple[Any, ...]
 
 #: <asm-generic/socket.h>: an array of 32-bit numbers, of which the ninth counts what was dropped.
 _SO_MEMINFO: Final = 55

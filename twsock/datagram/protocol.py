@@ -17,14 +17,12 @@ from zope.interface import implementer
 from twsock.datagram.network.membership import MembershipChange
 from twsock.datagram.owner import IDatagramOwner
 from twsock.datagram.plain_protocol import log_membership_change
-from twsock.datagram.runs import Run
+from twsock.datagram.runs import Address, Run
 from twsock.datagram.syscalls import describe_refusal
 from twsock.errors import LocalProtocolError, SocketError
 from twsock.log import RateLimitedLogger, TextLogger
 
 __all__ = ["DatagramProtocol"]
-
-Address = tuple[Any, ...]
 
 
 @implementer(IDatagramOwner)

@@ -14,6 +14,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, Final
 
+from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.syscalls import NO_SEGMENTATION
 from twsock.wire.datagrams import (
     MAX_IPV6_DATAGRAM,
@@ -23,7 +24,16 @@ from twsock.wire.datagrams import (
     split_run,
 )
 
-__all__ = ["Run", "Segmentation", "split_item"]
+__all__ = ["MAPPED", "Address", "Run", "Segmentation", "is_loop_risk", "split_item"]
+
+#: A numeric host and a port, for IPv6 also flow information and scope id, as sockets take it.
+Address = tuple[Any, ...]
+
+#: Prefix of IPv4 peers on a socket of both families (:rfc:`4291` section 2.5.5.2).
+MAPPED: Final = "::ffff:"
+
+#: Addresses that no host has.
+_NO_HOSTS: Final = frozenset({"0.0.0.0", "::", "255.255.255.255"})
 
 #: Peers whose refusals of runs are remembered. At the limit all are dropped and learned again.
 _MAX_REMEMBERED: Final = 256
@@ -59,7 +69,7 @@ class Run:
         self,
         data: bytes,
         segment_size: int,
-        source: tuple[Any, ...],
+        source: Address,
         destination: str = "",
         interface: int = 0,
         is_truncated: bool = False,
@@ -98,6 +108,12 @@ class Run:
     def __repr__(self) -> str:
         host, port = self.source[:2]
         return f"<{len(self)} datagrams of {self.segment_size} bytes from {host} port {port}>"
+
+
+def is_loop_risk(source: Address) -> bool:
+    """Return whether an answer to this source could start a loop, or reach who never asked."""
+    host, port = source[0].removeprefix(MAPPED), source[1]
+    return not port or host in _NO_HOSTS or is_multicast(host)
 
 
 class Segmentation:

@@ -74,7 +74,17 @@ class DatagramService(DatagramListeningService[DatagramEcho]):
     def count(self) -> DatagramCounts:
         total = DatagramCounts()
         for port, echo in self.opened:
-            _add(total, port, echo)
+            counters, seen = echo.counters, getattr(port, "counters", None)
+            self._add_counters(total, counters)
+            if isinstance(seen, DatagramCounters):
+                # The port counts what became of each answer.
+                total.answered += seen.sent - counters.answered
+                total.failed += seen.failed - counters.failed
+                total.received += seen.received + seen.truncated
+                total.dropped_by_the_kernel += port.dropped_by_kernel
+            else:  # A plugin made this port, which has no counters.
+                total.received += counters.answered + counters.loop_risk
+                total.received += counters.limited + counters.truncated
         return total
 
 
@@ -213,24 +223,3 @@ def _check_endpoint(description: str, endpoint: IDatagramEndpoint, reply_port: i
             f"cannot use the endpoint {description!r}: answers go to its own port, so every "
             "peer would count as another echo and get no answer"
         )
-
-
-def _add(total: DatagramCounts, port: Any, echo: DatagramEcho) -> None:
-    counters = echo.counters
-    total.loop_risk += counters.loop_risk
-    total.limited += counters.limited
-    total.truncated += counters.truncated
-    seen = getattr(port, "counters", None)
-    if isinstance(seen, DatagramCounters):
-        # The port counts what became of each answer.
-        total.received += seen.received + seen.truncated
-        total.answered += seen.sent
-        total.failed += seen.failed
-        total.dropped_by_the_kernel += port.dropped_by_kernel
-    else:
-        # A plugin made this port, which has no counters.
-        total.received += (
-            counters.answered + counters.loop_risk + counters.limited + counters.truncated
-        )
-        total.answered += counters.answered
-        total.failed += counters.failed

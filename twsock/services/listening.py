@@ -290,6 +290,13 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
         counts = asdict(self.count()).items()
         return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts)
 
+    @staticmethod
+    def _add_counters(total: Any, counters: Any) -> None:
+        """Add the counters of one port to the sums of the same names."""
+        for name, number in asdict(counters).items():
+            if hasattr(total, name):
+                setattr(total, name, getattr(total, name) + number)
+
     # Called by the base.
 
     @override

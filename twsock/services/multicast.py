@@ -88,15 +88,9 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
     def count(self) -> MulticastCounts:
         total = MulticastCounts()
         for port, echo in self.opened:
-            counters = echo.counters
-            total.received += counters.received
-            total.answered += counters.answered
-            total.from_members += counters.from_members
-            total.loop_risk += counters.loop_risk
-            total.truncated += counters.truncated
+            self._add_counters(total, echo.counters)
             total.not_for_a_group += port.counters.unexpected_source
             total.dropped_by_the_kernel += port.dropped_by_kernel
-            total.failed += counters.failed
         return total
 
     @override

@@ -18,7 +18,7 @@ from twisted.python.usage import Options, UsageError
 from twsock.errors import SocketError
 from twsock.log import TextLogger
 from twsock.protocols import UpgradePolicy, UpgradeToSsl
-from twsock.services.options import seconds_option
+from twsock.services.options import choice_option, seconds_option
 from twsock.tls import (
     Certificate,
     ClientCertificatePolicy,
@@ -124,7 +124,7 @@ class Security:
             ServerOptions(
                 self._certificates,
                 min_protection_level=min_protection_level,
-                client_certificate=client_certificate,
+                client_certificate=ClientCertificatePolicy(client_certificate),
                 client_authorities=client_authorities,
             )
         )
@@ -234,7 +234,8 @@ class SecurityOptions(Options):
         timeout = seconds_option(self, "handshake-timeout")
         if not timeout:
             raise UsageError("--handshake-timeout takes seconds, above 0")
-        client_certificate = _choice(self, "client-certificate", ClientCertificatePolicy)
+        policies = [member.value for member in ClientCertificatePolicy]
+        client_certificate = choice_option(self, "client-certificate", policies)
         level = self["min-level"] or "tls12"
         if level not in LEVELS:
             raise UsageError(f"--min-level takes {' or '.join(LEVELS)}, not {level!r}")
@@ -242,7 +243,7 @@ class SecurityOptions(Options):
             return Security(
                 self._find_files(),
                 policy,
-                client_certificate=client_certificate,
+                client_certificate=ClientCertificatePolicy(client_certificate),
                 client_authorities=self._read_authorities(),
                 min_protection_level=LEVELS[level],
                 handshake_timeout=timeout,
@@ -306,12 +307,3 @@ class SecurityOptions(Options):
             return []
         first = Certificate.load(self["client-ca"])
         return [first, *first.intermediates]
-
-
-def _choice(options: Options, name: str, kind: Any) -> Any:
-    values: Any = options
-    words = [member.value for member in kind]
-    if values[name] not in words:
-        listed = f"{', '.join(words[:-1])} or {words[-1]}"
-        raise UsageError(f"--{name} takes {listed}, not {values[name]!r}")
-    return kind(values[name])

@@ -6,7 +6,7 @@ Used by all calls of sockets that take a ``timeout`` or can be cancelled.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
 
 __all__ = [
+    "SENDS_PER_TURN",
     "check_timeout",
     "limit",
     "lost_again",
@@ -25,6 +26,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: Sends of one output stream in one turn of the reactor. Without this limit, a loop of awaited
+#: writes to a fast peer would block the process.
+SENDS_PER_TURN: Final = 64
 
 
 def check_timeout(timeout: float | None) -> None:

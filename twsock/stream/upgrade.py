@@ -27,7 +27,7 @@ from twsock.errors import LocalProtocolError, RemoteProtocolError, SocketError, 
 from twsock.log import forget_frames
 from twsock.stream._securing import Securing, Upgradable
 from twsock.stream.transport import StreamTransport
-from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
+from twsock.tls.handshake import CLIENT_HELLO, DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.server import ServerTls, ServerVerification
 
 __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
@@ -36,10 +36,8 @@ __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
 #: connection is aborted.
 MAX_BEFORE_UPGRADE: Final = 4096
 
-#: How a handshake begins: the type of a record, and the first byte of its version (:rfc:`8446`,
-#: section 5.1). As the count of a frame these are 369,295,360 bytes and more.
-_HELLO: Final = b"\x16\x03"
-_LEAST_COUNT: Final = 0x1603_0000
+#: The first bytes of a ClientHello as the count of a frame: 369,295,360 bytes and more.
+_LEAST_COUNT: Final = int.from_bytes(CLIENT_HELLO, "big") << 16
 
 
 class UpgradePolicy(enum.Enum):
@@ -133,7 +131,7 @@ class Upgrade(Securing):
         """Await what a client has to do first."""
         policy = self._settings.policy
         if self.is_watching:
-            self._protocol.stop_before(self._settings.request, _HELLO)
+            self._protocol.stop_before(self._settings.request, CLIENT_HELLO)
         if stream.carries_tls and policy is not UpgradePolicy.OFF:
             self._take_endpoint_of_tls()
         elif policy is UpgradePolicy.REQUIRED:
@@ -217,12 +215,12 @@ class Upgrade(Securing):
 
     def _begins_handshake(self, protocol: Upgradable) -> bool:
         """Look at a boundary; tell whether no message is to be pulled there."""
-        head = protocol.peek(len(_HELLO))
-        if head == _HELLO:
+        head = protocol.peek(len(CLIENT_HELLO))
+        if head == CLIENT_HELLO:
             self._phase = _Phase.HANDSHAKE
             self.is_due = True
             return True
-        if not head or head == _HELLO[: len(head)]:
+        if not head or head == CLIENT_HELLO[: len(head)]:
             return True  # It cannot be told yet.
         if self._phase is _Phase.AWAITING:
             raise RemoteProtocolError(

@@ -26,7 +26,11 @@ from zope.interface import implementer
 from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
 from twsock.tls.engine import make_engine
 
-__all__ = ["DEFAULT_HANDSHAKE_TIMEOUT", "Handshake", "Securable", "Verification"]
+__all__ = ["CLIENT_HELLO", "DEFAULT_HANDSHAKE_TIMEOUT", "Handshake", "Securable", "Verification"]
+
+#: How a client begins a handshake: the type of a record, and the first byte of its version
+#: (:rfc:`8446` section 5.1).
+CLIENT_HELLO: Final = b"\x16\x03"
 
 #: Default limit on the duration of a handshake, in seconds.
 DEFAULT_HANDSHAKE_TIMEOUT: Final = 10.0

@@ -8,7 +8,6 @@ that was refused is told so, and whoever reads it learns of it.
 from __future__ import annotations
 
 import typing
-from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -28,8 +27,6 @@ __all__ = [
     "SenderAddress",
     "name_destination",
 ]
-
-Address = tuple[Any, ...]
 
 
 class SenderAddress(tuple[str, int]):

@@ -21,22 +21,23 @@ from twisted.internet.interfaces import IReactorTime
 
 from twsock.datagram.network.packet_info import Control
 from twsock.datagram.port import DatagramPort
+from twsock.datagram.runs import Address
 from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
 from twsock.errors import BusyError, SocketError
 from twsock.operation import Operation, fail
-from twsock.sockets.waiting import check_timeout, limit, output_closed, silence_unhandled
+from twsock.sockets.waiting import (
+    SENDS_PER_TURN,
+    check_timeout,
+    limit,
+    output_closed,
+    silence_unhandled,
+)
 from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["DatagramOutputStream", "DatagramWrite"]
 
-Address = tuple[Any, ...]
-
 #: Bytes that may be written and not sent, unless told otherwise.
 _MAX_UNSENT: Final = 16 * 1024 * 1024
-
-#: How many times in a row something may be sent before the reactor has its turn: a loop of awaited
-#: writes would otherwise be alone in the process.
-_SENDS_PER_TURN: Final = 64
 
 #: How many writes may wait: each costs some 300 bytes besides its own.
 _MAX_WAITING: Final = 100_000
@@ -173,7 +174,7 @@ class DatagramOutputStream:
         self._cancelled = 0
         # Flushes behind what still waits.
         self._marks: list[_Mark] = []
-        self._sends_left = _SENDS_PER_TURN
+        self._sends_left = SENDS_PER_TURN
         #: Whether it is handing writes to the port, and looks itself what became of them.
         self.is_sending = False
 
@@ -284,7 +285,7 @@ class DatagramOutputStream:
 
     def next_turn(self) -> None:
         """Send what waits; the reactor had its turn."""
-        self._sends_left = _SENDS_PER_TURN
+        self._sends_left = SENDS_PER_TURN
         self.send()
 
     def send(self) -> None:

@@ -23,6 +23,7 @@ from twsock.datagram.network.interfaces import (
 from twsock.datagram.network.packet_info import Control, is_multicast, source_control
 from twsock.datagram.port import DatagramPort, listen_datagrams
 from twsock.datagram.protocol import DatagramProtocol
+from twsock.datagram.runs import Address
 from twsock.errors import (
     LocalProtocolError,
     OperationNotSupported,
@@ -34,8 +35,6 @@ from twsock.sockets.datagram.control import DatagramSocketControl
 from twsock.sockets.datagram.information import readable_address
 
 __all__ = ["DatagramPorts"]
-
-Address = tuple[Any, ...]
 
 #: How often a free port of both families is looked for: one that is free in the first may be taken
 #: in the second.

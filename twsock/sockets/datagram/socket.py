@@ -65,8 +65,6 @@ from twsock.wire.byte_queue import Buffer
 
 __all__ = ["DatagramSocket"]
 
-Address = tuple[Any, ...]
-
 _MessageHandler = Callable[["DatagramSocket", DatagramSocketMessageReceivedEventArgs], Any]
 _GroupHandler = Callable[["DatagramSocket", MembershipChange], Any]
 

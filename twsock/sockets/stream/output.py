@@ -32,6 +32,7 @@ from twsock.errors import (
 from twsock.log import TextLogger
 from twsock.operation import Operation, fail
 from twsock.sockets.waiting import (
+    SENDS_PER_TURN,
     check_timeout,
     limit,
     lost_again,
@@ -46,10 +47,6 @@ __all__ = ["DEFAULT_MAX_UNSENT", "DEFAULT_MAX_WRITES", "OutputStream"]
 
 #: Default of ``max_unsent``, in bytes. Only a program that does not await its writes reaches it.
 DEFAULT_MAX_UNSENT: Final = 256 * 1024 * 1024
-
-#: Sends in one turn of the reactor. Without this limit, a loop of awaited writes to a fast peer
-#: would block the process.
-_SENDS_PER_TURN: Final = 64
 
 #: All queued writes are joined into one if they have no more bytes than this.
 _MAX_JOINED: Final = 64 * 1024
@@ -157,7 +154,7 @@ class OutputStream:
         self._is_finishing = False
         # Fires when FIN is sent; None unless `close` was called.
         self._ending: Deferred[None] | None = None
-        self._sends_left = _SENDS_PER_TURN
+        self._sends_left = SENDS_PER_TURN
         self._turn: IDelayedCall | None = None
 
     @property
@@ -306,7 +303,7 @@ class OutputStream:
     def hold(self) -> None:
         """Queue writes until `release`, which sends them together."""
         self._is_held = True
-        self._sends_left = _SENDS_PER_TURN
+        self._sends_left = SENDS_PER_TURN
 
     def release(self) -> None:
         """Send the writes queued since `hold`."""
@@ -368,7 +365,7 @@ class OutputStream:
         """Complete the writes that had begun: the kernel has them."""
         if self._is_handing_over:
             return  # Called from within `send_pieces`, whose result says the same.
-        self._sends_left = _SENDS_PER_TURN
+        self._sends_left = SENDS_PER_TURN
         begun, self._begun = self._begun, []
         self._finish(begun)
         if self._waiting:
@@ -393,7 +390,7 @@ class OutputStream:
 
     def _next_turn(self) -> None:
         self._turn = None
-        self._sends_left = _SENDS_PER_TURN
+        self._sends_left = SENDS_PER_TURN
         if self._waiting:
             self._send()
 

@@ -7,8 +7,6 @@ not read is never taken for what came encrypted.
 
 from __future__ import annotations
 
-from typing import Final
-
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -21,17 +19,13 @@ from twsock.sockets.stream.connection import Connection
 from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.tls.client import ClientOptions, make_client
-from twsock.tls.handshake import Handshake
+from twsock.tls.handshake import CLIENT_HELLO, Handshake
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.server import ServerTls
 
 __all__ = ["refuse_plaintext", "secure_client", "secure_server"]
 
 _log = TextLogger()
-
-#: How a client begins a handshake: the type of a record, and the first byte of its version
-#: (:rfc:`8446`, section 5.1).
-_CLIENT_HELLO: Final = b"\x16\x03"
 
 
 def refuse_plaintext(
@@ -47,7 +41,7 @@ def refuse_plaintext(
     :param is_server: whether it is the peer who speaks first in the handshake.
     :raises RemoteProtocolError: then.
     """
-    if not leftover or (is_server and _CLIENT_HELLO.startswith(leftover[: len(_CLIENT_HELLO)])):
+    if not leftover or (is_server and CLIENT_HELLO.startswith(leftover[: len(CLIENT_HELLO)])):
         return
     error = RemoteProtocolError(
         f"peer sent {len(leftover)} bytes of plaintext before the handshake"

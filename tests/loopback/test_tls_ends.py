@@ -604,6 +604,7 @@ class ProtocolTests(EndCase):
         def ask(peer: Wire) -> None:
             peer.send(encode_frame(b"question"))
             self.assertEqual(peer.receive_to_the_end(), b"")
+            peer.send(b"", ends=True)
 
         for error in self.serving(ask, Late):
             self.assertIsInstance(error, BrokenError)

@@ -38,6 +38,7 @@ class _Peer:
     One side of TLS in memory.
 
     :ivar received: what came inside.
+    :ivar is_ended: whether the other end's close_notify was read.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class _Peer:
         self._inside = self._make_inside()
         self._is_done = False
         self.received = b""
+        self.is_ended = False
 
     def _make_inside(self) -> ssl.SSLObject:
         raise NotImplementedError
@@ -80,6 +82,7 @@ class _Peer:
                 self._is_done = True
             while data := self._inside.read(65536):
                 self.received += data
+            self.is_ended = True
         except ssl.SSLWantReadError:
             pass
 

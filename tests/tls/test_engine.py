@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -10,19 +11,24 @@ from typing import Any
 from unittest import SkipTest
 
 from OpenSSL import SSL
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.tls.peer import SERVER, Peer
-from twsock.stream.descriptor import engine_bytes
+from twsock.stream.descriptor import engine_bytes, is_half_closing_engine
 from twsock.tls.certificates import Certificate
-from twsock.tls.engine import Engine, RecordBoundaries, make_engine
+from twsock.tls.engine import Engine, RecordBoundaries, adopt_engine, make_engine
 from twsock.tls.server import ServerOptions, ServerTls
 
 
@@ -104,9 +110,20 @@ class Measured(bytes):
         return Measured(super().__getitem__(key))
 
 
+def converse(engine: Any, transport: StringTransport) -> Peer:
+    """Do a handshake; return the peer, which has read all that was sent."""
+    peer = Peer()
+    data = peer.hello()
+    while data:
+        engine.dataReceived(data)
+        data = peer.take(transport.value())
+        transport.clear()
+    return peer
+
+
 @implementer(IHandshakeListener)
 class Eager(Protocol):
-    """Writes as soon as it may."""
+    """Writes as soon as the handshake is done, and ends its output."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -114,6 +131,7 @@ class Eager(Protocol):
     def handshakeCompleted(self) -> None:
         engine: Any = self.transport
         engine.write(self._data)
+        engine.loseWriteConnection()
 
 
 class EngineTests(SynchronousTestCase):
@@ -163,17 +181,14 @@ class EngineTests(SynchronousTestCase):
 
     def test_what_was_written_before_the_handshake_comes_first(self) -> None:
         """Also where more is written as soon as the handshake is done, before that has left."""
-        peer, transport = Peer(), StringTransport()
+        transport = StringTransport()
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         engine = make_engine(creator, False, Eager(b"second"), Clock())
         engine.makeConnection(transport)
         engine.write(b"first, ")
-        data = peer.hello()
-        while data:
-            engine.dataReceived(data)
-            data = peer.take(transport.value())
-            transport.clear()
+        peer = converse(engine, transport)
         self.assertEqual(peer.received, b"first, second")
+        self.assertTrue(peer.is_ended)
 
     def test_many_records_are_handed_on_as_one(self) -> None:
         """And what is behind the last whole one waits for the rest of it."""
@@ -284,6 +299,7 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual(self.receiver.received, [])
         assert self.receiver.reason is not None
         self.assertIn("bad record mac", str(self.receiver.reason.value))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_an_answer_does_not_hide_what_was_wrong(self) -> None:
         """It cannot be sent any more, and fails for a reason of its own."""
@@ -338,11 +354,38 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual(self.receiver.received, [])
 
     def test_nothing_is_sent_behind_a_close(self) -> None:
-        """It would come behind close_notify."""
+        """It would come behind close_notify; the end is in order all the same."""
         self.engine.loseConnection()
         self.sent()
         self.engine.write(b"too late")
         self.assertEqual(self.sent(), b"")
+        self.engine.connectionLost(Failure(ConnectionDone()))
+        self.assert_lost_with(ConnectionDone)
+
+    def test_nothing_is_sent_with_or_behind_an_abort(self) -> None:
+        """With close_notify, the peer would take what it has for all."""
+        self.engine.abortConnection()
+        self.engine.write(b"too late")
+        self.assertEqual(self.sent(), b"")
+        self.assertTrue(self.transport.disconnected)
+
+    def test_nothing_is_sent_behind_a_failure(self) -> None:
+        """OpenSSL has sent its alert."""
+        self.engine.dataReceived(self.damaged(b"evil"))
+        self.sent()
+        self.engine.write(b"too late")
+        self.assertEqual(self.sent(), b"")
+
+    def test_a_lost_connection_of_which_only_the_output_has_ended_is_truncated(self) -> None:
+        """The peer's close_notify was awaited."""
+        self.engine.loseWriteConnection()
+        self.engine.connectionLost(Failure(ConnectionDone()))
+        self.assert_lost_with(ConnectionLost)
+
+    def assert_lost_with(self, kind: type[Exception]) -> None:
+        reason = self.receiver.reason
+        assert reason is not None
+        self.assertTrue(reason.check(kind), reason)
 
     def test_a_message_of_the_handshake_is_no_data(self) -> None:
         """A record that carries none, in front of one that does."""
@@ -355,14 +398,61 @@ class EngineTests(SynchronousTestCase):
 class HandshakeTests(SynchronousTestCase):
     """Before it is done."""
 
+    def shaking_hands(self, receiver: Receiver) -> tuple[Engine, Any]:
+        """Make an engine that has received nothing, and its transport."""
+        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
+        engine = receiver.engine = make_engine(creator, False, receiver, Clock())
+        transport = StringTransport()
+        engine.makeConnection(transport)
+        return engine, transport
+
+    def test_the_output_that_ends_before_it_is_done_ends_behind_it(self) -> None:
+        """Whatever was written comes first; the input goes on."""
+        for words in ([], [b"early"], [bytes(2000), bytes(3000)]):
+            receiver = Receiver()
+            engine, transport = self.shaking_hands(receiver)
+            for word in words:
+                engine.write(word)
+            engine.loseWriteConnection()
+            peer = converse(engine, transport)
+            self.assertEqual(peer.received, b"".join(words))
+            self.assertTrue(peer.is_ended)
+            engine.dataReceived(peer.say(b"answer"))
+            self.assertEqual(receiver.received, [b"answer"])
+
+    def test_bytes_that_wait_are_lost_with_the_connection(self) -> None:
+        """That is no end in order, and they take no memory afterwards."""
+        receiver, data = Receiver(), bytes(2000)
+        references = sys.getrefcount(data)
+        engine, _ = self.shaking_hands(receiver)
+        engine.write(data)
+        engine.loseConnection()
+        engine.connectionLost(Failure(ConnectionDone()))
+        assert receiver.reason is not None
+        self.assertTrue(receiver.reason.check(ConnectionLost), receiver.reason)
+        self.assertEqual(sys.getrefcount(data), references)
+
+    def test_a_receiver_that_ends_the_connection_with_the_first_data(self) -> None:
+        """It came with the end of the handshake."""
+        receiver = Receiver()
+        engine, transport = self.shaking_hands(receiver)
+
+        def lose() -> None:
+            receiver.heard = lambda: None
+            engine.connectionLost(Failure(ConnectionDone()))
+
+        receiver.heard = lose
+        peer = Peer()
+        engine.dataReceived(peer.hello())
+        engine.dataReceived(peer.take(self.take(transport)) + peer.say(b"one"))
+        self.assertEqual(receiver.received, [b"one"])
+
     def test_ending_the_output_twice_leaves_the_input_open(self) -> None:
         """OpenSSL still holds data that came with the end of the handshake."""
-        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         receiver = Receiver()
-        engine = receiver.engine = make_engine(creator, False, receiver, Clock())
+        engine, transport = self.shaking_hands(receiver)
         receiver.heard = engine.loseWriteConnection
-        transport, peer = StringTransport(), Peer()
-        engine.makeConnection(transport)
+        peer = Peer()
         engine.dataReceived(peer.hello())
         words = [b"one", b"two", b"three"]
         last = peer.take(self.take(transport)) + b"".join(map(peer.say, words))
@@ -387,7 +477,7 @@ class HandshakeTests(SynchronousTestCase):
         """An object for each would take more than its bytes do."""
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         engine = make_engine(creator, False, Receiver(), Clock())
-        transport, peer = StringTransport(), Peer()
+        transport = StringTransport()
         engine.makeConnection(transport)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
@@ -400,10 +490,7 @@ class HandshakeTests(SynchronousTestCase):
         size = sum(map(len, words))
         self.assertLess(taken, 2 * size)
         self.assertEqual(engine_bytes(engine), size)
-        data = peer.hello()
-        while data:
-            engine.dataReceived(data)
-            data = peer.take(self.take(transport))
+        peer = converse(engine, transport)
         self.assertEqual(peer.received, b"".join(words))
         self.assertEqual(engine_bytes(engine), 0)
 
@@ -422,3 +509,51 @@ class HandshakeTests(SynchronousTestCase):
         data: bytes = transport.value()
         transport.clear()
         return data
+
+
+class AdoptedTests(SynchronousTestCase):
+    """An engine that a TLS endpoint of Twisted made becomes one of twsock."""
+
+    def made_by_twisted(self, kind: type[TLSMemoryBIOProtocol]) -> tuple[Any, StringTransport]:
+        creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
+        factory = TLSMemoryBIOFactory(creator, False, Factory(), Clock())
+        engine = kind(factory, Receiver())
+        transport = StringTransport()
+        engine.makeConnection(transport)
+        return engine, transport
+
+    def test_what_was_written_before_is_sent(self) -> None:
+        """Twisted collects it until the next turn of the reactor."""
+        for kind in (BufferingTLSTransport, TLSMemoryBIOProtocol):
+            engine, transport = self.made_by_twisted(kind)
+            engine.write(b"early")
+            adopt_engine(engine)
+            self.assertEqual(engine_bytes(engine), 5)
+            self.assertEqual(converse(engine, transport).received, b"early")
+
+    def test_what_is_written_leaves_at_once(self) -> None:
+        """Not in the next turn of the reactor; and its two directions end separately."""
+        engine, transport = self.made_by_twisted(BufferingTLSTransport)
+        adopt_engine(engine)
+        peer = converse(engine, transport)
+        engine.write(b"now")
+        peer.take(transport.value())
+        self.assertEqual(peer.received, b"now")
+        self.assertTrue(is_half_closing_engine(engine))
+
+    def test_one_whose_handshake_is_done_is_not_changed(self) -> None:
+        """Nobody knows where its next record begins."""
+        engine, transport = self.made_by_twisted(TLSMemoryBIOProtocol)
+        converse(engine, transport)
+        adopt_engine(engine)
+        self.assertIs(type(engine), TLSMemoryBIOProtocol)
+
+    def test_one_of_another_class_is_not_changed(self) -> None:
+        """It may have its own ways."""
+
+        class Own(TLSMemoryBIOProtocol):
+            pass
+
+        engine, _ = self.made_by_twisted(Own)
+        adopt_engine(engine)
+        self.assertIs(type(engine), Own)

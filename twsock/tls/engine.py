@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from OpenSSL import SSL
-from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import (
@@ -95,9 +94,11 @@ class Engine(TLSMemoryBIOProtocol):
     ended: Callable[[SSL.Connection], object] | None = None
     #: Bytes that wait for the end of the handshake.
     held_bytes = 0
-    #: Whether the peer's close_notify was read, and whether ours was sent.
+    #: Whether the peer's close_notify was read, and whether ours was sent or is due.
     _input_ended = False
     _output_ended = False
+    # Whether close_notify has to be sent as soon as the handshake is done.
+    _owes_close_notify = False
     #: Whether the application has closed both directions.
     _is_finished = False
     _unread_answers = 0
@@ -119,6 +120,7 @@ class Engine(TLSMemoryBIOProtocol):
         ended = self._boundaries.count(data)
         if not self._handshakeDone or self._appSendBuffer:
             super().dataReceived(data)
+            self._send_close_notify()  # If it had to wait.
             return
         connection = self._tlsConnection
         connection.bio_write(data)
@@ -172,14 +174,20 @@ class Engine(TLSMemoryBIOProtocol):
 
     def loseWriteConnection(self) -> None:
         """Send close_notify after all written bytes; input is still received."""
-        if self._output_ended:
+        if not self._output_ended:
+            self._output_ended = self._owes_close_notify = True
+        self._send_close_notify()
+
+    def _send_close_notify(self) -> None:
+        """Send close_notify if it is due: after the handshake and all written bytes, once."""
+        if not self._owes_close_notify or not self._handshakeDone or self._appSendBuffer:
             return
-        self._output_ended = True
+        # After a second call every `recv` would fail.
+        self._owes_close_notify = False
         try:
-            # Only once: after a second call every `recv` would fail.
             self._tlsConnection.shutdown()
         except SSL.Error:
-            pass  # In the middle of a handshake nothing can be sent.
+            pass  # After a failure nothing can be sent.
         self._flushSendBIO()
 
     def finish(self) -> None:
@@ -191,7 +199,7 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def loseConnection(self) -> None:
-        if self._is_finished and self.connected:
+        if self._is_finished:
             self._shutdownTLS()
         else:
             super().loseConnection()
@@ -205,8 +213,6 @@ class Engine(TLSMemoryBIOProtocol):
 
     def readConnectionLost(self) -> None:
         """Handle the peer's FIN: a truncation, unless after its close_notify or our `finish`."""
-        if self._input_ended or self._lostTLSConnection:
-            return
         if self._is_finished:
             self._tlsShutdownFinished(None)
         else:
@@ -215,14 +221,14 @@ class Engine(TLSMemoryBIOProtocol):
 
     def writeConnectionLost(self) -> None:
         """Report that the kernel has our close_notify and FIN."""
-        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
-            self.wrappedProtocol.writeConnectionLost()
+        receiver: Any = self.wrappedProtocol  # It called `finish`, so it has this method.
+        receiver.writeConnectionLost()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.ended is not None:
             self.ended(self._tlsConnection)
-        if self._input_ended or self._aborted or (self.disconnecting and self._output_ended):
+        if self.disconnecting and self._output_ended:
             self._lostTLSConnection = True  # This end is no truncation.
         super().connectionLost(reason)
         if self._deadline is not None:
@@ -252,15 +258,10 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def write(self, data: bytes) -> None:
-        if (
-            self.disconnecting
-            or self._lostTLSConnection
-            or self._output_ended
-            or not self._handshakeDone
-        ):
+        if self.disconnecting or self._output_ended or not self._handshakeDone:
             if not self._output_ended:
                 super().write(data)
-            elif not (self.disconnecting or self._lostTLSConnection):
+            elif not self.disconnecting:
                 # Writing after close_notify fails, as it does after FIN on TCP.
                 self._tlsShutdownFinished(Failure(SSL.SysCallError(errno.EPIPE, "Broken pipe")))
             return
@@ -340,8 +341,7 @@ class Engine(TLSMemoryBIOProtocol):
             return
         # Not data, but answers to its own messages, which it does not read.
         self._unread_answers += len(data)
-        if self._unread_answers > _MAX_UNREAD_ANSWERS and not self._aborted:
-            self._reason = Failure(ConnectionAborted())
+        if self._unread_answers > _MAX_UNREAD_ANSWERS:
             self.abortConnection()
 
 
@@ -375,11 +375,11 @@ def adopt_engine(transport: Any) -> None:
     """
     if type(transport) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
         return
-    if transport._handshakeDone or transport._lostTLSConnection:
+    if transport._handshakeDone:
         return
     if isinstance(transport, BufferingTLSTransport):
         # It would collect what is written until the next turn of the reactor, as our streams do.
-        transport._aggregator.close()
+        transport._aggregator.close()  # It writes what it has to the engine.
         del transport._aggregator, transport.write
     # Twisted makes the engine in a dozen places, and its class cannot be configured. Both classes
     # have the same attributes and no slots, so the class can be changed.

@@ -1,57 +1,35 @@
 """
-What decoding costs for each byte, however large the frames are and however they were cut.
+``python -m benchmarks framing``: what decoding costs for each byte.
 
-``python -m benchmarks.framing`` prints a table in about ten seconds. A decoder whose time per byte
-grows with the frame, or with the number of pieces of a frame, would show it in the last columns.
+A decoder whose time per byte grows with the frame, or with the number of pieces of a frame, would
+show it in the last columns.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from benchmarks.tables import Table
-from twsock.wire import FrameDecoder, encode_frame
+from benchmarks.processes import Subject, run_program
+from benchmarks.programs import FRAMINGS
+from benchmarks.results import Figure
+from benchmarks.rounds import Benchmark, Measure, Setting
 
-MIB: Final = 1024 * 1024
-FRAME_SIZES: Final = (64, 1024, 64 * 1024, MIB, 64 * MIB)
+__all__ = ["BENCHMARK"]
 
-#: Pieces, and how many bytes to feed in them: byte by byte the whole 64 MiB would take a minute.
-PIECES: Final = (("64 KiB", 64 * 1024, 64 * MIB), ("1 KiB", 1024, 64 * MIB), ("1 byte", 1, MIB))
-
-
-def measure(frame_size: int, piece_size: int, total: int) -> float:
-    """
-    Decode a stream of frames of one size.
-
-    :param frame_size: bytes in each payload; one frame of ``total`` bytes where that is less.
-    :returns: nanoseconds of processor time for each byte.
-    """
-    frame = encode_frame(bytes(min(frame_size, total)))
-    stream = frame * max(1, total // len(frame))
-    pieces = [stream[at : at + piece_size] for at in range(0, len(stream), piece_size)]
-    decoder = FrameDecoder(max_payload=len(frame))
-    delivered = 0
-    began = time.process_time()
-    for piece in pieces:
-        decoder.feed(piece)
-        for payload in decoder.frames():
-            delivered += len(payload)
-    spent = time.process_time() - began
-    if delivered != len(stream) - 4 * decoder.delivered:
-        raise AssertionError("the decoder lost bytes")
-    return spent / len(stream) * 1e9
+_SIZES: Final = {"64B": 64, "1KiB": 1024, "64KiB": 65_536, "1MiB": 1_048_576, "64MiB": 67_108_864}
 
 
-def main() -> None:
-    """Print nanoseconds per byte, for each size of frames and pieces."""
-    rows = [
-        (name, *(f"{measure(size, piece_size, total):.2f}" for size in FRAME_SIZES))
-        for name, piece_size, total in PIECES
-    ]
-    header = ("pieces", *(f"{size:,} B" for size in FRAME_SIZES))
-    print(Table("Nanoseconds of processor time per byte", header, rows).to_text())
+@contextmanager
+def _open(subject: Subject, setting: Setting) -> Iterator[Measure]:
+    yield lambda case: run_program(subject, setting.server_core, str(_SIZES[case]))
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK: Final = Benchmark(
+    name="framing",
+    programs=FRAMINGS,
+    cases={key: f"frames of {size:,} bytes" for key, size in _SIZES.items()},
+    figures=(Figure("decoding", "Nanoseconds of processor time for each byte"),),
+    open=_open,
+)

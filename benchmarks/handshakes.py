@@ -1,145 +1,124 @@
 """
-The command: ``python -m benchmarks.handshakes``; options → **rounds** → tables and JSON.
+``python -m benchmarks handshakes``: what TLS handshakes cost a server.
 
-Goes through rounds and servers, so that all servers take turns; `benchmarks.handshaking` and
-`benchmarks.pending` measure. It runs on Linux, over loopback only, for less than a minute. All
-servers show the same certificate, with a P-256 key, and speak TLS 1.3.
-
-Full and resumed handshakes are counted for each second of the server's processor time, at one
-connection after the other. A resumed one takes up the last ticket of the one before it; that the
-server did take it up is counted too. Then a number of silent handshakes is left pending, and an
-established connection's round trip is compared with what it took before. On a virtual machine
-round trips may take twice as long for a while, whatever the server does: believe such a ratio only
-when several rounds agree on it.
-
-Each part of a round has its own process of the server, so none pays for what another left behind.
+Connect → handshake → one echo → close, one connection after the other. The next begins when the
+server has closed the last, so that the processor time in between belongs to exactly the handshakes
+counted. It includes what goes with them: to accept, to echo one frame of 64 bytes, which proves
+that the server has done its part, and to close. A resumed handshake offers the last ticket of the
+one before; whether the server took it up is counted. All servers show the same certificate, with a
+P-256 key, and speak TLS 1.3. Each case has its own process of the server.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
 
-from benchmarks.certificate import temporary_certificate
-from benchmarks.command_line import (
-    add_outputs,
-    choose,
-    end_in_order,
-    positive,
-    publish,
-    show_progress,
-    some_of,
-)
-from benchmarks.handshake_report import HandshakeReport
-from benchmarks.handshaking import measure_handshakes
-from benchmarks.idle import SPARE_DESCRIPTORS
-from benchmarks.kernel import cpu_source, describe_machine, raise_descriptor_limit, two_cores
-from benchmarks.pending import measure_pending
-from benchmarks.processes import ServerError, start
-from benchmarks.secure import describe_tls, make_client_context
-from benchmarks.servers import TLS_SERVERS, Server
+from benchmarks.connections import STALLED, connect, round_trip
+from benchmarks.kernel import cpu_time
+from benchmarks.processes import MeasurementError, Subject, start
+from benchmarks.programs import REFERENCE, TLS_SERVERS
+from benchmarks.results import Figure
+from benchmarks.rounds import Benchmark, Measure, Setting, positive
+from benchmarks.tls_client import TlsClient, make_client_context
 
-__all__ = ["main"]
+__all__ = ["BENCHMARK", "measure_handshakes"]
+
+#: Seconds after which a measurement is given up, whatever its count.
+_LONGEST: Final = 120.0
+#: Seconds that a server which has closed a connection is given to fall asleep.
+_SETTLE: Final = 0.005
+#: Handshakes before those that are counted, to warm up; no more of them than are counted.
+_WARM_UP: Final = 20
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print, write what the command line asks for."""
-    parser = _make_parser()
-    options = parser.parse_args(argv)
-    if sys.platform != "linux":
-        parser.exit(1, "benchmarks.handshakes: /proc is needed, which is Linux's\n")
-    end_in_order()
-    try:
-        _run(options)
-    except (ServerError, OSError) as error:
-        parser.exit(1, f"benchmarks.handshakes: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "benchmarks.handshakes: stopped\n")
+def measure_handshakes(
+    port: int, pid: int, context: ssl.SSLContext, count: int, *, resumes: bool, sleeps: bool
+) -> tuple[dict[str, float], str]:
+    """
+    Go through handshakes with a server.
+
+    :param resumes: whether each that is counted offers the last ticket of the one before.
+    :param sleeps: whether the client sleeps until an echo comes.
+    :returns: ``rate``, handshakes for each second of the server's processor time, absent unless all
+        that should be were resumed; ``resumed``, how many were; and the cipher.
+    :raises MeasurementError: when the server does not echo, or all together take too long.
+    """
+    end = time.monotonic() + _LONGEST
+    session: ssl.SSLSession | None = None
+    for _ in range(min(count, _WARM_UP)):
+        session = _converse(port, context, session if resumes else None, sleeps=sleeps).session
+    time.sleep(_SETTLE)
+    resumed, cipher = 0, ""
+    before = cpu_time(pid)
+    for _ in range(count):
+        connection = _converse(port, context, session if resumes else None, sleeps=sleeps)
+        session, cipher = connection.session, connection.cipher
+        resumed += connection.is_resumed
+        if time.monotonic() >= end:
+            raise MeasurementError(f"no end within {_LONGEST:g} s")
+    time.sleep(_SETTLE)
+    figures: dict[str, float] = {"resumed": resumed}
+    if not resumes or resumed == count:
+        figures["rate"] = count * 1e9 / (cpu_time(pid) - before)
+    return figures, cipher
 
 
-def _run(options: argparse.Namespace) -> None:
-    servers, skipped = choose(options.servers)
-    raise_descriptor_limit(options.pending + SPARE_DESCRIPTORS)
-    machine = describe_machine() | describe_tls()
-    cores = two_cores()
-    server_core, client_core = cores or (None, None)
-    if client_core is not None:
-        os.sched_setaffinity(0, {client_core})
-    report = HandshakeReport()
-    with temporary_certificate() as certificate:
-        for number in range(1, options.rounds + 1):
-            for server in servers:
-                show_progress(f"round {number} of {options.rounds}, {server.title}")
-                _measure(server, server_core, certificate, options, report)
-    show_progress("")
-    method = (
-        f"medians of {options.rounds} rounds, in each {options.handshakes} handshakes of each kind"
-        f" and {options.round_trips} round trips"
-        f"; {'not pinned, as there is one core' if cores is None else 'pinned to a core each'}"
-        f"; client {'sleeps' if cores is None else 'never sleeps'}; CPU time from {cpu_source()}"
-    )
-    publish(report, method, machine=machine, skipped=skipped, options=options)
+def _converse(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None, *, sleeps: bool
+) -> TlsClient:
+    with connect(port) as plain:
+        connection = TlsClient(plain, context, session)
+        round_trip(connection, sleeps=sleeps)
+        connection.end(STALLED)
+        return connection
 
 
-def _measure(
-    server: Server,
-    core: int | None,
-    certificate: Path,
-    options: argparse.Namespace,
-    report: HandshakeReport,
-) -> None:
-    """Measure one server once."""
-    # A client that never sleeps would starve a server on the same core.
-    sleeps = core is None
-    context = make_client_context(certificate)
-    count = options.handshakes
-    with start(server, core, certificate=certificate) as running:
-        full = measure_handshakes(running, context, count, resumes=False, sleeps=sleeps)
-    with start(server, core, certificate=certificate) as running:
-        resumed = measure_handshakes(running, context, count, resumes=True, sleeps=sleeps)
-    with start(server, core, certificate=certificate) as running:
-        pending = measure_pending(
-            running, context, options.pending, options.round_trips, sleeps=sleeps
-        )
-    report.add(server.key, full, resumed, pending)
+@contextmanager
+def _open(subject: Subject, setting: Setting) -> Iterator[Measure]:
+    assert setting.certificate is not None
+    context = make_client_context(setting.certificate)
+
+    def measure_case(case: str) -> Mapping[str, float]:
+        with start(subject, setting.server_core, certificate=setting.certificate) as running:
+            figures, cipher = measure_handshakes(
+                running.port,
+                running.pid,
+                context,
+                setting.options.handshakes,
+                resumes=case == "resumed",
+                sleeps=setting.client_sleeps,
+            )
+        setting.notes[f"Cipher of {subject.title}: {cipher}."] = None
+        return figures
+
+    yield measure_case
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.handshakes",
-        description="Compare what TLS handshakes cost a server, and those who are connected to it.",
-        epilog=f"Servers: {', '.join(TLS_SERVERS)}.",
-    )
-    add = parser.add_argument
-    add("--rounds", type=positive, default=3, metavar="N", help="medians of so many (default 3)")
-    add(
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--handshakes",
         type=positive,
         default=300,
         metavar="N",
-        help="of each kind, for each server and round (default 300)",
+        help="for each server, case and round (default 300)",
     )
-    add(
-        "--pending",
-        type=positive,
-        default=1000,
-        metavar="N",
-        help="silent handshakes beside the established connection (default 1000)",
-    )
-    add(
-        "--round-trips",
-        type=positive,
-        default=2000,
-        metavar="N",
-        help="on the established connection, before and beside them (default 2000)",
-    )
-    add("--servers", type=some_of(TLS_SERVERS), default=TLS_SERVERS, metavar="NAME,...")
-    add_outputs(parser)
-    return parser
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK: Final = Benchmark(
+    name="handshakes",
+    programs=TLS_SERVERS,
+    cases={"full": "no session offered", "resumed": "each offers the session of the one before"},
+    figures=(
+        Figure("rate", "Handshakes for each second of server CPU (more is better)"),
+        Figure("resumed", "Handshakes that were resumed", has_ratios=False, is_sum=True),
+    ),
+    open=_open,
+    references=(REFERENCE,),
+    is_secure=True,
+    add_options=_add_options,
+)

@@ -1,75 +1,85 @@
 """
-What a connection that does nothing costs a server in memory.
+``python -m benchmarks idle``: what a connection that does nothing costs a server.
 
-Called by `benchmarks.stream` for ``--idle``; starts each server by itself through
-`benchmarks.processes` and holds the client's ends of all connections.
+Each server is started anew, and this process holds the client's ends of all connections.
 """
 
 from __future__ import annotations
 
+import argparse
 import socket
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from benchmarks.client import STALLED, encode_frame
-from benchmarks.kernel import resident_memory
-from benchmarks.processes import Running, ServerError, start
-from benchmarks.servers import Server
+from benchmarks.connections import FRAME, connect
+from benchmarks.kernel import SPARE_DESCRIPTORS, raise_descriptor_limit, resident_memory
+from benchmarks.processes import MeasurementError, Running, Subject, start
+from benchmarks.programs import IDLE_SERVERS, STREAM_SERVERS
+from benchmarks.results import Figure
+from benchmarks.rounds import Benchmark, Measure, Setting, positive
 
-__all__ = ["SPARE_DESCRIPTORS", "IdleCost", "measure_idle"]
-
-#: Descriptors that either side has open besides the connections.
-SPARE_DESCRIPTORS: Final = 100
-_FRAME: Final = encode_frame(bytes(range(64)))
+__all__ = ["BENCHMARK"]
 
 
-@dataclass(frozen=True, slots=True)
-class IdleCost:
-    """
-    Resident memory of a server for each connection, in bytes.
-
-    :ivar connected: connections that have not carried anything.
-    :ivar echoed: the same after one frame of 64 bytes was echoed on each.
-    """
-
-    connections: int
-    connected: float
-    echoed: float
-
-
-def measure_idle(server: Server, count: int) -> IdleCost:
-    """
-    Open connections to a server of their own, and see how it grows.
-
-    :param count: how many; both processes need a descriptor for each.
-    :raises ServerError: when the server does not echo on one of them.
-    """
-    with start(server, core=None) as running, ExitStack() as stack:
+def _measure(running: Running, count: int) -> dict[str, float]:
+    """Return KiB for each connection that was ``connected``, and after it has ``echoed``."""
+    with ExitStack() as stack:
         # The first connection pays for what is imported and allocated once.
-        _echo(running, stack.enter_context(_connect(running)))
+        _echo(stack.enter_context(connect(running.port)))
         before = resident_memory(running.pid)
-        connections = [stack.enter_context(_connect(running)) for _ in range(count)]
+        connections = [stack.enter_context(connect(running.port)) for _ in range(count)]
         # Connections are accepted in order: when the last answers, all the others have been.
-        _echo(running, stack.enter_context(_connect(running)))
+        _echo(stack.enter_context(connect(running.port)))
         connected = resident_memory(running.pid)
         for connection in connections:
-            _echo(running, connection)
+            _echo(connection)
         echoed = resident_memory(running.pid)
-    return IdleCost(count, (connected - before) / count, (echoed - before) / count)
+    each = count * 1024
+    return {"connected": (connected - before) / each, "echoed": (echoed - before) / each}
 
 
-def _connect(running: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.port), STALLED)
-
-
-def _echo(running: Running, connection: socket.socket) -> None:
+def _echo(connection: socket.socket) -> None:
+    connection.sendall(FRAME)
     answer = b""
-    try:
-        connection.sendall(_FRAME)
-        while len(answer) < len(_FRAME) and (piece := connection.recv(len(_FRAME))):
-            answer += piece
-    except OSError as error:
-        raise ServerError(f"{running.server.title} does not echo: {error}") from error
-    if answer != _FRAME:
-        raise ServerError(f"{running.server.title} does not echo")
+    while len(answer) < len(FRAME) and (piece := connection.recv(len(FRAME))):
+        answer += piece
+    if answer != FRAME:
+        raise MeasurementError("the server does not echo")
+
+
+@contextmanager
+def _open(subject: Subject, setting: Setting) -> Iterator[Measure]:
+    count = setting.options.connections
+    raise_descriptor_limit(count + SPARE_DESCRIPTORS)
+
+    def measure_case(_case: str) -> Mapping[str, float]:
+        with start(subject, setting.server_core) as running:
+            return _measure(running, count)
+
+    yield measure_case
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--connections",
+        type=positive,
+        default=9000,
+        metavar="N",
+        help="to each server; both sides need a descriptor for each (default 9000)",
+    )
+
+
+BENCHMARK: Final = Benchmark(
+    name="idle",
+    programs=STREAM_SERVERS,
+    cases={"idle": "an echo is one frame of 64 bytes"},
+    figures=(
+        Figure("connected", "Resident memory of the server for each idle connection in KiB"),
+        Figure("echoed", "and after an echo on each"),
+    ),
+    open=_open,
+    unasked=[program.key for program in STREAM_SERVERS if program not in IDLE_SERVERS],
+    rounds=1,
+    add_options=_add_options,
+)

@@ -1,8 +1,8 @@
 """
 What the kernel knows about a process and this machine; Linux only.
 
-Read by `benchmarks.client` and `benchmarks.handshaking` around a measurement, by `benchmarks.idle`
-and, for the description of the machine, by the commands.
+Read around a measurement by `benchmarks.stream_load`, `benchmarks.handshakes`, `benchmarks.idle`,
+and for the description of the machine by `benchmarks.rounds`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
+    "SPARE_DESCRIPTORS",
     "cpu_source",
     "cpu_time",
     "describe_machine",
@@ -24,13 +25,17 @@ __all__ = [
 ]
 
 _PACKAGES: Final = ("Twisted", "uvloop")
+#: Descriptors that either side has open besides the connections of a benchmark.
+SPARE_DESCRIPTORS: Final = 100
 
 
 def cpu_source() -> str:
     """Where `cpu_time` comes from, for the report."""
     if _has_schedstat():
-        return "schedstat (ns)"
-    return f"stat ({os.sysconf('SC_CLK_TCK')} ticks/s: coarse, as this kernel has no schedstat)"
+        return "CPU time from schedstat (ns)"
+    return (
+        f"CPU time from stat ({os.sysconf('SC_CLK_TCK')} ticks/s, as this kernel has no schedstat)"
+    )
 
 
 def cpu_time(pid: int) -> int:

@@ -1,160 +1,181 @@
 """
-Servers as processes of their own, and the client that measures one of them.
+The programs that are measured, as processes: servers that announce a port, senders that report.
 
-Used by `benchmarks.stream`, `benchmarks.datagram`, `benchmarks.idle` and `benchmarks.handshakes`.
-Whatever happens, what is started here is ended here, by its handle.
+Used by every benchmark. A program runs on the twsock of a checkout, this one or another, through
+`benchmarks.programs`. Whatever happens, what is started here is ended here, by its handle.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import select
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from benchmarks.cases import Case
-from benchmarks.client import STALLED, Measurement
-from benchmarks.datagram_cases import DatagramCase
-from benchmarks.datagram_client import DatagramMeasurement
-from benchmarks.servers import Server
+__all__ = ["ROOT", "MeasurementError", "Program", "Running", "Subject", "run_program", "start"]
 
-__all__ = ["Running", "ServerError", "measure", "measure_datagrams", "start"]
-
-#: Where both packages, `benchmarks` and `twsock`, are: the checkout.
-_ROOT: Final = Path(__file__).parent.parent
+#: Where the packages `benchmarks` and `twsock` are: this checkout.
+ROOT: Final = Path(__file__).resolve().parent.parent
 #: Seconds that a server has to announce its port; one of them is compiled first.
 _START: Final = 30.0
-#: Seconds that it has to end once it is told to.
+#: Seconds that a program has to end after SIGTERM.
 _END: Final = 5.0
+#: Seconds that a program which reports has to do so.
+_LONGEST: Final = 120.0
 
 
-class ServerError(Exception):
-    """A server did not start, or did not do what is measured."""
+class MeasurementError(Exception):
+    """A program did not start, or did not do what is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """
+    A server or a sender.
+
+    :ivar key: its name on the command line.
+    :ivar module: its module in `benchmarks.programs`.
+    :ivar arguments: its command line.
+    :ivar package: a package that it needs.
+    :ivar executable: a program on the search path that it needs.
+    """
+
+    key: str
+    title: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    package: str | None = None
+    executable: str | None = None
+
+    @property
+    def uses_twsock(self) -> bool:
+        """Whether it differs between checkouts."""
+        return self.title.startswith("twsock")
+
+    def why_not(self) -> str | None:
+        """Why it cannot run here; None when it can."""
+        if self.package is not None and importlib.util.find_spec(self.package) is None:
+            return f"the package {self.package} is not installed"
+        if self.executable is not None and shutil.which(self.executable) is None:
+            return f"the program {self.executable} is not installed"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """
+    What is measured: a program on the twsock of a checkout.
+
+    :ivar baseline: the other checkout; None for this one.
+    """
+
+    program: Program
+    baseline: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in the JSON."""
+        return self.program.key if self.baseline is None else f"{self.program.key}@baseline"
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        title = self.program.title
+        return title if self.baseline is None else f"{title} (baseline)"
+
+    def command(self, *arguments: str) -> list[str]:
+        """What starts it."""
+        checkout = str(self.baseline or ROOT)
+        command = [sys.executable, "-m", "benchmarks.programs", checkout, self.program.module]
+        return [*command, *self.program.arguments, *arguments]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """
-    A server that listens on a port of 127.0.0.1.
+    """A server that listens on a port of 127.0.0.1."""
 
-    :ivar certificate: what it shows in its handshakes; None when it speaks plaintext.
-    """
-
-    server: Server
+    title: str
     pid: int
     port: int
-    certificate: Path | None = None
 
 
 @contextmanager
 def start(
-    server: Server, core: int | None, *, certificate: Path | None = None
+    subject: Subject, core: int | None, *, certificate: Path | None = None
 ) -> Iterator[Running]:
     """
     Run a server for as long as the block.
 
     :param core: where it may run; None for anywhere.
     :param certificate: the file of the key and the certificate for TLS; None for plaintext.
-    :raises ServerError: when it does not announce a port.
+    :raises MeasurementError: when it does not announce a port.
     """
+    options = [] if certificate is None else ["--tls", str(certificate)]
+    with _running(subject.command(*options), core) as process:
+        assert process.stdout is not None
+        yield Running(subject.title, process.pid, _read_port(subject, process.stdout))
+
+
+def run_program(subject: Subject, core: int | None, *arguments: str) -> dict[str, float]:
+    """
+    Run a program until it ends, and return the figures that it reports.
+
+    :param core: where it may run; None for anywhere.
+    :raises MeasurementError: when it fails or does not end.
+    """
+    with _running(subject.command(*arguments), core) as process:
+        try:
+            output, _ = process.communicate(timeout=_LONGEST)
+        except subprocess.TimeoutExpired as error:
+            raise MeasurementError(f"{subject.title}: no end within {_LONGEST:g} s") from error
+        if process.returncode:
+            raise MeasurementError(f"{subject.title} fails with status {process.returncode}")
+        figures: dict[str, float] = json.loads(output)
+        return figures
+
+
+@contextmanager
+def _running(command: list[str], core: int | None) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, *server.arguments, *_tls_option(certificate)],
-        cwd=_ROOT,
+        command,
+        cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        # Ctrl-C is for us: we end the servers.
+        # Ctrl-C is for this process, which then ends the others.
         start_new_session=True,
     )
     try:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
-        assert process.stdout is not None
-        yield Running(server, process.pid, _read_port(server, process.stdout), certificate)
+        yield process
     finally:
         _end(process)
 
 
-def measure(
-    running: Running, case: Case, seconds: float, *, core: int | None, sleeps: bool
-) -> Measurement:
-    """
-    Let a client put load on a server.
-
-    :param core: where the client may run; None for anywhere.
-    :param sleeps: whether the client sleeps until something arrives; see `benchmarks.client`.
-    :raises ServerError: when the server does not echo.
-    """
-    command = ["benchmarks.client", *_load_arguments(running, case.key, seconds, core, sleeps)]
-    command += _tls_option(running.certificate)
-    return Measurement(**_run_client(command, running, case.key, seconds))
-
-
-def measure_datagrams(
-    running: Running, case: DatagramCase, seconds: float, *, core: int | None, sleeps: bool
-) -> DatagramMeasurement:
-    """Do the same with datagrams."""
-    arguments = _load_arguments(running, case.key, seconds, core, sleeps)
-    command = ["benchmarks.datagram_client", *arguments]
-    return DatagramMeasurement(**_run_client(command, running, case.key, seconds))
-
-
-def _load_arguments(
-    running: Running, case: str, seconds: float, core: int | None, sleeps: bool
-) -> list[str]:
-    arguments = [str(running.port), str(running.pid), case, str(seconds)]
-    if core is not None:
-        arguments += ["--core", str(core)]
-    if sleeps:
-        arguments += ["--sleep"]
-    return arguments
-
-
-def _run_client(
-    command: Sequence[str], running: Running, case: str, seconds: float
-) -> dict[str, Any]:
-    """Give what a client printed."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=_ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            start_new_session=True,
-            timeout=2 * seconds + 4 * STALLED,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ServerError(f"{running.server.title}, case {case}: the client hangs") from error
-    if done.returncode:
-        raise ServerError(f"{running.server.title}, case {case}: {done.stderr.strip()}")
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
-
-
-def _tls_option(certificate: Path | None) -> list[str]:
-    return [] if certificate is None else ["--tls", str(certificate)]
-
-
-def _read_port(server: Server, output: IO[bytes]) -> int:
+def _read_port(subject: Subject, output: IO[bytes]) -> int:
     ready, _, _ = select.select([output], [], [], _START)
     line = output.readline() if ready else b""
     if not line:
-        raise ServerError(f"{server.title} does not start")
+        raise MeasurementError(f"{subject.title} does not start")
     return int(line)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[Any]) -> None:
     process.terminate()
     try:
         process.wait(_END)
     except subprocess.TimeoutExpired:
-        process.kill()
+        # With all that it has started: it leads their session.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.stdout is not None:
         process.stdout.close()

@@ -1,8 +1,8 @@
 """
-Several datagrams in one system call, as Linux has it: what the load and the receivers need of it.
+Several datagrams in one system call, as Linux has it: what the load and the sender need of it.
 
-Called by `benchmarks.datagram_client` and `benchmarks.datagram_receiver`, which have to be cheap
-beside what is measured, and must not share code with it.
+Called by `benchmarks.datagram_load` and `benchmarks.programs.datagram_sender`, which have to be
+cheap beside what is measured, and must not share code with it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """
 Tables as text for a terminal and as Markdown for a document.
 
-Filled by `benchmarks.report`, `benchmarks.datagram_report`, `benchmarks.batch_report`,
-`benchmarks.handshake_report`, `benchmarks.flush` and `benchmarks.framing`.
+Filled by `benchmarks.results` and `benchmarks.structure`.
 """
 
 from __future__ import annotations

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-import benchmarks
-from benchmarks.flush import WAYS
-
-_ROOT = Path(benchmarks.__file__).parent.parent
+from benchmarks.flush import BENCHMARK
+from benchmarks.programs import FLUSH_WAYS
+from benchmarks.programs.stream_sender import WAYS, start_reader
+from tests.benchmarks.commands import run_small
 
 
 class FlushTests(SynchronousTestCase):
-    """``python -m benchmarks.flush``."""
+    """``python -m benchmarks flush``."""
 
-    def test_every_way_is_measured(self) -> None:
-        """And the baseline has a ratio of 1 to itself."""
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.flush", "--rounds", "1", "--mebibytes", "1"],
-            cwd=_ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        rows = [line for line in done.stdout.splitlines() if line.startswith(tuple(WAYS))]
-        self.assertEqual(len(rows), len(WAYS))
-        (baseline,) = [row.split() for row in rows if row.startswith("Twisted, transport.write")]
-        self.assertEqual((baseline[-3], baseline[-1]), ("1.00", "1.00"))
+    if sys.platform != "linux":
+        skip = "the benchmarks need Linux"
+
+    def test_stream_is_measured(self) -> None:
+        """With its processor time and the time until all is with the kernel."""
+        ways = run_small(self, BENCHMARK, "--mebibytes", "1", "--servers", "full")
+        figures = ways["full"]["cases"]["flush"]
+        self.assertGreater(min(figures["cpu"], figures["flushed"]), 0)
+
+
+class WaysTests(TestCase):
+    """Ways to send a long stream."""
+
+    async def test_every_way_sends(self) -> None:
+        """More than the buffers of the kernel hold, and each way of the command is there."""
+        self.assertEqual(list(WAYS), [program.key for program in FLUSH_WAYS])
+        with start_reader(None) as port:
+            for send in WAYS.values():
+                await send(reactor, port, 500)

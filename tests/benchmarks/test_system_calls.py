@@ -7,8 +7,11 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.sending import SEND_CASES, WAYS
-from benchmarks.system_calls import TraceError, count_sends
+from benchmarks.processes import MeasurementError, Subject
+from benchmarks.programs import SENDERS
+from benchmarks.system_calls import count_sends
+
+_WAYS = {program.key: Subject(program) for program in SENDERS}
 
 
 class CountSendsTests(SynchronousTestCase):
@@ -20,8 +23,8 @@ class CountSendsTests(SynchronousTestCase):
     def count(self, way: str, case: str) -> float:
         """Count, where tracing is allowed."""
         try:
-            return count_sends(WAYS[way], SEND_CASES[case])
-        except TraceError as error:
+            return count_sends(_WAYS[way], case)
+        except MeasurementError as error:
             if "Operation not permitted" in str(error):
                 self.skipTest(str(error))
             raise
@@ -47,5 +50,5 @@ class WithoutStraceTests(SynchronousTestCase):
     def test_absence_is_told(self) -> None:
         """The figures of the processor time do not need it."""
         self.patch(shutil, "which", lambda _name: None)
-        with self.assertRaisesRegex(TraceError, "strace is not installed"):
-            count_sends(WAYS["loop"], SEND_CASES["small"])
+        with self.assertRaisesRegex(MeasurementError, "strace is not installed"):
+            count_sends(_WAYS["loop"], "small")

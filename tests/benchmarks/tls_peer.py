@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import socket
 import ssl
 import threading
@@ -13,9 +12,7 @@ from contextlib import ExitStack
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.certificate import temporary_certificate
-from benchmarks.processes import Running
-from benchmarks.secure import SecureConnection, make_client_context
-from benchmarks.servers import SERVERS
+from benchmarks.tls_client import TlsClient, make_client_context
 
 __all__ = ["TlsPeer", "echo"]
 
@@ -30,7 +27,7 @@ class TlsPeer:
     :param serve: is given each one after its handshake.
     :param tickets: sent in each handshake, so that its session can be resumed.
     :param turned_away: which of the connections are closed at once; the first has number 0.
-    :ivar address: where it listens.
+    :ivar port: where it listens, on 127.0.0.1.
     :ivar client: the settings of a client that trusts it.
     """
 
@@ -53,7 +50,7 @@ class TlsPeer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._case = case
         self.client = make_client_context(certificate)
-        self.address: tuple[str, int] = self._listener.getsockname()
+        self.port: int = self._listener.getsockname()[1]
         thread = threading.Thread(target=self._accept)
         thread.start()
         stack.callback(self._listener.close)
@@ -61,20 +58,15 @@ class TlsPeer:
         # Wakes the accept, which closing alone would not.
         stack.callback(self._listener.shutdown, socket.SHUT_RDWR)
 
-    @property
-    def running(self) -> Running:
-        """What is measured: this process, under the name of one of the servers."""
-        return Running(SERVERS["echo"], os.getpid(), self.address[1])
-
     def connect(
         self,
         context: ssl.SSLContext | None = None,
         session: ssl.SSLSession | None = None,
-    ) -> SecureConnection:
+    ) -> TlsClient:
         """Connect to it; the end of the test closes."""
-        plain = socket.create_connection(self.address, _TIMEOUT)
+        plain = socket.create_connection(("127.0.0.1", self.port), _TIMEOUT)
         self._case.addCleanup(plain.close)
-        return SecureConnection(plain, context or self.client, session)
+        return TlsClient(plain, context or self.client, session)
 
     def _accept(self) -> None:
         with ExitStack() as stack:

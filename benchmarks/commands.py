@@ -1,0 +1,62 @@
+"""
+The names of the benchmarks, and the command that runs one of them: ``python -m benchmarks NAME``.
+
+Each name is that of a module of this package. It has a `benchmarks.rounds.Benchmark`, or a ``main``
+that takes the rest of the command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+__all__ = ["COMMANDS", "end_in_order", "main"]
+
+#: In the order of docs/benchmarks.md.
+COMMANDS: Final = {
+    "stream": "what an echoed frame costs a server",
+    "stream-tls": "the same over TLS",
+    "handshakes": "what full and resumed TLS handshakes cost a server",
+    "pending": "how long a round trip takes beside handshakes that do not go on",
+    "datagrams": "what an echoed datagram costs a server",
+    "sending": "what it costs to send a batch of datagrams",
+    "system-calls": "how many system calls such a batch takes",
+    "idle": "how much memory an idle connection needs",
+    "flush": "what a long stream in small writes costs",
+    "framing": "what it costs to decode frames, for each byte",
+    "structure": "modules, lines and imports of twsock, and what it costs to import it",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one command, or list them; a wrong name ends with status 2, Ctrl-C with 130."""
+    if not argv or argv[0] in {"-h", "--help"}:
+        width = max(map(len, COMMANDS))
+        print("\n".join(f"{name:{width}}  {summary}" for name, summary in COMMANDS.items()))
+        return
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"python -m benchmarks: {name!r} is none of {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    end_in_order()
+    module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+    try:
+        if hasattr(module, "BENCHMARK"):
+            importlib.import_module("benchmarks.rounds").run(module.BENCHMARK, rest)
+        else:
+            module.main(rest)
+    except KeyboardInterrupt:
+        print(f"python -m benchmarks {name}: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: through every ``finally``."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)

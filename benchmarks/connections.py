@@ -1,0 +1,66 @@
+"""
+Connections of a client to a server on 127.0.0.1, and a frame there and back.
+
+Used by `benchmarks.stream_load`, `benchmarks.handshakes`, `benchmarks.pending`, `benchmarks.idle`.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import Final
+
+from benchmarks.processes import MeasurementError
+from benchmarks.tls_client import TlsClient
+
+__all__ = ["FRAME", "STALLED", "connect", "encode_frame", "round_trip"]
+
+#: Seconds without any answer after which a server counts as stuck.
+STALLED: Final = 10.0
+
+
+def encode_frame(payload: bytes) -> bytes:
+    """Put the length in front."""
+    return len(payload).to_bytes(4, "big") + payload
+
+
+#: What `round_trip` sends.
+FRAME: Final = encode_frame(bytes(range(64)))
+
+
+def connect(port: int) -> socket.socket:
+    """Open a connection that sends each frame at once."""
+    connection = socket.create_connection(("127.0.0.1", port), STALLED)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def round_trip(connection: TlsClient, *, sleeps: bool) -> None:
+    """
+    Send `FRAME`, and receive the answer.
+
+    :param sleeps: whether to sleep until it comes.
+    :raises MeasurementError: when the answer differs or does not come.
+    """
+    answer = memoryview(bytearray(len(FRAME)))
+    received = 0
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    wait = STALLED * 1000 if sleeps else 0
+    end = time.monotonic() + STALLED
+    connection.send(memoryview(FRAME))
+    while received < len(answer):
+        if not poll.poll(wait):
+            if time.monotonic() >= end:
+                raise MeasurementError(f"no answer within {STALLED:g} s")
+            continue
+        try:
+            size = connection.receive_into(answer[received:])
+        except BlockingIOError:
+            continue  # A ticket, or a part of a record.
+        if not size:
+            raise MeasurementError("the server hung up")
+        received += size
+    if answer != FRAME:
+        raise MeasurementError("the answer differs from what was sent")

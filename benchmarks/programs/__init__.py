@@ -1,0 +1,111 @@
+"""
+The programs that are compared: their names, how each is started, and what it needs.
+
+Each module of this package is a program, run by ``python -m benchmarks.programs CHECKOUT MODULE``
+through `benchmarks.processes`. A server listens on a free port of 127.0.0.1, prints that port alone
+on a line, and echoes frames or datagrams until SIGTERM; with ``--tls FILE`` connections are
+encrypted from the first byte. Another program does one measurement and prints it as JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.processes import Program
+
+__all__ = [
+    "DATAGRAM_SERVERS",
+    "FLUSH_WAYS",
+    "FRAMINGS",
+    "IDLE_SERVERS",
+    "REFERENCE",
+    "SENDERS",
+    "STREAM_SERVERS",
+    "TLS_SERVERS",
+]
+
+#: The server of streams that ratios refer to.
+REFERENCE: Final = "int32"
+
+_LEAN: Final = "--reactor=twsock"
+_UVLOOP: Final = "--uvloop"
+
+
+def _on_uvloop(key: str, title: str, *arguments: str) -> Program:
+    return Program(key, title, "asyncio_echo", (*arguments, _UVLOOP), package="uvloop")
+
+
+def _some(programs: tuple[Program, ...], *keys: str) -> tuple[Program, ...]:
+    return tuple(program for program in programs if program.key in keys)
+
+
+STREAM_SERVERS: Final = (
+    Program("echo", "twsock FrameEcho", "twsock_frames"),
+    Program(
+        "handler", "twsock FrameProtocol, a handler per frame", "twsock_frames", ("--handler",)
+    ),
+    Program("echo-lean", "twsock FrameEcho, --reactor=twsock", "twsock_frames", (_LEAN,)),
+    Program(
+        "handler-lean",
+        "twsock FrameProtocol, --reactor=twsock",
+        "twsock_frames",
+        ("--handler", _LEAN),
+    ),
+    Program("sockets", "twsock StreamSocket, receive_exactly", "twsock_sockets"),
+    Program("values", "twsock DataReader and DataWriter", "twsock_sockets", ("--values",)),
+    Program(REFERENCE, "Twisted Int32StringReceiver", "twisted_echo"),
+    Program("asyncio", "asyncio Protocol, a write per read", "asyncio_echo", ("protocol",)),
+    Program("asyncio-each", "asyncio Protocol, a write per frame", "asyncio_echo", ("each",)),
+    Program("asyncio-streams", "asyncio streams", "asyncio_echo", ("streams",)),
+    _on_uvloop("uvloop", "uvloop Protocol, a write per read", "protocol"),
+    _on_uvloop("uvloop-each", "uvloop Protocol, a write per frame", "each"),
+    _on_uvloop("uvloop-streams", "uvloop streams", "streams"),
+    Program("c", "C, epoll, whole frames", "c_program", ("c_epoll",), executable="cc"),
+)
+
+#: Those that are compared over TLS. The others are not needed to see what TLS itself costs.
+TLS_SERVERS: Final = _some(
+    STREAM_SERVERS,
+    *("echo", "echo-lean", "sockets", REFERENCE, "asyncio-streams", "uvloop", "uvloop-each"),
+)
+
+#: Those whose memory for idle connections is compared unless others are asked for.
+IDLE_SERVERS: Final = _some(
+    STREAM_SERVERS, "echo", "sockets", REFERENCE, "uvloop", "asyncio-streams"
+)
+
+DATAGRAM_SERVERS: Final = (
+    Program("echo", "twsock DatagramEcho", "twsock_datagrams"),
+    Program("echo-lean", "twsock DatagramEcho, --reactor=twsock", "twsock_datagrams", (_LEAN,)),
+    Program(
+        "echo-plain", "twsock DatagramEcho, Twisted's port", "twsock_datagrams", ("--twisted-port",)
+    ),
+    Program("twisted", "Twisted DatagramProtocol", "twisted_echo", ("--datagrams",)),
+    Program("asyncio", "asyncio DatagramProtocol", "asyncio_echo", ("datagrams",)),
+    _on_uvloop("uvloop", "uvloop DatagramProtocol", "datagrams"),
+    Program("c", "C, recvfrom and sendto", "c_program", ("c_datagram",), executable="cc"),
+)
+
+#: Ways to send a batch of datagrams; ratios refer to the loop.
+SENDERS: Final = (
+    Program("socket", "twsock DatagramSocket, writes and a flush", "datagram_sender", ("socket",)),
+    Program("port", "twsock DatagramPort, sent together", "datagram_sender", ("port",)),
+    Program("loop", "a loop around socket.send", "datagram_sender", ("loop",)),
+)
+
+#: Ways to send a long stream in small writes.
+FLUSH_WAYS: Final = (
+    Program("once", "twsock, all writes, one flush", "stream_sender", ("once",)),
+    Program("full", "twsock, a flush when full", "stream_sender", ("full",)),
+    Program("each", "twsock, a flush per write", "stream_sender", ("each",)),
+    Program("write", "Twisted, transport.write", "stream_sender", ("write",)),
+    Program("producer", "Twisted, a pull producer", "stream_sender", ("producer",)),
+)
+
+#: Pieces in which a stream of frames reaches the decoder: their size, and how many bytes in all.
+#: Byte by byte 64 MiB would take a minute.
+FRAMINGS: Final = (
+    Program("64KiB", "twsock FrameDecoder, pieces of 64 KiB", "decoding", ("65536", "67108864")),
+    Program("1KiB", "twsock FrameDecoder, pieces of 1 KiB", "decoding", ("1024", "67108864")),
+    Program("1B", "twsock FrameDecoder, pieces of 1 byte", "decoding", ("1", "1048576")),
+)

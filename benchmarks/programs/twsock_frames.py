@@ -1,0 +1,44 @@
+"""
+twsock's own echo of frames, as it ships: idle timeout, counters and limits on.
+
+With ``--handler``, a protocol with a method that is called for each frame and answers it by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from benchmarks.programs.serving import install, make_parser, serve
+from twsock.protocols import FrameEchoFactory, FrameProtocol, StreamServerFactory
+
+__all__ = ["Answer", "main"]
+
+
+class Answer(FrameProtocol):
+    """Sends back each frame by itself."""
+
+    @override
+    def frame_received(self, payload: bytes) -> None:
+        self.send_frame(payload)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Serve, as the command line says."""
+    parser = make_parser()
+    parser.add_argument("--handler", action="store_true", help="answer each frame by itself")
+    options = parser.parse_args(argv)
+    reactor = install(options.reactor)
+    if options.handler:
+        serve(reactor, StreamServerFactory(reactor, Answer))
+    elif options.tls is None:
+        serve(reactor, FrameEchoFactory(reactor))
+    else:
+        # Not at the top, as a server without TLS needs no memory for it.
+        from twsock.protocols import UpgradePolicy, UpgradeToSsl
+        from twsock.tls import Certificate, ServerOptions, ServerTls
+
+        tls = ServerTls(ServerOptions([Certificate.load(options.tls)]))
+        upgrade = UpgradeToSsl(tls, UpgradePolicy.IMPLICIT)
+        serve(reactor, FrameEchoFactory(reactor, upgrade=upgrade))

@@ -1,0 +1,22 @@
+"""Tests of `benchmarks.framing`: the whole command, in small."""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.framing import BENCHMARK
+from tests.benchmarks.commands import run_small
+
+
+class FramingTests(SynchronousTestCase):
+    """``python -m benchmarks framing``."""
+
+    if sys.platform != "linux":
+        skip = "the benchmarks need Linux"
+
+    def test_decoding_is_measured(self) -> None:
+        """No byte is lost, and each costs something."""
+        pieces = run_small(self, BENCHMARK, "--servers", "64KiB", "--cases", "64MiB")
+        self.assertGreater(pieces["64KiB"]["cases"]["64MiB"]["decoding"], 0)

@@ -72,8 +72,8 @@ class TargetTests(SynchronousTestCase):
             ("udp:[::1:1", "the bracket of"),
             ("udp:224.3.0.5:22113", "224.3.0.5 is a group: multicast:224.3.0.5:22113"),
             ("udp:[ff15::1]:22113", "ff15::1 is a group: multicast:[ff15::1]:22113"),
-            ("multicast:127.0.0.1:1", "'127.0.0.1' is not the address of a group"),
-            ("multicast:localhost:1", "'localhost' is not the address of a group"),
+            ("multicast:127.0.0.1:1", "'127.0.0.1' is not a multicast address"),
+            ("multicast:localhost:1", "'localhost' is not a multicast address"),
             ("multicast:224.3.0.5:1:ttl=256", "the ttl is a number, 0 to 255, not '256'"),
             ("multicast:224.3.0.5:1:interface=no such", "there is no interface 'no such'"),
         ):

@@ -8,12 +8,45 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis.strategies import integers
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.datagram.addresses import Destinations, interface_control, refuse_port_0
-from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
+from tests.datagram.fake_udp import IP_PKTINFO, IPV6_PKTINFO
+from twsock.datagram.addresses import (
+    Destinations,
+    ReplySources,
+    interface_control,
+    refuse_port_0,
+)
+from twsock.datagram.network.netlink import LocalAddress
+from twsock.datagram.runs import Run
+from twsock.errors import (
+    LocalProtocolError,
+    OperationNotSupported,
+    SocketError,
+    SocketErrorStatus,
+)
 
 LO = socket.if_nametoindex("lo")
+PEER, PEER6, LINK_PEER = ("10.0.2.9", 7001), ("fd02::9", 7001, 0, 0), ("fe80::9", 7001, 0, 2)
+
+GROUP, GROUP6 = "224.3.0.5", "ff15::5"
+
+
+def of_interface(interface: int, *addresses: str) -> list[LocalAddress]:
+    """List what an interface has."""
+    return [
+        LocalAddress(socket.AF_INET6 if ":" in each else socket.AF_INET, each, interface)
+        for each in addresses
+    ]
+
+
+#: What the machine of these tests has.
+ADDRESSES = [
+    *of_interface(1, "127.0.0.1", "::1"),
+    *of_interface(2, "10.0.2.1", "10.0.2.2", "fe80::1", "fd01::1", "fd02::1", "fd03::1"),
+    *of_interface(3, "fe80::1"),
+]
 
 
 def of_family(family: int, *, multicast_only: bool = False) -> Destinations:
@@ -97,3 +130,114 @@ class InterfaceTests(SynchronousTestCase):
             ("fd00::9", 9, 0, 3),
         ):
             self.assertIsNone(interface_control(address), address)
+
+
+class SourceCase(SynchronousTestCase):
+    """A machine with three interfaces."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.asked = 0
+        clock: Any = self.clock
+        self.sources = ReplySources(clock, self.list_addresses)
+
+    def list_addresses(self) -> list[LocalAddress]:
+        self.asked += 1
+        return ADDRESSES
+
+    def find(
+        self, source: tuple[Any, ...], destination: str, local: str, interface: int = 2
+    ) -> str:
+        return self.sources.find_address(self.run_of(source, destination, local, interface))
+
+    def run_of(
+        self, source: tuple[Any, ...], destination: str, local: str, interface: int = 2
+    ) -> Run:
+        return Run(b"a", 1, source, destination, interface, False, local)
+
+
+class AddressTests(SourceCase):
+    """Which of our addresses an answer has."""
+
+    def test_what_one_address_was_sent_is_answered_from_it(self) -> None:
+        """Nobody is asked, as there are many of these."""
+        for source, address in ((PEER, "10.0.2.2"), (PEER6, "fd02::1"), (LINK_PEER, "fe80::1")):
+            self.assertEqual(self.find(source, address, address), address)
+        self.assertEqual(self.asked, 0)
+
+    def test_a_system_that_is_silent_chooses(self) -> None:
+        """Empty is its choice."""
+        self.assertEqual(self.find(PEER, "", "", 0), "")
+        self.assertEqual(self.asked, 0)
+
+    def test_a_group_is_answered_as_the_kernel_says(self) -> None:
+        """Where that is an address of the interface; loopback has many that nothing lists."""
+        self.assertEqual(self.find(PEER, GROUP, "10.0.2.2"), "10.0.2.2")
+        self.assertEqual(self.find(PEER, "10.0.2.255", "10.0.2.1"), "10.0.2.1")
+        self.assertEqual(self.find(("127.0.0.9", 1), GROUP, "127.0.0.9", 1), "127.0.0.9")
+
+    def test_a_group_is_never_answered_from_another_interface(self) -> None:
+        """What the kernel would take to reach the peer is not where the datagram came to."""
+        self.assertEqual(self.find(PEER, GROUP, "10.0.9.1"), "10.0.2.1")
+        self.assertEqual(self.find(("10.0.2.1", 1), GROUP, "10.0.2.1", 1), "127.0.0.1")
+
+    def test_an_interface_without_addresses_leaves_it_to_the_kernel(self) -> None:
+        """So does a machine that tells nobody its addresses."""
+        self.assertEqual(self.find(PEER, GROUP, "10.0.2.1", 3), "10.0.2.1")
+        self.assertEqual(self.find(PEER6, GROUP6, "", 3), "")
+
+        def refuse() -> list[LocalAddress]:
+            raise OperationNotSupported("no")
+
+        clock: Any = self.clock
+        silent = ReplySources(clock, refuse)
+        self.assertEqual(silent.find_address(self.run_of(PEER, GROUP, "10.0.2.1")), "10.0.2.1")
+        self.assertEqual(silent.find_address(self.run_of(PEER6, GROUP6, "")), "")
+
+    def test_a_group_of_ipv6_is_answered_from_the_nearest_address(self) -> None:
+        """Of the scope of the peer, with the most bits in common (RFC 6724)."""
+        for prefix in ("fd01", "fd02", "fd03"):
+            self.assertEqual(self.find((f"{prefix}::9", 1, 0, 0), GROUP6, ""), f"{prefix}::1")
+        self.assertEqual(self.find(LINK_PEER, GROUP6, ""), "fe80::1")
+        self.assertEqual(self.find(("fe80::9%eth0", 1, 0, 2), GROUP6, ""), "fe80::1")
+
+    def test_the_kernel_is_asked_once_a_second(self) -> None:
+        """However many datagrams come to a group."""
+        for _ in range(100):
+            self.find(PEER, GROUP, "10.0.2.1")
+        self.assertEqual(self.asked, 1)
+        self.clock.advance(1)
+        self.find(PEER, GROUP, "10.0.2.1")
+        self.assertEqual(self.asked, 2)
+
+
+class ControlTests(SourceCase):
+    """What the kernel is told."""
+
+    def control(self, source: tuple[Any, ...], destination: str, local: str) -> Any:
+        return self.sources.make_control(self.run_of(source, destination, local))
+
+    def test_an_address_is_named(self) -> None:
+        """In the form of its family, and the interface left to the routes."""
+        packed = struct.pack("=i4s4s", 0, bytes([10, 0, 2, 2]), bytes(4))
+        wanted: tuple[int, int, bytes] = (socket.IPPROTO_IP, IP_PKTINFO, packed)
+        self.assertEqual(self.control(PEER, "10.0.2.2", "10.0.2.2"), wanted)
+        packed = struct.pack("=16si", socket.inet_pton(socket.AF_INET6, "fd02::1"), 0)
+        wanted = (socket.IPPROTO_IPV6, IPV6_PKTINFO, packed)
+        self.assertEqual(self.control(PEER6, GROUP6, ""), wanted)
+
+    def test_an_address_of_a_link_leaves_by_that_link(self) -> None:
+        """Each link may have it, in both families."""
+        packed = struct.pack("=16si", socket.inet_pton(socket.AF_INET6, "fe80::1"), 2)
+        self.assertEqual(self.control(LINK_PEER, "fe80::1", "fe80::1")[2], packed)
+        link = "169.254.1.1"
+        packed = struct.pack("=i4s4s", 2, socket.inet_aton(link), bytes(4))
+        self.assertEqual(self.control(("169.254.1.9", 1), link, link)[2], packed)
+
+    def test_where_no_address_is_known_the_interface_is_named(self) -> None:
+        """Where that is known; else nothing is."""
+        run = self.run_of(PEER6, GROUP6, "", 3)
+        wanted = (socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16si", bytes(16), 3))
+        self.assertEqual(self.sources.make_control(run), wanted)
+        for silent in (self.run_of(PEER, "", "", 0), self.run_of(PEER6, GROUP6, "", 0)):
+            self.assertIsNone(self.sources.make_control(silent))

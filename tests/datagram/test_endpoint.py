@@ -175,33 +175,33 @@ class StringTests(SynchronousTestCase):
 
     def test_a_string_out_of_shape_is_refused(self) -> None:
         """What has no parts is no endpoint."""
-        self.assert_refused("udp:\\", "it ends with a backslash, which nothing follows")
+        self.assert_refused("udp:\\", "it ends with a backslash")
 
     def test_an_unknown_kind_is_refused(self) -> None:
         """The line has the kinds that there are."""
-        reason = "there is no kind 'tcp' for datagrams, there are multicast, udp"
+        reason = "unknown kind 'tcp', the kinds for datagrams are multicast, udp"
         self.assert_refused("tcp:1337", reason)
 
     def test_an_unknown_word_is_refused(self) -> None:
         """The line has the words that there are; those of Python's calls are none of them."""
         common = "receiveBuffer, sendBuffer, maxDatagram, dontFragment"
         for word in ("loopback", "reactor", "self", "options", ""):
-            reason = f"there is no {word!r} in it, there are port, interface, ttl, {common}"
+            reason = f"unknown argument {word!r}, known are port, interface, ttl, {common}"
             self.assert_refused(f"udp:1337:{word}=no", reason)
         words = f"group, port, interface, ttl, loopback, source, {common}"
-        reason = f"there is no 'shared' in it, there are {words}"
+        reason = f"unknown argument 'shared', known are {words}"
         self.assert_refused(f"multicast:{GROUP}:1:shared=no", reason)
 
     def test_missing_words_are_refused(self) -> None:
         """The line has the beginning of a whole string."""
-        self.assert_refused("udp", "the port is missing, it begins udp:PORT")
+        self.assert_refused("udp", "the port is missing, the form is udp:PORT")
         begin = "it begins multicast:GROUP:PORT"
         self.assert_refused("multicast", f"the group is missing, {begin}")
         self.assert_refused(f"multicast:{GROUP}", f"the port is missing, {begin}")
 
     def test_surplus_words_are_refused(self) -> None:
         """Only some words need no name, and none is given in two ways."""
-        reason = "'x' is too many: without a name there are port, interface"
+        reason = "too many arguments: 'x'; without a name: port, interface"
         self.assert_refused("udp:1337:[::1]:x", reason)
         self.assert_refused("udp:1:port=2", "'port' is given twice, once without its name")
 
@@ -237,7 +237,7 @@ class StringTests(SynchronousTestCase):
 
     def test_groups_are_no_interfaces(self) -> None:
         """The line leads to the kind that joins groups."""
-        reason = "an address of this machine (for groups there is multicast:GROUP:PORT)"
+        reason = "an address of this machine (for a group use multicast:GROUP:PORT)"
         self.assert_refused(f"udp:1:{GROUP}", f"interface is {reason}, not '{GROUP}'")
 
     def test_an_empty_interface_is_refused_for_a_group(self) -> None:
@@ -278,13 +278,13 @@ class PluginTests(SynchronousTestCase):
 
     def test_plugins_are_among_the_kinds(self) -> None:
         """Who writes an unknown kind is told of them, too."""
-        reason = "there is no kind 'thrice' for datagrams, there are multicast, twice, udp"
+        reason = "unknown kind 'thrice', the kinds for datagrams are multicast, twice, udp"
         self.assert_refused("thrice:1", reason)
 
     def test_words_that_a_plugin_does_not_take_are_refused(self) -> None:
         """One that is missing or unknown is the user's mistake, not a traceback."""
         for description in ("twice", "twice:1:2:3", "twice:1:ttl=1"):
-            self.assert_refused(description, "a word is missing or unknown")
+            self.assert_refused(description, "an argument is missing or unknown")
 
     def test_what_a_plugin_refuses_is_told(self) -> None:
         """Its ValueError becomes the line."""

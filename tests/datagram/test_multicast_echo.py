@@ -179,7 +179,7 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual([reply_port.is_open for reply_port in member.reply_ports], [False, True])
         self.assertEqual(len(member.reply_ports[1].runs), 1)
         self.assertFalse(member.port.is_paused)
-        self.assertEqual(lines, [f"group {GROUP} is heard on lo again"])
+        self.assertEqual(lines, [f"joined group {GROUP} on lo again"])
 
     def test_an_interface_that_is_gone_fails_that_answer(self) -> None:
         """It is counted, and told in one line."""

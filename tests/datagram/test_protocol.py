@@ -204,7 +204,7 @@ class EventsTests(SynchronousTestCase):
                 self.protocol.membership_changed(MembershipChange(membership, error))
         self.assertEqual(len(lines), 2)
         self.assertIn("lo is gone", lines[0])
-        self.assertIn("224.3.0.5 is heard on lo again", lines[1])
+        self.assertIn("joined group 224.3.0.5 on lo again", lines[1])
 
 
 class SendingTests(SynchronousTestCase):

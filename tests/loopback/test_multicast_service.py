@@ -292,9 +292,9 @@ class HostsTests(SynchronousTestCase):
             answer = f"b'Hello' {answering.address}"
             self.assertIn(answer, asking.run_python(_ASK, asking.address, "10"))
             answering.unplug()
-            self.read_until(member, "224.3.0.5 is not heard")
+            self.read_until(member, "lost group 224.3.0.5")
             answering.plug()
-            self.read_until(member, "group 224.3.0.5 is heard on eth0 again")
+            self.read_until(member, "joined group 224.3.0.5 on eth0 again")
             self.assertIn(answer, asking.run_python(_ASK, asking.address, "10"))
             member.process.send_signal(signal.SIGTERM)
             self.assertEqual(member.wait(), -signal.SIGTERM)

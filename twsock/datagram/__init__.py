@@ -1,8 +1,8 @@
 """
-Datagrams: UDP ports, their endpoints, and the protocol classes above them.
+UDP ports, datagram endpoints, and the protocol classes above them.
 
-The protocol classes are importable from `twsock.protocols`. Runs of datagrams are received and sent
-in one system call where the kernel can.
+The protocol classes are importable from `twsock.protocols`. Where the kernel supports it, one
+system call sends or receives a run of datagrams.
 """
 
 from twsock.datagram.endpoint import (

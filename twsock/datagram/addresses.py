@@ -1,30 +1,44 @@
 """
-Destinations of datagrams: an address from the application → **checked** → for the kernel.
+Destination and source addresses of datagrams: address or run → **checked address** → kernel.
 
-Called by `twsock.datagram.port` for each datagram, except for answers with `reply`. Holds up
-to 1,024 checked addresses.
+Used by `twsock.datagram.port`. `Destinations` checks the address of each datagram, except for
+answers with `reply`; it caches up to 1,024 addresses. `ReplySources` finds the source address of an
+answer on a port of all addresses. The answer to a unicast datagram leaves from the address that it
+was sent to. The answer to a multicast or broadcast datagram leaves from an address of the receiving
+interface.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import socket
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
+
+from twsock.datagram.network.interfaces import local_addresses
+from twsock.datagram.network.local_addresses import LocalAddresses
+from twsock.datagram.network.netlink import LocalAddress
 from twsock.datagram.network.packet_info import Control, is_multicast, source_control
-from twsock.datagram.runs import Address
+from twsock.datagram.runs import Address, Run
 from twsock.datagram.udp_socket import numeric_address
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.ip.zones import needs_zone
 
-__all__ = ["Destinations", "interface_control", "refuse_port_0"]
+__all__ = ["Destinations", "ReplySources", "interface_control", "refuse_port_0"]
 
-#: Checked addresses that are cached; above that number the cache is cleared.
-_MAX_REMEMBERED: Final = 1024
+#: Most checked addresses in the cache; when it is full, it is cleared.
+_MAX_CACHED: Final = 1024
+
+_ANY_IPV6: Final = "::"
+#: The first three digits of addresses in fe80::/10 (:rfc:`4291` section 2.5.6).
+_LINK_LOCAL: Final = frozenset({"fe8", "fe9", "fea", "feb"})
 
 
 class Destinations:
     """
-    The addresses that one port sends to.
+    Checks the addresses that one port sends to.
 
     :param family: address family of the port.
     :param multicast_only: whether the port refuses to send to unicast addresses.
@@ -44,12 +58,12 @@ class Destinations:
         :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has the name of the
             zone; with ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, when the port is 0.
         :raises LocalProtocolError: when the address has the wrong family, or the port is shared for
-            multicast and this is no group.
+            multicast and the address is not a group.
         """
         found = self._checked.get(address)
         if found is None:
             found = self._check(address)
-            if len(self._checked) >= _MAX_REMEMBERED:
+            if len(self._checked) >= _MAX_CACHED:
                 self._checked.clear()
             # The index of an interface may change, so addresses with a zone are not cached.
             if "%" not in address[0]:
@@ -88,7 +102,7 @@ class Destinations:
 
 def interface_control(address: Address) -> Control | None:
     """
-    Return the control message that sends to an IPv6 group by the interface of its zone.
+    Return the control message that sends to an IPv6 group through the interface of its zone.
 
     Linux uses the scope id of link-local addresses only, so ``ff15::9%eth1`` needs this message.
 
@@ -109,6 +123,82 @@ def refuse_port_0(host: str, port: int) -> None:
     """
     if not port:
         raise SocketError(
-            f"nobody is at port 0 of {host}",
+            f"cannot send to port 0 of {host}",
             status=SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
         )
+
+
+class ReplySources:
+    """
+    Finds the source addresses of answers.
+
+    :param clock: measures the age of the list of addresses.
+    :param list_addresses: returns the addresses of this machine. If it raises `SocketError`, the
+        list counts as empty.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        list_addresses: Callable[[], Sequence[LocalAddress]] = local_addresses,
+    ) -> None:
+        self._addresses = LocalAddresses(clock.seconds, list_addresses)
+
+    def find_address(self, run: Run) -> str:
+        """
+        Return the source address of answers to a run.
+
+        :returns: a numeric address without a zone; empty if the kernel chooses.
+        """
+        if run.local == run.destination:
+            return run.local
+        own = self._find_candidates(run)
+        if not own or _is_among(run.local, own):
+            return run.local
+        if run.local:
+            # The kernel reports the address from which it would send to the peer. That may be an
+            # address of another interface. The first address of an interface is its primary one.
+            return own[0]
+        return max(own, key=lambda address: _common_bits(address, run.source[0]))
+
+    def make_control(self, run: Run) -> Control | None:
+        """Return the control message that sets this address; None if the kernel chooses."""
+        address = self.find_address(run)
+        if not address:
+            # The kernel chooses among the addresses of the interface (RFC 3542 section 6.7).
+            is_group = bool(run.destination and run.interface)
+            return source_control(_ANY_IPV6, run.interface) if is_group else None
+        # A link-local address is valid on one link only, so the interface is set as well.
+        return source_control(address, run.interface if _is_link_local(address) else 0)
+
+    def _find_candidates(self, run: Run) -> list[str]:
+        """Return the addresses of the receiving interface that have the scope of the source."""
+        family = socket.AF_INET6 if len(run.source) == 4 else socket.AF_INET
+        found = [
+            one.address
+            for one in self._addresses.current() or ()
+            if one.interface == run.interface and one.family == family
+        ]
+        if family == socket.AF_INET:
+            return found
+        is_link_local = _is_link_local(run.source[0])
+        return [address for address in found if _is_link_local(address) is is_link_local]
+
+
+def _is_among(address: str, own: Sequence[str]) -> bool:
+    """Return whether an interface has an address; loopback has the whole of 127.0.0.0/8."""
+    if address.startswith("127."):
+        return any(one.startswith("127.") for one in own)
+    return address in own
+
+
+def _is_link_local(address: str) -> bool:
+    return address.startswith("169.254.") or address[:3].lower() in _LINK_LOCAL
+
+
+def _common_bits(one: str, other: str) -> int:
+    """Return the length of the common prefix of two IPv6 addresses (:rfc:`6724`, rule 8)."""
+    difference = int(ipaddress.IPv6Address(one)) ^ int(
+        ipaddress.IPv6Address(other.partition("%")[0])
+    )
+    return 128 - difference.bit_length()

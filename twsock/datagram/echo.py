@@ -1,9 +1,9 @@
 """
-An echo over UDP: run → **answer or silence** → run.
+UDP echo protocol: received run → **answer or drop** → sent run.
 
-UDP has no handshake, so whoever forges a source address chooses who is answered. What an echo must
-not be talked into is a loop (with itself, with another echo, through a group) and a flood at
-somebody who never asked; the rules are in `DatagramEcho`.
+UDP has no handshake, so the sender of a forged source address chooses the receiver of the answer.
+Two attacks must fail: a loop (with itself, with another echo, through a group), and a flood of
+answers to a host that sent nothing. The rules are in `DatagramEcho`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["DatagramEcho", "EchoCounters"]
 @dataclass(slots=True)
 class EchoCounters:
     """
-    What became of the datagrams that came.
+    Counts of received datagrams, by outcome.
 
     :ivar answered: sent back.
-    :ivar loop_risk: not answered, since that could make a loop.
-    :ivar limited: not answered, since the peer had its share.
-    :ivar truncated: not answered, since they were not whole.
+    :ivar loop_risk: not answered, because the answer could cause a loop.
+    :ivar limited: not answered, because the peer exceeded the rate limit.
+    :ivar truncated: not answered, because they were truncated.
     :ivar failed: answers that could not be sent.
     """
 
@@ -49,22 +49,22 @@ class EchoCounters:
 
 class DatagramEcho(DatagramProtocol):
     """
-    Answers each datagram with itself, whole runs in one call.
+    Sends each datagram back to its sender; a whole run in one call.
 
-    It never answers source port 0, a group or a broadcast address, itself, what was sent to
-    everybody, nor a source port that is its own (another echo, or somebody who wants two of them to
-    talk for ever). An echo on another port number it cannot tell from any other peer: for those
-    there are ``own_ports``, and the rate limit.
+    It never answers these sources: port 0, a multicast or broadcast address, itself, or a port with
+    its own number, which may be another echo. It never answers a datagram that was sent to a
+    broadcast address. It cannot recognise an echo on another port number; ``own_ports`` and the
+    rate limit bound the loop with such an echo.
 
-    :param reply_port: answer the sender's address at this port, as the sample of the Windows
-        sockets guide does (1336); None for the port it sent from.
-    :param answer_any_port: answer also a source port that is the port of this echo.
-    :param rate_limit: how much a peer is answered, in datagrams; None for no limit.
-    :param now: measures the seconds of the rate limit.
-    :param own_ports: the port numbers of echoes that belong together, none of which answers
-        another; each adds its own, when it is started.
-    :ivar counters: what became of what came.
-    :raises ValueError: when ``reply_port`` is none.
+    :param reply_port: send the answer to this port of the sender's address, as the sample of the
+        Windows sockets guide does (1336); None for the sender's port. 1 to 65,535.
+    :param answer_any_port: also answer a source port that equals the port of this echo.
+    :param rate_limit: limit of answers for each peer, in datagrams; None for no limit.
+    :param now: seconds, for the rate limit.
+    :param own_ports: port numbers of a set of echoes that do not answer each other. Each adds its
+        own port when it starts.
+    :ivar counters: counts of received datagrams.
+    :raises ValueError: when ``reply_port`` is not a port number.
     """
 
     _log = TextLogger()
@@ -86,7 +86,7 @@ class DatagramEcho(DatagramProtocol):
         self._rate_limit = rate_limit
         self._now = now
         self._own_ports = set() if own_ports is None else own_ports
-        self._own_addresses = LocalAddresses(now)
+        self._local_addresses = LocalAddresses(now)
         self._has_runs = False
 
     @override
@@ -104,7 +104,7 @@ class DatagramEcho(DatagramProtocol):
         elif self._rate_limit is None:
             self._answer(run)
         else:
-            self._answer_share(run, self._rate_limit)
+            self._answer_limited(run, self._rate_limit)
 
     @override
     def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
@@ -118,31 +118,30 @@ class DatagramEcho(DatagramProtocol):
             self.transport.resumeProducing()
 
     def _is_loop_risk(self, run: Run) -> bool:
-        """Tell whether an answer could make a loop, or go to somebody who never asked."""
+        """Return whether the answer could cause a loop, or reach a host that sent nothing."""
         if is_loop_risk(run.source):
             return True
         if run.local and run.local != run.destination:
-            return True  # A broadcast: as many answers as there are hosts, to whoever was forged.
+            return True  # A broadcast: every host of the network would answer a forged source.
         host, port = run.source[0].removeprefix(MAPPED), run.source[1]
         own_ports = self._own_ports
         if port not in own_ports and self._reply_port not in own_ports:
             return False
-        # A forged source is as good as any: what must not be answered is this very socket, which
-        # has its port on every address of this machine that it is bound to.
-        return not self._answer_any_port or host in self._own_addresses
+        # A forged source may be any address. The echo must not answer its own socket, which has
+        # its port on every address of this machine that it is bound to.
+        return not self._answer_any_port or host in self._local_addresses
 
     def _answer(self, run: Run) -> None:
         if self.transport is None:
-            return  # Closed meanwhile.
+            return  # Closed in the meantime.
         count = len(run)
-        # Before it is sent, as it may fail within.
+        # Counted before the send, which may call `send_failed`.
         self.counters.answered += count
         try:
             if self._has_runs:
                 self.transport.reply(run, port=self._reply_port)
                 if self.transport.is_full:
-                    # What comes meanwhile waits in the kernel; there is no use in answers that
-                    # cannot leave.
+                    # Answers cannot be sent now, so new requests wait in the kernel.
                     self.transport.pauseProducing()
             else:
                 host, port = run.source[:2]
@@ -153,7 +152,7 @@ class DatagramEcho(DatagramProtocol):
             self.counters.failed += count
             self.warn_occasionally("{error}", error=error)
 
-    def _answer_share(self, run: Run, limit: RateLimit) -> None:
+    def _answer_limited(self, run: Run, limit: RateLimit) -> None:
         count = len(run)
         allowed = limit.take(network_of(run.source[0]), count, self._now())
         self.counters.limited += count - allowed

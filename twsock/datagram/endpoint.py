@@ -1,10 +1,9 @@
 """
-Where datagrams are received, as a value: endpoint string → **endpoint** → datagram port.
+Datagram endpoints and their strings: endpoint string → **endpoint** → datagram port.
 
-Twisted has endpoints for streams only, so the interfaces are made here after the pattern of those.
-The text is taken apart by `twsock.datagram.endpoint_string`; ports are opened by
-`twsock.datagram.port`, and not before `listen` is called. Further kinds of endpoints come
-from plugins, which provide `IDatagramEndpointStringParser`.
+Twisted has endpoints for streams only. The interfaces here follow the same pattern.
+`twsock.datagram.endpoint_string` parses the text. `listen` opens a `twsock.datagram.port`. Plugins
+that provide `IDatagramEndpointStringParser` add further kinds.
 """
 
 from __future__ import annotations
@@ -39,31 +38,31 @@ __all__ = [
 
 _DEFAULTS: Final = DatagramOptions()
 
-#: The interface of a group without one: by default nothing leaves this machine.
+#: The interface of a group without an argument ``interface``: its datagrams stay on this machine.
 _LOOPBACK: Final = "lo"
 
 
 class IDatagramEndpoint(Interface):
-    """Where datagrams can be received; what ``IStreamServerEndpoint`` is for connections."""
+    """An address to receive datagrams at, as ``IStreamServerEndpoint`` is for connections."""
 
     def listen(protocol: Any) -> Deferred[Any]:  # noqa: N805
         """
         Open a port for a protocol.
 
         :param protocol: a `twsock.protocols.DatagramProtocol`, or any datagram protocol of Twisted.
-        :returns: the port, an ``IListeningPort``, on which the protocol has been started; or fails,
-            with a `SocketError` where the system refused, and nothing is left open.
+        :returns: fires with the port, an ``IListeningPort`` whose protocol has been started. Fails
+            with `SocketError` if the system refuses; then nothing stays open.
         """
 
 
 class IDatagramEndpointStringParser(Interface):
     """
-    Declared by plugins that make datagram endpoints from strings.
+    Provided by plugins that make datagram endpoints from strings.
 
-    An instance that also provides ``IPlugin`` is put into a module of ``twisted.plugins``.
+    A plugin module in ``twisted.plugins`` contains an instance that also provides ``IPlugin``.
     """
 
-    prefix: str = Attribute("The kind it makes, with which its strings begin; in lower case.")
+    prefix: str = Attribute("The first field of its strings, in lower case.")
 
     def parse_datagram_endpoint(
         reactor: Any,  # noqa: N805
@@ -72,13 +71,12 @@ class IDatagramEndpointStringParser(Interface):
         **kwargs: str,
     ) -> IDatagramEndpoint:
         """
-        Make an endpoint from the words of a string.
+        Make an endpoint from the fields of a string.
 
-        :param args: the fields without a name, nothing escaped, without the kind.
-        :param kwargs: the fields with one.
-        :raises ValueError: when a word means nothing; with a line for the user.
-        :raises TypeError: when a word is missing, or there is one too many, as a call with
-            other arguments does by itself.
+        :param args: the values of the fields without a name, unescaped, without the kind.
+        :param kwargs: the values of the fields with a name.
+        :raises ValueError: when a value is invalid; the message is shown to the user.
+        :raises TypeError: when an argument is missing or unknown, as Python does for any call.
         """
 
 
@@ -89,10 +87,10 @@ class UdpEndpoint:
     A UDP port of this machine.
 
     :ivar reactor: watches the port.
-    :ivar port: 0 to 65,535; 0 lets the system choose, anew for each `listen`.
+    :ivar port: 0 to 65,535; with 0 the system chooses a port at each `listen`.
     :ivar interface: a numeric address of this machine; empty for all IPv4 addresses, as for
         Twisted's endpoints, ``::`` for all IPv6 addresses.
-    :ivar options: of the port.
+    :ivar options: socket options of the port.
     """
 
     reactor: Any
@@ -104,8 +102,8 @@ class UdpEndpoint:
         """
         Open the port; see `IDatagramEndpoint`.
 
-        :returns: fails with ValueError, when an address or number is none; with `SocketError`, when
-            the system refuses.
+        :returns: fails with ValueError when the address or the port number is invalid; with
+            `SocketError` when the system refuses.
         """
         return execute(
             listen_datagrams, self.reactor, protocol, self.port, self.interface, self.options
@@ -116,17 +114,17 @@ class UdpEndpoint:
 @dataclass(frozen=True, slots=True)
 class MulticastEndpoint:
     """
-    A group, heard on one interface, at a port that is shared with other programs.
+    A multicast group on one interface, at a port that is shared with other programs.
 
     :ivar reactor: watches the port.
-    :ivar group: numeric; one of IPv6 may have a zone (``ff15::9%eth1``), which names the interface.
-        The port is bound to all addresses of its family, never to the group's.
-    :ivar port: 0 to 65,535; 0 lets the system choose.
-    :ivar interface: name, index or address of the one that the group is heard on, and sent to by.
-        The default keeps all on this machine.
-    :ivar source: numeric; the only sender to hear (:rfc:`4607`). None for all.
-    :ivar options: of the port, with ``multicast_only`` and ``interface`` as this endpoint needs
-        them.
+    :ivar group: numeric. An IPv6 group may have a zone (``ff15::9%eth1``), which names the
+        interface. The port is bound to all addresses of the family, never to the group address.
+    :ivar port: 0 to 65,535; with 0 the system chooses.
+    :ivar interface: name, index or address of the interface that receives from the group and sends
+        to it. With the default, all datagrams stay on this machine.
+    :ivar source: numeric; receive only from this sender (:rfc:`4607`). None for all senders.
+    :ivar options: socket options of the port. The endpoint replaces ``multicast_only`` and
+        ``interface``.
     """
 
     reactor: Any
@@ -140,17 +138,17 @@ class MulticastEndpoint:
         """
         Open the port and join the group; see `IDatagramEndpoint`.
 
-        The interface is looked up now, so it may appear after the endpoint was made.
+        The interface is looked up now, so it may be created after the endpoint.
 
-        :returns: fails with `SocketError`: status ``ADDRESS_FAMILY_NOT_SUPPORTED`` when that is no
-            group, or the source not of its family; ``UNREACHABLE_HOST`` when there is no such
-            interface; ``ADDRESS_ALREADY_IN_USE`` when the port is not shared by all who have it.
-            The protocol is started only when the group was joined.
+        :returns: fails with `SocketError`. Its status is ``ADDRESS_FAMILY_NOT_SUPPORTED`` when the
+            address is not a group, or the source has another family; ``UNREACHABLE_HOST`` when the
+            interface does not exist; ``ADDRESS_ALREADY_IN_USE`` when another program has the port
+            and does not share it. The protocol starts after the group was joined.
         """
         return execute(self._listen, protocol)
 
     def _listen(self, protocol: Any) -> DatagramPort:
-        # A named interface overrides the default one.
+        # An explicit interface overrides the default.
         named = None if self.interface == _LOOPBACK else self.interface
         group, interface = find_group(self.group, named)
         address = "::" if check_group(group) == socket.AF_INET6 else ""
@@ -159,7 +157,7 @@ class MulticastEndpoint:
         opened = open_udp_socket_of(self.reactor, address, self.port, options)
         port = DatagramPort(self.reactor, protocol, opened, options)
         try:
-            # Before the protocol starts: what it sends to the group then, it shall hear too.
+            # Joined before the protocol starts, so that it receives what it sends at its start.
             port.join_group(group, interface, self.source)
             port.startListening()
         except BaseException:
@@ -173,21 +171,23 @@ def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEn
     Make a datagram endpoint from its string, as ``serverFromString`` of Twisted does for streams.
 
     ``udp:PORT[:interface=ADDRESS]``
-        a `UdpEndpoint`. Further words: ``ttl`` (hops, 1 to 255).
+        a `UdpEndpoint`. Further arguments: ``ttl`` (hops, 1 to 255).
     ``multicast:GROUP:PORT[:interface=NAME]``
-        a `MulticastEndpoint`. Further words: ``ttl`` (hops, 0 to 255), ``loopback`` (yes or no),
-        ``source``.
+        a `MulticastEndpoint`. Further arguments: ``ttl`` (hops, 0 to 255), ``loopback`` (yes or
+        no), ``source``.
 
     Both take ``receiveBuffer``, ``sendBuffer``, ``maxDatagram`` (bytes) and ``dontFragment`` (yes
-    or no); see `DatagramOptions` for all. Port, interface, group and, for a group, ``ttl`` need no
-    name when they come in this order. The zone of a group (``multicast:[ff15::1%eth0]:22113``)
-    names the interface too. In an IPv6 address either the colons are escaped or it is in
-    brackets: ``multicast:[ff15::1]:22113``. Other kinds are plugins'.
+    or no); see `DatagramOptions` for all. ``port`` and ``interface`` of ``udp``, and ``group``,
+    ``port``, ``interface`` and ``ttl`` of ``multicast``, need no name if they are in this order.
+    The zone of a group (``multicast:[ff15::1%eth0]:22113``) names the interface too. In an IPv6
+    address, escape the colons or put it in brackets: ``multicast:[ff15::1]:22113``. Plugins add
+    other kinds.
 
-    :param reactor: the endpoint listens with it.
-    :raises ValueError: when the string names no endpoint; one line, which names the string, the
-        word and what is allowed.
-    :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED``, when a group is none.
+    :param reactor: the reactor that the endpoint listens with.
+    :raises ValueError: when the string is invalid. The message is one line with the string, the
+        argument and the allowed values.
+    :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED``, when the group address is not
+        a multicast address.
     """
     try:
         parsed = parse_endpoint_string(description)
@@ -196,20 +196,25 @@ def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEn
             reactor, *parsed.arguments, **parsed.keywords
         )
     except (TypeError, ValueError) as error:
-        # What a TypeError says is about Python's arguments; the user wrote words.
-        problem = "a word is missing or unknown" if isinstance(error, TypeError) else error
+        # The text of a TypeError is about Python's call, not about the user's string.
+        problem = "an argument is missing or unknown" if isinstance(error, TypeError) else error
         raise ValueError(f"cannot use the endpoint {description!r}: {problem}") from error
     return endpoint
 
 
-# The words. A reader gives the value of a word, or raises ValueError with what is allowed.
+# The arguments. A reader returns the value of an argument, or raises ValueError with the allowed
+# values.
 
 _Reader = Callable[[str], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
-    """How a word is read, and the field of `DatagramOptions` that it sets, if it does."""
+class _Argument:
+    """
+    The reader of an argument.
+
+    :ivar option: the field of `DatagramOptions` that it sets; empty for a field of the endpoint.
+    """
 
     read: _Reader
     option: str = ""
@@ -217,7 +222,7 @@ class _Word:
 
 def _number(least: int, most: int) -> _Reader:
     def read(text: str) -> int:
-        # Ten digits are enough, and `int` refuses thousands of them with a line of its own.
+        # Ten digits are enough; for thousands of digits `int` raises an error with another text.
         if text.isascii() and text.isdecimal() and len(text) <= 10 and least <= int(text) <= most:
             return int(text)
         raise ValueError(f"a number, {least} to {most}")
@@ -239,35 +244,35 @@ def _address(text: str) -> str:
     return text
 
 
-def _own_address(text: str) -> str:
-    # Bound to a group's address, a port would get what is sent there without having joined.
+def _local_address(text: str) -> str:
+    # A port bound to a group address would receive from the group without a join.
     if text and ipaddress.ip_address(_address(text)).is_multicast:
-        raise ValueError("an address of this machine (for groups there is multicast:GROUP:PORT)")
+        raise ValueError("an address of this machine (for a group use multicast:GROUP:PORT)")
     return text
 
 
 def _group(text: str) -> str:
     literal, zone = split_zone(text)
-    # A zone of IPv4 is refused with the group.
+    # An IPv4 group with a zone is not a group.
     check_group(literal if ":" in literal else text)
     if literal != text and not zone:
-        raise ValueError("a group, and behind % the name of an interface")
+        raise ValueError("a group, with the name of an interface after %")
     return text
 
 
 def _interface(text: str) -> str:
-    # Whether it exists is asked when it is needed.
+    # `listen` checks that the interface exists.
     if not text:
         raise ValueError("a name, an index or an address, such as lo")
     return text
 
 
-_PORT: Final = _Word(_number(0, 65_535))
+_PORT: Final = _Argument(_number(0, 65_535))
 _COMMON: Final = {
-    "receiveBuffer": _Word(_number(1, 2**31 - 1), "receive_buffer"),
-    "sendBuffer": _Word(_number(1, 2**31 - 1), "send_buffer"),
-    "maxDatagram": _Word(_number(0, LARGEST), "max_datagram"),
-    "dontFragment": _Word(_yes_or_no, "dont_fragment"),
+    "receiveBuffer": _Argument(_number(1, 2**31 - 1), "receive_buffer"),
+    "sendBuffer": _Argument(_number(1, 2**31 - 1), "send_buffer"),
+    "maxDatagram": _Argument(_number(0, LARGEST), "max_datagram"),
+    "dontFragment": _Argument(_yes_or_no, "dont_fragment"),
 }
 
 
@@ -275,18 +280,18 @@ _COMMON: Final = {
 @dataclass(frozen=True, slots=True)
 class _Parser:
     """
-    Makes the endpoints of a kind that is built in.
+    Makes the endpoints of one built-in kind.
 
-    :ivar make: an endpoint's class, whose fields have the names of the words.
-    :ivar positional: the words that need no name, in their order.
-    :ivar required: how many of these have to be there.
+    :ivar make: the class of the endpoint; its fields have the names of the arguments.
+    :ivar positional: the arguments that need no name, in order.
+    :ivar required: how many of the positional arguments are required.
     """
 
     prefix: str
     make: Callable[..., Any]
     positional: tuple[str, ...]
     required: int
-    words: Mapping[str, _Word]
+    arguments: Mapping[str, _Argument]
 
     def parse_datagram_endpoint(
         self, reactor: Any, /, *args: str, **kwargs: str
@@ -294,17 +299,17 @@ class _Parser:
         values: dict[str, Any] = {}
         options: dict[str, Any] = {}
         for name, text in self._name_all(args, kwargs).items():
-            word = self.words[name]
+            argument = self.arguments[name]
             try:
-                value = word.read(text)
+                value = argument.read(text)
             except ValueError as error:
                 problem = f"{name} is {error}, not {text!r}"
                 if name != "port":
                     raise ValueError(problem) from None
                 status = SocketErrorStatus.CLASS_TYPE_NOT_FOUND
                 raise EndpointError(problem, status=status) from None
-            if word.option:
-                options[word.option] = value
+            if argument.option:
+                options[argument.option] = value
             else:
                 values[name] = value
         endpoint: IDatagramEndpoint = self.make(
@@ -316,18 +321,19 @@ class _Parser:
         if len(arguments) > len(self.positional):
             surplus = arguments[len(self.positional)]
             in_order = ", ".join(self.positional)
-            raise ValueError(f"{surplus!r} is too many: without a name there are {in_order}")
+            raise ValueError(f"too many arguments: {surplus!r}; without a name: {in_order}")
         named = dict(zip(self.positional, arguments, strict=False))
         for name, text in keywords.items():
-            if name not in self.words:
-                raise ValueError(f"there is no {name!r} in it, there are {', '.join(self.words)}")
+            if name not in self.arguments:
+                known = ", ".join(self.arguments)
+                raise ValueError(f"unknown argument {name!r}, known are {known}")
             if name in named:
                 raise ValueError(f"{name!r} is given twice, once without its name")
             named[name] = text
         for name in self.positional[: self.required]:
             if name not in named:
-                needed = ":".join(word.upper() for word in self.positional[: self.required])
-                raise ValueError(f"the {name} is missing, it begins {self.prefix}:{needed}")
+                needed = ":".join(one.upper() for one in self.positional[: self.required])
+                raise ValueError(f"the {name} is missing, the form is {self.prefix}:{needed}")
         return named
 
 
@@ -339,8 +345,8 @@ _BUILT_IN: Final[Mapping[str, IDatagramEndpointStringParser]] = {
         1,
         {
             "port": _PORT,
-            "interface": _Word(_own_address),
-            "ttl": _Word(_number(1, 255), "hop_limit"),
+            "interface": _Argument(_local_address),
+            "ttl": _Argument(_number(1, 255), "hop_limit"),
             **_COMMON,
         },
     ),
@@ -350,12 +356,12 @@ _BUILT_IN: Final[Mapping[str, IDatagramEndpointStringParser]] = {
         ("group", "port", "interface", "ttl"),
         2,
         {
-            "group": _Word(_group),
+            "group": _Argument(_group),
             "port": _PORT,
-            "interface": _Word(_interface),
-            "ttl": _Word(_number(0, 255), "multicast_hop_limit"),
-            "loopback": _Word(_yes_or_no, "multicast_loopback"),
-            "source": _Word(_address),
+            "interface": _Argument(_interface),
+            "ttl": _Argument(_number(0, 255), "multicast_hop_limit"),
+            "loopback": _Argument(_yes_or_no, "multicast_loopback"),
+            "source": _Argument(_address),
             **_COMMON,
         },
     ),
@@ -369,5 +375,5 @@ def _find_parser(kind: str) -> IDatagramEndpointStringParser:
     parsers = {parser.prefix.lower(): parser for parser in plugins}
     if kind not in parsers:
         kinds = ", ".join(sorted({*_BUILT_IN, *parsers}))
-        raise ValueError(f"there is no kind {kind!r} for datagrams, there are {kinds}")
+        raise ValueError(f"unknown kind {kind!r}, the kinds for datagrams are {kinds}")
     return parsers[kind]

@@ -1,15 +1,15 @@
 r"""
-Endpoint strings in their parts: **text** → words → `twsock.datagram.endpoint`.
+Parser of endpoint strings: **text** → fields → `twsock.datagram.endpoint`.
 
 The grammar is that of Twisted's endpoint strings, with brackets added for IPv6::
 
-    string  = field *(":" field)         the first one is the kind
+    string  = field *(":" field)         the first field is the kind
     field   = [name "="] value
     value   = *(character / "\" any) / "[" *(not "]") "]"
 
-A backslash takes any meaning from the next character. In a value another ``=`` is a character as
-any other. Brackets count only around a whole value, keep all that is between them, and are not part
-of it. What the words mean is not known here.
+A backslash escapes the next character. An ``=`` inside a value is an ordinary character. Brackets
+have a meaning only around a whole value: no character between them is special, and the brackets are
+not part of the value. This module does not know the meaning of the fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing_extensions import override
 
 __all__ = ["EndpointString", "parse_endpoint_string"]
 
-#: A name and its ``=``, where the field has both.
+#: The name of a field with its ``=``.
 _NAME: Final = re.compile(r"((?:[^\\:=]|\\.)*)=", re.DOTALL)
 _VALUE: Final = re.compile(r"(?:[^\\:]|\\.)*", re.DOTALL)
 _BRACKETED: Final = re.compile(r"\[([^\]]*)\]")
@@ -34,13 +34,13 @@ _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 @dataclass(frozen=True, slots=True)
 class EndpointString:
     """
-    The parts of an endpoint string, with nothing escaped.
+    The fields of an endpoint string, unescaped.
 
-    As text, it is a string that has these parts again.
+    ``str`` returns an endpoint string with the same fields.
 
-    :ivar kind: what comes first, in lower case.
-    :ivar arguments: the fields without a name, in their order; a field may be empty.
-    :ivar keywords: the values of the fields with one.
+    :ivar kind: the first field, in lower case.
+    :ivar arguments: the values of the fields without a name, in order; a value may be empty.
+    :ivar keywords: the values of the fields with a name.
     """
 
     kind: str
@@ -55,12 +55,12 @@ class EndpointString:
 
 def parse_endpoint_string(description: str) -> EndpointString:
     r"""
-    Take an endpoint string apart.
+    Parse an endpoint string.
 
     :param description: such as ``udp:1337:interface=127.0.0.1``, ``multicast:[ff15::1]:22113``
         or, with the colons escaped, ``multicast:ff15\:\:1:22113``.
-    :raises ValueError: when there is no kind, a name comes twice, a bracket stays open, or nothing
-        follows a backslash; one line, which does not repeat the string.
+    :raises ValueError: when there is no kind, a name occurs twice, a bracket is not closed, or the
+        string ends with a backslash. The message is one line and does not contain the string.
     """
     (no_name, kind), *fields = _fields(description)
     if no_name is not None or not kind:
@@ -78,7 +78,7 @@ def parse_endpoint_string(description: str) -> EndpointString:
 
 
 def _fields(description: str) -> Iterator[tuple[str | None, str]]:
-    """Give name and value of each field; there is one field more than there are colons."""
+    """Yield name and value of each field; the name is None if the field has none."""
     start = -1
     while start < len(description):
         start += 1
@@ -91,20 +91,20 @@ def _fields(description: str) -> Iterator[tuple[str | None, str]]:
 
 
 def _value(description: str, start: int) -> tuple[str, int]:
-    """Give the value that begins at ``start``, and where the colon after it is, or the end."""
+    """Return the value that begins at ``start``, and the index of the next colon or of the end."""
     if not description.startswith("[", start):
         found = _VALUE.match(description, start)
-        assert found is not None  # It matches an empty value, too.
+        assert found is not None  # The pattern also matches an empty value.
         end = found.end()
         if description[end:] == "\\":
-            raise ValueError("it ends with a backslash, which nothing follows")
+            raise ValueError("it ends with a backslash")
         return _unescape(found[0]), end
     bracketed = _BRACKETED.match(description, start)
     if bracketed is None:
         raise ValueError(f"the bracket of {description[start:]!r} is not closed")
     end = bracketed.end()
     if description[end : end + 1] not in ("", ":"):
-        raise ValueError(f"after {bracketed[0]!r} comes a colon or the end")
+        raise ValueError(f"after {bracketed[0]!r} a colon or the end must follow")
     return bracketed[1], end
 
 
@@ -113,6 +113,6 @@ def _unescape(text: str) -> str:
 
 
 def _quote(text: str) -> str:
-    # Twisted's function is for values: it leaves alone what divides only names from them.
+    # Twisted's function quotes values only, so it does not escape the "=" after a name.
     quoted = quoteStringArgument(text).replace("=", "\\=")
     return f"\\{quoted}" if quoted.startswith("[") else quoted

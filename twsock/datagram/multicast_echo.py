@@ -1,14 +1,13 @@
 """
-An echo for a group: run → **answer or silence** → its sender, or the group.
+Multicast echo protocol: run from a group → **answer or drop** → its sender, or the group.
 
-Runs on the shared port of a `twsock.datagram.endpoint.MulticastEndpoint`. That port never
-sends unicast, so the senders are answered from ports beside it, which belong to the protocol: one
-for each interface that the group is heard on, opened and closed with it.
+Runs on the shared port of a `twsock.datagram.endpoint.MulticastEndpoint`. That port never sends
+unicast. The protocol therefore opens a second port for each interface of the group, a reply port,
+which sends the answers to senders. It closes the reply ports when it stops.
 
-What must not happen is a loop. Members that answer the group hear each other: without a rule one
-request between two of them would be answered for ever. They send from the port of the group, and
-what comes from there is never answered by one of them, whatever its address. The ports beside it
-receive nothing at all.
+Loops must not occur. Members that answer the group receive each other's answers; two members could
+answer one request for ever. They send from the port of the group, so no member answers a datagram
+from that port, whatever its address. Reply ports receive nothing.
 """
 
 from __future__ import annotations
@@ -38,28 +37,28 @@ _OpenPort = Callable[[Any, DatagramProtocol, int, str, DatagramOptions], Any]
 
 
 class ReplyTo(enum.Enum):
-    """Who gets the answers of a `MulticastEcho`."""
+    """The destination of the answers of a `MulticastEcho`."""
 
-    #: The address and port that a datagram came from.
+    #: The source address and port of the datagram.
     SENDER = "sender"
-    #: All members, the one that answers among them.
+    #: All members of the group, including the one that answers.
     GROUP = "group"
-    #: Nobody: datagrams are counted only.
+    #: No answers: datagrams are only counted.
     OFF = "off"
 
 
 @dataclass(slots=True)
 class MulticastCounters:
     """
-    What became of the datagrams that came.
+    Counts of received datagrams, by outcome.
 
-    :ivar received: all of them; each of the others but ``failed`` is some of these.
+    :ivar received: all datagrams; all other counts but ``failed`` are parts of it.
     :ivar answered: sent back.
-    :ivar from_members: not answered, since they came from the port of the group: answers to it, our
-        own among them.
-    :ivar loop_risk: not answered, since that could make a loop.
-    :ivar truncated: not answered, since they were not whole.
-    :ivar failed: answers that could not be sent, which are not counted as answered.
+    :ivar from_members: not answered, because their source port is the port of the group. They are
+        answers of members, including this one.
+    :ivar loop_risk: not answered, because the answer could cause a loop.
+    :ivar truncated: not answered, because they were truncated.
+    :ivar failed: answers that could not be sent; they are not counted as answered.
     """
 
     received: int = 0
@@ -72,15 +71,15 @@ class MulticastCounters:
 
 class MulticastEcho(DatagramProtocol):
     """
-    Answers what a group is asked, whole runs in one call.
+    Answers each datagram to a group with a copy; a whole run in one call.
 
-    It never answers source port 0, nor a group or a broadcast address. With `ReplyTo.GROUP` it does
-    not answer the port of the group either.
+    It never answers source port 0, nor a multicast or broadcast address. With `ReplyTo.GROUP` it
+    does not answer the port of the group either.
 
-    :param reactor: watches the ports that answers to senders leave by.
-    :param reply: who is answered.
-    :param open_port: opens those.
-    :ivar counters: what became of what came.
+    :param reactor: watches the reply ports.
+    :param reply: the destination of the answers.
+    :param open_port: opens a reply port.
+    :ivar counters: counts of received datagrams.
     """
 
     _log = TextLogger()
@@ -97,15 +96,15 @@ class MulticastEcho(DatagramProtocol):
         self._reply = reply
         self._open_port = open_port
         self._own_port = 0
-        # By the index of the interface that they send by.
+        # By the index of the interface that they send through.
         self._reply_ports: dict[int, _ReplyPort] = {}
 
     @override
     def started(self) -> None:
         """
-        Open what answers leave by, so that a port that cannot be had is known at once.
+        Open the reply ports, so that an error is raised at the start.
 
-        :raises SocketError: when there can be none.
+        :raises SocketError: when one cannot be opened.
         """
         self._own_port = self.transport.getHost().port
         if self._reply is ReplyTo.SENDER:
@@ -146,15 +145,15 @@ class MulticastEcho(DatagramProtocol):
 
     @override
     def membership_changed(self, change: MembershipChange) -> None:
-        # They are bound to interfaces that may be gone, or be others by now.
+        # They are bound to interface indexes that may now be unused or belong to other interfaces.
         self._close_reply_ports()
         self.output_drained()
         super().membership_changed(change)
 
-    # Called by the reply_ports.
+    # Called by the reply ports.
 
     def count_failed(self, count: int) -> None:
-        """Count answers that were under way as failed; for the reply_ports."""
+        """Count answers as failed that were counted as answered."""
         self.counters.answered -= count
         self.counters.failed += count
 
@@ -165,18 +164,18 @@ class MulticastEcho(DatagramProtocol):
         if source_port == self._own_port:
             self.counters.from_members += len(run)
         elif not is_multicast(group):
-            # On a port that is not shared; its own address is no group to answer.
+            # The port is not shared, and the datagram was sent to this host, not to a group.
             self.counters.loop_risk += len(run)
         else:
             address: Address = (group, self._own_port)
             if ":" in group:
-                # The kernel asks groups of one network (ff02::/16) for the interface.
+                # For link-local groups (ff02::/16) the kernel needs the interface.
                 address = (*address, 0, run.interface)
             self._answer(run, address, self._send_to_group)
 
     def _answer(self, run: Run, address: Address, send: Callable[[Run, Address], Any]) -> None:
         count = len(run)
-        # Before it is sent, as it may fail within.
+        # Counted before the send, which may call `send_failed`.
         self.counters.answered += count
         try:
             port = send(run, address)
@@ -186,8 +185,7 @@ class MulticastEcho(DatagramProtocol):
             self.warn_occasionally("{error}", error=error)
         else:
             if port.is_full and self.transport is not None:
-                # What comes meanwhile waits in the kernel; there is no use in answers that
-                # cannot leave.
+                # Answers cannot be sent now, so new requests wait in the kernel.
                 self.transport.pauseProducing()
 
     def _send_to_group(self, run: Run, address: Address) -> Any:
@@ -200,7 +198,7 @@ class MulticastEcho(DatagramProtocol):
         return reply_port.transport
 
     def _find_reply_port(self, interface: int) -> _ReplyPort:
-        """Give the reply_port of an interface; the one that came later than us is opened now."""
+        """Return the reply port of an interface; open one if the interface has none yet."""
         reply_port = self._reply_ports.get(interface)
         if reply_port is None:
             reply_port = _ReplyPort(self)
@@ -208,7 +206,7 @@ class MulticastEcho(DatagramProtocol):
             _open_reply_port(
                 self._open_port, self._reactor, reply_port, "::" if is_ipv6 else "", interface
             )
-            # Nothing that it is sent is read, so nobody gets an answer out of it.
+            # It does not read, so it never answers.
             reply_port.transport.pauseProducing()
             self._reply_ports[interface] = reply_port
         return reply_port
@@ -220,14 +218,14 @@ class MulticastEcho(DatagramProtocol):
 
 
 class _ReplyPort(DatagramProtocol):
-    """What happens on a port that answers to senders leave by."""
+    """The protocol of a port that sends answers to senders."""
 
     def __init__(self, echo: MulticastEcho) -> None:
         self._echo = echo
 
     @override
     def run_received(self, run: Run) -> None:
-        """Ignore it; what came before the port was paused, too."""
+        """Ignore datagrams that arrived before the port was paused."""
 
     @override
     def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
@@ -245,7 +243,7 @@ def _open_reply_port(
     options = DatagramOptions(
         interface=interface,
         device=_name_device(interface),
-        # Of the size that the kernel raises it to: nothing in it is ever read.
+        # The kernel raises it to its minimum; the port never reads.
         receive_buffer=1,
     )
     try:
@@ -253,7 +251,8 @@ def _open_reply_port(
     except SocketError as error:
         if not isinstance(error.__cause__, PermissionError):
             raise
-        # Before Linux 5.7 only root may bind a socket to an interface; then the routes decide.
+        # Before Linux 5.7 only root may bind a socket to an interface. Without root the routes
+        # choose the interface.
         open_port(reactor, reply_port, 0, wildcard, replace(options, device=""))
 
 
@@ -264,5 +263,5 @@ def _name_device(interface: int) -> str:
         return socket.if_indextoname(interface)
     except OSError as error:
         raise SocketError.from_exception(
-            error, f"cannot answer by interface {interface}: {error.strerror}"
+            error, f"cannot send answers through interface {interface}: {error.strerror}"
         ) from error

@@ -1,35 +1,46 @@
 """
-What a datagram port and its protocol know of each other: events up, runs down, counts.
+Interfaces between a datagram port and its protocol: port → **events**; protocol → **runs**.
 
-The interfaces are those of `twsock.datagram.port.DatagramPort`; they are asked for at run
-time, since a protocol may run on a port of Twisted, and a port may have a protocol of Twisted.
+A port and its protocol look them up at run time: a protocol of twsock may run on a port of Twisted,
+and a port of twsock may have a protocol of Twisted. `PlainProtocol` adapts the latter: run →
+datagrams → its ``datagramReceived``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zope.interface import Interface
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from zope.interface import Interface, implementer
 
 from twsock.datagram.network.membership import MembershipChange
 from twsock.datagram.runs import Address, Run
 from twsock.errors import SocketError
+from twsock.ip.zones import with_zone
+from twsock.log import RateLimitedLogger, TextLogger
 
-__all__ = ["DatagramCounters", "IDatagramOwner", "IRunTransport"]
+__all__ = [
+    "DatagramCounters",
+    "IDatagramOwner",
+    "IRunTransport",
+    "PlainProtocol",
+    "log_membership_change",
+]
 
 
 @dataclass(slots=True)
 class DatagramCounters:
     """
-    What a port has seen.
+    Counts of a port.
 
-    :ivar received: datagrams handed to the protocol whole.
-    :ivar truncated: datagrams that were longer than ``max_datagram``.
-    :ivar unexpected_source: datagrams not from the connected peer, or not to a group on a shared
-        port; dropped.
-    :ivar sent: datagrams that the kernel took.
-    :ivar failed: datagrams that it did not.
-    :ivar refused: ICMP replies to what was sent.
+    :ivar received: whole datagrams delivered to the protocol.
+    :ivar truncated: datagrams longer than ``max_datagram``.
+    :ivar unexpected_source: dropped datagrams that were not from the connected peer; on a shared
+        port, those not to a joined group.
+    :ivar sent: datagrams that the kernel accepted.
+    :ivar failed: datagrams that the kernel refused, or that were dropped before they were sent.
+    :ivar refused: ICMP errors for sent datagrams.
     """
 
     received: int = 0
@@ -41,33 +52,85 @@ class DatagramCounters:
 
 
 class IDatagramOwner(Interface):
-    """Declared by protocols that want to be told of everything that happens to a port."""
+    """Provided by protocols that receive every event of a port."""
 
     def run_received(run: Run) -> None:  # noqa: N805
-        """Datagrams came, or the beginning of one: see `Run.is_truncated`."""
+        """A run arrived, or the beginning of a datagram; see `Run.is_truncated`."""
 
     def refused(error: SocketError) -> None:  # noqa: N805
-        """The peer's machine, or one on the way, refused what was sent to the connected peer."""
+        """An ICMP error arrived for a datagram to the connected peer."""
 
     def send_failed(
         error: SocketError,  # noqa: N805
         address: Address | None,
         count: int,
     ) -> None:
-        """So many datagrams of a run could not be sent, to nowhere where the port is connected."""
+        """``count`` datagrams of a run could not be sent; no address if the port is connected."""
 
     def output_drained() -> None:
-        """What waited for the kernel has left."""
+        """The send queue is empty after the port was full."""
 
     def membership_changed(change: MembershipChange) -> None:  # noqa: N805
-        """An interface came or went, and with it a group that was joined there."""
+        """A group membership was lost or restored, because an interface changed."""
 
 
 class IRunTransport(Interface):
-    """Declared by ports that take runs."""
+    """Provided by ports that send runs."""
 
     def send_run(data: bytes, segment_size: int, address: Address | None) -> None:  # noqa: N805
         """Send a run; see `DatagramPort.send_run`."""
 
     def reply(run: Run, *, port: int | None) -> None:  # noqa: N805
         """Send a run back; see `DatagramPort.reply`."""
+
+
+@implementer(IDatagramOwner)
+class PlainProtocol:
+    """Adapts a protocol of Twisted: delivers whole datagrams and ICMP errors, and logs the rest."""
+
+    _log = TextLogger()
+
+    def __init__(self, protocol: DatagramProtocol) -> None:
+        self._protocol = protocol
+        self._too_long = RateLimitedLogger(self._log)
+        self._unsent = RateLimitedLogger(self._log)
+
+    def run_received(self, run: Run) -> None:
+        """Deliver each datagram of a run; log a truncated one."""
+        host, port = run.source[:2]
+        if run.is_truncated:
+            self._too_long.warn("dropped a datagram from {host}: it is too long", host=host)
+            return
+        if len(run.source) == 4:
+            host = with_zone(host, run.source[3])
+        for data in run.datagrams():
+            if self._protocol.transport is None:
+                return  # The port was closed during the previous datagram.
+            try:
+                self._protocol.datagramReceived(data, (host, port))
+            except Exception:  # noqa: BLE001 - logged; the rest of the run is still delivered
+                self._log.failure("datagramReceived failed")
+
+    def refused(self, error: SocketError) -> None:
+        """Call ``connectionRefused``, which takes no reason."""
+        self._protocol.connectionRefused()
+
+    def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
+        """Log the error: the protocol has no such event."""
+        self._unsent.warn("{error}", error=error)
+
+    def output_drained(self) -> None:
+        """Do nothing: the protocol has no such event."""
+
+    def membership_changed(self, change: MembershipChange) -> None:
+        """Log the change: the protocol has no such event."""
+        log_membership_change(self._log, change)
+
+
+def log_membership_change(log: Logger, change: MembershipChange) -> None:
+    """Log the loss of a group membership as a warning, its return as information."""
+    group, where = change.membership.group, change.membership.interface.name
+    if change.error is None:
+        log.info("joined group {group} on {where} again", group=group, where=where)
+    else:
+        log.warn("{error}", error=change.error)  # noqa: G010

@@ -1,12 +1,11 @@
 """
-A UDP port: socket → **datagram port** → protocol; protocol → output → socket.
+UDP port of a protocol: socket → **datagram port** → protocol → send queue → socket.
 
-Stands beside Twisted's own port, under any reactor that watches descriptors. It receives runs where
-the kernel joins datagrams (``UDP_GRO``) and hands each over as one event; what the protocol sends
-meanwhile leaves together afterwards. It survives what ends other ports: an ICMP reply is an event,
-a full buffer is waited for, and a datagram that is too long is flagged.
-
-It is long for its docstrings and for the interfaces of Twisted that it answers to.
+It replaces Twisted's UDP port, under any reactor that watches descriptors. The kernel joins
+datagrams to runs (``UDP_GRO``), and the port delivers each run as one event. Datagrams that the
+protocol sends during the event leave together after it. Events that end other ports do not end this
+one. An ICMP reply is an event, a full send buffer makes datagrams wait, and a datagram that is too
+long is flagged.
 """
 
 from __future__ import annotations
@@ -33,7 +32,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twsock._integers import checked_integer
-from twsock.datagram.addresses import Destinations, interface_control, refuse_port_0
+from twsock.datagram.addresses import (
+    Destinations,
+    ReplySources,
+    interface_control,
+    refuse_port_0,
+)
 from twsock.datagram.network.interfaces import Interface as NetworkInterface
 from twsock.datagram.network.interfaces import LinkWatch, find_interface
 from twsock.datagram.network.membership import Memberships, find_group
@@ -42,10 +46,8 @@ from twsock.datagram.network.packet_info import (
     Control,
     read_control,
 )
-from twsock.datagram.owner import DatagramCounters, IDatagramOwner, IRunTransport
-from twsock.datagram.plain_protocol import PlainProtocol
+from twsock.datagram.owner import DatagramCounters, IDatagramOwner, IRunTransport, PlainProtocol
 from twsock.datagram.read_budget import ReadBudget
-from twsock.datagram.reply_sources import ReplySources
 from twsock.datagram.runs import Address, Run
 from twsock.datagram.send_queue import DatagramOutput, Sendable
 from twsock.datagram.syscalls import describe_refusal
@@ -67,16 +69,16 @@ __all__ = [
     "listen_datagrams",
 ]
 
-#: <asm-generic/socket.h>: an array of 32-bit numbers, of which the ninth counts what was dropped.
+#: <asm-generic/socket.h>: an array of 32-bit numbers; the ninth counts dropped datagrams.
 _SO_MEMINFO: Final = 55
 _MEMORY_INFO: Final = struct.Struct("=9I")
 
-#: Flags of a receive that did not get all, or does not know where one datagram ends. As a plain
-#: number, since to ask an enum costs as much as a function call.
+#: Flags of a truncated datagram, or of lost control messages, which contain the segment size. A
+#: plain integer: an operation on the enum costs as much as a function call.
 _TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
-#: The socket is gone, whoever closed it: nothing more will come.
-_GONE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+#: Other code closed the socket. It receives nothing any more.
+_CLOSED_ELSEWHERE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 
 
 @implementer(
@@ -90,15 +92,15 @@ _GONE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 )
 class DatagramPort:
     """
-    One UDP socket in a reactor; made by `listen_datagrams`, or by an endpoint.
+    One UDP socket in a reactor; `listen_datagrams` and datagram endpoints create it.
 
-    Addresses are pairs of numeric host and port, or what `Run.source` has; never names, for which
-    somebody would have to wait.
+    Addresses are pairs of numeric host and port, or tuples as in `Run.source`. Names are refused,
+    because a lookup would delay the send.
 
     :param reactor: watches descriptors (``IReactorFDSet``) and keeps time.
-    :param protocol: is connected to this port, as to Twisted's own.
-    :param opened: belongs to the port from now on.
-    :ivar counters: what it has seen.
+    :param protocol: connected to this port, as to a UDP port of Twisted.
+    :param opened: the socket; the port closes it.
+    :ivar counters: counts of datagrams.
     """
 
     _log = TextLogger()
@@ -121,22 +123,22 @@ class DatagramPort:
         self._descriptor = opened.udp.fileno()
         self._output = DatagramOutput(opened.udp, self, reactor, has_runs=opened.has_runs)
         self._host = opened.udp.getsockname()
-        # Where a socket of one address gets its datagrams; one of all addresses is told for each,
-        # where the system tells at all.
+        # The destination of datagrams to a socket of one address. For a socket of all addresses
+        # the kernel reports it with each run, if it can.
         is_wildcard = self._host[0] in ("0.0.0.0", "::")
         self._destination = "" if is_wildcard else self._host[0]
         self._scope = 0 if len(self._host) == 2 else self._host[3]
-        # A socket of one address sends from that by itself.
+        # The kernel sends from the only address of a socket of one address.
         self._answers = ReplySources(reactor) if is_wildcard else None
-        # What the protocol is being told of: what it sends to the source meanwhile is the answer.
+        # The run that the protocol is handling. A datagram to its source is taken as the answer.
         self._run: Run | None = None
         self._peer: Address | None = None
-        # Whether it has to look at where each datagram is from, or for whom.
-        self._is_choosy = options.multicast_only
+        # Whether the source and destination of each datagram are checked.
+        self._checks_addresses = options.multicast_only
         self._budget = ReadBudget()
         self._is_reading = False
         self._is_started = False
-        # Asked for each event.
+        # Cached: the reactor calls `logPrefix` for each event.
         self._log_prefix = f"{type(protocol).__name__} (UDP)"
         self._memberships = Memberships(opened.udp)
         self._watch: LinkWatch | None = None
@@ -146,7 +148,7 @@ class DatagramPort:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not closed."""
+        """Whether the port is open."""
         return self._udp is not None
 
     @property
@@ -154,18 +156,18 @@ class DatagramPort:
         """
         Whether to stop sending until ``output_drained``: the kernel has no room, or 128 KiB wait.
 
-        What is sent all the same waits too, up to 16 MiB.
+        Datagrams sent while it is full are queued, up to 16 MiB.
         """
         return self._output.is_full
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait for the kernel."""
+        """Bytes in the send queue."""
         return self._output.unsent
 
     @property
     def dropped_by_kernel(self) -> int:
-        """How many datagrams came while the receive buffer was full; 0 where none can tell."""
+        """Datagrams dropped because the receive buffer was full; 0 if the system has no count."""
         if self._udp is None:
             return self._dropped
         try:
@@ -184,10 +186,11 @@ class DatagramPort:
 
     def send(self, data: Buffer, address: Address | None = None) -> None:
         """
-        Send a datagram: now, or when there is room; from within an event, at its end.
+        Send a datagram now, or queue it until the kernel has room.
 
-        What is sent to the host of a run while the protocol is told of that run leaves from the
-        address that the run came to; see `reply`.
+        During an event the datagram leaves at the end of the event. While the protocol handles a
+        run, a datagram to the source host of the run leaves from the destination address of the
+        run; see `reply`.
 
         :param data: 0 to 65,507 bytes; 65,527 on IPv6.
         :param address: None for the connected peer.
@@ -195,7 +198,8 @@ class DatagramPort:
         :raises BusyError: when 16 MiB wait already.
         :raises ClosedError: when the port was closed.
         :raises ValueError: when the address is a name.
-        :raises LocalProtocolError: when there is no address, or not one that this port sends to.
+        :raises LocalProtocolError: when no address is given on a port that is not connected, or the
+            port cannot send to the address.
         """
         data = as_bytes(data)
         found = self.find_address(address)
@@ -203,11 +207,11 @@ class DatagramPort:
 
     def send_run(self, data: Buffer, segment_size: int, address: Address | None = None) -> None:
         """
-        Send a run: datagrams of one size, of which the last may be shorter.
+        Send a run: datagrams of one size; the last may be shorter.
 
-        :param data: the datagrams one behind the other.
-        :param segment_size: bytes of each.
-        :raises SocketError: and the others that `send` raises.
+        :param data: the bytes of all datagrams, in order.
+        :param segment_size: bytes of each datagram.
+        :raises SocketError: and the other errors of `send`.
         """
         size = checked_integer(segment_size, "segment_size")
         found = self.find_address(address)
@@ -215,43 +219,44 @@ class DatagramPort:
 
     def reply(self, run: Run, *, port: int | None = None) -> None:
         """
-        Send a run back to where it came from, from the address that it was sent to.
+        Send a run back to its source, from the address that it was sent to.
 
-        What was sent to a group or to everybody is answered from an address of the interface that
-        it came by. Where the system does not tell (see ``Run.destination``), the kernel chooses.
+        The answer to a multicast or broadcast run leaves from an address of the receiving
+        interface. If the system does not report the destination (see ``Run.destination``), the
+        kernel chooses the address.
 
-        :param port: another port of the same host.
-        :raises SocketError: and the others that `send` raises.
+        :param port: send to this port of the source host instead; 1 to 65,535.
+        :raises SocketError: and the other errors of `send`.
         """
         source = run.source
         if port is not None and not 1 <= checked_integer(port, "a port to answer") <= 65_535:
             raise ValueError(f"a port to answer is 1 to 65535, not {port}")
         address: Address | None = source if port is None else (source[0], port, *source[2:])
-        if self._is_choosy:
+        if self._checks_addresses:
             address = self.find_address(address)
         self._send_run(run.data, run.segment_size, address, self.answer_control(run))
 
     def submit(self, items: Sequence[Sendable]) -> None:
         """
-        Send items that are each told what becomes of them, so nothing is raised.
+        Send items. Each item is notified of its result, so no error is raised.
 
-        Their addresses are not looked at: they are for who makes them with `find_address`.
+        Their addresses are not checked: the caller gets them from `find_address`.
         """
         self._output.push_all(items)
 
     def find_address(self, address: Address | None) -> Address | None:
         """
-        Make an address as the kernel takes it, once for many sends.
+        Check an address and convert it for the kernel, once for many sends.
 
         :returns: None for the connected peer.
-        :raises ValueError: and the others that `send` raises, where it cannot be sent to.
+        :raises ValueError: and the other errors of `send`, when the port cannot send to it.
         """
         if self._peer is not None:
             if address is not None and address[:2] != self._peer[:2]:
-                raise LocalProtocolError(f"this port is connected to {self._peer[0]} alone")
+                raise LocalProtocolError(f"this port is connected to {self._peer[0]} only")
             return None
         if address is None:
-            raise LocalProtocolError("where to? give an address, or connect the port")
+            raise LocalProtocolError("no address: pass one, or connect the port")
         return self._destinations.find(address)
 
     def answer_control(self, run: Run) -> Control | None:
@@ -274,12 +279,12 @@ class DatagramPort:
         return interface_control(address)
 
     def withdraw(self, item: Sendable) -> bool:
-        """Take back an item that has not left; tell whether that was possible."""
+        """Remove an item from the send queue; return whether it was still there."""
         return self._output.withdraw(item)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Let what is sent within leave together at the end."""
+        """Hold the datagrams sent inside the ``with`` block, and send them together at its end."""
         was_held = self._output.hold()
         try:
             yield
@@ -294,19 +299,19 @@ class DatagramPort:
         source: str | None = None,
     ) -> None:
         """
-        Receive what is sent to a group.
+        Join a multicast group.
 
         :param group: an IPv6 group may have a zone (``ff15::9%eth1``), which names the interface.
-        :param interface: name, index or address of the one to listen on; None for that of the
-            zone, or else of the options, or else for the kernel's choice.
-        :param source: the only sender to hear (:rfc:`4607`); None for all.
-        :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` when that is no group of
-            this port's family, ``UNREACHABLE_HOST`` when there is no such interface.
-        :raises ValueError: when the zone names another interface than the one to listen on.
+        :param interface: name, index or address of the interface to join on. With None it is the
+            interface of the zone, otherwise that of the options; otherwise the kernel chooses.
+        :param source: receive only from this sender (:rfc:`4607`); None for all senders.
+        :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED`` when the address is not a
+            group of this port's family, ``UNREACHABLE_HOST`` when the interface does not exist.
+        :raises ValueError: when the zone names another interface than ``interface``.
         """
         self._check_open()
         group, where = self._find_group(group, interface)
-        # First, as there may be no descriptor for it; then nothing is joined.
+        # Before the join: if no descriptor is left for it, nothing is joined.
         watch = self._watch or LinkWatch(self._reactor, self._links_changed)
         try:
             self._memberships.join(group, where, source)
@@ -323,9 +328,9 @@ class DatagramPort:
         source: str | None = None,
     ) -> None:
         """
-        Receive that no more.
+        Leave a multicast group.
 
-        :raises LocalProtocolError: when it was not joined so.
+        :raises LocalProtocolError: when it was not joined with these arguments.
         """
         self._check_open()
         group, where = self._find_group(group, interface)
@@ -333,12 +338,12 @@ class DatagramPort:
 
     @property
     def memberships(self) -> Memberships:
-        """The groups it has joined."""
+        """The groups that the port has joined."""
         return self._memberships
 
     def set_hop_limit(self, hops: int) -> None:
         """
-        Change how far what goes to one peer may go.
+        Set the hop limit or TTL of unicast datagrams.
 
         :param hops: 1 to 255.
         """
@@ -354,12 +359,12 @@ class DatagramPort:
 
     def connect(self, host: str, port: int) -> None:
         """
-        Have one peer: send to it alone, and receive from it alone.
+        Connect to one peer: send to it only, and receive from it only.
 
         :param host: numeric.
-        :raises ValueError: when it is a name.
-        :raises LocalProtocolError: when it has one already.
-        :raises SocketError: when no way leads there.
+        :raises ValueError: when the host is a name.
+        :raises LocalProtocolError: when the port is connected already.
+        :raises SocketError: when no route leads to the host.
         """
         udp = self._check_open()
         if self._peer is not None:
@@ -379,7 +384,7 @@ class DatagramPort:
                 error, f"cannot connect to {host} port {port}: {error.strerror}"
             ) from error
         self._peer = peer
-        self._is_choosy = True
+        self._checks_addresses = True
         self._host = udp.getsockname()
 
     def write(self, packet: bytes, addr: tuple[str, int] | None = None) -> None:
@@ -387,32 +392,33 @@ class DatagramPort:
         self.send(packet, addr)
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Give the address and port it is bound to."""
+        """Return the address and port that the socket is bound to."""
         if len(self._host) == 4:
             return IPv6Address("UDP", *self._host)
         return IPv4Address("UDP", *self._host)
 
     def get_peer(self) -> Address | None:
-        """Give the connected peer, as `Run.source` would."""
+        """Return the connected peer in the form of `Run.source`; None if there is none."""
         return self._peer
 
     def getBroadcastAllowed(self) -> bool:
-        """Tell whether broadcast addresses may be sent to."""
+        """Return whether the port may send to broadcast addresses."""
         return bool(self._check_open().getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST))
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
-        """Set whether broadcast addresses may be sent to."""
+        """Set whether the port may send to broadcast addresses."""
         self._check_open().setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, int(enabled))
 
     def startListening(self) -> None:
-        """Connect the protocol, and begin to receive."""
+        """Connect the protocol and start to receive."""
         self._check_open()
         if not self._is_started:
             self._is_started = True
             try:
                 self._protocol.makeConnection(self)
             except BaseException:
-                # What was not started is not stopped, and may be started on another port.
+                # The protocol did not start, so `stopProtocol` is not called. It may be started
+                # on another port.
                 self._is_started = False
                 if self._protocol.transport is self:
                     self._protocol.transport = None
@@ -422,9 +428,9 @@ class DatagramPort:
 
     def stopListening(self) -> Deferred[None]:
         """
-        Close: send what the kernel takes now, drop what it does not.
+        Close the port: send the queued datagrams that the kernel accepts now, and drop the others.
 
-        :returns: has fired: all is done at once.
+        :returns: has fired already, because nothing is left to do.
         """
         if self._udp is not None:
             self._output.flush()
@@ -432,13 +438,13 @@ class DatagramPort:
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """Receive no more for now; what comes waits in the kernel, as far as there is room."""
+        """Stop to receive; datagrams wait in the receive buffer of the kernel until it is full."""
         if self._is_reading:
             self._is_reading = False
             self._reactor.removeReader(self)
 
     def resumeProducing(self) -> None:
-        """Receive again."""
+        """Start to receive again."""
         if not self._is_reading and self._udp is not None:
             self._is_reading = True
             self._reactor.addReader(self)
@@ -446,19 +452,19 @@ class DatagramPort:
     # Called by the reactor.
 
     def fileno(self) -> int:
-        """Give the descriptor; -1 once closed."""
+        """Return the descriptor; -1 after the port was closed."""
         return self._descriptor
 
     def logPrefix(self) -> str:
-        """Name the port in the log."""
+        """Return the name of the port for the log."""
         return self._log_prefix
 
     def doRead(self) -> None:
-        """Receive what waits, and hand it over."""
+        """Receive waiting datagrams, and deliver them to the protocol."""
         udp, budget, output = self._udp, self._budget, self._output
         found, has_met_end = 0, False
         was_held = output.hold()
-        # Whoever is told of a datagram may pause the port, or close it.
+        # The protocol may pause or close the port during an event.
         while found < budget.allowed and self._is_reading and udp is not None:
             try:
                 data, messages, flags, source = udp.recvmsg(LARGEST, CONTROL_SIZE)
@@ -475,34 +481,34 @@ class DatagramPort:
             output.release()
 
     def doWrite(self) -> None:
-        """Send what waited for room."""
+        """Send queued datagrams."""
         self._output.flush()
 
     def readConnectionLost(self, reason: Failure) -> None:
-        """Take an error off the socket: epoll and poll tell of it as if it were an end."""
+        """Clear an error of the socket: reactors on epoll and poll report it as an end of input."""
         self._take_error()
-        self._be_watched()
+        self._watch_again()
 
     def writeConnectionLost(self, reason: Failure) -> None:
-        """Take an error off the socket, as `readConnectionLost` does."""
+        """Clear an error of the socket, as `readConnectionLost` does."""
         self._take_error()
-        self._be_watched()
+        self._watch_again()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Go on after an error of the socket, which some reactors tell so; else close."""
-        # Of a port that only waits for room, that is all that epoll and poll can tell. The error
-        # may be gone by now, taken by a send. A reactor that ends tells the same, and there is no
-        # other sign of it (private, as of 26.10).
+        """Continue if a socket error is the reason; otherwise close the port."""
+        # Reactors on epoll and poll report an error so, if the port only waits to write. A send may
+        # have cleared the error already. A reactor that stops makes the same call; only its private
+        # attribute shows it (Twisted 26.10).
         is_ending = getattr(self._reactor, "_stopped", False)
         if self._take_error() or not (self._is_reading or is_ending):
-            self._be_watched()
+            self._watch_again()
         else:
             self._close()
 
     # Called by the output.
 
     def wait_until_writable(self, *, is_waiting: bool) -> None:
-        """Have `doWrite` called, or not any more."""
+        """Start or stop to wait for room in the kernel; `doWrite` is called when it has room."""
         if self._udp is None:
             return
         if is_waiting:
@@ -511,13 +517,13 @@ class DatagramPort:
             self._reactor.removeWriter(self)
 
     def output_drained(self) -> None:
-        """Pass on that there is room."""
-        self._tell("output_drained")
+        """Report to the protocol that the port is no longer full."""
+        self._report("output_drained")
 
     def refused(self, error: SocketError) -> None:
-        """Pass on that an earlier datagram was refused."""
+        """Report the ICMP error of an earlier datagram to the protocol."""
         self.counters.refused += 1
-        self._tell("refused", error)
+        self._report("refused", error)
 
     def output_ended(self) -> None:
         """Drop the reference to the protocol; nothing more is reported to it."""
@@ -528,10 +534,10 @@ class DatagramPort:
     def _received(self, data: bytes, messages: list[Control], flags: int, source: Address) -> None:
         size, destination, interface, local = len(data), self._destination, self._scope, ""
         if messages:
-            segment_size, told, interface, local = read_control(messages)
+            segment_size, reported, interface, local = read_control(messages)
             size = segment_size or size
-            destination = told or destination
-        if self._is_choosy and not self._is_welcome(source, destination, interface):
+            destination = reported or destination
+        if self._checks_addresses and not self._accepts(source, destination, interface):
             self.counters.unexpected_source += 1
         elif size > self._options.max_datagram or flags & _TRUNCATED:
             self._received_truncated(
@@ -540,19 +546,19 @@ class DatagramPort:
         else:
             run = Run(data, size, source, destination, interface, False, local)
             self.counters.received += 1 if size >= len(data) else len(run)
-            self._hand_over(run)
+            self._deliver(run)
 
-    def _hand_over(self, run: Run) -> None:
+    def _deliver(self, run: Run) -> None:
         self._run = run
         try:
             self._owner.run_received(run)
-        except Exception:  # noqa: BLE001 - logged, as in `_tell`
+        except Exception:  # noqa: BLE001 - logged, as in `_report`
             self._log.failure("run_received failed")
         finally:
             self._run = None
 
-    def _is_welcome(self, source: Address, destination: str, interface: int) -> bool:
-        # What came before the port was connected may be from anybody.
+    def _accepts(self, source: Address, destination: str, interface: int) -> bool:
+        # A datagram that arrived before the connect may have any source.
         if self._peer is not None and source != self._peer:
             return False
         return not self._options.multicast_only or self._memberships.accepts(
@@ -560,7 +566,7 @@ class DatagramPort:
         )
 
     def _received_truncated(self, run: Run, flags: int) -> None:
-        """Hand over a run in which not every datagram is whole: each by itself."""
+        """Deliver each datagram of a run separately, because one or more are truncated."""
         limit = self._options.max_datagram
         datagrams = run.datagrams()
         last = len(datagrams) - 1
@@ -573,17 +579,17 @@ class DatagramPort:
                 self.counters.received += 1
             if self._udp is not None:
                 piece = run.part(data, len(data), is_truncated=is_truncated)
-                self._hand_over(piece)
+                self._deliver(piece)
 
     def _receive_failed(self, error: OSError) -> None:
-        if error.errno in _GONE:
-            self._log.error("{port} was closed by somebody else", port=repr(self))
+        if error.errno in _CLOSED_ELSEWHERE:
+            self._log.error("{port} was closed by other code", port=repr(self))
             self._close()
         else:
             self.refused(describe_refusal(error.with_traceback(None)))
 
     def _take_error(self) -> bool:
-        """Take the error off the socket; tell whether there was one."""
+        """Clear the error of the socket and report it; return whether there was one."""
         if self._udp is None:
             return False
         number = self._udp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -591,15 +597,15 @@ class DatagramPort:
             self.refused(describe_refusal(OSError(number, os.strerror(number))))
         return bool(number)
 
-    def _be_watched(self) -> None:
-        """Go on after a reactor has let go of the port."""
+    def _watch_again(self) -> None:
+        """Add the port to the reactor again, which removed it after an error."""
         if self._is_reading:
             self._reactor.addReader(self)
         if self._udp is not None and not self._output.is_empty:
             self._reactor.addWriter(self)
 
-    def _tell(self, event: str, *arguments: object) -> None:
-        """Call the owner, whose mistakes must not end a port that serves others."""
+    def _report(self, event: str, *arguments: object) -> None:
+        """Call the protocol; an exception of it does not end the port, which serves many peers."""
         owner = self._owner
         if owner is None:
             return  # The protocol has closed the port in this call.
@@ -610,7 +616,7 @@ class DatagramPort:
 
     def _links_changed(self) -> None:
         for change in self._memberships.refresh():
-            self._tell("membership_changed", change)
+            self._report("membership_changed", change)
 
     # Sending.
 
@@ -626,7 +632,7 @@ class DatagramPort:
         if len(data) <= most or len(data) <= segment_size:
             self._push(data, min(segment_size, len(data)), address, control)
             return
-        # A kernel that gives longer runs than it takes.
+        # The kernel received a longer run than it can send.
         for start in range(0, len(data), most):
             piece = data[start : start + most]
             self._push(piece, min(segment_size, len(piece)), address, control)
@@ -639,9 +645,9 @@ class DatagramPort:
         self._output.push(_Item(self, data, segment_size, address, control))
 
     def send_failed(self, error: SocketError, item: _Item) -> None:
-        """Pass on that datagrams could not be sent."""
+        """Report to the protocol that datagrams could not be sent."""
         self.counters.failed += item.count
-        self._tell("send_failed", error, item.address, item.count)
+        self._report("send_failed", error, item.address, item.count)
 
     # The end.
 
@@ -681,7 +687,7 @@ class DatagramPort:
 
 
 class _Item:
-    """What the protocol sent, on its way."""
+    """A datagram or run of the protocol in the send queue."""
 
     __slots__ = ("_port", "address", "control", "count", "data", "segment_size")
 
@@ -718,9 +724,9 @@ def listen_datagrams(
     Open a UDP port for a protocol.
 
     :param reactor: watches the socket, and opens it if it provides
-        `twsock.datagram.IReactorUdpSockets`; otherwise the kernel does.
+        `twsock.datagram.IReactorUdpSockets`; otherwise the kernel opens it.
     :param protocol: a `twsock.protocols.DatagramProtocol`, or any datagram protocol of Twisted.
-    :param port: 0 lets the system choose.
+    :param port: 0 to 65,535; with 0 the system chooses.
     :param interface: numeric address to bind; empty for all IPv4 addresses, ``::`` for all IPv6
         addresses.
     :raises SocketError: when it cannot be opened; see `open_udp_socket`.

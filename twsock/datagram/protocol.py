@@ -1,8 +1,8 @@
 """
-What a program does with datagrams: port → **protocol** → application.
+Base class of datagram protocols: port → **protocol** → application.
 
-Runs on `twsock.datagram.port.DatagramPort`, where whole runs arrive and leave in one call,
-and on any UDP port of Twisted, where each datagram comes by itself.
+It runs on `twsock.datagram.port.DatagramPort`, which receives and sends whole runs in one call. It
+also runs on any UDP port of Twisted, which delivers each datagram separately.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twsock.datagram.network.membership import MembershipChange
-from twsock.datagram.owner import IDatagramOwner
-from twsock.datagram.plain_protocol import log_membership_change
+from twsock.datagram.owner import IDatagramOwner, log_membership_change
 from twsock.datagram.runs import Address, Run
 from twsock.datagram.syscalls import describe_refusal
 from twsock.errors import LocalProtocolError, SocketError
@@ -30,7 +29,7 @@ class DatagramProtocol(protocol.DatagramProtocol):
     """
     A base for protocols over UDP: override `datagram_received`, or `run_received`.
 
-    What is sent from within an event leaves at its end, in as few system calls as there can be.
+    Datagrams sent during an event leave at its end, in as few system calls as possible.
 
     :ivar transport: the port, between `started` and `stopped`.
     """
@@ -39,7 +38,8 @@ class DatagramProtocol(protocol.DatagramProtocol):
 
     noisy = False
     transport: Any
-    # By message; made when there is one, since Twisted's protocols have no __init__ to be called.
+    # By message. Created at the first warning, because Twisted's protocols have no `__init__` that
+    # subclasses would call.
     _warnings: dict[str, RateLimitedLogger] | None = None
 
     # To be overridden.
@@ -49,16 +49,18 @@ class DatagramProtocol(protocol.DatagramProtocol):
 
     def datagram_received(self, data: bytes, source: Address) -> None:
         """
-        A datagram came.
+        A datagram was received.
 
-        :param source: address and port of the peer; for IPv6 also flow information and scope id,
-            so that an answer to a link-local address finds its way. `send` takes it as it is.
+        :param source: address and port of the peer; for IPv6 also flow information and scope id. An
+            answer to a link-local address needs the scope id. `send` accepts this tuple.
         """
 
     def run_received(self, run: Run) -> None:
         """
-        Datagrams came together from one peer. Calls `datagram_received` for each, unless
-        overridden; and `truncated_received` for one that is not whole.
+        A run of datagrams was received from one peer.
+
+        Calls `datagram_received` for each datagram, or `truncated_received` for a truncated one,
+        unless overridden.
         """
         if run.is_truncated:
             self.truncated_received(run.data, run.source)
@@ -66,20 +68,20 @@ class DatagramProtocol(protocol.DatagramProtocol):
         transport = self.transport
         for data in run.datagrams():
             if self.transport is not transport:
-                return  # Closed by the datagram before.
+                return  # The port was closed during the previous datagram.
             try:
                 self.datagram_received(data, run.source)
-            except Exception:  # noqa: BLE001 - logged; the others of a run are not its fault
+            except Exception:  # noqa: BLE001 - logged; the rest of the run is still delivered
                 self._log.failure("datagram_received failed")
 
     def truncated_received(self, data: bytes, source: Address) -> None:
         """
-        A datagram came that was longer than the port takes. Logged, unless overridden.
+        A datagram was longer than ``max_datagram``. Logs a warning, unless overridden.
 
-        :param data: its beginning, ``max_datagram`` bytes.
+        :param data: the first ``max_datagram`` bytes.
         """
         self.warn_occasionally(
-            "a datagram from {host} port {port} has more than {size} bytes, and is dropped",
+            "dropped a datagram from {host} port {port}: it has more than {size} bytes",
             host=source[0],
             port=source[1],
             size=len(data),
@@ -87,35 +89,35 @@ class DatagramProtocol(protocol.DatagramProtocol):
 
     def refused(self, error: SocketError) -> None:
         """
-        What was sent to the connected peer was refused; the port stays open.
+        An ICMP error arrived for a datagram to the connected peer. The port stays open.
 
-        :param error: with status ``CONNECTION_RESET_BY_PEER`` where nothing listens there.
+        :param error: with status ``CONNECTION_RESET_BY_PEER`` if no socket has that port.
         """
 
     def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
         """
-        Datagrams could not be sent; all others go on. Logged, unless overridden.
+        Datagrams could not be sent. Other datagrams are not affected. Logged, unless overridden.
 
-        :param address: None where the port is connected.
-        :param count: how many, of one run.
+        :param address: None if the port is connected.
+        :param count: how many datagrams of one run.
         """
         self.warn_occasionally("{error}", error=error)
 
     def output_drained(self) -> None:
-        """The port is not full any more; see `DatagramPort.is_full`."""
+        """The port is no longer full; see `DatagramPort.is_full`."""
 
     def membership_changed(self, change: MembershipChange) -> None:
-        """A group that was joined is not heard any more, or again. Logged, unless overridden."""
+        """A group membership was lost or restored. Logged, unless overridden."""
         log_membership_change(self._log, change)
 
     def stopped(self) -> None:
-        """The port was closed; there is no `transport` any more."""
+        """The port was closed, and `transport` is None."""
 
     # Called by applications.
 
     def warn_occasionally(self, message: str, **fields: Any) -> None:
         """
-        Log what a peer can cause as often as it likes: a line a minute, with how many there were.
+        Log a warning that a peer can cause at any rate, at most once a minute for each message.
 
         :param message: a format of Twisted's logger, for the fields.
         """
@@ -133,9 +135,9 @@ class DatagramProtocol(protocol.DatagramProtocol):
         Twisted, the kernel chooses the source address.
 
         :param address: numeric host, and port; None for the connected peer.
-        :raises LocalProtocolError: when there is no port.
-        :raises SocketError: and others, see ``DatagramPort.send``; on a port of Twisted what its
-            ``write`` raises.
+        :raises LocalProtocolError: when the protocol has no port.
+        :raises SocketError: and other errors of ``DatagramPort.send``; on a port of Twisted the
+            errors of its ``write``.
         """
         if self.transport is None:
             raise LocalProtocolError("cannot send: this protocol has no port")
@@ -153,10 +155,10 @@ class DatagramProtocol(protocol.DatagramProtocol):
 
     @override
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        """Take a datagram from a port of Twisted, as a run of one."""
+        """Deliver a datagram from a port of Twisted as a run of one."""
         self.run_received(Run(datagram, len(datagram), addr))
 
     @override
     def connectionRefused(self) -> None:
-        """Take a refusal from a port of Twisted."""
+        """Report an ICMP error from a port of Twisted."""
         self.refused(describe_refusal(ConnectionRefusedError(errno.ECONNREFUSED, "refused")))

@@ -1,8 +1,8 @@
 """
-How many datagrams a peer may have answered: peers and times in, allowances out.
+Token buckets for each peer: peer, count and time → **allowed count**.
 
-Asked by `twsock.datagram.echo`. A bucket for each peer holds ``burst`` tokens and gets
-``rate`` of them a second; held is one entry for each of at most ``max_peers`` peers.
+Called by `twsock.datagram.echo`. The bucket of each peer holds at most ``burst`` tokens and gets
+``rate`` tokens a second. Memory: one entry for each of at most ``max_peers`` peers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twsock._integers import checked_integer
 
 __all__ = ["DEFAULT_MAX_PEERS", "RateLimit"]
 
-#: About 250 bytes each.
+#: An entry takes about 250 bytes.
 DEFAULT_MAX_PEERS: Final = 10_000
 
 
@@ -22,14 +22,14 @@ class RateLimit:
     """
     A token bucket for each peer.
 
-    With more peers than ``max_peers`` the one longest unheard of is forgotten, and would begin with
-    a full bucket again. A forged source can so be any peer, but none gets more than its share
-    unless that many others are heard of in between.
+    With more than ``max_peers`` peers, the bucket of the least recently seen peer is dropped. Its
+    next datagram starts with a full bucket. With forged sources, a peer gets more than its share
+    only after ``max_peers`` other sources.
 
     :param rate: tokens a second, above 0.
-    :param burst: tokens that a peer has at first, and at most; 1 or more.
+    :param burst: tokens of a new peer, and the most that a bucket holds; 1 or more.
     :param max_peers: 1 or more.
-    :raises ValueError: when one is out of its bounds.
+    :raises ValueError: when an argument is out of bounds.
     """
 
     def __init__(self, rate: float, burst: int, max_peers: int = DEFAULT_MAX_PEERS) -> None:
@@ -40,17 +40,17 @@ class RateLimit:
         self._rate = rate
         self._burst = burst
         self._max_peers = max_peers
-        # What each peer has left, and when that was so.
+        # For each peer the remaining tokens and the time of the last call; least recent first.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, peer: str, count: int, now: float) -> int:
         """
-        Take tokens.
+        Take tokens from the bucket of a peer.
 
         :param peer: see `twsock.ip.addresses.network_of`.
-        :param count: how many are wanted.
+        :param count: the number of tokens wanted.
         :param now: seconds, on a clock that never goes back.
-        :returns: how many there were, 0 to ``count``.
+        :returns: the number of tokens taken, 0 to ``count``.
         """
         left, then = self._buckets.pop(peer, (float(self._burst), now))
         left = min(self._burst, left + max(0.0, now - then) * self._rate)

@@ -1,9 +1,9 @@
 """
-One system call to send, and what its error means: items → **call** → done, or why not.
+System calls that send datagrams, and the meaning of their errors: items → **call** → error or None.
 
-Made by `twsock.datagram.send_queue`, which keeps the queue. The one thing that is decided
-here is whose an error is: a connected socket tells of an ICMP reply to an *earlier* datagram at the
-next call, whatever that is.
+`twsock.datagram.send_queue` keeps the queue and makes the calls. This module decides which datagram
+an error belongs to: a connected socket reports an ICMP reply to an *earlier* datagram at the next
+call, whatever call that is.
 """
 
 from __future__ import annotations
@@ -26,46 +26,47 @@ __all__ = [
     "send_error",
 ]
 
-#: The kernel has no memory; no event tells when it has.
+#: The kernel has no memory. No event reports when it has memory again.
 NO_MEMORY: Final = frozenset({errno.ENOBUFS, errno.ENOMEM})
 
-#: It would take the datagram later.
+#: The kernel may accept the datagram later.
 NO_ROOM: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK}) | NO_MEMORY
 
-#: The kernel or the network card cannot cut at all (udp(7), and checksums that nobody computes).
+#: The kernel or the network card cannot split runs (udp(7)), for example for lack of checksum
+#: offload.
 NO_SEGMENTATION: Final = frozenset({errno.EIO, errno.EOPNOTSUPP})
 
-#: What only an ICMP reply to an earlier datagram can be the reason of.
+#: Errors that only an ICMP reply to an earlier datagram causes.
 _FROM_EARLIER: Final = frozenset({errno.ECONNREFUSED, errno.ENOPROTOOPT})
 
-#: How many earlier errors one send may meet before it is given up.
+#: How many errors of earlier datagrams one send may get before it fails.
 _MAX_EARLIER: Final = 8
 
 
 class DatagramCalls:
     """
-    Calls of one socket.
+    Sends datagrams on one socket.
 
-    :param udp: non-blocking; whoever made it closes it.
-    :param tell_refused: called with the error of an earlier datagram; tells whether to go on.
+    :param udp: non-blocking; its creator closes it.
+    :param report_refused: called with the error of an earlier datagram; returns False to stop.
     """
 
-    __slots__ = ("_tell_refused", "_udp")
+    __slots__ = ("_report_refused", "_udp")
 
-    def __init__(self, udp: socket.socket, tell_refused: Callable[[SocketError], bool]) -> None:
+    def __init__(self, udp: socket.socket, report_refused: Callable[[SocketError], bool]) -> None:
         self._udp = udp
-        self._tell_refused = tell_refused
+        self._report_refused = report_refused
 
     def close(self) -> None:
-        """Drop the callbacks: report nothing more."""
-        self._tell_refused = _stop
+        """Drop the callback; no error is reported any more."""
+        self._report_refused = _stop
 
     def send(self, batch: Sequence[Outgoing], *, is_run: bool) -> OSError | None:
         """
-        Make one call.
+        Send a datagram or a run in one call.
 
-        :param batch: one datagram; or, as a run, all that leave together.
-        :returns: why nothing of it was sent.
+        :param batch: one datagram; with ``is_run`` the items of one run.
+        :returns: None if all was sent; otherwise the error, and nothing was sent.
         """
         first = batch[0]
         try:
@@ -79,7 +80,7 @@ class DatagramCalls:
             else:
                 self._udp.sendto(first.data, first.address)
         except OSError as error:
-            # Its frames refer to what was to be sent, which is told of the error.
+            # Its frames refer to the items, and the items get the error.
             return error.with_traceback(None)
         except (TypeError, ValueError, OverflowError) as error:
             return _unusable(error)
@@ -87,16 +88,15 @@ class DatagramCalls:
 
     def send_each(self, items: Sequence[Outgoing]) -> tuple[int, OSError | None]:
         """
-        Make a call for each datagram, until one fails.
+        Send datagrams in one call each, until one fails.
 
-        :returns: how many were sent, and why the next one was not.
+        :returns: how many were sent, and the error of the next datagram; None if all were sent.
         """
         done = 0
         send, send_to = self._udp.send, self._udp.sendto
         plain = _plain_data(items)
         try:
-            # As little as can be is done between two system calls: after each the processor has
-            # forgotten what it knew of our code.
+            # A short loop: each system call evicts this code from the processor's caches.
             if plain is not None:
                 for data in plain:
                     send(data)
@@ -120,10 +120,12 @@ class DatagramCalls:
         self, batch: Sequence[Outgoing], error: OSError, *, is_run: bool
     ) -> OSError | None:
         """
-        Repeat a call whose error may be that of an earlier datagram; give its own.
+        Repeat a call whose error may belong to an earlier datagram.
 
-        What only an ICMP reply can be the reason of is an earlier one's; so is what a repetition
-        does not meet again.
+        An error belongs to an earlier datagram if only an ICMP reply causes it, or if the repeated
+        call does not fail with it again. Such errors are reported.
+
+        :returns: the error of this call itself; None if all was sent.
         """
         later: list[OSError] = []
         for _ in range(_MAX_EARLIER):
@@ -131,27 +133,27 @@ class DatagramCalls:
                 break
             again = self.send(batch, is_run=is_run)
             if again is None:
-                self._tell([error, *later])
+                self._report([error, *later])
                 return None
             if error.errno in _FROM_EARLIER:
-                goes_on = self._tell([error])
+                is_continued = self._report([error])
                 error = again
-                if not goes_on:
+                if not is_continued:
                     break
             elif again.errno in _FROM_EARLIER:
                 later.append(again)
             else:
                 error = again
                 break
-        self._tell(later)
+        self._report(later)
         return error
 
-    def _tell(self, errors: Sequence[OSError]) -> bool:
-        """Tell of each; tell whether to go on."""
-        goes_on = True
+    def _report(self, errors: Sequence[OSError]) -> bool:
+        """Report each error; return False to stop."""
+        is_continued = True
         for error in errors:
-            goes_on = self._tell_refused(describe_refusal(error))
-        return goes_on
+            is_continued = self._report_refused(describe_refusal(error))
+        return is_continued
 
     def _transmit(self, data: list[bytes], messages: list[Control], address: Any) -> None:
         if address is None:
@@ -165,7 +167,7 @@ def _stop(_error: SocketError) -> bool:
 
 
 def _plain_data(items: Sequence[Outgoing]) -> list[bytes] | None:
-    """Give the bytes of what all goes to the connected peer, with nothing else to say."""
+    """Return the bytes of all items, or None if an item has an address or a control message."""
     count = len(items)
     if [item.address for item in items].count(None) < count:
         return None
@@ -175,7 +177,7 @@ def _plain_data(items: Sequence[Outgoing]) -> list[bytes] | None:
 
 
 def _unusable(error: Exception) -> OSError:
-    """What Python cannot hand to the kernel is as if the kernel had refused it."""
+    """Return the kernel's error for an item that Python cannot pass to the kernel."""
     return OSError(errno.EINVAL, str(error))
 
 
@@ -187,9 +189,10 @@ def send_error(item: Outgoing, error: OSError) -> SocketError:
 
 def describe_refusal(error: OSError) -> SocketError:
     """
-    Say what an ICMP reply means: to UDP, a closed port is a peer that broke off.
+    Convert the error of an ICMP reply.
 
-    WinRT tells it with that status, where a refused connection of TCP has another.
+    A closed UDP port has status ``CONNECTION_RESET_BY_PEER``, as in WinRT. A refused TCP connection
+    has another status.
     """
     refused = SocketError.from_exception(error)
     if error.errno == errno.ECONNREFUSED:

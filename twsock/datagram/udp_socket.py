@@ -1,9 +1,9 @@
 """
-A UDP socket with its options set: options → **socket** → `twsock.datagram.port`.
+UDP sockets and their options: options → **open and bound socket** → `twsock.datagram.port`.
 
-Everything that has to be said before the first datagram is said here, in the order in which the
-kernel wants to hear it. Numbers that Python does not name are those of Linux; elsewhere the options
-behind them are left out, or refused where the user asked for them.
+All options are set before the first datagram, in the order that the kernel requires. Option numbers
+that Python does not define are Linux's. Other systems do not get these options; if the user asked
+for one, an error is raised.
 """
 
 from __future__ import annotations
@@ -46,40 +46,42 @@ _IPV6_DONTFRAG: Final = 62
 _PMTUDISC_DONT: Final = 0
 _PMTUDISC_DO: Final = 2
 
-#: ``struct ip_mreqn``: a group and an address that are not asked for, the index of the interface.
+#: ``struct ip_mreqn``: group (unused), source address, index of the interface.
 _IP_MREQN: Final = struct.Struct("=4s4si")
 
 #: <asm-generic/socket.h>.
 _SO_BINDTODEVICE: Final = 25
 
-#: What the largest datagram of either kind fits in.
+#: Bytes of a buffer for the largest datagram of either family.
 LARGEST: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatagramOptions:
     """
-    How a port sends and receives.
+    Socket options of a port.
 
-    :ivar receive_buffer: asked for of the kernel, in bytes (``SO_RCVBUF``); None leaves it. Linux
-        takes twice as much, to count its own needs, within ``net.core.rmem_max``.
-    :ivar send_buffer: likewise for what is sent (``SO_SNDBUF``, ``net.core.wmem_max``).
-    :ivar max_datagram: larger ones are flagged as truncated; 0 to 65,535 bytes.
-    :ivar hop_limit: of what goes to one peer: 1 to 255, of which each router takes one.
-    :ivar multicast_hop_limit: of what goes to groups: 0 stays on this machine, 1 on its network,
-        255 is the most.
-    :ivar multicast_loopback: whether members on this machine get what it sends to groups.
-    :ivar multicast_only: share the port with other programs that do so too. Such a port sends to
-        groups, and receives from those that it joined; nothing else.
-    :ivar interface: index of the interface by which multicast leaves; 0 leaves it to the routes.
-    :ivar device: name of the one interface to use for everything; empty for all (Linux).
-    :ivar dont_fragment: set DF, and have datagrams above the path's MTU fail with status
+    :ivar receive_buffer: receive buffer of the kernel in bytes (``SO_RCVBUF``); None for the
+        system's default. Linux doubles the value for its own overhead, up to
+        ``net.core.rmem_max``.
+    :ivar send_buffer: send buffer in bytes (``SO_SNDBUF``, ``net.core.wmem_max``), likewise.
+    :ivar max_datagram: longer datagrams are flagged as truncated; 0 to 65,535 bytes.
+    :ivar hop_limit: hop limit or TTL of unicast datagrams, 1 to 255.
+    :ivar multicast_hop_limit: hop limit or TTL of multicast datagrams, 0 to 255. With 0 they stay
+        on this machine, with 1 on the local network.
+    :ivar multicast_loopback: whether members on this machine receive multicast datagrams of this
+        port.
+    :ivar multicast_only: share the port with other programs that set the same options. The port
+        sends to groups only, and receives from joined groups only.
+    :ivar interface: index of the interface that sends multicast; with 0 the routes decide.
+    :ivar device: name of the only interface for all traffic; empty for all interfaces (Linux).
+    :ivar dont_fragment: set DF. A datagram longer than the path MTU fails with status
         ``MESSAGE_TOO_LONG`` (Linux).
-    :ivar broadcast: whether broadcast addresses may be sent to.
+    :ivar broadcast: whether the port may send to broadcast addresses.
     :ivar code_point: differentiated services code point (:rfc:`2474`) of sent datagrams: 0 to 63; 0
         for none, 46 for "expedited forwarding".
-    :ivar segmentation: whether to send and receive runs where the kernel can.
-    :raises ValueError: when a number is out of its bounds.
+    :ivar segmentation: whether to send and receive runs if the kernel supports it.
+    :raises ValueError: when a number is out of bounds.
     """
 
     receive_buffer: int | None = None
@@ -108,10 +110,10 @@ class DatagramOptions:
 @dataclass(frozen=True, slots=True)
 class OpenedSocket:
     """
-    A bound socket, and what its kernel can do.
+    A bound socket, and the features that its kernel supports.
 
-    :ivar has_runs: whether runs are received and may be sent.
-    :ivar has_packet_info: whether each run says where it was sent to.
+    :ivar has_runs: whether the socket receives runs and can send them.
+    :ivar has_packet_info: whether the kernel reports the destination of each run.
     """
 
     udp: socket.socket
@@ -123,8 +125,8 @@ class IReactorUdpSockets(Interface):
     """
     A reactor that opens UDP sockets itself instead of the kernel, such as a network in memory.
 
-    Twisted's ``IReactorUDP`` is not used: its ports cannot set options before they are bound, nor
-    report the address that a datagram was sent to.
+    Twisted's ``IReactorUDP`` is not used: its ports cannot set options before the bind, and do not
+    report the destination address of a datagram.
     """
 
     def open_udp_socket(
@@ -158,25 +160,24 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
     """
     Open a socket, set its options and bind it.
 
-    A port is this socket's alone, unless ``multicast_only`` is set, which needs the consent of all
-    who share it.
+    No other socket can have the same port, unless ``multicast_only`` is set on every one of them.
 
     :param address: numeric; empty for all IPv4 addresses, ``::`` for all IPv6 addresses.
-    :param port: 0 to 65,535; 0 lets the system choose.
-    :raises ValueError: when the address is not numeric, or cannot be shared.
-    :raises SocketError: with the status of what the system refused: ``ADDRESS_ALREADY_IN_USE``,
+    :param port: 0 to 65,535; with 0 the system chooses.
+    :raises ValueError: when the address is not numeric, or its port cannot be shared.
+    :raises SocketError: with the status of the system's error: ``ADDRESS_ALREADY_IN_USE``,
         ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, …
-    :raises OperationNotSupported: when this system does not have an option that is asked for.
+    :raises OperationNotSupported: when this system does not have one of the options.
     """
     where = numeric_address(address or "0.0.0.0", port)
     is_wildcard = where[0] in ("0.0.0.0", "::")
     if is_multicast(where[0]):
-        # It would share the port with whoever binds all addresses, without anybody's consent.
-        raise ValueError(f"{address} is a group, which is joined and not bound")
+        # It would share the port with every socket of all addresses, although none agreed.
+        raise ValueError(f"{address} is a group: join it instead of binding to it")
     if options.multicast_only and not is_wildcard:
-        # Bound to the group's address, it would not keep others from binding the port for
-        # themselves; bound to one of ours, it would get no datagram to a group.
-        raise ValueError(f"a shared port is bound to all addresses, not to {address}")
+        # If bound to the group address, it would not prevent others from binding the port alone.
+        # If bound to a local unicast address, it would receive no datagram to a group.
+        raise ValueError(f"a shared port must be bound to all addresses, not to {address}")
     family = socket.AF_INET6 if len(where) == 4 else socket.AF_INET
     try:
         udp = socket.socket(family, socket.SOCK_DGRAM)
@@ -188,7 +189,7 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
         udp.setblocking(False)
         _set_options(udp, options)
         has_runs = options.segmentation and request_runs(udp)
-        # A socket of one address knows where its datagrams went.
+        # The destination of datagrams to a socket of one address is known.
         has_packet_info = is_wildcard and request_packet_info(udp)
         udp.bind(where)
     except OSError as error:
@@ -205,23 +206,25 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
 
 def numeric_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
     """
-    Make the address of a socket, without asking anybody.
+    Return the socket address of a numeric host; no name is looked up.
 
     :param host: ``192.0.2.1``, ``2001:db8::1`` or, with a zone, ``fe80::1%eth0``.
     :param port: 0 to 65,535.
-    :raises ValueError: when it is a name, or no port; what is sent would wait for a lookup.
-    :raises SocketError: with status ``UNREACHABLE_HOST``, when its zone is no interface.
+    :raises ValueError: when the host is a name (the send would have to wait for a lookup), or the
+        port is out of bounds.
+    :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has the name of the
+        zone.
     """
     literal, zone = split_zone(host)
     try:
         parsed = ipaddress.ip_address(literal)
     except ValueError:
-        raise ValueError(f"{host!r} is no IP address: look names up first") from None
+        raise ValueError(f"{host!r} is not an IP address: look names up first") from None
     if not 0 <= checked_integer(port, "a port") <= 65_535:
         raise ValueError(f"a port is 0 to 65535, not {port}")
     if parsed.version == 4:
         if literal != host:
-            raise ValueError(f"{host!r} is no IP address: zones are for IPv6")
+            raise ValueError(f"{host!r} is not an IP address: zones are for IPv6")
         return literal, port
     return literal, port, 0, zone_index(host, zone) if literal != host else 0
 
@@ -230,7 +233,7 @@ def _set_options(udp: socket.socket, options: DatagramOptions) -> None:
     is_ipv6 = udp.family == socket.AF_INET6
     set_option = udp.setsockopt
     if is_ipv6:
-        # The other family has a socket of its own, so that an address is never written in two ways.
+        # IPv4 has a socket of its own. So no IPv4 address is reported as IPv4-mapped.
         set_option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if options.receive_buffer is not None:
         set_option(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer)
@@ -238,13 +241,13 @@ def _set_options(udp: socket.socket, options: DatagramOptions) -> None:
         set_option(socket.SOL_SOCKET, socket.SO_SNDBUF, options.send_buffer)
     set_option(socket.SOL_SOCKET, socket.SO_BROADCAST, int(options.broadcast))
     if options.multicast_only:
-        # Both, since a program with only one of them shares with nobody who has only the other.
+        # Both: a socket with only one of them cannot share with a socket that has only the other.
         set_option(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
             set_option(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if options.device:
         if not _IS_LINUX:
-            raise OperationNotSupported("a port of one interface needs Linux")
+            raise OperationNotSupported("binding a port to an interface needs Linux")
         device = options.device.encode()
         set_option(socket.SOL_SOCKET, _SO_BINDTODEVICE, device)
     if options.code_point:
@@ -263,10 +266,11 @@ def _set_ipv4_options(udp: socket.socket, options: DatagramOptions) -> None:
         choice = _IP_MREQN.pack(bytes(4), source, options.interface)
         set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, choice)
     if _IS_LINUX:
-        # Else a socket that joined nothing hears the groups that any other joined.
+        # Without it the socket receives from groups that other sockets joined.
         set_option(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
         if not options.dont_fragment:
-            # Linux by itself sets DF and learns from the answers, which connected sockets are told.
+            # By default Linux sets DF for path MTU discovery, and reports the ICMP answers to
+            # connected sockets.
             set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
     if options.dont_fragment:
         _check_linux()
@@ -275,9 +279,9 @@ def _set_ipv4_options(udp: socket.socket, options: DatagramOptions) -> None:
 
 def _multicast_source(interface: int) -> bytes:
     """
-    Give the address that multicast leaves from; all zeros for the kernel's choice.
+    Return the source address of multicast datagrams; all zeros if the kernel chooses.
 
-    On a loopback interface that would be the address of another one, or none at all.
+    On a loopback interface the kernel would choose the address of another interface, or none.
     """
     try:
         addresses = local_addresses(socket.AF_INET)
@@ -299,7 +303,7 @@ def _set_ipv6_options(udp: socket.socket, options: DatagramOptions) -> None:
         try:
             set_option(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
         except OSError:
-            pass  # Before Linux 4.20; then packet info alone decides what is delivered.
+            pass  # Before Linux 4.20. The port then checks each datagram by its packet info.
         if not options.dont_fragment:
             set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
     if options.dont_fragment:

@@ -202,7 +202,7 @@ class AnsweringTests(SynchronousTestCase):
         with self.assertRaises(SocketError) as caught:
             find_interface("192.0.2.7", netlink=UNKNOWN_FAMILY)
         self.assertIs(caught.exception.status, SocketErrorStatus.UNREACHABLE_HOST)
-        self.assertIn("name one of eth2, eth5", str(caught.exception))
+        self.assertIn("use one of eth2, eth5", str(caught.exception))
 
     def test_of_many_addresses_an_error_names_a_few(self) -> None:
         """And counts the others."""

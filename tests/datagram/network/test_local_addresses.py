@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock import OperationNotSupported
 from twsock.datagram.network.local_addresses import LocalAddresses
+from twsock.datagram.network.netlink import LocalAddress
 
 
 class OwnAddressesTests(SynchronousTestCase):
@@ -15,9 +18,12 @@ class OwnAddressesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.asked = 0
-        self.addresses = ["192.0.2.1", "fe80::1%eth0"]
+        self.addresses = [
+            LocalAddress(socket.AF_INET, "192.0.2.1", 2),
+            LocalAddress(socket.AF_INET6, "fe80::1", 2),
+        ]
 
-    def ask(self) -> list[str]:
+    def ask(self) -> list[LocalAddress]:
         self.asked += 1
         return self.addresses
 
@@ -41,17 +47,19 @@ class OwnAddressesTests(SynchronousTestCase):
         for _ in range(100):
             self.assertNotIn("192.0.2.2", own)
         self.assertEqual(self.asked, 1)
-        self.addresses = ["192.0.2.2"]
+        self.addresses = [LocalAddress(socket.AF_INET, "192.0.2.2", 2)]
         self.clock.advance(1)
         self.assertIn("192.0.2.2", own)
 
     def test_where_nobody_can_tell_all_are_own(self) -> None:
         """Silence makes no loop."""
 
-        def refuse() -> list[str]:
+        def refuse() -> list[LocalAddress]:
             raise OperationNotSupported("no netlink")
 
-        self.assertIn("192.0.2.2", LocalAddresses(self.clock.seconds, refuse))
+        own = LocalAddresses(self.clock.seconds, refuse)
+        self.assertIsNone(own.current())
+        self.assertIn("192.0.2.2", own)
 
     def test_this_machine_has_a_loopback_address(self) -> None:
         """As a real kernel tells it."""

@@ -1,11 +1,10 @@
 """
-Which interface is meant, and when they change: text → **interface** → multicast, broadcasts.
+Lookup of network interfaces, and a watch for their changes: text → **interface** → multicast.
 
-Asked when a group is joined, a broadcast is sent or an endpoint string names an interface. Names
-and indexes are plain POSIX; what has which address is asked of
-`twsock.datagram.network.netlink`, so of Linux only. Elsewhere an interface is given by its name.
-Nothing is remembered: an interface may get another index at any time, which is what `LinkWatch` is
-for.
+Used to join groups, to send broadcasts, and for interfaces in endpoint strings. Names and indexes
+come from POSIX calls. `twsock.datagram.network.netlink` lists addresses, on Linux only; other
+systems need the name of the interface. Nothing is cached, because an interface may get another
+index at any time. `LinkWatch` reports such changes.
 """
 
 from __future__ import annotations
@@ -41,44 +40,45 @@ __all__ = [
     "local_addresses",
 ]
 
-#: How many interfaces or addresses the line of an error names.
-_MOST_NAMED: Final = 8
-#: How much of what was given it repeats: longer than any name (15) or address with its zone (61).
-_MOST_SHOWN: Final = 64
-#: The kernel counts interfaces in a signed number of 32 bits, from 1.
+#: Most interfaces or addresses in one error message.
+_MAX_NAMED: Final = 8
+#: Most characters of the argument in an error message: longer than any name (15) or address with
+#: zone (61).
+_MAX_SHOWN: Final = 64
+#: The kernel numbers interfaces with a signed 32-bit integer, from 1.
 _INDEXES: Final = range(1, 2**31)
-#: How many messages one wake-up takes at most, so that a storm of changes leaves the others a turn.
+#: Most messages read in one wake-up, so that many changes do not block other descriptors.
 _MAX_READS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
     """
-    A network interface, as it was when it was looked up.
+    A network interface at the time of its lookup.
 
     :ivar name: such as ``lo`` or ``eth0``; empty for `KERNEL_CHOICE`.
-    :ivar index: 1 or more; another one when the interface went and a new one has its name; 0 for
-        `KERNEL_CHOICE`.
+    :ivar index: 1 or more; 0 for `KERNEL_CHOICE`. A new interface of the same name has another
+        index.
     """
 
     name: str
     index: int
 
 
-#: The interface that the routes lead to, chosen by the kernel whenever it is needed.
+#: The kernel chooses the interface by its routes, at each use.
 KERNEL_CHOICE: Final = Interface("", 0)
 
 
 def find_interface(text: str | int, *, netlink: int | None = NETLINK) -> Interface:
     """
-    Find the interface that is meant.
+    Look up an interface by name, index or address.
 
-    :param text: a name (``lo``), an index (1 or ``1``; a name goes first), or an address that the
-        interface has (``127.0.0.1``, ``::1``, ``fe80::1%eth0``).
-    :param netlink: asked who has an address; None is as on a system without netlink.
-    :raises SocketError: with status `SocketErrorStatus.UNREACHABLE_HOST` when there is no such
-        interface, or when several have the address; the line names those that there are.
-    :raises OperationNotSupported: for an address where nobody can be asked; give the name instead.
+    :param text: a name (``lo``), an index (1 or ``1``; a name takes precedence), or an address of
+        the interface (``127.0.0.1``, ``::1``, ``fe80::1%eth0``).
+    :param netlink: the address family of netlink; None behaves as a system without netlink.
+    :raises SocketError: with status `SocketErrorStatus.UNREACHABLE_HOST` when no interface matches,
+        or several have the address; the message names the existing ones.
+    :raises OperationNotSupported: for an address, on a system that does not list addresses.
     """
     if not isinstance(text, str):
         found = _by_index(checked_integer(text, "an index of an interface"))
@@ -93,10 +93,10 @@ def find_interface(text: str | int, *, netlink: int | None = NETLINK) -> Interfa
 
 
 def index_of(name: str) -> int:
-    """Give the index that a name has now; 0 when there is no such interface."""
+    """Return the current index of an interface name; 0 if no interface has it."""
     try:
         return socket.if_nametoindex(name)
-    except (OSError, ValueError):  # ValueError: no system has a name with such characters
+    except (OSError, ValueError):  # ValueError: a name cannot contain such characters.
         return 0
 
 
@@ -107,8 +107,8 @@ def local_addresses(
     List the addresses of this machine.
 
     :param family: ``AF_INET`` or ``AF_INET6``; None for both.
-    :param netlink: asked; None is as on a system without netlink.
-    :raises OperationNotSupported: where nobody can be asked.
+    :param netlink: the address family of netlink; None behaves as a system without netlink.
+    :raises OperationNotSupported: on a system that does not list addresses.
     """
     found = dump_addresses(netlink=netlink)
     return [one for one in found if family in (None, one.family)]
@@ -116,11 +116,11 @@ def local_addresses(
 
 def broadcast_interfaces(*, netlink: int | None = NETLINK) -> list[Interface]:
     """
-    List the interfaces on which a broadcast reaches anybody: up, with broadcasts, not loopback.
+    List the interfaces that can send a broadcast: up, capable of broadcast, not loopback.
 
-    :param netlink: asked; None is as on a system without netlink.
-    :returns: empty where there is none, and where nobody can be asked: then a broadcast goes out
-        without an interface, by the one that the kernel chooses.
+    :param netlink: the address family of netlink; None behaves as a system without netlink.
+    :returns: empty if there is none, or if the system does not list interfaces. Then a broadcast is
+        sent without an interface, and the kernel chooses one.
     """
     try:
         links = dump_links(netlink=netlink)
@@ -138,7 +138,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def _by_name(name: str) -> Interface | None:
     index = index_of(name)
-    # By its index again, since the kernel also takes alternative names.
+    # Looked up by index again, because the kernel also accepts alternative names.
     return _by_index(index) if index else None
 
 
@@ -152,8 +152,8 @@ def _by_index(index: int) -> Interface | None:
 
 
 def _number(text: str) -> int:
-    """Read an index; 0, which is none, for what is no number."""
-    # Ten digits are enough, and `int` refuses thousands of them with a ValueError.
+    """Parse an index; return 0 (no interface) if the text is not a number."""
+    # Ten digits are enough; for thousands of digits `int` raises ValueError.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else 0
 
 
@@ -171,7 +171,7 @@ def _by_address(text: str, address: _Address, netlink: int | None) -> Interface:
         known = local_addresses(netlink=netlink)
     except OperationNotSupported as error:
         raise OperationNotSupported(
-            f"which interface has {_shown(text)} cannot be asked here ({error}): give its name"
+            f"cannot look up the interface of {_shown(text)} ({error}): use its name"
         ) from error
     packed = address.packed
     indexes = sorted(
@@ -186,7 +186,7 @@ def _by_address(text: str, address: _Address, netlink: int | None) -> Interface:
     if len(found) > 1:
         names = _joined(interface.name for interface in found)
         raise SocketError(
-            f"more than one interface has the address {_shown(text)}: name one of {names}",
+            f"more than one interface has the address {_shown(text)}: use one of {names}",
             status=SocketErrorStatus.UNREACHABLE_HOST,
         )
     if not found:
@@ -204,7 +204,7 @@ def _names() -> list[str]:
     try:
         return [name for _index, name in socket.if_nameindex()]
     except OSError:
-        return []  # A sandbox; the line is shorter for it.
+        return []  # In a sandbox; the message then names no interfaces.
 
 
 def _unknown(claim: str, there_are: Iterable[str], command: str) -> SocketError:
@@ -215,28 +215,28 @@ def _unknown(claim: str, there_are: Iterable[str], command: str) -> SocketError:
 
 def _joined(texts: Iterable[str]) -> str:
     every = list(texts)
-    left_out = len(every) - _MOST_NAMED
-    return ", ".join(every[:_MOST_NAMED]) + (f" and {left_out} more" if left_out > 0 else "")
+    left_out = len(every) - _MAX_NAMED
+    return ", ".join(every[:_MAX_NAMED]) + (f" and {left_out} more" if left_out > 0 else "")
 
 
 def _shown(text: str | int) -> str:
-    # What was given may be of any length, the line may not.
+    # The argument may have any length; the message must stay short.
     shown = repr(text)
-    return shown if len(shown) <= _MOST_SHOWN + 2 else f"{shown[:_MOST_SHOWN]}…"
+    return shown if len(shown) <= _MAX_SHOWN + 2 else f"{shown[:_MAX_SHOWN]}…"
 
 
 @implementer(IReadDescriptor)
 class LinkWatch:
     """
-    Tells when interfaces come, go, or go up or down; not which.
+    Reports that an interface was added or removed, or went up or down; it does not report which.
 
-    Without netlink it never tells. It holds one socket, until `stop` or the end of the reactor.
+    Without netlink it reports nothing. It holds one socket until `stop`, or until the reactor ends.
 
-    :param changed: called from the reactor, once for all changes that it finds together. Also where
-        the kernel had more to tell than there was room for. It may call `stop`; what it raises is
-        logged, and the watch goes on.
-    :param connect: gives the socket to read, non-blocking, or None.
-    :raises SocketError: when the socket cannot be opened, such as for too many files.
+    :param changed: called from the reactor, once for all changes found together. It is also called
+        if the kernel dropped messages for lack of room. It may call `stop`. An exception that it
+        raises is logged, and the watch continues.
+    :param connect: returns the non-blocking socket to read, or None.
+    :raises SocketError: when the socket cannot be opened, for example for lack of descriptors.
     """
 
     _log = TextLogger()
@@ -256,54 +256,54 @@ class LinkWatch:
 
     @property
     def is_watching(self) -> bool:
-        """Whether it will tell: there is netlink, and it was not stopped."""
+        """Whether it reports changes: the system has netlink, and the watch was not stopped."""
         return self._socket is not None
 
     def stop(self) -> None:
-        """Tell no more. Stopping twice is harmless."""
+        """Stop to report. Stopping twice is harmless."""
         stopped = self._socket
         if stopped is not None:
-            # Before it is closed, as a reactor looks a reader up by its descriptor.
+            # Before the close: the reactor finds a reader by its descriptor.
             self._reactor.removeReader(self)
             self._socket = None
             stopped.close()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         try:
             self._changed()
-        except Exception:  # noqa: BLE001 - logged; left to the reactor, it would end the watch
+        except Exception:  # noqa: BLE001 - logged; the reactor would end the watch
             self._log.failure("unhandled error after a change of interfaces")
 
     # Called by Twisted.
 
     def doRead(self) -> None:
-        """Take what has arrived, and tell once."""
+        """Read the waiting messages, and report once."""
         has_changed = False
         for _ in range(_MAX_READS):
             if self._socket is None:
                 break
             try:
-                # The content is not read: what counts is the state when somebody looks.
+                # The content is ignored: `changed` looks up the current state.
                 self._socket.recv(1)
             except BlockingIOError:
                 break
             except OSError as error:
-                # Without room the kernel drops messages, and what they told of is to be looked at.
+                # ENOBUFS: the kernel dropped messages, so there were changes.
                 if error.errno != errno.ENOBUFS:
                     self._log.error("interfaces are no longer watched: {error}", error=error)
                     self.stop()
             has_changed = True
         if has_changed:
-            self._tell()
+            self._report()
 
     def fileno(self) -> int:
-        """Give the descriptor to wait for; -1 when there is none any more."""
+        """Return the descriptor; -1 after `stop`."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Name it in the log."""
+        """Return the name of this watch for the log."""
         return "twsock.datagram.network.interfaces.LinkWatch"
 
     def connectionLost(self, reason: Any) -> None:
-        """The reactor ends, or the socket has failed."""
+        """Stop: the reactor ends, or the socket failed."""
         self.stop()

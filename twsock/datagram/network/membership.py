@@ -1,13 +1,13 @@
 """
-What a socket has joined: group and interface → **membership** → whether a datagram is for us.
+Multicast memberships of a socket: group and interface → **membership** → accept or drop a datagram.
 
-Owned by the datagram port, one for its socket; the calls are those of
-`twsock.datagram.network.membership_calls`. Holds one small value for each membership, of
-which the kernel allows so many, and nothing else.
+Each datagram port has one `Memberships` for its socket, which calls
+`twsock.datagram.network.membership_calls`. Memory: one entry for each membership; the kernel limits
+their number.
 
-What becomes of a membership when its interface changes: it survives that the interface goes down
-and up. When the interface is deleted the kernel drops it, and a new interface of the same name is
-another one, with another index; so after a change of interfaces `Memberships.refresh` joins again.
+A membership survives that its interface goes down and up. When the interface is removed, the kernel
+drops the membership. A new interface of the same name has another index. `Memberships.refresh`
+therefore joins again after interfaces have changed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["Membership", "MembershipChange", "Memberships", "find_group"]
 @dataclass(frozen=True, slots=True)
 class Membership:
     """
-    What one socket has joined.
+    One membership of a socket.
 
     :ivar group: as ``inet_ntop`` writes it.
-    :ivar interface: where it is heard.
-    :ivar source: whom alone it is heard from, as ``inet_ntop`` writes it; None for everybody.
+    :ivar interface: the interface that the group was joined on.
+    :ivar source: the only sender to receive from, as ``inet_ntop`` writes it; None for all.
     """
 
     group: str
@@ -44,10 +44,10 @@ class Membership:
 @dataclass(frozen=True, slots=True)
 class MembershipChange:
     """
-    What a change of interfaces did to a membership.
+    The loss or return of a membership after interfaces have changed.
 
-    :ivar membership: the one concerned; with its new interface where it is heard again.
-    :ivar error: why it is heard no more; None when it is heard again.
+    :ivar membership: the membership; after a return, with its new interface.
+    :ivar error: the reason of the loss; None for a return.
     """
 
     membership: Membership
@@ -55,17 +55,17 @@ class MembershipChange:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the group is not heard until another change restores it."""
+        """Whether the group is not received until another change restores the membership."""
         return self.error is not None
 
 
 def find_group(group: str, interface: str | int | Interface | None) -> tuple[str, Interface | None]:
     """
-    Find the interface that is meant, by itself or as the zone of a group (``ff15::9%eth1``).
+    Look up the interface of a group, from an argument or from its zone (``ff15::9%eth1``).
 
     :param interface: name, index or address of an interface; None for that of the zone.
     :returns: the group without its zone, and the interface; None if neither names one.
-    :raises SocketError: with status ``UNREACHABLE_HOST``, when there is no such interface.
+    :raises SocketError: with status ``UNREACHABLE_HOST``, when the interface does not exist.
     :raises ValueError: when the zone and ``interface`` name different interfaces.
     """
     literal, zone = split_zone(group)
@@ -75,43 +75,43 @@ def find_group(group: str, interface: str | int | Interface | None) -> tuple[str
     if named is None:
         return group, given
     if given is not None and given != named:
-        raise ValueError(f"{group} is to be on {given.name}, and its zone names {named.name}")
+        raise ValueError(f"the zone of {group} is {named.name}, but the interface is {given.name}")
     return literal, named
 
 
 _Key = tuple[str, str, "str | None"]
-#: From whom a group is heard; None for everybody.
+#: The senders that a group is received from; None for all.
 _Sources = frozenset[str] | None
-_NOBODY: Final[_Sources] = frozenset()
+_NO_SOURCES: Final[_Sources] = frozenset()
 
 
 class Memberships:
     """
-    What one socket has joined, and joins again when interfaces change.
+    The memberships of one socket; it joins again after interfaces have changed.
 
-    Only what is joined through here counts. How many there may be is the kernel's to say (by
-    default 20 groups of IPv4 a socket), and so is the failure of one more.
+    It knows only memberships that were joined with it. The kernel limits their number (by default
+    20 IPv4 groups for each socket), and refuses further ones.
 
-    A membership follows the name of its interface. A new interface with the index of an old one,
-    which happens only where somebody asks for it, is not noticed between two calls of `refresh`.
+    A membership follows the name of its interface. A new interface may have the index of an old one
+    only if an administrator asks for it; between two calls of `refresh` that is not detected.
     """
 
     def __init__(self, member: socket.socket) -> None:
         self._socket = member
         self._held: dict[_Key, Membership] = {}
         self._lost: set[_Key] = set()
-        # By group and index: what `accepts` reads for each datagram.
+        # By group and interface index. `accepts` reads it for each datagram.
         self._accepted: dict[str, dict[int, _Sources]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
     def __iter__(self) -> Iterator[Membership]:
-        """Give each, in the order joined; those that are lost for the moment among them."""
+        """Yield each membership in the order joined, including those that are lost now."""
         return iter(list(self._held.values()))
 
     def __contains__(self, group: object) -> bool:
-        """Tell whether a group, in any spelling, was joined anywhere."""
+        """Return whether a group, in any spelling, was joined on any interface."""
         if not isinstance(group, str):
             return False
         try:
@@ -122,18 +122,18 @@ class Memberships:
 
     def accepts(self, destination: str, interface_index: int, source: str) -> bool:
         """
-        Decide whether a datagram is for a group that was joined.
+        Return whether a datagram was sent to a joined group, by an accepted sender.
 
-        :param destination: the address it was sent to, as ``inet_ntop`` writes it.
-        :param interface_index: by which it came; 0 when that is not known.
-        :param source: the address it came from; a zone is passed over.
+        :param destination: destination address, as ``inet_ntop`` writes it.
+        :param interface_index: index of the receiving interface; 0 if it is not known.
+        :param source: source address; its zone is ignored.
         """
         joined = self._accepted.get(destination)
         if joined is None:
             return False
         if interface_index == 0:
             return any(_is_among(source, sources) for sources in joined.values())
-        sources = joined.get(interface_index, joined.get(0, _NOBODY))
+        sources = joined.get(interface_index, joined.get(0, _NO_SOURCES))
         return sources is None or _is_among(source, sources)
 
     def join(
@@ -142,11 +142,11 @@ class Memberships:
         """
         Join a group on one interface. Joining twice is harmless.
 
-        :param interface: None for the kernel's choice, which goes by its route to the group.
-        :param source: only what this address sends; None for whoever sends.
-        :raises LocalProtocolError: when it was joined there for all sources and is now to be joined
-            for one, or the other way round. What was joined stays.
-        :raises SocketError: as the function `join` does.
+        :param interface: with None the kernel chooses, by its route to the group.
+        :param source: receive only from this sender; None for all senders.
+        :raises LocalProtocolError: when the group was joined there for all sources and ``source``
+            is set, or the other way round. The earlier membership stays.
+        :raises SocketError: the errors of the function `join`.
         """
         wanted = self._named(group, interface or KERNEL_CHOICE, source)
         self._refuse_mixture(wanted)
@@ -155,11 +155,11 @@ class Memberships:
         if held == wanted and key not in self._lost:
             return
         if held is not None:
-            # The interface is a new one, and nobody has called `refresh` since.
+            # The interface is new, and `refresh` was not called since.
             self._lose(key, held)
         join(self._socket, wanted.group, wanted.interface.index, wanted.source)
         self._hold(key, wanted)
-        self._sort()
+        self._index()
 
     def leave(
         self, group: str, interface: Interface | None = None, source: str | None = None
@@ -168,9 +168,9 @@ class Memberships:
         Leave a group.
 
         :param interface: None for every interface on which it was joined.
-        :param source: None for all that was joined.
+        :param source: None for all joined sources.
         :raises LocalProtocolError: when there is no such membership.
-        :raises SocketError: when the group is none.
+        :raises SocketError: when the address is not a group.
         """
         wanted = self._named(group, interface or KERNEL_CHOICE, source)
         leaving = [
@@ -188,30 +188,30 @@ class Memberships:
             self._lose(key, held)
             del self._held[key]
             self._lost.discard(key)
-        self._sort()
+        self._index()
 
     def refresh(self) -> list[MembershipChange]:
         """
-        Look at the interfaces again, after they have changed, and join again where that is needed.
+        Look up the interfaces again after they have changed, and join again where needed.
 
-        :returns: the memberships that are heard no more, each told once, and those that were joined
-            again. One whose interface only went down and up is neither.
+        :returns: the lost memberships, each reported once, and those that were joined again. A
+            membership whose interface only went down and up is not among them.
         """
         found = [self._refreshed(key, held) for key, held in list(self._held.items())]
         changes = [change for change in found if change is not None]
         if changes:
-            self._sort()
+            self._index()
         return changes
 
     def _named(self, group: str, interface: Interface, source: str | None) -> Membership:
-        """Write every address in the one way in which they are compared."""
+        """Return a membership whose addresses have the canonical spelling."""
         named, named_source = check_addresses(self._socket, group, source)
         return Membership(named, interface, named_source)
 
     def _refuse_mixture(self, wanted: Membership) -> None:
         for held in self._held.values():
             names = {held.interface.name, wanted.interface.name}
-            # The kernel's choice can be any of them.
+            # The kernel may choose any interface.
             meet = len(names) == 1 or KERNEL_CHOICE.name in names
             if (
                 meet
@@ -226,21 +226,29 @@ class Memberships:
         self._lost.discard(key)
 
     def _lose(self, key: _Key, held: Membership) -> None:
-        """Leave in the kernel, unless that was done; also what is gone takes one of its places."""
+        """
+        Leave in the kernel, unless that was done.
+
+        A membership on a removed interface still counts towards the kernel's limit.
+        """
         if key in self._lost and held.interface != KERNEL_CHOICE:
             return
         self._lost.add(key)
         try:
             leave(self._socket, held.group, held.interface.index, held.source)
         except LocalProtocolError:
-            pass  # Gone with another source.
+            pass  # It was left together with another source.
         except SocketError as error:
             if error.status is not SocketErrorStatus.UNREACHABLE_HOST:
                 raise
             self._lose_all_sources(held)
 
     def _lose_all_sources(self, held: Membership) -> None:
-        """Give a place back whose interface is gone: single sources can't be named any more."""
+        """
+        Leave all sources of a group whose interface was removed.
+
+        The kernel cannot leave a single source of a removed interface.
+        """
         try:
             leave(self._socket, held.group, held.interface.index)
         except SocketError as error:
@@ -260,29 +268,29 @@ class Memberships:
         try:
             if held.interface != KERNEL_CHOICE and not index:
                 raise SocketError(
-                    f"{held.group} is not heard: the interface {held.interface.name} is gone",
+                    f"lost group {held.group}: interface {held.interface.name} does not exist",
                     status=SocketErrorStatus.UNREACHABLE_HOST,
                 )
             is_new = join(self._socket, held.group, index, held.source)
         except SocketError as error:
             self._lost.add(key)
             return None if was_lost else MembershipChange(held, error)
-        heard = replace(held, interface=Interface(held.interface.name, index))
-        self._hold(key, heard)
-        return MembershipChange(heard) if is_new or was_lost else None
+        restored = replace(held, interface=Interface(held.interface.name, index))
+        self._hold(key, restored)
+        return MembershipChange(restored) if is_new or was_lost else None
 
-    def _sort(self) -> None:
-        """Lay out what `accepts` reads."""
+    def _index(self) -> None:
+        """Build the table that `accepts` reads."""
         accepted: dict[str, dict[int, _Sources]] = {}
         for key, held in self._held.items():
-            # The kernel's choice may lack nothing but a route: then datagrams still arrive.
+            # If the kernel chooses and has no route any more, datagrams may still arrive.
             if key not in self._lost or held.interface == KERNEL_CHOICE:
                 joined = accepted.setdefault(held.group, {})
                 sources = None if held.source is None else frozenset([held.source])
                 index = held.interface.index
-                joined[index] = _united(joined.get(index, _NOBODY), sources)
+                joined[index] = _united(joined.get(index, _NO_SOURCES), sources)
         for joined in accepted.values():
-            anywhere = joined.get(0, _NOBODY)
+            anywhere = joined.get(0, _NO_SOURCES)
             for index in joined:
                 joined[index] = _united(joined[index], anywhere)
         self._accepted = accepted
@@ -301,7 +309,7 @@ def _is_among(source: str, sources: _Sources) -> bool:
 
 
 def _index_now(interface: Interface, was_lost: bool) -> int:
-    """Find what has the name now; an interface that was only renamed is still the one."""
+    """Return the current index of an interface; a renamed interface keeps its index."""
     index = index_of(interface.name) if interface.name else 0
     if index or was_lost or not interface.index or not _exists(interface.index):
         return index

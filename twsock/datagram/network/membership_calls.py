@@ -1,10 +1,10 @@
 """
-Joining and leaving groups: group and interface → **call** → what the kernel lets through.
+System calls that join and leave multicast groups: group and interface → **setsockopt** → kernel.
 
-Done for `twsock.datagram.network.membership` on a plain socket, without anything kept here. A
-membership belongs to one socket, one group and one interface, and ends with the socket. The calls
-by index, the same for IPv4 and IPv6, are those of :rfc:`3678` section 5 with Linux's numbers;
-other systems get the older ones, which know no sources.
+`twsock.datagram.network.membership` calls these functions on a plain socket. They keep no state. A
+membership belongs to one socket, one group and one interface, and ends with the socket. The options
+are those of :rfc:`3678` section 5, by interface index, for IPv4 and IPv6, with Linux's numbers.
+Other systems get the older options, which do not support sources.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from twsock.errors import (
 
 __all__ = ["check_addresses", "check_group", "join", "leave", "membership_option"]
 
-#: By whether it joins, and whether for one source: ``MCAST_JOIN_GROUP`` and so on of <linux/in.h>,
-#: which Python does not name.
+#: By (joins, has a source): ``MCAST_JOIN_GROUP`` and others of <linux/in.h>, which Python does not
+#: define.
 _OPTIONS: Final = {(True, False): 42, (False, False): 45, (True, True): 46, (False, True): 47}
-#: What precedes the addresses in ``struct group_req`` and ``struct group_source_req``: the index,
-#: and padding, since a ``struct sockaddr_storage`` is aligned as a long is.
+#: The beginning of ``struct group_req`` and ``struct group_source_req``: the index, and padding,
+#: because a ``struct sockaddr_storage`` has the alignment of a long.
 _INDEX: Final = struct.Struct("@I0L")
 #: ``struct sockaddr_in`` and ``struct sockaddr_in6``; port, flow and scope stay 0.
 _SOCKADDRS: Final[dict[int, struct.Struct]] = {
@@ -57,27 +57,27 @@ _LEVELS: Final[dict[int, int]] = {
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: How much of what was given an error repeats; no address is longer.
-_MOST_SHOWN: Final = 64
+#: Most characters of an argument in an error message; no address is longer.
+_MAX_SHOWN: Final = 64
 
-#: Where Linux shows its settings.
+#: Linux's settings of the network.
 _LIMITS: Final = Path("/proc/sys/net")
 
 
 def check_group(address: str) -> int:
     """
-    Make sure that an address is that of a group.
+    Check that an address is a multicast address.
 
-    :param address: numeric, without brackets, port, or zone: the interface is given apart.
+    :param address: numeric, without brackets, port or zone.
     :returns: its family, ``AF_INET`` or ``AF_INET6``.
     :raises SocketError: with status `SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED` when it is
-        none.
+        not.
     """
     group = _parsed(address)
     family = _family_of(group)
     if group is None or family is None or not group.is_multicast or "%" in address:
         raise _unsupported(
-            f"{_shown(address)} is not the address of a group: those are "
+            f"{_shown(address)} is not a multicast address: those are "
             "224.0.0.0 to 239.255.255.255, and in IPv6 all that begin with ff"
         )
     return family
@@ -87,19 +87,21 @@ def check_addresses(
     member: socket.socket, group: str, source: str | None
 ) -> tuple[str, str | None]:
     """
-    Make sure that a group, and the source if there is one, are of the family of a socket.
+    Check that a group, and its source if there is one, have the family of a socket.
 
-    :returns: both as ``inet_ntop`` writes them, so that they can be compared.
+    :returns: both in the canonical spelling of ``inet_ntop``.
     :raises SocketError: with status `SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED`.
     """
     family = check_group(group)
     if family != member.family:
-        raise _unsupported(f"{group} is not of the family of the socket, {_name(member.family)}")
+        raise _unsupported(
+            f"{group} does not have the family of the socket, {_name(member.family)}"
+        )
     if source is None:
         return _canonical(family, group), None
     if _family_of(_parsed(source)) != family:
         raise _unsupported(
-            f"the source {_shown(source)} is not an address of the family of the group {group}, "
+            f"the source {_shown(source)} does not have the family of the group {group}, "
             f"{_name(family)}"
         )
     return _canonical(family, group), _canonical(family, source)
@@ -109,22 +111,22 @@ def join(
     joining: socket.socket, group: str, interface_index: int, source: str | None = None
 ) -> bool:
     """
-    Let the datagrams for a group reach a socket.
+    Join a group on a socket.
 
-    Joining twice is harmless, and one `leave` undoes it. A group that was joined for all sources
-    isn't to be joined for one, nor the other way round: the kernel would change the one into the
-    other, or do nothing, without a word. `twsock.datagram.network.membership` keeps them apart.
+    Joining twice is harmless, and one `leave` undoes both. Do not join a group for all sources and
+    for one source on the same socket: the kernel would replace one membership by the other, or do
+    nothing, without an error. `twsock.datagram.network.membership` refuses this mixture.
 
-    :param joining: of the family of the group, bound or not.
-    :param interface_index: where the group is to be heard; 0 leaves it to the kernel, which goes by
-        its route to the group.
-    :param source: only what this address sends; None for whoever sends. Only on Linux.
-    :returns: whether it was not joined before.
-    :raises SocketError: with status `SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED` when the group
-        is none, or its family or that of the source is not the socket's; with
-        `SocketErrorStatus.UNREACHABLE_HOST` when there is no such interface, or no route; without
-        a status of its own when the kernel's limits are reached, which the line then names.
-    :raises OperationNotSupported: for a source, where the system is not Linux.
+    :param joining: a socket of the family of the group, bound or not.
+    :param interface_index: the interface to join on; with 0 the kernel chooses, by its route to the
+        group.
+    :param source: receive only from this sender; None for all senders. Only on Linux.
+    :returns: False if the group was joined before.
+    :raises SocketError: with status `SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED` when the
+        address is not a group, or the family of group or source is not the socket's; with
+        `SocketErrorStatus.UNREACHABLE_HOST` when there is no such interface or no route. When a
+        limit of the kernel is reached, the message names it, and the status is ``UNKNOWN``.
+    :raises OperationNotSupported: for a source, on other systems than Linux.
     """
     check_addresses(joining, group, source)
     family = joining.family
@@ -132,14 +134,14 @@ def join(
     try:
         joining.setsockopt(*option)
     except OSError as error:
-        # Joined before: the one is said of groups, the other of their sources.
+        # Joined before. Linux returns the first error for groups, the second for sources.
         if error.errno == (errno.EADDRINUSE if source is None else errno.EADDRNOTAVAIL):
             return False
         if error.errno == errno.ENODEV:
             raise _no_interface(error, group, interface_index) from error
         if error.errno in (errno.ENOBUFS, errno.ENOMEM):
-            raise _failed(error, f"{group} was not joined, {_limit(family, source)}") from error
-        raise _failed(error, f"{group} was not joined") from error
+            raise _failed(error, f"cannot join {group}, {_limit(family, source)}") from error
+        raise _failed(error, f"cannot join {group}") from error
     return True
 
 
@@ -147,12 +149,12 @@ def leave(
     leaving: socket.socket, group: str, interface_index: int, source: str | None = None
 ) -> None:
     """
-    Let the datagrams for a group reach a socket no more; those that wait in it already stay.
+    Leave a group on a socket. Datagrams that wait in the socket already can still be read.
 
-    :param interface_index: as at `join`. With 0 the kernel goes by its route as it is now.
-    :param source: as at `join`; None also leaves a group that was joined for some sources.
-    :raises SocketError: as `join` does.
-    :raises LocalProtocolError: when it was not joined, so that nothing has changed.
+    :param interface_index: as for `join`. With 0 the kernel uses its current route to the group.
+    :param source: as for `join`; None also leaves a group that was joined for some sources.
+    :raises SocketError: the errors of `join`.
+    :raises LocalProtocolError: when the group was not joined; nothing changes.
     """
     check_addresses(leaving, group, source)
     option = membership_option(leaving.family, group, interface_index, source, is_join=False)
@@ -161,12 +163,12 @@ def leave(
     except OSError as error:
         if error.errno == errno.ENODEV:
             raise _no_interface(error, group, interface_index) from error
-        # The latter where a source is to leave a group of which no source was joined.
+        # EINVAL: the call leaves a source of a group that was not joined for sources.
         if error.errno in (errno.EADDRNOTAVAIL, errno.EINVAL):
             who = group if source is None else f"{group} from {source}"
             where = f" on interface {interface_index}" if interface_index else ""
             raise LocalProtocolError(f"{who} was not joined{where}") from error
-        raise _failed(error, f"{group} was not left") from error
+        raise _failed(error, f"cannot leave {group}") from error
 
 
 def membership_option(
@@ -179,29 +181,29 @@ def membership_option(
     is_linux: bool = sys.platform == "linux",
 ) -> tuple[int, int, bytes]:
     """
-    Write down how a kernel is asked for a change.
+    Return the socket option that joins or leaves a group.
 
-    :param family: of all addresses, which are numeric.
-    :param source: None for all; a zone is left out.
-    :param is_linux: whether there are the calls of :rfc:`3678` with Linux's numbers.
+    :param family: the family of all addresses, which are numeric.
+    :param source: None for all sources; a zone is dropped.
+    :param is_linux: whether the system has the options of :rfc:`3678` with Linux's numbers.
     :returns: the three arguments of ``setsockopt``.
-    :raises OperationNotSupported: for a source, without those calls.
+    :raises OperationNotSupported: for a source, if the system does not have these options.
     """
     if is_linux:
         addresses = [group] if source is None else [group, source]
         request = _INDEX.pack(interface_index) + b"".join(_storage(family, a) for a in addresses)
         return _LEVELS[family], _OPTIONS[is_join, source is not None], request
     if source is not None:
-        raise OperationNotSupported("this system joins groups for all sources only")
+        raise OperationNotSupported("this system can join groups for all sources only")
     request = _OLDER_REQUESTS[family].pack(_packed(family, group), interface_index)
     return _LEVELS[family], _OLDER_OPTIONS[family, is_join], request
 
 
 def _no_interface(error: OSError, group: str, interface_index: int) -> SocketError:
     reason = (
-        f"there is no interface {interface_index} for it"
+        f"there is no interface {interface_index}"
         if interface_index
-        else "no route leads there, so the interface is to be named"
+        else "no route leads there, so name an interface"
     )
     found = SocketError(f"{group}: {reason}", status=SocketErrorStatus.UNREACHABLE_HOST)
     found.__cause__ = error
@@ -213,11 +215,11 @@ def _failed(error: OSError, claim: str) -> SocketError:
 
 
 def _limit(family: int, source: str | None) -> str:
-    """Name what the kernel's administrator may set, and to what it is set."""
+    """Return the names and values of the settings that limit memberships."""
     if family == socket.AF_INET:
         names = ["ipv4.igmp_max_memberships", *(["ipv4.igmp_max_msf"] if source else [])]
     else:
-        # IPv6 has no limit for groups but the memory for the options of a socket.
+        # For IPv6 the number of groups is limited only by the memory for socket options.
         names = ["core.optmem_max", *(["ipv6.mld_max_msf"] if source else [])]
     return "the kernel's limit is " + " or ".join(f"net.{name}{_setting(name)}" for name in names)
 
@@ -234,7 +236,7 @@ def _unsupported(message: str) -> SocketError:
 
 
 def _storage(family: int, address: str) -> bytes:
-    """Write an address as a ``struct sockaddr_storage``."""
+    """Return an address as a ``struct sockaddr_storage``."""
     return _SOCKADDRS[family].pack(family, _packed(family, address)).ljust(_STORAGE, b"\0")
 
 
@@ -264,6 +266,6 @@ def _name(family: int) -> str:
 
 
 def _shown(address: str) -> str:
-    # What was given may be of any length, the line may not.
+    # The argument may have any length; the message must stay short.
     shown = repr(address)
-    return shown if len(shown) <= _MOST_SHOWN + 2 else f"{shown[:_MOST_SHOWN]}…"
+    return shown if len(shown) <= _MAX_SHOWN + 2 else f"{shown[:_MAX_SHOWN]}…"

@@ -1,10 +1,9 @@
 """
-What Linux tells of its interfaces: kernel → netlink messages → **values**.
+Netlink client that lists interfaces and addresses: kernel → netlink messages → **values**.
 
-Asked by `twsock.datagram.network.interfaces`. A dump is one request and the messages of its
-answer, read on a socket of its own, at most 16 MiB of them. Format: netlink(7) and rtnetlink(7);
-all numbers in the machine's byte order. Other systems have nothing of it, which the functions
-here say.
+Used by `twsock.datagram.network.interfaces`. A dump is one request and the messages of its answer,
+at most 16 MiB, on a socket of its own. Format: netlink(7) and rtnetlink(7); all numbers in the
+machine's byte order. On other systems than Linux the functions raise `OperationNotSupported`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = [
     "parse_link",
 ]
 
-#: The address family of netlink; None where the system, or this Python, has none.
+#: The address family of netlink; None if the system or this Python does not have it.
 NETLINK: Final[int | None] = getattr(socket, "AF_NETLINK", None)
 
 # <linux/netlink.h>
@@ -66,17 +65,17 @@ _ADDRESS: Final = struct.Struct("=BBBBI")
 _LINK: Final = struct.Struct("=BxHiII")
 _NUMBER: Final = struct.Struct("=i")
 
-#: More than the kernel puts into one part of a dump, which is 32 KiB since Linux 4.
+#: Bytes of a receive: longer than one part of a dump, which is 32 KiB since Linux 4.
 _PART: Final = 65_536
-#: What a dump may take in memory. A link takes about 1.5 KiB, so this is for 10,000 of them.
+#: Most bytes of a dump. A link takes about 1.5 KiB, so this is enough for 10,000 links.
 _MAX_DUMP: Final = 16 * 1024 * 1024
-#: The kernel answers at once; seconds after which something is wrong.
-_PATIENCE: Final = 5.0
-#: How often a dump is begun again because something changed meanwhile.
+#: Seconds to wait for an answer; the kernel normally answers at once.
+_TIMEOUT: Final = 5.0
+#: Most dumps for one call, if something changes during a dump.
 _MAX_TRIES: Final = 4
 
-# What a system says that has netlink, but not for this process: a sandbox, or a unit of systemd
-# with RestrictAddressFamilies.
+# Errors of a system with netlink that does not allow it for this process: a sandbox, or a systemd
+# unit with RestrictAddressFamilies.
 _REFUSALS: Final = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EPERM, errno.EACCES)
 
 
@@ -97,7 +96,7 @@ class LocalAddress:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface as the kernel knows it."""
+    """An interface as netlink reports it."""
 
     index: int
     name: str
@@ -108,12 +107,12 @@ class Link:
 
 class Answer:
     """
-    Collects what the kernel answers to a request for a dump.
+    Collects the messages of one dump.
 
-    :param kind: the type of the messages wanted; others are passed over.
-    :ivar bodies: those messages, without their headers.
-    :ivar is_complete: whether the kernel has said that this is all.
-    :ivar was_interrupted: whether something changed meanwhile, so that an entry may be missing.
+    :param kind: the message type to collect; other types are ignored.
+    :ivar bodies: the collected messages, without headers.
+    :ivar is_complete: whether the kernel has sent the end of the dump.
+    :ivar was_interrupted: whether something changed during the dump; an entry may be missing.
     """
 
     def __init__(self, kind: int) -> None:
@@ -125,10 +124,10 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """
-        Take what one call received.
+        Parse the bytes of one receive.
 
-        :raises SocketError: when the kernel refuses, with its reason.
-        :raises RemoteProtocolError: when the bytes are no messages, or more than 16 MiB.
+        :raises SocketError: when the kernel answers with an error, which is the cause.
+        :raises RemoteProtocolError: when the bytes are not messages, or exceed 16 MiB in total.
         """
         self._size += len(data)
         if self._size > _MAX_DUMP:
@@ -144,14 +143,14 @@ class Answer:
 
 
 def _check_number(body: bytes) -> None:
-    """Read the outcome: 0, or the negative ``errno``. Old kernels end a dump without one."""
+    """Raise the error of a message: 0, or the negative ``errno``. Old kernels may omit it."""
     number = -_NUMBER.unpack_from(body)[0] if len(body) >= _NUMBER.size else 0
     if number > 0:
         raise SocketError.from_exception(OSError(number, os.strerror(number)))
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Cut messages apart; give type, flags and what follows the header of each."""
+    """Split messages; yield type, flags and body of each."""
     start = 0
     while start < len(data):
         if len(data) - start < _HEADER.size:
@@ -163,7 +162,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
-    """Cut attributes apart; give the value of each by its type."""
+    """Split attributes; return the value of each by its type."""
     found: dict[int, bytes] = {}
     start = 0
     while len(data) - start >= _ATTRIBUTE.size:
@@ -177,7 +176,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 def _check_length(what: str, length: int, least: int, most: int) -> None:
     if not least <= length <= most:
         raise RemoteProtocolError(
-            f"a netlink {what} says that it has {length} bytes, where {least} to {most} can be"
+            f"a netlink {what} announces {length} bytes, allowed are {least} to {most}"
         )
 
 
@@ -187,18 +186,18 @@ def _aligned(length: int) -> int:
 
 def parse_address(body: bytes) -> LocalAddress | None:
     """
-    Read a message of type ``RTM_NEWADDR``.
+    Parse a message of type ``RTM_NEWADDR``.
 
-    :param body: what follows the header of the message.
-    :returns: None where it is no address of IPv4 or IPv6.
-    :raises RemoteProtocolError: when it is cut off.
+    :param body: the message without its header.
+    :returns: None if it is not an IPv4 or IPv6 address.
+    :raises RemoteProtocolError: when the message is too short.
     """
     if len(body) < _ADDRESS.size:
         raise RemoteProtocolError(f"a netlink address is cut off at {len(body)} bytes")
     family, _prefix, _flags, _scope, index = _ADDRESS.unpack_from(body)
     sizes: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
     attributes = _attributes(body[_ADDRESS.size :])
-    # On a link between two, IFA_ADDRESS is the other end; IFA_LOCAL is ours always, where it is.
+    # On a point-to-point link IFA_ADDRESS is the peer's address. IFA_LOCAL, if present, is local.
     raw = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b""))
     if len(raw) != sizes.get(family):
         return None
@@ -207,10 +206,10 @@ def parse_address(body: bytes) -> LocalAddress | None:
 
 def parse_link(body: bytes) -> Link:
     """
-    Read a message of type ``RTM_NEWLINK``.
+    Parse a message of type ``RTM_NEWLINK``.
 
-    :param body: what follows the header of the message.
-    :raises RemoteProtocolError: when it is cut off.
+    :param body: the message without its header.
+    :raises RemoteProtocolError: when the message is too short.
     """
     if len(body) < _LINK.size:
         raise RemoteProtocolError(f"a netlink link is cut off at {len(body)} bytes")
@@ -227,10 +226,10 @@ def parse_link(body: bytes) -> Link:
 
 def dump_addresses(*, netlink: int | None = NETLINK) -> list[LocalAddress]:
     """
-    Ask for every IPv4 and IPv6 address of this machine (of this network namespace).
+    List every IPv4 and IPv6 address of this machine (of this network namespace).
 
-    :param netlink: the address family to ask with; None is as on a system without it.
-    :raises OperationNotSupported: when there is no netlink, or not for this process.
+    :param netlink: the address family of netlink; None behaves as a system without netlink.
+    :raises OperationNotSupported: when the system has no netlink, or this process may not use it.
     :raises SocketError: when the kernel does not answer.
     """
     bodies = _dump(_GET_ADDRESS, _NEW_ADDRESS, netlink)
@@ -239,10 +238,10 @@ def dump_addresses(*, netlink: int | None = NETLINK) -> list[LocalAddress]:
 
 def dump_links(*, netlink: int | None = NETLINK) -> list[Link]:
     """
-    Ask for every interface of this machine (of this network namespace), up or down.
+    List every interface of this machine (of this network namespace), up or down.
 
-    :param netlink: the address family to ask with; None is as on a system without it.
-    :raises OperationNotSupported: when there is no netlink, or not for this process.
+    :param netlink: the address family of netlink; None behaves as a system without netlink.
+    :raises OperationNotSupported: when the system has no netlink, or this process may not use it.
     :raises SocketError: when the kernel does not answer.
     """
     return [parse_link(body) for body in _dump(_GET_LINK, _NEW_LINK, netlink)]
@@ -250,11 +249,12 @@ def dump_links(*, netlink: int | None = NETLINK) -> list[Link]:
 
 def open_link_socket(*, netlink: int | None = NETLINK) -> socket.socket | None:
     """
-    Open a socket on which something arrives whenever a link comes, goes, or changes.
+    Open a socket that receives a message when a link is added, removed or changed.
 
-    :param netlink: the address family; None is as on a system without it.
-    :returns: non-blocking; None where there is no netlink, or not for this process.
-    :raises SocketError: when it cannot be opened for another reason, such as too many files.
+    :param netlink: the address family of netlink; None behaves as a system without netlink.
+    :returns: a non-blocking socket; None if the system has no netlink, or this process may not use
+        it.
+    :raises SocketError: when it cannot be opened for another reason, such as too many descriptors.
     """
     try:
         opened = _open(netlink)
@@ -273,7 +273,7 @@ def open_link_socket(*, netlink: int | None = NETLINK) -> socket.socket | None:
 
 def _open(netlink: int | None) -> socket.socket:
     if netlink is None:
-        raise OperationNotSupported("this system does not tell of its interfaces by netlink")
+        raise OperationNotSupported("this system has no netlink")
     try:
         return socket.socket(netlink, socket.SOCK_RAW, _ROUTE)
     except OSError as error:
@@ -283,7 +283,11 @@ def _open(netlink: int | None) -> socket.socket:
 
 
 def _dump(request: int, kind: int, netlink: int | None) -> list[bytes]:
-    """Ask again while things change under the answer; an answer with a gap is better than none."""
+    """
+    Run a dump; repeat it while something changes during the dump.
+
+    After the last try an incomplete list is returned.
+    """
     answer = Answer(kind)
     for _ in range(_MAX_TRIES):
         answer = Answer(kind)
@@ -298,9 +302,9 @@ def _dump(request: int, kind: int, netlink: int | None) -> list[bytes]:
 
 
 def _ask(asking: socket.socket, request: int, answer: Answer) -> None:
-    asking.settimeout(_PATIENCE)
-    # Behind the header the family that is wanted, 0 for all, as `struct ifinfomsg` has it: a kernel
-    # that checks strictly wants the whole of it for links, and takes it for addresses.
+    asking.settimeout(_TIMEOUT)
+    # A `struct ifinfomsg` with family 0 (all) follows the header. A kernel with strict checks
+    # requires the whole structure for links, and accepts it for addresses.
     asking.send(_HEADER.pack(_HEADER.size + _LINK.size, request, _REQUEST_DUMP, 1, 0) + _NO_LINK)
     while not answer.is_complete:
         data, _ancillary, flags, _sender = asking.recvmsg(_PART)

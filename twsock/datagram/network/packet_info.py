@@ -1,9 +1,9 @@
 """
-What comes with a datagram besides its bytes: control messages of the kernel ↔ values.
+Control messages of UDP sockets (packet info, segment size): kernel's bytes ↔ **values**.
 
-Read by `twsock.datagram.port` for each run that arrives, written for answers that have to
-leave from the address they were asked at. Formats: ip(7) ``IP_PKTINFO``, :rfc:`3542` section 6,
-udp(7) ``UDP_GRO`` and ``UDP_SEGMENT``.
+`twsock.datagram.port` reads them for each received run, and writes them to set the source address
+of an answer. Formats: ip(7) ``IP_PKTINFO``, :rfc:`3542` section 6, udp(7) ``UDP_GRO`` and
+``UDP_SEGMENT``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 #: A control message: its level, its type, its bytes.
 Control = tuple[int, int, bytes]
 
-#: Linux's numbers, which Python 3.11 does not name.
+#: Linux's numbers; Python 3.11 does not define all of them.
 _SOL_UDP: Final = socket.IPPROTO_UDP
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
@@ -37,21 +37,21 @@ _IPV6_RECVPKTINFO: Final = getattr(socket, "IPV6_RECVPKTINFO", 49)
 
 _SEGMENT: Final = struct.Struct("=H")
 _GRO: Final = struct.Struct("=i")
-#: ``struct in_pktinfo``: the interface, our address for an answer, the destination in the header.
+#: ``struct in_pktinfo``: interface, local address to answer from, destination in the header.
 _IPV4_INFO: Final = struct.Struct("=i4s4s")
 #: ``struct in6_pktinfo``: the destination, the interface.
 _IPV6_INFO: Final = struct.Struct("=16si")
 
-#: What an address of a group begins with: 224 to 239, or ff00::/8.
+#: The first two characters of a multicast address: 224 to 239, or ff00::/8.
 _GROUP_BEGINNINGS: Final = frozenset({"22", "23", "ff", "FF", "fF", "Ff"})
 
-#: Room for the control messages of one receive, in bytes: each has a header of 16 and is padded to
-#: 8, so the size of a run takes 24 and the longer of the packet infos 40.
+#: Bytes for the control messages of one receive. Each has a header of 16 bytes and is padded to 8,
+#: so the segment size takes 24 and the longer packet info 40.
 CONTROL_SIZE: Final = 64
 
 
 def request_runs(udp: socket.socket) -> bool:
-    """Have the kernel hand over runs; tell whether it can."""
+    """Let the socket receive runs; return whether the kernel supports it."""
     try:
         udp.setsockopt(_SOL_UDP, _UDP_GRO, 1)
     except OSError:
@@ -60,7 +60,7 @@ def request_runs(udp: socket.socket) -> bool:
 
 
 def request_packet_info(udp: socket.socket) -> bool:
-    """Have the kernel tell where each datagram was sent to; tell whether it can."""
+    """Let the kernel report the destination of each datagram; return whether it supports it."""
     try:
         if udp.family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
@@ -73,12 +73,11 @@ def request_packet_info(udp: socket.socket) -> bool:
 
 def read_control(messages: list[Control]) -> tuple[int, str, int, str]:
     """
-    Read what came with a run.
+    Parse the control messages of a run.
 
-    :returns: the size of its datagrams in bytes, 0 for a single one; the address it was sent to,
-        empty if the kernel did not say; the index of the interface it came by, or 0; the address of
-        ours to answer from, empty if that is not known: what was sent to a group, or to everybody,
-        is not answered from there.
+    :returns: four values. Segment size in bytes, 0 for a single datagram. Destination address,
+        empty if the kernel did not report it. Index of the receiving interface, or 0. Local address
+        to answer from, empty if it is not known; it is never a multicast or broadcast address.
     """
     size, destination, interface, local = 0, "", 0, ""
     for level, kind, data in messages:
@@ -97,18 +96,19 @@ def read_control(messages: list[Control]) -> tuple[int, str, int, str]:
 
 
 def segment_control(segment_size: int) -> Control:
-    """Tell the kernel to cut what it is given into datagrams of this size, in bytes."""
+    """Return the control message that splits a run into datagrams of this size, in bytes."""
     return (_SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(segment_size))
 
 
-# The same for all answers to a peer, and comparing one object with itself costs nothing.
+# Cached: all answers to a peer share one object, and comparing an object with itself is fast.
 @lru_cache(maxsize=256)
 def source_control(address: str, interface: int = 0) -> Control:
     """
-    Tell the kernel from where to send.
+    Return the control message that sets the source address or the interface of a datagram.
 
-    :param address: of this machine, without a zone; for its own choice empty, or ``::`` on IPv6.
-    :param interface: index of the interface to send by; 0 for its own choice.
+    :param address: a local address without a zone. If it is empty, or ``::`` on IPv6, the kernel
+        chooses.
+    :param interface: index of the interface to send through; with 0 the kernel chooses.
     """
     if ":" in address:
         packed = socket.inet_pton(socket.AF_INET6, address)
@@ -118,7 +118,7 @@ def source_control(address: str, interface: int = 0) -> Control:
 
 
 def is_multicast(address: str) -> bool:
-    """Tell whether a numeric address is that of a group (:rfc:`1112`, :rfc:`4291` section 2.7)."""
+    """Return whether a numeric address is multicast (:rfc:`1112`, :rfc:`4291` section 2.7)."""
     begin = address[:2]
     if begin in _GROUP_BEGINNINGS:
         first, colon, _ = address.partition(":")

@@ -6,9 +6,9 @@ You will see:  loop      64 datagrams of 100 bytes: 64 system calls, … µs of 
                awaited   64 datagrams of 100 bytes: 64 system calls, … µs of CPU for each datagram
                flushed   64 datagrams of 100 bytes: 1 system call, … µs of CPU for each datagram
 
-The receiver gets the same 64 datagrams each time. The calls are counted by ``strace``, which runs
-this program again for each way; where there is none, or it is not allowed to, a line says so. Name
-a way, and how many batches to send, to have that alone, uncounted:
+The receiver gets the same 64 datagrams each time. ``strace`` counts the calls: it runs this program
+again for each way. If ``strace`` cannot run, a line says so. With the name of a way
+and a number of batches, the program sends only these, and counts nothing:
 ``strace -c -e trace=sendto,sendmsg python examples/batched_datagrams.py flushed 1000``.
 """
 
@@ -29,25 +29,25 @@ from twsock import DatagramSocket, SocketError
 COUNT = 64
 MESSAGE = bytes(100)
 
-#: Batches that the time is measured over, and those that calls are counted in.
+#: Batches to measure the time of, and batches to count the calls of.
 BATCHES = 2000
 COUNTED_BATCHES = 10
 
 
 async def loop(plain: socket.socket, _sender: DatagramSocket) -> None:
-    """Send each by itself, without twsock."""
+    """Send each datagram by itself, without twsock."""
     for _ in range(COUNT):
         plain.send(MESSAGE)
 
 
 async def awaited(_plain: socket.socket, sender: DatagramSocket) -> None:
-    """Wait for each write before the next: a system call for each."""
+    """Await each write before the next: one system call for each."""
     for _ in range(COUNT):
         await sender.output_stream.write(MESSAGE)
 
 
 async def flushed(_plain: socket.socket, sender: DatagramSocket) -> None:
-    """Begin all of them, then flush: one system call, where the kernel can cut it up."""
+    """Write all, then flush: one system call, where the kernel can split it."""
     for _ in range(COUNT):
         sender.output_stream.write(MESSAGE)
     await sender.output_stream.flush()
@@ -61,7 +61,7 @@ WAYS: dict[str, Callable[[socket.socket, DatagramSocket], Awaitable[None]]] = {
 
 
 async def measure(reactor: Any, name: str, batches: int) -> float:
-    """Send so many batches, and tell the µs of CPU that each datagram took to send."""
+    """Send a number of batches; return the µs of CPU for each datagram."""
     spent = 0.0
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
@@ -82,7 +82,7 @@ async def measure(reactor: Any, name: str, batches: int) -> float:
 
 
 def count_calls(name: str) -> int | None:
-    """Count the system calls that send a batch; None where nobody can count them."""
+    """Count the system calls of one batch; return None if strace cannot run."""
     command = [sys.executable, __file__, name]
     trace = ["strace", "-f", "-qq", "-e", "trace=sendto,sendmsg,sendmmsg", "-e", "signal=none"]
     counts = []
@@ -94,12 +94,12 @@ def count_calls(name: str) -> int | None:
         except (OSError, subprocess.CalledProcessError):
             return None
         counts.append(traced.stderr.count("\n"))
-    # What happens without any batch is not part of one.
+    # Calls of a run without batches are subtracted.
     return round((counts[1] - counts[0]) / COUNTED_BATCHES)
 
 
 async def main(reactor: Any, name: str = "", batches: str = str(BATCHES)) -> None:
-    """Measure one way; or all, and count their calls."""
+    """Measure one way; or all ways, and count their calls."""
     is_counted = not name
     for each in [name] if name else WAYS:
         try:

@@ -1,5 +1,5 @@
 """
-Batched sends: five small buffers, awaited one by one, waited for together, or flushed.
+Batched sends: five small writes, awaited one by one, awaited together, or flushed.
 
 Run it:        python examples/batched_sends.py
 You will see:  awaited   5 writes of 13 bytes, … µs of CPU each time
@@ -8,8 +8,8 @@ You will see:  awaited   5 writes of 13 bytes, … µs of CPU each time
 Count the system calls:
     strace -f -e trace=sendto,sendmsg python examples/batched_sends.py awaited 1
 
-The first makes five system calls each time, the others one: what is written in one go leaves in one
-piece. The receiver sees the same 65 bytes in either case.
+The first way makes five system calls each time, the others one: writes that are awaited or flushed
+together leave in one piece. The receiver gets the same 65 bytes each time.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ COUNT = 5
 
 
 async def awaited(output: OutputStream) -> None:
-    """Wait for each write before the next: a system call for each."""
+    """Await each write before the next: one system call for each."""
     for _ in range(COUNT):
         await output.write(MESSAGE)
 
 
 async def together(output: OutputStream) -> None:
-    """Begin all of them, then wait for all: one system call."""
+    """Write all, then await all: one system call."""
     writes = [output.write(MESSAGE) for _ in range(COUNT)]
     for write in writes:
         await write
 
 
 async def flushed(output: OutputStream) -> None:
-    """Begin all of them, then flush: one system call."""
+    """Write all, then flush: one system call."""
     for _ in range(COUNT):
         output.write(MESSAGE)
     await output.flush()
@@ -57,7 +57,7 @@ WAYS: dict[str, Callable[[OutputStream], Awaitable[None]]] = {
 
 
 async def measure(reactor: Any, name: str, times: int) -> None:
-    """Send so many times in one way, and print what it cost this process, receiver included."""
+    """Send in one way a number of times; print the CPU time of this process, receiver included."""
     async with StreamSocketListener(reactor) as listener, StreamSocket(reactor) as sender:
         await listener.bind_endpoint("127.0.0.1", "")
         await sender.connect("127.0.0.1", listener.information.local_port)
@@ -71,7 +71,7 @@ async def measure(reactor: Any, name: str, times: int) -> None:
 
 
 async def main(reactor: Any, name: str = "", times: str = "2000") -> None:
-    """Measure one way, or all."""
+    """Measure one way, or all ways."""
     for each in [name] if name else WAYS:
         await measure(reactor, each, int(times))
 

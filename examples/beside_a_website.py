@@ -1,5 +1,5 @@
 """
-Both in one Twisted application: a guest book on frames, and a website that shows it.
+A guest book on frames, and a website that shows it, in one Twisted application.
 
 Run it:        twistd --pidfile= -n -y examples/beside_a_website.py
 You will see:  the log of twistd; the guest book is on port 1338, the website on port 8080.
@@ -7,7 +7,7 @@ Then:          python examples/guestbook_client.py tcp:127.0.0.1:1338 Ada
 and open http://127.0.0.1:8080/ in a browser: Ada has signed.
 
 The ports can be changed: GUESTBOOK=tcp:2000 WEBSITE=tcp:8000 twistd …
-The stream service is a service like any other; it drains its connections when twistd stops.
+The stream service is an ordinary service of Twisted; it drains its connections when twistd stops.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class GuestBook(FrameProtocol):
     max_payload = 200
 
     def frame_received(self, payload: bytes) -> None:
-        """Write a guest down."""
+        """Add a guest, and answer the number of guests before."""
         try:
             guests.append(payload.decode())
         except UnicodeDecodeError as error:
@@ -52,7 +52,7 @@ class Page(Resource):
     isLeaf = True  # noqa: N815 - read by twisted.web
 
     def render_GET(self, request: Any) -> bytes:  # noqa: N802 - called by twisted.web
-        """Show who has signed."""
+        """Return the page."""
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         rows = "".join(f"<li>{html.escape(name)}</li>" for name in guests)
         return f"<!doctype html><title>Guests</title><ul>{rows}</ul>".encode()

@@ -1,5 +1,5 @@
 """
-A certificate that is not trusted: what is wrong with it, and a second try that puts up with that.
+A certificate that is not trusted: its errors, and a second attempt that ignores them.
 
 Run it:        python examples/certificate_retry.py
 You will see:  client is trying to connect to localhost...
@@ -9,8 +9,8 @@ You will see:  client is trying to connect to localhost...
                client is trying again, in spite of that
                client connected: TLSv1.2, with a server that might be anybody
 
-With ``fatal`` behind it the certificate has an extension that everybody has to understand, and
-nobody does. Then there is no second try:
+With the argument ``fatal`` the certificate has a critical extension that no verifier knows. Then
+there is no second attempt:
 
 Run it:        python examples/certificate_retry.py fatal
 You will see:  client is trying to connect to localhost...
@@ -19,8 +19,8 @@ You will see:  client is trying to connect to localhost...
                how bad that is: Fatal
                client gives up
 
-A program with a user shows the errors and asks before the second try, with "no" as the default:
-whoever answers in the place of the server has a certificate of that kind, too.
+A program with a user shows the errors and asks before the second attempt, with "no" as the default:
+an attacker in the place of the server has such a certificate, too.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ from twsock import (
 )
 from twsock.tls import CertificateError, ServerOptions
 
-#: In an arc that is kept for examples (:rfc:`5612`): no verifier can know what it means.
-UNHEARD_OF = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.1"), b"\x05\x00")
+#: An object identifier reserved for examples (:rfc:`5612`), so no verifier knows the extension.
+UNKNOWN_EXTENSION = x509.UnrecognizedExtension(
+    x509.ObjectIdentifier("1.3.6.1.4.1.32473.1"), b"\x05\x00"
+)
 
 
 def make_certificate(is_fatal: bool) -> Certificate:
-    """Make one that signs itself, for another name than the one that the client asks for."""
+    """Make a self-signed certificate for another name than the one that the client asks for."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name.from_rfc4514_string("CN=www.fabrikam.com")
     now = datetime.now(timezone.utc)
@@ -63,7 +65,7 @@ def make_certificate(is_fatal: bool) -> Certificate:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("www.fabrikam.com")]), False)
     )
     if is_fatal:
-        builder = builder.add_extension(UNHEARD_OF, critical=True)
+        builder = builder.add_extension(UNKNOWN_EXTENSION, critical=True)
     signed = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
     return Certificate.from_pem(
         signed + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -79,14 +81,14 @@ async def serve(
 
 
 async def connect(client: StreamSocket, service: str) -> None:
-    """Connect; if the certificate is refused say why, and try once more where that may be."""
+    """Connect; if the certificate is refused, print why; try again if it can be ignored."""
     print("client is trying to connect to localhost...")
     try:
         await client.connect("localhost", service, SocketProtectionLevel.TLS12)
     except CertificateError:
         information = client.information
         shown = information.server_certificate
-        assert shown is not None  # It is what was refused.
+        assert shown is not None  # It was refused.
         errors = information.server_certificate_errors
         severity = information.server_certificate_error_severity
         print(f"client was shown: {shown.subject}, issued by {shown.issuer}")
@@ -104,7 +106,7 @@ async def connect(client: StreamSocket, service: str) -> None:
 
 
 async def main(reactor: Any, is_fatal: bool) -> None:
-    """Run both to their ends."""
+    """Run server and client until both have closed."""
     listener = StreamSocketListener(reactor, tls=ServerOptions([make_certificate(is_fatal)]))
     listener.connection_received.add(serve)
     try:

@@ -1,5 +1,5 @@
 """
-A client that identifies itself: its certificate is found in a folder, the server says who it is.
+A client with a certificate, which it finds in a folder; the server prints the client's name.
 
 Run it:        python examples/client_certificate.py
 You will see:  with a key: localhost, twsock client
@@ -8,11 +8,11 @@ You will see:  with a key: localhost, twsock client
                client was greeted: "Welcome, twsock client!"
                client without a certificate was not let in: CertificateIsInvalid
 
-The folder is made for this run. It may hold PEM, DER and PKCS#12 files; a `CertificateQuery` says
-which are meant, here by what they may be used for.
+The folder is made for this run. It may hold PEM, DER and PKCS#12 files; a `CertificateQuery`
+selects certificates, here by their extended key usage.
 
-With TLS 1.3 a client learns that it is turned away when it reads: its own half of the handshake is
-done before the server has judged. The server's application hears nothing of such a client.
+With TLS 1.3 a refused client gets the error when it reads: its own half of the handshake ends
+before the server has verified it. The server's application gets no event of such a client.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from twsock import (
 from twsock.tls import ClientCertificatePolicy, ServerOptions
 from twsock.tls.development import CertificateFiles, make_certificates
 
-#: What a certificate may be used for (:rfc:`5280`, section 4.2.1.12).
+#: An extended key usage (:rfc:`5280`, section 4.2.1.12).
 CLIENT_AUTHENTICATION = "1.3.6.1.5.5.7.3.2"
 
 #: Bytes in a greeting.
@@ -48,10 +48,10 @@ MAX_LINE = 1024
 async def greet(
     _listener: StreamSocketListener, args: StreamSocketListenerConnectionReceivedEventArgs
 ) -> None:
-    """Say who came, and greet them."""
+    """Print the client's name, and send a greeting."""
     async with args.socket as accepted:
         guest = accepted.information.client_certificate
-        assert guest is not None  # Nobody else is let in.
+        assert guest is not None  # A client without one is refused.
         print(f"server let in: {guest.subject}")
         await accepted.output_stream.write(f"Welcome, {guest.subject}!\r\n".encode())
         await accepted.input_stream.receive_some()  # Until the client closes.
@@ -60,7 +60,7 @@ async def greet(
 async def visit(
     reactor: Any, service: str, authority: Certificate, certificate: Certificate | None
 ) -> str:
-    """Connect, with a certificate or without; give the greeting."""
+    """Connect with or without a certificate; return the greeting."""
     async with StreamSocket(reactor) as client:
         client.control.trust_roots = [authority]
         client.control.client_certificate = certificate
@@ -70,7 +70,7 @@ async def visit(
 
 
 def find_for_clients(folder: Path) -> Certificate:
-    """Find the one certificate in a folder with which a client can identify itself."""
+    """Find the one certificate in a folder that a client can use."""
     found = CertificateStores(folder).find_all(CertificateQuery(has_private_key=True))
     print(f"with a key: {', '.join(sorted(each.subject for each in found))}")
     query = CertificateQuery(has_private_key=True, enhanced_key_usages=[CLIENT_AUTHENTICATION])
@@ -80,7 +80,7 @@ def find_for_clients(folder: Path) -> Certificate:
 
 
 async def main(reactor: Any, files: CertificateFiles) -> None:
-    """Run both to their ends."""
+    """Run server and client until both have closed."""
     authority = Certificate.load(files.authority)
     options = ServerOptions(
         [Certificate.load(files.server)],

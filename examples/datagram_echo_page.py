@@ -11,9 +11,9 @@ You will see:  server is bound to port 1337
                client closed its socket
                server closed its socket
 
-The request does not leave from the client's port: its socket is bound by its first datagram, to any
-port. So the server answers the sender's address, but at the port of the client. Give a host and two
-ports to have others: ``python examples/datagram_echo_page.py ::1 2337 2336``.
+The request does not leave from the client's port: the first datagram binds the third socket to a
+free port. So the server answers to the sender's address, but to the client's port. A host and two
+ports can be given: ``python examples/datagram_echo_page.py ::1 2337 2336``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from twisted.internet.task import react
 
 from twsock import DatagramSocket, DatagramSocketMessageReceivedEventArgs, SocketError
 
-#: Seconds after which an answer is given up: UDP may lose anything.
+#: Seconds to wait for an answer, since UDP may lose it.
 PATIENCE = 5
 
 
 async def serve(reactor: Any, host: str, service: str, reply_service: str) -> DatagramSocket:
-    """Answer each datagram at the sender's address and the port of the reply."""
+    """Answer each datagram, to the sender's address and the reply port."""
 
     async def answer(server: DatagramSocket, args: DatagramSocketMessageReceivedEventArgs) -> None:
         request = args.data.decode().rstrip()
         print(f'server received the request: "{request}"')
-        # From the address that the request was sent to, to another port of its sender.
+        # The answer leaves from the address that the request was sent to.
         pair = args.endpoint_pair
         pair.remote_service_name = reply_service
         output = await server.get_output_stream(pair)
@@ -51,7 +51,7 @@ async def serve(reactor: Any, host: str, service: str, reply_service: str) -> Da
 
 
 async def ask(reactor: Any, host: str, service: str, reply_service: str, request: str) -> None:
-    """Send a text, and print what comes to the port of the reply."""
+    """Send a text, and print the answer that arrives at the reply port."""
     answered: defer.Deferred[str] = defer.Deferred()
 
     def receive(_client: DatagramSocket, args: DatagramSocketMessageReceivedEventArgs) -> None:
@@ -73,7 +73,7 @@ async def ask(reactor: Any, host: str, service: str, reply_service: str, request
 async def main(
     reactor: Any, host: str = "localhost", service: str = "1337", reply_service: str = "1336"
 ) -> None:
-    """Run both to their ends."""
+    """Run server and client until both have closed."""
     try:
         async with await serve(reactor, host, service, reply_service):
             await ask(reactor, host, service, reply_service, "Hello, World!")

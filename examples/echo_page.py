@@ -12,8 +12,8 @@ You will see:  server is listening...
                client closed its socket
                server closed its socket
 
-A line is UTF-8 text ended by CRLF, as a .NET ``StreamWriter`` writes it. Give a port to have the
-server listen there instead of on a free one: ``python examples/echo_page.py 1337``.
+A line is UTF-8 text ended by CRLF, as a .NET ``StreamWriter`` writes it. The server listens on a
+free port, or on a given one: ``python examples/echo_page.py 1337``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def serve(
 
 
 async def ask(reactor: Any, service: str, request: str) -> None:
-    """Send one line, and print the one that comes back."""
+    """Send one line, and print the answer."""
     async with StreamSocket(reactor) as client:
         print("client is trying to connect...")
         await client.connect("localhost", service)
@@ -61,7 +61,7 @@ async def ask(reactor: Any, service: str, request: str) -> None:
 
 
 async def main(reactor: Any, service: str = "") -> None:
-    """Run both to their ends."""
+    """Run server and client until both have closed."""
     listener = StreamSocketListener(reactor)
     listener.connection_received.add(serve)
     try:

@@ -5,8 +5,8 @@ Run it:        python examples/guestbook_client.py tcp:127.0.0.1:1338 Ada Grace
 You will see:  Welcome, Ada! 0 came before you.
                Welcome, Grace! 1 came before you.
 
-It needs examples/guestbook_server.py to be running. The protocol is a `FrameProtocol` like the
-server's: under a client's endpoint it is a client.
+It connects to examples/guestbook_server.py. Its protocol is a `FrameProtocol`, as the server's:
+`FrameProtocol` works on both sides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twsock.protocols import FrameProtocol
 
 
 class Guest(FrameProtocol):
-    """Collects the answers, and the end of the connection behind the last one."""
+    """Collects the answers, and None at the end of the connection."""
 
     def __init__(self) -> None:
         self.answers: DeferredQueue[bytes | None] = DeferredQueue()
@@ -34,7 +34,7 @@ class Guest(FrameProtocol):
         self.answers.put(payload)
 
     def connection_lost(self, error: SocketError | None) -> None:
-        """Let whoever waits for an answer know that there is none."""
+        """Add None: there are no more answers."""
         self.answers.put(None)
 
 
@@ -42,7 +42,7 @@ async def main(reactor: Any, endpoint: str, names: list[str]) -> None:
     """Send all names at once; the answers come in the same order."""
     try:
         guest: Any = await clientFromString(reactor, endpoint).connect(Factory.forProtocol(Guest))
-    except Exception as error:  # noqa: BLE001 - told to the user, who can do something about it
+    except Exception as error:  # noqa: BLE001 - printed for the user
         sys.exit(f"cannot connect to {endpoint}: {SocketError.from_exception(error).summary}")
     for name in names:
         guest.send_frame(name.encode())

@@ -4,10 +4,10 @@ A guest book: a server with a protocol of its own, on length-prefixed frames.
 Run it:        python examples/guestbook_server.py tcp:1338:interface=127.0.0.1
 You will see:  guest book is open on 127.0.0.1:1338
 Then, in a second terminal:  python examples/guestbook_client.py tcp:127.0.0.1:1338 Ada
-Ctrl-C closes the book: what has arrived is answered first.
+Ctrl-C closes the book: names that have arrived are answered first.
 
-Each frame is a name; the answer tells how many guests came before. Looking a name up takes its
-time, as in a real program: the handler is a coroutine, and that peer's next frame waits for it.
+Each frame is a name; the answer has the number of guests before. Looking up a name takes time, as
+in a real program: the handler is a coroutine, and the next frame of that peer waits for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class GuestBook(FrameProtocol):
     guests: list[str] = []  # noqa: RUF012 - one book for all connections
 
     async def frame_received(self, payload: bytes) -> None:
-        """Write a guest down, greet them."""
+        """Add a guest, and answer with a greeting."""
         try:
             name = payload.decode()
         except UnicodeDecodeError as error:
@@ -42,7 +42,7 @@ class GuestBook(FrameProtocol):
 
 
 async def look_up(clock: Any, name: str) -> None:
-    """Stand for a database, which takes longer for longer names."""
+    """Simulate a database that takes longer for longer names."""
     await deferLater(clock, 0.001 * len(name))
 
 

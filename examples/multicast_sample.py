@@ -1,5 +1,5 @@
 """
-The multicast sample: programs that share a port, and all hear what is said to a group.
+The multicast sample: programs that share a port, and all receive what is sent to a group.
 
 Run it:        python examples/multicast_sample.py listen 3
 Then, in a second terminal:  python examples/multicast_sample.py send 3
@@ -7,8 +7,9 @@ You will see:  at both        Joined 224.3.0.5 port 22113 on lo
                at the second  "Hello" sent successfully (three times)
                at both        From … port 22113: "Hello" (three times)
 
-The sender hears itself, too. Each ends when it has heard so many datagrams, 1 unless told
-otherwise, or nothing for 30 s; a third word gives other seconds, a fourth another port:
+The sender receives its own datagrams, too. The first number is how many datagrams to send and
+receive (default 1). A program also exits when nothing arrives for 30 s. Further numbers are other
+seconds and another port:
 ``python examples/multicast_sample.py listen 3 60 22114``. Nothing leaves this machine.
 """
 
@@ -27,7 +28,7 @@ INTERFACE = "lo"
 
 
 async def send(member: DatagramSocket, service: str, count: int) -> None:
-    """Say it to the group, so often."""
+    """Send the text to the group a number of times."""
     output = await member.get_output_stream(GROUP, service)
     for _ in range(count):
         await output.write(b"Hello")
@@ -35,7 +36,7 @@ async def send(member: DatagramSocket, service: str, count: int) -> None:
 
 
 async def listen(member: DatagramSocket, count: int, seconds: float) -> None:
-    """Show what is said to the group, so often."""
+    """Print a number of datagrams that are sent to the group."""
     for _ in range(count):
         data, (host, port) = await member.receive_from(timeout=seconds)
         text = data.decode(errors="replace")
@@ -45,10 +46,10 @@ async def listen(member: DatagramSocket, count: int, seconds: float) -> None:
 async def main(
     reactor: Any, way: str, count: str = "1", seconds: str = "30", service: str = "22113"
 ) -> None:
-    """Join the group, and end in time."""
+    """Join the group; send, receive, or both."""
     try:
         async with DatagramSocket(reactor) as member:
-            # Before it is bound: a port is shared from the beginning, or never.
+            # Before binding: a bound port cannot become a shared one.
             member.control.multicast_only = True
             await member.bind_service_name(service, INTERFACE)
             member.join_multicast_group(GROUP)

@@ -1,15 +1,15 @@
 """
-Enough of SMTP to be asked for TLS: what tools that judge STARTTLS know how to talk to.
+A small SMTP server with STARTTLS, for tools that test STARTTLS of mail servers.
 
 Run it:        python examples/smtp_starttls.py tcp:2525:interface=127.0.0.1 certificates
 You will see:  listening on 127.0.0.1:2525
 Then, in a second terminal:
     openssl s_client -starttls smtp -connect 127.0.0.1:2525 -CAfile certificates/authority.pem
-Ctrl-C ends it.
+Ctrl-C stops the server.
 
-The certificates are made in the folder that is named, unless they are there already. All of
-STARTTLS is the `UpgradeToSsl` that the factory is given (:rfc:`3207`); the protocol only forgets,
-in ``connection_secured``, what was said in plaintext. No mail is taken.
+The certificates are made in the given folder, unless they exist. `UpgradeToSsl`, a parameter of the
+factory, does all of STARTTLS (:rfc:`3207`). In ``connection_secured`` the protocol forgets what was
+sent in plaintext. The server accepts no mail.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from twsock.tls.development import find_or_make_certificates
 
 
 class Mail(LineProtocol):
-    """One session."""
+    """One SMTP session."""
 
     max_payload = 510  # bytes in a command without its ending (RFC 5321, section 4.5.3.1.4)
     client = b""
@@ -38,11 +38,11 @@ class Mail(LineProtocol):
         self.send_line("220 localhost ESMTP")
 
     def connection_secured(self) -> None:
-        """Forget who it was: anybody may have said that."""
+        """Forget the client's name: it was sent in plaintext."""
         self.client = b""
 
     def line_received(self, line: bytes) -> None:
-        """Obey one command."""
+        """Answer one command."""
         word, _, rest = line.partition(b" ")
         match word.upper():
             case b"EHLO" if self.is_secure:
@@ -68,7 +68,7 @@ class Mail(LineProtocol):
 
 
 def read_certificate(folder: str) -> UpgradeToSsl:
-    """Give STARTTLS a certificate, and the words that it has in SMTP."""
+    """Return the settings of STARTTLS: certificates, and the words of SMTP."""
     certificate = Certificate.load(find_or_make_certificates(folder).server)
     return UpgradeToSsl(
         ServerTls(ServerOptions([certificate])),
@@ -86,7 +86,7 @@ async def main(reactor: Any, endpoint: str, folder: str) -> None:
             reactor, Mail, max_connections=100, idle_timeout=60, upgrade=read_certificate(folder)
         )
         port: Any = await factory.listen(serverFromString(reactor, endpoint))
-    except Exception as error:  # noqa: BLE001 - an endpoint fails in many ways; one line for all
+    except Exception as error:  # noqa: BLE001 - printed for the user
         sys.exit(f"smtp_starttls: {SocketError.from_exception(error).summary}")
     print(f"listening on {port.getHost().host}:{port.getHost().port}", flush=True)
 

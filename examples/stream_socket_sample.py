@@ -1,5 +1,5 @@
 """
-The StreamSocket sample: "Hello" in a frame, sent as often as you like, to a server that shows it.
+The StreamSocket sample: a client sends "Hello" in a frame a number of times; a server prints it.
 
 Run it:        python examples/stream_socket_sample.py server 22112
 Then, in a second terminal:  python examples/stream_socket_sample.py client localhost 22112 3
@@ -7,10 +7,10 @@ You will see:  at the client   Connected
                                "Hello" sent successfully (three times)
                at the server   Listening on port 22112
                                Received data: "Hello" (three times)
-Ctrl-C ends the server.
+Ctrl-C stops the server.
 
 A frame is a 4-byte big-endian count and that many bytes of UTF-8. `DataWriter` and `DataReader`
-write and read it; a count that comes short tells that the peer has closed.
+write and read it; ``load`` returns fewer bytes than asked for when the peer has closed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from twsock import (
     StreamSocketListenerConnectionReceivedEventArgs,
 )
 
-#: Bytes in a text; a peer that announces more is not listened to.
+#: Bytes in a text; a longer one ends the connection.
 MAX_TEXT = 64 * 1024
 
 
 async def show_texts(
     _listener: StreamSocketListener, args: StreamSocketListenerConnectionReceivedEventArgs
 ) -> None:
-    """Show each text that comes, until the peer closes."""
+    """Print each text until the peer closes."""
     async with args.socket as accepted:
         reader = DataReader(accepted.input_stream)
         try:
@@ -49,7 +49,7 @@ async def show_texts(
                 print(f'Received data: "{reader.read_string(size)}"', flush=True)
         except SocketError as error:
             if error.status is SocketErrorStatus.UNKNOWN:
-                raise  # Not the network's fault.
+                raise  # Not an error of the connection.
             print(f"Read stream failed with error: {error}", flush=True)
 
 
@@ -65,7 +65,7 @@ async def serve(reactor: Any, service: str) -> None:
 
 
 async def send(reactor: Any, host: str, service: str, count: int) -> None:
-    """Connect, send the text as often as asked for, close."""
+    """Connect, send the text a number of times, close."""
     client = StreamSocket(reactor)
     client.control.keep_alive = False
     await client.connect(host, service)
@@ -81,7 +81,7 @@ async def send(reactor: Any, host: str, service: str, count: int) -> None:
 
 
 async def main(reactor: Any, *words: str) -> None:
-    """Be one of the two, or say in one line why not."""
+    """Run server or client; exit with one line if it fails."""
     try:
         match words:
             case ["server", service]:

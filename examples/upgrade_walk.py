@@ -1,5 +1,5 @@
 """
-The upgrade walk of the sockets guide: plaintext first, then TLS on the same connection.
+The upgrade of the sockets guide: plaintext first, then TLS on the same connection.
 
 Run it:        python examples/upgrade_walk.py
 You will see:  client connected without TLS
@@ -11,9 +11,10 @@ You will see:  client connected without TLS
                client closed its socket
                server closed its socket
 
-The 22 bytes are a count, ``00 00 00 12``, and 18 bytes of UTF-8. Nobody answers them. Both ends
-know that TLS begins behind them, so the server reads these and no more: the next byte is the first
-of the client's handshake. WinRT has the client's half only; the server's is twsock's own.
+The 22 bytes are a count, ``00 00 00 12``, and 18 bytes of UTF-8. The server does not answer them.
+Both ends know that TLS begins behind them, so the server reads these bytes and no more: the next
+byte is the first of the client's handshake. WinRT has the client's half only; the server's is
+twsock's own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from twsock import (
 )
 from twsock.tls.development import make_certificates
 
-#: Bytes in a text; a peer that announces more is not listened to.
+#: Bytes in a text; a longer one ends the connection.
 MAX_TEXT = 1024
 
 
@@ -48,7 +49,7 @@ async def serve(
     _listener: StreamSocketListener,
     args: StreamSocketListenerConnectionReceivedEventArgs,
 ) -> None:
-    """Read one text in plaintext, and one inside TLS."""
+    """Read one text in plaintext, and one over TLS."""
     async with args.socket as accepted:
         print(f'server read in plaintext: "{await read_text(accepted)}"')
         await accepted.upgrade_to_ssl(SocketProtectionLevel.TLS13, certificate=certificate)
@@ -57,7 +58,7 @@ async def serve(
 
 
 async def walk(reactor: Any, service: str, authority: Certificate) -> None:
-    """Connect, send in plaintext, upgrade, send inside."""
+    """Connect, send in plaintext, upgrade, send over TLS."""
     async with StreamSocket(reactor) as client:
         client.control.trust_roots = [authority]
         await client.connect("localhost", service)
@@ -72,7 +73,7 @@ async def walk(reactor: Any, service: str, authority: Certificate) -> None:
 
 
 async def read_text(peer: StreamSocket) -> str:
-    """Read the bytes of one text, and none behind it."""
+    """Read the bytes of one text and no more."""
     reader = DataReader(peer.input_stream)
     await reader.load(4)
     size = reader.read_uint32()
@@ -84,7 +85,7 @@ async def read_text(peer: StreamSocket) -> str:
 
 
 async def write_text(peer: StreamSocket, text: str) -> int:
-    """Send one text; tell how many bytes that are."""
+    """Send one text; return the number of bytes."""
     writer = DataWriter(peer.output_stream)
     writer.write_uint32(writer.measure_string(text))
     writer.write_string(text)
@@ -94,7 +95,7 @@ async def write_text(peer: StreamSocket, text: str) -> int:
 
 
 async def main(reactor: Any, folder: str) -> None:
-    """Run both to their ends."""
+    """Run server and client until both have closed."""
     files = make_certificates(folder)
     listener = StreamSocketListener(reactor)
     listener.connection_received.add(functools.partial(serve, Certificate.load(files.server)))

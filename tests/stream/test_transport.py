@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
+import select
 import socket
 import tracemalloc
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketErrorStatus
+from tests.tls.peer import SERVER, Peer
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    OperationNotSupported,
+    SocketError,
+    SocketErrorStatus,
+)
 from twsock.stream.descriptor import queued_bytes
 from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER, StreamTransport
+from twsock.tls.certificates import Certificate
+from twsock.tls.engine import make_engine
+from twsock.tls.server import ServerOptions, ServerTls
 
 
 class Owner:
@@ -124,8 +139,8 @@ class PausedPusher:
         self.is_paused = True
 
 
-class PlainTests(SynchronousTestCase):
-    """Over a plain socket, bytes take the short way."""
+class KernelCase(SynchronousTestCase):
+    """Makes a stream over a plain socket."""
 
     def setUp(self) -> None:
         here, self.peer = tcp_pair()
@@ -142,6 +157,10 @@ class PlainTests(SynchronousTestCase):
         self.peer.setblocking(False)
         self.addCleanup(self.peer.close)
         self.addCleanup(self.socket.close)
+
+
+class PlainTests(KernelCase):
+    """Over a plain socket, bytes take the short way."""
 
     def fill(self) -> bytes:
         """Write until the kernel takes no more and the high-water mark is reached."""
@@ -629,6 +648,184 @@ class PlainTests(SynchronousTestCase):
         kept.clear()
         self.reactor.advance(1)
         self.assertEqual((self.owner.drained, stream.is_flushed), (1, True))
+
+
+@implementer(IHalfCloseableProtocol)
+class Receiver(Protocol):
+    """Notes what an engine reports, and passes the end of the input on."""
+
+    stream: StreamTransport
+    reason: Failure | None = None
+
+    def readConnectionLost(self) -> None:
+        self.stream.peer_ended()
+
+    def writeConnectionLost(self) -> None: ...
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.reason = reason
+
+
+class AboveTlsTests(KernelCase):
+    """Over TLS the peer's close_notify is its end, whatever TCP does."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+        creator, _ = ServerTls(ServerOptions([certificate])).begin()
+        self.plain = self.stream
+        self.receiver = Receiver()
+        self.engine = make_engine(creator, False, self.receiver, self.reactor)
+        self.client = Peer()
+        lower = self.plain.hold()
+        lower.protocol = self.engine
+        self.engine.makeConnection(lower)
+
+    def begin(self) -> None:
+        """Receive the first message of the handshake, and answer it."""
+        self.engine.dataReceived(self.client.hello())
+
+    def secure(self) -> None:
+        """Do the handshake, and take the place of the stream below."""
+        self.begin()
+        self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
+        self.stream = self.receiver.stream = self.plain.rebind(self.engine)
+
+    def fail_sending(self, error: int) -> None:
+        """Let the kernel refuse what is sent from here on."""
+        self.socket.error = OSError(error, os.strerror(error))
+
+    def lose(self, reason: Exception) -> SocketError | None:
+        """Let TCP end; return the error of the stream."""
+        self.engine.connectionLost(Failure(reason))
+        assert self.receiver.reason is not None
+        return self.stream.lost(self.receiver.reason)
+
+    def end_input(self) -> None:
+        """Let the peer send close_notify."""
+        self.engine.dataReceived(self.client.end())
+
+    def test_a_failed_write_ends_the_output_and_not_the_input(self) -> None:
+        """The peer's close_notify may still wait in the kernel; then its end is in order."""
+        self.secure()
+        self.fail_sending(errno.EPIPE)
+        self.stream.write(b"answer")
+        self.stream.send()
+        self.assertEqual(len(self.owner.failures), 1)
+        self.assertEqual((self.stream.is_open, self.stream.is_broken), (False, False))
+
+    def test_a_close_notify_that_cannot_be_sent_is_the_reason_of_the_end(self) -> None:
+        """The owner, which is closing, is not told of it; the error keeps no frame."""
+        self.secure()
+        self.fail_sending(errno.ECONNRESET)
+        self.stream.close()
+        self.assertEqual(self.owner.failures, [])
+        error = self.lose(ConnectionDone())
+        assert isinstance(error, BrokenError)
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        assert error.__cause__ is not None
+        self.assertIsNone(error.__cause__.__traceback__)
+
+    def test_a_close_notify_that_cannot_be_sent_to_a_peer_that_has_ended(self) -> None:
+        """Both ends have closed in order."""
+        self.secure()
+        self.end_input()
+        self.fail_sending(errno.ECONNRESET)
+        self.stream.close()
+        self.assertIsNone(self.lose(ConnectionLost()))
+
+    def test_a_close_notify_that_is_queued_for_a_peer_that_has_ended(self) -> None:
+        """All data is with the kernel."""
+        self.secure()
+        self.end_input()
+        self.fail_sending(errno.EAGAIN)
+        self.stream.close()
+        self.assertGreater(queued_bytes(self.descriptor), 0)
+        self.assertIsNone(self.lose(ConnectionLost()))
+
+    def test_queued_bytes_are_lost_though_the_peer_has_ended(self) -> None:
+        """Not all of the answer is with the kernel."""
+        self.secure()
+        self.end_input()
+        self.fail_sending(errno.EAGAIN)
+        self.stream.write(b"answer")
+        self.stream.send()
+        self.assertIsInstance(self.lose(ConnectionLost()), BrokenError)
+
+    def test_bytes_that_were_not_sent_are_lost_though_the_peer_has_ended(self) -> None:
+        """They wait for the end of the call that wrote them."""
+        self.secure()
+        self.end_input()
+        self.stream.write(b"answer")
+        self.assertIsInstance(self.lose(ConnectionLost()), BrokenError)
+
+    def test_an_answer_of_the_handshake_that_cannot_be_sent(self) -> None:
+        """The peer's alert may still wait in the kernel: the input goes on."""
+        self.begin()
+        self.fail_sending(errno.EPIPE)
+        self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
+        self.assertEqual((self.owner.failures, self.plain.is_open), ([], True))
+        error = self.plain.lost(Failure(ConnectionDone()))
+        self.assertIsInstance(error, BrokenError)
+
+    def test_a_close_after_the_output_ended_sends_fin(self) -> None:
+        """Ending the output alone has sent close_notify only."""
+        self.secure()
+        self.stream.end_output()
+        self.client.take(self.peer.recv(1 << 16))
+        self.assertTrue(self.client.is_ended)
+        self.stream.close()
+        self.descriptor.doWrite()
+        self.peer.settimeout(10)
+        self.assertEqual(self.peer.recv(1), b"")
+
+    def test_a_close_during_the_handshake_is_an_abort(self) -> None:
+        """What waits for it cannot be sent."""
+        self.plain.write(b"waits")
+        self.plain.close()
+        self.assertRaises(ConnectionResetError, self.read_to_the_end)
+
+    def test_a_drained_close_before_the_peer_has_begun_is_an_end_in_order(self) -> None:
+        """Nothing is lost; closing again changes nothing."""
+        self.plain.close_drained()
+        self.plain.close()
+        self.read_to_the_end()
+
+    def test_a_drained_close_with_bytes_that_wait_is_an_abort(self) -> None:
+        """They are lost."""
+        self.plain.write(b"waits")
+        self.plain.close_drained()
+        self.assertRaises(ConnectionResetError, self.read_to_the_end)
+
+    def test_a_drained_close_in_the_middle_of_a_handshake_is_an_abort(self) -> None:
+        """The peer would take FIN for the answer."""
+        self.begin()
+        self.plain.close_drained()
+        self.assertRaises(ConnectionResetError, self.read_to_the_end)
+
+    def test_a_drained_close_before_a_handshake_that_waits_in_the_kernel_is_an_abort(self) -> None:
+        """The peer has begun, though nobody has read it."""
+        self.peer.sendall(self.client.hello())
+        select.select([self.socket], [], [], 10)
+        self.plain.close_drained()
+        self.assertRaises(ConnectionResetError, self.read_to_the_end)
+
+    def read_to_the_end(self) -> None:
+        """Let the reactor have its turn; read at the peer up to FIN."""
+        self.reactor.advance(0)
+        if self.descriptor in self.reactor.writers:
+            reason = self.descriptor.doWrite()
+            if reason is not None:
+                self.descriptor.connectionLost(Failure(reason))
+        self.peer.settimeout(10)
+        while self.peer.recv(1 << 16):
+            pass
+
+    def test_a_write_of_others_after_an_abort_is_dropped(self) -> None:
+        """It waited for the handshake."""
+        self.plain.abort()
+        self.descriptor.write(b"too late")
+        self.assertEqual(self.plain.unsent, 0)
 
 
 class Whole:

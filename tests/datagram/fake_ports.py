@@ -1,6 +1,4 @@
-"""
-UDP ports without a kernel, for the tests of this folder: one like Twisted's, one that takes runs.
-"""
+"""UDP ports without a kernel for these tests: one like Twisted's, one that sends runs."""
 
 from __future__ import annotations
 
@@ -120,7 +118,7 @@ class Recorder(DatagramProtocol):
 
 @contextmanager
 def log_lines() -> Iterator[list[str]]:
-    """Give what is logged meanwhile."""
+    """Collect the text of log events inside the ``with`` block."""
     lines: list[str] = []
 
     def note(event: LogEvent) -> None:

@@ -1,4 +1,4 @@
-"""Addresses are checked once, and the zone of a group means its interface."""
+"""Destination addresses are checked once, and answers leave from a fitting source address."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GROUP, GROUP6 = "224.3.0.5", "ff15::5"
 
 
 def of_interface(interface: int, *addresses: str) -> list[LocalAddress]:
-    """List what an interface has."""
+    """Return the addresses of an interface."""
     return [
         LocalAddress(socket.AF_INET6 if ":" in each else socket.AF_INET, each, interface)
         for each in addresses
@@ -54,10 +54,10 @@ def of_family(family: int, *, multicast_only: bool = False) -> Destinations:
 
 
 class DestinationTests(SynchronousTestCase):
-    """What programs write becomes what the kernel takes."""
+    """Addresses from the application become addresses for the kernel."""
 
-    def test_every_spelling_is_the_kernel_s(self) -> None:
-        """A zone or a scope id; the zone goes first, and both are found each time."""
+    def test_a_zone_or_a_scope_id_becomes_a_scope_id(self) -> None:
+        """A zone takes precedence over a scope id. Each spelling is found again in the cache."""
         ipv4, ipv6 = of_family(socket.AF_INET), of_family(socket.AF_INET6)
         for _ in range(2):
             self.assertEqual(ipv4.find(("192.0.2.1", 9)), ("192.0.2.1", 9))
@@ -69,7 +69,7 @@ class DestinationTests(SynchronousTestCase):
             ):
                 self.assertEqual(ipv6.find(address), found)
 
-    def test_what_is_no_address_is_refused(self) -> None:
+    def test_an_invalid_address_is_refused(self) -> None:
         """Names, numbers out of bounds, other families, port 0."""
         ipv6 = of_family(socket.AF_INET6)
         for address, error in (
@@ -85,42 +85,42 @@ class DestinationTests(SynchronousTestCase):
             self.assertRaises(error, ipv6.find, address)
 
     def test_a_shared_port_sends_to_groups_only(self) -> None:
-        """To those of its family."""
+        """The group must have the family of the port."""
         shared = of_family(socket.AF_INET, multicast_only=True)
         self.assertEqual(shared.find(("224.3.0.5", 9)), ("224.3.0.5", 9))
         for host in ("192.0.2.1", "255.255.255.255"):
             self.assertRaises(LocalProtocolError, shared.find, (host, 9))
             self.assertRaises(LocalProtocolError, shared.check_host, host)
 
-    def test_any_number_of_peers_has_room(self) -> None:
-        """Those that are forgotten are found again."""
+    def test_a_full_cache_is_cleared(self) -> None:
+        """Addresses that were dropped are found again."""
         ipv4 = of_family(socket.AF_INET)
         for _ in range(2):
             for number in range(1500):
                 address = (f"10.0.{number // 250}.{number % 250}", 9)
                 self.assertEqual(ipv4.find(address), address)
 
-    def test_port_0_is_nobody_s(self) -> None:
-        """Any other may be somebody's."""
+    def test_port_0_is_refused(self) -> None:
+        """Any other port is accepted."""
         error = self.assertRaises(SocketError, refuse_port_0, "::1", 0)
         self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
         refuse_port_0("::1", 1)
 
 
 class InterfaceTests(SynchronousTestCase):
-    """Groups whose zone the kernel ignores."""
+    """The kernel ignores the zone of some groups."""
 
     @given(integers(min_value=1, max_value=2**31 - 1))
-    def test_the_zone_of_a_wide_group_is_its_interface(self, index: int) -> None:
-        """Site, organization and global scope, and those that nobody has named."""
+    def test_the_zone_of_a_wide_scope_group_sets_the_interface(self, index: int) -> None:
+        """Groups of site, organization, global and unassigned scope."""
         wanted: Any = struct.pack("=16si", bytes(16), index)
         for host in ("ff03::1", "ff05::1", "ff15::9", "ff08::1", "ff0e::1"):
             control = interface_control((host, 9, 0, index))
             assert control is not None
             self.assertEqual(control[2], wanted)
 
-    def test_for_all_others_the_kernel_needs_nothing(self) -> None:
-        """It knows, or there is no zone."""
+    def test_other_addresses_need_no_control_message(self) -> None:
+        """The kernel uses their scope id, or they have no zone."""
         for address in (
             ("224.3.0.5", 9),
             ("ff15::9", 9, 0, 0),
@@ -157,32 +157,36 @@ class SourceCase(SynchronousTestCase):
 
 
 class AddressTests(SourceCase):
-    """Which of our addresses an answer has."""
+    """The source address of an answer."""
 
-    def test_what_one_address_was_sent_is_answered_from_it(self) -> None:
-        """Nobody is asked, as there are many of these."""
+    def test_a_unicast_run_is_answered_from_its_destination(self) -> None:
+        """The kernel is not asked for its addresses."""
         for source, address in ((PEER, "10.0.2.2"), (PEER6, "fd02::1"), (LINK_PEER, "fe80::1")):
             self.assertEqual(self.find(source, address, address), address)
         self.assertEqual(self.asked, 0)
 
-    def test_a_system_that_is_silent_chooses(self) -> None:
-        """Empty is its choice."""
+    def test_without_packet_info_the_kernel_chooses(self) -> None:
+        """The returned address is empty."""
         self.assertEqual(self.find(PEER, "", "", 0), "")
         self.assertEqual(self.asked, 0)
 
-    def test_a_group_is_answered_as_the_kernel_says(self) -> None:
-        """Where that is an address of the interface; loopback has many that nothing lists."""
+    def test_a_multicast_run_is_answered_from_the_address_that_the_kernel_reports(self) -> None:
+        """
+        The address must belong to the interface; loopback has addresses that no list contains.
+        """
         self.assertEqual(self.find(PEER, GROUP, "10.0.2.2"), "10.0.2.2")
         self.assertEqual(self.find(PEER, "10.0.2.255", "10.0.2.1"), "10.0.2.1")
         self.assertEqual(self.find(("127.0.0.9", 1), GROUP, "127.0.0.9", 1), "127.0.0.9")
 
     def test_a_group_is_never_answered_from_another_interface(self) -> None:
-        """What the kernel would take to reach the peer is not where the datagram came to."""
+        """
+        The kernel may report an address of another interface, from which it would reach the peer.
+        """
         self.assertEqual(self.find(PEER, GROUP, "10.0.9.1"), "10.0.2.1")
         self.assertEqual(self.find(("10.0.2.1", 1), GROUP, "10.0.2.1", 1), "127.0.0.1")
 
-    def test_an_interface_without_addresses_leaves_it_to_the_kernel(self) -> None:
-        """So does a machine that tells nobody its addresses."""
+    def test_without_addresses_of_the_interface_the_kernel_chooses(self) -> None:
+        """Also if the system does not list its addresses."""
         self.assertEqual(self.find(PEER, GROUP, "10.0.2.1", 3), "10.0.2.1")
         self.assertEqual(self.find(PEER6, GROUP6, "", 3), "")
 
@@ -194,15 +198,15 @@ class AddressTests(SourceCase):
         self.assertEqual(silent.find_address(self.run_of(PEER, GROUP, "10.0.2.1")), "10.0.2.1")
         self.assertEqual(silent.find_address(self.run_of(PEER6, GROUP6, "")), "")
 
-    def test_a_group_of_ipv6_is_answered_from_the_nearest_address(self) -> None:
-        """Of the scope of the peer, with the most bits in common (RFC 6724)."""
+    def test_an_ipv6_multicast_run_is_answered_from_the_closest_address(self) -> None:
+        """The address has the scope of the peer and the longest common prefix (RFC 6724)."""
         for prefix in ("fd01", "fd02", "fd03"):
             self.assertEqual(self.find((f"{prefix}::9", 1, 0, 0), GROUP6, ""), f"{prefix}::1")
         self.assertEqual(self.find(LINK_PEER, GROUP6, ""), "fe80::1")
         self.assertEqual(self.find(("fe80::9%eth0", 1, 0, 2), GROUP6, ""), "fe80::1")
 
-    def test_the_kernel_is_asked_once_a_second(self) -> None:
-        """However many datagrams come to a group."""
+    def test_the_kernel_is_asked_at_most_once_a_second(self) -> None:
+        """For any number of datagrams to a group."""
         for _ in range(100):
             self.find(PEER, GROUP, "10.0.2.1")
         self.assertEqual(self.asked, 1)
@@ -212,13 +216,13 @@ class AddressTests(SourceCase):
 
 
 class ControlTests(SourceCase):
-    """What the kernel is told."""
+    """The control message of an answer."""
 
     def control(self, source: tuple[Any, ...], destination: str, local: str) -> Any:
         return self.sources.make_control(self.run_of(source, destination, local))
 
-    def test_an_address_is_named(self) -> None:
-        """In the form of its family, and the interface left to the routes."""
+    def test_a_global_address_sets_the_source_only(self) -> None:
+        """The routes choose the interface, in both families."""
         packed = struct.pack("=i4s4s", 0, bytes([10, 0, 2, 2]), bytes(4))
         wanted: tuple[int, int, bytes] = (socket.IPPROTO_IP, IP_PKTINFO, packed)
         self.assertEqual(self.control(PEER, "10.0.2.2", "10.0.2.2"), wanted)
@@ -226,16 +230,16 @@ class ControlTests(SourceCase):
         wanted = (socket.IPPROTO_IPV6, IPV6_PKTINFO, packed)
         self.assertEqual(self.control(PEER6, GROUP6, ""), wanted)
 
-    def test_an_address_of_a_link_leaves_by_that_link(self) -> None:
-        """Each link may have it, in both families."""
+    def test_a_link_local_address_also_sets_the_interface(self) -> None:
+        """Several links may have the same address, in both families."""
         packed = struct.pack("=16si", socket.inet_pton(socket.AF_INET6, "fe80::1"), 2)
         self.assertEqual(self.control(LINK_PEER, "fe80::1", "fe80::1")[2], packed)
         link = "169.254.1.1"
         packed = struct.pack("=i4s4s", 2, socket.inet_aton(link), bytes(4))
         self.assertEqual(self.control(("169.254.1.9", 1), link, link)[2], packed)
 
-    def test_where_no_address_is_known_the_interface_is_named(self) -> None:
-        """Where that is known; else nothing is."""
+    def test_without_a_source_address_only_the_interface_is_set(self) -> None:
+        """If the interface is not known either, there is no control message."""
         run = self.run_of(PEER6, GROUP6, "", 3)
         wanted = (socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16si", bytes(16), 3))
         self.assertEqual(self.sources.make_control(run), wanted)

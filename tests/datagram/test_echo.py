@@ -1,4 +1,4 @@
-"""A `DatagramEcho` answers what it is asked, and cannot be talked into anything else."""
+"""A `DatagramEcho` answers its peers, and causes neither loops nor floods."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 
 def connected(port: PlainPort, **settings: Any) -> DatagramEcho:
-    """Make an echo on a port."""
+    """Create an echo on a port."""
     echo = DatagramEcho(**settings)
     echo.makeConnection(port)
     return echo
 
 
 def answers_to(source: Address, destination: str = "", **settings: Any) -> int:
-    """Ask an echo from there, on either kind of port; give how many answers that brought."""
+    """
+    Send a request from this source to an echo on either kind of port; return the number of answers.
+    """
     counts = set()
     for port in (PlainPort(), RunPort()):
         echo = connected(port, **settings)
@@ -58,25 +60,25 @@ def answers_to(source: Address, destination: str = "", **settings: Any) -> int:
 
 
 class AnswerTests(SynchronousTestCase):
-    """What is answered, and where to."""
+    """Content and destination of answers."""
 
     def test_a_run_is_answered_in_one_call(self) -> None:
-        """As it came, uncut."""
+        """The run is not split."""
         port = RunPort()
         echo, run = connected(port), Run(b"aabbc", 2, PEER)
         echo.run_received(run)
         self.assertEqual(port.replies, [(run, None)])
         self.assertEqual(echo.counters, EchoCounters(answered=3))
 
-    def test_a_fixed_port_gets_the_answer(self) -> None:
-        """On the host that asked, in one call as well."""
+    def test_an_answer_goes_to_the_reply_port(self) -> None:
+        """It goes to the host of the sender, in one call."""
         port = RunPort()
         run = Run(b"aabbc", 2, PEER)
         connected(port, reply_port=1336).run_received(run)
         self.assertEqual(port.replies, [(run, 1336)])
 
-    def test_a_port_of_twisted_answers_too(self) -> None:
-        """The source, or its host at a fixed port."""
+    def test_an_echo_answers_on_a_port_of_twisted(self) -> None:
+        """The answer goes to the source, or to its host at the reply port."""
         for reply_port, expected in ((None, PEER), (1336, ("192.0.2.1", 1336))):
             port = PlainPort()
             echo = connected(port, reply_port=reply_port)
@@ -85,13 +87,13 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(echo.counters, EchoCounters(answered=1))
 
     def test_an_empty_datagram_is_answered(self) -> None:
-        """With an empty one."""
+        """The answer is empty."""
         for port in (PlainPort(), RunPort()):
             connected(port).run_received(Run(b"", 0, PEER))
             self.assertEqual(port.written, [(b"", PEER)])
 
     def test_a_truncated_datagram_is_not_answered(self) -> None:
-        """It is counted by itself; the next is answered."""
+        """It has its own count; the next datagram is answered."""
         port = RunPort()
         echo = connected(port)
         echo.run_received(Run(b"beginning", 9, PEER, is_truncated=True))
@@ -100,8 +102,8 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(port.written, [(b"whole", PEER)])
         self.assertEqual(echo.counters, EchoCounters(answered=1, truncated=1))
 
-    def test_a_reply_port_is_a_port(self) -> None:
-        """1 to 65,535, both included."""
+    def test_a_reply_port_out_of_bounds_is_refused(self) -> None:
+        """1 and 65,535 are accepted."""
         for wrong in (-1, 0, 65_536):
             self.assertRaises(ValueError, DatagramEcho, reply_port=wrong)
         for right in (1, 65_535):
@@ -109,62 +111,62 @@ class AnswerTests(SynchronousTestCase):
 
 
 class GuardTests(SynchronousTestCase):
-    """What is not answered."""
+    """Sources that are not answered."""
 
     def test_source_port_0_is_not_answered(self) -> None:
-        """Nobody can listen there, whatever the echo is set to."""
+        """No socket has port 0. No setting changes that."""
         for settings in SETTINGS:
             self.assertEqual(answers_to(("192.0.2.1", 0), **settings), 0)
 
     def test_a_group_is_not_answered(self) -> None:
-        """One datagram would become one for each member."""
+        """Each member would receive the answer."""
         groups = ("224.0.0.1", "224.3.0.5", "239.255.255.255", "ff02::1", "ff3e::4321:1234")
         for settings in SETTINGS:
             for group in groups:
                 self.assertEqual(answers_to((group, 4000), **settings), 0, group)
 
-    def test_no_hosts_address_is_answered(self) -> None:
-        """Neither everybody's nor nobody's."""
+    def test_broadcast_and_unspecified_addresses_are_not_answered(self) -> None:
+        """No host has these addresses."""
         for settings in SETTINGS:
             for address in ("255.255.255.255", "0.0.0.0", "::"):
                 self.assertEqual(answers_to((address, 4000), **settings), 0, address)
 
-    def test_an_ipv4_address_on_a_port_of_both_families_is_the_same(self) -> None:
-        """Twisted opens such ports, and is told ``::ffff:`` in front of it (:rfc:`4291`)."""
+    def test_an_ipv4_mapped_source_counts_as_ipv4(self) -> None:
+        """A Twisted port of both families reports the prefix ``::ffff:`` (:rfc:`4291`)."""
         for host in ("224.0.0.1", "255.255.255.255", "0.0.0.0"):
             self.assertEqual(answers_to((f"::ffff:{host}", 4000)), 0, host)
         for host, count in ((HOST, 0), ("192.0.2.1", 3)):
             answers = answers_to((f"::ffff:{host}", PORT), answer_any_port=True)
             self.assertEqual(answers, count, host)
 
-    def test_neighbours_of_those_are_answered(self) -> None:
-        """A guard takes no more than it has to."""
+    def test_addresses_next_to_the_refused_ones_are_answered(self) -> None:
+        """No other address is refused."""
         for host in ("223.255.255.255", "240.0.0.1", "22.4.0.1", "23.9.0.1", "2.24.0.1", "fe80::1"):
             self.assertEqual(answers_to((host, 4000)), 3, host)
         for port in (1, PORT - 1, PORT + 1, 65_535):
             self.assertEqual(answers_to(("192.0.2.1", port)), 3, port)
 
-    def test_its_own_port_is_not_answered(self) -> None:
-        """On no host: it may be another echo."""
+    def test_a_source_with_its_own_port_is_not_answered(self) -> None:
+        """On no host, since it may be another echo."""
         for host in ("192.0.2.1", HOST, ALIAS, "2001:db8::1"):
             for reply_port in (None, 1336):
                 self.assertEqual(answers_to((host, PORT), reply_port=reply_port), 0, host)
 
-    def test_its_own_port_is_answered_where_that_is_wanted(self) -> None:
-        """That of another host, not its own."""
+    def test_a_source_with_its_own_port_is_answered_if_allowed(self) -> None:
+        """Only on another host."""
         self.assertEqual(answers_to(("192.0.2.1", PORT), answer_any_port=True), 3)
         self.assertEqual(answers_to((HOST, PORT), answer_any_port=True), 0)
 
-    def test_answers_to_its_own_port_number_are_not_given(self) -> None:
-        """Else a fixed port would do what a source port may not."""
+    def test_a_reply_port_equal_to_its_own_port_is_not_answered(self) -> None:
+        """Otherwise the reply port would bypass the check of the source port."""
         for host in ("192.0.2.1", HOST):
             self.assertEqual(answers_to((host, 4000), reply_port=PORT), 0)
         for host, count in (("192.0.2.1", 3), (HOST, 0)):
             answers = answers_to((host, 4000), reply_port=PORT, answer_any_port=True)
             self.assertEqual(answers, count)
 
-    def test_a_run_that_is_not_answered_counts_its_datagrams(self) -> None:
-        """As one that is answered does."""
+    def test_an_unanswered_run_counts_all_its_datagrams(self) -> None:
+        """As an answered run does."""
         echo = connected(RunPort())
         echo.run_received(Run(b"abcde", 2, ("192.0.2.1", 0)))
         self.assertEqual(echo.counters, EchoCounters(loop_risk=3))
@@ -185,11 +187,11 @@ class Wire:
         self.others = 0
 
     def add(self, address: Address, port: PlainPort, echo: DatagramEcho) -> None:
-        """Have a port there; one that is bound to all addresses may be at several."""
+        """Attach a port at an address; a port of all addresses may have several."""
         self._ports[address] = port, echo
 
     def forge(self, source: Address, destination: Address) -> None:
-        """Send a datagram with any source."""
+        """Send a datagram with any source address."""
         self._under_way.append((b"x", source, destination))
 
     def settle(self, most: int = 200) -> None:
@@ -219,7 +221,7 @@ class Wire:
 
 
 class LoopTests(SynchronousTestCase):
-    """One forged datagram, and nobody who ends it."""
+    """One forged datagram causes no endless exchange."""
 
     def ask(
         self,
@@ -228,7 +230,7 @@ class LoopTests(SynchronousTestCase):
         destination: str = HOST,
         **settings: Any,
     ) -> None:
-        """Send one to an echo that has its port on two addresses."""
+        """Send one datagram to an echo that has its port on two addresses."""
         wire = Wire()
         echo = connected(wildcard, **settings)
         for host in (HOST, ALIAS):
@@ -237,31 +239,31 @@ class LoopTests(SynchronousTestCase):
         wire.settle()
 
     def test_an_echo_never_answers_itself(self) -> None:
-        """Where it is bound to one address."""
+        """The echo is bound to one address."""
         for settings in SETTINGS:
             for port in (PlainPort(), RunPort()):
                 self.ask(port, (HOST, PORT), **settings)
 
     def test_an_echo_of_all_addresses_never_answers_itself(self) -> None:
-        """Each of them is its own, the one that was asked or another."""
+        """From any of its addresses to any other."""
         for settings in SETTINGS:
             for source in (HOST, ALIAS):
                 self.ask(RunPort("0.0.0.0"), (source, PORT), **settings)
 
     def test_an_echo_of_all_addresses_on_a_port_of_twisted_never_answers_itself(self) -> None:
-        """Though nobody tells it which address was asked."""
+        """Twisted's port does not report the destination address."""
         for settings in SETTINGS:
             for source in (HOST, ALIAS):
                 self.ask(PlainPort("0.0.0.0"), (source, PORT), **settings)
 
-    def test_an_echo_never_answers_to_itself(self) -> None:
-        """With a fixed port that is its own, asked from another of its addresses."""
+    def test_an_echo_never_sends_an_answer_to_itself(self) -> None:
+        """The reply port is its own, and the source is another of its addresses."""
         for answers_any in (False, True):
             for port in (PlainPort("0.0.0.0"), RunPort("0.0.0.0")):
                 self.ask(port, (HOST, 4000), ALIAS, reply_port=PORT, answer_any_port=answers_any)
 
-    def test_echoes_that_belong_together_do_not_answer_each_other(self) -> None:
-        """Though their port numbers differ."""
+    def test_echoes_with_shared_own_ports_do_not_answer_each_other(self) -> None:
+        """Their port numbers differ."""
         together: set[int] = set()
         wire = Wire()
         for number in (PORT, PORT + 1):
@@ -271,8 +273,8 @@ class LoopTests(SynchronousTestCase):
         wire.settle()
         self.assertEqual(wire.carried, 1)
 
-    def test_what_was_sent_to_everybody_is_not_answered(self) -> None:
-        """One datagram would have as many answers as there are hosts."""
+    def test_a_broadcast_datagram_is_not_answered(self) -> None:
+        """Every host of the network would send an answer."""
         port = RunPort("0.0.0.0")
         echo = connected(port)
         echo.run_received(Run(b"a", 1, PEER, "192.0.2.255", 2, local="192.0.2.9"))
@@ -280,8 +282,8 @@ class LoopTests(SynchronousTestCase):
         self.assertEqual([data for data, _ in port.written], [b"b"])
         self.assertEqual(echo.counters, EchoCounters(answered=1, loop_risk=1))
 
-    def test_two_echoes_of_one_port_number_stay_quiet(self) -> None:
-        """A datagram forged from one to the other is not answered at all."""
+    def test_two_echoes_with_one_port_number_do_not_answer_each_other(self) -> None:
+        """A datagram forged from one to the other is not answered."""
         for kind in (PlainPort, RunPort):
             wire, echoes = Wire(), []
             for host in (HOST, ALIAS):
@@ -303,10 +305,13 @@ class LoopTests(SynchronousTestCase):
         ),
         integers(1, 5),
     )
-    def test_a_rate_limit_ends_what_two_ports_begin(
+    def test_a_rate_limit_ends_a_loop_between_two_port_numbers(
         self, sources: list[Address], burst: int
     ) -> None:
-        """Echoes whose port numbers differ cannot know each other; each answers its share."""
+        """
+        Echoes with different port numbers cannot recognise each other; each answers up to its
+        limit.
+        """
         wire, clock = Wire(), Clock()
         for number in (PORT, PORT + 1):
             port = RunPort(HOST, number)
@@ -320,7 +325,7 @@ class LoopTests(SynchronousTestCase):
 
 
 class RateLimitTests(SynchronousTestCase):
-    """A peer is answered so often."""
+    """Answers for each peer are limited."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -329,13 +334,13 @@ class RateLimitTests(SynchronousTestCase):
         self.echo = connected(self.port, rate_limit=limit, now=self.clock.seconds)
 
     def ask(self, count: int, source: Address = PEER) -> int:
-        """Send a run; give how many datagrams came back."""
+        """Send a run; return the number of answers."""
         before = len(self.port.written)
         self.echo.run_received(Run(bytes(range(count)), 1, source))
         return len(self.port.written) - before
 
-    def test_a_peer_gets_its_share(self) -> None:
-        """The burst, then two a second."""
+    def test_a_peer_gets_the_burst_and_then_the_rate(self) -> None:
+        """The rate is two a second."""
         self.assertEqual([self.ask(1) for _ in range(7)], [1, 1, 1, 1, 1, 0, 0])
         self.clock.advance(0.5)
         self.assertEqual([self.ask(1), self.ask(1)], [1, 0])
@@ -343,8 +348,8 @@ class RateLimitTests(SynchronousTestCase):
         self.assertEqual(self.ask(9), 4)
         self.assertEqual(self.echo.counters, EchoCounters(answered=10, limited=8))
 
-    def test_a_run_is_answered_in_part(self) -> None:
-        """Its first datagrams, still in one call."""
+    def test_a_run_above_the_limit_is_answered_in_part(self) -> None:
+        """Its first datagrams are answered in one call."""
         source = ("fe80::1", 4000, 0, 7)
         self.echo.run_received(Run(b"aabbccddeeffg", 2, source, "fe80::2", 7))
         ((run, _),) = self.port.replies
@@ -352,18 +357,18 @@ class RateLimitTests(SynchronousTestCase):
         self.assertEqual((run.source, run.destination, run.interface), (source, "fe80::2", 7))
         self.assertEqual(self.echo.counters, EchoCounters(answered=5, limited=2))
 
-    def test_another_peer_is_not_touched(self) -> None:
-        """Each has its own share."""
+    def test_another_peer_has_its_own_limit(self) -> None:
+        """The first peer has used up its tokens."""
         self.assertEqual(self.ask(9), 5)
         self.assertEqual(self.ask(9, ("192.0.2.2", 4000)), 5)
         self.assertEqual(self.ask(9), 0)
 
-    def test_another_port_is_no_other_peer(self) -> None:
-        """A host has as many of those as it likes."""
+    def test_another_port_of_a_host_shares_its_limit(self) -> None:
+        """A host can use any number of ports."""
         self.assertEqual(sum(self.ask(1, ("192.0.2.1", 4000 + n)) for n in range(20)), 5)
 
-    def test_what_is_not_answered_anyway_takes_no_share(self) -> None:
-        """Else whoever forges could use it up more cheaply still."""
+    def test_refused_sources_take_no_tokens(self) -> None:
+        """Otherwise forged datagrams could use up the tokens of a peer."""
         self.assertEqual(self.ask(5, ("192.0.2.1", 0)), 0)
         self.echo.run_received(Run(b"beginning", 9, PEER, is_truncated=True))
         self.assertEqual(self.ask(9), 5)
@@ -383,10 +388,10 @@ class RateLimitTests(SynchronousTestCase):
 
 
 class PressureTests(SynchronousTestCase):
-    """Answers that cannot leave yet."""
+    """Answers that cannot be sent yet."""
 
-    def test_a_full_port_is_not_read(self) -> None:
-        """Until it has drained."""
+    def test_a_full_port_is_paused_until_it_drains(self) -> None:
+        """New requests wait in the kernel."""
         port = RunPort()
         echo = connected(port)
         echo.run_received(Run(b"x", 1, PEER))
@@ -401,10 +406,10 @@ class PressureTests(SynchronousTestCase):
 
 
 class FailureTests(SynchronousTestCase):
-    """Answers that never leave."""
+    """Answers that cannot be sent."""
 
     def check_failure(self, port: PlainPort, failure: Exception) -> None:
-        """One answer fails and is told of; the next is given."""
+        """One answer fails and is logged; the next one is sent."""
         port.failure = failure
         echo = connected(port)
         with log_lines() as lines:
@@ -416,25 +421,25 @@ class FailureTests(SynchronousTestCase):
         echo.run_received(Run(b"abc", 3, PEER))
         self.assertEqual(echo.counters, EchoCounters(answered=1, failed=1))
 
-    def test_a_port_that_takes_no_more_is_no_end(self) -> None:
-        """With too much waiting, or closed already."""
+    def test_an_echo_survives_a_full_or_closed_port(self) -> None:
+        """The send raises `BusyError` or `ClosedError`."""
         for failure in (BusyError("too much waits"), ClosedError("this port was closed")):
             self.check_failure(RunPort(), failure)
 
-    def test_what_the_system_refuses_is_no_end(self) -> None:
-        """A port of Twisted lets its errors through."""
+    def test_an_echo_survives_an_error_of_the_system(self) -> None:
+        """A port of Twisted raises the OSError."""
         self.check_failure(PlainPort(), OSError(errno.EPERM, "Operation not permitted"))
 
-    def test_an_answer_that_fails_later_is_counted(self) -> None:
-        """The port tells of it."""
+    def test_an_answer_that_fails_later_is_counted_as_failed(self) -> None:
+        """The port reports it with `send_failed`."""
         echo = connected(RunPort())
         with log_lines() as lines:
             echo.send_failed(SocketError("no way leads there"), PEER, 1)
         self.assertEqual(lines, ["no way leads there"])
         self.assertEqual(echo.counters.failed, 1)
 
-    def test_after_the_end_nothing_is_answered(self) -> None:
-        """A subclass that closes its port may still pass on what it has."""
+    def test_a_closed_echo_does_not_answer(self) -> None:
+        """A subclass that closed the port may still pass on a run."""
         for port in (PlainPort(), RunPort()):
             echo = connected(port)
             echo.doStop()

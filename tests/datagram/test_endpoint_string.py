@@ -1,4 +1,4 @@
-"""Endpoint strings come apart into their words."""
+"""The parser of endpoint strings."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ PATHS = text(alphabet=":=\\ab/", min_size=1)
 
 
 class EndpointStringTests(SynchronousTestCase):
-    """A string has a kind, fields without and fields with a name."""
+    """A string has a kind, fields without a name and fields with a name."""
 
     def parts_of(self, description: str) -> tuple[str, list[str], dict[str, str]]:
-        """Take a string apart."""
+        """Parse a string into its parts."""
         parsed = parse_endpoint_string(description)
         return parsed.kind, list(parsed.arguments), dict(parsed.keywords)
 
     def assert_refused(self, description: str, message: str) -> None:
-        """Check that a string has no parts, and what the one line says."""
+        """Check the message of the error for a string."""
         error = self.assertRaises(ValueError, parse_endpoint_string, description)
         self.assertEqual(str(error), message)
 
     def test_colons_divide_fields(self) -> None:
-        """The first field is the kind, the others are arguments in their order."""
+        """The first field is the kind, the others are arguments in order."""
         parts = self.parts_of("multicast:224.3.0.5:22113")
         self.assertEqual(parts, ("multicast", ["224.3.0.5", "22113"], {}))
 
     def test_an_equals_sign_makes_a_keyword(self) -> None:
-        """A field with a name is a keyword, wherever it stands."""
+        """A field with a name is a keyword at any position."""
         parts = self.parts_of("multicast:interface=lo:224.3.0.5:ttl=0")
         self.assertEqual(parts, ("multicast", ["224.3.0.5"], {"interface": "lo", "ttl": "0"}))
 
@@ -48,43 +48,47 @@ class EndpointStringTests(SynchronousTestCase):
         """Further ones belong to the value."""
         self.assertEqual(self.parts_of("udp:key=a=b="), ("udp", [], {"key": "a=b="}))
 
-    def test_a_kind_is_lower_case(self) -> None:
-        """``UDP`` is ``udp``; the other words stay as they are."""
+    def test_a_kind_becomes_lower_case(self) -> None:
+        """``UDP`` becomes ``udp``; other fields are unchanged."""
         self.assertEqual(self.parts_of("UDP:LO"), ("udp", ["LO"], {}))
 
     def test_fields_may_be_empty(self) -> None:
-        """Two colons have an empty field between them, as for Twisted."""
+        """Two colons enclose an empty field, as for Twisted."""
         self.assertEqual(self.parts_of("udp::a=:"), ("udp", ["", ""], {"a": ""}))
 
-    def test_a_backslash_takes_the_meaning_away(self) -> None:
-        r"""``\:``, ``\=``, ``\\`` and ``\[`` are characters, as all are that are escaped."""
+    def test_a_backslash_escapes_the_next_character(self) -> None:
+        r"""``\:``, ``\=``, ``\\``, ``\[`` and any other character."""
         parts = self.parts_of(r"udp:\:\:1:a\=b:\[c:\\\d:k\=\:=\[v")
         self.assertEqual(parts, ("udp", ["::1", "a=b", "[c", "\\d"], {"k=:": "[v"}))
 
     def test_brackets_protect_colons(self) -> None:
-        """An address of IPv6 needs no backslashes in brackets, which are not part of it."""
+        """
+        An IPv6 address in brackets needs no backslashes; the brackets are not part of the value.
+        """
         parts = self.parts_of("multicast:[ff15::1]:22113:source=[2001:db8::1]")
         self.assertEqual(parts, ("multicast", ["ff15::1", "22113"], {"source": "2001:db8::1"}))
 
-    def test_brackets_protect_all_signs(self) -> None:
-        """Between brackets are characters only, be it a zone with an equals sign."""
+    def test_brackets_protect_all_special_characters(self) -> None:
+        """Such as an equals sign in a zone."""
         self.assertEqual(self.parts_of(r"udp:[fe80::1%a=\b]"), ("udp", [r"fe80::1%a=\b"], {}))
 
-    def test_brackets_elsewhere_are_characters(self) -> None:
-        """A bracket that does not open a field has no meaning."""
+    def test_brackets_inside_a_value_are_ordinary_characters(self) -> None:
+        """Only a bracket at the beginning of a value is special."""
         self.assertEqual(self.parts_of("udp:a[1]:b=c[2"), ("udp", ["a[1]"], {"b": "c[2"}))
 
     @given(KINDS, lists(WORDS), dictionaries(WORDS, WORDS))
-    def test_parts_survive_being_a_string(
+    def test_the_string_of_parts_has_the_same_parts(
         self, kind: str, arguments: list[str], keywords: dict[str, str]
     ) -> None:
-        """Whatever the parts are, their text has the same parts."""
+        """For any parts."""
         parts = EndpointString(kind, tuple(arguments), keywords)
         self.assertEqual(parse_endpoint_string(str(parts)), parts)
 
     @given(text(alphabet=":=\\[]a"))
     def test_any_text_is_parsed_or_refused_in_one_line(self, description: str) -> None:
-        """Nothing but a ValueError of one line comes out of any text, and what is parsed stays."""
+        """
+        Any text is parsed, or raises a ValueError of one line. Parsed text survives a round trip.
+        """
         try:
             parsed = parse_endpoint_string(description)
         except ValueError as error:
@@ -93,33 +97,33 @@ class EndpointStringTests(SynchronousTestCase):
             self.assertEqual(parse_endpoint_string(str(parsed)), parsed)
 
     @given(PATHS)
-    def test_twisted_reads_quoted_values_alike(self, path: str) -> None:
-        """What Twisted quotes for its own endpoints is the same value for both."""
+    def test_twisted_parses_quoted_values_alike(self, path: str) -> None:
+        """A value quoted by Twisted is the same value for both parsers."""
         description = f"unix:address={quoteStringArgument(path)}:mode=600"
         reactor: Any = MemoryReactorClock()
         serverFromString(reactor, description).listen(Factory())
         (listening,) = reactor.unixServers
         self.assertEqual(self.parts_of(description)[2]["address"], listening[0])
 
-    def test_without_a_kind_it_is_refused(self) -> None:
-        """The first field has to be there, and to be no keyword."""
+    def test_a_string_without_a_kind_is_refused(self) -> None:
+        """The first field must exist and must have no name."""
         for description in ("", ":1337", "port=1337", "=udp"):
             self.assert_refused(description, "it does not begin with a kind, such as udp")
 
-    def test_a_keyword_twice_is_refused(self) -> None:
-        """Neither of two values wins."""
+    def test_a_repeated_keyword_is_refused(self) -> None:
+        """Neither value takes precedence."""
         self.assert_refused("udp:1337:ttl=1:ttl=1", "'ttl' is given twice")
 
     def test_a_backslash_at_the_end_is_refused(self) -> None:
-        """It would take the meaning from nothing."""
+        """It escapes no character."""
         for description in ("udp:\\", "udp\\", "udp:a=b\\", "udp:a\\\\\\"):
             self.assert_refused(description, "it ends with a backslash")
 
     def test_an_open_bracket_is_refused(self) -> None:
-        """A bracket that begins a value has to be closed."""
+        """A bracket at the beginning of a value must be closed."""
         self.assert_refused("udp:[::1:1337", "the bracket of '[::1:1337' is not closed")
         self.assert_refused("udp:interface=[", "the bracket of '[' is not closed")
 
     def test_text_after_a_bracket_is_refused(self) -> None:
-        """Brackets hold a whole value."""
+        """Brackets enclose a whole value."""
         self.assert_refused("udp:[::1]1337", "after '[::1]' comes a colon or the end")

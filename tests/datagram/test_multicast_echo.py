@@ -1,4 +1,4 @@
-"""A `MulticastEcho` answers as it is told, and cannot be talked into loops."""
+"""A `MulticastEcho` answers its senders or its group, and causes no loops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FakePort(PlainPort):
         self.runs.append((data, segment_size, address))
 
     def fail_run(self, count: int, address: Address) -> None:
-        """Fail to send what was taken."""
+        """Fail a run that was accepted."""
         self.protocol.send_failed(SocketError("no"), address, count)
 
     def pauseProducing(self) -> None:
@@ -77,14 +77,14 @@ class Member:
         self.port = FakePort(self.echo, host)
 
     def start(self) -> Member:
-        """Begin to listen."""
+        """Start to listen."""
         self.echo.makeConnection(self.port)
         return self
 
     def receive(
         self, source: Address = PEER, data: bytes = b"abcde", interface: int = LOOPBACK.index
     ) -> None:
-        """Hear what was sent to the group, in datagrams of two bytes."""
+        """Receive datagrams of two bytes that were sent to the group."""
         self.echo.run_received(Run(data, 2, source, GROUP, interface))
 
     def _open(
@@ -101,10 +101,10 @@ class Member:
 
 
 class SenderTests(SynchronousTestCase):
-    """Answers go to who asked."""
+    """Answers go to the sender."""
 
-    def test_the_sender_is_answered_from_a_port_beside_the_shared_one(self) -> None:
-        """A whole run in one call; the shared port sends nothing."""
+    def test_the_sender_is_answered_from_a_reply_port(self) -> None:
+        """A whole run leaves in one call; the shared port sends nothing."""
         member = Member(ReplyTo.SENDER).start()
         member.receive()
         (reply_port,) = member.reply_ports
@@ -112,7 +112,7 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(member.port.runs, [])
         self.assertEqual(member.echo.counters, MulticastCounters(received=3, answered=3))
 
-    def test_that_port_is_of_the_same_interface_and_family(self) -> None:
+    def test_a_reply_port_has_the_interface_and_family_of_the_group(self) -> None:
         """It is not shared, and the system chooses its number."""
         for host, wildcard in (("0.0.0.0", ""), ("::", "::")):
             member = Member(ReplyTo.SENDER, host).start()
@@ -122,8 +122,8 @@ class SenderTests(SynchronousTestCase):
             self.assertEqual(options.device, "lo")
             self.assertFalse(options.multicast_only)
 
-    def test_whatever_that_port_is_sent_is_ignored(self) -> None:
-        """It is not even read, so that nobody makes a loop of it."""
+    def test_datagrams_to_a_reply_port_are_ignored(self) -> None:
+        """The port does not read, so it cannot be part of a loop."""
         member = Member(ReplyTo.SENDER).start()
         (reply_port,) = member.reply_ports
         self.assertTrue(reply_port.is_paused)
@@ -131,36 +131,36 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(reply_port.runs, [])
         self.assertEqual(member.echo.counters, MulticastCounters())
 
-    def test_that_port_ends_with_the_shared_one(self) -> None:
+    def test_reply_ports_are_closed_with_the_shared_port(self) -> None:
         """Nothing stays open."""
         member = Member(ReplyTo.SENDER).start()
         member.port.stopListening()
         self.assertEqual([reply_port.is_open for reply_port in member.reply_ports], [False])
 
-    def test_without_the_right_to_bind_to_an_interface_the_routes_decide(self) -> None:
-        """Kernels before Linux 5.7 ask for it."""
+    def test_without_permission_to_bind_to_an_interface_the_routes_decide(self) -> None:
+        """Kernels before Linux 5.7 require root for it."""
         member = Member(ReplyTo.SENDER)
         member.refusal = PermissionError(1, "Operation not permitted")
         member.start().receive()
         self.assertEqual([options.device for _, _, options in member.asked], ["lo", ""])
         self.assertEqual(member.echo.counters.answered, 3)
 
-    def test_a_port_that_cannot_be_had_is_known_at_the_start(self) -> None:
+    def test_a_reply_port_that_cannot_be_opened_fails_the_start(self) -> None:
         """The protocol does not start."""
         member = Member(ReplyTo.SENDER)
         member.refusal = OSError(24, "Too many open files")
         self.assertRaises(SocketError, member.start)
 
-    def test_a_start_that_fails_leaves_no_port_open(self) -> None:
-        """Of two interfaces the second has none: that of the first is closed again."""
+    def test_a_failed_start_leaves_no_reply_port_open(self) -> None:
+        """The second interface fails; the reply port of the first is closed."""
         member = Member(ReplyTo.SENDER)
         member.port.memberships.append(Membership(GROUP, Interface("eth0", 2)))
         member.last_refusal = OSError(24, "Too many open files")
         self.assertRaises(SocketError, member.start)
         self.assertEqual([reply_port.is_open for reply_port in member.reply_ports], [False])
 
-    def test_an_interface_that_comes_later_is_answered_by_too(self) -> None:
-        """For a group that the application joined itself; the port is opened when needed."""
+    def test_an_interface_joined_later_gets_a_reply_port(self) -> None:
+        """The application joins the group itself; the reply port is opened at the first answer."""
         member = Member(ReplyTo.SENDER)
         member.port.memberships = []
         member.start()
@@ -169,8 +169,8 @@ class SenderTests(SynchronousTestCase):
         member.receive()
         self.assertEqual([len(reply_port.runs) for reply_port in member.reply_ports], [2])
 
-    def test_after_a_change_of_interfaces_answers_leave_by_a_new_port(self) -> None:
-        """The old one is bound to an interface that is another one by now; a line tells."""
+    def test_after_a_change_of_interfaces_a_new_reply_port_is_opened(self) -> None:
+        """The index of the old one may belong to another interface. The change is logged."""
         member = Member(ReplyTo.SENDER).start()
         member.port.is_paused = True
         with log_lines() as lines:
@@ -181,16 +181,16 @@ class SenderTests(SynchronousTestCase):
         self.assertFalse(member.port.is_paused)
         self.assertEqual(lines, [f"joined group {GROUP} on lo again"])
 
-    def test_an_interface_that_is_gone_fails_that_answer(self) -> None:
-        """It is counted, and told in one line."""
+    def test_a_removed_interface_fails_the_answer(self) -> None:
+        """The failure is counted and logged in one line."""
         member = Member(ReplyTo.SENDER).start()
         with log_lines() as lines:
             member.receive(interface=2**30)
         self.assertEqual(member.echo.counters, MulticastCounters(received=3, failed=3))
         self.assertEqual(len(lines), 1)
 
-    def test_a_full_port_is_waited_for(self) -> None:
-        """Nothing is received while answers cannot leave."""
+    def test_a_full_reply_port_pauses_the_shared_port(self) -> None:
+        """Nothing is received until answers can leave again."""
         member = Member(ReplyTo.SENDER).start()
         (reply_port,) = member.reply_ports
         reply_port.is_full = True
@@ -199,8 +199,8 @@ class SenderTests(SynchronousTestCase):
         reply_port.protocol.output_drained()
         self.assertFalse(member.port.is_paused)
 
-    def test_a_run_that_cannot_be_sent_counts_its_datagrams(self) -> None:
-        """As failed, and not as answered, which it seemed to be."""
+    def test_a_run_that_fails_later_is_counted_as_failed(self) -> None:
+        """Its datagrams are no longer counted as answered."""
         member = Member(ReplyTo.SENDER).start()
         member.receive()
         member.receive()
@@ -213,34 +213,34 @@ class GroupTests(SynchronousTestCase):
     """Answers go to the group."""
 
     def test_the_group_is_answered_from_the_shared_port(self) -> None:
-        """A whole run in one call; no other port is opened."""
+        """A whole run leaves in one call; no other port is opened."""
         member = Member(ReplyTo.GROUP).start()
         member.receive()
         self.assertEqual(member.port.runs, [(b"abcde", 2, (GROUP, GROUP_PORT))])
         self.assertEqual(member.asked, [])
 
-    def test_a_group_of_ipv6_is_answered_where_it_was_heard(self) -> None:
-        """Groups of one network need the interface."""
+    def test_an_ipv6_group_is_answered_on_the_receiving_interface(self) -> None:
+        """Link-local groups need the interface."""
         member = Member(ReplyTo.GROUP, "::").start()
         member.echo.run_received(Run(b"x", 1, ("fe80::1", 4000, 0, 7), "ff02::5", 7))
         self.assertEqual(member.port.runs, [(b"x", 1, ("ff02::5", GROUP_PORT, 0, 7))])
 
     def test_the_port_of_the_group_is_never_answered(self) -> None:
-        """Whatever its address: there are members that answer too, on any host."""
+        """From any address: other members send their answers from it."""
         member = Member(ReplyTo.GROUP).start()
         for host in ("192.0.2.1", "127.0.0.1", "10.0.0.1"):
             member.receive((host, GROUP_PORT))
         self.assertEqual(member.port.runs, [])
         self.assertEqual(member.echo.counters, MulticastCounters(received=9, from_members=9))
 
-    def test_what_was_sent_to_one_host_is_not_answered(self) -> None:
-        """On a port that is not shared, there is such."""
+    def test_a_unicast_datagram_is_not_answered(self) -> None:
+        """A port that is not shared may receive one."""
         member = Member(ReplyTo.GROUP).start()
         member.echo.run_received(Run(b"x", 1, PEER, "127.0.0.1", 1))
         self.assertEqual(member.echo.counters, MulticastCounters(received=1, loop_risk=1))
 
     def test_a_refused_answer_is_counted(self) -> None:
-        """At once, or later."""
+        """It may be refused at once, or later."""
         member = Member(ReplyTo.GROUP).start()
         member.port.failure = SocketError("no", status=SocketErrorStatus.UNREACHABLE_HOST)
         member.receive()
@@ -249,8 +249,8 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(member.echo.counters, MulticastCounters(received=6, answered=1, failed=5))
 
     @given(lists(sampled_from([GROUP_PORT, 4000, 0]), max_size=3), integers(1, 4))
-    def test_members_among_themselves_come_to_rest(self, ports: list[int], count: int) -> None:
-        """Each request is answered once by each member, and no answer is answered."""
+    def test_members_cause_no_loop(self, ports: list[int], count: int) -> None:
+        """Each member answers each request once, and no member answers an answer."""
         members = [Member(ReplyTo.GROUP).start() for _ in range(count)]
         on_the_way: list[Address] = [("127.0.0.1", port) for port in ports]
         heard = 0
@@ -266,17 +266,17 @@ class GroupTests(SynchronousTestCase):
 
 
 class SilenceTests(SynchronousTestCase):
-    """What is answered in no way."""
+    """Datagrams that are never answered."""
 
     def test_off_only_counts(self) -> None:
-        """No port is opened, nothing is sent."""
+        """No port is opened, and nothing is sent."""
         member = Member(ReplyTo.OFF).start()
         member.receive()
         self.assertEqual((member.asked, member.port.runs), ([], []))
         self.assertEqual(member.echo.counters, MulticastCounters(received=3))
 
-    def test_nobody_who_could_make_a_loop_is_answered(self) -> None:
-        """Port 0, groups, broadcasts, no address."""
+    def test_sources_that_could_cause_a_loop_are_not_answered(self) -> None:
+        """Port 0, multicast, broadcast and unspecified addresses."""
         for reply in (ReplyTo.SENDER, ReplyTo.GROUP):
             member = Member(reply).start()
             for source in (
@@ -294,8 +294,8 @@ class SilenceTests(SynchronousTestCase):
             self.assertEqual(member.port.runs, [])
             self.assertEqual(member.echo.counters, MulticastCounters(received=18, loop_risk=18))
 
-    def test_what_is_not_whole_is_not_answered(self) -> None:
-        """It is counted, and told in one line."""
+    def test_a_truncated_datagram_is_not_answered(self) -> None:
+        """It is counted, and logged in one line."""
         for reply in ReplyTo:
             member = Member(reply).start()
             with log_lines() as lines:

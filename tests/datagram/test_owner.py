@@ -1,4 +1,4 @@
-"""What a port and its protocol promise each other."""
+"""Interfaces between a port and its protocol, and the adapter for Twisted's protocols."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINK_LOCAL = ("fe80::1", 7001, 0, socket.if_nametoindex("lo"))
 
 
 class Plain(DatagramProtocol):
-    """Notes what it is told."""
+    """A protocol of Twisted that records its events."""
 
     def __init__(self) -> None:
         self.transport: Any = object()
@@ -47,36 +47,36 @@ class Plain(DatagramProtocol):
 
 
 class InterfaceTests(SynchronousTestCase):
-    """Who declares an interface has all of it."""
+    """Implementations have every attribute of their interface."""
 
-    def test_our_protocols_own_ports(self) -> None:
-        """All that there are."""
+    def test_protocols_provide_the_owner_interface(self) -> None:
+        """All protocol classes of twsock."""
         for protocol in (RunProtocol(), DatagramEcho(), MulticastEcho(None)):
             verifyObject(IDatagramOwner, protocol)
 
-    def test_our_port_takes_runs(self) -> None:
-        """As the echo asks."""
+    def test_the_port_provides_the_run_interface(self) -> None:
+        """The echo looks it up."""
         self.assertTrue(verifyClass(IRunTransport, DatagramPort))
 
-    def test_nothing_was_counted_at_first(self) -> None:
-        """Of anything."""
+    def test_all_counters_start_at_zero(self) -> None:
+        """Each of them."""
         counters = DatagramCounters()
         self.assertEqual({getattr(counters, name) for name in counters.__slots__}, {0})
 
 
 class PlainProtocolTests(SynchronousTestCase):
-    """Runs in, datagrams out."""
+    """Runs become datagrams for a protocol of Twisted."""
 
     def setUp(self) -> None:
         self.protocol = Plain()
         self.plain = PlainProtocol(self.protocol)
 
-    def test_it_owns_a_port(self) -> None:
-        """With every event there is."""
+    def test_the_adapter_provides_the_owner_interface(self) -> None:
+        """With every event."""
         verifyObject(IDatagramOwner, self.plain)
 
-    def test_a_run_is_datagrams(self) -> None:
-        """With host and port, and the zone of a link-local one."""
+    def test_a_run_is_delivered_as_datagrams(self) -> None:
+        """With host and port; a link-local host has its zone."""
         self.plain.run_received(Run(b"aab", 2, ("127.0.0.1", 7001)))
         self.plain.run_received(Run(b"c", 1, LINK_LOCAL))
         self.assertEqual(
@@ -88,26 +88,26 @@ class PlainProtocolTests(SynchronousTestCase):
             ],
         )
 
-    def test_a_piece_of_a_datagram_is_none(self) -> None:
+    def test_a_truncated_datagram_is_not_delivered(self) -> None:
         """It is logged."""
         with capturedLogs() as events:
             self.plain.run_received(Run(b"a", 1, LINK_LOCAL, is_truncated=True))
         self.assertEqual((self.protocol.received, len(events)), ([], 1))
 
-    def test_a_refusal_has_its_event(self) -> None:
-        """Though not its reason."""
+    def test_an_icmp_error_calls_connection_refused(self) -> None:
+        """Twisted's event has no reason."""
         self.plain.refused(SocketError("nobody there"))
         self.assertEqual(self.protocol.refusals, 1)
 
-    def test_what_it_has_no_event_for_is_logged(self) -> None:
-        """A failure to send, with the reason."""
+    def test_a_failed_send_is_logged(self) -> None:
+        """With the reason."""
         with capturedLogs() as events:
             self.plain.send_failed(SocketError("no way leads there"), None, 1)
         self.assertEqual([str(event["error"]) for event in events], ["no way leads there"])
 
 
 class MembershipTests(SynchronousTestCase):
-    """What the log says of a group."""
+    """Log lines about memberships."""
 
     def levels(self, error: SocketError | None) -> list[str]:
         membership = Membership("224.3.0.5", Interface("eth7", 7))
@@ -116,9 +116,9 @@ class MembershipTests(SynchronousTestCase):
         return [event["log_level"].name for event in events]
 
     def test_a_loss_is_a_warning(self) -> None:
-        """It says why."""
+        """It contains the reason."""
         self.assertEqual(self.levels(SocketError("the interface eth7 is gone")), ["warn"])
 
-    def test_a_return_is_a_piece_of_news(self) -> None:
-        """Where it is heard again."""
+    def test_a_return_is_logged_as_information(self) -> None:
+        """It contains the interface."""
         self.assertEqual(self.levels(None), ["info"])

@@ -1,4 +1,4 @@
-"""A `DatagramProtocol` is told of datagrams, or of runs, on any UDP port."""
+"""A `DatagramProtocol` receives datagrams or runs on any UDP port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCE = ("192.0.2.1", 4000)
 
 
 class RunRecorder(DatagramProtocol):
-    """Takes runs; says which."""
+    """A protocol that records runs."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -32,7 +32,7 @@ class RunRecorder(DatagramProtocol):
 
 
 class EventRecorder(Recorder):
-    """Keeps also what is logged by others."""
+    """A recorder that also records events which are logged by default."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class EventRecorder(Recorder):
 
 
 class Stumbling(Recorder):
-    """Cannot cope with one of the datagrams."""
+    """A protocol that raises an exception for one datagram."""
 
     def datagram_received(self, data: bytes, source: Any) -> None:
         if data == b"?":
@@ -56,7 +56,7 @@ class Stumbling(Recorder):
 
 
 class StoppingEarly(Recorder):
-    """Has its port closed with the first datagram."""
+    """A protocol that closes its port at the first datagram."""
 
     def datagram_received(self, data: bytes, source: Any) -> None:
         super().datagram_received(data, source)
@@ -65,7 +65,7 @@ class StoppingEarly(Recorder):
 
 
 class ReceivingTests(SynchronousTestCase):
-    """What comes in."""
+    """Received datagrams."""
 
     def setUp(self) -> None:
         self.protocol = Recorder()
@@ -75,57 +75,57 @@ class ReceivingTests(SynchronousTestCase):
         return [data for data, _ in self.protocol.received]
 
     def test_each_datagram_of_a_run_is_an_event(self) -> None:
-        """In order, the last may be shorter, and all have the source of the run."""
+        """In order; all have the source of the run, and the last may be shorter."""
         self.protocol.run_received(Run(b"aabbc", 2, SOURCE))
         expected = [(data, SOURCE) for data in (b"aa", b"bb", b"c")]
         self.assertEqual(self.protocol.received, expected)
 
-    def test_a_source_is_handed_over_as_the_kernel_gave_it(self) -> None:
-        """With the scope id, without which a link-local peer could not be answered."""
+    def test_a_source_keeps_its_scope_id(self) -> None:
+        """An answer to a link-local peer needs it."""
         source = ("fe80::1", 4000, 0, 7)
         self.protocol.run_received(Run(b"x", 1, source))
         self.assertEqual(self.protocol.received, [(b"x", source)])
 
     @given(integers(1, 20), lists(binary(min_size=20, max_size=20), min_size=1, max_size=8))
-    def test_any_run_comes_apart_as_it_was_put_together(
+    def test_a_run_is_split_into_the_original_datagrams(
         self, last: int, whole: list[bytes]
     ) -> None:
-        """Datagrams of one size, of which the last is as long or shorter."""
+        """Datagrams of one size; the last may be shorter."""
         protocol = Recorder()
         datagrams = [*whole[:-1], whole[-1][:last]]
         protocol.run_received(Run(b"".join(datagrams), len(datagrams[0]), SOURCE))
         self.assertEqual([data for data, _ in protocol.received], datagrams)
 
-    def test_an_empty_datagram_is_a_datagram(self) -> None:
-        """From a port that takes runs, and from one of Twisted."""
+    def test_an_empty_datagram_is_delivered(self) -> None:
+        """From a port of twsock, and from one of Twisted."""
         self.protocol.run_received(Run(b"", 0, SOURCE))
         self.protocol.datagramReceived(b"", SOURCE)
         self.assertEqual(self.protocol.received, [(b"", SOURCE)] * 2)
 
-    def test_whoever_takes_runs_gets_one_call_for_each(self) -> None:
-        """Uncut."""
+    def test_an_override_of_run_received_gets_whole_runs(self) -> None:
+        """One call for each run."""
         protocol, run = RunRecorder(), Run(b"aabbc", 2, SOURCE)
         protocol.run_received(run)
         self.assertEqual(protocol.runs, [run])
 
     def test_a_datagram_of_twisteds_port_is_a_run_of_one(self) -> None:
-        """So a protocol of runs works there too."""
+        """So a protocol that handles runs works on Twisted's ports."""
         protocol = RunRecorder()
         protocol.makeConnection(PlainPort())
         protocol.datagramReceived(b"abc", SOURCE)
         (run,) = protocol.runs
         self.assertEqual((run.datagrams(), run.source, run.is_truncated), ([b"abc"], SOURCE, False))
 
-    def test_a_mistake_with_one_datagram_does_not_cost_the_others(self) -> None:
-        """As if each had come by itself; the mistake is logged."""
+    def test_an_exception_for_one_datagram_does_not_affect_the_others(self) -> None:
+        """The exception is logged."""
         protocol = Stumbling()
         protocol.makeConnection(RunPort())
         protocol.run_received(Run(b"a?b", 1, SOURCE))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(protocol.received, [(b"a", SOURCE), (b"b", SOURCE)])
 
-    def test_a_truncated_datagram_never_counts_as_one(self) -> None:
-        """It has an event of its own; what comes next is not touched."""
+    def test_a_truncated_datagram_has_its_own_event(self) -> None:
+        """The next datagram is delivered as usual."""
         protocol = EventRecorder()
         protocol.run_received(Run(b"begin", 5, SOURCE, is_truncated=True))
         protocol.run_received(Run(b"whole", 5, SOURCE))
@@ -133,7 +133,7 @@ class ReceivingTests(SynchronousTestCase):
         self.assertEqual(protocol.received, [(b"whole", SOURCE)])
 
     def test_a_truncated_datagram_is_logged_without_its_bytes(self) -> None:
-        """Who sent it, and how much was taken."""
+        """The line contains its source and the number of bytes."""
         with log_lines() as lines:
             self.protocol.run_received(Run(b"secret", 6, SOURCE, is_truncated=True))
         (line,) = lines
@@ -143,14 +143,14 @@ class ReceivingTests(SynchronousTestCase):
 
 
 class EventsTests(SynchronousTestCase):
-    """What else happens to a port."""
+    """Other events of a port."""
 
     def setUp(self) -> None:
         self.protocol = Recorder()
         self.port = PlainPort()
 
     def test_it_starts_and_stops_with_its_port(self) -> None:
-        """Which it has in between."""
+        """It has a transport in between."""
         self.assertIsNone(self.protocol.transport)
         self.protocol.makeConnection(self.port)
         self.assertIs(self.protocol.transport, self.port)
@@ -158,28 +158,28 @@ class EventsTests(SynchronousTestCase):
         self.assertIsNone(self.protocol.transport)
         self.assertEqual(self.protocol.events, ["started", "stopped"])
 
-    def test_nothing_is_received_after_the_end(self) -> None:
-        """Neither what is left of the run during which the port was closed."""
+    def test_nothing_is_received_after_the_port_was_closed(self) -> None:
+        """Not even the rest of the run that is being delivered."""
         protocol = StoppingEarly()
         protocol.makeConnection(RunPort())
         protocol.run_received(Run(b"abc", 1, SOURCE))
         self.assertEqual(protocol.received, [(b"a", SOURCE)])
 
-    def test_its_start_is_not_logged(self) -> None:
-        """Its port says where it listens; that is enough."""
+    def test_the_start_is_not_logged_by_the_protocol(self) -> None:
+        """The port logs its address."""
         with log_lines() as lines:
             self.protocol.makeConnection(self.port)
         self.assertEqual(lines, [])
 
-    def test_a_refusal_of_twisteds_port_has_a_status(self) -> None:
-        """The same as that of our own."""
+    def test_an_icmp_error_on_a_port_of_twisted_has_a_status(self) -> None:
+        """The status is the same as on a port of twsock."""
         protocol = EventRecorder()
         protocol.connectionRefused()
         (error,) = protocol.refusals
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
-    def test_a_refusal_is_harmless_where_nobody_cares(self) -> None:
-        """The event may be left alone."""
+    def test_an_icmp_error_is_ignored_by_default(self) -> None:
+        """The event need not be overridden."""
         self.protocol.connectionRefused()
         self.protocol.output_drained()
 
@@ -189,15 +189,15 @@ class EventsTests(SynchronousTestCase):
             self.protocol.send_failed(SocketError("no way leads there"), SOURCE, 1)
         self.assertEqual(lines, ["no way leads there"])
 
-    def test_what_a_peer_can_cause_is_logged_once_a_minute(self) -> None:
-        """However many datagrams it sends that are too long."""
+    def test_warnings_that_a_peer_can_cause_are_logged_once_a_minute(self) -> None:
+        """For any number of truncated datagrams."""
         with log_lines() as lines:
             for _ in range(1000):
                 self.protocol.run_received(Run(b"begin", 5, SOURCE, is_truncated=True))
         self.assertEqual(len(lines), 1)
 
-    def test_a_group_that_is_lost_or_heard_again_is_logged(self) -> None:
-        """Each with its group."""
+    def test_a_lost_or_restored_membership_is_logged(self) -> None:
+        """Each line contains the group."""
         membership = Membership("224.3.0.5", Interface("lo", 1))
         with log_lines() as lines:
             for error in (SocketError("lo is gone"), None):
@@ -208,7 +208,7 @@ class EventsTests(SynchronousTestCase):
 
 
 class SendingTests(SynchronousTestCase):
-    """What goes out."""
+    """Sent datagrams."""
 
     def test_a_datagram_goes_to_the_port(self) -> None:
         """With an address, or to the connected peer."""
@@ -218,8 +218,8 @@ class SendingTests(SynchronousTestCase):
         protocol.send(b"two")
         self.assertEqual(port.written, [(b"one", SOURCE), (b"two", None)])
 
-    def test_without_a_port_there_is_no_sending(self) -> None:
-        """Neither before it started nor after it stopped."""
+    def test_a_send_without_a_port_raises_an_error(self) -> None:
+        """Before the start and after the stop."""
         protocol = Recorder()
         self.assertRaises(LocalProtocolError, protocol.send, b"x", SOURCE)
         protocol.makeConnection(PlainPort())
@@ -228,14 +228,14 @@ class SendingTests(SynchronousTestCase):
 
 
 class InterfaceTests(SynchronousTestCase):
-    """What is looked up at run time is there."""
+    """Interfaces that are looked up at run time."""
 
-    def test_a_protocol_owns_datagrams(self) -> None:
-        """So a port tells it everything."""
+    def test_a_protocol_provides_the_owner_interface(self) -> None:
+        """So a port reports every event to it."""
         verifyObject(IDatagramOwner, DatagramProtocol())
 
-    def test_the_ports_of_these_tests_are_what_they_say(self) -> None:
-        """Else the tests would prove little."""
+    def test_the_fake_ports_provide_their_interfaces(self) -> None:
+        """The other tests depend on it."""
         for port in (PlainPort(), RunPort()):
             verifyObject(IUDPTransport, port)
         verifyObject(IRunTransport, RunPort())

@@ -1,4 +1,4 @@
-"""One call sends, and its error is that of whoever it belongs to."""
+"""System calls that send datagrams, and the owner of their errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNREACHABLE = SocketErrorStatus.UNREACHABLE_HOST
 
 
 class DatagramCallsTests(SynchronousTestCase):
-    """What is sent, what is told, and what is given back."""
+    """Sent datagrams, reported errors and returned errors."""
 
     def open(self, *judges: Any, plan: tuple[int, ...] = ()) -> None:
         self.udp = FakeUdp(*judges, plan=plan)
@@ -31,26 +31,28 @@ class DatagramCallsTests(SynchronousTestCase):
         return self.goes_on
 
     def send_again(self, first: int) -> int | None:
-        """Repeat the call of a datagram to the connected peer; give the errno of its own error."""
+        """
+        Repeat the call for a datagram to the connected peer; return the errno of its own error.
+        """
         error = self.calls.send_again(datagrams(9, address=None), error_of(first), is_run=False)
         return None if error is None else error.errno
 
     def test_a_run_is_one_call(self) -> None:
-        """Of which the kernel knows the size."""
+        """The control message contains the segment size."""
         self.open()
         self.assertIsNone(self.calls.send(datagrams(9, 9, 5), is_run=True))
         self.assertEqual((len(self.udp.calls), self.udp.sizes), (1, [9, 9, 5]))
 
-    def test_each_by_itself_stops_at_the_first_error(self) -> None:
-        """And tells how many left."""
+    def test_separate_sends_stop_at_the_first_error(self) -> None:
+        """The number of sent datagrams is returned."""
         self.open(plan=(0, 0, errno.EAGAIN))
         for address in (None, ("127.0.0.1", 9)):
             self.udp.plan = [0, 0, errno.EAGAIN]
             done, error = self.calls.send_each(datagrams(9, 8, 7, 6, address=address))
             self.assertEqual((done, error and error.errno), (2, errno.EAGAIN))
 
-    def test_what_python_cannot_send_is_an_error_too(self) -> None:
-        """Not an exception in the middle of the others."""
+    def test_an_item_that_python_cannot_send_is_an_error(self) -> None:
+        """It raises no exception between the other items."""
 
         def judge(call: Any) -> int:
             raise OverflowError("port must be 0-65535.")
@@ -60,41 +62,41 @@ class DatagramCallsTests(SynchronousTestCase):
         for error in (self.calls.send([item], is_run=False), self.calls.send_each([item])[1]):
             self.assertEqual(error and error.errno, errno.EINVAL)
 
-    def test_an_error_that_is_not_met_again_was_an_earlier_one_s(self) -> None:
-        """It is told, and the datagram has left."""
+    def test_an_error_that_does_not_repeat_belongs_to_an_earlier_datagram(self) -> None:
+        """It is reported, and the datagram has been sent."""
         self.open()
         self.assertIsNone(self.send_again(errno.EHOSTUNREACH))
         self.assertEqual((self.refusals, self.udp.sizes), ([UNREACHABLE], [9]))
 
-    def test_an_error_that_is_met_again_is_its_own(self) -> None:
-        """Nothing is told."""
+    def test_an_error_that_repeats_belongs_to_the_datagram(self) -> None:
+        """Nothing is reported."""
         self.open(plan=(errno.EMSGSIZE,))
         self.assertEqual(self.send_again(errno.EMSGSIZE), errno.EMSGSIZE)
         self.assertEqual(self.refusals, [])
 
-    def test_a_refusal_in_between_is_an_earlier_one_s(self) -> None:
-        """Whatever the datagram's own error is."""
+    def test_an_icmp_error_in_between_belongs_to_an_earlier_datagram(self) -> None:
+        """For any error of the datagram itself."""
         self.open(plan=(errno.ECONNREFUSED, errno.EMSGSIZE))
         self.assertEqual(self.send_again(errno.EMSGSIZE), errno.EMSGSIZE)
         self.assertEqual(self.refusals, [RESET])
 
-    def test_who_is_told_may_end_it(self) -> None:
-        """Then no more is tried."""
+    def test_a_callback_can_stop_the_repetition(self) -> None:
+        """No further call is made."""
         self.open(plan=(errno.ECONNREFUSED,) * 5)
         self.goes_on = False
         self.assertEqual(self.send_again(errno.ECONNREFUSED), errno.ECONNREFUSED)
         self.assertEqual((self.refusals, len(self.udp.calls)), ([RESET], 1))
 
-    def test_a_run_that_is_refused_is_not_told_as_a_refusal(self) -> None:
-        """It is its own error, for the queue to deal with."""
+    def test_a_refused_run_is_not_reported_as_an_icmp_error(self) -> None:
+        """The error is returned; the send queue handles it."""
         self.open(refuse_runs(errno.EINVAL))
         error = self.calls.send_again(
             datagrams(9, 9, address=None), error_of(errno.EINVAL), is_run=True
         )
         self.assertEqual((error and error.errno, self.refusals), (errno.EINVAL, []))
 
-    def test_the_error_says_what_it_means_to_udp(self) -> None:
-        """The kernel's own is its cause; others keep their status."""
+    def test_a_closed_port_has_the_status_of_winrt(self) -> None:
+        """The kernel's error is the cause; other errors keep their status."""
         number = error_of(errno.ECONNREFUSED)
         error = describe_refusal(number)
         self.assertIs(error.status, RESET)

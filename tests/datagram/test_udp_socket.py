@@ -44,14 +44,14 @@ V4, V6, SOL, UDP = (
 
 @contextmanager
 def opened(address: str = HOST, port: int = 0, **options: Any) -> Iterator[OpenedSocket]:
-    """Open one for a while."""
+    """Open a socket for the duration of a ``with`` block."""
     found = open_udp_socket(address, port, DatagramOptions(**options))
     with found.udp:
         yield found
 
 
 class OptionTests(SynchronousTestCase):
-    """What was asked for can be read off the socket."""
+    """The options can be read from the socket."""
 
     def assert_option(
         self, level: int, number: int, value: int, address: str = HOST, **options: Any
@@ -60,7 +60,7 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual(found.udp.getsockopt(level, number), value)
 
     def test_hop_limits_are_set(self) -> None:
-        """One for peers and one for groups, on both families."""
+        """One for unicast and one for multicast, in both families."""
         self.assert_option(V4, socket.IP_TTL, 128)
         self.assert_option(V4, socket.IP_TTL, 7, hop_limit=7)
         self.assert_option(V4, socket.IP_MULTICAST_TTL, 1)
@@ -69,43 +69,43 @@ class OptionTests(SynchronousTestCase):
         self.assert_option(V6, socket.IPV6_MULTICAST_HOPS, 1, HOST6)
         self.assert_option(V6, socket.IPV6_MULTICAST_HOPS, 9, HOST6, multicast_hop_limit=9)
 
-    def test_members_on_this_machine_can_be_left_out(self) -> None:
-        """They get what is sent to groups unless told otherwise."""
+    def test_multicast_loopback_can_be_turned_off(self) -> None:
+        """By default, members on this machine receive the datagrams."""
         for is_on in (True, False):
             self.assert_option(V4, socket.IP_MULTICAST_LOOP, is_on, multicast_loopback=is_on)
             self.assert_option(
                 V6, socket.IPV6_MULTICAST_LOOP, is_on, HOST6, multicast_loopback=is_on
             )
 
-    def test_fragments_can_be_forbidden(self) -> None:
-        """DF is set, and the kernel tells of what is too long."""
+    def test_dont_fragment_sets_df(self) -> None:
+        """The kernel reports datagrams that are too long."""
         self.assert_option(V4, IP_MTU_DISCOVER, PMTUDISC_DO, dont_fragment=True)
         self.assert_option(V6, IPV6_MTU_DISCOVER, PMTUDISC_DO, HOST6, dont_fragment=True)
         self.assert_option(V6, IPV6_DONTFRAG, 1, HOST6, dont_fragment=True)
 
-    test_fragments_can_be_forbidden.skip = NOT_LINUX  # type: ignore[attr-defined]
+    test_dont_fragment_sets_df.skip = NOT_LINUX  # type: ignore[attr-defined]
 
-    def test_fragments_are_allowed_unless_told_otherwise(self) -> None:
-        """Linux would set DF by itself, and tell a connected socket of what was too long."""
+    def test_fragmentation_is_allowed_by_default(self) -> None:
+        """Linux's default would set DF, and report long datagrams to a connected socket."""
         self.assert_option(V4, IP_MTU_DISCOVER, PMTUDISC_DONT)
         self.assert_option(V6, IPV6_MTU_DISCOVER, PMTUDISC_DONT, HOST6)
 
-    test_fragments_are_allowed_unless_told_otherwise.skip = NOT_LINUX  # type: ignore[attr-defined]
+    test_fragmentation_is_allowed_by_default.skip = NOT_LINUX  # type: ignore[attr-defined]
 
-    def test_buffers_have_the_size_asked_for(self) -> None:
-        """Linux takes twice as much, for its own needs."""
+    def test_buffers_have_the_requested_size(self) -> None:
+        """Linux doubles it for its own overhead."""
         self.assert_option(SOL, socket.SO_RCVBUF, 2 * 50_000, receive_buffer=50_000)
         self.assert_option(SOL, socket.SO_SNDBUF, 2 * 60_000, send_buffer=60_000)
 
-    test_buffers_have_the_size_asked_for.skip = NOT_LINUX  # type: ignore[attr-defined]
+    test_buffers_have_the_requested_size.skip = NOT_LINUX  # type: ignore[attr-defined]
 
-    def test_broadcast_is_allowed_unless_told_otherwise(self) -> None:
-        """As with WinRT."""
+    def test_broadcast_is_allowed_by_default(self) -> None:
+        """As in WinRT."""
         self.assert_option(SOL, socket.SO_BROADCAST, 1)
         self.assert_option(SOL, socket.SO_BROADCAST, 0, broadcast=False)
 
-    def test_multicast_leaves_by_the_interface_asked_for(self) -> None:
-        """Named by its index."""
+    def test_multicast_leaves_through_the_chosen_interface(self) -> None:
+        """The option is its index."""
         index = socket.if_nametoindex("lo")
         self.assert_option(V6, socket.IPV6_MULTICAST_IF, index, HOST6, interface=index)
         with opened(interface=index) as found, opened("") as member:
@@ -118,28 +118,28 @@ class OptionTests(SynchronousTestCase):
         # Not the address of another interface, which the kernel would take.
         self.assertEqual((data, source[0]), (b"a", HOST))
 
-    test_multicast_leaves_by_the_interface_asked_for.skip = NOT_LINUX  # type: ignore[attr-defined]
+    test_multicast_leaves_through_the_chosen_interface.skip = NOT_LINUX  # type: ignore[attr-defined]
 
-    def test_an_interface_that_is_none_is_an_error(self) -> None:
-        """It has the kernel's reason, and nothing stays open."""
+    def test_a_missing_interface_is_an_error(self) -> None:
+        """It contains the kernel's reason, and nothing stays open."""
         self.assertRaises(SocketError, open_udp_socket, HOST, 0, DatagramOptions(interface=9999))
 
-    def test_one_device_can_be_asked_for(self) -> None:
-        """Everything goes through it alone."""
+    def test_a_socket_can_be_bound_to_a_device(self) -> None:
+        """All traffic goes through it."""
         with opened(device="lo") as found:
             name = found.udp.getsockopt(SOL, 25, 16)  # SO_BINDTODEVICE
             self.assertEqual(name.rstrip(b"\0"), b"lo")
 
-    test_one_device_can_be_asked_for.skip = NOT_LINUX  # type: ignore[attr-defined]
+    test_a_socket_can_be_bound_to_a_device.skip = NOT_LINUX  # type: ignore[attr-defined]
 
-    def test_the_other_family_has_a_socket_of_its_own(self) -> None:
-        """``::`` leaves the IPv4 port of the same number free."""
+    def test_an_ipv6_socket_leaves_the_ipv4_port_free(self) -> None:
+        """Also when it is bound to ``::``."""
         self.assert_option(V6, socket.IPV6_V6ONLY, 1, "::")
         with opened("::") as found, opened("", found.udp.getsockname()[1]):
             pass
 
-    def test_runs_are_received_where_the_kernel_can(self) -> None:
-        """Unless they are turned off."""
+    def test_runs_are_received_if_the_kernel_supports_it(self) -> None:
+        """An option turns them off."""
         with opened() as found:
             has_option = found.udp.getsockopt(UDP, UDP_GRO) if found.has_runs else 0
             self.assertEqual(has_option, int(found.has_runs))
@@ -147,10 +147,10 @@ class OptionTests(SynchronousTestCase):
             self.assertFalse(found.has_runs)
             self.assertEqual(found.udp.getsockopt(UDP, UDP_GRO), 0)
 
-    test_runs_are_received_where_the_kernel_can.skip = NOT_LINUX  # type: ignore[attr-defined]
+    test_runs_are_received_if_the_kernel_supports_it.skip = NOT_LINUX  # type: ignore[attr-defined]
 
-    def test_a_socket_of_all_addresses_is_told_where_datagrams_went(self) -> None:
-        """One of a single address knows."""
+    def test_a_socket_of_all_addresses_gets_packet_info(self) -> None:
+        """The destination of a socket of one address is known."""
         for address, is_told in (("", True), ("::", True), (HOST, False), (HOST6, False)):
             with opened(address) as found:
                 self.assertIs(found.has_packet_info, is_told)
@@ -158,32 +158,32 @@ class OptionTests(SynchronousTestCase):
 
 
 class SharingTests(SynchronousTestCase):
-    """A port is one socket's alone, unless all who have it agree."""
+    """A port belongs to one socket, unless all its sockets agree to share it."""
 
-    def test_alone_by_default(self) -> None:
-        """Neither of the options that share it is set."""
+    def test_a_port_is_not_shared_by_default(self) -> None:
+        """Neither of the sharing options is set."""
         with opened("") as found:
             self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEADDR), 0)
             self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEPORT), 0)
 
-    def test_shared_with_both_options(self) -> None:
-        """And without the groups that others have joined."""
+    def test_a_shared_port_has_both_sharing_options(self) -> None:
+        """It does not receive from groups that other sockets joined."""
         with opened("", multicast_only=True) as found:
             self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEADDR), 1)
             self.assertEqual(found.udp.getsockopt(SOL, socket.SO_REUSEPORT), 1)
 
-    def test_groups_of_others_are_not_heard(self) -> None:
-        """A socket hears what it joined itself."""
+    def test_groups_that_other_sockets_joined_are_not_received(self) -> None:
+        """A socket receives from groups that it joined itself."""
         for is_shared in (True, False):
             with opened("", multicast_only=is_shared) as found:
                 self.assertEqual(found.udp.getsockopt(V4, IP_MULTICAST_ALL), 0)
             with opened("::", multicast_only=is_shared) as found:
                 self.assertEqual(found.udp.getsockopt(V6, IPV6_MULTICAST_ALL), 0)
 
-    test_groups_of_others_are_not_heard.skip = NOT_LINUX  # type: ignore[attr-defined]
+    test_groups_that_other_sockets_joined_are_not_received.skip = NOT_LINUX  # type: ignore[attr-defined]
 
-    def test_two_may_share(self) -> None:
-        """A third that does not is refused, and so is one that came first."""
+    def test_two_sockets_may_share_a_port(self) -> None:
+        """A socket that does not share is refused, and refuses the others if it came first."""
         with opened("", multicast_only=True) as found:
             port = found.udp.getsockname()[1]
             with opened("", port, multicast_only=True):
@@ -191,19 +191,19 @@ class SharingTests(SynchronousTestCase):
         with opened("") as found:
             self.assert_taken("", found.udp.getsockname()[1], multicast_only=True)
 
-    def test_one_address_alone_is_not_shared(self) -> None:
-        """Another could still take the port for itself, or no group's datagram would come."""
+    def test_a_shared_port_must_have_all_addresses(self) -> None:
+        """Bound to one address, it could be taken over, or would receive nothing from groups."""
         for address in (HOST, "224.3.0.5"):
             options = DatagramOptions(multicast_only=True)
             self.assertRaises(ValueError, open_udp_socket, address, 0, options)
 
-    def test_a_group_is_not_bound(self) -> None:
-        """It would share the port with whoever has all addresses, and nobody would have agreed."""
+    def test_binding_to_a_group_is_refused(self) -> None:
+        """It would share the port with sockets of all addresses without their consent."""
         for group in ("224.3.0.5", "ff15::5"):
             self.assertRaises(ValueError, open_udp_socket, group, 0, DatagramOptions())
 
-    def test_a_port_that_is_taken_is_an_error(self) -> None:
-        """One line, with the port, the address and the status."""
+    def test_a_port_in_use_is_an_error(self) -> None:
+        """One line with the port, the address and the reason, and a status."""
         with opened() as found:
             port = found.udp.getsockname()[1]
             error = self.assert_taken(HOST, port)
@@ -219,59 +219,59 @@ class SharingTests(SynchronousTestCase):
 
 
 class AddressTests(SynchronousTestCase):
-    """Where a socket is bound, and where it sends."""
+    """Addresses to bind and to send to."""
 
-    def test_an_address_of_others_is_an_error(self) -> None:
-        """Of documentation (:rfc:`5737`, :rfc:`3849`), which nobody has."""
+    def test_an_address_of_another_host_is_an_error(self) -> None:
+        """Addresses for documentation (:rfc:`5737`, :rfc:`3849`)."""
         for address in ("192.0.2.1", "2001:db8::1"):
             error = self.assertRaises(SocketError, open_udp_socket, address, 0, DatagramOptions())
             self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
 
-    def test_no_address_is_all_of_ipv4(self) -> None:
-        """On any free port."""
+    def test_an_empty_address_means_all_ipv4_addresses(self) -> None:
+        """With port 0 the system chooses a free port."""
         with opened("") as found:
             host, port = found.udp.getsockname()
         self.assertEqual(host, "0.0.0.0")
         self.assertGreater(port, 0)
 
     def test_a_name_is_refused(self) -> None:
-        """What is sent would wait for whoever knows it."""
+        """A send would have to wait for the lookup."""
         for name in ("localhost", "", "127.1", "1", "127.0.0.1:80", "[::1]", "127.0.0.1%lo"):
             self.assertRaises(ValueError, numeric_address, name, 9)
 
     def test_a_port_has_sixteen_bits(self) -> None:
-        """0 and 65,535 are ports."""
+        """0 and 65,535 are valid."""
         for port in (-1, 65_536):
             self.assertRaises(ValueError, numeric_address, HOST, port)
             self.assertRaises(ValueError, open_udp_socket, HOST, port, DatagramOptions())
         self.assertEqual(numeric_address(HOST, 65_535), (HOST, 65_535))
 
     def test_a_zone_becomes_a_scope_id(self) -> None:
-        """By name or by number; without one it is 0."""
+        """By name or by number; without a zone it is 0."""
         index = socket.if_nametoindex("lo")
         self.assertEqual(numeric_address("fe80::1%lo", 9), ("fe80::1", 9, 0, index))
         self.assertEqual(numeric_address("fe80::1%5", 9), ("fe80::1", 9, 0, 5))
         self.assertEqual(numeric_address(HOST6, 9), (HOST6, 9, 0, 0))
 
-    def test_a_zone_that_is_no_interface_is_an_error(self) -> None:
-        """Nothing can be sent there."""
+    def test_a_zone_without_an_interface_is_an_error(self) -> None:
+        """The address cannot be used."""
         # The second, in 32 bits, would be the first interface.
         for zone in ("nowhere", "4294967297", ""):
             error = self.assertRaises(SocketError, numeric_address, f"fe80::1%{zone}", 9)
             self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
 
-    def test_a_zone_of_any_number_is_bound_or_an_error(self) -> None:
-        """No index has more than 31 bits."""
+    def test_a_zone_with_any_number_is_bound_or_an_error(self) -> None:
+        """An index has at most 31 bits."""
         for zone in ("0", "9999", "4294967296", "9" * 30):
             options = DatagramOptions()
             self.assertRaises(SocketError, open_udp_socket, f"fe80::1%{zone}", 0, options)
 
 
 class BoundsTests(SynchronousTestCase):
-    """A number out of its bounds is refused before there is a socket."""
+    """A number out of bounds is refused before a socket is opened."""
 
-    def test_the_bounds_are_told(self) -> None:
-        """With the option's name, and what was given."""
+    def test_the_error_contains_the_bounds(self) -> None:
+        """It also contains the option and the value."""
         for name, least, most in [
             ("receive_buffer", 1, 2**31 - 1),
             ("send_buffer", 1, 2**31 - 1),
@@ -291,7 +291,7 @@ class BoundsTests(SynchronousTestCase):
 
 @implementer(IReactorUdpSockets)
 class ReactorInMemory(IdleReactor):
-    """Opens sockets by itself, and notes what was asked for."""
+    """A reactor that opens sockets itself and records the calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -304,14 +304,16 @@ class ReactorInMemory(IdleReactor):
 
 
 class ReactorTests(SynchronousTestCase):
-    """A reactor that opens UDP sockets is asked for each."""
+    """A reactor that opens UDP sockets is used for each of them."""
 
-    def test_it_provides_the_interface(self) -> None:
-        """As this file understands it."""
+    def test_the_fake_reactor_provides_the_interface(self) -> None:
+        """As these tests use it."""
         verifyObject(IReactorUdpSockets, ReactorInMemory())
 
     def test_a_datagram_socket_sends_through_it(self) -> None:
-        """Bound to one address, or to all of both families; no kernel is asked."""
+        """
+        Bound to one address, or to all addresses of both families. No kernel socket is opened.
+        """
         reactor = ReactorInMemory()
         datagrams = DatagramSocket(reactor)
         self.successResultOf(datagrams.bind_endpoint("192.0.2.1", 1337))
@@ -328,7 +330,7 @@ class ReactorTests(SynchronousTestCase):
             self.successResultOf(one.close())
 
     def test_endpoints_listen_through_it(self) -> None:
-        """So a protocol class does."""
+        """So protocol classes work with it."""
         reactor = ReactorInMemory()
         port = self.successResultOf(UdpEndpoint(reactor, 1337, HOST).listen(DatagramProtocol()))
         self.assertEqual([each[:2] for each in reactor.opened], [(HOST, 1337)])

@@ -1,4 +1,4 @@
-"""The addresses of this machine are known, and asked for rarely."""
+"""Local addresses are recognised, and listed at most once a second."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from twsock.datagram.network.local_addresses import LocalAddresses
 from twsock.datagram.network.netlink import LocalAddress
 
 
-class OwnAddressesTests(SynchronousTestCase):
-    """Which addresses could be this very machine."""
+class LocalAddressesTests(SynchronousTestCase):
+    """Which addresses are local."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -27,22 +27,22 @@ class OwnAddressesTests(SynchronousTestCase):
         self.asked += 1
         return self.addresses
 
-    def test_loopback_is_own_without_asking(self) -> None:
+    def test_loopback_is_local_without_asking(self) -> None:
         """All of 127.0.0.0/8, and ::1."""
         own = LocalAddresses(self.clock.seconds, self.ask)
         for host in ("127.0.0.1", "127.200.0.9", "::1"):
             self.assertIn(host, own)
         self.assertEqual(self.asked, 0)
 
-    def test_what_the_kernel_lists_is_own(self) -> None:
-        """Whatever the zone is called; all else is a stranger's."""
+    def test_listed_addresses_are_local(self) -> None:
+        """Zones are ignored."""
         own = LocalAddresses(self.clock.seconds, self.ask)
         self.assertIn("192.0.2.1", own)
         self.assertIn("fe80::1%7", own)
         self.assertNotIn("192.0.2.2", own)
 
-    def test_the_kernel_is_asked_once_a_second_at_most(self) -> None:
-        """And an address that came since is known then."""
+    def test_the_kernel_is_asked_at_most_once_a_second(self) -> None:
+        """A new address is known after one second."""
         own = LocalAddresses(self.clock.seconds, self.ask)
         for _ in range(100):
             self.assertNotIn("192.0.2.2", own)
@@ -51,8 +51,8 @@ class OwnAddressesTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertIn("192.0.2.2", own)
 
-    def test_where_nobody_can_tell_all_are_own(self) -> None:
-        """Silence makes no loop."""
+    def test_without_a_list_every_address_counts_as_local(self) -> None:
+        """So the echo does not answer, and no loop starts."""
 
         def refuse() -> list[LocalAddress]:
             raise OperationNotSupported("no netlink")
@@ -61,7 +61,7 @@ class OwnAddressesTests(SynchronousTestCase):
         self.assertIsNone(own.current())
         self.assertIn("192.0.2.2", own)
 
-    def test_this_machine_has_a_loopback_address(self) -> None:
-        """As a real kernel tells it."""
+    def test_an_address_for_documentation_is_not_local(self) -> None:
+        """A real kernel is asked."""
         own = LocalAddresses(self.clock.seconds)
         self.assertNotIn("192.0.2.77", own)

@@ -9,11 +9,18 @@ import select
 import socket
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.test_resolving import FakeNameResolver
+from tests.sockets.test_resolving import FakeNameResolver, FakeResolution
 from tests.stream.test_transport import IdleReactor
-from twsock import DatagramSocket, LocalProtocolError, SocketError
+from twsock import (
+    DatagramSocket,
+    DatagramSocketMessageReceivedEventArgs,
+    LocalProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
 from twsock.datagram.network.packet_info import request_runs
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.udp_socket import DatagramOptions, OpenedSocket
@@ -21,6 +28,8 @@ from twsock.protocols import DatagramProtocol
 from twsock.sockets.datagram.output import DatagramOutputStream
 
 LOCALHOST = "127.0.0.1"
+
+Message = DatagramSocketMessageReceivedEventArgs
 
 #: Seconds after which a datagram that should have come is missed.
 PATIENCE = 5
@@ -202,3 +211,46 @@ class DatagramSocketCase(SynchronousTestCase):
         for data in datagrams:
             peer.sendto(data, self.address(made))
         self.pump()
+
+
+class SocketCase(DatagramSocketCase):
+    """Checks outcomes, and fills sockets with datagrams."""
+
+    def status_of(self, operation: Deferred[Any]) -> SocketErrorStatus:
+        error: SocketError = self.failureResultOf(operation, SocketError).value
+        return error.status
+
+    def assert_refused(self, operation: Deferred[Any], status: SocketErrorStatus) -> None:
+        self.assertIs(self.status_of(operation), status)
+
+    def take(self, made: DatagramSocket) -> bytes:
+        """Receive a datagram that has come."""
+        return self.successResultOf(made.receive_from())[0]
+
+    def listen(self, made: DatagramSocket | None = None) -> tuple[DatagramSocket, list[Message]]:
+        """Bind a socket whose handler keeps the messages."""
+        made = made or self.make()
+        messages: list[Message] = []
+        made.message_received.add(lambda _, message: messages.append(message))
+        return self.bind(made), messages
+
+    def flood(self, peer: socket.socket, made: DatagramSocket) -> None:
+        """Send until the socket reads no more."""
+        for _ in range(100):
+            self.send(peer, made, *[b"x"] * 32)
+            if not self.reactor.readers:
+                return
+        self.fail("it still reads")
+
+    def run_to(self, made: DatagramSocket, *datagrams: bytes) -> None:
+        """Send datagrams that the kernel hands over as one run, where they are of one size."""
+        other = self.make()
+        self.successResultOf(other.connect(*self.address(made)))
+        for data in datagrams:
+            other.output_stream.write(data)
+        self.successResultOf(other.output_stream.flush())
+        self.pump()
+
+    def slow_host(self, name: str) -> None:
+        """Have a lookup not end."""
+        self.reactor.nameResolver.slow[name] = FakeResolution(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from twsock.datagram.addresses import interface_control
@@ -143,6 +143,24 @@ class DatagramPorts:
         port = self._listen_towards(host, local)
         self._take(None, port)
         return port
+
+    def connect_to_first(
+        self, addresses: Sequence[tuple[str, int]], local: tuple[str, int] | None
+    ) -> DatagramPort:
+        """
+        Connect to the first address that works; see `connect`.
+
+        :raises SocketError: the error of the first address, when none works.
+        """
+        first_error: SocketError | None = None
+        for host, number in addresses:
+            self.check_destination(host)
+            try:
+                return self.connect(host, number, local)
+            except SocketError as error:
+                first_error = first_error or error
+        assert first_error is not None  # There is at least one address.
+        raise first_error
 
     def connect(self, host: str, number: int, local: tuple[str, int] | None) -> DatagramPort:
         """

@@ -1,0 +1,336 @@
+"""Received datagrams become messages, which handlers get at once and `receive` in order."""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from tests.datagram.fake_ports import log_lines
+from tests.sockets.datagram.cases import LOCALHOST, SocketCase, receive
+from twsock import (
+    ClosedError,
+    DatagramSocket,
+    DatagramSocketMessageReceivedEventArgs,
+    HostName,
+    LocalProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
+
+GREETING = b"Hello, World!"
+GROUP = "224.3.0.5"
+
+Message = DatagramSocketMessageReceivedEventArgs
+
+
+class HandlerTests(SocketCase):
+    """Handlers of ``message_received``."""
+
+    def test_they_are_called_with_the_socket_and_the_message(self) -> None:
+        """Once for each datagram, an empty one too."""
+        made = self.make()
+        calls: list[tuple[DatagramSocket, Message]] = []
+        made.message_received.add(lambda *arguments: calls.append(arguments))
+        self.bind(made)
+        peer = self.peer()
+        self.send(peer, made, b"one", b"", b"two")
+        self.assertEqual([message.data for _, message in calls], [b"one", b"", b"two"])
+        self.assertEqual({called for called, _ in calls}, {made})
+        message = calls[0][1]
+        self.assertEqual(message.data_reader.read_string(3), "one")
+        self.assertEqual(message.remote_address, HostName(LOCALHOST))
+        self.assertEqual(message.remote_port, str(peer.getsockname()[1]))
+        self.assertEqual(message.local_address, HostName(LOCALHOST))
+
+    def test_a_run_is_a_message_for_each_datagram(self) -> None:
+        """The kernel may hand over several at a time."""
+        made, messages = self.listen()
+        datagrams = [b"%02d" % number for number in range(64)]
+        self.run_to(made, *datagrams)
+        self.assertEqual([message.data for message in messages], datagrams)
+
+    def test_the_address_that_it_was_sent_to_is_told(self) -> None:
+        """Of a socket that is bound to all of them."""
+        made = self.make()
+        self.successResultOf(made.bind_service_name(""))
+        self.peer().sendto(b"x", ("127.0.0.7", int(made.information.local_port)))
+        self.pump()
+        message = self.successResultOf(made.receive())
+        self.assertEqual(message.local_address, HostName("127.0.0.7"))
+
+    def test_bound_it_takes_no_more_handlers(self) -> None:
+        """Nor while it is opened, connected or closed: events may have been missed."""
+        self.slow_host("slow.example")
+        opening = self.make()
+        opening.connect("slow.example", 1).addErrback(lambda _: None)
+        closed = self.make()
+        closed.close()
+        for made in (self.bind(), opening, self.connect(self.peer()), closed):
+            self.assertRaises(LocalProtocolError, made.message_received.add, print)
+            self.assertRaises(LocalProtocolError, made.multicast_group_changed.add, print)
+
+    def test_with_a_handler_nothing_can_be_received_otherwise(self) -> None:
+        """The messages are the handler's."""
+        made, _ = self.listen()
+        self.failureResultOf(made.receive_from(), LocalProtocolError)
+        self.failureResultOf(made.receive(), LocalProtocolError)
+
+    def test_one_that_fails_does_not_end_the_socket(self) -> None:
+        """It is logged; the next datagram, and the next handler, have their turn."""
+        made = self.make()
+        made.message_received.add(lambda *_: 1 // 0)
+        _, messages = self.listen(made)
+        self.send(self.peer(), made, b"one", b"two")
+        self.assertEqual([message.data for message in messages], [b"one", b"two"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_a_coroutine_that_fails_is_logged(self) -> None:
+        """A mistake with its traceback, an error of the network as one line."""
+        errors: list[Exception] = [KeyError("mistake"), SocketError("the peer fell silent")]
+
+        async def handler(_made: DatagramSocket, message: Message) -> None:
+            await deferLater(self.reactor, 0)
+            raise errors[message.data[0]]
+
+        made = self.make()
+        made.message_received.add(handler)
+        self.bind(made)
+        self.send(self.peer(), made, b"\0", b"\1")
+        with log_lines() as lines:
+            self.reactor.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertEqual(len([line for line in lines if "the peer fell silent" in line]), 1)
+
+    def test_reading_a_refusal_without_a_guard_is_one_line(self) -> None:
+        """The samples guard it; who does not is told, and goes on."""
+        made = self.make()
+        made.message_received.add(lambda _, message: message.data)
+        peer = self.peer()
+        self.connect(peer, made)
+        peer.close()
+        with log_lines() as lines:
+            made.output_stream.send_all(b"x")
+            self.pump()
+        self.assertEqual(
+            len([line for line in lines if "the handler of a message failed" in line]), 1
+        )
+
+    def test_slow_ones_have_the_port_rest(self) -> None:
+        """With 1,024 under way nothing more is read, until half of them are done."""
+        pending: list[Deferred[None]] = []
+
+        def handler(_made: DatagramSocket, _message: Message) -> Deferred[None]:
+            pending.append(Deferred())
+            return pending[-1]
+
+        made = self.make()
+        made.message_received.add(handler)
+        made.control.inbound_buffer_size_in_bytes = 4 * 1024 * 1024
+        self.bind(made)
+        peer = self.peer()
+        self.flood(peer, made)
+        self.assertTrue(1024 <= len(pending) < 1024 + 64, len(pending))
+        while len([each for each in pending if not each.called]) > 512:
+            self.assertEqual(self.reactor.readers, set())
+            next(each for each in pending if not each.called).callback(None)
+        self.assertEqual(len(self.reactor.readers), 1)
+        for each in pending:
+            if not each.called:
+                each.callback(None)
+
+    def test_one_may_close_the_socket(self) -> None:
+        """What came together with it is not delivered."""
+        made = self.make()
+        seen: list[bytes] = []
+
+        def handler(called: DatagramSocket, message: Message) -> None:
+            seen.append(message.data)
+            called.close()
+
+        made.message_received.add(handler)
+        self.bind(made)
+        self.run_to(made, b"one", b"two")
+        self.assertEqual(seen, [b"one"])
+
+
+class HandlerOutputTests(SocketCase):
+    """What handlers write."""
+
+    def echo(self) -> DatagramSocket:
+        """Bind a socket that answers, and awaits nothing."""
+        made = self.make()
+        made.message_received.add(
+            lambda called, message: called.send_to(message.data, message.address)
+        )
+        return self.bind(made)
+
+    def answer(self, made: DatagramSocket, peer: socket.socket) -> DatagramSocket:
+        """Have a connected socket answer by its stream."""
+
+        def handler(called: DatagramSocket, message: Message) -> None:
+            called.output_stream.write(message.data)
+
+        made.message_received.add(handler)
+        return self.connect(peer, made)
+
+    def test_it_leaves_at_the_end_of_the_event(self) -> None:
+        """Nothing need be awaited, and no turn goes by."""
+        peer = self.peer()
+        made = self.answer(self.make(), peer)
+        self.send(peer, made, b"one", b"two")
+        self.assertEqual(receive(peer, 2), [b"one", b"two"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_it_does_so_after_every_event(self) -> None:
+        """However many there were before it."""
+        peer = self.peer()
+        made = self.answer(self.make(), peer)
+        for number in range(100):
+            self.send(peer, made, b"%d" % number)
+            self.assertEqual(receive(peer, 1), [b"%d" % number])
+
+    def test_by_send_to_it_does_so_too(self) -> None:
+        """To whoever asked."""
+        made = self.echo()
+        for peer in (self.peer(), self.peer()):
+            self.send(peer, made, GREETING)
+            self.assertEqual(receive(peer, 1), [GREETING])
+
+    def test_what_was_written_before_leaves_with_it(self) -> None:
+        """In order."""
+        peer = self.peer()
+        made = self.answer(self.make(), peer)
+        made.output_stream.write(b"before")
+        self.send(peer, made, b"answer")
+        self.assertEqual(receive(peer, 2), [b"before", b"answer"])
+
+    def test_a_handler_that_awaits_its_write_is_resumed(self) -> None:
+        """The write leaves at the end of the event, and then it goes on."""
+        peer = self.peer()
+
+        async def handler(called: DatagramSocket, message: Message) -> None:
+            await called.output_stream.write(message.data)
+            await called.output_stream.write(b"and more")
+
+        made = self.make()
+        made.message_received.add(handler)
+        self.connect(peer, made)
+        self.send(peer, made, b"one")
+        self.reactor.advance(0)
+        self.assertEqual(receive(peer, 2), [b"one", b"and more"])
+
+    def test_what_is_written_on_a_refusal_leaves(self) -> None:
+        """Also when the refusal is met within a send."""
+        peer = self.peer()
+        address = peer.getsockname()
+        made = self.make()
+
+        def handler(called: DatagramSocket, _message: Message) -> None:
+            called.output_stream.write(b"again")
+
+        made.message_received.add(handler)
+        self.connect(peer, made)
+        peer.close()
+        self.successResultOf(made.output_stream.send_all(b"into the void"))
+        again = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(again.close)
+        again.bind(address)
+        again.settimeout(5)
+        # The refusal has come, and the next send is told of it.
+        self.successResultOf(made.output_stream.send_all(b"heard"))
+        self.reactor.advance(0)
+        self.assertEqual(receive(again, 2), [b"heard", b"again"])
+
+
+class RefusalTests(SocketCase):
+    """A peer that is not there."""
+
+    def refuse(self, made: DatagramSocket) -> None:
+        """Connect to a port that is closed by then, and send."""
+        peer = self.peer()
+        self.connect(peer, made)
+        peer.close()
+        self.assertEqual(self.successResultOf(made.output_stream.send_all(b"x")), 1)
+        self.pump()
+
+    def test_a_handler_is_told_with_a_message_that_raises(self) -> None:
+        """Status ``CONNECTION_RESET_BY_PEER``, from the address that was sent to."""
+        made = self.make()
+        messages: list[Message] = []
+        made.message_received.add(lambda _, message: messages.append(message))
+        self.refuse(made)
+        (message,) = messages
+        error = self.assertRaises(SocketError, getattr, message, "data_reader")
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        self.assertEqual(message.remote_address, made.information.remote_address)
+        self.assertEqual(message.remote_port, made.information.remote_port)
+
+    def test_who_receives_is_told_with_an_error(self) -> None:
+        """And can receive again."""
+        made = self.make()
+        self.refuse(made)
+        status = SocketErrorStatus.CONNECTION_RESET_BY_PEER
+        self.assert_refused(made.receive_from(), status)
+        waiting = made.receive_from()
+        self.assertNoResult(waiting)
+        made.close()
+        self.failureResultOf(waiting, ClosedError)
+
+    def test_the_socket_stays_usable(self) -> None:
+        """When the peer is there again, it is reached."""
+        made = self.make()
+        self.refuse(made)
+        peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(peer.close)
+        peer.bind((LOCALHOST, int(made.information.remote_port)))
+        peer.settimeout(5)
+        self.successResultOf(made.output_stream.send_all(GREETING))
+        self.assertEqual(peer.recv(99), GREETING)
+        self.assert_refused(made.receive_from(), SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        self.send(peer, made, b"back")
+        self.assertEqual(self.take(made), b"back")
+
+
+class TruncationTests(SocketCase):
+    """Datagrams that are longer than ``max_datagram``."""
+
+    def test_one_is_flagged_and_raises(self) -> None:
+        """``MESSAGE_TOO_LONG``; its neighbours are whole."""
+        made = self.make()
+        made.control.max_datagram = 5
+        _, messages = self.listen(made)
+        self.send(self.peer(), made, b"Hello", b"Hello, World!", b"")
+        self.assertEqual([message.is_truncated for message in messages], [False, True, False])
+        error = self.assertRaises(SocketError, getattr, messages[1], "data")
+        self.assertIs(error.status, SocketErrorStatus.MESSAGE_TOO_LONG)
+        self.assertEqual(messages[1].beginning, b"Hello")
+
+    def test_who_receives_gets_the_error_in_its_place(self) -> None:
+        """And the next datagram then."""
+        made = self.make()
+        made.control.max_datagram = 5
+        self.bind(made)
+        self.send(self.peer(), made, b"Hello, World!", b"next")
+        self.assert_refused(made.receive_from(), SocketErrorStatus.MESSAGE_TOO_LONG)
+        self.assertEqual(self.take(made), b"next")
+
+    def test_in_a_run_only_what_is_too_long_is_lost(self) -> None:
+        """The limit goes by the datagram, not by what the kernel hands over."""
+        made = self.make()
+        made.control.max_datagram = 1200
+        _, messages = self.listen(made)
+        self.run_to(made, *map(bytes, (1200,) * 10 + (1201, 1201, 5)))
+        flags = [message.is_truncated for message in messages]
+        self.assertEqual(flags, [False] * 10 + [True] * 2 + [False])
+
+    def test_the_largest_there_is_arrives_whole(self) -> None:
+        """65,507 bytes; on IPv6, where the header is not counted, 65,527."""
+        for host, size in ((LOCALHOST, 65_507), ("::1", 65_527)):
+            made, sender = self.bind(host=host), self.bind(host=host)
+            self.successResultOf(sender.send_to(bytes(size), self.address(made)))
+            self.pump()
+            self.assertEqual(len(self.take(made)), size)
+            sending = sender.send_to(bytes(size + 1), self.address(made))
+            self.assert_refused(sending, SocketErrorStatus.MESSAGE_TOO_LONG)

@@ -1,0 +1,185 @@
+"""
+The output streams of a datagram socket: destination → **stream**; writes of one turn → one send.
+
+Each `twsock.DatagramSocket` has one `OutputStreams`. It holds weak references to the streams that
+the application has, strong ones to those with queued datagrams and to those of ``send_to``, which
+has one for each address family. Streams send at the end of the event in which the application
+wrote, or in the reactor's next turn.
+"""
+
+from __future__ import annotations
+
+import socket
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from twsock.datagram.addresses import interface_control
+from twsock.datagram.network.packet_info import Control
+from twsock.datagram.port import DatagramPort
+from twsock.errors import SocketError
+from twsock.log import TextLogger
+from twsock.sockets.datagram.message import SenderAddress
+from twsock.sockets.datagram.output import DatagramOutputStream, DatagramWrite
+from twsock.sockets.datagram.ports import DatagramPorts
+from twsock.sockets.datagram.state import DatagramSocketState, socket_closed
+from twsock.sockets.weakly import make_weakly, tell_weakly
+from twsock.wire.byte_queue import Buffer
+
+__all__ = ["OutputStreams"]
+
+
+class OutputStreams:
+    """
+    Makes the output streams of one socket, and sends what they queued.
+
+    :param reactor: calls at its next turn.
+    :param state: makes the errors of writes; no turn is scheduled once it is closed.
+    :param ports: the ports to send through.
+    """
+
+    _log = TextLogger()
+
+    __slots__ = (
+        "__weakref__",
+        "_direct",
+        "_is_held",
+        "_pending",
+        "_ports",
+        "_reactor",
+        "_state",
+        "_streams",
+        "_turn",
+    )
+
+    def __init__(self, reactor: Any, state: DatagramSocketState, ports: DatagramPorts) -> None:
+        self._reactor = reactor
+        self._state = state
+        self._ports = ports
+        self._streams: weakref.WeakSet[DatagramOutputStream] = weakref.WeakSet()
+        # The streams of `send`, by address family.
+        self._direct: dict[int, DatagramOutputStream] = {}
+        # Streams with queued datagrams, the call that will send these, and whether `release` will.
+        self._pending: list[DatagramOutputStream] = []
+        self._turn: IDelayedCall | None = None
+        self._is_held = False
+
+    # Destinations.
+
+    def make(self, refusal: Callable[[], SocketError]) -> DatagramOutputStream:
+        """
+        Make a stream without a destination.
+
+        :param refusal: a method of the state; makes the errors of writes until it is opened.
+        """
+        stream = DatagramOutputStream(
+            self._reactor,
+            make_weakly(refusal, socket_closed),
+            tell_weakly(self._note_pending),
+            tell_weakly(self._note_unawaited),
+        )
+        self._streams.add(stream)
+        return stream
+
+    def make_for(
+        self, addresses: Sequence[tuple[str, int]], local: tuple[str, int] | None = None
+    ) -> DatagramOutputStream:
+        """
+        Make a stream to the first of these addresses whose family the socket is bound in.
+
+        :param local: the address and port to send from; None for the kernel's choice.
+        :raises SocketError: when no address can be used.
+        """
+        # If none is usable, the error of the first address says why.
+        usable = [address for address in addresses if self._ports.find(address[0]) is not None]
+        address = (usable or addresses)[0]
+        self._ports.check_destination(address[0])
+        port = self._ports.require(address[0])
+        source = None if local is None else self._ports.find_source(local, address[0])
+        found = port.find_address(address)
+        assert found is not None  # Only a connected port needs no address.
+        stream = self.make(self._state.not_bound)
+        stream.opened(port, found, (source,) if source else self._ports.find_ways(found))
+        return stream
+
+    def send(self, data: Buffer, port: DatagramPort, address: tuple[str, int]) -> Deferred[int]:
+        """
+        Send one datagram through a port; see ``DatagramSocket.send_to``.
+
+        :raises SocketError: when the port cannot send to this address.
+        """
+        found = port.find_address(address)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        stream = self._direct.get(family)
+        if stream is None:
+            stream = self._direct[family] = self.make(self._state.not_bound)
+            stream.opened(port)
+        writing = stream.write(data)
+        if isinstance(writing, DatagramWrite):
+            writing.address = found
+            writing.control = _control_towards(port, found, address)
+            stream.send()
+        return writing
+
+    # Events of the socket.
+
+    def connected(self, port: DatagramPort, output: DatagramOutputStream) -> None:
+        """Open the stream to the connected peer, and end all others."""
+        for stream in list(self._streams):
+            if stream is not output:
+                stream.next_turn()
+                stream.lost(self._state.not_bound)
+        output.opened(port)
+
+    def lost(self, make_error: Callable[[], SocketError]) -> None:
+        """Fail all pending writes and flushes; see ``DatagramOutputStream.lost``."""
+        for stream in list(self._streams):
+            stream.lost(make_error)
+
+    def cancel_writes(self, make_error: Callable[[], SocketError]) -> None:
+        """Withdraw and fail the writes that are not yet with the kernel; fail all flushes."""
+        for stream in list(self._streams):
+            stream.cancel_writes(make_error)
+
+    # Sending what the streams queued.
+
+    def hold(self) -> bool:
+        """Queue datagrams until `release`; return whether they were being queued before."""
+        was_held, self._is_held = self._is_held, True
+        return was_held
+
+    def release(self) -> None:
+        """Send the queued datagrams."""
+        self._is_held = False
+        self.send_pending()
+
+    def send_pending(self) -> None:
+        """Send the queued datagrams now, as far as the kernel has room."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        pending, self._pending = self._pending, []
+        for stream in pending:
+            stream.next_turn()
+
+    def _note_pending(self, stream: DatagramOutputStream) -> None:
+        self._pending.append(stream)
+        if not self._is_held and self._turn is None and not self._state.is_closed:
+            self._turn = self._reactor.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        self.send_pending()
+
+    def _note_unawaited(self, error: SocketError) -> None:
+        self._log.info("a datagram that nobody awaits was not sent: {error}", error=error)
+
+
+def _control_towards(port: DatagramPort, found: Any, address: tuple[str, int]) -> Control | None:
+    """Return the control message that sets the source of a datagram; None if none is needed."""
+    if isinstance(address, SenderAddress):
+        return port.answer_control(address.run)
+    return interface_control(found)

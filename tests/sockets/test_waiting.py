@@ -8,13 +8,13 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from twsock._twisted import silence_unhandled
 from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
 from twsock.sockets.waiting import (
     check_timeout,
     limit,
     lost_again,
     output_closed,
-    silence_unhandled,
     uncancellable,
 )
 

@@ -21,7 +21,6 @@ __all__ = [
     "lost_again",
     "operation_cancelled",
     "output_closed",
-    "silence_unhandled",
     "uncancellable",
 ]
 
@@ -87,24 +86,3 @@ def limit(
 
         operation.addTimeout(timeout, clock, time_out)
     return operation
-
-
-def silence_unhandled(deferred: Deferred[Any], error: SocketError) -> bool:
-    """
-    Suppress the unhandled-error log of a failed Deferred that nobody awaits.
-
-    When a connection breaks with five writes and a flush pending, the flush reports the error. The
-    five unawaited writes would log five more tracebacks when they are freed. The failure stays in
-    the Deferred: code that awaits the write later still gets it.
-
-    :param deferred: has just failed.
-    :param error: the error with which it failed.
-    :returns: whether no code handled the failure.
-    """
-    # Clears Twisted's note to log the failure (a private name, as of 26.10).
-    information = deferred._debugInfo
-    failure = None if information is None else information.failResult
-    if information is None or failure is None or failure.value is not error:
-        return False  # A callback handled it, and is responsible for the result.
-    information.failResult = None
-    return True

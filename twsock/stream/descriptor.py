@@ -15,11 +15,8 @@ import socket
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.endpoints import _WrappingFactory
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
-from twisted.internet.tcp import BaseClient
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
 
 from twsock.ip.zones import with_zone
 
@@ -40,7 +37,6 @@ __all__ = [
     "may_collect",
     "plain_socket",
     "queued_bytes",
-    "release",
     "secured_by",
     "unread_input",
 ]
@@ -103,7 +99,6 @@ def engine_holds(transport: ITransport) -> bool:
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
         for layer in (candidate, _started_engine(candidate)):
-            # Private, and the only attribute with them (as of Twisted 26.10).
             if isinstance(layer, TLSMemoryBIOProtocol) and layer._appSendBuffer:
                 return True
         candidate = getattr(candidate, "transport", None)
@@ -145,7 +140,6 @@ def engine_bytes(transport: ITransport) -> int:
         if candidate is None:
             break
         for layer in (candidate, _started_engine(candidate)):
-            # Private, and the only attributes with them (as of Twisted 26.10).
             if isinstance(layer, TLSMemoryBIOProtocol):
                 held: int | None = getattr(layer, "held_bytes", None)
                 kept += sum(map(len, layer._appSendBuffer)) if held is None else held
@@ -168,7 +162,6 @@ def join_queued(descriptor: FileDescriptor, data: bytes | bytearray) -> bool:
 
     :returns: whether the piece was appended; otherwise the caller has to queue it.
     """
-    # Private, and the only attribute with them (as of Twisted 26.10).
     waiting: list[bytes] = descriptor._tempDataBuffer
     if not waiting or len(data) >= SMALL or len(waiting[-1]) >= SMALL:
         return False
@@ -204,7 +197,6 @@ def secured_by(transport: ITransport) -> Any:
     for _ in range(_MAX_WRAPPERS):
         for layer in (candidate, _started_engine(candidate)):
             if isinstance(layer, TLSMemoryBIOProtocol):
-                # Private, and the only attribute with it (as of Twisted 26.10).
                 return layer.getHandle() if layer._handshakeDone else None
         candidate = getattr(candidate, "transport", None)
     return None
@@ -252,48 +244,9 @@ def plain_socket(transport: ITransport) -> socket.socket | None:
 
 def queued_bytes(descriptor: FileDescriptor) -> int:
     """Return the number of bytes in the queue of a descriptor."""
-    # Private, and the only place where Twisted keeps this number (as of 26.10): its own test for a
-    # full buffer adds up the same two.
+    # Twisted's own test for a full buffer adds up the same two.
     waiting: int = descriptor._tempDataLen
     return len(descriptor.dataBuffer) - descriptor.offset + waiting
-
-
-def release(descriptor: FileDescriptor) -> None:
-    """Drop the buffers of a descriptor whose connection is lost; called within connectionLost."""
-    if descriptor.connected:
-        return  # Only a wrapper has ended; the connection itself is open.
-    if isinstance(descriptor, BaseClient):
-        client: Any = descriptor
-        client.connector = _LastReport(client.connector)
-    # Twisted keeps unsent bytes as long as anything refers to the transport (private names, as of
-    # 26.10).
-    descriptor.dataBuffer = b""
-    descriptor.offset = 0
-    descriptor._tempDataBuffer = []
-    descriptor._tempDataLen = 0
-
-
-class _LastReport:
-    """
-    Replaces the connector of a client until the connector has reported the lost connection.
-
-    Without this, connector, transport, factory and often the protocol keep each other in memory.
-    """
-
-    def __init__(self, connector: Any) -> None:
-        self._connector: Any = connector
-
-    # Called by Twisted.
-
-    def connectionLost(self, reason: Failure) -> None:
-        connector: Any = self._connector
-        self._connector = None
-        connector.connectionLost(reason)
-        # The factory of an endpoint needs its connector only to cancel a pending attempt (private,
-        # as of 26.10).
-        factory: Any = connector.factory
-        if isinstance(factory, _WrappingFactory):
-            factory._connector = None
 
 
 def hung_up(descriptor: FileDescriptor) -> bool:

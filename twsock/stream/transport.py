@@ -37,6 +37,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from twsock._twisted import forget_buffers
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.stream.below_tls import TRY_LATER, TlsLowerTransport
 from twsock.stream.descriptor import (
@@ -53,7 +54,6 @@ from twsock.stream.descriptor import (
     may_collect,
     plain_socket,
     queued_bytes,
-    release,
     unread_input,
 )
 from twsock.stream.drain import BrakeWatch, DrainWatch, Watch
@@ -642,7 +642,7 @@ class StreamTransport:
                 lower.release()
         self._lower = self._rebound_from = None
         if self._descriptor is not None:
-            release(self._descriptor)
+            forget_buffers(self._descriptor)
         self._owner = _Nobody()
         self._socket = None
         self._descriptor = None

@@ -109,8 +109,6 @@ class Engine(TLSMemoryBIOProtocol):
         super().__init__(factory, receiver)
         self._boundaries = RecordBoundaries()
 
-    # The flags below are Twisted's own, and have no other names (as of 26.10).
-
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._input_ended or self._lostTLSConnection or self._aborted:

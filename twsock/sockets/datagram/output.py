@@ -19,6 +19,7 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from twsock._twisted import silence_unhandled
 from twsock.datagram.network.packet_info import Control
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.runs import Address
@@ -30,7 +31,6 @@ from twsock.sockets.waiting import (
     check_timeout,
     limit,
     output_closed,
-    silence_unhandled,
 )
 from twsock.wire.byte_queue import Buffer, as_bytes
 
@@ -81,7 +81,7 @@ class DatagramWrite(Operation[Any]):
     def _done(self) -> None:
         self.data = b""  # A caller may keep the Deferred; it should not keep the bytes.
         # A batch is sent before anybody can have added a callback to most of its writes: they are
-        # done without the call, which takes longer than the rest (private names, as of 26.10).
+        # done without the call, which takes longer than the rest.
         if self._callbacks:
             self.callback(self.segment_size)
         else:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from twsock._twisted import silence_unhandled
 from twsock.errors import (
     BrokenError,
     BusyError,
@@ -37,7 +38,6 @@ from twsock.sockets.waiting import (
     limit,
     lost_again,
     output_closed,
-    silence_unhandled,
     uncancellable,
 )
 from twsock.stream.transport import HIGH_WATER, StreamTransport

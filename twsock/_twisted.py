@@ -1,0 +1,189 @@
+"""
+The private names of Twisted in use, and the code around those that are needed rarely.
+
+Twisted may change a private name in any release. `PRIVATE_NAMES` lists those in use, which are
+those of Twisted 26.10. So tests/test_private_names.py can check a new release: it finds each use in
+the package, and fails on a use that is not listed, on a listed name that is not used, and on one
+that the installed Twisted does not have.
+
+Subclasses of Twisted's classes, and code that runs for each event, use a name in place; other code
+calls a function of this module. The private names of pyOpenSSL are in `twsock.tls.openssl`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import _WrappingFactory
+from twisted.internet.tcp import BaseClient
+from twisted.python.failure import Failure
+
+__all__ = [
+    "PRIVATE_NAMES",
+    "PrivateNames",
+    "forget_buffers",
+    "silence_unhandled",
+]
+
+
+class PrivateNames(NamedTuple):
+    """
+    Private names of one class or module of Twisted.
+
+    :ivar owner: the full name of the class or module.
+    :ivar test: the module of the tests that fail without them.
+    :ivar purposes: each name, and what it is needed for.
+    """
+
+    owner: str
+    test: str
+    purposes: dict[str, str]
+
+
+#: Every private name of Twisted that a module of the package uses.
+PRIVATE_NAMES: Final = (
+    PrivateNames(
+        "twisted.internet.abstract.FileDescriptor",
+        "tests.stream.test_below_tls",
+        {
+            "_tempDataBuffer": "join small pieces that are queued",
+            "_tempDataLen": "send nothing before the bytes that are queued",
+        },
+    ),
+    PrivateNames(
+        "twisted.internet.tcp.Connection",
+        "tests.stream.test_transport",
+        {"_aborting": "send nothing after an application has aborted the transport"},
+    ),
+    PrivateNames(
+        "twisted.internet.endpoints",
+        "tests.loopback.test_lifetimes",
+        {"_WrappingFactory": "recognise the factory of an endpoint"},
+    ),
+    PrivateNames(
+        "twisted.internet.endpoints._WrappingFactory",
+        "tests.loopback.test_lifetimes",
+        {"_connector": "free a lost client without the garbage collector"},
+    ),
+    PrivateNames(
+        "twisted.internet.defer.Deferred",
+        "tests.sockets.datagram.test_output",
+        {
+            "_callbacks": "complete a datagram without a call if nobody awaits it",
+            "_canceller": "cancel a queued datagram",
+            "_debugInfo": "log no failure of a write that nobody awaits",
+        },
+    ),
+    PrivateNames(
+        "twisted.internet.unix.Port",
+        "tests.services.test_systemd",
+        {"_fromListeningDescriptor": "listen on a UNIX socket of systemd and keep its path"},
+    ),
+    PrivateNames(
+        "twisted.internet.base.ReactorBase",
+        "tests.datagram.test_port",
+        {"_stopped": "close datagram ports when the reactor ends"},
+    ),
+    PrivateNames(
+        "twisted.internet.epollreactor.EPollReactor",
+        "tests.test_reactor",
+        {
+            "_doReadOrWrite": "handle an event",
+            "_poller": "wait for events",
+            "_selectables": "find the descriptor of an event",
+        },
+    ),
+    PrivateNames(
+        "twisted.protocols.tls.TLSMemoryBIOProtocol",
+        "tests.tls.test_engine",
+        {
+            "_aborted": "send no close_notify with an abort",
+            "_appSendBuffer": "count the bytes that wait for the handshake, and keep their order",
+            "_bufferedWrite": "join small writes that wait for the handshake",
+            "_flushReceiveBIO": "stop reading at the peer's close_notify",
+            "_flushSendBIO": "bound the answers to a peer that does not read",
+            "_handshakeDone": "know when the connection is secure and the fast path is open",
+            "_lostTLSConnection": "deliver and send nothing after the end of TLS",
+            "_producer": "leave writes to Twisted while it pauses a producer",
+            "_shutdownTLS": "end both directions with close_notify",
+            "_tlsConnection": "read and write records",
+            "_tlsShutdownFinished": "send the alert of a failure before the connection ends",
+            "_unbufferPendingWrites": "count no byte as waiting after the handshake",
+        },
+    ),
+    PrivateNames(
+        "twisted.protocols.tls.TLSMemoryBIOFactory",
+        "tests.tls.test_engine",
+        {"_clock": "abort a failed connection whose peer does not read"},
+    ),
+    PrivateNames(
+        "twisted.protocols.tls.BufferingTLSTransport",
+        "tests.tls.test_engine",
+        {"_aggregator": "send at once what is written to an engine of Twisted's endpoints"},
+    ),
+    PrivateNames(
+        "twisted.protocols.tls._AggregateSmallWrites",
+        "tests.stream.test_descriptor",
+        {"_buffer": "count the bytes that such an engine collects"},
+    ),
+)
+
+
+def silence_unhandled(deferred: Deferred[Any], error: Exception) -> bool:
+    """
+    Suppress the unhandled-error log of a failed Deferred that nobody awaits.
+
+    When a connection breaks with five writes and a flush pending, the flush reports the error. The
+    five unawaited writes would log five more tracebacks when they are freed. The failure stays in
+    the Deferred: code that awaits the write later still gets it.
+
+    :param deferred: has just failed.
+    :param error: the error with which it failed.
+    :returns: whether no code handled the failure.
+    """
+    information = deferred._debugInfo
+    failure = None if information is None else information.failResult
+    if information is None or failure is None or failure.value is not error:
+        return False  # A callback handled it, and is responsible for the result.
+    information.failResult = None
+    return True
+
+
+def forget_buffers(descriptor: FileDescriptor) -> None:
+    """
+    Drop the buffers of a descriptor whose connection is lost; called within connectionLost.
+
+    Twisted keeps unsent bytes as long as anything refers to the transport.
+    """
+    if descriptor.connected:
+        return  # Only a wrapper has ended; the connection itself is open.
+    if isinstance(descriptor, BaseClient):
+        client: Any = descriptor
+        client.connector = _LastReport(client.connector)
+    descriptor.dataBuffer = b""
+    descriptor.offset = 0
+    descriptor._tempDataBuffer = []
+    descriptor._tempDataLen = 0
+
+
+class _LastReport:
+    """
+    Replaces the connector of a client until the connector has reported the lost connection.
+
+    Without this, connector, transport, factory and often the protocol keep each other in memory.
+    """
+
+    def __init__(self, connector: Any) -> None:
+        self._last: Any = connector
+
+    # Called by Twisted.
+
+    def connectionLost(self, reason: Failure) -> None:
+        connector, self._last = self._last, None
+        connector.connectionLost(reason)
+        # The factory of an endpoint needs its connector only to cancel a pending attempt.
+        factory: Any = connector.factory
+        if isinstance(factory, _WrappingFactory):
+            factory._connector = None

@@ -1,7 +1,7 @@
 """
-A certificate for one run: made, written to a file, deleted at the end.
+Makes a certificate for one run, and deletes it at the end.
 
-Called by `benchmarks.rounds`. All servers show the same one, and `benchmarks.tls_client` trusts
+Called by `benchmarks.rounds`. All servers send this certificate, and `benchmarks.tls_client` trusts
 nothing else.
 """
 
@@ -23,11 +23,11 @@ SERVER_NAME: Final = "localhost"
 
 @contextmanager
 def temporary_certificate() -> Iterator[Path]:
-    """Give a file that holds, as PEM, a P-256 key and its certificate, for as long as the block."""
+    """Yield a PEM file with a P-256 key and its certificate; it is deleted after the block."""
     # The folder is readable by its owner only, and so is the key in it.
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         issued = trustme.CA().issue_cert(SERVER_NAME)
         path = Path(folder, "server.pem")
-        # Without the authority's: a handshake carries one certificate and no chain.
+        # The authority's certificate is left out, so a handshake carries a single one.
         path.write_bytes(issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes())
         yield path

@@ -18,12 +18,12 @@ __all__ = ["COMMANDS", "end_in_order", "main"]
 #: In the order of docs/benchmarks.md.
 COMMANDS: Final = {
     "stream": "what an echoed frame costs a server",
-    "stream-tls": "the same over TLS",
+    "stream-tls": "what an echoed frame costs a server over TLS",
     "handshakes": "what full and resumed TLS handshakes cost a server",
-    "pending": "how long a round trip takes beside handshakes that do not go on",
+    "pending": "how long a round trip takes beside stalled handshakes",
     "datagrams": "what an echoed datagram costs a server",
     "sending": "what it costs to send a batch of datagrams",
-    "system-calls": "how many system calls such a batch takes",
+    "system-calls": "how many system calls a batch of datagrams takes",
     "idle": "how much memory an idle connection needs",
     "flush": "what a long stream in small writes costs",
     "framing": "what it costs to decode frames, for each byte",
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def end_in_order() -> None:
-    """Let SIGTERM end this process as Ctrl-C does: through every ``finally``."""
+    """Turn SIGTERM into an exit that runs every ``finally``, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _leave)
 
 

@@ -1,5 +1,5 @@
 """
-Connections of a client to a server on 127.0.0.1, and a frame there and back.
+Opens connections to a server on 127.0.0.1, and sends a frame there and back.
 
 Used by `benchmarks.stream_load`, `benchmarks.handshakes`, `benchmarks.pending`, `benchmarks.idle`.
 """
@@ -21,7 +21,7 @@ STALLED: Final = 10.0
 
 
 def encode_frame(payload: bytes) -> bytes:
-    """Put the length in front."""
+    """Return a frame: the length as 4 bytes, then the payload."""
     return len(payload).to_bytes(4, "big") + payload
 
 
@@ -40,7 +40,7 @@ def round_trip(connection: TlsClient, *, sleeps: bool) -> None:
     """
     Send `FRAME`, and receive the answer.
 
-    :param sleeps: whether to sleep until it comes.
+    :param sleeps: whether to sleep until the answer comes.
     :raises MeasurementError: when the answer differs or does not come.
     """
     answer = memoryview(bytearray(len(FRAME)))

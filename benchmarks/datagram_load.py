@@ -21,9 +21,9 @@ __all__ = ["LATE", "MAX_DATAGRAMS", "DatagramCase", "DatagramLoad"]
 #: Seconds after the last answer at which the datagrams that have not come back are lost. Far more
 #: than an echo takes, so that one that comes even later is nearly certainly an error of the server.
 LATE: Final = 1.0
-#: Datagrams after which a run ends, whatever the time; far above what a core can do in a minute.
+#: A run ends after this many datagrams: far more than a core can send in a minute.
 MAX_DATAGRAMS: Final = 100_000_000
-#: Different windows, so that an answer to the one before is not taken for one to this one.
+#: Different windows, so that a late answer is not taken for one to the next window.
 _WINDOWS: Final = 4
 
 
@@ -53,7 +53,7 @@ class DatagramCase:
 
 class DatagramLoad:
     """
-    A connected socket on which windows of datagrams come and go.
+    A connected socket that sends windows of datagrams and receives them.
 
     :param sleeps: whether to sleep until something arrives; see `benchmarks.stream_load`.
     :param late: seconds after which datagrams are lost.
@@ -90,7 +90,7 @@ class DatagramLoad:
 
     def run(self, seconds: float) -> int:
         """
-        Let windows come and go for some time.
+        Send and receive windows for some time.
 
         :returns: how many datagrams came back.
         :raises MeasurementError: when the server sent something else, something twice, or
@@ -112,7 +112,7 @@ class DatagramLoad:
         return returned
 
     def _exchange(self) -> int:
-        """Send a window, wait until it is back, and give how many datagrams are missing."""
+        """Send a window, wait until it is back, and return how many datagrams are missing."""
         turn = self._turn
         self._turn = (turn + 1) % _WINDOWS
         window = self._windows[turn]
@@ -137,8 +137,8 @@ class DatagramLoad:
         return len(due)
 
     def _check(self, size: int, segment: int, due: set[bytes]) -> None:
-        """Strike off what has come back."""
-        # An empty datagram is none of ours, and steps of 0 bytes lead nowhere.
+        """Remove the datagrams that were received from those that are due."""
+        # No window has an empty datagram, and `range` refuses steps of 0 bytes.
         for start in range(0, max(size, 1), max(segment, 1)):
             datagram = bytes(self._buffer[start : min(start + segment, size)])
             if datagram in due:

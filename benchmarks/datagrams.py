@@ -3,9 +3,9 @@
 
 The cases
     A: one datagram of 64 bytes in flight. B: 32 of 100 bytes; C: 32 of 1,200. The client sends 32
-    together, waits until all are back, and sends the next ones; each has other contents, and what
-    comes back is compared. The kernel hands several over as one only when they were sent in one
-    call, so B and C are such runs; in B-single and C-single the client makes a call for each.
+    together, waits until all are back, and sends the next ones. Each has other contents, and every
+    answer is compared. The kernel delivers several as one run only when they were sent in one call,
+    so B and C are such runs; in B-single and C-single the client makes a call for each.
 
 The load
     A plain socket, which takes runs in one call, as it has to be cheap beside the servers. What has
@@ -62,7 +62,7 @@ BENCHMARK: Final = Benchmark(
     ),
     open=_open,
     references=("twisted", "c"),
-    # Twisted's port costs what it costs.
+    # The figures of Twisted's port say nothing about twsock's.
     unasked=("echo-plain",),
     add_options=add_seconds,
 )

@@ -3,10 +3,10 @@
 
 Connect → handshake → one echo → close, one connection after the other. The next begins when the
 server has closed the last, so that the processor time in between belongs to exactly the handshakes
-counted. It includes what goes with them: to accept, to echo one frame of 64 bytes, which proves
-that the server has done its part, and to close. A resumed handshake offers the last ticket of the
-one before; whether the server took it up is counted. All servers show the same certificate, with a
-P-256 key, and speak TLS 1.3. Each case has its own process of the server.
+counted. It includes accepting the connection, echoing one frame of 64 bytes, which proves that the
+server has finished its handshake, and closing. A resumed handshake offers the last ticket of the
+one before; the resumed ones are counted. All servers send the same certificate, with a P-256 key,
+and speak TLS 1.3. Each case has its own process of the server.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from benchmarks.tls_client import TlsClient, make_client_context
 
 __all__ = ["BENCHMARK", "measure_handshakes"]
 
-#: Seconds after which a measurement is given up, whatever its count.
+#: Seconds after which a measurement fails.
 _LONGEST: Final = 120.0
-#: Seconds that a server which has closed a connection is given to fall asleep.
+#: Seconds to wait until a server that has closed a connection sleeps.
 _SETTLE: Final = 0.005
 #: Handshakes before those that are counted, to warm up; no more of them than are counted.
 _WARM_UP: Final = 20
@@ -45,7 +45,7 @@ def measure_handshakes(
     :param resumes: whether each that is counted offers the last ticket of the one before.
     :param sleeps: whether the client sleeps until an echo comes.
     :returns: ``rate``, handshakes for each second of the server's processor time, absent unless all
-        that should be were resumed; ``resumed``, how many were; and the cipher.
+        that offered a session were resumed; ``resumed``, how many were; and the cipher.
     :raises MeasurementError: when the server does not echo, or all together take too long.
     """
     end = time.monotonic() + _LONGEST

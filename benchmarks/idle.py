@@ -25,7 +25,7 @@ __all__ = ["BENCHMARK"]
 def _measure(running: Running, count: int) -> dict[str, float]:
     """Return KiB for each connection that was ``connected``, and after it has ``echoed``."""
     with ExitStack() as stack:
-        # The first connection pays for what is imported and allocated once.
+        # The first connection makes the server import and allocate what all share.
         _echo(stack.enter_context(connect(running.port)))
         before = resident_memory(running.pid)
         connections = [stack.enter_context(connect(running.port)) for _ in range(count)]

@@ -1,5 +1,5 @@
 """
-What the kernel knows about a process and this machine; Linux only.
+Reads the processor time and memory of a process, and describes this machine; Linux only.
 
 Read around a measurement by `benchmarks.stream_load`, `benchmarks.handshakes`, `benchmarks.idle`,
 and for the description of the machine by `benchmarks.rounds`.
@@ -30,7 +30,7 @@ SPARE_DESCRIPTORS: Final = 100
 
 
 def cpu_source() -> str:
-    """Where `cpu_time` comes from, for the report."""
+    """Return the source of `cpu_time`, for people."""
     if _has_schedstat():
         return "CPU time from schedstat (ns)"
     return (
@@ -40,9 +40,9 @@ def cpu_source() -> str:
 
 def cpu_time(pid: int) -> int:
     """
-    Processor time that the tasks of a process have used so far, user and kernel, in nanoseconds.
+    Return the processor time of a process so far, user and kernel, in nanoseconds.
 
-    A task that runs at this moment is counted up to the last timer tick: read it while it sleeps.
+    The kernel counts a running task up to its last timer tick, so read it while the task sleeps.
     """
     if not _has_schedstat():
         # After the name in brackets, which may hold blanks: fields 3 and on; 14, 15 are the times.
@@ -54,7 +54,7 @@ def cpu_time(pid: int) -> int:
 
 
 def resident_memory(pid: int) -> int:
-    """Resident memory of a process in bytes."""
+    """Return the resident memory of a process in bytes."""
     try:
         # Exact, where the figure in "status" may lag by some pages for each core.
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -67,7 +67,7 @@ def resident_memory(pid: int) -> int:
 
 
 def two_cores() -> tuple[int, int] | None:
-    """A core for the server and one for the client; None where this process has but one."""
+    """Return a core for the server and one for the client; None where there is a single core."""
     cores = sorted(os.sched_getaffinity(0))
     return (cores[-1], cores[0]) if len(cores) > 1 else None
 
@@ -86,7 +86,7 @@ def raise_descriptor_limit(count: int) -> None:
 
 
 def describe_machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """Return names and values of what the figures depend on."""
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),

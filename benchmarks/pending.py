@@ -1,5 +1,5 @@
 """
-``python -m benchmarks pending``: a round trip beside handshakes that do not go on.
+``python -m benchmarks pending``: a round trip beside stalled handshakes.
 
 Round trips of one frame of 64 bytes on an established connection are timed, alone and beside silent
 peers. Half of those send nothing at all, and the others half a ClientHello, so that the server has
@@ -29,7 +29,7 @@ from benchmarks.tls_client import TlsClient, encode_client_hello, make_client_co
 
 __all__ = ["BENCHMARK", "measure_pending"]
 
-#: The part of the round trips that comes first and is not looked at, to warm up.
+#: The part of the round trips that warms up and is left out.
 _WARM_UP: Final = 1 / 4
 #: Seconds after which round trips end, however many there were: twsock, which ends a handshake
 #: that is silent for 10 seconds, must not have done so.

@@ -2,7 +2,7 @@
 The programs that are measured, as processes: servers that announce a port, senders that report.
 
 Used by every benchmark. A program runs on the twsock of a checkout, this one or another, through
-`benchmarks.programs`. Whatever happens, what is started here is ended here, by its handle.
+`benchmarks.programs`. Each process that is started here is also ended here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["ROOT", "MeasurementError", "Program", "Running", "Subject", "run_pro
 
 #: Where the packages `benchmarks` and `twsock` are: this checkout.
 ROOT: Final = Path(__file__).resolve().parent.parent
-#: Seconds that a server has to announce its port; one of them is compiled first.
+#: Seconds within which a server prints its port; the one in C is compiled first.
 _START: Final = 30.0
-#: Seconds that a program has to end after SIGTERM.
+#: Seconds within which a program ends after SIGTERM.
 _END: Final = 5.0
-#: Seconds that a program which reports has to do so.
+#: Seconds within which a program prints its figures.
 _LONGEST: Final = 120.0
 
 
@@ -58,11 +58,11 @@ class Program:
 
     @property
     def uses_twsock(self) -> bool:
-        """Whether it differs between checkouts."""
+        """Whether it runs twsock, and so differs between checkouts: the title says so."""
         return self.title.startswith("twsock")
 
     def why_not(self) -> str | None:
-        """Why it cannot run here; None when it can."""
+        """Return why it cannot run here; None when it can."""
         if self.package is not None and importlib.util.find_spec(self.package) is None:
             return f"the package {self.package} is not installed"
         if self.executable is not None and shutil.which(self.executable) is None:
@@ -93,7 +93,7 @@ class Subject:
         return title if self.baseline is None else f"{title} (baseline)"
 
     def command(self, *arguments: str) -> list[str]:
-        """What starts it."""
+        """Return the command line that starts it."""
         checkout = str(self.baseline or ROOT)
         command = [sys.executable, "-m", "benchmarks.programs", checkout, self.program.module]
         return [*command, *self.program.arguments, *arguments]
@@ -117,7 +117,7 @@ def start(
 
     :param core: where it may run; None for anywhere.
     :param certificate: the file of the key and the certificate for TLS; None for plaintext.
-    :raises MeasurementError: when it does not announce a port.
+    :raises MeasurementError: when it prints no port.
     """
     options = [] if certificate is None else ["--tls", str(certificate)]
     with _running(subject.command(*options), core) as process:
@@ -174,7 +174,7 @@ def _end(process: subprocess.Popen[Any]) -> None:
     try:
         process.wait(_END)
     except subprocess.TimeoutExpired:
-        # With all that it has started: it leads their session.
+        # It leads the session of what it has started, which ends as well.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.stdout is not None:

@@ -1,5 +1,5 @@
 """
-Several datagrams in one system call, as Linux has it: what the load and the sender need of it.
+Several datagrams in one system call, as Linux has it: as the load and the sender need it.
 
 Called by `benchmarks.datagram_load` and `benchmarks.programs.datagram_sender`, which have to be
 cheap beside what is measured, and must not share code with it.

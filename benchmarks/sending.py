@@ -25,7 +25,7 @@ from benchmarks.rounds import Benchmark, Measure, Setting, positive
 
 __all__ = ["BENCHMARK", "CASES", "MARK", "SendCase"]
 
-#: What the datagrams begin with that count.
+#: The first bytes of the datagrams that count.
 MARK: Final = b"datagram"
 
 

@@ -23,13 +23,13 @@ from benchmarks.tls_client import TlsClient
 
 __all__ = ["MAX_FRAMES", "Case", "Load", "StreamLoad", "measure"]
 
-#: Frames after which a run ends, whatever the time; far above what a core can do in a minute.
+#: A run ends after this many frames: far more than a core can send in a minute.
 MAX_FRAMES: Final = 200_000_000
 #: Different frames that a stream is made of, at least.
 _MIN_DIFFERENT: Final = 4
-#: Seconds that a server which has answered everything is given to fall asleep.
+#: Seconds to wait until a server that has answered everything sleeps.
 _SETTLE: Final = 0.005
-#: The part of a measurement that is run before it, to warm up.
+#: The duration of the warm-up, as a part of that of the measurement.
 _WARM_UP: Final = 1 / 3
 
 
@@ -189,7 +189,7 @@ class StreamLoad:
         return received // self._frame
 
     def _receive(self, connection: _Connection) -> tuple[int, int]:
-        """Take and compare what came; tell its size, and that of the frames thereby whole."""
+        """Receive and compare; return the size, and that of the frames completed by it."""
         try:
             size = connection.receive_into(self._incoming)
         except BlockingIOError:

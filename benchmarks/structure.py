@@ -64,7 +64,7 @@ _PROGRAMS: Final = {
 }
 _BASELINE: Final = "python -c pass"
 
-#: Tokens that make no line one of code.
+#: Tokens that do not count as code.
 _LAYOUT: Final = {
     tokenize.COMMENT,
     tokenize.NL,

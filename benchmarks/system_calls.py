@@ -24,7 +24,7 @@ from benchmarks.sending import MARK
 __all__ = ["BENCHMARK", "count_sends"]
 
 _BATCHES: Final = 4
-#: Seconds for a program of a second.
+#: Seconds within which the sender ends, which takes about one.
 _LONGEST: Final = 60.0
 
 
@@ -39,7 +39,7 @@ def count_sends(subject: Subject, case: str) -> float:
         raise MeasurementError("the program strace is not installed")
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         trace = Path(folder, "trace")
-        command = [strace, "-f", "-s", "20", "-o", str(trace)]
+        command = [strace, "-f", "--seccomp-bpf", "-s", "20", "-o", str(trace)]
         command += ["-e", "trace=sendto,sendmsg,sendmmsg,write,writev"]
         command += subject.command(case, str(_BATCHES), "--untimed")
         try:
@@ -56,7 +56,7 @@ def count_sends(subject: Subject, case: str) -> float:
         if traced.returncode or not trace.exists():
             reason = traced.stderr.strip().rpartition("\n")[2]
             raise MeasurementError(f"strace cannot trace the sender: {reason}")
-        # A call is a line, however many datagrams it carries.
+        # Each line is a call, with one datagram or with many.
         calls = [line for line in trace.read_text().splitlines() if f'"{MARK.decode()}' in line]
     return len(calls) / _BATCHES
 

@@ -36,7 +36,7 @@ def make_client_context(certificate: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    # It is trusted by itself, without the authority that signed it.
+    # Trusts the server's certificate itself, without the authority that signed it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(certificate)
     return context
@@ -80,7 +80,7 @@ class TlsClient:
             self._incoming, self._outgoing, server_hostname=SERVER_NAME, session=session
         )
         self._received = memoryview(bytearray(_RECEIVE))
-        #: Encrypted and not taken by the kernel; and how many bytes of plaintext it stands for.
+        #: Encrypted bytes that the kernel had no room for, and the size of their plaintext.
         self._unsent = memoryview(b"")
         self._promised = 0
         self._shake_hands()

@@ -16,9 +16,9 @@ __all__: list[str] = []
 
 def _use(checkout: Path) -> None:
     """
-    Let twsock be imported from a checkout.
+    Have twsock imported from a checkout.
 
-    :raises ImportError: when it would come from elsewhere.
+    :raises ImportError: when the import would find another twsock.
     """
     sys.path.insert(0, str(checkout))
     found = importlib.util.find_spec("twsock")

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 __all__ = ["DatagramEcho", "Echo", "EchoEach", "echo", "main"]
 
-# As in `benchmarks.programs.serving`, which loads Twisted.
+# The same as in `benchmarks.programs.serving`, which is not imported, as it loads Twisted.
 _HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 1024
 _MAX_PAYLOAD: Final = 16 * 1024 * 1024

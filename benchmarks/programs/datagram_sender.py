@@ -35,11 +35,11 @@ _HOST: Final = "127.0.0.1"
 _BUFFER: Final = 4 * 1024 * 1024
 #: Seconds without any datagram after which those that have not come are lost.
 _LATE: Final = 1.0
-#: What the datagrams of a warm-up begin with; as long as `MARK`.
+#: The first bytes of the datagrams of a warm-up; as many as `MARK` has.
 _WARM_UP: Final = b"warm-up."
-#: Batches that come first and are not looked at.
+#: Batches that warm up and are left out.
 _WARM_UP_BATCHES: Final = 64
-#: Batches after which the reactor has its turn, as it has in any program, to tidy up its timers.
+#: Batches between two turns of the reactor, which removes cancelled timers in its turn.
 _BATCHES_PER_TURN: Final = 64
 #: <asm-generic/socket.h>. Without checksums, the kernel refuses to cut a run: with EINVAL.
 _SO_NO_CHECK: Final = 11
@@ -134,7 +134,7 @@ async def _open_port(reactor: Any, port: int, case: SendCase) -> Sender:
     return _Port(reactor, port, case)
 
 
-#: By name: is given the reactor, the port of 127.0.0.1 to connect to, and what will be sent.
+#: By name: opens a sender with the reactor, to a port of 127.0.0.1, for a case.
 WAYS: Final[dict[str, Callable[[Any, int, SendCase], Awaitable[Sender]]]] = {
     "socket": _open_socket,
     "port": _open_port,
@@ -200,7 +200,7 @@ def count_received(sink: socket.socket, expected: int, late: float = _LATE) -> i
 async def _send_untimed(reactor: Any, way: str, case: SendCase, batches: int) -> None:
     with open_sink() as sink:
         sender = await WAYS[way](reactor, sink.getsockname()[1], case)
-        # What the kernel refuses at first is not what a batch takes.
+        # Where the kernel refuses runs, it refuses the first batch only.
         await sender.send(case.make(_WARM_UP))
         for _ in range(batches):
             await sender.send(case.make(MARK))

@@ -30,7 +30,7 @@ __all__ = ["WAYS", "main", "start_reader"]
 
 _WRITE: Final = 16 * 1024
 _HOST: Final = "127.0.0.1"
-#: Seconds after which a reader without a connection looks whether the sender is still there.
+#: Seconds after which a reader without a connection checks that the sender still runs.
 _CHECK: Final = 1.0
 
 
@@ -76,7 +76,7 @@ class _Pulled:
         self._transport = transport
         self._left = count
         self._piece = bytes(_WRITE)
-        # The call at registration comes whatever the queue holds.
+        # Twisted calls once at registration, even while its queue holds data.
         self._is_registering = True
         transport.registerProducer(self, False)
         self._is_registering = False
@@ -84,7 +84,7 @@ class _Pulled:
     # Called by Twisted.
 
     def resumeProducing(self) -> None:
-        """Write the next piece, or tell that the last one is with the kernel."""
+        """Write the next piece, or fire `done` when the last one is with the kernel."""
         if self._left:
             self._left -= 1
             self._transport.write(self._piece)
@@ -177,7 +177,7 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
 
     async def run(reactor: Any, port: int) -> None:
-        # Pays for what is imported and allocated once.
+        # Imports and allocates what is needed once, and is not counted.
         await WAYS[options.way](reactor, port, 1)
         cpu, clock = time.process_time(), time.perf_counter()
         await WAYS[options.way](reactor, port, options.mebibytes * 1024 * 1024 // _WRITE)

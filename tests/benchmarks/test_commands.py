@@ -47,13 +47,13 @@ class MainTests(SynchronousTestCase):
 
 
 class StopTests(SynchronousTestCase):
-    """A benchmark that is told to end, while one of its servers runs."""
+    """A signal ends a benchmark while one of its servers runs."""
 
     if sys.platform != "linux":
         skip = "the benchmarks need Linux"
 
     def stop(self, number: signal.Signals) -> tuple[int, str]:
-        """Send a signal to a benchmark; return its status and what it said."""
+        """Send a signal to a benchmark; return its status and its error output."""
         checkout = Path(self.mktemp()).absolute()
         checkout.joinpath("twsock").mkdir(parents=True)
         os.mkfifo(checkout / "pid")
@@ -86,5 +86,5 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(self.stop(signal.SIGINT), (130, "python -m benchmarks stream: stopped\n"))
 
     def test_termination_ends_it_and_its_servers(self) -> None:
-        """The status tells which signal it was, as a shell would."""
+        """The status names the signal, as that of a shell does."""
         self.assertEqual(self.stop(signal.SIGTERM), (128 + signal.SIGTERM, ""))

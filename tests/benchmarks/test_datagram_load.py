@@ -101,7 +101,7 @@ class DatagramLoadTests(SynchronousTestCase):
             for _ in range(2):
                 load.run(0)
 
-    def test_without_a_server_the_kernel_tells(self) -> None:
+    def test_without_a_server_the_load_is_refused(self) -> None:
         """Nobody waits for an answer that cannot come."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))

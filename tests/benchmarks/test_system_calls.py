@@ -47,7 +47,7 @@ class CountSendsTests(SynchronousTestCase):
 class WithoutStraceTests(SynchronousTestCase):
     """Where there is no ``strace``."""
 
-    def test_absence_is_told(self) -> None:
+    def test_absence_is_reported(self) -> None:
         """The figures of the processor time do not need it."""
         self.patch(shutil, "which", lambda _name: None)
         with self.assertRaisesRegex(MeasurementError, "strace is not installed"):

@@ -51,8 +51,8 @@ class TlsClientTests(SynchronousTestCase):
         connection = TlsPeer(self, serve).connect()
         self.assertEqual(receive(connection, 100), bytes(range(100)))
 
-    def test_nothing_come_is_no_end(self) -> None:
-        """It is told as a socket tells it."""
+    def test_receive_without_data_is_no_end(self) -> None:
+        """The error is that of a socket."""
         connection = TlsPeer(self, echo).connect()
         connection.send(memoryview(b"x"))
         receive(connection, 1)  # And with it what follows a handshake.
@@ -62,7 +62,7 @@ class TlsClientTests(SynchronousTestCase):
         """As with a socket."""
         self.assertEqual(receive(TlsPeer(self, lambda _peer: None).connect(), 1), b"")
 
-    def test_what_had_no_room_is_offered_again(self) -> None:
+    def test_data_without_room_is_sent_again(self) -> None:
         """It arrives once and in order, however often it is offered."""
         is_reading = threading.Event()
 

@@ -1,8 +1,8 @@
 """
-STARTTLS, judged by tools that others wrote; docs/outside-tools.rst has what they say.
+STARTTLS, tested by tools of other projects; docs/outside-tools.rst has their results.
 
-Each test is left out where its tool is not installed, and in the daily profile. Every tool is given
-an end of its waits, and only processes that were started here are ended.
+Each test is skipped where its tool is not installed, and in the daily profile. Every tool has a
+timeout, and only processes that were started here are ended.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from tests.test_examples import programs_in, running
 _EXAMPLE = Path(__file__).parents[1] / "examples" / "smtp_starttls.py"
 _LOCAL = "tcp:0:interface=127.0.0.1"
 
-#: Seconds for a tool, many times what the slowest takes.
+#: Seconds for a tool; many times the time of the slowest.
 _PATIENCE = 120
 
-#: Seconds that the scanner listens for each answer, all of which it waits.
+#: Seconds that the scanner waits for each answer; it always waits to the end.
 _LISTENS = "1"
 
 
 def find(tool: str) -> str | None:
-    """Find a tool beside this Python, or on the path."""
+    """Return the path of a tool, from the folder of this Python or from PATH."""
     beside = Path(sys.executable).parent
     return shutil.which(tool, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 
 
 def needs(tool: str) -> Callable[[Any], Any]:
-    """Leave a test out without a tool, and in the daily profile."""
+    """Skip a test if a tool is missing, and in the daily profile."""
     if THOROUGH:
         return skipIf(find(tool) is None, f"{tool} is not installed")
     return skipIf(True, "outside programs run with TWSOCK_TESTS=thorough")
 
 
 def run(folder: Path, tool: str, *arguments: str, say: str = "") -> tuple[int, str]:
-    """Run a tool to its end; give its exit status and all that it printed."""
-    # Those that are written in Python warn of what is theirs.
+    """Run a tool until it exits; return its exit status and its output."""
+    # Tools in Python cause warnings of their own.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     done = subprocess.run(
         [find(tool) or tool, *arguments],
@@ -71,7 +71,7 @@ def run(folder: Path, tool: str, *arguments: str, say: str = "") -> tuple[int, s
 
 
 class MailServerTests(SynchronousTestCase):
-    """The words of SMTP on our upgrade, as tools know them."""
+    """An SMTP server with STARTTLS, tested by clients of mail servers."""
 
     def setUp(self) -> None:
         made = tempfile.TemporaryDirectory()
@@ -95,15 +95,15 @@ class MailServerTests(SynchronousTestCase):
 
     @needs("openssl")
     def test_openssl_verifies_and_is_answered(self) -> None:
-        """The certificate is good, and the session goes on inside."""
+        """The certificate is verified, and the session continues over TLS."""
         status, printed = self.s_client("-CAfile", self.authority)
         self.assertEqual(status, 0, printed)
         self.assertIn("Verification: OK", printed)
         self.assertIn("250 OK\n221 Bye\n", printed.replace("\r", ""))
 
     @needs("openssl")
-    def test_openssl_turns_away_what_it_cannot_verify(self) -> None:
-        """Its verdict above is worth something: an unknown authority, and another name."""
+    def test_openssl_refuses_an_unknown_authority_and_another_name(self) -> None:
+        """So its acceptance in the other test shows a verification."""
         for refused in (
             self.s_client(),
             self.s_client("-CAfile", self.authority, name="example.com"),
@@ -113,7 +113,7 @@ class MailServerTests(SynchronousTestCase):
 
     @needs("gnutls-cli")
     def test_gnutls_verifies_and_is_answered(self) -> None:
-        """As above, by another implementation of TLS."""
+        """The same with another implementation of TLS."""
         status, printed = run(
             self.folder,
             "gnutls-cli",
@@ -127,7 +127,7 @@ class MailServerTests(SynchronousTestCase):
 
     @needs("swaks")
     def test_swaks_upgrades_and_asks_again(self) -> None:
-        """A mail client says EHLO inside, and is not offered STARTTLS there."""
+        """A mail client sends EHLO over TLS, and is not offered STARTTLS there."""
         status, printed = run(
             self.folder,
             "swaks",
@@ -140,8 +140,8 @@ class MailServerTests(SynchronousTestCase):
         self.assertEqual(status, 0, printed)
         self.assertIn(" ~> EHLO localhost\n<~  250 localhost\n ~> QUIT\n", printed)
 
-    def test_smtplib_is_forgotten_at_the_switch(self) -> None:
-        """What was said in plaintext counts for nothing inside, and TLS begins once."""
+    def test_the_server_forgets_plaintext_commands_of_smtplib(self) -> None:
+        """The EHLO before TLS does not count after it, and a second STARTTLS is refused."""
         context = ssl.create_default_context(cafile=self.authority)
         with smtplib.SMTP("127.0.0.1", self.port, "localhost", timeout=_PATIENCE) as session:
             session.ehlo()
@@ -154,17 +154,17 @@ class MailServerTests(SynchronousTestCase):
             self.assertFalse(session.has_extn("starttls"))
         self.assertEqual(replies, [530, 220, 503, 503, 550])
 
-    def test_smtplib_turns_away_what_it_cannot_verify(self) -> None:
-        """Without the authority."""
+    def test_smtplib_refuses_an_unknown_authority(self) -> None:
+        """Without the file of the authority it raises a verification error."""
         session = smtplib.SMTP("127.0.0.1", self.port, "localhost", timeout=_PATIENCE)
         self.addCleanup(session.close)
         context = ssl.create_default_context()
         self.assertRaises(ssl.SSLCertVerificationError, session.starttls, context=context)
 
     @needs("sslyze")
-    def test_sslyze_finds_what_is_offered(self) -> None:
-        """TLS 1.2 and 1.3 only, and none of the holes that it knows."""
-        # Its exit status judges the authority and each cipher as well, so it is not asked.
+    def test_sslyze_finds_tls_1_2_and_1_3_only(self) -> None:
+        """It finds no other version, and none of the vulnerabilities that it tests."""
+        # The exit status depends on the authority and each cipher as well, so it is not checked.
         report = self.folder / "report.json"
         run(
             self.folder,
@@ -186,7 +186,7 @@ class MailServerTests(SynchronousTestCase):
         )
 
     def scan(self, port: int) -> str:
-        """Let the scanner look for STARTTLS injection; give all that it printed."""
+        """Run the scanner for STARTTLS injection; return its output."""
         _, printed = run(
             self.folder,
             "command-injection-tester",
@@ -197,14 +197,14 @@ class MailServerTests(SynchronousTestCase):
 
     @needs("command-injection-tester")
     def test_the_scanner_finds_no_injection(self) -> None:
-        """The connection ends at the line behind the request, in front of the handshake."""
+        """The connection ends at the line behind the request, before the handshake."""
         printed = self.scan(self.port)
         self.assertIn("handshake failed - Server probably closed the connection!", printed)
         self.assertNotIn("injection here", printed)
 
     @needs("command-injection-tester")
     def test_the_scanner_finds_an_injection_where_there_is_one(self) -> None:
-        """The server in docs/outside-tools.rst keeps its buffer, and is found out."""
+        """The server in docs/outside-tools.rst keeps its buffer, and the scanner detects it."""
         (program,) = programs_in("outside-tools.rst")
         path = self.folder / "keeps_its_buffer.py"
         path.write_text(program, encoding="utf-8")
@@ -214,11 +214,11 @@ class MailServerTests(SynchronousTestCase):
 
 
 class LineServiceTests(SynchronousTestCase):
-    """Our own words, which no tool knows: gnutls-cli lets its user talk, and then begins TLS."""
+    """The lines of twsock: gnutls-cli sends any plaintext, and then begins TLS."""
 
     @needs("gnutls-cli")
     def test_gnutls_upgrades_lines(self) -> None:
-        """Echoed before and after; asked again, the service says no."""
+        """Lines are echoed before and after; a second request is answered NO."""
         with twistd(
             *("twsock-stream", "--framing", "line", "--upgrade", "allowed", "--endpoint", _LOCAL)
         ) as service:
@@ -245,7 +245,7 @@ class Talk:
     """
     A session with gnutls-cli.
 
-    :ivar printed: what it has printed so far.
+    :ivar printed: its output so far.
     """
 
     def __init__(self, *command: str) -> None:
@@ -270,19 +270,19 @@ class Talk:
         self._process.communicate()
 
     def say(self, line: str, *, until: str) -> None:
-        """Send a line, and wait for one."""
+        """Send a line, and wait for a line of the output."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
         self._read(until)
 
     def begin_tls(self) -> None:
-        """Ask for the handshake; what is said from here on comes after it."""
+        """Begin the handshake, and wait for it."""
         self._process.send_signal(signal.SIGALRM)
         self._read("*** Starting TLS handshake")
 
     def end(self) -> None:
-        """Let it end, with the rest of what it prints."""
+        """Wait until it exits, and collect the rest of its output."""
         self.printed += self._process.communicate(timeout=_PATIENCE)[0]
 
     def _read(self, line: str) -> None:

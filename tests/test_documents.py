@@ -1,0 +1,94 @@
+"""The documents name files, modules and names that exist."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/**/*.rst")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+    *sorted(ROOT.glob("newsfragments/*.rst")),
+]
+
+#: A relative link of Markdown.
+_LINK = re.compile(r"\]\(([^):#]+)\)")
+#: A page of docs/ in reStructuredText.
+_PAGE = re.compile(r":doc:`(\w+)`")
+#: A file, from the checkout, the package, or docs/ on.
+_FILE = re.compile(r"(?<![\w/<.-])((?:[\w-]+/)*[\w-]+\.(?:py|rst|md))(?![\w>])")
+#: The full name of a module, a class or a member.
+_NAME = re.compile(r"(?<![\w/.-])(twsock(?:\.[A-Za-z_]\w*)+)(?![\w*])")
+
+#: Programs that documents tell the reader to write.
+_TO_BE_WRITTEN = {"shout.py", "shout_lines.py", "datagrams.py", "keeps_its_buffer.py"}
+
+
+def occurrences(pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """Return each match in a document, with the path of the document."""
+    for document in DOCUMENTS:
+        for found in pattern.findall(document.read_text("utf-8")):
+            yield str(document.relative_to(ROOT)), found
+
+
+def exists(name: str) -> bool:
+    """Return whether a file exists, from one of the folders that documents begin paths at."""
+    bases = (ROOT, ROOT / "twsock", ROOT / "docs", ROOT / "examples", ROOT / "tests")
+    return name in _TO_BE_WRITTEN or any((base / name).exists() for base in bases)
+
+
+def resolves(name: str) -> bool:
+    """Return whether a full name leads to a module or to a name in it."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        return all((found := member(found, part)) is not None for part in parts[count:])
+    return False
+
+
+def member(owner: object, name: str) -> object:
+    """Return an attribute; for one that only instances have, anything but None."""
+    annotations = getattr(owner, "__annotations__", {})
+    return getattr(owner, name, annotations.get(name))
+
+
+class DocumentTests(SynchronousTestCase):
+    """README, CONTRIBUTING, docs/ and the news."""
+
+    def test_links_lead_to_files(self) -> None:
+        """Each relative link of a Markdown page, from the folder of the page."""
+        broken = [
+            (document, link)
+            for document, link in occurrences(_LINK)
+            if document.endswith(".md") and not (ROOT / document).parent.joinpath(link).exists()
+        ]
+        self.assertEqual(broken, [])
+
+    def test_linked_pages_exist(self) -> None:
+        """Each ``:doc:`` of a page."""
+        missing = [
+            (document, page)
+            for document, page in occurrences(_PAGE)
+            if not (ROOT / "docs" / f"{page}.rst").exists()
+        ]
+        self.assertEqual(missing, [])
+
+    def test_named_files_exist(self) -> None:
+        """Each file of the checkout that a document names."""
+        missing = [(document, name) for document, name in occurrences(_FILE) if not exists(name)]
+        self.assertEqual(missing, [])
+
+    def test_full_names_exist(self) -> None:
+        """Each module, class and member that a document names in full."""
+        missing = [(document, name) for document, name in occurrences(_NAME) if not resolves(name)]
+        self.assertEqual(missing, [])

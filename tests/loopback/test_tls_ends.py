@@ -131,6 +131,9 @@ class InputTests(EndCase):
                 await upgrading
                 self.assertEqual(await writing, 10)
                 await ending
+                late = client.output_stream.write(b"x")
+                self.assertTrue(late.called)
+                self.assertIsInstance(await failure_of(late), ClosedError)
                 self.assertEqual(await client.input_stream.receive_exactly(6), b"answer")
                 await client.close()
             self.assertEqual(server.seen, [])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -14,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.sockets.stream.connected import InMemory, OnKernel
-from twsock import BrokenError, StreamSocket
+from twsock import BrokenError, ClosedError, StreamSocket
 from twsock.sockets.stream.control import StreamSocketListenerControl
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
@@ -74,6 +75,72 @@ class ConnectionTests(SynchronousTestCase):
         connected.next_turn()
         self.successResultOf(gone)
         self.successResultOf(connected.socket.wait_closed())
+
+    def test_a_connection_that_ends_in_order_is_not_broken(self) -> None:
+        """A later write meets a closed end."""
+        connected = InMemory()
+        connected.lose()
+        self.failureResultOf(connected.output.write(b"late"), ClosedError)
+
+    def test_a_reset_after_the_peers_end_leaves_the_end_of_the_input(self) -> None:
+        """All of the input had come; only what is written is lost."""
+        connected = InMemory()
+        connected.receive(b"all")
+        connected.end()
+        connected.reset()
+        self.assertEqual(self.successResultOf(connected.input.receive_some()), b"all")
+        self.assertEqual(self.successResultOf(connected.input.receive_some()), b"")
+        self.failureResultOf(connected.output.write(b"late"), BrokenError)
+
+    def test_a_closed_input_holds_nothing(self) -> None:
+        """What was received and not read is dropped at once."""
+        connected = InMemory()
+        connected.receive(b"unread")
+        connected.input.close()
+        self.assertEqual(connected.input.buffered, 0)
+
+    def test_a_closed_output_stays_closed_when_the_connection_breaks(self) -> None:
+        """It was this end that closed it."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        connected.socket.close()
+        connected.protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(connected.output.write(b"late"), ClosedError)
+
+    def test_a_write_behind_an_abort_is_refused_at_once(self) -> None:
+        """The reactor reports the end in its next turn."""
+        for end in ("socket", "output"):
+            connected = OnKernel()
+            self.addCleanup(connected.close)
+            getattr(connected, end).abort()
+            self.failureResultOf(connected.output.write(b"late"), ClosedError)
+
+    def test_an_aborted_connection_is_not_open(self) -> None:
+        """Though the reactor has not reported its end."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        connected.socket.abort()
+        self.assertFalse(connected.protocol.is_open)
+
+    def test_what_was_not_read_is_dropped_by_a_late_end(self) -> None:
+        """The connection is gone; its last bytes could be read until then."""
+        for end in ("close", "abort"):
+            connected = InMemory()
+            connected.receive(b"unread")
+            connected.lose()
+            getattr(connected.protocol, end)()
+            self.failureResultOf(connected.input.receive_some(), ClosedError)
+
+    def test_the_end_of_the_output_fails_with_the_connection(self) -> None:
+        """It waited for bytes that the peer did not take."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        connected.kernel.error = BlockingIOError(errno.EAGAIN, "no room")
+        connected.output.write(b"waits")
+        closing = connected.output.close()
+        self.assertNoResult(closing)
+        connected.protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(closing, BrokenError)
 
     def test_a_close_is_done_when_the_connection_is_gone(self) -> None:
         """Where there is no FIN to send; a wait that was called off is left alone."""

@@ -20,7 +20,7 @@ __all__ = ["LATE", "MAX_DATAGRAMS", "DatagramCase", "DatagramLoad"]
 
 #: Seconds after the last answer at which the datagrams that have not come back are lost. Far more
 #: than an echo takes, so that one that comes even later is nearly certainly an error of the server.
-LATE: Final = 1.0
+LATE: Final = 5.0
 #: A run ends after this many datagrams: far more than a core can send in a minute.
 MAX_DATAGRAMS: Final = 100_000_000
 #: Different windows, so that a late answer is not taken for one to the next window.

@@ -9,9 +9,9 @@ The cases
 
 The load
     A plain socket, which takes runs in one call, as it has to be cheap beside the servers. What has
-    not come back a second after the last answer counts as lost. The buffers of both sockets are the
-    kernel's defaults; 32 datagrams fit in them many times. The server sleeps between one window and
-    the next, so each window also pays for one wake-up.
+    not come back 5 seconds after the last answer counts as lost. The buffers of both sockets are
+    the kernel's defaults; 32 datagrams fit in them many times. The server sleeps between one window
+    and the next, so each window also pays for one wake-up.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _HOST: Final = "127.0.0.1"
 #: Room for some batches, in bytes; the kernel grants less where ``net.core.rmem_max`` is below it.
 _BUFFER: Final = 4 * 1024 * 1024
 #: Seconds without any datagram after which those that have not come are lost.
-_LATE: Final = 1.0
+_LATE: Final = 5.0
 #: The first bytes of the datagrams of a warm-up; as many as `MARK` has.
 _WARM_UP: Final = b"warm-up."
 #: Batches that warm up and are left out.

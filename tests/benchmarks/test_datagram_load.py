@@ -9,9 +9,11 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.datagram_load import DatagramCase, DatagramLoad
+from benchmarks.datagram_load import LATE, DatagramCase, DatagramLoad
 from benchmarks.processes import MeasurementError
 
+#: Seconds to wait for what does not come; an answer of a thread takes far less.
+_SOON = 1.0
 _SINGLE = DatagramCase(payload=100, window=8)
 _RUN = DatagramCase(payload=100, window=8, is_run=True)
 
@@ -23,7 +25,10 @@ class DatagramLoadTests(SynchronousTestCase):
         skip = "runs of datagrams are Linux's"
 
     def start_load(
-        self, answer: Callable[[bytes, int], list[bytes]], case: DatagramCase = _SINGLE
+        self,
+        answer: Callable[[bytes, int], list[bytes]],
+        case: DatagramCase = _SINGLE,
+        late: float = LATE,
     ) -> DatagramLoad:
         """A load on a server that answers each datagram, of such a number, with others."""
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -43,7 +48,7 @@ class DatagramLoadTests(SynchronousTestCase):
         thread = threading.Thread(target=serve)
         thread.start()
         address = server.getsockname()
-        load = DatagramLoad(address[1], case, sleeps=True, late=0.05)
+        load = DatagramLoad(address[1], case, sleeps=True, late=late)
         self.addCleanup(thread.join)
         self.addCleanup(self.end, address)
         self.addCleanup(load.close)
@@ -64,19 +69,19 @@ class DatagramLoadTests(SynchronousTestCase):
 
     def test_missing_answer_is_lost(self) -> None:
         """One of eight is not waited for forever; the others count."""
-        load = self.start_load(lambda data, number: [data] if number else [])
+        load = self.start_load(lambda data, number: [data] if number else [], late=_SOON)
         self.assertEqual((load.run(0), load.lost), (7, 1))
 
     def test_loss_does_not_end_the_load(self) -> None:
         """The next windows come back whole."""
-        load = self.start_load(lambda data, number: [data] if number else [])
+        load = self.start_load(lambda data, number: [data] if number else [], late=_SOON)
         load.run(0)
         self.assertEqual((load.run(0), load.lost), (8, 1))
 
     def test_silence_is_refused(self) -> None:
         """A server that answers nothing is not measured."""
         with self.assertRaisesRegex(MeasurementError, "8 datagrams are lost"):
-            self.start_load(lambda _data, _number: []).run(0)
+            self.start_load(lambda _data, _number: [], late=_SOON).run(0)
 
     def test_changed_byte_is_refused(self) -> None:
         """One wrong byte at the end of an answer is enough."""

@@ -12,7 +12,7 @@ from benchmarks.certificate import temporary_certificate
 from benchmarks.tls_client import TlsClient, encode_client_hello, make_client_context
 from tests.benchmarks.tls_peer import TlsPeer, echo
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 
 
 def receive(connection: TlsClient, size: int) -> bytes:

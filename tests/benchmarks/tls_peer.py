@@ -17,7 +17,7 @@ from benchmarks.tls_client import TlsClient, make_client_context
 __all__ = ["TlsPeer", "echo"]
 
 #: Seconds that either side waits for the other at most.
-_TIMEOUT = 10
+_TIMEOUT = 60
 
 
 class TlsPeer:

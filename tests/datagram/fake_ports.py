@@ -17,16 +17,16 @@ from twsock.protocols import DatagramProtocol
 
 Address = tuple[Any, ...]
 
-#: Where these ports are bound, unless told otherwise.
+#: The default address of these ports.
 HOST, PORT = "127.0.0.1", 1337
 
 
 @implementer(IUDPTransport)
 class PlainPort:
     """
-    Behaves as a port of Twisted.
+    A port that behaves as one of Twisted.
 
-    :ivar written: what was sent, and where to.
+    :ivar written: sent datagrams with their addresses.
     :ivar failure: raised by the next send, once.
     """
 
@@ -63,11 +63,11 @@ class PlainPort:
 @implementer(IRunTransport)
 class RunPort(PlainPort):
     """
-    Behaves as a `DatagramPort`.
+    A port that behaves as a `DatagramPort`.
 
-    :ivar replies: the runs that were sent back, and to which port.
-    :ivar is_full: is set by the test.
-    :ivar is_paused: whether it was asked to receive nothing.
+    :ivar replies: runs passed to `reply`, with their port.
+    :ivar is_full: set by the test.
+    :ivar is_paused: whether the port is paused.
     """
 
     def __init__(self, host: str = HOST, port: int = PORT) -> None:
@@ -96,10 +96,10 @@ class RunPort(PlainPort):
 
 class Recorder(DatagramProtocol):
     """
-    Keeps what it is told.
+    A protocol that records its events.
 
-    :ivar received: each datagram, with its source.
-    :ivar events: everything else, by the name of its event.
+    :ivar received: each datagram with its source.
+    :ivar events: all other events, by name.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
 """
-A UDP socket without a kernel, for the tests of this folder: takes, refuses and gives as it is told.
+A UDP socket without a kernel for these tests: it accepts, refuses and receives as the test asks.
 
-It cuts runs as Linux does (udp(7), ``UDP_SEGMENT``), so that what was sent is a list of datagrams,
-however they left. How control messages look is written down here once more, so that a mistake of
-ours does not agree with itself.
+It splits runs as Linux does (udp(7), ``UDP_SEGMENT``), so the result is a list of datagrams for any
+way of sending. It has its own definition of control messages, so that it does not repeat a mistake
+of the code under test.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Control = tuple[int, int, bytes]
 HOST, PORT = "127.0.0.1", 1337
 PEER, OTHER = ("127.0.0.1", 7001), ("127.0.0.1", 7002)
 
-#: Of <linux/udp.h>, <linux/in.h> and <linux/in6.h>.
+#: From <linux/udp.h>, <linux/in.h> and <linux/in6.h>.
 UDP_SEGMENT, UDP_GRO, IP_PKTINFO, IPV6_PKTINFO = 103, 104, 8, 50
 
 #: ``SO_MEMINFO`` of <asm-generic/socket.h>.
 SO_MEMINFO = 55
 
-#: More calls than any test makes: who gets there goes round in a circle.
+#: More calls than any test makes; a test that reaches it loops endlessly.
 TOO_MANY = 20_000
 
 
@@ -37,7 +37,7 @@ class Call:
     """
     One send.
 
-    :ivar segment_size: what the kernel was asked to cut by; 0 for a single datagram.
+    :ivar segment_size: the segment size of a run; 0 for a single datagram.
     """
 
     data: bytes
@@ -47,11 +47,11 @@ class Call:
 
     @property
     def is_run(self) -> bool:
-        """Whether it was to be cut."""
+        """Whether the kernel was asked to split it."""
         return self.segment_size > 0
 
     def datagrams(self) -> list[bytes]:
-        """Give what the peer gets."""
+        """Return the datagrams that the peer gets."""
         size = self.segment_size
         if not size or len(self.data) <= size:
             return [self.data]
@@ -63,15 +63,15 @@ Judge = Callable[[Call], int]
 
 class FakeUdp:
     """
-    Answers as a non-blocking socket.
+    A fake non-blocking socket.
 
-    :param judges: asked for each send that nothing else refuses; each gives an errno, or 0.
-    :ivar sent: the datagrams taken, and where to.
-    :ivar calls: every send, those that failed among them.
-    :ivar plan: errors of the next sends, in order; 0 lets one through.
-    :ivar pending: errors of what was sent before; the next call of any kind tells one.
-    :ivar reads: how many receives there were.
-    :ivar dropped: what the kernel says it dropped.
+    :param judges: called for each send that nothing else refuses; each returns an errno, or 0.
+    :ivar sent: accepted datagrams with their addresses.
+    :ivar calls: every send, including failed ones.
+    :ivar plan: errors of the next sends, in order; with 0 a send succeeds.
+    :ivar pending: errors of earlier datagrams; each call of any kind raises one of them.
+    :ivar reads: the number of receives.
+    :ivar dropped: the number of dropped datagrams that the kernel reports.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class FakeUdp:
 
     @property
     def sizes(self) -> list[int]:
-        """The lengths of the datagrams taken."""
+        """The lengths of the accepted datagrams."""
         return [len(data) for data, _ in self.sent]
 
     @property
     def runs(self) -> int:
-        """How many sends were to be cut."""
+        """How many sends were runs."""
         return sum(call.is_run for call in self.calls)
 
     def arrive(
@@ -113,12 +113,12 @@ class FakeUdp:
         flags: int = 0,
     ) -> None:
         """
-        Have something wait to be received.
+        Add a run to be received.
 
-        :param segment_size: of a run; 0 where the kernel does not say.
-        :param destination: in its header; empty where the kernel does not say.
-        :param local: our address for an answer, as IPv4 tells it; empty for the destination, from
-            which it differs for groups.
+        :param segment_size: segment size of a run; 0 if the kernel does not report it.
+        :param destination: destination in the header; empty if the kernel does not report it.
+        :param local: local address to answer from, as IPv4 reports it; empty for the destination.
+            The two differ for groups.
         """
         messages: list[Control] = []
         if segment_size:
@@ -224,20 +224,20 @@ class FakeUdp:
 
 
 def refuse_runs(number: int, least: int = 0) -> Judge:
-    """Have runs of datagrams of so many bytes or more fail with an errno."""
+    """Refuse runs with datagrams of at least so many bytes, with this errno."""
     return lambda call: number if call.is_run and call.segment_size >= least else 0
 
 
 def limit_size(most: int) -> Judge:
-    """Have datagrams fail that are longer, in bytes, as on a way with a small MTU."""
+    """Refuse datagrams of more bytes, as on a path with a small MTU."""
     return lambda call: errno.EMSGSIZE if max(map(len, call.datagrams())) > most else 0
 
 
 def refuse_address(address: Address) -> Judge:
-    """Have no way lead to a peer."""
+    """Refuse an address as unreachable."""
     return lambda call: errno.ENETUNREACH if call.address == address else 0
 
 
 def error_of(number: int) -> OSError:
-    """Make the error that a socket raises: a `BlockingIOError` for EAGAIN, for instance."""
+    """Return the exception of a socket, for example `BlockingIOError` for EAGAIN."""
     return OSError(number, os.strerror(number))

@@ -41,7 +41,7 @@ def of_interface(interface: int, *addresses: str) -> list[LocalAddress]:
     ]
 
 
-#: What the machine of these tests has.
+#: The addresses of the fake machine.
 ADDRESSES = [
     *of_interface(1, "127.0.0.1", "::1"),
     *of_interface(2, "10.0.2.1", "10.0.2.2", "fe80::1", "fd01::1", "fd02::1", "fd03::1"),

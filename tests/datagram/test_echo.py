@@ -29,7 +29,7 @@ PEER = ("192.0.2.1", 4000)
 #: An address of this machine that is not the one of the ports.
 ALIAS = "127.0.0.2"
 
-#: What an echo could be set to.
+#: Settings of an echo.
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"answer_any_port": True},
@@ -55,7 +55,7 @@ def answers_to(source: Address, destination: str = "", **settings: Any) -> int:
         echo.run_received(Run(b"abc", 1, source, destination))
         counts.add(len(port.written))
         assert echo.counters.answered + echo.counters.loop_risk == 3
-    # A port of Twisted has no runs: it was given all three as one.
+    # A port of Twisted has no runs: it got all three as one datagram.
     return {frozenset({0}): 0, frozenset({1, 3}): 3}[frozenset(counts)]
 
 
@@ -174,10 +174,10 @@ class GuardTests(SynchronousTestCase):
 
 class Wire:
     """
-    Carries what fake ports send to each other, until all is quiet.
+    A network that delivers datagrams between fake ports.
 
-    :ivar carried: how many datagrams it has carried.
-    :ivar others: those that went to somebody who is not here.
+    :ivar carried: the number of delivered datagrams.
+    :ivar others: datagrams to addresses without a port.
     """
 
     def __init__(self) -> None:
@@ -196,9 +196,9 @@ class Wire:
 
     def settle(self, most: int = 200) -> None:
         """
-        Deliver what there is, and what comes of it.
+        Deliver all datagrams and the answers to them.
 
-        :raises AssertionError: when it does not end.
+        :raises AssertionError: when there are more than ``most``.
         """
         while self._under_way:
             data, source, destination = self._under_way.popleft()
@@ -215,7 +215,7 @@ class Wire:
                 echo.datagramReceived(data, source)
             for answer, address in port.written:
                 assert address is not None
-                # An answer leaves from the address that was asked.
+                # An answer leaves from the destination of the request.
                 self._under_way.append((answer, destination, address))
             port.written.clear()
 

@@ -32,10 +32,10 @@ from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError, SocketErrorStatus
 
 GROUP = "224.3.0.5"
-#: An address for examples (:rfc:`5737`), so nobody's.
+#: An address for documentation (:rfc:`5737`), which no host has.
 STRANGER = "192.0.2.1"
 
-#: A plugin as an application would install it, under a name that no other has.
+#: A plugin as an application would install it, under a unique name.
 PLUGIN = """
     from twisted.plugin import IPlugin
     from zope.interface import implementer
@@ -262,7 +262,7 @@ class PluginTests(SynchronousTestCase):
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         (folder / "twsock_test_twice.py").write_text(textwrap.dedent(PLUGIN))
-        # As Twisted itself does for each folder on the path that has plugins.
+        # As Twisted does for each folder on the path that has plugins.
         plugins.__path__.append(str(folder))
         self.addCleanup(sys.modules.pop, "twisted.plugins.twsock_test_twice", None)
         self.addCleanup(plugins.__path__.remove, str(folder))
@@ -304,7 +304,7 @@ class PluginTests(SynchronousTestCase):
 class ListenTests(TestCase):
     """`listen` opens a port."""
 
-    #: Seconds until a datagram that does not come is a failure; on loopback none takes one.
+    #: Seconds to wait for a datagram; on loopback none takes one second.
     timeout = 10
 
     def setUp(self) -> None:

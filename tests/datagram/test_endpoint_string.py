@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.datagram.endpoint_string import EndpointString, parse_endpoint_string
 
-#: What the grammar gives a meaning to, and a little of all else.
+#: The special characters of the grammar, and some others.
 WORDS = text(alphabet=":=\\[]ab\n\N{GREEK SMALL LETTER ALPHA}")
 KINDS = text(alphabet=string.ascii_lowercase, min_size=1)
-#: Without a meaning in brackets, which Twisted does not know.
+#: The same without brackets, which Twisted does not support.
 PATHS = text(alphabet=":=\\ab/", min_size=1)
 
 

@@ -27,7 +27,7 @@ class FakePort(PlainPort):
     """
     A port that takes runs.
 
-    :ivar runs: what was sent, of which size, and where to.
+    :ivar runs: sent bytes, with segment size and address.
     """
 
     def __init__(self, protocol: Any, host: str = "0.0.0.0", port: int = GROUP_PORT) -> None:
@@ -62,10 +62,10 @@ class Member:
     """
     An echo on a fake port.
 
-    :ivar reply_ports: the ports that it has opened.
-    :ivar asked: how they were to be.
-    :ivar refusal: what the next one fails with.
-    :ivar last_refusal: what all behind that one fail with.
+    :ivar reply_ports: the reply ports that it has opened.
+    :ivar asked: their arguments.
+    :ivar refusal: the error of the next reply port.
+    :ivar last_refusal: the error of all later reply ports.
     """
 
     def __init__(self, reply: ReplyTo, host: str = "0.0.0.0") -> None:

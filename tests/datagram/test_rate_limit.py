@@ -12,7 +12,7 @@ from twsock.protocols import RateLimit
 
 PEER, OTHER = "192.0.2.1", "192.0.2.2"
 
-#: How long since the take before, in 1/64 seconds, which floats have exactly; how many are wanted.
+#: Time since the previous call in 1/64 seconds (exact as a float), and the wanted count.
 TAKES = lists(tuples(integers(0, 640), integers(0, 20)), max_size=30)
 
 

@@ -29,7 +29,7 @@ from twsock.protocols import DatagramProtocol
 HOST, HOST6 = "127.0.0.1", "::1"
 NOT_LINUX = None if sys.platform == "linux" else "the option is one of Linux"
 
-#: What Python 3.11 does not name: <linux/in.h>, <linux/in6.h>, <linux/udp.h>.
+#: Not defined by Python 3.11: <linux/in.h>, <linux/in6.h>, <linux/udp.h>.
 IP_MTU_DISCOVER, IP_MULTICAST_ALL, PMTUDISC_DONT, PMTUDISC_DO = 10, 49, 0, 2
 IPV6_MTU_DISCOVER, IPV6_MULTICAST_ALL, IPV6_DONTFRAG = 23, 29, 62
 UDP_GRO = 104
@@ -115,7 +115,7 @@ class OptionTests(SynchronousTestCase):
             member.udp.settimeout(5)
             found.udp.sendto(b"a", (group, port))
             data, source = member.udp.recvfrom(10)
-        # Not the address of another interface, which the kernel would take.
+        # The kernel would choose the address of another interface.
         self.assertEqual((data, source[0]), (b"a", HOST))
 
     test_multicast_leaves_through_the_chosen_interface.skip = NOT_LINUX  # type: ignore[attr-defined]
@@ -255,7 +255,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_a_zone_without_an_interface_is_an_error(self) -> None:
         """The address cannot be used."""
-        # The second, in 32 bits, would be the first interface.
+        # The low 32 bits of the second are the index of the first interface.
         for zone in ("nowhere", "4294967297", ""):
             error = self.assertRaises(SocketError, numeric_address, f"fe80::1%{zone}", 9)
             self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)

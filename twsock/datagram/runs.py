@@ -26,7 +26,7 @@ from twsock.wire.datagrams import (
 
 __all__ = ["MAPPED", "Address", "Run", "Segmentation", "is_loop_risk", "split_item"]
 
-#: A numeric host and a port, for IPv6 also flow information and scope id, as sockets take it.
+#: A numeric host and a port, for IPv6 also flow information and scope id, as sockets accept it.
 Address = tuple[Any, ...]
 
 #: Prefix of IPv4 peers on a socket of both families (:rfc:`4291` section 2.5.5.2).
@@ -111,7 +111,7 @@ class Run:
 
 
 def is_loop_risk(source: Address) -> bool:
-    """Return whether an answer to this source could start a loop, or reach who never asked."""
+    """Return whether an answer could cause a loop, or reach a host that sent nothing."""
     host, port = source[0].removeprefix(MAPPED), source[1]
     return not port or host in _NO_HOSTS or is_multicast(host)
 
@@ -132,8 +132,8 @@ class Segmentation:
     def __init__(self, max_size: int, *, is_offered: bool) -> None:
         self._max_size = max_size
         self._is_offered = is_offered
-        # By address: the smallest datagram size of the runs that were refused on the way there,
-        # although the same datagrams were accepted one by one.
+        # By address: the smallest segment size of refused runs whose datagrams were accepted one by
+        # one.
         self._refused_sizes: dict[Any, int] = {}
 
     def allows(self, item: Outgoing) -> bool:

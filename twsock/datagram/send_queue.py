@@ -53,8 +53,8 @@ _MAX_ITEMS: Final = 1_000_000
 #: turn: a sender that repeats each failed datagram would otherwise block the process.
 _MAX_ROUNDS: Final = 16
 
-#: Seconds until the next try when the kernel is out of memory, since no event reports its end.
-_REST: Final = 0.01
+#: Seconds until the next try when the kernel is out of memory: no event reports free memory.
+_RETRY_DELAY: Final = 0.01
 
 
 class OutputOwner(typing.Protocol):
@@ -80,14 +80,14 @@ class Sendable(Outgoing, typing.Protocol):
         """All of it is with the kernel."""
 
     def failed(self, error: SocketError) -> None:
-        """It was not sent, and will not be."""
+        """It was not sent; the queue does not try again."""
 
 
 class DatagramOutput:
     """
     Sends datagrams and runs through one socket, in order.
 
-    :param udp: non-blocking; its maker closes it.
+    :param udp: non-blocking; its creator closes it.
     :param clock: measures the pause when the kernel is out of memory.
     :param has_runs: whether the kernel segments runs.
     :param max_unsent: bytes that may be queued; above it, `push` raises `BusyError`.
@@ -97,19 +97,19 @@ class DatagramOutput:
         "_calls",
         "_clock",
         "_closed",
-        "_half",
         "_is_blocked",
         "_is_flushing",
         "_is_held",
+        "_is_reporting",
         "_is_stuck",
-        "_is_telling",
         "_is_waiting",
-        "_leaving",
         "_max_unsent",
         "_owner",
+        "_partly_failed",
         "_queue",
-        "_rest",
+        "_retry_call",
         "_segmentation",
+        "_sending",
         "_was_full",
         "_withdrawn",
         "max_size",
@@ -134,18 +134,18 @@ class DatagramOutput:
         # loop that cancels many quadratic.
         self._withdrawn: set[Sendable] = set()
         # Items of the current system call whose outcome has not been reported.
-        self._leaving: Sequence[Sendable] = ()
+        self._sending: Sequence[Sendable] = ()
         self._is_held = self._is_flushing = False
         # Whether items are queued after a flush; whether the current flush met a full kernel.
         self._is_blocked = self._is_stuck = False
-        self._is_telling = False
+        self._is_reporting = False
         # Whether a sender may have seen `is_full` and now waits for `output_drained`.
         self._was_full = False
         # Whether the owner was asked to wait until the socket is writable.
         self._is_waiting = False
-        self._rest: IDelayedCall | None = None
+        self._retry_call: IDelayedCall | None = None
         # A run of which one datagram failed before the kernel had no room for the others.
-        self._half: tuple[Sendable, SocketError] | None = None
+        self._partly_failed: tuple[Sendable, SocketError] | None = None
         # Makes the error of each queued item; None while the queue is open. Each item gets its own
         # exception: a raised exception holds the frames of the coroutine that awaited it.
         self._closed: Callable[[], SocketError] | None = None
@@ -200,17 +200,17 @@ class DatagramOutput:
             self._queue.extend(items)
             self.unsent += size
         else:
-            self._push_what_can_be(items)
+            self._push_each(items)
         self._pushed()
 
-    def _push_what_can_be(self, items: Sequence[Sendable]) -> None:
+    def _push_each(self, items: Sequence[Sendable]) -> None:
         for item in items:
             try:
                 if self._closed is not None:
                     raise self._closed()
                 self._accept(item)
             except SocketError as error:
-                # The frames of its traceback have the item.
+                # The frames of its traceback refer to the item.
                 item.failed(error.with_traceback(None))
 
     def _accept(self, item: Sendable) -> None:
@@ -239,16 +239,16 @@ class DatagramOutput:
                 status=SocketErrorStatus.MESSAGE_TOO_LONG,
             )
         waiting = f"{len(self._queue)} datagrams or runs of {self.unsent} bytes"
-        return BusyError(f"{waiting} wait to be sent: send more when they have left")
+        return BusyError(f"{waiting} wait to be sent: send more after they have been sent")
 
     def withdraw(self, item: Sendable) -> bool:
         """
-        Withdraw an item that was pushed, and neither reported as sent or failed nor withdrawn.
+        Withdraw a pushed item that was neither reported as sent or failed nor withdrawn.
 
         :returns: False if the item is being sent.
         """
         is_waiting = self._queue or self._is_flushing
-        if not is_waiting or item in self._leaving:
+        if not is_waiting or item in self._sending:
             return False
         self._withdrawn.add(item)
         self.unsent -= len(item.data)
@@ -274,11 +274,11 @@ class DatagramOutput:
 
     def flush(self) -> None:
         """Send queued items until the kernel has no more room."""
-        if self._is_flushing or self._rest is not None:
+        if self._is_flushing or self._retry_call is not None:
             return
         self._is_flushing = True
         try:
-            # Callbacks may push items: these go behind all that are removed here.
+            # Callbacks may push items: these are sent after all items that are removed here.
             for _ in range(_MAX_ROUNDS):
                 queue, self._queue = self._queue, []
                 start = self._send_queue(queue)
@@ -288,10 +288,10 @@ class DatagramOutput:
                 if not self._queue:
                     break
             else:
-                self._rest = self._clock.callLater(0, self._rested)
+                self._retry_call = self._clock.callLater(0, self._retry)
         finally:
             self._is_flushing = False
-            self._leaving = ()
+            self._sending = ()
         if self._closed is not None:
             self._forget()
         if self._withdrawn:
@@ -306,9 +306,9 @@ class DatagramOutput:
         :param make_error: called for each queued item.
         """
         self._closed = make_error
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        if self._retry_call is not None:
+            self._retry_call.cancel()
+            self._retry_call = None
         queue, self._queue = self._queue, []
         self.unsent = 0
         self._fail_all(queue, make_error)
@@ -320,9 +320,9 @@ class DatagramOutput:
         self.unsent = 0
         self._calls.close()
         self._was_full = self._is_blocked = False
-        owner, self._owner = self._owner, _NOBODY
+        owner, self._owner = self._owner, _NO_OWNER
         owner.output_ended()
-        self._half = None
+        self._partly_failed = None
         self._withdrawn.clear()
 
     def _fail_all(self, items: Sequence[Sendable], make_error: Callable[[], SocketError]) -> None:
@@ -330,7 +330,7 @@ class DatagramOutput:
             if item not in self._withdrawn:
                 item.failed(make_error())
 
-    # How items leave.
+    # Sending.
 
     def _send_queue(self, queue: list[Sendable]) -> int:
         """Send items from the first on; return how many are done, sent or failed."""
@@ -353,7 +353,7 @@ class DatagramOutput:
     def _send_singles(self, items: list[Sendable]) -> int:
         """Send each item in a call of its own; return how many are done, sent or failed."""
         done, failure = self._calls.send_each(items)
-        self._leaving = items[:done]
+        self._sending = items[:done]
         self._sent(items[:done])
         if failure is None or self._closed is not None:
             return done
@@ -369,45 +369,47 @@ class DatagramOutput:
     def _note_blocked(self) -> None:
         self._is_blocked = bool(self._queue)
         self._was_full = self._was_full or self._is_blocked
-        is_waiting = self._is_blocked and self._rest is None
+        is_waiting = self._is_blocked and self._retry_call is None
         if is_waiting is not self._is_waiting:
             self._is_waiting = is_waiting
             self._owner.wait_until_writable(is_waiting=is_waiting)
         # Also if it was full only while items were collected: a sender may have paused for that.
         if self._was_full and not self._is_blocked and self._closed is None:
-            if self._is_telling:
+            if self._is_reporting:
                 # The callback filled the queue again: call it again in the reactor's next turn.
-                self._rest = self._rest or self._clock.callLater(0, self._rested)
+                self._retry_call = self._retry_call or self._clock.callLater(0, self._retry)
                 return
             self._was_full = False
-            self._is_telling = True
+            self._is_reporting = True
             self._owner.output_drained()
-            self._is_telling = False
+            self._is_reporting = False
 
     def _send_batch(self, batch: list[Sendable]) -> int:
         """Send a batch, in one call if that is possible; return how many items are done."""
         first = batch[0]
         is_run = len(batch) > 1 or first.segment_size < len(first.data)
         if is_run and not self._segmentation.allows(first):
-            return self._send_apart(batch, None)
-        self._leaving = batch
+            return self._send_separately(batch, None)
+        self._sending = batch
         error = self._calls.send(batch, is_run=is_run)
         return self._sent(batch) if error is None else self._not_sent(batch, error, is_run=is_run)
 
     def _sent(self, batch: list[Sendable]) -> int:
-        if self._half is not None:
-            return self._rest_sent(batch, *self._half)
+        if self._partly_failed is not None:
+            return self._finish_partly_failed(batch, *self._partly_failed)
         one = len(batch) == 1  # Most batches have one item.
         self.unsent -= len(batch[0].data) if one else sum([len(item.data) for item in batch])
         for item in batch:
             item.sent()
         return len(batch)
 
-    def _rest_sent(self, batch: list[Sendable], half: Sendable, error: SocketError) -> int:
-        self._half = None
+    def _finish_partly_failed(
+        self, batch: list[Sendable], partly_failed: Sendable, error: SocketError
+    ) -> int:
+        self._partly_failed = None
         self.unsent -= sum([len(item.data) for item in batch])
         for item in batch:
-            if item is half:
+            if item is partly_failed:
                 item.failed(error)
             else:
                 item.sent()
@@ -415,7 +417,7 @@ class DatagramOutput:
 
     def _not_sent(self, batch: list[Sendable], error: OSError, *, is_run: bool) -> int:
         """Handle the error of a call; return how many items are done."""
-        self._leaving = batch
+        self._sending = batch
         if batch[0].address is None:
             again = self._calls.send_again(batch, error, is_run=is_run)
             if again is None:
@@ -427,18 +429,18 @@ class DatagramOutput:
             self._wait(error)
             return 0
         if is_run:
-            return self._send_apart(batch, error)
+            return self._send_separately(batch, error)
         self.unsent -= len(batch[0].data)
         batch[0].failed(send_error(batch[0], error))
         return 1
 
-    def _send_apart(self, batch: list[Sendable], refusal: OSError | None) -> int:
+    def _send_separately(self, batch: list[Sendable], refusal: OSError | None) -> int:
         """Send each datagram in a call of its own; return how many items are done."""
         size = batch[0].segment_size
-        self._leaving = batch
+        self._sending = batch
         for index, item in enumerate(batch):
-            half, self._half = self._half, None
-            failure = half[1] if half is not None and item is half[0] else None
+            earlier, self._partly_failed = self._partly_failed, None
+            failure = earlier[1] if earlier is not None and item is earlier[0] else None
             for number, piece in enumerate(split_item(item)):
                 error = self._calls.send([piece], is_run=False)
                 if error is not None and item.address is None:
@@ -453,7 +455,7 @@ class DatagramOutput:
                     # The next flush continues the run after the datagrams that were sent.
                     self.unsent -= number * item.segment_size
                     item.data = item.data[number * item.segment_size :]
-                    self._half = None if failure is None else (item, failure)
+                    self._partly_failed = None if failure is None else (item, failure)
                     return index
                 else:
                     failure = send_error(item, error)
@@ -467,20 +469,20 @@ class DatagramOutput:
     def _wait(self, error: OSError) -> None:
         self._is_stuck = True
         if error.errno in NO_MEMORY:
-            self._rest = self._clock.callLater(_REST, self._rested)
+            self._retry_call = self._clock.callLater(_RETRY_DELAY, self._retry)
 
     def _refused(self, error: SocketError) -> bool:
         """Report the error of an earlier datagram; return whether the queue is still open."""
         self._owner.refused(error)
         return self._closed is None
 
-    def _rested(self) -> None:
-        self._rest = None
+    def _retry(self) -> None:
+        self._retry_call = None
         self.flush()
 
 
-class _Nobody:
-    """Replaces the owner of an output that was closed."""
+class _NoOwner:
+    """Replaces the owner of a closed queue."""
 
     def wait_until_writable(self, *, is_waiting: bool) -> None:
         """Do nothing."""
@@ -495,4 +497,4 @@ class _Nobody:
         """Do nothing."""
 
 
-_NOBODY: Final = _Nobody()
+_NO_OWNER: Final = _NoOwner()

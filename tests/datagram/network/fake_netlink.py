@@ -1,6 +1,4 @@
-"""
-Messages of netlink as the kernel writes them, and a kernel that answers as it is told.
-"""
+"""Netlink messages as the kernel writes them, and a fake kernel with prepared answers."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ INTERRUPTED = 0x10
 
 
 def message(kind: int, body: bytes = b"", flags: int = 0) -> bytes:
-    """Write a message as the kernel does, padded to four bytes."""
+    """Return a message as the kernel writes it, padded to four bytes."""
     header = struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0)
     return header + body + bytes(-len(body) % 4)
 
@@ -35,21 +33,21 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def address(family: int, index: int, *attributes: bytes) -> bytes:
-    """Write what follows the header of an address."""
+    """Return the body of an address message."""
     return struct.pack("=BBBBI", family, 24, 0, 0, index) + b"".join(attributes)
 
 
 def link(index: int, flags: int, name: bytes) -> bytes:
-    """Write what follows the header of a link."""
+    """Return the body of a link message."""
     return struct.pack("=BxHiII", 0, 1, index, flags, 0) + attribute(3, name)
 
 
 class Kernel:
     """
-    Stands for netlink sockets: answers each question with the next of several lists of parts.
+    A fake for netlink sockets: answers each request with the next of several lists of parts.
 
-    :ivar asked: how many questions there were.
-    :ivar timeout: of the socket; None waits for ever.
+    :ivar asked: the number of requests.
+    :ivar timeout: timeout of the socket; None waits for ever.
     """
 
     def __init__(self, *answers: list[bytes], flags: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""An interface is found by whatever names it, and changes are told."""
+"""Interfaces are looked up by name, index or address, and their changes are reported."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from twsock.datagram.network.interfaces import (
 from twsock.datagram.network.netlink import NETLINK, dump_links
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
 
-#: What no system has as an address family.
+#: An address family that no system has.
 UNKNOWN_FAMILY = 255
 
 
 def loopback() -> Interface:
-    """Give the loopback interface, whatever this system calls it."""
+    """Return the loopback interface, whatever its name is on this system."""
     for index, name in socket.if_nameindex():
         if name in ("lo", "lo0"):
             return Interface(name, index)
@@ -53,22 +53,22 @@ def loopback() -> Interface:
 
 
 class FindInterfaceTests(SynchronousTestCase):
-    """Which interface is meant by a name, an index, or an address."""
+    """Lookup by name, index or address."""
 
     def setUp(self) -> None:
         self.loopback = loopback()
 
-    def test_a_name_finds_it(self) -> None:
-        """As every tool shows it."""
+    def test_a_name_finds_the_interface(self) -> None:
+        """As every tool prints it."""
         self.assertEqual(find_interface(self.loopback.name), self.loopback)
 
-    def test_an_index_finds_it(self) -> None:
-        """As a number, and as text, which is what a command line has."""
+    def test_an_index_finds_the_interface(self) -> None:
+        """As a number, and as text from a command line."""
         for index in (self.loopback.index, str(self.loopback.index)):
             self.assertEqual(find_interface(index), self.loopback)
 
-    def test_an_address_finds_it(self) -> None:
-        """Of IPv4; of IPv6 where there is any, in any of its spellings."""
+    def test_an_address_finds_the_interface(self) -> None:
+        """Of IPv4, and of IPv6 if the machine has it, in any spelling."""
         if NETLINK is None:
             self.skipTest("only Linux tells who has an address")
         self.assertEqual(find_interface("127.0.0.1"), self.loopback)
@@ -83,44 +83,44 @@ class FindInterfaceTests(SynchronousTestCase):
         for word in (repr(wanted), *words):
             self.assertIn(word, str(error))
 
-    def test_an_unknown_name_is_refused_with_those_that_exist(self) -> None:
-        """The line says what was given, what there is, and how to see it."""
+    def test_an_error_for_an_unknown_name_lists_the_existing_ones(self) -> None:
+        """The message has the argument, the existing names, and the command that lists them."""
         self.assert_unknown("eth99999", self.loopback.name, "`ip link`")
 
     def test_an_unknown_index_is_refused(self) -> None:
-        """0 is the index of none, and there is no counting from the end."""
+        """0 and negative numbers are no indexes."""
         for index in (0, -1, 2**31 - 1, 2**40, "0", "2147483647"):
             self.assert_unknown(index, self.loopback.name)
 
-    def test_an_address_of_nobody_is_refused_with_those_that_exist(self) -> None:
-        """192.0.2.0/24 is for documents."""
+    def test_an_error_for_an_unknown_address_lists_the_existing_ones(self) -> None:
+        """192.0.2.0/24 is for documentation."""
         if NETLINK is None:
             self.skipTest("only Linux tells who has an address")
         has = f"127.0.0.1 on {self.loopback.name}"
         self.assert_unknown("192.0.2.77", has, "`ip address`")
 
-    def test_a_zone_has_to_have_the_address(self) -> None:
-        """An address of one interface does not mean another one, nor one that is not there."""
+    def test_the_interface_of_a_zone_must_have_the_address(self) -> None:
+        """An address of another interface and a missing interface are refused."""
         error = self.assertRaises(SocketError, find_interface, "fe80::1%eth99999")
         self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
         self.assertIn("'eth99999'", str(error))
 
-    def test_without_netlink_an_address_asks_for_a_name(self) -> None:
-        """Names and indexes are found as ever."""
+    def test_without_netlink_a_lookup_by_address_is_not_supported(self) -> None:
+        """Names and indexes are found as usual."""
         error = self.assertRaises(OperationNotSupported, find_interface, "127.0.0.1", netlink=None)
         self.assertIn("give its name", str(error))
         for wanted in (self.loopback.name, self.loopback.index):
             self.assertEqual(find_interface(wanted, netlink=None), self.loopback)
 
-    def test_what_is_long_makes_no_long_line(self) -> None:
-        """A digit 5000 times is no number that Python would read."""
+    def test_a_long_argument_gives_a_short_message(self) -> None:
+        """A digit 5000 times; Python refuses to parse such a number."""
         for wanted in ("9" * 5000, "x" * 5000, "fe80::1%" + "x" * 5000):
             error = self.assertRaises(SocketError, find_interface, wanted)
             self.assertLess(len(str(error)), 1000)
 
     @given(text(max_size=20))
     def test_any_text_is_an_interface_or_an_error(self, wanted: str) -> None:
-        """Nothing but a `SocketError` escapes."""
+        """Only `SocketError` is raised."""
         try:
             find_interface(wanted)
         except SocketError:
@@ -128,7 +128,7 @@ class FindInterfaceTests(SynchronousTestCase):
 
     @given(integers())
     def test_any_number_is_an_interface_or_an_error(self, wanted: int) -> None:
-        """Nothing but a `SocketError` escapes."""
+        """Only `SocketError` is raised."""
         try:
             find_interface(wanted)
         except SocketError:
@@ -136,34 +136,34 @@ class FindInterfaceTests(SynchronousTestCase):
 
 
 class IndexTests(SynchronousTestCase):
-    """The index that a name has now."""
+    """The current index of a name."""
 
-    def test_a_name_has_its_index(self) -> None:
-        """Asked anew each time."""
+    def test_a_name_returns_its_index(self) -> None:
+        """It is looked up each time."""
         self.assertEqual(index_of(loopback().name), loopback().index)
 
-    def test_a_name_of_none_has_zero(self) -> None:
-        """Nor have names that cannot be."""
+    def test_an_unknown_name_returns_zero(self) -> None:
+        """Impossible names too."""
         for name in ("eth99999", "", "x" * 500, "\0", "\udc80"):
             self.assertEqual(index_of(name), KERNEL_CHOICE.index)
 
 
 class ListTests(SynchronousTestCase):
-    """What this machine has."""
+    """Addresses and interfaces of this machine."""
 
     if NETLINK is None:
         skip = "only Linux tells"
 
     def test_addresses_are_listed_by_family(self) -> None:
-        """One family, the other, and both."""
+        """One family, the other, or both."""
         both = local_addresses()
         for family in (socket.AF_INET, socket.AF_INET6):
             expected = [one for one in both if one.family == family]
             self.assertEqual(local_addresses(family), expected)
         self.assertIn("127.0.0.1", [one.address for one in both])
 
-    def test_broadcasts_go_where_somebody_may_hear(self) -> None:
-        """Not to the loopback interface, nor to what is down."""
+    def test_the_loopback_interface_is_no_broadcast_interface(self) -> None:
+        """Nor is an interface that is down."""
         found = {interface.index for interface in broadcast_interfaces()}
         links = [each for each in dump_links() if each.index in found]
         self.assertEqual(len(links), len(found))
@@ -172,15 +172,15 @@ class ListTests(SynchronousTestCase):
 
 
 class AnsweringTests(SynchronousTestCase):
-    """What a kernel of many interfaces answers."""
+    """A fake kernel with many interfaces."""
 
     def answer(self, *parts: bytes) -> None:
-        """Have netlink answer the next question, and every index be that of an interface."""
+        """Prepare the next netlink answer, and let every index be that of an interface."""
         self.patch(socket, "socket", Kernel([*parts, message(DONE)]))
         self.patch(socket, "if_indextoname", "eth{}".format)
 
-    def test_a_broadcast_goes_where_somebody_may_hear(self) -> None:
-        """Not by what is down, cannot broadcast, or leads to this machine alone."""
+    def test_broadcast_interfaces_are_up_and_can_broadcast(self) -> None:
+        """Interfaces that are down, cannot broadcast, or are loopback are left out."""
         up, broadcast, is_loopback = 0x1, 0x2, 0x8
         flags = [
             up | broadcast,
@@ -194,8 +194,8 @@ class AnsweringTests(SynchronousTestCase):
         found = broadcast_interfaces(netlink=UNKNOWN_FAMILY)
         self.assertEqual(found, [Interface("eth1", 1), Interface("eth5", 5)])
 
-    def test_an_address_of_two_interfaces_names_none(self) -> None:
-        """The error says which have it."""
+    def test_an_address_of_two_interfaces_is_refused(self) -> None:
+        """The message contains both names."""
         packed = socket.inet_aton("192.0.2.7")
         own = [address(socket.AF_INET, index, attribute(2, packed)) for index in (2, 5)]
         self.answer(*(message(NEW_ADDRESS, each) for each in own))
@@ -204,8 +204,8 @@ class AnsweringTests(SynchronousTestCase):
         self.assertIs(caught.exception.status, SocketErrorStatus.UNREACHABLE_HOST)
         self.assertIn("use one of eth2, eth5", str(caught.exception))
 
-    def test_of_many_addresses_an_error_names_a_few(self) -> None:
-        """And counts the others."""
+    def test_an_error_lists_at_most_eight_addresses(self) -> None:
+        """It contains the number of the others."""
         packed = [bytes([192, 0, 2, number]) for number in range(1, 31)]
         own = [address(socket.AF_INET, 2, attribute(2, each)) for each in packed]
         self.answer(*(message(NEW_ADDRESS, each) for each in own))
@@ -219,17 +219,17 @@ class AnsweringTests(SynchronousTestCase):
 class AbsenceTests(SynchronousTestCase):
     """A system without netlink."""
 
-    def test_addresses_cannot_be_listed(self) -> None:
-        """The error says that it is the system."""
+    def test_a_list_of_addresses_is_not_supported(self) -> None:
+        """The message names the system as the reason."""
         self.assertRaises(OperationNotSupported, local_addresses, netlink=None)
 
-    def test_broadcasts_have_no_interface(self) -> None:
-        """They go out by the one that the kernel chooses."""
+    def test_no_broadcast_interface_is_listed(self) -> None:
+        """The kernel chooses the interface of a broadcast."""
         self.assertEqual(broadcast_interfaces(netlink=None), [])
 
 
 class FakeLinkSocket:
-    """A kernel that tells of so many changes, and then of nothing; or fails."""
+    """A netlink socket with prepared messages or errors."""
 
     def __init__(self, *tells: bytes | OSError) -> None:
         self.tells = list(tells)
@@ -251,12 +251,12 @@ class FakeLinkSocket:
 
 
 def lost() -> OSError:
-    """Give what the kernel says when it had no room to tell."""
+    """Return the error of a kernel that had no room for messages."""
     return OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
 
 class LinkWatchTests(SynchronousTestCase):
-    """What arrives from the kernel is told, once."""
+    """Changes of interfaces are reported once."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
@@ -271,47 +271,47 @@ class LinkWatchTests(SynchronousTestCase):
         self.socket: Any = FakeLinkSocket(*tells)
         return LinkWatch(self.reactor, self.changed, connect=lambda: self.socket)
 
-    def test_it_is_what_a_reactor_reads(self) -> None:
-        """With a name in the log."""
+    def test_the_watch_is_a_read_descriptor(self) -> None:
+        """It has a name for the log."""
         watch = self.watch()
         verifyObject(IReadDescriptor, watch)
         self.assertEqual(self.reactor.getReaders(), [watch])
         self.assertIn("LinkWatch", watch.logPrefix())
 
-    def test_several_changes_are_told_once(self) -> None:
-        """Whoever looks then sees them all."""
+    def test_several_changes_are_reported_once(self) -> None:
+        """The callback looks up the current state."""
         watch = self.watch(b"x", b"x", b"x")
         watch.doRead()
         self.assertEqual((self.told, self.socket.tells), (1, []))
 
-    def test_a_wake_up_for_nothing_tells_nothing(self) -> None:
-        """A reactor may be wrong."""
+    def test_a_wake_up_without_messages_reports_nothing(self) -> None:
+        """A reactor may call without reason."""
         self.watch().doRead()
         self.assertEqual(self.told, 0)
 
-    def test_messages_that_were_lost_are_a_change(self) -> None:
-        """The kernel does not say what they were."""
+    def test_lost_messages_are_reported_as_a_change(self) -> None:
+        """The kernel does not report their content."""
         watch = self.watch(lost())
         watch.doRead()
         self.assertEqual((self.told, watch.is_watching), (1, True))
 
-    def test_a_storm_leaves_the_others_a_turn(self) -> None:
-        """What is left is read at the next wake-up."""
+    def test_many_messages_are_read_in_several_wake_ups(self) -> None:
+        """So that other descriptors are served."""
         tells: list[bytes | OSError] = [lost(), b"x"]
         watch = self.watch(*(tells * 1000))
         watch.doRead()
         self.assertEqual(self.told, 1)
         self.assertGreater(len(self.socket.tells), 0)
 
-    def test_another_failure_ends_the_watch_and_is_logged(self) -> None:
-        """Without end it would wake the reactor all the time."""
+    def test_another_error_ends_the_watch_and_is_logged(self) -> None:
+        """Otherwise it would wake up the reactor all the time."""
         watch = self.watch(b"x", OSError(errno.EBADF, os.strerror(errno.EBADF)))
         watch.doRead()
         self.assertEqual((self.told, watch.is_watching, self.socket.is_closed), (1, False, True))
         self.assertEqual(self.reactor.getReaders(), [])
 
-    def test_stopping_closes_and_is_final(self) -> None:
-        """Twice is harmless."""
+    def test_a_stop_closes_the_socket(self) -> None:
+        """Stopping twice is harmless."""
         watch = self.watch(b"x")
         watch.stop()
         watch.stop()
@@ -319,15 +319,15 @@ class LinkWatchTests(SynchronousTestCase):
         self.assertEqual((self.told, watch.fileno(), self.socket.is_closed), (0, -1, True))
         self.assertEqual(self.reactor.getReaders(), [])
 
-    def test_it_may_be_stopped_when_it_tells(self) -> None:
-        """Whoever is told may have had enough."""
+    def test_the_callback_may_stop_the_watch(self) -> None:
+        """Nothing more is read."""
         watch = self.watch(b"x")
         self.then = watch.stop
         watch.doRead()
         self.assertEqual((self.told, watch.is_watching), (1, False))
 
-    def test_what_the_told_raises_does_not_end_it(self) -> None:
-        """It is logged, and the next change is told."""
+    def test_an_exception_of_the_callback_does_not_end_the_watch(self) -> None:
+        """It is logged, and the next change is reported."""
         watch = self.watch(b"x")
         self.then = self.fail_for_once
         watch.doRead()
@@ -340,21 +340,21 @@ class LinkWatchTests(SynchronousTestCase):
         self.then = lambda: None
         raise ZeroDivisionError
 
-    def test_the_end_of_the_reactor_closes_it(self) -> None:
-        """A reactor tells every reader that is left."""
+    def test_the_end_of_the_reactor_closes_the_socket(self) -> None:
+        """The reactor calls `connectionLost` of every reader."""
         watch = self.watch()
         watch.connectionLost(Failure(ConnectionLost()))
         self.assertTrue(self.socket.is_closed)
 
     def test_without_netlink_nothing_is_watched(self) -> None:
-        """Nobody is told, and stopping is harmless."""
+        """Nothing is reported, and stopping is harmless."""
         watch = LinkWatch(self.reactor, self.changed, connect=lambda: None)
         self.assertEqual((watch.is_watching, watch.fileno()), (False, -1))
         self.assertEqual(self.reactor.getReaders(), [])
         watch.stop()
 
     def test_a_real_socket_is_added_and_removed(self) -> None:
-        """On a reactor that looks readers up by their descriptors."""
+        """With a reactor that finds readers by their descriptors."""
         if NETLINK is None:
             self.skipTest("only Linux has netlink")
         reactor = SelectReactor()

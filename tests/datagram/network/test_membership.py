@@ -1,4 +1,4 @@
-"""What a socket has joined is known, decides what is accepted, and outlives its interface."""
+"""Memberships decide which datagrams are accepted, and survive changes of interfaces."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ JOIN, LEAVE, JOIN_SOURCE, LEAVE_SOURCE = 42, 45, 46, 47
 
 
 class FindTests(SynchronousTestCase):
-    """Which interface is meant with a group."""
+    """The interface of a group."""
 
     def test_a_zone_names_the_interface(self) -> None:
-        """As an argument does; nothing does where there is neither."""
+        """So does an argument; without both, none is returned."""
         lo = loopback()
         for group, interface, found in (
             ("ff15::9%lo", None, ("ff15::9", lo)),
@@ -43,8 +43,10 @@ class FindTests(SynchronousTestCase):
         ):
             self.assertEqual(find_group(group, interface), found)
 
-    def test_a_zone_that_says_something_else_is_refused(self) -> None:
-        """An interface that does not exist is, too; what is no group is left to who joins it."""
+    def test_a_zone_that_contradicts_the_interface_is_refused(self) -> None:
+        """
+        A missing interface is refused too. An address that is not a group is left to the join.
+        """
         self.assertRaises(ValueError, find_group, "ff15::9%lo", GONE)
         error = self.assertRaises(SocketError, find_group, "ff15::9%no-such-interface", None)
         self.assertIs(error.status, UNREACHABLE)
@@ -106,7 +108,7 @@ class KernelSocket:
 
 
 class MembershipCase(SynchronousTestCase):
-    """Memberships of a socket of a kernel in memory."""
+    """Memberships of a socket of a fake kernel."""
 
     if sys.platform != "linux":
         skip = "the kernel in memory is asked as Linux is"
@@ -118,10 +120,10 @@ class MembershipCase(SynchronousTestCase):
 
 
 class JoinTests(MembershipCase):
-    """Joining and leaving."""
+    """Join and leave."""
 
-    def test_what_was_joined_is_listed(self) -> None:
-        """In order, with the addresses in one spelling."""
+    def test_joined_groups_are_listed(self) -> None:
+        """In order, with the canonical spelling of addresses."""
         self.memberships.join(GROUP, self.loopback)
         self.memberships.join(OTHER_GROUP, self.loopback, SOURCE)
         expected = [
@@ -136,34 +138,34 @@ class JoinTests(MembershipCase):
             {(GROUP, self.loopback.index): None, (OTHER_GROUP, self.loopback.index): {SOURCE}},
         )
 
-    def test_what_was_not_joined_is_not_in_it(self) -> None:
-        """Nor is what cannot be joined."""
+    def test_a_group_that_was_not_joined_is_not_contained(self) -> None:
+        """Nor is an address that cannot be joined."""
         self.memberships.join(GROUP, self.loopback)
         for thing in (OTHER_GROUP, GROUP6, "localhost", "", 5):
             self.assertNotIn(thing, self.memberships)
 
     def test_without_an_interface_the_kernel_chooses(self) -> None:
-        """Its index 0 stands for that."""
+        """The index is 0."""
         self.memberships.join(GROUP)
         self.assertEqual(list(self.memberships), [Membership(GROUP, KERNEL_CHOICE)])
         self.assertEqual(self.kernel.joined, {(GROUP, 0): None})
 
     def test_joining_twice_is_harmless(self) -> None:
-        """Leaving once is enough."""
+        """One leave is enough."""
         for _ in range(2):
             self.memberships.join(GROUP, self.loopback)
         self.memberships.leave(GROUP, self.loopback)
         self.assertEqual((list(self.memberships), self.kernel.joined), ([], {}))
 
-    def test_a_failed_join_leaves_nothing(self) -> None:
-        """The group can be joined elsewhere."""
+    def test_a_failed_join_leaves_no_membership(self) -> None:
+        """The group can be joined on another interface."""
         self.kernel.absent = {GONE.index}
         self.assertRaises(SocketError, self.memberships.join, GROUP, GONE)
         self.assertEqual(list(self.memberships), [])
         self.assertFalse(self.memberships.accepts(GROUP, GONE.index, SOURCE))
 
-    def test_all_sources_and_single_ones_are_not_mixed(self) -> None:
-        """The kernel would turn one into the other; what was joined stays."""
+    def test_all_sources_and_single_sources_are_not_mixed(self) -> None:
+        """The kernel would replace one by the other. The earlier membership stays."""
         for first, second in ((None, SOURCE), (SOURCE, None)):
             self.memberships.join(GROUP, self.loopback, first)
             for interface in (self.loopback, None):
@@ -174,14 +176,14 @@ class JoinTests(MembershipCase):
             self.assertEqual(list(self.memberships), [Membership(GROUP, self.loopback, first)])
             self.memberships.leave(GROUP)
 
-    def test_all_sources_here_and_single_ones_there_are_two_memberships(self) -> None:
-        """Each interface has its own."""
+    def test_two_interfaces_may_have_all_sources_and_a_single_source(self) -> None:
+        """They are two memberships."""
         self.memberships.join(GROUP, self.loopback)
         self.memberships.join(GROUP, GONE, SOURCE)
         self.assertEqual(len(self.memberships), 2)
 
-    def test_leaving_nothing_is_an_error_of_the_caller(self) -> None:
-        """Another group, interface or source than was joined; it stays."""
+    def test_leaving_a_group_that_was_not_joined_is_a_local_error(self) -> None:
+        """Another group, interface or source; the membership stays."""
         self.memberships.join(GROUP, self.loopback, SOURCE)
         for wrong in (
             (OTHER_GROUP, self.loopback, SOURCE),
@@ -194,8 +196,8 @@ class JoinTests(MembershipCase):
             self.assertIn(wrong[0], str(error))
         self.assertEqual(len(self.memberships), 1)
 
-    def test_leaving_a_group_leaves_it_everywhere(self) -> None:
-        """Every interface and every source; other groups stay."""
+    def test_leaving_without_an_interface_leaves_all_interfaces(self) -> None:
+        """And all sources; other groups stay."""
         for group in (GROUP, OTHER_GROUP):
             self.memberships.join(group, self.loopback)
             self.memberships.join(group, GONE, SOURCE)
@@ -205,7 +207,7 @@ class JoinTests(MembershipCase):
         self.assertEqual({group for group, _ in self.kernel.joined}, {OTHER_GROUP})
 
     def test_a_group_of_another_family_is_refused(self) -> None:
-        """Before the kernel is asked."""
+        """Before the system call."""
         for call in (self.memberships.join, self.memberships.leave):
             error = self.assertRaises(SocketError, call, GROUP6, self.loopback)
             self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
@@ -215,10 +217,10 @@ class JoinTests(MembershipCase):
     )
 
     @given(lists(_actions, max_size=12))
-    def test_the_list_is_what_the_kernel_has(
+    def test_the_list_equals_the_memberships_of_the_kernel(
         self, actions: list[tuple[bool, str, str | None]]
     ) -> None:
-        """Whatever is joined and left in whatever order, and whatever of it fails."""
+        """For any sequence of joins and leaves, with any failures."""
         kernel: Any = KernelSocket()
         memberships = Memberships(kernel)
         for is_join, group, source in actions:
@@ -235,13 +237,13 @@ class JoinTests(MembershipCase):
 
 
 class AcceptTests(MembershipCase):
-    """Which datagrams are for us."""
+    """Accepted datagrams."""
 
     def accepted(self, index: int, source: str = SOURCE, group: str = GROUP) -> bool:
         return self.memberships.accepts(group, index, source)
 
-    def test_a_group_is_accepted_where_it_was_joined(self) -> None:
-        """Another group, another interface, or an unknown destination is not."""
+    def test_a_group_is_accepted_on_its_interface(self) -> None:
+        """Another group, another interface, and an unknown destination are not."""
         self.memberships.join(GROUP, self.loopback)
         here = self.loopback.index
         self.assertTrue(self.accepted(here))
@@ -249,21 +251,21 @@ class AcceptTests(MembershipCase):
         for destination in (OTHER_GROUP, "127.0.0.1", ""):
             self.assertFalse(self.accepted(here, group=destination))
 
-    def test_where_it_came_from_may_be_unknown(self) -> None:
-        """Then any interface on which it was joined will do."""
+    def test_with_an_unknown_interface_any_membership_is_enough(self) -> None:
+        """The index is 0."""
         self.memberships.join(GROUP, self.loopback, SOURCE)
         self.assertTrue(self.accepted(0))
         self.assertFalse(self.accepted(0, OTHER_SOURCE))
         self.assertFalse(self.accepted(0, group=OTHER_GROUP))
 
-    def test_the_choice_of_the_kernel_is_accepted_everywhere(self) -> None:
-        """Nobody knows which it is."""
+    def test_a_group_on_the_interface_of_the_kernels_choice_is_accepted_everywhere(self) -> None:
+        """The kernel does not report which interface it is."""
         self.memberships.join(GROUP)
         for index in (0, 1, 99):
             self.assertTrue(self.accepted(index))
 
-    def test_a_source_is_accepted_where_it_was_joined(self) -> None:
-        """Each by itself."""
+    def test_a_source_is_accepted_on_its_interface(self) -> None:
+        """Each source by itself."""
         self.memberships.join(GROUP, self.loopback, SOURCE)
         here = self.loopback.index
         self.assertTrue(self.accepted(here, SOURCE))
@@ -274,8 +276,8 @@ class AcceptTests(MembershipCase):
         self.assertFalse(self.accepted(here, SOURCE))
         self.assertTrue(self.accepted(here, OTHER_SOURCE))
 
-    def test_sources_of_the_choice_of_the_kernel_add_to_others(self) -> None:
-        """What was joined on any interface is accepted on this one too."""
+    def test_sources_without_an_interface_add_to_those_of_each_interface(self) -> None:
+        """They are accepted on every interface."""
         self.memberships.join(GROUP, self.loopback, SOURCE)
         self.memberships.join(GROUP, None, OTHER_SOURCE)
         for index, source, expected in (
@@ -286,14 +288,14 @@ class AcceptTests(MembershipCase):
         ):
             self.assertIs(self.accepted(index, source), expected)
 
-    def test_what_was_left_is_not_accepted(self) -> None:
-        """From that moment on, whatever still waits in the socket."""
+    def test_a_group_that_was_left_is_not_accepted(self) -> None:
+        """At once, even for datagrams that wait in the socket."""
         self.memberships.join(GROUP, self.loopback)
         self.memberships.leave(GROUP, self.loopback)
         self.assertFalse(self.accepted(self.loopback.index))
 
-    def test_a_zone_of_the_source_is_passed_over(self) -> None:
-        """A socket of IPv6 reads addresses of one link with it."""
+    def test_the_zone_of_a_source_is_ignored(self) -> None:
+        """An IPv6 socket reports link-local sources with it."""
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
             memberships = Memberships(udp)
             memberships.join("FF15:0::5", self.loopback, "FE80::0001")
@@ -303,18 +305,18 @@ class AcceptTests(MembershipCase):
 
 
 class RefreshTests(MembershipCase):
-    """What becomes of a membership when interfaces change."""
+    """Memberships after a change of interfaces."""
 
-    def test_where_nothing_changed_nothing_is_told(self) -> None:
-        """An interface that went down and came up is the same."""
+    def test_without_a_change_nothing_is_reported(self) -> None:
+        """An interface that went down and up is the same."""
         self.memberships.join(GROUP, self.loopback)
         self.memberships.join(OTHER_GROUP)
         before = dict(self.kernel.joined)
         self.assertEqual(self.memberships.refresh(), [])
         self.assertEqual(self.kernel.joined, before)
 
-    def test_a_new_interface_of_the_name_is_joined(self) -> None:
-        """The place that the old one took is given back first; this is told as heard again."""
+    def test_a_new_interface_of_the_same_name_is_joined(self) -> None:
+        """The old membership is left first. The return is reported."""
         for source in (None, SOURCE):
             self.kernel.absent = set()
             old = Interface(self.loopback.name, 99)
@@ -328,8 +330,8 @@ class RefreshTests(MembershipCase):
             self.assertFalse(self.memberships.accepts(GROUP, 99, SOURCE))
             self.memberships.leave(GROUP)
 
-    def test_an_interface_that_is_gone_is_told_once(self) -> None:
-        """The line names the group and the interface; the kernel has its place back."""
+    def test_a_removed_interface_is_reported_once(self) -> None:
+        """The message has the group and the interface; the kernel's slot is free again."""
         self.memberships.join(GROUP, GONE)
         self.kernel.absent = {GONE.index}
         (change,) = self.memberships.refresh()
@@ -341,16 +343,16 @@ class RefreshTests(MembershipCase):
         self.assertEqual((self.memberships.refresh(), self.kernel.joined), ([], {}))
         self.assertFalse(self.memberships.accepts(GROUP, GONE.index, SOURCE))
 
-    def test_every_source_of_an_interface_that_is_gone_is_told(self) -> None:
-        """The kernel cannot leave single ones any more, so they go together."""
+    def test_every_source_on_a_removed_interface_is_reported(self) -> None:
+        """The kernel can only leave all of them together."""
         for source in (SOURCE, OTHER_SOURCE):
             self.memberships.join(GROUP, GONE, source)
         self.kernel.absent = {GONE.index}
         told = [change.membership.source for change in self.memberships.refresh()]
         self.assertEqual((told, self.kernel.joined), ([SOURCE, OTHER_SOURCE], {}))
 
-    def test_what_is_lost_is_still_a_membership_and_can_be_left(self) -> None:
-        """It would be joined again, so it is listed until it is left."""
+    def test_a_lost_membership_is_listed_and_can_be_left(self) -> None:
+        """Otherwise it would be joined again."""
         self.memberships.join(GROUP, GONE)
         self.kernel.absent = {GONE.index}
         self.memberships.refresh()
@@ -358,8 +360,8 @@ class RefreshTests(MembershipCase):
         self.memberships.leave(GROUP, GONE)
         self.assertEqual((len(self.memberships), self.memberships.refresh()), (0, []))
 
-    def test_joining_what_is_lost_asks_again(self) -> None:
-        """The interface is there, and `refresh` has not been called."""
+    def test_joining_a_lost_group_joins_again(self) -> None:
+        """The interface exists, and `refresh` was not called."""
         self.memberships.join(GROUP, GONE)
         self.kernel.absent = {GONE.index}
         self.memberships.refresh()
@@ -369,14 +371,14 @@ class RefreshTests(MembershipCase):
         self.assertEqual(self.kernel.joined, {(GROUP, GONE.index): None})
         self.assertTrue(self.memberships.accepts(GROUP, GONE.index, SOURCE))
 
-    def test_a_renamed_interface_is_still_the_one(self) -> None:
-        """Its index is there, and the old name belongs to no other."""
+    def test_a_renamed_interface_keeps_its_membership(self) -> None:
+        """Its index exists, and no interface has the old name."""
         self.memberships.join(GROUP, Interface(GONE.name, self.loopback.index))
         self.assertEqual(self.memberships.refresh(), [])
         self.assertTrue(self.memberships.accepts(GROUP, self.loopback.index, SOURCE))
 
-    def test_a_join_that_fails_is_told_and_tried_again(self) -> None:
-        """The new interface takes no groups yet; once it does, the group is heard again."""
+    def test_a_failed_join_is_reported_and_tried_again(self) -> None:
+        """The new interface accepts no groups at first. Later the group is joined again."""
         self.memberships.join(GROUP, Interface(self.loopback.name, 99))
         self.kernel.absent = {99, self.loopback.index}
         (change,) = self.memberships.refresh()
@@ -386,7 +388,7 @@ class RefreshTests(MembershipCase):
         (change,) = self.memberships.refresh()
         self.assertEqual(change, MembershipChange(Membership(GROUP, self.loopback)))
 
-    def test_the_choice_of_the_kernel_is_asked_for_again(self) -> None:
+    def test_a_membership_without_an_interface_is_joined_again(self) -> None:
         """It ends with the last route to the group, and with its interface."""
         self.memberships.join(GROUP)
         self.kernel.absent = {0}
@@ -396,8 +398,8 @@ class RefreshTests(MembershipCase):
         (change,) = self.memberships.refresh()
         self.assertEqual(change, MembershipChange(Membership(GROUP, KERNEL_CHOICE)))
 
-    def test_what_still_arrives_without_a_route_is_accepted(self) -> None:
-        """An interface that had the route may still hear the group; it can be left as well."""
+    def test_datagrams_without_a_route_to_the_group_are_accepted(self) -> None:
+        """The old interface may still receive them. The group can be left too."""
         self.memberships.join(GROUP)
         self.kernel.absent = {0}
         self.memberships.refresh()
@@ -406,10 +408,10 @@ class RefreshTests(MembershipCase):
         self.assertEqual(self.kernel.joined, {})
 
     @given(lists(tuples(sampled_from(["lo", "eth99999"]), integers(2**30, 2**30 + 3))))
-    def test_after_a_refresh_only_what_is_there_is_joined(
+    def test_after_a_refresh_only_existing_interfaces_are_joined(
         self, interfaces: list[tuple[str, int]]
     ) -> None:
-        """Whatever was joined on interfaces that are gone, by whatever name."""
+        """For any groups, interfaces and names."""
         kernel: Any = KernelSocket()
         memberships = Memberships(kernel)
         for name, index in interfaces:

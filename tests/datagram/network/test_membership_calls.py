@@ -1,4 +1,4 @@
-"""A socket joins and leaves groups, or an error says why not."""
+"""A socket joins and leaves groups, or an error contains the reason."""
 
 from __future__ import annotations
 
@@ -32,17 +32,20 @@ NOT_LINUX = None if sys.platform == "linux" else "sources are joined on Linux on
 
 
 class CheckGroupTests(SynchronousTestCase):
-    """Which addresses are those of groups."""
+    """Multicast addresses."""
 
     def test_both_families_have_groups(self) -> None:
-        """224.0.0.0/4 (:rfc:`5771`) and ff00::/8 (:rfc:`4291` section 2.7), to their ends."""
+        """
+        224.0.0.0/4 (:rfc:`5771`) and ff00::/8 (:rfc:`4291` section 2.7), up to their last
+        addresses.
+        """
         for group in ("224.0.0.0", "224.3.0.5", "239.255.255.255"):
             self.assertEqual(check_group(group), socket.AF_INET)
         for group in ("ff00::", "FF02:0::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"):
             self.assertEqual(check_group(group), socket.AF_INET6)
 
-    def test_what_is_no_group_is_refused(self) -> None:
-        """With what was given, and with what a group would be."""
+    def test_another_address_is_refused(self) -> None:
+        """The message has the argument and the range of multicast addresses."""
         near_misses = ["223.255.255.255", "240.0.0.0", "fe80::1", "::ffff:224.0.0.1"]
         for address in (*near_misses, "", "localhost", "224.3.0.5:22113", "224.3", "ff02::1%lo"):
             error = self.assertRaises(SocketError, check_group, address)
@@ -52,7 +55,7 @@ class CheckGroupTests(SynchronousTestCase):
 
     @given(ip_addresses())
     def test_an_address_is_a_group_by_its_first_bits(self, address: Any) -> None:
-        """Four of them in IPv4, eight in IPv6."""
+        """Four bits in IPv4, eight in IPv6."""
         first = address.packed[0]
         if first >> 4 == 0xE if address.version == 4 else first == 0xFF:
             check_group(str(address))
@@ -61,7 +64,7 @@ class CheckGroupTests(SynchronousTestCase):
 
     @given(text())
     def test_any_text_is_a_group_or_an_error_of_one_short_line(self, address: str) -> None:
-        """Nothing but a `SocketError` escapes."""
+        """Only `SocketError` is raised."""
         try:
             check_group(address)
         except SocketError as error:
@@ -70,27 +73,27 @@ class CheckGroupTests(SynchronousTestCase):
 
 
 class CheckAddressesTests(SynchronousTestCase):
-    """A group, its source and the socket go together."""
+    """Group, source and socket have one family."""
 
     def setUp(self) -> None:
         self.udp = udp(self, socket.AF_INET)
         self.udp6 = udp(self, socket.AF_INET6)
 
-    def test_addresses_are_written_in_one_way(self) -> None:
-        """As the kernel's are read; the zone of a source is left out."""
+    def test_addresses_have_the_canonical_spelling(self) -> None:
+        """The zone of a source is dropped."""
         found = check_addresses(self.udp6, "FF15:0::5", "FE80::0001%lo")
         self.assertEqual(found, (GROUP6, "fe80::1"))
         self.assertEqual(check_addresses(self.udp, GROUP, None), (GROUP, None))
 
     def test_another_family_than_that_of_the_socket_is_refused(self) -> None:
-        """In either direction."""
+        """In both directions."""
         for joining, group in ((self.udp, GROUP6), (self.udp6, GROUP)):
             error = self.assertRaises(SocketError, check_addresses, joining, group, None)
             self.assertIs(error.status, FOREIGN)
             self.assertIn(group, str(error))
 
     def test_a_source_of_another_family_is_refused(self) -> None:
-        """As is one that is no address."""
+        """A source that is not an address too."""
         for source in (SOURCE6, "localhost", ""):
             error = self.assertRaises(SocketError, check_addresses, self.udp, GROUP, source)
             self.assertIs(error.status, FOREIGN)
@@ -98,12 +101,12 @@ class CheckAddressesTests(SynchronousTestCase):
 
 
 class LayoutTests(SynchronousTestCase):
-    """Where the kernel reads what is asked."""
+    """The layout of the kernel's structures."""
 
     if struct.calcsize("P") != 8 or sys.byteorder != "little":
         skip = "the bytes are those of a little-endian machine of 64 bits"
 
-    def test_a_group_of_ipv4(self) -> None:
+    def test_the_layout_of_an_ipv4_group(self) -> None:
         """Index, four bytes of padding, ``struct sockaddr_in`` in 128 bytes."""
         level, option, request = membership_option(
             socket.AF_INET, GROUP, 7, None, is_join=True, is_linux=True
@@ -112,8 +115,8 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual(request[:16].hex(" ", 4), "07000000 00000000 02000000 e0030005")
         self.assertEqual(request[16:], bytes(120))
 
-    def test_a_group_of_ipv6(self) -> None:
-        """The address is behind port and flow."""
+    def test_the_layout_of_an_ipv6_group(self) -> None:
+        """The address follows port and flow information."""
         level, option, request = membership_option(
             socket.AF_INET6, GROUP6, 7, None, is_join=False, is_linux=True
         )
@@ -121,8 +124,8 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual(request[:16].hex(" ", 4), "07000000 00000000 0a000000 00000000")
         self.assertEqual(request[16:32].hex(), "ff15" + "0" * 27 + "5")
 
-    def test_a_source_follows_its_group(self) -> None:
-        """In another 128 bytes."""
+    def test_the_layout_of_a_group_with_a_source(self) -> None:
+        """The source follows in another 128 bytes."""
         for is_join, expected in ((True, 46), (False, 47)):
             _, option, request = membership_option(
                 socket.AF_INET, GROUP, 7, SOURCE, is_join=is_join, is_linux=True
@@ -130,7 +133,7 @@ class LayoutTests(SynchronousTestCase):
             self.assertEqual((option, len(request)), (expected, 264))
             self.assertEqual(request[136:144].hex(" ", 4), "02000000 0a000001")
 
-    def test_other_systems_are_asked_in_the_older_way(self) -> None:
+    def test_other_systems_get_the_older_structures(self) -> None:
         """``struct ip_mreqn`` and ``struct ipv6_mreq``."""
         _, option, request = membership_option(
             socket.AF_INET, GROUP, 7, None, is_join=True, is_linux=False
@@ -145,10 +148,10 @@ class LayoutTests(SynchronousTestCase):
 
 
 class AbsenceTests(SynchronousTestCase):
-    """A system without the newer calls."""
+    """A system without the options of :rfc:`3678`."""
 
-    def test_the_older_calls_join_and_leave(self) -> None:
-        """What one of them has joined, the other leaves: the second time there is nothing."""
+    def test_the_older_options_join_and_leave(self) -> None:
+        """The second leave fails, since nothing is joined."""
         for family, group in ((socket.AF_INET, GROUP), (socket.AF_INET6, GROUP6)):
             member = udp(self, family)
             for is_join in (True, False):
@@ -160,7 +163,7 @@ class AbsenceTests(SynchronousTestCase):
             self.assertRaises(LocalProtocolError, leave, member, group, loopback().index)
 
     def test_single_sources_are_not_supported(self) -> None:
-        """The operation exists, but not there."""
+        """`OperationNotSupported` is raised."""
         for is_join in (True, False):
             self.assertRaises(
                 OperationNotSupported,
@@ -172,7 +175,7 @@ class AbsenceTests(SynchronousTestCase):
 
 
 def udp(test: SynchronousTestCase, family: int) -> socket.socket:
-    """Make a socket that a test closes; skip without the family."""
+    """Open a socket that the test closes; skip without the family."""
     try:
         made = socket.socket(family, socket.SOCK_DGRAM)
     except OSError as error:
@@ -188,7 +191,7 @@ else:
 
 
 class KernelTests(_Case):
-    """What the kernel answers, in one family."""
+    """Answers of a real kernel, in one family."""
 
     family: int
     group: str
@@ -198,33 +201,33 @@ class KernelTests(_Case):
         self.udp = udp(self, self.family)
         self.index = loopback().index
 
-    def test_what_was_joined_can_be_left(self) -> None:
-        """And then joined again."""
+    def test_a_joined_group_can_be_left(self) -> None:
+        """And joined again."""
         for _ in range(2):
             self.assertIs(join(self.udp, self.group, self.index), True)
             leave(self.udp, self.group, self.index)
 
     def test_joining_twice_is_harmless(self) -> None:
-        """Leaving once is enough."""
+        """One leave is enough."""
         join(self.udp, self.group, self.index)
         self.assertIs(join(self.udp, self.group, self.index), False)
         leave(self.udp, self.group, self.index)
         self.assertRaises(LocalProtocolError, leave, self.udp, self.group, self.index)
 
-    def test_leaving_what_was_not_joined_is_an_error_of_the_caller(self) -> None:
-        """It names the group and the interface."""
+    def test_leaving_a_group_that_was_not_joined_is_a_local_error(self) -> None:
+        """The message has the group and the interface."""
         error = self.assertRaises(LocalProtocolError, leave, self.udp, self.group, self.index)
         self.assertIn(f"{self.group} was not joined on interface {self.index}", str(error))
 
-    def test_an_interface_that_is_not_there_is_unreachable(self) -> None:
-        """The line names the index."""
+    def test_a_missing_interface_is_unreachable(self) -> None:
+        """The message has the index."""
         error = self.assertRaises(SocketError, join, self.udp, self.group, 2**31 - 1)
         self.assertIs(error.status, UNREACHABLE)
         self.assertIn(str(2**31 - 1), str(error))
         self.assertEqual(error.__cause__.errno, errno.ENODEV)
 
     def test_sources_are_joined_and_left_one_by_one(self) -> None:
-        """Twice is harmless as well, and leaving needs what was joined."""
+        """Joining twice is harmless; leaving a source that was not joined is an error."""
         self.assertIs(join(self.udp, self.group, self.index, self.source), True)
         self.assertIs(join(self.udp, self.group, self.index, self.source), False)
         leave(self.udp, self.group, self.index, self.source)
@@ -233,14 +236,14 @@ class KernelTests(_Case):
         )
         self.assertIn(f"{self.group} from {self.source}", str(error))
 
-    def test_leaving_without_a_source_leaves_all_of_them(self) -> None:
-        """Which is one place of the kernel's given back."""
+    def test_leaving_without_a_source_leaves_all_sources(self) -> None:
+        """One slot of the kernel is free again."""
         join(self.udp, self.group, self.index, self.source)
         leave(self.udp, self.group, self.index)
         self.assertRaises(LocalProtocolError, leave, self.udp, self.group, self.index)
 
-    def test_a_closed_socket_fails_with_what_the_system_says(self) -> None:
-        """With the group, and the system's error as the cause."""
+    def test_a_closed_socket_fails_with_the_error_of_the_system(self) -> None:
+        """The message has the group; the system's error is the cause."""
         self.udp.close()
         for call in (join, leave):
             error = self.assertRaises(SocketError, call, self.udp, self.group, self.index)
@@ -249,19 +252,19 @@ class KernelTests(_Case):
 
     for _test in (
         test_sources_are_joined_and_left_one_by_one,
-        test_leaving_without_a_source_leaves_all_of_them,
+        test_leaving_without_a_source_leaves_all_sources,
     ):
         if NOT_LINUX:
             _test.skip = NOT_LINUX  # type: ignore[attr-defined]
 
 
 class Ipv4KernelTests(KernelTests, SynchronousTestCase):
-    """What the kernel answers in IPv4."""
+    """Answers of a real kernel, in IPv4."""
 
     family, group, source = socket.AF_INET, GROUP, SOURCE
 
-    def test_the_limit_of_groups_is_named(self) -> None:
-        """With the setting that an administrator may change; leaving one makes room."""
+    def test_the_error_names_the_limit_of_groups(self) -> None:
+        """With the sysctl setting. A leave makes room."""
         joined: list[str] = []
         error = self.assertRaises(SocketError, self.join_many, joined)
         self.assertIn(f"net.ipv4.igmp_max_memberships = {len(joined)}", str(error))
@@ -274,8 +277,8 @@ class Ipv4KernelTests(KernelTests, SynchronousTestCase):
             join(self.udp, group, self.index)
             joined.append(group)
 
-    def test_the_limit_of_sources_is_named(self) -> None:
-        """There is one for the sources of each group."""
+    def test_the_error_names_the_limit_of_sources(self) -> None:
+        """Each group has its own."""
         error = self.assertRaises(SocketError, self.join_many_sources)
         self.assertIn("net.ipv4.igmp_max_msf = ", str(error))
 
@@ -284,18 +287,18 @@ class Ipv4KernelTests(KernelTests, SynchronousTestCase):
             join(self.udp, self.group, self.index, f"10.0.{number >> 8}.{number & 0xFF}")
 
     if NOT_LINUX:
-        test_the_limit_of_groups_is_named.skip = NOT_LINUX  # type: ignore[attr-defined]
-        test_the_limit_of_sources_is_named.skip = NOT_LINUX  # type: ignore[attr-defined]
+        test_the_error_names_the_limit_of_groups.skip = NOT_LINUX  # type: ignore[attr-defined]
+        test_the_error_names_the_limit_of_sources.skip = NOT_LINUX  # type: ignore[attr-defined]
 
 
 class Ipv6KernelTests(KernelTests, SynchronousTestCase):
-    """What the kernel answers in IPv6."""
+    """Answers of a real kernel, in IPv6."""
 
     family, group, source = socket.AF_INET6, GROUP6, SOURCE6
 
 
 class RefusingSocket:
-    """A kernel that answers everything with one error."""
+    """A socket that answers every call with one error."""
 
     family = socket.AF_INET6
 
@@ -307,20 +310,20 @@ class RefusingSocket:
 
 
 class RefusalTests(SynchronousTestCase):
-    """What a kernel refuses is told in one line."""
+    """An error of the kernel becomes a message of one line."""
 
     def refused(self, number: int, index: int, source: str | None = None) -> SocketError:
         member: Any = RefusingSocket(number)
         error: SocketError = self.assertRaises(SocketError, join, member, GROUP6, index, source)
         return error
 
-    def test_without_a_route_the_interface_is_to_be_named(self) -> None:
-        """The kernel was left the choice, and has none."""
+    def test_without_a_route_the_error_asks_for_an_interface(self) -> None:
+        """The kernel could not choose an interface."""
         error = self.refused(errno.ENODEV, 0)
         self.assertIs(error.status, UNREACHABLE)
         self.assertIn("no route", str(error))
 
-    def test_the_limits_of_ipv6_are_named(self) -> None:
-        """Memory for groups, and a number of sources."""
+    def test_the_error_names_the_limits_of_ipv6(self) -> None:
+        """Memory for groups, and the number of sources."""
         self.assertIn("net.core.optmem_max", str(self.refused(errno.ENOMEM, 1)))
         self.assertIn("net.ipv6.mld_max_msf", str(self.refused(errno.ENOBUFS, 1, SOURCE6)))

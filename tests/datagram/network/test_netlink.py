@@ -1,4 +1,4 @@
-"""Netlink messages become addresses and links, or errors that say what is wrong."""
+"""Netlink messages become addresses and links, or errors with the reason."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from twsock.datagram.network.netlink import (
 )
 from twsock.errors import OperationNotSupported, RemoteProtocolError, SocketError, SocketErrorStatus
 
-#: What no system has as an address family.
+#: An address family that no system has.
 UNKNOWN_FAMILY = 255
 
 
 class AnswerTests(SynchronousTestCase):
-    """The messages of an answer are collected until the kernel says that this is all."""
+    """The messages of an answer are collected up to the end of the dump."""
 
     def test_literal_bytes_of_an_answer(self) -> None:
-        """A message of 20 bytes, as netlink(7) draws it, and the end."""
+        """A message of 20 bytes as in netlink(7), and the end."""
         if sys.byteorder != "little":
             self.skipTest("the bytes are those of a little-endian machine")
         answer = Answer(NEW_ADDRESS)
@@ -57,7 +57,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertTrue(answer.is_complete)
 
     def test_parts_are_collected_until_the_end(self) -> None:
-        """The kernel sends as many as it needs."""
+        """The kernel sends any number of parts."""
         answer = Answer(NEW_LINK)
         answer.feed(message(NEW_LINK, b"one1") + message(NEW_LINK, b"two2"))
         self.assertFalse(answer.is_complete)
@@ -66,39 +66,39 @@ class AnswerTests(SynchronousTestCase):
         self.assertTrue(answer.is_complete)
         self.assertEqual(answer.bodies, [b"one1", b"two2", b"three"])
 
-    def test_other_messages_are_passed_over(self) -> None:
-        """Only what was asked for counts."""
+    def test_messages_of_other_types_are_ignored(self) -> None:
+        """Only the wanted type is collected."""
         answer = Answer(NEW_LINK)
         answer.feed(message(NEW_ADDRESS, b"else") + message(1) + message(NEW_LINK, b"this"))
         self.assertEqual(answer.bodies, [b"this"])
 
-    def test_an_error_of_the_kernel_is_told(self) -> None:
-        """Its number is that of the system, negative; in the message of the end as well."""
+    def test_an_error_of_the_kernel_is_raised(self) -> None:
+        """It is a negative errno, also in the end message."""
         for kind in (ERROR, DONE):
             refusal = message(kind, struct.pack("=i", -errno.ENETDOWN) + bytes(16))
             error = self.assertRaises(SocketError, Answer(NEW_LINK).feed, refusal)
             self.assertIs(error.status, SocketErrorStatus.NETWORK_IS_DOWN)
 
     def test_an_acknowledgement_is_not_the_end(self) -> None:
-        """It is an error whose number is 0."""
+        """It is an error message with number 0."""
         answer = Answer(NEW_LINK)
         answer.feed(message(ERROR, bytes(20)))
         self.assertFalse(answer.is_complete)
 
-    def test_an_interruption_is_noticed(self) -> None:
-        """One flag on any of the messages says that the list may have a gap."""
+    def test_an_interrupted_dump_is_detected(self) -> None:
+        """A flag on any message means that entries may be missing."""
         answer = Answer(NEW_LINK)
         answer.feed(message(NEW_LINK, b"this", INTERRUPTED) + message(DONE))
         self.assertTrue(answer.was_interrupted)
 
     def test_a_length_beyond_the_data_is_refused(self) -> None:
-        """As is one that has no room for the header."""
+        """A length shorter than the header too."""
         for length in (0, 15, 21, 2**32 - 1):
             data = struct.pack("=IHHII", length, NEW_LINK, 0, 1, 0) + b"body"
             self.assertRaises(RemoteProtocolError, Answer(NEW_LINK).feed, data)
 
     def test_a_list_without_an_end_is_refused(self) -> None:
-        """16 MiB are read, and not a byte more."""
+        """After 16 MiB."""
         answer = Answer(NEW_ADDRESS)
         part = message(NEW_LINK, bytes(2**20 - 16))
         for _ in range(16):
@@ -107,7 +107,7 @@ class AnswerTests(SynchronousTestCase):
 
     @given(binary(max_size=200))
     def test_any_bytes_are_messages_or_an_error(self, data: bytes) -> None:
-        """Nothing but a `SocketError` escapes."""
+        """Only `SocketError` is raised."""
         try:
             Answer(NEW_LINK).feed(data)
         except SocketError:
@@ -115,38 +115,38 @@ class AnswerTests(SynchronousTestCase):
 
 
 class AddressTests(SynchronousTestCase):
-    """A message about an address."""
+    """Address messages."""
 
-    def test_an_address_of_ipv4_is_read(self) -> None:
+    def test_an_ipv4_address_is_parsed(self) -> None:
         """With the index of its interface."""
         body = address(socket.AF_INET, 7, attribute(1, bytes([10, 0, 0, 1])))
         self.assertEqual(parse_address(body), LocalAddress(socket.AF_INET, "10.0.0.1", 7))
 
-    def test_an_address_of_ipv6_is_read(self) -> None:
-        """Written in its short form."""
+    def test_an_ipv6_address_is_parsed(self) -> None:
+        """In its short spelling."""
         body = address(socket.AF_INET6, 7, attribute(1, b"\xfe\x80" + bytes(13) + b"\x01"))
         self.assertEqual(parse_address(body), LocalAddress(socket.AF_INET6, "fe80::1", 7))
 
-    def test_of_two_ends_it_is_this_one(self) -> None:
-        """Between two points, the address proper is that of the other end."""
+    def test_the_local_address_of_a_point_to_point_link_is_used(self) -> None:
+        """``IFA_ADDRESS`` is the address of the peer there."""
         ends = attribute(1, bytes([10, 0, 0, 2])), attribute(2, bytes([10, 0, 0, 1]))
         for attributes in (ends, reversed(ends)):
             found = parse_address(address(socket.AF_INET, 7, *attributes))
             self.assertEqual(found, LocalAddress(socket.AF_INET, "10.0.0.1", 7))
 
-    def test_attributes_around_it_are_passed_over(self) -> None:
-        """The label has seven bytes, so that padding follows it."""
+    def test_other_attributes_are_ignored(self) -> None:
+        """The label has seven bytes, so padding follows it."""
         around = attribute(3, b"eth0:1\0"), attribute(8, bytes(4))
         body = address(socket.AF_INET, 1, around[0], attribute(1, bytes(4)), around[1])
         self.assertEqual(parse_address(body), LocalAddress(socket.AF_INET, "0.0.0.0", 1))
 
-    def test_another_family_is_no_address(self) -> None:
-        """Nor is one without an address, or with one of the wrong size."""
+    def test_a_message_of_another_family_is_ignored(self) -> None:
+        """Also a message without an address, or with one of the wrong size."""
         self.assertIsNone(parse_address(address(UNKNOWN_FAMILY, 1, attribute(1, bytes(4)))))
         self.assertIsNone(parse_address(address(socket.AF_INET, 1)))
         self.assertIsNone(parse_address(address(socket.AF_INET, 1, attribute(1, bytes(16)))))
 
-    def test_one_that_is_cut_off_is_refused(self) -> None:
+    def test_a_short_message_is_refused(self) -> None:
         """In its fixed part, or in an attribute."""
         whole = address(socket.AF_INET, 7, attribute(1, bytes(4)))
         for cut in (whole[:7], whole[:-1]):
@@ -154,7 +154,7 @@ class AddressTests(SynchronousTestCase):
 
     @given(binary(max_size=64))
     def test_any_bytes_are_an_address_or_an_error(self, body: bytes) -> None:
-        """Nothing but the documented error escapes."""
+        """Only the documented error is raised."""
         try:
             parse_address(body)
         except RemoteProtocolError:
@@ -162,9 +162,9 @@ class AddressTests(SynchronousTestCase):
 
 
 class LinkTests(SynchronousTestCase):
-    """A message about a link."""
+    """Link messages."""
 
-    def test_each_flag_has_its_place(self) -> None:
+    def test_each_flag_is_parsed(self) -> None:
         """Bit 0 is up, bit 1 broadcast, bit 3 loopback."""
         for flags, expected in (
             (0x1, Link(5, "eth0", is_up=True, can_broadcast=False, is_loopback=False)),
@@ -174,11 +174,11 @@ class LinkTests(SynchronousTestCase):
         ):
             self.assertEqual(parse_link(link(5, flags, b"eth0\0")), expected)
 
-    def test_a_link_without_a_name_has_an_empty_one(self) -> None:
-        """The kernel always gives one; nothing depends on that."""
+    def test_a_link_without_a_name_has_an_empty_name(self) -> None:
+        """The kernel always sends a name."""
         self.assertEqual(parse_link(struct.pack("=BxHiII", 0, 1, 5, 0, 0)).name, "")
 
-    def test_one_that_is_cut_off_is_refused(self) -> None:
+    def test_a_short_message_is_refused(self) -> None:
         """In its fixed part, or in its name."""
         whole = link(5, 1, b"eth0")
         for cut in (whole[:15], whole[:-1]):
@@ -186,7 +186,7 @@ class LinkTests(SynchronousTestCase):
 
     @given(binary(max_size=64))
     def test_any_bytes_are_a_link_or_an_error(self, body: bytes) -> None:
-        """Nothing but the documented error escapes."""
+        """Only the documented error is raised."""
         try:
             parse_link(body)
         except RemoteProtocolError:
@@ -194,33 +194,33 @@ class LinkTests(SynchronousTestCase):
 
 
 class KernelTests(SynchronousTestCase):
-    """What is asked of a real kernel."""
+    """Dumps of a real kernel."""
 
     if NETLINK is None:
         skip = "only Linux has netlink"
 
     def test_the_loopback_interface_is_listed(self) -> None:
-        """By the name and the index that POSIX calls give it."""
+        """With the name and index of the POSIX calls."""
         loopback = [found for found in dump_links() if found.is_loopback]
         for found in loopback:
             self.assertEqual(socket.if_nametoindex(found.name), found.index)
         self.assertNotEqual(loopback, [])
 
     def test_the_loopback_address_is_listed(self) -> None:
-        """127.0.0.1 is on the loopback interface."""
+        """127.0.0.1 belongs to the loopback interface."""
         indexes = {found.index for found in dump_links() if found.is_loopback}
         found = [one for one in dump_addresses() if one.address == "127.0.0.1"]
         self.assertEqual([one.interface in indexes for one in found], [True])
 
-    def test_asking_leaves_no_descriptor(self) -> None:
-        """Each question has a socket of its own, which is closed."""
+    def test_a_dump_leaves_no_descriptor_open(self) -> None:
+        """Each dump has its own socket."""
         before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, as the kernel lists them
         dump_links()
         dump_addresses()
         self.assertEqual(set(os.listdir("/proc/self/fd")), before)  # noqa: PTH208
 
-    def test_what_tells_of_links_never_waits(self) -> None:
-        """The reactor reads it only when something is there; nothing is no error."""
+    def test_the_link_socket_is_non_blocking(self) -> None:
+        """A read without a message raises `BlockingIOError`."""
         opened = open_link_socket()
         assert opened is not None
         self.addCleanup(opened.close)
@@ -228,13 +228,13 @@ class KernelTests(SynchronousTestCase):
 
 
 class AnsweringTests(SynchronousTestCase):
-    """What is asked again, and what is given up."""
+    """Dumps that are repeated or fail."""
 
     def ask(self, kernel: Kernel) -> list[Link]:
         self.patch(socket, "socket", kernel)
         return dump_links(netlink=UNKNOWN_FAMILY)
 
-    def test_a_list_that_changed_meanwhile_is_asked_for_again(self) -> None:
+    def test_an_interrupted_dump_is_repeated(self) -> None:
         """An entry may be missing in it."""
         changed = [message(NEW_LINK, link(1, 1, b"lo"), INTERRUPTED), message(DONE)]
         whole = [message(NEW_LINK, link(number, 1, b"lo")) for number in (1, 2)]
@@ -242,20 +242,20 @@ class AnsweringTests(SynchronousTestCase):
         self.assertEqual([found.index for found in self.ask(kernel)], [1, 2])
         self.assertEqual(kernel.asked, 3)
 
-    def test_one_that_never_stops_changing_is_taken_as_it_is(self) -> None:
-        """A list with a gap is better than none."""
+    def test_after_four_interrupted_dumps_the_last_is_used(self) -> None:
+        """It may lack an entry."""
         changed = [message(NEW_LINK, link(1, 1, b"lo"), INTERRUPTED), message(DONE)]
         kernel = Kernel(*[changed] * 100)
         self.assertEqual([found.index for found in self.ask(kernel)], [1])
         self.assertLess(kernel.asked, 10)
 
-    def test_a_part_that_was_cut_off_is_refused(self) -> None:
-        """What is missing may be a message, or the half of one."""
+    def test_a_truncated_part_is_refused(self) -> None:
+        """A message may be missing or incomplete."""
         kernel = Kernel([message(NEW_LINK, link(1, 1, b"lo"))], flags=socket.MSG_TRUNC)
         self.assertRaises(RemoteProtocolError, self.ask, kernel)
 
-    def test_a_kernel_that_does_not_answer_is_given_up(self) -> None:
-        """Nobody waits for it for ever."""
+    def test_a_dump_without_an_answer_times_out(self) -> None:
+        """The socket has a timeout."""
         kernel = Kernel([message(NEW_LINK, link(1, 1, b"lo"))])
         error = self.assertRaises(SocketError, self.ask, kernel)
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
@@ -264,13 +264,13 @@ class AnsweringTests(SynchronousTestCase):
 class AbsenceTests(SynchronousTestCase):
     """A system without netlink, or a process that may not use it."""
 
-    def test_questions_fail_with_the_reason(self) -> None:
-        """The operation exists, but not here."""
+    def test_dumps_are_not_supported(self) -> None:
+        """The message contains the reason."""
         for family in (None, UNKNOWN_FAMILY):
             self.assertRaises(OperationNotSupported, dump_links, netlink=family)
             self.assertRaises(OperationNotSupported, dump_addresses, netlink=family)
 
-    def test_nothing_tells_of_links(self) -> None:
-        """Which is no error: nobody is told."""
+    def test_there_is_no_link_socket(self) -> None:
+        """None is returned; it is no error."""
         for family in (None, UNKNOWN_FAMILY):
             self.assertIsNone(open_link_socket(netlink=family))

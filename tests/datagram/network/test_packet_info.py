@@ -1,4 +1,4 @@
-"""Control messages of the kernel become values, and values control messages."""
+"""Control messages of the kernel become values, and values become control messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINUX = None if sys.platform == "linux" else "the numbers are those of Linux"
 
 
 class Deaf:
-    """A socket of a system that has none of the options."""
+    """A socket of a system without these options."""
 
     def __init__(self, family: int) -> None:
         self.family = family
@@ -38,37 +38,37 @@ class Deaf:
 
 
 class ReadTests(SynchronousTestCase):
-    """What comes with a run."""
+    """Control messages of a received run."""
 
-    def test_nothing_is_told(self) -> None:
-        """A single datagram, to wherever."""
+    def test_without_control_messages_all_values_are_empty(self) -> None:
+        """A single datagram of unknown destination."""
         self.assertEqual(read_control([]), (0, "", 0, ""))
 
-    def test_the_size_of_datagrams_is_a_plain_int(self) -> None:
-        """It is four bytes of this machine's order (udp(7))."""
+    def test_the_segment_size_is_a_native_int(self) -> None:
+        """It has four bytes (udp(7))."""
         message = (socket.IPPROTO_UDP, UDP_GRO, struct.pack("=i", 1200))
         self.assertEqual(read_control([message]), (1200, "", 0, ""))
 
-    def test_the_address_in_the_header_is_the_one_it_was_sent_to(self) -> None:
-        """It is the second of ``struct in_pktinfo``; the first is ours, and differs for groups."""
+    def test_the_destination_of_ipv4_is_the_second_address(self) -> None:
+        """The first address of ``struct in_pktinfo`` is local, and differs for groups."""
         told = struct.pack("=i4s4s", 3, b"\x0a\0\0\1", b"\xe0\3\0\5")
         message = (socket.IPPROTO_IP, IP_PKTINFO, told)
         self.assertEqual(read_control([message]), (0, "224.3.0.5", 3, "10.0.0.1"))
 
-    def test_ipv6_has_the_address_first(self) -> None:
+    def test_the_destination_of_ipv6_comes_first(self) -> None:
         """``struct in6_pktinfo`` (:rfc:`3542` section 6)."""
         told = socket.inet_pton(socket.AF_INET6, "fe80::1") + struct.pack("=i", 4)
         message = (socket.IPPROTO_IPV6, IPV6_PKTINFO, told)
         self.assertEqual(read_control([message]), (0, "fe80::1", 4, "fe80::1"))
 
-    def test_a_group_is_not_answered_from(self) -> None:
-        """IPv6 does not tell which address of ours would do."""
+    def test_an_ipv6_group_has_no_local_address(self) -> None:
+        """IPv6 does not report a local address to answer from."""
         told = socket.inet_pton(socket.AF_INET6, "ff15::1") + struct.pack("=i", 4)
         message = (socket.IPPROTO_IPV6, IPV6_PKTINFO, told)
         self.assertEqual(read_control([message]), (0, "ff15::1", 4, ""))
 
-    def test_messages_come_in_any_order_and_in_company(self) -> None:
-        """Those that nobody asked for are passed over, also with a number that is another's."""
+    def test_control_messages_may_have_any_order(self) -> None:
+        """Other messages are ignored, also those with the same number at another level."""
         size = (socket.IPPROTO_UDP, UDP_GRO, struct.pack("=i", 9))
         where = (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4s", 1, b"\x7f\0\0\1", bytes(4)))
         strange = [(socket.SOL_SOCKET, UDP_GRO, b"x"), (socket.SOL_SOCKET, IP_PKTINFO, b"x")]
@@ -77,28 +77,28 @@ class ReadTests(SynchronousTestCase):
 
 
 class WriteTests(SynchronousTestCase):
-    """What the kernel is told."""
+    """Control messages for the kernel."""
 
     def test_a_segment_size_has_sixteen_bits(self) -> None:
         """The kernel refuses any other length (udp(7))."""
         wanted = (socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 65_507))
         self.assertEqual(segment_control(65_507), wanted)
 
-    def test_the_source_of_an_answer_is_named(self) -> None:
-        """With the index of the interface where that matters."""
+    def test_a_source_address_is_packed(self) -> None:
+        """With the index of the interface if it is needed."""
         told = struct.pack("=i4s4s", 0, bytes([127, 0, 0, 2]), bytes(4))
         self.assertEqual(source_control("127.0.0.2"), (socket.IPPROTO_IP, IP_PKTINFO, told))
         told = socket.inet_pton(socket.AF_INET6, "fe80::1") + struct.pack("=i", 4)
         self.assertEqual(source_control("fe80::1", 4), (socket.IPPROTO_IPV6, IPV6_PKTINFO, told))
 
-    def test_an_interface_alone_can_be_named(self) -> None:
-        """The address is then the kernel's choice."""
+    def test_an_interface_without_an_address_is_packed(self) -> None:
+        """The kernel chooses the address."""
         told = struct.pack("=i4s4s", 4, bytes(4), bytes(4))
         self.assertEqual(source_control("", 4), (socket.IPPROTO_IP, IP_PKTINFO, told))
 
     @given(ip_addresses(), integers(min_value=0, max_value=2**31 - 1))
-    def test_what_is_written_fits_and_has_the_address(self, address: Any, index: int) -> None:
-        """IPv4 says where to send from in another place than where it says where to."""
+    def test_a_written_message_contains_the_address(self, address: Any, index: int) -> None:
+        """IPv4 has different fields for source and destination."""
         level, kind, data = source_control(str(address), index)
         if address.version == 6:
             written = socket.inet_ntop(socket.AF_INET6, address.packed)
@@ -108,17 +108,17 @@ class WriteTests(SynchronousTestCase):
 
 
 class RequestTests(SynchronousTestCase):
-    """The kernel is asked to tell."""
+    """Options that request control messages."""
 
-    def test_a_system_without_the_options_says_so(self) -> None:
-        """It is no error: the port does without."""
+    def test_a_system_without_the_options_returns_false(self) -> None:
+        """It is no error; the port works without them."""
         for family in (socket.AF_INET, socket.AF_INET6):
             deaf: Any = Deaf(family)
             self.assertFalse(request_packet_info(deaf))
             self.assertFalse(request_runs(deaf))
 
-    def test_a_real_kernel_tells_where_it_was_sent_to(self) -> None:
-        """Within the room that is kept for it, with nothing cut off."""
+    def test_a_real_kernel_reports_the_destination(self) -> None:
+        """Within the buffer for control messages, without truncation."""
         for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
             with socket.socket(family, socket.SOCK_DGRAM) as udp:
                 udp.settimeout(5)
@@ -130,15 +130,15 @@ class RequestTests(SynchronousTestCase):
             self.assertEqual(read_control(messages)[:2], (0, host))
             self.assertEqual(flags & socket.MSG_CTRUNC, 0)
 
-    test_a_real_kernel_tells_where_it_was_sent_to.skip = LINUX  # type: ignore[attr-defined]
+    test_a_real_kernel_reports_the_destination.skip = LINUX  # type: ignore[attr-defined]
 
-    def test_there_is_room_for_all_that_is_told(self) -> None:
-        """The size of a run and the longer packet info, as the C library aligns them."""
+    def test_the_buffer_fits_all_control_messages(self) -> None:
+        """Segment size and the longer packet info, with the alignment of the C library."""
         self.assertGreaterEqual(CONTROL_SIZE, socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20))
 
 
 class MulticastTests(SynchronousTestCase):
-    """An address of a group is known by how it is written."""
+    """Multicast addresses are recognised by their text."""
 
     @given(ip_addresses())
     @example(ipaddress.ip_address("224.0.0.0"))
@@ -152,12 +152,12 @@ class MulticastTests(SynchronousTestCase):
     @example(ipaddress.ip_address("23::1"))
     @example(ipaddress.ip_address("ff::1"))
     @example(ipaddress.ip_address("::ffff:224.0.0.1"))
-    def test_groups_are_those_of_the_standards(self, address: Any) -> None:
-        """224.0.0.0/4 (:rfc:`1112`) and ff00::/8 (:rfc:`4291` section 2.7); nothing else."""
+    def test_multicast_addresses_are_those_of_the_standards(self, address: Any) -> None:
+        """224.0.0.0/4 (:rfc:`1112`) and ff00::/8 (:rfc:`4291` section 2.7), and no others."""
         first = address.packed[0]
         is_group = first >> 4 == 0xE if address.version == 4 else first == 0xFF
         self.assertIs(is_multicast(str(address)), is_group)
 
-    def test_letters_may_be_large(self) -> None:
-        """As in what users type."""
+    def test_upper_case_is_accepted(self) -> None:
+        """Users may type it."""
         self.assertTrue(is_multicast("FF02::1"))

@@ -52,14 +52,13 @@ def resolves(name: str) -> bool:
             found: object = importlib.import_module(".".join(parts[:count]))
         except ModuleNotFoundError:
             continue
-        return all((found := member(found, part)) is not None for part in parts[count:])
+        for part in parts[count:]:
+            # An annotation without a value is an attribute of instances.
+            if not (hasattr(found, part) or part in getattr(found, "__annotations__", {})):
+                return False
+            found = getattr(found, part, None)
+        return True
     return False
-
-
-def member(owner: object, name: str) -> object:
-    """Return an attribute; for one that only instances have, anything but None."""
-    annotations = getattr(owner, "__annotations__", {})
-    return getattr(owner, name, annotations.get(name))
 
 
 class DocumentTests(SynchronousTestCase):

@@ -1,5 +1,5 @@
 """
-What outlives the connections that it was made for, while the garbage collector rests.
+Objects and bytes that stay in memory after their connection, with the garbage collector off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from twisted.logger import LimitedHistoryLogObserver, globalLogPublisher
 
 __all__ = ["Lifetimes"]
 
-#: Whose objects are counted: ours, and what Twisted and pyOpenSSL make for each connection.
+#: Classes whose objects are counted: those of twsock, and those that Twisted and pyOpenSSL make
+#: for each connection.
 _PER_CONNECTION = (
     "twsock.",
     "twisted.internet.tcp.Client",
@@ -22,15 +23,15 @@ _PER_CONNECTION = (
     "OpenSSL.SSL.Connection",
 )
 
-#: What log events have: who logged, and values.
+#: Objects in log events that do not refer to a connection: loggers and values.
 _FACTS = ("twsock.names.", "twsock.log.TextLogger")
 
 
 class Lifetimes:
     """
-    Compares what is there now with what was there when this was made.
+    Compares the objects in memory with those at the time this was made.
 
-    The garbage collector has to rest meanwhile. Log events are kept, as Twisted keeps them before
+    The garbage collector has to be off meanwhile. Log events are kept, as Twisted keeps them before
     logging has begun: an event that refers to a connection keeps it alive.
     """
 
@@ -38,21 +39,21 @@ class Lifetimes:
         self._history = LimitedHistoryLogObserver(200)
         globalLogPublisher.addObserver(self._history)
         tracemalloc.start()
-        # An object that was there is kept, or another could have its identity later.
+        # Objects are kept, since a later object could otherwise get the identity of one.
         self._before = {id(thing): thing for thing in _things()}
         self._bytes_before = tracemalloc.get_traced_memory()[0]
 
     @property
     def retained_bytes(self) -> int:
-        """How much more memory is in use, in bytes."""
+        """How much more memory is in use than before, in bytes."""
         return tracemalloc.get_traced_memory()[0] - self._bytes_before
 
     def retained_objects(self) -> dict[str, int]:
-        """Count what is there now and was not, by class."""
+        """Count the new objects, by class."""
         return dict(Counter(_name(each) for each in _things() if id(each) not in self._before))
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         tracemalloc.stop()
         globalLogPublisher.removeObserver(self._history)
 

@@ -1,4 +1,4 @@
-"""``python -m twsock`` is the command."""
+"""``python -m twsock`` runs the command ``twsock``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tests.cli.conversations import run
 
 
 class MainModuleTests(SynchronousTestCase):
-    """The module that Python runs."""
+    """``twsock/__main__.py``."""
 
     def test_it_runs_the_command(self) -> None:
-        """With the same words, output and exit status."""
+        """It takes the same arguments, with the same output and exit status."""
         result = run("--version")
         self.assertRegex(result.stdout.decode(), r"\Atwsock \S+")
         self.assertEqual(result.returncode, 0)
 
     def test_help_names_the_command_and_not_the_module(self) -> None:
-        """Users read what they type."""
+        """The usage line begins with the command."""
         self.assertIn(b"usage: twsock echo ", run("echo", "--help").stdout)

@@ -1,5 +1,5 @@
 """
-How much work something takes, counted: the same on a busy machine as on an idle one.
+Counts the steps of an operation; the count does not depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 __all__ = ["Count", "count_comparisons", "count_searched_bytes"]
 
-#: Methods of ``bytes`` and ``bytearray`` that look at each byte until they find something.
+#: Methods of ``bytes`` and ``bytearray`` that read byte by byte until they find something.
 _SEARCHES = frozenset({"count", "find", "index", "replace", "rfind", "rindex", "split"})
 
 
@@ -42,7 +42,7 @@ def count_comparisons() -> Iterator[Count]:
 
 @contextmanager
 def count_searched_bytes() -> Iterator[Count]:
-    """Count the bytes that are offered to searches, each time they are."""
+    """Count the bytes that searches are called with; bytes that are searched twice count twice."""
     count = Count()
 
     def note(_frame: object, event: str, called: Any) -> None:

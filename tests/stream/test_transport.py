@@ -7,7 +7,9 @@ import gc
 import os
 import select
 import socket
+import sys
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -317,6 +319,21 @@ class PlainTests(KernelCase):
         second.addErrback(lambda _: None)
         self.stream.lost(Failure(ConnectionDone()))
         self.successResultOf(third)
+
+    def test_no_end_keeps_bytes_that_were_not_sent(self) -> None:
+        """Whoever still holds the stream."""
+        ends: dict[str, Callable[[], object]] = {
+            "lost": lambda: self.stream.lost(Failure(ConnectionLost())),
+            "aborted": lambda: self.stream.abort(),
+            "broken": lambda: self.stream.output_broke(OSError(errno.EPIPE, "Broken pipe")),
+        }
+        for name, end in ends.items():
+            self.setUp()
+            data = bytes(5000)
+            references = sys.getrefcount(data)
+            self.stream.write(data)
+            end()
+            self.assertEqual(sys.getrefcount(data), references, name)
 
     def test_the_deadline_of_a_close_is_checked(self) -> None:
         """Before it is needed."""

@@ -268,8 +268,12 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual(self.receiver.received, [b"good"])
         self.assertTrue(self.transport.disconnecting)
         self.engine.connectionLost(Failure(ConnectionDone()))
-        assert self.receiver.reason is not None
-        self.assertTrue(self.receiver.reason.check(SSL.Error))
+        reason = self.receiver.reason
+        assert reason is not None
+        self.assertTrue(reason.check(SSL.Error))
+        # A frame would keep the engine as long as the application keeps the reason.
+        assert reason.value is not None
+        self.assertIsNone(reason.value.__traceback__)
 
     def test_a_peer_that_does_not_read_delays_the_end_of_a_failed_connection_for_5_seconds(
         self,

@@ -26,7 +26,7 @@ from zope.interface import implementer
 from benchmarks.commands import end_in_order
 from twsock import StreamSocket
 
-__all__ = ["WAYS", "main", "start_reader"]
+__all__ = ["WAYS", "main"]
 
 _WRITE: Final = 16 * 1024
 _HOST: Final = "127.0.0.1"
@@ -134,7 +134,7 @@ WAYS: Final[dict[str, Callable[[Any, int, int], Awaitable[None]]]] = {
 
 
 @contextmanager
-def start_reader(core: int | None) -> Iterator[int]:
+def _start_reader(core: int | None) -> Iterator[int]:
     """Run the reader, on a core or anywhere, for as long as the block, and give its port."""
     with socket.create_server((_HOST, 0)) as listener:
         sender = os.getpid()
@@ -185,5 +185,5 @@ def main(argv: Sequence[str]) -> None:
         print(json.dumps({"cpu": spent * 1000, "flushed": passed * 1000}))
 
     end_in_order()
-    with start_reader(options.reader_core) as port:
+    with _start_reader(options.reader_core) as port:
         react(lambda reactor: Deferred.fromCoroutine(run(reactor, port)))

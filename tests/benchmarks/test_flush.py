@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from benchmarks.flush import BENCHMARK
 from benchmarks.programs import FLUSH_WAYS
-from benchmarks.programs.stream_sender import WAYS, start_reader
+from benchmarks.programs.stream_sender import WAYS
 from tests.benchmarks.commands import run_small
 
 
@@ -29,9 +31,17 @@ class FlushTests(SynchronousTestCase):
 class WaysTests(TestCase):
     """Ways to send a long stream."""
 
-    async def test_every_way_sends(self) -> None:
-        """More than the buffers of the kernel hold, and each way of the command is there."""
+    async def test_every_way_sends_the_whole_stream(self) -> None:
+        """More than the buffers of the kernel hold; and each way of the command is there."""
         self.assertEqual(list(WAYS), [program.key for program in FLUSH_WAYS])
-        with start_reader(None) as port:
-            for send in WAYS.values():
-                await send(reactor, port, 500)
+        for name, send in WAYS.items():
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                received = deferToThread(_receive_all, listener)
+                await send(reactor, listener.getsockname()[1], 500)
+                self.assertEqual(await received, 500 * 16 * 1024, name)
+
+
+def _receive_all(listener: socket.socket) -> int:
+    connection, _ = listener.accept()
+    with connection:
+        return sum(map(len, iter(lambda: connection.recv(1 << 20), b"")))

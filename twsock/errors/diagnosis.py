@@ -18,6 +18,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from twsock.errors._verification import STATUS_OF_RESULT, classify
 from twsock.errors.statuses import (
     E_INVALIDARG,
     NOT_SUPPORTED,
@@ -108,24 +109,6 @@ _STATUS_OF_H_ERRNO: Final[Mapping[int, SocketErrorStatus]] = {
     4: _S.NO_DATA_RECORD_OF_REQUESTED_TYPE,
 }
 
-# X509_V_ERR_… in OpenSSL's <x509_vfy.h>; any other code is CERTIFICATE_IS_INVALID.
-_STATUS_OF_VERIFY_CODE: Final[Mapping[int, SocketErrorStatus]] = {
-    2: _S.CERTIFICATE_UNTRUSTED_ROOT,  # the certificate of an issuer is missing
-    3: _S.CERTIFICATE_NO_REVOCATION_CHECK,  # no revocation list
-    9: _S.CERTIFICATE_EXPIRED,  # not valid yet
-    10: _S.CERTIFICATE_EXPIRED,
-    18: _S.CERTIFICATE_UNTRUSTED_ROOT,  # self-signed
-    19: _S.CERTIFICATE_UNTRUSTED_ROOT,  # self-signed, further up the chain
-    20: _S.CERTIFICATE_UNTRUSTED_ROOT,  # the issuer is not a trusted authority
-    21: _S.CERTIFICATE_UNTRUSTED_ROOT,  # the chain is one certificate long
-    23: _S.CERTIFICATE_REVOKED,
-    26: _S.CERTIFICATE_WRONG_USAGE,
-    27: _S.CERTIFICATE_UNTRUSTED_ROOT,  # marked as not trusted for this
-    62: _S.CERTIFICATE_COMMON_NAME_IS_INCORRECT,  # host name
-    63: _S.CERTIFICATE_COMMON_NAME_IS_INCORRECT,  # e-mail address
-    64: _S.CERTIFICATE_COMMON_NAME_IS_INCORRECT,  # IP address
-}
-
 # Reasons in OpenSSL's error queue for which this end refused its peer.
 _STATUS_OF_REASON: Final[Mapping[str, SocketErrorStatus]] = {
     "certificate verify failed": _S.CERTIFICATE_IS_INVALID,
@@ -197,7 +180,7 @@ def _numbered(table: Mapping[int, SocketErrorStatus]) -> _Evidence:
 
 
 def _by_verify_code(exception: Any) -> SocketErrorStatus | None:
-    return _STATUS_OF_VERIFY_CODE.get(getattr(exception, "verify_code", None) or 0)
+    return STATUS_OF_RESULT.get(classify(getattr(exception, "verify_code", None) or 0))
 
 
 def _by_reason(exception: Any) -> SocketErrorStatus | None:

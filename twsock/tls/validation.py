@@ -6,11 +6,12 @@ A handshake collects them and decides by them; applications read them to learn w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from twsock._enums import DocumentedEnum
 from twsock.errors import SocketErrorStatus
+from twsock.errors._verification import STATUS_OF_RESULT, ChainValidationResult, classify
 
 __all__ = [
     "NAME_MISMATCH",
@@ -22,29 +23,6 @@ __all__ = [
     "severity_of",
     "status_of",
 ]
-
-
-class ChainValidationResult(DocumentedEnum):
-    """
-    An error of a certificate, or success.
-
-    ``Windows.Security.Cryptography.Certificates.ChainValidationResult``.
-    """
-
-    SUCCESS = 0
-    UNTRUSTED = 1
-    REVOKED = 2
-    EXPIRED = 3
-    INCOMPLETE_CHAIN = 4
-    INVALID_SIGNATURE = 5
-    WRONG_USAGE = 6
-    INVALID_NAME = 7
-    INVALID_CERTIFICATE_AUTHORITY_POLICY = 8
-    BASIC_CONSTRAINTS_ERROR = 9
-    UNKNOWN_CRITICAL_EXTENSION = 10
-    REVOCATION_INFORMATION_MISSING = 11
-    REVOCATION_FAILURE = 12
-    OTHER_ERRORS = 13
 
 
 class SocketSslErrorSeverity(DocumentedEnum):
@@ -64,30 +42,6 @@ _R = ChainValidationResult
 #: X509_V_ERR_HOSTNAME_MISMATCH: set in OpenSSL when ``service_identity`` finds another name.
 NAME_MISMATCH: Final = 62
 
-# X509_V_ERR_… in OpenSSL's <x509_vfy.h>; all other codes are OTHER_ERRORS.
-_RESULTS: Final[Mapping[int, ChainValidationResult]] = {
-    0: _R.SUCCESS,
-    2: _R.INCOMPLETE_CHAIN,  # the issuer of an issuer is missing
-    3: _R.REVOCATION_INFORMATION_MISSING,  # no revocation list
-    7: _R.INVALID_SIGNATURE,
-    9: _R.EXPIRED,  # not valid yet
-    10: _R.EXPIRED,
-    18: _R.UNTRUSTED,  # self-signed
-    19: _R.UNTRUSTED,  # self-signed, further up the chain
-    20: _R.INCOMPLETE_CHAIN,  # the issuer is not among those trusted
-    21: _R.INCOMPLETE_CHAIN,  # the chain is one certificate long
-    23: _R.REVOKED,
-    24: _R.BASIC_CONSTRAINTS_ERROR,  # no authority (OpenSSL 1.1.1)
-    25: _R.BASIC_CONSTRAINTS_ERROR,  # the path is too long
-    26: _R.WRONG_USAGE,
-    27: _R.UNTRUSTED,  # marked as not trusted for this
-    34: _R.UNKNOWN_CRITICAL_EXTENSION,
-    62: _R.INVALID_NAME,  # host name
-    63: _R.INVALID_NAME,  # e-mail address
-    64: _R.INVALID_NAME,  # IP address
-    79: _R.BASIC_CONSTRAINTS_ERROR,  # no authority
-}
-
 _IGNORABLE: Final = frozenset(
     {
         _R.UNTRUSTED,
@@ -102,28 +56,6 @@ _IGNORABLE: Final = frozenset(
 
 # Windows calls both "Untrusted" as a rule, so that a program made for it lists only that.
 _TWINS: Final = frozenset({_R.UNTRUSTED, _R.INCOMPLETE_CHAIN})
-
-# The status with which a connection fails; with several errors, the first in this order.
-_STATUSES: Final[Mapping[ChainValidationResult, SocketErrorStatus]] = {
-    _R.REVOKED: SocketErrorStatus.CERTIFICATE_REVOKED,
-    _R.INVALID_SIGNATURE: SocketErrorStatus.CERTIFICATE_IS_INVALID,
-    _R.OTHER_ERRORS: SocketErrorStatus.CERTIFICATE_IS_INVALID,
-    _R.UNKNOWN_CRITICAL_EXTENSION: SocketErrorStatus.CERTIFICATE_IS_INVALID,
-    _R.BASIC_CONSTRAINTS_ERROR: SocketErrorStatus.CERTIFICATE_IS_INVALID,
-    _R.INVALID_CERTIFICATE_AUTHORITY_POLICY: SocketErrorStatus.CERTIFICATE_IS_INVALID,
-    _R.UNTRUSTED: SocketErrorStatus.CERTIFICATE_UNTRUSTED_ROOT,
-    _R.INCOMPLETE_CHAIN: SocketErrorStatus.CERTIFICATE_UNTRUSTED_ROOT,
-    _R.INVALID_NAME: SocketErrorStatus.CERTIFICATE_COMMON_NAME_IS_INCORRECT,
-    _R.EXPIRED: SocketErrorStatus.CERTIFICATE_EXPIRED,
-    _R.WRONG_USAGE: SocketErrorStatus.CERTIFICATE_WRONG_USAGE,
-    _R.REVOCATION_INFORMATION_MISSING: SocketErrorStatus.CERTIFICATE_NO_REVOCATION_CHECK,
-    _R.REVOCATION_FAILURE: SocketErrorStatus.CERTIFICATE_REVOCATION_SERVER_OFFLINE,
-}
-
-
-def classify(code: int) -> ChainValidationResult:
-    """Return the result for a verification code of OpenSSL; 0 is success."""
-    return _RESULTS.get(code, ChainValidationResult.OTHER_ERRORS)
 
 
 def severity_of(errors: Iterable[ChainValidationResult]) -> SocketSslErrorSeverity:
@@ -182,7 +114,7 @@ class Findings:
         :param ignorable: ignored errors; they count only if there is no other error.
         """
         forgiven = _forgiven_by(ignorable)
-        ranked = [result for result in _STATUSES if result in self._codes]
+        ranked = [result for result in STATUS_OF_RESULT if result in self._codes]
         ranked.sort(key=lambda result: result in forgiven)
         return self._codes[ranked[0]] if ranked else 0
 
@@ -191,6 +123,6 @@ def status_of(errors: Iterable[ChainValidationResult]) -> SocketErrorStatus:
     """Return the status of the worst error; ``UNKNOWN`` if there is none."""
     found = set(errors)
     return next(
-        (status for result, status in _STATUSES.items() if result in found),
+        (status for result, status in STATUS_OF_RESULT.items() if result in found),
         SocketErrorStatus.UNKNOWN,
     )

@@ -77,7 +77,7 @@ WAYS: tuple[Handler, ...] = (reply, reply_by_pair, reply_by_own_pair, send_back)
 
 
 class Shout(DatagramProtocol):
-    """Answers each datagram, by the address that it is given."""
+    """Answers each datagram, to its source address."""
 
     def datagram_received(self, data: bytes, source: Any) -> None:
         self.send(data.upper(), source)
@@ -91,7 +91,7 @@ class ShoutByRun(DatagramProtocol):
 
 
 class PlainShout(PlainProtocol):
-    """The same for Twisted's own ports, which knows nothing of ours."""
+    """The same, as a protocol for Twisted's ports."""
 
     noisy = False
 
@@ -100,7 +100,7 @@ class PlainShout(PlainProtocol):
 
 
 class AnswerCase(OnEveryReactor):
-    """Asks a server on all addresses of this machine by each of its addresses."""
+    """Sends a request to each address of a server on all addresses."""
 
     def run_with(self, work: Callable[[], Awaitable[None]]) -> None:
         async def run(reactor: Any) -> None:
@@ -129,8 +129,8 @@ class AnswerCase(OnEveryReactor):
 class SocketTests(AnswerCase):
     """A `DatagramSocket` that is bound to all addresses."""
 
-    def test_each_address_answers_for_itself(self) -> None:
-        """Whichever way the handler answers."""
+    def test_an_answer_leaves_from_the_address_of_the_request(self) -> None:
+        """For each way to answer in a handler."""
 
         async def work() -> None:
             for way in WAYS:
@@ -141,8 +141,8 @@ class SocketTests(AnswerCase):
 
         self.run_with(work)
 
-    def test_a_handler_may_take_its_time(self) -> None:
-        """Also where the message is not the last one any more."""
+    def test_a_late_answer_leaves_from_the_address_of_its_request(self) -> None:
+        """Also if other messages arrived in between."""
 
         async def slowly(server: DatagramSocket, message: Message) -> None:
             for way in WAYS:
@@ -162,7 +162,7 @@ class SocketTests(AnswerCase):
 
         self.run_with(work)
 
-    def test_who_takes_messages_answers_alike(self) -> None:
+    def test_received_messages_are_answered_from_the_address_of_the_request(self) -> None:
         """As messages, and as pairs of data and address."""
 
         async def work() -> None:
@@ -185,8 +185,8 @@ class SocketTests(AnswerCase):
 
         self.run_with(work)
 
-    def test_many_answers_leave_together(self) -> None:
-        """Those of one address and size, as any others do."""
+    def test_many_answers_leave_in_one_call(self) -> None:
+        """Answers of one size to one address, as other datagrams do."""
 
         async def work() -> None:
             async with self.serving(reply) as server, DatagramSocket(self.reactor) as client:
@@ -200,8 +200,8 @@ class SocketTests(AnswerCase):
 
         self.run_with(work)
 
-    def test_a_pair_of_another_machine_is_refused(self) -> None:
-        """So is one of another port, and of another family."""
+    def test_an_endpoint_pair_with_a_foreign_local_address_is_refused(self) -> None:
+        """Also one with another port, or of another family."""
 
         async def work() -> None:
             async with self.serving() as server:
@@ -226,10 +226,10 @@ class SocketTests(AnswerCase):
 
 
 class SilentSystemTests(AnswerCase):
-    """A system that does not say where a datagram came to."""
+    """A system without packet info."""
 
-    def test_the_kernel_chooses_and_nothing_fails(self) -> None:
-        """Whichever way the handler answers; no message has a local address."""
+    def test_the_kernel_chooses_the_source_of_answers(self) -> None:
+        """For each way to answer. No message has a local address."""
 
         async def work() -> None:
             alsoProvides(self.reactor, IReactorUdpSockets)
@@ -255,7 +255,7 @@ class SilentSystemTests(AnswerCase):
             self.assertEqual(found, [None, None])
             self.assertEqual(await self.ask(HOST6, port), b"HELLO")
 
-    def test_protocols_answer_all_the_same(self) -> None:
+    def test_protocols_answer_without_packet_info(self) -> None:
         """From the address that the kernel chooses."""
 
         async def work() -> None:
@@ -272,8 +272,8 @@ class SilentSystemTests(AnswerCase):
 class ProtocolTests(AnswerCase):
     """Protocols on a port of all addresses."""
 
-    def test_each_address_answers_for_itself(self) -> None:
-        """Datagrams, runs, and the protocols of Twisted."""
+    def test_an_answer_leaves_from_the_address_of_the_request(self) -> None:
+        """For datagrams, runs, and protocols written for Twisted."""
 
         async def work() -> None:
             for protocol in (Shout(), ShoutByRun(), PlainShout()):
@@ -286,8 +286,8 @@ class ProtocolTests(AnswerCase):
 
         self.run_with(work)
 
-    def test_what_is_sent_to_others_leaves_as_ever(self) -> None:
-        """A protocol that forwards is no answer: the kernel chooses there."""
+    def test_datagrams_to_other_hosts_leave_from_the_kernels_choice(self) -> None:
+        """A protocol that forwards sends no answer."""
 
         async def work() -> None:
             async with DatagramSocket(self.reactor) as target:
@@ -387,8 +387,8 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(printed.split(), ["22113", address] * 3 + ["22114", address], destination)
 
     @needs_hosts
-    def test_the_address_that_was_asked_answers(self) -> None:
-        """Of several in both families, on every reactor; that of the link too."""
+    def test_each_address_of_a_host_answers_for_itself(self) -> None:
+        """In both families, on every reactor; link-local addresses too."""
         with hosts(2) as (one, other):
             second, second6 = "10.77.0.50", "fd77::50"
             other.ip("address", "add", f"{second}/24", "dev", other.interface)
@@ -402,8 +402,8 @@ class HostTests(SynchronousTestCase):
                 server.end()
 
     @needs_hosts
-    def test_a_group_and_a_broadcast_are_answered_by_the_interface(self) -> None:
-        """From its unicast address, also where the routes to the peer lead by another one."""
+    def test_multicast_and_broadcast_are_answered_from_the_receiving_interface(self) -> None:
+        """From its unicast address, also if the route to the peer uses another interface."""
         groups, groups6 = ("224.3.0.5%eth0", "224.3.0.5%eth1"), ("ff15::5%eth0", "ff15::5%eth1")
         with hosts(2) as (one, other):
             add_network(one, other)

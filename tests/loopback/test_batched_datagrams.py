@@ -1,4 +1,4 @@
-"""Claims C9 to C12: what a batch of datagrams asks of the kernel, counted from outside."""
+"""Claims C9 to C12: the system calls of a batch of datagrams, counted with strace."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _cuts_runs() -> bool:
 
 
 class BatchTests(SynchronousTestCase):
-    """Datagrams of a socket in a process that is traced."""
+    """Datagrams of a socket in a traced process."""
 
     if _STRACE is None:
         skip = "strace is not installed"
@@ -115,23 +115,23 @@ class BatchTests(SynchronousTestCase):
         # Waiting for all of them is as good.
         self.assertEqual(self.send("together", *[13] * 5), expected)
 
-    def test_c9_awaited_one_by_one_they_are_five(self) -> None:
-        """What a batch is compared with."""
+    def test_c9_five_awaited_writes_are_five_calls(self) -> None:
+        """For comparison with a batch."""
         self.assertEqual(self.send("awaited", *[13] * 5), (5, [13] * 5, [13] * 5))
 
-    def test_c9_sixty_four_are_one_call(self) -> None:
-        """C9: the most that the kernel cuts at a time."""
+    def test_c9_sixty_four_writes_and_a_flush_are_one_call(self) -> None:
+        """C9: the largest number of segments of one call."""
         self.assertEqual(self.send("flushed", *[100] * 64), (1, [100] * 64, [100] * 64))
 
     def test_c10_a_batch_never_merges_datagrams(self) -> None:
-        """C10: each arrives with its own size, in order, whatever the sizes beside it are."""
+        """C10: each arrives with its own size, in order, for any sizes around it."""
         sizes = [13, 13, 5, 1200, 7, 7, 1200, 1200, 1200, 9000, 6]
         calls, results, received = self.send("flushed", *sizes)
         self.assertEqual((results, received), (sizes, sizes))
         self.assertLess(calls, len(sizes))
 
-    def test_c11_one_that_is_too_long_fails_alone(self) -> None:
-        """C11: ``MESSAGE_TOO_LONG`` for it, and the others arrive."""
+    def test_c11_a_datagram_that_is_too_long_fails_alone(self) -> None:
+        """C11: it fails with ``MESSAGE_TOO_LONG``; the others arrive."""
         calls, results, received = self.send("flushed", 13, 13, 65_508, 13, 13)
         self.assertEqual(results, [13, 13, "MESSAGE_TOO_LONG", 13, 13])
         self.assertEqual(received, [13] * 4)

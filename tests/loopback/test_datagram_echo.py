@@ -1,4 +1,4 @@
-"""A `DatagramEcho` on real ports, ours and Twisted's."""
+"""A `DatagramEcho` on real ports of twsock and of Twisted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_TURNS = 2000
 
 
 class Client(DatagramProtocol):
-    """Keeps what comes, and waits for more."""
+    """Records received datagrams, and waits for more."""
 
     def __init__(self) -> None:
         self.received: list[tuple[bytes, Any]] = []
@@ -109,7 +109,7 @@ Work = Callable[[Room], Awaitable[None]]
 
 
 class EchoBuilder(OnEveryReactor):
-    """What is so on ports of either kind, or on ours alone."""
+    """Claims about ports of either kind, or about ports of twsock only."""
 
     def meet(self, work: Work, *, kinds: tuple[bool, ...] = (False,)) -> None:
         """Run a test in a room of ports; ``kinds`` are whether they are Twisted's."""
@@ -125,7 +125,7 @@ class EchoBuilder(OnEveryReactor):
         self.conduct(all_kinds)
 
     def test_the_source_is_answered(self) -> None:
-        """Datagrams come back as they are, an empty one too."""
+        """Datagrams come back unchanged, an empty one too."""
 
         async def work(room: Room) -> None:
             echo, client = DatagramEcho(), Client()
@@ -159,8 +159,8 @@ class EchoBuilder(OnEveryReactor):
 
         self.meet(work, kinds=(False, True))
 
-    def test_whole_runs_come_back(self) -> None:
-        """As the datagrams they were, the last one shorter."""
+    def test_a_run_comes_back_as_the_same_datagrams(self) -> None:
+        """The last one is shorter."""
 
         async def work(room: Room) -> None:
             echo, client = DatagramEcho(), Client()
@@ -174,8 +174,8 @@ class EchoBuilder(OnEveryReactor):
 
         self.meet(work)
 
-    def test_answers_come_from_the_address_that_was_asked(self) -> None:
-        """Where the echo has its port on all of them."""
+    def test_answers_leave_from_the_address_of_the_request(self) -> None:
+        """The echo is bound to all addresses."""
 
         async def work(room: Room) -> None:
             client = Client()
@@ -189,7 +189,7 @@ class EchoBuilder(OnEveryReactor):
         self.meet(work)
 
     def test_ipv6_is_answered(self) -> None:
-        """The source, or the fixed port on its host."""
+        """At the source, or at the reply port of its host."""
 
         async def work(room: Room) -> None:
             client, third = Client(), Client()
@@ -206,7 +206,7 @@ class EchoBuilder(OnEveryReactor):
         self.meet(work)
 
     def test_a_truncated_datagram_is_not_answered(self) -> None:
-        """Those around it are, and it is counted."""
+        """It is counted; the datagrams around it are answered."""
 
         async def work(room: Room) -> None:
             echo, client = DatagramEcho(), Client()
@@ -221,8 +221,8 @@ class EchoBuilder(OnEveryReactor):
 
         self.meet(work)
 
-    def test_an_echo_does_not_fall_silent_under_load(self) -> None:
-        """More waits for it than a port holds for sending: all is answered, and the next too."""
+    def test_an_echo_answers_everything_under_load(self) -> None:
+        """More datagrams wait than the send queue holds. The next one is answered too."""
 
         async def work(room: Room) -> None:
             echo, client = DatagramEcho(), Client()
@@ -240,7 +240,7 @@ class EchoBuilder(OnEveryReactor):
         self.meet(work)
 
     def test_an_echo_never_answers_itself(self) -> None:
-        """On one address or on all, whatever it is set to: its port sends to itself."""
+        """On one address or on all, with any setting: its own port sends to it."""
 
         async def work(room: Room) -> None:
             for host in (HOST, "0.0.0.0"):
@@ -251,8 +251,8 @@ class EchoBuilder(OnEveryReactor):
 
         self.meet(work, kinds=(False, True))
 
-    def test_an_echo_of_all_addresses_does_not_answer_another_of_its_own(self) -> None:
-        """What it sends there comes from the address that the system prefers."""
+    def test_an_echo_does_not_answer_another_of_its_own_addresses(self) -> None:
+        """The system chooses the source address of what it sends there."""
 
         async def work(room: Room) -> None:
             echo = DatagramEcho(answer_any_port=True)
@@ -262,8 +262,8 @@ class EchoBuilder(OnEveryReactor):
 
         self.meet(work, kinds=(False, True))
 
-    def test_two_echoes_of_one_port_number_stay_quiet(self) -> None:
-        """One datagram from one to the other, as somebody could forge it, is the last."""
+    def test_two_echoes_with_one_port_number_do_not_answer_each_other(self) -> None:
+        """A datagram from one to the other, as an attacker could forge it, gets no answer."""
 
         async def work(room: Room) -> None:
             here, there = DatagramEcho(), DatagramEcho()
@@ -275,8 +275,11 @@ class EchoBuilder(OnEveryReactor):
 
         self.meet(work, kinds=(False, True))
 
-    def test_a_rate_limit_ends_what_two_echoes_begin(self) -> None:
-        """With other port numbers they cannot know each other; each answers its share."""
+    def test_a_rate_limit_ends_a_loop_between_two_echoes(self) -> None:
+        """
+        They have different port numbers and cannot recognise each other. Each answers up to its
+        limit.
+        """
 
         async def work(room: Room) -> None:
             echoes = [
@@ -316,7 +319,7 @@ class EchoBuilder(OnEveryReactor):
         self.meet(work, kinds=(False, True))
 
     def test_an_answer_that_cannot_be_sent_is_counted(self) -> None:
-        """Each datagram of the run, in the log once; the echo goes on."""
+        """Each datagram of the run; the log has one line, and the echo goes on."""
 
         async def work(room: Room) -> None:
             echo, client = DatagramEcho(), Client()
@@ -332,8 +335,8 @@ class EchoBuilder(OnEveryReactor):
 
         self.meet(work)
 
-    def test_a_stopped_port_is_no_mistake(self) -> None:
-        """Though datagrams wait for it."""
+    def test_a_stopped_port_logs_no_error(self) -> None:
+        """Although datagrams wait in its buffer."""
 
         async def work(room: Room) -> None:
             echo, client = DatagramEcho(), Client()

@@ -1,4 +1,4 @@
-"""Peers that are not ours exchange datagrams with us."""
+"""Datagrams are exchanged with other programs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def free_port() -> int:
 
 
 class Asking(DatagramProtocol):
-    """Sends to its connected peer, again while nothing listens there, and waits for the answer."""
+    """
+    Sends to its connected peer, repeats while nothing listens there, and waits for the answer.
+    """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -90,11 +92,11 @@ class Asking(DatagramProtocol):
 
 
 class DatagramPeers(OnEveryReactor):
-    """Each in a process of its own."""
+    """Each peer runs in its own process."""
 
     requests = [b"Hello", b"a\r\n\0", bytes(range(256)) * 4]
 
-    def test_socat_is_answered(self) -> None:
+    def test_socat_as_client_is_answered(self) -> None:
         """On a socket of its own, and on a connected one."""
         program = socat()
 
@@ -112,8 +114,8 @@ class DatagramPeers(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_socat_answers(self) -> None:
-        """Through ``cat``, a process for each datagram."""
+    def test_socat_as_server_answers(self) -> None:
+        """It runs ``cat`` for each datagram."""
         number = free_port()
         process = subprocess.Popen(
             [socat(), f"UDP4-RECVFROM:{number},bind={HOST},fork", "EXEC:cat"]

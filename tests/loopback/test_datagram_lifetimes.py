@@ -45,7 +45,7 @@ Message = DatagramSocketMessageReceivedEventArgs
 
 @implementer(IHostnameResolver, IHostResolution)
 class SilentResolver:
-    """Finds no host, and says nothing; it keeps nobody who asks."""
+    """A resolver that never answers and keeps no reference to the caller."""
 
     name = ""
 
@@ -58,7 +58,7 @@ class SilentResolver:
 
 
 class LifetimeCase(OnEveryReactor):
-    """Has conversations after which nothing may be left of them."""
+    """Checks that no object is left after a conversation."""
 
     def check(self, converse: Callable[[], Awaitable[None]]) -> None:
         """Converse a few times; fail on objects of ours that are left."""
@@ -91,10 +91,10 @@ class LifetimeCase(OnEveryReactor):
 
 
 class SocketLifetimeTests(LifetimeCase):
-    """A `DatagramSocket` with all that belongs to it."""
+    """A `DatagramSocket` with all its objects."""
 
     def test_a_planted_cycle_is_found(self) -> None:
-        """So this would find any other."""
+        """The check finds a reference cycle made on purpose."""
 
         async def converse() -> None:
             made = await self.bound()
@@ -108,7 +108,7 @@ class SocketLifetimeTests(LifetimeCase):
         self.assertIn("DatagramPort'", str(error))
         gc.collect()
 
-    def test_one_that_was_never_opened(self) -> None:
+    def test_a_socket_that_was_never_opened_is_freed(self) -> None:
         """Closed or not, used or not."""
 
         async def converse() -> None:
@@ -122,8 +122,8 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_one_that_has_handlers(self) -> None:
-        """Which refer to it, answer in every way, wait, and raise."""
+    def test_a_socket_with_handlers_is_freed(self) -> None:
+        """The handlers refer to the socket, answer in every way, wait, and raise."""
 
         async def converse() -> None:
             client, server = await self.bound(), DatagramSocket(self.reactor)
@@ -159,8 +159,8 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_one_that_is_closed_under_its_waits(self) -> None:
-        """Each waiter has an exception of its own, and may catch it."""
+    def test_a_socket_closed_during_waits_is_freed(self) -> None:
+        """Each waiter gets its own exception, and may catch it."""
 
         async def converse() -> None:
             made = await self.bound()
@@ -182,8 +182,8 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_one_whose_peer_refuses(self) -> None:
-        """And whose sends fail."""
+    def test_a_socket_with_a_refusing_peer_is_freed(self) -> None:
+        """Its sends fail too."""
 
         async def converse() -> None:
             gone, made = await self.bound(), await self.bound()
@@ -199,8 +199,8 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_one_that_cannot_be_bound_or_connected(self) -> None:
-        """In several ways; it can be used afterwards, or not."""
+    def test_a_socket_that_cannot_be_bound_or_connected_is_freed(self) -> None:
+        """For several reasons; it is used afterwards, or not."""
 
         async def converse() -> None:
             other, made = await self.bound(), DatagramSocket(self.reactor)
@@ -220,8 +220,8 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_one_whose_operations_are_cancelled(self) -> None:
-        """Waits, writes, lookups; by their Deferreds, timeouts and ``cancel_io``."""
+    def test_a_socket_with_cancelled_operations_is_freed(self) -> None:
+        """Waits, writes and lookups; by their Deferreds, timeouts and ``cancel_io``."""
 
         async def converse() -> None:
             made = await self.bound()
@@ -246,8 +246,8 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_one_with_messages_that_nobody_took(self) -> None:
-        """They go when it is closed, whoever still has it."""
+    def test_a_socket_with_undelivered_messages_is_freed(self) -> None:
+        """The close drops them, even if the application keeps the socket."""
         kept: list[DatagramSocket] = []
 
         async def converse() -> None:
@@ -267,7 +267,7 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_one_that_joined_a_group(self) -> None:
+    def test_a_socket_that_joined_a_group_is_freed(self) -> None:
         """It watches the interfaces until it is closed."""
 
         async def converse() -> None:
@@ -284,8 +284,8 @@ class SocketLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_what_stays_of_a_closed_one_still_answers(self) -> None:
-        """Its options, facts, streams and events; the socket itself is gone."""
+    def test_a_closed_socket_still_has_its_properties(self) -> None:
+        """Its options, information, streams and events; the kernel socket is closed."""
 
         async def converse() -> None:
             made = await self.bound()
@@ -329,7 +329,7 @@ class AnsweringRuns(DatagramProtocol):
 
 
 class PlainAnswering(PlainProtocol):
-    """One of Twisted's."""
+    """The same, as a protocol for Twisted's ports."""
 
     noisy = False
 
@@ -340,8 +340,8 @@ class PlainAnswering(PlainProtocol):
 class PortLifetimeTests(LifetimeCase):
     """A port and its protocol."""
 
-    def test_a_port_of_any_protocol(self) -> None:
-        """Ours and Twisted's, on all addresses and on one."""
+    def test_a_port_with_any_protocol_is_freed(self) -> None:
+        """Protocols of twsock and for Twisted, on all addresses and on one."""
 
         async def converse() -> None:
             for make in (Answering, AnsweringRuns, PlainAnswering, DatagramEcho):
@@ -352,8 +352,8 @@ class PortLifetimeTests(LifetimeCase):
 
         self.check(converse)
 
-    def test_a_port_that_is_closed_by_its_protocol(self) -> None:
-        """In the middle of a run, with answers under way."""
+    def test_a_port_closed_by_its_protocol_is_freed(self) -> None:
+        """During a run, with answers in the queue."""
 
         async def converse() -> None:
             class Closing(DatagramProtocol):

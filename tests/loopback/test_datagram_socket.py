@@ -35,7 +35,7 @@ Handler = Callable[[DatagramSocket, Message], Any]
 
 
 class DatagramCase(OnEveryReactor):
-    """Makes sockets on a reactor of its own."""
+    """Creates sockets on a reactor of its own."""
 
     def run_with(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine on every reactor."""
@@ -133,7 +133,9 @@ class GuideTests(DatagramCase):
         self.run_with(work)
 
     def test_the_sample_s_echo_answers_its_first_peer(self) -> None:
-        """A.3.2: the stream to it is made once; it has the payload unchanged, and the port."""
+        """
+        A.3.2: the stream to it is created once; the answer has the payload unchanged, and the port.
+        """
 
         async def work() -> None:
             streams: list[Any] = []
@@ -155,8 +157,8 @@ class GuideTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_the_sample_s_client_is_told_that_nobody_listens(self) -> None:
-        """A.3.3: a message whose reader raises; then it sends and receives as if nothing was."""
+    def test_the_sample_s_client_gets_the_error_of_a_closed_port(self) -> None:
+        """A.3.3: the reader of the message raises. Then the client sends and receives as before."""
 
         async def work() -> None:
             told = Mailbox(self.reactor)
@@ -181,10 +183,10 @@ class GuideTests(DatagramCase):
 
 
 class RefusalTests(DatagramCase):
-    """Refusals, one after the other."""
+    """ICMP errors, one after the other."""
 
-    def test_each_is_told_and_the_socket_goes_on(self) -> None:
-        """Whichever way the reactor tells of an error of a descriptor."""
+    def test_each_icmp_error_is_reported_and_the_socket_stays_open(self) -> None:
+        """For each way that a reactor reports an error of a descriptor."""
 
         async def work() -> None:
             async with self.bound() as gone, DatagramSocket(self.reactor) as made:
@@ -198,8 +200,8 @@ class RefusalTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_a_batch_to_a_peer_that_is_gone_is_done(self) -> None:
-        """Every write has left; that they were refused is told apart."""
+    def test_a_batch_to_a_closed_port_succeeds(self) -> None:
+        """Every write has been sent; the ICMP errors are reported separately."""
 
         async def work() -> None:
             async with self.bound() as gone, DatagramSocket(self.reactor) as made:
@@ -213,8 +215,8 @@ class RefusalTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_what_a_handler_writes_on_a_refusal_leaves(self) -> None:
-        """Also when the refusal is met by the next send, before the reactor tells of it."""
+    def test_a_write_in_the_handler_of_an_icmp_error_is_sent(self) -> None:
+        """Also if the next send gets the error before the reactor reports it."""
 
         async def work() -> None:
             told: list[Message] = []
@@ -240,10 +242,10 @@ class RefusalTests(DatagramCase):
 
 
 class OutputTests(DatagramCase):
-    """When datagrams leave."""
+    """The time at which datagrams are sent."""
 
-    def test_what_nobody_flushes_leaves_in_the_next_turn(self) -> None:
-        """In order, and each for itself."""
+    def test_writes_without_a_flush_leave_in_the_next_turn(self) -> None:
+        """In order, one by one."""
 
         async def work() -> None:
             async with self.pair() as (near, far):
@@ -256,7 +258,7 @@ class OutputTests(DatagramCase):
         self.run_with(work)
 
     def test_an_awaited_write_leaves_at_once(self) -> None:
-        """No turn goes by."""
+        """In the same turn of the reactor."""
 
         async def work() -> None:
             async with self.pair() as (near, far):
@@ -269,8 +271,8 @@ class OutputTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_a_loop_of_awaited_writes_leaves_others_their_turn(self) -> None:
-        """No more of them than the kernel has room for, and nobody is shut out meanwhile."""
+    def test_a_loop_of_awaited_writes_does_not_block_the_reactor(self) -> None:
+        """It sends no more than the kernel has room for."""
 
         async def work() -> None:
             async with self.pair() as (near, far):
@@ -289,7 +291,7 @@ class OutputTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_what_a_handler_writes_leaves_without_being_awaited(self) -> None:
+    def test_a_write_in_a_handler_need_not_be_awaited(self) -> None:
         """An echo of one line."""
 
         async def work() -> None:
@@ -304,8 +306,8 @@ class OutputTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_streams_to_several_hosts_leave_one_port(self) -> None:
-        """The one that was bound, in both families; names go to the resolver of the reactor."""
+    def test_streams_to_several_hosts_share_the_bound_port(self) -> None:
+        """In both families; the resolver of the reactor looks names up."""
 
         async def work() -> None:
             async with (
@@ -325,10 +327,10 @@ class OutputTests(DatagramCase):
 
 
 class ConnectTests(DatagramCase):
-    """Ways to connect."""
+    """Arguments of connect."""
 
-    def test_names_name_objects_and_pairs(self) -> None:
-        """They all lead to the one peer."""
+    def test_connect_accepts_names_host_names_and_pairs(self) -> None:
+        """All lead to the same peer."""
 
         async def work() -> None:
             async with self.bound(host=None) as peer:
@@ -351,8 +353,8 @@ class ConnectTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_a_group_is_no_host(self) -> None:
-        """D11: ``HOST_NOT_FOUND``, asynchronously."""
+    def test_a_connect_to_a_group_fails(self) -> None:
+        """D11: ``HOST_NOT_FOUND``, through the Deferred."""
 
         async def work() -> None:
             async with DatagramSocket(self.reactor) as made:
@@ -362,8 +364,8 @@ class ConnectTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_a_port_that_is_taken_can_be_tried_again(self) -> None:
-        """``ADDRESS_ALREADY_IN_USE``, until it is free."""
+    def test_a_bind_to_a_port_in_use_can_be_repeated(self) -> None:
+        """``ADDRESS_ALREADY_IN_USE``, until the port is free."""
 
         async def work() -> None:
             async with self.bound() as other, DatagramSocket(self.reactor) as made:
@@ -378,10 +380,10 @@ class ConnectTests(DatagramCase):
 
 
 class ReceiveTests(DatagramCase):
-    """What comes, and what becomes of those who wait for it."""
+    """Received datagrams and pending waits."""
 
-    def test_a_wait_ends_in_time_by_cancelling_or_with_the_socket(self) -> None:
-        """None of them takes a datagram."""
+    def test_a_wait_ends_at_its_timeout_by_cancelling_or_with_the_socket(self) -> None:
+        """None of them consumes a datagram."""
 
         async def work() -> None:
             async with self.pair() as (near, far):
@@ -401,7 +403,7 @@ class ReceiveTests(DatagramCase):
         self.run_with(work)
 
     def test_a_loop_receives_until_the_socket_is_closed(self) -> None:
-        """Whoever closes it."""
+        """By any code."""
 
         async def work() -> None:
             async with self.pair() as (near, far):
@@ -416,8 +418,8 @@ class ReceiveTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_what_nobody_takes_waits_here_and_in_the_kernel(self) -> None:
-        """More than the queue has room for, and nothing is lost or out of order."""
+    def test_undelivered_datagrams_wait_in_the_queue_and_in_the_kernel(self) -> None:
+        """More than the queue holds. None is lost, and the order is kept."""
 
         async def work() -> None:
             count = MAX_MESSAGES + 200
@@ -435,8 +437,8 @@ class ReceiveTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_handlers_that_are_slow_lose_nothing(self) -> None:
-        """More at a time than there may be; the rest waits in the kernel."""
+    def test_slow_handlers_lose_no_datagram(self) -> None:
+        """More run at a time than allowed; further datagrams wait in the kernel."""
 
         async def work() -> None:
             count, pending, done = 1300, [], []
@@ -465,7 +467,7 @@ class ReceiveTests(DatagramCase):
         self.run_with(work)
 
     def test_a_datagram_that_is_too_long_is_flagged(self) -> None:
-        """Its neighbours in the run are whole."""
+        """Other datagrams of the run are whole."""
 
         async def work() -> None:
             async with DatagramSocket(self.reactor) as far, DatagramSocket(self.reactor) as near:
@@ -481,8 +483,8 @@ class ReceiveTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_a_plain_peer_is_answered(self) -> None:
-        """From the address that it sent to, by whichever way the handler takes."""
+    def test_a_peer_with_a_plain_socket_is_answered(self) -> None:
+        """From the address that it sent to, for each way to answer."""
 
         async def work() -> None:
             box = Mailbox(self.reactor)
@@ -503,10 +505,10 @@ class ReceiveTests(DatagramCase):
 
 
 class CloseTests(DatagramCase):
-    """The end."""
+    """The close of a socket."""
 
     def test_a_handler_may_close_the_socket(self) -> None:
-        """What came with its datagram is not delivered."""
+        """Datagrams received with the current one are not delivered."""
 
         async def work() -> None:
             seen: list[bytes] = []
@@ -527,8 +529,8 @@ class CloseTests(DatagramCase):
 
         self.run_with(work)
 
-    def test_what_was_written_arrives(self) -> None:
-        """Though nothing was awaited before the end."""
+    def test_written_datagrams_are_sent_before_the_close(self) -> None:
+        """Although no write was awaited."""
 
         async def work() -> None:
             async with self.pair() as (near, far):

@@ -1,4 +1,4 @@
-"""A datagram port and a kernel: what only the two together can show, on every reactor."""
+"""A datagram port and a real kernel, on every reactor."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class CountingSocket(socket.socket):
 
 @implementer(IDatagramOwner)
 class Owner(DatagramProtocol):
-    """Keeps what it is told."""
+    """A protocol that records its events."""
 
     noisy = False
 
@@ -106,7 +106,7 @@ class Owner(DatagramProtocol):
 
 
 class Plain(DatagramProtocol):
-    """A protocol of Twisted, which knows nothing of us."""
+    """A protocol written for Twisted's ports."""
 
     noisy = False
 
@@ -233,7 +233,7 @@ class DatagramPorts(OnEveryReactor):
         self.meet(both)
 
     def test_a_run_arrives_as_one_event(self) -> None:
-        """As it was sent, the last shorter, and leaves in one system call."""
+        """With the same datagrams, the last shorter; it leaves in one system call."""
         need_runs()
         data = b"".join(bytes([number]) * 100 for number in range(64))[:-40]
 
@@ -250,7 +250,7 @@ class DatagramPorts(OnEveryReactor):
         self.meet(work)
 
     def test_sixty_four_answers_are_one_system_call(self) -> None:
-        """One for each datagram, sent while they are handed over."""
+        """One for each datagram, sent during their delivery."""
         need_runs()
 
         async def work(room: Room) -> None:
@@ -270,8 +270,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_unequal_ones_are_grouped(self) -> None:
-        """In the order sent, in as few system calls as there are lengths in a row."""
+    def test_datagrams_of_several_sizes_are_grouped(self) -> None:
+        """In order, with one system call for each sequence of equal sizes."""
         need_runs()
         sizes = [100, 100, 100, 50, 200, 200, 0, 300]
 
@@ -287,8 +287,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_without_segmentation_the_same_arrives(self) -> None:
-        """One by one; a kernel that joins them hides even that."""
+    def test_without_segmentation_the_same_datagrams_arrive(self) -> None:
+        """One by one; a kernel that joins runs hides even that."""
 
         async def work(room: Room) -> None:
             near, udp = room.count(segmentation=False)
@@ -301,8 +301,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_an_empty_datagram_is_one(self) -> None:
-        """There, and back; on a connected port too."""
+    def test_an_empty_datagram_arrives(self) -> None:
+        """In both directions; on a connected port too."""
 
         async def work(room: Room) -> None:
             server, there = room.open()
@@ -317,8 +317,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_the_longest_datagram_of_each_family(self) -> None:
-        """65,507 bytes, or 65,527 on IPv6; one more is refused, and others go on."""
+    def test_the_largest_datagram_of_each_family_arrives(self) -> None:
+        """65,507 bytes, or 65,527 on IPv6. A longer one is refused; others are sent."""
 
         async def work(room: Room, host: str, most: int) -> None:
             near, _ = room.open(host)
@@ -333,8 +333,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet_each(work)
 
-    def test_the_longest_run_of_each_family(self) -> None:
-        """What the headers leave is filled to the last byte, and is one system call."""
+    def test_the_largest_run_of_each_family_is_one_system_call(self) -> None:
+        """It has as many bytes as the headers leave."""
         need_runs()
 
         async def work(room: Room, host: str, most: int) -> None:
@@ -350,7 +350,7 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet_each(work)
 
-    def test_longer_ones_than_wanted_are_flagged(self) -> None:
+    def test_datagrams_above_max_datagram_are_flagged(self) -> None:
         """Each by itself, also in a run, whose last one may be short enough."""
 
         async def work(room: Room) -> None:
@@ -366,8 +366,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_an_answer_leaves_from_the_address_that_was_asked(self) -> None:
-        """A port of all addresses knows which of them that was."""
+    def test_an_answer_leaves_from_the_address_of_the_request(self) -> None:
+        """On a port of all addresses."""
 
         async def work(room: Room) -> None:
             server, there = room.open("")
@@ -383,7 +383,7 @@ class DatagramPorts(OnEveryReactor):
         self.meet(work)
 
     def test_ipv6_is_answered(self) -> None:
-        """With all four parts of an address, by a port of all addresses."""
+        """With all four parts of an address, on a port of all addresses."""
 
         async def work(room: Room) -> None:
             server, there = room.open("::")
@@ -397,8 +397,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_a_refusal_is_an_event_and_the_port_stays_open(self) -> None:
-        """An ICMP reply, met while reading; what comes later is received, and sent."""
+    def test_an_icmp_error_is_an_event_and_the_port_stays_open(self) -> None:
+        """A read gets the error. Later datagrams are received and sent."""
 
         async def work(room: Room, host: str, _: int) -> None:
             there = unused(host)
@@ -417,8 +417,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet_each(work)
 
-    def test_refusals_do_not_hold_up_what_is_sent(self) -> None:
-        """Each datagram leaves, though each of them tells of the one before."""
+    def test_icmp_errors_do_not_delay_other_datagrams(self) -> None:
+        """Each datagram is sent, although each send gets the error of the one before."""
 
         async def work(room: Room) -> None:
             port, owner = room.open()
@@ -431,8 +431,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_a_refusal_that_is_gone_when_the_reactor_tells_of_it(self) -> None:
-        """Another port's event in the same turn has sent, and met it: the port goes on reading."""
+    def test_an_error_cleared_before_the_reactor_reports_it(self) -> None:
+        """A send in the same turn got the error. The port still reads."""
 
         async def work(room: Room) -> None:
             there = unused()
@@ -456,8 +456,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_a_refused_port_that_is_paused_is_told_at_its_next_send(self) -> None:
-        """Nobody looks at its socket until then; that datagram leaves all the same."""
+    def test_a_paused_port_gets_the_icmp_error_at_its_next_send(self) -> None:
+        """It does not read until then. That datagram is sent."""
 
         async def work(room: Room) -> None:
             there = unused()
@@ -473,8 +473,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_a_refused_port_that_only_waits_to_write_stays_open(self) -> None:
-        """Some reactors tell that as the connection's end: nobody reads. What waits leaves."""
+    def test_an_icmp_error_on_a_port_that_waits_to_write_keeps_it_open(self) -> None:
+        """Some reactors report it as the end of the connection. Queued datagrams are sent."""
 
         async def work(room: Room) -> None:
             owner = Owner()
@@ -493,8 +493,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_strangers_are_dropped(self) -> None:
-        """Those who had sent before the port was connected; the kernel drops the later ones."""
+    def test_datagrams_of_other_sources_are_dropped(self) -> None:
+        """The port drops those from before the connect, the kernel drops later ones."""
 
         async def work(room: Room) -> None:
             port, owner = room.open()
@@ -511,7 +511,7 @@ class DatagramPorts(OnEveryReactor):
         self.meet(work)
 
     def test_a_paused_port_receives_later(self) -> None:
-        """The kernel keeps what comes."""
+        """The kernel keeps the datagrams."""
 
         async def work(room: Room) -> None:
             port, owner = room.open()
@@ -524,8 +524,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_a_full_kernel_is_waited_for(self) -> None:
-        """Nothing is lost on the way out, and the order is kept."""
+    def test_a_full_kernel_loses_no_datagram(self) -> None:
+        """The order is kept."""
 
         async def work(room: Room) -> None:
             owner = Owner()
@@ -545,7 +545,7 @@ class DatagramPorts(OnEveryReactor):
         self.meet(work)
 
     def test_a_port_closes_once(self) -> None:
-        """Its protocol is stopped once, and its number is free at once."""
+        """Its protocol is stopped once, and its port number is free at once."""
 
         async def work(room: Room) -> None:
             port, owner = room.open()
@@ -557,8 +557,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_a_plain_protocol_works(self) -> None:
-        """It receives, answers, and is told that it was refused."""
+    def test_a_protocol_for_twisted_works(self) -> None:
+        """It receives, answers, and gets ICMP errors."""
 
         async def work(room: Room) -> None:
             port, _ = room.open(protocol=Plain())
@@ -574,8 +574,8 @@ class DatagramPorts(OnEveryReactor):
 
         self.meet(work)
 
-    def test_what_the_kernel_drops_is_counted(self) -> None:
-        """A tiny buffer holds little of what comes while nobody reads."""
+    def test_datagrams_dropped_by_the_kernel_are_counted(self) -> None:
+        """A tiny buffer is full before the port reads."""
 
         async def work(room: Room) -> None:
             port, owner = room.open(receive_buffer=1)
@@ -592,8 +592,8 @@ class DatagramPorts(OnEveryReactor):
             raise SkipTest("only Linux tells")
         self.meet(work)
 
-    def test_a_reactor_that_stops_closes_the_port(self) -> None:
-        """Its protocol is stopped, with nothing to tell."""
+    def test_a_stopping_reactor_closes_the_port(self) -> None:
+        """Its protocol is stopped, without an error."""
         owner = Owner()
         reactor = self.buildReactor()
         port = listen_datagrams(reactor, owner, 0, HOST)

@@ -237,11 +237,11 @@ class HostCase(SynchronousTestCase):
 
 
 class GroupTests(HostCase):
-    """Groups, as sockets and services see them from other hosts."""
+    """Groups, as sockets and services receive from them on other hosts."""
 
     @needs_hosts
-    def test_a_datagram_to_a_group_has_its_addresses(self) -> None:
-        """The other host's, the port it was sent from, and the group's; in both families."""
+    def test_a_multicast_datagram_has_source_and_destination(self) -> None:
+        """The address and port of the other host, and the group; in both families."""
         with hosts(2) as (one, other):
             for group, address in ((GROUP, one.address), (GROUP6, one.address6)):
                 member = start(other, whole(_MEMBER), group)
@@ -250,8 +250,8 @@ class GroupTests(HostCase):
                 member.end()
 
     @needs_hosts
-    def test_a_group_of_ipv6_is_heard_after_its_interface_was_down(self) -> None:
-        """Without joining it again, and without an event."""
+    def test_an_ipv6_membership_survives_an_interface_that_was_down(self) -> None:
+        """Without another join, and without an event."""
         with hosts(2) as (one, other):
             member = start(other, whole(_MEMBER), GROUP6)
             other.set_down()
@@ -260,8 +260,8 @@ class GroupTests(HostCase):
             self.assertTrue(member.read_line().endswith(f"{GROUP6} afterwards"), member.printed)
 
     @needs_hosts
-    def test_a_group_of_ipv6_is_heard_on_a_new_interface(self) -> None:
-        """Its loss and its return are events."""
+    def test_an_ipv6_group_is_joined_again_on_a_new_interface(self) -> None:
+        """Loss and return are events."""
         with hosts(2) as (one, other):
             member = start(other, whole(_MEMBER), GROUP6)
             other.unplug()
@@ -272,8 +272,8 @@ class GroupTests(HostCase):
             self.assertTrue(member.read_line().endswith(f"{GROUP6} afterwards"), member.printed)
 
     @needs_hosts
-    def test_members_that_answer_the_group_answer_a_neighbour(self) -> None:
-        """The command shares a member's port; each answers each request once, and no answer."""
+    def test_members_that_answer_the_group_answer_each_request_once(self) -> None:
+        """The command shares a member's port. No member answers an answer."""
         with hosts(2) as made:
             endpoint = f"multicast:{GROUP}:{PORT}:interface=eth0"
             service = ("twsock-multicast", "--reply", "group", "--endpoint", endpoint)
@@ -289,8 +289,8 @@ class GroupTests(HostCase):
                 self.assert_stopped(member, "1[678] received, 6 answered, 1[012] from members")
 
     @needs_hosts
-    def test_members_that_answer_the_sender_are_told_apart(self) -> None:
-        """On a third host, which prints what each of them says; they hear no answers."""
+    def test_the_command_lists_members_that_answer_the_sender(self) -> None:
+        """It runs on a third host. Members receive no answers."""
         with hosts(3) as (asking, *answering):
             endpoint = f"multicast:{GROUP}:{PORT}:interface=eth0"
             members = [self.service(host, "twsock-multicast", "-e", endpoint) for host in answering]
@@ -303,11 +303,11 @@ class GroupTests(HostCase):
 
 
 class RefusalTests(HostCase):
-    """What other hosts refuse, and hosts that are not there."""
+    """ICMP errors of other hosts, and hosts that do not exist."""
 
     @needs_hosts
-    def test_a_refusal_by_another_host_is_a_message(self) -> None:
-        """Its reader raises; the socket hears the peer that begins to listen later."""
+    def test_an_icmp_error_of_another_host_is_a_message(self) -> None:
+        """Its reader raises. The socket receives from the peer once that listens."""
         with hosts(2) as (one, other):
             for address, listening in ((other.address, "0.0.0.0"), (other.address6, "::")):
                 asking = one.start_python(whole(_REFUSED), address)
@@ -319,8 +319,8 @@ class RefusalTests(HostCase):
                 echo.end()
 
     @needs_hosts
-    def test_where_no_route_leads_nothing_is_sent(self) -> None:
-        """It fails at once, in each of the ways, and the socket goes on."""
+    def test_a_send_without_a_route_fails(self) -> None:
+        """At once, in each of the ways; the socket stays usable."""
         with hosts(2) as (one, other):
             one.ip("route", "add", "unreachable", "10.99.0.0/24")
             echo = start(other, whole(_ECHO), "0.0.0.0")
@@ -336,8 +336,8 @@ class RefusalTests(HostCase):
             echo.end()
 
     @needs_hosts
-    def test_where_no_route_of_ipv6_leads_nothing_is_sent(self) -> None:
-        """Likewise."""
+    def test_a_send_without_an_ipv6_route_fails(self) -> None:
+        """As in IPv4."""
         with hosts(2) as (one, other):
             start(other, whole(_ECHO), "::")
             printed = one.run_python(whole(_NO_WAY), "fd99::1", other.address6).splitlines()
@@ -345,8 +345,10 @@ class RefusalTests(HostCase):
             self.assertEqual(printed[3:], [f"Hello {other.address6}"])
 
     @needs_hosts
-    def test_a_host_that_is_not_there_is_silent(self) -> None:
-        """The kernel asks for it in vain, and tells nobody; it is heard when it is there."""
+    def test_a_send_to_a_missing_host_reports_nothing(self) -> None:
+        """
+        The kernel does not report the failed neighbour lookup. Later the host is received from.
+        """
         missing = "10.77.0.99"
         with hosts(2) as (one, other):
             # As the kernel does, but not for seconds.
@@ -364,11 +366,11 @@ class RefusalTests(HostCase):
 
 
 class AddressTests(HostCase):
-    """Which address is answered, and from which."""
+    """Source and destination addresses of answers."""
 
     @needs_hosts
-    def test_an_address_of_the_link_is_answered(self) -> None:
-        """By an echo on all addresses, which keeps the interface it came by."""
+    def test_a_link_local_peer_is_answered_by_an_echo(self) -> None:
+        """The echo has all addresses, and keeps the receiving interface."""
         with hosts(2) as (one, other):
             start(other, whole(_ECHO), "::")
             address = f"{self.of_link(other)}%{one.interface}"
@@ -376,8 +378,8 @@ class AddressTests(HostCase):
             self.assertIn("2 sent, 2 answered, 0 lost", printed)
 
     @needs_hosts
-    def test_a_socket_answers_an_address_of_the_link(self) -> None:
-        """What it is told of the sender is what it sends to."""
+    def test_a_link_local_peer_is_answered_by_a_socket(self) -> None:
+        """The socket sends to the remote address of the message."""
         with hosts(2) as (one, other):
             answering = start(other, whole(_ANSWERING_SOCKET))
             asked = f"{self.of_link(other)}%{one.interface}"
@@ -387,8 +389,8 @@ class AddressTests(HostCase):
             self.assertEqual(destination, f"{self.of_link(other)}%{other.interface}")
 
     @needs_hosts
-    def test_the_address_that_was_asked_answers(self) -> None:
-        """Of a host that has two."""
+    def test_an_answer_leaves_from_the_address_of_the_request(self) -> None:
+        """The host has two addresses."""
         with hosts(2) as (one, other):
             second, second6 = "10.77.0.50", "fd77::50"
             other.ip("address", "add", f"{second}/24", "dev", other.interface)
@@ -410,7 +412,7 @@ class AddressTests(HostCase):
 
 
 class LengthTests(HostCase):
-    """A cable that carries 1,400 bytes at a time."""
+    """A link with an MTU of 1,400 bytes."""
 
     #: Bytes of the headers of IPv4 and IPv6, with that of UDP.
     headers = {"AF_INET": 20 + 8, "AF_INET6": 40 + 8}
@@ -420,8 +422,8 @@ class LengthTests(HostCase):
             host.ip("link", "set", host.interface, "mtu", "1400")
 
     @needs_hosts
-    def test_what_must_stay_whole_and_is_too_long_fails_alone(self) -> None:
-        """One byte more than fits; what was to follow goes out."""
+    def test_a_datagram_above_the_mtu_with_df_fails_alone(self) -> None:
+        """It is one byte too long; the next datagrams are sent."""
         with hosts(2) as (one, other):
             self.shorten(one, other)
             for family, address in (("AF_INET", other.address), ("AF_INET6", other.address6)):
@@ -437,8 +439,8 @@ class LengthTests(HostCase):
                 receiver.end()
 
     @needs_hosts
-    def test_other_datagrams_arrive_however_long(self) -> None:
-        """They are cut up on the way."""
+    def test_datagrams_above_the_mtu_arrive_in_fragments(self) -> None:
+        """Without DF."""
         with hosts(2) as (one, other):
             self.shorten(one, other)
             for family, address in (("AF_INET", other.address), ("AF_INET6", other.address6)):
@@ -449,8 +451,8 @@ class LengthTests(HostCase):
                 receiver.end()
 
     @needs_hosts
-    def test_a_batch_of_longer_ones_arrives_as_one_of_shorter_ones(self) -> None:
-        """The kernel takes no run of them, so each is sent by itself."""
+    def test_a_batch_above_the_mtu_arrives(self) -> None:
+        """The kernel refuses them as a run, so each datagram is sent alone."""
         with hosts(2) as (one, other):
             self.shorten(one, other)
             for family, address in (("AF_INET", other.address), ("AF_INET6", other.address6)):
@@ -470,7 +472,7 @@ class LengthTests(HostCase):
 
 
 class NetworkTests(HostCase):
-    """A network that loses, repeats and mixes up, and a command that tells of it."""
+    """The command reports loss, duplicates and reordering on a bad network."""
 
     def measure(self, *netem: str, status: int = 0) -> dict[str, int]:
         """Let answers come by such a network; check what is always so, and give the figures."""
@@ -492,37 +494,37 @@ class NetworkTests(HostCase):
         return figures
 
     @needs_hosts
-    def test_a_good_network_has_nothing_to_tell(self) -> None:
-        """All come back."""
+    def test_a_good_network_loses_nothing(self) -> None:
+        """All answers arrive."""
         figures = self.measure()
         self.assertEqual((figures["lost"], figures["duplicate"]), (0, 0))
 
     @needs_hosts
     @needs_netem
-    def test_losses_are_told(self) -> None:
-        """Of so many, some are lost, and some are not."""
+    def test_losses_are_reported(self) -> None:
+        """Some datagrams are lost, and some are not."""
         figures = self.measure("loss", "50%", status=1)
         self.assertGreater(figures["lost"], 0)
         self.assertLess(figures["lost"], COUNT)
 
     @needs_hosts
     @needs_netem
-    def test_the_loss_of_all_is_told(self) -> None:
+    def test_the_loss_of_all_is_reported(self) -> None:
         """As no answer at all."""
         self.assertEqual(self.measure("loss", "100%", status=1)["lost"], COUNT)
 
     @needs_hosts
     @needs_netem
-    def test_duplicates_are_told(self) -> None:
-        """One of each; the command ends without those of the last run."""
+    def test_duplicates_are_reported(self) -> None:
+        """One of each; the command ends before the duplicates of the last run."""
         figures = self.measure("duplicate", "100%")
         self.assertEqual(figures["lost"], 0)
         self.assertIn(figures["duplicate"], range(COUNT - MAX_SEGMENTS, COUNT + 1))
 
     @needs_hosts
     @needs_netem
-    def test_another_order_is_told(self) -> None:
-        """Each second answer overtakes those of the 20 milliseconds before."""
+    def test_reordering_is_reported(self) -> None:
+        """Each second answer overtakes those of the last 20 ms."""
         figures = self.measure("delay", "20ms", "reorder", "100%", "gap", "2")
         self.assertGreater(figures["out of order"], 0)
         self.assertEqual((figures["lost"], figures["duplicate"]), (0, 0))

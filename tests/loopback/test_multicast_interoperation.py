@@ -80,7 +80,7 @@ def member(start: Start, port: str) -> Child:
 
 
 class SocatTests(SynchronousTestCase):
-    """What ``socat`` hears, and what it is answered."""
+    """``socat`` receives and is answered."""
 
     def start(self, *command: str) -> Child:
         """Start a program on this machine."""
@@ -101,15 +101,15 @@ class SocatTests(SynchronousTestCase):
         child.wait()
         self.assertRegex(child.printed, f"stopped: {pattern}")
 
-    def test_a_member_hears_what_we_send(self) -> None:
-        """On the port that it shares with us."""
+    def test_a_socat_member_receives_from_the_group(self) -> None:
+        """On the port that it shares."""
         speaker = self.start(sys.executable, "-c", _SPEAKER, GROUP, "", "lo")
         hearing = member(self.start, speaker.wait_for("bound"))
         speaker.say("Hello")
         hearing.wait_for("Hello")
 
-    def test_who_asks_the_group_is_answered(self) -> None:
-        """Straight, by default."""
+    def test_a_request_of_socat_is_answered(self) -> None:
+        """To the sender, by default."""
         service, port = self.service(self.start, "sender", f"{GROUP}:0", "lo")
         address = f"UDP4-DATAGRAM:{GROUP}:{port},ip-multicast-if={LOOPBACK}"
         asking = socat(self.start, "-", address)
@@ -118,8 +118,8 @@ class SocatTests(SynchronousTestCase):
             asking.wait_for(word)
         self.assert_stopped(service, "2 received, 2 answered")
 
-    def test_answers_to_the_group_are_heard_by_its_members(self) -> None:
-        """After the question; and are answered by nobody."""
+    def test_answers_to_the_group_reach_its_members(self) -> None:
+        """After the request; no member answers them."""
         service, port = self.service(self.start, "group", f"{GROUP}:0", "lo")
         hearing = member(self.start, port)
         address = f"UDP4-DATAGRAM:{GROUP}:{port},ip-multicast-if={LOOPBACK}"
@@ -131,7 +131,7 @@ class SocatTests(SynchronousTestCase):
         self.assert_stopped(service, "[34] received, 2 answered, [12] from members")
 
     @needs_hosts
-    def test_a_member_of_a_group_of_ipv6_hears_what_we_send(self) -> None:
+    def test_a_socat_member_receives_from_an_ipv6_group(self) -> None:
         """On another host."""
         with hosts(2) as (one, other):
             join = f"ipv6-join-group=[{GROUP6}]:{other.interface}"
@@ -141,7 +141,7 @@ class SocatTests(SynchronousTestCase):
             hearing.wait_for("Hello")
 
     @needs_hosts
-    def test_who_asks_a_group_of_ipv6_is_answered(self) -> None:
+    def test_a_request_of_socat_to_an_ipv6_group_is_answered(self) -> None:
         """From another host."""
         with hosts(2) as (one, other):
             group = GROUP6.replace(":", "\\:") + f":{PORT}"

@@ -1,4 +1,4 @@
-"""Claims D1 to D13: who shares a port, what reaches whom, and what is refused."""
+"""Claims D1 to D13: sharing of ports, delivery to members, and refused calls."""
 
 from __future__ import annotations
 
@@ -215,10 +215,10 @@ class MulticastCase(DatagramSocketCase):
 
 
 class BindingTests(MulticastCase):
-    """Who may have a port."""
+    """Binding to shared ports."""
 
-    def test_d1_by_default_a_port_is_one_socket_s(self) -> None:
-        """D1: nobody else gets it, whatever reuse options are set."""
+    def test_d1_by_default_a_port_is_not_shared(self) -> None:
+        """D1: no other socket gets it, with any reuse options."""
         port = self.port_of(self.exclusive())
         for options in ((), REUSE_ADDRESS, REUSE_PORT, REUSE_BOTH):
             for host in ("", LOCALHOST, GROUP):
@@ -230,8 +230,8 @@ class BindingTests(MulticastCase):
             made.bind_endpoint("::1", port),
         )
 
-    def test_d2_it_is_chosen_before_the_socket_is_bound(self) -> None:
-        """D2: after that, or once connected, it is an illegal call; a failed bind is none."""
+    def test_d2_multicast_only_is_set_before_the_bind(self) -> None:
+        """D2: after the bind or connect it is an illegal call; a failed bind does not count."""
         for made in (self.exclusive(), self.shared(), self.connect(self.peer())):
             for value in (True, False):
                 with self.assertRaises(LocalProtocolError):
@@ -240,21 +240,21 @@ class BindingTests(MulticastCase):
         self.assert_taken(free.bind_service_name(self.port_of(self.exclusive())))
         free.control.multicast_only = True
 
-    def test_d3_sockets_that_all_want_it_share_a_port(self) -> None:
-        """D3: two, or three, in both families."""
+    def test_d3_sockets_with_multicast_only_share_a_port(self) -> None:
+        """D3: two or three, in both families."""
         port = self.port_of(self.shared())
         self.assertEqual([self.port_of(self.shared(port)) for _ in range(2)], [port] * 2)
         self.assertEqual(len(self.reactor.readers), 6)
 
-    def test_d4_foreign_sockets_share_it_with_either_option(self) -> None:
-        """D4: ``SO_REUSEADDR`` or ``SO_REUSEPORT``, bound before ours or after it."""
+    def test_d4_foreign_sockets_share_the_port_with_either_option(self) -> None:
+        """D4: ``SO_REUSEADDR`` or ``SO_REUSEPORT``, bound earlier or later."""
         for options in (REUSE_ADDRESS, REUSE_PORT, REUSE_BOTH):
             self.foreign(options, port=self.port_of(self.shared()))
             foreign = self.foreign(options)
             self.shared(str(foreign.getsockname()[1]))
 
     def test_d5_without_consent_a_port_is_not_shared(self) -> None:
-        """D5: the later of the two is refused, whichever it is, and whatever address it wants."""
+        """D5: the later socket is refused, in either order, and for any address."""
         shared = self.make()
         shared.control.multicast_only = True
         self.assert_taken(shared.bind_service_name(self.port_of(self.exclusive()), "lo"))
@@ -265,7 +265,7 @@ class BindingTests(MulticastCase):
             self.assertRaises(OSError, self.foreign, (), host, port)
 
     def test_a_shared_socket_is_bound_to_all_addresses(self) -> None:
-        """An address says by which interface it sends and receives."""
+        """The address given to bind selects the interface to send and receive."""
         made = self.make()
         made.control.multicast_only = True
         self.successResultOf(made.bind_endpoint(LOCALHOST, ""))
@@ -276,10 +276,10 @@ class BindingTests(MulticastCase):
 
 
 class TrafficTests(MulticastCase):
-    """What reaches whom."""
+    """Delivery of datagrams."""
 
     def test_d6_every_member_receives_every_datagram(self) -> None:
-        """D6: ours, and a foreign one."""
+        """D6: sockets of twsock and a foreign one."""
         first = self.member()
         port = self.port_of(first)
         others = [self.member(port), self.member(port)]
@@ -292,7 +292,7 @@ class TrafficTests(MulticastCase):
         self.assertEqual([foreign.recv(9), foreign.recv(9)], [HELLO, MARK])
 
     def test_d7_unicast_is_not_sent(self) -> None:
-        """D7: by no way; the call fails with `LocalProtocolError`. Nor is it broadcast."""
+        """D7: every call fails with `LocalProtocolError`. Broadcast is not sent either."""
         member = self.member()
         fresh = self.make()
         fresh.control.multicast_only = True
@@ -318,7 +318,7 @@ class TrafficTests(MulticastCase):
         self.assertEqual(self.received(member), [MARK])
 
     def test_d7_unicast_is_counted(self) -> None:
-        """D7: the port knows how much it dropped."""
+        """D7: the port counts the dropped datagrams."""
         options = DatagramOptions(multicast_only=True, interface=socket.if_nametoindex("lo"))
         port = listen_datagrams(self.reactor, DatagramProtocol(), 0, "", options)
         self.addCleanup(port.stopListening)
@@ -327,8 +327,8 @@ class TrafficTests(MulticastCase):
         self.assertEqual((port.counters.unexpected_source, port.counters.received), (1, 0))
         port.stopListening()
 
-    def test_d8_a_group_is_heard_by_those_who_joined_it(self) -> None:
-        """D8: by call, at once, after the bind; another's membership is no help."""
+    def test_d8_a_group_is_received_only_after_a_join(self) -> None:
+        """D8: at once, after the bind; memberships of other sockets have no effect."""
         unbound = self.make()
         unbound.control.multicast_only = True
         self.assertRaises(LocalProtocolError, unbound.join_multicast_group, GROUP)
@@ -340,8 +340,8 @@ class TrafficTests(MulticastCase):
         self.tell(member, HELLO, MARK)
         self.assertEqual(self.received(member), [b"for the group", HELLO, MARK])
 
-    def test_d8_after_leaving_it_is_heard_no_more(self) -> None:
-        """What WinRT has no call for."""
+    def test_d8_a_group_is_not_received_after_leaving(self) -> None:
+        """WinRT has no such call."""
         member = self.member()
         other = self.member(self.port_of(member))
         member.join_multicast_group(OTHER_GROUP)
@@ -351,8 +351,8 @@ class TrafficTests(MulticastCase):
         self.assertEqual(self.received(member), [MARK])
         self.assertEqual(self.received(other, b"for the other"), [b"for the other"])
 
-    def test_d8_a_socket_that_does_not_share_joins_as_well(self) -> None:
-        """It hears the group and what is for itself, and no group that it did not join."""
+    def test_d8_a_socket_that_does_not_share_can_join(self) -> None:
+        """It receives from the group and unicast, and from no other group."""
         made = self.exclusive()
         made.join_multicast_group(GROUP)
         self.peer().sendto(b"for one", (LOCALHOST, int(self.port_of(made))))
@@ -361,8 +361,8 @@ class TrafficTests(MulticastCase):
         self.tell(made, HELLO, MARK)
         self.assertEqual(self.received(made), [b"for one", HELLO, MARK])
 
-    def test_d9_bound_to_an_adapter_it_joins_there(self) -> None:
-        """D9: without naming it again. The kernel lists the groups of all programs."""
+    def test_d9_a_socket_bound_to_an_adapter_joins_on_it(self) -> None:
+        """D9: without another argument. The kernel lists the memberships."""
         own_group = f"239.255.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
         self.assertNotIn(own_group, joined_on("lo"))
         member = self.member(group=own_group)
@@ -371,7 +371,7 @@ class TrafficTests(MulticastCase):
         self.assertNotIn(own_group, joined_on("lo"))
 
     def test_d11_a_group_cannot_be_connected_to(self) -> None:
-        """D11: status ``HOST_NOT_FOUND``, MulticastOnly or not; the socket stays as it was."""
+        """D11: status ``HOST_NOT_FOUND``, MulticastOnly or not; the socket is unchanged."""
         for made in (self.make(), self.exclusive(), self.shared()):
             for group in (GROUP, GROUP6, "239.255.255.255"):
                 error = self.failureResultOf(made.connect(group, 22113), SocketError).value
@@ -379,7 +379,7 @@ class TrafficTests(MulticastCase):
             self.assertEqual(made.information.remote_address, None)
 
     def test_d13_the_sender_receives_too(self) -> None:
-        """D13: its datagram comes from its own port, and to the group."""
+        """D13: its datagram comes from its own port and was sent to the group."""
         member = self.member()
         self.tell(member, HELLO)
         self.pump()
@@ -389,7 +389,7 @@ class TrafficTests(MulticastCase):
         self.assertEqual(message.local_address, HostName(GROUP))
 
     def test_a_group_may_be_joined_for_one_source(self) -> None:
-        """What others send to it is not heard."""
+        """Datagrams of other senders are dropped."""
         member = self.member(source=LOCALHOST)
         port = self.port_of(member)
         other = self.member(port, source="127.0.0.9")
@@ -418,7 +418,7 @@ def joined_on(interface: str) -> list[str]:
 
 
 class HostTests(MulticastCase):
-    """What needs a network of its own."""
+    """Claims that need a network of their own."""
 
     def join(self, host: Host, group: str, adapter: str, *, is_shared: bool = True) -> Child:
         """Have a program join a group at port 22113; returns when it has."""
@@ -430,8 +430,8 @@ class HostTests(MulticastCase):
         host.run_python(_SENDER, group, "22113", adapter, *words)
 
     @needs_hosts
-    def test_d9_other_networks_are_not_heard(self) -> None:
-        """D9: a member that is bound to ``lo`` hears nothing by the cable; shared or not."""
+    def test_d9_other_interfaces_are_not_received_from(self) -> None:
+        """D9: a member that is bound to ``lo`` receives nothing from the network, shared or not."""
         for is_shared in (True, False):
             with hosts(2) as (here, there):
                 near = self.join(here, GROUP, "lo", is_shared=is_shared)
@@ -454,7 +454,7 @@ class HostTests(MulticastCase):
 
     @needs_hosts
     def test_an_interface_that_goes_down_and_up_changes_nothing(self) -> None:
-        """The group is heard when it is back."""
+        """The group is received again when the interface is up."""
         with hosts(2) as (here, there):
             member = self.join(here, GROUP, here.interface)
             here.set_down()
@@ -463,8 +463,8 @@ class HostTests(MulticastCase):
             self.assertEqual(member.read_line(), f"received still-heard {GROUP}")
 
     @needs_hosts
-    def test_an_interface_that_goes_and_comes_back_is_an_event(self) -> None:
-        """The handlers are told that the group is not heard, and that it is again."""
+    def test_a_removed_and_a_new_interface_are_events(self) -> None:
+        """The handlers get the loss and the return of the membership."""
         with hosts(2) as (here, there):
             member = self.join(here, GROUP, here.interface)
             here.unplug()
@@ -475,16 +475,19 @@ class HostTests(MulticastCase):
             self.assertEqual(member.read_line(), f"received heard {GROUP}")
 
     @needs_hosts
-    def test_d12_a_connected_broadcast_leaves_by_one_interface(self) -> None:
-        """D12: a stream to everybody leaves by all of them, unless the socket is bound to one."""
+    def test_d12_a_connected_broadcast_leaves_through_one_interface(self) -> None:
+        """
+        D12: a stream to the broadcast address uses all interfaces, unless the socket is bound to
+        one.
+        """
         with hosts(2) as (here, there):
             self.add_interface("second", here, there)
             here.ip("route", "add", "default", "dev", here.interface)
             self.assert_broadcasts(here)
 
     @needs_hosts
-    def test_d12_it_does_so_without_a_default_route(self) -> None:
-        """D12: connecting succeeds on networks from which no way leads elsewhere."""
+    def test_d12_a_broadcast_needs_no_default_route(self) -> None:
+        """D12: connect succeeds on a network without a route to elsewhere."""
         with hosts(2) as (here, there):
             self.add_interface("second", here, there)
             self.assert_broadcasts(here)
@@ -518,8 +521,8 @@ class HostTests(MulticastCase):
             self.assertEqual(far.wait_for("received"), f"unheard {GROUP}")
 
     @needs_hosts
-    def test_groups_of_ipv6_are_shared_as_well(self) -> None:
-        """Two members on one host, which both hear another host; `lo` has no such groups."""
+    def test_an_ipv6_group_is_shared(self) -> None:
+        """Two members on one host receive from another host; `lo` has no such groups."""
         with hosts(2) as (here, there):
             members = [self.join(here, GROUP6, here.interface) for _ in range(2)]
             self.send_from(there, GROUP6, there.interface, "Hello", "again")
@@ -528,8 +531,8 @@ class HostTests(MulticastCase):
                 self.assertEqual(member.wait_for("received"), f"again {GROUP6}")
 
     @needs_hosts
-    def test_processes_share_a_port_that_nobody_gets_for_itself(self) -> None:
-        """Both receive each datagram; a third that does not share is refused."""
+    def test_two_processes_share_a_port_and_a_third_is_refused(self) -> None:
+        """Both receive each datagram; the third does not share."""
         with hosts(1) as (host,):
             members = [self.join(host, GROUP, "lo") for _ in range(2)]
             third = host.start_python(_MEMBER, GROUP, "22113", "lo", "")
@@ -540,8 +543,8 @@ class HostTests(MulticastCase):
                 self.assertEqual(member.wait_for("received"), f"for-both {GROUP}")
 
     @needs_hosts
-    def test_a_bind_that_failed_forgets_its_adapter(self) -> None:
-        """What is bound or connected afterwards is not tied to it."""
+    def test_a_failed_bind_does_not_keep_its_adapter(self) -> None:
+        """Later calls of bind and connect do not use it."""
         program = """
 import sys
 from twisted.internet.defer import Deferred

@@ -1,4 +1,4 @@
-"""A `MulticastService` on `lo` and between hosts, with plain sockets for its peers."""
+"""A `MulticastService` on `lo` and between hosts, with plain sockets as peers."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def heard_by(receiver: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
 
 
 class MulticastBuilder(OnEveryReactor):
-    """Members answer as they are told, and no more than that."""
+    """Members answer as configured."""
 
     def meet(
         self, replies: Sequence[ReplyTo], work: Callable[[Room], Awaitable[None]], options: str = ""
@@ -120,7 +120,7 @@ class MulticastBuilder(OnEveryReactor):
         self.conduct(in_room)
 
     def test_each_member_answers_the_sender(self) -> None:
-        """From a port of its own; the group hears the question only."""
+        """From a port of its own; the group receives the request only."""
 
         async def work(room: Room) -> None:
             room.ask(b"Hello")
@@ -132,7 +132,7 @@ class MulticastBuilder(OnEveryReactor):
 
         self.meet([ReplyTo.SENDER] * 2, work)
 
-    def test_many_datagrams_are_answered_as_they_are(self) -> None:
+    def test_many_datagrams_are_answered_unchanged(self) -> None:
         """Each once, in order, an empty one too."""
 
         async def work(room: Room) -> None:
@@ -144,8 +144,8 @@ class MulticastBuilder(OnEveryReactor):
 
         self.meet([ReplyTo.SENDER], work)
 
-    def test_what_an_answering_port_is_sent_makes_no_loop(self) -> None:
-        """Nobody gets an answer from it."""
+    def test_datagrams_to_a_reply_port_cause_no_loop(self) -> None:
+        """They are not answered."""
 
         async def work(room: Room) -> None:
             room.ask(b"Hello")
@@ -160,7 +160,7 @@ class MulticastBuilder(OnEveryReactor):
         self.meet([ReplyTo.SENDER], work)
 
     def test_members_that_answer_the_group_answer_no_answer(self) -> None:
-        """One request and two of them: three datagrams, and then it is quiet."""
+        """One request to two members: three datagrams in all."""
 
         async def work(room: Room) -> None:
             room.ask(b"Hello")
@@ -182,8 +182,8 @@ class MulticastBuilder(OnEveryReactor):
 
         self.meet([ReplyTo.GROUP] * 2, work)
 
-    def test_members_of_every_kind_come_to_rest(self) -> None:
-        """Who answers senders answers members too, who hear nothing but the group."""
+    def test_members_of_every_kind_cause_no_loop(self) -> None:
+        """Members that answer senders also answer members; they receive from the group only."""
 
         async def work(room: Room) -> None:
             room.ask(b"Hello")
@@ -197,8 +197,8 @@ class MulticastBuilder(OnEveryReactor):
 
         self.meet([ReplyTo.SENDER, ReplyTo.GROUP, ReplyTo.OFF], work)
 
-    def test_off_answers_nobody(self) -> None:
-        """It counts."""
+    def test_off_answers_nothing(self) -> None:
+        """Datagrams are counted."""
 
         async def work(room: Room) -> None:
             room.ask(b"Hello")
@@ -208,8 +208,8 @@ class MulticastBuilder(OnEveryReactor):
 
         self.meet([ReplyTo.OFF], work)
 
-    def test_what_is_too_long_is_counted_and_not_answered(self) -> None:
-        """What is as long as may be is answered."""
+    def test_a_datagram_that_is_too_long_is_counted_and_not_answered(self) -> None:
+        """One of the largest size is answered."""
 
         async def work(room: Room) -> None:
             room.ask(b"12345")
@@ -221,7 +221,7 @@ class MulticastBuilder(OnEveryReactor):
         self.meet([ReplyTo.SENDER], work, ":maxDatagram=4")
 
     def test_unicast_to_the_shared_port_is_dropped(self) -> None:
-        """It is counted apart."""
+        """It has its own count."""
 
         async def work(room: Room) -> None:
             room.watcher.close()
@@ -276,7 +276,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as member:
 
 
 class HostsTests(SynchronousTestCase):
-    """Several hosts, where an interface can go."""
+    """Several hosts, whose interfaces can be removed."""
 
     def read_until(self, child: Child, words: str) -> None:
         """Read its output up to a line that has these words."""
@@ -284,8 +284,8 @@ class HostsTests(SynchronousTestCase):
             pass
 
     @needs_hosts
-    def test_an_interface_that_comes_back_is_answered_by_again(self) -> None:
-        """The log tells of both, and the new one has another index."""
+    def test_a_new_interface_of_the_same_name_sends_answers(self) -> None:
+        """The log has the loss and the return; the new interface has another index."""
         with hosts(2) as (asking, answering):
             member = answering.start_python(_TWISTD, "sender")
             self.read_until(member, "listening on multicast:224.3.0.5:22113:interface=eth0")
@@ -302,7 +302,7 @@ class HostsTests(SynchronousTestCase):
             self.assertNotIn("Traceback", member.printed)
 
     @needs_hosts
-    def test_two_hosts_that_answer_the_group_stay_quiet(self) -> None:
+    def test_two_hosts_that_answer_the_group_cause_no_loop(self) -> None:
         """One request, one answer of each, and no answer to an answer."""
         with hosts(3) as (asking, *answering):
             members = [host.start_python(_TWISTD, "group") for host in answering]

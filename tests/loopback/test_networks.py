@@ -178,7 +178,7 @@ else:
 
 
 class GroupTests(_Case):
-    """What hosts hear of each other, in one family."""
+    """Datagrams between hosts, in one family."""
 
     family: str
     group: str
@@ -198,23 +198,23 @@ class GroupTests(_Case):
         host.run_python(SEND, self.family, address, PORT, text)
         return f"{self.address(host)} {text}"
 
-    def test_a_host_hears_what_is_sent_to_it(self) -> None:
-        """Unicast, over a cable."""
+    def test_a_host_receives_unicast(self) -> None:
+        """Over a virtual cable."""
         with hosts(2) as (one, other):
             listener = self.listen(other)
             sent = self.send(one, self.address(other), "hello")
             self.assertEqual(listener.wait_for("heard"), sent)
 
-    def test_every_member_hears_what_is_sent_to_the_group(self) -> None:
-        """On two hosts besides the one that sends."""
+    def test_every_member_receives_from_the_group(self) -> None:
+        """On two hosts besides the sender."""
         with hosts(3) as (one, other, third):
             listeners = [self.listen(host, self.group) for host in (other, third)]
             sent = self.send(one, self.group, "hello")
             for listener in listeners:
                 self.assertEqual(listener.wait_for("heard"), sent)
 
-    def test_who_has_not_joined_hears_nothing_of_the_group(self) -> None:
-        """What is sent to the host itself, after that, is the first that it hears."""
+    def test_a_host_without_a_membership_receives_nothing_from_the_group(self) -> None:
+        """A later unicast datagram is the first that it receives."""
         with hosts(2) as (one, other):
             listener = self.listen(other)
             self.send(one, self.group, "for members")
@@ -222,16 +222,16 @@ class GroupTests(_Case):
             self.assertEqual(listener.wait_for("heard"), sent)
 
     @skipIf(sys.platform != "linux", "sources are joined on Linux only")
-    def test_a_member_for_one_source_hears_only_that_one(self) -> None:
-        """What another host sent before is not heard."""
+    def test_a_member_for_one_source_receives_only_from_it(self) -> None:
+        """An earlier datagram of another host is dropped."""
         with hosts(3) as (one, other, third):
             listener = self.listen(third, self.group, self.address(other))
             self.send(one, self.group, "wrong")
             sent = self.send(other, self.group, "right")
             self.assertEqual(listener.wait_for("heard"), sent)
 
-    def test_a_membership_survives_that_its_interface_is_down(self) -> None:
-        """Nothing is heard meanwhile; when it is up again, the group is, and nobody joined."""
+    def test_a_membership_survives_an_interface_that_was_down(self) -> None:
+        """Nothing is received meanwhile; then the group is, without another join."""
         with hosts(3) as (one, other, _):
             listener = self.keep(other)
             other.set_down()
@@ -241,7 +241,7 @@ class GroupTests(_Case):
             self.assertEqual(listener.read_line(), f"heard {sent} accepted")
 
     def test_a_membership_is_restored_on_a_new_interface(self) -> None:
-        """Its loss is told, its return as well, and what is heard then is accepted."""
+        """Loss and return are reported; later datagrams are accepted."""
         for is_for_one in (False, True):
             with hosts(3) as (one, other, _):
                 keeper = self.keep(other, self.address(one) if is_for_one else "-")
@@ -254,8 +254,8 @@ class GroupTests(_Case):
                 sent = self.send(one, self.group, "after")
                 self.assertEqual(keeper.read_line(), f"heard {sent} accepted")
 
-    def test_the_kernel_chooses_by_its_route(self) -> None:
-        """Where there is one; else the interface is to be named."""
+    def test_the_kernel_chooses_the_interface_by_its_route(self) -> None:
+        """Without a route the caller must name an interface."""
         with hosts(2) as (one, other):
             if self.family == "AF_INET":
                 with self.assertRaises(AssertionError) as raised:
@@ -268,7 +268,7 @@ class GroupTests(_Case):
 
 
 class Ipv4GroupTests(GroupTests, SynchronousTestCase):
-    """What hosts hear of each other in IPv4."""
+    """Datagrams between hosts in IPv4."""
 
     family, group = "AF_INET", "224.3.0.5"
 
@@ -277,7 +277,7 @@ class Ipv4GroupTests(GroupTests, SynchronousTestCase):
 
 
 class Ipv6GroupTests(GroupTests, SynchronousTestCase):
-    """What hosts hear of each other in IPv6."""
+    """Datagrams between hosts in IPv6."""
 
     family, group = "AF_INET6", "ff15::1"
 
@@ -286,10 +286,10 @@ class Ipv6GroupTests(GroupTests, SynchronousTestCase):
 
 
 class InterfaceTests(SynchronousTestCase):
-    """What is known of interfaces that no ordinary machine has."""
+    """Interfaces that an ordinary machine does not have."""
 
     def test_an_address_finds_its_interface(self) -> None:
-        """One of the link as well, with a zone or without; another zone is another address."""
+        """Link-local addresses too, with or without a zone; another zone is another address."""
         with hosts(2) as (one, _):
             shown = one.ip("-o", "address", "show", "dev", "eth0", "scope", "link")
             of_link = shown.split("inet6 ")[1].split("/")[0]
@@ -299,15 +299,15 @@ class InterfaceTests(SynchronousTestCase):
             self.assertIn(f"no interface has the address '{of_link}%lo'", refused)
 
     def test_an_address_of_two_interfaces_is_ambiguous(self) -> None:
-        """The line names both."""
+        """The message names both."""
         with hosts(2) as (one, _):
             one.ip("address", "add", f"{one.address}/32", "dev", "lo")
             refused = one.run_python(FIND, one.address)
             self.assertIn(f"more than one interface has the address '{one.address}'", refused)
             self.assertIn("lo, eth0", refused)
 
-    def test_broadcasts_go_where_there_is_a_cable(self) -> None:
-        """Neither to the loopback interface nor to one that is down."""
+    def test_broadcast_interfaces_are_up_and_not_loopback(self) -> None:
+        """The loopback interface and one that is down are left out."""
         with hosts(2) as (one, _):
             one.ip("link", "add", "name", "down0", "type", "veth", "peer", "name", "down1")
             found = one.run_python(
@@ -316,8 +316,8 @@ class InterfaceTests(SynchronousTestCase):
             )
             self.assertEqual(found.split(), [one.interface])
 
-    def test_every_reactor_watches(self) -> None:
-        """A change is told, and the end of the reactor ends the watch."""
+    def test_every_reactor_reports_changes_of_interfaces(self) -> None:
+        """The end of the reactor ends the watch."""
         with hosts(1) as (host,):
             for reactor in REACTORS:
                 child = program(host, WATCH, reactor)
@@ -326,8 +326,8 @@ class InterfaceTests(SynchronousTestCase):
                 self.assertEqual(child.read_line(), "ended", reactor)
                 host.ip("link", "set", "lo", "up")
 
-    def test_messages_that_had_no_room_are_a_change(self) -> None:
-        """The kernel drops them and says so; the watch goes on."""
+    def test_dropped_netlink_messages_are_reported_as_a_change(self) -> None:
+        """The kernel reports the drop; the watch continues."""
         with hosts(1) as (host,):
             child = program(host, OVERFLOW)
             for _ in range(20):
@@ -339,10 +339,10 @@ class InterfaceTests(SynchronousTestCase):
 
 
 class HarnessTests(SynchronousTestCase):
-    """The hosts themselves."""
+    """The hosts of these tests."""
 
-    def test_nothing_is_left_of_them(self) -> None:
-        """Neither a process nor a namespace, whether or not the test has failed."""
+    def test_hosts_leave_no_process_and_no_namespace(self) -> None:
+        """Whether or not the test has failed."""
         made: list[tuple[Child, str]] = []
         with contextlib.suppress(ZeroDivisionError), hosts(3) as all_hosts:
             made.extend((host.start("sleep", "1000"), host.namespace) for host in all_hosts)
@@ -353,29 +353,29 @@ class HarnessTests(SynchronousTestCase):
             self.assertNotIn(namespace, left)
         self.assertNotIn(f"tw-{os.getpid()}-", left)
 
-    def test_a_process_of_a_process_is_ended_as_well(self) -> None:
-        """It runs in a namespace that is ours."""
+    def test_a_child_of_a_process_is_ended(self) -> None:
+        """It runs in a namespace of the test."""
         with hosts(1) as (host,):
             child = host.start("sh", "-c", "sleep 1000 & echo $!; wait")
             number = int(child.read_line())
         self.assertFalse(is_running(number))
 
     def test_a_program_that_fails_fails_its_test(self) -> None:
-        """With what it has printed."""
+        """With its output."""
         with hosts(1) as (host,), self.assertRaises(AssertionError) as raised:
             host.run_python("print('reason'); raise SystemExit(3)")
         self.assertIn("ended with 3:\nreason", str(raised.exception))
 
     def test_a_program_that_ends_early_fails_its_test(self) -> None:
-        """It is not waited for."""
+        """The test does not wait for it."""
         with hosts(1) as (host,), self.assertRaises(AssertionError) as raised:
             host.start_python("print('reason')").wait_for("ready")
         self.assertIn("reason", str(raised.exception))
 
     @needs_hosts
     @needs_netem
-    def test_a_bad_network_can_be_made(self) -> None:
-        """Where the kernel has what it takes: every datagram twice."""
+    def test_a_network_can_duplicate_datagrams(self) -> None:
+        """If the kernel supports it."""
         with hosts(2) as (one, other):
             one.tc("qdisc", "add", "dev", one.interface, "root", "netem", "duplicate", "100%")
             listener = program(other, LISTEN, "AF_INET", PORT, "-", "-")

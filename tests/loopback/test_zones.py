@@ -1,4 +1,4 @@
-"""Addresses of one link: zones have one spelling, and a missing one is named as what is wrong."""
+"""Each zone has one spelling, and an error explains a missing zone."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def main(reactor):
 
 
 class MissingTests(OnEveryReactor):
-    """A link-local address without a zone leads nowhere."""
+    """A link-local address without a zone cannot be used."""
 
     def assert_explained(self, error: Exception, status: SocketErrorStatus) -> None:
         self.assertIs(getattr(error, "status", None), status, error)
@@ -103,8 +103,8 @@ class MissingTests(OnEveryReactor):
                 raise SkipTest(f"this system has another answer: {error}") from error
         raise SkipTest("this system takes a link-local address without a zone")
 
-    def test_what_connects_says_so(self) -> None:
-        """Over TCP and UDP, by a name of a class or by an endpoint of Twisted."""
+    def test_a_connect_without_a_zone_is_explained(self) -> None:
+        """Over TCP and UDP, by a class of twsock or by an endpoint of Twisted."""
 
         async def work(reactor: Any) -> None:
             stream = StreamSocket(reactor)
@@ -125,12 +125,12 @@ class MissingTests(OnEveryReactor):
         self.conduct(work)
 
     # Twisted leaves the socket of an attempt open whose local address cannot be bound.
-    test_what_connects_says_so.suppress = [  # type: ignore[attr-defined]
+    test_a_connect_without_a_zone_is_explained.suppress = [  # type: ignore[attr-defined]
         util.suppress(category=ResourceWarning, message="unclosed <socket")
     ]
 
-    def test_what_binds_says_so(self) -> None:
-        """Over TCP and UDP, by a name of a class or by an endpoint."""
+    def test_a_bind_without_a_zone_is_explained(self) -> None:
+        """Over TCP and UDP, by a class of twsock or by an endpoint."""
 
         async def work(reactor: Any) -> None:
             listening = UdpEndpoint(reactor, 0, ADDRESS).listen(DatagramProtocol())
@@ -154,7 +154,7 @@ class SpellingTests(SynchronousTestCase):
 
     @needs_hosts
     def test_both_ends_name_the_interface(self) -> None:
-        """Of their own address and of the peer's, whichever way the client spelled it."""
+        """In the local and the remote address, for any spelling by the client."""
         with hosts(2) as (one, other):
             near, far = (f"{of_link(host)}%eth0" for host in (one, other))
             there, back = far, near
@@ -244,11 +244,11 @@ async def main(reactor):
 
 
 class GroupTests(SynchronousTestCase):
-    """The zone of a group of IPv6 is the interface, whatever the scope of the group."""
+    """The zone of an IPv6 group is the interface, for any scope of the group."""
 
     @needs_hosts
-    def test_a_group_leaves_by_the_interface_of_its_zone(self) -> None:
-        """Whichever way it is sent to, on every reactor; the kernel would take the first."""
+    def test_a_multicast_datagram_leaves_through_the_interface_of_its_zone(self) -> None:
+        """For each way to send, on every reactor; the kernel would choose the first interface."""
         with hosts(2) as (one, other):
             add_network(one, other)
             for reactor in REACTORS:
@@ -261,7 +261,7 @@ class GroupTests(SynchronousTestCase):
 
     @needs_hosts
     def test_a_group_is_joined_on_the_interface_of_its_zone(self) -> None:
-        """By a socket and by an endpoint; it is heard there and nowhere else."""
+        """By a socket and by an endpoint; no other interface receives from it."""
         with hosts(2) as (one, other):
             add_network(one, other)
             member = other.start_python(_BEGIN + _JOIN + _END, "ff15::9%eth1", REACTORS[0])
@@ -277,8 +277,8 @@ class GroupTests(SynchronousTestCase):
                 self.assertEqual(heard[0], "end")
 
     @needs_hosts
-    def test_services_and_the_command_read_zones(self) -> None:
-        """They meet where the zone says, without a word more."""
+    def test_services_and_the_command_accept_zones(self) -> None:
+        """They meet on the interface of the zone, without another option."""
         with hosts(2) as (one, other):
             add_network(one, other)
             target = "multicast:[ff15::9%eth1]:22113"

@@ -8,6 +8,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import handshakes
 from benchmarks.connections import FRAME
 from benchmarks.handshakes import BENCHMARK, measure_handshakes
 from tests.benchmarks.commands import run_small
@@ -30,6 +31,13 @@ class MeasureHandshakesTests(SynchronousTestCase):
         figures, _ = _measure(TlsPeer(self, echo), 3)
         self.assertEqual(figures["resumed"], 0)
         self.assertGreater(figures["rate"], 0)
+
+    def test_rate_is_by_the_second_of_processor_time(self) -> None:
+        """Four in two milliseconds are 2,000 in a second."""
+        times = iter([7_000_000, 9_000_000])
+        self.patch(handshakes, "cpu_time", lambda _pid: next(times))
+        figures, _ = _measure(TlsPeer(self, echo), 4)
+        self.assertEqual(figures["rate"], 2000)
 
     def test_resumed_handshakes_are_counted(self) -> None:
         """All do, as there is a session from the first that is counted on."""

@@ -9,6 +9,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -132,6 +133,18 @@ class RunTests(SynchronousTestCase):
         message = "'fastest' is none of ours, theirs"
         assert_refused(self, self.benchmark, message, "--servers", "fastest")
         self.assertEqual(self.settings, [])
+
+    def test_rounds_are_a_count(self) -> None:
+        """Anything else is refused."""
+        assert_refused(self, self.benchmark, "'0' is not a whole number", "--rounds", "0")
+
+    def test_libraries_that_encrypt_are_named(self) -> None:
+        """Where there is a certificate for TLS."""
+        self.benchmark = replace(self.benchmark, is_secure=True)
+        machine = self.run_benchmark("--rounds", "1").splitlines()[-1]
+        self.assertRegex(machine, r"Python's ssl on OpenSSL .*, pyOpenSSL on OpenSSL ")
+        certificate = self.settings[0].certificate
+        self.assertIsNotNone(certificate)
 
     def test_named_servers_are_measured(self) -> None:
         """Also one that is left out otherwise."""

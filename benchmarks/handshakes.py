@@ -26,7 +26,7 @@ from benchmarks.results import Figure
 from benchmarks.rounds import Benchmark, Measure, Setting, positive
 from benchmarks.tls_client import TlsClient, make_client_context
 
-__all__ = ["BENCHMARK", "measure_handshakes"]
+__all__ = ["BENCHMARK", "measure_handshakes", "rate_per_second"]
 
 #: Seconds after which a measurement fails.
 _LONGEST: Final = 120.0
@@ -34,6 +34,11 @@ _LONGEST: Final = 120.0
 _SETTLE: Final = 0.005
 #: Handshakes before those that are counted, to warm up; no more of them than are counted.
 _WARM_UP: Final = 20
+
+
+def rate_per_second(count: int, cpu: int) -> float:
+    """Return how many there would be in a second; ``cpu`` is in nanoseconds."""
+    return count * 1e9 / cpu
 
 
 def measure_handshakes(
@@ -64,7 +69,7 @@ def measure_handshakes(
     time.sleep(_SETTLE)
     figures: dict[str, float] = {"resumed": resumed}
     if not resumes or resumed == count:
-        figures["rate"] = count * 1e9 / (cpu_time(pid) - before)
+        figures["rate"] = rate_per_second(count, cpu_time(pid) - before)
     return figures, cipher
 
 

@@ -17,6 +17,7 @@ from twsock._integers import checked_integer
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.operation import fail
 from twsock.sockets.stream.input import DEFAULT_MAX_LOAD, InputStreamOptions
+from twsock.sockets.waiting import ClosesInBlock
 from twsock.wire.byte_queue import Buffer, ByteQueue, as_bytes
 from twsock.wire.values import ValueReader
 
@@ -71,7 +72,7 @@ _NO_STREAM: Final = _NoStream()
 _NONE: Final = InputStreamOptions.NONE
 
 
-class DataReader(ValueReader):
+class DataReader(ClosesInBlock, ValueReader):
     """
     Loads from a stream, then reads values; ``Windows.Storage.Streams.DataReader``.
 
@@ -157,14 +158,6 @@ class DataReader(ValueReader):
         self._queue = _ClosedQueue()
         stream, self._stream = self._stream, _NO_STREAM
         return stream.close()
-
-    async def __aenter__(self) -> DataReader:
-        return self
-
-    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        closing = self.close()
-        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
-            await closing
 
     def _refusal(self, what: str) -> SocketError:
         if self._is_closed:

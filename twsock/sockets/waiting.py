@@ -11,11 +11,13 @@ from typing import Any, Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from typing_extensions import Self
 
 from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
 
 __all__ = [
     "SENDS_PER_TURN",
+    "ClosesInBlock",
     "check_timeout",
     "limit",
     "lost_again",
@@ -29,6 +31,24 @@ T = TypeVar("T")
 #: Sends of one output stream in one turn of the reactor. Without this limit, a loop of awaited
 #: writes to a fast peer would block the process.
 SENDS_PER_TURN: Final = 64
+
+
+class ClosesInBlock:
+    """An object that ``async with`` closes; the end of the block waits until it is closed."""
+
+    __slots__ = ()
+
+    def close(self) -> Deferred[None]:
+        """Close the object; a second call has no effect."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        closing = self.close()
+        if not isinstance(exception, GeneratorExit):  # Then the coroutine cannot await any more.
+            await closing
 
 
 def check_timeout(timeout: float | None) -> None:

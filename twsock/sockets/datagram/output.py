@@ -28,6 +28,7 @@ from twsock.errors import BusyError, SocketError
 from twsock.operation import Operation, fail
 from twsock.sockets.waiting import (
     SENDS_PER_TURN,
+    ClosesInBlock,
     check_timeout,
     limit,
     output_closed,
@@ -114,7 +115,7 @@ def _withdraw(write: Deferred[Any]) -> None:
     withdrawn.stream.withdraw(withdrawn, CancelledError())
 
 
-class DatagramOutputStream:
+class DatagramOutputStream(ClosesInBlock):
     """
     Datagrams to one destination.
 
@@ -260,14 +261,6 @@ class DatagramOutputStream:
         self.send()
         self._refusal = self._refusal or output_closed
         return succeed(None)
-
-    async def __aenter__(self) -> DatagramOutputStream:
-        return self
-
-    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        closing = self.close()
-        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
-            await closing
 
     # Called by the socket.
 

@@ -41,7 +41,7 @@ from twsock.sockets.destination import (
 )
 from twsock.sockets.event import Event
 from twsock.sockets.resolving import find_port, resolve
-from twsock.sockets.waiting import check_timeout, limit, operation_cancelled
+from twsock.sockets.waiting import ClosesInBlock, check_timeout, limit, operation_cancelled
 from twsock.sockets.weakly import ask_weakly, make_weakly, tell_weakly
 from twsock.wire.byte_queue import Buffer
 
@@ -51,7 +51,7 @@ _MessageHandler = Callable[["DatagramSocket", DatagramSocketMessageReceivedEvent
 _GroupHandler = Callable[["DatagramSocket", MembershipChange], Any]
 
 
-class DatagramSocket:
+class DatagramSocket(ClosesInBlock):
     """
     A UDP socket; ``Windows.Networking.Sockets.DatagramSocket``.
 
@@ -382,14 +382,6 @@ class DatagramSocket:
         self._delivery.queue.cancel(operation_cancelled)
         self._streams.cancel_writes(operation_cancelled)
         return succeed(None)
-
-    async def __aenter__(self) -> DatagramSocket:
-        return self
-
-    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        closing = self.close()
-        if not isinstance(exception, GeneratorExit):  # Then the coroutine cannot await any more.
-            await closing
 
     # Called by messages.
 

@@ -35,7 +35,7 @@ from twsock.errors import (
     SocketError,
 )
 from twsock.operation import Operation, fail
-from twsock.sockets.waiting import check_timeout, limit, lost_again
+from twsock.sockets.waiting import ClosesInBlock, check_timeout, limit, lost_again
 from twsock.stream.transport import FIRST_MESSAGE_TIME, StreamTransport
 from twsock.wire.byte_queue import ByteQueue, as_bytes
 
@@ -174,7 +174,7 @@ class _State(enum.Enum):
 _OPEN: Final = _State.OPEN
 
 
-class InputStream:
+class InputStream(ClosesInBlock):
     """
     The bytes from the peer, in pieces of any size.
 
@@ -339,14 +339,6 @@ class InputStream:
         if not chunk:
             raise StopAsyncIteration
         return chunk
-
-    async def __aenter__(self) -> InputStream:
-        return self
-
-    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        closing = self.close()
-        if not isinstance(exception, GeneratorExit):  # Then nothing can be awaited any more.
-            await closing
 
     # Called by the socket and its connection.
 

@@ -37,7 +37,13 @@ from twsock.sockets.stream.handlers import (
 from twsock.sockets.stream.information import StreamSocketListenerInformation
 from twsock.sockets.stream.ports import listen_on_address, listen_on_all_addresses
 from twsock.sockets.stream.socket import StreamSocket
-from twsock.sockets.waiting import check_timeout, limit, operation_cancelled, uncancellable
+from twsock.sockets.waiting import (
+    ClosesInBlock,
+    check_timeout,
+    limit,
+    operation_cancelled,
+    uncancellable,
+)
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
@@ -64,7 +70,7 @@ _Handler = Callable[
 ]
 
 
-class StreamSocketListener:
+class StreamSocketListener(ClosesInBlock):
     """
     Accepts connections; ``Windows.Networking.Sockets.StreamSocketListener``.
 
@@ -296,14 +302,6 @@ class StreamSocketListener:
             raise ValueError("close_all needs a timeout in seconds, not None")
         check_timeout(timeout)
         return start_operation(self._close_all(timeout))
-
-    async def __aenter__(self) -> StreamSocketListener:
-        return self
-
-    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        closing = self.close()
-        if not isinstance(exception, GeneratorExit):  # Then the coroutine cannot await any more.
-            await closing
 
     # Binding.
 

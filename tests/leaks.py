@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
 __all__ = ["Leaks"]
 
 _DESCRIPTORS = Path("/proc/self/fd")
+
+#: Objects that are worth to be frozen: modules, and what trial and hypothesis keep of many tests.
+_MANY = 30_000
 
 
 class Leaks:
@@ -22,15 +25,11 @@ class Leaks:
     The garbage collector rests meanwhile: it would hide a wait that nobody can end any more.
     """
 
-    _has_frozen: ClassVar[bool] = False
-
     def __init__(self, reactor: Any) -> None:
         gc.collect()
-        if not Leaks._has_frozen:
-            # Once: the modules, some 200,000 objects that no test makes, are then neither
-            # collected nor listed again. A contract test takes a tenth of the time. Python 3.12
-            # has frozen some by itself, so their number does not say whether this was done.
-            Leaks._has_frozen = True
+        if len(gc.get_objects()) > _MANY:
+            # What is frozen is neither collected nor listed again. Not at each test: what a test
+            # leaves for the collector would then stay open.
             gc.freeze()
         gc.disable()
         self._reactor = reactor

@@ -26,7 +26,7 @@ from pathlib import Path
 _TOP = Path(__file__).parents[2]
 
 #: Seconds after which a process that should have ended is killed, and its test fails.
-PATIENCE = 30
+PATIENCE = 120
 
 _AS_SYSTEMD = """
 import os, sys

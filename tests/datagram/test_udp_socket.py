@@ -112,7 +112,7 @@ class OptionTests(SynchronousTestCase):
             group, port = "224.3.0.9", member.udp.getsockname()[1]
             request = socket.inet_aton(group) + bytes(4) + index.to_bytes(4, sys.byteorder)
             member.udp.setsockopt(V4, socket.IP_ADD_MEMBERSHIP, request)
-            member.udp.settimeout(5)
+            member.udp.settimeout(60)
             found.udp.sendto(b"a", (group, port))
             data, source = member.udp.recvfrom(10)
         # The kernel would choose the address of another interface.

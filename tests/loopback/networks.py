@@ -38,7 +38,7 @@ __all__ = [
 _TOP = Path(__file__).parents[2]
 
 #: Seconds after which a child or a command that should have ended is killed, and its test fails.
-PATIENCE = 30
+PATIENCE = 120
 
 #: In every namespace the interface has this name.
 _INTERFACE = "eth0"

@@ -39,7 +39,7 @@ from twsock.protocols import DatagramProtocol
 HOST, ALIAS, HOST6 = "127.0.0.1", "127.0.0.2", "::1"
 
 #: Seconds after which an answer that should have come is missed.
-PATIENCE = 5
+PATIENCE = 120
 
 Message = DatagramSocketMessageReceivedEventArgs
 Handler = Callable[[DatagramSocket, Message], Any]
@@ -360,7 +360,7 @@ destination, interface, own = sys.argv[1:]
 index = socket.if_nametoindex(interface)
 is_ipv6 = ":" in destination
 with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as asking:
-    asking.settimeout(20)
+    asking.settimeout(60)
     asking.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     if is_ipv6:
         asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)

@@ -46,7 +46,7 @@ async def send(stream):
 async def main(reactor):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))
-        peer.settimeout(5)
+        peer.settimeout(60)
         async with DatagramSocket(reactor) as sender:
             if way == "flushed elsewhere":
                 stream = await sender.get_output_stream(*peer.getsockname())

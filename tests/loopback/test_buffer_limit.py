@@ -56,7 +56,7 @@ def connect(address: Address, tls: ssl.SSLContext | None = None) -> socket.socke
     """Connect, with little room for what is not read."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.connect(address)
     return connection if tls is None else tls.wrap_socket(connection, server_hostname="localhost")
 

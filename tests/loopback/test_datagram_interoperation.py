@@ -22,7 +22,7 @@ from twsock.protocols import DatagramEcho, DatagramProtocol
 HOST = "127.0.0.1"
 
 #: Seconds for a tool, many times what it takes.
-PATIENCE = 15
+PATIENCE = 120
 
 #: Seconds between two tries to reach a process that has yet to begin.
 PAUSE = 0.02

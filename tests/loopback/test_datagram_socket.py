@@ -28,7 +28,7 @@ GREETING = b"Hello, World!"
 LOCALHOST = "127.0.0.1"
 
 #: Seconds after which a datagram that should have come is missed.
-PATIENCE = 5
+PATIENCE = 120
 
 Message = DatagramSocketMessageReceivedEventArgs
 Handler = Callable[[DatagramSocket, Message], Any]

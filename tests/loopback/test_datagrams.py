@@ -162,7 +162,7 @@ class Room:
         udp = socket.socket(family, socket.SOCK_DGRAM)
         self._sockets.append(udp)
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AMPLE)
-        udp.settimeout(10)
+        udp.settimeout(60)
         udp.bind((host, port))
         return udp
 

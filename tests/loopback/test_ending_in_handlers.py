@@ -210,7 +210,7 @@ class HangUpTests(EveryReactor):
                 steps.append("gone")
                 linger = struct.pack("ii", 1, 0)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            cancelled.wait(10)
+            cancelled.wait(60)
 
         self.serve(Endless, peer)
         self.assertEqual(steps, ["started", "gone", "ended"])

@@ -952,7 +952,7 @@ class OrderTests(Hostile):
 
         def attack(address: Address) -> None:
             with attacker(address) as client:
-                client.connection.settimeout(2)
+                client.connection.settimeout(60)
                 client.send(PRODUCING.request + client.tls.hello())
                 received = b""
                 while PRODUCING.go_ahead + b"\x16\x03" not in received:

@@ -45,7 +45,7 @@ def queue(address: Any, count: int, question: bytes = b"x") -> list[socket.socke
     for _ in range(count):
         if isinstance(address, str):
             peer = socket.socket(socket.AF_UNIX)
-            peer.settimeout(10)
+            peer.settimeout(60)
             peer.connect(address)
         else:
             peer = connect_plain(address)

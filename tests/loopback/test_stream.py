@@ -113,14 +113,14 @@ class LoopbackTests(EveryReactor):
             with self.assertRaises(TimeoutError):
                 for _ in range(1000):
                     connection.sendall(encode_frame(bytes(100_000)))
-            self.assertTrue(handling.wait(10))
+            self.assertTrue(handling.wait(60))
             self.assertFalse(ended.is_set())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
             # As the group does at the timeout, which would be one of the test as well.
             (protocol,) = protocols
             protocol.clock.callFromThread(protocol.end_if_idle)
-            self.assertTrue(ended.wait(10))
+            self.assertTrue(ended.wait(60))
 
         self.serve(Endless, peer)
 
@@ -182,7 +182,7 @@ class LoopbackTests(EveryReactor):
             third.settimeout(0.2)
             self.assertRaises(TimeoutError, third.recv, 1)
             first.close()
-            third.settimeout(10)
+            third.settimeout(60)
             self.assertEqual(receive_exactly(third, len(frame)), frame)
             second.close()
             third.close()
@@ -199,7 +199,7 @@ class LoopbackTests(EveryReactor):
         class Draining(FrameEcho):
             def connection_made(self) -> None:
                 # The reactor stands still until the peer has sent: the bytes wait in the kernel.
-                sent.wait(10)
+                sent.wait(60)
                 self.drain()
 
         def peer(address: tuple[str, int]) -> None:

@@ -50,7 +50,7 @@ class Told(threading.Event):
     """Between the reactor's thread and the peer's; never waited for without an end."""
 
     def await_it(self) -> None:
-        if not self.wait(10):
+        if not self.wait(60):
             raise TimeoutError("nobody told in time")
 
 
@@ -446,7 +446,7 @@ class ListenerTests(EndCase):
                     thread = threading.Thread(target=self.ask, args=(port, version))
                     thread.start()
                     await self.read(await listener.accept(), ends)
-                    thread.join(10)
+                    thread.join(60)
 
         self.conduct(work)
         self.assertEqual(ends, [b"request"] * 20)
@@ -486,7 +486,7 @@ class ListenerTests(EndCase):
             thread.start()
             await gone
             self.assertEqual(await listener.close_all(10), 0)
-            thread.join(10)
+            thread.join(60)
 
         self.conduct(work)
         self.assertEqual(ends, ["request", "cancelled"])
@@ -555,7 +555,7 @@ class ProtocolTests(EndCase):
                 ends.append(await Serving.ended)
                 await factory.drain(0)
                 await port.stopListening()
-                thread.join(10)
+                thread.join(60)
 
         self.conduct(work)
         self.assertEqual(problems, [])

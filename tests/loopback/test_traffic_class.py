@@ -173,7 +173,7 @@ class DatagramTests(OnEveryReactor):
             # <linux/in.h>: Python does not name it everywhere.
             made.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_RECVTOS", 13), 1)
         made.bind((LOOPBACK[family], 0))
-        made.settimeout(5)
+        made.settimeout(60)
         return made
 
     def mark_of_next(self, receiver: socket.socket) -> int:

@@ -227,7 +227,7 @@ class ProxiedTests(BehindProxy):
 
         class Draining(FrameEcho):
             def connection_made(self) -> None:
-                half_sent.wait(10)
+                half_sent.wait(60)
                 self.drain()
 
         def peer(address: tuple[str, int]) -> None:

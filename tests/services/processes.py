@@ -237,7 +237,7 @@ def _environment(folder: str) -> dict[str, str]:
 
 def echo(port: int, payload: bytes = b"Hello, World!") -> bytes:
     """Exchange one frame on a connection of its own, with ``struct`` only."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         connection.sendall(struct.pack(">I", len(payload)) + payload)
         with connection.makefile("rb") as stream:
             (size,) = struct.unpack(">I", stream.read(4))

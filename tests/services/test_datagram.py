@@ -38,7 +38,7 @@ def make_client(port: int = 0) -> socket.socket:
     """Open a plain socket that does not wait for ever."""
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     client.bind((HOST, port))
-    client.settimeout(10)
+    client.settimeout(60)
     return client
 
 

@@ -38,7 +38,7 @@ def make_client() -> socket.socket:
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     client.bind(("127.0.0.1", 0))
     client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
-    client.settimeout(10)
+    client.settimeout(60)
     return client
 
 

@@ -311,7 +311,7 @@ class TwistdTests(SynchronousTestCase):
         with twistd("twsock-stream", "--endpoint", LOCAL) as server:
             (port,) = server.wait_for_ports()
             frame = b"\x00\x00\x00\x01x"
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
                 connection.sendall(frame)
                 self.assertEqual(connection.recv(5), frame)
                 server.process.send_signal(signal.SIGSTOP)
@@ -327,7 +327,7 @@ class TwistdTests(SynchronousTestCase):
         arguments = ["--endpoint", LOCAL, "--drain-timeout", "0.2"]
         with twistd("twsock-stream", *arguments) as server:
             (port,) = server.wait_for_ports()
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
                 connection.sendall(b"\x00\x00\x00\x01x\x00\x00")
                 connection.recv(5)
                 server.terminate()
@@ -359,7 +359,7 @@ class TwistdTests(SynchronousTestCase):
         arguments = ["--endpoint", LOCAL, "--max-connections", "100"]
         with twistd("twsock-stream", *arguments, max_files=32) as server:
             (port,) = server.wait_for_ports()
-            peers = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(40)]
+            peers = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) for _ in range(40)]
             server.wait_for("cannot accept: Too many open files")
             for peer in peers[:20]:
                 peer.close()
@@ -381,7 +381,7 @@ class TwistdTests(SynchronousTestCase):
                 (b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n", b"\0\0\0\6", b""),
                 (b"", b"\0\0\0\1x", b""),
             ):
-                with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
                     for start in range(0, len(header), 5):
                         connection.sendall(header[start : start + 5])
                     connection.sendall(frame)
@@ -395,7 +395,7 @@ class TwistdTests(SynchronousTestCase):
         arguments = ["-e", f"haproxy:{LOCAL}", "--proxy-from", "192.0.2.0/24"]
         with twistd("twsock-stream", *arguments) as server:
             (port,) = server.wait_for_ports()
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
                 self.assertRaises(ConnectionResetError, connection.recv, 1)
             server.wait_for("dropped: PROXY headers are taken from 192.0.2.0/24 only")
 
@@ -412,7 +412,7 @@ class TwistdTests(SynchronousTestCase):
                     running_haproxy(haproxy, folder, port, way) as path,
                     socket.socket(socket.AF_UNIX) as connection,
                 ):
-                    connection.settimeout(10)
+                    connection.settimeout(60)
                     connection.connect(path)
                     connection.sendall(b"\0\0\0\1x")
                     self.assertEqual(connection.recv(5), b"\0\0\0\1x")

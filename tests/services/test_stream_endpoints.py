@@ -157,5 +157,5 @@ class BacklogTests(TestCase):
             for _ in range(200):
                 peer = socket.socket(port.socket.family)
                 self.addCleanup(peer.close)
-                peer.settimeout(5)
+                peer.settimeout(60)
                 peer.connect(where)

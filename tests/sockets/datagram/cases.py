@@ -32,7 +32,7 @@ LOCALHOST = "127.0.0.1"
 Message = DatagramSocketMessageReceivedEventArgs
 
 #: Seconds after which a datagram that should have come is missed.
-PATIENCE = 5
+PATIENCE = 120
 
 
 class FillableSocket(socket.socket):

@@ -237,7 +237,7 @@ class HandlerOutputTests(SocketCase):
         again = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(again.close)
         again.bind(address)
-        again.settimeout(5)
+        again.settimeout(60)
         # The refusal has come, and the next send is told of it.
         self.successResultOf(made.output_stream.send_all(b"heard"))
         self.reactor.advance(0)
@@ -285,7 +285,7 @@ class RefusalTests(SocketCase):
         peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(peer.close)
         peer.bind((LOCALHOST, int(made.information.remote_port)))
-        peer.settimeout(5)
+        peer.settimeout(60)
         self.successResultOf(made.output_stream.send_all(GREETING))
         self.assertEqual(peer.recv(99), GREETING)
         self.assert_refused(made.receive_from(), SocketErrorStatus.CONNECTION_RESET_BY_PEER)

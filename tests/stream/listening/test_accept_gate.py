@@ -85,7 +85,7 @@ class AcceptGateTests(SynchronousTestCase):
             accepted, address = gate.accept()
             accepted.close()
             self.assertEqual(address, second.getsockname())
-        self.client.settimeout(10)
+        self.client.settimeout(60)
         self.assertEqual(self.client.recv(1), b"")
         self.assertEqual(asked, ["127.0.0.1"] * 2)
 
@@ -220,7 +220,7 @@ class AcceptGateTests(SynchronousTestCase):
         """It closes what it has, and would not know of them."""
         self.port.factory = None
         self.gate.close()
-        self.client.settimeout(5)
+        self.client.settimeout(60)
         self.assertRaises(ConnectionResetError, self.client.recv, 1)
 
     def test_a_port_that_others_paused_stays_paused(self) -> None:

@@ -188,7 +188,8 @@ class ExamplesTests(SynchronousTestCase):
             website = server.wait_for(r"Site starting on (\d+)")
             (port,) = server.wait_for_ports()
             client = run_client(f"tcp:127.0.0.1:{port}", "Ada <3")
-            with urllib.request.urlopen(f"http://127.0.0.1:{website}/", timeout=_PATIENCE) as response:
+            page = f"http://127.0.0.1:{website}/"
+            with urllib.request.urlopen(page, timeout=_PATIENCE) as response:
                 self.assertIn(b"<li>Ada &lt;3</li>", response.read())
         self.assertEqual(client.stdout, "0 came before you\n")
 

@@ -139,6 +139,7 @@ class EveryReactor(ClosingBuilder):
         factory = StreamServerFactory(reactor, protocol, **limits)
         problems: list[BaseException] = []
         ports: list[Any] = []
+        threads: list[threading.Thread] = []
 
         def run(address: tuple[str, int]) -> None:
             try:
@@ -156,11 +157,15 @@ class EveryReactor(ClosingBuilder):
         def listening(port: Any) -> None:
             ports.append(port)
             host = port.getHost()
-            threading.Thread(target=run, args=((host.host, host.port),), daemon=True).start()
+            address = host.host, host.port
+            threads.append(threading.Thread(target=run, args=(address,), daemon=True))
+            threads[0].start()
 
         endpoint = (make_endpoint or _any_port)(reactor)
         factory.listen(endpoint).addCallback(listening)
         self.runReactor(reactor, timeout=PATIENCE)
+        # The last call from the thread wakes the reactor, which must not be closed by then.
+        threads[0].join()
         if problems:
             raise problems[0]
         return factory

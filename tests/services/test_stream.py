@@ -359,7 +359,8 @@ class TwistdTests(SynchronousTestCase):
         arguments = ["--endpoint", LOCAL, "--max-connections", "100"]
         with twistd("twsock-stream", *arguments, max_files=32) as server:
             (port,) = server.wait_for_ports()
-            peers = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) for _ in range(40)]
+            address = "127.0.0.1", port
+            peers = [socket.create_connection(address, timeout=PATIENCE) for _ in range(40)]
             server.wait_for("cannot accept: Too many open files")
             for peer in peers[:20]:
                 peer.close()

@@ -1,0 +1,235 @@
+"""Plaintext in front of a handshake: it is not handled behind it, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.loopback.hostile import (
+    BROKEN_HELLOS,
+    EVIL,
+    FORMATS,
+    FRAMES,
+    IMPLICIT,
+    NO_HELLOS,
+    REQUIRED,
+    TLS13,
+    Address,
+    Format,
+    Hostile,
+    attacker,
+)
+from tests.loopback.reactors import on_every_reactor
+from tests.tls.peer import ClientPeer
+
+
+class InjectionTests(Hostile):
+    """What an attacker in the middle writes into the plaintext, in front of the handshake."""
+
+    @on_every_reactor
+    def test_plaintext_in_one_piece_with_the_request(self) -> None:
+        """S1: it is not handled, the connection ends, nothing but the go-ahead is answered."""
+        for server in FORMATS:
+            answers: list[bytes] = []
+
+            def attack(address: Address, server: Format = server, answers: Any = answers) -> None:
+                with attacker(address) as mallory:
+                    mallory.send(server.request + server.evil)
+                    answers.append(mallory.rest())
+
+            seen = self.attack(attack, server)
+            self.assert_refused(seen, 1)
+            self.assertIn(answers, ([server.go_ahead], [b""]))
+
+    def test_plaintext_wherever_it_is_cut(self) -> None:
+        """S2, S3: within the request, at the boundary, behind the go-ahead, byte by byte."""
+        for server in FORMATS:
+            stream = server.request + server.evil
+            cuts = range(1, len(stream))
+
+            def attack(
+                address: Address,
+                server: Format = server,
+                stream: bytes = stream,
+                cuts: Any = cuts,
+            ) -> None:
+                for cut in cuts:
+                    with attacker(address) as mallory:
+                        mallory.send(stream[:cut])
+                        if cut >= len(server.request):
+                            mallory.receive(len(server.go_ahead))
+                        mallory.send(stream[cut:])
+                        self.assertIn(mallory.rest(), (server.go_ahead, b""))
+                with attacker(address) as mallory:
+                    mallory.send(stream, step=1)
+                    self.assertIn(mallory.rest(), (server.go_ahead, b""))
+
+            self.assert_refused(self.attack(attack, server, count=len(cuts) + 1), len(cuts) + 1)
+
+    def test_a_message_does_not_cross_the_boundary(self) -> None:
+        """S5: its beginning in plaintext, its end inside; each beginning of one."""
+        for server in FORMATS:
+
+            def attack(address: Address, server: Format = server) -> None:
+                for cut in range(1, 6):
+                    with attacker(address) as mallory:
+                        mallory.send(server.request + server.evil[:cut] + mallory.tls.hello())
+                        self.assertIn(mallory.rest(), (server.go_ahead, b""))
+
+            self.assert_refused(self.attack(attack, server, count=5), 5)
+
+    def test_a_second_request_is_no_handshake(self) -> None:
+        """S6: in one piece with the first, and behind the go-ahead."""
+        for server in FORMATS:
+
+            def attack(address: Address, server: Format = server) -> None:
+                for waits in (False, True):
+                    with attacker(address) as mallory:
+                        mallory.send(server.request)
+                        if waits:
+                            mallory.receive(len(server.go_ahead))
+                        mallory.send(server.request)
+                        self.assertIn(mallory.rest(), (server.go_ahead, b""))
+
+            self.assert_refused(self.attack(attack, server, count=2), 2)
+
+    def test_there_is_no_tls_in_tls(self) -> None:
+        """S6: inside, the request is refused, and a ClientHello is a message like any other."""
+        for server in FORMATS:
+            refusal, answer = server.encode(b"NO"), server.encode(b"got x")
+
+            def attack(
+                address: Address,
+                server: Format = server,
+                refusal: bytes = refusal,
+                answer: bytes = answer,
+            ) -> None:
+                with attacker(address) as mallory:
+                    self.assertTrue(mallory.shake_hands())
+                    for _ in range(2):
+                        self.assertEqual(mallory.ask(server.request, len(refusal)), refusal)
+                        self.assertEqual(mallory.ask(server.encode(b"x"), len(answer)), answer)
+                    mallory.send(mallory.tls.say(ClientPeer(TLS13).hello() + b"\n"))
+                    mallory.send(mallory.tls.end())
+                    mallory.rest()
+
+            seen = self.attack(attack, server)
+            self.assertEqual(seen.secured, [True])
+            self.assertNotIn(False, [is_secure for _, is_secure in seen.messages])
+
+    def test_anything_but_a_hello(self) -> None:
+        """S9: behind the go-ahead, and in front of everything where TLS comes first."""
+        for server in FORMATS:
+
+            def attack(address: Address, server: Format = server) -> None:
+                for words in NO_HELLOS + BROKEN_HELLOS:
+                    with attacker(address) as mallory:
+                        mallory.send(server.request)
+                        self.assertEqual(mallory.receive(len(server.go_ahead)), server.go_ahead)
+                        mallory.send(words + server.evil)
+                        mallory.finish()
+                        self.assert_only_alerts(mallory.rest())
+
+            count = len(NO_HELLOS + BROKEN_HELLOS)
+            self.assert_refused(self.attack(attack, server, count=count), count)
+
+    def test_anything_but_a_hello_where_tls_comes_first(self) -> None:
+        """S9: the application does not hear of it."""
+
+        def attack(address: Address) -> None:
+            for words in (*NO_HELLOS, *BROKEN_HELLOS, FRAMES.request, FRAMES.evil):
+                with attacker(address) as mallory:
+                    mallory.send(words)
+                    mallory.finish()
+                    self.assert_only_alerts(mallory.rest())
+
+        count = len(NO_HELLOS + BROKEN_HELLOS) + 2
+        seen = self.attack(attack, FRAMES, IMPLICIT, count=count)
+        self.assert_refused(seen, count)
+        self.assertEqual((seen.announced, seen.lost), ([], []))
+
+    def test_a_handshake_that_goes_wrong_in_its_middle(self) -> None:
+        """S9: plaintext behind a true ClientHello is never handled, nor ever answered."""
+        for server in FORMATS:
+
+            def attack(address: Address, server: Format = server) -> None:
+                for waits in (False, True):
+                    with attacker(address) as mallory:
+                        mallory.send(server.request)
+                        mallory.receive(len(server.go_ahead))
+                        mallory.send(mallory.tls.hello())
+                        if waits:
+                            mallory.some()
+                        mallory.send(server.evil * 3)
+                        mallory.finish()
+                        self.assertNotIn(b"got", mallory.rest())
+
+            self.assert_refused(self.attack(attack, server, count=2), 2)
+
+    def assert_only_alerts(self, answer: bytes) -> None:
+        """What is said to garbage is nothing, or an alert of TLS."""
+        self.assertIn(answer[:2], (b"", b"\x15\x03"))
+        self.assertLessEqual(len(answer), 14)
+
+
+class StateTests(Hostile):
+    """What was said before, and what may be said before."""
+
+    def test_who_somebody_claimed_to_be_is_forgotten(self) -> None:
+        """S7: session fixation; with both triggers."""
+        for server in FORMATS:
+            nobody = server.encode(b"nobody")
+            named = server.encode(b"got I am root")
+
+            def attack(
+                address: Address,
+                server: Format = server,
+                nobody: bytes = nobody,
+                named: bytes = named,
+            ) -> None:
+                for trigger in (b"", server.request):
+                    with attacker(address) as client:
+                        client.send(server.encode(b"I am root") + trigger)
+                        client.receive(len(named) + (len(server.go_ahead) if trigger else 0))
+                        self.assertTrue(client.shake_hands())
+                        self.assertEqual(client.ask(server.encode(b"who am I"), 6), nobody)
+
+            seen = self.attack(attack, server, count=2)
+            self.assertEqual(seen.messages[1::2], [(b"who am I", True)] * 2)
+
+    @on_every_reactor
+    def test_before_a_required_upgrade_nothing_is_obeyed(self) -> None:
+        """S8: whatever is said; dropped, unanswered, and not kept for later."""
+        for server in FORMATS:
+            answer = server.encode(b"got x")
+
+            def attack(address: Address, server: Format = server, answer: bytes = answer) -> None:
+                for step in (0, 1):
+                    for trigger in (b"", server.request):
+                        with attacker(address) as mallory:
+                            mallory.send(server.evil * 3 + trigger, step)
+                            if trigger:
+                                self.assertEqual(
+                                    mallory.receive(len(server.go_ahead)), server.go_ahead
+                                )
+                            self.assertTrue(mallory.shake_hands(step))
+                            self.assertEqual(mallory.ask(server.encode(b"x"), len(answer)), answer)
+
+            seen = self.attack(attack, server, REQUIRED, count=4)
+            self.assertEqual(seen.messages, [(b"x", True)] * 4)
+            self.assertNotIn(EVIL.decode(), seen.text)
+
+    def test_before_a_required_upgrade_a_flood_ends(self) -> None:
+        """S8: after four KiB."""
+        for server in FORMATS:
+
+            def attack(address: Address, server: Format = server) -> None:
+                with attacker(address) as mallory:
+                    mallory.send(server.evil * 1000)
+                    self.assertEqual(mallory.rest(), b"")
+
+            self.assert_refused(self.attack(attack, server, REQUIRED), 1)
+
+
+for case in (InjectionTests, StateTests):
+    globals().update(case.makeTestCaseClasses())
+del InjectionTests, StateTests, case

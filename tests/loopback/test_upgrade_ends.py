@@ -1,0 +1,223 @@
+"""Clients that end or fall silent in the middle of an upgrade."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from tests.loopback.hostile import (
+    EVIL,
+    FORMATS,
+    FRAMES,
+    IMPLICIT,
+    TLS,
+    TLS12,
+    TLS13,
+    Address,
+    Attacker,
+    Format,
+    Hostile,
+    Seen,
+    attacker,
+)
+from tests.loopback.reactors import on_every_reactor
+from twsock.errors import BrokenError, SocketError
+from twsock.protocols import (
+    UpgradePolicy,
+    UpgradeToSsl,
+)
+
+
+class SilenceTests(Hostile):
+    """Who begins and does not go on keeps nobody else waiting for ever."""
+
+    def test_the_place_of_a_silent_client_is_freed(self) -> None:
+        """S10: behind the go-ahead, in the middle of a hello, in the middle of a handshake."""
+        # Two steps in each format: each costs a deadline.
+        for server, steps in zip(FORMATS, ((0, 1), (2, 3)), strict=True):
+            answer = server.encode(b"got x")
+
+            def begin(mallory: Attacker, step: int, server: Format = server) -> None:
+                if step < 2:
+                    mallory.send(server.request)
+                    mallory.receive(len(server.go_ahead))
+                if step:
+                    hello = mallory.tls.hello()
+                    mallory.send(hello[:20] if step < 3 else hello)
+
+            def attack(
+                address: Address,
+                begin: Any = begin,
+                server: Format = server,
+                answer: bytes = answer,
+                steps: tuple[int, int] = steps,
+            ) -> None:
+                for step in steps:
+                    with attacker(address) as mallory, attacker(address) as client:
+                        begin(mallory, step)
+                        mallory.rest()
+                        client.shake_hands()
+                        self.assertEqual(client.ask(server.encode(b"x"), len(answer)), answer)
+                        client.send(client.tls.end())
+                        client.rest()
+
+            # Long enough for an honest client on a busy machine.
+            hasty = UpgradeToSsl(TLS, handshake_timeout=1)
+            seen = self.attack(attack, server, hasty, count=4, max_connections=1)
+            self.assertEqual(seen.messages, [(b"x", True)] * 2)
+            self.assertEqual(len(self.violations(seen)), 2, seen.warnings)
+
+    @on_every_reactor
+    def test_a_dripping_handshake_gets_no_more_time(self) -> None:
+        """S10: one byte after the other, as long as it is let."""
+        for upgrade in (
+            UpgradeToSsl(TLS, handshake_timeout=0.1),
+            UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT, handshake_timeout=0.1),
+        ):
+
+            def attack(address: Address) -> None:
+                with attacker(address) as mallory:
+                    hello = mallory.tls.hello()
+                    for byte in hello[:-1]:
+                        mallory.send(bytes([byte]))
+                        if mallory.say_nothing_for(0.01):
+                            break
+                    self.assertEqual(mallory.rest(), b"")
+
+            seen = self.attack(attack, FRAMES, upgrade)
+            self.assert_refused(seen, 1)
+
+    def test_a_handshake_begun_in_time_has_no_more_than_what_is_left(self) -> None:
+        """S10: the deadline is one, from the go-ahead to the end; idle timeouts do not matter."""
+
+        def attack(address: Address) -> None:
+            with attacker(address) as mallory:
+                mallory.send(FRAMES.request)
+                mallory.receive(len(FRAMES.go_ahead))
+                mallory.send(mallory.tls.hello())
+                self.assertTrue(mallory.rest().startswith(b"\x16\x03"))
+
+        hasty = UpgradeToSsl(TLS, handshake_timeout=0.1)
+        self.assert_refused(self.attack(attack, FRAMES, hasty, idle_timeout=None), 1)
+
+    def violations(self, seen: Seen) -> list[str]:
+        """What is told of peers that were not let in."""
+        return [warning for warning in seen.warnings if "not let into TLS" in warning]
+
+
+class EndTests(Hostile):
+    """Connections that end in the middle of something."""
+
+    #: What a client does, one after the other.
+    STEPS = ("nothing", "half a request", "request", "go-ahead", "half a hello", "hello", "secure")
+
+    def go(self, mallory: Attacker, step: str) -> None:
+        """Go as far as this step."""
+        reached = self.STEPS.index(step)
+        hello = mallory.tls.hello()
+        if reached >= 1:
+            mallory.send(FRAMES.request[:7])
+        if reached >= 2:
+            mallory.send(FRAMES.request[7:])
+        if reached >= 3:
+            mallory.receive(len(FRAMES.go_ahead))
+        if reached >= 4:
+            mallory.send(hello[:50])
+        if reached >= 5:
+            mallory.send(hello[50:])
+        if reached >= 6:
+            self.assertTrue(mallory.go_on())
+
+    @on_every_reactor
+    def test_a_reset_at_each_step_is_told_once(self) -> None:
+        """S14: one end for each beginning, no message, and nothing is left."""
+        for end in (Attacker.reset, Attacker.finish):
+
+            def attack(address: Address, end: Callable[[Attacker], None] = end) -> None:
+                for step in self.STEPS:
+                    with attacker(address) as mallory:
+                        self.go(mallory, step)
+                        end(mallory)
+                        if end is Attacker.finish:
+                            mallory.rest()
+
+            seen = self.attack(attack, count=len(self.STEPS))
+            self.assertEqual(len(seen.announced), len(self.STEPS))
+            self.assertEqual(len(seen.lost), len(self.STEPS))
+            self.assertEqual((seen.messages, seen.secured), ([], [True]))
+
+    def test_a_reset_where_tls_comes_first(self) -> None:
+        """S14: only who was secure was ever there."""
+
+        def attack(address: Address) -> None:
+            for end in (Attacker.reset, Attacker.finish):
+                for cut in (0, 1, 50, 10_000):
+                    with attacker(address) as mallory:
+                        mallory.send(mallory.tls.hello()[:cut])
+                        end(mallory)
+                with attacker(address) as mallory:
+                    mallory.shake_hands()
+                    end(mallory)
+
+        seen = self.attack(attack, upgrade=IMPLICIT, count=10)
+        self.assertEqual((seen.announced, len(seen.lost)), ([True] * 2, 2))
+
+    def test_a_farewell_in_place_of_a_hello(self) -> None:
+        """S15: close_notify in plaintext right behind the go-ahead is no end in order."""
+        farewell = b"\x15\x03\x03\0\2\1\0"
+
+        def attack(address: Address) -> None:
+            for hello in (False, True):
+                with attacker(address) as mallory:
+                    mallory.send(FRAMES.request)
+                    mallory.receive(len(FRAMES.go_ahead))
+                    if hello:
+                        mallory.send(mallory.tls.hello())
+                        mallory.some()
+                    mallory.send(farewell)
+                    mallory.rest()
+
+        seen = self.attack(attack, count=2)
+        self.assert_refused(seen, 2)
+        self.assertEqual([isinstance(error, SocketError) for error in seen.lost], [True] * 2)
+
+    def test_a_farewell_inside_is_an_end_in_order(self) -> None:
+        """S15: right behind the handshake, and behind a message, which is handled."""
+        for version in (TLS12, TLS13):
+
+            def attack(address: Address, version: ssl.SSLContext = version) -> None:
+                for message in (b"", FRAMES.encode(b"x")):
+                    with attacker(address, version) as client:
+                        self.assertTrue(client.shake_hands())
+                        client.send(
+                            (client.tls.say(message) if message else b"") + client.tls.end()
+                        )
+                        client.rest()
+
+            seen = self.attack(attack, count=2)
+            self.assertEqual(seen.lost, [None, None])
+            self.assertEqual(seen.messages, [(b"x", True)])
+
+    @on_every_reactor
+    def test_an_end_without_farewell_is_a_truncation(self) -> None:
+        """S15: FIN alone, at a boundary and in the middle of a message; it is told as an error."""
+        for version in (TLS12, TLS13):
+
+            def attack(address: Address, version: ssl.SSLContext = version) -> None:
+                for message in (b"", FRAMES.evil, FRAMES.evil[:6]):
+                    with attacker(address, version) as mallory:
+                        self.assertTrue(mallory.shake_hands())
+                        if message:
+                            mallory.send(mallory.tls.say(message))
+                        mallory.finish()
+                        mallory.rest()
+
+            seen = self.attack(attack, count=3)
+            self.assertEqual([isinstance(error, BrokenError) for error in seen.lost], [True] * 3)
+            self.assertEqual(seen.messages, [(EVIL, True)])
+
+
+for case in (SilenceTests, EndTests):
+    globals().update(case.makeTestCaseClasses())
+del SilenceTests, EndTests, case

@@ -1,0 +1,155 @@
+"""An upgrade under factories of Twisted that wrap ours, and behind a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.protocols.policies import TimeoutFactory, TrafficLoggingFactory, WrappingFactory
+
+from tests.loopback.hostile import (
+    BROKEN_HELLOS,
+    FORMATS,
+    FRAMES,
+    GOOD_CERTIFICATE,
+    TLS,
+    Address,
+    Format,
+    Hostile,
+    attacker,
+    identified,
+)
+from tests.loopback.reactors import on_every_reactor
+from tests.tls.peer import client_context
+from twsock.protocols import (
+    UpgradeToSsl,
+)
+from twsock.tls.server import ClientCertificatePolicy, ServerTls
+
+PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n"
+
+
+class WrapperTests(Hostile):
+    """Under other factories, which stand between the socket and the protocol."""
+
+    #: Factories of Twisted that wrap ours.
+    WRAPS: tuple[Callable[[Any, Any], Any], ...] = (
+        lambda _reactor, factory: WrappingFactory(factory),
+        lambda _reactor, factory: TimeoutFactory(WrappingFactory(factory), 30),
+    )
+
+    @on_every_reactor
+    def test_an_upgrade_is_told_and_true(self) -> None:
+        """S16: both triggers, and an end in order."""
+        tls = ServerTls(identified(ClientCertificatePolicy.REQUIRED))
+        context = client_context(GOOD_CERTIFICATE)
+        answer = FRAMES.encode(b"got x")
+
+        def attack(address: Address) -> None:
+            for trigger in (b"", FRAMES.request):
+                with attacker(address, context) as client:
+                    client.send(trigger + client.tls.hello())
+                    if trigger:
+                        self.assertEqual(client.receive(len(FRAMES.go_ahead)), FRAMES.go_ahead)
+                    self.assertTrue(client.go_on())
+                    self.assertEqual(client.ask(FRAMES.encode(b"x"), len(answer)), answer)
+                    client.send(client.tls.end())
+                    client.rest()
+
+        for wrap in self.WRAPS:
+            seen = self.attack(attack, upgrade=UpgradeToSsl(tls), count=2, wrap=wrap)
+            self.assertEqual(seen.announced, [False] * 2)
+            self.assertEqual(seen.secured, [True] * 2)
+            self.assertEqual(seen.messages, [(b"x", True)] * 2)
+            self.assertEqual(seen.certificates, ["mallory"] * 2)
+            self.assertEqual(seen.lost, [None] * 2)
+
+    def test_attacks_are_refused_as_ever(self) -> None:
+        """S16: plaintext behind the request, garbage for a hello, silence."""
+
+        def attack(address: Address) -> None:
+            for behind in (FRAMES.evil, BROKEN_HELLOS[0], b""):
+                with attacker(address) as mallory:
+                    mallory.send(FRAMES.request + behind)
+                    self.assertNotIn(b"got", mallory.rest())
+
+        hasty = UpgradeToSsl(TLS, handshake_timeout=0.1)
+        for wrap in self.WRAPS:
+            self.assert_refused(self.attack(attack, upgrade=hasty, count=3, wrap=wrap), 3)
+
+    def test_a_log_of_the_traffic_has_no_plaintext_of_after(self) -> None:
+        """S16: who writes down what passes on the wire sees what is said before, and TLS."""
+        logged: list[bytes] = []
+
+        class Log(TrafficLoggingFactory):
+            def open(self, name: str) -> Any:
+                return self
+
+            def write(self, line: str) -> None:
+                logged.append(line.encode())
+
+            def flush(self) -> None:
+                """Nothing is kept back."""
+
+            def close(self) -> None:
+                """It stays open for the next."""
+
+        def attack(address: Address) -> None:
+            with attacker(address) as client:
+                client.send(FRAMES.encode(b"open") + FRAMES.request + client.tls.hello())
+                client.receive(len(FRAMES.encode(b"got open") + FRAMES.go_ahead))
+                self.assertTrue(client.go_on(behind=FRAMES.encode(b"secret")))
+                answer = FRAMES.encode(b"got secret")
+                self.assertEqual(client.inside(len(answer)), answer)
+
+        seen = self.attack(attack, wrap=lambda _reactor, factory: Log(factory, "traffic"))
+        self.assertEqual(seen.messages, [(b"open", False), (b"secret", True)])
+        self.assertIn(b"got open", b"".join(logged))
+        self.assertNotIn(b"secret", b"".join(logged))
+
+    def test_behind_a_proxy_in_one_piece(self) -> None:
+        """S17: header, request and ClientHello, wherever they are cut."""
+        for server in FORMATS:
+            front = PROXY + server.request
+            end = len(front)
+            cuts = (0, 3, len(PROXY) - 1, len(PROXY), *range(end - 1, end + 4))
+            answer = server.encode(b"got x")
+
+            def attack(
+                address: Address,
+                server: Format = server,
+                front: bytes = front,
+                cuts: Any = cuts,
+                answer: bytes = answer,
+            ) -> None:
+                for cut in cuts:
+                    with attacker(address) as client:
+                        stream = front + client.tls.hello()
+                        client.send(stream[:cut])
+                        client.send(stream[cut:])
+                        self.assertEqual(client.receive(len(server.go_ahead)), server.go_ahead)
+                        self.assertTrue(client.go_on())
+                        self.assertEqual(client.ask(server.encode(b"x"), len(answer)), answer)
+
+            seen = self.attack(attack, server, count=9, behind_proxy=True)
+            self.assertEqual(seen.secured, [True] * 9)
+            self.assertEqual(seen.messages, [(b"x", True)] * 9)
+
+    def test_behind_a_proxy_attacks_are_refused_as_ever(self) -> None:
+        """S17: a message behind the request, in one segment with the header; a second header."""
+
+        def attack(address: Address) -> None:
+            for behind in (FRAMES.evil, PROXY):
+                with attacker(address) as mallory:
+                    mallory.send(PROXY + FRAMES.request + behind)
+                    self.assertIn(mallory.rest(), (FRAMES.go_ahead, b""))
+
+        seen = self.attack(attack, count=2, behind_proxy=True)
+        self.assertEqual((seen.messages, seen.secured), ([], []))
+        for warning in seen.warnings:
+            self.assertRegex(warning, r"^192\.0\.2\.1:1000 aborted: plaintext behind")
+        self.assertEqual(len(seen.warnings), 2)
+
+
+globals().update(WrapperTests.makeTestCaseClasses())
+del WrapperTests

@@ -18,10 +18,11 @@ DOCUMENTS = [
     *sorted(ROOT.glob("newsfragments/*.rst")),
 ]
 
-#: A relative link of Markdown.
+#: A relative link of Markdown, and the target of a link in reStructuredText.
 _LINK = re.compile(r"\]\(([^):#]+)\)")
-#: A page of docs/ in reStructuredText.
-_PAGE = re.compile(r":doc:`(\w+)`")
+_TARGET = re.compile(r"^\.\. _[^:]+: (\S+)$", re.MULTILINE)
+#: A link in reStructuredText that is named after a file.
+_REFERENCE = re.compile(r"`([\w/.-]+\.(?:rst|md))`_")
 #: A file, from the checkout, the package, or docs/ on.
 _FILE = re.compile(r"(?<![\w/<.-])((?:[\w-]+/)*[\w-]+\.(?:py|rst|md))(?![\w>])")
 #: The full name of a module, a class or a member.
@@ -65,22 +66,23 @@ class DocumentTests(SynchronousTestCase):
     """README, CONTRIBUTING, docs/ and the news."""
 
     def test_links_lead_to_files(self) -> None:
-        """Each relative link of a Markdown page, from the folder of the page."""
+        """Each relative link, from the folder of its document."""
         broken = [
             (document, link)
-            for document, link in occurrences(_LINK)
-            if document.endswith(".md") and not (ROOT / document).parent.joinpath(link).exists()
+            for pattern, suffix in ((_LINK, ".md"), (_TARGET, ".rst"))
+            for document, link in occurrences(pattern)
+            if document.endswith(suffix) and not (ROOT / document).parent.joinpath(link).exists()
         ]
         self.assertEqual(broken, [])
 
-    def test_linked_pages_exist(self) -> None:
-        """Each ``:doc:`` of a page."""
-        missing = [
-            (document, page)
-            for document, page in occurrences(_PAGE)
-            if not (ROOT / "docs" / f"{page}.rst").exists()
+    def test_links_to_pages_have_a_target(self) -> None:
+        """A page in reStructuredText lists the target of each link at its end."""
+        without_target = [
+            (document, name)
+            for document, name in occurrences(_REFERENCE)
+            if f"\n.. _{name}: " not in (ROOT / document).read_text("utf-8")
         ]
-        self.assertEqual(missing, [])
+        self.assertEqual(without_target, [])
 
     def test_named_files_exist(self) -> None:
         """Each file of the checkout that a document names."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.ip.addresses import host_of, network_of
+from twsock.ip.addresses import host_of, network_of, parse_ip_address
 
 PEER, OTHER = "192.0.2.1", "192.0.2.2"
 
@@ -20,6 +22,20 @@ class HostTests(SynchronousTestCase):
     def test_an_internet_address_has_a_host(self) -> None:
         """The port is left out."""
         self.assertEqual(host_of(IPv4Address("TCP", "192.0.2.1", 7)), "192.0.2.1")
+
+
+class ParseTests(SynchronousTestCase):
+    """`parse_ip_address` takes numeric addresses only."""
+
+    def test_numeric_addresses_of_both_families_are_taken(self) -> None:
+        """An IPv6 address may have a zone."""
+        self.assertEqual(parse_ip_address("192.0.2.1"), ipaddress.IPv4Address("192.0.2.1"))
+        self.assertEqual(parse_ip_address("fe80::1%eth0"), ipaddress.IPv6Address("fe80::1%eth0"))
+
+    def test_other_texts_are_none(self) -> None:
+        """A name, an address with brackets or a port, and nothing are no addresses."""
+        for text in ("localhost", "[::1]", "192.0.2.1:80", ""):
+            self.assertIsNone(parse_ip_address(text), text)
 
 
 class PeerTests(SynchronousTestCase):

@@ -18,12 +18,11 @@ from zope.interface.verify import verifyObject
 
 from tests.services.processes import twistd
 from twsock.protocols import UpgradePolicy
-from twsock.services.connection_limit import default_max_connections
 from twsock.services.datagram import DatagramService
 from twsock.services.everything import Options, everything_service, makeService
 from twsock.services.multicast import MulticastService
 from twsock.services.process import ProcessOptions, ProcessService, StartError
-from twsock.services.stream import StreamService
+from twsock.services.stream import StreamService, default_max_connections
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 
 

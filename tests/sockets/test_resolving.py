@@ -29,13 +29,13 @@ from zope.interface.verify import verifyObject
 
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.names import HostName
-from twsock.sockets.resolving import IPAddress, find_port, interleave, order_targets, resolve
+from twsock.sockets.resolving import RemoteAddress, find_port, interleave, order_targets, resolve
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 A6, B6 = "2001:db8::1", "2001:db8::2"
 
 
-def at(host: str, port: int = 80) -> IPAddress:
+def at(host: str, port: int = 80) -> RemoteAddress:
     """Make the address of a host."""
     return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
 
@@ -154,11 +154,11 @@ class ResolvingTestCase(SynchronousTestCase):
 
     def look_up(
         self, host: str, service: str = "80", resolver: Any = None
-    ) -> Deferred[list[IPAddress]]:
+    ) -> Deferred[list[RemoteAddress]]:
         return ensureDeferred(resolve(self.reactor, HostName(host), service, resolver))
 
     def assert_status(
-        self, looking: Deferred[list[IPAddress]], status: SocketErrorStatus
+        self, looking: Deferred[list[RemoteAddress]], status: SocketErrorStatus
     ) -> SocketError:
         error = self.failureResultOf(looking, SocketError).value
         assert isinstance(error, SocketError)

@@ -11,7 +11,10 @@ from typing import Final
 
 from twisted.internet.interfaces import IAddress
 
-__all__ = ["host_of", "network_of"]
+__all__ = ["IPAddress", "host_of", "network_of", "parse_ip_address"]
+
+#: An address of either family.
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: Length of the interface identifier: one host may use any address of its network
 #: (:rfc:`4291` section 2.5.4).
@@ -22,6 +25,14 @@ def host_of(address: IAddress | None) -> str | None:
     """Return the numeric address of a peer; None if it has none, as on a UNIX socket."""
     host: str | None = getattr(address, "host", None)
     return host
+
+
+def parse_ip_address(text: str) -> IPAddress | None:
+    """Return a numeric address as an object; None for any other text."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 def network_of(host: str) -> str:

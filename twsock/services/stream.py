@@ -7,6 +7,7 @@ Options → `stream_service` → `StreamService` → `twsock.protocols.FrameEcho
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -20,11 +21,6 @@ from typing_extensions import override
 from twsock.ip.address_errors import EndpointError
 from twsock.log import TextLogger
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
-from twsock.services.connection_limit import (
-    MOST_CONNECTIONS,
-    RESERVED_DESCRIPTORS,
-    default_max_connections,
-)
 from twsock.services.listening import ListeningService, default_endpoints, describe_mistake
 from twsock.services.options import count_option, mode_option, seconds_option
 from twsock.services.process import ProcessOptions, ProcessService, process_owner
@@ -39,13 +35,30 @@ from twsock.stream.listening.proxy_endpoint import LOOPBACK, parse_networks
 from twsock.stream.listening.unix_endpoint import DEFAULT_SOCKET_MODE
 from twsock.wire.frames import MAX_UINT32
 
-__all__ = ["DEFAULT_PORT", "Options", "StreamService", "makeService", "stream_service"]
+__all__ = [
+    "DEFAULT_PORT",
+    "MOST_CONNECTIONS",
+    "RESERVED_DESCRIPTORS",
+    "Options",
+    "StreamService",
+    "default_max_connections",
+    "makeService",
+    "stream_service",
+]
 
 #: The port of the echo pages in the Windows sockets guide.
 DEFAULT_PORT: Final = 1337
 
 #: Seconds that a stop waits for connections to end by themselves.
 DEFAULT_DRAIN_TIMEOUT: Final = 10.0
+
+#: The default if the limit on open files allows it.
+MOST_CONNECTIONS: Final = 10_000
+
+#: Descriptors that are reserved for other uses: some 20 for ports, logs, the reactor and Python
+#: itself, and the rest for files that are read while connections are open. With a low limit on open
+#: files, an eighth of it is reserved instead, so that connections remain possible.
+RESERVED_DESCRIPTORS: Final = 64
 
 _FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
     "uint32": FrameEchoFactory,
@@ -274,6 +287,23 @@ def stream_service(
         security=security,
         drain_timeout=drain_timeout,
     )
+
+
+def default_max_connections() -> int:
+    """
+    Return the smaller of 10,000 and the limit on open files (``ulimit -n``) less a reserve.
+
+    At the limit peers wait in the kernel's backlog. Without it the process would run out of file
+    descriptors, and could then not open a certificate or a log file.
+
+    The limit is read at each call. The reserve is 64, or an eighth of the limit if that is less.
+    The result is 1 or more.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    reserve = min(RESERVED_DESCRIPTORS, limit // 8)
+    return max(1, min(MOST_CONNECTIONS, limit - reserve))
 
 
 def makeService(options: Options) -> IService:

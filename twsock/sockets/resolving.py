@@ -26,10 +26,10 @@ from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.zones import with_zone
 from twsock.names import HostName, HostNameType
 
-__all__ = ["IPAddress", "find_port", "interleave", "order_targets", "resolve"]
+__all__ = ["RemoteAddress", "find_port", "interleave", "order_targets", "resolve"]
 
 #: Somewhere to connect to.
-IPAddress = IPv4Address | IPv6Address
+RemoteAddress = IPv4Address | IPv6Address
 
 #: Where the DNS servers of this machine are named.
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
@@ -65,7 +65,7 @@ async def resolve(
     resolver: IResolver | None = None,
     *,
     protocol: str = "tcp",
-) -> list[IPAddress]:
+) -> list[RemoteAddress]:
     """
     Find where a service of a host is.
 
@@ -84,7 +84,7 @@ async def resolve(
             f"there is no service {service!r} on this machine, and an address has no SRV records",
             status=SocketErrorStatus.CLASS_TYPE_NOT_FOUND,
         )
-    addresses: list[IPAddress] = []
+    addresses: list[RemoteAddress] = []
     failed: SocketError | None = None
     for target, target_port in await _look_up_service(
         reactor, host, f"_{service}._{protocol}", resolver
@@ -124,7 +124,7 @@ def order_targets(
     return ordered
 
 
-def interleave(addresses: Sequence[IPAddress]) -> list[IPAddress]:
+def interleave(addresses: Sequence[RemoteAddress]) -> list[RemoteAddress]:
     """
     Let the two families take turns, the first one beginning (:rfc:`8305`, section 4).
 
@@ -132,14 +132,14 @@ def interleave(addresses: Sequence[IPAddress]) -> list[IPAddress]:
     """
     first = [address for address in addresses if type(address) is type(addresses[0])]
     others = [address for address in addresses if type(address) is not type(addresses[0])]
-    mixed: list[IPAddress] = []
+    mixed: list[RemoteAddress] = []
     for place, address in enumerate(first):
         mixed.append(address)
         mixed += others[place : place + 1]
     return mixed + others[len(first) :]
 
 
-async def _look_up(reactor: Any, host: HostName, port: int) -> list[IPAddress]:
+async def _look_up(reactor: Any, host: HostName, port: int) -> list[RemoteAddress]:
     if host.type is HostNameType.BLUETOOTH:
         raise SocketError(
             f"{host.display_name} is a Bluetooth address, and only IP is spoken here",
@@ -166,11 +166,11 @@ class _Receiver:
     """Collects what Twisted's resolver finds."""
 
     def __init__(self) -> None:
-        self.complete: Deferred[list[IPAddress]] = Deferred(self._cancel)
-        self._found: list[IPAddress] = []
+        self.complete: Deferred[list[RemoteAddress]] = Deferred(self._cancel)
+        self._found: list[RemoteAddress] = []
         self._resolution: IHostResolution | None = None
 
-    def _cancel(self, _complete: Deferred[list[IPAddress]]) -> None:
+    def _cancel(self, _complete: Deferred[list[RemoteAddress]]) -> None:
         if self._resolution is not None:
             try:
                 self._resolution.cancel()

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.sockets.resolving import IPAddress
+from twsock.sockets.resolving import RemoteAddress
 from twsock.sockets.stream.connecting import ATTEMPT_DELAY, Attempt, ConnectError, connect_to_any
 
 A, B, C = (IPv4Address("TCP", f"192.0.2.{number}", 80) for number in (1, 2, 3))
@@ -59,7 +59,7 @@ class ConnectingTestCase(SynchronousTestCase):
         self.factory = Factory.forProtocol(Protocol)
         self.factory.noisy = False
 
-    def connect(self, *addresses: IPAddress, **options: Any) -> Deferred[IProtocol]:
+    def connect(self, *addresses: RemoteAddress, **options: Any) -> Deferred[IProtocol]:
         return ensureDeferred(
             connect_to_any(self.reactor, "example.com:http", addresses, self.factory, **options)
         )
@@ -305,7 +305,7 @@ class NoAttemptTests(ConnectingTestCase):
 class FailureTests(ConnectingTestCase):
     """All attempts fail."""
 
-    def fail_all(self, *failures: tuple[IPAddress, Exception]) -> ConnectError:
+    def fail_all(self, *failures: tuple[RemoteAddress, Exception]) -> ConnectError:
         """Let one attempt after the other fail."""
         connecting = self.connect(*(address for address, _ in failures))
         for place, (_, error) in enumerate(failures):
@@ -418,7 +418,7 @@ class CancelTests(ConnectingTestCase):
 class BindTests(ConnectingTestCase):
     """The local end may be chosen."""
 
-    def bound(self, *addresses: IPAddress, bind: tuple[str, int] | None) -> list[object]:
+    def bound(self, *addresses: RemoteAddress, bind: tuple[str, int] | None) -> list[object]:
         """Begin attempts, and give their local ends."""
         self.connect(*addresses, bind=bind)
         self.reactor.pump([ATTEMPT_DELAY] * len(addresses))

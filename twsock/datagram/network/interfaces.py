@@ -10,7 +10,6 @@ index at any time. `LinkWatch` reports such changes.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from twsock.datagram.network.netlink import (
     open_link_socket,
 )
 from twsock.errors import OperationNotSupported, SocketError, SocketErrorStatus
+from twsock.ip.addresses import IPAddress, parse_ip_address
 from twsock.log import TextLogger
 
 __all__ = [
@@ -84,7 +84,7 @@ def find_interface(text: str | int, *, netlink: int | None = NETLINK) -> Interfa
         found = _by_index(checked_integer(text, "an index of an interface"))
     else:
         found = _by_name(text) or _by_index(_number(text))
-        address = None if found else _parsed(text)
+        address = None if found else parse_ip_address(text)
         if address is not None:
             return _by_address(text, address, netlink)
     if found is None:
@@ -133,9 +133,6 @@ def broadcast_interfaces(*, netlink: int | None = NETLINK) -> list[Interface]:
     ]
 
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
 def _by_name(name: str) -> Interface | None:
     index = index_of(name)
     # Looked up by index again, because the kernel also accepts alternative names.
@@ -157,14 +154,7 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else 0
 
 
-def _parsed(text: str) -> _Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
-
-
-def _by_address(text: str, address: _Address, netlink: int | None) -> Interface:
+def _by_address(text: str, address: IPAddress, netlink: int | None) -> Interface:
     zone = getattr(address, "scope_id", None)
     within = find_interface(zone) if zone else None
     try:

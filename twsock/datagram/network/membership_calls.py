@@ -10,7 +10,6 @@ Other systems get the older options, which do not support sources.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import struct
 import sys
@@ -23,6 +22,7 @@ from twsock.errors import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.ip.addresses import IPAddress, parse_ip_address
 
 __all__ = ["check_addresses", "check_group", "join", "leave", "membership_option"]
 
@@ -55,8 +55,6 @@ _LEVELS: Final[dict[int, int]] = {
     socket.AF_INET6: socket.IPPROTO_IPV6,
 }
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 #: Most characters of an argument in an error message; no address is longer.
 _MAX_SHOWN: Final = 64
 
@@ -73,7 +71,7 @@ def check_group(address: str) -> int:
     :raises SocketError: with status `SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED` when it is
         not.
     """
-    group = _parsed(address)
+    group = parse_ip_address(address)
     family = _family_of(group)
     if group is None or family is None or not group.is_multicast or "%" in address:
         raise _unsupported(
@@ -99,7 +97,7 @@ def check_addresses(
         )
     if source is None:
         return _canonical(family, group), None
-    if _family_of(_parsed(source)) != family:
+    if _family_of(parse_ip_address(source)) != family:
         raise _unsupported(
             f"the source {_shown(source)} does not have the family of the group {group}, "
             f"{_name(family)}"
@@ -248,14 +246,7 @@ def _canonical(family: int, address: str) -> str:
     return socket.inet_ntop(family, _packed(family, address))
 
 
-def _parsed(address: str) -> _Address | None:
-    try:
-        return ipaddress.ip_address(address)
-    except ValueError:
-        return None
-
-
-def _family_of(address: _Address | None) -> int | None:
+def _family_of(address: IPAddress | None) -> int | None:
     if address is None:
         return None
     return socket.AF_INET if address.version == 4 else socket.AF_INET6

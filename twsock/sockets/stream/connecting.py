@@ -32,7 +32,7 @@ from zope.interface import directlyProvides
 
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import missing_zone_error
-from twsock.sockets.resolving import IPAddress
+from twsock.sockets.resolving import RemoteAddress
 
 __all__ = ["ATTEMPT_DELAY", "Attempt", "ConnectError", "connect_to_any"]
 
@@ -87,7 +87,7 @@ class ConnectError(SocketError):
 async def connect_to_any(
     reactor: Any,
     name: str,
-    addresses: Sequence[IPAddress],
+    addresses: Sequence[RemoteAddress],
     factory: IProtocolFactory,
     *,
     bind: tuple[str, int] | None = None,
@@ -144,7 +144,7 @@ class _Attempts:
     def __init__(
         self,
         reactor: Any,
-        addresses: Sequence[IPAddress],
+        addresses: Sequence[RemoteAddress],
         bind: tuple[str, int] | None,
         delay: float,
         prepare: Callable[[ITransport], None] | None,
@@ -217,7 +217,7 @@ class _Attempts:
 class _Resolved:
     """Gives Twisted the addresses that were found before."""
 
-    def __init__(self, addresses: Sequence[IPAddress]) -> None:
+    def __init__(self, addresses: Sequence[RemoteAddress]) -> None:
         self._addresses = addresses
 
     # Called by Twisted.

@@ -24,7 +24,7 @@ _TARGET = re.compile(r"^\.\. _[^:]+: (\S+)$", re.MULTILINE)
 #: A link in reStructuredText that is named after a file.
 _REFERENCE = re.compile(r"`([\w/.-]+\.(?:rst|md))`_")
 #: A file, from the checkout, the package, or docs/ on.
-_FILE = re.compile(r"(?<![\w/<.-])((?:[\w-]+/)*[\w-]+\.(?:py|rst|md))(?![\w>])")
+_FILE = re.compile(r"(?<!\.\. )(?<![\w/<.-])((?:[\w-]+/)*[\w-]+\.(?:py|rst|md))(?![\w>])")
 #: The full name of a module, a class or a member.
 _NAME = re.compile(r"(?<![\w/.-])(twsock(?:\.[A-Za-z_]\w*)+)(?![\w*])")
 

@@ -1,7 +1,7 @@
 """
-An answer leaves from the address that its message came to, on sockets and ports of all addresses.
+An answer leaves from the destination of its request, on sockets and ports of all addresses.
 
-A peer that is connected to that address hears nothing else.
+A peer that is connected to that address receives no other answer.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ Handler = Callable[[DatagramSocket, Message], Any]
 
 
 async def reply(_server: DatagramSocket, message: Message) -> None:
-    """The short way."""
+    """Answer with the shortest call."""
     await message.reply(message.data.upper())
 
 
 async def reply_by_pair(server: DatagramSocket, message: Message) -> None:
-    """The way of WinRT, by the pair of the message."""
+    """Answer as in WinRT, with the endpoint pair of the message."""
     output = await server.get_output_stream(message.endpoint_pair)
     await output.write(message.data.upper())
 
 
 async def reply_by_own_pair(server: DatagramSocket, message: Message) -> None:
-    """The same, with a pair that somebody put together."""
+    """Answer with an endpoint pair made by the application."""
     pair = EndpointPair(
         message.local_address,
         server.information.local_port,
@@ -69,7 +69,7 @@ async def reply_by_own_pair(server: DatagramSocket, message: Message) -> None:
 
 
 async def send_back(server: DatagramSocket, message: Message) -> None:
-    """By the address of the message."""
+    """Answer to the address of the message."""
     await server.send_to(message.data.upper(), message.address)
 
 
@@ -118,7 +118,7 @@ class AnswerCase(OnEveryReactor):
             yield server
 
     async def ask(self, address: str, port: int | str, data: bytes = b"hello") -> bytes:
-        """Ask as a client that is connected to one address; return the answer."""
+        """Send a request as a client that is connected to one address; return the answer."""
         async with DatagramSocket(self.reactor) as client:
             await client.connect(address, port)
             await client.output_stream.write(data)
@@ -248,7 +248,7 @@ class SilentSystemTests(AnswerCase):
 
         async with self.serving(answer) as server, DatagramSocket(self.reactor) as client:
             port = int(server.information.local_port)
-            # It is not connected, so it hears whoever answers.
+            # The client is not connected, so it receives from any address.
             await client.send_to(b"hello", (ALIAS, port))
             data, address = await client.receive_from(timeout=PATIENCE)
             self.assertEqual((data, address), (b"HELLO", (HOST, port)))
@@ -351,8 +351,8 @@ async def main(reactor):
 react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
-#: Asks both ports, and prints who answers. No code of ours. Arguments: destination, interface, own
-#: address or ``-``.
+#: Sends to both ports, and prints the source of each answer. Without twsock. Arguments:
+#: destination, interface, own address or ``-``.
 _ASK = """
 import socket, sys
 
@@ -382,7 +382,7 @@ class HostTests(SynchronousTestCase):
     def assert_answers_from(
         self, asking: Host, address: str, destination: str, interface: str = "eth0", own: str = "-"
     ) -> None:
-        """Ask, and see each answer come from an address."""
+        """Send requests, and check the source address of each answer."""
         printed = asking.run_python(_ASK, destination, interface, own)
         self.assertEqual(printed.split(), ["22113", address] * 3 + ["22114", address], destination)
 
@@ -418,15 +418,15 @@ class HostTests(SynchronousTestCase):
                 address = "10.88.0.2" if "88" in broadcast else other.address
                 self.assert_answers_from(one, address, broadcast)
             self.assert_answers_from(one, of_link(other, "eth1"), "ff02::5%eth1", "eth1")
-            # The peer has sent by the second network with its address in the first, so the kernel
-            # would take ours of the first.
+            # The peer sends through the second network with its address of the first. The kernel
+            # would answer from the first.
             self.assert_answers_from(one, "10.88.0.2", "224.3.0.5", "eth1", own=one.address)
             self.assert_answers_from(one, "fd88::2", "ff15::5", "eth1", own=one.address6)
             server.end()
 
 
 def serve(host: Host, reactor: str, *groups: str) -> Child:
-    """Start the server; returns when it answers."""
+    """Start the server, and wait until it answers."""
     server = host.start_python(_SERVER, *groups, reactor)
     server.wait_for("ready")
     return server
@@ -438,7 +438,7 @@ del case
 
 
 def open_without_packet_info(address: str, port: int, options: DatagramOptions) -> OpenedSocket:
-    """Open a socket as on a system that knows no packet info."""
+    """Open a socket as on a system without packet info."""
     opened = open_udp_socket(address, port, options)
     is_ipv6 = opened.udp.family == socket.AF_INET6
     if is_ipv6:

@@ -17,7 +17,7 @@ from twsock.datagram.network.packet_info import request_runs
 _TOP = Path(__file__).parents[2]
 _STRACE = shutil.which("strace")
 
-#: Sends datagrams of the sizes that it is given to a plain socket, and prints what came of it.
+#: Sends datagrams of the given sizes to a plain socket, and prints the results.
 _PROGRAM = """
 import json, socket, sys
 from twisted.internet.defer import Deferred
@@ -78,14 +78,14 @@ class BatchTests(SynchronousTestCase):
     if _STRACE is None:
         skip = "strace is not installed"
     elif not _cuts_runs():
-        skip = "this kernel cuts no runs: each datagram is a call"
+        skip = "this kernel does not split runs: each datagram is a call"
 
     def send(self, way: str, *sizes: int) -> tuple[int, list[Any], list[Any]]:
         """
         Send datagrams of these sizes.
 
-        :returns: how many calls carried them, what became of each write, and the sizes of what the
-            peer got.
+        :returns: the number of calls, the result of each write, and the sizes of the datagrams
+            that the peer received.
         """
         trace = Path(self.mktemp()).absolute()
         traced = subprocess.run(
@@ -137,10 +137,10 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(received, [13] * 4)
         self.assertLess(calls, 4)
 
-    def test_c12_a_flush_means_as_much_on_every_stream(self) -> None:
+    def test_c12_a_flush_completes_the_writes_on_every_stream(self) -> None:
         """
-        C12: WinRT promises it for the stream of a connected socket alone. Here it holds for those
-        of `DatagramSocket.get_output_stream` too: every write is done when the flush is.
+        C12: every write is done when the flush is. WinRT promises it only for the stream of a
+        connected socket. Here it is also true for `DatagramSocket.get_output_stream`.
         """
         self.assertEqual(self.send("flushed elsewhere", *[13] * 5), (1, [13] * 5, [13] * 5))
         sizes = [13, 65_508, 5, 9000]

@@ -17,10 +17,10 @@ from twsock.protocols import DatagramEcho, DatagramProtocol, RateLimit
 
 HOST, ALIAS = "127.0.0.1", "127.0.0.2"
 
-#: Of a receive buffer, in bytes: room for all that these tests send at once.
+#: Bytes of a receive buffer: room for all that these tests send at once.
 AMPLE = 2 * 1024 * 1024
 
-#: For what must not go round: a port of Twisted takes 32 of it before the reactor has its turn.
+#: Turns of the reactor for a possible loop; a port of Twisted reads 32 datagrams in each.
 LARGE = bytes(8000)
 
 #: How often a reactor goes round until a test gives up: nothing on loopback takes so many.
@@ -42,7 +42,7 @@ class Client(DatagramProtocol):
             waiter.callback(None)
 
     def wait_for(self, count: int) -> Deferred[None]:
-        """Wait until so many have come."""
+        """Wait until so many datagrams have arrived."""
         waiter: Deferred[None] = Deferred()
         if len(self.received) >= count:
             waiter.callback(None)
@@ -55,7 +55,7 @@ class Room:
     """
     Ports of one reactor, closed together.
 
-    :param is_plain: whether they are Twisted's own.
+    :param is_plain: whether they are ports of Twisted.
     """
 
     def __init__(self, reactor: Any, *, is_plain: bool) -> None:
@@ -70,7 +70,7 @@ class Room:
         port: int = 0,
         **options: Any,
     ) -> Any:
-        """Open a port; options are for ours alone."""
+        """Open a port; options are for ports of twsock only."""
         if self._is_plain:
             opened = self.reactor.listenUDP(port, protocol, interface=host)
         else:
@@ -80,7 +80,7 @@ class Room:
         return opened
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor go round until something is so."""
+        """Run the reactor until a condition is true."""
         for _ in range(MOST_TURNS):
             if condition():
                 return
@@ -88,7 +88,7 @@ class Room:
         raise AssertionError("it never came true")
 
     async def settle(self, echo: DatagramEcho) -> EchoCounters:
-        """Let an echo have a first datagram, and time for more; give its counters."""
+        """Send an echo one datagram, run the reactor for a while, and return the counters."""
         await self.until(lambda: echo.counters != EchoCounters())
         await turns(self.reactor, 20)
         return echo.counters
@@ -100,7 +100,7 @@ class Room:
 
 
 def address_of(port: Any) -> tuple[str, int]:
-    """Name a port to who sends to it; one of all addresses by the first of this machine."""
+    """Return the address to send to; for a port of all addresses the first of this machine."""
     where = port.getHost()
     return (HOST if where.host == "0.0.0.0" else where.host), where.port
 
@@ -142,8 +142,8 @@ class EchoBuilder(OnEveryReactor):
 
     def test_the_guides_exchange(self) -> None:
         """
-        Sent from a third socket, the answer arrives where the client is bound: at the sender's
-        address, but at a fixed port.
+        The request comes from a third socket. The answer goes to its address, at the fixed port
+        that the client is bound to.
         """
 
         async def work(room: Room) -> None:
@@ -228,7 +228,7 @@ class EchoBuilder(OnEveryReactor):
             echo, client = DatagramEcho(), Client()
             server = address_of(room.open(echo))
             room.open(client)
-            # The small ones bring it to read many at a time, the large ones fill it.
+            # Small datagrams raise its read budget, large ones fill its send queue.
             sizes = [1] * 40 + [40_000] * 5
             for number in range(1, 4):
                 for size in sizes:

@@ -29,7 +29,7 @@ PAUSE = 0.02
 
 
 def socat() -> str:
-    """Find it, or leave the test out."""
+    """Return the path of the program, or skip the test."""
     program = shutil.which("socat")
     if program is None:
         raise SkipTest("socat is not installed")
@@ -37,7 +37,7 @@ def socat() -> str:
 
 
 def ask(program: str, address: str, requests: list[bytes]) -> list[bytes]:
-    """Have socat send each request when the one before was answered; give what it receives."""
+    """Let socat send each request after the previous answer; return what it receives."""
     answers = []
     with subprocess.Popen(
         [program, "-", address], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -56,7 +56,7 @@ def ask(program: str, address: str, requests: list[bytes]) -> list[bytes]:
 
 
 def free_port() -> int:
-    """Find a port that nobody has."""
+    """Return a port that is not in use."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind((HOST, 0))
         port: int = udp.getsockname()[1]

@@ -1,8 +1,8 @@
 """
-Datagram sockets, ports, streams and messages die with the last reference to them, once closed.
+Closed datagram sockets, ports, streams and messages are freed with the last reference to them.
 
-The garbage collector rests in all of these tests; an exception that the application keeps is the
-only thing that may keep a socket.
+The garbage collector is off in all of these tests. Only an exception that the application keeps may
+keep a socket in memory.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class SilentResolver:
         return self
 
     def cancel(self) -> None:
-        """Stop looking."""
+        """Do nothing."""
 
 
 class LifetimeCase(OnEveryReactor):
     """Checks that no object is left after a conversation."""
 
     def check(self, converse: Callable[[], Awaitable[None]]) -> None:
-        """Converse a few times; fail on objects of ours that are left."""
+        """Run a conversation a few times; fail if objects of twsock are left."""
 
         async def work(reactor: Any) -> None:
             self.reactor = reactor
@@ -303,7 +303,7 @@ class SocketLifetimeTests(LifetimeCase):
         self.check(converse)
 
     async def failure_of(self, operation: Deferred[Any]) -> SocketError:
-        """Await a Deferred that has to fail; return an equal error without frames."""
+        """Await a Deferred that must fail; return an equal error without frames."""
         try:
             result = await operation
         except SocketError as error:

@@ -72,7 +72,7 @@ class DatagramCase(OnEveryReactor):
 
 class Mailbox:
     """
-    A handler that keeps messages, and tells who waits for them.
+    A handler that records messages, and fires the waits for them.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -87,7 +87,7 @@ class Mailbox:
             waiting.callback(None)
 
     async def wait_for(self, count: int) -> list[Message]:
-        """Wait until there are so many."""
+        """Wait until so many messages have arrived."""
         while len(self.messages) < count:
             self._waiting = Deferred()
             await self._waiting.addTimeout(PATIENCE, self._reactor)
@@ -99,8 +99,8 @@ class GuideTests(DatagramCase):
 
     def test_the_echo_page(self) -> None:
         """
-        A.2: the request comes from a third socket; the server answers to its address, at a port
-        that it knows.
+        A.2: the request comes from a third socket. The server answers to its address, at a fixed
+        port.
         """
 
         async def work() -> None:

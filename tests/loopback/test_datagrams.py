@@ -38,7 +38,7 @@ class CountingSocket(socket.socket):
     A socket that counts how often it sends.
 
     :ivar sends: system calls.
-    :ivar has_room: whether there is; on loopback the kernel never lacks it.
+    :ivar has_room: whether the kernel has room; on loopback it always has.
     """
 
     sends = 0
@@ -101,7 +101,7 @@ class Owner(DatagramProtocol):
 
     @property
     def received(self) -> list[bytes]:
-        """The datagrams."""
+        """Return the received datagrams."""
         return [data for run in self.runs for data in run.datagrams()]
 
 
@@ -136,7 +136,7 @@ class Room:
     def open(
         self, host: str = HOST, protocol: Any = None, **options: Any
     ) -> tuple[DatagramPort, Any]:
-        """Open a port on any free number, with room for what these tests send."""
+        """Open a port with a free number, and room for all that these tests send."""
         owner = Owner() if protocol is None else protocol
         options = {"receive_buffer": AMPLE, **options}
         port = listen_datagrams(self.reactor, owner, 0, host, DatagramOptions(**options))
@@ -157,7 +157,7 @@ class Room:
         return port, udp
 
     def peer(self, host: str = HOST, port: int = 0) -> socket.socket:
-        """Open a socket that is not ours."""
+        """Open a plain socket."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         udp = socket.socket(family, socket.SOCK_DGRAM)
         self._sockets.append(udp)
@@ -167,7 +167,7 @@ class Room:
         return udp
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Let the reactor go round until something is so."""
+        """Run the reactor until a condition is true."""
         for _ in range(MOST_TURNS):
             if condition():
                 return
@@ -183,13 +183,13 @@ class Room:
 
 
 def address_of(port: DatagramPort, host: str = "") -> tuple[str, int]:
-    """Tell where a port is."""
+    """Return the address of a port."""
     there = port.getHost()
     return host or there.host, there.port
 
 
 def unused(host: str = HOST) -> tuple[str, int]:
-    """Find an address where nothing listens."""
+    """Return an address that no socket has."""
     with socket.socket(
         socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM
     ) as udp:
@@ -198,7 +198,7 @@ def unused(host: str = HOST) -> tuple[str, int]:
 
 
 def need_runs() -> None:
-    """Leave a test out where the kernel neither joins nor cuts."""
+    """Skip a test if the kernel does not support runs."""
     opened = open_udp_socket(HOST, 0, DatagramOptions())
     opened.udp.close()
     if not opened.has_runs:
@@ -212,7 +212,7 @@ class DatagramPorts(OnEveryReactor):
     """Ports that exchange datagrams over loopback."""
 
     def meet(self, work: Work) -> None:
-        """Run to the end, with a room that is closed afterwards."""
+        """Run a coroutine to its end with a room, and close the room."""
 
         async def in_a_room(reactor: Any) -> None:
             room = Room(reactor)
@@ -224,7 +224,7 @@ class DatagramPorts(OnEveryReactor):
         self.conduct(in_a_room)
 
     def meet_each(self, work: Callable[[Room, str, int], Awaitable[None]]) -> None:
-        """Run for each family, given an address of it and its longest datagram."""
+        """Run for each family, with an address and the size of the largest datagram."""
 
         async def both(room: Room) -> None:
             await work(room, HOST, 65_507)

@@ -1,7 +1,7 @@
 """
-Datagrams between hosts: what `lo` cannot show of sockets, services and the command.
+Datagrams between hosts: claims about sockets, services and the command that `lo` cannot show.
 
-Each host is a network namespace, each program on it a process of its own.
+Each host is a network namespace. Each program runs in its own process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATIENCE = 120
 #: How many datagrams the command sends on a bad network.
 COUNT = 300
 
-#: Before each program below, and after it.
+#: The beginning and the end of each program below.
 _BEGIN = """
 import socket, sys
 from twisted.internet.defer import Deferred
@@ -49,7 +49,7 @@ _END = """
 react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
-#: Hears a group, and tells from where, to where and what. Arguments: group.
+#: Receives from a group, and prints source, destination and data. Arguments: group.
 _MEMBER = """
 async def main(reactor):
     async with DatagramSocket(reactor) as member:
@@ -65,7 +65,7 @@ async def main(reactor):
                 heard.data.decode())
 """
 
-#: Says one thing to a group, and tells from which port. Arguments: group, text.
+#: Sends one datagram to a group, and prints its own port. Arguments: group, text.
 _SPEAKER = """
 async def main(reactor):
     async with DatagramSocket(reactor) as speaker:
@@ -76,7 +76,7 @@ async def main(reactor):
         say(speaker.information.local_port)
 """
 
-#: Sends to a host that refuses, and again when it is told to. Arguments: host.
+#: Sends to a host that refuses, and again after a line of input. Arguments: host.
 _REFUSED = """
 async def main(reactor):
     async with DatagramSocket(reactor) as asking:
@@ -93,8 +93,8 @@ async def main(reactor):
         say("heard", message.data_reader.read_string(message.data_reader.unconsumed_buffer_length))
 """
 
-#: Sends by each of the ways to where there is none, and then to a peer. Arguments: host that cannot
-#: be reached, host of the peer.
+#: Sends to an unreachable host with each call, and then to a peer. Arguments: unreachable host,
+#: host of the peer.
 _NO_WAY = """
 async def main(reactor):
     nowhere, peer = ((host, 22113) for host in sys.argv[1:])
@@ -108,7 +108,7 @@ async def main(reactor):
         say(data.decode(), source[0])
 """
 
-#: Sends to a host that is not there, and again when it is told to. Arguments: host.
+#: Sends to a missing host, and again after a line of input. Arguments: host.
 _NOBODY = """
 async def main(reactor):
     async with DatagramSocket(reactor) as asking:
@@ -120,7 +120,7 @@ async def main(reactor):
         say("heard", message.data.decode())
 """
 
-#: Answers for ever. Arguments: address to listen on.
+#: Answers every datagram. Arguments: address to bind.
 _ECHO = """
 async def main(reactor):
     listen_datagrams(reactor, DatagramEcho(), 22113, sys.argv[1])
@@ -128,7 +128,7 @@ async def main(reactor):
     await Deferred()
 """
 
-#: Asks each address, and tells which answers. No code of ours. Arguments: addresses.
+#: Sends to each address, and prints the source of the answer. Without twsock. Arguments: addresses.
 _ASK = """
 import socket, sys
 for address in sys.argv[1:]:
@@ -140,7 +140,7 @@ for address in sys.argv[1:]:
         print(data.decode(), source[0], source[1])
 """
 
-#: Answers itself what it hears, by the address that it is given. Waits for one. No arguments.
+#: Answers one datagram, to the remote address of its message. No arguments.
 _ANSWERING_SOCKET = """
 async def main(reactor):
     async with DatagramSocket(reactor) as answering:
@@ -151,8 +151,8 @@ async def main(reactor):
         await answering.send_to(message.data, message.address)
 """
 
-#: Receives, with room for all of it, and tells how long each was and with what it began. Ends with
-#: an empty one. No code of ours. Arguments: family.
+#: Prints the length and the first byte of each datagram, until an empty one arrives. Without
+#: twsock. Arguments: family.
 _RECEIVE = """
 import socket, sys
 SO_RCVBUFFORCE = 33
@@ -165,8 +165,8 @@ while data := udp.recv(65535):
 print("end", flush=True)
 """
 
-#: Sends datagrams of each size in a batch, and then an empty one. Arguments: host, whether they may
-#: be cut up, sizes.
+#: Sends datagrams of these sizes in a batch, and then an empty one. Arguments: host, whether
+#: fragments are allowed, sizes.
 _SIZES = """
 async def main(reactor):
     async with DatagramSocket(reactor) as sender:
@@ -191,7 +191,7 @@ async def main(reactor):
         await sender.output_stream.write(b"")
 """
 
-#: ``twistd``. Arguments: its own.
+#: ``twistd``. Arguments: those of ``twistd``.
 _TWISTD = """
 import sys
 from twisted.scripts.twistd import run
@@ -201,14 +201,14 @@ run()
 
 
 def start(host: Host, source: str, *arguments: str) -> Child:
-    """Start a program, and wait until it is ready."""
+    """Start a program and wait until it is ready."""
     child = host.start_python(source, *arguments)
     child.wait_for("ready")
     return child
 
 
 def whole(source: str) -> str:
-    """Complete a program."""
+    """Return the whole text of a program."""
     return _BEGIN + source + _END
 
 
@@ -216,21 +216,21 @@ class HostCase(SynchronousTestCase):
     """Programs on hosts."""
 
     def service(self, host: Host, *arguments: str) -> Child:
-        """Start ``twistd`` with a service; returns when that listens."""
+        """Start ``twistd`` with a service, and wait until it listens."""
         child = host.start_python(_TWISTD, *arguments)
         while "listening on" not in child.read_line():
             pass
         return child
 
     def assert_stopped(self, child: Child, pattern: str) -> None:
-        """End a service, and look at what it has counted."""
+        """End a service, and check its counts."""
         child.process.send_signal(signal.SIGTERM)
         self.assertEqual(child.wait(), -signal.SIGTERM)
         self.assertNotIn("Traceback", child.printed)
         self.assertRegex(child.printed, f"stopped: {pattern}, ")
 
     def echo(self, host: Host, endpoint: str, *arguments: str, status: int = 0) -> str:
-        """Run ``twsock echo``; give what it printed."""
+        """Run ``twsock echo``; return its output."""
         child = host.start(sys.executable, "-m", "twsock", "echo", endpoint, *arguments)
         self.assertEqual(child.wait(), status, child.printed)
         return child.printed
@@ -283,7 +283,7 @@ class GroupTests(HostCase):
             self.assertNotIn("duplicate", printed)
             for host in made:
                 self.assertIn(f"{host.address}:{PORT}: 5 answered, 0 lost", printed)
-            # Whoever has answered this has heard all of that.
+            # A member that answers this has received everything before.
             self.echo(made[0], endpoint, "end")
             for member in members:
                 self.assert_stopped(member, "1[678] received, 6 answered, 1[012] from members")
@@ -351,7 +351,7 @@ class RefusalTests(HostCase):
         """
         missing = "10.77.0.99"
         with hosts(2) as (one, other):
-            # As the kernel does, but not for seconds.
+            # As the kernel does, without the delay of some seconds.
             settings = ("dev", one.interface, "retrans", "50", "mcast_probes", "1")
             one.ip("ntable", "change", "name", "arp_cache", *settings)
             asking = one.start_python(whole(_NOBODY), missing)
@@ -406,7 +406,7 @@ class AddressTests(HostCase):
             self.assertEqual(printed, [f"Hello {address} {PORT}" for address in asked6])
 
     def of_link(self, host: Host) -> str:
-        """Find the link-local address of a host."""
+        """Return the link-local address of a host."""
         shown = host.ip("-o", "address", "show", "dev", host.interface, "scope", "link")
         return shown.split("inet6 ")[1].split("/")[0]
 
@@ -464,7 +464,7 @@ class LengthTests(HostCase):
                     receiver.end()
 
     def rest(self, receiver: Child) -> list[str]:
-        """Read what it tells until the end."""
+        """Read the output of a program to its end."""
         lines = []
         while (line := receiver.read_line()) != "end":
             lines.append(line)
@@ -475,18 +475,18 @@ class NetworkTests(HostCase):
     """The command reports loss, duplicates and reordering on a bad network."""
 
     def measure(self, *netem: str, status: int = 0) -> dict[str, int]:
-        """Let answers come by such a network; check what is always so, and give the figures."""
+        """Measure answers over a bad network; check the invariants, and return the figures."""
         with hosts(2) as (one, other):
             endpoint = f"udp:{PORT}:interface={other.address}"
             server = self.service(other, "twsock-datagram", "--endpoint", endpoint)
             target = f"udp:{other.address}:{PORT}"
-            # Each knows from then on where the other is, which it need not ask by that network.
+            # Afterwards both know the link-layer address of the other.
             self.echo(one, target, "Hello")
             if netem:
                 other.tc("qdisc", "add", "dev", other.interface, "root", "netem", *netem)
             run = ("--size", "200", "--count", str(COUNT), "--interval", "0.001", "--timeout", "1")
             figures = figures_of(self.echo(one, target, *run, status=status))
-            # Only answers are lost; those that were, the server has sent.
+            # Only answers are lost; the server has sent all of them.
             self.assert_stopped(server, f"{COUNT + 1} received, {COUNT + 1} answered")
         self.assertEqual(figures["sent"], COUNT)
         known = sum(figures[name] for name in ("answered", "late", "lost"))
@@ -531,7 +531,7 @@ class NetworkTests(HostCase):
 
 
 def figures_of(printed: str) -> dict[str, int]:
-    """Read the line that says how many were sent, and what became of them."""
+    """Parse the line with the numbers of sent, answered and lost datagrams."""
     (line,) = (line for line in printed.splitlines() if " sent, " in line)
     names = ("sent", "answered", "late", "lost", "duplicate", "out of order")
     found = re.findall(rf"(\d+) ({'|'.join(names)})", line)

@@ -1,7 +1,7 @@
 """
-Members of groups that are not ours hear us, and ask us.
+Members of groups that run other programs exchange datagrams with twsock.
 
-Every peer is a ``socat``, in a process of its own.
+Every peer is a ``socat`` in its own process.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.loopback.networks import Child, hosts, needs_hosts
 
 GROUP, GROUP6, LOOPBACK = "224.3.0.5", "ff15::5", "127.0.0.1"
 
-#: For what is on hosts of its own, where every port is free.
+#: For tests on hosts of their own, where every port is free.
 PORT = "22113"
 
-#: Shares a port, and sends a line to a group when it is told to. Arguments: group, port, interface.
+#: Shares a port, and sends each line of input to a group. Arguments: group, port, interface.
 _SPEAKER = """
 import sys
 from twisted.internet.defer import Deferred
@@ -41,7 +41,7 @@ async def main(reactor):
 react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
-#: ``twistd`` with the service. Arguments: who is answered, group and port, interface.
+#: ``twistd`` with the service. Arguments: destination of answers, group and port, interface.
 _TWISTD = """
 import sys
 from twisted.scripts.twistd import run
@@ -56,7 +56,7 @@ Start = Callable[..., Child]
 
 
 def socat(start: Start, *addresses: str) -> Child:
-    """Start one; returns when it has joined what it is to join."""
+    """Start a ``socat``, and wait until it has joined its group."""
     program = shutil.which("socat")
     if program is None:
         raise SkipTest("socat is not installed")
@@ -67,14 +67,14 @@ def socat(start: Start, *addresses: str) -> Child:
 
 
 def read_data(child: Child) -> str:
-    """Read the next line that is not of the log."""
+    """Read the next line that is not a log line."""
     while " socat[" in (line := child.read_line()):
         pass
     return line
 
 
 def member(start: Start, port: str) -> Child:
-    """Join the group on `lo`, where our sockets have the port already."""
+    """Join the group on `lo`, where sockets of twsock share the port already."""
     address = f"UDP4-RECV:{port},ip-add-membership={GROUP}:{LOOPBACK},reuseaddr"
     return socat(start, "-u", address, "-")
 
@@ -89,14 +89,14 @@ class SocatTests(SynchronousTestCase):
         return child
 
     def service(self, start: Start, reply: str, group: str, interface: str) -> tuple[Child, str]:
-        """Start the service; give the port on which it listens."""
+        """Start the service; return its port."""
         child = start(sys.executable, "-c", _TWISTD, reply, group, interface)
         while not (found := re.search(r"listening on multicast:.*?:(\d+):", child.read_line())):
             pass
         return child, found[1]
 
     def assert_stopped(self, child: Child, pattern: str) -> None:
-        """End the service, and look at what it has counted."""
+        """End the service, and check its counts."""
         child.process.send_signal(signal.SIGTERM)
         child.wait()
         self.assertRegex(child.printed, f"stopped: {pattern}")
@@ -127,7 +127,7 @@ class SocatTests(SynchronousTestCase):
         for word in ("Hello", "again"):
             asking.say(word)
             self.assertEqual([read_data(hearing) for _ in range(2)], [word] * 2)
-        # Its own last answer, it need not have heard.
+        # The service may end before it receives its own last answer.
         self.assert_stopped(service, "[34] received, 2 answered, [12] from members")
 
     @needs_hosts

@@ -35,7 +35,7 @@ TAKEN = SocketErrorStatus.ADDRESS_ALREADY_IN_USE
 REUSE_ADDRESS, REUSE_PORT = (socket.SO_REUSEADDR,), (socket.SO_REUSEPORT,)
 REUSE_BOTH = REUSE_ADDRESS + REUSE_PORT
 
-#: Receives from a group, and tells.
+#: Receives from a group, and prints the datagrams.
 _MEMBER = """
 import sys
 from twisted.internet.defer import Deferred
@@ -78,7 +78,7 @@ async def main(reactor):
 react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
-#: Sends to a group, of which it is a member, and has no datagram of its own loop back.
+#: Sends to a group as a member, with loopback of its own datagrams turned off.
 _SILENT = """
 import sys
 from twisted.internet.defer import Deferred
@@ -103,7 +103,7 @@ async def main(reactor):
 react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
-#: Broadcasts in each of the two ways, and prints by which interfaces.
+#: Broadcasts in each of the two ways, and prints the interfaces used.
 _BROADCASTER = """
 import json, socket
 from twisted.internet.defer import Deferred
@@ -190,7 +190,7 @@ class MulticastCase(DatagramSocketCase):
             self.successResultOf(stream.send_all(data))
 
     def received(self, made: DatagramSocket, end: bytes = MARK) -> list[bytes]:
-        """Take what was received, until what was sent last."""
+        """Return the received datagrams up to the last one that was sent."""
         datagrams: list[bytes] = []
         waiting: Deferred[Any] = made.receive()
         deadline = time.monotonic() + PATIENCE
@@ -307,8 +307,8 @@ class TrafficTests(MulticastCase):
 
     def test_d7_unicast_is_not_received(self) -> None:
         """
-        D7: WinRT raises, in a way that it does not document. Here what comes to a shared port
-        without being for one of its groups is dropped, and never delivered.
+        D7: a shared port drops datagrams that were not sent to one of its groups. WinRT raises an
+        undocumented error.
         """
         member = self.member()
         port = int(self.port_of(member))
@@ -404,7 +404,7 @@ class TrafficTests(MulticastCase):
 
 
 def joined_on(interface: str) -> list[str]:
-    """Ask the kernel which groups of IPv4 an interface hears."""
+    """Return the IPv4 groups of an interface, as the kernel lists them."""
     groups: list[str] = []
     name = ""
     for line in Path("/proc/net/igmp").read_text().splitlines()[1:]:
@@ -421,7 +421,7 @@ class HostTests(MulticastCase):
     """Claims that need a network of their own."""
 
     def join(self, host: Host, group: str, adapter: str, *, is_shared: bool = True) -> Child:
-        """Have a program join a group at port 22113; returns when it has."""
+        """Start a program that joins a group at port 22113, and wait until it has joined."""
         child = host.start_python(_MEMBER, group, "22113", adapter, "shared" if is_shared else "")
         child.wait_for("bound")
         return child
@@ -442,8 +442,8 @@ class HostTests(MulticastCase):
     @needs_hosts
     def test_d10_a_new_address_changes_nothing(self) -> None:
         """
-        D10: in WinRT one rejoins after the address changed. Here a membership goes by the
-        interface, not by its address, so it stays.
+        D10: a membership belongs to the interface, not to its address, so it stays. In WinRT a
+        program joins again after the address has changed.
         """
         with hosts(2) as (here, there):
             member = self.join(here, GROUP, here.interface)

@@ -27,10 +27,10 @@ QUIET_TURNS = 50
 
 class Room:
     """
-    Members of a group on one port, and a plain socket that asks and listens.
+    Members of a group on one port, and a plain socket that sends requests and receives.
 
     :ivar peer: sends to groups on `lo`.
-    :ivar watcher: a plain member; it hears what goes to the group, and answers nothing.
+    :ivar watcher: a plain member; it receives from the group, and answers nothing.
     """
 
     def __init__(self, reactor: Any, replies: Sequence[ReplyTo], options: str = "") -> None:
@@ -48,7 +48,7 @@ class Room:
         self.watcher = self.make_member()
 
     def make_member(self) -> socket.socket:
-        """Make a plain socket that shares the port."""
+        """Open a plain socket that shares the port."""
         member = _make_sender(("", self.port))
         request = socket.inet_aton(GROUP) + socket.inet_aton(HOST)
         member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
@@ -56,7 +56,7 @@ class Room:
 
     @property
     def counters(self) -> list[MulticastCounters]:
-        """What the members have counted."""
+        """Return the counters of the members."""
         return [echo.counters for member in self.members for _, echo in member.opened]
 
     def ask(self, data: bytes, sender: socket.socket | None = None) -> None:
@@ -64,7 +64,7 @@ class Room:
         (sender or self.peer).sendto(data, (GROUP, self.port))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor go round until something is so, and then until all is quiet."""
+        """Run the reactor until a condition is true, and then until no datagram is left."""
         for _ in range(MOST_TURNS):
             if condition():
                 break
@@ -93,7 +93,7 @@ def _make_sender(address: tuple[str, int]) -> socket.socket:
 
 
 def heard_by(receiver: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
-    """Take all that has come."""
+    """Receive all waiting datagrams."""
     heard = []
     while True:
         try:
@@ -190,7 +190,7 @@ class MulticastBuilder(OnEveryReactor):
             await room.until(lambda: all(one.received == 2 for one in room.counters))
             self.assertEqual([one.answered for one in room.counters], [2, 1, 0])
             self.assertEqual(len(heard_by(room.peer)), 1)
-            # A plain member may also get the answer to the other one: it takes unicast.
+            # A plain member may also receive an answer to the other one: it accepts unicast.
             ports = (room.peer.getsockname()[1], room.port)
             heard = [source for _, source in heard_by(room.watcher) if source[1] in ports]
             self.assertEqual(len(heard), 2)
@@ -237,7 +237,7 @@ globals().update(MulticastBuilder.makeTestCaseClasses())
 del MulticastBuilder
 
 
-#: ``twistd`` with the service, answering as the first argument says.
+#: ``twistd`` with the service. The first argument is the destination of answers.
 _TWISTD = """
 import sys
 from twisted.scripts.twistd import run
@@ -246,7 +246,7 @@ sys.argv[:] = ["twistd", "--pidfile=", "-n", "twsock-multicast", "--reply", sys.
 run()
 """
 
-#: Asks the group, and prints where the answer came from.
+#: Sends a request to the group, and prints the source of the answer.
 _ASK = """
 import socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -261,7 +261,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         print("silence")
 """
 
-#: Hears the group until it has heard so many, and prints how many hosts they came from.
+#: Receives so many datagrams from the group, and prints the number of their source hosts.
 _WATCH = """
 import socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as member:
@@ -279,7 +279,7 @@ class HostsTests(SynchronousTestCase):
     """Several hosts, whose interfaces can be removed."""
 
     def read_until(self, child: Child, words: str) -> None:
-        """Read its output up to a line that has these words."""
+        """Read the output up to a line that contains these words."""
         while words not in child.read_line():
             pass
 

@@ -1,7 +1,7 @@
 """
-Groups between hosts, which one machine has to be several for.
+Multicast groups between hosts.
 
-Each host is a network namespace, each program on it a process of its own.
+Each host is a network namespace. Each program runs in its own process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ while True:
     print("heard", sender[0], data.decode(), flush=True)
 """
 
-#: Sends one datagram by the interface that leads to the others. Arguments: family, address, port,
+#: Sends one datagram through the interface to the other hosts. Arguments: family, address, port,
 #: text.
 SEND = """
 import socket, sys
@@ -61,7 +61,7 @@ else:
 udp.sendto(text.encode(), (address, int(port)))
 """
 
-#: Keeps memberships over changes of interfaces, and tells of both. Arguments: family, port, group,
+#: Keeps memberships during changes of interfaces, and prints both. Arguments: family, port, group,
 #: source or ``-``.
 KEEP = """
 import socket, sys
@@ -93,8 +93,8 @@ print("ready", flush=True)
 reactor.run()
 """
 
-#: Says when an interface changed, and whether the end of the reactor ends the watch. Argument: the
-#: class of the reactor.
+#: Prints when an interface changed, and whether the end of the reactor ends the watch. Argument:
+#: the class of the reactor.
 WATCH = """
 import sys
 from twisted.internet.main import installReactor
@@ -115,7 +115,7 @@ print("watching" if watch.is_watching else "ended")
 """
 
 
-#: Joins where the kernel chooses. Arguments: family, group.
+#: Joins on the interface that the kernel chooses. Arguments: family, group.
 CHOOSE = """
 import socket, sys
 from twsock.datagram.network.membership_calls import join
@@ -123,7 +123,7 @@ from twsock.datagram.network.membership_calls import join
 join(socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM), sys.argv[2], 0)
 """
 
-#: Finds interfaces. Arguments: what names them.
+#: Looks up interfaces. Arguments: names, indexes or addresses.
 FIND = """
 import sys
 from twsock.errors import SocketError
@@ -137,7 +137,7 @@ for name in sys.argv[1:]:
         print(error)
 """
 
-#: Watches with hardly any room, and looks only when it is told to.
+#: Watches with a tiny buffer, and reads only after a line of input.
 OVERFLOW = """
 import errno, socket, sys
 from twisted.internet.testing import MemoryReactor
@@ -165,7 +165,7 @@ print("watching" if watch.is_watching else "ended", flush=True)
 
 
 def program(host: Host, source: str, *arguments: str) -> Child:
-    """Start a program, and wait until it is ready."""
+    """Start a program and wait until it is ready."""
     child = host.start_python(source, *arguments)
     child.wait_for("ready")
     return child
@@ -184,7 +184,7 @@ class GroupTests(_Case):
     group: str
 
     def address(self, host: Host) -> str:
-        """Give the address of the family."""
+        """Return the address of the family."""
         raise NotImplementedError
 
     def listen(self, host: Host, group: str = "-", source: str = "-") -> Child:
@@ -194,7 +194,7 @@ class GroupTests(_Case):
         return program(host, KEEP, self.family, PORT, self.group, source)
 
     def send(self, host: Host, address: str, text: str) -> str:
-        """Send, and give what is heard of it."""
+        """Send, and return the received lines."""
         host.run_python(SEND, self.family, address, PORT, text)
         return f"{self.address(host)} {text}"
 
@@ -385,7 +385,7 @@ class HarnessTests(SynchronousTestCase):
 
 
 def is_running(process: int) -> bool:
-    """Tell whether there is such a process, other than one whose parent has not looked yet."""
+    """Return whether a process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

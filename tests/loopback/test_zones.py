@@ -25,13 +25,13 @@ from twsock import (
 from twsock.datagram.endpoint import UdpEndpoint
 from twsock.protocols import DatagramProtocol
 
-#: An address of a link, and not of this machine.
+#: A link-local address of another machine.
 ADDRESS = "fe80::5bad:1"
 
 NO_WAY = SocketErrorStatus.UNREACHABLE_HOST
 NO_ADDRESS = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
 
-#: Before each program below, and after it.
+#: The beginning and the end of each program below.
 _BEGIN = """
 import sys
 from twisted.internet.defer import Deferred
@@ -56,7 +56,7 @@ finally:
         reactor.loop.close()  # Twisted leaves it open.
 """
 
-#: Is connected to by TCP, gets a datagram, and prints what it knows of both. Arguments: reactor.
+#: Accepts a TCP connection and a datagram, and prints their addresses. Arguments: reactor.
 _SERVER = """
 async def main(reactor):
     async with StreamSocketListener(reactor) as listener, DatagramSocket(reactor) as receiver:
@@ -71,7 +71,7 @@ async def main(reactor):
         await accepted.close()
 """
 
-#: Connects to an address by both, and prints what it knows. Arguments: address, reactor.
+#: Connects to an address with TCP and UDP, and prints the addresses. Arguments: address, reactor.
 _CLIENT = """
 async def main(reactor):
     async with StreamSocket(reactor) as stream, DatagramSocket(reactor) as asking:
@@ -124,7 +124,7 @@ class MissingTests(OnEveryReactor):
 
         self.conduct(work)
 
-    # Twisted leaves the socket of an attempt open whose local address cannot be bound.
+    # Twisted leaves the socket open if its local address cannot be bound.
     test_a_connect_without_a_zone_is_explained.suppress = [  # type: ignore[attr-defined]
         util.suppress(category=ResourceWarning, message="unclosed <socket")
     ]
@@ -170,14 +170,15 @@ class SpellingTests(SynchronousTestCase):
                 self.assertEqual(server.wait(), 0)
 
 
-#: Hears a group on one interface, and prints what. No code of ours. Arguments: interface, group.
+#: Receives from a group on one interface, and prints the data. Without twsock. Arguments:
+#: interface, group.
 _LISTEN = """
 import socket, sys
 
 index = socket.if_nametoindex(sys.argv[1])
 udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-# Linux delivers a group to who joined it on another interface, too.
+# Linux also delivers to sockets that joined the group on another interface.
 udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sys.argv[1].encode())
 udp.bind(("::", 22113))
 request = socket.inet_pton(socket.AF_INET6, sys.argv[2]) + index.to_bytes(4, sys.byteorder)
@@ -188,7 +189,7 @@ while (data := udp.recv(100)) != b"end":
 print("end", flush=True)
 """
 
-#: Sends to a group by the interface of its zone, in every way there is, and at last by each
+#: Sends to a group through the interface of its zone with every call, and at last through each
 #: interface without a zone. Arguments: group, interface, reactor.
 _SPEAK = """
 from twsock.protocols import DatagramProtocol
@@ -220,8 +221,8 @@ async def main(reactor):
 
 _ALL_WAYS = ["stream", "send_to", *["protocol", "run", "run", "connected"] * 2]
 
-#: Joins a group by its zone, in every way there is, and prints what each way hears, twice.
-#: Arguments: group with zone, reactor.
+#: Joins a group with a zone with every call, and prints what each one receives, twice. Arguments:
+#: group with zone, reactor.
 _JOIN = """
 from twsock.protocols import DatagramProtocol
 from twsock.datagram.endpoint import datagram_endpoint_from_string
@@ -268,7 +269,7 @@ class GroupTests(SynchronousTestCase):
             member.wait_for("ready")
             for interface in ("eth0", "eth1"):
                 one.run_python(_BEGIN + _SPEAK + _END, "ff15::9", interface, REACTORS[0])
-            # Both programs end on both interfaces, the first has said nothing else on this one.
+            # Both programs send an end on both interfaces; the first sends nothing else on this.
             wanted = sorted(["end", *_ALL_WAYS, "end"])
             lines = [member.read_line().split() for _ in range(2 * len(wanted))]
             for who in ("socket", "protocol"):

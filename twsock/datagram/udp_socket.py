@@ -156,6 +156,17 @@ def open_udp_socket_of(
     return open_udp_socket(address, port, options)
 
 
+def _check_bind_address(address: str, host: str, options: DatagramOptions) -> None:
+    """Raise ``ValueError`` for an address that a port with these options must not be bound to."""
+    if is_multicast(host):
+        # It would share the port with every socket of all addresses, although none agreed.
+        raise ValueError(f"{address} is a group: join it instead of binding to it")
+    if options.multicast_only and host not in ("0.0.0.0", "::"):
+        # If bound to the group address, it would not prevent others from binding the port alone.
+        # If bound to a local unicast address, it would receive no datagram to a group.
+        raise ValueError(f"a shared port must be bound to all addresses, not to {address}")
+
+
 def open_udp_socket(address: str, port: int, options: DatagramOptions) -> OpenedSocket:
     """
     Open a socket, set its options and bind it.
@@ -171,13 +182,7 @@ def open_udp_socket(address: str, port: int, options: DatagramOptions) -> Opened
     """
     where = numeric_address(address or "0.0.0.0", port)
     is_wildcard = where[0] in ("0.0.0.0", "::")
-    if is_multicast(where[0]):
-        # It would share the port with every socket of all addresses, although none agreed.
-        raise ValueError(f"{address} is a group: join it instead of binding to it")
-    if options.multicast_only and not is_wildcard:
-        # If bound to the group address, it would not prevent others from binding the port alone.
-        # If bound to a local unicast address, it would receive no datagram to a group.
-        raise ValueError(f"a shared port must be bound to all addresses, not to {address}")
+    _check_bind_address(address, where[0], options)
     family = socket.AF_INET6 if len(where) == 4 else socket.AF_INET
     try:
         udp = socket.socket(family, socket.SOCK_DGRAM)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -177,29 +178,36 @@ def datagram_service(
     :raises ValueError: when an endpoint or a number cannot be used; the text is a line for users.
     :raises SocketError: see `parse_datagram_endpoint`.
     """
-    # One for all ports, as a peer may send to each of them.
-    limit = None if rate_limit is None else RateLimit(rate_limit, rate_limit)
-    own_ports: set[int] = set()
-
-    def build_echo() -> DatagramEcho:
-        return DatagramEcho(
-            reply_port=reply_port,
-            answer_any_port=answer_any_port,
-            rate_limit=limit,
-            now=now,
-            own_ports=own_ports,
-        )
-
-    build_echo()  # It checks its arguments now, before the service listens.
+    build_echo = _echo_builder(reply_port, rate_limit, answer_any_port, now)
+    parse = partial(
+        _parse_endpoint,
+        receive_buffer=receive_buffer,
+        max_datagram=max_datagram,
+        reply_port=None if answer_any_port else reply_port,
+    )
     descriptions = list(endpoints) or default_endpoints(DEFAULT_PORT, "udp")
-    parsed: list[tuple[str, IDatagramEndpoint]] = []
-    for description in descriptions:
-        endpoint = parse_datagram_endpoint(
-            reactor, description, receive_buffer=receive_buffer, max_datagram=max_datagram
-        )
-        _check_endpoint(description, endpoint, None if answer_any_port else reply_port)
-        parsed.append((description, endpoint))
+    parsed = [(description, parse(reactor, description)) for description in descriptions]
     return DatagramService(reactor, parsed, build_echo)
+
+
+def _echo_builder(
+    reply_port: int | None,
+    rate_limit: int | None,
+    answer_any_port: bool,
+    now: Callable[[], float],
+) -> Callable[[], DatagramEcho]:
+    """Return a function that makes the protocol of a port; check the arguments now."""
+    build_echo = partial(
+        DatagramEcho,
+        reply_port=reply_port,
+        answer_any_port=answer_any_port,
+        # One for all ports, as a peer may send to each of them.
+        rate_limit=None if rate_limit is None else RateLimit(rate_limit, rate_limit),
+        now=now,
+        own_ports=set(),
+    )
+    build_echo()  # It checks its arguments now, before the service listens.
+    return build_echo
 
 
 def makeService(options: Options) -> IService:
@@ -212,7 +220,17 @@ def makeService(options: Options) -> IService:
     return service
 
 
-def _check_endpoint(description: str, endpoint: IDatagramEndpoint, reply_port: int | None) -> None:
+def _parse_endpoint(
+    reactor: Any,
+    description: str,
+    *,
+    receive_buffer: int | None,
+    max_datagram: int,
+    reply_port: int | None,
+) -> IDatagramEndpoint:
+    endpoint = parse_datagram_endpoint(
+        reactor, description, receive_buffer=receive_buffer, max_datagram=max_datagram
+    )
     if isinstance(endpoint, MulticastEndpoint):
         raise ValueError(
             f"cannot use the endpoint {description!r}: it is for a group; "
@@ -223,3 +241,4 @@ def _check_endpoint(description: str, endpoint: IDatagramEndpoint, reply_port: i
             f"cannot use the endpoint {description!r}: answers go to its own port, so every "
             "peer would count as another echo and get no answer"
         )
+    return endpoint

@@ -95,24 +95,31 @@ def parse_datagram_endpoint(
             error, f"cannot use the endpoint {description!r}: {error}"
         ) from error
     except ValueError as error:
-        if _kind_of(description) in _kinds_of_streams():
-            raise EndpointError(
-                f"cannot use the endpoint {description!r}: it is for streams, not for datagrams; "
-                "run twsock-stream for it",
-                status=SocketErrorStatus.SOCKET_TYPE_NOT_SUPPORTED,
-            ) from error
-        is_group = _kind_of(description) == "multicast"
-        example = "multicast:224.3.0.5:22113:interface=lo" if is_group else _UDP_EXAMPLE
-        status = SocketError.get_status(error)
-        raise EndpointError(f"{error}; give one such as {example}", status=status) from error
+        raise _datagram_mistake(description, error) from error
     if not isinstance(endpoint, (UdpEndpoint, MulticastEndpoint)):
         return endpoint
     options, given = endpoint.options, parse_endpoint_string(description).keywords
-    if "receiveBuffer" not in given:
-        options = replace(options, receive_buffer=receive_buffer)
-    if "maxDatagram" not in given:
-        options = replace(options, max_datagram=max_datagram)
-    return replace(endpoint, options=options)
+    return replace(
+        endpoint,
+        options=replace(
+            options,
+            receive_buffer=options.receive_buffer if "receiveBuffer" in given else receive_buffer,
+            max_datagram=options.max_datagram if "maxDatagram" in given else max_datagram,
+        ),
+    )
+
+
+def _datagram_mistake(description: str, error: ValueError) -> EndpointError:
+    if _kind_of(description) in _kinds_of_streams():
+        return EndpointError(
+            f"cannot use the endpoint {description!r}: it is for streams, not for datagrams; "
+            "run twsock-stream for it",
+            status=SocketErrorStatus.SOCKET_TYPE_NOT_SUPPORTED,
+        )
+    is_group = _kind_of(description) == "multicast"
+    example = "multicast:224.3.0.5:22113:interface=lo" if is_group else _UDP_EXAMPLE
+    status = SocketError.get_status(error)
+    return EndpointError(f"{error}; give one such as {example}", status=status)
 
 
 def describe_failure(description: str, error: BaseException) -> str:

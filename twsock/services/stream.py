@@ -10,6 +10,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -259,34 +260,25 @@ def stream_service(
     :param framing: ``uint32`` or ``line``.
     :param max_frame: largest frame or line, in bytes; None for the default of the format.
     :param max_connections: how many may be open at once; None for `default_max_connections`.
-    :param max_connections_per_address: see `StreamServerFactory`.
-    :param max_buffered: likewise.
-    :param idle_timeout: likewise.
+    :param max_connections_per_address: see `StreamServerFactory`, also for the next two.
     :param drain_timeout: see `StreamService`.
     :param security: TLS of the connections; None for none.
     :param endpoint_settings: defaults for arguments that the strings omit; None for our own.
     :raises ValueError: when an endpoint or a number cannot be used; the text is a line for users.
     """
+    most = default_max_connections() if max_connections is None else max_connections
     factory = _FACTORIES[framing](
         reactor,
         max_payload=max_frame,
-        max_connections=default_max_connections() if max_connections is None else max_connections,
+        max_connections=most,
         max_connections_per_address=max_connections_per_address,
         max_buffered=max_buffered,
         idle_timeout=idle_timeout,
         upgrade=None if security is None else security.upgrade,
     )
-    descriptions = list(endpoints) or default_endpoints(DEFAULT_PORT)
-    return StreamService(
-        reactor,
-        factory,
-        [
-            (description, parse_server_endpoint(reactor, description, endpoint_settings))
-            for description in descriptions
-        ],
-        security=security,
-        drain_timeout=drain_timeout,
-    )
+    parse = partial(parse_server_endpoint, reactor, settings=endpoint_settings)
+    parsed = [(each, parse(each)) for each in list(endpoints) or default_endpoints(DEFAULT_PORT)]
+    return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
 
 
 def default_max_connections() -> int:

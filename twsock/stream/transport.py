@@ -201,27 +201,27 @@ class StreamTransport:
         #: number answers both questions that a loop over messages has after each of them.
         self.room = high_water
         self._is_braked = False
-        # Bytes written since the transport reported a full buffer; the only ones that can be known.
-        self._braked_bytes = 0
-        # Of a TLS engine, once what is written waits for its handshake.
+        self._braked_bytes = 0  # Written since the transport reported a full buffer.
+        # Of a TLS engine, while written data waits for its handshake; of the engine below this.
         self._lower: TlsLowerTransport | None = None
-        # The TLS engine below this, if there is one.
         self._rebound_from: TlsLowerTransport | None = None
-        #: Whether the transport is read from.
-        self.is_reading = True
+        self.is_reading = True  #: Whether the transport is read from.
         self._peer_ended = False
         self._error: SocketError | None = None
         # The error of a send by the TLS engine itself; it is ignored if the input ends in order.
         self._output_error: BrokenError | None = None
         self._deadline: IDelayedCall | None = None
-        # Made at the first wait.
-        self._ending: Waiters | None = None
+        self._ending: Waiters | None = None  # Made at the first wait.
         self._watch: Watch | None = None
-        # Looks in the next turn whether a TLS engine has let go of what it was given.
+        # Checks in the next turn whether the TLS engine has sent its data.
         self._settling: IDelayedCall | None = None
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
         self._engine: _Engine | None = transport if is_half_closing_engine(transport) else None
+        self._set_up(transport)
+
+    def _set_up(self, transport: Any) -> None:
+        """Watch the queue of a transport without a descriptor; disable Nagle's algorithm."""
         if self._descriptor is None and hasattr(transport, "registerProducer"):
             self._watch = BrakeWatch(transport, self._set_brake)
         if hasattr(self._descriptor, "setTcpNoDelay"):
@@ -356,6 +356,11 @@ class StreamTransport:
             if sent == len(data):
                 return True
             data = memoryview(data)[sent:].tobytes()
+        return self._queue_data(data)
+
+    def _queue_data(self, data: bytes | bytearray) -> bool:
+        """Pass data to Twisted's queue; return whether it is empty afterwards, as far as known."""
+        transport = self._transport
         if not (self.is_plain and join_queued(transport, data)):
             transport.write(data if isinstance(data, bytes) else bytes(data))
         if self._descriptor is None:
@@ -458,6 +463,11 @@ class StreamTransport:
             sent = 0
         if sent == total:
             return len(pieces), len(pieces)
+        return self._queue_first_unsent(pieces, sent)
+
+    def _queue_first_unsent(self, pieces: Sequence[bytes], sent: int) -> tuple[int, int]:
+        """Pass the first piece that the kernel did not take whole to Twisted's queue."""
+        transport = self._transport
         for done, piece in enumerate(pieces):
             if sent < len(piece):
                 if done == _MAX_PIECES and not sent:

@@ -213,41 +213,31 @@ class StreamSocket:
         """
         Connect to a service of a host.
 
-        All addresses of the host are tried: a further one begins when one has failed, or has not
-        answered within 0.25 s, unless ``control.serialize_connection_attempts`` is set. One attempt
-        takes at most 30 s.
+        It tries all addresses of the host: the next attempt starts when one has failed, or has not
+        succeeded within 0.25 s, unless ``control.serialize_connection_attempts`` is set. One
+        attempt takes at most 30 s.
 
         :param remote: the host, or a pair that fixes the local address or port too. In a pair, the
             local host is an address.
         :param service: a port; or a name in the services file of this machine; or else ``name`` of
             an SRV record ``_name._tcp.host`` (:rfc:`2782`).
-        :param protection_level: with a level of TLS the handshake is part of it, and the
-            certificate of the server has to be for the host. It takes at most 10 s.
+        :param protection_level: with a level of TLS, `connect` includes the handshake, which takes
+            at most 10 s, and the certificate of the server must have the name of the host.
         :param timeout: seconds for all of it, until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: fires when connected. It fails with `ConnectError`, which lists every attempt, or
-            with the `SocketError` of a name that leads nowhere. After that, or when cancelled, the
-            socket is as it was before, and can be connected again. `LocalProtocolError` where it
-            is connected, `BusyError` while it is being connected, `ClosedError` after `close`.
-        :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+            with the `SocketError` of the lookup. After that, or when cancelled, the socket is in
+            its earlier state, and can be connected again. `LocalProtocolError` when it is
+            connected, `BusyError` while it is being connected, `ClosedError` after `close`.
+        :raises ValueError: at once, for a malformed name, a missing service or an invalid port.
         """
         pair = make_pair(remote, service)
         bind = local_binding(pair)
-        find_port(pair.remote_service_name)  # What is no port is refused at once.
+        find_port(pair.remote_service_name)  # This raises at once for an invalid port.
         check_timeout(timeout)
         refusal = self._refusal_to_connect()
         if refusal is not None:
             return fail(refusal)
-        level = SocketProtectionLevel(protection_level)
-        is_plain = level is SocketProtectionLevel.PLAIN_SOCKET
-        try:
-            if not is_plain:
-                self._check_level(level)
-        except OperationNotSupported as error:
-            return fail(error)
-        self.information.asked_for(pair.remote_host_name, pair.remote_service_name)
-        if is_plain:
-            return self._begin(self._connect(pair, bind), timeout)
-        return self._begin(self._connect_securely(pair, bind, level), timeout)
+        return self._start_connecting(pair, bind, SocketProtectionLevel(protection_level), timeout)
 
     def connect_endpoint(
         self, endpoint: IStreamClientEndpoint, *, timeout: float | None = None
@@ -273,54 +263,35 @@ class StreamSocket:
         timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     ) -> Deferred[None]:
         """
-        Put TLS on a plain connection: as the client of the handshake, or with a certificate as its
-        server, which WinRT does not have.
+        Start TLS on a plain connection: as the client of the handshake, or as its server, if there
+        is a certificate. WinRT has no server side.
 
-        What is written from here on waits, and is sent encrypted. After a failure the connection is
-        gone: it never goes on in plaintext. Await the writes before it, or ``flush()`` behind
-        ``send_all``, which does not wait for the kernel.
+        Later writes wait, and are sent encrypted. A failure aborts the connection: it never
+        continues in plaintext. Await all earlier writes first; after ``send_all``, which does not
+        wait for the kernel, await ``flush()``.
 
         :param protection_level: a level of TLS: the highest version to be used.
-        :param validation_host_name: whom the certificate has to be for, usually the host that was
-            connected to; a domain name is told to the server as well (SNI). None for a server.
-        :param certificate: with its key, for a server. What the peer sent and was not read has to
-            be the beginning of its handshake; call this at a boundary that both know.
-        :param timeout: seconds that the handshake may take, until it has failed with status
-            ``CONNECTION_TIMED_OUT``.
-        :returns: fires when the handshake is done and the server's certificate accepted. It fails
-            with the status of what is wrong with that, and ``information`` has all of it; with
-            `LocalProtocolError`, and nothing else happens, before the socket is connected, when it
-            is secure already or was accepted, and while a read or write is pending; with
-            `RemoteProtocolError`, and the connection is aborted, where bytes of the peer were not
-            read: they would be taken for what comes encrypted. With `OperationNotSupported` for
-            what this machine's OpenSSL cannot do. Cancelling aborts the connection.
-        :raises ValueError: at once, for a level that is none of TLS, and a malformed name.
+        :param validation_host_name: the name that the certificate must have, usually the host that
+            was connected to. A domain name is also sent to the server (SNI). None for a server.
+        :param certificate: with its key, for a server. Received bytes that were not read must be
+            the beginning of the peer's handshake: call this at a boundary that both sides know.
+        :param timeout: seconds for the handshake, until it fails with ``CONNECTION_TIMED_OUT``.
+        :returns: fires when the handshake is done and the peer verified. It fails with the status
+            of the certificate error; ``information`` has all errors. It fails with
+            `LocalProtocolError`, and nothing else happens, when the socket is not connected, is
+            secure already or was accepted, or a read or write is pending; with
+            `RemoteProtocolError`, and the connection is aborted, when received bytes were not read:
+            they could pass as encrypted ones. With `OperationNotSupported` for a level that this
+            machine's OpenSSL does not support. Cancelling aborts the connection.
+        :raises ValueError: at once, for a level that is no level of TLS, and a malformed name.
         """
-        level = SocketProtectionLevel(protection_level)
-        if not timeout > 0:
-            raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
-        if level is SocketProtectionLevel.PLAIN_SOCKET:
-            raise ValueError("PlainSocket is not a level of TLS")
+        level = _checked_level(protection_level, timeout)
         if certificate is not None:
             if validation_host_name is not None:
                 raise ValueError("a server has a certificate, a client validates a name: not both")
             options = ServerOptions([certificate], level, self.control.min_protection_level)
             return self._upgrade_as_server(options, timeout)
-        if not validation_host_name:
-            raise ValueError("the name that the certificate has to be for is missing")
-        host = as_host_name(validation_host_name)
-        if host.type is HostNameType.BLUETOOTH:
-            raise ValueError(f"no certificate is for a Bluetooth address: {host.display_name}")
-        try:
-            self._check_level(level)
-            connection = self._check_upgrade()
-            if self._inherited is not None:
-                raise LocalProtocolError("cannot upgrade: an accepted socket needs a certificate")
-            leftover = self.input_stream.take_buffered()
-            refuse_plaintext(connection, self.information, leftover, is_server=False)
-        except SocketError as error:
-            return fail(error)
-        return self._secure(level, host, timeout)
+        return self._upgrade_as_client(level, validation_host_name, timeout)
 
     @classmethod
     def from_transport(cls, reactor: Any, transport: Any, unread: bytes = b"") -> StreamSocket:
@@ -540,6 +511,43 @@ class StreamSocket:
 
     # How a connect goes.
 
+    def _start_connecting(
+        self,
+        pair: EndpointPair,
+        bind: tuple[str, int] | None,
+        level: SocketProtectionLevel,
+        timeout: float | None,
+    ) -> Deferred[None]:
+        is_plain = level is SocketProtectionLevel.PLAIN_SOCKET
+        try:
+            if not is_plain:
+                self._check_level(level)
+        except OperationNotSupported as error:
+            return fail(error)
+        self.information.asked_for(pair.remote_host_name, pair.remote_service_name)
+        if is_plain:
+            return self._begin(self._connect(pair, bind), timeout)
+        return self._begin(self._connect_securely(pair, bind, level), timeout)
+
+    def _upgrade_as_client(
+        self, level: SocketProtectionLevel, name: HostName | str | None, timeout: float
+    ) -> Deferred[None]:
+        if not name:
+            raise ValueError("the name that the certificate has to be for is missing")
+        host = as_host_name(name)
+        if host.type is HostNameType.BLUETOOTH:
+            raise ValueError(f"no certificate is for a Bluetooth address: {host.display_name}")
+        try:
+            self._check_level(level)
+            connection = self._check_upgrade()
+            if self._inherited is not None:
+                raise LocalProtocolError("cannot upgrade: an accepted socket needs a certificate")
+            leftover = self.input_stream.take_buffered()
+            refuse_plaintext(connection, self.information, leftover, is_server=False)
+        except SocketError as error:
+            return fail(error)
+        return self._secure(level, host, timeout)
+
     def _refusal_to_connect(self) -> SocketError | None:
         if self._state is _State.CONNECTING:
             return BusyError("cannot connect: another attempt is under way")
@@ -700,6 +708,16 @@ class StreamSocket:
         if self._connection is None:
             self.input_stream.close()
             self.output_stream.close()
+
+
+def _checked_level(level: SocketProtectionLevel, timeout: float) -> SocketProtectionLevel:
+    """Return a level of TLS; raise ``ValueError`` for any other, or for a timeout of 0."""
+    level = SocketProtectionLevel(level)
+    if not timeout > 0:
+        raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
+    if level is SocketProtectionLevel.PLAIN_SOCKET:
+        raise ValueError("PlainSocket is not a level of TLS")
+    return level
 
 
 class _Once(Factory):

@@ -180,7 +180,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_an_import_from_beside_is_found(self) -> None:
         """Services and client do not import each other, nor do streams and datagrams."""
-        self.assert_objects("twsock.services.planted", "import twsock.cli.echo", "beside it")
+        self.assert_objects("twsock.services.planted", "import twsock.cli.stream", "beside it")
         self.assert_objects("twsock.stream.planted", "from twsock import datagram", "beside it")
         self.assert_objects("twsock.datagram.planted", "import twsock.stream.drain", "beside it")
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.conversations import run
+from tests.cli.conversations import PATIENCE, command, environment
+
+
+def run(*words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the module."""
+    return subprocess.run(
+        command(*words), capture_output=True, timeout=PATIENCE, check=False, env=environment()
+    )
 
 
 class MainModuleTests(SynchronousTestCase):

@@ -6,18 +6,22 @@ The certificates are of an authority that exists as long as the tests run.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
+import json
 import os
+import signal
 import socket
 import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import trustme
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -28,11 +32,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.cli.arguments import EchoArguments
-from twsock.cli.echo import echo
-from twsock.cli.failure import CommandError
-from twsock.cli.screen import Screen
+from twsock.cli.output import CommandError, Output
+from twsock.cli.stream import echo
 from twsock.cli.texts import GivenTexts, Texts
-from twsock.protocols import ClientUpgrade
+from twsock.tls import ClientOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for one child process, many times what the slowest takes.
@@ -51,7 +54,7 @@ class Conversation:
         *messages: bytes,
         texts: Texts | None = None,
         connect: bool = True,
-        upgrade: ClientUpgrade | None = None,
+        security: ClientOptions | None = None,
         **settings: Any,
     ) -> None:
         self.clock = MemoryReactorClock()
@@ -64,9 +67,9 @@ class Conversation:
                 TCP4ClientEndpoint(self.clock, "192.0.2.1", 1),
                 arguments,
                 texts or GivenTexts(messages),
-                Screen(self.output, quiet=arguments.quiet, notes=self.notes),
+                Output(self.output, quiet=arguments.quiet, notes=self.notes),
                 self.clock.seconds,
-                upgrade,
+                security,
             )
         )
         transport: Any = StringTransport()
@@ -144,6 +147,55 @@ def echo_lines(connection: socket.socket) -> None:
             stream.flush()
 
 
+@contextlib.contextmanager
+def serve_datagrams(
+    handle: Callable[[socket.socket, int, bytes, Any], None],
+) -> Iterator[str]:
+    """
+    Run a peer on a plain socket.
+
+    :param handle: called with the socket, the number of each datagram from 0, its bytes and source.
+    :returns: the ENDPOINT.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as served:
+        served.bind(("127.0.0.1", 0))
+        with running(served, handle):
+            yield f"udp:127.0.0.1:{served.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def running(
+    served: socket.socket, handle: Callable[[socket.socket, int, bytes, Any], None]
+) -> Iterator[None]:
+    """Let a thread handle what comes to a socket."""
+    ended = threading.Event()
+    # Nothing else would wake it in the end: one that is shared may not even get what is sent to it.
+    served.settimeout(0.05)
+
+    def run() -> None:
+        number = 0
+        while not ended.is_set():
+            try:
+                message, source = served.recvfrom(65535)
+            except TimeoutError:
+                continue
+            handle(served, number, message, source)
+            number += 1
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def echo_datagram(served: socket.socket, _number: int, message: bytes, source: Any) -> None:
+    """Answer each datagram with itself."""
+    served.sendto(message, source)
+
+
 def behind_tls(
     handle: Callable[[socket.socket], None],
     issued: trustme.LeafCert = SERVER,
@@ -177,23 +229,111 @@ def behind_tls(
 
 
 def environment() -> dict[str, str]:
-    """Give child processes the checkout, and an encoding that holds every character."""
+    """Return what child processes need: the checkout, and an encoding with every character."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
 
 
 def command(*words: str) -> list[str]:
-    """Give the command line of a child process."""
+    """Return the command line of a child process."""
     return [sys.executable, "-m", "twsock", *words]
 
 
+class Preloaded:
+    """The process that forks for each run; it ends when this one does."""
+
+    _only: Preloaded | None = None
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.cli.preloaded", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+                env=environment(),
+            )
+        atexit.register(self._end)
+
+    @classmethod
+    def get(cls) -> Preloaded:
+        """Return the one of this process."""
+        if cls._only is None:
+            cls._only = cls()
+        return cls._only
+
+    def _end(self) -> None:
+        self.control.close()
+        self._process.wait(PATIENCE)
+
+
+class Run:
+    """
+    The command in a process of its own, forked from one that has imported it.
+
+    :param streams: descriptors of its standard streams; they stay the caller's.
+    :ivar stdin: its input, where that is a pipe.
+    """
+
+    stdin: IO[bytes]
+
+    def __init__(self, words: Sequence[str], streams: Sequence[int], **variables: str) -> None:
+        self.returncode: int | None = None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            request = {"words": words, "environment": {**environment(), **variables}}
+            message = json.dumps(request).encode()
+            socket.send_fds(Preloaded.get().control, [message], [*streams, theirs.fileno()])
+        ours.settimeout(PATIENCE)
+        self._reply = ours.makefile("rb")
+        ours.close()
+        self.pid = int(self._reply.readline())
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit status, negative for a signal."""
+        if self.returncode is None:
+            self.returncode = int(self._reply.readline())
+            self._reply.close()
+        return self.returncode
+
+
+@contextlib.contextmanager
+def running_command(*words: str) -> Iterator[tuple[Run, IO[bytes], IO[bytes]]]:
+    """Run the command while its input stays open; returns it, its output and its errors."""
+    pipes = [os.pipe() for _ in range(3)]
+    theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+    try:
+        run = Run(words, theirs)
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    output, errors = os.fdopen(pipes[1][0], "rb"), os.fdopen(pipes[2][0], "rb")
+    run.stdin = os.fdopen(pipes[0][1], "wb", 0)
+    try:
+        with output, errors:
+            yield run, output, errors
+    finally:
+        run.stdin.close()
+        if run.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                run.send_signal(signal.SIGKILL)
+            run.wait()
+
+
 def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        command(*words),
-        input=stdin,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-        env=environment(),
-    )
+    """Run the command in a process of its own, to its end."""
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as errors,
+    ):
+        given.write(stdin)
+        given.seek(0)
+        status = Run(words, [given.fileno(), output.fileno(), errors.fileno()]).wait()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(words, status, output.read(), errors.read())

@@ -5,23 +5,36 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import os
+import re
+from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.cli.arguments import EchoArguments, InitArguments, parse_arguments
-from twsock.cli.failure import UsageError
-from twsock.cli.security import SecurityArguments
+from twsock.cli.arguments import (
+    EchoArguments,
+    InitArguments,
+    parse_certificates,
+    parse_echo,
+)
+from twsock.cli.output import UsageError
 from twsock.protocols import UpgradeStyle
 from twsock.services.security import LEVELS
-from twsock.tls import SocketProtectionLevel
+from twsock.tls.development import KeyKind
 
 
-def parse_echo(*words: str) -> EchoArguments:
+def parse(*words: str) -> EchoArguments:
     """Read what stands behind ``twsock echo``."""
-    arguments = parse_arguments(["echo", *words])
-    assert isinstance(arguments, EchoArguments)
-    return arguments
+    return parse_echo(words)
+
+
+def values(arguments: EchoArguments) -> dict[str, object]:
+    """Return all values, the defaults among them."""
+    return {name: getattr(arguments, name) for name in EchoArguments.__annotations__}
+
+
+def expected(*texts: bytes, **given: object) -> dict[str, object]:
+    """Return the values of ``twsock echo tcp:h:1`` with some of them given."""
+    return values(EchoArguments(endpoint="tcp:h:1", texts=texts, **given))
 
 
 class OrderTests(SynchronousTestCase):
@@ -29,36 +42,32 @@ class OrderTests(SynchronousTestCase):
 
     def test_any_order_means_the_same(self) -> None:
         """Options before, between and after the arguments give the same values."""
-        expected = EchoArguments("tcp:h:1", (b"one", b"two"), count=3, quiet=True)
+        wanted = expected(b"one", b"two", count=3, quiet=True)
         for order in itertools.permutations(
             (["--count", "3"], ["--quiet"], ["tcp:h:1"], ["one", "two"])
         ):
             words = [word for part in order for word in part]
             if words.index("tcp:h:1") < words.index("one"):
-                self.assertEqual(parse_arguments(["echo", *words]), expected, words)
+                self.assertEqual(values(parse(*words)), wanted, words)
 
     def test_an_option_may_stand_between_two_texts(self) -> None:
         """The texts keep their order around it."""
-        arguments = parse_echo("tcp:h:1", "one", "--count=3", "two")
+        arguments = parse("tcp:h:1", "one", "--count=3", "two")
         self.assertEqual(arguments.texts, (b"one", b"two"))
         self.assertEqual(arguments.count, 3)
 
     def test_after_two_dashes_everything_is_an_argument(self) -> None:
         """A text may begin with a dash there, the endpoint may stand there, and ``--`` again."""
-        arguments = parse_arguments(
-            ["echo", "--quiet", "--", "tcp:h:1", "--count", "-x", "--", "-"]
-        )
-        self.assertEqual(
-            arguments, EchoArguments("tcp:h:1", (b"--count", b"-x", b"--", b"-"), quiet=True)
-        )
+        arguments = parse("--quiet", "--", "tcp:h:1", "--count", "-x", "--", "-")
+        self.assertEqual(values(arguments), expected(b"--count", b"-x", b"--", b"-", quiet=True))
 
     def test_two_dashes_at_the_end_add_nothing(self) -> None:
         """Scripts may always write them."""
-        self.assertEqual(parse_arguments(["echo", "tcp:h:1", "--"]), EchoArguments("tcp:h:1"))
+        self.assertEqual(values(parse("tcp:h:1", "--")), expected())
 
     def test_an_empty_text_is_a_message(self) -> None:
         """So is one with blanks, and one that is a dash."""
-        arguments = parse_echo("tcp:h:1", "", " ", "-")
+        arguments = parse("tcp:h:1", "", " ", "-")
         self.assertEqual(arguments.texts, (b"", b" ", b"-"))
 
 
@@ -67,24 +76,24 @@ class ValueTests(SynchronousTestCase):
 
     def test_defaults_are_those_of_the_documentation(self) -> None:
         """Nothing given: frames, once, at once, ten seconds."""
-        arguments = parse_arguments(["echo", "tcp:h:1", "grüße"])
+        arguments = parse("tcp:h:1", "grüße")
+        self.assertEqual(values(arguments), expected("grüße".encode()))
         self.assertEqual(
-            arguments,
-            EchoArguments(
-                "tcp:h:1", ("grüße".encode(),), "uint32", 1, 0.0, 10.0, False, 16_777_216
-            ),
+            (arguments.framing, arguments.count, arguments.interval, arguments.timeout),
+            ("uint32", 1, 0.0, 10.0),
         )
+        self.assertEqual((arguments.quiet, arguments.max_frame), (False, 16_777_216))
 
     def test_lines_have_a_limit_of_their_own(self) -> None:
         """The limit follows the format, unless it is given."""
         words = ["tcp:h:1", "--framing", "line"]
-        self.assertEqual(parse_echo(*words).max_frame, 65_536)
-        self.assertEqual(parse_echo(*words, "--max-frame", "7").max_frame, 7)
+        self.assertEqual(parse(*words).max_frame, 65_536)
+        self.assertEqual(parse(*words, "--max-frame", "7").max_frame, 7)
 
     def test_a_locale_without_unicode_does_not_matter(self) -> None:
         """Bytes that Python could not decode are taken as they were typed, if they are UTF-8."""
         typed = "☺".encode().decode("ascii", "surrogateescape")
-        self.assertEqual(parse_echo("tcp:h:1", typed).texts, ("☺".encode(),))
+        self.assertEqual(parse("tcp:h:1", typed).texts, ("☺".encode(),))
 
     def test_each_mistake_gets_its_line(self) -> None:
         """The line names the option or the text, and what it takes."""
@@ -106,9 +115,9 @@ class ValueTests(SynchronousTestCase):
             ("four", "--max-frame", "3"): "a TEXT has 4 bytes, --max-frame is 3",
             ("--size", "-1"): "argument --size: takes a whole number, 0 to 4294967295, not '-1'",
             ("--size", "4", "--max-frame", "3"): "--size is 4 bytes, --max-frame is 3",
-            ("--size", "4", "a"): "--size makes up what is sent, so there is no TEXT with it",
+            ("--size", "4", "a"): "--size generates the messages, so there is no TEXT with it",
         }.items():
-            error = self.assertRaises(UsageError, parse_arguments, ["echo", "tcp:h:1", *words])
+            error = self.assertRaises(UsageError, parse, "tcp:h:1", *words)
             self.assertIn(line, error.line)
             self.assertNotIn("\n", error.line)
             self.assertEqual(error.exit_code, 2)
@@ -125,26 +134,26 @@ class DatagramTests(SynchronousTestCase):
             ("UDP:h:1", 2.0),
             ("multicast:224.3.0.5:1", 1.0),
         ):
-            self.assertEqual(parse_echo(endpoint).timeout, timeout)
-            self.assertEqual(parse_echo(endpoint, "--timeout", "7").timeout, 7.0)
+            self.assertEqual(parse(endpoint).timeout, timeout)
+            self.assertEqual(parse(endpoint, "--timeout", "7").timeout, 7.0)
 
-    def test_made_up_messages_are_as_many_as_asked_for(self) -> None:
+    def test_generated_messages_are_as_many_as_asked_for(self) -> None:
         """Each of them is sent once; a text is sent again and again."""
-        arguments = parse_echo("udp:h:1", "--size", "100", "--count", "9")
+        arguments = parse("udp:h:1", "--size", "100", "--count", "9")
         self.assertEqual((arguments.size, arguments.count, arguments.repeats), (100, 9, 1))
-        arguments = parse_echo("udp:h:1", "a", "--count", "9")
+        arguments = parse("udp:h:1", "a", "--count", "9")
         self.assertEqual((arguments.size, arguments.count, arguments.repeats), (None, 9, 9))
 
     def test_a_datagram_has_its_own_limit(self) -> None:
         """What IPv6 carries for a text, and what both carry for a size."""
-        arguments = parse_echo("udp:h:1", "a" * 65_527)
+        arguments = parse("udp:h:1", "a" * 65_527)
         self.assertEqual((len(arguments.texts[0]), arguments.max_frame), (65_527, 65_527))
-        self.assertEqual(parse_echo("udp:h:1", "--size", "65507").size, 65_507)
+        self.assertEqual(parse("udp:h:1", "--size", "65507").size, 65_507)
         for words, line in (
             (("a" * 65_528,), "a TEXT has 65528 bytes, a datagram has at most 65527"),
             (("--size", "65508"), "--size is 65508 bytes, a datagram has at most 65507"),
         ):
-            error = self.assertRaises(UsageError, parse_echo, "udp:h:1", *words)
+            error = self.assertRaises(UsageError, parse, "udp:h:1", *words)
             self.assertIn(line, error.line)
 
     def test_what_needs_a_connection_is_refused(self) -> None:
@@ -163,7 +172,7 @@ class DatagramTests(SynchronousTestCase):
         ):
             for endpoint in ("udp:h:1", "multicast:224.3.0.5:1"):
                 kind = endpoint.partition(":")[0]
-                error = self.assertRaises(UsageError, parse_echo, endpoint, "a", *words)
+                error = self.assertRaises(UsageError, parse, endpoint, "a", *words)
                 self.assertEqual(
                     error.line,
                     f"--{name} is for connections, which {kind}: does not have; "
@@ -176,17 +185,20 @@ class SecurityTests(SynchronousTestCase):
 
     def test_plaintext_unless_asked_for(self) -> None:
         """No other option brings TLS with it."""
-        self.assertIsNone(parse_echo("tcp:h:1").security)
+        self.assertFalse(parse("tcp:h:1").is_secure)
 
     def test_each_way_in(self) -> None:
         """TLS from the first byte, or in mid-connection at once, or after a command."""
-        for word, style in (
-            ("--tls", UpgradeStyle.DIRECT),
-            ("--upgrade", UpgradeStyle.DIRECT),
-            ("--upgrade=direct", UpgradeStyle.DIRECT),
-            ("--upgrade=command", UpgradeStyle.COMMAND),
+        for word, tls, upgrade in (
+            ("--tls", True, None),
+            ("--upgrade", False, "direct"),
+            ("--upgrade=direct", False, "direct"),
+            ("--upgrade=command", False, "command"),
         ):
-            self.assertEqual(parse_echo("tcp:h:1", word).security, SecurityArguments(style))
+            arguments = parse("tcp:h:1", word)
+            self.assertEqual((arguments.tls, arguments.upgrade), (tls, upgrade), word)
+            self.assertTrue(arguments.is_secure, word)
+        self.assertEqual({style.value for style in UpgradeStyle}, {"direct", "command"})
 
     def test_upgrade_leaves_the_text_alone(self) -> None:
         """Wherever it stands: only a word with ``=`` is its value."""
@@ -196,45 +208,44 @@ class SecurityTests(SynchronousTestCase):
             ("tcp:h:1", "text", "--upgrade"),
             ("tcp:h:1", "--upgrade", "--", "text"),
         ):
-            arguments = parse_echo(*words)
+            arguments = parse(*words)
             self.assertEqual((arguments.endpoint, arguments.texts), ("tcp:h:1", (b"text",)))
-            self.assertEqual(arguments.security, SecurityArguments())
+            self.assertEqual(arguments.upgrade, "direct")
 
     def test_behind_two_dashes_upgrade_is_a_text(self) -> None:
         """As everything is."""
-        arguments = parse_echo("tcp:h:1", "--tls", "--", "--upgrade", "command")
+        arguments = parse("tcp:h:1", "--tls", "--", "--upgrade", "command")
         self.assertEqual(arguments.texts, (b"--upgrade", b"command"))
 
     def test_how(self) -> None:
         """Files, a name, a level, and whether to show the certificate."""
-        arguments = parse_echo(
+        arguments = parse(
             *("tcp:h:1", "--tls", "--ca", "a.pem", "--name", "Grüße.example"),
             *("--client-certificate", "c.pem", "--level", "tls12", "--show-certificate"),
         )
         self.assertEqual(
-            arguments.security,
-            SecurityArguments(
-                authorities="a.pem",
+            values(arguments),
+            expected(
+                tls=True,
+                ca="a.pem",
                 name="xn--gre-6ka8l.example",
-                certificate="c.pem",
-                level=SocketProtectionLevel.TLS12,
+                client_certificate="c.pem",
+                level="tls12",
+                show_certificate=True,
             ),
         )
-        self.assertTrue(arguments.shows_certificate)
 
     def test_levels_are_those_of_the_services(self) -> None:
         """The two ends of one connection take the same words."""
-        for word, level in LEVELS.items():
-            security = parse_echo("tcp:h:1", "--tls", "--level", word).security
-            assert security is not None
-            self.assertIs(security.level, level)
+        for word in LEVELS:
+            self.assertEqual(parse("tcp:h:1", "--tls", "--level", word).level, word)
 
     def test_what_does_not_go_together(self) -> None:
         """One line that names the option."""
         useless = "is of use only with --tls or --upgrade; see twsock echo --help"
         for words, line in {
-            ("--tls", "--upgrade"): "there is no --upgrade with it",
-            ("--tls", "--upgrade=command"): "there is no --upgrade with it",
+            ("--tls", "--upgrade"): "--upgrade is TLS in mid-connection, and --tls from the first",
+            ("--tls", "--upgrade=command"): "--upgrade is TLS in mid-connection, and --tls from",
             ("--ca", "a.pem"): f"--ca {useless}",
             ("--name", "h"): f"--name {useless}",
             ("--client-certificate", "c.pem"): f"--client-certificate {useless}",
@@ -252,90 +263,121 @@ class SecurityTests(SynchronousTestCase):
             ("--tls", "--name", "h:1"): "argument --name: 'h:1' is no host name",
             ("--tls", "--name", "01:23:45:67:89:ab"): "--name: takes a host or an IP address",
         }.items():
-            error = self.assertRaises(UsageError, parse_echo, "tcp:h:1", *words)
+            error = self.assertRaises(UsageError, parse, "tcp:h:1", *words)
             self.assertIn(line, error.line)
             self.assertNotIn("\n", error.line)
+
+
+class RawTests(SynchronousTestCase):
+    """Bytes instead of messages."""
+
+    def test_only_responses_are_written(self) -> None:
+        """Standard output is for the bytes of the server alone."""
+        arguments = parse("tcp:h:1", "--raw", "--tls", "--timeout", "3")
+        self.assertEqual((arguments.raw, arguments.quiet, arguments.tls), (True, True, True))
+
+    def test_messages_do_not_go_with_it(self) -> None:
+        """One line that names the option."""
+        for words, line in (
+            (("--framing", "line"), "--framing is for messages, which --raw does not have"),
+            (("--max-frame", "1"), "--max-frame is for messages"),
+            (("--count", "2"), "--count is for messages"),
+            (("--size", "2"), "--size is for messages"),
+            (("--interval", "2"), "--interval is for messages"),
+            (("--quiet",), "--quiet is for messages"),
+            (("a",), "--raw sends the bytes of standard input, so there is no TEXT with it"),
+            (("--upgrade=command",), "--upgrade=command sends a message"),
+        ):
+            error = self.assertRaises(UsageError, parse, "tcp:h:1", "--raw", *words)
+            self.assertIn(line, error.line)
+
+
+class EndpointTests(SynchronousTestCase):
+    """``HOST:PORT`` is enough."""
+
+    def test_a_host_and_a_port_are_tcp(self) -> None:
+        """Whatever the host looks like."""
+        for word in ("localhost:1337", "127.0.0.1:1", "[::1]:1337", "my_host:0", "[fe80::1%lo]:1"):
+            self.assertEqual(parse(word).endpoint, f"tcp:{word}")
+
+    def test_other_endpoints_stay_as_they_are(self) -> None:
+        """A kind is no host, and a port is a number."""
+        for word in ("tcp:1337", "unix:1337", "UDP:1", "tls:h:1", "localhost", "h:http", "a:b:1"):
+            self.assertEqual(parse(word).endpoint, word)
 
 
 class CertificatesTests(SynchronousTestCase):
     """``twsock certificates init``."""
 
+    def parse(self, *words: str) -> InitArguments:
+        return parse_certificates(words)
+
     def test_a_folder_is_enough(self) -> None:
         """The certificate is for this machine then."""
-        self.assertEqual(
-            parse_arguments(["certificates", "init", "folder"]),
-            InitArguments("folder", ("localhost", "127.0.0.1", "::1")),
-        )
+        arguments = self.parse("init", "folder")
+        self.assertEqual((arguments.directory, arguments.name), ("folder", None))
+        self.assertEqual(arguments.key, "ecdsa")
 
     def test_names_take_the_place_of_those(self) -> None:
         """Before the folder and behind it, each as it is written in a certificate."""
-        arguments = parse_arguments(
-            ["certificates", "init", "--name", "A.example", "folder", "--name=0:0::1"]
-        )
-        self.assertEqual(arguments, InitArguments("folder", ("a.example", "::1")))
+        arguments = self.parse("init", "--name", "A.example", "folder", "--name=0:0::1")
+        self.assertEqual((arguments.directory, arguments.name), ("folder", ["a.example", "::1"]))
 
     def test_a_folder_may_begin_with_a_dash(self) -> None:
         """After two of them."""
-        arguments = parse_arguments(["certificates", "init", "--", "-x"])
-        self.assertEqual(arguments, InitArguments("-x"))
+        self.assertEqual(self.parse("init", "--", "-x").directory, "-x")
+
+    def test_keys_are_those_that_can_be_made(self) -> None:
+        """Each has its word."""
+        for kind in KeyKind:
+            self.assertEqual(self.parse("init", "a", "--key", kind.value).key, kind.value)
 
     def test_each_mistake_gets_its_line(self) -> None:
         """With where to read on."""
         for words, line in (
-            ([], "a command is missing; see twsock certificates --help"),
+            ([], "init is missing; see twsock certificates --help"),
             (["make"], "there is no command 'make'; see twsock certificates --help"),
-            (["init"], "DIR is missing; see twsock certificates init --help"),
-            (["init", ""], "DIR is missing; see twsock certificates init --help"),
+            (["init"], "DIR is missing; see twsock certificates --help"),
+            (["init", ""], "DIR is missing; see twsock certificates --help"),
             (["init", "a", "b"], "there is one DIR, and no place for 'b'"),
             (["init", "-x"], "there is no option -x (a DIR that begins with a dash"),
             (["init", "a", "--name", "a b"], "argument --name: 'a b' is no host name"),
             (["init", "a", "--name"], "argument --name: expected one argument"),
             (["init", "a", "--key", "dsa"], "argument --key: invalid choice: 'dsa'"),
         ):
-            error = self.assertRaises(UsageError, parse_arguments, ["certificates", *words])
+            error = self.assertRaises(UsageError, self.parse, *words)
             self.assertIn(line, error.line)
             self.assertNotIn("\n", error.line)
 
 
-class CommandTests(SynchronousTestCase):
-    """What stands before the arguments."""
+class HelpTests(SynchronousTestCase):
+    """What ``--help`` prints."""
 
-    def test_a_missing_word_is_named(self) -> None:
-        """Neither a command nor an endpoint can be left out, and a command must be known."""
-        for words, line in (
-            ([], "a command is missing; see twsock --help"),
-            (["ping"], "there is no command 'ping'; see twsock --help"),
-            (["--count", "echo"], "there is no command '--count'; see twsock --help"),
-            (["echo"], "ENDPOINT is missing; see twsock echo --help"),
-            (["echo", "--quiet"], "ENDPOINT is missing; see twsock echo --help"),
+    def help_of(self, parse_words: Callable[[list[str]], object], *words: str) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            ended = self.assertRaises(SystemExit, parse_words, list(words))
+        self.assertEqual(ended.code, 0)
+        return output.getvalue()
+
+    def test_it_is_printed_wherever_it_stands(self) -> None:
+        """On standard output, with exit status 0."""
+        for parse_words, words, part in (
+            (parse_echo, ["--help"], "usage: twsock echo [OPTION ...] ENDPOINT [TEXT ...]\n"),
+            (parse_echo, ["tcp:h:1", "-h"], "\n  --timeout SECONDS "),
+            (parse_certificates, ["--help"], "\n  --name HOST "),
+            (parse_certificates, ["init", "--help"], "certificates init [OPTION ...] DIR"),
         ):
-            error = self.assertRaises(UsageError, parse_arguments, words)
-            self.assertEqual(error.line, line)
+            self.assertIn(part, self.help_of(parse_words, *words))
 
-    def test_help_and_version_end_in_order(self) -> None:
-        """They are printed on standard output, wherever they stand, with exit status 0."""
-        for words, part in (
-            (["--version"], "twsock "),
-            (["--help"], "commands:\n  echo "),
-            (["echo", "--help"], "twsock echo [OPTION ...] ENDPOINT [TEXT ...]"),
-            (["echo", "tcp:h:1", "-h"], "--timeout SECONDS"),
-            (["certificates", "--help"], "commands:\n  init "),
-            (["certificates", "init", "--help"], "certificates init [OPTION ...] DIR"),
-        ):
-            with contextlib.redirect_stdout(io.StringIO()) as output:
-                ended = self.assertRaises(SystemExit, parse_arguments, words)
-            self.assertEqual(ended.code, 0)
-            self.assertIn(part, output.getvalue())
-
-    def test_help_fits_a_terminal(self) -> None:
+    def test_it_fits_a_terminal(self) -> None:
         """No line is wider than 80 columns."""
-        self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
-        for words in (
-            ["--help"],
-            ["echo", "--help"],
-            ["certificates", "--help"],
-            ["certificates", "init", "--help"],
-        ):
-            with contextlib.redirect_stdout(io.StringIO()) as output:
-                self.assertRaises(SystemExit, parse_arguments, words)
-            self.assertTrue(all(len(line) <= 80 for line in output.getvalue().splitlines()))
+        for parse_words in (parse_echo, parse_certificates):
+            lines = self.help_of(parse_words, "--help").splitlines()
+            self.assertEqual([line for line in lines if len(line) > 80], [])
+
+    def test_it_has_every_option_and_no_other(self) -> None:
+        """It is written by hand."""
+        shown = self.help_of(parse_echo, "--help")
+        options = set(re.findall(r"^  (?:-h, )?--([a-z-]+)", shown, re.MULTILINE))
+        names = {name.replace("_", "-") for name in EchoArguments.__annotations__}
+        self.assertEqual(options - {"help"}, names - {"endpoint", "texts"})

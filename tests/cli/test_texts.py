@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tracemalloc
 from collections.abc import Iterable
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
-from twisted.trial.unittest import SynchronousTestCase
+from hypothesis import given
+from hypothesis.strategies import booleans, integers
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from twsock.cli.failure import CommandError
-from twsock.cli.texts import GivenTexts, InputLines, Texts
+from twsock.cli.output import CommandError
+from twsock.cli.texts import (
+    GeneratedTexts,
+    GivenTexts,
+    InputLines,
+    Texts,
+    describe_generated,
+    read_input,
+)
 
 
 class TextsTests(SynchronousTestCase):
@@ -74,7 +86,61 @@ class TextsTests(SynchronousTestCase):
         )
         self.assertLess(tracemalloc.get_traced_memory()[1], 4_000_000)
 
-    def test_an_input_that_cannot_be_read_is_told(self) -> None:
-        """With the reason of the operating system."""
-        texts = InputLines(lambda: fail(OSError(5, "Input/output error")), 100)
-        self.assertEqual(self.fails(texts), "cannot read standard input: Input/output error")
+
+class InputTests(TestCase):
+    """Standard input."""
+
+    async def test_an_input_that_cannot_be_read_is_an_error(self) -> None:
+        """The line has the reason of the operating system."""
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        unreadable = os.fdopen(write_end, "w")
+        self.addCleanup(unreadable.close)
+        self.patch(sys, "stdin", unreadable)
+        with self.assertRaises(CommandError) as caught:
+            await read_input(reactor)()
+        self.assertEqual(caught.exception.line, "cannot read standard input: Bad file descriptor")
+
+
+class GeneratedTextsTests(SynchronousTestCase):
+    """Messages of a size, with numbers or without."""
+
+    def read_all(self, size: int, total: int, *, is_numbered: bool) -> list[bytes]:
+        texts = GeneratedTexts(size, total, is_numbered=is_numbered)
+        self.assertEqual(texts.total, total)
+        result = []
+        while (text := self.successResultOf(ensureDeferred(texts.next_text()))) is not None:
+            result.append(text)
+        return result
+
+    def test_numbered_ones_count(self) -> None:
+        """From 0, each with the size asked for."""
+        self.assertEqual(
+            self.read_all(11, 2, is_numbered=True),
+            [b"\0\0\0\0\0\0\0\0abc", b"\0\0\0\0\0\0\0\x01abc"],
+        )
+
+    def test_those_of_a_stream_are_text(self) -> None:
+        """All the same, without a line end."""
+        self.assertEqual(self.read_all(3, 2, is_numbered=False), [b"abc", b"abc"])
+        self.assertEqual(self.read_all(28, 1, is_numbered=False), [b"abcdefghijklmnopqrstuvwxyzab"])
+
+    def test_a_small_one_has_the_low_bytes(self) -> None:
+        """As far as there is room."""
+        for size, last in ((8, b"\0\0\0\0\0\0\1\2"), (2, b"\1\2"), (1, b"\2"), (0, b"")):
+            self.assertEqual(self.read_all(size, 259, is_numbered=True)[-1], last)
+
+    @given(integers(0, 65_507), booleans())
+    def test_every_one_has_its_size(self, size: int, is_numbered: bool) -> None:
+        """Numbered or not."""
+        sizes = {len(text) for text in self.read_all(size, 3, is_numbered=is_numbered)}
+        self.assertEqual(sizes, {size})
+
+    def test_they_are_described_in_a_few_words(self) -> None:
+        """People count from 1, and nobody reads the filler."""
+        describe = describe_generated(True)
+        first, tenth = b"\0" * 1400, b"\0\0\0\0\0\0\0\x09"
+        self.assertEqual(describe(first), "number 1, 1400 bytes")
+        self.assertEqual(describe(tenth), "number 10, 8 bytes")
+        self.assertEqual(describe(tenth[1:]), "7 bytes")
+        self.assertEqual(describe_generated(False)(b"\0" * 9), "9 bytes")

@@ -2,10 +2,10 @@
 The command ``twsock``: the client's side of the services, for people and for scripts.
 
 `main` reads the command line (`twsock.cli.arguments`), runs one conversation on a reactor
-(`twsock.cli.echo` on a connection, `twsock.cli.datagram_echo` without one), and turns its end into
+(`twsock.cli.stream` on a connection, `twsock.cli.datagram` without one), and turns its end into
 an exit status.
 """
 
-from twsock.cli.command import main
+from twsock.cli.main import main
 
 __all__ = ["main"]

@@ -1,22 +1,48 @@
 """
-Where the messages come from: **arguments or standard input** → `twsock.cli.echo` or
-`twsock.cli.datagram_exchange`. Those that nobody typed are in `twsock.cli.made_texts`.
+Where the messages come from: **arguments, standard input, or a size** → conversation.
 
 Standard input is read when the next message is wanted, a piece at a time, so neither a large file
 nor an endless pipe is ever held: in memory are one piece and one unfinished line within the limit.
+
+A generated message on a stream is filler. A datagram that is generated has a number, so that losses
+and duplicates are counted exactly; one that is shorter than the number has its low bytes only::
+
+    offset  size  field
+    0       8     number of the message from 0, big-endian
+    8       n     filler: "abcdefghijklmnopqrstuvwxyz" over and over
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import typing
 from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
-from twsock.cli.failure import CommandError
+from twsock.cli.arguments import EchoArguments
+from twsock.cli.output import CommandError, Output, open_output, open_stream
+from twsock.cli.resolver import in_thread
 from twsock.wire import LineDecoder, LineTooLongError
 
-__all__ = ["GivenTexts", "InputLines", "Texts"]
+__all__ = [
+    "GeneratedTexts",
+    "GivenTexts",
+    "InputLines",
+    "Texts",
+    "describe_generated",
+    "find_texts",
+    "open_echo_output",
+    "read_input",
+]
+
+#: One read of standard input, in bytes.
+_READ_SIZE: Final = 64 * 1024
+
+_COUNTER_SIZE: Final = 8
+_ALPHABET: Final = b"abcdefghijklmnopqrstuvwxyz"
 
 
 class Texts(typing.Protocol):
@@ -24,22 +50,49 @@ class Texts(typing.Protocol):
 
     @property
     def total(self) -> int | None:
-        """How many there are; None where nobody can know."""
+        """How many there are; None if unknown."""
 
     async def next_text(self) -> bytes | None:
         """Wait for the next one; None after the last."""
 
 
 class GivenTexts:
-    """The messages from the command line."""
+    """The messages of the command line."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         self.total = len(texts)
         self._texts = iter(texts)
 
     async def next_text(self) -> bytes | None:
-        """Give the next one; None after the last."""
+        """Return the next one; None after the last."""
         return next(self._texts, None)
+
+
+class GeneratedTexts:
+    """
+    Messages of one size.
+
+    :param size: in bytes, 0 or more.
+    :param total: how many.
+    :param is_numbered: whether each begins with its number.
+    """
+
+    def __init__(self, size: int, total: int, *, is_numbered: bool) -> None:
+        self.total = total
+        self._size = size
+        self._is_numbered = is_numbered
+        self._made = 0
+        self._filler = (_ALPHABET * (size // len(_ALPHABET) + 1))[:size]
+
+    async def next_text(self) -> bytes | None:
+        """Return the next one; None after the last."""
+        if self._made >= self.total:
+            return None
+        number, self._made = self._made.to_bytes(_COUNTER_SIZE, "big"), self._made + 1
+        if not self._is_numbered:
+            return self._filler
+        size = self._size
+        return (number + self._filler)[:size] if size > _COUNTER_SIZE else number[8 - size :]
 
 
 class InputLines:
@@ -75,22 +128,69 @@ class InputLines:
                 if self._has_ended:
                     line = decoder.take_buffered() or None
                     break
-                self._take(await self._read())
+                data = await self._read()
+                decoder.feed(data)
+                self._has_ended = not data
         except LineTooLongError as error:
             raise CommandError(
                 f"line {number} of standard input is longer than {self._limit}, {error.limit} bytes"
             ) from error
-        except OSError as error:
-            raise CommandError(f"cannot read standard input: {error.strerror}") from error
         if line is not None:
             _check_utf8(line, number)
         return line
 
-    def _take(self, data: bytes) -> None:
-        if data:
-            self._decoder.feed(data)
-        else:
-            self._has_ended = True
+
+def find_texts(reactor: Any, arguments: EchoArguments) -> Texts:
+    """
+    Return the messages that a command line asks for.
+
+    :raises CommandError: when they are on standard input, which is closed.
+    """
+    if arguments.size is not None:
+        return GeneratedTexts(arguments.size, arguments.count, is_numbered=arguments.has_datagrams)
+    if arguments.texts:
+        return GivenTexts(arguments.texts)
+    limit = "a datagram" if arguments.has_datagrams else "--max-frame"
+    return InputLines(read_input(reactor), arguments.max_frame, limit)
+
+
+def read_input(reactor: Any) -> Callable[[], Deferred[bytes]]:
+    """
+    Return what reads the next piece of standard input, ``b""`` at its end.
+
+    A read that fails, fails with `CommandError`.
+
+    :raises CommandError: when standard input is closed.
+    """
+    # Not `sys.stdin.read`: a thread waiting in there holds a lock that Python wants at its end.
+    source = open_stream(sys.stdin, "input").fileno()
+
+    def read() -> bytes:
+        try:
+            return os.read(source, _READ_SIZE)
+        except OSError as error:
+            raise CommandError(f"cannot read standard input: {error.strerror}") from error
+
+    return lambda: in_thread(reactor, read)
+
+
+def open_echo_output(arguments: EchoArguments, texts: Texts) -> Output:
+    """Make the output for messages; it does not show the bytes of generated ones."""
+    describe = None if arguments.size is None else describe_generated(arguments.has_datagrams)
+    total = None if texts.total is None else texts.total * arguments.repeats
+    return open_output(quiet=arguments.quiet, describe=describe, has_bar=True, total=total)
+
+
+def describe_generated(is_numbered: bool) -> Callable[[bytes], str]:
+    """Return a function that describes a generated message; the first one is number 1."""
+
+    def describe(message: bytes) -> str:
+        size = f"{len(message)} bytes"
+        if not is_numbered or len(message) < _COUNTER_SIZE:
+            return size
+        return f"number {int.from_bytes(message[:_COUNTER_SIZE], 'big') + 1}, {size}"
+
+    return describe
 
 
 def _check_utf8(line: bytes, number: int) -> None:

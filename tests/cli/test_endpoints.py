@@ -7,8 +7,16 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.cli.endpoint import find_host, parse_endpoint
-from twsock.cli.failure import UsageError
+from twsock.cli.endpoints import (
+    GroupTarget,
+    PeerTarget,
+    find_host,
+    parse_endpoint,
+    parse_target,
+)
+from twsock.cli.output import UsageError
+from twsock.datagram.network.interfaces import find_interface
+from twsock.names import HostName
 
 
 def parse(description: str) -> IStreamClientEndpoint:
@@ -36,7 +44,6 @@ class EndpointTests(SynchronousTestCase):
         self.assertIsInstance(parse("unix:/run/echo.sock"), UNIXClientEndpoint)
         self.assertIsInstance(parse("unix:path=/run/echo.sock:timeout=3"), UNIXClientEndpoint)
         for description in (
-            "tcp:host=h:port=1",
             "tcp:127.0.0.1:1:timeout=3",
             "tls:example.com:443",
         ):
@@ -47,10 +54,10 @@ class EndpointTests(SynchronousTestCase):
         for description, reason in (
             ("udp:127.0.0.1:1337", "unknown endpoint type: 'udp'"),
             ("multicast:224.3.0.5:22113", "unknown endpoint type: 'multicast'"),
-            ("localhost:1337", "unknown endpoint type: 'localhost'"),
-            ("", "unknown endpoint type: ''"),
-            ("tcp:127.0.0.1", "an argument is missing, or not known"),
-            ("tcp:::1:1337", "an argument is missing, or not known"),
+            ("localhost", "unknown endpoint type: 'localhost'"),
+            ("", "it does not begin with a kind"),
+            ("tcp:127.0.0.1", "the port is missing"),
+            ("tcp:::1:1337", "there is no place for '1'"),
             ("tcp:h:1:speed=3", "an argument is missing, or not known"),
             ("tcp:h\\", "it ends with a backslash"),
             ("ssl:h:1:certKey=/nonexistent", "[Errno 2] No such file or directory"),
@@ -90,3 +97,65 @@ class HostTests(SynchronousTestCase):
         """A path names nobody, and what a plugin means only the plugin knows."""
         for description in ("unix:/run/echo.sock", "unix:path=h", "onion:h:1"):
             self.assertIsNone(find_host(description))
+
+
+class TargetTests(SynchronousTestCase):
+    """Strings that name a peer or a group, and strings that don't."""
+
+    def test_a_peer_has_a_host_and_a_port(self) -> None:
+        """Names and addresses, IPv6 in brackets or with its colons escaped."""
+        for description, target in (
+            ("udp:127.0.0.1:1337", PeerTarget(HostName("127.0.0.1"), 1337)),
+            ("UDP:localhost:1", PeerTarget(HostName("localhost"), 1)),
+            ("udp:[::1]:65535", PeerTarget(HostName("::1"), 65535)),
+            (r"udp:\:\:1:1337", PeerTarget(HostName("::1"), 1337)),
+            ("udp:[fe80::1%eth0]:1337", PeerTarget(HostName("fe80::1%eth0"), 1337)),
+            ("udp:host=h:port=1337", PeerTarget(HostName("h"), 1337)),
+        ):
+            self.assertEqual(parse_target(description), target)
+
+    def test_a_group_stays_on_this_machine_unless_told_otherwise(self) -> None:
+        """By the loopback interface, and one hop far."""
+        lo = find_interface("lo")
+        for description, target in (
+            ("multicast:224.3.0.5:22113", GroupTarget("224.3.0.5", 22113, lo, 1)),
+            ("multicast:224.3.0.5:22113:lo:7", GroupTarget("224.3.0.5", 22113, lo, 7)),
+            (
+                f"multicast:[ff15::1]:22113:ttl=0:interface={lo.index}",
+                GroupTarget("ff15::1", 22113, lo, 0),
+            ),
+            ("multicast:[ff15::1%lo]:22113", GroupTarget("ff15::1", 22113, lo, 1)),
+            ("multicast:[ff15::1%lo]:22113:lo", GroupTarget("ff15::1", 22113, lo, 1)),
+            (
+                "multicast:224.3.0.5:22113:interface=127.0.0.1:ttl=255",
+                GroupTarget("224.3.0.5", 22113, lo, 255),
+            ),
+        ):
+            self.assertEqual(parse_target(description), target)
+
+    def test_anything_else_is_bad_usage(self) -> None:
+        """The line names the string and the reason."""
+        for description, reason in (
+            ("udp:127.0.0.1", "the port is missing"),
+            ("udp:", "the port is missing"),
+            ("udp", "the host is missing"),
+            ("udp::1337", "the host is missing"),
+            ("udp:h:0", "the port is a number, 1 to 65535, not '0'"),
+            ("udp:h:echo", "the port is a number, 1 to 65535, not 'echo'"),
+            ("udp:h:65536", "the port is a number, 1 to 65535, not '65536'"),
+            ("udp:h:1:2", "there is no place for '2'"),
+            ("udp:h:1:interface=lo", "there is no 'interface' in it"),
+            ("udp:h:1:port=1", "'port' is given twice"),
+            ("udp:h:1\\", "it ends with a backslash"),
+            ("udp:[::1:1", "the bracket of"),
+            ("udp:224.3.0.5:22113", "224.3.0.5 is a group: multicast:224.3.0.5:22113"),
+            ("udp:[ff15::1]:22113", "ff15::1 is a group: multicast:[ff15::1]:22113"),
+            ("multicast:127.0.0.1:1", "'127.0.0.1' is not a multicast address"),
+            ("multicast:localhost:1", "'localhost' is not a multicast address"),
+            ("multicast:224.3.0.5:1:ttl=256", "the ttl is a number, 0 to 255, not '256'"),
+            ("multicast:224.3.0.5:1:interface=no such", "there is no interface 'no such'"),
+        ):
+            error = self.assertRaises(UsageError, parse_target, description)
+            self.assertIn(f"cannot use the endpoint {description!r}: {reason}", error.line)
+            self.assertRegex(error.line, r"; give one such as \S+\Z")
+            self.assertNotIn("\n", error.line)

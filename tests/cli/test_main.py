@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -25,17 +26,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.conversations import (
     AUTHORITY,
     PATIENCE,
+    Run,
     behind_tls,
     command,
+    echo_datagram,
     echo_frames,
     echo_lines,
     environment,
     run,
+    running_command,
     serve,
+    serve_datagrams,
 )
-from tests.cli.datagram_conversations import echo_datagram, serve_datagrams
 from tests.services.processes import twistd
 from twsock.cli import main
+from twsock.cli.main import COMMANDS
 
 
 def answer_with(data: bytes) -> Callable[[socket.socket], None]:
@@ -55,7 +60,15 @@ class MainTests(SynchronousTestCase):
 
     def test_bad_usage_is_one_line_and_exit_status_2(self) -> None:
         """On standard error, and nothing on standard output."""
-        for words in ([], ["ping"], ["echo"], ["echo", "tcp:h:1", "--count", "no"]):
+        for words in (
+            [],
+            ["ping"],
+            ["--count", "echo"],
+            ["echo"],
+            ["echo", "--quiet"],
+            ["echo", "tcp:h:1", "--count", "no"],
+            ["certificates"],
+        ):
             with (
                 contextlib.redirect_stderr(io.StringIO()) as errors,
                 contextlib.redirect_stdout(io.StringIO()) as output,
@@ -64,6 +77,62 @@ class MainTests(SynchronousTestCase):
             self.assertEqual(ended.code, 2)
             self.assertRegex(errors.getvalue(), r"\Atwsock: [^\n]+; see twsock [a-z ]*--help\n\Z")
             self.assertEqual(output.getvalue(), "")
+
+    def test_a_missing_word_is_named(self) -> None:
+        """Neither a command nor an endpoint can be left out, and a command must be known."""
+        for words, line in (
+            ([], "a command is missing; see twsock --help"),
+            (["ping"], "there is no command 'ping'; see twsock --help"),
+            (["--count", "echo"], "there is no command '--count'; see twsock --help"),
+            (["echo"], "ENDPOINT is missing; see twsock echo --help"),
+            (["echo", "--quiet"], "ENDPOINT is missing; see twsock echo --help"),
+        ):
+            with contextlib.redirect_stderr(io.StringIO()) as errors:
+                self.assertRaises(SystemExit, main, words)
+            self.assertEqual(errors.getvalue(), f"twsock: {line}\n")
+
+    def test_help_and_version_end_in_order(self) -> None:
+        """They are printed on standard output, with every command, in 80 columns."""
+        for word, parts in (
+            ("--version", ["twsock "]),
+            ("--help", ["commands:\n  echo ", "\n  certificates "]),
+            ("-h", ["usage: twsock "]),
+        ):
+            result = run(word)
+            self.assertEqual((result.stderr, result.returncode), (b"", 0))
+            for part in parts:
+                self.assertIn(part, result.stdout.decode())
+            self.assertLessEqual(max(map(len, result.stdout.decode().splitlines())), 80)
+
+    def test_every_command_is_in_the_help(self) -> None:
+        """A new one needs a purpose."""
+        shown = run("--help").stdout.decode()
+        for name, one in COMMANDS.items():
+            self.assertRegex(shown, rf"(?m)^  {name} +{re.escape(one.purpose)}$")
+
+    def test_nothing_of_twisted_is_loaded_before_a_command_runs(self) -> None:
+        """Neither for help nor for a wrong command line; no reactor, no TLS."""
+        program = """
+import sys
+from twsock.cli import main
+from twsock.cli.main import COMMANDS
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+for name in ("twisted", "OpenSSL", "cryptography", "zope", "rich"):
+    if name in sys.modules:
+        print("loaded", name)
+"""
+        for words in ([], ["--help"], ["--version"], ["echo", "--help"], ["echo", "tcp:h:1", "-x"]):
+            result = subprocess.run(
+                [sys.executable, "-c", program, *words],
+                capture_output=True,
+                timeout=PATIENCE,
+                check=True,
+                env=environment(),
+            )
+            self.assertNotIn(b"loaded", result.stdout, words)
 
 
 class ProcessTests(SynchronousTestCase):
@@ -110,7 +179,7 @@ class ProcessTests(SynchronousTestCase):
 
     def test_an_endpoint_that_cannot_be_used_is_bad_usage(self) -> None:
         """The line names it."""
-        for endpoint in ("localhost:1337", "udp:127.0.0.1", "multicast:127.0.0.1:22113"):
+        for endpoint in ("localhost", "udp:127.0.0.1", "multicast:127.0.0.1:22113"):
             result = run("echo", endpoint, "a")
             self.fails(result, rf"cannot use the endpoint '{re.escape(endpoint)}': [^\n]+", 2)
             self.assertEqual(result.stdout, b"")
@@ -201,7 +270,7 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual((result.stderr, result.returncode), (line, 1))
 
     def test_ctrl_c_closes_the_connection_and_exits_with_130(self) -> None:
-        """While standard input is waited for, an answer, or the interval; SIGTERM gives 143."""
+        """While standard input is waited for, or the interval; SIGTERM gives 143."""
         for number, words in (
             (signal.SIGINT, ()),
             (signal.SIGINT, ("a", "--interval", "60", "--count", "2")),
@@ -214,27 +283,36 @@ class ProcessTests(SynchronousTestCase):
                 # No reset: the connection ended in order.
                 ended.set()
 
-            with serve(handle) as endpoint:
-                process = self.start("echo", endpoint, *words)
-                assert process.stdout is not None and process.stderr is not None
+            with (
+                serve(handle) as endpoint,
+                running_command("echo", endpoint, *words) as (process, output, errors),
+            ):
                 last_line = b"client received" if words else b"client connected"
-                lines = iter(process.stdout.readline, b"")
-                self.assertTrue(any(line.startswith(last_line) for line in lines))
+                self.assertTrue(any(line.startswith(last_line) for line in output))
                 process.send_signal(number)
-                self.assertEqual(process.wait(PATIENCE), 128 + number)
-            self.assertTrue(ended.wait(PATIENCE))
-            self.assertEqual(process.stderr.read(), b"")
+                self.assertEqual(process.wait(), 128 + number)
+                self.assertTrue(ended.wait(PATIENCE))
+                figures = rb"1 echo, round trip min/median/max [\d./]+ ms\n" if words else b""
+                self.assertRegex(output.read(), rb"\A" + figures + rb"\Z")
+                self.assertEqual(errors.read(), b"")
 
     def test_ctrl_c_ends_a_run_of_datagrams(self) -> None:
-        """At once, with exit status 130 and without a word."""
-        with serve_datagrams(echo_datagram) as endpoint:
-            process = self.start("echo", endpoint, "a", "b", "--interval", "60")
-            assert process.stdout is not None and process.stderr is not None
-            lines = iter(process.stdout.readline, b"")
-            self.assertTrue(any(line.startswith(b"client received") for line in lines))
+        """At once, with exit status 130 and the figures."""
+        words = ("a", "--count", "1000000", "--interval", "0.01")
+        with (
+            serve_datagrams(echo_datagram) as endpoint,
+            running_command("echo", endpoint, *words) as (process, output, errors),
+        ):
+            received = (line for line in output if line.startswith(b"client received"))
+            for _ in range(2):
+                next(received)
             process.send_signal(signal.SIGINT)
-            self.assertEqual(process.wait(PATIENCE), 130)
-            self.assertEqual(process.stderr.read(), b"")
+            self.assertEqual(process.wait(), 130)
+            *_, last = output
+            self.assertRegex(
+                last, rb"^\d+ sent, \d+ received, .*0 lost; round trip min/median/max "
+            )
+            self.assertEqual(errors.read(), b"")
 
     def test_a_name_that_is_still_looked_up_does_not_hold_the_process(self) -> None:
         """Nobody waits for a name server after the timeout."""
@@ -292,29 +370,19 @@ class TerminalTests(SynchronousTestCase):
         :returns: what the terminal got, and what standard output got where that is a pipe.
         """
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            command(*words),
-            stdin=subprocess.DEVNULL,
-            stdout=theirs if output_too else subprocess.PIPE,
-            stderr=theirs,
-            env={**environment(), "TERM": "xterm"},
-        )
-        os.close(theirs)
-        pieces: list[bytes] = []
-
-        def read() -> None:
+        with tempfile.TemporaryFile() as elsewhere, Path(os.devnull).open("rb") as nothing:
+            output = theirs if output_too else elsewhere.fileno()
+            process = Run(words, [nothing.fileno(), output, theirs], TERM="xterm")
+            os.close(theirs)
+            pieces: list[bytes] = []
             # Linux gives EIO when the last process has closed the terminal.
             with contextlib.suppress(OSError):
                 while piece := os.read(ours, 65536):
                     pieces.append(piece)
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        output, _ = process.communicate(timeout=PATIENCE)
-        reader.join(PATIENCE)
-        os.close(ours)
-        self.assertEqual(process.returncode, status)
-        return b"".join(pieces).decode(), (output or b"").decode()
+            os.close(ours)
+            self.assertEqual(process.wait(), status)
+            elsewhere.seek(0)
+            return b"".join(pieces).decode(), elsewhere.read().decode()
 
     def test_a_long_run_shows_a_bar_and_takes_it_away(self) -> None:
         """Standard output goes elsewhere, and has the same lines as ever."""
@@ -322,8 +390,8 @@ class TerminalTests(SynchronousTestCase):
             shown, output = self.run_on_terminal(
                 "echo", endpoint, "--count", "500", "a", output_too=False
             )
-        self.assertRegex(shown, r"\[\.+\] 1/500   0%")
-        self.assertEqual(shown[-4:], "\r\x1b[K")
+        self.assertIn(" 1/500", shown)
+        self.assertTrue(shown.endswith("\x1b[2K"), repr(shown[-80:]))
         self.assertEqual(output.count("client received the response"), 500)
         self.assertNotIn("\x1b", output)
 
@@ -339,11 +407,11 @@ class TerminalTests(SynchronousTestCase):
             shown, output = self.run_on_terminal(
                 *("echo", endpoint, *words), output_too=False, status=1
             )
-        self.assertIn("] 1/200   0%", shown)
+        self.assertIn(" 1/200", shown)
         self.assertTrue(
-            shown.endswith("\r\x1b[Ktwsock: of 200 datagrams, 2 lost (1 %)\r\n"), shown[-80:]
+            shown.endswith("\x1b[2Ktwsock: of 200 datagrams, 2 lost (1 %)\r\n"), repr(shown[-80:])
         )
-        self.assertIn("200 sent, 198 answered, 2 lost (1 %); ", output)
+        self.assertIn("200 sent, 198 received, 2 lost (1 %); ", output)
 
     def test_the_bar_stays_below_the_lines(self) -> None:
         """On one terminal they don't run into each other."""
@@ -351,8 +419,10 @@ class TerminalTests(SynchronousTestCase):
             shown, _ = self.run_on_terminal(
                 "echo", endpoint, "--count", "100", "a", output_too=True
             )
-        left = re.sub(r"[^\r\n]*\r\x1b\[K", "", shown).replace("\r\n", "\n")
-        self.assertIn("[", shown)
+        self.assertIn(" 1/100", shown)
+        # Without colours, and without the lines that were cleared.
+        left = re.sub(r"\x1b\[[\d;]*m|\x1b\[\?25[lh]", "", shown)
+        left = re.sub(r"[^\r\n]*\r(\n\r\x1b\[1A)?\x1b\[2K", "", left).replace("\r\n", "\n")
         self.assertEqual(left.count('client received the response: "a"\n'), 100)
         self.assertRegex(
             left, r'"a"\nclient closed its socket\n100 echoes, round trip [^\n]+ ms\n\Z'

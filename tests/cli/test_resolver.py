@@ -8,13 +8,13 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IResolutionReceiver
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twsock.cli.threads import ThreadResolver, in_thread
+from twsock.cli.resolver import ThreadResolver, first_of, in_thread
 
 
 class InThreadTests(TestCase):
@@ -112,3 +112,44 @@ class ThreadResolverTests(TestCase):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
         self.assertEqual(await self.resolve("nowhere", look_up=unknown), [])
+
+
+class FirstOfTests(SynchronousTestCase):
+    """A wait for several things."""
+
+    def test_the_first_result_cancels_the_others(self) -> None:
+        """Before anybody learns of it: a stream can be read again at once."""
+        waits: list[Deferred[str]] = [Deferred(), Deferred()]
+        seen: list[bool] = []
+        first = first_of(*waits)
+
+        def learn(result: tuple[int, str]) -> tuple[int, str]:
+            seen.append(waits[0].called)
+            return result
+
+        first.addCallback(learn)
+        waits[1].callback("second")
+        self.assertEqual(self.successResultOf(first), (1, "second"))
+        self.assertEqual(seen, [True])
+
+    def test_the_first_failure_counts_too(self) -> None:
+        """It is the failure of all."""
+        waits: list[Deferred[str]] = [Deferred(), Deferred()]
+        first = first_of(*waits)
+        waits[0].errback(ZeroDivisionError())
+        self.failureResultOf(first, ZeroDivisionError)
+        self.assertTrue(waits[1].called)
+
+    def test_a_result_that_is_there_needs_no_wait(self) -> None:
+        """The other is cancelled all the same."""
+        other: Deferred[str] = Deferred()
+        self.assertEqual(self.successResultOf(first_of(succeed("now"), other)), (0, "now"))
+        self.assertTrue(other.called)
+
+    def test_cancelling_cancels_all(self) -> None:
+        """Nothing is left."""
+        waits: list[Deferred[str]] = [Deferred(), Deferred()]
+        first = first_of(*waits)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual([wait.called for wait in waits], [True, True])

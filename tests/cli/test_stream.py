@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import socket
+import struct
+import threading
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -9,8 +14,8 @@ from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.conversations import Conversation
-from twsock.cli.failure import CommandError
+from tests.cli.conversations import PATIENCE, Conversation, run, running_command, serve
+from twsock.cli.output import CommandError
 from twsock.cli.texts import InputLines
 from twsock.wire import encode_frame
 
@@ -200,8 +205,8 @@ class TroubleTests(SynchronousTestCase):
             conversation.receive(part)
             conversation.transport.protocol.readConnectionLost()
             conversation.end()
-            self.assertEqual(
-                conversation.fails(self), "the server ended the connection before its answer"
+            self.assertRegex(
+                conversation.fails(self), "^the server ended the connection before its answer(;|$)"
             )
 
     def test_a_reset_is_told(self) -> None:
@@ -238,8 +243,78 @@ class TroubleTests(SynchronousTestCase):
             self.assertEqual(conversation.sent(), b"")
 
 
+class HintTests(SynchronousTestCase):
+    """What is probably wrong, where the first answer is."""
+
+    def test_a_server_that_is_silent_expects_something_else(self) -> None:
+        """It waits, or ends."""
+        hint = "; perhaps the server expects TLS (--tls or --upgrade), or another --framing"
+        conversation = Conversation(b"a")
+        conversation.clock.advance(10)
+        line = conversation.fails(self)
+        self.assertTrue(line.endswith(f"the server sent nothing{hint}"), line)
+        conversation = Conversation(b"a")
+        conversation.end()
+        line = conversation.fails(self)
+        self.assertEqual(line, f"the server ended the connection before its answer{hint}")
+
+    def test_another_protocol_is_named(self) -> None:
+        """By its first bytes."""
+        for framing, answer, hint in (
+            ("uint32", b"\x15\x03\x03\0\2\2\n", "is TLS: see --tls and --upgrade"),
+            ("line", b"\x15\x03\x03\0\2\2\n", "is TLS: see --tls and --upgrade"),
+            ("uint32", b"HTTP/1.1 400 Bad Request\r\n", "is HTTP: --raw shows it"),
+            ("line", b"<!DOCTYPE HTML>\r\n", "is HTTP: --raw shows it"),
+            ("uint32", b"SSH-2.0-x\r\n", "looks like text: see --framing line and --raw"),
+            ("line", b"\0\0\0\1a\n", "looks like a frame: see --framing uint32"),
+        ):
+            conversation = Conversation(b"a", framing=framing)
+            conversation.receive(answer)
+            line = conversation.fails(self)
+            self.assertTrue(line.endswith(f"; what the server sent {hint}"), line)
+
+    def test_no_hint_is_better_than_a_wrong_one(self) -> None:
+        """The framing was right, or nothing is known about it."""
+        conversation = Conversation(b"a", count=2)
+        conversation.receive(encode_frame(b"a"))
+        conversation.end()
+        self.assertEqual(
+            conversation.fails(self), "the server ended the connection before its answer"
+        )
+        conversation = Conversation(b"a", max_frame=4)
+        conversation.receive(b"\0\0\0\x05")
+        self.assertNotIn(";", conversation.fails(self))
+
+
 class InterruptTests(SynchronousTestCase):
     """Ctrl-C ends a conversation wherever it is."""
+
+    def test_a_long_run_has_figures_so_far(self) -> None:
+        """One that was asked for, or is known to be one by then."""
+        for texts, count, echoes in (([b"a"], 9, 1), ([b"a", b"b", b"c"], 1, 2)):
+            conversation = Conversation(*texts, count=count)
+            for text in [*texts, *texts][:echoes]:
+                conversation.receive(encode_frame(text))
+            conversation.done.cancel()
+            conversation.end()
+            self.failureResultOf(conversation.done, CancelledError)
+            self.assertRegex(
+                conversation.lines[-1],
+                rf"^{echoes} echo(es)?, round trip min/median/max [\d./]+ ms$",
+            )
+
+    def test_a_short_run_has_none(self) -> None:
+        """Nor has one without an echo any times."""
+        conversation = Conversation(b"a")
+        conversation.done.cancel()
+        conversation.end()
+        self.failureResultOf(conversation.done, CancelledError)
+        self.assertEqual(conversation.lines[-1], 'client sent the request: "a"')
+        conversation = Conversation(b"a", count=2)
+        conversation.done.cancel()
+        conversation.end()
+        self.failureResultOf(conversation.done, CancelledError)
+        self.assertEqual(conversation.lines[-1], "0 echoes")
 
     def test_a_connection_under_way_is_given_up(self) -> None:
         """Nothing is left."""
@@ -269,3 +344,111 @@ class InterruptTests(SynchronousTestCase):
         conversation.clock.advance(0.5)
         self.assertTrue(conversation.transport.disconnected)
         self.failureResultOf(conversation.done, CancelledError)
+
+
+def echo_bytes(connection: socket.socket) -> None:
+    """Send back what comes, until it ends."""
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+class RawTests(SynchronousTestCase):
+    """Bytes in both directions, in whole runs against plain sockets."""
+
+    def test_all_bytes_come_back(self) -> None:
+        """More than any buffer holds, and of every value: they are sent and read at once."""
+        data = bytes(range(256)) * 80_000
+        with serve(echo_bytes) as endpoint:
+            result = run("echo", endpoint, "--raw", stdin=data)
+        self.assertEqual((result.stderr, result.returncode), (b"", 0))
+        self.assertTrue(result.stdout == data, "the bytes differ")
+
+    def test_the_end_of_the_input_is_sent(self) -> None:
+        """A server may answer only then; the answer is printed as it is."""
+
+        def count(connection: socket.socket) -> None:
+            size = 0
+            while data := connection.recv(65536):
+                size += len(data)
+            connection.sendall(b"\x1b%d\r" % size)
+
+        with serve(count) as endpoint:
+            result = run("echo", endpoint, "--raw", stdin=b"a" * 100_000)
+        self.assertEqual((result.stdout, result.stderr), (b"\x1b100000\r", b""))
+        self.assertEqual(result.returncode, 0)
+
+    def test_a_server_that_ends_first_ends_it(self) -> None:
+        """Though the input goes on."""
+        with (
+            serve(lambda connection: connection.sendall(b"bye")) as endpoint,
+            running_command("echo", endpoint, "--raw") as (command, output, errors),
+        ):
+            self.assertEqual((output.read(), command.wait()), (b"bye", 0))
+            self.assertEqual(errors.read(), b"")
+
+    def test_a_silent_server_is_left_after_the_end_of_the_input(self) -> None:
+        """That is no failure: nobody knows whether more was to come."""
+        ended = threading.Event()
+
+        def handle(connection: socket.socket) -> None:
+            connection.sendall(connection.recv(3))
+            ended.wait(PATIENCE)
+
+        with serve(handle) as endpoint:
+            result = run("echo", endpoint, "--raw", "--timeout", "0.2", stdin=b"abc")
+            ended.set()
+        self.assertEqual((result.stdout, result.returncode), (b"abc", 0))
+        self.assertEqual(result.stderr, b"the server did not end, and sent nothing for 0.2 s\n")
+
+    def test_a_reset_is_an_error(self) -> None:
+        """What came before it was printed."""
+
+        def reset(connection: socket.socket) -> None:
+            connection.sendall(connection.recv(3))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.recv(1)
+
+        with (
+            serve(reset) as endpoint,
+            running_command("echo", endpoint, "--raw") as (command, output, errors),
+        ):
+            command.stdin.write(b"abc")
+            self.assertEqual(output.read(3), b"abc")
+            command.stdin.write(b"d")
+            self.assertEqual(command.wait(), 1)
+            self.assertRegex(errors.read(), rb"\Atwsock: connection lost: ConnectionResetByPeer ")
+
+    def test_a_reader_that_leaves_ends_it_quietly(self) -> None:
+        """As in ``| head -c 1``."""
+        with (
+            serve(echo_bytes) as endpoint,
+            running_command("echo", endpoint, "--raw") as (command, output, errors),
+        ):
+            output.close()
+            command.stdin.write(b"a")
+            self.assertEqual((command.wait(), errors.read()), (141, b""))
+
+    def test_ctrl_c_ends_it_while_nobody_reads(self) -> None:
+        """The reader of the output holds up neither the other direction nor the signal."""
+        received = threading.Event()
+
+        def flood(connection: socket.socket) -> None:
+            # As much as fits: the command reads no more than its reader and a bounded rest.
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    connection.send(bytes(65536))
+            connection.settimeout(PATIENCE)
+            connection.recv(2)
+            received.set()
+            while connection.recv(65536):
+                pass
+
+        with (
+            serve(flood) as endpoint,
+            running_command("echo", endpoint, "--raw") as (command, _, _),
+        ):
+            command.stdin.write(b"go")
+            self.assertTrue(received.wait(PATIENCE))
+            command.send_signal(signal.SIGINT)
+            self.assertEqual(command.wait(), 130)

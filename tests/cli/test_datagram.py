@@ -1,0 +1,601 @@
+"""Requests leave at their times, and each answer is counted, shown and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+from typing import Any
+
+from hypothesis import given
+from hypothesis.strategies import integers, lists, sampled_from, tuples
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.cli.conversations import echo_datagram, run, running, serve_datagrams
+from twsock.cli.arguments import EchoArguments
+from twsock.cli.datagram import MAX_REMEMBERED, MAX_RESPONDERS, Tally, echo_datagrams
+from twsock.cli.endpoints import parse_target
+from twsock.cli.output import CommandError, Output, UsageError
+from twsock.cli.texts import GeneratedTexts, GivenTexts, InputLines, Texts, describe_generated
+
+GROUP = "224.3.0.5"
+NO_TIMES = "round trip min/median/max 0.00/0.00/0.00 ms"
+
+
+class TallyTests(SynchronousTestCase):
+    """Answers find their requests, whatever happens to datagrams; the timeout is 10 seconds."""
+
+    def setUp(self) -> None:
+        self.tally = Tally(10.0)
+
+    def receive(self, message: bytes, now: float = 1.0, name: str = "") -> str:
+        return self.tally.receive(message, name, now)
+
+    def send(self, *messages: bytes, now: float = 0.0) -> None:
+        for message in messages:
+            self.tally.send(message, now)
+
+    def test_an_answer_settles_its_request(self) -> None:
+        """With the time that it took, also after the timeout."""
+        for message, now in ((b"a", 0.25), (b"", 20.0)):
+            self.send(message)
+            self.assertEqual(self.receive(message, now), "answer")
+            self.assertEqual(self.tally.responders[""].round_trips.longest, now)
+        self.assertEqual((self.tally.sent, self.tally.answered), (2, 2))
+
+    def test_a_second_answer_is_a_duplicate(self) -> None:
+        """So is a third."""
+        self.send(b"a")
+        found = [self.receive(b"a") for _ in range(3)]
+        self.assertEqual(found, ["answer", "duplicate", "duplicate"])
+        one = self.tally.responders[""]
+        self.assertEqual((one.received, one.duplicates, one.round_trips.count), (1, 2, 1))
+
+    def test_other_bytes_belong_to_nothing(self) -> None:
+        """Neither others nor some of them, nor what is kept of a long message."""
+        self.send(b"a" * 100)
+        digest = hashlib.blake2b(b"a" * 100, digest_size=32).digest()
+        for message in (b"", b"a" * 99, b"a" * 101, digest):
+            self.assertEqual(self.receive(message), "unexpected", message)
+        self.assertEqual((self.tally.unexpected, self.tally.responders), (4, {}))
+
+    def test_equal_requests_are_answered_oldest_first(self) -> None:
+        """As many as there are, and then there are duplicates."""
+        self.send(b"a")
+        self.send(b"a", now=0.5)
+        found = [self.receive(b"a", now) for now in (1.0, 1.25, 1.5)]
+        self.assertEqual(found, ["answer", "answer", "duplicate"])
+        trips = self.tally.responders[""].round_trips
+        self.assertEqual((trips.shortest, trips.longest), (0.75, 1.0))
+
+    def test_equal_requests_that_timed_out_are_passed_over(self) -> None:
+        """The answer belongs to the one that is still awaited."""
+        self.send(b"a")
+        self.send(b"a", now=10.5)
+        self.assertEqual(self.receive(b"a", 11.0), "answer")
+        self.assertEqual(self.tally.responders[""].round_trips.longest, 0.5)
+
+    def test_each_responder_may_answer_each_request(self) -> None:
+        """Each has figures of its own, and a request is answered once."""
+        self.send(b"a", b"b")
+        for name, message in (("one", b"a"), ("two", b"a"), ("two", b"a"), ("two", b"b")):
+            self.receive(message, name=name)
+        one, two = self.tally.responders.values()
+        self.assertEqual((one.received, one.duplicates), (1, 0))
+        self.assertEqual((two.received, two.duplicates), (2, 1))
+        self.assertEqual(self.tally.answered, 2)
+
+    def test_responders_are_bounded(self) -> None:
+        """Anybody on the network may answer, from any number of ports."""
+        self.send(b"a")
+        for number in range(MAX_RESPONDERS):
+            self.assertEqual(self.receive(b"a", name=str(number)), "answer")
+        self.assertEqual(self.receive(b"a", name="one more"), "")
+        self.assertEqual(len(self.tally.responders), MAX_RESPONDERS)
+
+    def test_messages_are_bounded(self) -> None:
+        """The oldest is forgotten, and only then."""
+        self.send(b"first")
+        self.send(*(b"%d" % number for number in range(MAX_REMEMBERED - 1)))
+        self.assertTrue(self.tally.was_sent(b"first"))
+        self.send(b"last")
+        self.assertFalse(self.tally.was_sent(b"first"))
+
+    @given(lists(integers(0, 30), max_size=40))
+    def test_the_counts_of_different_messages_are_exact(self, order: list[int]) -> None:
+        """Whatever is lost or comes again, in whatever order."""
+        tally = Tally(10.0)
+        for number in range(31):
+            tally.send(b"%d" % number, 0.0)
+        for now, number in enumerate(order):
+            tally.receive(b"%d" % number, "", now)
+        self.assertEqual(tally.answered, len(set(order)))
+        duplicates = sum(one.duplicates for one in tally.responders.values())
+        self.assertEqual(duplicates, len(order) - len(set(order)))
+
+    @given(lists(tuples(sampled_from(["send", "a", "b"]), sampled_from([b"x", b"y" * 50]))))
+    def test_each_answer_is_counted_once(self, events: list[tuple[str, bytes]]) -> None:
+        """Never more answers than requests, whatever is equal."""
+        tally = Tally(3.0)
+        answers = 0
+        for now, (name, message) in enumerate(events):
+            if name == "send":
+                tally.send(message, now)
+            else:
+                answers += 1
+                tally.receive(message, name, now)
+        counted = sum(one.received + one.duplicates for one in tally.responders.values())
+        self.assertEqual(counted + tally.unexpected, answers)
+        for one in tally.responders.values():
+            self.assertLessEqual(one.received, tally.answered)
+        self.assertLessEqual(tally.answered, tally.sent)
+
+
+class Peer:
+    """
+    A plain socket that the test plays, and one run against it in a time that the test makes.
+
+    :param group: the group that the socket is a member of; None for a single peer.
+    """
+
+    def __init__(self, case: TestCase, *, group: str | None = None) -> None:
+        self.socket = member(0) if group else socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        if not group:
+            self.socket.bind(("127.0.0.1", 0))
+        case.addCleanup(self.socket.close)
+        self.socket.setblocking(False)
+        self.port = self.socket.getsockname()[1]
+        self.endpoint = f"multicast:{group}:{self.port}" if group else f"udp:127.0.0.1:{self.port}"
+        self.clock = Clock()
+        self.output, self.notes = io.BytesIO(), io.StringIO()
+        self.source: Any = None
+        self._case = case
+
+    def start(self, *messages: bytes, texts: Texts | None = None, **given: Any) -> Peer:
+        """Begin a run."""
+        endpoint = given.pop("endpoint", self.endpoint)
+        arguments = EchoArguments(endpoint=endpoint, texts=messages, **{"timeout": 2.0, **given})
+        if arguments.size is not None:
+            texts = GeneratedTexts(arguments.size, arguments.count, is_numbered=True)
+        describe = None if arguments.size is None else describe_generated(True)
+        output = Output(self.output, quiet=arguments.quiet, notes=self.notes, describe=describe)
+        self.done = Deferred.fromCoroutine(
+            echo_datagrams(
+                reactor,
+                parse_target(endpoint),
+                arguments,
+                texts or GivenTexts(messages),
+                output,
+                self.clock,
+                self.clock.seconds,
+            )
+        )
+        self._case.addCleanup(self._end)
+        return self
+
+    async def request(self) -> bytes:
+        """Wait for a request."""
+        while True:
+            try:
+                data, self.source = self.socket.recvfrom(65_535)
+            except BlockingIOError:
+                await self.turn()
+            else:
+                return data
+
+    async def send(self, *answers: bytes) -> None:
+        """Send answers, and wait until each was handled."""
+        for answer in answers:
+            count = len(self.lines)
+            self.socket.sendto(answer, self.source)
+            while len(self.lines) == count and not self.done.called:
+                await self.turn()
+
+    async def turn(self, seconds: float = 0.0) -> None:
+        """Let the reactor have its turns, then time pass."""
+        await deferLater(reactor, 0.001)
+        self.clock.advance(seconds)
+        await deferLater(reactor, 0)
+
+    async def end(self, seconds: float = 0.0) -> None:
+        """Let time pass, and wait for the end."""
+        await self.turn(seconds)
+        while not self.done.called:
+            await self.turn()
+        await self.done
+
+    async def fails(self, seconds: float = 0.0) -> str:
+        """Let time pass, wait for the end, and return the line for standard error."""
+        with self._case.assertRaises(CommandError) as caught:
+            await self.end(seconds)
+        return str(caught.exception.line)
+
+    @property
+    def lines(self) -> list[str]:
+        """What is on standard output."""
+        return self.output.getvalue().decode().splitlines()
+
+    def _end(self) -> None:
+        self.done.addErrback(lambda _: None)
+        self.done.cancel()
+
+
+class TimesTests(TestCase):
+    """One after the other, or at an interval."""
+
+    async def test_the_next_leaves_when_the_last_was_answered(self) -> None:
+        """Each text as often as asked for, empty ones too."""
+        peer = Peer(self).start(b"a", b"", count=2)
+        for text in (b"a", b"a", b"", b""):
+            self.assertEqual(await peer.request(), text)
+            await peer.send(text)
+        await peer.end()
+
+    async def test_the_next_leaves_when_the_last_has_timed_out(self) -> None:
+        """Not before, and the last one is waited for as long."""
+        peer = Peer(self).start(b"a", b"b")
+        for text in (b"a", b"b"):
+            self.assertEqual(await peer.request(), text)
+            await peer.turn(1.9)
+            self.assertNoResult(peer.done)
+            self.assertRaises(BlockingIOError, peer.socket.recv, 9)
+            await peer.turn(0.2)
+        self.assertIn("no answer within 2 s", await peer.fails())
+
+    async def test_an_interval_is_kept_whatever_comes_back(self) -> None:
+        """Several requests are on their way then; the interval runs from send to send."""
+        peer = Peer(self).start(size=8, count=3, interval=0.5, timeout=10.0)
+        requests = []
+        for _ in range(3):
+            requests.append(await peer.request())
+            self.assertRaises(BlockingIOError, peer.socket.recv, 9)
+            await peer.turn(0.5)
+        self.assertEqual([request[-1] for request in requests], [0, 1, 2])
+        await peer.send(*requests)
+        await peer.end(1.6)
+        self.assertIn("3 sent, 3 received, 0 lost; ", peer.lines[-1])
+
+    async def test_input_is_read_when_it_is_wanted(self) -> None:
+        """The next line is asked for when the last was answered."""
+        reads: list[Deferred[bytes]] = []
+
+        def read() -> Deferred[bytes]:
+            reads.append(Deferred())
+            return reads[-1]
+
+        peer = Peer(self).start(texts=InputLines(read, 100))
+        await peer.turn()
+        reads[0].callback(b"one\n")
+        self.assertEqual((await peer.request(), len(reads)), (b"one", 1))
+        await peer.send(b"one")
+        await peer.turn()
+        reads[1].callback(b"")
+        await peer.end()
+
+    async def test_the_last_duplicate_is_waited_for(self) -> None:
+        """As long as the slowest answer took."""
+        peer = Peer(self).start(b"a", count=2, timeout=5.0)
+        await peer.request()
+        await peer.turn(1.5)
+        await peer.send(b"a")
+        await peer.request()
+        await peer.send(b"a")
+        await peer.turn(1.4)
+        await peer.send(b"a")
+        self.assertNoResult(peer.done)
+        await peer.end(0.2)
+        self.assertIn(", 1 duplicate; ", peer.lines[-1])
+
+
+class PeerTests(TestCase):
+    """What a user sees of a run against one peer."""
+
+    async def test_the_lines_are_exact(self) -> None:
+        """Those of a stream, without the connection."""
+        peer = Peer(self).start(b"Hello, World!")
+        await peer.send(await peer.request())
+        await peer.end()
+        self.assertEqual(
+            peer.lines,
+            [
+                'client sent the request: "Hello, World!"',
+                'client received the response: "Hello, World!"',
+                "client closed its socket",
+            ],
+        )
+
+    async def test_quiet_leaves_the_responses(self) -> None:
+        """Each request's first one; those that were generated are named."""
+        for texts, size, lines in (([b"a"], None, ["a"]), ([], 10, ["number 1, 10 bytes"])):
+            peer = Peer(self).start(*texts, quiet=True, size=size)
+            await peer.send(await peer.request())
+            await peer.end()
+            self.assertEqual(peer.lines, lines)
+
+    async def test_losses_and_duplicates_have_lines_and_figures(self) -> None:
+        """So has an answer that comes after the timeout: it is none of them."""
+        peer = Peer(self).start(b"a", b"b", b"c", b"d", timeout=1.0)
+        for text in (b"a", b"b"):
+            self.assertEqual(await peer.request(), text)
+            await peer.turn(1.1)
+        self.assertEqual(await peer.request(), b"c")
+        await peer.send(b"a", b"c")
+        self.assertEqual(await peer.request(), b"d")
+        await peer.send(b"c", b"d")
+        self.assertEqual(await peer.fails(3.0), "of 4 datagrams, 1 lost (25 %)")
+        self.assertEqual(
+            peer.lines[:-1],
+            [
+                'client sent the request: "a"',
+                "no answer to 1 within 1 s",
+                'client sent the request: "b"',
+                "no answer to 1 within 1 s",
+                'client sent the request: "c"',
+                'client received the response: "a"',
+                *peer.lines[6:8],
+                'client received the response once more: "c"',
+                'client received the response: "d"',
+                "client closed its socket",
+            ],
+        )
+        self.assertRegex(
+            peer.lines[-1],
+            r"^4 sent, 3 received, 1 lost \(25 %\), 1 duplicate; round trip min/median/max ",
+        )
+
+    async def test_a_single_loss_says_what_to_look_into(self) -> None:
+        """There are no figures of one datagram."""
+        peer = Peer(self).start(b"a")
+        await peer.request()
+        self.assertEqual(
+            await peer.fails(2.1),
+            "no answer within 2 s: ConnectionTimedOut (3): "
+            f"127.0.0.1:{peer.port} sent nothing; is a server running there?",
+        )
+        self.assertEqual(peer.lines, ['client sent the request: "a"'])
+
+    async def test_bytes_that_were_not_sent_end_it(self) -> None:
+        """They are shown first."""
+        for answer in (b"hollo", b"hell", b"", b"hello!"):
+            peer = Peer(self).start(b"hello", count=2)
+            await peer.request()
+            await peer.send(answer)
+            line = await peer.fails()
+            self.assertEqual(line, f"{len(answer)} bytes came back that were not sent")
+            self.assertEqual(peer.lines[1], f'client received the response: "{answer.decode()}"')
+            self.assertRaises(BlockingIOError, peer.socket.recv, 9)
+
+    async def test_a_refusal_leaves_the_figures(self) -> None:
+        """The server went away in the middle."""
+        peer = Peer(self).start(b"a", b"b", b"c", interval=1.0)
+        await peer.request()
+        await peer.send(b"a")
+        peer.socket.close()
+        await peer.turn(1.0)
+        line = await peer.fails()
+        self.assertRegex(
+            line,
+            rf"^127\.0\.0\.1:{peer.port} refused: ConnectionResetByPeer \(18\): .+; "
+            r"is a server running there\?$",
+        )
+        self.assertIn("2 sent, 1 received, 1 awaited, 0 lost; ", peer.lines[-1])
+
+    async def test_a_text_that_no_datagram_holds_is_bad_usage(self) -> None:
+        """Before anything is sent."""
+        peer = Peer(self).start(b"b", b"a" * 65_508)
+        with self.assertRaises(UsageError) as caught:
+            await peer.end()
+        line = "a TEXT has 65508 bytes, a datagram over IPv4 has at most 65507"
+        self.assertEqual(caught.exception.line, line)
+        self.assertRaises(BlockingIOError, peer.socket.recv, 9)
+
+    async def test_cancelling_leaves_nothing(self) -> None:
+        """While an answer is awaited, the interval, or the user; long runs have figures."""
+        for count, interval, figures in ((1, 0.0, False), (2, 60.0, False), (9, 0.1, True)):
+            peer = Peer(self).start(b"a", count=count, interval=interval)
+            await peer.request()
+            if figures:
+                await peer.turn(0.1)
+                await peer.request()
+            peer.done.cancel()
+            self.failureResultOf(peer.done, CancelledError)
+            self.assertEqual(peer.clock.getDelayedCalls(), [])
+            self.assertEqual(" sent, 0 received, 2 awaited, 0 lost" in peer.lines[-1], figures)
+        peer = Peer(self).start(texts=InputLines(Deferred, 100))
+        await peer.turn()
+        peer.done.cancel()
+        self.failureResultOf(peer.done, CancelledError)
+
+
+class GroupTests(TestCase):
+    """All members of a group may answer, straight back or to the group."""
+
+    async def test_every_answer_has_its_sender(self) -> None:
+        """All are awaited for the whole timeout, and then there are the figures of each."""
+        peer = Peer(self, group=GROUP).start(b"a", timeout=1.0)
+        await peer.request()
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(other.close)
+        other.bind(("127.0.0.1", 0))
+        mine, theirs = f"127.0.0.1:{peer.port}", f"127.0.0.1:{other.getsockname()[1]}"
+        await peer.send(b"a")
+        own, peer.socket = peer.socket, other
+        await peer.send(b"a", b"a")
+        self.assertNoResult(peer.done)
+        peer.socket = own
+        await peer.end(1.1)
+        self.assertEqual(
+            peer.lines,
+            [
+                'client sent the request: "a"',
+                f'{mine} answered: "a"',
+                f'{theirs} answered: "a"',
+                f'{theirs} answered once more: "a"',
+                "client closed its socket",
+                "1 sent, 1 answered by 2, 0 lost",
+                f"{mine}: 1 received, 0 lost; {NO_TIMES}",
+                f"{theirs}: 1 received, 0 lost, 1 duplicate; {NO_TIMES}",
+            ],
+        )
+
+    async def test_the_first_answer_lets_the_next_request_go(self) -> None:
+        """Only the last is awaited to its end; a member that missed one is named."""
+        peer = Peer(self, group=GROUP).start(b"a", b"b", timeout=1.0)
+        for text in (b"a", b"b"):
+            self.assertEqual(await peer.request(), text)
+            if text == b"a":
+                await peer.send(text)
+        line = await peer.fails(1.1)
+        self.assertEqual(line, f"127.0.0.1:{peer.port} did not answer 1 of 2 datagrams")
+
+    async def test_bytes_that_were_not_sent_fail_in_the_end(self) -> None:
+        """The others are still waited for."""
+        peer = Peer(self, group=GROUP).start(b"a")
+        await peer.request()
+        await peer.send(b"bc", b"a")
+        self.assertEqual(await peer.fails(2.1), "1 datagram came back that was not sent")
+        sender = f"127.0.0.1:{peer.port}"
+        self.assertEqual(peer.lines[1], f"2 bytes came back from {sender} that were not sent")
+
+    async def test_a_port_that_is_taken_costs_only_the_answers_to_the_group(self) -> None:
+        """A note says so."""
+        peer = Peer(self, group=GROUP)
+        alone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(alone.close)
+        alone.bind(("", 0))
+        port = alone.getsockname()[1]
+        peer.start(b"a", endpoint=f"multicast:{GROUP}:{port}")
+        await peer.turn()
+        self.assertRegex(
+            peer.notes.getvalue(),
+            r"^answers to the group are not heard: AddressAlreadyInUse \(10\): .+\n$",
+        )
+        await peer.fails(2.1)
+
+
+class LoopbackTests(SynchronousTestCase):
+    """Whole runs against plain sockets."""
+
+    def test_a_peer_that_answers(self) -> None:
+        """Each message, byte for byte; the largest and the empty one, too."""
+        with serve_datagrams(echo_datagram) as endpoint:
+            result = run("echo", endpoint, "--quiet", stdin=b"one\n\n" + b"a" * 65507 + b"\nlast")
+        self.assertEqual(result.stdout, b"one\n\n" + b"a" * 65507 + b"\nlast\n")
+        self.assertEqual((result.stderr, result.returncode), (b"", 0))
+
+    def test_a_peer_that_loses_doubles_and_reorders(self) -> None:
+        """The figures are exact."""
+        held: list[bytes] = []
+
+        def handle(served: socket.socket, number: int, message: bytes, source: Any) -> None:
+            # Its requests come in the order of their numbers, on loopback.
+            if number == 3:
+                return
+            if number == 5:
+                held.append(message)
+                return
+            served.sendto(message, source)
+            if number == 6:
+                served.sendto(held.pop(), source)
+                served.sendto(message, source)
+
+        with serve_datagrams(handle) as endpoint:
+            words = ("--size", "100", "--count", "10", "--interval", "0.01", "--timeout", "2")
+            result = run("echo", endpoint, *words)
+        self.assertRegex(
+            result.stdout.decode().splitlines()[-1],
+            r"^10 sent, 9 received, 1 lost \(10 %\), 1 duplicate; "
+            r"round trip min/median/max [\d./]+ ms$",
+        )
+        self.assertEqual(result.stderr, b"twsock: of 10 datagrams, 1 lost (10 %)\n")
+        self.assertEqual(result.returncode, 1)
+
+    def test_a_name_whose_first_address_refuses(self) -> None:
+        """The server has the other one; the interval begins when it is known."""
+        with serve_datagrams(echo_datagram) as endpoint:
+            port = endpoint.rpartition(":")[2]
+            words = ("--quiet", "--count", "3", "--interval", "0.01", "a")
+            result = run("echo", f"udp:localhost:{port}", *words)
+        self.assertEqual((result.stdout, result.returncode), (b"a\n" * 3, 0), result.stderr)
+
+    def test_a_port_where_nobody_listens(self) -> None:
+        """An error at once, long before the timeout; of the last address of a name."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+            closed.bind(("127.0.0.1", 0))
+            port = closed.getsockname()[1]
+        for host, shown in (
+            ("127.0.0.1", r"127\.0\.0\.1"),
+            ("localhost", r"(127\.0\.0\.1|\[::1\])"),
+        ):
+            result = run("echo", f"udp:{host}:{port}", "a", "--timeout", "1000")
+            self.assertRegex(
+                result.stderr.decode(),
+                rf"\Atwsock: {shown}:{port} refused: ConnectionResetByPeer \(18\): "
+                r"[^\n]+; is a server running there\?\n\Z",
+            )
+            self.assertEqual(result.returncode, 1)
+
+    def test_an_unknown_name(self) -> None:
+        """It is looked up before anything is sent."""
+        result = run("echo", "udp:name.invalid:7", "a")
+        self.assertRegex(
+            result.stderr.decode(), r"\Atwsock: look-up failed: HostNotFound [^\n]+\n\Z"
+        )
+        self.assertEqual((result.stdout, result.returncode), (b"", 1))
+
+    def test_a_group_with_two_members(self) -> None:
+        """One answers straight back, and one to the group; each is named."""
+
+        def answer(_: socket.socket, _number: int, message: bytes, source: Any) -> None:
+            # The answers of the other come to the group as well.
+            if source[1] != port:
+                own.sendto(message, source)
+
+        def answer_group(shared: socket.socket, _n: int, message: bytes, source: Any) -> None:
+            # Not its own answers, which come back to it.
+            if source[1] != port:
+                shared.sendto(message, (GROUP, port))
+
+        with member(0) as one, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            port = one.getsockname()[1]
+            own.bind(("127.0.0.1", 0))
+            with member(port) as two, running(one, answer_group), running(two, answer):
+                result = run("echo", f"multicast:{GROUP}:{port}", "Hello")
+            other = own.getsockname()[1]
+        lines = result.stdout.decode().splitlines()
+        self.assertEqual((result.stderr, result.returncode), (b"", 0))
+        self.assertEqual(
+            sorted(lines[1:3]),
+            sorted(f'127.0.0.1:{number} answered: "Hello"' for number in (port, other)),
+        )
+        self.assertIn("1 sent, 1 answered by 2, 0 lost", lines)
+
+    def test_a_group_without_members(self) -> None:
+        """The line names the interface, which may be the wrong one."""
+        with member(0) as silent:
+            port = silent.getsockname()[1]
+            result = run("echo", f"multicast:{GROUP}:{port}", "Hello", "--timeout", "0.1")
+        self.assertRegex(
+            result.stderr.decode(),
+            r"\Atwsock: no answer within 0\.1 s: ConnectionTimedOut [^\n]+ the interface lo\?\n\Z",
+        )
+        self.assertEqual(result.returncode, 1)
+
+
+def member(port: int) -> socket.socket:
+    """
+    Return a plain socket that is a member of the group on ``lo``.
+
+    :param port: shared with whoever shares it, too; 0 lets the system choose.
+    """
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+    made.bind(("", port))
+    membership = socket.inet_aton(GROUP) + socket.inet_aton("127.0.0.1")
+    made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    return made

@@ -1,0 +1,568 @@
+"""
+One run of datagrams: texts → **requests, answers** → figures; to one peer, or to a group.
+
+Stands on `twsock.DatagramSocket`. In memory are one message, the times of requests that may still
+be answered, and digests of at most `MAX_REMEMBERED` messages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Generic, TypeVar
+
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from typing_extensions import override
+
+from twsock.cli.arguments import EchoArguments
+from twsock.cli.endpoints import GroupTarget, PeerTarget, parse_target
+from twsock.cli.output import CommandError, Output, RoundTrips, UsageError
+from twsock.cli.resolver import first_of
+from twsock.cli.texts import Texts, find_texts, open_echo_output
+from twsock.errors import SocketError, SocketErrorStatus
+from twsock.sockets import DatagramSocket, DatagramSocketMessageReceivedEventArgs
+from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
+
+__all__ = ["MAX_REMEMBERED", "MAX_RESPONDERS", "Tally", "echo_datagrams", "prepare_datagrams"]
+
+#: How many different messages are known, for duplicates and for answers after the timeout.
+MAX_REMEMBERED: Final = 16_384
+
+#: How many responders of a group are told apart: anybody may answer, from any port.
+MAX_RESPONDERS: Final = 64
+
+#: How many times of equal messages are kept.
+_MAX_TIMES: Final = 65_536
+
+#: Bytes up to which a message is its own digest.
+_DIGEST_SIZE: Final = 32
+
+T = TypeVar("T", PeerTarget, GroupTarget)
+
+#: Seconds that nobody waits.
+_FOREVER: Final = float(2**31)
+
+_HEADERS: Final = ("responder", "received", "lost", "duplicates", "min ms", "median ms", "max ms")
+
+
+class Responder:
+    """What one responder did: how many requests it has answered, and how many of them again."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.duplicates = 0
+        self.round_trips = RoundTrips()
+
+
+class _Copies:
+    """Requests with the same bytes."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        # When the newest of them were sent.
+        self.times: deque[float] = deque(maxlen=_MAX_TIMES)
+        # How many of them each responder has answered, or missed.
+        self.answered: dict[str, int] = {}
+
+
+class Tally:
+    """
+    Which answer belongs to which request, by the bytes of both.
+
+    With different bytes, as generated datagrams have, all counts are exact. Of equal requests, an
+    answer belongs to the oldest that this responder has not answered; those whose timeout is over
+    are passed over, unless there is no other. There a duplicate can hide a loss.
+
+    :ivar sent: how many requests were sent.
+    :ivar answered: how many of them anybody has answered.
+    :ivar unexpected: datagrams that equal no request.
+    :ivar responders: by name; at most `MAX_RESPONDERS`.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.sent = 0
+        self.answered = 0
+        self.unexpected = 0
+        self.responders: dict[str, Responder] = {}
+        self._timeout = timeout
+        self._copies: OrderedDict[bytes, _Copies] = OrderedDict()
+
+    def send(self, message: bytes, now: float) -> None:
+        """Count a request."""
+        self.sent += 1
+        key = _digest(message)
+        copies = self._copies.setdefault(key, _Copies())
+        self._copies.move_to_end(key)
+        copies.sent += 1
+        copies.times.append(now)
+        if len(self._copies) > MAX_REMEMBERED:
+            self._copies.popitem(last=False)
+
+    def was_sent(self, message: bytes) -> bool:
+        """Return whether a request had these bytes, not too long ago."""
+        return _digest(message) in self._copies
+
+    def receive(self, message: bytes, name: str, now: float) -> str:
+        """
+        Count a datagram that arrived.
+
+        :param name: its sender.
+        :returns: ``answer``, ``duplicate`` or ``unexpected``; empty if there are too many
+            responders.
+        """
+        copies = self._copies.get(_digest(message))
+        if copies is None:
+            self.unexpected += 1
+            return "unexpected"
+        if name not in self.responders and len(self.responders) >= MAX_RESPONDERS:
+            return ""
+        responder = self.responders.setdefault(name, Responder())
+        oldest = copies.sent - len(copies.times)
+        position = max(oldest, copies.answered.get(name, 0))
+        if position == copies.sent:
+            responder.duplicates += 1
+            return "duplicate"
+        deadline = now - self._timeout
+        while position + 1 < copies.sent and copies.times[position - oldest] < deadline:
+            position += 1
+        self.answered += position >= max(copies.answered.values(), default=0)
+        copies.answered[name] = position + 1
+        responder.received += 1
+        responder.round_trips.add(now - copies.times[position - oldest])
+        return "answer"
+
+
+def prepare_datagrams(
+    reactor: Any, arguments: EchoArguments
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """
+    Check all that can be checked before anything is sent.
+
+    :returns: starts the run.
+    :raises CommandError: with what is wrong.
+    """
+    target = parse_target(arguments.endpoint)
+    texts = find_texts(reactor, arguments)
+    output = open_echo_output(arguments, texts)
+    return lambda: echo_datagrams(reactor, target, arguments, texts, output)
+
+
+async def echo_datagrams(
+    reactor: Any,
+    target: PeerTarget | GroupTarget,
+    arguments: EchoArguments,
+    texts: Texts,
+    output: Output,
+    clock: Any = None,
+    now: Callable[[], float] = time.perf_counter,
+) -> None:
+    """
+    Send every message as often as the arguments say, count what comes back, and print figures.
+
+    Cancelling closes the sockets at once, and prints the figures so far.
+
+    :param clock: waits; None for the reactor.
+    :param now: measures round trips and timeouts, in seconds.
+    :raises CommandError: when something was lost, or arrived that was not sent.
+    """
+    kind: Any = _GroupRun if isinstance(target, GroupTarget) else _PeerRun
+    await kind(reactor, target, arguments, texts, output, clock or reactor, now).go()
+
+
+class _Run(Generic[T]):
+    """
+    Requests at their times, and the answers to them.
+
+    :ivar is_settled: whether the interval holds from the first request on.
+    :ivar is_refused: whether the last request is to be sent to another address.
+    """
+
+    address: str
+    question: str
+    is_settled = True
+    is_refused = False
+    is_group = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        target: T,
+        arguments: EchoArguments,
+        texts: Texts,
+        output: Output,
+        clock: Any,
+        now: Callable[[], float],
+    ) -> None:
+        self._reactor = reactor
+        self._target: T = target
+        self._arguments = arguments
+        self._texts = texts
+        self._output = output
+        self._clock = clock
+        self._now = now
+        self._tally = Tally(arguments.timeout)
+        # One request in all needs no figures.
+        self._is_single = texts.total == 1 and arguments.repeats == 1
+        # Requests within their timeouts that nobody has answered yet; when the last was sent.
+        self._awaited = 0
+        self._sent_at = 0.0
+        self._failure: CommandError | None = None
+        self._news: Deferred[None] | None = None
+
+    # What peers and groups do differently.
+
+    open: Callable[[], Coroutine[Any, Any, None]]
+    send: Callable[[bytes], Coroutine[Any, Any, None]]
+    close: Callable[[], None]
+    describe_figures: Callable[[], None]
+
+    # The run.
+
+    async def go(self) -> None:
+        tally = self._tally
+        try:
+            await self.open()
+            await self._converse()
+        except (CancelledError, CommandError):
+            if tally.sent > 1:
+                self.describe_figures()
+            raise
+        finally:
+            self.close()
+            self._output.erase_bar()
+        is_silent = tally.sent > 0 and not tally.responders
+        if not (is_silent and self._is_single):
+            self._output.say("client closed its socket")
+        if not self._is_single or len(tally.responders) > 1:
+            self.describe_figures()
+        if line := self._describe_silence() if is_silent else self._describe_loss():
+            raise CommandError(line)
+
+    async def _converse(self) -> None:
+        arguments = self._arguments
+        for text in arguments.texts:
+            _check_size(text, self.address)
+        due = self._now()
+        while (message := await self._next_text()) is not None:
+            for _ in range(arguments.repeats):
+                await self.wait(due)
+                due = self._now() + arguments.interval
+                await self._request(message)
+                if not arguments.interval or not self.is_settled:
+                    await self._await_answers(message)
+        # All members of a group may answer the last request.
+        await self._await_answers(is_last=True)
+        # A duplicate of the last answer takes no longer than an answer.
+        trips = [one.round_trips.longest for one in self._tally.responders.values()]
+        await self.wait(self._now() + (0.0 if self._is_single else max(trips, default=0.0)))
+
+    async def _request(self, text: bytes) -> None:
+        _check_size(text, self.address)
+        self._sent_at = self._now()
+        self._awaited += 1
+        self._tally.send(text, self._sent_at)
+        await self.send(text)
+        self._output.show_request(text)
+
+    async def _await_answers(self, text: bytes = b"", *, is_last: bool = False) -> None:
+        """Wait for all answers, until the timeout; send a text that is refused once more."""
+        timeout, is_all = self._arguments.timeout, is_last and self.is_group
+
+        def is_over() -> bool:
+            return self.is_refused or not (self._awaited or is_all)
+
+        while await self.wait(self._sent_at + timeout, is_over) and self.is_refused:
+            self._sent_at = self._now()
+            await self.send(text)
+        if self._awaited and not self._is_single:
+            self._output.say(f"no answer to {self._awaited} within {timeout:g} s")
+        # What comes later than that does not come from the next address either.
+        self._awaited, self.is_settled = 0, True
+
+    async def wait(self, due: float, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until a time, an event or a failure, one turn at least; return ``is_over()``."""
+        while self._failure is None and not is_over():
+            left = max(0.0, due - self._now())
+            self._news = Deferred()
+            try:
+                await self._news.addTimeout(left, self._clock)
+            except defer.TimeoutError:
+                pass
+            finally:
+                self._news = None
+            if not left:
+                break
+        if self._failure is not None:
+            raise self._failure
+        return is_over()
+
+    async def _next_text(self) -> bytes | None:
+        """Wait for a text; answers are counted meanwhile, and a failure ends the wait."""
+        waiting = Deferred.fromCoroutine(self._texts.next_text())
+        if waiting.called:
+            return await waiting
+        _, text = await first_of(waiting, Deferred.fromCoroutine(self.wait(_FOREVER)))
+        return text  # type: ignore[no-any-return]
+
+    def received(self, data: bytes, sender: str) -> None:
+        """Count and show a datagram; the sender is empty for the only peer."""
+        answered = self._tally.answered
+        answer = self._tally.receive(data, sender, self._now())
+        if self._tally.answered > answered and self._awaited:
+            self._awaited -= 1
+            self._output.advance()
+        try:
+            self._show(answer, data, sender)
+        except CommandError as error:
+            self.fail(error)
+        self.wake()
+
+    def fail(self, error: CommandError) -> None:
+        """End the run with an error."""
+        self._failure = self._failure or error
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again whether `wait` is over."""
+        news, self._news = self._news, None
+        if news is not None:
+            news.callback(None)
+
+    # What the user sees.
+
+    @property
+    def name(self) -> str:
+        """Whom the requests are for."""
+        return _name_address(self.address, self._target.port)
+
+    def _show(self, answer: str, data: bytes, sender: str) -> None:
+        who = f"{sender} answered" if sender else "client received the response"
+        if answer == "answer":
+            self._output.show_response(data, who)
+        elif answer == "duplicate":
+            self._output.say(f"{who} once more: {self._output.quote(data)}")
+        elif answer == "unexpected" and sender:
+            self._output.say(f"{len(data)} bytes came back from {sender} that were not sent")
+        elif answer == "unexpected":
+            self._output.show_response(data, who)
+            raise CommandError(f"{len(data)} bytes came back that were not sent")
+
+    def describe_responder(self, one: Responder) -> str:
+        """Return what one responder has answered, and how fast."""
+        counts = [f"{one.received} received"]
+        if self._awaited:
+            counts.append(f"{self._awaited} awaited")
+        counts.append(f"{self.describe_lost(one.received)}")
+        if one.duplicates:
+            counts.append(f"{one.duplicates} duplicate{'s' if one.duplicates > 1 else ''}")
+        return "; ".join(filter(None, (", ".join(counts), one.round_trips.summary)))
+
+    def describe_lost(self, answered: int) -> str:
+        """Return how many requests have no answer, and the share."""
+        lost = max(0, self._tally.sent - self._awaited - answered)
+        # Three digits, so that one in a million is not rounded to none.
+        return f"{lost} lost ({100 * lost / self._tally.sent:.3g} %)" if lost else "0 lost"
+
+    def _describe_silence(self) -> str:
+        timeout = self._arguments.timeout
+        line = f"{self.name} sent nothing"
+        silent = SocketError(line, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
+        return f"no answer within {timeout:g} s: {silent.summary}; {self.question}"
+
+    def _describe_loss(self) -> str:
+        """Return one line about what was lost or was not sent by us; empty if all is well."""
+        tally = self._tally
+        if tally.unexpected:
+            were = (
+                "datagram came back that was"
+                if tally.unexpected == 1
+                else ("datagrams came back that were")
+            )
+            return f"{tally.unexpected} {were} not sent"
+        for name, one in tally.responders.items():
+            if one.received < tally.sent and name:
+                lost = tally.sent - one.received
+                return f"{name} did not answer {lost} of {tally.sent} datagrams"
+            if one.received < tally.sent:
+                return f"of {tally.sent} datagrams, {self.describe_lost(one.received)}"
+        return ""
+
+
+class _PeerRun(_Run[PeerTarget]):
+    """
+    A connected socket to one peer, by one of its addresses.
+
+    The kernel reports to a connected socket who refuses, and drops what others send. Which address
+    is right shows only when something is sent: one that refuses is left for the next.
+    """
+
+    question = "is a server running there?"
+    _socket: DatagramSocket | None = None
+
+    @override
+    async def open(self) -> None:
+        host, timeout = self._target.host, self._arguments.timeout
+        looking = DatagramSocket.get_endpoint_pairs(self._reactor, host, self._target.port)
+        try:
+            self._pairs = deque(await looking.addTimeout(timeout, self._reactor))
+        except defer.TimeoutError:
+            line = f"no address of {host.display_name} within {timeout:g} s"
+            late = SocketError(line, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
+            raise CommandError(f"look-up failed: {late.summary}") from None
+        except SocketError as error:
+            raise CommandError(f"look-up failed: {error.summary}") from error
+        await self._connect()
+
+    async def _connect(self) -> None:
+        """Connect to the next address to which there is a way."""
+        while True:
+            self.close()
+            pair = self._pairs.popleft()
+            self.address = str(pair.remote_host_name)
+            # While another address could do better, requests are tried one by one.
+            self.is_settled = not self._pairs
+            connecting = self._socket = DatagramSocket(self._reactor)
+            connecting.message_received.add(self._take)
+            try:
+                await connecting.connect(pair)
+                return
+            except SocketError as error:
+                if not self._pairs:
+                    raise CommandError(f"cannot send to {self.name}: {error.summary}") from error
+
+    @override
+    async def send(self, text: bytes) -> None:
+        if self.is_refused:
+            self.is_refused = False
+            await self._connect()
+        assert self._socket is not None
+        try:
+            await self._socket.output_stream.write(text)
+        except SocketError as error:
+            self._failed(error)
+
+    @override
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    @override
+    def describe_figures(self) -> None:
+        one = self._tally.responders.get("") or Responder()
+        self._output.say(f"{self._tally.sent} sent, {self.describe_responder(one)}")
+
+    def _take(self, source: DatagramSocket, message: _Message) -> None:
+        if source is not self._socket:
+            return
+        if message.error is not None:
+            self._failed(message.error)
+        else:
+            self.is_settled = True
+            self.received(message.data, "")
+
+    def _failed(self, error: SocketError) -> None:
+        if error.status is not SocketErrorStatus.CONNECTION_RESET_BY_PEER:
+            self.fail(CommandError(f"cannot send to {self.name}: {error.summary}"))
+        elif self.is_settled:
+            self.fail(CommandError(f"{self.name} refused: {error.summary}; {self.question}"))
+        else:
+            self.is_refused = True
+            self.wake()
+
+
+class _GroupRun(_Run[GroupTarget]):
+    """
+    Two sockets for a group: one sends, the other is a member.
+
+    The first receives the answers that come straight back. The other shares the port of the group,
+    and receives the answers that go to the group.
+    """
+
+    is_group = True
+
+    @override
+    async def open(self) -> None:
+        target, index = self._target, self._target.interface.index
+        self.address = target.group
+        interface = target.interface.name
+        self.question = f"is a member running there, and reached by the interface {interface}?"
+        self._sender, self._member = DatagramSocket(self._reactor), DatagramSocket(self._reactor)
+        self._sender.message_received.add(self._take)
+        self._member.message_received.add(self._take_from_group)
+        self._sender.control.outbound_multicast_hop_limit = target.ttl
+        self._member.control.multicast_only = True
+        try:
+            await self._sender.bind_service_name("", index)
+        except SocketError as error:
+            raise CommandError(f"cannot send to {self.name}: {error.summary}") from error
+        try:
+            await self._member.bind_service_name(target.port, index)
+            self._member.join_multicast_group(target.group, index)
+        except SocketError as error:
+            self._output.note(f"answers to the group are not heard: {error.summary}")
+
+    @override
+    async def send(self, text: bytes) -> None:
+        try:
+            await self._sender.send_to(text, (self.address, self._target.port))
+        except SocketError as error:
+            # Not sent, so not lost either.
+            raise CommandError(f"cannot send to {self.name}: {error.summary}") from error
+
+    @override
+    def close(self) -> None:
+        self._sender.close()
+        self._member.close()
+
+    @override
+    def describe_figures(self) -> None:
+        tally, responders = self._tally, self._tally.responders
+        unexpected = f", {tally.unexpected} not sent by us" if tally.unexpected else ""
+        lost = self.describe_lost(tally.answered)
+        answered = f"{tally.answered} answered by {len(responders)}"
+        self._output.say(f"{tally.sent} sent, {answered}{unexpected}, {lost}")
+        rows = []
+        for name, one in responders.items():
+            lost = self.describe_lost(one.received).replace(" lost", "")
+            counts = str(one.received), lost, str(one.duplicates)
+            rows.append((name, *counts, *one.round_trips.milliseconds))
+        lines = [f"{name}: {self.describe_responder(one)}" for name, one in responders.items()]
+        self._output.say_table(_HEADERS, rows, lines)
+
+    def _take(self, _socket: DatagramSocket, message: _Message) -> None:
+        if message.error is None:
+            self.received(message.data, _name_address(*message.address))
+
+    def _take_from_group(self, source: DatagramSocket, message: _Message) -> None:
+        # Members answer from the group's port. Other ports send requests: ours, or other clients'.
+        is_answer = message.error is None and message.address[1] == self._target.port
+        # Other group members may also be the addressee.
+        if is_answer and self._tally.was_sent(message.data):
+            self._take(source, message)
+
+
+_Message = DatagramSocketMessageReceivedEventArgs
+
+
+def _name_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_size(text: bytes, address: str) -> None:
+    """Refuse a text that is too long for a datagram."""
+    version, maximum = (
+        ("IPv6", MAX_IPV6_DATAGRAM) if ":" in address else ("IPv4", MAX_IPV4_DATAGRAM)
+    )
+    if len(text) > maximum:
+        raise UsageError(
+            f"a TEXT has {len(text)} bytes, a datagram over {version} has at most {maximum}"
+        )
+
+
+def _digest(message: bytes) -> bytes:
+    if len(message) < _DIGEST_SIZE:
+        return message
+    return hashlib.blake2b(message, digest_size=_DIGEST_SIZE).digest()

@@ -1,0 +1,396 @@
+r"""
+What the user sees: messages → **lines on standard output**, notes and a bar on standard error.
+
+Standard output has the conversation and nothing else; with ``--quiet`` it has the responses only.
+`rich` draws the bar and the tables, on a terminal and where it is installed. Otherwise there is no
+bar, and a table is plain lines.
+
+A server may send anything, and a terminal obeys what it is sent: it can be made to rename its
+window, to type, or to hide earlier lines. So characters that a terminal would act on are written as
+escapes such as ``\x1b``, and so are bytes that are not UTF-8.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import time
+import unicodedata
+from array import array
+from collections.abc import Callable, Sequence
+from typing import IO, Any, BinaryIO, Final, TextIO
+
+__all__ = [
+    "EXIT_BROKEN_PIPE",
+    "EXIT_FAILED",
+    "EXIT_SIGNAL",
+    "EXIT_USAGE",
+    "LONG_RUN",
+    "MAX_SAMPLES",
+    "CommandError",
+    "Output",
+    "ProgressBar",
+    "RoundTrips",
+    "UsageError",
+    "escape",
+    "open_output",
+    "open_stream",
+]
+
+#: The exit status when something went wrong.
+EXIT_FAILED: Final = 1
+#: The exit status for a wrong command line, as in argparse.
+EXIT_USAGE: Final = 2
+#: A shell adds this to the number of the signal that ended a program.
+EXIT_SIGNAL: Final = 128
+#: 128 + SIGPIPE: the status of a program whose output nobody reads any more.
+EXIT_BROKEN_PIPE: Final = 141
+
+#: Number of messages from which on a run has a bar: fewer are done before anybody has looked.
+LONG_RUN: Final = 100
+
+#: Seconds between two updates of the bar.
+_REDRAW_INTERVAL: Final = 0.1
+
+#: How many round trip times are kept for the median, 512 KiB. When there are more, every second one
+#: is dropped, and from then on half as many are kept: those kept are spread over the whole run.
+MAX_SAMPLES: Final = 65_536
+
+#: Categories of Unicode that are never shown as they are: controls, invisible formatting (which can
+#: reverse the order of the text around it), lone surrogates, separators of lines and paragraphs.
+_HIDDEN: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+#: Zero-width joiners are formatting too, but scripts and emoji are spelled with them.
+_JOINERS: Final = "\u200c\u200d"
+
+
+class CommandError(Exception):
+    """
+    The command ends here.
+
+    :param line: what is printed after the name of the program; empty to print nothing.
+    :param details: lines below it, for reasons that do not fit one line.
+    """
+
+    def __init__(
+        self, line: str, exit_code: int = EXIT_FAILED, *, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(line)
+        self.line = line
+        self.details = tuple(details)
+        self.exit_code = exit_code
+
+
+class UsageError(CommandError):
+    """The command line asks for something that is impossible, whatever the server does."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line, EXIT_USAGE)
+
+
+def escape(message: bytes | str, keep: str = "") -> str:
+    """
+    Make a message fit for a terminal: one line, without a character that a terminal acts on.
+
+    :param keep: characters that stay as they are, such as line ends.
+    """
+    text = message if isinstance(message, str) else message.decode(errors="backslashreplace")
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _HIDDEN and character not in _JOINERS + keep
+        else character
+        for character in text
+    )
+
+
+class RoundTrips:
+    """
+    Round trip times, in seconds.
+
+    :ivar count: how many were added.
+    :ivar shortest: infinite if none was added.
+    :ivar longest: 0 if none was added.
+    """
+
+    def __init__(self, max_samples: int = MAX_SAMPLES) -> None:
+        self.count = 0
+        self.shortest = float("inf")
+        self.longest = 0.0
+        self._max_samples = max_samples
+        self._samples = array("d")
+        self._stride = 1
+
+    def add(self, seconds: float) -> None:
+        """Count one message that came back."""
+        if self.count % self._stride == 0:
+            self._samples.append(seconds)
+            if len(self._samples) >= self._max_samples:
+                self._samples = self._samples[::2]
+                self._stride *= 2
+        self.count += 1
+        self.shortest = min(self.shortest, seconds)
+        self.longest = max(self.longest, seconds)
+
+    @property
+    def milliseconds(self) -> tuple[str, ...]:
+        """Shortest, median and longest time in milliseconds; empty if none was added."""
+        if not self.count:
+            return ()
+        ordered, middle = sorted(self._samples), len(self._samples) // 2
+        median = (ordered[middle] + ordered[~middle]) / 2
+        return tuple(f"{time * 1000:.2f}" for time in (self.shortest, median, self.longest))
+
+    @property
+    def summary(self) -> str:
+        """All three in one phrase; empty if none was added."""
+        times = "/".join(self.milliseconds)
+        return f"round trip min/median/max {times} ms" if times else ""
+
+
+class ProgressBar:
+    """
+    One bar in the last line of a terminal, for long runs.
+
+    :param terminal: where it is drawn.
+    :param total: how many messages there will be; None if unknown.
+    :param now: returns the time in seconds.
+    """
+
+    def __init__(
+        self, terminal: TextIO, total: int | None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._terminal = terminal
+        self._total = total
+        self._now = now
+        self._done = 0
+        self._next_drawing = 0.0
+        self._drawn: Any = None
+        self._is_visible = False
+
+    def advance(self) -> None:
+        """Count a message, and draw the bar if it is time to."""
+        self._done += 1
+        now = self._now()
+        if (self._total or self._done) < LONG_RUN or now < self._next_drawing:
+            return
+        self._next_drawing = now + _REDRAW_INTERVAL
+        if self._drawn is None:
+            self._drawn = self._make()
+        if not self._is_visible:
+            self._is_visible = True
+            self._drawn.start()
+        self._drawn.update(self._drawn.task_ids[0], completed=self._done, refresh=True)
+
+    def erase(self) -> None:
+        """Remove the bar; it comes back with a later message."""
+        if self._is_visible:
+            self._is_visible = False
+            self._drawn.stop()
+
+    def _make(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(file=self._terminal),
+            # The reactor has the only thread; lines of ours stay out of the way by `erase`.
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        progress.add_task("", total=self._total)
+        return progress
+
+
+class Output:
+    """
+    Standard output.
+
+    :param stream: where lines go, unbuffered or not: each line is flushed.
+    :param encoding: of the text written; characters outside it are escaped.
+    :param is_terminal: whether a person looks at it.
+    :param quiet: whether to write nothing but responses.
+    :param bar: the progress bar, if there is one.
+    :param notes: standard error; None if it is closed.
+    :param describe: says something about a message in its place, for messages that nobody typed.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        *,
+        encoding: str = "utf-8",
+        is_terminal: bool = False,
+        quiet: bool = False,
+        bar: ProgressBar | None = None,
+        notes: TextIO | None = None,
+        describe: Callable[[bytes], str] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._encoding = encoding
+        self._is_terminal = is_terminal
+        self._quiet = quiet
+        self._bar = bar
+        self._notes = notes
+        self._describe = describe
+        self._text = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def say(self, line: str) -> None:
+        """
+        Write a line, unless only responses are wanted.
+
+        :raises CommandError: when standard output takes no more.
+        """
+        if not self._quiet:
+            self._write(self._encode(line) + b"\n")
+
+    def say_table(
+        self, headers: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]
+    ) -> None:
+        """Write a table on a terminal, elsewhere the lines that say the same."""
+        drawn = _draw_table(headers, rows) if self._is_terminal and not self._quiet else None
+        for line in lines if drawn is None else drawn:
+            self.say(line)
+
+    def note(self, *lines: str) -> None:
+        """Write lines on standard error, quiet or not."""
+        if self._notes is not None:
+            self.erase_bar()
+            # Standard error escapes what its encoding lacks, as Python opens it.
+            print(*lines, sep="\n", file=self._notes, flush=True)
+
+    def show_request(self, message: bytes) -> None:
+        """Write that a message was sent."""
+        self.say(f"client sent the request: {self.quote(message)}")
+
+    def show_response(self, message: bytes, how: str = "client received the response") -> None:
+        """
+        Write a message that came back: byte for byte with ``--quiet``, except on a terminal.
+
+        :param how: begins the line; it says who sent it.
+        """
+        if not self._quiet:
+            self.say(f"{how}: {self.quote(message)}")
+        elif self._describe is not None or self._is_terminal:
+            line = escape(message) if self._describe is None else self._describe(message)
+            self._write(self._encode(line) + b"\n")
+        else:
+            self._write(message + b"\n")
+
+    def write_bytes(self, data: bytes) -> None:
+        """
+        Write bytes as they are; on a terminal, characters that it acts on are escaped.
+
+        May be called in another thread.
+        """
+        if self._is_terminal:
+            # A line end may be CRLF; alone, a CR would hide what is before it.
+            text = self._text.decode(data).replace("\r\n", "\n")
+            data = self._encode(escape(text, keep="\n\t"))
+        self._write(data)
+
+    def quote(self, message: bytes) -> str:
+        """Return what a line says about a message."""
+        return f'"{escape(message)}"' if self._describe is None else self._describe(message)
+
+    def advance(self) -> None:
+        """Move the bar by one message."""
+        if self._bar is not None:
+            self._bar.advance()
+
+    def erase_bar(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.erase()
+
+    def _encode(self, text: str) -> bytes:
+        return text.encode(self._encoding, "backslashreplace")
+
+    def _write(self, data: bytes) -> None:
+        if self._is_terminal:
+            self.erase_bar()
+        try:
+            self._stream.write(data)
+            self._stream.flush()
+        except BrokenPipeError as error:
+            # The reader has seen enough, as in `| head -1`: no message.
+            raise CommandError("", EXIT_BROKEN_PIPE) from error
+        except OSError as error:
+            raise CommandError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def open_output(
+    *,
+    quiet: bool = False,
+    describe: Callable[[bytes], str] | None = None,
+    has_bar: bool = False,
+    total: int | None = None,
+) -> Output:
+    """
+    Make the output of this process.
+
+    :param has_bar: whether the run has a bar, if it is long and standard error is a terminal.
+    :param total: how many messages there will be; None if unknown.
+    :raises CommandError: when standard output is closed.
+    """
+    output = open_stream(sys.stdout, "output")
+    return Output(
+        output.buffer,  # type: ignore[attr-defined]
+        encoding=output.encoding,  # type: ignore[attr-defined]
+        is_terminal=output.isatty(),
+        quiet=quiet,
+        bar=_make_bar(total) if has_bar else None,
+        notes=sys.stderr,
+        describe=describe,
+    )
+
+
+def open_stream(stream: IO[str] | None, name: str) -> IO[str]:
+    """
+    Return a standard stream.
+
+    :raises CommandError: when it was closed when the process began: Python has None for it then.
+    """
+    if stream is None:
+        raise CommandError(f"standard {name} is closed")
+    return stream
+
+
+def _make_bar(total: int | None) -> ProgressBar | None:
+    """Make a bar where a person can see it, and is not typing into it."""
+    terminal = sys.stderr
+    if terminal is None or not terminal.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    if (total is None and sys.stdin.isatty()) or not _has_rich():
+        return None
+    return ProgressBar(terminal, total)
+
+
+def _has_rich() -> bool:
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _draw_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str] | None:
+    if not _has_rich():
+        return None
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headers, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=sys.stdout)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().splitlines()

@@ -1,0 +1,426 @@
+"""
+One conversation on a connection: **request, response, request, …**, or bytes in both directions.
+
+Stands on `twsock.StreamSocket` and the decoders of `twsock.wire`. Messages go one after the other,
+so in memory are one message on its way out and one on its way back; with ``--raw``, one piece in
+each direction and what the socket reads ahead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import deferLater
+
+from twsock.cli.arguments import EchoArguments
+from twsock.cli.endpoints import parse_endpoint
+from twsock.cli.output import CommandError, Output, RoundTrips, open_output
+from twsock.cli.resolver import first_of, in_thread
+from twsock.cli.texts import Texts, find_texts, open_echo_output, read_input
+from twsock.cli.tls import (
+    NO_TLS,
+    explain_failure,
+    prepare_security,
+    secure,
+    warn_of_exposed_key,
+)
+from twsock.errors import (
+    OperationNotSupported,
+    RemoteProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
+from twsock.ip.address_errors import connecting_error
+from twsock.sockets import OutputStream, StreamSocket
+from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
+from twsock.tls import ClientOptions
+from twsock.wire import FrameDecoder, LineDecoder, encode_frame, encode_line
+
+__all__ = ["echo", "exchange_bytes", "prepare_stream"]
+
+#: How long a connection may take to end in order after Ctrl-C, in seconds.
+_HURRIED_CLOSE: Final = 0.5
+
+#: The request for TLS, the answer that grants it, and the largest answer, in bytes.
+_REQUEST: Final = b"STARTTLS"
+_GO_AHEAD: Final = b"OK"
+_MAX_GO_AHEAD: Final = 4096
+
+#: How a TLS record of a server begins: an alert, or a part of its handshake (:rfc:`8446`, 5.1).
+_TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")
+#: How the answer of a web server begins.
+_HTTP: Final = (b"HTTP/", b"<!DOC", b"<html")
+#: The first bytes of the server that a hint looks at.
+_BEGINNING: Final = 5
+
+
+def prepare_stream(
+    reactor: Any, arguments: EchoArguments
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """
+    Check all that can be checked before there is a connection.
+
+    :returns: starts the conversation.
+    :raises CommandError: with what is wrong.
+    """
+    endpoint = parse_endpoint(reactor, arguments.endpoint, arguments.timeout)
+    security = prepare_security(arguments) if arguments.is_secure else None
+    if arguments.raw:
+        read, output = read_input(reactor), open_output(quiet=True)
+    else:
+        texts = find_texts(reactor, arguments)
+        output = open_echo_output(arguments, texts)
+    warn_of_exposed_key(arguments.client_certificate, output)
+    if arguments.raw:
+        return lambda: exchange_bytes(reactor, endpoint, arguments, read, output, security)
+    return lambda: echo(reactor, endpoint, arguments, texts, output, time.perf_counter, security)
+
+
+async def echo(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    arguments: EchoArguments,
+    texts: Texts,
+    output: Output,
+    now: Callable[[], float],
+    security: ClientOptions | None = None,
+) -> None:
+    """
+    Send every text as often as the arguments say, and compare what comes back.
+
+    Cancelling prints the figures so far and closes the connection.
+
+    :param now: measures the round trips, in seconds; the timeouts are the reactor's.
+    :param security: how the connection becomes secure before the first text; None for plaintext.
+    :raises CommandError: when anything else than each message came back.
+    """
+    round_trips = RoundTrips()
+
+    async def converse(stream_socket: StreamSocket) -> None:
+        output.say("client connected")
+        conversation = _Conversation(reactor, stream_socket, arguments, output, round_trips)
+        if security is not None:
+            await conversation.secure(security)
+        await conversation.run(texts, now)
+
+    def describe_echoes() -> str:
+        echoes = "1 echo" if round_trips.count == 1 else f"{round_trips.count} echoes"
+        return ", ".join(filter(None, (echoes, round_trips.summary)))
+
+    output.say("client is trying to connect...")
+    try:
+        await _on_connection(reactor, endpoint, arguments.timeout, converse)
+    except CancelledError:
+        output.erase_bar()
+        if arguments.count > 1 or round_trips.count > 1:
+            output.say(describe_echoes())
+        raise
+    finally:
+        output.erase_bar()
+    output.say("client closed its socket")
+    if arguments.count > 1:
+        output.say(describe_echoes())
+
+
+async def exchange_bytes(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    arguments: EchoArguments,
+    read: Callable[[], Deferred[bytes]],
+    output: Output,
+    security: ClientOptions | None = None,
+) -> None:
+    """
+    Send what is read while writing what arrives, until the server ends.
+
+    At the end of the input the output side is closed. Then the exchange ends too when nothing
+    arrives for ``arguments.timeout``. Cancelling closes the connection.
+
+    :param read: reads the next piece, ``b""`` at the end.
+    :raises CommandError: when the connection failed, or the output takes no more.
+    """
+    has_received = True
+
+    async def receive(stream_socket: StreamSocket) -> None:
+        nonlocal has_received
+        async for data in stream_socket.input_stream:
+            has_received = True
+            # In a thread: a reader that is slow, or waits for us, stops neither the other direction
+            # nor Ctrl-C.
+            await in_thread(reactor, output.write_bytes, data)
+
+    async def send(stream: OutputStream) -> None:
+        nonlocal has_received
+        while data := await read():
+            await stream.write(data)
+        try:
+            await stream.close()
+        except OperationNotSupported:
+            pass  # TLS of an endpoint of Twisted's cannot end one direction.
+        while has_received:
+            has_received = False
+            await deferLater(reactor, arguments.timeout)
+        output.note(f"the server did not end, and sent nothing for {arguments.timeout:g} s")
+
+    async def exchange(stream_socket: StreamSocket) -> None:
+        if security is not None:
+            await secure(stream_socket, security, arguments, output)
+        try:
+            await first_of(
+                Deferred.fromCoroutine(receive(stream_socket)),
+                Deferred.fromCoroutine(send(stream_socket.output_stream)),
+            )
+        except SocketError as error:
+            raise _describe_loss(error, is_secure=security is not None) from error
+
+    await _on_connection(reactor, endpoint, arguments.timeout, exchange)
+
+
+async def _on_connection(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    timeout: float,
+    converse: Callable[[StreamSocket], Coroutine[Any, Any, None]],
+) -> None:
+    """Connect, converse, and close; abort the connection after an error."""
+
+    def time_out(_result: object, _timeout: float) -> None:
+        line = f"no connection within {timeout:g} s"
+        raise SocketError(line, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
+
+    stream_socket = StreamSocket(reactor, close_timeout=min(DEFAULT_CLOSE_TIMEOUT, timeout))
+    connecting = stream_socket.connect_endpoint(endpoint)
+    try:
+        await connecting.addTimeout(timeout, reactor, time_out)
+    except CancelledError:
+        raise
+    # Whatever an endpoint meets, a name without an address or a certificate that nobody can read.
+    except Exception as error:
+        raise CommandError(f"connect failed: {connecting_error(error).summary}") from error
+    try:
+        await converse(stream_socket)
+        stream_socket.close()
+        await stream_socket.wait_closed()
+    except CancelledError:
+        stream_socket.close()
+        try:
+            await stream_socket.wait_closed().addTimeout(_HURRIED_CLOSE, reactor)
+        except defer.TimeoutError:
+            stream_socket.abort()
+        raise
+    except BaseException:
+        stream_socket.abort()
+        raise
+
+
+class _Messages:
+    """
+    The messages on a connection.
+
+    :ivar beginning: the first bytes that arrived, at most `_BEGINNING` of them.
+    """
+
+    def __init__(self, stream_socket: StreamSocket, framing: str, max_size: int) -> None:
+        self.beginning = b""
+        self._socket = stream_socket
+        self._encode: Callable[[bytes], bytes] = encode_line if framing == "line" else encode_frame
+        if framing == "line":
+            lines = LineDecoder(max_size)
+            self._decoder: FrameDecoder | LineDecoder = lines
+            self.pull = lines.next_line
+        else:
+            frames = FrameDecoder(max_size)
+            self._decoder = frames
+            self.pull = frames.next_frame
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were received and not pulled."""
+        return self._decoder.buffered
+
+    def send(self, message: bytes) -> None:
+        """Send a message. If the connection has just ended, `receive` reports it."""
+        self._socket.output_stream.send_all(self._encode(message)).addErrback(lambda _: None)
+
+    async def receive(self) -> bytes | None:
+        """
+        Wait for a message; None when the server has ended. Cancelling loses no byte.
+
+        :raises SocketError: when the connection failed, or the message is too large.
+        """
+        while (message := self.pull()) is None:
+            data = await self._socket.input_stream.receive_some()
+            if not data:
+                return None
+            self.beginning = (self.beginning + data)[:_BEGINNING]
+            self._decoder.feed(data)
+        return message
+
+
+class _Conversation:
+    """Requests and responses on one connection."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        stream_socket: StreamSocket,
+        arguments: EchoArguments,
+        output: Output,
+        round_trips: RoundTrips,
+    ) -> None:
+        self._reactor = reactor
+        self._socket = stream_socket
+        self._arguments = arguments
+        self._output = output
+        self._round_trips = round_trips
+        self._is_secure = False
+        self._messages = self._make_messages(arguments.max_frame)
+
+    async def secure(self, security: ClientOptions) -> None:
+        """Put TLS on the connection; nothing that the server sends before that is shown."""
+        if self._arguments.upgrade == "command":
+            await self._request_tls()
+        await secure(self._socket, security, self._arguments, self._output)
+        self._is_secure = True
+        self._messages = self._make_messages(self._arguments.max_frame)
+
+    async def run(self, texts: Texts, now: Callable[[], float]) -> None:
+        """Send all texts, each when the last has come back."""
+        due = 0.0
+        while (text := await self._next_text(texts)) is not None:
+            for _ in range(self._arguments.repeats):
+                if (wait := due - self._reactor.seconds()) > 0:
+                    await self._undisturbed(deferLater(self._reactor, wait))
+                due = self._reactor.seconds() + self._arguments.interval
+                await self._echo(text, now)
+
+    async def _echo(self, text: bytes, now: Callable[[], float]) -> None:
+        """Send one message, and compare the response."""
+        sent_at = now()
+        self._messages.send(text)
+        self._output.show_request(text)
+        response = await self._answer()
+        round_trip = now() - sent_at
+        self._output.show_response(response)
+        if response != text:
+            raise CommandError(_describe_difference(text, response) + self._find_hint())
+        self._round_trips.add(round_trip)
+        # A second response in the same piece is noticed before the next request is sent.
+        if (unasked := self._messages.pull()) is not None:
+            raise _describe_unasked(unasked)
+        self._output.advance()
+
+    async def _answer(self) -> bytes:
+        timeout = self._arguments.timeout
+        answering = Deferred.fromCoroutine(self._receive())
+        answering.addTimeout(timeout, self._reactor)
+        try:
+            response = await answering
+        except defer.TimeoutError:
+            late = SocketError(
+                "the server sent no whole message"
+                if self._messages.beginning
+                else "the server sent nothing",
+                status=SocketErrorStatus.CONNECTION_TIMED_OUT,
+            )
+            hint = self._find_hint()
+            raise CommandError(f"no answer within {timeout:g} s: {late.summary}{hint}") from None
+        if response is None:
+            hint = self._find_hint()
+            raise CommandError(f"the server ended the connection before its answer{hint}")
+        return response
+
+    async def _next_text(self, texts: Texts) -> bytes | None:
+        waiting = Deferred.fromCoroutine(texts.next_text())
+        text = await (waiting if waiting.called else self._undisturbed(waiting))
+        assert text is None or isinstance(text, bytes)
+        return text
+
+    async def _undisturbed(self, waiting: Deferred[Any]) -> Any:
+        """
+        Wait for something else than the server, which has nothing to send now.
+
+        :raises CommandError: as soon as the server sends something, or ends the connection.
+        """
+        position, result = await first_of(waiting, Deferred.fromCoroutine(self._receive()))
+        if position == 0:
+            return result
+        if result is None:
+            raise CommandError("the server ended the connection")
+        raise _describe_unasked(result)
+
+    async def _receive(self) -> bytes | None:
+        try:
+            return await self._messages.receive()
+        except RemoteProtocolError as error:
+            hint = self._find_hint()
+            raise CommandError(f"the response is refused: {error}{hint}") from error
+        except SocketError as error:
+            raise _describe_loss(error, is_secure=self._is_secure) from error
+
+    async def _request_tls(self) -> None:
+        """Ask for TLS in the clear."""
+        messages, timeout = self._make_messages(_MAX_GO_AHEAD), self._arguments.timeout
+        messages.send(_REQUEST)
+        waiting = Deferred.fromCoroutine(messages.receive())
+        try:
+            answer = await waiting.addTimeout(timeout, self._reactor)
+        except defer.TimeoutError:
+            late = f"the server did not grant TLS within {timeout:g} s"
+            reason = SocketError(late, status=SocketErrorStatus.CONNECTION_TIMED_OUT).summary
+        except SocketError as error:
+            reason = error.summary
+        else:
+            if answer == _GO_AHEAD and not messages.buffered:
+                return
+            if answer is None:
+                reason = f"the server ended the connection{NO_TLS}"
+            elif answer == _GO_AHEAD:
+                reason = "the server sent plaintext behind its go-ahead"
+            else:
+                reason = "the server did not grant the request for TLS"
+        raise CommandError(f"TLS failed: {reason}")
+
+    def _make_messages(self, max_size: int) -> _Messages:
+        return _Messages(self._socket, self._arguments.framing, max_size)
+
+    def _find_hint(self) -> str:
+        """Return what is probably wrong with the framing or TLS, as the end of a line."""
+        if self._round_trips.count:  # Both were right until now.
+            return ""
+        beginning, is_line = self._messages.beginning, self._arguments.framing == "line"
+        if not beginning:
+            tls = "" if self._is_secure else "TLS (--tls or --upgrade), or "
+            return f"; perhaps the server expects {tls}another --framing"
+        if beginning.startswith(_TLS_RECORDS):
+            return "; what the server sent is TLS: see --tls and --upgrade"
+        if beginning.startswith(_HTTP):
+            return "; what the server sent is HTTP: --raw shows it"
+        if is_line and b"\0" in beginning:
+            return "; what the server sent looks like a frame: see --framing uint32"
+        if not is_line and beginning.isascii() and b"\0" not in beginning:
+            return "; what the server sent looks like text: see --framing line and --raw"
+        return ""
+
+
+def _describe_loss(error: SocketError, *, is_secure: bool) -> CommandError:
+    # With TLS 1.3 a server judges this end only after the handshake.
+    summary = explain_failure(error) if is_secure else error.summary
+    return CommandError(f"connection lost: {summary}")
+
+
+def _describe_unasked(message: bytes) -> CommandError:
+    return CommandError(f"the server sent a message of {len(message)} bytes that nobody asked for")
+
+
+def _describe_difference(request: bytes, response: bytes) -> str:
+    sizes = f"sent {len(request)} bytes, received {len(response)} bytes"
+    pairs = enumerate(zip(request, response, strict=False), 1)
+    position = next((number for number, (a, b) in pairs if a != b), None)
+    where = "" if position is None else f", first difference at byte {position}"
+    return f"the response differs from the request: {sizes}{where}"

@@ -39,8 +39,8 @@ class Operation(Deferred[T]):
         super().errback(failure)
         error = failure.value if isinstance(failure, Failure) else failure
         if isinstance(error, (SocketError, CancelledError)):
-            # Since Python 3.12 the frame of an ended coroutine that caught the error keeps the
-            # frames of its callers (twsock's and Twisted's), and through them the error.
+            # A coroutine that caught the error may have ended. Since Python 3.12 its frame keeps
+            # the frames of its callers (twsock's and Twisted's), and these keep the error.
             error.__traceback__ = None
 
     @override

@@ -46,7 +46,7 @@ class EventRecorder(Recorder):
         self.refusals.append(error)
 
 
-class Stumbling(Recorder):
+class FailingOnce(Recorder):
     """A protocol that raises an exception for one datagram."""
 
     def datagram_received(self, data: bytes, source: Any) -> None:
@@ -118,7 +118,7 @@ class ReceivingTests(SynchronousTestCase):
 
     def test_an_exception_for_one_datagram_does_not_affect_the_others(self) -> None:
         """The exception is logged."""
-        protocol = Stumbling()
+        protocol = FailingOnce()
         protocol.makeConnection(RunPort())
         protocol.run_received(Run(b"a?b", 1, SOURCE))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

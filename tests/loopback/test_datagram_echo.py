@@ -51,7 +51,7 @@ class Client(DatagramProtocol):
         return waiter
 
 
-class Room:
+class Ports:
     """
     Ports of one reactor, closed together.
 
@@ -105,32 +105,32 @@ def address_of(port: Any) -> tuple[str, int]:
     return (HOST if where.host == "0.0.0.0" else where.host), where.port
 
 
-Work = Callable[[Room], Awaitable[None]]
+Work = Callable[[Ports], Awaitable[None]]
 
 
 class EchoBuilder(OnEveryReactor):
     """Claims about ports of either kind, or about ports of twsock only."""
 
     def meet(self, work: Work, *, kinds: tuple[bool, ...] = (False,)) -> None:
-        """Run a test in a room of ports; ``kinds`` are whether they are Twisted's."""
+        """Run a test with ports; ``kinds`` are whether they are Twisted's."""
 
         async def all_kinds(reactor: Any) -> None:
             for is_plain in kinds:
-                room = Room(reactor, is_plain=is_plain)
+                ports = Ports(reactor, is_plain=is_plain)
                 try:
-                    await work(room)
+                    await work(ports)
                 finally:
-                    await room.close()
+                    await ports.close()
 
         self.conduct(all_kinds)
 
     def test_the_source_is_answered(self) -> None:
         """Datagrams come back unchanged, an empty one too."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echo, client = DatagramEcho(), Client()
-            server = address_of(room.open(echo))
-            room.open(client)
+            server = address_of(ports.open(echo))
+            ports.open(client)
             sent = [b"Hello, World!", b"", bytes(8000), b"\r\n"]
             for data in sent:
                 client.send(data, server)
@@ -146,14 +146,14 @@ class EchoBuilder(OnEveryReactor):
         that the client is bound to.
         """
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             client, third = Client(), Client()
-            fixed = address_of(room.open(client))[1]
-            room.open(third)
-            server = address_of(room.open(DatagramEcho(reply_port=fixed)))
+            fixed = address_of(ports.open(client))[1]
+            ports.open(third)
+            server = address_of(ports.open(DatagramEcho(reply_port=fixed)))
             third.send(b"Hello, World!\r\n", server)
             await client.wait_for(1)
-            await turns(room.reactor)
+            await turns(ports.reactor)
             self.assertEqual(client.received, [(b"Hello, World!\r\n", server)])
             self.assertEqual(third.received, [])
 
@@ -162,11 +162,11 @@ class EchoBuilder(OnEveryReactor):
     def test_a_run_comes_back_as_the_same_datagrams(self) -> None:
         """The last one is shorter."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echo, client = DatagramEcho(), Client()
-            server = address_of(room.open(echo))
+            server = address_of(ports.open(echo))
             data = b"".join(b"%100d" % number for number in range(40)) + b"end"
-            room.open(client).send_run(data, 100, server)
+            ports.open(client).send_run(data, 100, server)
             await client.wait_for(41)
             self.assertEqual([len(data) for data, _ in client.received], [100] * 40 + [3])
             self.assertEqual(b"".join(data for data, _ in client.received), data)
@@ -177,10 +177,10 @@ class EchoBuilder(OnEveryReactor):
     def test_answers_leave_from_the_address_of_the_request(self) -> None:
         """The echo is bound to all addresses."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             client = Client()
-            port = room.open(DatagramEcho(), "0.0.0.0").getHost().port
-            room.open(client)
+            port = ports.open(DatagramEcho(), "0.0.0.0").getHost().port
+            ports.open(client)
             for number, host in enumerate((HOST, ALIAS, "127.9.9.9"), 1):
                 client.send(host.encode(), (host, port))
                 await client.wait_for(number)
@@ -191,12 +191,12 @@ class EchoBuilder(OnEveryReactor):
     def test_ipv6_is_answered(self) -> None:
         """At the source, or at the reply port of its host."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             client, third = Client(), Client()
-            fixed = room.open(client, "::1").getHost().port
-            room.open(third, "::1")
+            fixed = ports.open(client, "::1").getHost().port
+            ports.open(third, "::1")
             for reply_port, asking in ((None, client), (fixed, third)):
-                server = room.open(DatagramEcho(reply_port=reply_port), "::1").getHost()
+                server = ports.open(DatagramEcho(reply_port=reply_port), "::1").getHost()
                 asking.send(b"Hello", ("::1", server.port))
                 await client.wait_for(1)
                 ((data, source),) = client.received
@@ -208,10 +208,10 @@ class EchoBuilder(OnEveryReactor):
     def test_a_truncated_datagram_is_not_answered(self) -> None:
         """It is counted; the datagrams around it are answered."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echo, client = DatagramEcho(), Client()
-            port = room.open(echo, max_datagram=10)
-            room.open(client)
+            port = ports.open(echo, max_datagram=10)
+            ports.open(client)
             for size in (10, 11, 9, 60_000, 1):
                 client.send(bytes(size), address_of(port))
             await client.wait_for(3)
@@ -224,10 +224,10 @@ class EchoBuilder(OnEveryReactor):
     def test_an_echo_answers_everything_under_load(self) -> None:
         """More datagrams wait than the send queue holds. The next one is answered too."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echo, client = DatagramEcho(), Client()
-            server = address_of(room.open(echo))
-            room.open(client)
+            server = address_of(ports.open(echo))
+            ports.open(client)
             # Small datagrams raise its read budget, large ones fill its send queue.
             sizes = [1] * 40 + [40_000] * 5
             for number in range(1, 4):
@@ -242,35 +242,35 @@ class EchoBuilder(OnEveryReactor):
     def test_an_echo_never_answers_itself(self) -> None:
         """On one address or on all, with any setting: its own port sends to it."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             for host in (HOST, "0.0.0.0"):
                 for answers_any in (False, True):
                     echo = DatagramEcho(answer_any_port=answers_any)
-                    echo.send(LARGE, address_of(room.open(echo, host)))
-                    self.assertEqual(await room.settle(echo), EchoCounters(loop_risk=1))
+                    echo.send(LARGE, address_of(ports.open(echo, host)))
+                    self.assertEqual(await ports.settle(echo), EchoCounters(loop_risk=1))
 
         self.meet(work, kinds=(False, True))
 
     def test_an_echo_does_not_answer_another_of_its_own_addresses(self) -> None:
         """The system chooses the source address of what it sends there."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echo = DatagramEcho(answer_any_port=True)
-            port = room.open(echo, "0.0.0.0").getHost().port
+            port = ports.open(echo, "0.0.0.0").getHost().port
             echo.send(LARGE, (ALIAS, port))
-            self.assertEqual(await room.settle(echo), EchoCounters(loop_risk=1))
+            self.assertEqual(await ports.settle(echo), EchoCounters(loop_risk=1))
 
         self.meet(work, kinds=(False, True))
 
     def test_two_echoes_with_one_port_number_do_not_answer_each_other(self) -> None:
         """A datagram from one to the other, as an attacker could forge it, gets no answer."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             here, there = DatagramEcho(), DatagramEcho()
-            server = address_of(room.open(here))
-            room.open(there, ALIAS, server[1])
+            server = address_of(ports.open(here))
+            ports.open(there, ALIAS, server[1])
             there.send(b"x", server)
-            self.assertEqual(await room.settle(here), EchoCounters(loop_risk=1))
+            self.assertEqual(await ports.settle(here), EchoCounters(loop_risk=1))
             self.assertEqual(there.counters, EchoCounters())
 
         self.meet(work, kinds=(False, True))
@@ -281,16 +281,16 @@ class EchoBuilder(OnEveryReactor):
         limit.
         """
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echoes = [
                 DatagramEcho(rate_limit=RateLimit(rate=1.0, burst=5), now=lambda: 0.0)
                 for _ in range(2)
             ]
-            here, there = (address_of(room.open(echo)) for echo in echoes)
+            here, there = (address_of(ports.open(echo)) for echo in echoes)
             self.assertNotEqual(here, there)
             echoes[1].send(b"x", here)
-            await room.until(lambda: any(echo.counters.limited for echo in echoes))
-            await turns(room.reactor, 20)
+            await ports.until(lambda: any(echo.counters.limited for echo in echoes))
+            await turns(ports.reactor, 20)
             counters = [echo.counters for echo in echoes]
             self.assertEqual([c.answered for c in counters], [5, 5])
             self.assertEqual(sum(c.limited for c in counters), 1)
@@ -300,19 +300,19 @@ class EchoBuilder(OnEveryReactor):
     def test_other_peers_are_answered_while_one_is_limited(self) -> None:
         """A peer is an address."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             limit = RateLimit(rate=1.0, burst=3)
             echo = DatagramEcho(rate_limit=limit, now=lambda: 0.0)
             greedy, modest = Client(), Client()
-            server = address_of(room.open(echo))
-            room.open(greedy)
-            room.open(modest, ALIAS)
+            server = address_of(ports.open(echo))
+            ports.open(greedy)
+            ports.open(modest, ALIAS)
             for _ in range(10):
                 greedy.send(b"x", server)
-            await room.until(lambda: echo.counters.limited == 7)
+            await ports.until(lambda: echo.counters.limited == 7)
             modest.send(b"y", server)
             await modest.wait_for(1)
-            await turns(room.reactor)
+            await turns(ports.reactor)
             self.assertEqual((len(greedy.received), len(modest.received)), (3, 1))
             self.assertEqual(echo.counters, EchoCounters(answered=4, limited=7))
 
@@ -321,10 +321,10 @@ class EchoBuilder(OnEveryReactor):
     def test_an_answer_that_cannot_be_sent_is_counted(self) -> None:
         """Each datagram of the run; the log has one line, and the echo goes on."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echo, client = DatagramEcho(), Client()
-            port = room.open(echo, broadcast=False)
-            room.open(client)
+            port = ports.open(echo, broadcast=False)
+            ports.open(client)
             with log_lines() as lines:
                 echo.run_received(Run(b"abc", 1, ("127.255.255.255", 4000)))
             self.assertEqual(len([line for line in lines if "cannot send" in line]), 1)
@@ -338,14 +338,14 @@ class EchoBuilder(OnEveryReactor):
     def test_a_stopped_port_logs_no_error(self) -> None:
         """Although datagrams wait in its buffer."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             echo, client = DatagramEcho(), Client()
-            port = room.open(echo)
-            room.open(client)
+            port = ports.open(echo)
+            ports.open(client)
             for _ in range(10):
                 client.send(b"x", address_of(port))
             await maybeDeferred(port.stopListening)
-            await turns(room.reactor, 20)
+            await turns(ports.reactor, 20)
             self.assertEqual(self.flushLoggedErrors(), [])
             self.assertEqual(len(client.received), echo.counters.answered)
 

@@ -125,7 +125,7 @@ class Plain(DatagramProtocol):
         self.refusals += 1
 
 
-class Room:
+class Ports:
     """Ports and sockets of one test, closed together."""
 
     def __init__(self, reactor: Any) -> None:
@@ -205,30 +205,30 @@ def need_runs() -> None:
         raise SkipTest("this kernel has no UDP_GRO")
 
 
-Work = Callable[[Room], Awaitable[None]]
+Work = Callable[[Ports], Awaitable[None]]
 
 
 class DatagramPorts(OnEveryReactor):
     """Ports that exchange datagrams over loopback."""
 
     def meet(self, work: Work) -> None:
-        """Run a coroutine to its end with a room, and close the room."""
+        """Run a coroutine to its end with ports, and close them."""
 
         async def in_a_room(reactor: Any) -> None:
-            room = Room(reactor)
+            ports = Ports(reactor)
             try:
-                await work(room)
+                await work(ports)
             finally:
-                await room.close()
+                await ports.close()
 
         self.conduct(in_a_room)
 
-    def meet_each(self, work: Callable[[Room, str, int], Awaitable[None]]) -> None:
+    def meet_each(self, work: Callable[[Ports, str, int], Awaitable[None]]) -> None:
         """Run for each family, with an address and the size of the largest datagram."""
 
-        async def both(room: Room) -> None:
-            await work(room, HOST, 65_507)
-            await work(room, HOST6, 65_527)
+        async def both(ports: Ports) -> None:
+            await work(ports, HOST, 65_507)
+            await work(ports, HOST6, 65_527)
 
         self.meet(both)
 
@@ -237,11 +237,11 @@ class DatagramPorts(OnEveryReactor):
         need_runs()
         data = b"".join(bytes([number]) * 100 for number in range(64))[:-40]
 
-        async def work(room: Room) -> None:
-            near, udp = room.count()
-            far, owner = room.open()
+        async def work(ports: Ports) -> None:
+            near, udp = ports.count()
+            far, owner = ports.open()
             near.send_run(data, 100, address_of(far))
-            await room.until(lambda: owner.runs)
+            await ports.until(lambda: owner.runs)
             (run,) = owner.runs
             self.assertEqual((run.data, run.segment_size, len(run)), (data, 100, 64))
             self.assertEqual((run.source, udp.sends), (address_of(near), 1))
@@ -253,10 +253,10 @@ class DatagramPorts(OnEveryReactor):
         """One for each datagram, sent during their delivery."""
         need_runs()
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             owner = Owner()
-            server, udp = room.count(protocol=owner)
-            client, back = room.open()
+            server, udp = ports.count(protocol=owner)
+            client, back = ports.open()
 
             def answer_each(run: Run) -> None:
                 for data in run.datagrams():
@@ -265,7 +265,7 @@ class DatagramPorts(OnEveryReactor):
             owner.when_received = answer_each
             data = [bytes([number]) * 100 for number in range(64)]
             client.send_run(b"".join(data), 100, address_of(server))
-            await room.until(lambda: len(back.received) == 64)
+            await ports.until(lambda: len(back.received) == 64)
             self.assertEqual((back.received, udp.sends), (data, 1))
 
         self.meet(work)
@@ -275,13 +275,13 @@ class DatagramPorts(OnEveryReactor):
         need_runs()
         sizes = [100, 100, 100, 50, 200, 200, 0, 300]
 
-        async def work(room: Room) -> None:
-            near, udp = room.count()
-            far, owner = room.open()
+        async def work(ports: Ports) -> None:
+            near, udp = ports.count()
+            far, owner = ports.open()
             with near.together():
                 for size in sizes:
                     near.send(bytes(size), address_of(far))
-            await room.until(lambda: len(owner.received) == len(sizes))
+            await ports.until(lambda: len(owner.received) == len(sizes))
             self.assertEqual([len(data) for data in owner.received], sizes)
             self.assertEqual(udp.sends, 4)
 
@@ -290,12 +290,12 @@ class DatagramPorts(OnEveryReactor):
     def test_without_segmentation_the_same_datagrams_arrive(self) -> None:
         """One by one; a kernel that joins runs hides even that."""
 
-        async def work(room: Room) -> None:
-            near, udp = room.count(segmentation=False)
-            far, owner = room.open()
+        async def work(ports: Ports) -> None:
+            near, udp = ports.count(segmentation=False)
+            far, owner = ports.open()
             near.send_run(b"aabbc", 2, address_of(far))
             near.reply(Run(b"ddee", 2, address_of(far), HOST))
-            await room.until(lambda: len(owner.received) == 5)
+            await ports.until(lambda: len(owner.received) == 5)
             self.assertEqual(owner.received, [b"aa", b"bb", b"c", b"dd", b"ee"])
             self.assertEqual(udp.sends, 5)
 
@@ -304,15 +304,15 @@ class DatagramPorts(OnEveryReactor):
     def test_an_empty_datagram_arrives(self) -> None:
         """In both directions; on a connected port too."""
 
-        async def work(room: Room) -> None:
-            server, there = room.open()
-            client, back = room.open()
+        async def work(ports: Ports) -> None:
+            server, there = ports.open()
+            client, back = ports.open()
             there.when_received = server.reply
             client.send(b"", address_of(server))
-            await room.until(lambda: back.received)
+            await ports.until(lambda: back.received)
             client.connect(*address_of(server))
             client.send(b"")
-            await room.until(lambda: len(back.received) == 2)
+            await ports.until(lambda: len(back.received) == 2)
             self.assertEqual((there.received, back.received), ([b"", b""], [b"", b""]))
 
         self.meet(work)
@@ -320,15 +320,15 @@ class DatagramPorts(OnEveryReactor):
     def test_the_largest_datagram_of_each_family_arrives(self) -> None:
         """65,507 bytes, or 65,527 on IPv6. A longer one is refused; others are sent."""
 
-        async def work(room: Room, host: str, most: int) -> None:
-            near, _ = room.open(host)
-            far, owner = room.open(host)
+        async def work(ports: Ports, host: str, most: int) -> None:
+            near, _ = ports.open(host)
+            far, owner = ports.open(host)
             near.send(bytes(most), address_of(far))
             with self.assertRaises(SocketError) as caught:
                 near.send(bytes(most + 1), address_of(far))
             self.assertIs(caught.exception.status, TOO_LONG)
             near.send(b"a", address_of(far))
-            await room.until(lambda: len(owner.received) == 2)
+            await ports.until(lambda: len(owner.received) == 2)
             self.assertEqual([len(data) for data in owner.received], [most, 1])
 
         self.meet_each(work)
@@ -337,14 +337,14 @@ class DatagramPorts(OnEveryReactor):
         """It has as many bytes as the headers leave."""
         need_runs()
 
-        async def work(room: Room, host: str, most: int) -> None:
-            near, udp = room.count(host)
-            far, owner = room.open(host)
+        async def work(ports: Ports, host: str, most: int) -> None:
+            near, udp = ports.count(host)
+            far, owner = ports.open(host)
             sizes = [1200] * (most // 1200) + [most % 1200]
             with near.together():
                 for size in sizes:
                     near.send(bytes(size), address_of(far))
-            await room.until(lambda: len(owner.received) == len(sizes))
+            await ports.until(lambda: len(owner.received) == len(sizes))
             self.assertEqual([len(data) for data in owner.received], sizes)
             self.assertEqual((near.counters.failed, udp.sends), (0, 1))
 
@@ -353,12 +353,12 @@ class DatagramPorts(OnEveryReactor):
     def test_datagrams_above_max_datagram_are_flagged(self) -> None:
         """Each by itself, also in a run, whose last one may be short enough."""
 
-        async def work(room: Room) -> None:
-            near, _ = room.open()
-            far, owner = room.open(max_datagram=50)
+        async def work(ports: Ports) -> None:
+            near, _ = ports.open()
+            far, owner = ports.open(max_datagram=50)
             near.send_run(b"a" * 60 + b"b" * 60 + b"c" * 10, 60, address_of(far))
             near.send(b"d" * 50, address_of(far))
-            await room.until(lambda: len(owner.runs) == 4)
+            await ports.until(lambda: len(owner.runs) == 4)
             flags = [(run.data, run.is_truncated) for run in owner.runs]
             wanted = [(b"a" * 50, True), (b"b" * 50, True), (b"c" * 10, False), (b"d" * 50, False)]
             self.assertEqual(flags, wanted)
@@ -369,13 +369,13 @@ class DatagramPorts(OnEveryReactor):
     def test_an_answer_leaves_from_the_address_of_the_request(self) -> None:
         """On a port of all addresses."""
 
-        async def work(room: Room) -> None:
-            server, there = room.open("")
-            client, back = room.open()
+        async def work(ports: Ports) -> None:
+            server, there = ports.open("")
+            client, back = ports.open()
             there.when_received = server.reply
             client.send(b"a", address_of(server, ALIAS))
             client.send_run(b"bbcc", 2, address_of(server, ALIAS))
-            await room.until(lambda: len(back.received) == 3)
+            await ports.until(lambda: len(back.received) == 3)
             self.assertEqual({run.destination for run in there.runs}, {ALIAS})
             self.assertEqual({run.interface for run in there.runs}, {socket.if_nametoindex("lo")})
             self.assertEqual({run.source for run in back.runs}, {address_of(server, ALIAS)})
@@ -385,12 +385,12 @@ class DatagramPorts(OnEveryReactor):
     def test_ipv6_is_answered(self) -> None:
         """With all four parts of an address, on a port of all addresses."""
 
-        async def work(room: Room) -> None:
-            server, there = room.open("::")
-            client, back = room.open(HOST6)
+        async def work(ports: Ports) -> None:
+            server, there = ports.open("::")
+            client, back = ports.open(HOST6)
             there.when_received = server.reply
             client.send_run(b"aabb", 2, address_of(server, HOST6))
-            await room.until(lambda: len(back.received) == 2)
+            await ports.until(lambda: len(back.received) == 2)
             self.assertEqual(there.runs[0].source, (*address_of(client), 0, 0))
             self.assertEqual(there.runs[0].destination, HOST6)
             self.assertEqual(back.runs[0].source, (*address_of(server, HOST6), 0, 0))
@@ -400,19 +400,19 @@ class DatagramPorts(OnEveryReactor):
     def test_an_icmp_error_is_an_event_and_the_port_stays_open(self) -> None:
         """A read gets the error. Later datagrams are received and sent."""
 
-        async def work(room: Room, host: str, _: int) -> None:
+        async def work(ports: Ports, host: str, _: int) -> None:
             there = unused(host)
-            port, owner = room.open(host)
+            port, owner = ports.open(host)
             port.connect(*there)
             port.send(b"a")
-            await room.until(lambda: owner.refusals)
+            await ports.until(lambda: owner.refusals)
             self.assertEqual((owner.refusals, owner.stops), ([RESET], 0))
-            self.assertIn(port, room.reactor.getReaders())
-            peer = room.peer(*there)
+            self.assertIn(port, ports.reactor.getReaders())
+            peer = ports.peer(*there)
             port.send(b"b")
             self.assertEqual(peer.recvfrom(10)[0], b"b")
             peer.sendto(b"c", address_of(port))
-            await room.until(lambda: owner.received)
+            await ports.until(lambda: owner.received)
             self.assertEqual((owner.received, owner.refusals), ([b"c"], [RESET]))
 
         self.meet_each(work)
@@ -420,12 +420,12 @@ class DatagramPorts(OnEveryReactor):
     def test_icmp_errors_do_not_delay_other_datagrams(self) -> None:
         """Each datagram is sent, although each send gets the error of the one before."""
 
-        async def work(room: Room) -> None:
-            port, owner = room.open()
+        async def work(ports: Ports) -> None:
+            port, owner = ports.open()
             port.connect(*unused())
             for size in range(20):
                 port.send(bytes(size))
-            await room.until(lambda: len(owner.refusals) == 20)
+            await ports.until(lambda: len(owner.refusals) == 20)
             self.assertEqual((port.counters.sent, owner.failures), (20, []))
             self.assertEqual(port.counters.refused, 20)
 
@@ -434,40 +434,40 @@ class DatagramPorts(OnEveryReactor):
     def test_an_error_cleared_before_the_reactor_reports_it(self) -> None:
         """A send in the same turn got the error. The port still reads."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             there = unused()
-            early, early_owner = room.open()
-            port, owner = room.open()
+            early, early_owner = ports.open()
+            port, owner = ports.open()
             port.connect(*there)
             peers: list[socket.socket] = []
 
             def take_the_error(run: Run) -> None:
-                peers.append(room.peer(*there))
+                peers.append(ports.peer(*there))
                 port.send(b"b")
 
             early_owner.when_received = take_the_error
-            room.peer().sendto(b"now", address_of(early))
+            ports.peer().sendto(b"now", address_of(early))
             port.send(b"a")
-            await room.until(lambda: peers)
-            await turns(room.reactor)
+            await ports.until(lambda: peers)
+            await turns(ports.reactor)
             self.assertEqual(owner.refusals, [RESET])
             peers[0].sendto(b"c", address_of(port))
-            await room.until(lambda: owner.received)
+            await ports.until(lambda: owner.received)
 
         self.meet(work)
 
     def test_a_paused_port_gets_the_icmp_error_at_its_next_send(self) -> None:
         """It does not read until then. That datagram is sent."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             there = unused()
-            port, owner = room.open()
+            port, owner = ports.open()
             port.connect(*there)
             port.pauseProducing()
             port.send(b"a")
-            await turns(room.reactor)
+            await turns(ports.reactor)
             self.assertEqual(owner.refusals, [])
-            peer = room.peer(*there)
+            peer = ports.peer(*there)
             port.send(b"b")
             self.assertEqual((peer.recv(10), owner.refusals), (b"b", [RESET]))
 
@@ -476,36 +476,36 @@ class DatagramPorts(OnEveryReactor):
     def test_an_icmp_error_on_a_port_that_waits_to_write_keeps_it_open(self) -> None:
         """Some reactors report it as the end of the connection. Queued datagrams are sent."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             owner = Owner()
-            port, udp = room.count(protocol=owner)
+            port, udp = ports.count(protocol=owner)
             port.connect(*unused())
             port.pauseProducing()
             port.send(b"a")
             udp.has_room = False
             port.send(b"b")
             udp.has_room = True
-            self.assertEqual((owner.refusals, room.reactor.getWriters()), ([], [port]))
-            await room.until(lambda: not room.reactor.getWriters())
+            self.assertEqual((owner.refusals, ports.reactor.getWriters()), ([], [port]))
+            await ports.until(lambda: not ports.reactor.getWriters())
             self.assertEqual((owner.refusals, port.counters.sent), ([RESET], 2))
             self.assertEqual((owner.drained, owner.stops, port.is_open), (1, 0, True))
-            self.assertNotIn(port, room.reactor.getReaders())
+            self.assertNotIn(port, ports.reactor.getReaders())
 
         self.meet(work)
 
     def test_datagrams_of_other_sources_are_dropped(self) -> None:
         """The port drops those from before the connect, the kernel drops later ones."""
 
-        async def work(room: Room) -> None:
-            port, owner = room.open()
-            peer, stranger = room.peer(), room.peer()
+        async def work(ports: Ports) -> None:
+            port, owner = ports.open()
+            peer, stranger = ports.peer(), ports.peer()
             port.pauseProducing()
             stranger.sendto(b"a", address_of(port))
             port.connect(*peer.getsockname())
             stranger.sendto(b"b", address_of(port))
             peer.sendto(b"c", address_of(port))
             port.resumeProducing()
-            await room.until(lambda: owner.received)
+            await ports.until(lambda: owner.received)
             self.assertEqual((owner.received, port.counters.unexpected_source), ([b"c"], 1))
 
         self.meet(work)
@@ -513,32 +513,32 @@ class DatagramPorts(OnEveryReactor):
     def test_a_paused_port_receives_later(self) -> None:
         """The kernel keeps the datagrams."""
 
-        async def work(room: Room) -> None:
-            port, owner = room.open()
+        async def work(ports: Ports) -> None:
+            port, owner = ports.open()
             port.pauseProducing()
-            room.peer().sendto(b"a", address_of(port))
-            await turns(room.reactor)
+            ports.peer().sendto(b"a", address_of(port))
+            await turns(ports.reactor)
             self.assertEqual(owner.received, [])
             port.resumeProducing()
-            await room.until(lambda: owner.received)
+            await ports.until(lambda: owner.received)
 
         self.meet(work)
 
     def test_a_full_kernel_loses_no_datagram(self) -> None:
         """The order is kept."""
 
-        async def work(room: Room) -> None:
+        async def work(ports: Ports) -> None:
             owner = Owner()
-            near, udp = room.count(protocol=owner)
-            far, there = room.open()
+            near, udp = ports.count(protocol=owner)
+            far, there = ports.open()
             sizes = [1000 + number % 3 for number in range(300)]
             udp.has_room = False
             for size in sizes:
                 near.send(bytes(size), address_of(far))
             self.assertTrue(near.is_full)
             udp.has_room = True
-            await room.until(lambda: owner.drained)
-            await room.until(lambda: len(there.received) == len(sizes))
+            await ports.until(lambda: owner.drained)
+            await ports.until(lambda: len(there.received) == len(sizes))
             self.assertEqual([len(data) for data in there.received], sizes)
             self.assertEqual((near.unsent, owner.drained, owner.failures), (0, 1, []))
 
@@ -547,29 +547,29 @@ class DatagramPorts(OnEveryReactor):
     def test_a_port_closes_once(self) -> None:
         """Its protocol is stopped once, and its port number is free at once."""
 
-        async def work(room: Room) -> None:
-            port, owner = room.open()
+        async def work(ports: Ports) -> None:
+            port, owner = ports.open()
             there = address_of(port)
             await port.stopListening()
             await port.stopListening()
             self.assertEqual((owner.stops, port.fileno()), (1, -1))
-            room.peer(*there)
+            ports.peer(*there)
 
         self.meet(work)
 
     def test_a_protocol_for_twisted_works(self) -> None:
         """It receives, answers, and gets ICMP errors."""
 
-        async def work(room: Room) -> None:
-            port, _ = room.open(protocol=Plain())
-            client, back = room.open()
+        async def work(ports: Ports) -> None:
+            port, _ = ports.open(protocol=Plain())
+            client, back = ports.open()
             client.send_run(b"aabbc", 2, address_of(port))
-            await room.until(lambda: len(back.received) == 3)
+            await ports.until(lambda: len(back.received) == 3)
             self.assertEqual(back.received, [b"aa", b"bb", b"c"])
-            refused, plain = room.open(protocol=Plain())
+            refused, plain = ports.open(protocol=Plain())
             plain.transport.connect(*unused())
             plain.transport.write(b"a")
-            await room.until(lambda: plain.refusals)
+            await ports.until(lambda: plain.refusals)
             self.assertTrue(refused.is_open)
 
         self.meet(work)
@@ -577,16 +577,16 @@ class DatagramPorts(OnEveryReactor):
     def test_datagrams_dropped_by_the_kernel_are_counted(self) -> None:
         """A tiny buffer is full before the port reads."""
 
-        async def work(room: Room) -> None:
-            port, owner = room.open(receive_buffer=1)
+        async def work(ports: Ports) -> None:
+            port, owner = ports.open(receive_buffer=1)
             port.pauseProducing()
-            peer = room.peer()
+            peer = ports.peer()
             for _ in range(200):
                 peer.sendto(bytes(1000), address_of(port))
             dropped = port.dropped_by_kernel
             self.assertGreater(dropped, 0)
             port.resumeProducing()
-            await room.until(lambda: len(owner.received) == 200 - dropped)
+            await ports.until(lambda: len(owner.received) == 200 - dropped)
 
         if sys.platform != "linux":
             raise SkipTest("only Linux tells")

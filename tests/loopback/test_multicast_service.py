@@ -25,7 +25,7 @@ MOST_TURNS = 2000
 QUIET_TURNS = 50
 
 
-class Room:
+class MulticastSetup:
     """
     Members of a group on one port, and a plain socket that sends requests and receives.
 
@@ -92,143 +92,146 @@ def _make_sender(address: tuple[str, int]) -> socket.socket:
     return sender
 
 
-def heard_by(receiver: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
+def received_by(receiver: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
     """Receive all waiting datagrams."""
-    heard = []
+    received = []
     while True:
         try:
-            heard.append(receiver.recvfrom(65_535))
+            received.append(receiver.recvfrom(65_535))
         except BlockingIOError:
-            return heard
+            return received
 
 
 class MulticastBuilder(OnEveryReactor):
     """Members answer as configured."""
 
     def meet(
-        self, replies: Sequence[ReplyTo], work: Callable[[Room], Awaitable[None]], options: str = ""
+        self,
+        replies: Sequence[ReplyTo],
+        work: Callable[[MulticastSetup], Awaitable[None]],
+        options: str = "",
     ) -> None:
         """Run a test among members."""
 
-        async def in_room(reactor: Any) -> None:
-            room = Room(reactor, replies, options)
+        async def run_test(reactor: Any) -> None:
+            setup = MulticastSetup(reactor, replies, options)
             try:
-                await work(room)
+                await work(setup)
             finally:
-                await room.close()
+                await setup.close()
 
-        self.conduct(in_room)
+        self.conduct(run_test)
 
     def test_each_member_answers_the_sender(self) -> None:
         """From a port of its own; the group receives the request only."""
 
-        async def work(room: Room) -> None:
-            room.ask(b"Hello")
-            await room.until(lambda: all(one.answered for one in room.counters))
-            answers = heard_by(room.peer)
+        async def work(setup: MulticastSetup) -> None:
+            setup.ask(b"Hello")
+            await setup.until(lambda: all(one.answered for one in setup.counters))
+            answers = received_by(setup.peer)
             self.assertEqual([data for data, _ in answers], [b"Hello"] * 2)
-            self.assertEqual(len({source for _, source in answers} - {(HOST, room.port)}), 2)
-            self.assertEqual(len(heard_by(room.watcher)), 1)
+            self.assertEqual(len({source for _, source in answers} - {(HOST, setup.port)}), 2)
+            self.assertEqual(len(received_by(setup.watcher)), 1)
 
         self.meet([ReplyTo.SENDER] * 2, work)
 
     def test_many_datagrams_are_answered_unchanged(self) -> None:
         """Each once, in order, an empty one too."""
 
-        async def work(room: Room) -> None:
+        async def work(setup: MulticastSetup) -> None:
             sent = [b"x" * (number % 7) for number in range(40)]
             for data in sent:
-                room.ask(data)
-            await room.until(lambda: room.counters[0].answered == len(sent))
-            self.assertEqual([data for data, _ in heard_by(room.peer)], sent)
+                setup.ask(data)
+            await setup.until(lambda: setup.counters[0].answered == len(sent))
+            self.assertEqual([data for data, _ in received_by(setup.peer)], sent)
 
         self.meet([ReplyTo.SENDER], work)
 
     def test_datagrams_to_a_reply_port_cause_no_loop(self) -> None:
         """They are not answered."""
 
-        async def work(room: Room) -> None:
-            room.ask(b"Hello")
-            await room.until(lambda: bool(room.counters[0].answered))
-            ((_, source),) = heard_by(room.peer)
-            room.peer.sendto(b"again", source)
-            room.ask(b"Hello")
-            await room.until(lambda: room.counters[0].answered == 2)
-            self.assertEqual(len(heard_by(room.peer)), 1)
-            self.assertEqual(room.counters[0].received, 2)
+        async def work(setup: MulticastSetup) -> None:
+            setup.ask(b"Hello")
+            await setup.until(lambda: bool(setup.counters[0].answered))
+            ((_, source),) = received_by(setup.peer)
+            setup.peer.sendto(b"again", source)
+            setup.ask(b"Hello")
+            await setup.until(lambda: setup.counters[0].answered == 2)
+            self.assertEqual(len(received_by(setup.peer)), 1)
+            self.assertEqual(setup.counters[0].received, 2)
 
         self.meet([ReplyTo.SENDER], work)
 
     def test_members_that_answer_the_group_answer_no_answer(self) -> None:
         """One request to two members: three datagrams in all."""
 
-        async def work(room: Room) -> None:
-            room.ask(b"Hello")
-            await room.until(lambda: all(one.from_members == 2 for one in room.counters))
-            self.assertEqual([data for data, _ in heard_by(room.watcher)], [b"Hello"] * 3)
-            self.assertEqual(heard_by(room.peer), [])
+        async def work(setup: MulticastSetup) -> None:
+            setup.ask(b"Hello")
+            await setup.until(lambda: all(one.from_members == 2 for one in setup.counters))
+            self.assertEqual([data for data, _ in received_by(setup.watcher)], [b"Hello"] * 3)
+            self.assertEqual(received_by(setup.peer), [])
             expected = MulticastCounters(received=3, answered=1, from_members=2)
-            self.assertEqual(room.counters, [expected] * 2)
+            self.assertEqual(setup.counters, [expected] * 2)
 
         self.meet([ReplyTo.GROUP] * 2, work)
 
     def test_a_request_from_the_port_of_the_group_is_not_answered(self) -> None:
         """It could be an answer."""
 
-        async def work(room: Room) -> None:
-            room.ask(b"Hello", room.watcher)
-            await room.until(lambda: all(one.from_members == 1 for one in room.counters))
-            self.assertEqual(len(heard_by(room.watcher)), 1)
+        async def work(setup: MulticastSetup) -> None:
+            setup.ask(b"Hello", setup.watcher)
+            await setup.until(lambda: all(one.from_members == 1 for one in setup.counters))
+            self.assertEqual(len(received_by(setup.watcher)), 1)
 
         self.meet([ReplyTo.GROUP] * 2, work)
 
     def test_members_of_every_kind_cause_no_loop(self) -> None:
         """Members that answer senders also answer members; they receive from the group only."""
 
-        async def work(room: Room) -> None:
-            room.ask(b"Hello")
-            await room.until(lambda: all(one.received == 2 for one in room.counters))
-            self.assertEqual([one.answered for one in room.counters], [2, 1, 0])
-            self.assertEqual(len(heard_by(room.peer)), 1)
+        async def work(setup: MulticastSetup) -> None:
+            setup.ask(b"Hello")
+            await setup.until(lambda: all(one.received == 2 for one in setup.counters))
+            self.assertEqual([one.answered for one in setup.counters], [2, 1, 0])
+            self.assertEqual(len(received_by(setup.peer)), 1)
             # A plain member may also receive an answer to the other one: it accepts unicast.
-            ports = (room.peer.getsockname()[1], room.port)
-            heard = [source for _, source in heard_by(room.watcher) if source[1] in ports]
-            self.assertEqual(len(heard), 2)
+            ports = (setup.peer.getsockname()[1], setup.port)
+            received = [source for _, source in received_by(setup.watcher) if source[1] in ports]
+            self.assertEqual(len(received), 2)
 
         self.meet([ReplyTo.SENDER, ReplyTo.GROUP, ReplyTo.OFF], work)
 
     def test_off_answers_nothing(self) -> None:
         """Datagrams are counted."""
 
-        async def work(room: Room) -> None:
-            room.ask(b"Hello")
-            await room.until(lambda: bool(room.counters[0].received))
-            self.assertEqual(room.counters, [MulticastCounters(received=1)])
-            self.assertEqual(heard_by(room.peer), [])
+        async def work(setup: MulticastSetup) -> None:
+            setup.ask(b"Hello")
+            await setup.until(lambda: bool(setup.counters[0].received))
+            self.assertEqual(setup.counters, [MulticastCounters(received=1)])
+            self.assertEqual(received_by(setup.peer), [])
 
         self.meet([ReplyTo.OFF], work)
 
     def test_a_datagram_that_is_too_long_is_counted_and_not_answered(self) -> None:
         """One of the largest size is answered."""
 
-        async def work(room: Room) -> None:
-            room.ask(b"12345")
-            room.ask(b"1234")
-            await room.until(lambda: room.counters[0].received == 2)
-            self.assertEqual([data for data, _ in heard_by(room.peer)], [b"1234"])
-            self.assertEqual(room.counters[0].truncated, 1)
+        async def work(setup: MulticastSetup) -> None:
+            setup.ask(b"12345")
+            setup.ask(b"1234")
+            await setup.until(lambda: setup.counters[0].received == 2)
+            self.assertEqual([data for data, _ in received_by(setup.peer)], [b"1234"])
+            self.assertEqual(setup.counters[0].truncated, 1)
 
         self.meet([ReplyTo.SENDER], work, ":maxDatagram=4")
 
     def test_unicast_to_the_shared_port_is_dropped(self) -> None:
         """It has its own count."""
 
-        async def work(room: Room) -> None:
-            room.watcher.close()
-            room.peer.sendto(b"Hello", (HOST, room.port))
-            await room.until(lambda: bool(room.members[0].count().not_for_a_group))
-            self.assertEqual(room.counters, [MulticastCounters()])
-            self.assertEqual(heard_by(room.peer), [])
+        async def work(setup: MulticastSetup) -> None:
+            setup.watcher.close()
+            setup.peer.sendto(b"Hello", (HOST, setup.port))
+            await setup.until(lambda: bool(setup.members[0].count().not_for_a_group))
+            self.assertEqual(setup.counters, [MulticastCounters()])
+            self.assertEqual(received_by(setup.peer), [])
 
         self.meet([ReplyTo.SENDER], work)
 

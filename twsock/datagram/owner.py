@@ -1,7 +1,7 @@
 """
 Interfaces between a datagram port and its protocol: port → **events**; protocol → **runs**.
 
-A port and its protocol look them up at run time: a protocol of twsock may run on a port of Twisted,
+A port and its protocol look them up at run time. A protocol of twsock may run on a port of Twisted,
 and a port of twsock may have a protocol of Twisted. `PlainProtocol` adapts the latter: run →
 datagrams → its ``datagramReceived``.
 """

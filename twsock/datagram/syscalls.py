@@ -2,8 +2,8 @@
 System calls that send datagrams, and the meaning of their errors: items → **call** → error or None.
 
 `twsock.datagram.send_queue` keeps the queue and makes the calls. This module decides which datagram
-an error belongs to: a connected socket reports an ICMP reply to an *earlier* datagram at the next
-call, whatever call that is.
+an error belongs to. A connected socket reports an ICMP reply to an *earlier* datagram at the next
+call of any kind.
 """
 
 from __future__ import annotations

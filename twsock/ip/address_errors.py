@@ -73,10 +73,10 @@ def connecting_error(failure: BaseException | Failure) -> SocketError:
     """
     Describe why a remote address could not be connected to.
 
-    :returns: an error with status ``HOST_NOT_FOUND`` for a missing path of a UNIX socket, and
-        ``UNREACHABLE_HOST`` for a missing permission or a remote link-local address without a zone.
-        A local one has ``CANNOT_ASSIGN_REQUESTED_ADDRESS``. Otherwise the result of
-        `SocketError.from_exception`.
+    :returns: an error with one of these statuses, otherwise the result of
+        `SocketError.from_exception`. A missing path of a UNIX socket has ``HOST_NOT_FOUND``. A
+        missing permission, and a remote link-local address without a zone, have
+        ``UNREACHABLE_HOST``. A local one has ``CANNOT_ASSIGN_REQUESTED_ADDRESS``.
     """
     found = SocketError.from_exception(_exception(failure))
     number = _errno(failure)

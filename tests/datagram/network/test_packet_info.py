@@ -27,7 +27,7 @@ from twsock.datagram.network.packet_info import (
 LINUX = None if sys.platform == "linux" else "the numbers are those of Linux"
 
 
-class Deaf:
+class WithoutOptions:
     """A socket of a system without these options."""
 
     def __init__(self, family: int) -> None:
@@ -113,9 +113,9 @@ class RequestTests(SynchronousTestCase):
     def test_a_system_without_the_options_returns_false(self) -> None:
         """It is no error; the port works without them."""
         for family in (socket.AF_INET, socket.AF_INET6):
-            deaf: Any = Deaf(family)
-            self.assertFalse(request_packet_info(deaf))
-            self.assertFalse(request_runs(deaf))
+            socket_of_old_system: Any = WithoutOptions(family)
+            self.assertFalse(request_packet_info(socket_of_old_system))
+            self.assertFalse(request_runs(socket_of_old_system))
 
     def test_a_real_kernel_reports_the_destination(self) -> None:
         """Within the buffer for control messages, without truncation."""

@@ -112,7 +112,7 @@ def join(
     Join a group on a socket.
 
     Joining twice is harmless, and one `leave` undoes both. Do not join a group for all sources and
-    for one source on the same socket: the kernel would replace one membership by the other, or do
+    for one source on the same socket. The kernel would replace one membership by the other, or do
     nothing, without an error. `twsock.datagram.network.membership` refuses this mixture.
 
     :param joining: a socket of the family of the group, bound or not.

@@ -311,7 +311,7 @@ class WaitingTests(SynchronousTestCase):
     """Items wait while the kernel has no room; none is lost."""
 
     def test_without_room_the_queue_waits_until_the_socket_is_writable(self) -> None:
-        """Then it stops to wait, and reports once that it has drained."""
+        """Then it stops waiting, and reports once that it has drained."""
         for size in (9, 10):
             queue = QueueSetup(FakeUdp(plan=[0, errno.EAGAIN]))
             items = datagrams(9, size, 20)

@@ -1,8 +1,8 @@
 """
-Several hosts on one machine: network namespaces joined by a cable or a bridge.
+Several hosts on one machine: network namespaces joined by a virtual cable or a bridge.
 
-Only root may make them, on Linux, with ``ip``. Nothing of the machine's own network is touched, and
-at the end nothing is left, whatever went wrong between.
+Only root may create them, on Linux, with ``ip``. They do not change the machine's own network.
+Nothing is left after a test, even if it fails.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = [
     "skip_reason",
 ]
 
-#: The checkout, so that a child finds the package whether or not it is installed.
+#: The checkout; a child finds the package there even if it is not installed.
 _TOP = Path(__file__).parents[2]
 
 #: Seconds after which a child or a command that should have ended is killed, and its test fails.
 PATIENCE = 120
 
-#: In every namespace the interface has this name.
+#: The name of the interface in every namespace.
 _INTERFACE = "eth0"
 
-#: What makes IPv6 addresses usable at once, and keeps them while an interface is down. For those
-#: that are there and those that are made later, as the kernel takes the larger of both.
+#: Settings that make IPv6 addresses usable at once, and keep them while an interface is down. They
+#: are set for existing and for new interfaces; the kernel uses the larger value.
 _SETTINGS = (("accept_dad", 0), ("keep_addr_on_down", 1))
 
 _numbers = itertools.count()
@@ -54,10 +54,10 @@ _Test = TypeVar("_Test", bound=Callable[..., object])
 
 class Child:
     """
-    A process on a host, which is told and tells line by line.
+    A process on a host, with input and output by lines.
 
-    :ivar process: with pipes of text; its errors come with its output.
-    :ivar printed: all that was read so far.
+    :ivar process: has text pipes; its standard error goes to its standard output.
+    :ivar printed: the output read so far.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -71,13 +71,13 @@ class Child:
             text=True,
         )
         self.printed = ""
-        # A process that hangs is a failure with its output, not a test run that hangs.
+        # A process that hangs fails its test, with its output.
         self._patience = threading.Timer(PATIENCE, self.process.kill)
         self._patience.daemon = True
         self._patience.start()
 
     def read_line(self) -> str:
-        """Wait for the next line, and give it without its end."""
+        """Wait for the next line; return it without its line end."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -86,7 +86,7 @@ class Child:
         return line.rstrip("\n")
 
     def wait_for(self, start: str) -> str:
-        """Read until a line that begins so; give the rest of it."""
+        """Read up to a line that begins with these words; return the rest of that line."""
         while not (line := self.read_line()).startswith(start):
             pass
         return line[len(start) :].strip()
@@ -98,12 +98,12 @@ class Child:
         self.process.stdin.flush()
 
     def wait(self) -> int:
-        """Let it end, with the rest of what it prints; give what ``Popen.returncode`` is."""
+        """Read the rest of the output, and wait for the end; return ``Popen.returncode``."""
         self.printed += self.process.communicate(timeout=PATIENCE)[0]
         return self.process.returncode
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Kill the process if it runs, and close its pipes."""
         self._patience.cancel()
         if self.process.poll() is None:
             self.process.kill()
@@ -116,7 +116,7 @@ class Child:
 
 class Host:
     """
-    One of several.
+    A host, which is a network namespace.
 
     :ivar namespace: the name of its network namespace.
     :ivar address: its IPv4 address, in a network of 24 bits with the others.
@@ -129,29 +129,29 @@ class Host:
         self.address = f"10.77.0.{number}"
         self.address6 = f"fd77::{number}"
         self.interface = _INTERFACE
-        #: What has to be seen at both ends of the cable before it carries traffic: the namespace,
-        #: the interface, and words of ``ip -d link show``.
+        #: The state of both ends of the cable when it carries traffic: the namespace, the
+        #: interface, and words of ``ip -d link show``.
         self.ends: list[tuple[str, str, str]] = []
-        #: Makes the interface and what it is plugged into.
+        #: Creates the interface and the other end of its cable.
         self.attach: Callable[[], None] = lambda: None
         self._children: list[Child] = []
 
     def command(self, *arguments: str) -> list[str]:
-        """Give the command line that runs a program here."""
+        """Return the command line that runs a program on this host."""
         return ["ip", "netns", "exec", self.namespace, *arguments]
 
     def start(self, *arguments: str) -> Child:
-        """Start a program here; it is ended with the host at the latest."""
+        """Start a program on this host; it ends with the host at the latest."""
         child = Child(self.command(*arguments))
         self._children.append(child)
         return child
 
     def start_python(self, source: str, *arguments: str) -> Child:
-        """Start a Python program here, given as text, with the package to import."""
+        """Start a Python program on this host from its text; it can import the package."""
         return self.start(sys.executable, "-c", source, *arguments)
 
     def run(self, *arguments: str) -> str:
-        """Run a program here to its end; give what it printed."""
+        """Run a program on this host to its end; return its output."""
         child = self.start(*arguments)
         status = child.wait()
         child.end()
@@ -160,15 +160,15 @@ class Host:
         return child.printed
 
     def run_python(self, source: str, *arguments: str) -> str:
-        """Run a Python program here, given as text; give what it printed."""
+        """Run a Python program on this host from its text; return its output."""
         return self.run(sys.executable, "-c", source, *arguments)
 
     def ip(self, *arguments: str) -> str:
-        """Run ``ip`` here; give what it printed."""
+        """Run ``ip`` on this host; return its output."""
         return _run("ip", "-n", self.namespace, *arguments)
 
     def tc(self, *arguments: str) -> str:
-        """Run ``tc`` here; give what it printed."""
+        """Run ``tc`` on this host; return its output."""
         return _run("tc", "-n", self.namespace, *arguments)
 
     def set_down(self) -> None:
@@ -176,24 +176,24 @@ class Host:
         self.ip("link", "set", self.interface, "down")
 
     def set_up(self) -> None:
-        """Take it up again; its addresses are still there. Returns when it carries traffic."""
+        """Set the interface up, with its earlier addresses, and wait until it carries traffic."""
         self.ip("link", "set", self.interface, "up")
         self.wait_until_up()
 
     def unplug(self) -> None:
-        """Delete the interface. Of two hosts, the other one's goes with it."""
+        """Delete the interface. With two hosts, this also deletes the interface of the other."""
         self.ip("link", "delete", self.interface)
 
     def plug(self) -> None:
-        """Make a new interface of the same name and addresses. Returns when it carries traffic."""
+        """Create an interface of the same name and addresses, and wait until it carries traffic."""
         self.attach()
         self.wait_until_up()
 
     def wait_until_up(self) -> None:
-        """Wait until the kernel has noticed, at both ends, that there is another one."""
+        """Wait until the kernel has connected both ends of the cable."""
         deadline = time.monotonic() + PATIENCE
         for namespace, interface, words in self.ends:
-            # The kernel does it in the background, mostly before the first look.
+            # The kernel does it in the background, mostly before the first check.
             while words not in (
                 shown := _run("ip", "-n", namespace, "-d", "-o", "link", "show", interface)
             ):
@@ -201,10 +201,10 @@ class Host:
                     raise AssertionError(f"there is no {words!r} in time: {shown}")
 
     def end(self) -> None:
-        """End whatever still runs here."""
+        """End all processes on this host."""
         for child in self._children:
             child.end()
-        # What a child has started and left is in the namespace that we made, so it is ours.
+        # All processes of the namespace were started by the test, also those that a child left.
         deadline = time.monotonic() + PATIENCE
         while left := _run("ip", "netns", "pids", self.namespace).split():
             for number in left:
@@ -217,12 +217,13 @@ class Host:
 @contextlib.contextmanager
 def hosts(count: int) -> Iterator[tuple[Host, ...]]:
     """
-    Make hosts that reach each other by IPv4 and IPv6, unicast and multicast, and nobody else.
+    Create hosts that reach each other with IPv4 and IPv6, unicast and multicast, and no other host.
 
-    Two are joined by a cable, so that one interface down means no carrier on the other; more by a
-    bridge, which forwards every multicast. Skips the test where that cannot be done.
+    Two hosts are joined by a cable: if one interface is down, the other has no carrier. More hosts
+    are joined by a bridge, which forwards every multicast. Skips the test if hosts cannot be
+    created.
 
-    :param count: 1 to 250. A single one has no interface but ``lo``.
+    :param count: 1 to 250. A single host has only the interface ``lo``.
     """
     reason = skip_reason()
     if reason:
@@ -252,7 +253,7 @@ def add_network(one: Host, other: Host) -> None:
     for number, host in enumerate((one, other), 1):
         host.ip("address", "add", f"10.88.0.{number}/24", "broadcast", "+", "dev", "eth1")
         host.ip("address", "add", f"fd88::{number}/64", "dev", "eth1", "nodad")
-        # What comes with an address of the other network is not dropped.
+        # Accept packets with a source address of the other network.
         for which in ("all", "eth1"):
             host.run("sh", "-c", f"echo 0 >/proc/sys/net/ipv4/conf/{which}/rp_filter")
         host.ip("link", "set", "eth1", "up")
@@ -262,14 +263,14 @@ def add_network(one: Host, other: Host) -> None:
 
 
 def of_link(host: Host, interface: str = _INTERFACE) -> str:
-    """Find the link-local address that an interface of a host has, without its zone."""
+    """Return the link-local address of an interface of a host, without its zone."""
     shown = host.ip("-o", "address", "show", "dev", interface, "scope", "link")
     return shown.split("inet6 ")[1].split("/")[0]
 
 
 @functools.cache
 def skip_reason() -> str | None:
-    """Say why hosts cannot be made here; None where they can. Tried once."""
+    """Return the reason why hosts cannot be created; None if they can. Tried once."""
     if sys.platform != "linux":
         return "only Linux has network namespaces"
     if os.geteuid() != 0:
@@ -289,7 +290,7 @@ def skip_reason() -> str | None:
 
 @functools.cache
 def netem_skip_reason() -> str | None:
-    """Say why a network between hosts cannot be made bad; None where it can. Tried once."""
+    """Return the reason why ``netem`` cannot be used; None if it can. Tried once."""
     reason = skip_reason()
     if reason:
         return reason
@@ -304,12 +305,12 @@ def netem_skip_reason() -> str | None:
 
 
 def needs_hosts(test: _Test) -> _Test:
-    """Skip a test method where hosts cannot be made; found out when it runs."""
+    """Skip a test method if hosts cannot be created; checked when it runs."""
     return _skipping(skip_reason, test)
 
 
 def needs_netem(test: _Test) -> _Test:
-    """Skip a test method where ``tc qdisc add … netem`` is not to be had."""
+    """Skip a test method if ``tc qdisc add … netem`` does not work."""
     return _skipping(netem_skip_reason, test)
 
 

@@ -438,7 +438,7 @@ class DatagramPort:
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """Stop to receive; datagrams wait in the receive buffer of the kernel until it is full."""
+        """Stop receiving; datagrams wait in the receive buffer of the kernel until it is full."""
         if self._is_reading:
             self._is_reading = False
             self._reactor.removeReader(self)
@@ -508,7 +508,7 @@ class DatagramPort:
     # Called by the output.
 
     def wait_until_writable(self, *, is_waiting: bool) -> None:
-        """Start or stop to wait for room in the kernel; `doWrite` is called when it has room."""
+        """Start or stop waiting for room in the kernel; `doWrite` is called when it has room."""
         if self._udp is None:
             return
         if is_waiting:

@@ -250,7 +250,7 @@ class LinkWatch:
         return self._socket is not None
 
     def stop(self) -> None:
-        """Stop to report. Stopping twice is harmless."""
+        """Stop reporting. Stopping twice is harmless."""
         stopped = self._socket
         if stopped is not None:
             # Before the close: the reactor finds a reader by its descriptor.

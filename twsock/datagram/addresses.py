@@ -17,8 +17,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from twsock.datagram.network.interfaces import local_addresses
-from twsock.datagram.network.local_addresses import LocalAddresses
+from twsock.datagram.network.interfaces import LocalAddresses, local_addresses
 from twsock.datagram.network.netlink import LocalAddress
 from twsock.datagram.network.packet_info import Control, is_multicast, source_control
 from twsock.datagram.runs import Address, Run

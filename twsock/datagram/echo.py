@@ -16,7 +16,7 @@ from twisted.internet.error import MessageLengthError
 from typing_extensions import override
 
 from twsock._integers import checked_integer
-from twsock.datagram.network.local_addresses import LocalAddresses
+from twsock.datagram.network.interfaces import LocalAddresses
 from twsock.datagram.owner import IRunTransport
 from twsock.datagram.protocol import DatagramProtocol
 from twsock.datagram.rate_limit import RateLimit

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 from cryptography.x509.oid import ExtensionOID, NameOID
+from OpenSSL import SSL
 
 from twsock.errors import SocketError, SocketErrorStatus
 
@@ -31,6 +32,7 @@ __all__ = [
     "CertificateStores",
     "SubjectAlternativeName",
     "is_readable_by_others",
+    "use_certificate",
 ]
 
 #: Suffixes of files that hold certificates.
@@ -462,4 +464,28 @@ def _load_key(block: bytes, password: str | None) -> Any:
     except ValueError as error:
         raise ValueError(
             "its key cannot be read: the password is wrong, or the file is damaged"
+        ) from error
+
+
+def use_certificate(certificate: Certificate, context: SSL.Context) -> None:
+    """
+    Set the certificate that the handshakes of a context send.
+
+    :raises SocketError: when it has no key, or OpenSSL refuses it: a key that is too short or of an
+        unknown kind.
+    """
+    shown, key = certificate.to_cryptography()
+    if key is None:
+        raise SocketError(f"the certificate of {certificate.subject} has no key")
+    try:
+        context.use_certificate(shown)
+        context.use_privatekey(key)
+        context.check_privatekey()
+        for issuer in certificate.intermediates:
+            context.add_extra_chain_cert(issuer.to_cryptography()[0])
+    except (SSL.Error, TypeError) as error:
+        reason = SocketError.from_exception(error)
+        raise SocketError(
+            f"OpenSSL refuses the certificate of {certificate.subject}: {reason}",
+            status=SocketErrorStatus.CERTIFICATE_IS_INVALID,
         ) from error

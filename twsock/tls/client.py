@@ -22,8 +22,7 @@ from zope.interface import implementer
 from twsock.errors import SocketError
 from twsock.names import HostName, HostNameType
 from twsock.tls.certificate_error import CertificateError
-from twsock.tls.certificates import Certificate
-from twsock.tls.identity import use_certificate
+from twsock.tls.certificates import Certificate, use_certificate
 from twsock.tls.levels import VersionRange
 from twsock.tls.naming import from_openssl, is_named
 from twsock.tls.openssl import BINDING, Binding, verify_peer

@@ -10,8 +10,9 @@ index at any time. `LinkWatch` reports such changes.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,11 +35,16 @@ __all__ = [
     "KERNEL_CHOICE",
     "Interface",
     "LinkWatch",
+    "LocalAddresses",
     "broadcast_interfaces",
     "find_interface",
     "index_of",
     "local_addresses",
 ]
+
+#: Seconds for which a list is used. A new address is unknown for as long, and a removed one still
+#: counts as local.
+_MAX_AGE: Final = 1.0
 
 #: Most interfaces or addresses in one error message.
 _MAX_NAMED: Final = 8
@@ -297,3 +303,45 @@ class LinkWatch:
     def connectionLost(self, reason: Any) -> None:
         """Stop: the reactor ends, or the socket failed."""
         self.stop()
+
+
+class LocalAddresses:
+    """
+    Cached list of the addresses of this machine, at most one second old.
+
+    The kernel is asked at most once a second, so forged datagrams cannot keep it busy.
+
+    :param now: seconds, on a clock that never goes back.
+    :param list_addresses: returns the list. It raises `SocketError` if the
+        system does not report them.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        list_addresses: Callable[[], Sequence[LocalAddress]] = local_addresses,
+    ) -> None:
+        self._now = now
+        self._list_addresses = list_addresses
+        self._known: Sequence[LocalAddress] | None = None
+        self._literals: frozenset[str] = frozenset()
+        self._asked_at: float | None = None
+
+    def current(self) -> Sequence[LocalAddress] | None:
+        """Return the list; None if the system does not report it."""
+        now = self._now()
+        if self._asked_at is None or now - self._asked_at >= _MAX_AGE:
+            self._asked_at = now
+            try:
+                self._known = self._list_addresses()
+            except SocketError:
+                self._known = None
+            self._literals = frozenset(one.address for one in self._known or ())
+        return self._known
+
+    def __contains__(self, host: object) -> bool:
+        """Return whether a numeric address is local; True if the system does not report them."""
+        literal = str(host).partition("%")[0]
+        if ipaddress.ip_address(literal).is_loopback:
+            return True
+        return self.current() is None or literal in self._literals

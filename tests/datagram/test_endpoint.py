@@ -199,9 +199,9 @@ class StringTests(SynchronousTestCase):
     def test_a_missing_argument_is_refused(self) -> None:
         """The message shows the form of the string."""
         self.assert_refused("udp", "the port is missing, the form is udp:PORT")
-        begin = "it begins multicast:GROUP:PORT"
-        self.assert_refused("multicast", f"the group is missing, {begin}")
-        self.assert_refused(f"multicast:{GROUP}", f"the port is missing, {begin}")
+        form = "the form is multicast:GROUP:PORT"
+        self.assert_refused("multicast", f"the group is missing, {form}")
+        self.assert_refused(f"multicast:{GROUP}", f"the port is missing, {form}")
 
     def test_too_many_arguments_are_refused(self) -> None:
         """Some arguments need a name, and none may occur twice."""

@@ -126,4 +126,4 @@ class EndpointStringTests(SynchronousTestCase):
 
     def test_text_after_a_bracket_is_refused(self) -> None:
         """Brackets enclose a whole value."""
-        self.assert_refused("udp:[::1]1337", "after '[::1]' comes a colon or the end")
+        self.assert_refused("udp:[::1]1337", "after '[::1]' a colon or the end must follow")

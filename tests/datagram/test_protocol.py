@@ -137,7 +137,7 @@ class ReceivingTests(SynchronousTestCase):
         with log_lines() as lines:
             self.protocol.run_received(Run(b"secret", 6, SOURCE, is_truncated=True))
         (line,) = lines
-        self.assertIn("192.0.2.1 port 4000 has more than 6 bytes", line)
+        self.assertIn("192.0.2.1 port 4000: it has more than 6 bytes", line)
         self.assertNotIn("secret", line)
         self.assertEqual(self.received(), [])
 

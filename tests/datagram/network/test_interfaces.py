@@ -110,7 +110,7 @@ class FindInterfaceTests(SynchronousTestCase):
     def test_without_netlink_a_lookup_by_address_is_not_supported(self) -> None:
         """Names and indexes are found as usual."""
         error = self.assertRaises(OperationNotSupported, find_interface, "127.0.0.1", netlink=None)
-        self.assertIn("give its name", str(error))
+        self.assertIn("use its name", str(error))
         for wanted in (self.loopback.name, self.loopback.index):
             self.assertEqual(find_interface(wanted, netlink=None), self.loopback)
 

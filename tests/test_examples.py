@@ -397,12 +397,12 @@ class ReadmeTests(SynchronousTestCase):
         path.write_text(program.replace(printed, free), encoding="utf-8")
         return path
 
-    def echo(self, port: int, *options: str) -> subprocess.CompletedProcess[str]:
-        """Send the message of README.md with ``twsock echo``."""
-        endpoint = f"tcp:127.0.0.1:{port}"
+    def echo(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """Run ``twsock echo``, with a text as its standard input."""
         return subprocess.run(
-            [sys.executable, "-m", "twsock", "echo", endpoint, "Hello, World!", *options],
+            [sys.executable, "-m", "twsock", "echo", *arguments],
             env=_ENVIRONMENT,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
@@ -413,17 +413,18 @@ class ReadmeTests(SynchronousTestCase):
         """``twsock echo`` prints the lines of README.md, and exits with status 1."""
         path = self.write(self.frames, '"tcp:1338:', '"tcp:0:')
         with running(path) as (_server, _opened, port):
-            client = self.echo(port)
+            client = self.echo(f"tcp:127.0.0.1:{port}", "Hello, World!")
         self.assertEqual(client.returncode, 1)
         printed = f"```text\n{client.stdout}{client.stderr}```\n"
         self.assertIn(printed, _README.read_text(encoding="utf-8"))
 
-    def test_the_server_of_lines_answers(self) -> None:
-        """The answer to a line is the same line in capital letters."""
+    def test_the_server_of_lines_answers_as_printed(self) -> None:
+        """``twsock echo --raw`` prints the lines of README.md."""
         path = self.write(self.lines, '"localhost", 1339', '"127.0.0.1", 0')
         with running(path) as (_server, _opened, port):
-            client = self.echo(port, "--framing", "line")
-        self.assertIn('client received the response: "HELLO, WORLD!"\n', client.stdout)
+            client = self.echo(f"127.0.0.1:{port}", "--raw", typed="Hello\r\nWorld\r\n")
+        printed = f"```text\n{client.stdout}```\n"
+        self.assertIn(printed, _README.read_text(encoding="utf-8"), client.stderr)
 
     def test_the_client_of_datagrams_prints_the_echoes(self) -> None:
         """It prints the five datagrams, with the address of the server."""

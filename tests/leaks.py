@@ -64,8 +64,9 @@ class Leaks:
 
 def _is_of_trial(deferred: Any) -> bool:
     """Return whether a worker of ``trial -j`` waits for it: a log event on its way to trial."""
-    callbacks = [callback for (callback, *_), _ in deferred.callbacks]
-    return any(callback.__module__ == "twisted.protocols.amp" for callback in callbacks)
+    # Twisted 25.5 renamed it; the old name warns.
+    steps = vars(deferred).get("_callbacks") or vars(deferred).get("callbacks", ())
+    return any(callback.__module__ == "twisted.protocols.amp" for (callback, *_), _ in steps)
 
 
 def _descriptors() -> dict[object, str]:

@@ -1,9 +1,9 @@
 """
-Names of hosts and pairs of endpoints: values that say where, before anything is looked up.
+Host names and endpoint pairs, as values: parsed and compared, but never looked up.
 
-Made by applications and by whoever reads an address; used by the sockets, listeners and their
-information objects. Nothing here touches the network. International names follow IDNA 2008
-(:rfc:`5891`) after the mapping of UTS #46; an IPv6 address is written as :rfc:`5952` says.
+Made by applications, and by sockets, listeners and their information objects. No network is used.
+International names follow IDNA 2008 (:rfc:`5891`) after the mapping of UTS #46; IPv6 addresses are
+written as :rfc:`5952` says.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["EndpointPair", "HostName", "HostNameSortOptions", "HostNameType"]
 _MAX_NAME: Final = 253
 _MAX_LABEL: Final = 63
 
-# Letters, digits and hyphens are for hosts (RFC 1123 section 2.1). The underscore is not, but hosts
-# files and the names of SRV records (RFC 2782) have it, and resolvers take it.
+# Host names have letters, digits and hyphens (RFC 1123 section 2.1). The underscore is not allowed,
+# but hosts files and the names of SRV records (RFC 2782) have it, and resolvers accept it.
 _NOT_IN_LABEL: Final = re.compile(r"[^0-9a-z_-]")
 
 # To inet_aton, and so to most resolvers, "1.2.3", "0x7f.1" and "1" are IPv4 addresses. Such a name
@@ -46,10 +46,10 @@ class HostNameType(DocumentedEnum):
 
 class HostNameSortOptions(DocumentedFlag):
     """
-    In which order endpoint pairs are tried; ``Windows.Networking.HostNameSortOptions``.
+    The order in which endpoint pairs are tried; ``Windows.Networking.HostNameSortOptions``.
 
-    ``NONE`` aims at a short wait: the attempt after a failed one has neither end in common with
-    it. ``OPTIMIZE_FOR_LONG_CONNECTIONS`` stays with the best path even if that takes more attempts.
+    ``NONE`` aims at a short wait: the attempt after a failed one differs from it at both ends.
+    ``OPTIMIZE_FOR_LONG_CONNECTIONS`` prefers the best path, even if that takes more attempts.
     """
 
     NONE = 0
@@ -59,20 +59,20 @@ class HostNameSortOptions(DocumentedFlag):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class HostName:
     """
-    A domain name, an IP address or a Bluetooth address, well-formed. Nothing is looked up.
+    A well-formed domain name, IP address or Bluetooth address. It is not looked up.
 
-    Two are equal when their canonical names are. One trailing dot of a domain name stays in
-    ``raw_name`` only, so ``example.com.`` equals ``example.com``.
+    Two host names are equal when their canonical names are. Only ``raw_name`` keeps one trailing
+    dot of a domain name, so ``example.com.`` equals ``example.com``.
 
     :param raw_name: an address without brackets or port (IPv6 may have a zone: ``fe80::1%eth0``),
         or a name of labels of 1 to 63 characters, 253 in all, both as sent to the DNS.
-    :ivar raw_name: exactly what was given.
-    :ivar canonical_name: for machines: lower case, A-labels (``xn--…``); the shortest form of IPv6,
-        its zone as given; six lower-case pairs with colons for Bluetooth.
-    :ivar display_name: for people: U-labels; Bluetooth in upper case and parentheses. Names that
-        differ can look alike here, so compare the canonical ones.
-    :ivar type: what kind of name it is.
-    :raises ValueError: when it is malformed, with a line that says where.
+    :ivar raw_name: the text as given.
+    :ivar canonical_name: the form to compare: lower case, A-labels (``xn--…``); the shortest form
+        of IPv6, its zone as given; six lower-case pairs with colons for Bluetooth.
+    :ivar display_name: the form to show: U-labels; Bluetooth in upper case and parentheses.
+        Different names can look alike here, so compare the canonical names.
+    :ivar type: the kind of name.
+    :raises ValueError: when it is malformed; the message says why.
     :raises TypeError: when it is no ``str``.
     """
 
@@ -88,19 +88,19 @@ class HostName:
             kind, canonical, display = _parse(self.raw_name)
         except ValueError as error:
             raise ValueError(f"{_shown(self.raw_name)} is no host name: {error}") from error
-        # The class is frozen, also against its own methods.
+        # The class is frozen, so its own methods cannot assign either.
         object.__setattr__(self, "type", kind)
         object.__setattr__(self, "canonical_name", canonical)
         object.__setattr__(self, "display_name", display)
 
     def is_equal(self, other: HostName) -> bool:
-        """Say whether both canonical names are the same."""
+        """Return whether both canonical names are the same."""
         return self == other
 
     @staticmethod
     def compare(first: str, second: str) -> int:
         """
-        Order two names, given as text, by their canonical names.
+        Compare the canonical names of two names.
 
         :returns: below 0, 0 or above 0.
         :raises ValueError: when one is malformed.
@@ -127,7 +127,7 @@ _Parsed = tuple[HostNameType, str, str]
 
 
 def _shown(raw: str) -> str:
-    # A name may be of any length, its error message may not.
+    # The name may have any length, but its error message must not.
     return repr(raw) if len(raw) <= 2 * _MAX_NAME else f"{raw[:_MAX_LABEL]!r}…"
 
 
@@ -191,7 +191,7 @@ def _mapped(raw: str) -> str:
 
 
 def _parse_label(label: str) -> tuple[str, str]:
-    """Check one label in lower case; give its forms for machines and for people."""
+    """Check one label in lower case; return its canonical and its display form."""
     if not label:
         raise ValueError("it has an empty label")
     if label.isascii():
@@ -200,7 +200,7 @@ def _parse_label(label: str) -> tuple[str, str]:
             return label, label
     import idna
 
-    # There and back, so that no A-label stays which nobody would get from its U-label.
+    # Encode, then decode: an A-label that is not the encoding of its U-label is refused.
     display = idna.ulabel(label)
     return idna.alabel(display).decode("ascii"), display
 
@@ -218,15 +218,15 @@ def _check_ascii(label: str) -> None:
 @dataclass(slots=True)
 class EndpointPair:
     """
-    Where a connection begins and where it leads; ``Windows.Networking.EndpointPair``.
+    The local and the remote end of a connection; ``Windows.Networking.EndpointPair``.
 
-    :param local_host_name: None leaves the local address to the system.
-    :param local_service_name: a port or a service; empty leaves the local port to the system.
+    :param local_host_name: None lets the system choose the local address.
+    :param local_service_name: a port or a service; empty lets the system choose the local port.
     :param remote_host_name: never None.
-    :param remote_service_name: a port or a service. Not empty here; assigning an empty one later is
-        allowed, as in WinRT, though nothing can be connected with it.
-    :raises ValueError: at construction and at assignment, for what is missing.
-    :raises TypeError: for what is neither a `HostName` nor, for a service, a ``str``.
+    :param remote_service_name: a port or a service; not empty. Assigning an empty one later is
+        allowed, as in WinRT, but no socket can connect with it.
+    :raises ValueError: at construction and at assignment, for a missing value.
+    :raises TypeError: for a host that is no `HostName`, or a service that is no ``str``.
     """
 
     local_host_name: HostName | None

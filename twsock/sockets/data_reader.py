@@ -1,8 +1,8 @@
 """
-Values off a stream: input stream → **data reader** → application.
+The data reader: input stream → **data reader** → typed values → application.
 
-The values are read by `twsock.wire.values`; here they are loaded. Holds what was loaded and not
-read.
+Loads bytes from a stream; `twsock.wire.values` decodes values from them. Holds the bytes that were
+loaded and not read.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Readable(typing.Protocol):
 
     @property
     def buffered(self) -> int:
-        """How many bytes it has received and not given."""
+        """How many bytes the stream has received and no read has taken."""
 
     def read(
         self, count: int, options: InputStreamOptions, *, timeout: float | None = None
     ) -> Deferred[bytes]:
-        """Give bytes; fewer at the end, or with ``PARTIAL``."""
+        """Read bytes; fewer at the end of the stream, or with ``PARTIAL``."""
 
     def close(self) -> Deferred[None]:
-        """Give no more."""
+        """Close the stream."""
 
 
 class _NoStream:
-    """Stands where there is no stream, or not any more."""
+    """Replaces the stream of a reader that has none, or no longer has one."""
 
     max_load = DEFAULT_MAX_LOAD
     buffered = 0
@@ -56,7 +56,7 @@ class _NoStream:
 
 
 class _ClosedQueue(ByteQueue):
-    """Stands where the bytes of a closed reader were; an open one need not ask if it is."""
+    """Replaces the bytes of a closed reader, so that an open reader needs no check for closing."""
 
     def __init__(self) -> None:
         """Hold nothing."""
@@ -68,7 +68,7 @@ class _ClosedQueue(ByteQueue):
 
 _NO_STREAM: Final = _NoStream()
 
-#: Looked up for each load, and a name of the module is found in half the time.
+#: Looked up for each load; a global lookup costs half of an enum attribute.
 _NONE: Final = InputStreamOptions.NONE
 
 
@@ -76,12 +76,12 @@ class DataReader(ClosesInBlock, ValueReader):
     """
     Loads from a stream, then reads values; ``Windows.Storage.Streams.DataReader``.
 
-    First `load` brings bytes, then the ``read_`` methods take them. Those wait for nothing: reading
-    more than is loaded raises `OutOfBoundsError`. ``async with`` closes it, and its stream.
+    `load` receives bytes, and the ``read_`` methods decode them. These never wait: reading more
+    than was loaded raises `OutOfBoundsError`. ``async with`` closes the reader and its stream.
 
-    :param stream: belongs to the reader, which closes it, until `detach_stream`.
-    :raises ValueError: when it is None.
-    :ivar input_stream_options: when a `load` is done; at first ``NONE``.
+    :param stream: the reader closes it, unless `detach_stream` returned it.
+    :raises ValueError: when the stream is None.
+    :ivar input_stream_options: when a `load` is done; default ``NONE``.
     """
 
     def __init__(self, stream: Readable) -> None:
@@ -96,9 +96,9 @@ class DataReader(ClosesInBlock, ValueReader):
     @classmethod
     def from_buffer(cls, buffer: Buffer) -> DataReader:
         """
-        Make a reader of what is there already. It has no stream: nothing can be loaded.
+        Make a reader of these bytes. It has no stream, so it cannot load more.
 
-        :param buffer: any bytes; what can change is copied.
+        :param buffer: any bytes; a mutable buffer is copied.
         """
         reader = cls(_NO_STREAM)
         reader.feed(as_bytes(buffer))
@@ -106,14 +106,14 @@ class DataReader(ClosesInBlock, ValueReader):
 
     def load(self, count: int, *, timeout: float | None = None) -> Deferred[int]:
         """
-        Bring bytes from the stream, behind those that are there.
+        Receive bytes from the stream, and append them to those already loaded.
 
         :param count: how many; 0 to the stream's ``max_load`` (16 MiB), both included.
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: how many bytes this call brought: ``count``, or fewer when the stream ended, down
-            to 0; with ``PARTIAL`` at least one unless it ended; with ``READ_AHEAD`` all there are
-            if they are more. It fails as the reads of `InputStream` do, and with `BusyError` while
-            another load is pending. Cancelling takes nothing off the stream.
+        :returns: how many bytes this call loaded: ``count``, or fewer, down to 0, at the end of the
+            stream; with ``PARTIAL`` at least one, unless the stream ended; with ``READ_AHEAD`` all
+            received bytes, even more than ``count``. It fails as the reads of `InputStream` do, and
+            with `BusyError` while another load is pending. Cancelling takes nothing off the stream.
         :raises ValueError: at once, when a number is out of bounds.
         """
         stream = self._stream
@@ -126,7 +126,7 @@ class DataReader(ClosesInBlock, ValueReader):
             count = max(count, min(stream.buffered, stream.max_load))
         loading = stream.read(count, options, timeout=timeout)
         if loading.called and isinstance(loading.result, bytes):
-            # There already, which is the common case: no need to be called back.
+            # The common case: the bytes were received before, so no callback is needed.
             self.feed(loading.result)
             return succeed(len(loading.result))
         self._loading = loading
@@ -135,10 +135,10 @@ class DataReader(ClosesInBlock, ValueReader):
 
     def detach_stream(self) -> Readable:
         """
-        Give the stream back, so that closing the reader leaves it open. What is loaded stays here.
+        Return the stream, which the reader then does not close. Loaded bytes stay in the reader.
 
         :raises BusyError: while a load is pending.
-        :raises LocalProtocolError: when there is no stream.
+        :raises LocalProtocolError: when the reader has no stream.
         """
         stream = self._stream
         if self._is_closed or self._loading is not None:

@@ -1,8 +1,8 @@
 """
-Values onto a stream: application → **data writer** → output stream.
+The data writer: application → typed values → **data writer** → output stream.
 
-The values are written by `twsock.wire.values`; here they are stored, which means sent. Holds what
-was written and not stored.
+`twsock.wire.values` encodes the values; the writer sends ("stores") them. Holds the bytes that were
+written and not stored.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class Writable(typing.Protocol):
     """A stream that a `DataWriter` can store to."""
 
     def send_all(self, data: Buffer) -> Deferred[int]:
-        """Take bytes, and tell how many once there is room for them."""
+        """Send bytes; return how many once there is room for them."""
 
     def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
-        """Tell when everything written is with the kernel."""
+        """Wait until everything written is with the kernel."""
 
     def close(self) -> Deferred[None]:
-        """Take no more."""
+        """Close the stream."""
 
 
 class _ClosedPieces(list[bytes]):
-    """Stands where the bytes of a closed writer were; an open one need not ask if it is."""
+    """Replaces the bytes of a closed writer, so that an open writer needs no check for closing."""
 
     @override
     def append(self, _data: bytes) -> None:
@@ -53,28 +53,28 @@ class DataWriter(ValueWriter):
     """
     Writes values, then stores them to a stream; ``Windows.Storage.Streams.DataWriter``.
 
-    The ``write_`` methods only collect; `store` sends all of it as *one* write to the stream: so
-    many bytes on a stream socket, one datagram on a datagram socket. ``async with`` closes it, and
-    its stream.
+    The ``write_`` methods only collect bytes; `store` sends all of them as *one* write to the
+    stream, which is one datagram on a datagram socket. ``async with`` closes the writer and its
+    stream.
 
-    :param stream: belongs to the writer, which closes it, until `detach_stream`. None for a writer
-        in memory, whose bytes `detach_buffer` gives.
+    :param stream: the writer closes it, unless `detach_stream` returned it. None for a writer in
+        memory, whose bytes `detach_buffer` returns.
     """
 
     def __init__(self, stream: Writable | None = None) -> None:
         super().__init__()
         self._stream = stream
-        # Pending stores, in order; those that are done are removed from the front.
+        # Pending stores, in order; finished ones are removed from the front.
         self._storing: deque[Deferred[int]] = deque()
         self._is_closed = False
 
     def store(self) -> Deferred[int]:
         """
-        Send all that was written.
+        Send all bytes that were written.
 
         Any number of stores may be pending; they are sent in order.
 
-        :returns: fires with the number of bytes once the stream has taken them; see
+        :returns: fires with the number of bytes once the stream has queued them; see
             ``OutputStream.send_all``. It fails with `BusyError` if the stream accepts no more, as
             ``OutputStream.write`` does at `max_unsent`; the bytes then stay in the writer. It fails
             with `LocalProtocolError` if there is no stream. Cancelling withdraws the store if none
@@ -95,7 +95,7 @@ class DataWriter(ValueWriter):
 
     def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
         """
-        Wait until all that was stored is with the kernel. What was not stored is not sent by it.
+        Wait until all stored bytes are with the kernel. Bytes that were not stored are not sent.
 
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: fires with True; see ``OutputStream.flush``.
@@ -108,10 +108,10 @@ class DataWriter(ValueWriter):
 
     def detach_stream(self) -> Writable:
         """
-        Give the stream back, so that closing the writer leaves it open.
+        Return the stream, which the writer then does not close.
 
         :raises BusyError: while a store is pending.
-        :raises LocalProtocolError: when there is no stream.
+        :raises LocalProtocolError: when the writer has no stream.
         """
         stream = self._stream
         if self._is_closed or self._is_storing:
@@ -123,7 +123,7 @@ class DataWriter(ValueWriter):
 
     def close(self) -> Deferred[None]:
         """
-        Close the writer, and its stream unless it was detached. What was not stored is lost.
+        Close the writer, and its stream unless it was detached. Drop bytes that were not stored.
 
         On a stream socket the peer reads the end of the stream, and the input stays open.
         Closing twice is harmless.

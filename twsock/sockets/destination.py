@@ -1,7 +1,7 @@
 """
-Where to, and from where: the arguments of ``connect`` → `twsock.EndpointPair` → numbers.
+Arguments of calls that connect or bind: host and service → `twsock.EndpointPair` → port numbers.
 
-Used by the stream and the datagram socket, before anything is looked up.
+Used by the stream and the datagram socket, before any lookup.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def as_host_name(host: HostName | str) -> HostName:
     Return the host parameter of a call as a `HostName`.
 
     :raises ValueError: when it is malformed.
-    :raises TypeError: when it is neither a text nor a `HostName`.
+    :raises TypeError: when it is neither a ``str`` nor a `HostName`.
     """
     return host if isinstance(host, HostName) else HostName(host)
 
 
 def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) -> EndpointPair:
     """
-    Make a pair of what a call was given.
+    Return the pair that the arguments of a call describe.
 
-    :param service: a port or a service; None where ``remote`` is a pair.
-    :raises ValueError: for a malformed name, and where something is missing.
-    :raises TypeError: when the service is neither a text nor a whole number.
+    :param service: a port or a service; None if ``remote`` is a pair.
+    :raises ValueError: for a malformed name, and for a missing host or service.
+    :raises TypeError: when the service is neither a ``str`` nor an ``int``.
     """
     if isinstance(remote, EndpointPair):
         if service is not None:
@@ -85,15 +85,15 @@ def find_endpoint_pairs(
 
 def local_binding(pair: EndpointPair, protocol: str = "tcp") -> tuple[str, int] | None:
     """
-    Find the local end that a pair asks for.
+    Return the local end that a pair specifies.
 
-    :param protocol: in whose part of the services file a service is looked up.
-    :returns: an address or "", and a port or 0; None where both are left open.
-    :raises ValueError: when the host is no address, or there is no such service.
+    :param protocol: ``tcp`` or ``udp``; for the lookup in the services file.
+    :returns: an address or "", and a port or 0; None if the pair specifies neither.
+    :raises ValueError: when the local host is no address, or the service is unknown.
     """
     host, service = pair.local_host_name, pair.local_service_name
     if host is not None and host.type not in (HostNameType.IPV4, HostNameType.IPV6):
-        raise ValueError(f"a local host is an IP address, and {host.display_name!r} is none")
+        raise ValueError(f"a local host is an IP address, not {host.display_name!r}")
     port = find_local_port(service, protocol)
     if host is None and not port:
         return None
@@ -106,7 +106,7 @@ def find_local_port(service: str | int, protocol: str = "tcp") -> int:
 
     :param protocol: ``tcp`` or ``udp``; for the lookup in the services file.
     :raises ValueError: when it is None, a bad port, or not in the services file.
-    :raises TypeError: when it is neither a text nor a whole number.
+    :raises TypeError: when it is neither a ``str`` nor an ``int``.
     """
     if service is None:
         raise ValueError("the service is None; an empty one asks for a free port")

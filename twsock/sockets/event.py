@@ -1,7 +1,7 @@
 """
-Events: who wants to be told, and until when that may be said.
+Events of sockets and listeners: the handlers of one event, and until when they may be added.
 
-Held by a listener or socket, filled by its application before it is bound.
+Held by a listener or socket. The application adds handlers before it binds the socket.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Event(Generic[H]):
     """
     The handlers of one event, called in the order in which they were added.
 
-    :param name: for messages.
-    :param is_frozen: tells whether it is too late to add or remove one.
+    :param name: name of the event in error messages.
+    :param is_frozen: returns whether handlers can no longer be added or removed.
     """
 
     def __init__(self, name: str, is_frozen: Callable[[], bool]) -> None:
@@ -37,12 +37,12 @@ class Event(Generic[H]):
 
     def add(self, handler: H) -> H:
         """
-        Have a function called, or a coroutine function. Usable as a decorator.
+        Add a handler: a function or coroutine function. Usable as a decorator.
 
         :returns: the handler itself.
-        :raises TypeError: when it cannot be called.
-        :raises LocalProtocolError: when it is too late, since events may have been missed
-            (HRESULT ``E_ILLEGAL_METHOD_CALL``).
+        :raises TypeError: when the handler is not callable.
+        :raises LocalProtocolError: when the socket is in use, since the handler may have missed
+            events (HRESULT ``E_ILLEGAL_METHOD_CALL``).
         """
         if not callable(handler):
             raise TypeError(f"a handler is a function, not {handler!r}")
@@ -52,10 +52,10 @@ class Event(Generic[H]):
 
     def remove(self, handler: H) -> None:
         """
-        Have a function called no more.
+        Remove a handler.
 
         :raises ValueError: when it was not added.
-        :raises LocalProtocolError: when it is too late.
+        :raises LocalProtocolError: when the socket is in use.
         """
         self._check()
         self._handlers.remove(handler)

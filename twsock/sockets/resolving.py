@@ -1,9 +1,9 @@
 """
-Names into addresses: host and service → **resolving** → addresses with ports, best first.
+Lookups of hosts and services: host and service → **resolving** → addresses and ports, best first.
 
-Used by `twsock.StreamSocket` before it connects. A service is a number, or a name in the services
+Used by the sockets before they connect or send. A service is a number, or a name in the services
 file of this machine, or else the name of an SRV record (:rfc:`2782`). Hosts are looked up with the
-reactor's resolver, SRV records with one of Twisted's DNS clients. Nothing is kept.
+reactor's resolver, SRV records with a DNS client of Twisted. Nothing is cached.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _QUERY_TIMEOUTS: Final = (1, 3, 6)
 
 def find_port(service: str, protocol: str = "tcp") -> int | None:
     """
-    Find the port of a service without asking anybody else.
+    Return the port of a service, without the DNS.
 
     :param service: a number, or a name in the services file of this machine.
     :returns: None for any other name.
-    :raises ValueError: for a number that is no port.
+    :raises ValueError: for a number above 65,535.
     """
     if service.isascii() and service.isdigit():
         digits = service.lstrip("0") or "0"
@@ -67,14 +67,14 @@ async def resolve(
     protocol: str = "tcp",
 ) -> list[RemoteAddress]:
     """
-    Find where a service of a host is.
+    Return the addresses of a service of a host.
 
-    :param resolver: asked for SRV records; None for the servers that this machine is set up with.
-    :param protocol: ``tcp`` or ``udp``, in whose part of the services file and of the DNS a service
-        is looked up.
+    :param resolver: looks up SRV records; None for the DNS servers that this machine is configured
+        with.
+    :param protocol: ``tcp`` or ``udp``; for the lookup in the services file and the DNS.
     :returns: addresses, best first, as the resolver orders them; at least one. Those of an SRV
         record may have different ports.
-    :raises SocketError: when there is none.
+    :raises SocketError: when the lookup finds none.
     """
     port = find_port(service, protocol)
     if port is not None:
@@ -126,9 +126,9 @@ def order_targets(
 
 def interleave(addresses: Sequence[RemoteAddress]) -> list[RemoteAddress]:
     """
-    Let the two families take turns, the first one beginning (:rfc:`8305`, section 4).
+    Alternate between the two address families, starting with the first (:rfc:`8305`, section 4).
 
-    Where one family does not work here, the second attempt is of the other.
+    If one family does not work on this machine, the second attempt uses the other.
     """
     first = [address for address in addresses if type(address) is type(addresses[0])]
     others = [address for address in addresses if type(address) is not type(addresses[0])]
@@ -142,7 +142,7 @@ def interleave(addresses: Sequence[RemoteAddress]) -> list[RemoteAddress]:
 async def _look_up(reactor: Any, host: HostName, port: int) -> list[RemoteAddress]:
     if host.type is HostNameType.BLUETOOTH:
         raise SocketError(
-            f"{host.display_name} is a Bluetooth address, and only IP is spoken here",
+            f"{host.display_name} is a Bluetooth address, and only IP is supported",
             status=SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED,
         )
     if host.type is HostNameType.IPV4:
@@ -163,7 +163,7 @@ async def _look_up(reactor: Any, host: HostName, port: int) -> list[RemoteAddres
 
 @implementer(IResolutionReceiver)
 class _Receiver:
-    """Collects what Twisted's resolver finds."""
+    """Collects the addresses that Twisted's resolver finds."""
 
     def __init__(self) -> None:
         self.complete: Deferred[list[RemoteAddress]] = Deferred(self._cancel)
@@ -175,7 +175,7 @@ class _Receiver:
             try:
                 self._resolution.cancel()
             except NotImplementedError:
-                pass  # Twisted's own (26.10): its thread ends by itself, and nobody listens.
+                pass  # Twisted's own (26.10): its thread ends by itself, and its result is dropped.
 
     # Called by Twisted.
 
@@ -185,7 +185,7 @@ class _Receiver:
     def addressResolved(self, address: Any) -> None:
         scope = getattr(address, "scopeID", 0)
         if scope:
-            # Twisted's endpoints go by the host alone, and a link-local one needs its interface.
+            # Twisted's endpoints use the host alone, but a link-local host needs its interface.
             address = IPv6Address("TCP", with_zone(address.host, scope), address.port)
         self._found.append(address)
 
@@ -210,7 +210,7 @@ async def _look_up_service(
     records = [
         (record.priority, record.weight, _text(record.target), record.port)
         for record in (answer.payload for answer in answers if answer.type == dns.SRV)
-        # A target that is the root says that there is no such service (RFC 2782).
+        # The root as target means that the service does not exist (RFC 2782).
         if _text(record.target)
     ]
     targets = [
@@ -224,7 +224,7 @@ async def _look_up_service(
 
 
 def _well_formed(target: str) -> HostName | None:
-    """Read what a DNS server sent, which may be anything."""
+    """Return the name that a DNS server sent; None if it is malformed."""
     try:
         return HostName(target)
     except ValueError:
@@ -240,7 +240,7 @@ def _text(name: Any) -> str:
 
 
 def _dns_servers() -> list[tuple[str, int]]:
-    """Name the servers of this machine, or the local one, as the C library does."""
+    """Return the DNS servers of this machine, or the local host, as the C library does."""
     try:
         lines = _RESOLV_CONF.read_text().splitlines()
     except OSError:

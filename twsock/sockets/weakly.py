@@ -1,8 +1,8 @@
 """
-Calls to an owner that may have been freed: part → **weak call** → socket, or a fixed result.
+Callbacks that do not keep their object alive: part → **weak call** → socket, or a fixed result.
 
-Used by parts of a socket that call it, such as its options and events. A plain reference back would
-be a cycle, and the socket would stay in memory until the garbage collector runs.
+Used by the parts of a socket that call it, such as its options and events. A plain reference back
+to the socket would be a cycle, which stays in memory until the garbage collector runs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-Attempts to connect: addresses → **attempts** → one connection, or all that went wrong.
+Attempts to connect to one of several addresses: addresses → **attempts** → connection, or errors.
 
-Used by `twsock.StreamSocket`. The attempts are those of Twisted's ``HostnameEndpoint``, which goes
-through addresses until one answers (:rfc:`8305`). It is given a stand-in for the reactor that knows
-the addresses already, starts the next attempt as soon as one has failed, and takes down why.
+Used by `twsock.StreamSocket`. Twisted's ``HostnameEndpoint`` makes the attempts, one address after
+the other until one answers (:rfc:`8305`). It gets a replacement of the reactor that returns the
+known addresses, starts the next attempt as soon as one has failed, and records each error.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ from twsock.sockets.resolving import RemoteAddress
 
 __all__ = ["ATTEMPT_DELAY", "Attempt", "ConnectError", "connect_to_any"]
 
-#: Seconds after which a further attempt is begun beside one that has not ended (:rfc:`8305`,
-#: section 5).
+#: Seconds until the next attempt starts while one is under way (:rfc:`8305`, section 5).
 ATTEMPT_DELAY: Final = 0.25
 
 #: Seconds of one attempt; Twisted's default.
 _ATTEMPT_TIMEOUT: Final = 30.0
 
-#: In place of a delay, where no attempt may begin beside another: longer than any attempt.
+#: The delay if attempts must not overlap: longer than any attempt.
 _NEVER: Final = 1e6
 
-#: What says more of this machine than of the one to connect to.
+#: Statuses that describe this machine, not the one to connect to.
 _LOCAL_REASONS: Final = frozenset(
     {
         SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED,
@@ -61,9 +60,9 @@ class Attempt:
     """
     One attempt that failed.
 
-    :ivar address: where it led.
-    :ivar port: the port there.
-    :ivar error: why it failed.
+    :ivar address: the address that was tried.
+    :ivar port: the port that was tried.
+    :ivar error: the reason of the failure.
     """
 
     address: str
@@ -73,12 +72,12 @@ class Attempt:
 
 class ConnectError(SocketError):
     """
-    No attempt to connect succeeded.
+    All attempts to connect failed.
 
-    Its status is that of the first attempt that says something about the host, and not only about
-    this machine (such as that it has no IPv6).
+    Its status is that of the first attempt whose error concerns the host, and not only this machine
+    (such as that it has no IPv6).
 
-    :ivar attempts: all of them, in the order in which they failed.
+    :ivar attempts: all attempts, in the order in which they failed.
     """
 
     attempts: tuple[Attempt, ...] = ()
@@ -97,13 +96,13 @@ async def connect_to_any(
     """
     Connect to the first of several addresses that answers.
 
-    :param name: what the addresses belong to, for messages.
-    :param addresses: at least one, in the order to try them in.
+    :param name: name of the destination in error messages.
+    :param addresses: at least one, in the order of the attempts.
     :param factory: builds the protocol of the attempt that succeeds.
     :param bind: local address, or empty, and local port, or 0.
-    :param is_serial: whether an attempt has to fail before the next begins.
+    :param is_serial: whether an attempt must fail before the next one starts.
     :param prepare: called with each transport before it connects, to set options on its socket.
-    :raises ConnectError: when all failed.
+    :raises ConnectError: when all attempts failed.
     """
     delay = _NEVER if is_serial else ATTEMPT_DELAY
     attempts = _Attempts(reactor, addresses, bind, delay, prepare)
@@ -136,7 +135,7 @@ def _sum_up(name: str, failed: Sequence[Attempt]) -> ConnectError:
 
 class _Attempts:
     """
-    Stands for the reactor under ``HostnameEndpoint``.
+    Replaces the reactor of ``HostnameEndpoint``.
 
     :ivar failed: attempts that failed so far.
     """
@@ -149,7 +148,7 @@ class _Attempts:
         delay: float,
         prepare: Callable[[ITransport], None] | None,
     ) -> None:
-        # Said of the instance: it is no reactor, but it has what is asked for here.
+        # Declared for the instance only: it is no reactor, but has the methods that are used here.
         directlyProvides(self, IReactorPluggableNameResolver)
         self.nameResolver = _Resolved(addresses)
         self.failed: list[Attempt] = []
@@ -167,12 +166,12 @@ class _Attempts:
     # Called by Twisted.
 
     def seconds(self) -> float:
-        """Tell the time of the reactor."""
+        """Return the time of the reactor."""
         now: float = self._reactor.seconds()
         return now
 
     def callLater(self, _delay: float, begin: Callable[[], Any]) -> IDelayedCall:
-        """Begin the next attempt: after our delay, not that of a fixed beat."""
+        """Start the next attempt after our delay, or as soon as one fails."""
         delay = 0 if self._is_next_due else self._delay
         self._is_next_due = False
         self._next = self._reactor.callLater(delay, begin)
@@ -195,8 +194,8 @@ class _Attempts:
                 host, port, _Observed(factory, self._note_failure), timeout, bindAddress
             )
         except Exception as error:
-            # An address and a local address of two families, a zone that is none: no attempt was
-            # made, so nobody else would tell.
+            # For example, two address families, or an unknown zone. No attempt was made, so no
+            # callback reports the error.
             self._note_failure(host, port, error)
             raise
         # Twisted has made the socket, and connects it in the next turn of the reactor.
@@ -215,7 +214,7 @@ class _Attempts:
 
 
 class _Resolved:
-    """Gives Twisted the addresses that were found before."""
+    """Reports the known addresses to Twisted."""
 
     def __init__(self, addresses: Sequence[RemoteAddress]) -> None:
         self._addresses = addresses
@@ -223,18 +222,18 @@ class _Resolved:
     # Called by Twisted.
 
     def resolveHostName(self, receiver: IResolutionReceiver, *_: object, **__: object) -> None:
-        """Give all of them at once."""
+        """Report all addresses at once."""
         receiver.resolutionBegan(self)  # type: ignore[arg-type]
         for address in self._addresses:
             receiver.addressResolved(address)
         receiver.resolutionComplete()
 
     def cancel(self) -> None:
-        """Do nothing: it is done already."""
+        """Do nothing: the lookup is done."""
 
 
 class _Observed(ClientFactory):
-    """Passes everything on, and tells of a failure."""
+    """Passes all calls to the factory of the endpoint, and reports a failure."""
 
     noisy = False
 
@@ -260,7 +259,7 @@ class _Observed(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         destination: Any = connector.getDestination()
-        # First, so that the list is whole when the last failure ends the wait.
+        # First, so that the list is complete when the last failure ends the wait.
         self._failed(destination.host, destination.port, typing.cast(BaseException, reason.value))
         self._factory.clientConnectionFailed(connector, reason)
         self._let_go()

@@ -1,5 +1,5 @@
 """
-Ports of a reactor for a listener: host and port number → **listening** → listening ports.
+The listening ports of a stream socket listener: host and port number → **listening** → ports.
 
 Called by `twsock.StreamSocketListener`. It opens every port with the reactor's ``listenTCP``, so a
 reactor in memory records it. It keeps no state.
@@ -21,7 +21,7 @@ __all__ = ["BACKLOG", "listen_on_address", "listen_on_all_addresses"]
 #: Connections that the kernel queues until they are accepted; ``net.core.somaxconn`` limits it.
 BACKLOG: Final = 1024
 
-#: How often to try for a port number that is free in both families, if each needs a socket.
+#: How many times to try for a port number that is free in both families, if each needs a socket.
 _MAX_TRIES: Final = 16
 
 #: Statuses of the error that a machine without IPv6 returns.

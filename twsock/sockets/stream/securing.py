@@ -1,8 +1,8 @@
 """
-How a connected socket becomes secure: socket → **handshake** → what is known of the peer.
+TLS handshakes of a connected stream socket: socket → **handshake** → verified peer.
 
-Called by a `StreamSocket`, which has made sure that no read or write is pending. Plaintext that was
-not read is never taken for what came encrypted.
+Called by a `StreamSocket`, which has checked that no read or write is pending. Plaintext that was
+not read is never delivered as if it had been encrypted.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def refuse_plaintext(
     is_server: bool,
 ) -> None:
     """
-    Abort where the peer sent something that was not read, and is no part of its handshake.
+    Abort the connection if the peer sent bytes that were not read and are not part of a handshake.
 
-    :param is_server: whether it is the peer who speaks first in the handshake.
-    :raises RemoteProtocolError: then.
+    :param is_server: whether this end is the server, so that the peer's handshake comes first.
+    :raises RemoteProtocolError: if the connection was aborted.
     """
     if not leftover or (is_server and CLIENT_HELLO.startswith(leftover[: len(CLIENT_HELLO)])):
         return
@@ -66,13 +66,14 @@ def secure_client(
     timeout: float,
 ) -> Deferred[None]:
     """
-    Be the client of a handshake, now.
+    Start a handshake as its client.
 
-    :param level: the highest version.
-    :param host: whom the certificate has to be for.
-    :returns: fires when it is done and the server accepted; otherwise the connection is gone.
-    :raises SocketError: when this machine cannot do the level, or the client's certificate cannot
-        be used; nothing has happened then.
+    :param level: the highest version of TLS.
+    :param host: the name that the certificate of the server must have.
+    :returns: fires when the handshake is done and the server verified. If it fails, the connection
+        has been aborted.
+    :raises SocketError: before anything is sent, when this machine does not support the level, or
+        the certificate of the client cannot be used.
     """
     options = ClientOptions(
         choose_versions(level, control.min_protection_level),
@@ -98,11 +99,11 @@ def secure_server(
     leftover: bytes = b"",
 ) -> Deferred[None]:
     """
-    Be the server of a handshake, now.
+    Start a handshake as its server.
 
-    :param leftover: what has come of the client's part.
-    :returns: fires when it is done and the client let in; otherwise the connection is gone, and
-        the log says why.
+    :param leftover: the beginning of the client's handshake, if it was received.
+    :returns: fires when the handshake is done and the client accepted. If it fails, the connection
+        has been aborted, and the reason was logged.
     """
     creator, verification = tls.begin()
     information.securing(tls.protection_level)

@@ -19,7 +19,7 @@ from tests.datagram.fake_ports import (
     RunPort,
     log_lines,
 )
-from twsock.datagram.echo import EchoCounters
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.runs import Run
 from twsock.errors import BusyError, ClosedError, SocketError
 from twsock.protocols import DatagramEcho, RateLimit
@@ -68,7 +68,7 @@ class AnswerTests(SynchronousTestCase):
         echo, run = connected(port), Run(b"aabbc", 2, PEER)
         echo.run_received(run)
         self.assertEqual(port.replies, [(run, None)])
-        self.assertEqual(echo.counters, EchoCounters(answered=3))
+        self.assertEqual(echo.counters, EchoCounters(received=3, answered=3))
 
     def test_an_answer_goes_to_the_reply_port(self) -> None:
         """It goes to the host of the sender, in one call."""
@@ -84,7 +84,7 @@ class AnswerTests(SynchronousTestCase):
             echo = connected(port, reply_port=reply_port)
             echo.datagramReceived(b"Hello, World!", PEER)
             self.assertEqual(port.written, [(b"Hello, World!", expected)])
-            self.assertEqual(echo.counters, EchoCounters(answered=1))
+            self.assertEqual(echo.counters, EchoCounters(received=1, answered=1))
 
     def test_an_empty_datagram_is_answered(self) -> None:
         """The answer is empty."""
@@ -100,7 +100,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(port.written, [])
         echo.run_received(Run(b"whole", 5, PEER))
         self.assertEqual(port.written, [(b"whole", PEER)])
-        self.assertEqual(echo.counters, EchoCounters(answered=1, truncated=1))
+        self.assertEqual(echo.counters, EchoCounters(received=2, answered=1, truncated=1))
 
     def test_a_reply_port_out_of_bounds_is_refused(self) -> None:
         """1 and 65,535 are accepted."""
@@ -169,7 +169,7 @@ class GuardTests(SynchronousTestCase):
         """As an answered run does."""
         echo = connected(RunPort())
         echo.run_received(Run(b"abcde", 2, ("192.0.2.1", 0)))
-        self.assertEqual(echo.counters, EchoCounters(loop_risk=3))
+        self.assertEqual(echo.counters, EchoCounters(received=3, loop_risk=3))
 
 
 class Wire:
@@ -280,7 +280,7 @@ class LoopTests(SynchronousTestCase):
         echo.run_received(Run(b"a", 1, PEER, "192.0.2.255", 2, local="192.0.2.9"))
         echo.run_received(Run(b"b", 1, PEER, "192.0.2.9", 2, local="192.0.2.9"))
         self.assertEqual([data for data, _ in port.written], [b"b"])
-        self.assertEqual(echo.counters, EchoCounters(answered=1, loop_risk=1))
+        self.assertEqual(echo.counters, EchoCounters(received=2, answered=1, loop_risk=1))
 
     def test_two_echoes_with_one_port_number_do_not_answer_each_other(self) -> None:
         """A datagram forged from one to the other is not answered."""
@@ -346,7 +346,7 @@ class RateLimitTests(SynchronousTestCase):
         self.assertEqual([self.ask(1), self.ask(1)], [1, 0])
         self.clock.advance(2.0)
         self.assertEqual(self.ask(9), 4)
-        self.assertEqual(self.echo.counters, EchoCounters(answered=10, limited=8))
+        self.assertEqual(self.echo.counters, EchoCounters(received=18, answered=10, limited=8))
 
     def test_a_run_above_the_limit_is_answered_in_part(self) -> None:
         """Its first datagrams are answered in one call."""
@@ -355,7 +355,7 @@ class RateLimitTests(SynchronousTestCase):
         ((run, _),) = self.port.replies
         self.assertEqual(run.datagrams(), [b"aa", b"bb", b"cc", b"dd", b"ee"])
         self.assertEqual((run.source, run.destination, run.interface), (source, "fe80::2", 7))
-        self.assertEqual(self.echo.counters, EchoCounters(answered=5, limited=2))
+        self.assertEqual(self.echo.counters, EchoCounters(received=7, answered=5, limited=2))
 
     def test_another_peer_has_its_own_limit(self) -> None:
         """The first peer has used up its tokens."""
@@ -402,7 +402,7 @@ class PressureTests(SynchronousTestCase):
         port.is_full = False
         echo.output_drained()
         self.assertFalse(port.is_paused)
-        self.assertEqual(echo.counters, EchoCounters(answered=2))
+        self.assertEqual(echo.counters, EchoCounters(received=2, answered=2))
 
 
 class FailureTests(SynchronousTestCase):
@@ -417,9 +417,9 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual(len(lines), 1)
         self.assertIn(str(failure), lines[0])
         self.assertEqual(self.flushLoggedErrors(), [])
-        self.assertEqual(echo.counters, EchoCounters(failed=1))
+        self.assertEqual(echo.counters, EchoCounters(received=1, failed=1))
         echo.run_received(Run(b"abc", 3, PEER))
-        self.assertEqual(echo.counters, EchoCounters(answered=1, failed=1))
+        self.assertEqual(echo.counters, EchoCounters(received=2, answered=1, failed=1))
 
     def test_an_echo_survives_a_full_or_closed_port(self) -> None:
         """The send raises `BusyError` or `ClosedError`."""

@@ -10,9 +10,9 @@ from hypothesis.strategies import integers, lists, sampled_from
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagram.fake_ports import Address, PlainPort, log_lines
-from twsock.datagram.multicast_echo import MulticastCounters
 from twsock.datagram.network.interfaces import Interface
 from twsock.datagram.network.membership import Membership, MembershipChange
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.runs import Run
 from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError, SocketErrorStatus
@@ -110,7 +110,7 @@ class SenderTests(SynchronousTestCase):
         (reply_port,) = member.reply_ports
         self.assertEqual(reply_port.runs, [(b"abcde", 2, PEER)])
         self.assertEqual(member.port.runs, [])
-        self.assertEqual(member.echo.counters, MulticastCounters(received=3, answered=3))
+        self.assertEqual(member.echo.counters, EchoCounters(received=3, answered=3))
 
     def test_a_reply_port_has_the_interface_and_family_of_the_group(self) -> None:
         """It is not shared, and the system chooses its number."""
@@ -129,7 +129,7 @@ class SenderTests(SynchronousTestCase):
         self.assertTrue(reply_port.is_paused)
         reply_port.protocol.run_received(Run(b"x", 1, PEER, "127.0.0.1"))
         self.assertEqual(reply_port.runs, [])
-        self.assertEqual(member.echo.counters, MulticastCounters())
+        self.assertEqual(member.echo.counters, EchoCounters())
 
     def test_reply_ports_are_closed_with_the_shared_port(self) -> None:
         """Nothing stays open."""
@@ -186,7 +186,7 @@ class SenderTests(SynchronousTestCase):
         member = Member(ReplyTo.SENDER).start()
         with log_lines() as lines:
             member.receive(interface=2**30)
-        self.assertEqual(member.echo.counters, MulticastCounters(received=3, failed=3))
+        self.assertEqual(member.echo.counters, EchoCounters(received=3, failed=3))
         self.assertEqual(len(lines), 1)
 
     def test_a_full_reply_port_pauses_the_shared_port(self) -> None:
@@ -205,7 +205,7 @@ class SenderTests(SynchronousTestCase):
         member.receive()
         member.receive()
         member.reply_ports[0].fail_run(3, PEER)
-        counters = MulticastCounters(received=6, answered=3, failed=3)
+        counters = EchoCounters(received=6, answered=3, failed=3)
         self.assertEqual(member.echo.counters, counters)
 
 
@@ -231,13 +231,13 @@ class GroupTests(SynchronousTestCase):
         for host in ("192.0.2.1", "127.0.0.1", "10.0.0.1"):
             member.receive((host, GROUP_PORT))
         self.assertEqual(member.port.runs, [])
-        self.assertEqual(member.echo.counters, MulticastCounters(received=9, from_members=9))
+        self.assertEqual(member.echo.counters, EchoCounters(received=9, from_members=9))
 
     def test_a_unicast_datagram_is_not_answered(self) -> None:
         """A port that is not shared may receive one."""
         member = Member(ReplyTo.GROUP).start()
         member.echo.run_received(Run(b"x", 1, PEER, "127.0.0.1", 1))
-        self.assertEqual(member.echo.counters, MulticastCounters(received=1, loop_risk=1))
+        self.assertEqual(member.echo.counters, EchoCounters(received=1, loop_risk=1))
 
     def test_a_refused_answer_is_counted(self) -> None:
         """It may be refused at once, or later."""
@@ -246,7 +246,7 @@ class GroupTests(SynchronousTestCase):
         member.receive()
         member.receive()
         member.port.fail_run(2, (GROUP, GROUP_PORT))
-        self.assertEqual(member.echo.counters, MulticastCounters(received=6, answered=1, failed=5))
+        self.assertEqual(member.echo.counters, EchoCounters(received=6, answered=1, failed=5))
 
     @given(lists(sampled_from([GROUP_PORT, 4000, 0]), max_size=3), integers(1, 4))
     def test_members_cause_no_loop(self, ports: list[int], count: int) -> None:
@@ -273,7 +273,7 @@ class SilenceTests(SynchronousTestCase):
         member = Member(ReplyTo.OFF).start()
         member.receive()
         self.assertEqual((member.asked, member.port.runs), ([], []))
-        self.assertEqual(member.echo.counters, MulticastCounters(received=3))
+        self.assertEqual(member.echo.counters, EchoCounters(received=3))
 
     def test_sources_that_could_cause_a_loop_are_not_answered(self) -> None:
         """Port 0, multicast, broadcast and unspecified addresses."""
@@ -292,7 +292,7 @@ class SilenceTests(SynchronousTestCase):
                 [reply_port.runs for reply_port in member.reply_ports if reply_port.runs], []
             )
             self.assertEqual(member.port.runs, [])
-            self.assertEqual(member.echo.counters, MulticastCounters(received=18, loop_risk=18))
+            self.assertEqual(member.echo.counters, EchoCounters(received=18, loop_risk=18))
 
     def test_a_truncated_datagram_is_not_answered(self) -> None:
         """It is counted, and logged in one line."""
@@ -300,5 +300,5 @@ class SilenceTests(SynchronousTestCase):
             member = Member(reply).start()
             with log_lines() as lines:
                 member.echo.run_received(Run(b"ab", 2, PEER, GROUP, 1, True))
-            self.assertEqual(member.echo.counters, MulticastCounters(received=1, truncated=1))
+            self.assertEqual(member.echo.counters, EchoCounters(received=1, truncated=1))
             self.assertEqual(len(lines), 1)

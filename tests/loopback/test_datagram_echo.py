@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.datagram.fake_ports import log_lines
 from tests.loopback.contract import OnEveryReactor, turns
-from twsock.datagram.echo import EchoCounters
 from twsock.datagram.port import listen_datagrams
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.runs import Run
 from twsock.datagram.udp_socket import DatagramOptions
 from twsock.protocols import DatagramEcho, DatagramProtocol, RateLimit
@@ -136,7 +136,7 @@ class EchoBuilder(OnEveryReactor):
                 client.send(data, server)
             await client.wait_for(len(sent))
             self.assertEqual(client.received, [(data, server) for data in sent])
-            self.assertEqual(echo.counters, EchoCounters(answered=4))
+            self.assertEqual(echo.counters, EchoCounters(received=4, answered=4))
 
         self.meet(work, kinds=(False, True))
 
@@ -170,7 +170,7 @@ class EchoBuilder(OnEveryReactor):
             await client.wait_for(41)
             self.assertEqual([len(data) for data, _ in client.received], [100] * 40 + [3])
             self.assertEqual(b"".join(data for data, _ in client.received), data)
-            self.assertEqual(echo.counters, EchoCounters(answered=41))
+            self.assertEqual(echo.counters, EchoCounters(received=41, answered=41))
 
         self.meet(work)
 
@@ -216,7 +216,7 @@ class EchoBuilder(OnEveryReactor):
                 client.send(bytes(size), address_of(port))
             await client.wait_for(3)
             self.assertEqual([len(data) for data, _ in client.received], [10, 9, 1])
-            self.assertEqual(echo.counters, EchoCounters(answered=3, truncated=2))
+            self.assertEqual(echo.counters, EchoCounters(received=5, answered=3, truncated=2))
             self.assertEqual(port.counters.truncated, 2)
 
         self.meet(work)
@@ -235,7 +235,7 @@ class EchoBuilder(OnEveryReactor):
                     client.send(bytes(size), server)
                 await client.wait_for(len(sizes) * number)
             self.assertEqual([len(data) for data, _ in client.received], sizes * 3)
-            self.assertEqual(echo.counters, EchoCounters(answered=135))
+            self.assertEqual(echo.counters, EchoCounters(received=135, answered=135))
 
         self.meet(work)
 
@@ -247,7 +247,9 @@ class EchoBuilder(OnEveryReactor):
                 for answers_any in (False, True):
                     echo = DatagramEcho(answer_any_port=answers_any)
                     echo.send(LARGE, address_of(ports.open(echo, host)))
-                    self.assertEqual(await ports.settle(echo), EchoCounters(loop_risk=1))
+                    self.assertEqual(
+                        await ports.settle(echo), EchoCounters(received=1, loop_risk=1)
+                    )
 
         self.meet(work, kinds=(False, True))
 
@@ -258,7 +260,7 @@ class EchoBuilder(OnEveryReactor):
             echo = DatagramEcho(answer_any_port=True)
             port = ports.open(echo, "0.0.0.0").getHost().port
             echo.send(LARGE, (ALIAS, port))
-            self.assertEqual(await ports.settle(echo), EchoCounters(loop_risk=1))
+            self.assertEqual(await ports.settle(echo), EchoCounters(received=1, loop_risk=1))
 
         self.meet(work, kinds=(False, True))
 
@@ -270,7 +272,7 @@ class EchoBuilder(OnEveryReactor):
             server = address_of(ports.open(here))
             ports.open(there, ALIAS, server[1])
             there.send(b"x", server)
-            self.assertEqual(await ports.settle(here), EchoCounters(loop_risk=1))
+            self.assertEqual(await ports.settle(here), EchoCounters(received=1, loop_risk=1))
             self.assertEqual(there.counters, EchoCounters())
 
         self.meet(work, kinds=(False, True))
@@ -314,7 +316,7 @@ class EchoBuilder(OnEveryReactor):
             await modest.wait_for(1)
             await turns(ports.reactor)
             self.assertEqual((len(greedy.received), len(modest.received)), (3, 1))
-            self.assertEqual(echo.counters, EchoCounters(answered=4, limited=7))
+            self.assertEqual(echo.counters, EchoCounters(received=11, answered=4, limited=7))
 
         self.meet(work, kinds=(False, True))
 

@@ -14,8 +14,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.trial.unittest import SkipTest
 
 from tests.loopback.contract import OnEveryReactor
-from twsock.datagram.echo import EchoCounters
 from twsock.datagram.port import listen_datagrams
+from twsock.datagram.protocol import EchoCounters
 from twsock.errors import SocketError
 from twsock.protocols import DatagramEcho, DatagramProtocol
 
@@ -109,7 +109,7 @@ class DatagramPeers(OnEveryReactor):
                     reactor, reactor.getThreadPool(), ask, program, address, self.requests
                 )
                 self.assertEqual(answers, self.requests)
-            self.assertEqual(echo.counters, EchoCounters(answered=6))
+            self.assertEqual(echo.counters, EchoCounters(received=6, answered=6))
             await port.stopListening()
 
         self.conduct(work)

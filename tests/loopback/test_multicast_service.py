@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback.contract import OnEveryReactor, turns
 from tests.loopback.networks import Child, hosts, needs_hosts
-from twsock.datagram.multicast_echo import MulticastCounters
+from twsock.datagram.protocol import EchoCounters
 from twsock.protocols import ReplyTo
 from twsock.services.multicast import MulticastService, multicast_service
 
@@ -55,7 +55,7 @@ class MulticastSetup:
         return member
 
     @property
-    def counters(self) -> list[MulticastCounters]:
+    def counters(self) -> list[EchoCounters]:
         """Return the counters of the members."""
         return [echo.counters for member in self.members for _, echo in member.opened]
 
@@ -170,7 +170,7 @@ class MulticastBuilder(OnEveryReactor):
             await setup.until(lambda: all(one.from_members == 2 for one in setup.counters))
             self.assertEqual([data for data, _ in received_by(setup.watcher)], [b"Hello"] * 3)
             self.assertEqual(received_by(setup.peer), [])
-            expected = MulticastCounters(received=3, answered=1, from_members=2)
+            expected = EchoCounters(received=3, answered=1, from_members=2)
             self.assertEqual(setup.counters, [expected] * 2)
 
         self.meet([ReplyTo.GROUP] * 2, work)
@@ -206,7 +206,7 @@ class MulticastBuilder(OnEveryReactor):
         async def work(setup: MulticastSetup) -> None:
             setup.ask(b"Hello")
             await setup.until(lambda: bool(setup.counters[0].received))
-            self.assertEqual(setup.counters, [MulticastCounters(received=1)])
+            self.assertEqual(setup.counters, [EchoCounters(received=1)])
             self.assertEqual(received_by(setup.peer), [])
 
         self.meet([ReplyTo.OFF], work)
@@ -230,7 +230,7 @@ class MulticastBuilder(OnEveryReactor):
             setup.watcher.close()
             setup.peer.sendto(b"Hello", (HOST, setup.port))
             await setup.until(lambda: bool(setup.members[0].count().not_for_a_group))
-            self.assertEqual(setup.counters, [MulticastCounters()])
+            self.assertEqual(setup.counters, [EchoCounters()])
             self.assertEqual(received_by(setup.peer), [])
 
         self.meet([ReplyTo.SENDER], work)

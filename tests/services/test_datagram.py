@@ -19,11 +19,11 @@ from tests.datagram.fake_ports import PlainPort, log_lines
 from tests.services.processes import twistd
 from twsock.datagram.endpoint import IDatagramEndpoint
 from twsock.datagram.port import DatagramPort
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.runs import Run
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import DatagramEcho
 from twsock.services.datagram import (
-    DatagramCounts,
     DatagramService,
     Options,
     datagram_service,
@@ -197,7 +197,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(service.ports, ())
         service.startService()
         self.assertNotEqual(service.ports, before)
-        self.assertEqual(service.count(), DatagramCounts())
+        self.assertEqual(service.count(), EchoCounters())
 
     def test_what_cannot_be_listened_on_leaves_nothing_open(self) -> None:
         """One line names it, and what was opened before is closed."""
@@ -219,7 +219,7 @@ class ServiceTests(SynchronousTestCase):
         ((_, echo),) = service.opened
         echo.datagramReceived(b"x", ("192.0.2.1", 9))
         echo.datagramReceived(b"x", ("192.0.2.1", 0))
-        self.assertEqual(service.count(), DatagramCounts(received=2, answered=1, loop_risk=1))
+        self.assertEqual(service.count(), EchoCounters(received=2, answered=1, loop_risk=1))
 
     def test_a_bad_endpoint_is_known_at_once(self) -> None:
         """A program that embeds the service learns of its mistake, with the status."""

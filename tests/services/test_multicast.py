@@ -16,13 +16,13 @@ from zope.interface.verify import verifyObject
 
 from tests.datagram.fake_ports import log_lines
 from tests.services.processes import Twistd, twistd
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.runs import Run
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.protocols import ReplyTo
 from twsock.services.listening import default_endpoints
 from twsock.services.multicast import (
     DEFAULT_GROUP_ENDPOINT,
-    MulticastCounts,
     MulticastService,
     Options,
     multicast_service,
@@ -166,7 +166,7 @@ class ServiceTests(SynchronousTestCase):
         self.successResultOf(service.stopService())
         self.assertEqual(service.count().received, 1)
         service.startService()
-        self.assertEqual(service.count(), MulticastCounts())
+        self.assertEqual(service.count(), EchoCounters())
 
     def test_groups_of_both_families_are_listened_to(self) -> None:
         """Each is named as a client names it."""

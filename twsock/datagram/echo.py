@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from twisted.internet.error import MessageLengthError
 from typing_extensions import override
@@ -18,33 +17,14 @@ from typing_extensions import override
 from twsock._integers import checked_integer
 from twsock.datagram.network.interfaces import LocalAddresses
 from twsock.datagram.owner import IRunTransport
-from twsock.datagram.protocol import DatagramProtocol
+from twsock.datagram.protocol import DatagramProtocol, EchoCounters
 from twsock.datagram.rate_limit import RateLimit
 from twsock.datagram.runs import MAPPED, Address, Run, is_loop_risk
 from twsock.errors import SocketError
 from twsock.ip.addresses import network_of
 from twsock.log import TextLogger
 
-__all__ = ["DatagramEcho", "EchoCounters"]
-
-
-@dataclass(slots=True)
-class EchoCounters:
-    """
-    Counts of received datagrams, by outcome.
-
-    :ivar answered: sent back.
-    :ivar loop_risk: not answered, because the answer could cause a loop.
-    :ivar limited: not answered, because the peer exceeded the rate limit.
-    :ivar truncated: not answered, because they were truncated.
-    :ivar failed: answers that could not be sent.
-    """
-
-    answered: int = 0
-    loop_risk: int = 0
-    limited: int = 0
-    truncated: int = 0
-    failed: int = 0
+__all__ = ["DatagramEcho"]
 
 
 class DatagramEcho(DatagramProtocol):
@@ -96,6 +76,7 @@ class DatagramEcho(DatagramProtocol):
 
     @override
     def run_received(self, run: Run) -> None:
+        self.counters.received += len(run)
         if run.is_truncated:
             self.counters.truncated += 1
             super().run_received(run)

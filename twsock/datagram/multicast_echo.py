@@ -16,7 +16,7 @@ import enum
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from typing_extensions import override
@@ -24,13 +24,13 @@ from typing_extensions import override
 from twsock.datagram.network.membership import MembershipChange
 from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.port import listen_datagrams
-from twsock.datagram.protocol import DatagramProtocol
+from twsock.datagram.protocol import DatagramProtocol, EchoCounters
 from twsock.datagram.runs import Address, Run, is_loop_risk
 from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError
 from twsock.log import TextLogger
 
-__all__ = ["MulticastCounters", "MulticastEcho", "ReplyTo"]
+__all__ = ["MulticastEcho", "ReplyTo"]
 
 #: Opens a port, as `listen_datagrams` does.
 _OpenPort = Callable[[Any, DatagramProtocol, int, str, DatagramOptions], Any]
@@ -45,28 +45,6 @@ class ReplyTo(enum.Enum):
     GROUP = "group"
     #: No answers: datagrams are only counted.
     OFF = "off"
-
-
-@dataclass(slots=True)
-class MulticastCounters:
-    """
-    Counts of received datagrams, by outcome.
-
-    :ivar received: all datagrams; all other counts but ``failed`` are parts of it.
-    :ivar answered: sent back.
-    :ivar from_members: not answered, because their source port is the port of the group. They are
-        answers of members, including this one.
-    :ivar loop_risk: not answered, because the answer could cause a loop.
-    :ivar truncated: not answered, because they were truncated.
-    :ivar failed: answers that could not be sent; they are not counted as answered.
-    """
-
-    received: int = 0
-    answered: int = 0
-    from_members: int = 0
-    loop_risk: int = 0
-    truncated: int = 0
-    failed: int = 0
 
 
 class MulticastEcho(DatagramProtocol):
@@ -91,7 +69,7 @@ class MulticastEcho(DatagramProtocol):
         reply: ReplyTo = ReplyTo.SENDER,
         open_port: _OpenPort = listen_datagrams,
     ) -> None:
-        self.counters = MulticastCounters()
+        self.counters = EchoCounters()
         self._reactor = reactor
         self._reply = reply
         self._open_port = open_port

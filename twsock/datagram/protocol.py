@@ -8,6 +8,7 @@ also runs on any UDP port of Twisted, which delivers each datagram separately.
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass, fields
 from typing import Any
 
 from twisted.internet import protocol
@@ -21,7 +22,43 @@ from twsock.datagram.syscalls import describe_refusal
 from twsock.errors import LocalProtocolError, SocketError
 from twsock.log import RateLimitedLogger, TextLogger
 
-__all__ = ["DatagramProtocol"]
+__all__ = ["DatagramProtocol", "EchoCounters"]
+
+
+@dataclass(slots=True)
+class EchoCounters:
+    """
+    Counts of the datagrams of an echo, or of all echoes of a service, by outcome.
+
+    :ivar received: datagrams that the echo received, whole or truncated.
+    :ivar answered: sent back.
+    :ivar from_members: not answered, because their source port is the port of the group. They are
+        answers of members, including this one.
+    :ivar loop_risk: not answered, because the answer could cause a loop.
+    :ivar limited: not answered, because the peer exceeded the rate limit.
+    :ivar truncated: not answered, because they were longer than ``max_datagram``.
+    :ivar not_for_a_group: dropped by a port, because they were not sent to a joined group; not in
+        ``received``. Counted by services only.
+    :ivar dropped_by_the_kernel: arrived while the receive buffer was full; not in ``received``.
+        Counted by services only.
+    :ivar failed: answers that could not be sent; they are not counted as answered.
+    """
+
+    received: int = 0
+    answered: int = 0
+    from_members: int = 0
+    loop_risk: int = 0
+    limited: int = 0
+    truncated: int = 0
+    not_for_a_group: int = 0
+    dropped_by_the_kernel: int = 0
+    failed: int = 0
+
+    def add(self, other: EchoCounters) -> None:
+        """Add the counts of another echo."""
+        for counter in fields(self):
+            name = counter.name
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @implementer(IDatagramOwner)

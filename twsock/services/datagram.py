@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from twsock.datagram.endpoint import (
     UdpEndpoint,
 )
 from twsock.datagram.owner import DatagramCounters
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.udp_socket import LARGEST
 from twsock.errors import SocketError
 from twsock.log import TextLogger
@@ -37,55 +37,29 @@ from twsock.services.options import count_option
 from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.stream import DEFAULT_PORT
 
-__all__ = ["DatagramCounts", "DatagramService", "Options", "datagram_service", "makeService"]
+__all__ = ["DatagramService", "Options", "datagram_service", "makeService"]
 
 #: The largest number of bytes that the kernel takes for a buffer.
 _MAX_BUFFER: Final = 2**31 - 1
-
-
-@dataclass(slots=True)
-class DatagramCounts:
-    """
-    Numbers of datagrams of all ports of a `DatagramService`.
-
-    :ivar received: received, whole or truncated. Includes all that follow but the last two.
-    :ivar answered: sent back.
-    :ivar loop_risk: not answered, since an answer could start a loop.
-    :ivar limited: not answered, since the peer had used up its rate.
-    :ivar truncated: not answered, since they were longer than ``max_datagram``.
-    :ivar dropped_by_the_kernel: arrived while the receive buffer was full.
-    :ivar failed: answers that could not be sent.
-    """
-
-    received: int = 0
-    answered: int = 0
-    loop_risk: int = 0
-    limited: int = 0
-    truncated: int = 0
-    dropped_by_the_kernel: int = 0
-    failed: int = 0
 
 
 class DatagramService(DatagramListeningService[DatagramEcho]):
     """Listens on endpoints, echoes datagrams, and logs their numbers when it stops."""
 
     _log = TextLogger()
+    _not_counted = frozenset({"from_members", "not_for_a_group"})
 
     @override
-    def count(self) -> DatagramCounts:
-        total = DatagramCounts()
+    def count(self) -> EchoCounters:
+        total = EchoCounters()
         for port, echo in self.opened:
-            counters, seen = echo.counters, getattr(port, "counters", None)
-            self._add_counters(total, counters)
-            if isinstance(seen, DatagramCounters):
-                # The port counts what became of each answer.
-                total.answered += seen.sent - counters.answered
-                total.failed += seen.failed - counters.failed
-                total.received += seen.received + seen.truncated
+            total.add(echo.counters)
+            counters = getattr(port, "counters", None)
+            if isinstance(counters, DatagramCounters):  # A plugin's port has none.
+                # The port counts the answers that were sent, after all that were queued.
+                total.answered += counters.sent - echo.counters.answered
+                total.failed += counters.failed - echo.counters.failed
                 total.dropped_by_the_kernel += port.dropped_by_kernel
-            else:  # A plugin made this port, which has no counters.
-                total.received += counters.answered + counters.loop_risk
-                total.received += counters.limited + counters.truncated
         return total
 
 

@@ -286,6 +286,9 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
 
     # To be overridden.
 
+    # Counters that are always 0 for the protocol.
+    _not_counted: frozenset[str] = frozenset()
+
     def count(self) -> Any:
         """Return the sums of the counters of all ports, as a dataclass of numbers."""
         raise NotImplementedError
@@ -295,14 +298,11 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
     def describe_counts(self) -> str:
         """Return the sums as text for the log."""
         counts = asdict(self.count()).items()
-        return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts)
-
-    @staticmethod
-    def _add_counters(total: Any, counters: Any) -> None:
-        """Add the counters of one port to the sums of the same names."""
-        for name, number in asdict(counters).items():
-            if hasattr(total, name):
-                setattr(total, name, getattr(total, name) + number)
+        return ", ".join(
+            f"{number} {name.replace('_', ' ')}"
+            for name, number in counts
+            if name not in self._not_counted
+        )
 
     # Called by the base.
 

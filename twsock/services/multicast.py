@@ -9,7 +9,6 @@ datagrams; the echo decides which ones it answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -19,6 +18,7 @@ from twisted.python import usage
 from typing_extensions import override
 
 from twsock.datagram.endpoint import IDatagramEndpoint, MulticastEndpoint
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.udp_socket import LARGEST
 from twsock.errors import SocketError
 from twsock.log import TextLogger
@@ -33,7 +33,6 @@ from twsock.services.process import ProcessOptions, ProcessService
 
 __all__ = [
     "DEFAULT_GROUP_ENDPOINT",
-    "MulticastCounts",
     "MulticastService",
     "Options",
     "makeService",
@@ -52,43 +51,19 @@ _MAX_BUFFER: Final = 2**31 - 1
 _REPLIES: Final = tuple(member.value for member in ReplyTo)
 
 
-@dataclass(slots=True)
-class MulticastCounts:
-    """
-    Numbers of datagrams of all ports of a `MulticastService`.
-
-    :ivar received: sent to the groups, whole or truncated.
-    :ivar answered: sent back.
-    :ivar from_members: not answered, since they are answers to the group, our own included.
-    :ivar loop_risk: not answered, since an answer could start a loop.
-    :ivar truncated: not answered, since they were longer than ``max_datagram``.
-    :ivar not_for_a_group: dropped, since they were not sent to a joined group; not in ``received``.
-    :ivar dropped_by_the_kernel: arrived while the receive buffer was full.
-    :ivar failed: answers that could not be sent.
-    """
-
-    received: int = 0
-    answered: int = 0
-    from_members: int = 0
-    loop_risk: int = 0
-    truncated: int = 0
-    not_for_a_group: int = 0
-    dropped_by_the_kernel: int = 0
-    failed: int = 0
-
-
 class MulticastService(DatagramListeningService[MulticastEcho]):
     """Joins groups, echoes their datagrams, and logs the numbers each minute and at the stop."""
 
     _log = TextLogger()
+    _not_counted = frozenset({"limited"})
     _logging: LoopingCall | None = None
-    _logged = MulticastCounts()
+    _logged = EchoCounters()
 
     @override
-    def count(self) -> MulticastCounts:
-        total = MulticastCounts()
+    def count(self) -> EchoCounters:
+        total = EchoCounters()
         for port, echo in self.opened:
-            self._add_counters(total, echo.counters)
+            total.add(echo.counters)
             total.not_for_a_group += port.counters.unexpected_source
             total.dropped_by_the_kernel += port.dropped_by_kernel
         return total
@@ -104,7 +79,7 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
     @override
     def startService(self) -> None:
         super().startService()
-        self._logged = MulticastCounts()
+        self._logged = EchoCounters()
         self._logging = LoopingCall(self._log_counts)
         self._logging.clock = self._reactor
         self._logging.start(_PERIOD, now=False)

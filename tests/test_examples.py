@@ -19,6 +19,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.ports import free_udp_port
 from tests.services.processes import twistd
 
 _TOP = Path(__file__).parents[1]
@@ -82,17 +83,6 @@ def promised(name: str, run: int = 1) -> str:
     first, *others = text.splitlines()
     lines = [first, *itertools.takewhile(lambda line: line.startswith(15 * " "), others)]
     return "".join(f"{line.strip()}\n" for line in lines)
-
-
-def free_udp_ports(count: int) -> list[str]:
-    """Find ports that are free at the moment."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            udp.bind(("127.0.0.1", 0))
-            ports.append(str(udp.getsockname()[1]))
-    return ports
 
 
 def programs_in_readme() -> list[str]:
@@ -257,7 +247,7 @@ class DatagramExamplesTests(SynchronousTestCase):
 
     def test_the_echo_page_prints_the_lines_of_the_guide(self) -> None:
         """The answer goes to the client's port, not to the socket that sent the request."""
-        server_port, client_port = free_udp_ports(2)
+        server_port, client_port = str(free_udp_port()), str(free_udp_port())
         page = run_example("datagram_echo_page.py", "127.0.0.1", server_port, client_port)
         expected = promised("datagram_echo_page.py")
         expected = expected.replace("1337", server_port).replace("1336", client_port)
@@ -278,7 +268,7 @@ class DatagramExamplesTests(SynchronousTestCase):
 
     def test_two_programs_share_the_port_and_both_receive_from_the_group(self) -> None:
         """The sender receives, too; a third program that does not share the port cannot bind it."""
-        (port,) = free_udp_ports(1)
+        port = str(free_udp_port())
         path = _EXAMPLES / "multicast_sample.py"
         with subprocess.Popen(
             [sys.executable, str(path), "listen", "3", "30", port],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import threading
 from typing import Any
@@ -14,6 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.trial.unittest import SkipTest
 
 from tests.loopback.contract import OnEveryReactor
+from tests.ports import free_udp_port
 from twsock.datagram.port import listen_datagrams
 from twsock.datagram.protocol import EchoCounters
 from twsock.errors import SocketError
@@ -53,14 +53,6 @@ def ask(program: str, address: str, requests: list[bytes]) -> list[bytes]:
         patience.cancel()
         process.kill()
     return answers
-
-
-def free_port() -> int:
-    """Return a port that is not in use."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind((HOST, 0))
-        port: int = udp.getsockname()[1]
-        return port
 
 
 class Asking(DatagramProtocol):
@@ -116,7 +108,7 @@ class DatagramPeers(OnEveryReactor):
 
     def test_socat_as_server_answers(self) -> None:
         """It runs ``cat`` for each datagram."""
-        number = free_port()
+        number = free_udp_port()
         process = subprocess.Popen(
             [socat(), f"UDP4-RECVFROM:{number},bind={HOST},fork", "EXEC:cat"]
         )

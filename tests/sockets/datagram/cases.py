@@ -92,7 +92,7 @@ class ConnectedStream:
     An output stream on a port that is connected to a plain socket.
 
     :ivar pending: the streams that asked for a turn.
-    :ivar unheard: the failures of writes that nobody awaited.
+    :ivar unawaited: the errors of failed writes that nobody awaited.
     :ivar has_runs: whether the kernel cuts runs.
     """
 
@@ -109,7 +109,7 @@ class ConnectedStream:
         self.port.connect(*self.peer.getsockname())
         self.port.startListening()
         self.pending: list[DatagramOutputStream] = []
-        self.unheard: list[SocketError] = []
+        self.unawaited: list[SocketError] = []
         self.output = self.make_output()
         self.output.opened(self.port)
 
@@ -119,7 +119,7 @@ class ConnectedStream:
             self.reactor,
             lambda: LocalProtocolError("not open"),
             self.pending.append,
-            self.unheard.append,
+            self.unawaited.append,
         )
 
     def next_turn(self) -> None:

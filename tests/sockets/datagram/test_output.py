@@ -268,7 +268,7 @@ class FailureTests(OutputCase):
         self.output.write(TOO_LONG)
         self.connected.next_turn()
         gc.collect()
-        (error,) = self.connected.unheard
+        (error,) = self.connected.unawaited
         self.assertIs(error.status, SocketErrorStatus.MESSAGE_TOO_LONG)
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -283,7 +283,7 @@ class FailureTests(OutputCase):
         write.addErrback(hear)
         self.connected.next_turn()
         self.assertEqual(statuses, [SocketErrorStatus.MESSAGE_TOO_LONG])
-        self.assertEqual(self.connected.unheard, [])
+        self.assertEqual(self.connected.unawaited, [])
 
     def test_a_failure_can_be_awaited_later(self) -> None:
         """The owner was told of it by then; the write still has it."""
@@ -718,7 +718,7 @@ class CancelTests(OutputCase):
         heard = self.output.write(b"never")
         heard.addErrback(lambda _: again.append(self.output.write(b"again")))
         self.output.cancel_writes(operation_cancelled)
-        self.assertEqual(len(self.connected.unheard), 1)
+        self.assertEqual(len(self.connected.unawaited), 1)
         self.successResultOf(self.output.flush())
         self.assertEqual(self.successResultOf(again[0]), 5)
 

@@ -1,3 +1,3 @@
-"""Datagram sockets to await."""
+"""Awaitable datagram sockets."""
 
 __all__: list[str] = []

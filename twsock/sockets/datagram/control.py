@@ -1,7 +1,7 @@
 """
-Options of a datagram socket: set before it is bound, put on its ports when they are opened.
+Options of a datagram socket: set by the application before it is bound, applied to its ports.
 
-Read by `twsock.DatagramSocket`, which makes `DatagramOptions` of them.
+Read by `twsock.DatagramSocket`, which converts them to `DatagramOptions`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class DatagramSocketControl:
     """
     Options of one `twsock.DatagramSocket`; ``Windows.Networking.Sockets.DatagramSocketControl``.
 
-    They are set before it is bound or connected; but for the unicast hop limit, setting one later
-    raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``).
+    They are set before the socket is bound or connected. Setting one later raises
+    `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``), except for the unicast hop limit.
     """
 
     __slots__ = (
@@ -55,9 +55,9 @@ class DatagramSocketControl:
     @property
     def multicast_only(self) -> bool:
         """
-        Whether the port is shared with other programs, which all have to want it; False.
+        Whether the port is shared with other programs, which must all set this; default False.
 
-        Such a socket sends to groups, and receives from those it joined, and nothing else.
+        Such a socket sends only to groups, and receives only from groups that it joined.
         """
         return self._multicast_only
 
@@ -69,10 +69,10 @@ class DatagramSocketControl:
     @property
     def dont_fragment(self) -> bool:
         """
-        Whether routers may not cut a datagram up; False.
+        Whether routers must not fragment a datagram; default False.
 
-        One that is too long for the path then fails with status ``MESSAGE_TOO_LONG``: at once when
-        the length is known by then, else as a message event.
+        A datagram that is too long for the path then fails with status ``MESSAGE_TOO_LONG``: at
+        once if the limit of the path is known, else as a message event.
         """
         return self._dont_fragment
 
@@ -84,10 +84,10 @@ class DatagramSocketControl:
     @property
     def inbound_buffer_size_in_bytes(self) -> int | None:
         """
-        Size asked for of the kernel's buffer for what comes (``SO_RCVBUF``); None until it is set.
+        Requested size of the kernel's receive buffer (``SO_RCVBUF``); None until it is set.
 
-        Linux takes twice what is asked for, to count its own needs, within ``net.core.rmem_max``.
-        What comes while it is full is lost: see ``information.dropped``.
+        Linux doubles it to allow for its own overhead, and limits it to ``net.core.rmem_max``.
+        Datagrams that arrive while the buffer is full are lost: see ``information.dropped``.
         """
         return self._receive_buffer
 
@@ -96,12 +96,12 @@ class DatagramSocketControl:
         self._check("inbound_buffer_size_in_bytes")
         self._receive_buffer = _checked(value, 1, 2**31 - 1, "a buffer size")
 
-    #: The same, for short.
+    #: A shorter name of the same option.
     inbound_buffer_size = inbound_buffer_size_in_bytes
 
     @property
     def outbound_buffer_size_in_bytes(self) -> int | None:
-        """Size asked for of the kernel's buffer for what is sent (``SO_SNDBUF``); not in WinRT."""
+        """Requested size of the kernel's send buffer (``SO_SNDBUF``); not in WinRT."""
         return self._send_buffer
 
     @outbound_buffer_size_in_bytes.setter
@@ -111,7 +111,7 @@ class DatagramSocketControl:
 
     @property
     def outbound_unicast_hop_limit(self) -> int:
-        """How many routers a datagram to one peer may pass: 1 to 255; 128. It may change later."""
+        """Hop limit of unicast datagrams: 1 to 255; default 128. It can be changed at any time."""
         return self._hop_limit
 
     @outbound_unicast_hop_limit.setter
@@ -122,7 +122,7 @@ class DatagramSocketControl:
     @property
     def outbound_multicast_hop_limit(self) -> int:
         """
-        How far a datagram to a group may go: 0 to 255; 1, which is this network. Not in WinRT.
+        Hop limit of multicast datagrams: 0 to 255; default 1, which is this network. Not in WinRT.
         """
         return self._multicast_hop_limit
 
@@ -134,9 +134,9 @@ class DatagramSocketControl:
     @property
     def multicast_loopback(self) -> bool:
         """
-        Whether members on this machine get what this socket sends to groups; True. Not in WinRT.
+        Whether members on this machine receive what this socket sends to groups; default True.
 
-        That goes for this socket too, where it joined the group.
+        That includes this socket, if it joined the group. Not in WinRT.
         """
         return self._multicast_loopback
 
@@ -147,7 +147,7 @@ class DatagramSocketControl:
 
     @property
     def max_datagram(self) -> int:
-        """Bytes of the largest datagram that is received whole: 0 to 65,535; 65,535."""
+        """Largest datagram that is received whole, in bytes: 0 to 65,535; default 65,535."""
         return self._max_datagram
 
     @max_datagram.setter
@@ -158,9 +158,9 @@ class DatagramSocketControl:
     @property
     def quality_of_service(self) -> SocketQualityOfService:
         """
-        How urgent the socket is; ``NORMAL``. See `SocketQualityOfService`.
+        The priority of the socket's packets; default ``NORMAL``. See `SocketQualityOfService`.
 
-        Setting it raises `OperationNotSupported` where this system cannot mark packets.
+        Setting it raises `OperationNotSupported` if this system cannot mark packets.
         """
         return self._quality_of_service
 
@@ -173,10 +173,10 @@ class DatagramSocketControl:
 
     def make_options(self, *, interface: int = 0, device: str = "") -> DatagramOptions:
         """
-        Make the options of a port.
+        Return the options of a port.
 
-        :param interface: index of the one by which multicast leaves; 0 for the kernel's choice.
-        :param device: name of the one interface to use for everything; empty for all.
+        :param interface: index of the interface for sent multicast; 0 for the kernel's choice.
+        :param device: name of the one interface to use for all datagrams; empty for all interfaces.
         """
         is_urgent = self._quality_of_service is SocketQualityOfService.LOW_LATENCY
         return DatagramOptions(

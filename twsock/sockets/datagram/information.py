@@ -1,5 +1,5 @@
 """
-What is known of a datagram socket: asked of its ports, readable at any time.
+Information about a datagram socket: addresses and counters, read from its ports at each access.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class DatagramSocketInformation:
     """
     Facts of one `twsock.DatagramSocket`. All ports are text, as in WinRT.
 
-    :param ports: gives its ports, best first.
+    :param ports: returns the ports of the socket, that of IPv4 first.
     """
 
     __slots__ = ("_ports",)
@@ -28,7 +28,7 @@ class DatagramSocketInformation:
     @property
     def local_address(self) -> HostName | None:
         """
-        Address it is bound to; None before. Bound to all of both families, that of IPv4.
+        Address that the socket is bound to; None before. With both families, that of IPv4.
         """
         ports = self._ports()
         if not ports:
@@ -38,34 +38,34 @@ class DatagramSocketInformation:
 
     @property
     def local_port(self) -> str:
-        """Port it is bound to; empty before."""
+        """Port that the socket is bound to; empty before."""
         ports = self._ports()
         return str(ports[0].getHost().port) if ports else ""
 
     @property
     def remote_address(self) -> HostName | None:
-        """Address of the connected peer; None where there is none."""
+        """Address of the connected peer; None if there is none."""
         peer = self._peer()
         return HostName(peer[0]) if peer else None
 
     @property
     def remote_port(self) -> str:
-        """Port of the connected peer; empty where there is none."""
+        """Port of the connected peer; empty if there is none."""
         peer = self._peer()
         return str(peer[1]) if peer else ""
 
     @property
     def dropped(self) -> int:
-        """How many datagrams the kernel had no room for; not in WinRT. 0 where none can tell."""
+        """How many datagrams the kernel had no room for; 0 if unknown. Not in WinRT."""
         return sum(port.dropped_by_kernel for port in self._ports())
 
     @property
     def unexpected_source(self) -> int:
         """
-        How many datagrams were dropped; not in WinRT.
+        How many datagrams were dropped because of their address. Not in WinRT.
 
-        On a connected socket those that are not from the peer, on one that is ``multicast_only``
-        those that are not for a group it joined.
+        On a connected socket these are datagrams that are not from the peer; on one that is
+        ``multicast_only``, datagrams that are not to a group that it joined.
         """
         return sum(port.counters.unexpected_source for port in self._ports())
 
@@ -78,7 +78,7 @@ class DatagramSocketInformation:
 
 
 def readable_address(address: tuple[object, ...]) -> tuple[str, int]:
-    """Give host and port of a kernel's address, with the zone of a link-local one."""
+    """Return host and port of an address of the kernel; a link-local host has its zone."""
     host, port, *more = address
     scope = more[1] if len(more) == 2 else 0
     return with_zone(str(host), int(str(scope))), int(str(port))

@@ -1,8 +1,8 @@
 """
-One datagram as its receiver sees it: run → **message** → handler, or ``async for``.
+Received messages of a datagram socket: run → **message** → handler, or ``async for``.
 
-Made by `twsock.DatagramSocket`. A message may also be the news of an error: in WinRT a datagram
-that was refused is told so, and whoever reads it learns of it.
+Made by `twsock.sockets.datagram.delivery`. A message may also report an error, as in WinRT: that
+the peer refused an earlier datagram, or that this one was too long. Reading it raises the error.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Answering(typing.Protocol):
 
 class DatagramSocketMessageReceivedEventArgs:
     """
-    A datagram, or why there is none.
+    A received datagram, or an error in its place.
 
-    :ivar error: what reading it raises: status ``CONNECTION_RESET_BY_PEER`` where a datagram sent
-        before was refused (ICMP port unreachable), ``MESSAGE_TOO_LONG`` where this one was longer
-        than ``control.max_datagram``; None where it is whole.
+    :ivar error: the error that reading raises: status ``CONNECTION_RESET_BY_PEER`` if the peer
+        refused an earlier datagram (ICMP port unreachable), ``MESSAGE_TOO_LONG`` if this one was
+        longer than ``control.max_datagram``; None for a complete datagram.
     :ivar address: numeric host and port of the sender; for a refusal, those of the connected peer.
         ``DatagramSocket.send_to`` with this address sends from the same address as `reply`.
     """
@@ -110,7 +110,7 @@ class DatagramSocketMessageReceivedEventArgs:
         :raises SocketError: `error`, if there is one.
         """
         if self.error is not None:
-            # A copy: an error that was raised has frames, which refer to this message.
+            # A copy: a raised error has frames, which refer to this message.
             raise self.error.copy()
         return self._data
 
@@ -140,7 +140,7 @@ class DatagramSocketMessageReceivedEventArgs:
 
     @property
     def beginning(self) -> bytes:
-        """What there is of a datagram that was too long; the whole of any other."""
+        """The received part of a datagram that was too long; all of any other."""
         return self._data
 
     @property
@@ -151,12 +151,12 @@ class DatagramSocketMessageReceivedEventArgs:
 
     @property
     def remote_address(self) -> HostName:
-        """Who sent it, with the zone of a link-local address."""
+        """The address of the sender, with the zone of a link-local one."""
         return HostName(self.address[0])
 
     @property
     def remote_port(self) -> str:
-        """From which port."""
+        """The port of the sender."""
         return str(self.address[1])
 
     @property
@@ -181,7 +181,7 @@ class DatagramSocketMessageReceivedEventArgs:
             another peer since.
         """
         if self._socket is None or (self.error is not None and not self.is_truncated):
-            return fail(LocalProtocolError("this message is a refusal: there is nothing to answer"))
+            return fail(LocalProtocolError("this message is a refusal: it cannot be answered"))
         return self._socket.answer(data, self.address)
 
     @property

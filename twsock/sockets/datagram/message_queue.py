@@ -1,8 +1,9 @@
 """
-Messages in, for whoever asks for them one by one: ports → **message queue** → application.
+The queue of received messages: delivery → **message queue** → ``receive``, ``async for``.
 
-One per datagram socket without handlers. Holds what nobody has taken yet; where that is much, it
-has the ports rest, so that what comes waits in the kernel, as far as there is room.
+Used by a datagram socket without handlers. Holds the messages that the application has not taken.
+At its limit the ports stop reading, so that further datagrams wait in the kernel, or are lost when
+its buffer is full.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from twsock.sockets.waiting import check_timeout, limit
 
 __all__ = ["MAX_MESSAGES", "MAX_MESSAGE_BYTES", "MessageQueue"]
 
-#: Messages that wait before the ports rest; a run may bring 63 more.
+#: The ports stop reading at this many messages; the last run may add 63 more.
 MAX_MESSAGES: Final = 1024
-#: Bytes that do; a run may bring 64 KiB more.
+#: They also stop at this many bytes; the last run may add 64 KiB more.
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 _Message = DatagramSocketMessageReceivedEventArgs
@@ -31,10 +32,10 @@ _Message = DatagramSocketMessageReceivedEventArgs
 
 class MessageQueue:
     """
-    What came, in order.
+    Received messages, in order.
 
     :param clock: measures timeouts.
-    :param room_changed: called with whether there is room, when that changes.
+    :param room_changed: called with whether the queue has room, when that changes.
     """
 
     def __init__(self, clock: IReactorTime, room_changed: Callable[[bool], None]) -> None:
@@ -47,10 +48,10 @@ class MessageQueue:
         self._has_room = True
 
     def put(self, message: _Message) -> None:
-        """Give a message to whoever waits, or keep it."""
+        """Complete the pending wait with a message, or queue it."""
         taker = self._taker
         if taker is not None:
-            self._taker = None  # cleared first: the callback may ask again
+            self._taker = None  # Cleared first: the callback may call `take` again.
             taker.callback(message)
             return
         self._messages.append(message)
@@ -62,8 +63,8 @@ class MessageQueue:
         Take the next message.
 
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: fails with `BusyError` while somebody else waits, and at the end with the error
-            of the end. Cancelling takes no message.
+        :returns: fires with the message. It fails with `BusyError` while another wait is pending,
+            and after `close` with the error of the close. Cancelling takes no message.
         :raises ValueError: at once, when the timeout is negative.
         """
         check_timeout(timeout)
@@ -80,20 +81,20 @@ class MessageQueue:
         return limit(self._taker, timeout, self._clock, "the wait for a datagram")
 
     def cancel(self, make_error: Callable[[], SocketError]) -> None:
-        """Fail who waits; nothing is taken."""
+        """Fail the pending wait; it takes no message."""
         taker, self._taker = self._taker, None
         if taker is not None:
             taker.errback(make_error())
 
     def keep_only(self, address: tuple[str, int]) -> None:
-        """Forget what others sent than this host and port."""
+        """Drop the messages of all senders but this host and port."""
         kept = [message for message in self._messages if message.address == address]
         self._messages = deque(kept)
         self._size = sum(len(message.beginning) for message in kept)
         self._look_at_room()
 
     def close(self, end: Callable[[], SocketError]) -> None:
-        """Keep nothing more, and fail who waits."""
+        """Drop all messages, and fail the pending wait."""
         self._end = end
         self._messages.clear()
         self._size = 0
@@ -107,7 +108,7 @@ class MessageQueue:
         if self._has_room:
             has_room = count < MAX_MESSAGES and size < MAX_MESSAGE_BYTES
         else:
-            # Only when half of it was taken, lest each message stops and starts the reading.
+            # Only at half of the limit, so that not each message stops and resumes reading.
             has_room = count <= MAX_MESSAGES // 2 and size <= MAX_MESSAGE_BYTES // 2
         if has_room is not self._has_room:
             self._has_room = has_room

@@ -1,12 +1,11 @@
 """
-Datagrams out, in the order they were written: application → **output stream** → datagram port.
+The output streams of datagram sockets: application → **output stream** → datagram port.
 
-One for each destination of a socket. Holds what was written and not handed to the port; what is
-written in one go leaves in one system call: when one of the writes or a flush is awaited, else at
-the end of the event that woke the application, else in the next turn of the reactor.
+One for each destination of a socket; every write is one datagram. It queues writes until it passes
+them to the port. Writes queued together leave in one system call: when the application awaits one
+of them or a flush, else at the end of the event that woke it, else in the reactor's next turn.
 
-Every write is one datagram. Writes and flushes stand in one line, and a flush is done when all
-before it are, whether they were sent or failed.
+Writes and flushes share one queue. A flush is done when all before it are done, sent or failed.
 """
 
 from __future__ import annotations
@@ -37,26 +36,26 @@ from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["DatagramOutputStream", "DatagramWrite"]
 
-#: Bytes that may be written and not sent, unless told otherwise.
+#: Default of ``max_unsent``, in bytes.
 _MAX_UNSENT: Final = 16 * 1024 * 1024
 
-#: How many writes may wait: each costs some 300 bytes besides its own.
+#: How many writes may be queued: each takes some 300 bytes besides its data.
 _MAX_WAITING: Final = 100_000
 
 
 class DatagramWrite(Operation[Any]):
-    """One datagram on its way, and the Deferred that its writer has."""
+    """One datagram to send, and the Deferred of its write."""
 
     is_mark = False
 
-    # Of the socket's connected peer, unless the stream has an address.
+    # None for the connected peer of the socket.
     address: Address | None = None
     control: Control | None = None
-    # Copies of the datagram that are sent by further interfaces.
+    # Copies of the datagram that leave by further interfaces.
     copies: tuple[_Copy, ...] = ()
 
     def __init__(self, stream: DatagramOutputStream, data: bytes) -> None:
-        # What the base does, at half of its cost; there is one of these for each datagram.
+        # This does the work of the base class in half the time, for each datagram.
         self._callbacks = []
         self._canceller = _withdraw
         self.stream = stream
@@ -64,7 +63,7 @@ class DatagramWrite(Operation[Any]):
         self.segment_size = len(data)
 
     def __await__(self) -> Generator[Deferred[Any], None, Any]:
-        # Who waits for a write has nothing more to put beside it: to send it now saves the wait.
+        # The coroutine writes nothing more before this is done, so waiting would gain nothing.
         if not self.called:
             self.stream.send()
         return super().__await__()
@@ -72,17 +71,17 @@ class DatagramWrite(Operation[Any]):
     # Called by the port.
 
     def sent(self) -> None:
-        """It is with the kernel."""
-        # Else it was cancelled after it had been handed over.
+        """Complete the write: the kernel has the datagram."""
+        # It may have been cancelled after it was passed to the port.
         if not self.called:
             self._done()
         if not self.stream.is_sending:
             self.stream.settle()
 
     def _done(self) -> None:
-        self.data = b""  # A caller may keep the Deferred; it should not keep the bytes.
-        # A batch is sent before anybody can have added a callback to most of its writes: they are
-        # done without the call, which takes longer than the rest.
+        self.data = b""  # An application that keeps the Deferred does not keep the bytes.
+        # Most writes of a batch have no callback yet: setting the result here is faster than the
+        # call, which takes longer than all the rest.
         if self._callbacks:
             self.callback(self.segment_size)
         else:
@@ -90,18 +89,18 @@ class DatagramWrite(Operation[Any]):
             self.result = self.segment_size
 
     def failed(self, error: SocketError) -> None:
-        """It never will be."""
+        """Fail the write."""
         self.data = b""
         if not self.called:
             self.errback(error)
             if silence_unhandled(self, error):
-                self.stream.note_unheard(error)
+                self.stream.note_unawaited(error)
         if not self.stream.is_sending:
             self.stream.settle()
 
 
 class _Mark(Operation[bool]):
-    """A flush: stands in line behind what was written before it."""
+    """A flush, in the queue behind earlier writes."""
 
     is_mark = True
 
@@ -117,17 +116,17 @@ def _withdraw(write: Deferred[Any]) -> None:
 
 class DatagramOutputStream(ClosesInBlock):
     """
-    Datagrams to one destination.
+    Sends datagrams to one destination.
 
-    `write` and `flush` return a Deferred. They fail, through it, with the error that ``refusal``
-    gives, and with `ClosedError` once the stream or its socket was closed.
+    The Deferreds of `write` and `flush` fail with the error of ``refusal`` before the stream is
+    open, and with `ClosedError` after the stream or its socket was closed.
 
     :param clock: measures timeouts.
-    :param refusal: gives the reason why nothing can be written before it is `opened`.
-    :param pending: called when the first of several writes waits, to have `send` called in time.
-    :param unheard: called with the failure of a write that nobody awaits.
-    :ivar max_unsent: bytes that may wait; with that many there, a further write fails with
-        `BusyError`; so it does with 100,000 writes there.
+    :param refusal: makes the error of writes before the stream is `opened`.
+    :param pending: called when the first of several writes is queued; it calls `send` in time.
+    :param unawaited: called with the error of a failed write that nobody awaits.
+    :ivar max_unsent: bytes that may be queued; at the limit a further write fails with `BusyError`.
+        So it does when 100,000 writes are queued.
     """
 
     __slots__ = (
@@ -142,7 +141,7 @@ class DatagramOutputStream(ClosesInBlock):
         "_port",
         "_refusal",
         "_sends_left",
-        "_unheard",
+        "_unawaited",
         "_unsent",
         "_waiting",
         "is_sending",
@@ -154,37 +153,37 @@ class DatagramOutputStream(ClosesInBlock):
         clock: IReactorTime,
         refusal: Callable[[], SocketError],
         pending: Callable[[DatagramOutputStream], None],
-        unheard: Callable[[SocketError], None],
+        unawaited: Callable[[SocketError], None],
     ) -> None:
         self.max_unsent = _MAX_UNSENT
         self._clock = clock
-        # Makes the error with which a write fails at once; None while writes are welcome.
+        # Makes the error with which a write fails at once; None while writes are accepted.
         self._refusal: Callable[[], SocketError] | None = refusal
         self._pending = pending
-        self._unheard = unheard
+        self._unawaited = unawaited
         self._port: DatagramPort | None = None
         self._address: Address | None = None
-        # To send by several interfaces, a copy by each; none for the kernel's choice.
+        # One for each interface that a copy leaves by; empty for the kernel's choice.
         self._controls: tuple[Control, ...] = ()
-        # In order. A dict, since searching a list for each cancelled write would be quadratic.
+        # In order. A dict removes a cancelled write in constant time.
         self._waiting: dict[DatagramWrite, None] = {}
         self._unsent = 0
         # Writes that the port has, and the flushes after them. `_cancelled` counts the cancelled
-        # ones among them. They are removed when their turn comes, or when they are the majority.
+        # ones among them, which are removed when they are first, or when they are the majority.
         self._line: deque[DatagramWrite | _Mark] = deque()
         self._cancelled = 0
-        # Flushes behind what still waits.
+        # Flushes behind queued writes.
         self._marks: list[_Mark] = []
         self._sends_left = SENDS_PER_TURN
-        #: Whether it is handing writes to the port, and looks itself what became of them.
+        #: Whether `send` is passing writes to the port; it then handles their results itself.
         self.is_sending = False
 
     @property
     def is_full(self) -> bool:
         """
-        Whether to await `flush` before writing more: 128 KiB wait, or the kernel has no room.
+        Whether to await `flush` before writing more: 128 KiB are queued, or the kernel has no room.
 
-        A loop that writes without awaiting each write stays within bounds by asking this.
+        A loop that does not await each write checks this to limit the queue.
         """
         port = self._port
         return self._unsent >= OUTPUT_HIGH_WATER or (port is not None and port.is_full)
@@ -193,16 +192,17 @@ class DatagramOutputStream(ClosesInBlock):
 
     def write(self, data: Buffer) -> Deferred[int]:
         """
-        Send one datagram, after all that was written before.
+        Send one datagram, after all earlier writes.
 
-        It has begun whether it is awaited or not. What can change, a ``bytearray`` say, is copied
-        now.
+        The write starts whether or not it is awaited. A mutable buffer, such as a ``bytearray``, is
+        copied now.
 
-        :param data: 0 to 65,507 bytes, 65,527 on IPv6; none is an empty datagram.
-        :returns: fires with the number of bytes, once the kernel has them. It fails, alone, with
-            status ``MESSAGE_TOO_LONG`` when they are too many, and with what the system said when
-            it could not be sent. Cancelling withdraws a write that is not yet with the kernel.
-        :raises TypeError: at once, when it is no buffer.
+        :param data: 0 to 65,507 bytes, 65,527 on IPv6; 0 bytes are an empty datagram.
+        :returns: fires with the number of bytes, once the kernel has them. It fails with status
+            ``MESSAGE_TOO_LONG`` when the datagram is too long, and with the system's error when it
+            cannot be sent; other writes are not affected. Cancelling withdraws a write that is not
+            yet with the kernel.
+        :raises TypeError: at once, when ``data`` is no buffer.
         """
         if data.__class__ is not bytes:
             data = as_bytes(data)
@@ -220,9 +220,9 @@ class DatagramOutputStream(ClosesInBlock):
 
     def send_all(self, data: Buffer) -> Deferred[int]:
         """
-        Send one datagram, and wait only where there is no room for more: for `DataWriter.store`.
+        Send one datagram, and wait only if there is no room for more; used by `DataWriter.store`.
 
-        :returns: as `write`; where there is room it has been sent when this returns.
+        :returns: as `write`; if there is room, the datagram has been sent when this returns.
         """
         write = self.write(data)
         if not write.called:
@@ -231,12 +231,12 @@ class DatagramOutputStream(ClosesInBlock):
 
     def flush(self, *, timeout: float | None = None) -> Deferred[bool]:
         """
-        Send what was written, and wait until the kernel has all of it.
+        Send the queued writes, and wait until the kernel has all of them.
 
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: fires with True, as in WinRT, when every earlier write is done, in success or in
-            failure: at once if none is pending. Writes that come later are not waited for.
-            Cancelling ends the wait only.
+        :returns: fires with True, as in WinRT, when every earlier write is done, sent or failed: at
+            once if none is pending. It does not wait for later writes. Cancelling ends the wait
+            only.
         :raises ValueError: at once, when the timeout is negative.
         """
         check_timeout(timeout)
@@ -254,9 +254,12 @@ class DatagramOutputStream(ClosesInBlock):
 
     def close(self) -> Deferred[None]:
         """
-        Send what was written, and take no more; the socket stays open. Closing twice is harmless.
+        Send the queued writes, and accept no more; the socket stays open.
 
-        :returns: has fired; what the kernel has no room for yet is sent all the same.
+        Closing twice is harmless.
+
+        :returns: a Deferred that has already fired. Writes that the kernel has no room for yet are
+            still sent.
         """
         self.send()
         self._refusal = self._refusal or output_closed
@@ -270,19 +273,19 @@ class DatagramOutputStream(ClosesInBlock):
         address: Address | None = None,
         controls: tuple[Control, ...] = (),
     ) -> None:
-        """There is a port to send through."""
+        """Use a port: writes are accepted from now on."""
         self._port = port
         self._address = address
         self._controls = controls
         self._refusal = None
 
     def next_turn(self) -> None:
-        """Send what waits; the reactor had its turn."""
+        """Send queued writes: the reactor had its turn."""
         self._sends_left = SENDS_PER_TURN
         self.send()
 
     def send(self) -> None:
-        """Hand what waits to the port."""
+        """Pass queued writes to the port."""
         port = self._port
         if port is None or self.is_sending or not self._waiting:
             return
@@ -293,7 +296,7 @@ class DatagramOutputStream(ClosesInBlock):
         self.is_sending = True
         try:
             self._hand_over(port)
-            # Who was told meanwhile may have written and flushed.
+            # Callbacks may have written and flushed meanwhile.
             while self._marks:
                 marks, self._marks = self._marks, []
                 self._hand_over(port)
@@ -302,7 +305,7 @@ class DatagramOutputStream(ClosesInBlock):
             self.is_sending = False
         self.settle()
         if self._waiting:
-            # Written meanwhile, by somebody who could not send it then.
+            # Callbacks wrote these while `is_sending` was set.
             self._pending(self)
 
     def _hand_over(self, port: DatagramPort) -> None:
@@ -323,7 +326,7 @@ class DatagramOutputStream(ClosesInBlock):
         self._line.extend([write for write in writes if not write.called])
 
     def settle(self) -> None:
-        """Let flushes fire that have nothing pending before them."""
+        """Complete the flushes before which no write is pending."""
         line = self._line
         while line:
             first = line[0]
@@ -343,7 +346,7 @@ class DatagramOutputStream(ClosesInBlock):
             write.data = b""
             write.errback(error)
             if not self._waiting and not self.is_sending:
-                # Nothing is left that would take the flushes behind it along.
+                # No write is left whose `send` would move the flushes behind it.
                 marks, self._marks = self._marks, []
                 self._line.extend(marks)
                 self.settle()
@@ -353,7 +356,7 @@ class DatagramOutputStream(ClosesInBlock):
             for copy in write.copies:
                 if not copy.is_done:
                     self._port.withdraw(copy)
-            # Now, so that it is over before the flushes behind it are.
+            # Now, so that it fails before the flushes behind it are completed.
             write.errback(error)
             self.pass_over()
 
@@ -370,10 +373,10 @@ class DatagramOutputStream(ClosesInBlock):
                     thing.errback(error)
                     self.pass_over()
                 if silence_unhandled(thing, error) and not thing.is_mark:
-                    self.note_unheard(error)
+                    self.note_unawaited(error)
 
     def pass_over(self) -> None:
-        """Remove the cancelled writes from the line, once they are the majority."""
+        """Remove cancelled writes from the queue, once they are the majority."""
         self._cancelled += 1
         if 2 * self._cancelled > len(self._line):
             self._line = deque([each for each in self._line if not each.called])
@@ -381,9 +384,9 @@ class DatagramOutputStream(ClosesInBlock):
         if not self.is_sending:
             self.settle()
 
-    def note_unheard(self, error: SocketError) -> None:
-        """A write failed that nobody awaits."""
-        self._unheard(error)
+    def note_unawaited(self, error: SocketError) -> None:
+        """Report the error of a write that nobody awaits."""
+        self._unawaited(error)
 
     def lost(self, make_error: Callable[[], SocketError]) -> None:
         """
@@ -421,7 +424,7 @@ def _stop_waiting(mark: Deferred[bool]) -> None:
 
 
 class _Copy:
-    """A datagram that goes out by another interface as well; nobody waits for it."""
+    """A copy of a datagram, which leaves by another interface; it has no Deferred."""
 
     __slots__ = ("address", "control", "data", "is_done", "segment_size", "stream")
 
@@ -439,4 +442,4 @@ class _Copy:
 
     def failed(self, error: SocketError) -> None:
         self.sent()
-        self.stream.note_unheard(error)
+        self.stream.note_unawaited(error)

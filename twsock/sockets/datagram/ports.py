@@ -1,8 +1,8 @@
 """
-The ports under a datagram socket: one for each family of addresses that it is bound in.
+The ports of a datagram socket: one for each address family that it is bound in.
 
-Opened by `twsock.DatagramSocket`, which hands them to its streams. A socket of all addresses has
-two, on the same number; one of a single address, or of a single peer, has one.
+Opened by `twsock.DatagramSocket`, whose streams send through them. A socket of all addresses has
+two ports, with the same number; a socket of one address, or of one peer, has one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from twsock.sockets.datagram.information import readable_address
 
 __all__ = ["DatagramPorts"]
 
-#: How often a free port of both families is looked for: one that is free in the first may be taken
-#: in the second.
+#: How many times to try for a port number that is free in both families: one that is free in the
+#: first may be taken in the second.
 _MAX_TRIES: Final = 16
 
-#: What a machine without IPv6 answers.
+#: Statuses of the error that a machine without IPv6 returns.
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 #: The address of all hosts on this network (:rfc:`919`).
@@ -51,10 +51,10 @@ _WILDCARDS: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 class DatagramPorts:
     """
-    No port at first, then those of one `bind_all`, `bind_one`, `bind_family` or `connect`.
+    The ports of one socket; none until `bind_all`, `bind_one`, `bind_family` or `connect`.
 
-    :param control: what they are opened with.
-    :param make_protocol: makes who is told what happens to a port.
+    :param control: the options of the ports.
+    :param make_protocol: makes the protocol of a port.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class DatagramPorts:
         self._control = control
         self._make_protocol = make_protocol
         self._ports: dict[int, DatagramPort] = {}
-        # The one interface that they are bound to, or whose address they are bound to.
+        # The interface that they are bound to, or whose address they are bound to.
         self._adapter: Interface | None = None
 
     def __iter__(self) -> Iterator[DatagramPort]:
-        """Give each, that of IPv4 first."""
+        """Return each port, that of IPv4 first."""
         return iter(tuple(self._ports.values()))
 
     def __bool__(self) -> bool:
         return bool(self._ports)
 
     def find(self, host: str) -> DatagramPort | None:
-        """Give the port that sends to a host; None where there is none in its family."""
+        """Return the port that sends to a host; None if its address family has no port."""
         return self._ports.get(_family_of(host))
 
     @property
@@ -87,15 +87,15 @@ class DatagramPorts:
         peers = (port.get_peer() for port in self)
         return next((readable_address(peer) for peer in peers if peer is not None), None)
 
-    # Opening. What fails leaves everything as it was.
+    # Opening. A call that fails changes nothing.
 
     def bind_all(self, number: int, adapter: str | int | None) -> None:
         """
         Bind all addresses of both families, as far as this machine has both.
 
-        :param number: 0 for one that is free in both.
+        :param number: 0 for a port number that is free in both.
         :param adapter: the one interface to use; None for all.
-        :raises SocketError: when that cannot be.
+        :raises SocketError: when the system refuses.
         """
         interface = None if adapter is None else find_interface(adapter)
         for _ in range(_MAX_TRIES):
@@ -122,11 +122,11 @@ class DatagramPorts:
         """
         Bind one address.
 
-        :raises SocketError: when that cannot be.
+        :raises SocketError: when the system refuses.
         """
         is_wildcard = address in _WILDCARDS.values()
         if self._control.multicast_only and not is_wildcard:
-            # A shared port is bound to all addresses, so here the address says which interface.
+            # A shared port is bound to all addresses, so the address only selects the interface.
             interface = find_interface(address)
             self._take(interface, self._listen(_wildcard_of(address), number, interface))
             return
@@ -135,10 +135,10 @@ class DatagramPorts:
 
     def bind_family(self, host: str, local: tuple[str, int] | None = None) -> DatagramPort:
         """
-        Bind what sends to a host.
+        Bind a port of the address family of a host.
 
-        :param local: address or "", and port or 0; None leaves both to the system.
-        :raises SocketError: when that cannot be.
+        :param local: address or "", and port or 0; None lets the system choose both.
+        :raises SocketError: when the system refuses.
         """
         port = self._listen_towards(host, local)
         self._take(None, port)
@@ -164,13 +164,13 @@ class DatagramPorts:
 
     def connect(self, host: str, number: int, local: tuple[str, int] | None) -> DatagramPort:
         """
-        Have one peer; through the port of its family, where there are ports.
+        Connect to one peer; through the port of its family, if ports are open.
 
-        :param local: as in `bind_family`; None where there are ports.
-        :raises SocketError: when that cannot be.
+        :param local: as in `bind_family`; None if ports are open.
+        :raises SocketError: when the system refuses.
         """
         if not self._ports:
-            # Everybody is reached by the first adapter only, as in WinRT, and without a route.
+            # A broadcast leaves by the first interface only, as in WinRT; it needs no route.
             ways = broadcast_interfaces() if host == _BROADCAST else []
             port = self._listen_towards(host, local, ways[0] if ways else None)
             try:
@@ -181,7 +181,7 @@ class DatagramPorts:
         else:
             port = self.require(host)
             port.connect(host, number)
-        # The peer is in one family, so nothing more is heard in the other.
+        # The peer is in one family, so the port of the other is closed.
         for other in self:
             if other is not port:
                 other.stopListening()
@@ -192,9 +192,9 @@ class DatagramPorts:
 
     def require(self, host: str) -> DatagramPort:
         """
-        Give the port that sends to a host.
+        Return the port that sends to a host.
 
-        :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED``, where there is none.
+        :raises SocketError: with status ``ADDRESS_FAMILY_NOT_SUPPORTED``, if there is none.
         """
         port = self.find(host)
         if port is None:
@@ -203,9 +203,9 @@ class DatagramPorts:
 
     def check_destination(self, host: str) -> None:
         """
-        Refuse what a shared port does not send to.
+        Check that the socket may send to a host.
 
-        :raises LocalProtocolError: then.
+        :raises LocalProtocolError: if the port is shared and the host is no group.
         """
         if self._control.multicast_only and not is_multicast(host):
             raise LocalProtocolError(
@@ -266,13 +266,13 @@ class DatagramPorts:
         return self._adapter if interface is None and "%" not in group else interface
 
     def set_hop_limit(self, hops: int) -> None:
-        """Change how far datagrams to one peer go."""
+        """Change the hop limit of unicast datagrams."""
         for port in self:
             if port.is_open:
                 port.set_hop_limit(hops)
 
     def set_reading(self, is_reading: bool) -> None:
-        """Receive, or let what comes wait in the kernel."""
+        """Read from the ports, or leave received datagrams in the kernel."""
         for port in self:
             if is_reading:
                 port.resumeProducing()
@@ -280,7 +280,7 @@ class DatagramPorts:
                 port.pauseProducing()
 
     def close(self) -> None:
-        """Close all."""
+        """Close all ports."""
         for port in self:
             port.stopListening()
 
@@ -299,7 +299,7 @@ class DatagramPorts:
     def _listen(self, address: str, number: int, interface: Interface | None) -> DatagramPort:
         options = self._control.make_options(
             interface=0 if interface is None else interface.index,
-            # A shared port hears groups on the interfaces where it joined them.
+            # A shared port receives groups on the interfaces where it joined them.
             device="" if interface is None or self._control.multicast_only else interface.name,
         )
         return listen_datagrams(self._reactor, self._make_protocol(), number, address, options)
@@ -314,7 +314,7 @@ def _wildcard_of(host: str) -> str:
 
 
 def _check_own(address: str) -> None:
-    """Refuse an address that is not this machine's, if the system can list its addresses."""
+    """Refuse an address that this machine does not have, if the system can list its addresses."""
     try:
         own = {one.address for one in local_addresses()}
     except OperationNotSupported:
@@ -327,7 +327,7 @@ def _check_own(address: str) -> None:
 
 
 def _interface_of(address: str) -> Interface | None:
-    """Find the interface of an address; 127.0.0.2 is on none, and lo answers to it."""
+    """Return the interface of an address; lo has 127.0.0.2, though it is not listed there."""
     try:
         return find_interface(address)
     except SocketError:

@@ -1,3 +1,3 @@
-"""Stream sockets and listeners to await."""
+"""Awaitable stream sockets and listeners."""
 
 __all__: list[str] = []

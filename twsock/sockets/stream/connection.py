@@ -1,8 +1,7 @@
 """
-Where Twisted enters a socket: transport → **connection** → input stream; output stream → transport.
+The protocol of a stream socket: transport → **connection** → input stream, output stream.
 
-One per connected socket, made by whoever connects or accepts. Holds nothing but the two streams and
-who waits for the end.
+One per connected socket. Twisted calls it. Holds the two streams and the waits for the end.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Connection(Protocol):
     The protocol under a socket's two streams.
 
     :param clock: measures ``close_timeout``.
-    :param connected: called once the connection stands.
+    :param connected: called once the connection is open.
     :param lost: called once when the connection is lost, with the error; None if it ended in order.
     :param close_timeout: seconds that a close waits for the peer before it aborts.
     :param buffer_limit: shared by all connections of a listener; None for no limit.
@@ -95,16 +94,16 @@ class Connection(Protocol):
 
     def close(self) -> Deferred[None]:
         """
-        Send what was written, then end in order; see `StreamTransport.close`.
+        Send the queued writes, then close; see `StreamTransport.close`.
 
-        :returns: fires when FIN is with the kernel, or the connection is gone.
+        :returns: fires when the kernel has FIN, or the connection has ended.
         """
         stream = self._stream
         if stream is None:
-            self._input.close()  # What came before the end is not wanted any more.
+            self._input.close()  # Received bytes are not read any more.
             return succeed(None)
         if self._is_suspended:
-            return self.abort()  # What waits cannot be sent, so there is no end in order.
+            return self.abort()  # Queued writes cannot be sent, so an orderly close is impossible.
         if not self._is_closing:
             self._is_closing = True
             self._output.refuse(output_closed)
@@ -119,7 +118,7 @@ class Connection(Protocol):
         return self._finishing.wait()
 
     def end_if_silent(self) -> None:
-        """Close in order if the connection waits for a handshake that the peer has not begun."""
+        """Close the connection if it waits for a handshake that the peer has not started."""
         stream = self._stream
         if stream is not None and stream.is_silent:
             self._is_closing = True
@@ -127,9 +126,9 @@ class Connection(Protocol):
 
     def suspend(self) -> Any:
         """
-        Let nothing pass until `resume`; what is written waits.
+        Deliver nothing, and queue writes, until `resume`.
 
-        :returns: the transport, for whoever puts something above it.
+        :returns: the transport, on which the caller puts TLS.
         """
         self._is_suspended = True
         self._output.suspend()
@@ -138,7 +137,7 @@ class Connection(Protocol):
         return stream.hold()
 
     def resume(self, transport: Any) -> Connection:
-        """Go on above another transport; this is given what comes."""
+        """Continue above another transport; return the protocol for it, which is this object."""
         self._is_suspended = False
         self.transport = transport
         assert self._stream is not None
@@ -148,16 +147,16 @@ class Connection(Protocol):
         return self
 
     def note_error(self, error: SocketError) -> None:
-        """Give the reason why the connection is about to end, if nobody gave one before."""
+        """Record the reason of the coming end of the connection, unless one is recorded."""
         if self._stream is not None:
             self._stream.note_error(error)
 
     def when_lost(self) -> Deferred[None]:
-        """Wait until the connection is gone."""
+        """Wait until the connection has ended."""
         return succeed(None) if self._stream is None else self._stream.when_lost()
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
-        """End now: drop what is queued, reset the connection."""
+        """Abort now: drop queued bytes, reset the connection."""
         stream = self._stream
         if stream is None:
             self._input.close()
@@ -229,7 +228,7 @@ class Connection(Protocol):
             self._note_buffered()
 
     def readConnectionLost(self) -> None:
-        """The peer ended its output; ours goes on."""
+        """Report the end of the peer's output; ours stays open."""
         stream = self._stream
         assert stream is not None
         transport: Any = self.transport
@@ -247,7 +246,7 @@ class Connection(Protocol):
             stream.abort(hung_up_error())
 
     def writeConnectionLost(self) -> None:
-        """FIN is with the kernel."""
+        """Complete `close`: the kernel has FIN."""
         self._has_sent_fin = True
         self._finishing.fire()
 
@@ -272,17 +271,17 @@ class Connection(Protocol):
         if error is None and self._is_closing:
             self._output.output_drained()
         if error is None and self._output.is_open and not reason.check(ConnectionDone):
-            # The peer had ended its output in order (with TLS), and then the connection broke: what
+            # The peer had ended its output (with TLS), and then the connection broke: bytes that
             # this end still writes would be lost.
             error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
         self._output.lost(error or ClosedError("the connection has ended"))
         report_loss, self._lost = self._lost, _do_nothing
-        self._connected = _do_nothing  # Both lead back to the socket.
+        self._connected = _do_nothing  # Both callbacks refer to the socket.
         report_loss(error)
         self._finishing.fire()
 
     def _react(self, event: Callable[[], Any]) -> None:
-        """Let the application act on something; send what it wrote in one piece."""
+        """Call an event, and send together what the application writes in it."""
         self._output.hold()
         event()
         self._output.release()

@@ -1,9 +1,9 @@
 """
-Options of a socket: set before there is a connection, put on it when it stands.
+Options of a stream socket or listener: set by the application, applied when it is connected.
 
-Read by `twsock.StreamSocket` and `twsock.StreamSocketListener`, whose accepted sockets get what the
-listener has. Each option knows when it may be set: some are refused once the socket is in use, one
-is ignored then (as documented for WinRT).
+Read by `twsock.StreamSocket` and `twsock.StreamSocketListener`; accepted sockets get the options of
+their listener. Once the socket is in use, setting an option raises an error, except for one that is
+then ignored (as documented for WinRT).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "checked_quality",
 ]
 
-#: As in WinRT; Linux by itself has 64.
+#: As in WinRT; the default of Linux is 64.
 DEFAULT_HOP_LIMIT: Final = 128
 
 
@@ -80,7 +80,7 @@ class StreamSocketListenerControl:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the kernel asks an idle peer if it is still there (``SO_KEEPALIVE``); False."""
+        """Whether the kernel probes an idle peer (``SO_KEEPALIVE``); default False."""
         return self._keep_alive
 
     @keep_alive.setter
@@ -136,7 +136,7 @@ class StreamSocketListenerControl:
 
     @property
     def no_delay(self) -> bool:
-        """Whether small segments leave at once (``TCP_NODELAY``); True, unlike Linux by itself."""
+        """Whether small segments leave at once (``TCP_NODELAY``); default True, unlike in Linux."""
         return self._no_delay
 
     @no_delay.setter
@@ -146,7 +146,7 @@ class StreamSocketListenerControl:
 
     @property
     def outbound_unicast_hop_limit(self) -> int:
-        """How many routers a packet may pass: 1 to 255; 128."""
+        """How many routers a packet may pass: 1 to 255; default 128."""
         return self._hop_limit
 
     @outbound_unicast_hop_limit.setter
@@ -190,7 +190,7 @@ class StreamSocketListenerControl:
     # Called by the socket and its listener.
 
     def inherit(self, listener: StreamSocketListenerControl) -> None:
-        """Take the values of the listener that accepted the socket."""
+        """Copy the values of the listener that accepted the socket."""
         self._keep_alive = listener._keep_alive
         self._no_delay = listener._no_delay
         self._hop_limit = listener._hop_limit
@@ -203,7 +203,7 @@ class StreamSocketListenerControl:
         Set the options on the socket of a transport, as far as that kind of socket has them.
 
         :param transport: a connection; a port, whose accepted connections inherit the options; or a
-            client that has not begun to connect.
+            client that has not started to connect.
         """
         connection = bottom_socket(transport)
         if connection is None:
@@ -214,7 +214,7 @@ class StreamSocketListenerControl:
             return
         if self._keep_alive:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        # On from the start: the transport has seen to it.
+        # `StreamTransport` has turned it on.
         if not self._no_delay:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
         if connection.family == socket.AF_INET6:
@@ -269,21 +269,21 @@ class StreamSocketControl(StreamSocketListenerControl):
         self._is_securing = is_securing
         self._client_certificate: Certificate | None = None
         self._min_protection_level = SocketProtectionLevel.UNSPECIFIED
-        #: Errors of the server's certificate to forgive; a list to be changed. What is fatal is
-        #: never forgiven, and each error has to be here by itself.
+        #: Errors of the server's certificate to ignore; a list to be changed. Fatal errors are
+        #: never ignored, and each error has to be listed.
         self.ignorable_server_certificate_errors: list[ChainValidationResult] = []
-        #: Authorities that are trusted, ours; None for those of the platform.
+        #: Authorities to trust; None for those of the platform. Not in WinRT.
         self.trust_roots: Sequence[Certificate] | None = None
         #: Whether to resume the TLS session of an earlier connection of this process to the same
         #: host and port. The server's certificate is then not verified again, except for its name
         #: and validity. False: every handshake is a full one, and no session is stored.
         self.resumes_sessions = True
-        #: Protocols to offer inside TLS (ALPN), ours; the preferred one first.
+        #: Protocols to offer inside TLS (ALPN), the preferred one first. Not in WinRT.
         self.application_protocols: Sequence[bytes] = ()
 
     @property
     def client_certificate(self) -> Certificate | None:
-        """What identifies this end if the server asks for it; None."""
+        """The certificate of this end, if the server requests one; default None."""
         return self._client_certificate
 
     @client_certificate.setter
@@ -295,7 +295,7 @@ class StreamSocketControl(StreamSocketListenerControl):
 
     @property
     def min_protection_level(self) -> SocketProtectionLevel:
-        """The lowest version that will do; ``UNSPECIFIED``, which stands for TLS 1.2."""
+        """The lowest accepted version of TLS; default ``UNSPECIFIED``, which means TLS 1.2."""
         return self._min_protection_level
 
     @min_protection_level.setter
@@ -326,7 +326,7 @@ class StreamSocketControl(StreamSocketListenerControl):
 
     @property
     def serialize_connection_attempts(self) -> bool:
-        """Whether one address is tried after the other, never two at a time; False."""
+        """Whether attempts to connect never overlap; default False."""
         return self._serialize_connection_attempts
 
     @serialize_connection_attempts.setter

@@ -1,8 +1,8 @@
 """
-What is known of a socket: filled in as its connection forms, readable at any time.
+Information about a stream socket or listener: addresses, TLS facts and statistics.
 
-Read by applications. Addresses are asked of the transport once, when it stands; the statistics are
-asked of the kernel each time.
+Read by applications, at any time. The addresses are read from the transport once, when the socket
+is connected; the statistics are read from the kernel at each access.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class RoundTripTimeStatistics:
     """
-    Times from a segment to its acknowledgement, in microseconds; 0 where nothing was measured.
+    Times from a segment to its acknowledgement, in microseconds; 0 if nothing was measured.
 
     ``Windows.Networking.Sockets.RoundTripTimeStatistics``.
 
-    :ivar variance: how much they vary.
-    :ivar max: the longest; always 0, since Linux keeps none.
-    :ivar min: the shortest.
-    :ivar sum: the *smoothed* time, whatever its name.
+    :ivar variance: the variance of the times.
+    :ivar max: the longest time; always 0, since Linux does not record it.
+    :ivar min: the shortest time.
+    :ivar sum: the *smoothed* time, despite its name.
     """
 
     variance: int = 0
@@ -52,13 +52,13 @@ class RoundTripTimeStatistics:
 @dataclass(frozen=True, slots=True)
 class BandwidthStatistics:
     """
-    Estimates of what the path carries, in bits a second; 0 where nothing was measured.
+    Estimates of the bandwidth of the path, in bits a second; 0 if nothing was measured.
 
-    ``Windows.Networking.Sockets.BandwidthStatistics``. Linux estimates the way out only: what is
-    inbound, and both instabilities, are always 0 or False.
+    ``Windows.Networking.Sockets.BandwidthStatistics``. Linux estimates the outbound direction only:
+    the inbound values, and both instabilities, are always 0 or False.
 
-    :ivar outbound_bandwidth_peaked: whether the estimate is what the path carries, and not merely
-        what was sent.
+    :ivar outbound_bandwidth_peaked: whether the estimate is the limit of the path, and not merely
+        the rate of the sender.
     """
 
     outbound_bits_per_second: int = 0
@@ -86,13 +86,13 @@ class StreamSocketInformation:
 
     def __init__(self) -> None:
         self._transport: Any = None
-        # Twisted's addresses; made into names when somebody asks.
+        # Twisted's addresses; converted to host names at each access.
         self._host: Any = None
         self._peer: Any = None
         self._remote_host_name: HostName | None = None
         self._remote_service_name: str | None = None
         self._level = SocketProtectionLevel.PLAIN_SOCKET
-        #: Of an accepted socket: the certificate with which its peer identified itself, verified.
+        #: Of an accepted socket: the verified certificate of its peer.
         self.client_certificate: Certificate | None = None
         self._verification: ClientVerification | None = None
         self._tls: tuple[str, str, str] | None = None
@@ -120,7 +120,7 @@ class StreamSocketInformation:
 
     @property
     def alpn_protocol(self) -> str:
-        """The protocol that both agreed on inside TLS (ALPN); empty where none was."""
+        """The protocol that both ends agreed on inside TLS (ALPN); empty if there is none."""
         return self._negotiated()[2]
 
     @property
@@ -130,7 +130,7 @@ class StreamSocketInformation:
 
     @property
     def server_certificate(self) -> Certificate | None:
-        """What the server showed in the last handshake, also where it was refused for that."""
+        """The certificate of the server in the last handshake, even if it was refused."""
         return None if self._verification is None else self._verification.certificate
 
     @property
@@ -140,18 +140,18 @@ class StreamSocketInformation:
 
     @property
     def server_certificate_errors(self) -> tuple[ChainValidationResult, ...]:
-        """All that was wrong with it, what was forgiven included."""
+        """All errors of the server's certificate, ignored ones included."""
         return () if self._verification is None else self._verification.errors
 
     @property
     def server_certificate_error_severity(self) -> SocketSslErrorSeverity:
-        """How bad the worst of that is."""
+        """The severity of the worst of these errors."""
         verification = self._verification
         return SocketSslErrorSeverity.NONE if verification is None else verification.severity
 
     @property
     def local_address(self) -> HostName | None:
-        """Address of this end; None before it is connected, and where it has none (UNIX)."""
+        """Address of this end; None before it is connected, and for a UNIX socket."""
         return _host_name(self._host)
 
     @property
@@ -162,9 +162,9 @@ class StreamSocketInformation:
     @property
     def remote_address(self) -> HostName | None:
         """
-        Address of the peer; None before it is connected, and where it has none (UNIX).
+        Address of the peer; None before the socket is connected, and for a UNIX socket.
 
-        Behind a proxy that sends the PROXY header, whom the proxy names, once it has.
+        If a proxy sends a PROXY header, the address in the header, once it was received.
         """
         return _host_name(self._asked_peer())
 
@@ -175,17 +175,17 @@ class StreamSocketInformation:
 
     @property
     def remote_host_name(self) -> HostName | None:
-        """The host as it was given to ``connect``; of an accepted socket, the peer's address."""
+        """The host argument of ``connect``; of an accepted socket, the peer's address."""
         return self._remote_host_name or self.remote_address
 
     @property
     def remote_service_name(self) -> str:
-        """The service as it was given to ``connect``; of an accepted socket, the peer's port."""
+        """The service argument of ``connect``; of an accepted socket, the peer's port."""
         return self.remote_port if self._remote_service_name is None else self._remote_service_name
 
     @property
     def round_trip_time_statistics(self) -> RoundTripTimeStatistics:
-        """How long segments take, as of now."""
+        """The current round-trip times."""
         info = read_tcp_info(self._socket())
         return RoundTripTimeStatistics(
             variance=info.round_trip_variation,
@@ -195,7 +195,7 @@ class StreamSocketInformation:
 
     @property
     def bandwidth_statistics(self) -> BandwidthStatistics:
-        """How much the path carries, as of now."""
+        """The current estimate of the bandwidth."""
         info = read_tcp_info(self._socket())
         return BandwidthStatistics(
             outbound_bits_per_second=8 * info.delivery_rate,
@@ -206,16 +206,16 @@ class StreamSocketInformation:
     # Called by the socket.
 
     def asked_for(self, host: HostName | None, service: str | None) -> None:
-        """Somebody wants to connect there."""
+        """Record the host and service of a new ``connect``, and reset the rest."""
         self._remote_host_name = host
         self._remote_service_name = service
-        # What an earlier attempt came to is of no meaning for this one.
+        # The results of an earlier attempt do not apply to this one.
         self._level = SocketProtectionLevel.PLAIN_SOCKET
         self._verification = None
         self._tls = None
 
     def connected(self, transport: Any) -> None:
-        """The connection stands: take its addresses down, which its end forgets."""
+        """Record the addresses of the connection, which the transport drops at its end."""
         self._transport = transport
         self._host = transport.getHost()
 
@@ -223,7 +223,7 @@ class StreamSocketInformation:
         self, level: SocketProtectionLevel, verification: ClientVerification | None = None
     ) -> None:
         """
-        Note that a handshake begins.
+        Record the start of a handshake.
 
         :param verification: the verification of the server; None if this end is the server.
         """
@@ -232,13 +232,13 @@ class StreamSocketInformation:
         self._tls = None
 
     def secured(self, connection: SSL.Connection) -> None:
-        """A handshake is done."""
+        """Record a finished handshake."""
         protocol = connection.get_alpn_proto_negotiated().decode("ascii", "replace")
         version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name()
         self._tls = (version, cipher or "", protocol)
 
     def lost(self) -> None:
-        """The connection is gone; what was known of it stays, without the statistics."""
+        """Keep the facts of the lost connection, but not its statistics."""
         self._peer = self._asked_peer()
         self._negotiated()
         self._transport = None
@@ -283,7 +283,7 @@ def _port(address: Any) -> str:
 
 
 def _unmapped(host: str) -> str:
-    """Give the IPv4 address that a socket of both families shows as "::ffff:192.0.2.1"."""
+    """Return the IPv4 address that a socket of both families reports as "::ffff:192.0.2.1"."""
     literal, percent, zone = host.partition("%")
     try:
         mapped = ipaddress.IPv6Address(literal).ipv4_mapped

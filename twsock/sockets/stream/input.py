@@ -1,15 +1,14 @@
 """
-What comes in, taken when it is wanted: connection → **input stream** → application.
+The receiving side of a stream socket: connection → **input stream** → application.
 
-Fed by `twsock.sockets.stream.connection.Connection`, one per socket. Holds what was received and
-not taken: at most `READ_AHEAD_LIMIT` bytes and one receive while nobody asks; as much as is asked
-for while somebody does. Beyond that the peer waits.
+Fed by `twsock.sockets.stream.connection.Connection`, one per socket. Holds the bytes that were
+received and not read: at most `READ_AHEAD_LIMIT` bytes and one receive while no read is pending,
+and as many as a pending read asks for. Above that, the transport stops reading.
 
-One read may be pending. What it wishes for says whether what is there is enough, and is asked again
-whenever more has come::
+One read may be pending. Its request checks, whenever bytes arrive, whether it can be completed::
 
     UNCONNECTED ──> OPEN ── peer's FIN ──> ENDED ─────┐
-                     │ └──── a reset ────> FAILED ────┤ what is there can still be read
+                     │ └──── a reset ────> FAILED ────┤ received bytes can still be read
                      └──────── close() ───────────────┴──> CLOSED
 """
 
@@ -48,10 +47,10 @@ __all__ = [
     "InputStreamOptions",
 ]
 
-#: Bytes that are received before anybody asks for them, besides those of one receive.
+#: Bytes that are received while no read is pending, besides those of one receive.
 READ_AHEAD_LIMIT: Final = 64 * 1024
 
-#: Largest number of bytes that one read may ask for, unless told otherwise: the 16 MiB of a frame.
+#: Default of the largest number of bytes that one read may ask for: 16 MiB, as for a frame.
 DEFAULT_MAX_LOAD: Final = 16 * 1024 * 1024
 
 # ERROR_HANDLE_EOF of Win32.
@@ -62,9 +61,9 @@ class InputStreamOptions(DocumentedFlag):
     """
     When a read is done; ``Windows.Storage.Streams.InputStreamOptions``.
 
-    ``NONE``: with all that was asked for, or at the end of the stream. ``PARTIAL``: as soon as
-    there is anything. ``READ_AHEAD`` permits to receive more than was asked for, which happens
-    anyway; `DataReader.load` then takes all there is.
+    ``NONE``: when all requested bytes have arrived, or at the end of the stream. ``PARTIAL``: as
+    soon as any byte has arrived. ``READ_AHEAD`` permits to receive more than was requested, which
+    happens anyway; `DataReader.load` then takes all received bytes.
     """
 
     NONE = 0
@@ -74,10 +73,10 @@ class InputStreamOptions(DocumentedFlag):
 
 class EndOfStreamError(BrokenError):
     """
-    The peer ended its output before all that was asked for had come. What came can be read.
+    The peer ended its output before all requested bytes arrived. Those that arrived can be read.
 
-    :ivar wanted: how many bytes were asked for, or None for bytes up to a delimiter.
-    :ivar available: how many came; 0 where the peer ended between two messages.
+    :ivar wanted: how many bytes were requested; None for bytes up to a delimiter.
+    :ivar available: how many arrived; 0 if the peer ended between two messages.
     """
 
     _class_hresult = _END_OF_FILE
@@ -91,9 +90,9 @@ class EndOfStreamError(BrokenError):
 
 class DelimiterNotFoundError(RemoteProtocolError):
     """
-    The peer sent too much without the delimiter. All of it is still there.
+    The peer sent more than the limit without the delimiter. All of it can still be read.
 
-    :ivar limit: how many bytes there may be before the delimiter.
+    :ivar limit: how many bytes may precede the delimiter.
     """
 
     def __init__(self, limit: int) -> None:
@@ -101,15 +100,15 @@ class DelimiterNotFoundError(RemoteProtocolError):
         self.limit = limit
 
 
-class _Wish(typing.Protocol):
+class _Request(typing.Protocol):
     """What a read asks for."""
 
     def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
-        """Take it, or nothing while it is not there."""
+        """Take the requested bytes from the queue; None if they have not arrived."""
 
 
 class _Some:
-    """Whatever there is."""
+    """Any bytes, up to a number."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -121,7 +120,7 @@ class _Some:
 
 
 class _AtMost(_Some):
-    """All that was asked for, or less at the end."""
+    """A number of bytes, or fewer at the end of the stream."""
 
     @override
     def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
@@ -131,7 +130,7 @@ class _AtMost(_Some):
 
 
 class _Exactly(_Some):
-    """All that was asked for, or an error."""
+    """A number of bytes, or an error at the end of the stream."""
 
     @override
     def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
@@ -143,12 +142,12 @@ class _Exactly(_Some):
 
 
 class _Until:
-    """Up to a delimiter, within a limit."""
+    """The bytes before a delimiter, within a limit."""
 
     def __init__(self, delimiter: bytes, limit: int) -> None:
         self._delimiter = delimiter
         self._limit = limit
-        # How many bytes from the front do not begin the delimiter: no byte is looked at twice.
+        # How many bytes from the front do not begin the delimiter: no byte is searched twice.
         self._searched = 0
 
     def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
@@ -176,15 +175,14 @@ _OPEN: Final = _State.OPEN
 
 class InputStream(ClosesInBlock):
     """
-    The bytes from the peer, in pieces of any size.
+    The receiving side of a stream socket.
 
-    All reads return a Deferred. They fail, through it, with `LocalProtocolError` before the socket
-    is connected, with `ClosedError` once this end was closed, with `BusyError` while another read
-    is pending (which goes on undisturbed), and with `BrokenError` when the connection died: after
-    what had been received was read. Where a read fails, is cancelled or times out, nothing was
-    taken: what came is there for the next one.
+    The Deferreds of reads fail with `LocalProtocolError` before the socket is connected, with
+    `ClosedError` after this end was closed, with `BusyError` while another read is pending (which
+    continues), and with `BrokenError` after the connection broke and all received bytes were read.
+    A read that fails, is cancelled or times out takes nothing: the next read gets the bytes.
 
-    ``async for chunk in stream`` gives what comes until the peer ends its output.
+    ``async for chunk in stream`` returns received bytes until the peer ends its output.
 
     :param clock: measures timeouts.
     :ivar max_load: largest number of bytes that one read may ask for.
@@ -197,9 +195,9 @@ class InputStream(ClosesInBlock):
         "_is_draining",
         "_queue",
         "_read",
+        "_request",
         "_state",
         "_transport",
-        "_wish",
         "max_load",
     )
 
@@ -208,9 +206,9 @@ class InputStream(ClosesInBlock):
         self._clock = clock
         self._queue = ByteQueue()
         self._state = _State.UNCONNECTED
-        # The pending read, and what it asks for.
+        # The pending read, and its request.
         self._read: Deferred[bytes] | None = None
-        self._wish: _Wish | None = None
+        self._request: _Request | None = None
         self._error: SocketError | None = None
         self._is_draining = False
         # Set when a draining connection becomes secure: the drain continues when this is due.
@@ -231,7 +229,7 @@ class InputStream(ClosesInBlock):
 
     @property
     def buffered(self) -> int:
-        """How many bytes were received and not taken."""
+        """How many bytes were received and not read."""
         return self._queue.size
 
     # Called by applications.
@@ -246,10 +244,10 @@ class InputStream(ClosesInBlock):
         """
         Read as WinRT does.
 
-        :param count: how many bytes; 0 to `max_load`, both included. 0 gives ``b""`` at once.
-        :param options: with ``PARTIAL``, what there is as soon as there is anything.
+        :param count: how many bytes; 0 to `max_load`, both included. 0 returns ``b""`` at once.
+        :param options: with ``PARTIAL``, fewer bytes as soon as any have arrived.
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: ``count`` bytes; at the end of the stream those that were left, and then ``b""``.
+        :returns: ``count`` bytes; at the end of the stream the remaining ones, and then ``b""``.
         :raises ValueError: at once, when a number is out of bounds.
         """
         # What is there already is the common case, and half as dear this way.
@@ -266,10 +264,10 @@ class InputStream(ClosesInBlock):
         self, max_bytes: int | None = None, *, timeout: float | None = None
     ) -> Deferred[bytes]:
         """
-        Wait until there is anything, and take it.
+        Wait until any bytes have arrived, and take them.
 
-        :param max_bytes: how much of it; 1 to `max_load`, both included. None for 64 KiB, or
-            `max_load` where that is less.
+        :param max_bytes: how many at most; 1 to `max_load`, both included. None for 64 KiB, or
+            `max_load` if that is less.
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: at least one byte; ``b""`` once the peer has ended its output.
         :raises ValueError: at once, when a number is out of bounds.
@@ -281,11 +279,12 @@ class InputStream(ClosesInBlock):
 
     def receive_exactly(self, count: int, *, timeout: float | None = None) -> Deferred[bytes]:
         """
-        Wait until so many bytes are there, and take them.
+        Wait until this many bytes have arrived, and take them.
 
         :param count: how many; 0 to `max_load`, both included.
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: that many bytes. It fails with `EndOfStreamError` when the peer ends first.
+        :returns: that many bytes. It fails with `EndOfStreamError` when the peer ends its output
+            before.
         :raises ValueError: at once, when a number is out of bounds.
         """
         # What is there already is the common case, and half as dear this way.
@@ -299,15 +298,15 @@ class InputStream(ClosesInBlock):
         self, delimiter: bytes, limit: int, *, timeout: float | None = None
     ) -> Deferred[bytes]:
         """
-        Wait until a delimiter has come, and take what is before it; the delimiter is dropped.
+        Wait until a delimiter has arrived, and take the bytes before it; drop the delimiter.
 
         :param delimiter: one byte or more.
-        :param limit: how many bytes there may be before it; 0 to `max_load`, both included.
+        :param limit: how many bytes may precede it; 0 to `max_load`, both included.
         :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: the bytes before the delimiter. It fails with `DelimiterNotFoundError` as soon as
-            more than ``limit`` bytes are there that cannot begin it, and with `EndOfStreamError`
-            when the peer ends first.
-        :raises ValueError: at once, when a number is out of bounds or the delimiter empty.
+            more than ``limit`` bytes have arrived that do not begin it, and with `EndOfStreamError`
+            when the peer ends its output before.
+        :raises ValueError: at once, when a number is out of bounds or the delimiter is empty.
         """
         self._check(limit, timeout)
         delimiter = as_bytes(delimiter)
@@ -317,11 +316,11 @@ class InputStream(ClosesInBlock):
 
     def close(self) -> Deferred[None]:
         """
-        Read no more. The output goes on; what the peer still sends is received and dropped.
+        Stop reading. The output stays open; bytes that the peer still sends are dropped.
 
         A pending read fails with `ClosedError`. Closing twice is harmless.
 
-        :returns: has fired already.
+        :returns: a Deferred that has already fired.
         """
         self._state = _State.CLOSED
         self._queue = ByteQueue()
@@ -348,29 +347,29 @@ class InputStream(ClosesInBlock):
         return self._read is not None
 
     def take_buffered(self) -> bytes:
-        """Hand over all that was received and not read, for whoever reads from here on."""
+        """Take all bytes that were received and not read, for another reader."""
         return self._queue.take(self._queue.size)
 
     def drop_received(self) -> None:
-        """Forget all that was received and not read: the connection is being aborted for it."""
+        """Drop all bytes that were received and not read: the connection is being aborted."""
         self._queue = ByteQueue()
 
     def cancel_read(self, error: SocketError) -> None:
-        """Let the pending read fail, if there is one; the stream goes on."""
+        """Fail the pending read, if there is one; the stream stays open."""
         self._end_read(error)
 
     def opened(self, transport: StreamTransport) -> None:
-        """The connection stands."""
+        """Use a transport: the connection is open."""
         self._transport = transport
         if self._state is _State.UNCONNECTED:
             self._state = _OPEN
         if self._is_draining:
-            # It has become secure meanwhile: what its peer has to say comes behind the handshake.
+            # It became secure during a drain: the peer's first bytes follow the handshake.
             self._is_draining = False
             self._grace = self._clock.callLater(FIRST_MESSAGE_TIME, self.end_when_drained)
 
     def feed(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Add received bytes, and complete the pending read if they suffice."""
         if self._state is not _OPEN:
             return
         queue = self._queue
@@ -381,20 +380,20 @@ class InputStream(ClosesInBlock):
             self._transport.pause_reading()
 
     def end_when_drained(self) -> None:
-        """Let a read that finds nothing see the end of the stream, now and from here on."""
+        """Report the end of the stream to the pending read and to later reads without bytes."""
         self._is_draining = True
         self._end_grace()
         self._end_if_drained()
 
     def ended(self) -> None:
-        """No more will come: the peer has ended its output."""
+        """Note the end of the stream: the peer ended its output."""
         if self._state is _OPEN:
             self._state = _State.ENDED
             self._end_grace()
             self._try_again()
 
     def failed(self, error: SocketError) -> None:
-        """No more will come: the connection died."""
+        """Note that the connection broke; received bytes can still be read."""
         if self._state in (_State.UNCONNECTED, _OPEN):
             self._state = _State.FAILED
             self._error = error
@@ -423,11 +422,11 @@ class InputStream(ClosesInBlock):
     def _broken(self) -> BrokenError | ClosedError:
         return lost_again(typing.cast(SocketError, self._error))
 
-    def _start(self, wish: _Wish, timeout: float | None) -> Deferred[bytes]:
+    def _start(self, request: _Request, timeout: float | None) -> Deferred[bytes]:
         if self._refusal() is not None:
             return self._refuse()
         try:
-            taken = wish.attempt(self._queue, self._state is _State.ENDED)
+            taken = request.attempt(self._queue, self._state is _State.ENDED)
         except SocketError as error:
             return fail(error)
         if taken is not None:
@@ -436,7 +435,7 @@ class InputStream(ClosesInBlock):
             return fail(self._broken())
         read: Deferred[bytes] = Operation(self._forget)
         self._read = read
-        self._wish = wish
+        self._request = request
         if self._transport is not None:
             self._transport.resume_reading()
             self._end_if_drained()
@@ -454,22 +453,22 @@ class InputStream(ClosesInBlock):
             self.ended()
 
     def _try_again(self) -> None:
-        read, wish = self._read, self._wish
-        if read is None or wish is None:
+        read, request = self._read, self._request
+        if read is None or request is None:
             return
         try:
-            taken = wish.attempt(self._queue, self._state is _State.ENDED)
+            taken = request.attempt(self._queue, self._state is _State.ENDED)
         except SocketError as error:
             self._end_read(error)
             return
         if taken is not None:
-            self._read = self._wish = None  # cleared first: the callback may read again
+            self._read = self._request = None  # Cleared first: the callback may read again.
             read.callback(taken)
 
     def _forget(self, _read: Deferred[bytes]) -> None:
-        self._read = self._wish = None
+        self._read = self._request = None
 
     def _end_read(self, error: SocketError) -> None:
-        read, self._read, self._wish = self._read, None, None
+        read, self._read, self._request = self._read, None, None
         if read is not None:
             read.errback(error)

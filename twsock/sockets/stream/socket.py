@@ -1,11 +1,8 @@
 """
-A connection to await: application → **stream socket** → connection → transport.
+Awaitable stream sockets: application → **stream socket** → connection → transport.
 
-Made by applications that connect, and by `twsock.StreamSocketListener` for those that it accepts.
-Holds its two streams, its options and what is known of it; the bytes are with the streams.
-
-It is long for its docstrings: each operation says what it does at the wrong time, and what is left
-when it fails or is called off.
+Made by applications that connect, and by `twsock.StreamSocketListener` for accepted connections.
+Holds its two streams, which hold the bytes, its options and its information.
 """
 
 from __future__ import annotations
@@ -83,16 +80,16 @@ class StreamSocket:
     """
     A stream connection; ``Windows.Networking.Sockets.StreamSocket``.
 
-    ``async with StreamSocket(reactor) as socket:`` closes it in order at the end, and aborts it
-    when the block raises anything but `EndOfStreamError`.
+    ``async with StreamSocket(reactor) as socket:`` closes it at the end of the block, and aborts it
+    when the block raises any error but `EndOfStreamError`.
 
-    :param reactor: runs it: the looking up, the connecting, the timeouts.
-    :param resolver: asked for SRV records (any ``IResolver``); None for the DNS servers that this
-        machine is set up with.
+    :param reactor: runs lookups, connections and timeouts.
+    :param resolver: looks up SRV records (any ``IResolver``); None for the DNS servers that this
+        machine is configured with.
     :param close_timeout: seconds that `close` waits for the peer before it aborts.
 
-    :ivar input_stream: the bytes from the peer.
-    :ivar output_stream: the bytes to the peer.
+    :ivar input_stream: the receiving side.
+    :ivar output_stream: the sending side.
     """
 
     _log = TextLogger()
@@ -143,7 +140,7 @@ class StreamSocket:
         self.was_lost = False
         self._control: StreamSocketControl | None = None
         self._information: StreamSocketInformation | None = None
-        # Of an accepted socket: its listener's options, and who is told of its beginning and end.
+        # Of an accepted socket: the options and the observer of its listener.
         self._inherited: StreamSocketListenerControl | None = None
         self._observer: Callable[[StreamSocket, bool], None] | None = None
         self._buffer_limit: BufferLimit | None = None
@@ -161,20 +158,20 @@ class StreamSocket:
 
     @property
     def information(self) -> StreamSocketInformation:
-        """What is known of the connection, at any time."""
+        """Addresses, TLS facts and statistics of the connection."""
         if self._information is None:
             self._information = StreamSocketInformation()
         return self._information
 
     @property
     def is_open(self) -> bool:
-        """Whether it is connected, and neither closed nor lost."""
+        """Whether the socket is connected, and neither closed nor lost."""
         return self._connection is not None and self._connection.is_open
 
     @property
     def is_secure(self) -> bool:
         """
-        Whether the connection is encrypted now, and the peer was accepted.
+        Whether the connection is encrypted now, and the peer was verified as the settings demand.
 
         With a TLS endpoint this becomes True some time after ``connect_endpoint`` or ``accept``
         fired, since Twisted reports such connections before their handshake.
@@ -296,11 +293,11 @@ class StreamSocket:
     @classmethod
     def from_transport(cls, reactor: Any, transport: Any, unread: bytes = b"") -> StreamSocket:
         """
-        Take over a connected transport of Twisted, whose protocol is told nothing more.
+        Take over a connected transport of Twisted; its protocol receives no further events.
 
         :param transport: any stream transport.
-        :param unread: what its protocol had received and not used; it is read first.
-        :raises ClosedError: when it is not connected any more.
+        :param unread: bytes that its protocol received and did not use; they are read first.
+        :raises ClosedError: when the transport is no longer connected.
         """
         stream_socket = cls(reactor)
         protocol = stream_socket.build_protocol()
@@ -310,7 +307,7 @@ class StreamSocket:
         if not getattr(transport, "connected", True):
             raise ClosedError("cannot take the transport over: it is not connected")
         setattr(top, name, protocol)
-        # Before the stream stops it again, should there be much.
+        # Before the stream pauses it again, which it does above its limit.
         transport.resumeProducing()
         protocol.makeConnection(transport)
         if unread:
@@ -322,10 +319,11 @@ class StreamSocket:
         """
         Take over a connected socket of Python.
 
-        :param connection: TCP or UNIX. It is detached: the reactor has it from here on, under
+        :param connection: TCP or UNIX. It is detached: the reactor uses it from now on, under
             another descriptor.
         :raises ValueError: when it is no stream socket.
-        :raises SocketError: when it is not connected. It is left as it is then, but non-blocking.
+        :raises SocketError: when it is not connected. It is then unchanged, except for being
+            non-blocking.
         """
         if connection.type != socket.SOCK_STREAM:
             raise ValueError(f"a stream socket is needed, not {connection.type!r}")
@@ -343,9 +341,9 @@ class StreamSocket:
 
     def build_protocol(self) -> Connection:
         """
-        Make the protocol that connects this socket when a transport is connected to it.
+        Return a protocol that connects this socket when it gets a transport.
 
-        For whoever has a factory or an endpoint of their own; it serves one connection.
+        For applications with a factory or endpoint of their own; it serves one connection.
         """
         return Connection(
             self._reactor,
@@ -368,14 +366,14 @@ class StreamSocket:
         resolver: IResolver | None = None,
     ) -> Deferred[list[EndpointPair]]:
         """
-        Look a service of a host up, without connecting.
+        Look up a service of a host, without connecting.
 
-        :param sort_options: ``NONE`` lets the families of addresses take turns, so that the second
-            attempt differs most from the first; ``OPTIMIZE_FOR_LONG_CONNECTIONS`` keeps the
-            resolver's order, which puts the best path first.
-        :returns: pairs for `connect`, best first; the local end is left to the system. Those of an
-            SRV record may have different ports.
-        :raises ValueError: at once, for a malformed name, a missing service, a port that is none.
+        :param sort_options: ``NONE`` alternates between the address families, so that the second
+            attempt differs most from the first; ``OPTIMIZE_FOR_LONG_CONNECTIONS`` keeps the order
+            of the resolver, which puts the best path first.
+        :returns: pairs for `connect`, best first; the system chooses the local end. Those of an SRV
+            record may have different ports.
+        :raises ValueError: at once, for a malformed name, a missing service or an invalid port.
         """
         return find_endpoint_pairs(reactor, host, service, sort_options, resolver, "tcp")
 
@@ -383,19 +381,19 @@ class StreamSocket:
 
     def close(self) -> Deferred[None]:
         """
-        End the connection in order: send what was written, send FIN, await the peer's.
+        Close the connection: send the queued writes, send FIN, wait for the FIN of the peer.
 
-        A pending read or connect fails with `ClosedError`. What the peer still sends is read and
-        dropped, so that no reset destroys what was sent. Under TLS close_notify is sent in front of
+        A pending read or connect fails with `ClosedError`. Bytes that the peer still sends are read
+        and dropped, since a reset would destroy sent bytes. Under TLS close_notify is sent before
         FIN. Closing twice is harmless.
 
         After ``close_timeout`` the socket stops waiting for the peer. The kernel still sends the
         bytes that it has taken, unless the peer sends more and gets a reset. Bytes that the kernel
         has not taken are lost, and the connection is reset.
 
-        :returns: fires when all that was written is with the kernel, and FIN behind it, or when the
-            connection is gone before that: then the writes that were pending have failed. It does
-            not wait for the peer, as `wait_closed` does. It need not be awaited.
+        :returns: fires when the kernel has all written bytes and FIN. If the connection is lost
+            before, it fires as well, and the pending writes have failed. It does not wait for the
+            peer, as `wait_closed` does. It need not be awaited.
         """
         self._end_connecting()
         if self._end is _End.NONE:
@@ -404,19 +402,19 @@ class StreamSocket:
 
     def wait_closed(self) -> Deferred[None]:
         """
-        Wait until the connection is gone: closed at both ends, aborted or lost.
+        Wait until the connection has ended: closed at both ends, aborted or lost.
 
-        :returns: fires then, or at once where there is none. Cancelling ends the wait only.
+        :returns: fires then, or at once if there is no connection. Cancelling ends the wait only.
         """
         return succeed(None) if self._connection is None else self._connection.when_lost()
 
     def abort(self) -> Deferred[None]:
         """
-        End the connection now: drop what is queued, send a reset.
+        Abort the connection now: drop queued bytes, send a reset.
 
         A pending read, write or connect fails with `ClosedError`.
 
-        :returns: fires when the connection is gone. It need not be awaited.
+        :returns: fires when the connection has ended. It need not be awaited.
         """
         self._end_connecting()
         self._end = _End.ABORTED
@@ -424,13 +422,13 @@ class StreamSocket:
 
     def cancel_io(self) -> Deferred[None]:
         """
-        Call off what is pending; the connection stays, and can be used at once.
+        Cancel all pending reads and writes; the connection stays open, and can be used at once.
 
-        A pending read fails and takes nothing off the stream. Pending writes and flushes fail;
-        those of which nothing has left are withdrawn, and what has begun is sent to its end. All
-        fail with `SocketError`, status ``OPERATION_ABORTED``.
+        A pending read takes nothing off the stream. Queued writes are withdrawn; a write that has
+        begun is sent to its end. All of them, and flushes, fail with `SocketError`, status
+        ``OPERATION_ABORTED``.
 
-        :returns: has fired already.
+        :returns: a Deferred that has already fired.
         """
         self.input_stream.cancel_read(operation_cancelled())
         self.output_stream.cancel_writes(operation_cancelled())
@@ -445,7 +443,7 @@ class StreamSocket:
         elif exception is None or isinstance(exception, EndOfStreamError):
             await self.close()
         else:
-            # Half an answer is not to look like a whole one.
+            # A reset, so that the peer does not take a partial answer for a complete one.
             await self.abort()
 
     # Called by the listener that accepts it.
@@ -458,12 +456,12 @@ class StreamSocket:
         buffer_limit: BufferLimit | None = None,
     ) -> None:
         """
-        Belong to a listener.
+        Make this the socket of an accepted connection.
 
-        :param control: the options to take over.
-        :param observer: called with True when the connection stands, with False when it is gone.
-        :param is_plain: whether it can be used then; if not, after a handshake only.
-        :param buffer_limit: is noted with what its connection holds.
+        :param control: the options of the listener.
+        :param observer: called with True when the connection is open, with False when it has ended.
+        :param is_plain: whether the streams open then; if not, they open after a handshake.
+        :param buffer_limit: counts the bytes that the connection holds.
         """
         self._buffer_limit = buffer_limit
         self._inherited = control
@@ -509,7 +507,7 @@ class StreamSocket:
     def _is_securing(self) -> bool:
         return self._has_begun_tls
 
-    # How a connect goes.
+    # Connecting, step by step.
 
     def _start_connecting(
         self,
@@ -565,7 +563,7 @@ class StreamSocket:
         return limit(connecting, timeout, self._reactor, "the connect")
 
     async def _guarded(self, work: Any) -> None:
-        """Leave the socket as it was when an attempt fails."""
+        """Restore the unconnected state if connecting fails."""
         try:
             await work
         except CancelledError:
@@ -611,7 +609,7 @@ class StreamSocket:
         self._state = _State.CONNECTED
 
     def _start_again(self) -> None:
-        """Be as before a connect that failed, with streams that have seen nothing."""
+        """Restore the state before a failed connect, with new streams."""
         self._has_begun_tls = self._is_secure_from_the_start = False
         if self._connection is not None:
             self._connection.abort()
@@ -620,21 +618,21 @@ class StreamSocket:
             was = self.output_stream
             self.output_stream = OutputStream(self._reactor, was.max_unsent, was.max_writes)
 
-    # How a connection becomes secure.
+    # TLS.
 
     def _check_level(self, level: SocketProtectionLevel) -> None:
         """
-        Refuse what this machine cannot do, before any packet.
+        Check that this machine supports a level, before any packet is sent.
 
-        :raises OperationNotSupported: then.
+        :raises OperationNotSupported: if it does not.
         """
         choose_versions(level, self.control.min_protection_level)
 
     def _check_upgrade(self) -> Connection:
         """
-        Refuse an upgrade at the wrong time; give the connection.
+        Check that the state allows an upgrade; return the connection.
 
-        :raises SocketError: with the reason.
+        :raises SocketError: if the state does not allow it.
         """
         connection = self._connection
         if self._state is _State.CLOSED:
@@ -662,10 +660,10 @@ class StreamSocket:
         self, tls: ServerTls, timeout: float, leftover: bytes = b""
     ) -> Deferred[None]:
         """
-        Be the server of a handshake, now; for the listener that accepts the socket.
+        Start a handshake as its server; called by the listener.
 
-        :returns: fires when it is done and the client let in; after a failure the connection is
-            gone.
+        :returns: fires when the handshake is done and the client accepted. If it fails, the
+            connection has been aborted.
         """
         assert self._connection is not None
         self._has_begun_tls = True
@@ -732,8 +730,8 @@ class _Once(Factory):
         """
         Build no further protocol.
 
-        An endpoint that cannot be cancelled comes too late; and Twisted's connectors keep their
-        factory as long as they live, which is until the garbage collector finds them.
+        An endpoint that cannot be cancelled may connect too late. Twisted's connectors also keep
+        their factory until the garbage collector frees them.
         """
         self._stream_socket = None
 

@@ -1,10 +1,10 @@
 """
-Lookup of network interfaces, and a watch for their changes: text → **interface** → multicast.
+Lookup of interfaces and local addresses, and a watch for changes: text → **interface** → multicast.
 
-Used to join groups, to send broadcasts, and for interfaces in endpoint strings. Names and indexes
-come from POSIX calls. `twsock.datagram.network.netlink` lists addresses, on Linux only; other
-systems need the name of the interface. Nothing is cached, because an interface may get another
-index at any time. `LinkWatch` reports such changes.
+Used to join groups, to send broadcasts, for interfaces in endpoint strings, and for the source
+addresses of answers. Names and indexes come from POSIX calls. `twsock.datagram.network.netlink`
+lists addresses, on Linux only; other systems need the name of the interface. Interfaces are not
+cached, because an interface may get another index at any time. `LinkWatch` reports such changes.
 """
 
 from __future__ import annotations
@@ -312,8 +312,8 @@ class LocalAddresses:
     The kernel is asked at most once a second, so forged datagrams cannot keep it busy.
 
     :param now: seconds, on a clock that never goes back.
-    :param list_addresses: returns the list. It raises `SocketError` if the
-        system does not report them.
+    :param list_addresses: returns the list. It raises `SocketError` if the system does not report
+        addresses.
     """
 
     def __init__(

@@ -456,7 +456,7 @@ class GroupTests(TestCase):
         peer = Peer(self, group=GROUP).start(b"a")
         await peer.request()
         await peer.send(b"bc", b"a")
-        self.assertEqual(await peer.fails(2.1), "1 datagram came back that was not sent")
+        self.assertEqual(await peer.fails(2.1), "datagrams that came back and were not sent: 1")
         sender = f"127.0.0.1:{peer.port}"
         self.assertEqual(peer.lines[1], f"2 bytes came back from {sender} that were not sent")
 

@@ -11,15 +11,15 @@ import hashlib
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
-from typing_extensions import override
 
 from twsock.cli.arguments import EchoArguments
 from twsock.cli.endpoints import GroupTarget, PeerTarget, parse_target
-from twsock.cli.output import CommandError, Output, RoundTrips, UsageError
+from twsock.cli.output import CommandError, Output, RoundTrips, UsageError, no_answer
 from twsock.cli.resolver import first_of
 from twsock.cli.texts import Texts, find_texts, open_echo_output
 from twsock.errors import SocketError, SocketErrorStatus
@@ -48,24 +48,24 @@ _FOREVER: Final = float(2**31)
 _HEADERS: Final = ("responder", "received", "lost", "duplicates", "min ms", "median ms", "max ms")
 
 
+@dataclass
 class Responder:
-    """What one responder did: how many requests it has answered, and how many of them again."""
+    """How many requests one responder has answered, and how many of them again."""
 
-    def __init__(self) -> None:
-        self.received = 0
-        self.duplicates = 0
-        self.round_trips = RoundTrips()
+    received: int = 0
+    duplicates: int = 0
+    round_trips: RoundTrips = field(default_factory=RoundTrips)
 
 
+@dataclass
 class _Copies:
     """Requests with the same bytes."""
 
-    def __init__(self) -> None:
-        self.sent = 0
-        # When the newest of them were sent.
-        self.times: deque[float] = deque(maxlen=_MAX_TIMES)
-        # How many of them each responder has answered, or missed.
-        self.answered: dict[str, int] = {}
+    sent: int = 0
+    # When the newest of them were sent.
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_TIMES))
+    # How many of them each responder has answered, or missed.
+    answered: dict[str, int] = field(default_factory=dict)
 
 
 class Tally:
@@ -169,62 +169,54 @@ async def echo_datagrams(
     :raises CommandError: when something was lost, or arrived that was not sent.
     """
     kind: Any = _GroupRun if isinstance(target, GroupTarget) else _PeerRun
-    await kind(reactor, target, arguments, texts, output, clock or reactor, now).go()
+    is_single = texts.total == 1 and arguments.repeats == 1
+    run = kind(reactor, target, arguments, texts, output, clock or reactor, now, is_single)
+    await run.go()
 
 
+@dataclass
 class _Run(Generic[T]):
-    """
-    Requests at their times, and the answers to them.
+    """Requests at their times, and the answers to them."""
 
-    :ivar is_settled: whether the interval holds from the first request on.
-    :ivar is_refused: whether the last request is to be sent to another address.
-    """
+    reactor: Any
+    target: T
+    arguments: EchoArguments
+    texts: Texts
+    output: Output
+    clock: Any
+    now: Callable[[], float]
+    # One request in all needs no figures.
+    is_single: bool
+    # Whether the interval holds from the first request on.
+    is_settled: bool = True
+    # Whether the last request is to be sent to another address.
+    is_refused: bool = False
+    # Requests within their timeouts that nobody has answered yet; when the last was sent.
+    awaited: int = 0
+    sent_at: float = 0.0
+    failure: CommandError | None = None
+    news: Deferred[None] | None = None
 
-    address: str
-    question: str
-    is_settled = True
-    is_refused = False
-    is_group = False
-
-    def __init__(
-        self,
-        reactor: Any,
-        target: T,
-        arguments: EchoArguments,
-        texts: Texts,
-        output: Output,
-        clock: Any,
-        now: Callable[[], float],
-    ) -> None:
-        self._reactor = reactor
-        self._target: T = target
-        self._arguments = arguments
-        self._texts = texts
-        self._output = output
-        self._clock = clock
-        self._now = now
-        self._tally = Tally(arguments.timeout)
-        # One request in all needs no figures.
-        self._is_single = texts.total == 1 and arguments.repeats == 1
-        # Requests within their timeouts that nobody has answered yet; when the last was sent.
-        self._awaited = 0
-        self._sent_at = 0.0
-        self._failure: CommandError | None = None
-        self._news: Deferred[None] | None = None
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.arguments.timeout)
 
     # What peers and groups do differently.
 
-    open: Callable[[], Coroutine[Any, Any, None]]
-    send: Callable[[bytes], Coroutine[Any, Any, None]]
-    close: Callable[[], None]
-    describe_figures: Callable[[], None]
+    is_group: ClassVar[bool] = False
+    address = question = ""
+    open: ClassVar[Callable[..., Coroutine[Any, Any, None]]]
+    send: ClassVar[Callable[..., Coroutine[Any, Any, None]]]
+    close: ClassVar[Callable[..., None]]
+    describe_figures: ClassVar[Callable[..., None]]
 
     # The run.
 
     async def go(self) -> None:
-        tally = self._tally
+        tally = self.tally
         try:
             await self.open()
+            for text in self.arguments.texts:
+                _check_size(text, self.address)
             await self._converse()
         except (CancelledError, CommandError):
             if tally.sent > 1:
@@ -232,76 +224,74 @@ class _Run(Generic[T]):
             raise
         finally:
             self.close()
-            self._output.erase_bar()
+            self.output.erase_bar()
         is_silent = tally.sent > 0 and not tally.responders
-        if not (is_silent and self._is_single):
-            self._output.say("client closed its socket")
-        if not self._is_single or len(tally.responders) > 1:
+        if not (is_silent and self.is_single):
+            self.output.say("client closed its socket")
+        if not self.is_single or len(tally.responders) > 1:
             self.describe_figures()
         if line := self._describe_silence() if is_silent else self._describe_loss():
             raise CommandError(line)
 
     async def _converse(self) -> None:
-        arguments = self._arguments
-        for text in arguments.texts:
-            _check_size(text, self.address)
-        due = self._now()
+        arguments = self.arguments
+        due = self.now()
         while (message := await self._next_text()) is not None:
             for _ in range(arguments.repeats):
                 await self.wait(due)
-                due = self._now() + arguments.interval
+                due = self.now() + arguments.interval
                 await self._request(message)
                 if not arguments.interval or not self.is_settled:
                     await self._await_answers(message)
         # All members of a group may answer the last request.
         await self._await_answers(is_last=True)
         # A duplicate of the last answer takes no longer than an answer.
-        trips = [one.round_trips.longest for one in self._tally.responders.values()]
-        await self.wait(self._now() + (0.0 if self._is_single else max(trips, default=0.0)))
+        trips = [one.round_trips.longest for one in self.tally.responders.values()]
+        await self.wait(self.now() + (0.0 if self.is_single else max(trips, default=0.0)))
 
     async def _request(self, text: bytes) -> None:
         _check_size(text, self.address)
-        self._sent_at = self._now()
-        self._awaited += 1
-        self._tally.send(text, self._sent_at)
+        self.sent_at = self.now()
+        self.awaited += 1
+        self.tally.send(text, self.sent_at)
         await self.send(text)
-        self._output.show_request(text)
+        self.output.show_request(text)
 
     async def _await_answers(self, text: bytes = b"", *, is_last: bool = False) -> None:
         """Wait for all answers, until the timeout; send a text that is refused once more."""
-        timeout, is_all = self._arguments.timeout, is_last and self.is_group
+        timeout, is_all = self.arguments.timeout, is_last and self.is_group
 
         def is_over() -> bool:
-            return self.is_refused or not (self._awaited or is_all)
+            return self.is_refused or not (self.awaited or is_all)
 
-        while await self.wait(self._sent_at + timeout, is_over) and self.is_refused:
-            self._sent_at = self._now()
+        while await self.wait(self.sent_at + timeout, is_over) and self.is_refused:
+            self.sent_at = self.now()
             await self.send(text)
-        if self._awaited and not self._is_single:
-            self._output.say(f"no answer to {self._awaited} within {timeout:g} s")
+        if self.awaited and not self.is_single:
+            self.output.say(f"no answer to {self.awaited} within {timeout:g} s")
         # What comes later than that does not come from the next address either.
-        self._awaited, self.is_settled = 0, True
+        self.awaited, self.is_settled = 0, True
 
     async def wait(self, due: float, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Wait until a time, an event or a failure, one turn at least; return ``is_over()``."""
-        while self._failure is None and not is_over():
-            left = max(0.0, due - self._now())
-            self._news = Deferred()
+        while self.failure is None and not is_over():
+            left = max(0.0, due - self.now())
+            self.news = Deferred()
             try:
-                await self._news.addTimeout(left, self._clock)
+                await self.news.addTimeout(left, self.clock)
             except defer.TimeoutError:
                 pass
             finally:
-                self._news = None
+                self.news = None
             if not left:
                 break
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         return is_over()
 
     async def _next_text(self) -> bytes | None:
         """Wait for a text; answers are counted meanwhile, and a failure ends the wait."""
-        waiting = Deferred.fromCoroutine(self._texts.next_text())
+        waiting = Deferred.fromCoroutine(self.texts.next_text())
         if waiting.called:
             return await waiting
         _, text = await first_of(waiting, Deferred.fromCoroutine(self.wait(_FOREVER)))
@@ -309,11 +299,11 @@ class _Run(Generic[T]):
 
     def received(self, data: bytes, sender: str) -> None:
         """Count and show a datagram; the sender is empty for the only peer."""
-        answered = self._tally.answered
-        answer = self._tally.receive(data, sender, self._now())
-        if self._tally.answered > answered and self._awaited:
-            self._awaited -= 1
-            self._output.advance()
+        answered = self.tally.answered
+        answer = self.tally.receive(data, sender, self.now())
+        if self.tally.answered > answered and self.awaited:
+            self.awaited -= 1
+            self.output.advance()
         try:
             self._show(answer, data, sender)
         except CommandError as error:
@@ -322,12 +312,12 @@ class _Run(Generic[T]):
 
     def fail(self, error: CommandError) -> None:
         """End the run with an error."""
-        self._failure = self._failure or error
+        self.failure = self.failure or error
         self.wake()
 
     def wake(self) -> None:
         """Look again whether `wait` is over."""
-        news, self._news = self._news, None
+        news, self.news = self.news, None
         if news is not None:
             news.callback(None)
 
@@ -336,57 +326,53 @@ class _Run(Generic[T]):
     @property
     def name(self) -> str:
         """Whom the requests are for."""
-        return _name_address(self.address, self._target.port)
+        return _name_address(self.address, self.target.port)
+
+    def describe_error(self, error: SocketError) -> CommandError:
+        """Return the error for a datagram that the system did not send: it is not lost."""
+        return CommandError(f"cannot send to {self.name}: {error.summary}")
 
     def _show(self, answer: str, data: bytes, sender: str) -> None:
         who = f"{sender} answered" if sender else "client received the response"
         if answer == "answer":
-            self._output.show_response(data, who)
+            self.output.show_response(data, who)
         elif answer == "duplicate":
-            self._output.say(f"{who} once more: {self._output.quote(data)}")
+            self.output.say(f"{who} once more: {self.output.quote(data)}")
         elif answer == "unexpected" and sender:
-            self._output.say(f"{len(data)} bytes came back from {sender} that were not sent")
+            self.output.say(f"{len(data)} bytes came back from {sender} that were not sent")
         elif answer == "unexpected":
-            self._output.show_response(data, who)
+            self.output.show_response(data, who)
             raise CommandError(f"{len(data)} bytes came back that were not sent")
 
     def describe_responder(self, one: Responder) -> str:
         """Return what one responder has answered, and how fast."""
         counts = [f"{one.received} received"]
-        if self._awaited:
-            counts.append(f"{self._awaited} awaited")
-        counts.append(f"{self.describe_lost(one.received)}")
+        if self.awaited:
+            counts.append(f"{self.awaited} awaited")
+        counts.append(self.describe_lost(one.received))
         if one.duplicates:
             counts.append(f"{one.duplicates} duplicate{'s' if one.duplicates > 1 else ''}")
         return "; ".join(filter(None, (", ".join(counts), one.round_trips.summary)))
 
     def describe_lost(self, answered: int) -> str:
         """Return how many requests have no answer, and the share."""
-        lost = max(0, self._tally.sent - self._awaited - answered)
+        lost = max(0, self.tally.sent - self.awaited - answered)
         # Three digits, so that one in a million is not rounded to none.
-        return f"{lost} lost ({100 * lost / self._tally.sent:.3g} %)" if lost else "0 lost"
+        return f"{lost} lost ({100 * lost / self.tally.sent:.3g} %)" if lost else "0 lost"
 
     def _describe_silence(self) -> str:
-        timeout = self._arguments.timeout
-        line = f"{self.name} sent nothing"
-        silent = SocketError(line, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
-        return f"no answer within {timeout:g} s: {silent.summary}; {self.question}"
+        line = no_answer(f"{self.name} sent nothing")
+        return f"no answer within {self.arguments.timeout:g} s: {line}; {self.question}"
 
     def _describe_loss(self) -> str:
         """Return one line about what was lost or was not sent by us; empty if all is well."""
-        tally = self._tally
+        tally = self.tally
         if tally.unexpected:
-            were = (
-                "datagram came back that was"
-                if tally.unexpected == 1
-                else ("datagrams came back that were")
-            )
-            return f"{tally.unexpected} {were} not sent"
+            return f"datagrams that came back and were not sent: {tally.unexpected}"
         for name, one in tally.responders.items():
-            if one.received < tally.sent and name:
-                lost = tally.sent - one.received
-                return f"{name} did not answer {lost} of {tally.sent} datagrams"
-            if one.received < tally.sent:
+            if lost := tally.sent - one.received:
+                if name:
+                    return f"{name} did not answer {lost} of {tally.sent} datagrams"
                 return f"of {tally.sent} datagrams, {self.describe_lost(one.received)}"
         return ""
 
@@ -402,16 +388,14 @@ class _PeerRun(_Run[PeerTarget]):
     question = "is a server running there?"
     _socket: DatagramSocket | None = None
 
-    @override
     async def open(self) -> None:
-        host, timeout = self._target.host, self._arguments.timeout
-        looking = DatagramSocket.get_endpoint_pairs(self._reactor, host, self._target.port)
+        host, timeout = self.target.host, self.arguments.timeout
+        looking = DatagramSocket.get_endpoint_pairs(self.reactor, host, self.target.port)
         try:
-            self._pairs = deque(await looking.addTimeout(timeout, self._reactor))
+            self._pairs = deque(await looking.addTimeout(timeout, self.reactor))
         except defer.TimeoutError:
-            line = f"no address of {host.display_name} within {timeout:g} s"
-            late = SocketError(line, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
-            raise CommandError(f"look-up failed: {late.summary}") from None
+            line = no_answer(f"no address of {host.display_name} within {timeout:g} s")
+            raise CommandError(f"look-up failed: {line}") from None
         except SocketError as error:
             raise CommandError(f"look-up failed: {error.summary}") from error
         await self._connect()
@@ -424,16 +408,15 @@ class _PeerRun(_Run[PeerTarget]):
             self.address = str(pair.remote_host_name)
             # While another address could do better, requests are tried one by one.
             self.is_settled = not self._pairs
-            connecting = self._socket = DatagramSocket(self._reactor)
+            connecting = self._socket = DatagramSocket(self.reactor)
             connecting.message_received.add(self._take)
             try:
                 await connecting.connect(pair)
                 return
             except SocketError as error:
                 if not self._pairs:
-                    raise CommandError(f"cannot send to {self.name}: {error.summary}") from error
+                    raise self.describe_error(error) from error
 
-    @override
     async def send(self, text: bytes) -> None:
         if self.is_refused:
             self.is_refused = False
@@ -444,15 +427,13 @@ class _PeerRun(_Run[PeerTarget]):
         except SocketError as error:
             self._failed(error)
 
-    @override
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
 
-    @override
     def describe_figures(self) -> None:
-        one = self._tally.responders.get("") or Responder()
-        self._output.say(f"{self._tally.sent} sent, {self.describe_responder(one)}")
+        one = self.tally.responders.get("") or Responder()
+        self.output.say(f"{self.tally.sent} sent, {self.describe_responder(one)}")
 
     def _take(self, source: DatagramSocket, message: _Message) -> None:
         if source is not self._socket:
@@ -465,7 +446,7 @@ class _PeerRun(_Run[PeerTarget]):
 
     def _failed(self, error: SocketError) -> None:
         if error.status is not SocketErrorStatus.CONNECTION_RESET_BY_PEER:
-            self.fail(CommandError(f"cannot send to {self.name}: {error.summary}"))
+            self.fail(self.describe_error(error))
         elif self.is_settled:
             self.fail(CommandError(f"{self.name} refused: {error.summary}; {self.question}"))
         else:
@@ -483,13 +464,12 @@ class _GroupRun(_Run[GroupTarget]):
 
     is_group = True
 
-    @override
     async def open(self) -> None:
-        target, index = self._target, self._target.interface.index
+        target, index = self.target, self.target.interface.index
         self.address = target.group
         interface = target.interface.name
         self.question = f"is a member running there, and reached by the interface {interface}?"
-        self._sender, self._member = DatagramSocket(self._reactor), DatagramSocket(self._reactor)
+        self._sender, self._member = DatagramSocket(self.reactor), DatagramSocket(self.reactor)
         self._sender.message_received.add(self._take)
         self._member.message_received.add(self._take_from_group)
         self._sender.control.outbound_multicast_hop_limit = target.ttl
@@ -497,40 +477,36 @@ class _GroupRun(_Run[GroupTarget]):
         try:
             await self._sender.bind_service_name("", index)
         except SocketError as error:
-            raise CommandError(f"cannot send to {self.name}: {error.summary}") from error
+            raise self.describe_error(error) from error
         try:
             await self._member.bind_service_name(target.port, index)
             self._member.join_multicast_group(target.group, index)
         except SocketError as error:
-            self._output.note(f"answers to the group are not heard: {error.summary}")
+            self.output.note(f"answers to the group are not heard: {error.summary}")
 
-    @override
     async def send(self, text: bytes) -> None:
         try:
-            await self._sender.send_to(text, (self.address, self._target.port))
+            await self._sender.send_to(text, (self.address, self.target.port))
         except SocketError as error:
-            # Not sent, so not lost either.
-            raise CommandError(f"cannot send to {self.name}: {error.summary}") from error
+            raise self.describe_error(error) from error
 
-    @override
     def close(self) -> None:
         self._sender.close()
         self._member.close()
 
-    @override
     def describe_figures(self) -> None:
-        tally, responders = self._tally, self._tally.responders
+        tally, responders = self.tally, self.tally.responders
         unexpected = f", {tally.unexpected} not sent by us" if tally.unexpected else ""
         lost = self.describe_lost(tally.answered)
         answered = f"{tally.answered} answered by {len(responders)}"
-        self._output.say(f"{tally.sent} sent, {answered}{unexpected}, {lost}")
+        self.output.say(f"{tally.sent} sent, {answered}{unexpected}, {lost}")
         rows = []
         for name, one in responders.items():
             lost = self.describe_lost(one.received).replace(" lost", "")
             counts = str(one.received), lost, str(one.duplicates)
             rows.append((name, *counts, *one.round_trips.milliseconds))
         lines = [f"{name}: {self.describe_responder(one)}" for name, one in responders.items()]
-        self._output.say_table(_HEADERS, rows, lines)
+        self.output.say_table(_HEADERS, rows, lines)
 
     def _take(self, _socket: DatagramSocket, message: _Message) -> None:
         if message.error is None:
@@ -538,9 +514,9 @@ class _GroupRun(_Run[GroupTarget]):
 
     def _take_from_group(self, source: DatagramSocket, message: _Message) -> None:
         # Members answer from the group's port. Other ports send requests: ours, or other clients'.
-        is_answer = message.error is None and message.address[1] == self._target.port
+        is_answer = message.error is None and message.address[1] == self.target.port
         # Other group members may also be the addressee.
-        if is_answer and self._tally.was_sent(message.data):
+        if is_answer and self.tally.was_sent(message.data):
             self._take(source, message)
 
 

@@ -13,6 +13,7 @@ escapes such as ``\x1b``, and so are bytes that are not UTF-8.
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import sys
 import time
@@ -20,6 +21,8 @@ import unicodedata
 from array import array
 from collections.abc import Callable, Sequence
 from typing import IO, Any, BinaryIO, Final, TextIO
+
+from twsock.errors import SocketError, SocketErrorStatus
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -34,6 +37,7 @@ __all__ = [
     "RoundTrips",
     "UsageError",
     "escape",
+    "no_answer",
     "open_output",
     "open_stream",
 ]
@@ -87,6 +91,11 @@ class UsageError(CommandError):
 
     def __init__(self, line: str) -> None:
         super().__init__(line, EXIT_USAGE)
+
+
+def no_answer(line: str) -> str:
+    """Return what an error line says about a wait that took too long."""
+    return SocketError(line, status=SocketErrorStatus.CONNECTION_TIMED_OUT).summary
 
 
 def escape(message: bytes | str, keep: str = "") -> str:
@@ -213,7 +222,7 @@ class Output:
     """
     Standard output.
 
-    :param stream: where lines go, unbuffered or not: each line is flushed.
+    :param stream: where lines go, unbuffered or not: each line is flushed. A write may be partial.
     :param encoding: of the text written; characters outside it are escaped.
     :param is_terminal: whether a person looks at it.
     :param quiet: whether to write nothing but responses.
@@ -316,8 +325,13 @@ class Output:
     def _write(self, data: bytes) -> None:
         if self._is_terminal:
             self.erase_bar()
+        left = memoryview(data)
         try:
-            self._stream.write(data)
+            while left:
+                written = self._stream.write(left)
+                if written is None:  # By a stream that somebody has made non-blocking.
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                left = left[written:]
             self._stream.flush()
         except BrokenPipeError as error:
             # The reader has seen enough, as in `| head -1`: no message.
@@ -340,10 +354,11 @@ def open_output(
     :param total: how many messages there will be; None if unknown.
     :raises CommandError: when standard output is closed.
     """
-    output = open_stream(sys.stdout, "output")
+    output: Any = open_stream(sys.stdout, "output")
     return Output(
-        output.buffer,  # type: ignore[attr-defined]
-        encoding=output.encoding,  # type: ignore[attr-defined]
+        # Without a buffer: a thread that writes into one has its lock, which the end needs.
+        getattr(output.buffer, "raw", output.buffer),
+        encoding=output.encoding,
         is_terminal=output.isatty(),
         quiet=quiet,
         bar=_make_bar(total) if has_bar else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet import defer
@@ -19,7 +20,7 @@ from twisted.internet.task import deferLater
 
 from twsock.cli.arguments import EchoArguments
 from twsock.cli.endpoints import parse_endpoint
-from twsock.cli.output import CommandError, Output, RoundTrips, open_output
+from twsock.cli.output import CommandError, Output, RoundTrips, no_answer, open_output
 from twsock.cli.resolver import first_of, in_thread
 from twsock.cli.texts import Texts, find_texts, open_echo_output, read_input
 from twsock.cli.tls import (
@@ -36,7 +37,7 @@ from twsock.errors import (
     SocketErrorStatus,
 )
 from twsock.ip.address_errors import connecting_error
-from twsock.sockets import OutputStream, StreamSocket
+from twsock.sockets import StreamSocket
 from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls import ClientOptions
 from twsock.wire import FrameDecoder, LineDecoder, encode_frame, encode_line
@@ -144,41 +145,19 @@ async def exchange_bytes(
     :param read: reads the next piece, ``b""`` at the end.
     :raises CommandError: when the connection failed, or the output takes no more.
     """
-    has_received = True
 
-    async def receive(stream_socket: StreamSocket) -> None:
-        nonlocal has_received
-        async for data in stream_socket.input_stream:
-            has_received = True
-            # In a thread: a reader that is slow, or waits for us, stops neither the other direction
-            # nor Ctrl-C.
-            await in_thread(reactor, output.write_bytes, data)
-
-    async def send(stream: OutputStream) -> None:
-        nonlocal has_received
-        while data := await read():
-            await stream.write(data)
-        try:
-            await stream.close()
-        except OperationNotSupported:
-            pass  # TLS of an endpoint of Twisted's cannot end one direction.
-        while has_received:
-            has_received = False
-            await deferLater(reactor, arguments.timeout)
-        output.note(f"the server did not end, and sent nothing for {arguments.timeout:g} s")
-
-    async def exchange(stream_socket: StreamSocket) -> None:
+    async def converse(stream_socket: StreamSocket) -> None:
         if security is not None:
             await secure(stream_socket, security, arguments, output)
+        exchange = _Exchange(reactor, stream_socket, arguments.timeout, read, output)
         try:
             await first_of(
-                Deferred.fromCoroutine(receive(stream_socket)),
-                Deferred.fromCoroutine(send(stream_socket.output_stream)),
+                Deferred.fromCoroutine(exchange.receive()), Deferred.fromCoroutine(exchange.send())
             )
         except SocketError as error:
             raise _describe_loss(error, is_secure=security is not None) from error
 
-    await _on_connection(reactor, endpoint, arguments.timeout, exchange)
+    await _on_connection(reactor, endpoint, arguments.timeout, converse)
 
 
 async def _on_connection(
@@ -194,9 +173,8 @@ async def _on_connection(
         raise SocketError(line, status=SocketErrorStatus.CONNECTION_TIMED_OUT)
 
     stream_socket = StreamSocket(reactor, close_timeout=min(DEFAULT_CLOSE_TIMEOUT, timeout))
-    connecting = stream_socket.connect_endpoint(endpoint)
     try:
-        await connecting.addTimeout(timeout, reactor, time_out)
+        await stream_socket.connect_endpoint(endpoint).addTimeout(timeout, reactor, time_out)
     except CancelledError:
         raise
     # Whatever an endpoint meets, a name without an address or a certificate that nobody can read.
@@ -216,6 +194,38 @@ async def _on_connection(
     except BaseException:
         stream_socket.abort()
         raise
+
+
+@dataclass
+class _Exchange:
+    """Bytes in both directions."""
+
+    reactor: Any
+    stream_socket: StreamSocket
+    timeout: float
+    read: Callable[[], Deferred[bytes]]
+    output: Output
+    has_received: bool = True
+
+    async def receive(self) -> None:
+        async for data in self.stream_socket.input_stream:
+            self.has_received = True
+            # In a thread: a reader that is slow, or waits for us, stops neither the other direction
+            # nor Ctrl-C.
+            await in_thread(self.reactor, self.output.write_bytes, data)
+
+    async def send(self) -> None:
+        stream = self.stream_socket.output_stream
+        while data := await self.read():
+            await stream.write(data)
+        try:
+            await stream.close()
+        except OperationNotSupported:
+            pass  # TLS of an endpoint of Twisted's cannot end one direction.
+        while self.has_received:
+            self.has_received = False
+            await deferLater(self.reactor, self.timeout)
+        self.output.note(f"the server did not end, and sent nothing for {self.timeout:g} s")
 
 
 class _Messages:
@@ -262,74 +272,64 @@ class _Messages:
         return message
 
 
+@dataclass
 class _Conversation:
     """Requests and responses on one connection."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        stream_socket: StreamSocket,
-        arguments: EchoArguments,
-        output: Output,
-        round_trips: RoundTrips,
-    ) -> None:
-        self._reactor = reactor
-        self._socket = stream_socket
-        self._arguments = arguments
-        self._output = output
-        self._round_trips = round_trips
-        self._is_secure = False
-        self._messages = self._make_messages(arguments.max_frame)
+    reactor: Any
+    stream_socket: StreamSocket
+    arguments: EchoArguments
+    output: Output
+    round_trips: RoundTrips
+    is_secure: bool = False
+
+    def __post_init__(self) -> None:
+        self.messages = self._make_messages(self.arguments.max_frame)
 
     async def secure(self, security: ClientOptions) -> None:
         """Put TLS on the connection; nothing that the server sends before that is shown."""
-        if self._arguments.upgrade == "command":
+        if self.arguments.upgrade == "command":
             await self._request_tls()
-        await secure(self._socket, security, self._arguments, self._output)
-        self._is_secure = True
-        self._messages = self._make_messages(self._arguments.max_frame)
+        await secure(self.stream_socket, security, self.arguments, self.output)
+        self.is_secure = True
+        self.messages = self._make_messages(self.arguments.max_frame)
 
     async def run(self, texts: Texts, now: Callable[[], float]) -> None:
         """Send all texts, each when the last has come back."""
         due = 0.0
         while (text := await self._next_text(texts)) is not None:
-            for _ in range(self._arguments.repeats):
-                if (wait := due - self._reactor.seconds()) > 0:
-                    await self._undisturbed(deferLater(self._reactor, wait))
-                due = self._reactor.seconds() + self._arguments.interval
+            for _ in range(self.arguments.repeats):
+                if (wait := due - self.reactor.seconds()) > 0:
+                    await self._undisturbed(deferLater(self.reactor, wait))
+                due = self.reactor.seconds() + self.arguments.interval
                 await self._echo(text, now)
 
     async def _echo(self, text: bytes, now: Callable[[], float]) -> None:
         """Send one message, and compare the response."""
         sent_at = now()
-        self._messages.send(text)
-        self._output.show_request(text)
+        self.messages.send(text)
+        self.output.show_request(text)
         response = await self._answer()
         round_trip = now() - sent_at
-        self._output.show_response(response)
+        self.output.show_response(response)
         if response != text:
             raise CommandError(_describe_difference(text, response) + self._find_hint())
-        self._round_trips.add(round_trip)
+        self.round_trips.add(round_trip)
         # A second response in the same piece is noticed before the next request is sent.
-        if (unasked := self._messages.pull()) is not None:
+        if (unasked := self.messages.pull()) is not None:
             raise _describe_unasked(unasked)
-        self._output.advance()
+        self.output.advance()
 
     async def _answer(self) -> bytes:
-        timeout = self._arguments.timeout
+        timeout = self.arguments.timeout
         answering = Deferred.fromCoroutine(self._receive())
-        answering.addTimeout(timeout, self._reactor)
+        answering.addTimeout(timeout, self.reactor)
         try:
             response = await answering
         except defer.TimeoutError:
-            late = SocketError(
-                "the server sent no whole message"
-                if self._messages.beginning
-                else "the server sent nothing",
-                status=SocketErrorStatus.CONNECTION_TIMED_OUT,
-            )
-            hint = self._find_hint()
-            raise CommandError(f"no answer within {timeout:g} s: {late.summary}{hint}") from None
+            what = "no whole message" if self.messages.beginning else "nothing"
+            late = no_answer(f"the server sent {what}") + self._find_hint()
+            raise CommandError(f"no answer within {timeout:g} s: {late}") from None
         if response is None:
             hint = self._find_hint()
             raise CommandError(f"the server ended the connection before its answer{hint}")
@@ -356,23 +356,22 @@ class _Conversation:
 
     async def _receive(self) -> bytes | None:
         try:
-            return await self._messages.receive()
+            return await self.messages.receive()
         except RemoteProtocolError as error:
             hint = self._find_hint()
             raise CommandError(f"the response is refused: {error}{hint}") from error
         except SocketError as error:
-            raise _describe_loss(error, is_secure=self._is_secure) from error
+            raise _describe_loss(error, is_secure=self.is_secure) from error
 
     async def _request_tls(self) -> None:
         """Ask for TLS in the clear."""
-        messages, timeout = self._make_messages(_MAX_GO_AHEAD), self._arguments.timeout
+        messages, timeout = self._make_messages(_MAX_GO_AHEAD), self.arguments.timeout
         messages.send(_REQUEST)
         waiting = Deferred.fromCoroutine(messages.receive())
         try:
-            answer = await waiting.addTimeout(timeout, self._reactor)
+            answer = await waiting.addTimeout(timeout, self.reactor)
         except defer.TimeoutError:
-            late = f"the server did not grant TLS within {timeout:g} s"
-            reason = SocketError(late, status=SocketErrorStatus.CONNECTION_TIMED_OUT).summary
+            reason = no_answer(f"the server did not grant TLS within {timeout:g} s")
         except SocketError as error:
             reason = error.summary
         else:
@@ -387,15 +386,15 @@ class _Conversation:
         raise CommandError(f"TLS failed: {reason}")
 
     def _make_messages(self, max_size: int) -> _Messages:
-        return _Messages(self._socket, self._arguments.framing, max_size)
+        return _Messages(self.stream_socket, self.arguments.framing, max_size)
 
     def _find_hint(self) -> str:
         """Return what is probably wrong with the framing or TLS, as the end of a line."""
-        if self._round_trips.count:  # Both were right until now.
+        if self.round_trips.count:  # Both were right until now.
             return ""
-        beginning, is_line = self._messages.beginning, self._arguments.framing == "line"
+        beginning, is_line = self.messages.beginning, self.arguments.framing == "line"
         if not beginning:
-            tls = "" if self._is_secure else "TLS (--tls or --upgrade), or "
+            tls = "" if self.is_secure else "TLS (--tls or --upgrade), or "
             return f"; perhaps the server expects {tls}another --framing"
         if beginning.startswith(_TLS_RECORDS):
             return "; what the server sent is TLS: see --tls and --upgrade"

@@ -23,7 +23,7 @@ from twsock.datagram.network.interfaces import find_interface
 from twsock.datagram.network.membership import find_group
 from twsock.datagram.network.membership_calls import check_group
 from twsock.datagram.port import DatagramPort, listen_datagrams
-from twsock.datagram.udp_socket import LARGEST, DatagramOptions, open_udp_socket_of
+from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER, DatagramOptions, open_udp_socket_of
 from twsock.errors import SocketErrorStatus
 from twsock.ip.address_errors import EndpointError
 from twsock.ip.zones import split_zone
@@ -269,8 +269,8 @@ def _interface(text: str) -> str:
 
 _PORT: Final = _Argument(_number(0, 65_535))
 _COMMON: Final = {
-    "receiveBuffer": _Argument(_number(1, 2**31 - 1), "receive_buffer"),
-    "sendBuffer": _Argument(_number(1, 2**31 - 1), "send_buffer"),
+    "receiveBuffer": _Argument(_number(1, MAX_BUFFER), "receive_buffer"),
+    "sendBuffer": _Argument(_number(1, MAX_BUFFER), "send_buffer"),
     "maxDatagram": _Argument(_number(0, LARGEST), "max_datagram"),
     "dontFragment": _Argument(_yes_or_no, "dont_fragment"),
 }

@@ -27,6 +27,7 @@ from twsock.ip.zones import describe_missing_zone, split_zone, zone_index
 
 __all__ = [
     "LARGEST",
+    "MAX_BUFFER",
     "DatagramOptions",
     "IReactorUdpSockets",
     "OpenedSocket",
@@ -54,6 +55,9 @@ _SO_BINDTODEVICE: Final = 25
 
 #: Bytes of a buffer for the largest datagram of either family.
 LARGEST: Final = 65_535
+
+#: The largest number of bytes that the kernel takes for a buffer: a signed 32-bit integer.
+MAX_BUFFER: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +103,8 @@ class DatagramOptions:
     segmentation: bool = True
 
     def __post_init__(self) -> None:
-        _check("receive_buffer", self.receive_buffer, 1, 2**31 - 1, "bytes")
-        _check("send_buffer", self.send_buffer, 1, 2**31 - 1, "bytes")
+        _check("receive_buffer", self.receive_buffer, 1, MAX_BUFFER, "bytes")
+        _check("send_buffer", self.send_buffer, 1, MAX_BUFFER, "bytes")
         _check("max_datagram", self.max_datagram, 0, LARGEST, "bytes")
         _check("hop_limit", self.hop_limit, 1, 255, "hops")
         _check("multicast_hop_limit", self.multicast_hop_limit, 0, 255, "hops")

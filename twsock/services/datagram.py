@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -23,7 +23,7 @@ from twsock.datagram.endpoint import (
 )
 from twsock.datagram.owner import DatagramCounters
 from twsock.datagram.protocol import EchoCounters
-from twsock.datagram.udp_socket import LARGEST
+from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER
 from twsock.errors import SocketError
 from twsock.log import TextLogger
 from twsock.protocols import DatagramEcho, RateLimit
@@ -38,9 +38,6 @@ from twsock.services.process import ProcessOptions, ProcessService
 from twsock.services.stream import DEFAULT_PORT
 
 __all__ = ["DatagramService", "Options", "datagram_service", "makeService"]
-
-#: The largest number of bytes that the kernel takes for a buffer.
-_MAX_BUFFER: Final = 2**31 - 1
 
 
 class DatagramService(DatagramListeningService[DatagramEcho]):
@@ -99,7 +96,7 @@ class Options(ProcessOptions):
 
         super().postOptions()
         self["reply-port"] = count_option(self, "reply-port", 1, 65_535)
-        self["receive-buffer"] = count_option(self, "receive-buffer", 1, _MAX_BUFFER)
+        self["receive-buffer"] = count_option(self, "receive-buffer", 1, MAX_BUFFER)
         self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
         self["rate-limit"] = count_option(self, "rate-limit", 1)
         try:

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from twsock.datagram.endpoint import IDatagramEndpoint, MulticastEndpoint
 from twsock.datagram.protocol import EchoCounters
-from twsock.datagram.udp_socket import LARGEST
+from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER
 from twsock.errors import SocketError
 from twsock.log import TextLogger
 from twsock.protocols import MulticastEcho, ReplyTo
@@ -44,9 +44,6 @@ DEFAULT_GROUP_ENDPOINT: Final = "multicast:224.3.0.5:22113:interface=lo"
 
 #: Seconds between two log lines with counts; no line is logged if no count has changed.
 _PERIOD: Final = 60.0
-
-#: The largest number of bytes that the kernel takes for a buffer.
-_MAX_BUFFER: Final = 2**31 - 1
 
 _REPLIES: Final = tuple(member.value for member in ReplyTo)
 
@@ -130,7 +127,7 @@ class Options(ProcessOptions):
 
         super().postOptions()
         self["reply"] = choice_option(self, "reply", _REPLIES)
-        self["receive-buffer"] = count_option(self, "receive-buffer", 1, _MAX_BUFFER)
+        self["receive-buffer"] = count_option(self, "receive-buffer", 1, MAX_BUFFER)
         self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
         try:
             self.make_service(reactor)

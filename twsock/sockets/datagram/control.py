@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twsock._integers import checked_integer
-from twsock.datagram.udp_socket import LARGEST, DatagramOptions
+from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER, DatagramOptions
 from twsock.errors import LocalProtocolError
 from twsock.ip.traffic_class import EXPEDITED_FORWARDING
 from twsock.sockets.stream.control import DEFAULT_HOP_LIMIT, SocketQualityOfService, checked_quality
@@ -94,7 +94,7 @@ class DatagramSocketControl:
     @inbound_buffer_size_in_bytes.setter
     def inbound_buffer_size_in_bytes(self, value: int) -> None:
         self._check("inbound_buffer_size_in_bytes")
-        self._receive_buffer = _checked(value, 1, 2**31 - 1, "a buffer size")
+        self._receive_buffer = _checked(value, 1, MAX_BUFFER, "a buffer size")
 
     #: A shorter name of the same option.
     inbound_buffer_size = inbound_buffer_size_in_bytes
@@ -107,7 +107,7 @@ class DatagramSocketControl:
     @outbound_buffer_size_in_bytes.setter
     def outbound_buffer_size_in_bytes(self, value: int) -> None:
         self._check("outbound_buffer_size_in_bytes")
-        self._send_buffer = _checked(value, 1, 2**31 - 1, "a buffer size")
+        self._send_buffer = _checked(value, 1, MAX_BUFFER, "a buffer size")
 
     @property
     def outbound_unicast_hop_limit(self) -> int:

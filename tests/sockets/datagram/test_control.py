@@ -1,4 +1,4 @@
-"""Options of a datagram socket are set before it is bound, and put on its ports."""
+"""Options of a datagram socket are set before it is bound, and applied to its ports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ILLEGAL_METHOD_CALL = 0x8000000E
 
 
 class ControlTests(SynchronousTestCase):
-    """What may be set, and when."""
+    """Which options can be set, and when."""
 
     def setUp(self) -> None:
         self.is_in_use = False
@@ -39,7 +39,7 @@ class ControlTests(SynchronousTestCase):
         self.assertEqual(getattr(self.control, name), before)
 
     def test_the_defaults_are_the_documented_ones(self) -> None:
-        """As in WinRT; the sizes of buffers are left to the kernel."""
+        """As in WinRT; the kernel decides on the sizes of buffers."""
         control = self.control
         self.assertEqual((control.multicast_only, control.dont_fragment), (False, False))
         self.assertEqual(control.outbound_unicast_hop_limit, 128)
@@ -49,14 +49,14 @@ class ControlTests(SynchronousTestCase):
         self.assertEqual((control.multicast_loopback, control.max_datagram), (True, 65_535))
         self.assertEqual(control.outbound_multicast_hop_limit, 1)
 
-    def test_what_is_set_is_kept(self) -> None:
-        """Also the size that was asked for, of which Linux takes twice as much."""
+    def test_an_option_keeps_its_value(self) -> None:
+        """Also the requested size of a buffer, which Linux doubles."""
         for name, value in OPTIONS.items():
             setattr(self.control, name, value)
         self.assertEqual({name: getattr(self.control, name) for name in OPTIONS}, OPTIONS)
 
-    def test_in_use_they_are_fixed(self) -> None:
-        """The call is illegal, its error names the option, and what was there stays."""
+    def test_setting_an_option_of_a_socket_in_use_raises(self) -> None:
+        """The error names the option, whose value does not change."""
         self.is_in_use = True
         for name, value in OPTIONS.items():
             before = getattr(self.control, name)
@@ -65,24 +65,24 @@ class ControlTests(SynchronousTestCase):
             self.assertIn(name, str(error))
             self.assertEqual(getattr(self.control, name), before)
 
-    def test_the_unicast_hop_limit_may_change(self) -> None:
-        """Before use and in use; the socket is told."""
+    def test_the_unicast_hop_limit_can_be_set_at_any_time(self) -> None:
+        """The socket is called with the new value."""
         self.control.outbound_unicast_hop_limit = 255
         self.is_in_use = True
         self.control.outbound_unicast_hop_limit = 1
         self.assertEqual(self.hop_limits, [255, 1])
         self.assertEqual(self.control.outbound_unicast_hop_limit, 1)
 
-    def test_a_hop_limit_has_bounds(self) -> None:
-        """1 to 255 to one peer; to a group 0, which stays on this machine, to 255."""
+    def test_a_hop_limit_out_of_bounds_is_refused(self) -> None:
+        """1 to 255 for unicast; 0, which stays on this machine, to 255 for multicast."""
         self.assert_refuses(ValueError, "outbound_unicast_hop_limit", 0, 256, -1)
         self.assertEqual(self.hop_limits, [])
         self.assert_refuses(ValueError, "outbound_multicast_hop_limit", -1, 256)
         for limit in (0, 255):
             self.control.outbound_multicast_hop_limit = limit
 
-    def test_sizes_have_bounds(self) -> None:
-        """A buffer has at least 1 byte; a datagram to be received may be empty."""
+    def test_a_size_out_of_bounds_is_refused(self) -> None:
+        """A buffer has at least 1 byte; the largest datagram may have 0."""
         for name in ("inbound_buffer_size_in_bytes", "outbound_buffer_size_in_bytes"):
             self.assert_refuses(ValueError, name, 0, -1, 2**31)
             setattr(self.control, name, 2**31 - 1)
@@ -90,30 +90,30 @@ class ControlTests(SynchronousTestCase):
         self.control.max_datagram = 0
 
     def test_the_size_of_the_buffer_has_a_short_name(self) -> None:
-        """It is the same."""
+        """Both names are the same option."""
         self.control.inbound_buffer_size = 4096
         self.assertEqual(self.control.inbound_buffer_size_in_bytes, 4096)
 
-    def test_what_is_no_number_is_refused(self) -> None:
-        """At once, not when the socket is bound."""
+    def test_a_value_that_is_no_number_is_refused(self) -> None:
+        """When it is set, not when the socket is bound."""
         for name in ("inbound_buffer_size_in_bytes", "outbound_unicast_hop_limit", "max_datagram"):
             self.assert_refuses(TypeError, name, 1.5, "1", None)
 
-    def test_there_are_two_qualities(self) -> None:
-        """Another number is refused."""
+    def test_an_unknown_quality_of_service_is_refused(self) -> None:
+        """There are two."""
         self.control.quality_of_service = SocketQualityOfService.LOW_LATENCY
         self.assert_refuses(ValueError, "quality_of_service", 2)
         self.control.quality_of_service = SocketQualityOfService.NORMAL
         self.assertEqual(self.control.make_options().code_point, 0)
 
-    def test_where_nothing_can_be_marked_low_latency_is_not_supported(self) -> None:
-        """What cannot be done is not taken and forgotten."""
+    def test_low_latency_without_marking_is_not_supported(self) -> None:
+        """An option that has no effect is not accepted silently."""
         without(self, "IP_TOS")
         self.assert_refuses(
             OperationNotSupported, "quality_of_service", SocketQualityOfService.LOW_LATENCY
         )
 
-    def test_a_port_gets_all_of_them(self) -> None:
+    def test_a_port_gets_all_options(self) -> None:
         """And the interface that the socket is bound to."""
         for name, value in OPTIONS.items():
             setattr(self.control, name, value)
@@ -133,6 +133,6 @@ class ControlTests(SynchronousTestCase):
         )
         self.assertEqual(self.control.make_options(interface=1, device="lo"), expected)
 
-    def test_the_defaults_of_a_port_are_these(self) -> None:
-        """A socket on which nothing was set is as a port is by itself."""
+    def test_the_defaults_are_those_of_a_port(self) -> None:
+        """A socket without set options has the options of a plain port."""
         self.assertEqual(self.control.make_options(), DatagramOptions())

@@ -28,8 +28,8 @@ Message = DatagramSocketMessageReceivedEventArgs
 class HandlerTests(SocketCase):
     """Handlers of ``message_received``."""
 
-    def test_they_are_called_with_the_socket_and_the_message(self) -> None:
-        """Once for each datagram, an empty one too."""
+    def test_handlers_get_the_socket_and_the_message(self) -> None:
+        """Once for each datagram, also an empty one."""
         made = self.make()
         calls: list[tuple[DatagramSocket, Message]] = []
         made.message_received.add(lambda *arguments: calls.append(arguments))
@@ -44,15 +44,15 @@ class HandlerTests(SocketCase):
         self.assertEqual(message.remote_port, str(peer.getsockname()[1]))
         self.assertEqual(message.local_address, HostName(LOCALHOST))
 
-    def test_a_run_is_a_message_for_each_datagram(self) -> None:
-        """The kernel may hand over several at a time."""
+    def test_each_datagram_of_a_run_is_a_message(self) -> None:
+        """The kernel may return several datagrams in one call."""
         made, messages = self.listen()
         datagrams = [b"%02d" % number for number in range(64)]
         self.run_to(made, *datagrams)
         self.assertEqual([message.data for message in messages], datagrams)
 
-    def test_the_address_that_it_was_sent_to_is_told(self) -> None:
-        """Of a socket that is bound to all of them."""
+    def test_a_message_has_the_address_that_it_was_sent_to(self) -> None:
+        """On a socket that is bound to all addresses."""
         made = self.make()
         self.successResultOf(made.bind_service_name(""))
         self.peer().sendto(b"x", ("127.0.0.7", int(made.information.local_port)))
@@ -60,8 +60,8 @@ class HandlerTests(SocketCase):
         message = self.successResultOf(made.receive())
         self.assertEqual(message.local_address, HostName("127.0.0.7"))
 
-    def test_bound_it_takes_no_more_handlers(self) -> None:
-        """Nor while it is opened, connected or closed: events may have been missed."""
+    def test_a_handler_cannot_be_added_to_a_socket_in_use(self) -> None:
+        """While it is opened, bound, connected or closed: the handler may have missed events."""
         self.slow_host("slow.example")
         opening = self.make()
         opening.connect("slow.example", 1).addErrback(lambda _: None)
@@ -71,14 +71,14 @@ class HandlerTests(SocketCase):
             self.assertRaises(LocalProtocolError, made.message_received.add, print)
             self.assertRaises(LocalProtocolError, made.multicast_group_changed.add, print)
 
-    def test_with_a_handler_nothing_can_be_received_otherwise(self) -> None:
-        """The messages are the handler's."""
+    def test_with_a_handler_receive_fails(self) -> None:
+        """The handlers get all messages."""
         made, _ = self.listen()
         self.failureResultOf(made.receive_from(), LocalProtocolError)
         self.failureResultOf(made.receive(), LocalProtocolError)
 
-    def test_one_that_fails_does_not_end_the_socket(self) -> None:
-        """It is logged; the next datagram, and the next handler, have their turn."""
+    def test_a_handler_that_raises_does_not_close_the_socket(self) -> None:
+        """The error is logged; the next handlers and datagrams are served."""
         made = self.make()
         made.message_received.add(lambda *_: 1 // 0)
         _, messages = self.listen(made)
@@ -86,8 +86,8 @@ class HandlerTests(SocketCase):
         self.assertEqual([message.data for message in messages], [b"one", b"two"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
-    def test_a_coroutine_that_fails_is_logged(self) -> None:
-        """A mistake with its traceback, an error of the network as one line."""
+    def test_the_error_of_a_coroutine_is_logged(self) -> None:
+        """A programming error with its traceback, a network error as one line."""
         errors: list[Exception] = [KeyError("mistake"), SocketError("the peer fell silent")]
 
         async def handler(_made: DatagramSocket, message: Message) -> None:
@@ -103,8 +103,8 @@ class HandlerTests(SocketCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.assertEqual(len([line for line in lines if "the peer fell silent" in line]), 1)
 
-    def test_reading_a_refusal_without_a_guard_is_one_line(self) -> None:
-        """The samples guard it; who does not is told, and goes on."""
+    def test_an_uncaught_refusal_is_logged_in_one_line(self) -> None:
+        """The samples catch it; a handler that does not continues with the next message."""
         made = self.make()
         made.message_received.add(lambda _, message: message.data)
         peer = self.peer()
@@ -117,8 +117,8 @@ class HandlerTests(SocketCase):
             len([line for line in lines if "the handler of a message failed" in line]), 1
         )
 
-    def test_slow_ones_have_the_port_rest(self) -> None:
-        """With 1,024 under way nothing more is read, until half of them are done."""
+    def test_the_port_pauses_at_1024_running_handlers(self) -> None:
+        """It resumes when half of them have ended."""
         pending: list[Deferred[None]] = []
 
         def handler(_made: DatagramSocket, _message: Message) -> Deferred[None]:
@@ -140,8 +140,8 @@ class HandlerTests(SocketCase):
             if not each.called:
                 each.callback(None)
 
-    def test_one_may_close_the_socket(self) -> None:
-        """What came together with it is not delivered."""
+    def test_a_handler_may_close_the_socket(self) -> None:
+        """Datagrams received in the same call are not delivered."""
         made = self.make()
         seen: list[bytes] = []
 
@@ -156,7 +156,7 @@ class HandlerTests(SocketCase):
 
 
 class HandlerOutputTests(SocketCase):
-    """What handlers write."""
+    """Datagrams that handlers write."""
 
     def echo(self) -> DatagramSocket:
         """Bind a socket that answers, and awaits nothing."""
@@ -175,30 +175,30 @@ class HandlerOutputTests(SocketCase):
         made.message_received.add(handler)
         return self.connect(peer, made)
 
-    def test_it_leaves_at_the_end_of_the_event(self) -> None:
-        """Nothing need be awaited, and no turn goes by."""
+    def test_a_handler_s_writes_are_sent_at_the_end_of_the_event(self) -> None:
+        """Without being awaited, in the same turn of the reactor."""
         peer = self.peer()
         made = self.answer(self.make(), peer)
         self.send(peer, made, b"one", b"two")
         self.assertEqual(receive(peer, 2), [b"one", b"two"])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_it_does_so_after_every_event(self) -> None:
-        """However many there were before it."""
+    def test_the_writes_of_each_event_are_sent_at_its_end(self) -> None:
+        """However many events there were before."""
         peer = self.peer()
         made = self.answer(self.make(), peer)
         for number in range(100):
             self.send(peer, made, b"%d" % number)
             self.assertEqual(receive(peer, 1), [b"%d" % number])
 
-    def test_by_send_to_it_does_so_too(self) -> None:
-        """To whoever asked."""
+    def test_datagrams_of_send_to_are_sent_at_the_end_of_the_event(self) -> None:
+        """To the sender of the message."""
         made = self.echo()
         for peer in (self.peer(), self.peer()):
             self.send(peer, made, GREETING)
             self.assertEqual(receive(peer, 1), [GREETING])
 
-    def test_what_was_written_before_leaves_with_it(self) -> None:
+    def test_writes_queued_before_the_event_are_sent_with_it(self) -> None:
         """In order."""
         peer = self.peer()
         made = self.answer(self.make(), peer)
@@ -206,8 +206,8 @@ class HandlerOutputTests(SocketCase):
         self.send(peer, made, b"answer")
         self.assertEqual(receive(peer, 2), [b"before", b"answer"])
 
-    def test_a_handler_that_awaits_its_write_is_resumed(self) -> None:
-        """The write leaves at the end of the event, and then it goes on."""
+    def test_a_handler_that_awaits_its_write_continues_in_the_same_event(self) -> None:
+        """The write is sent at the end of the event."""
         peer = self.peer()
 
         async def handler(called: DatagramSocket, message: Message) -> None:
@@ -221,8 +221,8 @@ class HandlerOutputTests(SocketCase):
         self.reactor.advance(0)
         self.assertEqual(receive(peer, 2), [b"one", b"and more"])
 
-    def test_what_is_written_on_a_refusal_leaves(self) -> None:
-        """Also when the refusal is met within a send."""
+    def test_writes_of_the_handler_of_a_refusal_are_sent(self) -> None:
+        """Also when a send detects the refusal."""
         peer = self.peer()
         address = peer.getsockname()
         made = self.make()
@@ -245,7 +245,7 @@ class HandlerOutputTests(SocketCase):
 
 
 class RefusalTests(SocketCase):
-    """A peer that is not there."""
+    """A peer whose port is closed."""
 
     def refuse(self, made: DatagramSocket) -> None:
         """Connect to a port that is closed by then, and send."""
@@ -255,8 +255,8 @@ class RefusalTests(SocketCase):
         self.assertEqual(self.successResultOf(made.output_stream.send_all(b"x")), 1)
         self.pump()
 
-    def test_a_handler_is_told_with_a_message_that_raises(self) -> None:
-        """Status ``CONNECTION_RESET_BY_PEER``, from the address that was sent to."""
+    def test_a_refusal_is_a_message_that_raises(self) -> None:
+        """Status ``CONNECTION_RESET_BY_PEER``, with the address of the peer."""
         made = self.make()
         messages: list[Message] = []
         made.message_received.add(lambda _, message: messages.append(message))
@@ -267,8 +267,8 @@ class RefusalTests(SocketCase):
         self.assertEqual(message.remote_address, made.information.remote_address)
         self.assertEqual(message.remote_port, made.information.remote_port)
 
-    def test_who_receives_is_told_with_an_error(self) -> None:
-        """And can receive again."""
+    def test_a_refusal_fails_a_pending_receive(self) -> None:
+        """The next receive succeeds."""
         made = self.make()
         self.refuse(made)
         status = SocketErrorStatus.CONNECTION_RESET_BY_PEER
@@ -278,8 +278,8 @@ class RefusalTests(SocketCase):
         made.close()
         self.failureResultOf(waiting, ClosedError)
 
-    def test_the_socket_stays_usable(self) -> None:
-        """When the peer is there again, it is reached."""
+    def test_after_a_refusal_the_socket_stays_usable(self) -> None:
+        """When the peer opens its port again, it gets the datagrams."""
         made = self.make()
         self.refuse(made)
         peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -296,8 +296,8 @@ class RefusalTests(SocketCase):
 class TruncationTests(SocketCase):
     """Datagrams that are longer than ``max_datagram``."""
 
-    def test_one_is_flagged_and_raises(self) -> None:
-        """``MESSAGE_TOO_LONG``; its neighbours are whole."""
+    def test_a_datagram_that_is_too_long_is_flagged_and_raises(self) -> None:
+        """``MESSAGE_TOO_LONG``; the datagrams before and after it are whole."""
         made = self.make()
         made.control.max_datagram = 5
         _, messages = self.listen(made)
@@ -307,8 +307,8 @@ class TruncationTests(SocketCase):
         self.assertIs(error.status, SocketErrorStatus.MESSAGE_TOO_LONG)
         self.assertEqual(messages[1].beginning, b"Hello")
 
-    def test_who_receives_gets_the_error_in_its_place(self) -> None:
-        """And the next datagram then."""
+    def test_a_pending_receive_fails_for_a_datagram_that_is_too_long(self) -> None:
+        """The next receive gets the next datagram."""
         made = self.make()
         made.control.max_datagram = 5
         self.bind(made)
@@ -316,8 +316,8 @@ class TruncationTests(SocketCase):
         self.assert_refused(made.receive_from(), SocketErrorStatus.MESSAGE_TOO_LONG)
         self.assertEqual(self.take(made), b"next")
 
-    def test_in_a_run_only_what_is_too_long_is_lost(self) -> None:
-        """The limit goes by the datagram, not by what the kernel hands over."""
+    def test_in_a_run_only_datagrams_that_are_too_long_are_truncated(self) -> None:
+        """The limit applies to each datagram, not to the run."""
         made = self.make()
         made.control.max_datagram = 1200
         _, messages = self.listen(made)
@@ -325,7 +325,7 @@ class TruncationTests(SocketCase):
         flags = [message.is_truncated for message in messages]
         self.assertEqual(flags, [False] * 10 + [True] * 2 + [False])
 
-    def test_the_largest_there_is_arrives_whole(self) -> None:
+    def test_the_largest_possible_datagram_arrives_whole(self) -> None:
         """65,507 bytes; on IPv6, where the header is not counted, 65,527."""
         for host, size in ((LOCALHOST, 65_507), ("::1", 65_527)):
             made, sender = self.bind(host=host), self.bind(host=host)

@@ -1,4 +1,4 @@
-"""A message tells its datagram and addresses, or raises what happened instead."""
+"""A message has a datagram and its addresses, or raises an error in its place."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def message(
 
 
 class DatagramTests(SynchronousTestCase):
-    """A whole datagram."""
+    """A complete datagram."""
 
-    def test_a_reader_has_all_of_it(self) -> None:
-        """Nothing need be loaded."""
+    def test_a_reader_has_the_whole_datagram(self) -> None:
+        """Without a load."""
         reader = message().data_reader
         self.assertEqual(reader.unconsumed_buffer_length, 5)
         self.assertEqual(reader.read_string(5), "Hello")
 
-    def test_the_reader_is_the_same_each_time(self) -> None:
-        """The sample asks it for the length, then again for the text."""
+    def test_every_access_returns_the_same_reader(self) -> None:
+        """The sample reads the length from it, then the text."""
         received = message()
         length = received.data_reader.unconsumed_buffer_length
         self.assertEqual(received.data_reader.read_string(length), "Hello")
         self.assertEqual(received.data_reader.unconsumed_buffer_length, 0)
         self.assertEqual(received.data, b"Hello")
 
-    def test_a_stream_has_all_of_it(self) -> None:
+    def test_an_input_stream_has_the_whole_datagram(self) -> None:
         """It is read as any input stream, and ends with the datagram; no read waits."""
         stream = message(b"one\r\ntwo").get_data_stream()
         self.assertEqual(self.successResultOf(stream.receive_until(b"\r\n", 10)), b"one")
@@ -53,39 +53,39 @@ class DatagramTests(SynchronousTestCase):
         self.failureResultOf(stream.receive_exactly(1, timeout=1), EndOfStreamError)
 
     def test_a_reader_can_load_from_the_stream(self) -> None:
-        """As the older guide has it: a reader of its own, around the stream."""
+        """A reader of the application, around the stream, as in the older guide."""
         reader = DataReader(message().get_data_stream())
         self.assertEqual(self.successResultOf(reader.load(100)), 5)
         self.assertEqual(reader.read_string(5), "Hello")
         self.assertEqual(self.successResultOf(reader.load(1)), 0)
 
-    def test_the_stream_is_the_same_each_time_and_apart_from_the_reader(self) -> None:
-        """What was read from the one is still in the other."""
+    def test_stream_and_reader_each_have_the_whole_datagram(self) -> None:
+        """Reading one takes nothing from the other."""
         received = message()
         self.assertEqual(self.successResultOf(received.get_data_stream().read(4)), b"Hell")
         self.assertEqual(self.successResultOf(received.get_data_stream().read(4)), b"o")
         self.assertEqual(received.data_reader.read_string(5), "Hello")
 
-    def test_a_closed_stream_is_read_no_more(self) -> None:
-        """The datagram itself is there all the same."""
+    def test_a_closed_stream_cannot_be_read(self) -> None:
+        """The datagram itself is still available."""
         received = message()
         self.successResultOf(received.get_data_stream().close())
         self.failureResultOf(received.get_data_stream().read(1), ClosedError)
         self.assertEqual(received.data, b"Hello")
 
-    def test_an_empty_one_has_an_empty_stream(self) -> None:
-        """At its end from the start."""
+    def test_an_empty_datagram_has_an_empty_stream(self) -> None:
+        """It is at its end from the start."""
         stream = message(b"").get_data_stream()
         self.assertEqual(self.successResultOf(stream.receive_some()), b"")
 
-    def test_an_empty_one_has_an_empty_reader(self) -> None:
+    def test_an_empty_datagram_has_an_empty_reader(self) -> None:
         """It is no error."""
         received = message(b"")
         self.assertEqual(received.data_reader.unconsumed_buffer_length, 0)
         self.assertEqual((received.data, received.error), (b"", None))
 
-    def test_the_addresses_are_names_and_text(self) -> None:
-        """As in WinRT; ``address`` has the sender as Python's sockets do."""
+    def test_addresses_are_host_names_and_ports_are_text(self) -> None:
+        """As in WinRT; ``address`` is the sender as in sockets of Python."""
         received = message()
         self.assertEqual(received.remote_address, HostName("192.0.2.1"))
         self.assertEqual(received.remote_port, "22112")
@@ -93,16 +93,16 @@ class DatagramTests(SynchronousTestCase):
         self.assertEqual(received.address, ("192.0.2.1", 22112))
 
     def test_a_link_local_sender_keeps_its_zone(self) -> None:
-        """An answer finds its way."""
+        """So an answer can reach it."""
         self.assertEqual(message(host="fe80::1%2").remote_address, HostName("fe80::1%2"))
 
-    def test_where_the_system_is_silent_there_is_no_local_address(self) -> None:
-        """None, not an empty name, which there is not."""
+    def test_an_unknown_local_address_is_none(self) -> None:
+        """Not an empty host name, which would be invalid."""
         self.assertIsNone(message(destination="").local_address)
 
 
 class ErrorTests(SynchronousTestCase):
-    """What is told in the place of a datagram."""
+    """A message with an error."""
 
     def assert_like(self, stored: SocketError, raised: SocketError) -> None:
         """It says the same, and is another: one that was raised holds frames."""
@@ -110,7 +110,7 @@ class ErrorTests(SynchronousTestCase):
         self.assertIs(type(raised), type(stored))
         self.assertIsNot(raised, stored)
 
-    def test_a_refusal_raises_when_it_is_read(self) -> None:
+    def test_reading_a_refusal_raises(self) -> None:
         """With status ``CONNECTION_RESET_BY_PEER``, each time."""
         refused = message(b"", error=REFUSED)
         for _ in range(2):
@@ -120,15 +120,15 @@ class ErrorTests(SynchronousTestCase):
         self.assertFalse(refused.is_truncated)
         self.assertEqual(refused.remote_port, "22112")
 
-    def test_one_that_was_too_long_is_not_given_as_whole(self) -> None:
-        """It is flagged, reading it raises, and its beginning has a name of its own."""
+    def test_reading_a_truncated_datagram_raises(self) -> None:
+        """It is flagged; ``beginning`` has its received part."""
         truncated = message(b"He", error=TOO_LONG)
         self.assertTrue(truncated.is_truncated)
         error = self.assertRaises(SocketError, getattr, truncated, "data_reader")
         self.assert_like(TOO_LONG, error)
         self.assertEqual(truncated.beginning, b"He")
 
-    def test_a_whole_one_is_not_truncated(self) -> None:
+    def test_a_whole_datagram_is_not_truncated(self) -> None:
         """Its beginning is all of it."""
         self.assertFalse(message().is_truncated)
         self.assertEqual(message().beginning, b"Hello")

@@ -1,4 +1,4 @@
-"""Messages wait in order for whoever asks, and the ports rest while many do."""
+"""Messages are queued in order, and the ports pause while many are queued."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def end() -> SocketError:
 
 
 class QueueCase(SynchronousTestCase):
-    """A queue whose news about room is noted."""
+    """A queue whose reports about room are recorded."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -43,15 +43,15 @@ class QueueCase(SynchronousTestCase):
 class TakeTests(QueueCase):
     """Taking messages."""
 
-    def test_they_come_in_order(self) -> None:
-        """Those that are there are given at once."""
+    def test_messages_are_taken_in_order(self) -> None:
+        """Queued messages are returned at once."""
         messages = [message(), message(b""), message()]
         for each in messages:
             self.queue.put(each)
         self.assertEqual([self.take() for _ in messages], messages)
 
-    def test_who_comes_first_waits(self) -> None:
-        """Until there is one, which nobody else gets."""
+    def test_a_wait_gets_the_next_message(self) -> None:
+        """No other wait gets it."""
         taking = self.queue.take()
         self.assertNoResult(taking)
         first, second = message(), message()
@@ -60,8 +60,8 @@ class TakeTests(QueueCase):
         self.assertIs(self.successResultOf(taking), first)
         self.assertIs(self.take(), second)
 
-    def test_who_was_given_one_may_ask_again(self) -> None:
-        """From within the call that gives it."""
+    def test_a_callback_may_take_the_next_message(self) -> None:
+        """From within the call that fires its Deferred."""
         again: list[Deferred[Message]] = []
         self.queue.take().addCallback(lambda _: again.append(self.queue.take()))
         self.queue.put(message())
@@ -69,15 +69,15 @@ class TakeTests(QueueCase):
         self.queue.put(last)
         self.assertIs(self.successResultOf(again[0]), last)
 
-    def test_a_second_wait_is_refused(self) -> None:
-        """The first is not disturbed."""
+    def test_a_second_wait_fails_while_one_is_pending(self) -> None:
+        """The first one continues."""
         taking = self.queue.take()
         self.failureResultOf(self.queue.take(), BusyError)
         self.queue.put(message())
         self.successResultOf(taking)
 
-    def test_a_cancelled_wait_takes_nothing(self) -> None:
-        """What comes is for the next."""
+    def test_a_cancelled_wait_takes_no_message(self) -> None:
+        """The next wait gets it."""
         taking = self.queue.take()
         taking.cancel()
         self.failureResultOf(taking, CancelledError)
@@ -85,8 +85,8 @@ class TakeTests(QueueCase):
         self.queue.put(kept)
         self.assertIs(self.take(), kept)
 
-    def test_a_wait_has_an_end(self) -> None:
-        """After its time it fails, and takes nothing."""
+    def test_a_wait_that_takes_too_long_fails(self) -> None:
+        """It takes no message."""
         taking = self.queue.take(timeout=3)
         self.clock.advance(2.9)
         self.assertNoResult(taking)
@@ -97,8 +97,8 @@ class TakeTests(QueueCase):
         self.queue.put(message())
         self.take()
 
-    def test_in_time_nothing_is_left_of_the_timeout(self) -> None:
-        """Whether there was one, or it came."""
+    def test_a_finished_wait_leaves_no_timer(self) -> None:
+        """Whether the message was queued or arrived later."""
         taking = self.queue.take(timeout=3)
         self.queue.put(message())
         self.successResultOf(taking)
@@ -106,13 +106,13 @@ class TakeTests(QueueCase):
         self.successResultOf(self.queue.take(timeout=3))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_negative_time_is_refused(self) -> None:
-        """At once, also where a message waits."""
+    def test_a_negative_timeout_raises_at_the_call(self) -> None:
+        """Also if a message is queued."""
         self.queue.put(message())
         self.assertRaises(ValueError, self.queue.take, timeout=-1)
 
-    def test_at_the_end_everything_fails(self) -> None:
-        """Who waits, and who asks later; what was not taken is dropped."""
+    def test_closing_fails_pending_and_later_waits(self) -> None:
+        """Queued messages are dropped."""
         taking = self.queue.take()
         self.queue.close(end)
         self.failureResultOf(taking, ClosedError)
@@ -124,10 +124,10 @@ class TakeTests(QueueCase):
 
 
 class RoomTests(QueueCase):
-    """How much waits."""
+    """The limits of the queue."""
 
-    def test_with_1024_messages_the_ports_rest(self) -> None:
-        """Even empty ones; they go on when half were taken."""
+    def test_the_ports_pause_at_1024_messages(self) -> None:
+        """Even empty ones; they resume when half were taken."""
         for _ in range(MAX_MESSAGES - 1):
             self.queue.put(message(b""))
         self.assertEqual(self.room, [])
@@ -139,8 +139,8 @@ class RoomTests(QueueCase):
         self.take()
         self.assertEqual(self.room, [False, True])
 
-    def test_with_4_mib_the_ports_rest(self) -> None:
-        """They go on when half of them were taken."""
+    def test_the_ports_pause_at_4_mib(self) -> None:
+        """They resume when half of the bytes were taken."""
         large = message(bytes(MAX_MESSAGE_BYTES // 64))
         for _ in range(64):
             self.queue.put(large)
@@ -151,7 +151,7 @@ class RoomTests(QueueCase):
         self.take()
         self.assertEqual(self.room, [False, True])
 
-    def test_what_comes_without_room_is_kept(self) -> None:
+    def test_messages_above_the_limit_are_kept(self) -> None:
         """A run that was read is not dropped."""
         for _ in range(MAX_MESSAGES + 63):
             self.queue.put(message())
@@ -160,16 +160,18 @@ class RoomTests(QueueCase):
             self.take()
         self.assertEqual(self.room, [False, True])
 
-    def test_the_beginning_of_one_that_was_too_long_counts(self) -> None:
-        """It is held like any other."""
+    def test_the_received_part_of_a_truncated_datagram_counts(self) -> None:
+        """It takes memory like any other message."""
         error = SocketError("long", status=SocketErrorStatus.MESSAGE_TOO_LONG)
         for _ in range(64):
             self.queue.put(Message(bytes(MAX_MESSAGE_BYTES // 64), ("h", 1), "", error))
         self.assertEqual(self.room, [False])
 
     @given(lists(booleans(), max_size=200))
-    def test_nothing_is_lost_or_doubled(self, steps: list[bool]) -> None:
-        """However puts and takes follow each other, the order is that of coming."""
+    def test_any_order_of_puts_and_takes_keeps_all_messages_in_order(
+        self, steps: list[bool]
+    ) -> None:
+        """None is lost, and none is delivered twice."""
         queue = MessageQueue(self.clock, self.room.append)
         put: list[Message] = []
         taken: list[Message] = []

@@ -1,4 +1,4 @@
-"""A datagram socket is bound or connected once, hands over what comes, and ends in order."""
+"""A datagram socket is bound or connected once, receives datagrams, and closes cleanly."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Message = DatagramSocketMessageReceivedEventArgs
 
 
 class BindTests(SocketCase):
-    """Binding a port."""
+    """Binding to a port."""
 
-    def test_an_empty_service_is_a_free_port(self) -> None:
-        """``information`` tells which; the socket is open."""
+    def test_an_empty_service_binds_a_free_port(self) -> None:
+        """``information`` has its number; the socket is open."""
         made = self.make()
         self.assertFalse(made.is_open)
         self.assertIsNone(self.successResultOf(made.bind_endpoint(LOCALHOST, "")))
@@ -46,7 +46,7 @@ class BindTests(SocketCase):
         self.assertGreater(int(made.information.local_port), 0)
 
     def test_a_service_is_bound_in_both_families(self) -> None:
-        """On one port; what comes by either is received."""
+        """Both ports have the same number, and both receive."""
         made = self.make()
         self.successResultOf(made.bind_service_name(""))
         port = int(made.information.local_port)
@@ -55,22 +55,22 @@ class BindTests(SocketCase):
             self.pump()
         self.assertEqual([self.take(made), self.take(made)], [b"127.0.0.1", b"::1"])
 
-    def test_no_host_is_every_address(self) -> None:
-        """As a service by itself."""
+    def test_without_a_host_all_addresses_are_bound(self) -> None:
+        """As `bind_service_name` does."""
         made = self.make()
         self.successResultOf(made.bind_endpoint(None, ""))
         self.assertEqual(made.information.local_address, HostName("0.0.0.0"))
 
-    def test_a_host_may_be_a_name_object_or_a_name(self) -> None:
-        """A name is looked up with the reactor's resolver."""
+    def test_a_host_is_a_host_name_or_text(self) -> None:
+        """The reactor's resolver looks up a name."""
         self.reactor.nameResolver.hosts["here.example"] = [LOCALHOST]
         for host, address in ((HostName("::1"), "::1"), ("here.example", LOCALHOST)):
             made = self.make()
             self.successResultOf(made.bind_endpoint(host, ""))
             self.assertEqual(made.information.local_address, HostName(address))
 
-    def test_a_port_that_is_taken_is_refused(self) -> None:
-        """``ADDRESS_ALREADY_IN_USE``; then the same socket can be bound elsewhere."""
+    def test_binding_a_taken_port_fails(self) -> None:
+        """``ADDRESS_ALREADY_IN_USE``; then the same socket can be bound to another port."""
         port = self.bind().information.local_port
         made = self.make()
         for binding in (made.bind_endpoint(LOCALHOST, port), made.bind_service_name(port)):
@@ -78,30 +78,30 @@ class BindTests(SocketCase):
         self.assertFalse(made.is_open)
         self.bind(made)
 
-    def test_a_port_that_one_family_lacks_is_not_half_bound(self) -> None:
-        """The other family's is given back."""
+    def test_a_port_taken_in_one_family_is_not_bound_in_the_other(self) -> None:
+        """The port of the other family is closed again."""
         port = self.bind(host="::1").information.local_port
         made = self.make()
         status = SocketErrorStatus.ADDRESS_ALREADY_IN_USE
         self.assert_refused(made.bind_service_name(port), status)
         self.successResultOf(self.make().bind_endpoint(LOCALHOST, port))
 
-    def test_an_address_of_another_machine_is_refused(self) -> None:
-        """``CANNOT_ASSIGN_REQUESTED_ADDRESS``; then it can be bound."""
+    def test_binding_an_address_of_another_machine_fails(self) -> None:
+        """``CANNOT_ASSIGN_REQUESTED_ADDRESS``; then the socket can be bound."""
         made = self.make()
         status = SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS
         self.assert_refused(made.bind_endpoint("192.0.2.1", ""), status)
         self.bind(made)
 
-    def test_a_name_that_leads_nowhere_is_refused(self) -> None:
-        """``HOST_NOT_FOUND``; then it can be bound."""
+    def test_binding_an_unknown_name_fails(self) -> None:
+        """``HOST_NOT_FOUND``; then the socket can be bound."""
         made = self.make()
         binding = made.bind_endpoint("nowhere.example", "")
         self.assert_refused(binding, SocketErrorStatus.HOST_NOT_FOUND)
         self.bind(made)
 
-    def test_an_unknown_adapter_is_refused(self) -> None:
-        """``UNREACHABLE_HOST``; then it can be bound."""
+    def test_binding_to_an_unknown_adapter_fails(self) -> None:
+        """``UNREACHABLE_HOST``; then the socket can be bound."""
         made = self.make()
         for adapter in ("eth99999", 2**31 - 7, "192.0.2.1"):
             binding = made.bind_service_name("", adapter)
@@ -109,7 +109,7 @@ class BindTests(SocketCase):
         self.bind(made)
 
     def test_an_adapter_is_a_name_an_index_or_an_address(self) -> None:
-        """What comes by it is received."""
+        """The socket receives by this interface."""
         for adapter in ("lo", socket.if_nametoindex("lo"), LOCALHOST):
             made = self.make()
             self.successResultOf(made.bind_service_name("", adapter))
@@ -117,8 +117,8 @@ class BindTests(SocketCase):
             self.pump()
             self.assertEqual(self.take(made), GREETING)
 
-    def test_an_unknown_service_is_refused_at_once(self) -> None:
-        """And so is what is no port."""
+    def test_an_unknown_service_raises_at_the_call(self) -> None:
+        """So does a number that is no port."""
         made = self.make()
         for service in ("no-such-service", "65536", 65_536, -1):
             self.assertRaises(ValueError, made.bind_service_name, service)
@@ -126,21 +126,21 @@ class BindTests(SocketCase):
         self.assertRaises(ValueError, made.bind_endpoint, "exa mple", "")
         self.bind(made)
 
-    def test_a_bluetooth_address_is_refused(self) -> None:
+    def test_binding_a_bluetooth_address_fails(self) -> None:
         """``ADDRESS_FAMILY_NOT_SUPPORTED``."""
         binding = self.make().bind_endpoint("(01:23:45:67:89:ab)", "")
         self.assert_refused(binding, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
 
-    def test_bound_it_cannot_be_bound_again(self) -> None:
-        """It stays as it is."""
+    def test_a_bound_socket_cannot_be_bound_again(self) -> None:
+        """Its port does not change."""
         made = self.bind()
         port = made.information.local_port
         self.failureResultOf(made.bind_service_name(""), LocalProtocolError)
         self.failureResultOf(made.bind_endpoint(LOCALHOST, ""), LocalProtocolError)
         self.assertEqual(made.information.local_port, port)
 
-    def test_while_it_is_bound_nothing_else_begins(self) -> None:
-        """The lookup goes on."""
+    def test_during_a_bind_no_other_operation_starts(self) -> None:
+        """The pending lookup continues."""
         self.slow_host("slow.example")
         made = self.make()
         binding = made.bind_endpoint("slow.example", "")
@@ -157,17 +157,17 @@ class BindTests(SocketCase):
 
 
 class ConnectTests(SocketCase):
-    """Having one peer."""
+    """Connecting to one peer."""
 
-    def test_what_is_written_goes_to_the_peer(self) -> None:
-        """From the port that it received."""
+    def test_a_connected_socket_sends_to_its_peer(self) -> None:
+        """From the port that it receives on."""
         peer = self.peer()
         made = self.connect(peer)
         self.successResultOf(made.output_stream.send_all(GREETING))
         self.assertEqual(peer.recvfrom(99), (GREETING, self.address(made)))
 
-    def test_only_the_peer_is_heard(self) -> None:
-        """Also of what came before it was connected, and was not read yet."""
+    def test_a_connected_socket_receives_from_its_peer_only(self) -> None:
+        """Datagrams of other hosts that the kernel had queued before are dropped too."""
         stranger, peer = self.peer(), self.peer()
         made = self.bind()
         stranger.sendto(b"early", self.address(made))
@@ -179,8 +179,8 @@ class ConnectTests(SocketCase):
         self.reactor.advance(1)
         self.assert_refused(waiting, SocketErrorStatus.CONNECTION_TIMED_OUT)
 
-    def test_what_strangers_sent_before_and_nobody_took_is_dropped(self) -> None:
-        """What the peer sent before stays."""
+    def test_connecting_drops_queued_messages_of_other_hosts(self) -> None:
+        """Messages that the peer sent before stay."""
         stranger, peer = self.peer(), self.peer()
         made = self.bind()
         self.send(stranger, made, b"strange")
@@ -191,8 +191,8 @@ class ConnectTests(SocketCase):
         self.reactor.advance(1)
         self.assert_refused(waiting, SocketErrorStatus.CONNECTION_TIMED_OUT)
 
-    def test_streams_to_others_end_when_there_is_one_peer(self) -> None:
-        """What was written to them leaves; more is refused."""
+    def test_connecting_ends_streams_to_other_hosts(self) -> None:
+        """Their queued datagrams are sent; further writes are refused."""
         other, peer = self.peer(), self.peer()
         made = self.bind()
         stream = self.successResultOf(made.get_output_stream(*other.getsockname()))
@@ -202,8 +202,8 @@ class ConnectTests(SocketCase):
         self.assertEqual(other.recv(99), GREETING)
         self.failureResultOf(stream.write(b"more"), LocalProtocolError)
 
-    def test_what_comes_while_a_name_is_looked_up_can_be_received(self) -> None:
-        """The socket is bound all the time."""
+    def test_a_socket_receives_during_the_lookup_of_its_peer(self) -> None:
+        """The socket stays bound all the time."""
         peer = self.peer()
         made = self.bind()
         connecting = made.connect("silent.example", 9)
@@ -211,8 +211,8 @@ class ConnectTests(SocketCase):
         self.send(peer, made, GREETING)
         self.assertEqual(self.take(made), GREETING)
 
-    def test_strangers_are_counted(self) -> None:
-        """Those whose datagrams wait in the kernel when it is connected."""
+    def test_datagrams_of_other_hosts_are_counted(self) -> None:
+        """Those in the kernel's queue when the socket is connected."""
         stranger, peer = self.peer(), self.peer()
         made = self.bind()
         stranger.sendto(b"early", self.address(made))
@@ -220,14 +220,14 @@ class ConnectTests(SocketCase):
         self.send(peer, made, GREETING)
         self.assertEqual(made.information.unexpected_source, 1)
 
-    def test_a_name_to_send_to_binds_nothing(self) -> None:
-        """It is refused at once."""
+    def test_sending_to_a_name_raises_at_the_call(self) -> None:
+        """The socket is not bound."""
         made = self.make()
         self.assertRaises(ValueError, made.send_to, b"x", ("localhost", 9))
         self.assertEqual(made.information.local_port, "")
 
     def test_a_name_is_looked_up_with_the_resolver_of_the_reactor(self) -> None:
-        """The first address to which there is a way is taken."""
+        """The socket uses the first address that has a route."""
         peer = self.peer()
         self.reactor.nameResolver.hosts["host.example"] = ["fe80::1", LOCALHOST]
         made = self.make()
@@ -235,7 +235,7 @@ class ConnectTests(SocketCase):
         self.assertEqual(made.information.remote_address, HostName(LOCALHOST))
 
     def test_a_service_record_is_looked_up_for_udp(self) -> None:
-        """``_name._udp.host``; its target has its own port."""
+        """``_name._udp.host``; the target has a port of its own."""
         peer = self.peer()
         self.reactor.nameResolver.hosts["target.example"] = [LOCALHOST]
         resolver = answering(record("target.example", peer.getsockname()[1]))
@@ -256,14 +256,14 @@ class ConnectTests(SocketCase):
         self.successResultOf(made.connect(EndpointPair(HostName("127.0.0.2"), port, *remote)))
         self.assertEqual(self.address(made), ("127.0.0.2", int(port)))
 
-    def test_a_pair_of_two_families_is_refused(self) -> None:
+    def test_connecting_a_pair_of_two_families_fails(self) -> None:
         """``ADDRESS_FAMILY_NOT_SUPPORTED``."""
         pair = EndpointPair(HostName("::1"), "", HostName(LOCALHOST), "1337")
         status = SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED
         self.assert_refused(self.make().connect(pair), status)
 
-    def test_bound_its_local_end_is_fixed(self) -> None:
-        """A pair with another cannot be had; without one it can."""
+    def test_a_bound_socket_keeps_its_local_end(self) -> None:
+        """Connecting with another local end fails; without one it succeeds."""
         made = self.bind()
         pair = EndpointPair(HostName("127.0.0.2"), "", HostName(LOCALHOST), "1337")
         self.failureResultOf(made.connect(pair), LocalProtocolError)
@@ -272,8 +272,8 @@ class ConnectTests(SocketCase):
         self.connect(self.peer(), made)
         self.assertEqual(made.information.local_port, port)
 
-    def test_bound_to_both_families_it_keeps_the_one_of_its_peer(self) -> None:
-        """Nothing is heard in the other any more."""
+    def test_connecting_closes_the_port_of_the_other_family(self) -> None:
+        """Datagrams to it are no longer received."""
         made = self.make()
         self.successResultOf(made.bind_service_name(""))
         peer = self.peer("::1")
@@ -282,15 +282,18 @@ class ConnectTests(SocketCase):
         self.send(peer, made, GREETING)
         self.assertEqual(self.take(made), GREETING)
 
-    def test_bound_in_the_other_family_it_cannot_be_connected(self) -> None:
-        """It stays bound."""
+    def test_connecting_to_a_host_of_another_family_fails(self) -> None:
+        """The socket stays bound."""
         made = self.bind(host="::1")
         status = SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED
         self.assert_refused(made.connect(LOCALHOST, 1337), status)
         self.connect(self.peer("::1"), made)
 
-    def test_a_group_is_no_host(self) -> None:
-        """D11: ``HOST_NOT_FOUND``, MulticastOnly or not, in either family; then it can connect."""
+    def test_connecting_to_a_group_fails(self) -> None:
+        """
+        D11: ``HOST_NOT_FOUND``, with MulticastOnly or without, in either family; then it can
+        connect.
+        """
         for is_shared in (False, True):
             made = self.make()
             made.control.multicast_only = is_shared
@@ -301,21 +304,21 @@ class ConnectTests(SocketCase):
             made.control.multicast_only = False
             self.connect(self.peer(), made)
 
-    def test_a_name_that_leads_nowhere_is_refused(self) -> None:
+    def test_connecting_to_an_unknown_name_fails(self) -> None:
         """``HOST_NOT_FOUND``; then it can connect."""
         made = self.make()
         connecting = made.connect("nowhere.example", 1337)
         self.assert_refused(connecting, SocketErrorStatus.HOST_NOT_FOUND)
         self.connect(self.peer(), made)
 
-    def test_port_0_is_nobody_s(self) -> None:
-        """The system refuses it with an error that has a status; then it can connect."""
+    def test_connecting_to_port_0_fails(self) -> None:
+        """The system's error has a status; then the socket can connect."""
         made = self.make()
         self.failureResultOf(made.connect(LOCALHOST, 0), SocketError)
         self.connect(self.peer(), made)
 
-    def test_what_could_not_be_connected_still_hears_everybody(self) -> None:
-        """It is bound as it was."""
+    def test_after_a_failed_connect_the_socket_receives_from_all_hosts(self) -> None:
+        """It stays bound."""
         made = self.make()
         self.successResultOf(made.bind_service_name(""))
         self.failureResultOf(made.connect(LOCALHOST, 0), SocketError)
@@ -324,8 +327,8 @@ class ConnectTests(SocketCase):
         self.pump()
         self.assertEqual(self.take(made), GREETING)
 
-    def test_what_is_malformed_is_refused_at_once(self) -> None:
-        """By `connect` and `get_output_stream` alike, and nothing has begun."""
+    def test_a_malformed_argument_raises_at_the_call(self) -> None:
+        """`connect` and `get_output_stream` alike; nothing has started."""
         made = self.make()
         for call in (made.connect, made.get_output_stream):
             for arguments in (("exa mple", 1), ("", 1), ("host", None), ("host", 65_536)):
@@ -333,8 +336,8 @@ class ConnectTests(SocketCase):
             self.assertRaises(ValueError, call, "host", 1, timeout=-1)
         self.bind(made)
 
-    def test_connected_it_cannot_be_bound_or_connected(self) -> None:
-        """It stays as it is."""
+    def test_a_connected_socket_cannot_be_bound_or_connected(self) -> None:
+        """Its state does not change."""
         peer = self.peer()
         made = self.connect(peer)
         for operation in (
@@ -347,8 +350,8 @@ class ConnectTests(SocketCase):
             self.failureResultOf(operation, LocalProtocolError)
         self.assertEqual(made.information.remote_port, str(peer.getsockname()[1]))
 
-    def test_a_lookup_has_an_end(self) -> None:
-        """``CONNECTION_TIMED_OUT``; then it can be bound."""
+    def test_a_lookup_that_takes_too_long_fails(self) -> None:
+        """``CONNECTION_TIMED_OUT``; then the socket can be bound."""
         self.slow_host("slow.example")
         made = self.make()
         for call in (made.connect, made.get_output_stream):
@@ -357,8 +360,8 @@ class ConnectTests(SocketCase):
             self.assert_refused(connecting, SocketErrorStatus.CONNECTION_TIMED_OUT)
         self.bind(made)
 
-    def test_a_lookup_can_be_called_off(self) -> None:
-        """Then it can be bound."""
+    def test_a_lookup_can_be_cancelled(self) -> None:
+        """Then the socket can be bound."""
         self.slow_host("slow.example")
         made = self.make()
         connecting = made.connect("slow.example", 1337)
@@ -366,8 +369,8 @@ class ConnectTests(SocketCase):
         self.failureResultOf(connecting, CancelledError)
         self.bind(made)
 
-    def test_in_time_nothing_is_left_of_the_timeout(self) -> None:
-        """Whatever came of it."""
+    def test_a_finished_lookup_leaves_no_timer(self) -> None:
+        """In success and in failure."""
         made = self.make()
         self.assert_refused(made.connect("no", 1, timeout=5), SocketErrorStatus.HOST_NOT_FOUND)
         self.successResultOf(made.connect(LOCALHOST, 1, timeout=5))
@@ -375,18 +378,20 @@ class ConnectTests(SocketCase):
 
 
 class ReplyTests(SocketCase):
-    """Messages that are answered; from where is shown in ``tests/loopback/test_answers.py``."""
+    """
+    Answers to messages; ``tests/loopback/test_answers.py`` shows from which address they leave.
+    """
 
-    def test_a_message_is_answered_by_itself(self) -> None:
-        """What is sent may be any buffer."""
+    def test_a_reply_goes_to_the_sender(self) -> None:
+        """Its data may be any buffer."""
         made, messages = self.listen()
         peer = self.peer()
         self.send(peer, made, b"Hello")
         self.assertEqual(self.successResultOf(messages[0].reply(bytearray(b"World"))), 5)
         self.assertEqual(peer.recvfrom(99), (b"World", self.address(made)))
 
-    def test_a_message_that_was_too_long_can_be_answered(self) -> None:
-        """That it was, for instance."""
+    def test_a_truncated_message_can_be_answered(self) -> None:
+        """For example, to report that it was too long."""
         made = self.make()
         made.control.max_datagram = 3
         made, messages = self.listen(made)
@@ -396,8 +401,8 @@ class ReplyTests(SocketCase):
         self.successResultOf(messages[0].reply(b"too long"))
         self.assertEqual(peer.recv(99), b"too long")
 
-    def test_a_connected_socket_answers_its_peer(self) -> None:
-        """By its output stream; whoever sent before it was connected is not answered."""
+    def test_a_connected_socket_answers_only_its_peer(self) -> None:
+        """A message of another host, received before, cannot be answered."""
         made, messages = self.listen()
         stranger, peer = self.peer(), self.peer()
         self.send(stranger, made, b"Hello")
@@ -407,8 +412,8 @@ class ReplyTests(SocketCase):
         self.assertEqual(peer.recv(99), b"there")
         self.failureResultOf(messages[0].reply(b"World"), LocalProtocolError)
 
-    def test_a_refusal_has_no_answer(self) -> None:
-        """Nobody was there."""
+    def test_a_refusal_cannot_be_answered(self) -> None:
+        """No datagram was received."""
         gone = self.peer()
         made, messages = self.listen()
         self.connect(gone, made)
@@ -417,15 +422,15 @@ class ReplyTests(SocketCase):
         self.pump()
         self.failureResultOf(messages[0].reply(b"again"), LocalProtocolError)
 
-    def test_a_closed_socket_answers_nobody(self) -> None:
-        """It says so."""
+    def test_a_reply_of_a_closed_socket_fails(self) -> None:
+        """With `ClosedError`."""
         made, messages = self.listen()
         self.send(self.peer(), made, b"Hello")
         made.close()
         self.failureResultOf(messages[0].reply(b"World"), ClosedError)
         self.assertRaises(ClosedError, getattr, messages[0], "endpoint_pair")
 
-    def test_a_shared_port_answers_nobody(self) -> None:
+    def test_a_reply_of_a_shared_port_fails(self) -> None:
         """It sends to groups only."""
         made = self.make()
         made.control.multicast_only = True
@@ -442,8 +447,8 @@ class ReplyTests(SocketCase):
         self.assertEqual(messages[0].local_address, HostName(GROUP))
         self.failureResultOf(messages[0].reply(b"World"), LocalProtocolError)
 
-    def test_a_message_knows_both_ends(self) -> None:
-        """Of the answer, with the address that it came to."""
+    def test_a_message_has_both_ends_of_its_answer(self) -> None:
+        """The local end has the address that the message was sent to."""
         made = self.make()
         messages: list[Message] = []
         made.message_received.add(lambda _, message: messages.append(message))
@@ -457,8 +462,8 @@ class ReplyTests(SocketCase):
         remote_port = str(peer.getsockname()[1])
         self.assertEqual((pair.local_service_name, pair.remote_service_name), (port, remote_port))
 
-    def test_the_address_of_a_message_is_a_pair_as_any_other(self) -> None:
-        """It is equal to it, and is found by it."""
+    def test_the_address_of_a_message_equals_a_plain_pair(self) -> None:
+        """Also as the key of a dictionary."""
         made, messages = self.listen()
         peer = self.peer()
         self.send(peer, made, b"Hello")
@@ -469,10 +474,10 @@ class ReplyTests(SocketCase):
 
 
 class CancelIoTests(SocketCase):
-    """``cancel_io`` ends what is pending, and nothing else."""
+    """``cancel_io`` ends pending operations, and nothing else."""
 
-    def test_a_wait_is_called_off(self) -> None:
-        """The next one gets the next message."""
+    def test_cancel_io_fails_a_pending_wait(self) -> None:
+        """The next wait gets the next message."""
         made = self.bind()
         waits: list[Callable[[], Deferred[Any]]] = [made.receive, made.receive_from]
         for wait in (*waits, lambda: made.receive_from(timeout=5)):
@@ -483,8 +488,8 @@ class CancelIoTests(SocketCase):
         self.successResultOf(made.cancel_io())
         self.assertEqual(self.take(made), GREETING)
 
-    def test_writes_and_flushes_are_called_off(self) -> None:
-        """Of all streams; what has left stays done, and what is written then leaves."""
+    def test_cancel_io_fails_pending_writes_and_flushes(self) -> None:
+        """Of all streams. Sent writes stay done, and later writes are sent."""
         made, peer = self.bind(), self.peer()
         stream = self.successResultOf(made.get_output_stream(*peer.getsockname()))
         sent = made.send_to(b"sent", peer.getsockname())
@@ -496,8 +501,8 @@ class CancelIoTests(SocketCase):
         self.successResultOf(stream.send_all(b"later"))
         self.assertEqual(receive(peer, 2), [b"sent", b"later"])
 
-    def test_lookups_go_on(self) -> None:
-        """They are no input or output."""
+    def test_cancel_io_does_not_end_lookups(self) -> None:
+        """They are neither input nor output."""
         self.slow_host("slow.example")
         made = self.bind()
         connecting = made.connect("slow.example", 1337)
@@ -506,8 +511,8 @@ class CancelIoTests(SocketCase):
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
 
-    def test_before_and_after_its_life_there_is_nothing_to_call_off(self) -> None:
-        """It has fired."""
+    def test_cancel_io_without_an_open_socket_does_nothing(self) -> None:
+        """Its Deferred has fired."""
         made = self.make()
         self.successResultOf(made.cancel_io())
         made.close()
@@ -526,7 +531,7 @@ class LookUpTests(SocketCase):
         return [(str(pair.remote_host_name), pair.remote_service_name) for pair in pairs]
 
     def test_pairs_are_ordered_as_those_of_streams(self) -> None:
-        """The families take turns, or the resolver decides."""
+        """The families alternate, or the resolver decides."""
         addresses = ["127.0.0.1", "127.0.0.2", "::1"]
         self.reactor.nameResolver.hosts["many.example"] = addresses
         long = HostNameSortOptions.OPTIMIZE_FOR_LONG_CONNECTIONS
@@ -535,7 +540,7 @@ class LookUpTests(SocketCase):
         self.assertEqual(self.look_up("many.example", 9, long), [(each, "9") for each in addresses])
 
     def test_services_are_those_of_udp(self) -> None:
-        """In the services file, and what is none is refused at once."""
+        """From the services file; an invalid port raises at the call."""
         try:
             port = socket.getservbyname("tftp", "udp")
         except OSError as error:
@@ -545,7 +550,7 @@ class LookUpTests(SocketCase):
         self.assertRaises(ValueError, DatagramSocket.get_endpoint_pairs, self.reactor, "a b", 9)
 
     def test_a_pair_can_be_connected(self) -> None:
-        """As it is."""
+        """Without a change."""
         peer = self.peer()
         (host, port) = peer.getsockname()
         (pair,) = self.successResultOf(DatagramSocket.get_endpoint_pairs(self.reactor, host, port))
@@ -556,10 +561,10 @@ class LookUpTests(SocketCase):
 
 
 class ReceiveTests(SocketCase):
-    """Asking for datagrams one by one."""
+    """Receiving datagrams one by one."""
 
-    def test_a_datagram_and_its_sender(self) -> None:
-        """As Python's own sockets give them; an empty one is one."""
+    def test_receive_from_returns_a_datagram_and_its_sender(self) -> None:
+        """As sockets of Python do; an empty datagram counts."""
         made = self.bind()
         peer = self.peer()
         self.send(peer, made, GREETING, b"")
@@ -567,20 +572,20 @@ class ReceiveTests(SocketCase):
         self.assertEqual(received, (GREETING, peer.getsockname()))
         self.assertEqual(self.take(made), b"")
 
-    def test_before_it_is_bound_there_is_nothing_to_wait_for(self) -> None:
+    def test_receiving_on_an_unbound_socket_fails(self) -> None:
         """It would wait for ever."""
         self.failureResultOf(self.make().receive_from(), LocalProtocolError)
 
-    def test_a_second_wait_is_refused(self) -> None:
-        """The first gets the datagram."""
+    def test_a_second_wait_fails_while_one_is_pending(self) -> None:
+        """The first one gets the datagram."""
         made = self.bind()
         waiting = made.receive_from()
         self.failureResultOf(made.receive_from(), BusyError)
         self.send(self.peer(), made, GREETING)
         self.assertEqual(self.successResultOf(waiting)[0], GREETING)
 
-    def test_a_wait_has_an_end(self) -> None:
-        """``CONNECTION_TIMED_OUT``; what comes later is for the next."""
+    def test_a_wait_that_takes_too_long_fails(self) -> None:
+        """``CONNECTION_TIMED_OUT``; the next wait gets the next datagram."""
         made = self.bind()
         waiting = made.receive_from(timeout=1)
         self.reactor.advance(1.1)
@@ -589,8 +594,8 @@ class ReceiveTests(SocketCase):
         self.assertEqual(self.take(made), GREETING)
         self.assertRaises(ValueError, made.receive_from, timeout=-1)
 
-    def test_a_cancelled_wait_takes_nothing(self) -> None:
-        """What comes is for the next."""
+    def test_a_cancelled_wait_takes_no_datagram(self) -> None:
+        """The next wait gets it."""
         made = self.bind()
         waiting = made.receive_from()
         waiting.cancel()
@@ -598,8 +603,8 @@ class ReceiveTests(SocketCase):
         self.send(self.peer(), made, GREETING)
         self.assertEqual(self.take(made), GREETING)
 
-    def test_a_loop_ends_with_the_socket(self) -> None:
-        """``async for`` gives messages in order until it is closed."""
+    def test_a_loop_ends_when_the_socket_is_closed(self) -> None:
+        """``async for`` returns messages in order until then."""
         made = self.bind()
 
         async def loop() -> list[bytes]:
@@ -612,7 +617,7 @@ class ReceiveTests(SocketCase):
         self.assertEqual(self.successResultOf(looping), [b"one", b"two"])
 
     def test_a_loop_may_close_the_socket(self) -> None:
-        """What came with it is dropped."""
+        """Messages that arrived with the current one are dropped."""
         made = self.bind()
         received: list[bytes] = []
 
@@ -627,7 +632,7 @@ class ReceiveTests(SocketCase):
         self.assertEqual(received, [b"one"])
 
     def test_a_loop_over_an_unbound_socket_fails(self) -> None:
-        """It is not taken for one that has ended."""
+        """It does not end as if the socket had been closed."""
 
         async def loop() -> None:
             async for _ in self.make():
@@ -635,8 +640,8 @@ class ReceiveTests(SocketCase):
 
         self.failureResultOf(Deferred.fromCoroutine(loop()), LocalProtocolError)
 
-    def test_what_nobody_takes_has_the_port_rest(self) -> None:
-        """With 1,024 of them; it goes on when half were taken."""
+    def test_the_port_pauses_while_many_messages_are_queued(self) -> None:
+        """At 1,024 messages; it resumes when half of them were taken."""
         made = self.make()
         made.control.inbound_buffer_size_in_bytes = 4 * 1024 * 1024
         self.bind(made)
@@ -652,22 +657,22 @@ class ReceiveTests(SocketCase):
 class ControlTests(SocketCase):
     """Options of the socket, as the kernel has them."""
 
-    def test_bound_or_connected_they_are_fixed(self) -> None:
-        """But for the unicast hop limit."""
+    def test_options_of_an_open_socket_cannot_be_set(self) -> None:
+        """Except for the unicast hop limit."""
         for made in (self.bind(), self.connect(self.peer())):
             for name in ("multicast_only", "dont_fragment", "inbound_buffer_size_in_bytes"):
                 self.assertRaises(LocalProtocolError, setattr, made.control, name, True)
             made.control.outbound_unicast_hop_limit = 7
 
-    def test_a_bind_that_failed_leaves_them_open(self) -> None:
-        """It is not bound."""
+    def test_after_a_failed_bind_options_can_be_set(self) -> None:
+        """The socket is not bound."""
         made = self.make()
         self.failureResultOf(made.bind_endpoint("192.0.2.1", ""), SocketError)
         made.control.max_datagram = 100
         made.message_received.add(print)
 
-    def test_the_hop_limit_is_that_of_the_datagrams(self) -> None:
-        """Set before, and changed later; closed it does nothing."""
+    def test_sent_datagrams_have_the_hop_limit(self) -> None:
+        """Set before binding and changed later; on a closed socket setting it does nothing."""
         peer = self.peer()
         peer.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
         made = self.make()
@@ -684,10 +689,10 @@ class ControlTests(SocketCase):
 
 
 class CloseTests(SocketCase):
-    """The end."""
+    """Closing a socket."""
 
-    def test_everything_pending_fails(self) -> None:
-        """And everything that comes later."""
+    def test_closing_fails_pending_and_later_operations(self) -> None:
+        """With `ClosedError`."""
         made = self.bind()
         waiting = made.receive_from()
         stream = self.successResultOf(made.get_output_stream(LOCALHOST, 9))
@@ -713,8 +718,8 @@ class CloseTests(SocketCase):
             self.successResultOf(made.close())
             self.successResultOf(made.close())
 
-    def test_what_was_written_is_sent(self) -> None:
-        """Though nothing was awaited."""
+    def test_closing_sends_queued_writes(self) -> None:
+        """Even if the application awaited none."""
         peer = self.peer()
         made = self.connect(peer)
         write = made.output_stream.write(GREETING)
@@ -722,8 +727,8 @@ class CloseTests(SocketCase):
         self.assertEqual(self.successResultOf(write), 13)
         self.assertEqual(receive(peer, 1), [GREETING])
 
-    def test_what_was_written_is_sent_after_many_others(self) -> None:
-        """The turn that a loop leaves to the reactor does not come any more."""
+    def test_closing_sends_queued_writes_after_many_others(self) -> None:
+        """Even if the loop has to wait for the reactor's next turn."""
         peer = self.peer()
         made = self.connect(peer)
         for number in range(64):
@@ -733,15 +738,15 @@ class CloseTests(SocketCase):
         self.assertEqual(self.successResultOf(write), 13)
         self.assertEqual(receive(peer, 65)[64], GREETING)
 
-    def test_the_port_is_free_again(self) -> None:
+    def test_closing_frees_the_port(self) -> None:
         """At once."""
         made = self.bind()
         port = made.information.local_port
         made.close()
         self.successResultOf(self.make().bind_endpoint(LOCALHOST, port))
 
-    def test_closing_during_a_lookup_ends_it(self) -> None:
-        """What the resolver finds later opens nothing."""
+    def test_closing_ends_a_pending_lookup(self) -> None:
+        """A later result of the resolver opens nothing."""
         for begin in (
             lambda made: made.connect("slow.example", 9),
             lambda made: made.connect("slow.example", 9, timeout=5),
@@ -756,7 +761,7 @@ class CloseTests(SocketCase):
             self.assertTrue(self.reactor.nameResolver.slow["slow.example"].is_cancelled)
             self.assertFalse(made.is_open)
 
-    def test_a_context_closes_it(self) -> None:
+    def test_async_with_closes_the_socket(self) -> None:
         """Also one that was never bound."""
 
         async def work(made: DatagramSocket) -> None:
@@ -769,15 +774,18 @@ class CloseTests(SocketCase):
 
 
 class GroupTests(SocketCase):
-    """Joining groups at the wrong time, or what is none; the rest needs a kernel's multicast."""
+    """
+    Joining groups in the wrong state, or with wrong arguments; the rest needs the kernel's
+    multicast.
+    """
 
-    def test_it_has_to_be_bound(self) -> None:
-        """Before, or connected to one peer, there is nothing to join with."""
+    def test_joining_needs_a_bound_socket(self) -> None:
+        """An unbound or connected socket cannot join."""
         for made in (self.make(), self.connect(self.peer())):
             self.assertRaises(LocalProtocolError, made.join_multicast_group, GROUP, "lo")
             self.assertRaises(LocalProtocolError, made.leave_multicast_group, GROUP, "lo")
 
-    def test_what_is_no_group_is_refused(self) -> None:
+    def test_joining_an_address_that_is_no_group_fails(self) -> None:
         """``ADDRESS_FAMILY_NOT_SUPPORTED``, with one clear line."""
         made = self.bind()
         for group in (LOCALHOST, HostName("10.0.0.1"), "ff02::1", "240.0.0.1", "no group"):
@@ -785,15 +793,15 @@ class GroupTests(SocketCase):
             self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
             self.assertNotIn("\n", str(error))
 
-    def test_an_interface_that_does_not_exist_is_refused(self) -> None:
+    def test_joining_on_an_unknown_interface_fails(self) -> None:
         """``UNREACHABLE_HOST``."""
         made = self.bind()
         for interface in ("eth99999", 2**31 - 7, "192.0.2.1"):
             error = self.assertRaises(SocketError, made.join_multicast_group, GROUP, interface)
             self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
 
-    def test_what_was_not_joined_cannot_be_left(self) -> None:
-        """Nor twice."""
+    def test_leaving_a_group_that_was_not_joined_fails(self) -> None:
+        """So does leaving it twice."""
         made = self.bind()
         self.assertRaises(LocalProtocolError, made.leave_multicast_group, GROUP, "lo")
         made.join_multicast_group(HostName(GROUP), "lo")

@@ -159,10 +159,10 @@ class StreamSocketListenerControl:
     @property
     def outbound_buffer_size_in_bytes(self) -> int | None:
         """
-        Size asked for of the kernel's buffer for what is sent (``SO_SNDBUF``).
+        Requested size of the kernel's send buffer (``SO_SNDBUF``).
 
-        None, the default, leaves it to the kernel, which then fits it to the connection. Linux
-        takes twice what is asked for, to count its own needs, within ``net.core.wmem_max``.
+        None, the default, lets the kernel adapt it to the connection. Linux doubles a requested
+        size to allow for its own overhead, and limits it to ``net.core.wmem_max``.
         """
         return self._send_buffer
 
@@ -310,11 +310,11 @@ class StreamSocketControl(StreamSocketListenerControl):
     @property
     def outbound_buffer_size_in_bytes(self) -> int | None:
         """
-        Size asked for of the kernel's buffer for what is sent (``SO_SNDBUF``).
+        Requested size of the kernel's send buffer (``SO_SNDBUF``).
 
-        None, the default, leaves it to the kernel, which then fits it to the connection. Linux
-        takes twice what is asked for, to count its own needs, within ``net.core.wmem_max``. Setting
-        it once the socket is in use is ignored.
+        None, the default, lets the kernel adapt it to the connection. Linux doubles a requested
+        size to allow for its own overhead, and limits it to ``net.core.wmem_max``. Setting it once
+        the socket is in use is ignored.
         """
         return self._send_buffer
 

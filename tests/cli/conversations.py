@@ -34,7 +34,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twsock.cli.arguments import EchoArguments
 from twsock.cli.output import CommandError, Output
 from twsock.cli.stream import echo
-from twsock.cli.texts import GivenTexts, Texts
+from twsock.cli.texts import ListedTexts, Texts
 from twsock.tls import ClientOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ class Conversation:
                 self.clock,
                 TCP4ClientEndpoint(self.clock, "192.0.2.1", 1),
                 arguments,
-                texts or GivenTexts(messages),
+                texts or ListedTexts(len(messages), messages),
                 Output(self.output, quiet=arguments.quiet, notes=self.notes),
                 self.clock.seconds,
                 security,

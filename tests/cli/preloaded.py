@@ -70,7 +70,8 @@ if __name__ == "__main__":
     # Nobody waits for the processes that report.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.freeze()
-    words = serve(socket.socket(fileno=int(sys.argv[1])))
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        words = serve(requests)
     if words is not None:
         try:
             main(words)

@@ -19,7 +19,7 @@ from twsock.cli.arguments import EchoArguments
 from twsock.cli.datagram import MAX_REMEMBERED, MAX_RESPONDERS, Tally, echo_datagrams
 from twsock.cli.endpoints import parse_target
 from twsock.cli.output import CommandError, Output, UsageError
-from twsock.cli.texts import GeneratedTexts, GivenTexts, InputLines, Texts, describe_generated
+from twsock.cli.texts import InputLines, ListedTexts, Texts, describe_generated, generate_texts
 
 GROUP = "224.3.0.5"
 NO_TIMES = "round trip min/median/max 0.00/0.00/0.00 ms"
@@ -159,7 +159,8 @@ class Peer:
         endpoint = given.pop("endpoint", self.endpoint)
         arguments = EchoArguments(endpoint=endpoint, texts=messages, **{"timeout": 2.0, **given})
         if arguments.size is not None:
-            texts = GeneratedTexts(arguments.size, arguments.count, is_numbered=True)
+            generated = generate_texts(arguments.size, arguments.count, is_numbered=True)
+            texts = ListedTexts(arguments.count, generated)
         describe = None if arguments.size is None else describe_generated(True)
         output = Output(self.output, quiet=arguments.quiet, notes=self.notes, describe=describe)
         self.done = Deferred.fromCoroutine(
@@ -167,7 +168,7 @@ class Peer:
                 reactor,
                 parse_target(endpoint),
                 arguments,
-                texts or GivenTexts(messages),
+                texts or ListedTexts(len(messages), messages),
                 output,
                 self.clock,
                 self.clock.seconds,

@@ -201,6 +201,12 @@ class TableTests(SynchronousTestCase):
         """Drawn by rich."""
         self.assertEqual(self.table(is_terminal=True), ["name  sent", "one   1", "two   22"])
 
+    def test_an_address_is_no_markup(self) -> None:
+        """Whatever is in brackets."""
+        output = io.BytesIO()
+        Output(output, is_terminal=True).say_table(["name"], [["[fe80::1%lo]:1:2:"]], [])
+        self.assertIn(b"[fe80::1%lo]:1:2:", output.getvalue())
+
     def test_without_rich_a_terminal_gets_lines_too(self) -> None:
         """It is an extra."""
         import rich

@@ -15,11 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from twsock.cli.output import CommandError
 from twsock.cli.texts import (
-    GeneratedTexts,
-    GivenTexts,
     InputLines,
+    ListedTexts,
     Texts,
     describe_generated,
+    generate_texts,
     read_input,
 )
 
@@ -42,7 +42,7 @@ class TextsTests(SynchronousTestCase):
 
     def test_arguments_come_in_their_order(self) -> None:
         """And how many they are is known."""
-        texts = GivenTexts((b"one", b"", b"two"))
+        texts = ListedTexts(3, (b"one", b"", b"two"))
         self.assertEqual(texts.total, 3)
         self.assertEqual(self.read_all(texts), [b"one", b"", b"two"])
 
@@ -106,12 +106,9 @@ class GeneratedTextsTests(SynchronousTestCase):
     """Messages of a size, with numbers or without."""
 
     def read_all(self, size: int, total: int, *, is_numbered: bool) -> list[bytes]:
-        texts = GeneratedTexts(size, total, is_numbered=is_numbered)
-        self.assertEqual(texts.total, total)
-        result = []
-        while (text := self.successResultOf(ensureDeferred(texts.next_text()))) is not None:
-            result.append(text)
-        return result
+        texts = list(generate_texts(size, total, is_numbered=is_numbered))
+        self.assertEqual(len(texts), total)
+        return texts
 
     def test_numbered_ones_count(self) -> None:
         """From 0, each with the size asked for."""

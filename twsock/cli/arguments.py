@@ -227,21 +227,7 @@ def parse_echo(words: Sequence[str]) -> EchoArguments:
     :raises SystemExit: with 0, after the help was printed.
     """
     parser = _Parser("twsock echo", _ECHO_HELP)
-    add = parser.add_argument
-    add("--framing", choices=list(_MAX_FRAMES))
-    add("--count", type=_whole_number(1))
-    add("--size", type=_whole_number(0, MAX_UINT32))
-    add("--interval", type=_seconds(0))
-    add("--timeout", type=_seconds(math.ulp(0.0)))
-    add("--max-frame", type=_whole_number(0, MAX_UINT32))
-    # Its value is never apart from it, see `_complete_upgrade`.
-    add("--upgrade", choices=_STYLES)
-    add("--name", type=_host)
-    add("--level", choices=("tls12", "tls13"))
-    for option in ("--ca", "--client-certificate"):
-        add(option)
-    for option in ("--raw", "--quiet", "--tls", "--show-certificate"):
-        add(option, action="store_true")
+    _add_echo_options(parser.add_argument)
     given, (endpoint, *texts) = parser.read(_complete_upgrade(parser, words), "ENDPOINT", "TEXT")
     if _HOST_AND_PORT.fullmatch(endpoint):
         endpoint = f"tcp:{endpoint}"
@@ -321,6 +307,23 @@ class _Parser(argparse.ArgumentParser):
         if not arguments:
             self.error(f"{first} is missing")
         return given, arguments
+
+
+def _add_echo_options(add: Callable[..., object]) -> None:
+    add("--framing", choices=list(_MAX_FRAMES))
+    add("--count", type=_whole_number(1))
+    add("--size", type=_whole_number(0, MAX_UINT32))
+    add("--interval", type=_seconds(0))
+    add("--timeout", type=_seconds(math.ulp(0.0)))
+    add("--max-frame", type=_whole_number(0, MAX_UINT32))
+    # Its value is never apart from it, see `_complete_upgrade`.
+    add("--upgrade", choices=_STYLES)
+    add("--name", type=_host)
+    add("--level", choices=("tls12", "tls13"))
+    for option in ("--ca", "--client-certificate"):
+        add(option)
+    for option in ("--raw", "--quiet", "--tls", "--show-certificate"):
+        add(option, action="store_true")
 
 
 def _complete_upgrade(parser: _Parser, words: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeVar
@@ -18,13 +18,12 @@ from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 
 from twsock.cli.arguments import EchoArguments
-from twsock.cli.endpoints import GroupTarget, PeerTarget, parse_target
-from twsock.cli.output import CommandError, Output, RoundTrips, UsageError, no_answer
+from twsock.cli.endpoints import GroupTarget, PeerTarget, check_size, name_address, parse_target
+from twsock.cli.output import CommandError, Output, Responder, describe_lost, no_answer
 from twsock.cli.resolver import first_of
 from twsock.cli.texts import Texts, find_texts, open_echo_output
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.sockets import DatagramSocket, DatagramSocketMessageReceivedEventArgs
-from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 
 __all__ = ["MAX_REMEMBERED", "MAX_RESPONDERS", "Tally", "echo_datagrams", "prepare_datagrams"]
 
@@ -34,27 +33,16 @@ MAX_REMEMBERED: Final = 16_384
 #: How many responders of a group are told apart: anybody may answer, from any port.
 MAX_RESPONDERS: Final = 64
 
-#: How many times of equal messages are kept.
+#: How many times of equal messages are kept; bytes up to which a message is its own digest.
 _MAX_TIMES: Final = 65_536
-
-#: Bytes up to which a message is its own digest.
 _DIGEST_SIZE: Final = 32
 
 T = TypeVar("T", PeerTarget, GroupTarget)
 
 #: Seconds that nobody waits.
-_FOREVER: Final = float(2**31)
+_FOREVER: Final = 1e9
 
 _HEADERS: Final = ("responder", "received", "lost", "duplicates", "min ms", "median ms", "max ms")
-
-
-@dataclass
-class Responder:
-    """How many requests one responder has answered, and how many of them again."""
-
-    received: int = 0
-    duplicates: int = 0
-    round_trips: RoundTrips = field(default_factory=RoundTrips)
 
 
 @dataclass
@@ -88,18 +76,18 @@ class Tally:
         self.unexpected = 0
         self.responders: dict[str, Responder] = {}
         self._timeout = timeout
-        self._copies: OrderedDict[bytes, _Copies] = OrderedDict()
+        # By digest, the one that was sent least recently first.
+        self._copies: dict[bytes, _Copies] = {}
 
     def send(self, message: bytes, now: float) -> None:
         """Count a request."""
         self.sent += 1
         key = _digest(message)
-        copies = self._copies.setdefault(key, _Copies())
-        self._copies.move_to_end(key)
+        copies = self._copies[key] = self._copies.pop(key, _Copies())
         copies.sent += 1
         copies.times.append(now)
         if len(self._copies) > MAX_REMEMBERED:
-            self._copies.popitem(last=False)
+            del self._copies[next(iter(self._copies))]
 
     def was_sent(self, message: bytes) -> bool:
         """Return whether a request had these bytes, not too long ago."""
@@ -187,10 +175,6 @@ class _Run(Generic[T]):
     now: Callable[[], float]
     # One request in all needs no figures.
     is_single: bool
-    # Whether the interval holds from the first request on.
-    is_settled: bool = True
-    # Whether the last request is to be sent to another address.
-    is_refused: bool = False
     # Requests within their timeouts that nobody has answered yet; when the last was sent.
     awaited: int = 0
     sent_at: float = 0.0
@@ -216,7 +200,7 @@ class _Run(Generic[T]):
         try:
             await self.open()
             for text in self.arguments.texts:
-                _check_size(text, self.address)
+                check_size(text, self.address)
             await self._converse()
         except (CancelledError, CommandError):
             if tally.sent > 1:
@@ -230,7 +214,7 @@ class _Run(Generic[T]):
             self.output.say("client closed its socket")
         if not self.is_single or len(tally.responders) > 1:
             self.describe_figures()
-        if line := self._describe_silence() if is_silent else self._describe_loss():
+        if line := self._describe_loss():
             raise CommandError(line)
 
     async def _converse(self) -> None:
@@ -241,8 +225,8 @@ class _Run(Generic[T]):
                 await self.wait(due)
                 due = self.now() + arguments.interval
                 await self._request(message)
-                if not arguments.interval or not self.is_settled:
-                    await self._await_answers(message)
+                if not arguments.interval:
+                    await self._await_answers()
         # All members of a group may answer the last request.
         await self._await_answers(is_last=True)
         # A duplicate of the last answer takes no longer than an answer.
@@ -250,30 +234,23 @@ class _Run(Generic[T]):
         await self.wait(self.now() + (0.0 if self.is_single else max(trips, default=0.0)))
 
     async def _request(self, text: bytes) -> None:
-        _check_size(text, self.address)
+        check_size(text, self.address)
         self.sent_at = self.now()
         self.awaited += 1
         self.tally.send(text, self.sent_at)
-        await self.send(text)
         self.output.show_request(text)
+        await self.send(text)
 
-    async def _await_answers(self, text: bytes = b"", *, is_last: bool = False) -> None:
-        """Wait for all answers, until the timeout; send a text that is refused once more."""
+    async def _await_answers(self, *, is_last: bool = False) -> None:
+        """Wait for all answers, until the timeout."""
         timeout, is_all = self.arguments.timeout, is_last and self.is_group
-
-        def is_over() -> bool:
-            return self.is_refused or not (self.awaited or is_all)
-
-        while await self.wait(self.sent_at + timeout, is_over) and self.is_refused:
-            self.sent_at = self.now()
-            await self.send(text)
+        await self.wait(self.sent_at + timeout, lambda: not (self.awaited or is_all))
         if self.awaited and not self.is_single:
             self.output.say(f"no answer to {self.awaited} within {timeout:g} s")
-        # What comes later than that does not come from the next address either.
-        self.awaited, self.is_settled = 0, True
+        self.awaited = 0
 
-    async def wait(self, due: float, is_over: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until a time, an event or a failure, one turn at least; return ``is_over()``."""
+    async def wait(self, due: float, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Wait until a time, an event or a failure, one turn of the reactor at least."""
         while self.failure is None and not is_over():
             left = max(0.0, due - self.now())
             self.news = Deferred()
@@ -287,7 +264,6 @@ class _Run(Generic[T]):
                 break
         if self.failure is not None:
             raise self.failure
-        return is_over()
 
     async def _next_text(self) -> bytes | None:
         """Wait for a text; answers are counted meanwhile, and a failure ends the wait."""
@@ -325,8 +301,7 @@ class _Run(Generic[T]):
 
     @property
     def name(self) -> str:
-        """Whom the requests are for."""
-        return _name_address(self.address, self.target.port)
+        return name_address(self.address, self.target.port)
 
     def describe_error(self, error: SocketError) -> CommandError:
         """Return the error for a datagram that the system did not send: it is not lost."""
@@ -344,36 +319,19 @@ class _Run(Generic[T]):
             self.output.show_response(data, who)
             raise CommandError(f"{len(data)} bytes came back that were not sent")
 
-    def describe_responder(self, one: Responder) -> str:
-        """Return what one responder has answered, and how fast."""
-        counts = [f"{one.received} received"]
-        if self.awaited:
-            counts.append(f"{self.awaited} awaited")
-        counts.append(self.describe_lost(one.received))
-        if one.duplicates:
-            counts.append(f"{one.duplicates} duplicate{'s' if one.duplicates > 1 else ''}")
-        return "; ".join(filter(None, (", ".join(counts), one.round_trips.summary)))
-
-    def describe_lost(self, answered: int) -> str:
-        """Return how many requests have no answer, and the share."""
-        lost = max(0, self.tally.sent - self.awaited - answered)
-        # Three digits, so that one in a million is not rounded to none.
-        return f"{lost} lost ({100 * lost / self.tally.sent:.3g} %)" if lost else "0 lost"
-
-    def _describe_silence(self) -> str:
-        line = no_answer(f"{self.name} sent nothing")
-        return f"no answer within {self.arguments.timeout:g} s: {line}; {self.question}"
-
     def _describe_loss(self) -> str:
         """Return one line about what was lost or was not sent by us; empty if all is well."""
         tally = self.tally
+        if tally.sent and not tally.responders:
+            line = no_answer(f"{self.name} sent nothing")
+            return f"no answer within {self.arguments.timeout:g} s: {line}; {self.question}"
         if tally.unexpected:
             return f"datagrams that came back and were not sent: {tally.unexpected}"
         for name, one in tally.responders.items():
             if lost := tally.sent - one.received:
                 if name:
                     return f"{name} did not answer {lost} of {tally.sent} datagrams"
-                return f"of {tally.sent} datagrams, {self.describe_lost(one.received)}"
+                return f"of {tally.sent} datagrams, {describe_lost(lost, tally.sent)}"
         return ""
 
 
@@ -387,11 +345,13 @@ class _PeerRun(_Run[PeerTarget]):
 
     question = "is a server running there?"
     _socket: DatagramSocket | None = None
+    _is_refused = False
 
     async def open(self) -> None:
         host, timeout = self.target.host, self.arguments.timeout
         looking = DatagramSocket.get_endpoint_pairs(self.reactor, host, self.target.port)
         try:
+            # The addresses that are left to try.
             self._pairs = deque(await looking.addTimeout(timeout, self.reactor))
         except defer.TimeoutError:
             line = no_answer(f"no address of {host.display_name} within {timeout:g} s")
@@ -406,8 +366,6 @@ class _PeerRun(_Run[PeerTarget]):
             self.close()
             pair = self._pairs.popleft()
             self.address = str(pair.remote_host_name)
-            # While another address could do better, requests are tried one by one.
-            self.is_settled = not self._pairs
             connecting = self._socket = DatagramSocket(self.reactor)
             connecting.message_received.add(self._take)
             try:
@@ -418,9 +376,20 @@ class _PeerRun(_Run[PeerTarget]):
                     raise self.describe_error(error) from error
 
     async def send(self, text: bytes) -> None:
-        if self.is_refused:
-            self.is_refused = False
+        await self._write(text)
+        # While another address could do better, a request is tried out before the next.
+        while self._pairs:
+            timeout = self.sent_at + self.arguments.timeout
+            await self.wait(timeout, lambda: self._is_refused or not self.awaited)
+            if not self._is_refused:
+                self._pairs.clear()
+                return
+            self._is_refused = False
             await self._connect()
+            self.sent_at = self.now()
+            await self._write(text)
+
+    async def _write(self, text: bytes) -> None:
         assert self._socket is not None
         try:
             await self._socket.output_stream.write(text)
@@ -433,7 +402,7 @@ class _PeerRun(_Run[PeerTarget]):
 
     def describe_figures(self) -> None:
         one = self.tally.responders.get("") or Responder()
-        self.output.say(f"{self.tally.sent} sent, {self.describe_responder(one)}")
+        self.output.say(f"{self.tally.sent} sent, {one.describe(self.tally.sent, self.awaited)}")
 
     def _take(self, source: DatagramSocket, message: _Message) -> None:
         if source is not self._socket:
@@ -441,16 +410,15 @@ class _PeerRun(_Run[PeerTarget]):
         if message.error is not None:
             self._failed(message.error)
         else:
-            self.is_settled = True
             self.received(message.data, "")
 
     def _failed(self, error: SocketError) -> None:
         if error.status is not SocketErrorStatus.CONNECTION_RESET_BY_PEER:
             self.fail(self.describe_error(error))
-        elif self.is_settled:
+        elif not self._pairs:
             self.fail(CommandError(f"{self.name} refused: {error.summary}; {self.question}"))
         else:
-            self.is_refused = True
+            self._is_refused = True
             self.wake()
 
 
@@ -496,21 +464,23 @@ class _GroupRun(_Run[GroupTarget]):
 
     def describe_figures(self) -> None:
         tally, responders = self.tally, self.tally.responders
+        sent = tally.sent - self.awaited
         unexpected = f", {tally.unexpected} not sent by us" if tally.unexpected else ""
-        lost = self.describe_lost(tally.answered)
-        answered = f"{tally.answered} answered by {len(responders)}"
-        self.output.say(f"{tally.sent} sent, {answered}{unexpected}, {lost}")
-        rows = []
+        answered = f"{tally.answered} answered by {len(responders)}{unexpected}"
+        self.output.say(
+            f"{tally.sent} sent, {answered}, {describe_lost(sent - tally.answered, sent)}"
+        )
+        rows, lines = [], []
         for name, one in responders.items():
-            lost = self.describe_lost(one.received).replace(" lost", "")
-            counts = str(one.received), lost, str(one.duplicates)
-            rows.append((name, *counts, *one.round_trips.milliseconds))
-        lines = [f"{name}: {self.describe_responder(one)}" for name, one in responders.items()]
+            lost = describe_lost(sent - one.received, sent).replace(" lost", "")
+            times = one.round_trips.milliseconds
+            rows.append((name, str(one.received), lost, str(one.duplicates), *times))
+            lines.append(f"{name}: {one.describe(tally.sent, self.awaited)}")
         self.output.say_table(_HEADERS, rows, lines)
 
     def _take(self, _socket: DatagramSocket, message: _Message) -> None:
         if message.error is None:
-            self.received(message.data, _name_address(*message.address))
+            self.received(message.data, name_address(*message.address))
 
     def _take_from_group(self, source: DatagramSocket, message: _Message) -> None:
         # Members answer from the group's port. Other ports send requests: ours, or other clients'.
@@ -521,21 +491,6 @@ class _GroupRun(_Run[GroupTarget]):
 
 
 _Message = DatagramSocketMessageReceivedEventArgs
-
-
-def _name_address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _check_size(text: bytes, address: str) -> None:
-    """Refuse a text that is too long for a datagram."""
-    version, maximum = (
-        ("IPv6", MAX_IPV6_DATAGRAM) if ":" in address else ("IPv4", MAX_IPV4_DATAGRAM)
-    )
-    if len(text) > maximum:
-        raise UsageError(
-            f"a TEXT has {len(text)} bytes, a datagram over {version} has at most {maximum}"
-        )
 
 
 def _digest(message: bytes) -> bytes:

@@ -22,8 +22,17 @@ from twsock.datagram.network.membership import find_group
 from twsock.datagram.network.membership_calls import check_group
 from twsock.errors import SocketError
 from twsock.names import HostName
+from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 
-__all__ = ["GroupTarget", "PeerTarget", "find_host", "parse_endpoint", "parse_target"]
+__all__ = [
+    "GroupTarget",
+    "PeerTarget",
+    "check_size",
+    "find_host",
+    "name_address",
+    "parse_endpoint",
+    "parse_target",
+]
 
 #: unix(7): ``sun_path`` has 108 bytes on Linux and 104 on the BSDs, of which one is a NUL.
 _MAX_PATH: Final = 107 if sys.platform == "linux" else 103
@@ -121,6 +130,30 @@ def parse_target(description: str) -> PeerTarget | GroupTarget:
         raise _bad_endpoint(description, str(error), _EXAMPLES[kind]) from error
 
 
+def name_address(host: str, port: int) -> str:
+    """Write an address as in an endpoint string."""
+    return f"{_in_brackets(host)}:{port}"
+
+
+def check_size(text: bytes, address: str) -> None:
+    """
+    Refuse a text that is too long for a datagram to an address.
+
+    :raises UsageError: then.
+    """
+    version, largest = (
+        ("IPv6", MAX_IPV6_DATAGRAM) if ":" in address else ("IPv4", MAX_IPV4_DATAGRAM)
+    )
+    if len(text) > largest:
+        raise UsageError(
+            f"a TEXT has {len(text)} bytes, a datagram over {version} has at most {largest}"
+        )
+
+
+def _in_brackets(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def _bad_endpoint(description: str, reason: str, examples: str = _STREAM_EXAMPLES) -> UsageError:
     return UsageError(
         f"cannot use the endpoint {description!r}: {reason[:1].lower()}{reason[1:]}; "
@@ -144,8 +177,7 @@ def _find_host_and_port(fields: dict[str, str]) -> tuple[str, int]:
 def _find_peer(fields: dict[str, str]) -> PeerTarget:
     host, port = _find_host_and_port(fields)
     if _is_group(host):
-        bracketed = f"[{host}]" if ":" in host else host
-        raise ValueError(f"{host} is a group: multicast:{bracketed}:{port}")
+        raise ValueError(f"{host} is a group: multicast:{_in_brackets(host)}:{port}")
     return PeerTarget(HostName(host), port)
 
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import codecs
 import errno
+import math
 import os
 import sys
 import time
 import unicodedata
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any, BinaryIO, Final, TextIO
 
 from twsock.errors import SocketError, SocketErrorStatus
@@ -34,10 +36,13 @@ __all__ = [
     "CommandError",
     "Output",
     "ProgressBar",
+    "Responder",
     "RoundTrips",
     "UsageError",
+    "describe_lost",
     "escape",
     "no_answer",
+    "open_bar",
     "open_output",
     "open_stream",
 ]
@@ -115,28 +120,26 @@ def escape(message: bytes | str, keep: str = "") -> str:
     )
 
 
+@dataclass
 class RoundTrips:
     """
     Round trip times, in seconds.
 
     :ivar count: how many were added.
-    :ivar shortest: infinite if none was added.
-    :ivar longest: 0 if none was added.
     """
 
-    def __init__(self, max_samples: int = MAX_SAMPLES) -> None:
-        self.count = 0
-        self.shortest = float("inf")
-        self.longest = 0.0
-        self._max_samples = max_samples
-        self._samples = array("d")
-        self._stride = 1
+    max_samples: int = MAX_SAMPLES
+    count: int = 0
+    shortest: float = math.inf
+    longest: float = 0.0
+    _samples: array[float] = field(default_factory=lambda: array("d"))
+    _stride: int = 1
 
     def add(self, seconds: float) -> None:
         """Count one message that came back."""
         if self.count % self._stride == 0:
             self._samples.append(seconds)
-            if len(self._samples) >= self._max_samples:
+            if len(self._samples) >= self.max_samples:
                 self._samples = self._samples[::2]
                 self._stride *= 2
         self.count += 1
@@ -159,31 +162,57 @@ class RoundTrips:
         return f"round trip min/median/max {times} ms" if times else ""
 
 
+@dataclass
+class Responder:
+    """How many requests one responder has answered, and how many of them again."""
+
+    received: int = 0
+    duplicates: int = 0
+    round_trips: RoundTrips = field(default_factory=RoundTrips)
+
+    def describe(self, sent: int, awaited: int) -> str:
+        """
+        Return all that in one phrase.
+
+        :param sent: requests so far, among them those that are still awaited.
+        """
+        counts = [f"{self.received} received", f"{awaited} awaited" if awaited else ""]
+        counts.append(describe_lost(sent - awaited - self.received, sent))
+        if self.duplicates:
+            counts.append(f"{self.duplicates} duplicate{'s' if self.duplicates > 1 else ''}")
+        counted = ", ".join(filter(None, counts))
+        return "; ".join(filter(None, (counted, self.round_trips.summary)))
+
+
+def describe_lost(lost: int, sent: int) -> str:
+    """Return how many requests have no answer, and the share of them."""
+    # Three digits, so that one in a million is not rounded to none.
+    return f"{lost} lost ({100 * lost / sent:.3g} %)" if lost > 0 else "0 lost"
+
+
+@dataclass
 class ProgressBar:
     """
     One bar in the last line of a terminal, for long runs.
 
-    :param terminal: where it is drawn.
-    :param total: how many messages there will be; None if unknown.
-    :param now: returns the time in seconds.
+    :ivar terminal: where it is drawn.
+    :ivar total: how many messages there will be; None if unknown.
+    :ivar now: returns the time in seconds.
     """
 
-    def __init__(
-        self, terminal: TextIO, total: int | None, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._terminal = terminal
-        self._total = total
-        self._now = now
-        self._done = 0
-        self._next_drawing = 0.0
-        self._drawn: Any = None
-        self._is_visible = False
+    terminal: TextIO
+    total: int | None
+    now: Callable[[], float] = time.monotonic
+    _done: int = 0
+    _next_drawing: float = 0.0
+    _drawn: Any = None
+    _is_visible: bool = False
 
     def advance(self) -> None:
         """Count a message, and draw the bar if it is time to."""
         self._done += 1
-        now = self._now()
-        if (self._total or self._done) < LONG_RUN or now < self._next_drawing:
+        now = self.now()
+        if (self.total or self._done) < LONG_RUN or now < self._next_drawing:
             return
         self._next_drawing = now + _REDRAW_INTERVAL
         if self._drawn is None:
@@ -207,48 +236,40 @@ class ProgressBar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(file=self._terminal),
+            console=Console(file=self.terminal),
             # The reactor has the only thread; lines of ours stay out of the way by `erase`.
             auto_refresh=False,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        progress.add_task("", total=self._total)
+        progress.add_task("", total=self.total)
         return progress
 
 
+@dataclass
 class Output:
     """
     Standard output.
 
-    :param stream: where lines go, unbuffered or not: each line is flushed. A write may be partial.
-    :param encoding: of the text written; characters outside it are escaped.
-    :param is_terminal: whether a person looks at it.
-    :param quiet: whether to write nothing but responses.
-    :param bar: the progress bar, if there is one.
-    :param notes: standard error; None if it is closed.
-    :param describe: says something about a message in its place, for messages that nobody typed.
+    :ivar stream: where lines go, unbuffered or not: each line is flushed. A write may be partial.
+    :ivar encoding: of the text written; characters outside it are escaped.
+    :ivar is_terminal: whether a person looks at it.
+    :ivar quiet: whether to write nothing but responses.
+    :ivar bar: the progress bar, if there is one.
+    :ivar notes: standard error; None if it is closed.
+    :ivar describe: says something about a message in its place, for messages that nobody typed.
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        *,
-        encoding: str = "utf-8",
-        is_terminal: bool = False,
-        quiet: bool = False,
-        bar: ProgressBar | None = None,
-        notes: TextIO | None = None,
-        describe: Callable[[bytes], str] | None = None,
-    ) -> None:
-        self._stream = stream
-        self._encoding = encoding
-        self._is_terminal = is_terminal
-        self._quiet = quiet
-        self._bar = bar
-        self._notes = notes
-        self._describe = describe
+    stream: BinaryIO
+    encoding: str = "utf-8"
+    is_terminal: bool = False
+    quiet: bool = False
+    bar: ProgressBar | None = None
+    notes: TextIO | None = None
+    describe: Callable[[bytes], str] | None = None
+
+    def __post_init__(self) -> None:
         self._text = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def say(self, line: str) -> None:
@@ -257,23 +278,23 @@ class Output:
 
         :raises CommandError: when standard output takes no more.
         """
-        if not self._quiet:
+        if not self.quiet:
             self._write(self._encode(line) + b"\n")
 
     def say_table(
         self, headers: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]
     ) -> None:
         """Write a table on a terminal, elsewhere the lines that say the same."""
-        drawn = _draw_table(headers, rows) if self._is_terminal and not self._quiet else None
+        drawn = _draw_table(headers, rows) if self.is_terminal and not self.quiet else None
         for line in lines if drawn is None else drawn:
             self.say(line)
 
     def note(self, *lines: str) -> None:
         """Write lines on standard error, quiet or not."""
-        if self._notes is not None:
+        if self.notes is not None:
             self.erase_bar()
             # Standard error escapes what its encoding lacks, as Python opens it.
-            print(*lines, sep="\n", file=self._notes, flush=True)
+            print(*lines, sep="\n", file=self.notes, flush=True)
 
     def show_request(self, message: bytes) -> None:
         """Write that a message was sent."""
@@ -285,13 +306,13 @@ class Output:
 
         :param how: begins the line; it says who sent it.
         """
-        if not self._quiet:
+        if not self.quiet:
             self.say(f"{how}: {self.quote(message)}")
-        elif self._describe is not None or self._is_terminal:
-            line = escape(message) if self._describe is None else self._describe(message)
-            self._write(self._encode(line) + b"\n")
-        else:
-            self._write(message + b"\n")
+            return
+        if self.describe is not None or self.is_terminal:
+            shown = escape(message) if self.describe is None else self.describe(message)
+            message = self._encode(shown)
+        self._write(message + b"\n")
 
     def write_bytes(self, data: bytes) -> None:
         """
@@ -299,7 +320,7 @@ class Output:
 
         May be called in another thread.
         """
-        if self._is_terminal:
+        if self.is_terminal:
             # A line end may be CRLF; alone, a CR would hide what is before it.
             text = self._text.decode(data).replace("\r\n", "\n")
             data = self._encode(escape(text, keep="\n\t"))
@@ -307,32 +328,32 @@ class Output:
 
     def quote(self, message: bytes) -> str:
         """Return what a line says about a message."""
-        return f'"{escape(message)}"' if self._describe is None else self._describe(message)
+        return f'"{escape(message)}"' if self.describe is None else self.describe(message)
 
     def advance(self) -> None:
         """Move the bar by one message."""
-        if self._bar is not None:
-            self._bar.advance()
+        if self.bar is not None:
+            self.bar.advance()
 
     def erase_bar(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.erase()
+        if self.bar is not None:
+            self.bar.erase()
 
     def _encode(self, text: str) -> bytes:
-        return text.encode(self._encoding, "backslashreplace")
+        return text.encode(self.encoding, "backslashreplace")
 
     def _write(self, data: bytes) -> None:
-        if self._is_terminal:
+        if self.is_terminal:
             self.erase_bar()
         left = memoryview(data)
         try:
             while left:
-                written = self._stream.write(left)
+                written = self.stream.write(left)
                 if written is None:  # By a stream that somebody has made non-blocking.
                     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                 left = left[written:]
-            self._stream.flush()
+            self.stream.flush()
         except BrokenPipeError as error:
             # The reader has seen enough, as in `| head -1`: no message.
             raise CommandError("", EXIT_BROKEN_PIPE) from error
@@ -340,31 +361,17 @@ class Output:
             raise CommandError(f"cannot write to standard output: {error.strerror}") from error
 
 
-def open_output(
-    *,
-    quiet: bool = False,
-    describe: Callable[[bytes], str] | None = None,
-    has_bar: bool = False,
-    total: int | None = None,
-) -> Output:
+def open_output(**settings: Any) -> Output:
     """
     Make the output of this process.
 
-    :param has_bar: whether the run has a bar, if it is long and standard error is a terminal.
-    :param total: how many messages there will be; None if unknown.
+    :param settings: fields of `Output`.
     :raises CommandError: when standard output is closed.
     """
     output: Any = open_stream(sys.stdout, "output")
-    return Output(
-        # Without a buffer: a thread that writes into one has its lock, which the end needs.
-        getattr(output.buffer, "raw", output.buffer),
-        encoding=output.encoding,
-        is_terminal=output.isatty(),
-        quiet=quiet,
-        bar=_make_bar(total) if has_bar else None,
-        notes=sys.stderr,
-        describe=describe,
-    )
+    # Without a buffer: a thread that writes into one has its lock, which the end needs.
+    stream = getattr(output.buffer, "raw", output.buffer)
+    return Output(stream, output.encoding, output.isatty(), notes=sys.stderr, **settings)
 
 
 def open_stream(stream: IO[str] | None, name: str) -> IO[str]:
@@ -378,8 +385,12 @@ def open_stream(stream: IO[str] | None, name: str) -> IO[str]:
     return stream
 
 
-def _make_bar(total: int | None) -> ProgressBar | None:
-    """Make a bar where a person can see it, and is not typing into it."""
+def open_bar(total: int | None) -> ProgressBar | None:
+    """
+    Make a bar where a person can see it, and is not typing into it.
+
+    :param total: how many messages there will be; None if unknown.
+    """
     terminal = sys.stderr
     if terminal is None or not terminal.isatty() or os.environ.get("TERM") == "dumb":
         return None
@@ -405,7 +416,8 @@ def _draw_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     table = Table(*headers, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    console = Console(file=sys.stdout)
+    # A name such as [fe80::1%lo] is no markup.
+    console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(table)
     return captured.get().splitlines()

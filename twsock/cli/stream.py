@@ -109,23 +109,19 @@ async def echo(
             await conversation.secure(security)
         await conversation.run(texts, now)
 
-    def describe_echoes() -> str:
-        echoes = "1 echo" if round_trips.count == 1 else f"{round_trips.count} echoes"
-        return ", ".join(filter(None, (echoes, round_trips.summary)))
-
     output.say("client is trying to connect...")
     try:
         await _on_connection(reactor, endpoint, arguments.timeout, converse)
     except CancelledError:
         output.erase_bar()
         if arguments.count > 1 or round_trips.count > 1:
-            output.say(describe_echoes())
+            output.say(_describe_echoes(round_trips))
         raise
     finally:
         output.erase_bar()
     output.say("client closed its socket")
     if arguments.count > 1:
-        output.say(describe_echoes())
+        output.say(_describe_echoes(round_trips))
 
 
 async def exchange_bytes(
@@ -405,6 +401,11 @@ class _Conversation:
         if not is_line and beginning.isascii() and b"\0" not in beginning:
             return "; what the server sent looks like text: see --framing line and --raw"
         return ""
+
+
+def _describe_echoes(round_trips: RoundTrips) -> str:
+    echoes = "1 echo" if round_trips.count == 1 else f"{round_trips.count} echoes"
+    return ", ".join(filter(None, (echoes, round_trips.summary)))
 
 
 def _describe_loss(error: SocketError, *, is_secure: bool) -> CommandError:

@@ -17,23 +17,23 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
 from twsock.cli.arguments import EchoArguments
-from twsock.cli.output import CommandError, Output, open_output, open_stream
+from twsock.cli.output import CommandError, Output, open_bar, open_output, open_stream
 from twsock.cli.resolver import in_thread
 from twsock.wire import LineDecoder, LineTooLongError
 
 __all__ = [
-    "GeneratedTexts",
-    "GivenTexts",
     "InputLines",
+    "ListedTexts",
     "Texts",
     "describe_generated",
     "find_texts",
+    "generate_texts",
     "open_echo_output",
     "read_input",
 ]
@@ -56,11 +56,15 @@ class Texts(typing.Protocol):
         """Wait for the next one; None after the last."""
 
 
-class GivenTexts:
-    """The messages of the command line."""
+class ListedTexts:
+    """
+    Messages that are known.
 
-    def __init__(self, texts: Sequence[bytes]) -> None:
-        self.total = len(texts)
+    :param total: how many there are.
+    """
+
+    def __init__(self, total: int, texts: Iterable[bytes]) -> None:
+        self.total = total
         self._texts = iter(texts)
 
     async def next_text(self) -> bytes | None:
@@ -68,31 +72,22 @@ class GivenTexts:
         return next(self._texts, None)
 
 
-class GeneratedTexts:
+def generate_texts(size: int, total: int, *, is_numbered: bool) -> Iterator[bytes]:
     """
-    Messages of one size.
+    Make messages of one size.
 
     :param size: in bytes, 0 or more.
-    :param total: how many.
     :param is_numbered: whether each begins with its number.
     """
-
-    def __init__(self, size: int, total: int, *, is_numbered: bool) -> None:
-        self.total = total
-        self._size = size
-        self._is_numbered = is_numbered
-        self._made = 0
-        self._filler = (_ALPHABET * (size // len(_ALPHABET) + 1))[:size]
-
-    async def next_text(self) -> bytes | None:
-        """Return the next one; None after the last."""
-        if self._made >= self.total:
-            return None
-        number, self._made = self._made.to_bytes(_COUNTER_SIZE, "big"), self._made + 1
-        if not self._is_numbered:
-            return self._filler
-        size = self._size
-        return (number + self._filler)[:size] if size > _COUNTER_SIZE else number[8 - size :]
+    filler = (_ALPHABET * (size // len(_ALPHABET) + 1))[:size]
+    for number in range(total):
+        counter = number.to_bytes(_COUNTER_SIZE, "big")
+        if not is_numbered:
+            yield filler
+        elif size > _COUNTER_SIZE:
+            yield (counter + filler)[:size]
+        else:
+            yield counter[_COUNTER_SIZE - size :]
 
 
 class InputLines:
@@ -147,9 +142,11 @@ def find_texts(reactor: Any, arguments: EchoArguments) -> Texts:
     :raises CommandError: when they are on standard input, which is closed.
     """
     if arguments.size is not None:
-        return GeneratedTexts(arguments.size, arguments.count, is_numbered=arguments.has_datagrams)
+        total, is_numbered = arguments.count, arguments.has_datagrams
+        texts = generate_texts(arguments.size, total, is_numbered=is_numbered)
+        return ListedTexts(total, texts)
     if arguments.texts:
-        return GivenTexts(arguments.texts)
+        return ListedTexts(len(arguments.texts), arguments.texts)
     limit = "a datagram" if arguments.has_datagrams else "--max-frame"
     return InputLines(read_input(reactor), arguments.max_frame, limit)
 
@@ -178,7 +175,7 @@ def open_echo_output(arguments: EchoArguments, texts: Texts) -> Output:
     """Make the output for messages; it does not show the bytes of generated ones."""
     describe = None if arguments.size is None else describe_generated(arguments.has_datagrams)
     total = None if texts.total is None else texts.total * arguments.repeats
-    return open_output(quiet=arguments.quiet, describe=describe, has_bar=True, total=total)
+    return open_output(quiet=arguments.quiet, describe=describe, bar=open_bar(total))
 
 
 def describe_generated(is_numbered: bool) -> Callable[[bytes], str]:

@@ -78,8 +78,20 @@ class OrderTests(SynchronousTestCase):
             protocol = FrameEcho()
             transport = StringTransport()
             protocol.transport = transport
+            self.assertFalse(protocol.transport.disconnecting)
+            protocol.transport.write(b"go away")
             getattr(protocol.transport, name)()
-            self.assertTrue(transport.disconnecting, name)
+            self.assertTrue(protocol.transport.disconnecting, name)
+            self.assertEqual(transport.value(), b"go away")
+
+    def test_tls_before_the_connection_is_made_is_the_transports(self) -> None:
+        """Nothing was received that could be left over."""
+        protocol, transport = FrameEcho(), StringTransport()
+        started: list[object] = []
+        transport.startTLS = started.append  # type: ignore[attr-defined]
+        protocol.transport = transport
+        protocol.transport.startTLS("settings")
+        self.assertEqual(started, ["settings"])
 
     def test_tls_starts_after_the_answers(self) -> None:
         """A go-ahead leaves in plaintext."""

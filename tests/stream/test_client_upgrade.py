@@ -124,6 +124,8 @@ class UpgradeTests(SynchronousTestCase):
             shown = connection.protocol.peer_certificate
             assert shown is not None
             self.assertEqual(shown.subject, "server")
+            connection.lose()
+            self.assertIs(connection.protocol.peer_certificate, shown)
 
     def test_by_command(self) -> None:
         """Request, go-ahead, handshake; however it is cut."""
@@ -333,6 +335,22 @@ class DeceptionTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
         self.assertEqual(connection.protocol.received, [b"hello"])
 
+    def test_a_message_that_arrives_within_the_handler_that_led_to_it(self) -> None:
+        """A transport in memory may bring it there: it is plaintext in front of the handshake."""
+        failures: list[Any] = []
+
+        class Polite(Recorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                connection.receive(FRAME)
+                self.upgrade_to_ssl(DIRECT).addErrback(failures.append)
+
+        connection = Connection(Polite)
+        connection.receive(encode_frame(b"hello"))
+        self.assertTrue(connection.transport.disconnected)
+        self.assertEqual(connection.protocol.received, [b"hello"])
+        failures[0].trap(RemoteProtocolError)
+
     def test_a_huge_answer_is_refused_at_its_count(self) -> None:
         """C18: before it takes memory."""
         connection = Connection()
@@ -399,6 +417,8 @@ class DeceptionTests(SynchronousTestCase):
         error = self.failureResultOf(upgrading, CertificateError).value
         self.assertEqual(error.errors, (ChainValidationResult.INCOMPLETE_CHAIN,))
         assert error.certificate is not None
+        (lost,) = connection.protocol.lost
+        self.assertIsInstance(lost, CertificateError)
         self.assertFalse(connection.protocol.is_secure)
         self.assertIsNone(connection.protocol.peer_certificate)
         self.assertEqual(connection.peer.received, b"")

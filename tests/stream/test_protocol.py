@@ -10,18 +10,23 @@ from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.stream.connections import Connected, FrameRecorder, LineRecorder, P, Waiting
 from tests.stream.test_transport import IdleReactor, tcp_pair
+from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
-from twsock.protocols import FrameEcho, FrameProtocol, LineEcho
+from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamProtocol, StreamServerFactory
+from twsock.stream.descriptor import queued_bytes
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
 from twsock.stream.protocol import LEAST_MAX_UNSENT, MAX_BACKLOG
 from twsock.stream.transport import HIGH_WATER
@@ -41,16 +46,28 @@ class Descriptor(Connection):
 
 
 class OnKernel:
-    """A `Waiting` on a real socket; the reactor is a clock."""
+    """A protocol on a real socket; the reactor is a clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: type[StreamProtocol] = Waiting, is_wrapped: bool = False) -> None:
         self.reactor = IdleReactor()
         self.near, self.far = tcp_pair()
         self.near.setblocking(False)
-        self.protocol = Waiting()
-        descriptor: Any = Descriptor(self.near, self.protocol, self.reactor)  # type: ignore[arg-type]
+        receiver: Any = protocol()
+        self.protocol = receiver
+        if is_wrapped:
+            receiver = ProtocolWrapper(WrappingFactory(Factory()), self.protocol)
+        descriptor: Any = Descriptor(self.near, receiver, self.reactor)  # type: ignore[arg-type]
+        self.descriptor = descriptor
         descriptor.connected = 1
-        self.protocol.makeConnection(descriptor)
+        receiver.makeConnection(descriptor)
+
+    def send_all(self) -> int:
+        """Let the peer read until nothing is queued; return the number of bytes it got."""
+        received = 0
+        while queued_bytes(self.descriptor):
+            received += len(self.far.recv(1 << 20))
+            self.descriptor.doWrite()
+        return received
 
     def close(self) -> None:
         """Give both sockets back."""
@@ -184,6 +201,21 @@ class HandlerTests(SynchronousTestCase):
         self.assertEqual(connected.protocol.received, [b"1"])
         self.assertEqual(connected.sent(), encode_frame(b"1"))
 
+    def test_a_handler_that_ends_after_a_close_is_the_last(self) -> None:
+        """What had been received behind its message is not handled."""
+
+        class Slow(FrameRecorder):
+            def frame_received(self, payload: bytes) -> Deferred[None]:
+                super().frame_received(payload)
+                return handling
+
+        handling: Deferred[None] = Deferred()
+        connected = Connected(Slow)
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        connected.protocol.close()
+        handling.callback(None)
+        self.assertEqual(connected.protocol.received, [b"1"])
+
     def test_a_failing_start_ends_the_connection(self) -> None:
         """`connection_made` that raises is a handler that raises."""
 
@@ -225,6 +257,56 @@ class ReentranceTests(SynchronousTestCase):
         connected = Connected(Chain)
         connected.receive(encode_frame(b"request"))
         self.assertEqual(connected.protocol.received, [b"request"] + [b"answer"] * 4)
+
+    def test_bytes_that_arrive_as_a_handler_begins_wait_for_its_end(self) -> None:
+        """One message is handled after the other, wherever it comes from."""
+
+        class Talkative(Waiting):
+            async def frame_received(self, payload: bytes) -> None:
+                if not self.received:
+                    connected.receive(encode_frame(b"2"))
+                await super().frame_received(payload)
+
+        connected = Connected(Talkative)
+        connected.receive(encode_frame(b"1"))
+        self.assertEqual(connected.protocol.received, [b"1"])
+        connected.protocol.go_on()
+        self.assertEqual(connected.protocol.received, [b"1", b"2"])
+
+    def test_a_handler_that_closes_and_goes_on_keeps_the_connection_read(self) -> None:
+        """However much has come, what follows is read and dropped until the peer ends."""
+
+        class Leaving(Waiting):
+            async def frame_received(self, payload: bytes) -> None:
+                self.close()
+                await super().frame_received(payload)
+
+        connected = Connected(Leaving)
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) + 2))
+        self.assertEqual(len(connected.protocol.received), 1)
+        self.assertEqual(connected.transport.producerState, "producing")
+
+    def test_closing_when_told_of_room_at_once_ends_the_messages(self) -> None:
+        """`writing_resumed` may be called from within `writing_paused`."""
+
+        class Leaving(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.send_frame(bytes(HIGH_WATER))
+
+            def writing_paused(self) -> None:
+                assert connected.transport.producer is not None
+                connected.transport.producer.resumeProducing()
+
+            def writing_resumed(self) -> None:
+                self.close()
+
+        connected = Connected(Leaving)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME * 3)
+        self.assertEqual(len(connected.protocol.received), 1)
+        self.assertTrue(connected.transport.disconnecting)
 
     def test_closing_when_told_of_a_full_output_ends(self) -> None:
         """`writing_paused` may close: the connection is read from, to see the peer's end."""
@@ -280,6 +362,44 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(connected.transport.producerState, "producing")
         connected.receive(FRAME)
         self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_pushes_below_a_wrapper_do_not_stop_reading(self) -> None:
+        """A message without an answer adds nothing to what the peer has to read."""
+        on_kernel = OnKernel(FrameRecorder, is_wrapped=True)
+        self.addCleanup(on_kernel.close)
+        protocol = on_kernel.protocol
+        protocol.send_frame(bytes(8 << 20))
+        self.assertTrue(protocol.is_full)
+        on_kernel.descriptor.startReading()
+        protocol.dataReceived(FRAME)
+        self.assertIn(on_kernel.descriptor, on_kernel.reactor.readers)
+
+    def test_it_is_full_until_the_kernel_has_everything(self) -> None:
+        """Also below the high-water mark; a program that waits for `writing_resumed` asks this."""
+        on_kernel = OnKernel(FrameRecorder)
+        self.addCleanup(on_kernel.close)
+        protocol = on_kernel.protocol
+        on_kernel.descriptor.SEND_LIMIT = HIGH_WATER // 2
+        protocol.send_frame(bytes(8 << 20))
+        while queued_bytes(on_kernel.descriptor) >= HIGH_WATER:
+            self.assertTrue(protocol.is_full)
+            on_kernel.far.recv(1 << 20)
+            on_kernel.descriptor.doWrite()
+        self.assertGreater(protocol.unsent, 0)
+        self.assertTrue(protocol.is_full)
+        self.assertEqual(protocol.brakes, ["paused"])
+        on_kernel.send_all()
+        self.assertFalse(protocol.is_full)
+        self.assertEqual(protocol.brakes, ["paused", "resumed"])
+
+    def test_a_connection_that_closes_is_not_told_of_room(self) -> None:
+        """There is nothing more to write."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.send_frame(bytes(8 << 20))
+        on_kernel.protocol.close()
+        on_kernel.send_all()
+        self.assertEqual(on_kernel.protocol.brakes, ["paused"])
 
     def test_reading_goes_on_beside_a_handler_once_the_output_drained(self) -> None:
         """So that it is noticed when the peer goes away."""
@@ -391,6 +511,13 @@ class BackPressureTests(SynchronousTestCase):
             connected.protocol.go_on()
         self.assertEqual(connected.transport.producerState, "producing")
 
+    def test_much_behind_a_message_stops_the_reading_at_once(self) -> None:
+        """In one receive with the message whose handler runs."""
+        connected = Connected(Waiting)
+        connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) + 2))
+        self.assertEqual(len(connected.protocol.received), 1)
+        self.assertEqual(connected.transport.producerState, "paused")
+
     def test_a_small_limit_lowers_the_backlog(self) -> None:
         """Undelivered bytes stay within the message limit and one read."""
         connected = Connected(Waiting, max_payload=100)
@@ -483,6 +610,17 @@ class UnsentTests(SynchronousTestCase):
         self.assertFalse(connected.transport.disconnected)
         self.assertEqual(connected.transport.producerState, "paused")
         self.assertEqual(len(connected.protocol.received), 1)
+
+    def test_a_connection_that_closes_is_not_aborted(self) -> None:
+        """A late write to its transport is dropped, and what was queued is still sent."""
+        connected = Connected(FrameRecorder, max_unsent=100_000)
+        self.brake(connected)
+        for _ in range(2):
+            connected.protocol.send_frame(bytes(60_000))
+        connected.protocol.close()
+        connected.protocol.transport.write(b"late")
+        self.assertFalse(connected.transport.disconnected)
+        self.assertEqual(connected.factory.counters.unsent_limit_aborts, 0)
 
     def test_the_bound_is_above_the_message_limit(self) -> None:
         """Unless a subclass or a factory has another one."""
@@ -592,6 +730,15 @@ class SumTests(SynchronousTestCase):
         small.receive(bytes(707))
         self.assertEqual(len(small.protocol.received), 1)
 
+    def test_one_push_may_be_too_much(self) -> None:
+        """The connection is aborted; nothing else is reported of it."""
+        connected = Connected(FrameRecorder, max_buffered=1000)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.protocol.send_frame(bytes(2000))
+        self.assertTrue(connected.transport.disconnected)
+        self.assertEqual(connected.protocol.brakes, [])
+
     def test_pushes_count_too(self) -> None:
         """The largest of all ends also where it is the one that is written to."""
         one = Connected(FrameRecorder, max_buffered=1000)
@@ -654,6 +801,20 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
         self.assertTrue(connected.transport.disconnecting)
 
+    def test_a_peer_that_ends_while_the_output_is_full_gets_its_answers(self) -> None:
+        """What had to wait is handled when there is room, and the end comes after it."""
+        connected = Connected(FrameEcho)
+        producer = connected.transport.producer
+        assert producer is not None
+        producer.pauseProducing()
+        connected.receive(encode_frame(b"1"))
+        connected.receive(encode_frame(b"2"))
+        connected.end()
+        self.assertFalse(connected.transport.disconnecting)
+        producer.resumeProducing()
+        self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
+        self.assertTrue(connected.transport.disconnecting)
+
     def test_a_peer_that_ends_with_nothing_pending_is_closed(self) -> None:
         """FIN on an idle connection is answered by FIN."""
         connected = Connected(FrameEcho)
@@ -707,6 +868,14 @@ class EndTests(SynchronousTestCase):
         on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
         self.assertEqual(on_kernel.reactor.getDelayedCalls(), [])
 
+    def test_a_connection_that_ends_has_one_delayed_call(self) -> None:
+        """The deadline of its close; nobody looks for the peer besides."""
+        on_kernel = OnKernel(FrameRecorder)
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.readConnectionLost()
+        (deadline,) = on_kernel.reactor.getDelayedCalls()
+        self.assertEqual(deadline.getTime(), on_kernel.protocol.close_timeout)
+
     def test_a_close_under_way_has_its_own_deadline(self) -> None:
         """That the peer, which has ended, is gone as well does not cut it short."""
         on_kernel = OnKernel()
@@ -747,6 +916,62 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(len(connected.factory.group), 0)
 
 
+class TlsEndpointTests(SynchronousTestCase):
+    """A server that ends, on connections that an endpoint of TLS accepted."""
+
+    def setUp(self) -> None:
+        self.clock, self.peer = IdleReactor(), ClientPeer(client_context())
+        self.factory = StreamServerFactory(self.clock, FrameEcho)
+        options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
+        self.endpoint = TLSMemoryBIOFactory(options, False, self.factory, self.clock)
+
+    def begin(self, transport: Any) -> Any:
+        """Read the client's first message; return the engine."""
+        engine: Any = self.endpoint.buildProtocol(None)
+        engine.makeConnection(transport)
+        self.hello = self.peer.hello()
+        engine.dataReceived(self.hello)
+        return engine
+
+    def test_a_message_right_behind_the_handshake_is_the_last(self) -> None:
+        """It is answered, and the connection closed without a further wait."""
+        transport = StringTransport()
+        engine = self.begin(transport)
+        protocol = engine.wrappedProtocol
+        self.factory.drain(10)
+        self.assertTrue(protocol.is_open)
+        flight = self.peer.take(transport.value())
+        transport.clear()
+        engine.dataReceived(flight + self.peer.say(FRAME))
+        self.clock.advance(0)
+        self.peer.take(transport.value())
+        self.assertEqual(self.peer.received, FRAME)
+        self.assertFalse(protocol.is_open)
+
+    def test_a_part_of_a_record_is_awaited_no_longer_than_plain_bytes(self) -> None:
+        """The handshake was done before: no first message is awaited."""
+        near, far = tcp_pair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        near.setblocking(False)
+        transport: Any = Descriptor(near, None, self.clock)  # type: ignore[arg-type]
+        transport.connected = 1
+        engine = self.begin(transport)
+        transport.protocol = engine
+        transport.doWrite()
+        while not self.peer.is_done:
+            far.sendall(self.peer.take(far.recv(1 << 16)))
+        transport.doRead()
+        protocol = engine.wrappedProtocol
+        self.assertTrue(protocol.is_secure)
+        far.sendall(self.peer.say(FRAME)[:-1])
+        self.factory.drain(10)
+        self.assertTrue(protocol.is_open)
+        transport.doRead()
+        self.clock.advance(0.05)
+        self.assertFalse(protocol.is_open)
+
+
 class OnItsOwnTests(SynchronousTestCase):
     """A protocol works without a factory of ours."""
 
@@ -760,6 +985,7 @@ class OnItsOwnTests(SynchronousTestCase):
     def test_before_it_is_connected_it_has_no_peer(self) -> None:
         """As with everything else then."""
         self.assertRaises(LocalProtocolError, getattr, FrameEcho(), "peer")
+        self.assertFalse(FrameEcho().is_secure)
 
     def test_a_limit_that_is_none_ends_the_connection(self) -> None:
         """Twisted by itself would log it, and keep the connection for ever."""
@@ -773,6 +999,8 @@ class OnItsOwnTests(SynchronousTestCase):
             echo.max_payload = limit  # type: ignore[assignment]
             self.assertRaises(error, echo.makeConnection, transport)
             self.assertTrue(transport.disconnected)
+            echo.connection_lost = self.fail  # type: ignore[method-assign,assignment]
+            echo.connectionLost()
 
     def test_peers_have_readable_names(self) -> None:
         """An address is named as people write it."""

@@ -19,13 +19,14 @@ class IdleTests(SynchronousTestCase):
     @given(floats(min_value=0.0, max_value=49.9))
     def test_the_end_comes_between_one_and_one_and_a_half_timeouts(self, offset: float) -> None:
         """Wherever between two ticks the last frame falls, the bounds hold."""
-        connected = Connected(FrameRecorder, idle_timeout=100.0)
+        connected = Connected(FrameRecorder, idle_timeout=100.0, close_timeout=1000.0)
         connected.clock.advance(offset)
         connected.receive(encode_frame(b"x"))
         connected.clock.pump([1.0] * 99)
         self.assertFalse(connected.transport.disconnecting)
         connected.clock.pump([1.0] * 52)
         self.assertTrue(connected.transport.disconnecting)
+        self.assertFalse(connected.transport.disconnected)
         self.assertEqual(connected.factory.counters.idle, 1)
 
     def test_dripping_bytes_do_not_extend_it(self) -> None:

@@ -20,6 +20,7 @@ from tests.tls.peer import AUTHORITY, SERVER, ClientPeer, client_context
 from tests.work import count_searched_bytes
 from twsock.errors import SocketError
 from twsock.protocols import FrameEcho, LineEcho, StreamProtocol, StreamServerFactory
+from twsock.stream.transport import HIGH_WATER
 from twsock.stream.upgrade import MAX_BEFORE_UPGRADE, UpgradePolicy, UpgradeToSsl
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ClientCertificatePolicy, ServerOptions, ServerTls
@@ -70,6 +71,14 @@ class Talker(LineRecorder):
         self.send_line(b"got " + line)
 
 
+class StrictClock(Clock):
+    """Refuses a delay below 0, as a reactor does."""
+
+    def callLater(self, delay: float, *args: Any, **kwargs: Any) -> Any:
+        assert delay >= 0, delay
+        return super().callLater(delay, *args, **kwargs)
+
+
 class Connection:
     """One connection of a server, with a peer that can do TLS."""
 
@@ -81,7 +90,7 @@ class Connection:
         is_tls: bool = False,
         **limits: Any,
     ) -> None:
-        self.clock = Clock()
+        self.clock = StrictClock()
         self.factory = StreamServerFactory(self.clock, protocol, **limits)
         built: Any = self.factory.buildProtocol(None)
         self.protocol = built
@@ -386,6 +395,36 @@ class SwitchTests(SynchronousTestCase):
             self.assertFalse(connection.protocol.is_secure)
             self.assertEqual(connection.protocol.received, [])
 
+    def test_what_arrives_while_the_go_ahead_is_written_is_used_once(self) -> None:
+        """The rest of a ClientHello goes into the handshake, and is no message after it."""
+        connection = Connection()
+        connection.transport.__class__ = Eager
+        hello = connection.peer.hello()
+        connection.transport.said = hello[50:]
+        connection.receive(REQUEST + hello[:50])
+        sent = connection.sent()
+        connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]))
+        connection.converse()
+        for _ in range(2):
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+
+    def test_plaintext_that_reaches_the_protocol_in_a_handshake_is_not_handled(self) -> None:
+        """S1: a wrapper that keeps its own reference to the protocol still delivers to it."""
+        connection = Connection()
+        connection.receive(connection.peer.hello())
+        connection.sent()
+        connection.protocol.dataReceived(encode_frame(b"evil") + REQUEST)
+        self.assertEqual((connection.protocol.received, connection.sent()), ([], b""))
+
+    def test_the_request_waits_for_a_full_output(self) -> None:
+        """The go-ahead is an answer like any other: it is sent when the peer reads again."""
+        connection, large = Connection(), bytes(HIGH_WATER)
+        connection.transport.producer.pauseProducing()
+        connection.receive(encode_frame(large) + REQUEST)
+        self.assertEqual(connection.sent(), encode_frame(b"got " + large))
+        connection.transport.producer.resumeProducing()
+        self.assertEqual(connection.sent(), GO_AHEAD)
+
     def test_what_is_written_to_the_transport_is_not_sent_in_plaintext(self) -> None:
         """S13: behind the go-ahead, in the handshake, and later; also by who kept it."""
         for steps in range(3):
@@ -464,6 +503,13 @@ class PolicyTests(SynchronousTestCase):
             connection.receive(FRAME + REQUEST + FRAME)
             answers = b"".join(map(encode_frame, (b"got x", b"NO", b"got x")))
             self.assertEqual(connection.sent(), answers)
+
+    def test_tls_of_the_endpoint_is_tls_from_the_first_byte(self) -> None:
+        """The application hears of the connection, and the words are data like any other."""
+        connection = Connection(IMPLICIT, Announced, is_tls=True)
+        self.assertEqual(len(connection.protocol.announced), 1)
+        connection.receive(FRAME + REQUEST)
+        self.assertEqual(connection.sent(), encode_frame(b"got x") + encode_frame(b"got STARTTLS"))
 
     def test_clients_that_have_to_be_identified_are_not_let_in_unseen(self) -> None:
         """An endpoint of TLS has not asked them."""
@@ -630,6 +676,14 @@ class HurryTests(SynchronousTestCase):
             expected = b"OK\r\n" if ignores_case else b"got StartTls\r\n"
             self.assertEqual(connection.sent(), expected)
 
+    def test_inside_tls_a_line_that_begins_like_a_handshake_is_a_line(self) -> None:
+        """It is handled, also where every line is compared with the request."""
+        for ignores_case in (True, False):
+            connection = Connection(UpgradeToSsl(TLS, ignores_case=ignores_case), Talker)
+            connection.shake_hands()
+            for line in (b"\x16", b"\x16\x03", b"\x16\x03\x01"):
+                self.assertEqual(connection.ask(line + b"\r\n"), b"got " + line + b"\r\n")
+
 
 class EndTests(SynchronousTestCase):
     """However it ends, nothing is left, and nothing goes back to plaintext."""
@@ -793,9 +847,14 @@ class WorkTests(SynchronousTestCase):
 class DrainTests(SynchronousTestCase):
     """A server that ends answers what comes behind a handshake that was begun."""
 
-    def drain(self, upgrade: UpgradeToSsl, first: bytes | None = None) -> Connection:
+    def drain(
+        self,
+        upgrade: UpgradeToSsl,
+        first: bytes | None = None,
+        protocol: type[StreamProtocol] = Recorder,
+    ) -> Connection:
         """Begin a handshake, drain the server, and finish the handshake."""
-        connection = Connection(upgrade)
+        connection = Connection(upgrade, protocol)
         hello = connection.peer.hello()
         if first is not None:
             connection.receive(first)
@@ -824,12 +883,36 @@ class DrainTests(SynchronousTestCase):
             self.assertTrue(connection.protocol.is_open)
             self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
             self.assertFalse(connection.protocol.is_open)
+            connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_a_handler_of_the_first_message_is_awaited(self) -> None:
+        """Longer than a client that says nothing."""
+        connection = self.drain(ALLOWED, protocol=Slow)
+        connection.ask(FRAME)
+        connection.clock.advance(1.1)
+        self.assertTrue(connection.protocol.is_open)
+        connection.protocol.waits.pop().callback(None)
+        self.assertFalse(connection.protocol.is_open)
 
     def test_a_client_that_says_nothing_is_not_waited_for_for_long(self) -> None:
         """A second after the handshake the connection ends."""
         for connection in self.drained():
             connection.clock.advance(1.1)
             self.assertFalse(connection.protocol.is_open)
+
+    def test_a_handshake_that_takes_no_time_is_followed_by_the_same_wait(self) -> None:
+        """Half of the first two bytes had come when the drain began."""
+        connection = Connection()
+        hello = connection.peer.hello()
+        connection.receive(hello[:1])
+        connection.factory.drain(10)
+        connection.receive(hello[1:])
+        connection.converse()
+        self.assertTrue(connection.protocol.is_secure)
+        connection.clock.advance(0.9)
+        self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+        self.assertFalse(connection.protocol.is_open)
 
     def test_one_that_is_lost_leaves_nothing(self) -> None:
         """No timer of the drain."""

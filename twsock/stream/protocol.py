@@ -226,7 +226,7 @@ class StreamProtocol(Protocol):
     @property
     def is_secure(self) -> bool:
         """Whether what comes and goes now is encrypted, and the peer was accepted."""
-        return self._transport is not None and secured_by(self._transport) is not None
+        return secured_by(self._transport) is not None
 
     @property
     def peer_certificate(self) -> Certificate | None:
@@ -350,8 +350,8 @@ class StreamProtocol(Protocol):
 
     def end_if_idle(self) -> None:
         """Close, unless a handler runs for a peer that is still there, waiting for us."""
-        stream = self._stream
-        if stream is None or not stream.is_open or self.group is None:
+        stream = self._connected_stream()
+        if not stream.is_open or self.group is None:
             return
         if self._handler is not None and not self._peer_ended and not stream.has_hung_up:
             return
@@ -429,7 +429,7 @@ class StreamProtocol(Protocol):
 
     def has_stopped(self, stream: StreamTransport) -> bool:
         """Tell whether `deliver_messages` ended for `stop_before`, and the next may be handled."""
-        is_free = stream.is_open and self._handler is None and not self._is_stalled
+        is_free = self._handler is None and not self._is_stalled
         if not is_free or not self._decoder.stops_here():
             return False
         return stream.room > 0 or self._may_go_on(stream)
@@ -467,7 +467,7 @@ class StreamProtocol(Protocol):
             self._call_hook(self.connection_secured)
         else:
             self._announce()
-        if self._flush(stream) and not stream.is_full:
+        if self._flush(stream):
             self.output_drained()
         if self._is_draining and self._may_deliver(stream):
             self._awaits_first_message = True
@@ -519,7 +519,7 @@ class StreamProtocol(Protocol):
         # Only answers pause the reading. Two ends that both push would otherwise wait for each
         # other for ever, and bytes that wait for a handshake need its messages to be read.
         is_answered = (is_answer and room < self.high_water) or self._handler is not None
-        if is_answered and not self._is_stalled and not stream.is_held:
+        if is_answered and not stream.is_held:
             self._is_stalled = True
             stream.pause_reading()
         if not self._is_full:
@@ -530,7 +530,7 @@ class StreamProtocol(Protocol):
 
     def _may_go_on(self, stream: StreamTransport) -> bool:
         """Tell whether the next message may be handled after one that left the output no room."""
-        return stream.is_open and self._flush(stream, is_answer=True)
+        return self._flush(stream, is_answer=True)
 
     def _push(self, stream: StreamTransport, size: int) -> None:
         """Send a message of ``size`` bytes that is no answer; abort if too many are queued."""
@@ -747,7 +747,8 @@ class StreamProtocol(Protocol):
         if decoder.delivered != before and self.group is not None:
             self.group.counters.messages += decoder.delivered - before
             self.active_tick = self.group.tick
-        if not self._flush(stream, is_answer=True) and not stream.is_open:
+        self._flush(stream, is_answer=True)
+        if not stream.is_open:
             return
         if upgrading is not None and upgrading.is_due:
             upgrading.start()

@@ -130,11 +130,13 @@ class Upgrade(Securing):
     def begin(self, stream: StreamTransport) -> None:
         """Await what a client has to do first."""
         policy = self._settings.policy
-        if self.is_watching:
-            self._protocol.stop_before(self._settings.request, CLIENT_HELLO)
-        if stream.carries_tls and policy is not UpgradePolicy.OFF:
+        if policy is UpgradePolicy.OFF:
+            return
+        if stream.carries_tls:
             self._take_endpoint_of_tls()
-        elif policy is UpgradePolicy.REQUIRED:
+            return
+        self._protocol.stop_before(self._settings.request, CLIENT_HELLO)
+        if policy is UpgradePolicy.REQUIRED:
             self._protocol.limit_messages(MAX_BEFORE_UPGRADE)
         elif policy is UpgradePolicy.IMPLICIT:
             self._await_hello(stream)
@@ -149,8 +151,10 @@ class Upgrade(Securing):
             self._log.error("{peer} aborted: {error}", peer=self._protocol.peer, error=error)
             self.abort(error)
         self._phase = _Phase.SECURE
-        self.is_implicit = False
-        self._protocol.stop_before(self._settings.request)
+        if self.is_implicit:
+            self.is_implicit = self.is_watching = False
+        else:
+            self._protocol.stop_before(self._settings.request)
 
     @override
     def deliver(self, stream: StreamTransport) -> None:

@@ -1,4 +1,7 @@
-"""An output stream sends every write as a datagram, in order, and says when that is done."""
+"""
+An output stream sends every write as a datagram, in order, and its Deferred fires when that is
+done.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def conduct(work: Callable[[], Any]) -> Deferred[Any]:
 
 
 class OutputCase(SynchronousTestCase):
-    """A stream on a real kernel, whose room the test decides on."""
+    """A stream on a socket of the kernel, whose free space the test sets."""
 
     def setUp(self) -> None:
         self.connected = ConnectedStream()
@@ -69,24 +72,24 @@ class OutputCase(SynchronousTestCase):
 
 
 class WriteTests(OutputCase):
-    """When a write leaves, and what it gives."""
+    """When a write is sent, and its result."""
 
-    def test_nothing_leaves_before_somebody_waits_for_it(self) -> None:
-        """So that what is written in one go can leave together."""
+    def test_an_unawaited_write_is_queued(self) -> None:
+        """So that writes queued together can be sent together."""
         write = self.output.write(GREETING)
         self.assertNoResult(write)
         self.assertEqual((self.kernel.calls, self.connected.received(0)), (0, []))
 
-    def test_what_nobody_waits_for_leaves_in_the_next_turn(self) -> None:
-        """A turn is asked for once, by the first of several."""
+    def test_unawaited_writes_are_sent_in_the_next_turn(self) -> None:
+        """The first of several asks for one turn."""
         writes = [self.output.write(GREETING) for _ in range(3)]
         self.assertEqual(self.connected.pending, [self.output])
         self.connected.next_turn()
         self.assertEqual([self.successResultOf(write) for write in writes], [13] * 3)
         self.assertEqual(self.connected.received(3), [GREETING] * 3)
 
-    def test_an_awaited_write_leaves_at_once(self) -> None:
-        """With all that was written before it."""
+    def test_an_awaited_write_is_sent_at_once(self) -> None:
+        """With all earlier writes."""
 
         async def work() -> int:
             self.output.write(b"before")
@@ -96,7 +99,7 @@ class WriteTests(OutputCase):
         self.assertEqual(self.connected.received(2), [b"before", GREETING])
 
     def test_every_write_is_a_datagram(self) -> None:
-        """Whatever their sizes, nothing is merged or cut."""
+        """Of any size; none is merged or split."""
         sizes = (13, 0, 1200, 1200, 7, 0, 65_507, 13)
         for size in sizes:
             self.output.write(bytes(size))
@@ -106,22 +109,22 @@ class WriteTests(OutputCase):
     @given(lists(binary(max_size=9), max_size=40))
     @settings(max_examples=50, deadline=None)
     def test_any_sizes_arrive_in_order(self, datagrams: list[bytes]) -> None:
-        """Each write tells its own size."""
+        """The result of each write is its size."""
         writes = [self.output.write(data) for data in datagrams]
         self.output.flush()
         self.connected.next_turn()
         self.assertEqual(self.connected.received(len(datagrams)), datagrams)
         self.assertEqual([self.successResultOf(w) for w in writes], [*map(len, datagrams)])
 
-    def test_an_empty_datagram_is_one(self) -> None:
-        """It is sent, and done with 0."""
+    def test_an_empty_write_sends_an_empty_datagram(self) -> None:
+        """Its result is 0."""
         write = self.output.write(b"")
         self.successResultOf(self.output.flush())
         self.assertEqual(self.successResultOf(write), 0)
         self.assertEqual(self.connected.received(1), [b""])
 
-    def test_what_can_change_is_copied(self) -> None:
-        """What was in a buffer when it was written arrives, whatever becomes of it."""
+    def test_a_mutable_buffer_is_copied(self) -> None:
+        """The peer gets the bytes that the buffer had at the call."""
         buffer = bytearray(GREETING)
         self.output.write(buffer)
         self.output.write(memoryview(buffer)[:5])
@@ -129,12 +132,12 @@ class WriteTests(OutputCase):
         self.successResultOf(self.output.flush())
         self.assertEqual(self.connected.received(2), [GREETING, b"Hello"])
 
-    def test_text_is_no_buffer(self) -> None:
-        """It is refused at once."""
+    def test_a_str_raises_at_the_call(self) -> None:
+        """It is no buffer."""
         self.assertRaises(TypeError, self.output.write, "Hello")
 
-    def test_a_loop_of_awaited_writes_leaves_the_reactor_its_turn(self) -> None:
-        """After 64 of them the next waits for it."""
+    def test_a_loop_of_awaited_writes_lets_the_reactor_run(self) -> None:
+        """After 64 writes the next one waits for a turn."""
 
         async def work() -> None:
             for _ in range(100):
@@ -147,8 +150,8 @@ class WriteTests(OutputCase):
         self.successResultOf(loop)
         self.assertEqual(len(self.connected.received(100)), 100)
 
-    def test_with_too_much_waiting_a_write_is_refused(self) -> None:
-        """What waits is sent all the same."""
+    def test_a_write_above_the_limit_of_bytes_fails(self) -> None:
+        """The queued writes are still sent."""
         self.output.max_unsent = 10
         self.output.write(bytes(10))
         self.failureResultOf(self.output.write(b"x"), BusyError)
@@ -156,8 +159,8 @@ class WriteTests(OutputCase):
         self.assertEqual(self.successResultOf(self.output.send_all(b"x")), 1)
         self.assertEqual(self.connected.received(2), [bytes(10), b"x"])
 
-    def test_with_too_many_waiting_a_write_is_refused(self) -> None:
-        """Empty ones too take room."""
+    def test_a_write_above_the_limit_of_writes_fails(self) -> None:
+        """Empty writes count too."""
         for _ in range(100_000):
             self.output.write(b"")
         self.failureResultOf(self.output.write(b""), BusyError)
@@ -165,7 +168,7 @@ class WriteTests(OutputCase):
         self.output.lost(lambda: ClosedError("enough"))
 
     def test_a_stream_is_full_with_128_kib_or_a_kernel_without_room(self) -> None:
-        """A loop that asks for that stays within bounds."""
+        """A loop that checks this limits the queue."""
         self.assertFalse(self.output.is_full)
         for _ in range(4):
             self.output.write(bytes(OUTPUT_HIGH_WATER // 4))
@@ -180,7 +183,7 @@ class WriteTests(OutputCase):
 
 
 class CallTests(OutputCase):
-    """How many system calls it takes."""
+    """How many system calls writes take."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -196,23 +199,23 @@ class CallTests(OutputCase):
         self.assertEqual(self.connected.received(len(datagrams)), list(datagrams))
         return self.kernel.calls - before
 
-    def test_equal_ones_are_one_call(self) -> None:
+    def test_datagrams_of_one_size_take_one_call(self) -> None:
         """Five of them, or 64."""
         self.assertEqual(self.sent_with(*[GREETING] * 5), 1)
         self.assertEqual(self.sent_with(*[GREETING] * 64), 1)
 
-    def test_the_last_of_a_call_may_be_shorter(self) -> None:
-        """The one after it begins another."""
+    def test_the_last_datagram_of_a_call_may_be_shorter(self) -> None:
+        """The next datagram starts another call."""
         self.assertEqual(self.sent_with(GREETING, GREETING, b"Hello"), 1)
         self.assertEqual(self.sent_with(GREETING, b"Hello", GREETING, b"Hello"), 2)
 
-    def test_a_65th_is_another_call(self) -> None:
-        """The kernel cuts no more at a time."""
+    def test_a_65th_datagram_takes_another_call(self) -> None:
+        """The kernel segments at most 64 in one call."""
         self.assertEqual(self.sent_with(*[GREETING] * 65), 2)
 
 
 class WithoutRunsTests(OutputCase):
-    """A kernel that refuses runs, as it turns out."""
+    """A kernel that refuses runs at the first try."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -222,8 +225,8 @@ class WithoutRunsTests(OutputCase):
 
     @given(lists(binary(max_size=3), max_size=40))
     @settings(max_examples=50, deadline=None)
-    def test_nobody_can_tell_from_the_result(self, datagrams: list[bytes]) -> None:
-        """Every write is a datagram, in order, and tells its size."""
+    def test_the_peer_gets_the_same_datagrams_without_runs(self, datagrams: list[bytes]) -> None:
+        """In order; the result of each write is its size."""
         self.kernel.has_runs = False
         writes = [self.output.write(data) for data in datagrams]
         self.assertIs(self.successResultOf(self.output.flush()), True)
@@ -231,8 +234,8 @@ class WithoutRunsTests(OutputCase):
         self.assertEqual([self.successResultOf(w) for w in writes], [*map(len, datagrams)])
         self.assertEqual(self.connected.received(len(datagrams)), datagrams)
 
-    def test_it_goes_on_where_there_was_no_room(self) -> None:
-        """The flush waits for all of them."""
+    def test_sending_continues_where_the_kernel_had_no_room(self) -> None:
+        """The flush waits for all writes."""
         self.kernel.room = 3
         writes = [self.output.write(b"%02d" % number) for number in range(5)]
         flush = self.output.flush()
@@ -244,7 +247,7 @@ class WithoutRunsTests(OutputCase):
         self.assertEqual(self.connected.received(5), expected)
 
     def test_a_callback_that_closes_the_port(self) -> None:
-        """What was not sent by then fails with `ClosedError`, as it does elsewhere."""
+        """Unsent writes fail with `ClosedError`, as without segmentation."""
         writes = [self.output.write(b"xx") for _ in range(3)]
         writes[0].addCallback(lambda _: self.connected.port.stopListening())
         self.output.send()
@@ -253,9 +256,9 @@ class WithoutRunsTests(OutputCase):
 
 
 class FailureTests(OutputCase):
-    """Datagrams that do not leave."""
+    """Datagrams that cannot be sent."""
 
-    def test_one_that_is_too_long_fails_alone(self) -> None:
+    def test_a_datagram_that_is_too_long_fails_alone(self) -> None:
         """C11: the others of its batch arrive."""
         writes = [self.output.write(data) for data in (b"1", TOO_LONG, b"2", b"2")]
         self.assertIs(self.successResultOf(self.output.flush()), True)
@@ -263,8 +266,8 @@ class FailureTests(OutputCase):
         self.assertEqual([self.successResultOf(writes[n]) for n in (0, 2, 3)], [1, 1, 1])
         self.assertEqual(self.connected.received(3), [b"1", b"2", b"2"])
 
-    def test_what_nobody_awaits_fails_in_one_line(self) -> None:
-        """It is told to the owner once, and no traceback is logged when it is collected."""
+    def test_a_failed_write_that_nobody_awaits_is_reported_once(self) -> None:
+        """To the owner; no traceback is logged when it is freed."""
         self.output.write(TOO_LONG)
         self.connected.next_turn()
         gc.collect()
@@ -272,8 +275,8 @@ class FailureTests(OutputCase):
         self.assertIs(error.status, SocketErrorStatus.MESSAGE_TOO_LONG)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_what_somebody_hears_of_is_not_told_twice(self) -> None:
-        """Whether it is awaited or has a callback."""
+    def test_a_failed_write_that_is_awaited_is_not_reported(self) -> None:
+        """Nor one that has a callback."""
         write = self.output.write(TOO_LONG)
         statuses: list[object] = []
 
@@ -285,20 +288,20 @@ class FailureTests(OutputCase):
         self.assertEqual(statuses, [SocketErrorStatus.MESSAGE_TOO_LONG])
         self.assertEqual(self.connected.unawaited, [])
 
-    def test_a_failure_can_be_awaited_later(self) -> None:
-        """The owner was told of it by then; the write still has it."""
+    def test_a_failed_write_can_be_awaited_later(self) -> None:
+        """The owner got a report; the write still has its error."""
         write = self.output.write(TOO_LONG)
         self.connected.next_turn()
         self.assertIs(self.status_of(write), SocketErrorStatus.MESSAGE_TOO_LONG)
 
-    def test_before_it_is_open_nothing_can_be_written(self) -> None:
-        """Nor flushed: the error says why."""
+    def test_writing_before_the_stream_is_open_fails(self) -> None:
+        """Flushing as well; the error says why."""
         output = self.connected.make_output()
         for operation in (output.write(b"x"), output.send_all(b"x"), output.flush()):
             self.failureResultOf(operation, LocalProtocolError)
 
-    def test_a_lost_stream_fails_what_waits(self) -> None:
-        """Writes and flushes that were under way, and all that come later."""
+    def test_a_lost_stream_fails_pending_and_later_operations(self) -> None:
+        """Writes and flushes."""
         self.kernel.room = 0
         self.output.write(b"1")
         flush = self.output.flush()
@@ -308,7 +311,7 @@ class FailureTests(OutputCase):
             self.failureResultOf(operation, ClosedError)
 
     def test_a_lost_flush_that_nobody_awaits_is_not_logged(self) -> None:
-        """The end of the socket is no news to whoever ended it."""
+        """The application that closed the socket needs no report."""
         self.kernel.room = 0
         self.output.write(b"1")
         self.output.flush()
@@ -320,20 +323,20 @@ class FailureTests(OutputCase):
 class FlushTests(OutputCase):
     """A flush is done when all before it is done."""
 
-    def test_with_nothing_pending_it_is_done(self) -> None:
-        """C15: it fires with True, at once."""
+    def test_a_flush_without_pending_writes_is_done_at_once(self) -> None:
+        """C15: it fires with True."""
         self.assertIs(self.successResultOf(self.output.flush()), True)
 
-    def test_it_fires_after_every_earlier_write(self) -> None:
-        """In the order in which they were begun."""
+    def test_a_flush_fires_after_every_earlier_write(self) -> None:
+        """In the order of the calls."""
         order: list[object] = []
         for number in (1, 2):
             self.output.write(b"x").addCallback(lambda _, n: order.append(n), number)
         self.output.flush().addCallback(order.append)
         self.assertEqual(order, [1, 2, True])
 
-    def test_it_waits_for_a_kernel_without_room(self) -> None:
-        """Until the last of the writes before it has left, and no longer."""
+    def test_a_flush_waits_until_the_kernel_has_room(self) -> None:
+        """Until the last earlier write is sent, and no longer."""
         self.kernel.room = 1
         for data in (b"1", b"22", b"333"):
             self.output.write(data)
@@ -345,8 +348,8 @@ class FlushTests(OutputCase):
         self.assertIs(self.successResultOf(flush), True)
         self.assertEqual(self.connected.received(2), [b"22", b"333"])
 
-    def test_what_is_written_later_is_not_waited_for(self) -> None:
-        """C15: it has not even left."""
+    def test_a_flush_does_not_wait_for_later_writes(self) -> None:
+        """C15: these have not been sent yet."""
         self.kernel.room = 0
         self.output.write(b"1")
         flush = self.output.flush()
@@ -355,13 +358,13 @@ class FlushTests(OutputCase):
         self.assertIs(self.successResultOf(flush), True)
         self.assertNoResult(later)
 
-    def test_it_is_done_when_the_writes_have_failed(self) -> None:
-        """Their errors are theirs."""
+    def test_a_flush_is_done_when_the_earlier_writes_have_failed(self) -> None:
+        """Each write has its own error."""
         write = self.output.write(TOO_LONG)
         self.assertIs(self.successResultOf(self.output.flush()), True)
         self.status_of(write)
 
-    def test_several_are_done_in_order(self) -> None:
+    def test_several_flushes_are_done_in_order(self) -> None:
         """Each with the writes before it."""
         self.kernel.room = 0
         order: list[int] = []
@@ -373,8 +376,8 @@ class FlushTests(OutputCase):
         self.connected.make_room()
         self.assertEqual(order, [0, 1, 2])
 
-    def test_its_wait_can_be_called_off(self) -> None:
-        """The writes go on."""
+    def test_cancelling_a_flush_does_not_cancel_writes(self) -> None:
+        """It only ends the wait."""
         self.kernel.room = 0
         write = self.output.write(GREETING)
         flush = self.output.flush()
@@ -383,8 +386,8 @@ class FlushTests(OutputCase):
         self.connected.make_room()
         self.assertEqual(self.successResultOf(write), 13)
 
-    def test_its_wait_has_an_end(self) -> None:
-        """It is over after its time; the writes go on."""
+    def test_a_flush_that_takes_too_long_fails(self) -> None:
+        """The writes are still sent."""
         self.kernel.room = 0
         write = self.output.write(GREETING)
         flush = self.output.flush(timeout=2)
@@ -395,12 +398,12 @@ class FlushTests(OutputCase):
         self.connected.make_room()
         self.assertEqual(self.successResultOf(write), 13)
 
-    def test_a_negative_time_is_refused(self) -> None:
-        """At once."""
+    def test_a_negative_timeout_raises_at_the_call(self) -> None:
+        """As everywhere."""
         self.assertRaises(ValueError, self.output.flush, timeout=-1)
 
-    def test_done_in_time_nothing_is_left_of_the_timeout(self) -> None:
-        """Neither where there was room, nor where there was none."""
+    def test_a_finished_flush_leaves_no_timer(self) -> None:
+        """Whether the kernel had room or not."""
         self.output.write(b"1")
         self.successResultOf(self.output.flush(timeout=1))
         self.kernel.room = 0
@@ -412,10 +415,10 @@ class FlushTests(OutputCase):
 
 
 class ReentranceTests(OutputCase):
-    """What is done by whoever is told that a write is done."""
+    """Callbacks of a finished write that use the stream."""
 
     def test_a_callback_that_writes_and_flushes(self) -> None:
-        """Both are done, behind all that was there."""
+        """Both are done, after all earlier writes."""
         order: list[object] = []
 
         def again(_size: int) -> None:
@@ -430,7 +433,7 @@ class ReentranceTests(OutputCase):
         self.assertEqual(self.connected.received(3), [b"1", b"22", b"again"])
 
     def test_a_callback_that_only_writes(self) -> None:
-        """That leaves in the next turn, and by then the flush that was under way is done."""
+        """Its write is sent in the next turn; the pending flush is done before."""
         later: list[Deferred[int]] = []
 
         def write_later(_size: int) -> None:
@@ -444,7 +447,7 @@ class ReentranceTests(OutputCase):
         self.assertIs(self.successResultOf(flush), True)
 
     def test_a_coroutine_that_writes_when_it_was_flushed(self) -> None:
-        """It goes on within the call of somebody else's flush."""
+        """It continues within the call of another flush."""
 
         async def work() -> None:
             self.output.write(b"1")
@@ -459,7 +462,7 @@ class ReentranceTests(OutputCase):
         self.assertEqual(self.connected.received(2), [b"1", b"2"])
 
     def test_a_callback_that_flushes_while_others_wait(self) -> None:
-        """It is done when they are."""
+        """The flush is done after them."""
         flushes: list[Deferred[bool]] = []
         self.kernel.room = 1
         first = self.output.write(b"1")
@@ -470,8 +473,8 @@ class ReentranceTests(OutputCase):
         self.connected.make_room()
         self.assertIs(self.successResultOf(flushes[0]), True)
 
-    def test_a_callback_that_cancels_what_has_left(self) -> None:
-        """It fails, and was sent; the flush behind it is done."""
+    def test_a_callback_that_cancels_a_sent_write(self) -> None:
+        """The write fails although it was sent; the flush after it is done."""
         later: list[Deferred[int]] = []
         self.output.write(b"11").addCallback(lambda _: later[1].cancel())
         later.extend(self.output.write(data) for data in (b"22", b"33", b"44"))
@@ -480,8 +483,8 @@ class ReentranceTests(OutputCase):
         self.assertIs(self.successResultOf(flushing), True)
         self.assertEqual(self.connected.received(4), [b"11", b"22", b"33", b"44"])
 
-    def test_a_callback_that_cancels_what_has_not_left(self) -> None:
-        """It is withdrawn, though it was handed over with the write that is done."""
+    def test_a_callback_that_cancels_an_unsent_write(self) -> None:
+        """It is withdrawn, though the port had it already."""
         later: list[Deferred[int]] = []
         self.kernel.room = 1
 
@@ -501,7 +504,7 @@ class ReentranceTests(OutputCase):
         self.assertEqual(self.connected.received(2), [b"1", b"22"])
 
     def test_a_callback_that_loses_the_stream(self) -> None:
-        """What was not handed over fails; nothing hangs."""
+        """Writes that the port does not have fail; none stays pending."""
         self.kernel.room = 1
         waiting: list[Deferred[int]] = []
 
@@ -515,7 +518,7 @@ class ReentranceTests(OutputCase):
 
 
 class ConversationTests(SynchronousTestCase):
-    """Whatever is done, in whatever order."""
+    """Any sequence of operations."""
 
     @given(
         lists(
@@ -534,7 +537,7 @@ class ConversationTests(SynchronousTestCase):
     def test_every_write_and_flush_is_done_once_and_in_order(
         self, steps: list[tuple[str, int]]
     ) -> None:
-        """What was not cancelled arrives; a flush is done when all before it are, and not later."""
+        """Writes that were not cancelled arrive; a flush is done exactly when all before it are."""
         connected = ConnectedStream()
         self.addCleanup(connected.close)
         writes: list[Deferred[Any]] = []
@@ -573,10 +576,10 @@ class ConversationTests(SynchronousTestCase):
 
 
 class CancelTests(OutputCase):
-    """Writes that are called off."""
+    """Cancelled writes."""
 
-    def test_what_waits_is_withdrawn(self) -> None:
-        """The others are sent."""
+    def test_cancelling_withdraws_a_queued_write(self) -> None:
+        """The other writes are sent."""
         first, second = self.output.write(b"1"), self.output.write(b"2")
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -584,8 +587,8 @@ class CancelTests(OutputCase):
         self.assertEqual(self.successResultOf(second), 1)
         self.assertEqual(self.connected.received(1), [b"2"])
 
-    def test_what_the_kernel_has_no_room_for_is_withdrawn(self) -> None:
-        """A flush behind it does not wait for it."""
+    def test_cancelling_withdraws_a_write_that_the_kernel_had_no_room_for(self) -> None:
+        """A flush after it does not wait for it."""
         self.kernel.room = 0
         write = self.output.send_all(b"1")
         flush = self.output.flush()
@@ -595,8 +598,8 @@ class CancelTests(OutputCase):
         self.connected.make_room()
         self.assertEqual(self.connected.received(0), [])
 
-    def test_a_flush_of_what_was_cancelled_is_done(self) -> None:
-        """Also where it waits for the reactor's turn, after many others."""
+    def test_a_flush_of_cancelled_writes_is_done(self) -> None:
+        """Also if the writes wait for the reactor's turn."""
         for _ in range(64):
             self.output.send_all(b"x")
         write = self.output.write(b"never")
@@ -606,8 +609,8 @@ class CancelTests(OutputCase):
         self.connected.next_turn()
         self.assertIs(self.successResultOf(flush), True)
 
-    def test_a_flush_is_done_after_what_was_cancelled(self) -> None:
-        """In order, as with any other end of a write."""
+    def test_a_flush_is_done_after_the_cancelled_write(self) -> None:
+        """In order, as after any other result of a write."""
         order: list[str] = []
         self.kernel.room = 0
         write = self.output.write(b"1").addErrback(lambda _: order.append("cancelled"))
@@ -615,24 +618,24 @@ class CancelTests(OutputCase):
         write.cancel()
         self.assertEqual(order, ["cancelled", "flushed"])
 
-    def test_what_has_left_cannot_be_withdrawn(self) -> None:
+    def test_a_sent_write_cannot_be_withdrawn(self) -> None:
         """It stays done."""
         write = self.output.send_all(b"1")
         write.cancel()
         self.assertEqual(self.successResultOf(write), 1)
 
-    def test_its_bytes_count_no_more(self) -> None:
-        """There is room for another."""
+    def test_the_bytes_of_a_cancelled_write_do_not_count(self) -> None:
+        """Another write has room."""
         self.output.max_unsent = 10
         first = self.output.write(bytes(10))
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertNoResult(self.output.write(b"x"))
 
-    def test_any_order_of_cancelling_searches_nothing(self) -> None:
+    def test_cancelling_in_any_order_takes_linear_time(self) -> None:
         """
-        Whether the writes wait for their turn or for the kernel: a search among all that wait,
-        for each that is cancelled, would take the square of their number.
+        Whether the writes wait for a turn or for the kernel. A search of the queue for each would
+        take quadratic time.
         """
         compared = 0
 
@@ -657,8 +660,8 @@ class CancelTests(OutputCase):
         self.assertLess(compared, _MANY)
         self.assertEqual(self.connected.received(1), [b"x"])
 
-    def test_cancelled_writes_are_forgotten_while_others_wait(self) -> None:
-        """A loop that writes and cancels, after a datagram that is stuck, keeps nothing."""
+    def test_cancelled_writes_are_freed_while_others_wait(self) -> None:
+        """A loop that writes and cancels behind a blocked datagram keeps no memory."""
         self.kernel.room = 0
         stuck = self.output.send_all(b"x")
         kept = weakref.WeakSet[Deferred[Any]]()
@@ -676,8 +679,8 @@ class CancelTests(OutputCase):
         self.assertEqual(self.successResultOf(stuck), 1)
         self.assertEqual(self.connected.received(1), [b"x"])
 
-    def test_what_was_to_leave_by_several_interfaces_is_withdrawn_from_all(self) -> None:
-        """As far as it has not left by one; what is not cancelled leaves by each."""
+    def test_a_cancelled_broadcast_is_withdrawn_from_all_interfaces(self) -> None:
+        """Copies that were not sent are withdrawn; other writes leave by each interface."""
         lo = socket.if_nametoindex("lo")
         ways = (source_control("", lo), source_control(LOCALHOST, lo))
         output = self.connected.make_output()
@@ -692,8 +695,8 @@ class CancelTests(OutputCase):
         self.assertEqual(self.successResultOf(output.send_all(b"x")), 1)
         self.assertEqual(self.connected.received(2), [b"x"] * 2)
 
-    def test_calling_all_off_takes_back_all_that_waits(self) -> None:
-        """For its turn and for the kernel; each fails with an error of its own."""
+    def test_cancel_writes_withdraws_all_pending_writes(self) -> None:
+        """Those that wait for a turn or for the kernel; each fails with an error of its own."""
         for room in (inf, 0):
             self.kernel.room = room
             pending: list[Deferred[Any]] = [self.output.write(b"never") for _ in range(3)]
@@ -711,8 +714,8 @@ class CancelTests(OutputCase):
             self.successResultOf(self.output.send_all(b"x"))
             self.assertEqual(self.connected.received(1), [b"x"])
 
-    def test_calling_off_what_nobody_awaits_is_one_line_each(self) -> None:
-        """As with any other failure; a callback may write anew."""
+    def test_cancelled_writes_that_nobody_awaits_are_reported_once_each(self) -> None:
+        """As with any other failure; a callback may write again."""
         again: list[Deferred[int]] = []
         self.output.write(b"never")
         heard = self.output.write(b"never")
@@ -722,8 +725,8 @@ class CancelTests(OutputCase):
         self.successResultOf(self.output.flush())
         self.assertEqual(self.successResultOf(again[0]), 5)
 
-    def test_a_list_of_writes_is_done_when_all_are(self) -> None:
-        """One that was cancelled among them."""
+    def test_a_list_of_writes_is_done_when_all_writes_are(self) -> None:
+        """Including a cancelled one."""
         writes = [self.output.write(b"x") for _ in range(3)]
         together = DeferredList(writes, consumeErrors=True)
         writes[1].cancel()
@@ -733,10 +736,10 @@ class CancelTests(OutputCase):
 
 
 class CloseTests(OutputCase):
-    """A stream that is closed; its socket stays open."""
+    """Closing a stream; its socket stays open."""
 
-    def test_what_was_written_is_sent(self) -> None:
-        """Even where the kernel has no room at that time."""
+    def test_closing_sends_queued_writes(self) -> None:
+        """Also if the kernel has no room at that time."""
         self.kernel.room = 0
         self.output.write(GREETING)
         self.successResultOf(self.output.close())
@@ -744,15 +747,15 @@ class CloseTests(OutputCase):
         self.assertEqual(self.connected.received(1), [GREETING])
         self.assertTrue(self.connected.port.is_open)
 
-    def test_nothing_more_is_taken(self) -> None:
+    def test_a_closed_stream_refuses_writes(self) -> None:
         """Closing twice is harmless."""
         self.output.close()
         self.successResultOf(self.output.close())
         self.failureResultOf(self.output.write(b"x"), ClosedError)
         self.failureResultOf(self.output.flush(), ClosedError)
 
-    def test_a_context_closes_it(self) -> None:
-        """``async with`` sends what was written within."""
+    def test_async_with_closes_the_stream(self) -> None:
+        """It sends the writes of the block."""
 
         async def work() -> None:
             async with self.output as output:
@@ -766,8 +769,8 @@ class CloseTests(OutputCase):
 class WriterTests(OutputCase):
     """A `DataWriter` on the stream."""
 
-    def test_what_is_stored_is_one_datagram(self) -> None:
-        """All that was written since the last store, at once."""
+    def test_a_store_is_one_datagram(self) -> None:
+        """Of all bytes since the last store; sent at once."""
         writer = DataWriter(self.output)
         writer.write_uint32(13)
         writer.write_string("Hello, World!")
@@ -775,7 +778,7 @@ class WriterTests(OutputCase):
         self.assertEqual(self.connected.received(1), [b"\0\0\0\x0dHello, World!"])
         self.assertIs(self.successResultOf(writer.flush()), True)
 
-    def test_it_leaves_behind_what_was_written_before(self) -> None:
+    def test_a_store_is_sent_after_earlier_writes(self) -> None:
         """In order."""
         self.output.write(b"before")
         writer = DataWriter(self.output)
@@ -783,8 +786,8 @@ class WriterTests(OutputCase):
         self.successResultOf(writer.store())
         self.assertEqual(self.connected.received(2), [b"before", b"stored"])
 
-    def test_a_detached_stream_goes_on(self) -> None:
-        """Closing the writer leaves it open; else it is closed with the writer."""
+    def test_a_detached_stream_stays_open(self) -> None:
+        """Closing the writer closes the stream only if it was not detached."""
         writer = DataWriter(self.output)
         writer.detach_stream()
         writer.close()

@@ -1,4 +1,4 @@
-"""An input stream gives what came, in the pieces asked for, and says why when it cannot."""
+"""An input stream returns received bytes in the requested pieces, or fails with the reason."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ READS: dict[str, Callable[[InputStream], Deferred[bytes]]] = {
 
 
 class InputTests(SynchronousTestCase):
-    """What every test here has: a connected socket."""
+    """A connected socket in memory."""
 
     def setUp(self) -> None:
         self.connected = InMemory()
@@ -50,10 +50,10 @@ class InputTests(SynchronousTestCase):
 
 
 class ReadTests(InputTests):
-    """``read`` is WinRT's."""
+    """``read`` of WinRT."""
 
-    def test_a_read_waits_for_all_it_asked_for(self) -> None:
-        """And leaves the rest for the next."""
+    def test_a_read_waits_for_all_requested_bytes(self) -> None:
+        """It leaves further bytes for the next read."""
         read = self.stream.read(4)
         self.connected.receive(b"ab", b"c")
         self.assertNoResult(read)
@@ -61,14 +61,14 @@ class ReadTests(InputTests):
         self.assertEqual(self.successResultOf(read), b"abcd")
         self.assertEqual(self.stream.buffered, 2)
 
-    def test_a_partial_read_takes_what_there_is(self) -> None:
-        """As soon as there is anything."""
+    def test_a_partial_read_returns_the_received_bytes(self) -> None:
+        """As soon as any have arrived."""
         read = self.stream.read(256, PARTIAL)
         self.connected.receive(b"ab")
         self.assertEqual(self.successResultOf(read), b"ab")
 
-    def test_the_end_of_the_stream_is_a_short_count(self) -> None:
-        """Not an error: what was left, and then nothing."""
+    def test_at_the_end_of_the_stream_a_read_returns_fewer_bytes(self) -> None:
+        """No error: the remaining bytes, and then none."""
         read = self.stream.read(4)
         self.connected.receive(b"ab")
         self.connected.end()
@@ -76,19 +76,19 @@ class ReadTests(InputTests):
         for options in (NONE, PARTIAL, READ_AHEAD):
             self.assertEqual(self.successResultOf(self.stream.read(4, options)), b"")
 
-    def test_read_ahead_gives_no_more_than_was_asked_for(self) -> None:
-        """It is a permission, and the count is the size of the caller's buffer."""
+    def test_read_ahead_returns_no_more_than_requested(self) -> None:
+        """It is a permission; the count is the size of the caller's buffer."""
         self.connected.receive(b"abcdef")
         self.assertEqual(self.successResultOf(self.stream.read(4, READ_AHEAD)), b"abcd")
         partly = self.stream.read(4, READ_AHEAD | PARTIAL)
         self.assertEqual(self.successResultOf(partly), b"ef")
 
-    def test_nothing_is_given_at_once(self) -> None:
-        """Whether or not there is something."""
+    def test_a_read_of_0_bytes_fires_at_once(self) -> None:
+        """Whether or not bytes have arrived."""
         self.assertEqual(self.successResultOf(self.stream.read(0)), b"")
         self.assertEqual(self.successResultOf(self.stream.receive_exactly(0)), b"")
 
-    def test_a_count_above_the_read_ahead_is_met_in_full(self) -> None:
+    def test_a_read_above_the_read_ahead_limit_returns_all(self) -> None:
         """Up to the largest load."""
         size = 3 * READ_AHEAD_LIMIT
         read = self.stream.read(size)
@@ -97,8 +97,8 @@ class ReadTests(InputTests):
             self.assertTrue(self.connected.is_reading)
         self.assertEqual(len(self.successResultOf(read)), size)
 
-    def test_counts_out_of_bounds_are_refused_at_once(self) -> None:
-        """Before anything is waited for."""
+    def test_a_count_out_of_bounds_raises_at_the_call(self) -> None:
+        """Before it waits."""
         for count in (-1, DEFAULT_MAX_LOAD + 1):
             self.assertRaises(ValueError, self.stream.read, count)
             self.assertRaises(ValueError, self.stream.receive_exactly, count)
@@ -109,7 +109,7 @@ class ReadTests(InputTests):
         self.assertRaises(ValueError, self.stream.read, 1, timeout=-1)
 
     def test_the_largest_load_can_be_set(self) -> None:
-        """Per stream."""
+        """For each stream."""
         self.stream.max_load = 5
         self.assertRaises(ValueError, self.stream.read, 6)
 
@@ -121,23 +121,23 @@ class ReadTests(InputTests):
 
 
 class ReceiveTests(InputTests):
-    """The reads that users of other libraries look for."""
+    """The reads that users of other libraries expect."""
 
-    def test_some_is_what_there_is(self) -> None:
-        """At most what was asked for."""
+    def test_receive_some_returns_the_received_bytes(self) -> None:
+        """At most as many as requested."""
         self.connected.receive(b"abc")
         self.assertEqual(self.successResultOf(self.stream.receive_some(2)), b"ab")
         self.assertEqual(self.successResultOf(self.stream.receive_some()), b"c")
 
-    def test_some_is_nothing_at_the_end(self) -> None:
+    def test_receive_some_returns_no_bytes_at_the_end(self) -> None:
         """Each time."""
         read = self.stream.receive_some()
         self.connected.end()
         self.assertEqual(self.successResultOf(read), b"")
         self.assertEqual(self.successResultOf(self.stream.receive_some()), b"")
 
-    def test_exactly_fails_at_an_early_end_and_takes_nothing(self) -> None:
-        """What came can still be read."""
+    def test_receive_exactly_fails_at_an_early_end(self) -> None:
+        """The received bytes can still be read."""
         read = self.stream.receive_exactly(4)
         self.connected.receive(b"ab")
         self.connected.end()
@@ -145,15 +145,15 @@ class ReceiveTests(InputTests):
         self.assertEqual((error.wanted, error.available), (4, 2))
         self.assertEqual(self.successResultOf(self.stream.receive_exactly(2)), b"ab")
 
-    def test_an_end_between_messages_can_be_told(self) -> None:
-        """Nothing was there."""
+    def test_an_end_between_messages_has_0_available_bytes(self) -> None:
+        """So the application can distinguish it."""
         self.connected.end()
         error = self.failureResultOf(self.stream.receive_exactly(4), EndOfStreamError).value
         self.assertEqual(error.available, 0)
         self.assertEqual(error.hresult, 0x80070026)
 
-    def test_until_gives_what_is_before_the_delimiter(self) -> None:
-        """The delimiter is dropped, wherever the reads were cut."""
+    def test_receive_until_returns_the_bytes_before_the_delimiter(self) -> None:
+        """The delimiter is dropped, however the stream was cut."""
         read = self.stream.receive_until(b"\r\n", 100)
         self.connected.receive(b"Hello", b", World!\r")
         self.assertNoResult(read)
@@ -163,7 +163,7 @@ class ReceiveTests(InputTests):
 
     @given(lists(binary(max_size=6).map(lambda line: line.replace(b";", b""))), integers(1, 5))
     def test_any_cut_gives_the_same_lines(self, lines: list[bytes], step: int) -> None:
-        """However they came."""
+        """However the stream was cut."""
         connected = InMemory()
         stream = b"".join(line + b";;" for line in lines)
         for start in range(0, len(stream), step):
@@ -171,8 +171,8 @@ class ReceiveTests(InputTests):
         reads = [connected.input.receive_until(b";;", 6) for _ in lines]
         self.assertEqual([self.successResultOf(read) for read in reads], lines)
 
-    def test_too_much_without_a_delimiter_is_refused(self) -> None:
-        """One byte above the limit, not before; all of it can still be read."""
+    def test_more_bytes_than_the_limit_without_a_delimiter_fail(self) -> None:
+        """At one byte above the limit, not before; all bytes can still be read."""
         read = self.stream.receive_until(b"\r\n", 4)
         self.connected.receive(b"abcd\r")
         self.assertNoResult(read)
@@ -181,19 +181,19 @@ class ReceiveTests(InputTests):
         self.assertEqual(error.limit, 4)
         self.assertEqual(self.successResultOf(self.stream.receive_some()), b"abcd\rx")
 
-    def test_a_delimiter_behind_the_limit_is_too_late(self) -> None:
-        """Also where all came at once."""
+    def test_a_delimiter_above_the_limit_fails(self) -> None:
+        """Also if all bytes arrived together."""
         self.connected.receive(b"abcde\n")
         self.failureResultOf(self.stream.receive_until(b"\n", 4), DelimiterNotFoundError)
         self.assertEqual(self.successResultOf(self.stream.receive_until(b"\n", 5)), b"abcde")
 
-    def test_an_empty_piece_is_a_piece(self) -> None:
-        """Two delimiters in a row."""
+    def test_two_delimiters_in_a_row_give_an_empty_piece(self) -> None:
+        """It is returned like any other."""
         self.connected.receive(b"\n\n")
         self.assertEqual(self.successResultOf(self.stream.receive_until(b"\n", 0)), b"")
         self.assertEqual(self.successResultOf(self.stream.receive_until(b"\n", 0)), b"")
 
-    def test_until_fails_at_an_early_end(self) -> None:
+    def test_receive_until_fails_at_an_early_end(self) -> None:
         """An unterminated line can still be read."""
         read = self.stream.receive_until(b"\n", 10)
         self.connected.receive(b"half")
@@ -202,8 +202,8 @@ class ReceiveTests(InputTests):
         self.assertEqual((error.wanted, error.available), (None, 4))
         self.assertEqual(self.successResultOf(self.stream.receive_some()), b"half")
 
-    def test_a_loop_gives_all_there_is(self) -> None:
-        """Until the end."""
+    def test_a_loop_returns_all_bytes(self) -> None:
+        """Until the end of the stream."""
 
         async def collect() -> list[bytes]:
             return [chunk async for chunk in self.stream]
@@ -215,37 +215,37 @@ class ReceiveTests(InputTests):
 
 
 class DemandTests(InputTests):
-    """Nothing is received beyond the limit while nobody asks."""
+    """Without a pending read, the stream receives no more than its limit."""
 
-    def test_the_limit_stops_the_receiving(self) -> None:
-        """The peer waits, not this process's memory."""
+    def test_at_the_limit_reading_pauses(self) -> None:
+        """The peer waits, and no further memory is taken."""
         self.connected.receive(bytes(READ_AHEAD_LIMIT - 1))
         self.assertTrue(self.connected.is_reading)
         self.connected.receive(b"x")
         self.assertFalse(self.connected.is_reading)
 
-    def test_a_read_that_is_met_does_not_start_it_again(self) -> None:
-        """There is enough for it."""
+    def test_a_read_that_is_complete_does_not_resume_reading(self) -> None:
+        """The queued bytes suffice."""
         self.connected.receive(bytes(READ_AHEAD_LIMIT))
         self.successResultOf(self.stream.receive_exactly(10))
         self.assertFalse(self.connected.is_reading)
 
-    def test_a_read_that_waits_does(self) -> None:
-        """More is wanted than is there."""
+    def test_a_read_that_waits_resumes_reading(self) -> None:
+        """It needs more bytes than are queued."""
         self.connected.receive(bytes(READ_AHEAD_LIMIT))
         read = self.stream.receive_exactly(READ_AHEAD_LIMIT + 1)
         self.assertTrue(self.connected.is_reading)
         self.connected.receive(b"x")
         self.successResultOf(read)
 
-    def test_a_read_that_came_too_short_stops_it_when_met(self) -> None:
-        """What came beyond it counts."""
+    def test_reading_pauses_again_when_the_read_is_complete(self) -> None:
+        """Bytes that arrived beyond the request count."""
         self.stream.receive_exactly(1)
         self.connected.receive(bytes(READ_AHEAD_LIMIT + 1))
         self.assertFalse(self.connected.is_reading)
 
-    def test_a_cancelled_read_lets_the_limit_hold_again(self) -> None:
-        """With the next bytes."""
+    def test_after_a_cancelled_read_the_limit_applies_again(self) -> None:
+        """From the next received bytes on."""
         read = self.stream.receive_exactly(2 * READ_AHEAD_LIMIT)
         self.connected.receive(bytes(READ_AHEAD_LIMIT))
         read.addErrback(lambda _: None)
@@ -255,9 +255,9 @@ class DemandTests(InputTests):
 
 
 class CancelTests(InputTests):
-    """A read that is called off takes nothing."""
+    """A cancelled read takes nothing."""
 
-    def test_cancelling_leaves_what_came(self) -> None:
+    def test_a_cancelled_read_leaves_the_received_bytes(self) -> None:
         """For the next read."""
         for name, begin in READS.items():
             connected = InMemory()
@@ -268,8 +268,8 @@ class CancelTests(InputTests):
             again = self.successResultOf(begin(connected.input))
             self.assertEqual(again, b"0123456789", name)
 
-    def test_a_timeout_leaves_what_came(self) -> None:
-        """And has a status of its own."""
+    def test_a_timeout_leaves_the_received_bytes(self) -> None:
+        """It has a status of its own."""
         read = self.stream.receive_exactly(3, timeout=5)
         self.connected.receive(b"ab")
         self.connected.clock.advance(5)
@@ -278,14 +278,14 @@ class CancelTests(InputTests):
         self.assertEqual(self.successResultOf(self.stream.receive_some()), b"ab")
 
     def test_a_read_in_time_leaves_no_timer(self) -> None:
-        """Nothing is left to be called."""
+        """No delayed call is left."""
         read = self.stream.read(1, timeout=5)
         self.connected.receive(b"a")
         self.assertEqual(self.successResultOf(read), b"a")
         self.assertEqual(self.connected.clock.getDelayedCalls(), [])
 
     def test_cancel_io_leaves_the_stream_usable(self) -> None:
-        """The pending read fails, what came is there."""
+        """The pending read fails, and the received bytes stay."""
         read = self.stream.receive_exactly(3)
         self.connected.receive(b"ab")
         self.successResultOf(self.connected.socket.cancel_io())
@@ -298,17 +298,17 @@ class CancelTests(InputTests):
 
 
 class RefusalTests(InputTests):
-    """A read at the wrong time fails through its Deferred, and disturbs nothing."""
+    """A read at the wrong time fails through its Deferred, and changes nothing."""
 
-    def test_before_there_is_a_connection(self) -> None:
+    def test_reading_before_connecting_fails(self) -> None:
         """The HRESULT is that of a method called too early."""
         for name, begin in READS.items():
             stream = StreamSocket(self.connected.clock).input_stream
             error = self.failureResultOf(begin(stream), LocalProtocolError).value
             self.assertEqual(error.hresult, 0x8000000E, name)
 
-    def test_while_another_is_pending(self) -> None:
-        """Which goes on."""
+    def test_a_second_read_fails_while_one_is_pending(self) -> None:
+        """The first one continues."""
         pending = self.stream.receive_exactly(3)
         for name, begin in READS.items():
             error = self.failureResultOf(begin(self.stream), BusyError).value
@@ -316,8 +316,8 @@ class RefusalTests(InputTests):
         self.connected.receive(b"abc")
         self.assertEqual(self.successResultOf(pending), b"abc")
 
-    def test_while_another_is_pending_though_there_is_enough(self) -> None:
-        """What is there belongs to the one that came first."""
+    def test_a_second_read_fails_even_if_it_could_be_completed(self) -> None:
+        """The received bytes belong to the first read."""
         pending = self.stream.receive_exactly(10)
         self.connected.receive(b"abc")
         for begin in (self.stream.receive_exactly, self.stream.read):
@@ -325,8 +325,8 @@ class RefusalTests(InputTests):
         self.connected.receive(b"defghij")
         self.assertEqual(self.successResultOf(pending), b"abcdefghij")
 
-    def test_what_is_no_count_is_refused_and_changes_nothing(self) -> None:
-        """Whether or not there is enough."""
+    def test_an_invalid_count_raises_and_changes_nothing(self) -> None:
+        """Whether or not enough bytes have arrived."""
         for received in (b"", b"abcdef"):
             self.connected.receive(received)
             for begin in (self.stream.receive_exactly, self.stream.read, self.stream.receive_some):
@@ -334,16 +334,16 @@ class RefusalTests(InputTests):
             self.assertRaises(TypeError, self.stream.receive_until, 5, 10)
         self.assertEqual(self.successResultOf(self.stream.receive_exactly(6)), b"abcdef")
 
-    def test_after_this_end_was_closed(self) -> None:
-        """Even where bytes had come."""
+    def test_reading_after_closing_fails(self) -> None:
+        """Even if bytes had arrived."""
         self.connected.receive(b"0123456789\n")
         self.connected.socket.close()
         for name, begin in READS.items():
             error = self.failureResultOf(begin(self.stream), ClosedError).value
             self.assertEqual(error.hresult, 0x80000013, name)
 
-    def test_closing_ends_a_pending_read(self) -> None:
-        """It does not hang."""
+    def test_closing_fails_a_pending_read(self) -> None:
+        """It does not stay pending."""
         for end in ("close", "abort"):
             connected = InMemory()
             read = connected.input.receive_some()
@@ -352,10 +352,10 @@ class RefusalTests(InputTests):
 
 
 class EndTests(InputTests):
-    """What came before the end is not lost with it."""
+    """Bytes that arrived before the end can be read."""
 
-    def test_a_reset_comes_after_what_came_before_it(self) -> None:
-        """First the bytes, then the reason, each time."""
+    def test_a_reset_is_reported_after_the_bytes_before_it(self) -> None:
+        """Then at each read."""
         self.connected.receive(b"abc")
         self.connected.reset()
         self.assertEqual(self.successResultOf(self.stream.receive_exactly(2)), b"ab")
@@ -363,29 +363,29 @@ class EndTests(InputTests):
         for begin in READS.values():
             self.failureResultOf(begin(self.stream), BrokenError)
 
-    def test_a_reset_ends_a_pending_read(self) -> None:
-        """Which takes nothing."""
+    def test_a_reset_fails_a_pending_read(self) -> None:
+        """The read takes nothing."""
         read = self.stream.receive_exactly(4)
         self.connected.receive(b"abc")
         self.connected.reset()
         self.failureResultOf(read, BrokenError)
         self.assertEqual(self.successResultOf(self.stream.receive_some()), b"abc")
 
-    def test_a_connection_that_ends_in_order_is_the_end_of_the_stream(self) -> None:
-        """Where a transport has no halves."""
+    def test_an_orderly_end_of_the_connection_is_the_end_of_the_stream(self) -> None:
+        """On a transport that cannot close one direction."""
         read = self.stream.receive_some()
         self.connected.lose()
         self.assertEqual(self.successResultOf(read), b"")
 
-    def test_a_read_may_begin_in_the_callback_of_another(self) -> None:
-        """The first is over by then."""
+    def test_a_callback_of_a_read_may_read_again(self) -> None:
+        """The first read is finished by then."""
         read = self.stream.receive_some()
         again = read.addCallback(lambda first: self.stream.receive_exactly(len(first)))
         self.connected.receive(b"ab", b"cd")
         self.assertEqual(self.successResultOf(again), b"cd")
 
     def test_closed_input_leaves_the_output_usable(self) -> None:
-        """What still comes is dropped."""
+        """Bytes that still arrive are dropped."""
         read = self.stream.receive_some()
         self.successResultOf(self.stream.close())
         self.failureResultOf(read, ClosedError)
@@ -396,15 +396,15 @@ class EndTests(InputTests):
         self.assertEqual(self.connected.sent(), b"still here")
 
     def test_a_small_largest_load_leaves_the_loops_usable(self) -> None:
-        """They ask for no more than may be asked for."""
+        """They request no more than is allowed."""
         self.stream.max_load = 10
         self.connected.receive(bytes(25))
         self.connected.end()
         sizes = [len(self.successResultOf(self.stream.receive_some())) for _ in range(4)]
         self.assertEqual(sizes, [10, 10, 5, 0])
 
-    def test_what_becomes_secure_while_it_is_drained_has_a_second(self) -> None:
-        """Its peer speaks behind the handshake; then it is drained as any other."""
+    def test_a_connection_that_becomes_secure_during_a_drain_has_1_second(self) -> None:
+        """Its peer sends after the handshake; then it is drained as any other."""
         for answer in (b"x", b""):
             clock, stream = self.drained()
             read = stream.receive_some()
@@ -416,8 +416,8 @@ class EndTests(InputTests):
             self.assertEqual(self.successResultOf(read), answer)
             self.assertEqual(self.successResultOf(stream.receive_some()), b"")
 
-    def test_an_end_leaves_no_timer(self) -> None:
-        """However it ends within that second."""
+    def test_an_end_during_that_second_leaves_no_timer(self) -> None:
+        """For each way to end."""
         ends: tuple[Callable[[InputStream], object], ...] = (
             lambda stream: stream.close(),
             lambda stream: stream.ended(),
@@ -436,8 +436,8 @@ class EndTests(InputTests):
         stream.opened(StreamTransport(Owner(), StringTransport(), clock))
         return clock, stream
 
-    def test_draining_waits_for_half_a_message(self) -> None:
-        """Only who waits for bytes of which none have come sees the end."""
+    def test_draining_waits_for_the_rest_of_a_message(self) -> None:
+        """Only a read without any received byte gets the end of the stream."""
         read = self.stream.receive_exactly(4)
         self.connected.receive(b"ab")
         self.stream.end_when_drained()
@@ -446,21 +446,21 @@ class EndTests(InputTests):
         self.assertEqual(self.successResultOf(read), b"abcd")
         self.assertEqual(self.successResultOf(self.stream.receive_some()), b"")
 
-    def test_closing_a_paused_input_reads_and_drops(self) -> None:
-        """The peer is not kept waiting by bytes that nobody wants."""
+    def test_closing_a_paused_input_drops_further_bytes(self) -> None:
+        """The peer is not blocked by bytes that nobody reads."""
         self.connected.receive(bytes(READ_AHEAD_LIMIT))
         self.assertFalse(self.connected.is_reading)
         self.stream.close()
         self.assertTrue(self.connected.is_reading)
 
-    def test_an_abort_is_told_as_an_end_of_this_side(self) -> None:
-        """It is not the peer that broke it."""
+    def test_an_abort_fails_reads_with_closed_error(self) -> None:
+        """Our side ended the connection, not the peer."""
         read = self.stream.receive_some()
         self.stream.failed(ClosedError("aborted"))
         self.failureResultOf(read, ClosedError)
 
-    def test_it_is_closed_by_a_block(self) -> None:
-        """``async with``, as everything here."""
+    def test_async_with_closes_the_input(self) -> None:
+        """At the end of the block."""
 
         async def block() -> None:
             async with self.stream:

@@ -1,4 +1,6 @@
-"""An output stream sends in order, in as few calls as can be, and says when it is done."""
+"""
+An output stream sends in order, in as few calls as possible, and reports when writes are done.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def note(_size: int, order: list[str], word: str) -> None:
 
 
 class OutputTests(SynchronousTestCase):
-    """What every test here has: a socket on a real kernel."""
+    """A socket of the kernel under the stream."""
 
     def setUp(self) -> None:
         self.connected = OnKernel()
@@ -66,7 +68,7 @@ class OutputTests(SynchronousTestCase):
 class BatchTests(OutputTests):
     """The claims about batched sends: five buffers of thirteen bytes, sixty-five in all."""
 
-    def test_awaited_one_after_the_other_each_is_a_call(self) -> None:
+    def test_writes_awaited_one_by_one_take_a_call_each(self) -> None:
         """C1: five writes, five system calls."""
 
         async def work() -> list[int]:
@@ -76,7 +78,7 @@ class BatchTests(OutputTests):
         self.assertEqual(self.connected.kernel.sends, 5)
         self.assertEqual(self.connected.receive(), GREETING * 5)
 
-    def test_five_writes_and_a_flush_are_one_call(self) -> None:
+    def test_five_writes_and_a_flush_take_one_call(self) -> None:
         """C2: started without awaiting, then flushed."""
         writes = [self.output.write(GREETING) for _ in range(5)]
         self.assertEqual(self.connected.kernel.sends, 0)
@@ -85,7 +87,7 @@ class BatchTests(OutputTests):
         self.assertEqual([self.successResultOf(write) for write in writes], [13] * 5)
         self.assertEqual(self.connected.receive(), GREETING * 5)
 
-    def test_waiting_for_all_is_one_call_too(self) -> None:
+    def test_awaiting_all_writes_takes_one_call(self) -> None:
         """C3: one after the other, or with a list of Deferreds."""
 
         async def work() -> list[int]:
@@ -99,7 +101,7 @@ class BatchTests(OutputTests):
         self.assertEqual(self.successResultOf(together), [(True, 13)] * 5)
         self.assertEqual(self.connected.kernel.sends, 2)
 
-    def test_any_number_that_is_joined_is_one_call(self) -> None:
+    def test_any_number_of_joined_writes_takes_one_call(self) -> None:
         """C4: five thousand of them, below 64 KiB in all."""
         for _ in range(5000):
             self.output.write(GREETING)
@@ -107,8 +109,8 @@ class BatchTests(OutputTests):
         self.assertEqual(self.connected.kernel.sends, 1)
         self.assertEqual(self.connected.receive(), GREETING * 5000)
 
-    def test_what_is_not_joined_is_a_call_for_1024(self) -> None:
-        """C4: above 64 KiB the kernel is given the buffers themselves."""
+    def test_writes_that_are_not_joined_take_a_call_for_1024(self) -> None:
+        """C4: above 64 KiB the kernel gets the buffers themselves."""
         for _ in range(2050):
             self.output.write(b"x" * 100)
         self.successResultOf(self.output.flush())
@@ -116,7 +118,7 @@ class BatchTests(OutputTests):
         self.assertEqual(self.connected.receive(), b"x" * 100 * 2050)
 
     def test_a_flush_waits_for_every_earlier_write(self) -> None:
-        """C5: not before the last byte of them is with the kernel."""
+        """C5: it fires when the kernel has their last byte."""
         shrink_buffers(self.connected.kernel)
         order: list[object] = []
 
@@ -130,8 +132,8 @@ class BatchTests(OutputTests):
         self.assertEqual(len(self.connected.receive()), 40 * 64 * KIB)
         self.assertEqual(order, [*range(40), "flushed"])
 
-    def test_each_write_is_done_by_itself(self) -> None:
-        """C6: with its own count, in the order they were begun."""
+    def test_each_write_fires_with_its_own_count(self) -> None:
+        """C6: in the order in which they began."""
         done: list[int] = []
         for size in (3, 0, 1, 2):
             self.output.write(b"x" * size).addCallback(done.append)
@@ -146,8 +148,8 @@ class BatchTests(OutputTests):
         self.output.flush()
         self.assertEqual(self.connected.receive(), b"".join(sent))
 
-    def test_a_buffer_may_be_changed_at_once(self) -> None:
-        """C8: what can change is copied when it is written."""
+    def test_a_mutable_buffer_is_copied(self) -> None:
+        """C8: the application may change it after the call."""
         buffer = bytearray(GREETING)
         self.output.write(buffer)
         self.output.write(memoryview(buffer)[:5])
@@ -155,8 +157,8 @@ class BatchTests(OutputTests):
         self.output.flush()
         self.assertEqual(self.connected.receive(), GREETING + b"Hello")
 
-    def test_what_the_kernel_takes_in_parts_arrives_whole(self) -> None:
-        """C13: nothing is lost or doubled, and each write is done with its own count."""
+    def test_writes_that_the_kernel_takes_in_parts_arrive_whole(self) -> None:
+        """C13: no byte is lost or doubled, and each write fires with its own count."""
         writes = self.fill()
         self.assertTrue(self.output.is_full)
         received = self.connected.receive()
@@ -164,8 +166,8 @@ class BatchTests(OutputTests):
         self.assertEqual([self.successResultOf(write) for write in writes], [64 * KIB] * 60)
         self.assertFalse(self.output.is_full)
 
-    def test_a_connection_lost_in_mid_batch_fails_what_was_not_done(self) -> None:
-        """C14: what was done stays done; the flush fails too."""
+    def test_a_connection_lost_in_mid_batch_fails_the_remaining_writes(self) -> None:
+        """C14: finished writes stay done; the flush fails too."""
         shrink_buffers(self.connected.kernel)
         writes = [self.output.write(bytes(KIB)) for _ in range(5000)]
         flush = self.output.flush()
@@ -178,13 +180,13 @@ class BatchTests(OutputTests):
         for write in writes[len(done) :]:
             self.failureResultOf(write, ClosedError)
 
-    def test_a_flush_of_nothing_is_done(self) -> None:
-        """C15: at once, without a call."""
+    def test_a_flush_without_pending_writes_is_done(self) -> None:
+        """C15: at once, without a system call."""
         self.assertIs(self.successResultOf(self.output.flush()), True)
         self.assertEqual(self.connected.kernel.sends, 0)
 
     def test_a_flush_does_not_wait_for_later_writes(self) -> None:
-        """C15: what was begun after it is not its concern."""
+        """C15: it waits only for writes before it."""
         self.output.write(GREETING)
         flush = self.output.flush()
         later = self.output.write(GREETING)
@@ -195,18 +197,18 @@ class BatchTests(OutputTests):
 
 
 class TimeTests(OutputTests):
-    """What is written leaves without being asked to."""
+    """When writes are sent that are not awaited."""
 
-    def test_at_the_latest_in_the_next_turn(self) -> None:
-        """All that was written in this one, in one call."""
+    def test_unawaited_writes_are_sent_in_the_next_turn(self) -> None:
+        """All writes of this turn, in one call."""
         for _ in range(3):
             self.output.write(GREETING)
         self.connected.next_turn()
         self.assertEqual(self.connected.kernel.sends, 1)
         self.assertEqual(self.connected.receive(), GREETING * 3)
 
-    def test_at_the_end_of_the_receive_that_gave_rise_to_it(self) -> None:
-        """Answers to what came together leave together."""
+    def test_writes_within_a_receive_are_sent_at_its_end(self) -> None:
+        """Answers to bytes that arrived together leave together."""
 
         async def echo() -> None:
             while True:
@@ -219,8 +221,8 @@ class TimeTests(OutputTests):
         working.addErrback(lambda _: None)
         self.connected.socket.close()
 
-    def test_sent_with_room_left_it_waits_for_nothing(self) -> None:
-        """``send_all`` within a receive: each is awaited, and all leave in one call."""
+    def test_send_all_with_room_left_fires_at_once(self) -> None:
+        """Within a receive: each is awaited, and all leave in one call."""
 
         async def echo() -> None:
             while True:
@@ -233,12 +235,12 @@ class TimeTests(OutputTests):
         working.addErrback(lambda _: None)
         self.connected.socket.close()
 
-    def test_sent_outside_a_receive_it_leaves_at_once(self) -> None:
-        """There is nothing to put beside it."""
+    def test_send_all_outside_a_receive_sends_at_once(self) -> None:
+        """No further write can join it."""
         self.assertEqual(self.successResultOf(self.output.send_all(GREETING)), 13)
         self.assertEqual(self.connected.kernel.sends, 1)
 
-    def test_sent_without_room_it_waits(self) -> None:
+    def test_send_all_without_room_waits(self) -> None:
         """Until the peer has read."""
         self.fill()
         sent = self.output.send_all(GREETING)
@@ -246,7 +248,7 @@ class TimeTests(OutputTests):
         self.connected.receive()
         self.assertEqual(self.successResultOf(sent), 13)
 
-    def test_a_loop_of_awaited_writes_lets_the_reactor_have_its_turn(self) -> None:
+    def test_a_loop_of_awaited_writes_lets_the_reactor_run(self) -> None:
         """However fast the peer reads."""
 
         async def flood() -> None:
@@ -261,8 +263,8 @@ class TimeTests(OutputTests):
         self.successResultOf(flooding)
         self.assertEqual(self.connected.receive(), b"x" * 1000)
 
-    def test_more_awaited_writes_than_a_turn_has_go_on_in_the_next(self) -> None:
-        """Also within a receive, of which none may follow."""
+    def test_awaited_writes_above_the_limit_of_a_turn_continue_in_the_next(self) -> None:
+        """Also within a receive, even if no other follows."""
 
         async def answer() -> None:
             await self.connected.socket.input_stream.receive_exactly(1)
@@ -277,8 +279,8 @@ class TimeTests(OutputTests):
         self.successResultOf(answering)
         self.assertEqual(self.connected.receive(), b"x" * 200)
 
-    def test_within_a_receive_it_waits_where_there_is_no_room(self) -> None:
-        """What is taken and not sent stays within the high-water mark and one write."""
+    def test_within_a_receive_send_all_waits_without_room(self) -> None:
+        """Queued bytes stay within the high-water mark and one write."""
 
         async def amplify() -> None:
             await self.connected.socket.input_stream.receive_exactly(1)
@@ -295,10 +297,10 @@ class TimeTests(OutputTests):
 
 
 class OrderTests(OutputTests):
-    """Who is called back may write, flush and close; the order holds."""
+    """Callbacks of writes may write, flush and close; the order is kept."""
 
-    def test_a_flush_in_a_callback_waits_for_its_elders(self) -> None:
-        """C5: writes that were there before it are done before it."""
+    def test_a_flush_in_a_callback_waits_for_earlier_writes(self) -> None:
+        """C5: writes queued before it are done before it."""
         for connected in (InMemory(), self.connected):
             order: list[str] = []
             output = connected.output
@@ -319,8 +321,8 @@ class OrderTests(OutputTests):
                 connected.transport.producer.resumeProducing()
             self.assertEqual(order, ["first", "second", "third", "flushed"])
 
-    def test_closing_in_a_callback_delivers_what_was_written(self) -> None:
-        """And tells so, without waiting for the peer."""
+    def test_closing_in_a_callback_sends_queued_writes(self) -> None:
+        """Its Deferred fires without waiting for the peer."""
         later: list[Deferred[int]] = []
 
         def react(_size: int) -> None:
@@ -332,8 +334,8 @@ class OrderTests(OutputTests):
         self.assertEqual(self.successResultOf(later[0]), 6)
         self.assertEqual(self.connected.receive(), b"firstsecond")
 
-    def test_a_handshake_begun_in_a_callback_lets_no_plaintext_leave(self) -> None:
-        """What is written behind it waits, and is never sent unencrypted."""
+    def test_a_handshake_started_in_a_callback_sends_no_more_plaintext(self) -> None:
+        """Later writes wait, and are never sent unencrypted."""
 
         def react(_size: int) -> None:
             upgrading = self.connected.socket.upgrade_to_ssl(Level.TLS12, "localhost")
@@ -348,8 +350,8 @@ class OrderTests(OutputTests):
         self.assertNotIn(b"password", sent)
         self.connected.socket.abort()
 
-    def test_ending_the_output_in_a_callback_waits_for_what_was_written(self) -> None:
-        """Then FIN leaves."""
+    def test_closing_the_output_in_a_callback_waits_for_queued_writes(self) -> None:
+        """Then FIN is sent."""
         endings: list[Deferred[None]] = []
 
         def react(_size: int) -> None:
@@ -363,8 +365,8 @@ class OrderTests(OutputTests):
         self.assertEqual(self.connected.receive(), b"firstsecond")
         self.assertEqual(self.connected.far.recv(1), b"")
 
-    def test_the_output_ends_in_the_turn_that_sends_the_last_write(self) -> None:
-        """Where one turn had more sends than it has."""
+    def test_the_output_is_closed_in_the_turn_that_sends_the_last_write(self) -> None:
+        """Even if the writes take more than one turn."""
 
         async def flood() -> None:
             for _ in range(100):
@@ -380,7 +382,7 @@ class OrderTests(OutputTests):
         self.connected.receive()
         self.assertEqual(self.connected.far.recv(1), b"")
 
-    def test_aborting_in_a_callback_ends_the_rest(self) -> None:
+    def test_aborting_in_a_callback_fails_the_remaining_writes(self) -> None:
         """Each once."""
         self.output.write(b"a").addCallback(lambda _: self.connected.socket.abort())
         last = self.output.write(bytes(200_000))
@@ -392,10 +394,10 @@ class OrderTests(OutputTests):
 
 
 class WithdrawTests(OutputTests):
-    """What has not begun to leave can be taken back."""
+    """Writes that have not begun can be withdrawn."""
 
     def test_a_cancelled_write_is_withdrawn(self) -> None:
-        """The others go."""
+        """The other writes are sent."""
         self.output.write(b"a")
         middle = self.output.write(b"b")
         self.output.write(b"c")
@@ -406,7 +408,7 @@ class WithdrawTests(OutputTests):
         self.assertEqual(self.connected.receive(), b"ac")
 
     def test_a_write_that_has_begun_is_sent_to_its_end(self) -> None:
-        """Or what follows would be cut in the middle."""
+        """Otherwise the bytes after it would follow a partial write."""
         shrink_buffers(self.connected.kernel)
         large = self.output.write(b"a" * 4096 * KIB)
         last = self.output.write(b"b")
@@ -417,8 +419,8 @@ class WithdrawTests(OutputTests):
         self.assertEqual(self.connected.receive(), b"a" * 4096 * KIB + b"b")
         self.assertEqual(self.successResultOf(last), 1)
 
-    def test_a_cancelled_write_that_had_begun_may_be_lost(self) -> None:
-        """It is told once."""
+    def test_a_cancelled_write_that_had_begun_fails_once(self) -> None:
+        """Also when the connection is lost after that."""
         writes = self.fill()
         begun = next(write for write in writes if not write.called)
         begun.cancel()
@@ -427,8 +429,8 @@ class WithdrawTests(OutputTests):
         self.connected.next_turn()
         self.failureResultOf(writes[-1], ClosedError)
 
-    def test_a_close_that_is_called_off_still_ends(self) -> None:
-        """FIN comes behind what had begun, whether its wait or all of it is called off."""
+    def test_a_cancelled_close_still_closes(self) -> None:
+        """FIN follows the writes that had begun, whether the wait or all of it is cancelled."""
         for call_off in ("cancel", "cancel_io"):
             connected = OnKernel()
             self.addCleanup(connected.close)
@@ -445,8 +447,8 @@ class WithdrawTests(OutputTests):
             connected.descriptor.doWrite()
             self.assertEqual(connected.far.recv(1), b"")
 
-    def test_the_work_of_withdrawing_is_the_same_however_many_wait(self) -> None:
-        """In any order, no write is compared with the others; what is left arrives in order."""
+    def test_withdrawing_takes_constant_time(self) -> None:
+        """In any order, no write is compared with the others; the rest arrives in order."""
         for shuffle in (list.reverse, random.Random(11).shuffle):
             connected = OnKernel()
             self.addCleanup(connected.close)
@@ -465,8 +467,8 @@ class WithdrawTests(OutputTests):
             left = b"".join(b"%4d" % number for number in range(0, 2000, 100))
             self.assertEqual(connected.receive()[MIB:], left)
 
-    def test_the_work_of_calling_off_closes_is_the_same_however_many_wait(self) -> None:
-        """Of waits for the flush before the end, and for the end."""
+    def test_cancelling_closes_takes_constant_time(self) -> None:
+        """Waits for the flush before the close, and for the close."""
         shrink_buffers(self.connected.kernel)
         self.output.write(bytes(MIB))
         self.output.flush().addErrback(lambda _: None)
@@ -478,7 +480,7 @@ class WithdrawTests(OutputTests):
             self.assertLess(comparisons.value, len(waits))
 
     def test_a_cancelled_flush_ends_the_wait_only(self) -> None:
-        """The writes go on."""
+        """The writes are still sent."""
         writes = self.fill()
         flush = self.output.flush()
         flush.cancel()
@@ -486,8 +488,8 @@ class WithdrawTests(OutputTests):
         self.connected.receive()
         self.assertEqual(self.successResultOf(writes[-1]), 64 * KIB)
 
-    def test_a_flush_takes_no_longer_than_it_may(self) -> None:
-        """Then it has failed, and the writes go on."""
+    def test_a_flush_that_takes_too_long_fails(self) -> None:
+        """The writes are still sent."""
         writes = self.fill()
         flush = self.output.flush(timeout=5)
         self.connected.reactor.advance(5)
@@ -497,8 +499,8 @@ class WithdrawTests(OutputTests):
         self.assertEqual(self.successResultOf(writes[-1]), 64 * KIB)
         self.assertRaises(ValueError, self.output.flush, timeout=-1)
 
-    def test_cancel_io_withdraws_and_leaves_the_stream_whole(self) -> None:
-        """What had begun is sent to its end, what comes next follows it."""
+    def test_cancel_io_withdraws_writes_and_keeps_the_stream(self) -> None:
+        """A write that has begun is sent to its end; the next write follows it."""
         writes = self.fill()
         pending = [write for write in writes if not write.called]
         self.successResultOf(self.connected.socket.cancel_io())
@@ -522,34 +524,34 @@ class RefusalTests(OutputTests):
         output = socket.output_stream
         return [output.write(b"x"), output.send_all(b"x"), output.flush()]
 
-    def test_before_there_is_a_connection(self) -> None:
+    def test_writing_before_connecting_fails(self) -> None:
         """The HRESULT is that of a method called too early."""
         for operation in self.operations(StreamSocket(self.connected.reactor)):
             error = self.failureResultOf(operation, LocalProtocolError).value
             self.assertEqual(error.hresult, 0x8000000E)
 
-    def test_after_this_end_was_closed(self) -> None:
+    def test_writing_after_closing_fails(self) -> None:
         """The HRESULT is that of a closed object."""
         self.connected.socket.close()
         for operation in self.operations(self.connected.socket):
             error = self.failureResultOf(operation, ClosedError).value
             self.assertEqual(error.hresult, 0x80000013)
 
-    def test_after_the_connection_died(self) -> None:
-        """With the status of how it died."""
+    def test_writing_after_the_connection_broke_fails(self) -> None:
+        """With the status of the loss."""
         self.connected.kernel.error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
         self.failureResultOf(self.output.send_all(b"x"), BrokenError)
         for operation in self.operations(self.connected.socket):
             error = self.failureResultOf(operation, BrokenError).value
             self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
-    def test_what_is_no_buffer_is_refused_at_once(self) -> None:
-        """A number would be that many zeros."""
+    def test_an_argument_that_is_no_buffer_raises_at_the_call(self) -> None:
+        """A number would mean that many zeros."""
         self.assertRaises(TypeError, self.output.write, 5)
         self.assertRaises(TypeError, self.output.send_all, "text")
 
-    def test_more_than_the_limit_is_not_kept(self) -> None:
-        """Who writes to a peer that does not read, without awaiting, is told."""
+    def test_a_write_above_the_limit_of_bytes_fails(self) -> None:
+        """An application that does not await its writes learns that the peer does not read."""
         self.output.max_unsent = 100
         self.output.write(bytes(99))
         self.output.write(bytes(1000))
@@ -559,8 +561,8 @@ class RefusalTests(OutputTests):
         self.output.write(b"x")
         self.assertEqual(len(self.connected.receive()), 1099)
 
-    def test_more_writes_than_the_limit_are_not_kept(self) -> None:
-        """Empty ones take memory too. What was refused is not sent; room comes with a flush."""
+    def test_a_write_above_the_limit_of_writes_fails(self) -> None:
+        """Empty writes take memory too. A refused write is not sent; a flush makes room."""
         self.assertEqual(self.output.max_writes, 1_000_000)
         self.output.max_writes = 3
         waiting = [self.output.write(data) for data in (b"", b"a", b"b")]
@@ -572,8 +574,8 @@ class RefusalTests(OutputTests):
         self.successResultOf(self.output.send_all(b"e"))
         self.assertEqual(self.connected.receive(), b"abe")
 
-    def test_a_full_stream_says_so(self) -> None:
-        """At the high-water mark, until it was flushed."""
+    def test_is_full_is_true_from_the_high_water_mark_on(self) -> None:
+        """Until the stream was flushed."""
         self.output.write(bytes(HIGH_WATER - 1))
         self.assertFalse(self.output.is_full)
         self.output.write(b"x")
@@ -583,7 +585,7 @@ class RefusalTests(OutputTests):
 
 
 class DeathTests(OutputTests):
-    """A connection that dies is told of, once to each who asks."""
+    """A broken connection is reported once to each pending operation."""
 
     def test_a_failed_send_fails_the_batch(self) -> None:
         """Every write of it, and the flush."""
@@ -593,8 +595,8 @@ class DeathTests(OutputTests):
         for pending in (*writes, flush):
             self.failureResultOf(pending, BrokenError)
 
-    def test_each_is_told_by_an_error_of_its_own(self) -> None:
-        """One that is raised in one place holds frames that are no business of another."""
+    def test_each_operation_fails_with_an_error_of_its_own(self) -> None:
+        """A raised error holds frames of the coroutine that awaited it."""
         self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
         writes = [self.output.write(GREETING) for _ in range(2)]
         pending = (*writes, self.output.flush(), self.output.write(b""), self.output.write(b""))
@@ -605,7 +607,7 @@ class DeathTests(OutputTests):
         )
 
     def test_writes_that_nobody_awaits_are_not_logged_one_by_one(self) -> None:
-        """The flush tells it; five tracebacks would only repeat it."""
+        """The flush reports the error; five tracebacks would repeat it."""
         self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
         for _ in range(5):
             self.output.write(GREETING)
@@ -613,8 +615,8 @@ class DeathTests(OutputTests):
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_writes_that_nobody_awaits_are_told_of_once(self) -> None:
-        """One line, with their number: nothing is lost in silence."""
+    def test_failed_writes_that_nobody_awaits_are_logged_in_one_line(self) -> None:
+        """With their number: no write is lost without a log line."""
         events: list[Any] = []
         observer: Any = events.append
         globalLogPublisher.addObserver(observer)
@@ -626,8 +628,8 @@ class DeathTests(OutputTests):
         told = [event for event in events if "nobody awaits" in (event.get("log_format") or "")]
         self.assertEqual([event["count"] for event in told], [5])
 
-    def test_a_mistake_of_who_is_told_is_not_swallowed(self) -> None:
-        """What an errback raises is logged as anywhere."""
+    def test_an_error_in_an_errback_is_logged(self) -> None:
+        """As with any Deferred."""
         self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
 
         def fail(_failure: object) -> None:
@@ -639,7 +641,7 @@ class DeathTests(OutputTests):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_a_write_that_is_awaited_late_still_fails(self) -> None:
-        """The failure waits for whoever asks."""
+        """The Deferred keeps its failure."""
         self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
         write = self.output.write(GREETING)
         self.connected.next_turn()
@@ -649,8 +651,8 @@ class DeathTests(OutputTests):
 
         self.failureResultOf(conduct(late), BrokenError)
 
-    def test_what_came_can_be_read_after_a_failed_send(self) -> None:
-        """An early answer is not lost with the connection it refuses."""
+    def test_received_bytes_can_be_read_after_a_failed_send(self) -> None:
+        """The peer may have sent its answer before it closed the connection."""
         self.connected.kernel.error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
         self.failureResultOf(self.output.send_all(b"a long request"), BrokenError)
         self.connected.far.send(b"no")
@@ -658,8 +660,8 @@ class DeathTests(OutputTests):
         read = self.connected.socket.input_stream.receive_exactly(2)
         self.assertEqual(self.successResultOf(read), b"no")
 
-    def test_after_what_came_the_reason_is_told(self) -> None:
-        """The kernel tells its error once; the reader learns it all the same."""
+    def test_after_the_received_bytes_reading_fails_with_the_reason(self) -> None:
+        """The kernel reports its error once, to the send; the reader gets it too."""
         self.connected.kernel.error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
         self.failureResultOf(self.output.send_all(b"a long request"), BrokenError)
         read = self.connected.socket.input_stream.receive_some()
@@ -670,10 +672,10 @@ class DeathTests(OutputTests):
 
 
 class CloseTests(OutputTests):
-    """The output can end by itself."""
+    """Closing the output alone."""
 
-    def test_a_closed_output_is_the_end_for_the_peer(self) -> None:
-        """After all that was written; what comes is still read."""
+    def test_closing_the_output_ends_the_stream_for_the_peer(self) -> None:
+        """After all writes; the input can still be read."""
         self.output.write(GREETING)
         self.successResultOf(self.output.close())
         self.assertEqual(self.connected.receive(), GREETING)
@@ -682,8 +684,8 @@ class CloseTests(OutputTests):
         self.assertEqual(self.successResultOf(read), b"answer")
         self.failureResultOf(self.output.write(b"late"), ClosedError)
 
-    def test_closing_waits_for_what_was_written(self) -> None:
-        """FIN comes behind it."""
+    def test_closing_waits_for_queued_writes(self) -> None:
+        """FIN follows them."""
         self.fill()
         closing = self.output.close()
         self.assertNoResult(closing)
@@ -691,12 +693,12 @@ class CloseTests(OutputTests):
         self.successResultOf(closing)
 
     def test_closing_twice_is_harmless(self) -> None:
-        """As everywhere."""
+        """The second close fires at once."""
         self.successResultOf(self.output.close())
         self.successResultOf(self.output.close())
 
-    def test_it_is_closed_by_a_block(self) -> None:
-        """``async with``, as everything here."""
+    def test_async_with_closes_the_output(self) -> None:
+        """At the end of the block."""
 
         async def block() -> None:
             async with self.output:
@@ -705,8 +707,8 @@ class CloseTests(OutputTests):
         self.successResultOf(conduct(block))
         self.failureResultOf(self.output.write(b"x"), ClosedError)
 
-    def test_a_transport_without_halves_refuses(self) -> None:
-        """And goes on."""
+    def test_a_transport_that_cannot_close_one_direction_refuses(self) -> None:
+        """The connection stays open."""
         connected = InMemory()
         connected.protocol.transport.loseWriteConnection = None
         output = connected.output
@@ -715,15 +717,15 @@ class CloseTests(OutputTests):
         self.failureResultOf(output.close(), OperationNotSupported)
         self.successResultOf(output.send_all(b"still here"))
 
-    def test_closing_the_socket_sends_what_was_written(self) -> None:
-        """Whatever was waiting for the kernel."""
+    def test_closing_the_socket_sends_queued_writes(self) -> None:
+        """Also those that wait for the kernel."""
         writes = self.fill()
         self.connected.socket.close()
         self.assertEqual(len(self.connected.receive()), 60 * 64 * KIB)
         self.assertEqual([self.successResultOf(write) for write in writes], [64 * KIB] * 60)
 
-    def test_the_brake_of_a_transport_in_memory_is_heeded(self) -> None:
-        """It is flushed when the transport says so."""
+    def test_a_transport_in_memory_can_pause_the_output(self) -> None:
+        """A flush fires when the transport resumes it."""
         connected = InMemory()
         assert connected.transport.producer is not None
         connected.transport.producer.pauseProducing()

@@ -30,6 +30,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import THOROUGH
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Files that a build may read, and folders beside them that it must leave out.
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "setup.cfg", "twisted", "twsock")
@@ -38,6 +40,8 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "dropin.cache", "*.egg-info", "
 #: Seconds for one command; many times the time of the slowest.
 PATIENCE = 120.0
 NO_PIP = None if importlib.util.find_spec("pip") else "pip is not installed beside these tests"
+#: The reason why a variant of the installation is not tried; `.ci/run` tries both on every Python.
+NOT_THOROUGH = None if THOROUGH else "a variant, which runs with TWSOCK_TESTS=thorough"
 
 
 @functools.cache
@@ -239,12 +243,14 @@ class WheelInstallTests(SynchronousTestCase):
 class SourceInstallTests(WheelInstallTests):
     """The same for ``pip install .`` in a checkout."""
 
+    skip = NO_PIP or NOT_THOROUGH
     route = "source"
 
 
 class EditableInstallTests(WheelInstallTests):
     """The same for ``pip install --editable .`` in a checkout."""
 
+    skip = NO_PIP or NOT_THOROUGH
     route = "editable"
 
 

@@ -5,8 +5,7 @@ They mirror its folders: `tests/wire/test_frames.py` is for `twsock/wire/frames.
 
 There are two profiles. The daily one leaves repetition out: variants of a claim run on one
 reactor, state models try an eighth of their examples, one way of installing is tried, and outside
-programs are not run.
-``TWSOCK_TESTS=thorough`` runs all of it.
+programs are not run. ``TWSOCK_TESTS=thorough`` runs all of it.
 """
 
 import os

@@ -4,6 +4,7 @@ A stream socket that is connected in memory, with a clock for a reactor.
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Any
 
@@ -113,6 +114,7 @@ class OnKernel:
             except BlockingIOError:
                 if self.descriptor not in self.reactor.writers:
                     return bytes(received)
+                select.select([self.far], [self.kernel], [])
                 self.descriptor.doWrite()
                 continue
             if not chunk:

@@ -1,4 +1,4 @@
-"""A data reader loads from a stream what its values are read from."""
+"""A data reader loads bytes from a stream, and its values are read from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twsock.sockets.stream.input import DEFAULT_MAX_LOAD, READ_AHEAD_LIMIT
 
 
 class DataReaderTests(SynchronousTestCase):
-    """What every test here has: a reader on a connected socket."""
+    """A reader on a connected socket."""
 
     def setUp(self) -> None:
         self.connected = InMemory()
@@ -30,31 +30,31 @@ class DataReaderTests(SynchronousTestCase):
 
 
 class LoadTests(DataReaderTests):
-    """Bytes are brought before values are read."""
+    """Bytes are loaded before values are read."""
 
-    def test_nothing_is_loaded_at_first(self) -> None:
-        """Whatever the stream has."""
+    def test_a_new_reader_has_no_bytes(self) -> None:
+        """Even if the stream has received some."""
         self.connected.receive(b"abcd")
         self.assertEqual(self.reader.unconsumed_buffer_length, 0)
         self.assertRaises(OutOfBoundsError, self.reader.read_int32)
 
-    def test_a_load_tells_how_much_it_brought(self) -> None:
-        """Behind what was there."""
+    def test_a_load_returns_its_number_of_bytes(self) -> None:
+        """They follow those already loaded."""
         self.connected.receive(b"\0\0\0\5Hello")
         self.assertEqual(self.successResultOf(self.reader.load(4)), 4)
         self.assertEqual(self.successResultOf(self.reader.load(5)), 5)
         self.assertEqual(self.reader.unconsumed_buffer_length, 9)
         self.assertEqual(self.reader.read_string(self.reader.read_uint32()), "Hello")
 
-    def test_a_load_waits_for_all(self) -> None:
-        """As the samples count on."""
+    def test_a_load_waits_for_all_requested_bytes(self) -> None:
+        """The samples rely on it."""
         load = self.reader.load(4)
         self.connected.receive(b"abc")
         self.assertNoResult(load)
         self.connected.receive(b"d")
         self.assertEqual(self.successResultOf(load), 4)
 
-    def test_the_end_of_the_stream_is_a_short_count(self) -> None:
+    def test_at_the_end_of_the_stream_a_load_returns_fewer_bytes(self) -> None:
         """And then 0; no error."""
         load = self.reader.load(4)
         self.connected.receive(b"ab")
@@ -63,15 +63,15 @@ class LoadTests(DataReaderTests):
         self.assertEqual(self.successResultOf(self.reader.load(4)), 0)
         self.assertEqual(self.reader.read_bytes(2), b"ab")
 
-    def test_a_partial_load_brings_what_there_is(self) -> None:
-        """As soon as there is anything."""
+    def test_a_partial_load_returns_the_received_bytes(self) -> None:
+        """As soon as any have arrived."""
         self.reader.input_stream_options = InputStreamOptions.PARTIAL
         load = self.reader.load(256)
         self.connected.receive(b"abc")
         self.assertEqual(self.successResultOf(load), 3)
 
-    def test_reading_ahead_brings_all_there_is(self) -> None:
-        """More than was asked for."""
+    def test_reading_ahead_loads_all_received_bytes(self) -> None:
+        """Even more than were requested."""
         self.reader.input_stream_options = InputStreamOptions.READ_AHEAD
         self.connected.receive(b"abcdef")
         self.assertEqual(self.successResultOf(self.reader.load(4)), 6)
@@ -79,28 +79,28 @@ class LoadTests(DataReaderTests):
         self.connected.receive(b"gh")
         self.assertEqual(self.successResultOf(self.reader.load(4)), 2)
 
-    def test_a_load_of_nothing_is_done(self) -> None:
-        """At once, with whatever options."""
+    def test_a_load_of_0_bytes_fires_at_once(self) -> None:
+        """With any options."""
         for options in InputStreamOptions:
             self.reader.input_stream_options = options
             self.assertEqual(self.successResultOf(self.reader.load(0)), 0)
 
-    def test_a_load_above_the_read_ahead_is_met_in_full(self) -> None:
-        """Up to the largest load; more is refused at once."""
+    def test_a_load_above_the_read_ahead_limit_loads_all(self) -> None:
+        """Up to the largest load; a larger one raises at the call."""
         load = self.reader.load(2 * READ_AHEAD_LIMIT)
         self.connected.receive(bytes(READ_AHEAD_LIMIT), bytes(READ_AHEAD_LIMIT))
         self.assertEqual(self.successResultOf(load), 2 * READ_AHEAD_LIMIT)
         self.assertRaises(ValueError, self.reader.load, DEFAULT_MAX_LOAD + 1)
         self.assertRaises(ValueError, self.reader.load, -1)
 
-    def test_a_reset_is_told_with_its_status(self) -> None:
-        """Not as a short count."""
+    def test_a_reset_fails_a_load_with_its_status(self) -> None:
+        """It is not reported as the end of the stream."""
         load = self.reader.load(4)
         self.connected.reset()
         self.failureResultOf(load, BrokenError)
 
     def test_a_cancelled_load_takes_nothing(self) -> None:
-        """What came is loaded by the next."""
+        """The next load gets the received bytes."""
         load = self.reader.load(4)
         self.connected.receive(b"abc")
         load.cancel()
@@ -110,15 +110,15 @@ class LoadTests(DataReaderTests):
         self.assertEqual(self.successResultOf(again), 4)
         self.assertEqual(self.reader.read_bytes(4), b"abcd")
 
-    def test_a_load_takes_no_longer_than_it_may(self) -> None:
-        """Its status says so."""
+    def test_a_load_that_takes_too_long_fails(self) -> None:
+        """Its status is that of a timeout."""
         load = self.reader.load(4, timeout=3)
         self.connected.clock.advance(3)
         error = self.failureResultOf(load, SocketError).value
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
 
-    def test_a_second_load_is_refused(self) -> None:
-        """The first goes on."""
+    def test_a_second_load_fails_while_one_is_pending(self) -> None:
+        """The first one continues."""
         load = self.reader.load(2)
         error = self.failureResultOf(self.reader.load(1), BusyError).value
         self.assertEqual(error.hresult, 0x800710DD)
@@ -127,10 +127,10 @@ class LoadTests(DataReaderTests):
 
 
 class OwnershipTests(DataReaderTests):
-    """The stream belongs to the reader, until it is given back."""
+    """The reader closes its stream, unless the stream was detached."""
 
-    def test_a_reader_of_a_buffer_has_all_it_will_have(self) -> None:
-        """In the default form; nothing can be loaded."""
+    def test_a_reader_of_a_buffer_cannot_load(self) -> None:
+        """It has the bytes of the buffer, in the default format."""
         buffer = bytearray(b"\0\1")
         reader = DataReader.from_buffer(buffer)
         buffer[:] = b"xx"
@@ -140,20 +140,20 @@ class OwnershipTests(DataReaderTests):
         self.assertEqual(error.hresult, 0x8000000E)
         self.assertRaises(LocalProtocolError, reader.detach_stream)
 
-    def test_nothing_is_no_stream_and_no_buffer(self) -> None:
-        """Both are the caller's mistake."""
+    def test_none_is_refused_as_stream_and_as_buffer(self) -> None:
+        """Both are errors of the caller."""
         self.assertRaises(ValueError, DataReader, None)
         self.assertRaises(TypeError, DataReader.from_buffer, None)
 
-    def test_closing_closes_the_stream(self) -> None:
-        """Unless it was detached; what was loaded is gone."""
+    def test_closing_the_reader_closes_the_stream(self) -> None:
+        """Unless it was detached; loaded bytes are dropped."""
         self.connected.receive(b"ab")
         self.successResultOf(self.reader.load(2))
         self.successResultOf(self.reader.close())
         self.failureResultOf(self.connected.input.receive_some(), ClosedError)
         self.successResultOf(self.reader.close())
 
-    def test_after_closing_nothing_works(self) -> None:
+    def test_every_call_on_a_closed_reader_fails(self) -> None:
         """The HRESULT is that of a closed object."""
         self.reader.close()
         error = self.failureResultOf(self.reader.load(1), ClosedError).value
@@ -163,14 +163,14 @@ class OwnershipTests(DataReaderTests):
         self.assertRaises(ClosedError, self.reader.detach_stream)
         self.assertRaises(ClosedError, getattr, self.reader, "unconsumed_buffer_length")
 
-    def test_closing_ends_a_pending_load(self) -> None:
-        """It does not hang."""
+    def test_closing_fails_a_pending_load(self) -> None:
+        """It does not stay pending."""
         load = self.reader.load(1)
         self.reader.close()
         self.failureResultOf(load, ClosedError)
 
     def test_a_detached_stream_stays_open(self) -> None:
-        """What was loaded stays with the reader."""
+        """Loaded bytes stay in the reader."""
         self.connected.receive(b"abcd")
         self.successResultOf(self.reader.load(2))
         self.assertIs(self.reader.detach_stream(), self.connected.input)
@@ -179,22 +179,22 @@ class OwnershipTests(DataReaderTests):
         self.reader.close()
         self.assertEqual(self.successResultOf(self.connected.input.receive_some()), b"cd")
 
-    def test_a_stream_is_not_detached_under_a_load(self) -> None:
-        """Which goes on."""
+    def test_a_stream_cannot_be_detached_during_a_load(self) -> None:
+        """The load continues."""
         load = self.reader.load(1)
         self.assertRaises(BusyError, self.reader.detach_stream)
         self.connected.receive(b"a")
         self.assertEqual(self.successResultOf(load), 1)
 
-    def test_a_detached_buffer_is_what_was_not_read(self) -> None:
+    def test_detach_buffer_returns_the_unread_bytes(self) -> None:
         """As the datagram sample takes a whole datagram."""
         reader = DataReader.from_buffer(b"abc")
         reader.read_byte()
         self.assertEqual(reader.detach_buffer(), b"bc")
         self.assertEqual(reader.unconsumed_buffer_length, 0)
 
-    def test_it_is_closed_by_a_block(self) -> None:
-        """``async with``, as everything here."""
+    def test_async_with_closes_the_reader(self) -> None:
+        """And its stream."""
 
         async def block() -> None:
             async with self.reader:

@@ -1,4 +1,4 @@
-"""A data writer stores onto a stream what was written to it."""
+"""A data writer stores written values on a stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twsock.wire.byte_queue import Buffer
 
 
 class Halfless:
-    """An output that does not end by itself."""
+    """An output that cannot be closed alone."""
 
     closes = 0
 
@@ -34,7 +34,7 @@ class Halfless:
 
 
 class DataWriterTests(SynchronousTestCase):
-    """What every test here has: a writer on a connected socket."""
+    """A writer on a connected socket."""
 
     def setUp(self) -> None:
         self.connected = OnKernel()
@@ -49,17 +49,17 @@ class DataWriterTests(SynchronousTestCase):
 
 
 class StoreTests(DataWriterTests):
-    """What was written is sent when it is stored."""
+    """A store sends the written bytes."""
 
-    def test_nothing_is_sent_before(self) -> None:
-        """It is only collected."""
+    def test_written_values_are_not_sent_before_a_store(self) -> None:
+        """They are only collected."""
         self.writer.write_uint32(5)
         self.assertEqual(self.writer.unstored_buffer_length, 4)
         self.connected.next_turn()
         self.assertEqual(self.connected.kernel.sends, 0)
 
     def test_a_store_is_one_write(self) -> None:
-        """Of everything; it tells how much."""
+        """Of all written bytes; its result is their number."""
         self.writer.write_uint32(self.writer.measure_string("Hello"))
         self.writer.write_string("Hello")
         self.assertEqual(self.successResultOf(self.writer.store()), 9)
@@ -67,13 +67,13 @@ class StoreTests(DataWriterTests):
         self.assertEqual(self.connected.receive(), b"\0\0\0\5Hello")
         self.assertEqual(self.writer.unstored_buffer_length, 0)
 
-    def test_a_store_of_nothing_stores_nothing(self) -> None:
-        """Without a call."""
+    def test_a_store_without_bytes_sends_nothing(self) -> None:
+        """Without a system call."""
         self.assertEqual(self.successResultOf(self.writer.store()), 0)
         self.assertEqual(self.connected.kernel.sends, 0)
 
     def test_a_store_waits_for_room(self) -> None:
-        """A second one waits behind it; meanwhile the stream stays with the writer."""
+        """A second store waits behind it; meanwhile the stream cannot be detached."""
         stores = [self.fill()]
         self.writer.write_byte(1)
         stores.append(self.writer.store())
@@ -85,7 +85,7 @@ class StoreTests(DataWriterTests):
         self.writer.detach_stream()
 
     def test_many_stores_in_one_turn_are_queued(self) -> None:
-        """As writes are, though nothing is awaited; they arrive in their order."""
+        """As writes are, even if not awaited; they arrive in order."""
         stores = []
         for number in range(300):
             self.assertFalse(self.connected.output.is_full)
@@ -97,8 +97,8 @@ class StoreTests(DataWriterTests):
         sent = b"".join(number.to_bytes(2, "big") for number in range(300))
         self.assertEqual(self.connected.receive(), sent)
 
-    def test_a_stream_that_takes_no_more_refuses_a_store(self) -> None:
-        """What was written for it stays with the writer, which can store it later."""
+    def test_a_store_fails_when_the_stream_accepts_no_more(self) -> None:
+        """The bytes stay in the writer, which can store them later."""
         store = self.fill()
         self.connected.output.max_unsent = 1
         self.writer.write_byte(1)
@@ -113,8 +113,8 @@ class StoreTests(DataWriterTests):
         self.assertEqual(self.successResultOf(self.writer.store()), 1)
         self.assertEqual(self.connected.receive(), b"\2")
 
-    def test_a_store_that_is_cancelled_no_longer_holds_the_stream(self) -> None:
-        """Those before it still do."""
+    def test_a_cancelled_store_does_not_prevent_detaching(self) -> None:
+        """Earlier pending stores still do."""
         first = self.fill()
         self.writer.write_byte(1)
         second = self.writer.store()
@@ -126,7 +126,7 @@ class StoreTests(DataWriterTests):
         self.writer.detach_stream()
 
     def test_a_flush_does_not_store(self) -> None:
-        """It waits for what was stored."""
+        """It waits for stored bytes."""
         self.writer.write_byte(1)
         self.assertIs(self.successResultOf(self.writer.flush()), True)
         self.assertEqual(self.writer.unstored_buffer_length, 1)
@@ -138,7 +138,7 @@ class StoreTests(DataWriterTests):
         self.assertIs(self.successResultOf(flush), True)
 
     def test_a_writer_in_memory_cannot_store(self) -> None:
-        """Its bytes are to be detached."""
+        """Its bytes can be detached."""
         writer = DataWriter()
         writer.write_int16(-14)
         error = self.failureResultOf(writer.store(), LocalProtocolError).value
@@ -150,17 +150,17 @@ class StoreTests(DataWriterTests):
 
 
 class OwnershipTests(DataWriterTests):
-    """The stream belongs to the writer, until it is given back."""
+    """The writer closes its stream, unless the stream was detached."""
 
-    def test_closing_closes_the_stream(self) -> None:
-        """The peer sees the end; what was not stored is lost."""
+    def test_closing_the_writer_closes_the_stream(self) -> None:
+        """The peer gets the end of the stream; bytes that were not stored are lost."""
         self.writer.write_byte(1)
         self.successResultOf(self.writer.close())
         self.assertEqual(self.connected.receive(), b"")
         self.failureResultOf(self.connected.output.write(b"x"), ClosedError)
         self.successResultOf(self.writer.close())
 
-    def test_after_closing_nothing_works(self) -> None:
+    def test_every_call_on_a_closed_writer_fails(self) -> None:
         """The HRESULT is that of a closed object."""
         self.writer.close()
         error = self.failureResultOf(self.writer.store(), ClosedError).value
@@ -172,20 +172,20 @@ class OwnershipTests(DataWriterTests):
         self.assertRaises(ClosedError, self.writer.detach_stream)
 
     def test_a_detached_stream_stays_open(self) -> None:
-        """And is no longer the writer's."""
+        """The writer has no stream then."""
         self.assertIs(self.writer.detach_stream(), self.connected.output)
         self.writer.close()
         self.successResultOf(self.connected.output.send_all(b"still here"))
         self.assertEqual(self.connected.receive(), b"still here")
 
-    def test_where_the_output_has_no_half_it_stays_with_the_socket(self) -> None:
-        """As under TLS: closing the writer is no failure, and ends nothing else."""
+    def test_an_output_that_cannot_be_closed_alone_stays_open(self) -> None:
+        """As under TLS: closing the writer does not fail, and closes nothing else."""
         output = Halfless()
         self.successResultOf(DataWriter(output).close())
         self.assertEqual(output.closes, 1)
 
-    def test_it_is_closed_by_a_block(self) -> None:
-        """``async with``, as everything here."""
+    def test_async_with_closes_the_writer(self) -> None:
+        """And its stream."""
 
         async def block() -> None:
             async with self.writer:

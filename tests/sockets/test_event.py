@@ -1,4 +1,4 @@
-"""Handlers of an event are kept in order, until it is too late for more."""
+"""Handlers of an event are kept in order, until no more can be added."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ async def second() -> None:
 
 
 class EventTests(SynchronousTestCase):
-    """An event that is not frozen, unless told to be."""
+    """An event whose handlers can be changed."""
 
     def setUp(self) -> None:
         self.is_frozen = False
         self.event: Event[Handler] = Event("connection_received", lambda: self.is_frozen)
 
-    def test_handlers_come_in_the_order_added(self) -> None:
+    def test_handlers_are_called_in_the_order_added(self) -> None:
         """Functions and coroutine functions alike."""
         self.event.add(second)
         self.event.add(first)
         self.assertEqual(list(self.event), [second, first])
 
-    def test_nobody_is_told_by_default(self) -> None:
-        """The number of handlers is that of the additions."""
+    def test_a_new_event_has_no_handlers(self) -> None:
+        """Its length is their number."""
         self.assertEqual((len(self.event), list(self.event)), (0, []))
         self.event.add(first)
         self.assertEqual(len(self.event), 1)
 
     def test_adding_is_usable_as_a_decorator(self) -> None:
-        """What is decorated stays what it is."""
+        """It returns the decorated function."""
         self.assertIs(self.event.add(first), first)
 
     def test_a_handler_added_twice_is_called_twice(self) -> None:
@@ -50,19 +50,19 @@ class EventTests(SynchronousTestCase):
         self.event.remove(first)
         self.assertEqual(list(self.event), [first])
 
-    def test_what_cannot_be_called_is_refused(self) -> None:
-        """The message shows what it was."""
+    def test_a_handler_that_is_not_callable_is_refused(self) -> None:
+        """The message shows it."""
         self.assertRaisesRegex(TypeError, "'first'", self.event.add, "first")
         self.assertEqual(len(self.event), 0)
 
-    def test_what_was_not_added_cannot_be_removed(self) -> None:
-        """The others stay."""
+    def test_removing_a_handler_that_was_not_added_raises(self) -> None:
+        """The other handlers stay."""
         self.event.add(first)
         self.assertRaises(ValueError, self.event.remove, second)
         self.assertEqual(list(self.event), [first])
 
     def test_handlers_may_change_while_they_are_called(self) -> None:
-        """A round goes on with those that were there when it began."""
+        """The current round calls the handlers that were there at its start."""
         self.event.add(first)
         self.event.add(second)
         called = []
@@ -71,8 +71,8 @@ class EventTests(SynchronousTestCase):
             self.event.remove(handler)
         self.assertEqual((called, len(self.event)), ([first, second], 0))
 
-    def test_it_may_be_too_late(self) -> None:
-        """Once frozen, adding and removing are illegal calls that name the event."""
+    def test_changing_a_frozen_event_raises(self) -> None:
+        """The error is that of an illegal call, and names the event."""
         self.event.add(first)
         self.is_frozen = True
         for change, handler in ((self.event.add, second), (self.event.remove, first)):

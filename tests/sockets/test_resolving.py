@@ -42,7 +42,7 @@ def at(host: str, port: int = 80) -> RemoteAddress:
 
 @implementer(IHostResolution)
 class FakeResolution:
-    """A lookup under way; knows whether it was cancelled."""
+    """A pending lookup; records whether it was cancelled."""
 
     is_cancelled = False
 
@@ -57,7 +57,7 @@ class FakeResolution:
 
 @implementer(IHostnameResolver)
 class FakeNameResolver:
-    """Knows some hosts, and is at work on others for ever; of the rest it finds nothing."""
+    """Finds some hosts, never finishes the lookup of others, and finds nothing for the rest."""
 
     def __init__(self) -> None:
         self.hosts: dict[str, list[str]] = {}
@@ -92,7 +92,7 @@ Answer = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
 
 
 class FakeServiceResolver(ResolverBase):
-    """Gives one answer to every lookup of a service."""
+    """Returns one answer for every lookup of a service."""
 
     def __init__(self, answer: Deferred[Answer]) -> None:
         super().__init__()
@@ -116,36 +116,36 @@ def answering(*records: dns.RRHeader) -> FakeServiceResolver:
 
 
 class PortTests(SynchronousTestCase):
-    """A service that needs no question to anybody else."""
+    """Services that need no DNS."""
 
     def test_a_number_is_a_port(self) -> None:
-        """All of 0 to 65535, and leading zeros do not count."""
+        """From 0 to 65535; leading zeros are ignored."""
         ports = {text: find_port(text) for text in ("0", "80", "65535", "00000000080")}
         self.assertEqual(ports, {"0": 0, "80": 80, "65535": 65535, "00000000080": 80})
 
-    def test_a_number_beyond_is_refused(self) -> None:
-        """A port has 16 bits, and a number of any length a short message."""
+    def test_a_number_above_65535_is_refused(self) -> None:
+        """A port has 16 bits. The message is short for a number of any length."""
         for text in ("65536", "99999", "9" * 100_000):
             with self.assertRaises(ValueError) as caught:
                 find_port(text)
             self.assertLess(len(str(caught.exception)), 100)
 
     def test_a_name_is_looked_up_in_the_services_file(self) -> None:
-        """What the system knows by name, for TCP unless told otherwise."""
+        """For TCP by default."""
         try:
             expected = socket.getservbyname("domain", "tcp")
         except OSError:
             raise SkipTest("no services file") from None
         self.assertEqual((find_port("domain"), find_port("domain", "udp")), (expected, expected))
 
-    def test_another_name_has_none(self) -> None:
-        """What is not there may be an SRV record; so is what only looks like a number."""
+    def test_an_unknown_name_has_no_port(self) -> None:
+        """It may be that of an SRV record; so may text that only resembles a number."""
         for text in ("no-such-service", "name._sub", "-1", "80 ", "+80", "8_0", "٨٠"):
             self.assertIsNone(find_port(text), text)
 
 
 class ResolvingTestCase(SynchronousTestCase):
-    """Looks hosts up with a resolver that is made for it."""
+    """Looks up hosts with a resolver made for the test."""
 
     def setUp(self) -> None:
         self.names = FakeNameResolver()
@@ -167,57 +167,57 @@ class ResolvingTestCase(SynchronousTestCase):
 
 
 class HostTests(ResolvingTestCase):
-    """A host and a port that is known."""
+    """A host and a port number."""
 
-    def test_the_fake_is_a_resolver(self) -> None:
-        """What stands for Twisted's resolver here has all it should have."""
+    def test_the_fake_resolver_provides_the_interface(self) -> None:
+        """It has all methods of Twisted's resolver."""
         verifyObject(IHostnameResolver, self.names)
         verifyObject(IHostResolution, FakeResolution("example.com"))
 
     def test_an_address_is_not_looked_up(self) -> None:
-        """A literal is its own answer, in its canonical form, and the zone stays."""
+        """A literal is its own result, in canonical form, with its zone."""
         for literal, host in ((A, A), ("2001:DB8::1", A6), ("fe80::1%eth0", "fe80::1%eth0")):
             self.assertEqual(self.successResultOf(self.look_up(literal)), [at(host)])
         self.assertEqual(self.names.asked, [])
 
     def test_a_name_is_looked_up_for_both_families(self) -> None:
-        """The reactor's resolver gets the canonical name, and asks for TCP."""
+        """The reactor's resolver gets the canonical name, and is asked for TCP."""
         self.names.hosts["example.com"] = [A]
         self.successResultOf(self.look_up("Example.COM."))
         self.assertEqual(self.names.asked, [("example.com", [IPv4Address, IPv6Address], "TCP")])
 
-    def test_the_order_is_the_resolvers(self) -> None:
-        """All that were found are given, as they came, with the port."""
+    def test_addresses_keep_the_order_of_the_resolver(self) -> None:
+        """All addresses are returned, with the port."""
         self.names.hosts["example.com"] = [A6, A, B6, B]
         found = self.successResultOf(self.look_up("example.com", "443"))
         self.assertEqual(found, [at(host, 443) for host in (A6, A, B6, B)])
 
     def test_a_name_without_addresses_is_not_found(self) -> None:
-        """The error names the host as people write it."""
+        """The error has the display name of the host."""
         looking = self.look_up("xn--bcher-kva.example")
         error = self.assert_status(looking, SocketErrorStatus.HOST_NOT_FOUND)
         self.assertIn("bücher.example", str(error))
 
     def test_a_link_local_address_keeps_its_interface(self) -> None:
-        """The scope moves into the host, by which Twisted's endpoints go."""
+        """The host gets the zone, since Twisted's endpoints use the host only."""
         self.names.hosts["printer"] = ["fe80::1"]
         self.names.scope = socket.if_nametoindex("lo")
         self.assertEqual(self.successResultOf(self.look_up("printer")), [at("fe80::1%lo")])
 
     def test_a_zone_is_not_added_twice(self) -> None:
-        """An address that names its interface stays as it is."""
+        """An address that has a zone is not changed."""
         self.names.hosts["printer"] = ["fe80::1%eth0"]
         self.names.scope = 2
         (found,) = self.successResultOf(self.look_up("printer"))
         self.assertEqual(found.host, "fe80::1%eth0")
 
-    def test_bluetooth_is_not_spoken(self) -> None:
-        """The address of a device leads nowhere."""
+    def test_a_bluetooth_address_cannot_be_resolved(self) -> None:
+        """Only IP is supported."""
         looking = self.look_up("(01:23:45:67:89:AB)")
         self.assert_status(looking, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
 
-    def test_cancelling_reaches_the_resolution(self) -> None:
-        """Who gives up does not leave the resolver at work."""
+    def test_cancelling_cancels_the_resolution(self) -> None:
+        """The resolver does not continue."""
         resolution = self.names.slow["example.com"] = FakeResolution("example.com")
         looking = self.look_up("example.com")
         self.assertNoResult(looking)
@@ -225,8 +225,8 @@ class HostTests(ResolvingTestCase):
         self.failureResultOf(looking, CancelledError)
         self.assertTrue(resolution.is_cancelled)
 
-    def test_a_resolver_that_goes_on_is_not_heard(self) -> None:
-        """Twisted's cannot be cancelled: what it finds later is dropped, without an error."""
+    def test_late_results_of_a_cancelled_resolution_are_dropped(self) -> None:
+        """Twisted's resolver cannot be cancelled; its late results cause no error."""
         self.names.slow["example.com"] = FakeResolution("example.com")
         self.names.hosts["example.com"] = [A]
         looking = self.look_up("example.com")
@@ -238,18 +238,18 @@ class HostTests(ResolvingTestCase):
 
 
 class ServiceTests(ResolvingTestCase):
-    """A service that is an SRV record."""
+    """Services with SRV records."""
 
     def setUp(self) -> None:
         super().setUp()
         self.names.hosts = {"a.example": [A], "b.example": [B], "c.example": [C, A6]}
 
-    def test_the_fake_is_a_resolver(self) -> None:
-        """What stands for a DNS client here has all it should have."""
+    def test_the_fake_client_provides_the_interface(self) -> None:
+        """It has all methods of a DNS client."""
         verifyObject(IResolver, answering())
 
     def test_the_name_of_the_query_is_made_of_service_and_host(self) -> None:
-        """The first label gets its underscore; deeper ones are written with theirs."""
+        """The first label gets an underscore; further labels are given with theirs."""
         for service, name in (
             ("x", "_x._tcp.example.com"),
             ("name._sub", "_name._sub._tcp.example.com"),
@@ -259,73 +259,73 @@ class ServiceTests(ResolvingTestCase):
             self.assertEqual(resolver.asked, [name])
 
     def test_a_known_port_asks_no_dns_server(self) -> None:
-        """What is a number is looked up as no service."""
+        """A number is not looked up as a service."""
         resolver = answering(record("b.example"))
         found = self.successResultOf(self.look_up("a.example", "81", resolver))
         self.assertEqual((found, resolver.asked), ([at(A, 81)], []))
 
     def test_each_target_has_a_port_of_its_own(self) -> None:
-        """Addresses of one service need not share a port."""
+        """Addresses of one service may have different ports."""
         resolver = answering(record("a.example", 1001, 1), record("c.example", 1002, 2))
         found = self.successResultOf(self.look_up("example.com", "x", resolver))
         self.assertEqual(found, [at(A, 1001), at(C, 1002), at(A6, 1002)])
 
     def test_the_lowest_priority_comes_first(self) -> None:
-        """Whatever the order of the answer."""
+        """Whatever the order of the records."""
         resolver = answering(record("b.example", priority=20), record("a.example", priority=10))
         found = self.successResultOf(self.look_up("example.com", "x", resolver))
         self.assertEqual(found, [at(A), at(B)])
 
-    def test_other_records_are_passed_over(self) -> None:
-        """An answer may hold the alias through which the records were found."""
+    def test_other_records_are_ignored(self) -> None:
+        """An answer may contain the alias of the queried name."""
         alias = dns.RRHeader(b"_x._tcp.example.com", dns.CNAME, payload=dns.Record_CNAME(b"y"))
         looking = self.look_up("example.com", "x", answering(alias, record("a.example")))
         self.assertEqual(self.successResultOf(looking), [at(A)])
 
-    def test_a_target_that_is_the_root_says_there_is_none(self) -> None:
-        """RFC 2782 has this for a service that a host decidedly does not offer."""
+    def test_a_target_that_is_the_root_means_no_service(self) -> None:
+        """With it, a host states that it does not offer the service (RFC 2782)."""
         for root in (".", ""):
             looking = self.look_up("example.com", "x", answering(record(root)))
             error = self.assert_status(looking, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
             self.assertIn("_x._tcp.example.com", str(error))
 
-    def test_an_answer_without_records_says_there_is_none(self) -> None:
-        """The name may be known for something else."""
+    def test_an_answer_without_records_means_no_service(self) -> None:
+        """The name may have other records."""
         looking = self.look_up("example.com", "x", answering())
         self.assert_status(looking, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
 
-    def test_an_unknown_name_says_there_is_none(self) -> None:
-        """NXDOMAIN is about the service, and stays as the cause."""
+    def test_an_unknown_name_means_no_service(self) -> None:
+        """NXDOMAIN is the cause of the error."""
         looking = self.look_up("example.com", "x", FakeServiceResolver(fail(DNSNameError())))
         error = self.assert_status(looking, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
         self.assertIsInstance(error.__cause__, DNSNameError)
 
     def test_a_server_that_does_not_answer_is_a_timeout(self) -> None:
-        """The error says which lookup it was."""
+        """The error names the query."""
         looking = self.look_up("example.com", "x", FakeServiceResolver(fail(ConnectTimeout())))
         error = self.assert_status(looking, SocketErrorStatus.CONNECTION_TIMED_OUT)
         self.assertIn("_x._tcp.example.com", str(error))
 
-    def test_any_other_failure_of_the_lookup_is_told(self) -> None:
-        """A server that refuses, say, has no status of its own; the cause says more."""
+    def test_any_other_failure_of_the_lookup_is_reported(self) -> None:
+        """A server that refuses, for example, has no status of its own; the cause says more."""
         refusal = DNSQueryRefusedError()
         looking = self.look_up("example.com", "x", FakeServiceResolver(fail(refusal)))
         error = self.assert_status(looking, SocketErrorStatus.UNKNOWN)
         self.assertIs(error.__cause__, refusal)
 
     def test_a_target_that_is_unknown_is_skipped(self) -> None:
-        """One host that is gone does not hide another that works."""
+        """Other targets are still used."""
         resolver = answering(record("gone.example", priority=1), record("b.example", priority=2))
         looking = self.look_up("example.com", "x", resolver)
         self.assertEqual(self.successResultOf(looking), [at(B)])
 
     def test_targets_that_are_all_unknown_are_not_found(self) -> None:
-        """The service is there, its hosts are not."""
+        """The service exists, but its hosts do not."""
         looking = self.look_up("example.com", "x", answering(record("gone.example")))
         self.assert_status(looking, SocketErrorStatus.HOST_NOT_FOUND)
 
     def test_an_address_has_no_services_by_name(self) -> None:
-        """There is no name to ask a DNS server about."""
+        """There is no name to query."""
         for literal in (A, A6):
             resolver = answering(record("a.example"))
             looking = self.look_up(literal, "no-such-service", resolver)
@@ -333,7 +333,7 @@ class ServiceTests(ResolvingTestCase):
             self.assertEqual(resolver.asked, [])
 
     def test_a_malformed_target_is_left_out(self) -> None:
-        """A DNS server can send anything; the good targets beside it count."""
+        """The well-formed targets beside it are used."""
         for bad in ("bad name.example", "-x.example", "a..example", "10.1"):
             found = self.look_up(
                 "example.com", "x", answering(record(bad), record("a.example", priority=1))
@@ -343,16 +343,16 @@ class ServiceTests(ResolvingTestCase):
             error = self.failureResultOf(none, SocketError).value
             self.assertIs(error.status, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
 
-    def test_cancelling_reaches_the_query(self) -> None:
-        """Who gives up does not leave the DNS client at work."""
+    def test_cancelling_cancels_the_query(self) -> None:
+        """The DNS client does not continue."""
         cancelled: list[object] = []
         looking = self.look_up("example.com", "x", FakeServiceResolver(Deferred(cancelled.append)))
         looking.cancel()
         self.failureResultOf(looking, CancelledError)
         self.assertEqual(len(cancelled), 1)
 
-    def test_cancelling_reaches_the_resolution_of_a_target(self) -> None:
-        """No further target is tried then."""
+    def test_cancelling_cancels_the_resolution_of_a_target(self) -> None:
+        """No further target is looked up."""
         resolution = self.names.slow["slow.example"] = FakeResolution("slow.example")
         resolver = answering(record("slow.example", priority=1), record("b.example", priority=2))
         looking = self.look_up("example.com", "x", resolver)
@@ -391,7 +391,7 @@ class DatagramReactor(MemoryReactorClock):
 
 
 class DefaultClientTests(ResolvingTestCase):
-    """Without a resolver of its own, a lookup asks the DNS servers of this machine."""
+    """Without a resolver argument, a lookup queries the DNS servers of this machine."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -408,8 +408,8 @@ class DefaultClientTests(ResolvingTestCase):
         self.assertEqual(port, 53)
         self.assertEqual(query.queries, [dns.Query(b"_x._tcp.example.com", dns.SRV)])
 
-    def test_the_answer_leads_on(self) -> None:
-        """What a server sends is resolved, and the socket for it is closed."""
+    def test_the_targets_of_the_answer_are_resolved(self) -> None:
+        """The socket of the query is closed."""
         looking = self.look_up("example.com", "x")
         port, protocol = self.reactor.ports[0]
         datagram, server = port.sent[0]
@@ -420,8 +420,8 @@ class DefaultClientTests(ResolvingTestCase):
         self.assertEqual(self.successResultOf(looking), [at(A, 81)])
         self.assertFalse(port.is_listening)
 
-    def test_servers_that_are_silent_end_the_wait(self) -> None:
-        """Each is asked again some times; then nothing is left behind."""
+    def test_servers_that_do_not_answer_end_the_lookup(self) -> None:
+        """Each is queried a few times; then nothing stays open."""
         looking = self.look_up("example.com", "x")
         while self.reactor.getDelayedCalls():
             self.reactor.advance(1)
@@ -439,27 +439,27 @@ def choosing(*numbers: int) -> Callable[[int], int]:
 
 
 class OrderTests(SynchronousTestCase):
-    """Targets of a service, in the order to try them in."""
+    """The order in which to try the targets of a service."""
 
     def test_priorities_ascend(self) -> None:
-        """Weight counts within one priority only."""
+        """Weight matters within one priority only."""
         records = [(2, 100, "c", 1), (1, 0, "a", 2), (1, 0, "b", 3)]
         self.assertEqual(order_targets(records, lambda _: 0), [("a", 2), ("b", 3), ("c", 1)])
 
-    def test_the_number_chosen_falls_on_a_weight(self) -> None:
+    def test_the_random_number_selects_by_weight(self) -> None:
         """With weights 1 and 3: 0 and 1 choose the first, 2 to 4 the second."""
         records = [(0, 1, "light", 1), (0, 3, "heavy", 2)]
         first = [order_targets(records, choosing(number, 0))[0][0] for number in range(5)]
         self.assertEqual(first, ["light", "light", "heavy", "heavy", "heavy"])
 
     def test_weight_0_is_chosen_by_0_alone(self) -> None:
-        """Wherever it stands in the answer, a target without weight has its small chance."""
+        """Wherever it is in the answer, a target with weight 0 has a small chance."""
         records = [(0, 2, "heavy", 1), (0, 0, "none", 2)]
         first = [order_targets(records, choosing(number, 0))[0][0] for number in range(3)]
         self.assertEqual(first, ["none", "heavy", "heavy"])
 
-    def test_chance_is_asked_for_numbers_up_to_the_sum(self) -> None:
-        """What has been chosen does not count any more; the sum itself is included (RFC 2782)."""
+    def test_the_random_number_is_at_most_the_sum_of_weights(self) -> None:
+        """Chosen targets do not count any more; the sum itself is included (RFC 2782)."""
         limits: list[int] = []
 
         def choose(limit: int) -> int:
@@ -470,28 +470,28 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(limits, [5, 2, 6])
 
     @given(lists(tuples(integers(0, 3), integers(0, 9), integers(0, 99))), integers(0, 2**32))
-    def test_any_order_is_one_of_all_by_priority(
+    def test_every_order_has_all_targets_by_priority(
         self, records: list[tuple[int, int, int]], chance: int
     ) -> None:
-        """None is lost, none comes twice, and priorities ascend."""
+        """No target is lost or repeated, and priorities ascend."""
         targets: list[Record] = [(*each[:2], str(n), each[2]) for n, each in enumerate(records)]
         ordered = order_targets(targets, lambda limit: chance % limit)
         self.assertEqual(sorted(ordered), sorted(target[2:] for target in targets))
         priorities = [records[int(name)][0] for name, _ in ordered]
         self.assertEqual(priorities, sorted(priorities))
 
-    def test_chance_by_itself_stays_within_bounds(self) -> None:
-        """Left out, the choice is one of Python's random numbers."""
+    def test_the_default_random_number_is_within_bounds(self) -> None:
+        """It is one of Python's random numbers."""
         self.assertEqual(
             sorted(order_targets([(0, 1, "a", 1), (0, 1, "b", 2)])), [("a", 1), ("b", 2)]
         )
 
 
 class InterleaveTests(SynchronousTestCase):
-    """The two families take turns."""
+    """Alternating between the address families."""
 
-    def test_the_first_family_begins(self) -> None:
-        """Each keeps its order, and what is left over comes last."""
+    def test_the_first_family_comes_first(self) -> None:
+        """Each family keeps its order; the longer one has its remaining addresses at the end."""
         for given_hosts, expected in (
             ([A6, B6, A, B], [A6, A, B6, B]),
             ([A, B, C, A6], [A, A6, B, C]),
@@ -500,14 +500,14 @@ class InterleaveTests(SynchronousTestCase):
             found = interleave([at(host) for host in given_hosts])
             self.assertEqual([address.host for address in found], expected)
 
-    def test_one_family_stays_as_it_is(self) -> None:
-        """As does nothing at all."""
+    def test_one_family_keeps_its_order(self) -> None:
+        """An empty list stays empty."""
         self.assertEqual(interleave([at(A), at(B)]), [at(A), at(B)])
         self.assertEqual(interleave([]), [])
 
     @given(lists(integers(0, 1)))
     def test_any_mixture_is_a_permutation(self, kinds: list[int]) -> None:
-        """None is lost and none comes twice."""
+        """No address is lost or repeated."""
         addresses = [at(A6 if kind else A, port) for port, kind in enumerate(kinds)]
         mixed = interleave(addresses)
         self.assertEqual(sorted(mixed, key=lambda each: each.port), addresses)

@@ -1,4 +1,4 @@
-"""An operation that takes too long ends, and says so."""
+"""Operations that take too long are cancelled, and fail with a timeout."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from twsock.sockets.waiting import (
 
 
 class CheckTimeoutTests(SynchronousTestCase):
-    """A span of time."""
+    """Numbers of seconds."""
 
-    def test_none_and_all_from_0_on_are_spans(self) -> None:
-        """0 is over at once, None and infinity never."""
+    def test_none_and_numbers_from_0_on_are_accepted(self) -> None:
+        """Infinity as well."""
         for timeout in (None, 0, 0.0, 1, 2.5, float("inf")):
             check_timeout(timeout)
 
-    def test_what_is_below_0_or_no_number_is_refused(self) -> None:
-        """The message shows what it was."""
+    def test_negative_numbers_and_nan_are_refused(self) -> None:
+        """The message shows the number."""
         for timeout, shown in ((-1, "-1"), (-0.5, "-0.5"), (float("nan"), "nan")):
             self.assertRaisesRegex(ValueError, f"not {shown}", check_timeout, timeout)
 
@@ -42,37 +42,37 @@ class LimitTests(SynchronousTestCase):
         self.operation: Deferred[str] = Deferred(self.cancelled.append)
         self.limited = limit(self.operation, 2.5, self.clock, "the read")
 
-    def test_the_operation_itself_is_given(self) -> None:
-        """There is no second one that could be missed."""
+    def test_limit_returns_the_operation_itself(self) -> None:
+        """So that no second Deferred can be missed."""
         self.assertIs(self.limited, self.operation)
 
-    def test_in_time_the_result_is_that_of_the_operation(self) -> None:
-        """The clock is left alone then."""
+    def test_a_result_in_time_is_passed_on(self) -> None:
+        """No delayed call is left."""
         self.operation.callback("done")
         self.assertEqual(self.successResultOf(self.limited), "done")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_failure_in_time_is_passed_on(self) -> None:
-        """It is not taken for a timeout."""
+        """It is not reported as a timeout."""
         self.operation.errback(KeyError())
         self.failureResultOf(self.limited, KeyError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_until_its_time_it_goes_on(self) -> None:
-        """Nothing is cancelled before."""
+    def test_before_the_timeout_the_operation_continues(self) -> None:
+        """It is not cancelled."""
         self.clock.advance(2.4)
         self.assertNoResult(self.limited)
         self.assertEqual(self.cancelled, [])
 
-    def test_after_its_time_it_is_cancelled(self) -> None:
-        """What the operation does to end is what a cancel does."""
+    def test_after_the_timeout_the_operation_is_cancelled(self) -> None:
+        """As by the application."""
         self.clock.advance(2.5)
         self.failureResultOf(self.limited)
         self.assertEqual(self.cancelled, [self.operation])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_after_its_time_the_error_says_what_took_how_long(self) -> None:
-        """The status is that of a timeout."""
+    def test_the_error_names_the_operation_and_the_time(self) -> None:
+        """Its status is that of a timeout."""
         self.clock.advance(2.5)
         error = self.failureResultOf(self.limited, SocketError).value
         assert isinstance(error, SocketError)
@@ -80,19 +80,19 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(str(error), "the read took longer than 2.5 s")
 
     def test_cancelling_is_no_timeout(self) -> None:
-        """Who gives up before sees that, and the clock is left alone."""
+        """A cancelled operation fails with ``CancelledError``, and no delayed call is left."""
         self.limited.cancel()
         self.failureResultOf(self.limited, CancelledError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_without_a_limit_the_clock_is_not_asked(self) -> None:
+    def test_without_a_limit_the_clock_is_not_used(self) -> None:
         """None waits for ever."""
         operation: Deferred[None] = Deferred()
         self.assertIs(limit(operation, None, clock := Clock(), "the read"), operation)
         self.assertEqual(clock.getDelayedCalls(), [])
 
-    def test_what_is_done_already_cannot_be_late(self) -> None:
-        """Not even with no time at all."""
+    def test_a_finished_operation_does_not_time_out(self) -> None:
+        """Not even with a limit of 0."""
         done = limit(succeed("done"), 0, clock := Clock(), "the read")
         clock.advance(1)
         self.assertEqual(self.successResultOf(done), "done")
@@ -106,36 +106,36 @@ class SilenceTests(SynchronousTestCase):
         self.error = BrokenError("gone")
         self.deferred: Deferred[object] = Deferred()
 
-    def test_unheard_it_is_not_logged(self) -> None:
-        """Not even when it is collected."""
+    def test_an_unawaited_failure_is_not_logged(self) -> None:
+        """Not even when it is freed."""
         self.deferred.errback(self.error)
         self.assertTrue(silence_unhandled(self.deferred, self.error))
         del self.deferred
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_left_alone_it_would_be(self) -> None:
-        """As Twisted does with every failure."""
+    def test_without_the_call_the_failure_is_logged(self) -> None:
+        """As Twisted does with every unhandled failure."""
         self.deferred.errback(self.error)
         del self.deferred
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(BrokenError)), 1)
 
-    def test_it_still_has_its_failure(self) -> None:
-        """For whoever awaits it later, once more."""
+    def test_a_silenced_deferred_keeps_its_failure(self) -> None:
+        """For code that awaits it later."""
         self.deferred.errback(self.error)
         silence_unhandled(self.deferred, self.error)
         self.assertIs(self.failureResultOf(self.deferred).value, self.error)
         self.assertFalse(silence_unhandled(self.deferred, self.error))
 
-    def test_who_heard_it_is_told_apart(self) -> None:
-        """Nobody else need be told then."""
+    def test_a_handled_failure_returns_false(self) -> None:
+        """The caller need not report it."""
         self.deferred.addErrback(lambda _: None)
         self.deferred.errback(self.error)
         self.assertFalse(silence_unhandled(self.deferred, self.error))
 
-    def test_another_failure_of_the_listener_is_logged(self) -> None:
-        """What came of hearing it is its own."""
+    def test_an_error_of_the_errback_is_logged(self) -> None:
+        """Only the original failure is silenced."""
 
         def fail(_failure: object) -> None:
             raise ZeroDivisionError
@@ -147,8 +147,8 @@ class SilenceTests(SynchronousTestCase):
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_a_success_is_none(self) -> None:
-        """Nothing is there to be let go."""
+    def test_a_success_returns_false(self) -> None:
+        """There is no failure to silence."""
         self.deferred.callback(None)
         self.assertFalse(silence_unhandled(self.deferred, self.error))
 

@@ -1,4 +1,4 @@
-"""A part of an object asks it something, and does not keep it alive."""
+"""A part of an object calls it without keeping it alive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twsock.sockets.weakly import ask_weakly, make_weakly, tell_weakly
 
 
 class Owner:
-    """Has parts that ask it, tell it and have it make something."""
+    """An object whose parts call it."""
 
     def __init__(self) -> None:
         self.number = 1
@@ -27,17 +27,17 @@ class Owner:
 
 
 class AskWeaklyTests(SynchronousTestCase):
-    """Answers while the owner is there, and afterwards."""
+    """Calls while the owner exists, and after it was freed."""
 
-    def test_the_owner_answers(self) -> None:
-        """Each time anew."""
+    def test_a_call_returns_the_result_of_the_owner(self) -> None:
+        """At each call."""
         owner = Owner()
         self.assertEqual(owner.ask(), 1)
         owner.number = 2
         self.assertEqual(owner.ask(), 2)
 
-    def test_it_dies_with_its_last_reference(self) -> None:
-        """Without the garbage collector; the part has an answer all the same."""
+    def test_the_owner_is_freed_with_its_last_reference(self) -> None:
+        """Without the garbage collector; later calls return the fixed result."""
         gc.disable()
         self.addCleanup(gc.enable)
         owner = Owner()
@@ -46,8 +46,8 @@ class AskWeaklyTests(SynchronousTestCase):
         self.assertIsNone(reference())
         self.assertEqual(ask(), -1)
 
-    def test_what_is_told_is_heard_while_somebody_is_there(self) -> None:
-        """Afterwards it is not, and what is made is made by another."""
+    def test_calls_after_the_owner_was_freed_do_nothing(self) -> None:
+        """A factory method is replaced by the other factory."""
         gc.disable()
         self.addCleanup(gc.enable)
         owner = Owner()

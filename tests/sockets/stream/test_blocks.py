@@ -1,4 +1,4 @@
-"""``async with`` closes, also where the coroutine around it is abandoned."""
+"""``async with`` closes, also when its coroutine is abandoned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twsock import (
 
 
 class SlowPort:
-    """An endpoint, and its port, which takes its time to stop."""
+    """An endpoint, and its port, which stops later."""
 
     def __init__(self) -> None:
         self.stopping: Deferred[None] = Deferred()
@@ -39,9 +39,8 @@ class SlowPort:
 
 class AbandonedTests(SynchronousTestCase):
     """
-    A coroutine that is abandoned is thrown ``GeneratorExit``, and may await nothing more.
-
-    Python reports ``coroutine ignored GeneratorExit`` otherwise.
+    An abandoned coroutine gets ``GeneratorExit``, and must not await. Otherwise Python reports
+    ``coroutine ignored GeneratorExit``.
     """
 
     def setUp(self) -> None:
@@ -82,7 +81,7 @@ class AbandonedTests(SynchronousTestCase):
         self.assert_aborted()
 
     def test_an_output_is_aborted(self) -> None:
-        """Half an answer does not look like a whole one."""
+        """So that the peer does not take a partial answer for a complete one."""
         self.fill()
         self.abandon(self.connected.output)
         self.assert_aborted()
@@ -96,13 +95,13 @@ class AbandonedTests(SynchronousTestCase):
         self.assert_aborted()
 
     def test_a_writer_without_a_stream_is_closed(self) -> None:
-        """There is nothing to abort."""
+        """It has nothing to abort."""
         writer = DataWriter()
         self.abandon(writer)
         self.failureResultOf(writer.store(), ClosedError)
 
-    def test_what_reads_is_closed(self) -> None:
-        """Nothing has to be awaited for that."""
+    def test_an_input_and_a_reader_are_closed(self) -> None:
+        """Without awaiting."""
         for thing in (
             self.connected.socket.input_stream,
             DataReader(self.connected.socket.input_stream),
@@ -117,7 +116,7 @@ class AbandonedTests(SynchronousTestCase):
         self.failureResultOf(unconnected.connect("127.0.0.1", 1), ClosedError)
 
     def test_a_listener_is_closed(self) -> None:
-        """Its port stops in its own time."""
+        """Its port stops later."""
         listener = StreamSocketListener(MemoryReactorClock())
         slow: Any = SlowPort()
         self.successResultOf(listener.listen(slow))
@@ -125,8 +124,8 @@ class AbandonedTests(SynchronousTestCase):
         self.failureResultOf(listener.accept(), ClosedError)
         slow.stopping.callback(None)
 
-    def test_datagrams_are_closed(self) -> None:
-        """The socket, and a stream of it by itself."""
+    def test_a_datagram_socket_and_its_stream_are_closed(self) -> None:
+        """Each in a block of its own."""
         datagrams = DatagramSocket(IdleReactor())
         self.successResultOf(datagrams.bind_endpoint("127.0.0.1", ""))
         output = self.successResultOf(datagrams.get_output_stream("127.0.0.1", "9"))
@@ -135,8 +134,8 @@ class AbandonedTests(SynchronousTestCase):
         self.abandon(datagrams)
         self.failureResultOf(datagrams.receive_from(), ClosedError)
 
-    def test_one_that_nobody_refers_to_any_more_is_abandoned_too(self) -> None:
-        """By reference counting, or by the garbage collector: nothing is reported."""
+    def test_a_coroutine_without_references_is_abandoned(self) -> None:
+        """By reference counting or the garbage collector; Python reports nothing."""
         self.fill()
 
         async def block() -> None:
@@ -150,10 +149,10 @@ class AbandonedTests(SynchronousTestCase):
 
 
 class CancelledTests(SynchronousTestCase):
-    """One that is cancelled can await."""
+    """A cancelled coroutine can await."""
 
     def test_a_socket_is_aborted(self) -> None:
-        """The cancel passes on once the connection is gone."""
+        """The cancellation continues after the connection has ended."""
         connected = OnKernel()
         self.addCleanup(connected.close)
 

@@ -1,4 +1,4 @@
-"""Attempts to connect lead to one connection, or tell all that went wrong."""
+"""Attempts to connect give one connection, or an error that lists all attempts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def no_local_address() -> Exception:
 
 
 class HastyReactor(MemoryReactorClock):
-    """Refuses some attempts within the very call that begins them."""
+    """Refuses some attempts within the call that starts them."""
 
     def __init__(self, *hosts: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class HastyReactor(MemoryReactorClock):
 
 
 class ConnectingTestCase(SynchronousTestCase):
-    """Connects on a reactor in memory, whose attempts end when told to."""
+    """Connects on a reactor in memory, whose attempts end when the test says so."""
 
     def setUp(self) -> None:
         self.reactor: MemoryReactorClock = MemoryReactorClock()
@@ -92,8 +92,8 @@ class ConnectingTestCase(SynchronousTestCase):
 class OneAddressTests(ConnectingTestCase):
     """A single address."""
 
-    def test_the_answer_is_the_connection(self) -> None:
-        """What was built by the factory is given, connected."""
+    def test_a_successful_attempt_returns_the_protocol(self) -> None:
+        """The one that the factory built, connected."""
         connecting = self.connect(A)
         self.assertNoResult(connecting)
         transport = self.answer(0)
@@ -103,13 +103,13 @@ class OneAddressTests(ConnectingTestCase):
         self.assert_nothing_left()
 
     def test_an_attempt_has_the_port_and_a_timeout(self) -> None:
-        """An address that never answers does not hold the others for ever."""
+        """An address that never answers does not block the others for ever."""
         self.connect(A6)
         host, port, _factory, timeout, bind = self.reactor.tcpClients[0]
         self.assertEqual((host, port, timeout, bind), ("::1", 81, 30, None))
 
-    def test_the_factory_is_told_of_its_use(self) -> None:
-        """It starts and stops with the attempt, as under any of Twisted's connectors."""
+    def test_the_factory_is_started_and_stopped(self) -> None:
+        """With the attempt, as by any connector of Twisted."""
         self.connect(A)
         attempt: Any = self.reactor.tcpClients[0][2]
         attempt.doStart()
@@ -118,12 +118,12 @@ class OneAddressTests(ConnectingTestCase):
         self.assertEqual(self.factory.numPorts, 0)
 
     def test_a_zone_is_part_of_the_address(self) -> None:
-        """A link-local address leads through its interface."""
+        """A link-local address needs its interface."""
         self.connect(IPv6Address("TCP", "fe80::1%eth0", 80))
         self.assertEqual(self.begun(), ["fe80::1%eth0"])
 
-    def test_a_failure_is_the_end(self) -> None:
-        """With nothing else to try there is nothing to wait for."""
+    def test_the_failure_of_the_only_address_ends_the_wait(self) -> None:
+        """No other address can be tried."""
         connecting = self.connect(A)
         self.refuse(0)
         self.reactor.advance(0)
@@ -132,10 +132,10 @@ class OneAddressTests(ConnectingTestCase):
 
 
 class SeveralAddressesTests(ConnectingTestCase):
-    """Attempts overlap where the first does not answer."""
+    """Attempts overlap when the first does not answer."""
 
-    def test_silence_begins_the_next_after_a_while(self) -> None:
-        """A further attempt begins beside one that has not ended."""
+    def test_without_an_answer_the_next_attempt_starts_after_the_delay(self) -> None:
+        """The first attempt continues."""
         self.connect(A, B, C)
         self.reactor.advance(ALMOST)
         self.assertEqual(self.begun(), [A.host])
@@ -144,12 +144,12 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.reactor.advance(ATTEMPT_DELAY)
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
-    def test_the_while_is_a_quarter_of_a_second(self) -> None:
+    def test_the_delay_is_a_quarter_of_a_second(self) -> None:
         """As RFC 8305 recommends, section 5."""
         self.assertEqual(ATTEMPT_DELAY, 0.25)
 
-    def test_a_failure_in_the_call_begins_the_next_at_once(self) -> None:
-        """A machine may know at once that it cannot; the attempt after that has its full time."""
+    def test_a_failure_within_the_call_starts_the_next_at_once(self) -> None:
+        """The attempt after it has its full delay."""
         self.reactor = HastyReactor(A.host)
         self.connect(A, B, C)
         self.reactor.advance(0)
@@ -158,23 +158,23 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.reactor.advance(0.01)
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
-    def test_failures_in_the_call_take_no_time(self) -> None:
-        """When all have failed so, the end is there."""
+    def test_failures_within_the_call_take_no_time(self) -> None:
+        """When all have failed so, the wait ends at once."""
         self.reactor = HastyReactor(A.host, B.host)
         connecting = self.connect(A, B)
         self.reactor.pump([0, 0, 0])
         self.failureResultOf(connecting, ConnectError)
         self.assert_nothing_left()
 
-    def test_a_failure_begins_the_next_at_once(self) -> None:
-        """Nobody waits for an attempt that has ended."""
+    def test_a_failure_starts_the_next_attempt_at_once(self) -> None:
+        """Without the rest of the delay."""
         self.connect(A, B)
         self.refuse(0)
         self.reactor.advance(0)
         self.assertEqual(self.begun(), [A.host, B.host])
 
-    def test_after_a_failure_the_next_has_its_full_time(self) -> None:
-        """The delay is counted from the attempt before, not from a beat."""
+    def test_after_a_failure_the_next_attempt_has_its_full_delay(self) -> None:
+        """The delay is counted from the start of the attempt before."""
         self.connect(A, B, C)
         self.reactor.advance(ALMOST)
         self.refuse(0)
@@ -184,16 +184,16 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.reactor.advance(0.01)
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
-    def test_a_late_failure_begins_one_attempt_only(self) -> None:
-        """The end of an earlier attempt does not let the ones to come go all at once."""
+    def test_a_late_failure_starts_one_attempt_only(self) -> None:
+        """It does not start all remaining attempts."""
         self.connect(A, B, C, A6)
         self.reactor.advance(ATTEMPT_DELAY)
         self.refuse(0)
         self.reactor.advance(0)
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
-    def test_the_winner_calls_the_others_off(self) -> None:
-        """The first answer counts, and one connection is all that is left."""
+    def test_the_first_success_cancels_the_other_attempts(self) -> None:
+        """One connection is left."""
         connecting = self.connect(A, B, C)
         self.reactor.advance(ATTEMPT_DELAY)
         self.answer(1)
@@ -201,16 +201,16 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assertEqual(self.stopped(), [True, False])
         self.assert_nothing_left()
 
-    def test_an_earlier_attempt_may_still_win(self) -> None:
-        """A further attempt does not end the one before."""
+    def test_an_earlier_attempt_may_still_succeed(self) -> None:
+        """Starting the next attempt does not end it."""
         connecting = self.connect(A, B)
         self.reactor.advance(ATTEMPT_DELAY)
         self.answer(0)
         self.successResultOf(connecting)
         self.assertEqual(self.stopped(), [False, True])
 
-    def test_a_failure_does_not_spoil_a_later_success(self) -> None:
-        """It takes one address that answers."""
+    def test_a_success_after_failures_connects(self) -> None:
+        """One address that answers is enough."""
         connecting = self.connect(A, B)
         self.refuse(0)
         self.reactor.advance(0)
@@ -218,8 +218,8 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.successResultOf(connecting)
         self.assert_nothing_left()
 
-    def test_the_last_may_answer_late(self) -> None:
-        """When all have begun, the wait is for those that have not ended."""
+    def test_the_last_attempt_may_succeed_late(self) -> None:
+        """When all have started, the wait continues until the last has ended."""
         connecting = self.connect(A, B)
         self.reactor.advance(ATTEMPT_DELAY)
         self.refuse(0)
@@ -231,16 +231,16 @@ class SeveralAddressesTests(ConnectingTestCase):
 
 
 class SerialTests(ConnectingTestCase):
-    """One attempt after the other, where that is asked for."""
+    """Attempts that must not overlap."""
 
-    def test_there_are_never_two_at_a_time(self) -> None:
-        """However long one takes, the next waits for its end."""
+    def test_attempts_never_overlap(self) -> None:
+        """However long one takes."""
         self.connect(A, B, is_serial=True)
         self.reactor.pump([3600] * 24)
         self.assertEqual(self.begun(), [A.host])
 
-    def test_a_failure_begins_the_next_at_once(self) -> None:
-        """Nobody waits for an attempt that has ended, however long it took."""
+    def test_a_failure_starts_the_next_attempt_at_once(self) -> None:
+        """However long the attempt took."""
         self.connect(A, B, C, is_serial=True)
         for number, hosts in ((0, [A.host, B.host]), (1, [A.host, B.host, C.host])):
             self.reactor.advance(30)
@@ -248,8 +248,8 @@ class SerialTests(ConnectingTestCase):
             self.reactor.advance(0)
             self.assertEqual(self.begun(), hosts)
 
-    def test_the_last_failure_is_the_end(self) -> None:
-        """Nothing waits for a turn that does not come."""
+    def test_the_last_failure_ends_the_wait(self) -> None:
+        """At once."""
         connecting = self.connect(A, B, is_serial=True)
         for place in (0, 1):
             self.refuse(place)
@@ -257,8 +257,8 @@ class SerialTests(ConnectingTestCase):
         self.failureResultOf(connecting, ConnectError)
         self.assert_nothing_left()
 
-    def test_success_leaves_nothing_behind(self) -> None:
-        """The attempts that were not needed are forgotten."""
+    def test_a_success_leaves_no_timer(self) -> None:
+        """The remaining attempts are dropped."""
         connecting = self.connect(A, B, is_serial=True)
         self.answer(0)
         self.successResultOf(connecting)
@@ -266,7 +266,7 @@ class SerialTests(ConnectingTestCase):
 
 
 class Refusing(MemoryReactorClock):
-    """Makes no attempt at some hosts, as where a local address is of another family."""
+    """Raises for some hosts, as for a local address of another family."""
 
     refused = ("127.0.0.1",)
 
@@ -278,22 +278,22 @@ class Refusing(MemoryReactorClock):
 
 
 class NoAttemptTests(ConnectingTestCase):
-    """An attempt that cannot even begin counts as one that failed."""
+    """An attempt that cannot start counts as failed."""
 
     def setUp(self) -> None:
         super().setUp()
         self.reactor = Refusing()
 
-    def test_the_next_begins_at_once(self) -> None:
-        """Also where only one may be under way."""
+    def test_the_next_attempt_starts_at_once(self) -> None:
+        """Also if attempts must not overlap."""
         for is_serial in (False, True):
             begun = len(self.begun())
             self.connect(IPv4Address("TCP", "127.0.0.1", 80), A6, is_serial=is_serial)
             self.reactor.advance(0)
             self.assertEqual(self.begun()[begun:], ["::1"])
 
-    def test_it_is_told_of(self) -> None:
-        """With the others, in words for people."""
+    def test_the_error_lists_it(self) -> None:
+        """With the others, and a readable reason."""
         connecting = self.connect(IPv4Address("TCP", "127.0.0.1", 80))
         self.reactor.advance(0)
         error = self.failureResultOf(connecting, ConnectError).value
@@ -316,7 +316,7 @@ class FailureTests(ConnectingTestCase):
         self.assert_nothing_left()
         return error
 
-    def test_each_attempt_is_told(self) -> None:
+    def test_the_error_lists_each_attempt(self) -> None:
         """Address, port and reason of each, in the order in which they failed."""
         attempts = self.fail_all((A6, no_local_address()), (A, refused())).attempts
         self.assertEqual(
@@ -330,8 +330,8 @@ class FailureTests(ConnectingTestCase):
             ],
         )
 
-    def test_the_order_is_that_of_failing(self) -> None:
-        """An attempt that began first may fail last."""
+    def test_attempts_are_listed_in_the_order_of_failure(self) -> None:
+        """The first attempt may fail last."""
         connecting = self.connect(A, B)
         self.reactor.advance(ATTEMPT_DELAY)
         self.refuse(1)
@@ -340,8 +340,8 @@ class FailureTests(ConnectingTestCase):
         error: Any = self.failureResultOf(connecting, ConnectError).value
         self.assertEqual([each.address for each in error.attempts], [B.host, A.host])
 
-    def test_the_message_names_what_was_tried(self) -> None:
-        """The host as it was asked for, and each address with its reason."""
+    def test_the_message_names_host_and_addresses(self) -> None:
+        """The host as given, and each address with its reason."""
         message = str(self.fail_all((A6, no_local_address()), (A, refused())))
         self.assertEqual(
             message,
@@ -349,37 +349,37 @@ class FailureTests(ConnectingTestCase):
             " 192.0.2.1 port 80: Connection refused",
         )
 
-    def test_the_status_says_something_of_the_host(self) -> None:
-        """A reason on this side, such as no IPv6, does not hide that the peer refuses."""
+    def test_the_status_is_that_of_the_host(self) -> None:
+        """A reason on this machine, such as no IPv6, does not hide that the peer refuses."""
         error = self.fail_all((A6, no_local_address()), (A, refused()))
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_REFUSED)
         self.assertEqual(error.hresult, 0x8007274D)
 
-    def test_the_first_of_several_reasons_counts(self) -> None:
-        """What the host said first is what went wrong."""
+    def test_the_first_error_of_the_host_gives_the_status(self) -> None:
+        """Later ones do not."""
         error = self.fail_all((A, refused()), (B, ConnectTimeout()))
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_REFUSED)
 
-    def test_reasons_on_this_side_count_where_there_are_no_others(self) -> None:
-        """Then the first of them is the status."""
+    def test_errors_of_this_machine_count_without_others(self) -> None:
+        """The first one gives the status."""
         no_network = OSError(errno.ENETUNREACH, "Network is unreachable")
         error = self.fail_all((A6, no_network), (A, no_local_address()))
         self.assertIs(error.status, SocketErrorStatus.NETWORK_IS_UNREACHABLE)
 
     def test_a_reason_without_a_status_keeps_its_number(self) -> None:
-        """What has no status of its own has an HRESULT all the same: here WSAEACCES."""
+        """It has an HRESULT of its own: here WSAEACCES."""
         error = self.fail_all((A, ConnectBindError(errno.EACCES, "Permission denied")))
         self.assertIs(error.status, SocketErrorStatus.UNKNOWN)
         self.assertEqual(error.hresult, 0x8007271D)
 
-    def test_the_reason_stays_as_the_cause(self) -> None:
-        """What Twisted failed with is not lost."""
+    def test_the_error_of_twisted_is_the_cause(self) -> None:
+        """Of each attempt."""
         error = self.fail_all((A, refused()))
         self.assertIsInstance(error.__cause__, ConnectionRefusedError)
         self.assertIsInstance(error.attempts[0].error.__cause__, ConnectionRefusedError)
 
     def test_an_error_made_by_hand_has_no_attempts(self) -> None:
-        """The attempts are facts added to a `SocketError`, and each is a frozen value."""
+        """``attempts`` is added to a `SocketError`, and each attempt is a frozen value."""
         self.assertEqual(ConnectError("no").attempts, ())
         self.assertTrue(issubclass(ConnectError, SocketError))
         attempt = Attempt("::1", 1, SocketError("no"))
@@ -387,10 +387,10 @@ class FailureTests(ConnectingTestCase):
 
 
 class CancelTests(ConnectingTestCase):
-    """Who gives up ends all attempts."""
+    """Cancelling ends all attempts."""
 
-    def test_all_attempts_are_called_off(self) -> None:
-        """Those under way are stopped, and no other begins."""
+    def test_cancelling_ends_all_attempts(self) -> None:
+        """Those under way are stopped, and no other starts."""
         connecting = self.connect(A, B, C)
         self.reactor.advance(ATTEMPT_DELAY)
         connecting.cancel()
@@ -398,16 +398,16 @@ class CancelTests(ConnectingTestCase):
         self.assertEqual(self.stopped(), [True, True])
         self.assert_nothing_left()
 
-    def test_what_failed_before_does_not_matter(self) -> None:
-        """A cancel is told as one, also between two attempts."""
+    def test_earlier_failures_do_not_change_a_cancellation(self) -> None:
+        """Also between two attempts."""
         connecting = self.connect(A, B)
         self.refuse(0)
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
         self.assert_nothing_left()
 
-    def test_a_serial_attempt_is_called_off_too(self) -> None:
-        """The turn that would come next is forgotten."""
+    def test_cancelling_ends_a_serial_attempt(self) -> None:
+        """The next one does not start."""
         connecting = self.connect(A, B, is_serial=True)
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
@@ -416,7 +416,7 @@ class CancelTests(ConnectingTestCase):
 
 
 class BindTests(ConnectingTestCase):
-    """The local end may be chosen."""
+    """The local end of attempts."""
 
     def bound(self, *addresses: RemoteAddress, bind: tuple[str, int] | None) -> list[object]:
         """Begin attempts, and give their local ends."""
@@ -424,15 +424,15 @@ class BindTests(ConnectingTestCase):
         self.reactor.pump([ATTEMPT_DELAY] * len(addresses))
         return [client[4] for client in self.reactor.tcpClients]
 
-    def test_left_open_it_is_the_systems_choice(self) -> None:
-        """No attempt is bound to anything."""
+    def test_without_a_local_end_the_system_chooses(self) -> None:
+        """No attempt is bound."""
         self.assertEqual(self.bound(A, A6, bind=None), [None, None])
 
     def test_a_local_address_is_passed_on(self) -> None:
-        """As it was given, with its port."""
+        """As given, with its port."""
         self.assertEqual(self.bound(A, bind=("192.0.2.9", 4000)), [("192.0.2.9", 4000)])
 
-    def test_a_port_alone_goes_with_any_address_of_the_family(self) -> None:
-        """Each attempt needs the "any" of its own kind."""
+    def test_a_local_port_alone_is_bound_on_all_addresses(self) -> None:
+        """Each attempt uses the wildcard address of its family."""
         ends = self.bound(A6, A, bind=("", 4000))
         self.assertEqual(ends, [("::", 4000), ("0.0.0.0", 4000)])

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.python import usage
 from typing_extensions import override
 
 from twsock.datagram.endpoint import (
@@ -23,18 +22,17 @@ from twsock.datagram.endpoint import (
 )
 from twsock.datagram.owner import DatagramCounters
 from twsock.datagram.protocol import EchoCounters
-from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER
-from twsock.errors import SocketError
+from twsock.datagram.udp_socket import LARGEST
 from twsock.log import TextLogger
 from twsock.protocols import DatagramEcho, RateLimit
 from twsock.services.listening import (
     DatagramListeningService,
+    DatagramServiceOptions,
     default_endpoints,
-    describe_mistake,
     parse_datagram_endpoint,
 )
 from twsock.services.options import count_option
-from twsock.services.process import ProcessOptions, ProcessService
+from twsock.services.process import in_process
 from twsock.services.stream import DEFAULT_PORT
 
 __all__ = ["DatagramService", "Options", "datagram_service", "makeService"]
@@ -60,22 +58,16 @@ class DatagramService(DatagramListeningService[DatagramEcho]):
         return total
 
 
-class Options(ProcessOptions):
+class Options(DatagramServiceOptions):
     """The options of ``twistd twsock-datagram``."""
 
     optParameters = [
         ["reply-port", None, None, "Answer the sender's address at this port. [default: its own]"],
-        ["receive-buffer", None, None, "SO_RCVBUF of each port, in bytes. [default: the system's]"],
-        ["max-datagram", None, LARGEST, "Larger ones, in bytes, are counted and not answered."],
         ["rate-limit", None, None, "Answer each peer no more than this many a second."],
     ]
     optFlags = [
         ["answer-any-port", None, "Answer other echoes too: those that send from our own port."],
     ]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self["endpoints"] = []
 
     def opt_endpoint(self, description: str) -> None:
         """
@@ -86,23 +78,11 @@ class Options(ProcessOptions):
 
     opt_e = opt_endpoint
 
+    @override
     def postOptions(self) -> None:
-        """
-        Check the options, so that a mistake is reported in one line before anything starts.
-
-        :raises UsageError: when an option is invalid; names the option and what it takes.
-        """
-        from twisted.internet import reactor
-
-        super().postOptions()
         self["reply-port"] = count_option(self, "reply-port", 1, 65_535)
-        self["receive-buffer"] = count_option(self, "receive-buffer", 1, MAX_BUFFER)
-        self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
         self["rate-limit"] = count_option(self, "rate-limit", 1)
-        try:
-            self.make_service(reactor)
-        except (SocketError, ValueError) as error:
-            raise usage.UsageError(f"--endpoint: {describe_mistake(error)}") from error
+        super().postOptions()
 
     def make_service(self, reactor: Any) -> DatagramService:
         """
@@ -185,10 +165,7 @@ def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-datagram`` runs."""
     from twisted.internet import reactor
 
-    process = ProcessService(options)
-    options.make_service(reactor).setServiceParent(process)
-    service: IService = process
-    return service
+    return in_process(options, options.make_service(reactor))
 
 
 def _parse_endpoint(

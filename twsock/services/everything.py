@@ -19,7 +19,7 @@ from twsock.protocols import UpgradePolicy
 from twsock.services.datagram import datagram_service
 from twsock.services.listening import default_endpoints
 from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
-from twsock.services.process import ProcessOptions, ProcessService
+from twsock.services.process import ProcessOptions, in_process
 from twsock.services.security import Security, find_development_certificate
 from twsock.services.stream import DEFAULT_PORT, stream_service
 
@@ -110,7 +110,4 @@ def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock`` runs."""
     from twisted.internet import reactor
 
-    process = ProcessService(options)
-    everything_service(reactor).setServiceParent(process)
-    service: IService = process
-    return service
+    return in_process(options, everything_service(reactor))

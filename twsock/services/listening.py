@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
 from typing_extensions import override
 
 from twsock.datagram.endpoint import (
@@ -30,17 +31,19 @@ from twsock.datagram.endpoint import (
     datagram_endpoint_from_string,
 )
 from twsock.datagram.endpoint_string import parse_endpoint_string
-from twsock.datagram.udp_socket import LARGEST
+from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import EndpointError, listening_error
 from twsock.ip.zones import with_zone
 from twsock.log import TextLogger
 from twsock.protocols import DatagramProtocol
-from twsock.services.process import StartError
+from twsock.services.options import count_option
+from twsock.services.process import ProcessOptions, StartError
 from twsock.services.signals import process_signals
 
 __all__ = [
     "DatagramListeningService",
+    "DatagramServiceOptions",
     "ListeningService",
     "default_endpoints",
     "describe_failure",
@@ -259,6 +262,42 @@ class ListeningService(Service):
     def _log_problems(self, _result: object, problems: list[str]) -> None:
         for problem in problems:
             self._log.critical("{problem}", problem=problem)
+
+
+class DatagramServiceOptions(ProcessOptions):
+    """The options of every service with datagram ports; a base class."""
+
+    optParameters: list[list[Any]] = [
+        ["receive-buffer", None, None, "SO_RCVBUF of each port, in bytes. [default: the system's]"],
+        ["max-datagram", None, LARGEST, "Larger ones, in bytes, are counted and not answered."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["endpoints"] = []
+
+    @override
+    def postOptions(self) -> None:
+        """
+        Check the options, so that a mistake is reported in one line before anything starts.
+
+        :raises UsageError: when an option is invalid; names the option and what it takes.
+        """
+        from twisted.internet import reactor
+
+        super().postOptions()
+        self["receive-buffer"] = count_option(self, "receive-buffer", 1, MAX_BUFFER)
+        self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
+        try:
+            self.make_service(reactor)
+        except (SocketError, ValueError) as error:
+            raise UsageError(f"--endpoint: {describe_mistake(error)}") from error
+
+    # To be overridden.
+
+    def make_service(self, reactor: Any) -> Service:
+        """Make the service of these options."""
+        raise NotImplementedError
 
 
 class DatagramListeningService(ListeningService, Generic[_Protocol]):

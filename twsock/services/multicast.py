@@ -14,22 +14,20 @@ from typing import Any, Final
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.python import usage
 from typing_extensions import override
 
 from twsock.datagram.endpoint import IDatagramEndpoint, MulticastEndpoint
 from twsock.datagram.protocol import EchoCounters
-from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER
-from twsock.errors import SocketError
+from twsock.datagram.udp_socket import LARGEST
 from twsock.log import TextLogger
 from twsock.protocols import MulticastEcho, ReplyTo
 from twsock.services.listening import (
     DatagramListeningService,
-    describe_mistake,
+    DatagramServiceOptions,
     parse_datagram_endpoint,
 )
-from twsock.services.options import choice_option, count_option
-from twsock.services.process import ProcessOptions, ProcessService
+from twsock.services.options import choice_option
+from twsock.services.process import in_process
 
 __all__ = [
     "DEFAULT_GROUP_ENDPOINT",
@@ -95,18 +93,12 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
             self._log.info("until now: {counts}", counts=self.describe_counts())
 
 
-class Options(ProcessOptions):
+class Options(DatagramServiceOptions):
     """The options of ``twistd twsock-multicast``."""
 
     optParameters = [
         ["reply", None, ReplyTo.SENDER.value, "Who is answered: sender, group or off."],
-        ["receive-buffer", None, None, "SO_RCVBUF of each port, in bytes. [default: the system's]"],
-        ["max-datagram", None, LARGEST, "Larger ones, in bytes, are counted and not answered."],
     ]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self["endpoints"] = []
 
     def opt_endpoint(self, description: str) -> None:
         """
@@ -117,22 +109,10 @@ class Options(ProcessOptions):
 
     opt_e = opt_endpoint
 
+    @override
     def postOptions(self) -> None:
-        """
-        Check the options, so that a mistake is reported in one line before anything starts.
-
-        :raises UsageError: when an option is invalid; names the option and what it takes.
-        """
-        from twisted.internet import reactor
-
-        super().postOptions()
         self["reply"] = choice_option(self, "reply", _REPLIES)
-        self["receive-buffer"] = count_option(self, "receive-buffer", 1, MAX_BUFFER)
-        self["max-datagram"] = count_option(self, "max-datagram", 0, LARGEST)
-        try:
-            self.make_service(reactor)
-        except (SocketError, ValueError) as error:
-            raise usage.UsageError(f"--endpoint: {describe_mistake(error)}") from error
+        super().postOptions()
 
     def make_service(self, reactor: Any) -> MulticastService:
         """
@@ -192,7 +172,4 @@ def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-multicast`` runs."""
     from twisted.internet import reactor
 
-    process = ProcessService(options)
-    options.make_service(reactor).setServiceParent(process)
-    service: IService = process
-    return service
+    return in_process(options, options.make_service(reactor))

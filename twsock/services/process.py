@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from twisted.application.service import MultiService
+from twisted.application.service import IService, MultiService
 from twisted.logger import ILogObserver
 from twisted.python.logfile import LogFile
 from twisted.python.usage import Options, UsageError
@@ -31,7 +31,7 @@ from twsock.log import TextLogger
 from twsock.services.json_log import json_log_observer
 from twsock.services.options import choice_option
 
-__all__ = ["ProcessOptions", "ProcessService", "StartError", "process_owner"]
+__all__ = ["ProcessOptions", "ProcessService", "StartError", "in_process", "process_owner"]
 
 #: The name of a daemon's log file without ``twistd --logfile``.
 _DEFAULT_LOG_FILE: Final = "twistd.log"
@@ -131,6 +131,14 @@ class ProcessService(MultiService):
             # A daemon keeps no terminal open.
             os.close(self._terminal)
             self._terminal = None
+
+
+def in_process(options: ProcessOptions, service: Any) -> IService:
+    """Return the service for ``twistd`` that contains a service of ours."""
+    process: Any = ProcessService(options)
+    service.setServiceParent(process)
+    contained: IService = process
+    return contained
 
 
 def process_owner(options: Options) -> tuple[int, int] | None:

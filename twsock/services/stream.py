@@ -24,7 +24,7 @@ from twsock.log import TextLogger
 from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
 from twsock.services.listening import ListeningService, default_endpoints, describe_mistake
 from twsock.services.options import count_option, mode_option, seconds_option
-from twsock.services.process import ProcessOptions, ProcessService, process_owner
+from twsock.services.process import ProcessOptions, in_process, process_owner
 from twsock.services.security import Security, SecurityOptions
 from twsock.services.stream_endpoints import (
     StreamEndpointSettings,
@@ -302,8 +302,7 @@ def makeService(options: Options) -> IService:
     """Make the service that ``twistd twsock-stream`` runs."""
     from twisted.internet import reactor
 
-    process = ProcessService(options)
-    stream_service(
+    service = stream_service(
         reactor,
         options["endpoints"],
         framing=options["framing"],
@@ -315,6 +314,5 @@ def makeService(options: Options) -> IService:
         drain_timeout=options["drain-timeout"],
         security=options["security"],
         endpoint_settings=options["endpoint-settings"],
-    ).setServiceParent(process)
-    service: IService = process
-    return service
+    )
+    return in_process(options, service)

@@ -1,4 +1,4 @@
-"""Under a socket's streams, Twisted's events become theirs."""
+"""The protocol of a stream socket passes Twisted's events to its two streams."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 
 
 class ConnectionTests(SynchronousTestCase):
-    """One protocol, two streams."""
+    """One protocol with two streams."""
 
-    def test_it_is_what_twisted_asks_for(self) -> None:
-        """A protocol, whose halves can end one by one."""
+    def test_the_connection_provides_twisted_s_interfaces(self) -> None:
+        """A protocol that can close one direction."""
         protocol = StreamSocket(Clock()).build_protocol()
         verifyObject(IProtocol, protocol)
         verifyObject(IHalfCloseableProtocol, protocol)
 
-    def test_the_end_of_a_connection_that_never_was_is_no_event(self) -> None:
-        """As where an endpoint gives up."""
+    def test_the_end_without_a_connection_is_no_event(self) -> None:
+        """As when an endpoint gives up."""
         protocol = StreamSocket(Clock()).build_protocol()
         protocol.connectionLost(Failure(ConnectionDone()))
         self.assertFalse(protocol.is_open)
 
     def test_a_full_receive_makes_the_next_one_larger(self) -> None:
-        """Large messages cost less that way."""
+        """Large messages then take fewer system calls."""
         connected = OnKernel()
         self.addCleanup(connected.close)
         size = connected.descriptor.bufferSize
         connected.protocol.dataReceived(bytes(size))
         self.assertGreater(connected.descriptor.bufferSize, size)
 
-    def test_what_is_written_on_the_peers_end_leaves_together(self) -> None:
+    def test_writes_at_the_end_of_the_peer_are_sent_together(self) -> None:
         """As after any receive."""
         connected = OnKernel()
         self.addCleanup(connected.close)
@@ -61,7 +61,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(connected.kernel.sends, 1)
 
     def test_a_close_is_done_when_fin_is_sent(self) -> None:
-        """The peer is waited for elsewhere, at the latest until the deadline."""
+        """It does not wait for the peer, which has until the deadline."""
         connected = OnKernel()
         self.addCleanup(connected.close)
         closing, gone = connected.socket.close(), connected.socket.wait_closed()
@@ -76,14 +76,14 @@ class ConnectionTests(SynchronousTestCase):
         self.successResultOf(gone)
         self.successResultOf(connected.socket.wait_closed())
 
-    def test_a_connection_that_ends_in_order_is_not_broken(self) -> None:
-        """A later write meets a closed end."""
+    def test_after_an_orderly_end_writing_fails_with_closed_error(self) -> None:
+        """Not with `BrokenError`."""
         connected = InMemory()
         connected.lose()
         self.failureResultOf(connected.output.write(b"late"), ClosedError)
 
-    def test_a_reset_after_the_peers_end_leaves_the_end_of_the_input(self) -> None:
-        """All of the input had come; only what is written is lost."""
+    def test_a_reset_after_the_peers_end_fails_only_the_output(self) -> None:
+        """All of the input had arrived."""
         connected = InMemory()
         connected.receive(b"all")
         connected.end()
@@ -92,22 +92,22 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(connected.input.receive_some()), b"")
         self.failureResultOf(connected.output.write(b"late"), BrokenError)
 
-    def test_a_closed_input_holds_nothing(self) -> None:
-        """What was received and not read is dropped at once."""
+    def test_closing_the_input_drops_the_received_bytes(self) -> None:
+        """At once."""
         connected = InMemory()
         connected.receive(b"unread")
         connected.input.close()
         self.assertEqual(connected.input.buffered, 0)
 
     def test_a_closed_output_stays_closed_when_the_connection_breaks(self) -> None:
-        """It was this end that closed it."""
+        """Writes still fail with `ClosedError`: this end closed it."""
         connected = OnKernel()
         self.addCleanup(connected.close)
         connected.socket.close()
         connected.protocol.connectionLost(Failure(ConnectionLost()))
         self.failureResultOf(connected.output.write(b"late"), ClosedError)
 
-    def test_a_write_behind_an_abort_is_refused_at_once(self) -> None:
+    def test_a_write_after_an_abort_fails_at_once(self) -> None:
         """The reactor reports the end in its next turn."""
         for end in ("socket", "output"):
             connected = OnKernel()
@@ -116,14 +116,14 @@ class ConnectionTests(SynchronousTestCase):
             self.failureResultOf(connected.output.write(b"late"), ClosedError)
 
     def test_an_aborted_connection_is_not_open(self) -> None:
-        """Though the reactor has not reported its end."""
+        """Before the reactor reports its end."""
         connected = OnKernel()
         self.addCleanup(connected.close)
         connected.socket.abort()
         self.assertFalse(connected.protocol.is_open)
 
-    def test_what_was_not_read_is_dropped_by_a_late_end(self) -> None:
-        """The connection is gone; its last bytes could be read until then."""
+    def test_the_end_after_a_close_drops_unread_bytes(self) -> None:
+        """Until then they could be read."""
         for end in ("close", "abort"):
             connected = InMemory()
             connected.receive(b"unread")
@@ -131,7 +131,7 @@ class ConnectionTests(SynchronousTestCase):
             getattr(connected.protocol, end)()
             self.failureResultOf(connected.input.receive_some(), ClosedError)
 
-    def test_the_end_of_the_output_fails_with_the_connection(self) -> None:
+    def test_a_pending_close_of_the_output_fails_with_the_connection(self) -> None:
         """It waited for bytes that the peer did not take."""
         connected = OnKernel()
         self.addCleanup(connected.close)
@@ -142,8 +142,8 @@ class ConnectionTests(SynchronousTestCase):
         connected.protocol.connectionLost(Failure(ConnectionLost()))
         self.failureResultOf(closing, BrokenError)
 
-    def test_a_close_is_done_when_the_connection_is_gone(self) -> None:
-        """Where there is no FIN to send; a wait that was called off is left alone."""
+    def test_a_close_is_done_when_the_connection_has_ended(self) -> None:
+        """Without FIN; a cancelled wait is not called."""
         connected = InMemory()
         closing, given_up = connected.socket.close(), connected.socket.close()
         given_up.addErrback(lambda _: None).cancel()
@@ -151,8 +151,8 @@ class ConnectionTests(SynchronousTestCase):
         connected.lose()
         self.successResultOf(closing)
 
-    def test_the_time_a_close_may_take_can_be_set(self) -> None:
-        """Per socket."""
+    def test_close_timeout_can_be_set(self) -> None:
+        """For each socket."""
         clock = Clock()
         socket = StreamSocket(clock, close_timeout=1.5)
         transport = StringTransport()
@@ -163,8 +163,8 @@ class ConnectionTests(SynchronousTestCase):
         clock.advance(0.2)
         self.assertTrue(transport.disconnected)
 
-    def test_what_comes_after_a_close_is_dropped(self) -> None:
-        """It is received, so that no reset follows."""
+    def test_bytes_after_a_close_are_dropped(self) -> None:
+        """They are read, so that no reset follows."""
         connected = InMemory()
         connected.socket.close()
         connected.receive(bytes(1 << 20))
@@ -173,7 +173,7 @@ class ConnectionTests(SynchronousTestCase):
 
 
 class SumTests(SynchronousTestCase):
-    """What a connection of a listener holds is noted with the limit of all of them."""
+    """The buffer limit of a listener counts the bytes of each connection."""
 
     def setUp(self) -> None:
         self.limit = BufferLimit(1000)
@@ -184,8 +184,8 @@ class SumTests(SynchronousTestCase):
         self.protocol = self.socket.build_protocol()
         self.protocol.makeConnection(self.transport)
 
-    def test_what_was_received_is_noted_until_it_is_lost(self) -> None:
-        """Or until less is there after the next receive."""
+    def test_received_bytes_count_until_the_connection_is_lost(self) -> None:
+        """Or until fewer are left after the next receive."""
         self.protocol.dataReceived(bytes(100))
         self.assertEqual(self.limit.total, 100)
         self.successResultOf(self.socket.input_stream.receive_exactly(90))
@@ -194,8 +194,8 @@ class SumTests(SynchronousTestCase):
         self.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.limit.total, 0)
 
-    def test_what_was_written_is_noted_until_it_has_left(self) -> None:
-        """Handed on or not."""
+    def test_written_bytes_count_until_the_kernel_has_them(self) -> None:
+        """Whether the transport has them or not."""
         producer: Any = self.transport.producer
         producer.pauseProducing()
         writes = [self.socket.output_stream.write(bytes(100)) for _ in range(2)]
@@ -208,8 +208,8 @@ class SumTests(SynchronousTestCase):
         for write in writes:
             self.assertEqual(self.successResultOf(write), 100)
 
-    def test_the_largest_is_aborted(self) -> None:
-        """Its read fails with the reason, and the bytes that it held are released."""
+    def test_the_connection_with_most_bytes_is_aborted(self) -> None:
+        """Its read fails with the reason, and its bytes are freed."""
         reading = self.socket.input_stream.receive_exactly(2000)
         self.protocol.dataReceived(bytes(1001))
         self.assertTrue(self.transport.disconnected)

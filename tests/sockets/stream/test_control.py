@@ -1,4 +1,4 @@
-"""Options are set before a socket is in use, and put on its connection."""
+"""Options are set before a socket is in use, and applied to its connection."""
 
 from __future__ import annotations
 
@@ -55,22 +55,22 @@ def listener_control() -> StreamSocketListenerControl:
 
 
 class QualityOfServiceTests(SynchronousTestCase):
-    """How urgent a socket is."""
+    """The priority of a socket's packets."""
 
     def test_the_values_are_the_documented_ones(self) -> None:
         """`SocketQualityOfService` as in WinRT."""
         found = {each.documented_name: each.value for each in SocketQualityOfService}
         self.assertEqual(found, {"Normal": 0, "LowLatency": 1})
 
-    def test_low_latency_is_kept(self) -> None:
-        """And can be taken back."""
+    def test_low_latency_can_be_set_and_reset(self) -> None:
+        """The option keeps its value."""
         for options in (control(), listener_control()):
             for quality in (LOW_LATENCY, SocketQualityOfService.NORMAL):
                 options.quality_of_service = quality
                 self.assertIs(options.quality_of_service, quality)
 
-    def test_where_nothing_can_be_marked_it_is_not_supported(self) -> None:
-        """What cannot be done is not taken and forgotten; what is there stays."""
+    def test_low_latency_without_marking_is_not_supported(self) -> None:
+        """An option that has no effect is not accepted silently; its value does not change."""
         without(self, "IPV6_TCLASS")
         for options in (control(), listener_control()):
             with self.assertRaises(OperationNotSupported):
@@ -84,7 +84,7 @@ class QualityOfServiceTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """What may be set, before and after a socket is in use."""
+    """Which options can be set, before and after a socket is in use."""
 
     def setUp(self) -> None:
         self.is_in_use = False
@@ -92,7 +92,7 @@ class OptionTests(SynchronousTestCase):
         self.listener = StreamSocketListenerControl(lambda: self.is_in_use)
 
     def test_the_defaults_are_the_documented_ones(self) -> None:
-        """As in WinRT; the size of the buffer is left to the kernel."""
+        """As in WinRT; the kernel decides on the size of the buffer."""
         for options in (self.control, self.listener):
             self.assertEqual((options.keep_alive, options.no_delay), (False, True))
             self.assertEqual(options.outbound_unicast_hop_limit, 128)
@@ -101,8 +101,8 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual([getattr(options, name) for name in KEEP_ALIVE], [None] * 3)
         self.assertIs(self.control.serialize_connection_attempts, False)
 
-    def test_what_is_set_is_kept(self) -> None:
-        """Before use all can be set."""
+    def test_an_option_keeps_its_value(self) -> None:
+        """Before use all options can be set."""
         options = {
             **OPTIONS,
             "outbound_buffer_size_in_bytes": 9000,
@@ -113,7 +113,7 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual({name: getattr(self.control, name) for name in options}, options)
 
     def test_a_hop_limit_is_1_to_255(self) -> None:
-        """Both included; what is beyond changes nothing."""
+        """Both included; any other value changes nothing."""
         for limit in (255, 1):
             self.control.outbound_unicast_hop_limit = limit
         for limit in (0, 256, -1):
@@ -122,13 +122,13 @@ class OptionTests(SynchronousTestCase):
             )
         self.assertEqual(self.control.outbound_unicast_hop_limit, 1)
 
-    def test_half_a_hop_or_byte_is_no_number(self) -> None:
-        """It is refused at once, not when the socket is connected."""
+    def test_a_fraction_is_refused(self) -> None:
+        """When it is set, not when the socket is connected."""
         for name in ("outbound_unicast_hop_limit", "outbound_buffer_size_in_bytes"):
             self.assertRaises(TypeError, setattr, self.control, name, 1.5)
 
     def test_times_of_keep_alive_have_the_bounds_of_linux(self) -> None:
-        """Both included; what is beyond changes nothing, and None leaves it to the kernel."""
+        """Both included; any other value changes nothing, and None means the kernel's default."""
         if not hasattr(socket, "TCP_KEEPIDLE"):
             self.skipTest("this system has no TCP_KEEPIDLE")
         for options in (self.control, self.listener):
@@ -143,8 +143,8 @@ class OptionTests(SynchronousTestCase):
                 setattr(options, name, None)
                 self.assertIsNone(getattr(options, name))
 
-    def test_a_system_without_times_of_keep_alive_says_so(self) -> None:
-        """What cannot be done is not taken and forgotten."""
+    def test_times_of_keep_alive_without_system_support_raise(self) -> None:
+        """An option that has no effect is not accepted silently."""
         for options in (self.control, self.listener):
             for name, (option, _) in KEEP_ALIVE.items():
                 without(self, option)
@@ -153,7 +153,7 @@ class OptionTests(SynchronousTestCase):
                 self.assertIsNone(getattr(options, name))
 
     def test_a_buffer_has_at_least_1_byte(self) -> None:
-        """And no more than the kernel's number can tell."""
+        """And at most 2,147,483,647."""
         name = "outbound_buffer_size_in_bytes"
         for options in (self.control, self.listener):
             for size in (1, 2**31 - 1):
@@ -162,8 +162,8 @@ class OptionTests(SynchronousTestCase):
                 self.assertRaises(ValueError, setattr, options, name, size)
             self.assertEqual(options.outbound_buffer_size_in_bytes, 2**31 - 1)
 
-    def test_once_in_use_nothing_can_be_set(self) -> None:
-        """The call is illegal, its error names the option, and what was there stays."""
+    def test_setting_an_option_of_a_socket_in_use_raises(self) -> None:
+        """The error names the option, whose value does not change."""
         self.is_in_use = True
         for options in (self.control, self.listener):
             for name, value in OPTIONS.items():
@@ -174,7 +174,7 @@ class OptionTests(SynchronousTestCase):
                 self.assertEqual(getattr(options, name), before)
 
     def test_a_connect_that_was_called_fixes_the_order_of_attempts(self) -> None:
-        """Nothing can be changed about attempts under way."""
+        """The attempts under way cannot be changed."""
         self.is_in_use = True
         error = self.assertRaises(
             LocalProtocolError, setattr, self.control, "serialize_connection_attempts", True
@@ -182,29 +182,29 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
 
     def test_a_socket_ignores_a_late_size_of_its_buffer(self) -> None:
-        """As documented for WinRT, this one is no error."""
+        """As documented for WinRT, it is no error."""
         self.control.outbound_buffer_size_in_bytes = 9000
         self.is_in_use = True
         self.control.outbound_buffer_size_in_bytes = 10_000
         self.assertEqual(self.control.outbound_buffer_size_in_bytes, 9000)
 
     def test_a_listener_refuses_a_late_size_of_the_buffer(self) -> None:
-        """As documented for WinRT, here it is one."""
+        """As documented for WinRT, it is an error."""
         self.is_in_use = True
         error = self.assertRaises(
             LocalProtocolError, setattr, self.listener, "outbound_buffer_size_in_bytes", 9000
         )
         self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
 
-    def test_after_a_failed_connect_all_can_be_set_again(self) -> None:
-        """What counts is whether it is in use now."""
+    def test_after_a_failed_connect_options_can_be_set(self) -> None:
+        """The socket is no longer in use."""
         self.is_in_use = True
         self.is_in_use = False
         self.control.keep_alive = True
         self.assertTrue(self.control.keep_alive)
 
-    def test_an_accepted_socket_has_what_its_listener_has(self) -> None:
-        """All is taken over, although the socket is in use."""
+    def test_an_accepted_socket_has_the_options_of_its_listener(self) -> None:
+        """All are copied, although the socket is in use."""
         for name, value in {**OPTIONS, "outbound_buffer_size_in_bytes": 9000}.items():
             setattr(self.listener, name, value)
         self.is_in_use = True
@@ -225,7 +225,7 @@ def ipv6_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class ApplyTests(SynchronousTestCase):
-    """Options reach the kernel."""
+    """Options are set in the kernel."""
 
     def setUp(self) -> None:
         self.control = control()
@@ -238,15 +238,15 @@ class ApplyTests(SynchronousTestCase):
         self.control.apply(transport)
         return pair[0]
 
-    def test_keep_alive_is_off_unless_asked_for(self) -> None:
-        """``SO_KEEPALIVE`` is what was set."""
+    def test_keep_alive_is_off_by_default(self) -> None:
+        """``SO_KEEPALIVE`` has the value of the option."""
         for value in (False, True):
             self.control.keep_alive = value
             end = self.applied(tcp_pair())
             self.assertEqual(end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), value)
 
-    def test_times_of_keep_alive_are_what_was_set(self) -> None:
-        """Those that were not set are the kernel's."""
+    def test_times_of_keep_alive_are_set(self) -> None:
+        """Those that were not set have the kernel's defaults."""
         if not hasattr(socket, "TCP_KEEPIDLE"):
             self.skipTest("this system has no TCP_KEEPIDLE")
         for chosen in ([], list(KEEP_ALIVE)[:1], list(KEEP_ALIVE)):
@@ -276,15 +276,15 @@ class ApplyTests(SynchronousTestCase):
         self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 46 << 2)
         self.assertEqual(end.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS), 46 << 2)
 
-    def test_normal_leaves_a_mark_that_is_there(self) -> None:
-        """Somebody else may have set it."""
+    def test_normal_keeps_an_existing_mark(self) -> None:
+        """Other code may have set it."""
         pair = tcp_pair()
         pair[0].setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 32)
         end = self.applied(pair)
         self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS), 32)
 
-    def test_no_delay_is_what_was_set(self) -> None:
-        """The transport has ``TCP_NODELAY`` on from the start, and False takes it off."""
+    def test_no_delay_is_set(self) -> None:
+        """The transport turns ``TCP_NODELAY`` on at the start; False turns it off."""
         for value in (True, False):
             self.control.no_delay = value
             pair = tcp_pair()
@@ -292,44 +292,44 @@ class ApplyTests(SynchronousTestCase):
             found = self.applied(pair).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             self.assertEqual(bool(found), value)
 
-    def test_the_hop_limit_is_that_of_ipv4(self) -> None:
-        """``IP_TTL`` is 128 by itself, unlike Linux's 64."""
+    def test_the_hop_limit_is_set_on_ipv4(self) -> None:
+        """``IP_TTL`` is 128 by default, not 64 as in Linux."""
         for limit in (128, 7):
             self.control.outbound_unicast_hop_limit = limit
             end = self.applied(tcp_pair())
             self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TTL), limit)
 
-    def test_the_hop_limit_is_that_of_ipv6(self) -> None:
-        """``IPV6_UNICAST_HOPS`` is set, and ``IP_TTL`` for IPv4 on such a socket."""
+    def test_the_hop_limit_is_set_on_ipv6(self) -> None:
+        """``IPV6_UNICAST_HOPS``, and ``IP_TTL`` for IPv4 on such a socket."""
         self.control.outbound_unicast_hop_limit = 7
         end = self.applied(ipv6_pair())
         self.assertEqual(end.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS), 7)
         self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TTL), 7)
 
-    def test_the_buffer_is_at_least_what_was_asked_for(self) -> None:
-        """``SO_SNDBUF``; Linux takes twice that."""
+    def test_the_buffer_has_at_least_the_requested_size(self) -> None:
+        """``SO_SNDBUF``; Linux doubles it."""
         self.control.outbound_buffer_size_in_bytes = 20_000
         end = self.applied(tcp_pair())
         found = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         self.assertIn(found, (20_000, 40_000))
 
-    def test_a_buffer_not_asked_for_is_left_to_the_kernel(self) -> None:
-        """Setting any size would end its own fitting."""
+    def test_without_a_size_the_kernel_decides_on_the_buffer(self) -> None:
+        """Setting any size would stop the kernel from adapting it."""
         near, far = tcp_pair()
         before = near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         end = self.applied((near, far))
         self.assertEqual(end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), before)
 
-    def test_a_unix_socket_has_a_buffer_and_none_of_the_others(self) -> None:
-        """What its kind does not have is left out, without an error."""
+    def test_a_unix_socket_gets_only_the_size_of_the_buffer(self) -> None:
+        """Options that it does not have are left out, without an error."""
         for name, value in {**OPTIONS, "outbound_buffer_size_in_bytes": 20_000}.items():
             setattr(self.control, name, value)
         end = self.applied(socket.socketpair())
         found = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         self.assertIn(found, (20_000, 40_000))
 
-    def test_a_transport_in_memory_has_none(self) -> None:
-        """There is no kernel to tell, and that is no error."""
+    def test_a_transport_in_memory_gets_no_options(self) -> None:
+        """It has no socket; that is no error."""
         for name, value in {**OPTIONS, "outbound_buffer_size_in_bytes": 20_000}.items():
             setattr(self.control, name, value)
         self.control.apply(transport := StringTransport())

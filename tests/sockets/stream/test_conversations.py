@@ -1,4 +1,4 @@
-"""Golden conversations: the bytes of the samples, however they are cut."""
+"""Recorded conversations of the samples give the same answers, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def count_texts(socket: StreamSocket) -> None:
 
 
 class Golden(NamedTuple):
-    """What is sent to a server, and what it answers."""
+    """Bytes sent to a server, and its answer."""
 
     server: Callable[[StreamSocket], Coroutine[Deferred[Any], Any, None]]
     request: bytes
@@ -100,20 +100,20 @@ def converse(golden: Golden, *pieces: bytes) -> bytes:
 class ConversationTests(SynchronousTestCase):
     """Each conversation, whole and cut."""
 
-    def test_whole(self) -> None:
-        """In one piece."""
+    def test_the_whole_conversation_in_one_piece(self) -> None:
+        """The server answers it."""
         for name, golden in CONVERSATIONS.items():
             self.assertEqual(converse(golden, golden.request), golden.response, name)
 
-    def test_at_every_split(self) -> None:
-        """In two pieces, whatever the first has."""
+    def test_the_conversation_cut_in_two_at_every_byte(self) -> None:
+        """The answer is the same."""
         for name, golden in CONVERSATIONS.items():
             for place in range(1, len(golden.request)):
                 pieces = golden.request[:place], golden.request[place:]
                 self.assertEqual(converse(golden, *pieces), golden.response, (name, place))
 
-    def test_byte_by_byte(self) -> None:
-        """In as many pieces as there are bytes."""
+    def test_the_conversation_byte_by_byte(self) -> None:
+        """The answer is the same."""
         for name, golden in CONVERSATIONS.items():
             pieces = [bytes([byte]) for byte in golden.request]
             self.assertEqual(converse(golden, *pieces), golden.response, name)

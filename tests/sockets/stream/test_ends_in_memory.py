@@ -20,14 +20,14 @@ ROOT = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
 
 
 class Halved(StringTransportWithDisconnection):
-    """One whose output ends by itself; its peer ends when this end has."""
+    """A transport that can close one direction; its peer closes when this end has."""
 
     def loseWriteConnection(self) -> None:
         self.protocol.readConnectionLost()  # type: ignore[attr-defined]
 
 
 class SocketTests(SynchronousTestCase):
-    """Every wait for an end fires, and nothing is left."""
+    """Every wait for an end fires, and no object stays in memory."""
 
     transport_class: type[StringTransportWithDisconnection] = StringTransportWithDisconnection
 
@@ -39,8 +39,8 @@ class SocketTests(SynchronousTestCase):
         protocol.makeConnection(self.transport)
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
 
-    def test_a_close_is_done(self) -> None:
-        """With what was written before it; so is the next, and the wait for the end."""
+    def test_a_close_fires(self) -> None:
+        """After the bytes before it; so do the next close, and the wait for the end."""
         write = self.socket.output_stream.write(b"x")
         read = self.socket.input_stream.receive_some()
         self.successResultOf(self.socket.close())
@@ -50,15 +50,15 @@ class SocketTests(SynchronousTestCase):
         self.successResultOf(self.socket.close())
         self.successResultOf(self.socket.wait_closed())
 
-    def test_an_abort_is_done(self) -> None:
-        """What was written is dropped."""
+    def test_an_abort_fires(self) -> None:
+        """Queued bytes are dropped."""
         write = self.socket.output_stream.write(b"x")
         self.successResultOf(self.socket.abort())
         self.assertEqual(self.transport.value(), b"")
         self.failureResultOf(write, ClosedError)
 
-    def test_a_block_ends(self) -> None:
-        """In order, and by an error."""
+    def test_async_with_ends(self) -> None:
+        """At its end and by an error."""
 
         async def block(error: Exception | None) -> None:
             async with self.socket:
@@ -71,7 +71,7 @@ class SocketTests(SynchronousTestCase):
         self.failureResultOf(Deferred.fromCoroutine(block(ValueError())), ValueError)
 
     def test_a_wait_for_the_end_may_close_again(self) -> None:
-        """It is called back from within the close."""
+        """Its callback runs within the close."""
         closed: list[Deferred[None]] = []
         self.socket.wait_closed().addCallback(lambda _: closed.append(self.socket.close()))
         self.successResultOf(self.socket.close())
@@ -79,12 +79,12 @@ class SocketTests(SynchronousTestCase):
 
 
 class HalvedTests(SocketTests):
-    """The same where the output can be closed by itself."""
+    """The same if the output can be closed alone."""
 
     transport_class = Halved
 
-    def test_a_closed_output_is_done(self) -> None:
-        """Though the peer ends from within the call, and with it the connection."""
+    def test_closing_the_output_fires(self) -> None:
+        """Though the peer ends the connection within the call."""
         self.socket.output_stream.write(b"x")
         self.successResultOf(self.socket.output_stream.close())
         self.assertEqual(self.transport.value(), b"x")
@@ -105,15 +105,15 @@ class ProtocolTests(SynchronousTestCase):
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
         return built
 
-    def test_an_end_is_done(self) -> None:
-        """Closed or aborted."""
+    def test_a_close_or_abort_fires(self) -> None:
+        """From outside."""
         for end in ("close", "abort"):
             protocol = self.connect()
             self.successResultOf(getattr(protocol, end)())
             self.assertEqual(len(protocol.lost), 1, end)
 
-    def test_an_end_in_a_handler_is_done(self) -> None:
-        """With the answer before it; no message comes after."""
+    def test_a_close_in_a_handler_fires(self) -> None:
+        """After the answer before it; no further message is delivered."""
         ends: list[Deferred[None]] = []
 
         class Ending(FrameRecorder):
@@ -131,7 +131,7 @@ class ProtocolTests(SynchronousTestCase):
 
 
 class UpgradedTests(SynchronousTestCase):
-    """A TLS engine of ours between the socket and such a transport."""
+    """With a TLS engine of ours between the socket and such a transport."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -153,8 +153,8 @@ class UpgradedTests(SynchronousTestCase):
         self.transport.clear()
         return data
 
-    def test_a_close_is_done(self) -> None:
-        """Once the peer has answered it at the latest."""
+    def test_a_close_fires(self) -> None:
+        """At the latest when the peer has answered it."""
         self.socket.output_stream.write(b"x")
         closing = self.socket.close()
         self.peer.take(self.sent())
@@ -166,7 +166,7 @@ class UpgradedTests(SynchronousTestCase):
             self.transport.loseConnection()
         self.successResultOf(self.socket.wait_closed())
 
-    def test_an_abort_is_done(self) -> None:
+    def test_an_abort_fires(self) -> None:
         """At once."""
         self.successResultOf(self.socket.abort())
         self.successResultOf(self.socket.wait_closed())

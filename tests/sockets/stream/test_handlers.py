@@ -20,11 +20,7 @@ Args = Any
 
 
 class Endless:
-    """
-    Handlers that wait for what nobody will fire.
-
-    :ivar ended: what each met, in order.
-    """
+    """Handlers that wait for ever. :ivar ended: the errors that ended them, in order."""
 
     def __init__(self) -> None:
         self.started = 0
@@ -40,7 +36,7 @@ class Endless:
 
 
 class LoggedCase(OnEveryReactor):
-    """Keeps what is logged."""
+    """Records log events."""
 
     has_variants = True
 
@@ -58,11 +54,11 @@ class LoggedCase(OnEveryReactor):
 
 
 class LossTests(LoggedCase):
-    """A connection that is lost takes its handlers with it."""
+    """A lost connection ends its handlers."""
 
     @on_every_reactor
-    def test_a_reset_cancels_every_handler(self) -> None:
-        """All of that connection, and none of another; nothing is logged as a failure."""
+    def test_a_reset_cancels_every_handler_of_the_connection(self) -> None:
+        """And none of another; no failure is logged."""
         handler, others = Endless(), Endless()
 
         def second(_listener: StreamSocketListener, _args: Args) -> Deferred[None]:
@@ -87,8 +83,8 @@ class LossTests(LoggedCase):
         self.conduct(work)
         self.assertEqual(self.serious(), [])
 
-    def test_an_abort_of_this_end_cancels_them_too(self) -> None:
-        """Whoever called it."""
+    def test_an_abort_by_this_end_cancels_its_handlers(self) -> None:
+        """Whichever code called it."""
         handler = Endless()
 
         async def work(reactor: Any) -> None:
@@ -127,8 +123,8 @@ class LossTests(LoggedCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_a_peer_that_ended_its_output_and_is_gone_is_noticed(self) -> None:
-        """Though nothing is read from it, nor written to it, any more."""
+    def test_a_reset_after_the_peers_end_is_noticed(self) -> None:
+        """Even if nothing is read or written."""
         handler = Endless()
 
         async def work(reactor: Any) -> None:
@@ -146,8 +142,10 @@ class LossTests(LoggedCase):
         self.conduct(work)
         self.assertEqual(self.serious(), [])
 
-    def test_a_handler_goes_on_behind_an_end_in_order(self) -> None:
-        """It closed, or ended its output behind its peer's; now it stores what it received."""
+    def test_a_handler_continues_after_an_orderly_end(self) -> None:
+        """
+        It closed the connection, or its output after the peer's; now it stores the received bytes.
+        """
         stored: list[bytes] = []
 
         async def end_by_closing(accepted: StreamSocket) -> None:
@@ -176,8 +174,8 @@ class LossTests(LoggedCase):
         self.conduct(work)
         self.assertEqual(stored, [b"data"] * 2)
 
-    def test_what_a_cancelled_handler_raises_is_no_failure(self) -> None:
-        """Whatever it is: no traceback."""
+    def test_the_error_of_a_cancelled_handler_is_no_failure(self) -> None:
+        """Whatever it is, no traceback is logged."""
 
         async def clean_up_badly(_listener: StreamSocketListener, _args: Args) -> None:
             try:
@@ -199,8 +197,8 @@ class LossTests(LoggedCase):
         self.assertIn("ZeroDivisionError", line)
         self.assertFalse([event for event in self.events if "log_failure" in event])
 
-    def test_a_handler_that_fails_takes_the_others_with_it(self) -> None:
-        """Those of its connection, which it ends."""
+    def test_a_handler_that_fails_cancels_the_others(self) -> None:
+        """Those of its connection, which is aborted."""
         handler = Endless()
 
         async def read(_listener: StreamSocketListener, args: Args) -> None:
@@ -222,11 +220,11 @@ class LossTests(LoggedCase):
 
 
 class CloseAllTests(LoggedCase):
-    """A listener that ends waits for its handlers."""
+    """Closing a listener waits for its handlers."""
 
     @on_every_reactor
-    def test_it_waits_for_handlers_whose_sockets_are_gone(self) -> None:
-        """They end by themselves, before the deadline."""
+    def test_close_all_waits_for_handlers_whose_sockets_are_closed(self) -> None:
+        """They return before the deadline."""
         done: list[bool] = []
 
         async def work(reactor: Any) -> None:
@@ -252,7 +250,9 @@ class CloseAllTests(LoggedCase):
 
     @on_every_reactor
     def test_at_the_deadline_handlers_are_cancelled(self) -> None:
-        """Those of open connections, and those that went on behind them; also at once."""
+        """
+        Those of open connections, and those that continued after them; also with a deadline of 0.
+        """
         for timeout in (0.05, 0):
             handler = Endless()
 
@@ -279,8 +279,8 @@ class CloseAllTests(LoggedCase):
             self.conduct(work)
         self.assertEqual(self.serious(), [])
 
-    def test_a_handler_may_end_in_its_own_time_after_the_cancel(self) -> None:
-        """A block around its socket aborts that, which takes a turn of the reactor."""
+    def test_a_cancelled_handler_may_end_later(self) -> None:
+        """A block around its socket aborts the socket, which takes a turn of the reactor."""
         ended: list[bool] = []
 
         async def work(reactor: Any) -> None:
@@ -301,8 +301,8 @@ class CloseAllTests(LoggedCase):
 
         self.conduct(work)
 
-    def test_a_handler_that_swallows_the_cancel_holds_nobody_up(self) -> None:
-        """It is left alone after a while; one line says so."""
+    def test_a_handler_that_ignores_the_cancellation_is_not_waited_for(self) -> None:
+        """After half a second; one line is logged."""
         waits: list[Deferred[None]] = []
 
         async def swallow(_listener: StreamSocketListener, _args: Args) -> None:
@@ -327,7 +327,7 @@ class CloseAllTests(LoggedCase):
         self.assertIn("1 handler", line)
 
     def test_a_handler_that_returned_is_not_waited_for(self) -> None:
-        """It gave its socket to somebody; that is drained like any other."""
+        """Other code may have its socket, which is drained as any other."""
         kept: list[StreamSocket] = []
 
         async def keep(_listener: StreamSocketListener, args: Args) -> None:
@@ -347,7 +347,7 @@ class CloseAllTests(LoggedCase):
         self.conduct(work)
 
     def test_a_handler_may_end_its_listener(self) -> None:
-        """It need not be done with its own connection; the deadline ends the wait."""
+        """Its own connection may still be open; the deadline ends the wait."""
         counts: list[int] = []
 
         async def end(listener: StreamSocketListener, _args: Args) -> None:
@@ -365,7 +365,7 @@ class CloseAllTests(LoggedCase):
         self.conduct(work)
         self.assertEqual(counts, [1])
 
-    def test_a_cancel_that_raises_harms_nobody_else(self) -> None:
+    def test_an_error_in_a_cancellation_does_not_affect_other_handlers(self) -> None:
         """It is logged, and the other handlers are cancelled."""
         handler = Endless()
 
@@ -397,7 +397,7 @@ class CloseAllTests(LoggedCase):
 
 
 class MemoryTests(SynchronousTestCase):
-    """A transport in memory may be gone within the call of a handler."""
+    """A transport in memory may end within the call of a handler."""
 
     def connect(self, handler: Callable[..., Any]) -> None:
         self.reactor: Any = MemoryReactorClock()

@@ -1,4 +1,4 @@
-"""What is known of a socket fills in as its connection forms."""
+"""The information of a socket is filled in while it connects."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def between(host: str, peer: str) -> StreamSocketInformation:
 class AddressTests(SynchronousTestCase):
     """Addresses and ports of both ends."""
 
-    def test_before_it_is_connected_nothing_is_known(self) -> None:
+    def test_an_unconnected_socket_has_no_addresses(self) -> None:
         """Addresses and names are None, ports and services empty."""
         information = StreamSocketInformation()
         self.assertIsNone(information.local_address)
@@ -57,13 +57,13 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual((information.local_port, information.remote_port), ("4000", "80"))
 
     def test_a_socket_of_both_families_shows_ipv4_as_ipv4(self) -> None:
-        """The peer is 127.0.0.1, in whatever way the kernel writes it."""
+        """The peer is 127.0.0.1, however the kernel writes it."""
         information = between("::ffff:127.0.0.1", "::ffff:192.0.2.1")
         self.assertEqual(information.local_address, HostName("127.0.0.1"))
         self.assertEqual(information.remote_address, HostName("192.0.2.1"))
 
     def test_the_zone_of_an_address_is_kept(self) -> None:
-        """A link-local address means nothing without its interface."""
+        """A link-local address is useless without its interface."""
         index = socket.if_nametoindex("lo")
         host = IPv6Address("TCP", "fe80::1", 4000, 0, index)
         information = connected(host, IPv6Address("TCP", "fe80::2", 80, 0, index))
@@ -79,8 +79,8 @@ class AddressTests(SynchronousTestCase):
         self.assertIsNone(information.remote_host_name)
         self.assertEqual((information.local_port, information.remote_service_name), ("", ""))
 
-    def test_what_was_known_stays_after_the_end(self) -> None:
-        """Who logs the end of a connection can say which it was."""
+    def test_addresses_stay_after_the_end(self) -> None:
+        """So that the log line of the end can contain them."""
         information = between("192.0.2.1", "192.0.2.2")
         information.lost()
         self.assertEqual(information.remote_address, HostName("192.0.2.2"))
@@ -88,10 +88,10 @@ class AddressTests(SynchronousTestCase):
 
 
 class NameTests(SynchronousTestCase):
-    """Host and service, as they were asked for."""
+    """Host and service as given to ``connect``."""
 
     def test_the_names_are_known_before_the_connection(self) -> None:
-        """While it forms, it is known where it leads."""
+        """While the socket is being connected."""
         information = StreamSocketInformation()
         information.asked_for(HostName("Example.com"), "http")
         assert information.remote_host_name is not None
@@ -100,7 +100,7 @@ class NameTests(SynchronousTestCase):
         self.assertIsNone(information.remote_address)
 
     def test_the_names_stay_as_given(self) -> None:
-        """What they led to is beside them."""
+        """The addresses are in other properties."""
         information = between("192.0.2.1", "192.0.2.2")
         information.asked_for(HostName("example.com"), "http")
         self.assertEqual(information.remote_host_name, HostName("example.com"))
@@ -108,14 +108,14 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(information.remote_address, HostName("192.0.2.2"))
         self.assertEqual(information.remote_port, "80")
 
-    def test_without_names_those_of_the_peer_are_shown(self) -> None:
-        """An accepted socket was asked for by nobody here."""
+    def test_an_accepted_socket_has_the_names_of_its_peer(self) -> None:
+        """Its address and port."""
         information = between("192.0.2.1", "192.0.2.2")
         self.assertEqual(information.remote_host_name, HostName("192.0.2.2"))
         self.assertEqual(information.remote_service_name, "80")
 
-    def test_names_can_be_taken_back(self) -> None:
-        """A second attempt may lead elsewhere, or through an endpoint without names."""
+    def test_a_second_attempt_replaces_the_names(self) -> None:
+        """It may have another host, or an endpoint without names."""
         information = StreamSocketInformation()
         information.asked_for(HostName("example.com"), "http")
         information.asked_for(None, None)
@@ -124,7 +124,7 @@ class NameTests(SynchronousTestCase):
 
 
 class MeasuredSocket(socket.socket):
-    """A real socket, of which the kernel knows what it is told."""
+    """A real socket whose ``TCP_INFO`` the test sets."""
 
     info: bytes
 
@@ -133,7 +133,7 @@ class MeasuredSocket(socket.socket):
 
 
 class KernelTransport(Connection):
-    """Twisted's connection, with addresses."""
+    """A connection of Twisted, with addresses."""
 
     def __init__(self, end: socket.socket) -> None:
         super().__init__(end, FakeProtocol(), IdleReactor())  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ class KernelTransport(Connection):
 
 
 class StatisticsTests(SynchronousTestCase):
-    """What the kernel measures."""
+    """Measurements of the kernel."""
 
     if not hasattr(socket, "TCP_INFO"):
         skip = "only Linux measures"
@@ -173,24 +173,24 @@ class StatisticsTests(SynchronousTestCase):
             BandwidthStatistics(0, 0, 0, 0, False, False),
         )
 
-    def test_without_a_connection_they_are_zero(self) -> None:
-        """Nothing measured is no error."""
+    def test_without_a_connection_statistics_are_zero(self) -> None:
+        """They raise no error."""
         self.assert_all_zero()
 
-    def test_without_a_socket_they_are_zero(self) -> None:
-        """A transport in memory has none, and TLS hides it."""
+    def test_without_a_socket_statistics_are_zero(self) -> None:
+        """As in memory, and under TLS."""
         self.information.connected(StringTransport())
         self.assert_all_zero()
 
-    def test_after_the_end_they_are_zero(self) -> None:
-        """The kernel forgets what it knew."""
+    def test_after_the_end_statistics_are_zero(self) -> None:
+        """The kernel drops them."""
         self.socket.info = packed(rtt=300, rate=1000)
         self.connect(self.socket)
         self.information.lost()
         self.assert_all_zero()
 
-    def test_round_trips_are_told_in_microseconds(self) -> None:
-        """The sum is the smoothed time, and a longest is not kept."""
+    def test_round_trip_times_are_in_microseconds(self) -> None:
+        """The sum is the smoothed time, and the longest is unknown."""
         self.socket.info = packed(rtt=300, variation=20, least=250)
         self.connect(self.socket)
         self.assertEqual(
@@ -198,8 +198,8 @@ class StatisticsTests(SynchronousTestCase):
             RoundTripTimeStatistics(variance=20, max=0, min=250, sum=300),
         )
 
-    def test_bandwidth_is_told_in_bits(self) -> None:
-        """The kernel counts bytes; the way in is not estimated."""
+    def test_bandwidth_is_in_bits(self) -> None:
+        """The kernel counts bytes; the inbound direction is not estimated."""
         self.socket.info = packed(rate=1000)
         self.connect(self.socket)
         self.assertEqual(
@@ -208,14 +208,14 @@ class StatisticsTests(SynchronousTestCase):
         )
 
     def test_a_rate_that_the_sender_limits_is_no_peak(self) -> None:
-        """Neither is one that was not measured."""
+        """Nor is one that was not measured."""
         self.connect(self.socket)
         for info in (packed(rate=1000, is_limited=True), packed(rate=0)):
             self.socket.info = info
             self.assertFalse(self.information.bandwidth_statistics.outbound_bandwidth_peaked)
 
-    def test_they_are_asked_for_each_time(self) -> None:
-        """The figures are those of the moment."""
+    def test_statistics_are_read_at_each_access(self) -> None:
+        """They are the current ones."""
         self.connect(self.socket)
         found = []
         for rtt in (300, 200):
@@ -224,7 +224,7 @@ class StatisticsTests(SynchronousTestCase):
         self.assertEqual(found, [300, 200])
 
     def test_an_exchange_over_loopback_is_measured(self) -> None:
-        """After a question and an answer the kernel has figures."""
+        """The kernel has measurements after a request and an answer."""
         near, far = tcp_pair()
         self.addCleanup(near.close)
         self.addCleanup(far.close)
@@ -238,10 +238,10 @@ class StatisticsTests(SynchronousTestCase):
 
 
 class ListenerTests(SynchronousTestCase):
-    """What is known of a listener."""
+    """The information of a listener."""
 
     def test_before_it_is_bound_the_port_is_empty(self) -> None:
-        """Then it is what it is told."""
+        """Then it is the number of its port."""
         information = StreamSocketListenerInformation()
         self.assertEqual(information.local_port, "")
         information.local_port = "80"

@@ -1,4 +1,4 @@
-"""A listener accepts connections, hands them on, and ends in order."""
+"""A listener accepts connections, passes them to handlers or `accept`, and closes cleanly."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def connect(reactor: Any, listener: StreamSocketListener) -> StreamSocket:
 
 
 class ListenerTests(OnEveryReactor):
-    """On a real kernel, and on every reactor."""
+    """On sockets of the kernel."""
 
     has_variants = True
 
@@ -71,8 +71,8 @@ class ListenerTests(OnEveryReactor):
         return events
 
     @on_every_reactor
-    def test_a_handler_is_given_each_connection(self) -> None:
-        """With the listener; as a coroutine function or a plain one, all that were added."""
+    def test_handlers_get_each_connection(self) -> None:
+        """With the listener; coroutine functions and plain ones, all that were added."""
         seen: list[StreamSocket] = []
 
         async def work(reactor: Any) -> None:
@@ -109,8 +109,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_wait_can_be_called_off(self) -> None:
-        """``cancel_io`` fails it; the listener continues, and the next wait gets the next one."""
+    def test_cancel_io_fails_a_pending_accept(self) -> None:
+        """The listener continues, and the next wait gets the next connection."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor)
@@ -134,8 +134,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_what_waits_to_be_accepted_stays_when_a_wait_is_called_off(self) -> None:
-        """Nothing is taken, nobody is turned away."""
+    def test_cancel_io_keeps_queued_connections(self) -> None:
+        """None is taken or refused."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor)
@@ -149,8 +149,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_nobody_is_accepted_that_nobody_takes(self) -> None:
-        """Beyond a few; the others wait in the kernel, and come when there is room."""
+    def test_without_accept_only_a_few_connections_are_accepted(self) -> None:
+        """The others wait in the kernel until there is room."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor)
@@ -166,8 +166,8 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     @on_every_reactor
-    def test_no_more_are_open_than_may_be(self) -> None:
-        """The next is accepted when one has ended."""
+    def test_max_connections_limits_the_open_connections(self) -> None:
+        """The next one is accepted when one has ended."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor, echo, max_connections=2)
@@ -184,8 +184,8 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     @on_every_reactor
-    def test_a_taken_port_is_told_and_can_be_tried_again(self) -> None:
-        """The listener is as it was."""
+    def test_binding_a_taken_port_fails_and_can_be_repeated(self) -> None:
+        """The listener is not bound."""
 
         async def work(reactor: Any) -> None:
             first = await listen(reactor)
@@ -201,8 +201,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_an_address_of_another_machine_is_refused(self) -> None:
-        """192.0.2.1 is nobody's (RFC 5737)."""
+    def test_binding_an_address_of_another_machine_fails(self) -> None:
+        """192.0.2.1 belongs to no machine (RFC 5737)."""
 
         async def work(reactor: Any) -> None:
             error = await failure_of(StreamSocketListener(reactor).bind_endpoint("192.0.2.1", ""))
@@ -211,7 +211,7 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     def test_a_name_is_bound_to_its_address(self) -> None:
-        """``localhost`` is one of this machine's."""
+        """``localhost`` is a name of this machine."""
 
         async def work(reactor: Any) -> None:
             async with StreamSocketListener(reactor) as listener:
@@ -221,7 +221,7 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     def test_a_service_is_bound_to_all_addresses(self) -> None:
-        """Of both families, where there are both; peers have plain addresses."""
+        """Of both families, if both exist; the addresses of IPv4 peers are IPv4 addresses."""
 
         async def work(reactor: Any) -> None:
             listener = StreamSocketListener(reactor)
@@ -240,8 +240,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_any_endpoint_will_do(self) -> None:
-        """Of Twisted's."""
+    def test_any_endpoint_of_twisted_can_be_used(self) -> None:
+        """With `listen`."""
 
         async def work(reactor: Any) -> None:
             async with StreamSocketListener(reactor) as listener:
@@ -253,7 +253,7 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_accepted_sockets_have_its_options(self) -> None:
+    def test_accepted_sockets_have_the_options_of_the_listener(self) -> None:
         """And keep them."""
 
         async def work(reactor: Any) -> None:
@@ -276,8 +276,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_handler_that_raises_loses_its_connection_only(self) -> None:
-        """It is logged once, and the listener goes on."""
+    def test_a_handler_that_raises_aborts_only_its_connection(self) -> None:
+        """The error is logged once, and the listener continues."""
         events = self.log_events()
 
         async def fail(_listener: StreamSocketListener, args: Args) -> None:
@@ -302,8 +302,8 @@ class ListenerTests(OnEveryReactor):
         self.assertEqual(len(failures), 4)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
 
-    def test_a_peer_that_goes_away_is_no_failure_of_the_handler(self) -> None:
-        """One line, no traceback; the connection ends."""
+    def test_a_peer_that_disconnects_is_logged_in_one_line(self) -> None:
+        """Without a traceback; the connection ends."""
         events = self.log_events()
 
         async def read(_listener: StreamSocketListener, args: Args) -> None:
@@ -325,8 +325,8 @@ class ListenerTests(OnEveryReactor):
         ended = [event for event in events if "ended" in (event.get("log_format") or "")]
         self.assertEqual(len(ended), 2)
 
-    def test_closing_leaves_accepted_connections_alone(self) -> None:
-        """Only the door is shut."""
+    def test_closing_keeps_accepted_connections(self) -> None:
+        """Only the port is closed."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor, echo)
@@ -346,8 +346,8 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     @on_every_reactor
-    def test_closing_aborts_what_nobody_took(self) -> None:
-        """Nobody could end it otherwise."""
+    def test_closing_aborts_connections_queued_for_accept(self) -> None:
+        """No other code could close them."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor)
@@ -360,8 +360,8 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     @on_every_reactor
-    def test_draining_serves_what_has_arrived(self) -> None:
-        """Handlers that wait for nothing that has come see the end."""
+    def test_close_all_serves_the_received_bytes(self) -> None:
+        """Handlers that wait for further bytes get the end of the stream."""
 
         async def work(reactor: Any) -> None:
             async def slow_echo(_listener: StreamSocketListener, args: Args) -> None:
@@ -387,8 +387,8 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     @on_every_reactor
-    def test_draining_ends_at_its_deadline(self) -> None:
-        """What is left is aborted, and counted."""
+    def test_close_all_aborts_at_its_deadline(self) -> None:
+        """It returns the number of aborted connections."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor, lambda *_: None)
@@ -401,8 +401,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_draining_twice_ends_with_the_last_connection(self) -> None:
-        """Both waits, long before their deadlines."""
+    def test_two_calls_of_close_all_end_with_the_last_connection(self) -> None:
+        """Both, long before their deadlines."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor, lambda *_: None)
@@ -417,8 +417,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_drain_that_is_called_off_leaves_nothing(self) -> None:
-        """No timer."""
+    def test_a_cancelled_close_all_leaves_no_timer(self) -> None:
+        """The reactor has no delayed call."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor, lambda *_: None)
@@ -433,7 +433,7 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_close_that_is_called_off_still_frees_the_port(self) -> None:
+    def test_a_cancelled_close_still_frees_the_port(self) -> None:
         """Only the wait ends."""
 
         async def work(reactor: Any) -> None:
@@ -448,8 +448,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_handler_that_raises_in_its_block_aborts(self) -> None:
-        """The peer does not take half an answer for a whole one."""
+    def test_a_handler_that_raises_in_its_block_aborts_the_connection(self) -> None:
+        """So that the peer does not take a partial answer for a complete one."""
 
         async def fail(_listener: StreamSocketListener, args: Args) -> None:
             async with args.socket as accepted:
@@ -469,7 +469,7 @@ class ListenerTests(OnEveryReactor):
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_peers_cannot_fill_the_log_with_tracebacks(self) -> None:
-        """Silence and broken rules are one line each."""
+        """A silent peer and a broken rule are one line each."""
         events = self.log_events()
 
         async def read(_listener: StreamSocketListener, args: Args) -> None:
@@ -489,8 +489,8 @@ class ListenerTests(OnEveryReactor):
         ended = [event for event in events if "ended" in (event.get("log_format") or "")]
         self.assertEqual(len(ended), 2)
 
-    def test_the_peer_is_whom_a_proxy_names(self) -> None:
-        """Once its header has come, and after the end."""
+    def test_the_peer_is_the_one_that_a_proxy_names(self) -> None:
+        """Once the header was received, and after the end."""
 
         async def work(reactor: Any) -> None:
             listener = StreamSocketListener(reactor)
@@ -508,8 +508,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_our_proxy_endpoint_gives_a_socket_its_client(self) -> None:
-        """From the start: it is not accepted before its header has come."""
+    def test_under_our_proxy_endpoint_a_socket_has_the_address_of_the_client(self) -> None:
+        """From the start: the connection is accepted when the header has arrived."""
 
         async def work(reactor: Any) -> None:
             listener = StreamSocketListener(reactor)
@@ -528,7 +528,7 @@ class ListenerTests(OnEveryReactor):
         self.conduct(work)
 
     def test_options_reach_a_socket_under_wrappers(self) -> None:
-        """A PROXY header is no reason to lose them."""
+        """Also if the peer sends a PROXY header."""
 
         async def work(reactor: Any) -> None:
             listener = StreamSocketListener(reactor)
@@ -562,8 +562,8 @@ async def end_of(near: StreamSocket) -> bytes:
 class InMemoryTests(SynchronousTestCase):
     """A listener on a reactor in memory."""
 
-    def test_an_address_has_no_more_than_its_share(self) -> None:
-        """Where there is no socket of the kernel, one more is turned away as well."""
+    def test_max_connections_per_address_limits_one_address(self) -> None:
+        """Also without a socket of the kernel: a further connection is closed."""
         reactor = MemoryReactorClock()
         listener = StreamSocketListener(reactor, max_connections_per_address=1)
         self.successResultOf(listener.bind_endpoint("127.0.0.1", ""))
@@ -580,17 +580,17 @@ class InMemoryTests(SynchronousTestCase):
 
 @implementer(IStreamServerEndpoint)
 class NeverListening:
-    """An endpoint that takes its time."""
+    """An endpoint that does not finish listening."""
 
     def listen(self, _factory: object) -> Deferred[Any]:
         return Deferred()
 
 
 class CancelledBindTests(SynchronousTestCase):
-    """A bind that is called off leaves the listener as it was."""
+    """A cancelled bind leaves the listener unbound."""
 
-    def test_it_can_be_bound_again(self) -> None:
-        """And its handlers and options are free to change until then."""
+    def test_after_a_cancelled_bind_the_listener_can_be_bound(self) -> None:
+        """Until then handlers and options can be changed."""
         reactor = MemoryReactorClock()
         listener = StreamSocketListener(reactor)
         binding = listener.listen(NeverListening())
@@ -603,13 +603,13 @@ class CancelledBindTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """At the wrong time, with the wrong values."""
+    """Calls in the wrong state, or with wrong arguments."""
 
     def setUp(self) -> None:
         self.listener = StreamSocketListener(Clock())
 
-    def test_what_cannot_be_bound_is_refused_at_once(self) -> None:
-        """Before there is a socket."""
+    def test_invalid_arguments_raise_at_the_call(self) -> None:
+        """Before a socket is opened."""
         for service in (None, "no-such-service", 65536):
             self.assertRaises(ValueError, self.listener.bind_service_name, service)
         self.assertRaises(ValueError, self.listener.bind_endpoint, "not a host", "")
@@ -619,13 +619,13 @@ class RefusalTests(SynchronousTestCase):
         self.assertRaises(ValueError, self.listener.close_all, None)
         self.assertRaises(ValueError, self.listener.accept, timeout=-1)
 
-    def test_nobody_is_accepted_before_it_is_bound(self) -> None:
+    def test_accept_before_binding_fails(self) -> None:
         """The HRESULT is that of a method called too early."""
         error = self.failureResultOf(self.listener.accept(), LocalProtocolError).value
         self.assertEqual(error.hresult, 0x8000000E)
 
-    def test_after_closing_nothing_works(self) -> None:
-        """And a loop over it ends at once."""
+    def test_every_call_on_a_closed_listener_fails(self) -> None:
+        """A loop over it ends at once."""
         self.successResultOf(self.listener.close())
         self.failureResultOf(self.listener.accept(), ClosedError)
         self.failureResultOf(self.listener.bind_service_name(""), ClosedError)
@@ -638,12 +638,12 @@ class RefusalTests(SynchronousTestCase):
 
 
 class BoundTests(OnEveryReactor):
-    """Once it is bound."""
+    """A bound listener."""
 
     _reactors = ["twisted.internet.selectreactor.SelectReactor"]
 
-    def test_it_is_bound_once_and_its_handlers_are_fixed(self) -> None:
-        """Events may have been missed."""
+    def test_a_bound_listener_cannot_be_bound_or_get_handlers(self) -> None:
+        """The handlers may have missed events."""
 
         async def work(reactor: Any) -> None:
             async with await listen(reactor, echo) as listener:
@@ -657,8 +657,8 @@ class BoundTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_one_wait_at_a_time(self) -> None:
-        """Which can be cancelled, takes no longer than it may, and ends with the listener."""
+    def test_only_one_accept_may_be_pending(self) -> None:
+        """It can be cancelled, has a timeout, and ends with the listener."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor)
@@ -675,8 +675,8 @@ class BoundTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_closing_while_it_is_being_bound(self) -> None:
-        """Nothing is left listening."""
+    def test_closing_during_a_bind_leaves_no_port_open(self) -> None:
+        """The bind fails."""
 
         async def work(reactor: Any) -> None:
             listener = StreamSocketListener(reactor)

@@ -1,4 +1,4 @@
-"""A listener's ports are made by its reactor."""
+"""A listener opens its ports through its reactor."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Divided(MemoryReactorClock):
 
 
 class _Port:
-    """One port of such a machine; it is the socket, too."""
+    """One port of such a machine; it is also the socket."""
 
     def __init__(self, reactor: Divided, number: int, interface: str) -> None:
         self.socket = self
@@ -66,10 +66,10 @@ class _Port:
 
 
 class ListeningTests(SynchronousTestCase):
-    """No reactor is passed over."""
+    """The reactor opens every port."""
 
-    def test_a_reactor_in_memory_records_what_is_listened_on(self) -> None:
-        """One address, or all of both families, with the backlog; nothing of the kernel."""
+    def test_a_reactor_in_memory_records_the_ports(self) -> None:
+        """One address, or all of both families, with the backlog; no socket is opened."""
         for host, interface in (("127.0.0.1", "127.0.0.1"), ("::1", "::1"), (None, "::")):
             reactor = MemoryReactorClock()
             listener = StreamSocketListener(reactor)
@@ -81,8 +81,8 @@ class ListeningTests(SynchronousTestCase):
             self.assertEqual(listener.information.local_port, "1337")
             self.successResultOf(listener.close())
 
-    def test_what_a_reactor_in_memory_accepts_is_given_to_handlers(self) -> None:
-        """As on a real one."""
+    def test_connections_of_a_reactor_in_memory_reach_handlers(self) -> None:
+        """As those of other reactors."""
         reactor = MemoryReactorClock()
         listener = StreamSocketListener(reactor)
         taken: list[StreamSocket] = []
@@ -97,40 +97,40 @@ class ListeningTests(SynchronousTestCase):
 
 
 class DividedTests(SynchronousTestCase):
-    """Where one socket does not serve both families."""
+    """A system on which one socket does not serve both families."""
 
     def bind(self, reactor: Divided, service: str = "") -> Deferred[None]:
         return StreamSocketListener(reactor).bind_service_name(service)
 
-    def test_two_ports_serve_both(self) -> None:
-        """On one number."""
+    def test_two_ports_serve_both_families(self) -> None:
+        """With the same number."""
         reactor = Divided()
         self.successResultOf(self.bind(reactor))
         self.assertEqual(reactor.listening, [(1000, "::"), (1000, "0.0.0.0")])
 
-    def test_a_number_that_one_family_has_taken_is_left(self) -> None:
-        """The next one that is free in both is used."""
+    def test_a_number_that_is_taken_in_one_family_is_not_used(self) -> None:
+        """The next number that is free in both is."""
         reactor = Divided()
         reactor.taken = ["0.0.0.0"] * 2
         self.successResultOf(self.bind(reactor))
         self.assertEqual(reactor.listening, [(1002, "::"), (1002, "0.0.0.0")])
 
-    def test_a_search_for_a_number_ends(self) -> None:
-        """Nothing is listened on then."""
+    def test_the_search_for_a_number_ends(self) -> None:
+        """Then no port is open."""
         reactor = Divided()
         reactor.taken = ["0.0.0.0"] * 100
         self.assert_taken(self.bind(reactor))
         self.assertEqual(reactor.listening, [])
 
-    def test_a_number_that_was_asked_for_is_not_changed(self) -> None:
-        """It fails, and what was opened is closed."""
+    def test_a_given_number_is_not_changed(self) -> None:
+        """The call fails, and the first port is closed."""
         reactor = Divided()
         reactor.taken = ["0.0.0.0"]
         self.assert_taken(self.bind(reactor, "1337"))
         self.assertEqual(reactor.listening, [])
 
-    def test_without_ipv6_the_other_family_is_served(self) -> None:
-        """However the system says that it lacks it; what else is wrong is reported."""
+    def test_without_ipv6_ipv4_is_served(self) -> None:
+        """For each error with which a system reports it; other errors are raised."""
         for number in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             reactor = Divided(lacking=number)
             self.successResultOf(self.bind(reactor))

@@ -1,4 +1,4 @@
-"""What a socket refuses before a handshake, and knows after it, on a connection in memory."""
+"""A socket refuses plaintext before a handshake, and knows its peer after it; in memory."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class RefusalTests(SynchronousTestCase):
             self.here.protocol, self.here.socket.information, leftover, is_server=is_server
         )
 
-    def test_nothing_is_no_plaintext(self) -> None:
-        """Nor is what may begin a handshake, where the peer is a client."""
+    def test_an_empty_buffer_is_accepted(self) -> None:
+        """So is the beginning of a handshake, if the peer is the client."""
         for is_server in (True, False):
             self.refuse(b"", is_server=is_server)
         for leftover in (b"\x16", b"\x16\x03", b"\x16\x03\x01\2\0"):
             self.refuse(leftover, is_server=True)
         self.assertFalse(self.here.transport.disconnected)
 
-    def test_anything_else_is_the_end(self) -> None:
-        """With one event, which does not repeat it; a server never speaks first."""
+    def test_any_other_byte_aborts_the_connection(self) -> None:
+        """One event is logged, without the bytes; a server never sends first."""
         for leftover, is_server in ((b"evil", True), (b"\x16\x04", True), (b"\x16\x03", False)):
             self.setUp()
             self.assertRaises(RemoteProtocolError, self.refuse, leftover, is_server=is_server)
@@ -58,8 +58,8 @@ class RefusalTests(SynchronousTestCase):
 class HandshakeTests(SynchronousTestCase):
     """With Python's ``ssl`` at the other end."""
 
-    def test_a_client_knows_its_server(self) -> None:
-        """The level that was asked for, and what was agreed on."""
+    def test_a_client_has_the_facts_of_its_server(self) -> None:
+        """The requested level, and the negotiated version."""
         here, peer = InMemory(), ServerPeer()
         socket = here.socket
         socket.control.trust_roots = [Certificate.from_pem(AUTHORITY.cert_pem.bytes())]
@@ -83,7 +83,7 @@ class HandshakeTests(SynchronousTestCase):
         assert information.server_certificate is not None
         self.assertEqual(information.server_certificate.subject, "server")
 
-    def test_a_level_that_cannot_be_had_sends_nothing(self) -> None:
+    def test_an_unsupported_level_sends_nothing(self) -> None:
         """It is refused before."""
         here = InMemory()
         self.assertRaises(
@@ -100,8 +100,8 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(here.sent(), b"")
         self.assertTrue(here.socket.is_open)
 
-    def test_a_server_takes_up_what_has_come(self) -> None:
-        """The beginning of the client's handshake."""
+    def test_a_server_continues_with_the_received_bytes(self) -> None:
+        """They are the beginning of the client's handshake."""
         here, peer = InMemory(), Peer()
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
         hello = peer.hello()
@@ -121,8 +121,8 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(here.socket.information.negotiated_version, "TLSv1.3")
         self.assertIsNone(here.socket.information.client_certificate)
 
-    def test_who_is_not_let_in_is_told_of_once(self) -> None:
-        """Unless it was called off at this end."""
+    def test_a_refused_client_is_logged_once(self) -> None:
+        """Unless this end cancelled the handshake."""
         events: list[Any] = []
         publisher: Any = globalLogPublisher
         publisher.addObserver(events.append)

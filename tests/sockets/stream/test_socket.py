@@ -1,4 +1,4 @@
-"""A stream socket connects, says what it knows, and ends."""
+"""A stream socket connects, reports its information, and closes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from twsock import (
 
 
 class SocketTests(SynchronousTestCase):
-    """What every test here has: a reactor in memory, that knows two hosts."""
+    """A reactor in memory that knows two hosts."""
 
     def setUp(self) -> None:
         self.names = FakeNameResolver()
@@ -66,8 +66,8 @@ class SocketTests(SynchronousTestCase):
 class ConnectTests(SocketTests):
     """Connecting to a service of a host."""
 
-    def test_a_host_and_a_port(self) -> None:
-        """As text, or as what they are; it fires when connected."""
+    def test_connect_takes_a_host_and_a_port(self) -> None:
+        """As text, or as a host name and a number; it fires when connected."""
         for host in ("127.0.0.1", HostName("127.0.0.1")):
             for service in ("1337", 1337):
                 stream_socket = StreamSocket(self.reactor)
@@ -78,8 +78,8 @@ class ConnectTests(SocketTests):
                 self.assertIsNone(self.successResultOf(connecting))
                 self.assertTrue(stream_socket.is_open)
 
-    def test_all_addresses_of_a_name_are_tried(self) -> None:
-        """The next as soon as one fails; families take turns; the error lists every attempt."""
+    def test_connect_tries_all_addresses_of_a_name(self) -> None:
+        """The next as soon as one fails; families alternate; the error lists every attempt."""
         connecting = self.socket.connect("many.example", 80)
         for _ in range(3):
             self.refuse()
@@ -98,7 +98,7 @@ class ConnectTests(SocketTests):
         self.assertEqual(len(self.reactor.tcpClients), 1)
 
     def test_a_service_is_found_through_an_srv_record(self) -> None:
-        """Where it is neither a number nor known here."""
+        """If it is neither a number nor in the services file."""
         resolver = FakeServiceResolver(Deferred())
         StreamSocket(self.reactor, resolver=resolver).connect("many.example", "no-such-service")
         self.assertEqual(
@@ -117,8 +117,8 @@ class ConnectTests(SocketTests):
             StreamSocket(self.reactor).connect(pair)
             self.assertEqual(self.reactor.tcpClients[-1][4], bind)
 
-    def test_what_cannot_be_connected_to_is_refused_at_once(self) -> None:
-        """Before anything is looked up."""
+    def test_invalid_arguments_raise_at_the_call(self) -> None:
+        """Before any lookup."""
         for host, service in (
             ("127.0.0.1", None),
             ("127.0.0.1", ""),
@@ -140,8 +140,8 @@ class ConnectTests(SocketTests):
         self.assertRaises(ValueError, self.socket.connect, "127.0.0.1", 1, timeout=-1)
         self.assertEqual(self.reactor.tcpClients, [])
 
-    def test_a_failed_connect_leaves_the_socket_as_it_was(self) -> None:
-        """Its options can be set, and it can be connected again."""
+    def test_after_a_failed_connect_the_socket_can_be_connected(self) -> None:
+        """Its options can be set."""
         connecting = self.socket.connect("127.0.0.1", 1)
         self.assertRaises(LocalProtocolError, setattr, self.socket.control, "keep_alive", True)
         self.refuse()
@@ -151,8 +151,8 @@ class ConnectTests(SocketTests):
         self.answer()
         self.successResultOf(again)
 
-    def test_a_cancelled_connect_leaves_the_socket_as_it_was(self) -> None:
-        """Whether it was looking a name up or connecting."""
+    def test_after_a_cancelled_connect_the_socket_can_be_connected(self) -> None:
+        """Whether it was cancelled during the lookup or an attempt."""
         for host in ("127.0.0.1", "slow.example"):
             self.names.slow["slow.example"] = _resolution()
             connecting = self.socket.connect(host, 1)
@@ -163,8 +163,8 @@ class ConnectTests(SocketTests):
         self.successResultOf(again)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_a_connect_takes_no_longer_than_it_may(self) -> None:
-        """Looking up included; the socket is as it was."""
+    def test_a_connect_that_takes_too_long_fails(self) -> None:
+        """The lookup included; then the socket can be connected."""
         self.names.slow["slow.example"] = _resolution()
         connecting = self.socket.connect("slow.example", 1, timeout=2)
         self.reactor.advance(2)
@@ -172,13 +172,13 @@ class ConnectTests(SocketTests):
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
         self.socket.connect("127.0.0.1", 1)
 
-    def test_a_name_that_leads_nowhere_says_so(self) -> None:
-        """There is nothing to attempt."""
+    def test_connecting_to_an_unknown_name_fails(self) -> None:
+        """Without an attempt."""
         error = self.failureResultOf(self.socket.connect("nobody.example", 1), SocketError).value
         self.assertIs(error.status, SocketErrorStatus.HOST_NOT_FOUND)
 
-    def test_connecting_twice_is_refused(self) -> None:
-        """While it is being connected, and when it is; neither is disturbed."""
+    def test_a_second_connect_fails(self) -> None:
+        """During the first connect and after it; neither is affected."""
         connecting = self.socket.connect("127.0.0.1", 1)
         self.failureResultOf(self.socket.connect("127.0.0.1", 2), BusyError)
         self.answer()
@@ -187,8 +187,8 @@ class ConnectTests(SocketTests):
         self.assertEqual(error.hresult, 0x8000000E)
         self.assertTrue(self.socket.is_open)
 
-    def test_closing_ends_a_connect(self) -> None:
-        """With the HRESULT of a closed object, wherever it was."""
+    def test_closing_fails_a_pending_connect(self) -> None:
+        """With the HRESULT of a closed object, at each step."""
         for host in ("127.0.0.1", "slow.example"):
             self.names.slow["slow.example"] = _resolution()
             stream_socket = StreamSocket(self.reactor)
@@ -199,8 +199,8 @@ class ConnectTests(SocketTests):
             self.failureResultOf(stream_socket.connect("127.0.0.1", 1), ClosedError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_any_endpoint_will_do(self) -> None:
-        """And its errors are ours."""
+    def test_any_endpoint_of_twisted_can_be_used(self) -> None:
+        """Its errors become `SocketError`."""
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", 1337)
         connecting = self.socket.connect_endpoint(endpoint)
         self.refuse()
@@ -211,8 +211,8 @@ class ConnectTests(SocketTests):
         self.successResultOf(again)
         self.failureResultOf(self.socket.connect_endpoint(endpoint), LocalProtocolError)
 
-    def test_what_comes_after_it_was_called_off_is_not_taken(self) -> None:
-        """From an endpoint that cannot be called off."""
+    def test_a_connection_after_the_cancellation_is_dropped(self) -> None:
+        """From an endpoint that cannot be cancelled."""
 
         class Stubborn:
             def connect(self, factory: Any) -> Deferred[Any]:
@@ -227,9 +227,9 @@ class ConnectTests(SocketTests):
 
 
 class InformationTests(SocketTests):
-    """What is known fills in as the connection forms."""
+    """The information is filled in while the socket connects."""
 
-    def test_names_as_given_addresses_as_connected(self) -> None:
+    def test_information_has_names_as_given_and_addresses_as_connected(self) -> None:
         """Ports are text."""
         information = self.socket.information
         self.assertEqual((information.remote_address, information.remote_port), (None, ""))
@@ -266,8 +266,8 @@ class LookUpTests(SocketTests):
         )
         return [(str(pair.remote_host_name), pair.remote_service_name) for pair in pairs]
 
-    def test_pairs_differ_from_one_to_the_next(self) -> None:
-        """So that the second attempt is not like the first."""
+    def test_pairs_alternate_between_the_families(self) -> None:
+        """So that the second attempt differs from the first."""
         pairs = [("192.0.2.1", "80"), ("2001:db8::1", "80"), ("192.0.2.2", "80")]
         self.assertEqual(self.look_up(HostNameSortOptions.NONE), pairs)
 
@@ -278,25 +278,25 @@ class LookUpTests(SocketTests):
         self.assertEqual(self.look_up(options), pairs)
 
     def test_a_pair_can_be_connected(self) -> None:
-        """As it is."""
+        """Without a change."""
         looking = StreamSocket.get_endpoint_pairs(self.reactor, "many.example", 80)
         self.socket.connect(self.successResultOf(looking)[1])
         self.assertEqual(self.reactor.tcpClients[0][:2], ("2001:db8::1", 80))
 
 
 class TakeOverTests(SynchronousTestCase):
-    """Connections that others made."""
+    """Connections that other code made."""
 
-    def test_a_transport_of_twisted(self) -> None:
-        """What its protocol had left is read first."""
+    def test_a_transport_of_twisted_can_be_taken_over(self) -> None:
+        """The unread bytes of its protocol are read first."""
         transport: Any = StringTransport()
         stream_socket = StreamSocket.from_transport(Clock(), transport, b"left ")
         transport.protocol.dataReceived(b"over")
         read = stream_socket.input_stream.receive_exactly(9)
         self.assertEqual(self.successResultOf(read), b"left over")
 
-    def test_a_transport_on_which_tls_was_started(self) -> None:
-        """What comes is what its engine gives, not what is on the wire."""
+    def test_a_transport_with_tls_can_be_taken_over(self) -> None:
+        """The socket gets the decrypted bytes."""
         transport: Any = StringTransport()
         transport.TLS = True
         transport.protocol = engine = StringTransport()
@@ -306,8 +306,8 @@ class TakeOverTests(SynchronousTestCase):
         self.assertIs(transport.protocol, engine)
         self.assertEqual(self.successResultOf(stream_socket.input_stream.receive_some()), b"x")
 
-    def test_much_that_was_left_stops_the_receiving(self) -> None:
-        """Until somebody reads."""
+    def test_many_unread_bytes_pause_reading(self) -> None:
+        """Until the application reads."""
         transport: Any = StringTransport()
         loose = bytearray(100_000)
         stream_socket = StreamSocket.from_transport(Clock(), transport, loose)  # type: ignore[arg-type]
@@ -316,45 +316,45 @@ class TakeOverTests(SynchronousTestCase):
         transport.protocol.dataReceived(b"x")
         self.assertEqual(len(loose), 100_000)
 
-    def test_a_transport_that_is_lost_is_refused(self) -> None:
-        """In our words."""
+    def test_a_lost_transport_is_refused(self) -> None:
+        """With `ClosedError`."""
         transport: Any = StringTransport()
         transport.connected = False
         self.assertRaises(ClosedError, StreamSocket.from_transport, Clock(), transport)
 
-    def test_a_wrapped_transport(self) -> None:
-        """The wrapper hands on to us what it receives."""
+    def test_a_wrapped_transport_can_be_taken_over(self) -> None:
+        """The wrapper passes received bytes to the socket."""
         transport: Any = StringTransport()
         transport.wrappedProtocol = transport.protocol = object()
         stream_socket = StreamSocket.from_transport(Clock(), transport)
         transport.wrappedProtocol.dataReceived(b"x")
         self.assertEqual(self.successResultOf(stream_socket.input_stream.receive_some()), b"x")
 
-    def test_a_socket_that_is_not_connected_is_refused(self) -> None:
-        """And left to its owner."""
+    def test_an_unconnected_socket_is_refused(self) -> None:
+        """It stays open."""
         with socket.socket() as alone, socket.socket(type=socket.SOCK_DGRAM) as datagram:
             self.assertRaises(SocketError, StreamSocket.from_socket, Clock(), alone)
             self.assertRaises(ValueError, StreamSocket.from_socket, Clock(), datagram)
             self.assertGreaterEqual(alone.fileno(), 0)
 
     def test_limits_out_of_bounds_are_refused(self) -> None:
-        """Before there is a socket."""
+        """Before a socket is opened."""
         self.assertRaises(ValueError, StreamSocket, Clock(), close_timeout=-1)
 
 
 class EndTests(SocketTests):
-    """An unconnected socket ends too."""
+    """Closing an unconnected socket."""
 
-    def test_closing_before_connecting(self) -> None:
-        """Nothing works afterwards; again is harmless."""
+    def test_closing_before_connecting_fails_later_calls(self) -> None:
+        """Closing twice is harmless."""
         for end in (self.socket.close, self.socket.abort, self.socket.cancel_io):
             self.successResultOf(end())
         self.failureResultOf(self.socket.input_stream.receive_some(), ClosedError)
         self.failureResultOf(self.socket.output_stream.write(b"x"), ClosedError)
         self.assertFalse(self.socket.is_open)
 
-    def test_it_is_closed_by_a_block(self) -> None:
-        """``async with``, as everything here."""
+    def test_async_with_closes_the_socket(self) -> None:
+        """At the end of the block."""
 
         async def block() -> None:
             async with self.socket:
@@ -363,8 +363,10 @@ class EndTests(SocketTests):
         self.successResultOf(Deferred.fromCoroutine(block()))
         self.failureResultOf(self.socket.connect("127.0.0.1", 1), ClosedError)
 
-    def test_a_block_that_raises_aborts(self) -> None:
-        """Half an answer is not to look like a whole one; the end of the peer is no mistake."""
+    def test_async_with_aborts_when_the_block_raises(self) -> None:
+        """
+        So that the peer takes no partial answer for a complete one; `EndOfStreamError` closes.
+        """
         for raised, is_aborted in ((ZeroDivisionError("x"), True), (EndOfStreamError(4, 0), False)):
             stream_socket = StreamSocket(self.reactor)
             stream_socket.connect("127.0.0.1", 1)

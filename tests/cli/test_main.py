@@ -252,6 +252,25 @@ class ProcessTests(SynchronousTestCase):
         assert process.stderr is not None
         self.assertEqual(process.stderr.read(), b"")
 
+    def test_help_that_nobody_reads_ends_quietly(self) -> None:
+        """Of all commands, with the buffer that standard output has."""
+        variables = {**environment(), "PYTHONUNBUFFERED": ""}
+        for words in (["--help"], ["echo", "--help"], ["certificates", "--help"]):
+            reader, writer = os.pipe()
+            os.close(reader)
+            try:
+                result = subprocess.run(
+                    command(*words),
+                    stdout=writer,
+                    stderr=subprocess.PIPE,
+                    timeout=PATIENCE,
+                    check=False,
+                    env=variables,
+                )
+            finally:
+                os.close(writer)
+            self.assertEqual((result.stderr, result.returncode), (b"", 141), words)
+
     def test_closed_streams_are_one_line(self) -> None:
         """Nothing can be done without the first two, and nothing said without the third."""
         for redirection, words, line in (

@@ -12,7 +12,13 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from twsock.cli.output import EXIT_SIGNAL, CommandError, UsageError, open_output
+from twsock.cli.output import (
+    EXIT_BROKEN_PIPE,
+    EXIT_SIGNAL,
+    CommandError,
+    UsageError,
+    open_output,
+)
 
 if TYPE_CHECKING:
     from twsock.cli.arguments import EchoArguments
@@ -65,8 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = failed.exit_code
     except KeyboardInterrupt:
         code = EXIT_SIGNAL + signal.SIGINT
+    except SystemExit as ended:  # argparse has printed the help.
+        code = int(ended.code or 0)
+    code = _flush_output() or code
     if code:
-        _drop_unwritten_output()
         sys.exit(code)
 
 
@@ -189,13 +197,15 @@ def _find_version() -> str:
         return "(run from a folder where it is not installed)"
 
 
-def _drop_unwritten_output() -> None:
-    """Keep Python from writing, at its end, what could not be written before."""
+def _flush_output() -> int:
+    """Write what argparse has printed; return the exit status if nobody reads it any more."""
     import os
 
-    if sys.stdout is None:
-        return
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
+        # Python would try it again at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return 0

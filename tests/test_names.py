@@ -1,4 +1,4 @@
-"""Host names and endpoint pairs as values: what is accepted, and what equals what."""
+"""Host names and endpoint pairs are values: which texts are valid, and which names are equal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ADDRESSES = {
     "(01:23:45:67:89:AB)": (HostNameType.BLUETOOTH, "01:23:45:67:89:ab"),
 }
 
-#: Malformed name → a part of the line that says why.
+#: Malformed name → a part of the error message.
 MALFORMED = {
     "": "it is empty",
     ".": "empty label",
@@ -99,18 +99,18 @@ def names_of(raw: str) -> tuple[str, str]:
 
 
 class DomainNameTests(SynchronousTestCase):
-    """A name for the resolver."""
+    """Domain names."""
 
-    def test_a_name_has_a_form_for_machines_and_one_for_people(self) -> None:
-        """The canonical name is in lower case and A-labels, the display name in U-labels."""
+    def test_a_name_has_a_canonical_and_a_display_form(self) -> None:
+        """Lower case and A-labels; U-labels."""
         self.assertEqual({raw: names_of(raw) for raw in DOMAIN_NAMES}, DOMAIN_NAMES)
 
     def test_a_name_is_a_domain_name(self) -> None:
-        """What is no address has the type `DOMAIN_NAME`."""
+        """A text that is no address has the type `DOMAIN_NAME`."""
         self.assertEqual({HostName(raw).type for raw in DOMAIN_NAMES}, {HostNameType.DOMAIN_NAME})
 
-    def test_the_raw_name_is_what_was_given(self) -> None:
-        """Nothing is changed in the raw name, a trailing dot included."""
+    def test_the_raw_name_is_the_given_text(self) -> None:
+        """With its trailing dot."""
         self.assertEqual(HostName("Example.COM.").raw_name, "Example.COM.")
 
     def test_a_label_has_up_to_63_characters(self) -> None:
@@ -119,7 +119,7 @@ class DomainNameTests(SynchronousTestCase):
         self.assertRaisesRegex(ValueError, "64 characters", HostName, "a" * 64)
 
     def test_a_label_is_measured_as_it_is_sent(self) -> None:
-        """What counts in an international label is its A-label."""
+        """The length of an international label is that of its A-label."""
         self.assertEqual(len(HostName("ä" * 57).canonical_name), 63)
         self.assertRaisesRegex(ValueError, "too long", HostName, "ä" * 58)
 
@@ -131,34 +131,34 @@ class DomainNameTests(SynchronousTestCase):
 
 
 class AddressTests(SynchronousTestCase):
-    """An address in text."""
+    """Addresses."""
 
     def test_an_address_has_one_canonical_form(self) -> None:
         """Dotted decimal, or the shortest form of IPv6 with its zone as given, or six pairs."""
         found = {raw: (HostName(raw).type, HostName(raw).canonical_name) for raw in ADDRESSES}
         self.assertEqual(found, ADDRESSES)
 
-    def test_an_ip_address_is_displayed_as_it_is(self) -> None:
-        """Display name and canonical name of an IP address are the same."""
+    def test_the_display_name_of_an_ip_address_is_the_canonical_name(self) -> None:
+        """For both families."""
         self.assertEqual(names_of("FE80::1%eth0"), ("fe80::1%eth0", "fe80::1%eth0"))
 
     def test_a_bluetooth_address_is_displayed_in_parentheses(self) -> None:
-        """People see what Windows shows."""
+        """As in Windows."""
         self.assertEqual(HostName("01:23:45:67:89:ab").display_name, "(01:23:45:67:89:AB)")
 
     @given(ip_addresses())
-    def test_any_address_is_what_python_makes_of_it(self, address: object) -> None:
-        """Each IP address is accepted, and the type is right."""
+    def test_every_ip_address_of_python_is_accepted(self, address: object) -> None:
+        """With the right type."""
         name = HostName(str(address))
         self.assertEqual(name.type is HostNameType.IPV6, ":" in str(address))
         self.assertEqual(HostName(name.canonical_name), name)
 
 
 class MalformedNameTests(SynchronousTestCase):
-    """What is no host name."""
+    """Texts that are no host name."""
 
     def test_a_malformed_name_is_refused_with_the_reason(self) -> None:
-        """One line shows the name and says what is wrong with it."""
+        """One line has the name and the reason."""
         for raw, reason in MALFORMED.items():
             with self.assertRaises(ValueError) as caught:
                 HostName(raw)
@@ -168,18 +168,18 @@ class MalformedNameTests(SynchronousTestCase):
             self.assertNotIn("\n", message)
 
     def test_a_huge_name_has_a_short_message(self) -> None:
-        """The line does not grow with the name."""
+        """The message does not contain the whole name."""
         with self.assertRaises(ValueError) as caught:
             HostName("a" * 1_000_000)
         self.assertLess(len(str(caught.exception)), 300)
 
-    def test_what_is_no_text_is_a_type_error(self) -> None:
-        """None, bytes and host names themselves are not taken for names."""
+    def test_a_value_that_is_no_str_raises_type_error(self) -> None:
+        """None, bytes and host names."""
         for raw in (None, b"localhost", 1, HostName("localhost")):
             self.assertRaisesRegex(TypeError, "a host name is a str, not", HostName, raw)
 
 
-#: Text that comes near a host name, and any other.
+#: Texts that resemble a host name, and any others.
 TEXTS = one_of(
     text(characters()),
     from_regex(r"[a-zA-Z0-9äßΔ-ω_.\-]{1,40}", fullmatch=True),
@@ -188,13 +188,13 @@ TEXTS = one_of(
 
 
 class AnyNameTests(SynchronousTestCase):
-    """What holds whatever the name."""
+    """Properties of every name."""
 
     @given(TEXTS)
     @example("example.com.")
     @example("xn--a")
     def test_any_text_is_refused_or_equals_itself(self, raw: str) -> None:
-        """A text raises `ValueError`, or becomes the same host name each time."""
+        """A text raises `ValueError`, or gives the same host name each time."""
         try:
             name = HostName(raw)
         except ValueError:
@@ -206,7 +206,7 @@ class AnyNameTests(SynchronousTestCase):
     @example("straße.example.")
     @example("(01:23:45:67:89:AB)")
     def test_canonicalising_twice_changes_nothing(self, raw: str) -> None:
-        """The canonical name and the display name lead back to the same host name."""
+        """The canonical name and the display name give the same host name."""
         try:
             name = HostName(raw)
         except ValueError:
@@ -220,31 +220,31 @@ class ComparisonTests(SynchronousTestCase):
     """Host names are compared by their canonical names."""
 
     def test_names_with_one_canonical_name_are_equal(self) -> None:
-        """Case, spelling and a trailing dot make no difference, to hashes neither."""
+        """Despite case, spelling and a trailing dot; their hashes are equal too."""
         one, other = HostName("Bücher.example"), HostName("xn--bcher-kva.EXAMPLE.")
         self.assertTrue(one.is_equal(other))
         self.assertEqual(one, other)
         self.assertEqual(len({one, other}), 1)
 
     def test_other_names_differ(self) -> None:
-        """A name is not its subdomain, and zones of an address differ."""
+        """A name differs from its subdomain, and an address from one with another zone."""
         self.assertFalse(HostName("example.com").is_equal(HostName("a.example.com")))
         self.assertNotEqual(HostName("fe80::1%eth0"), HostName("fe80::1%eth1"))
         self.assertNotEqual(HostName("fe80::1%eth0"), HostName("fe80::1"))
 
     def test_a_name_is_not_its_text(self) -> None:
-        """A host name equals no string."""
+        """A host name equals no ``str``."""
         self.assertNotEqual(HostName("localhost"), "localhost")
 
     def test_texts_are_compared_by_their_canonical_names(self) -> None:
-        """`compare` orders two texts after making them canonical."""
+        """`compare` takes two texts."""
         self.assertEqual(HostName.compare("EXAMPLE.com", "example.COM."), 0)
         self.assertLess(HostName.compare("a.example", "B.example"), 0)
         self.assertLess(HostName.compare("ä.example", "z.example"), 0)  # xn--…
         self.assertGreater(HostName.compare("b.example", "A.example"), 0)
 
     def test_malformed_texts_cannot_be_compared(self) -> None:
-        """`compare` raises for what is no host name, on either side."""
+        """`compare` raises for either of them."""
         self.assertRaises(ValueError, HostName.compare, "a", "a b")
         self.assertRaises(ValueError, HostName.compare, "", "a")
 
@@ -253,18 +253,18 @@ class HostNameValueTests(SynchronousTestCase):
     """A host name is a frozen value."""
 
     def test_text_is_the_canonical_name(self) -> None:
-        """In a text a host name is unambiguous; its representation shows what was given."""
+        """``str`` returns the canonical name, ``repr`` the given text."""
         name = HostName("BÜCHER.example")
         self.assertEqual(f"{name} {name!r}", "xn--bcher-kva.example HostName('BÜCHER.example')")
 
-    def test_it_cannot_be_changed(self) -> None:
+    def test_a_host_name_cannot_be_changed(self) -> None:
         """Assigning to any attribute fails."""
         name = HostName("localhost")
         for attribute in ("raw_name", "canonical_name", "display_name", "type"):
             self.assertRaises(AttributeError, setattr, name, attribute, "other")
 
     def test_copies_are_equal(self) -> None:
-        """Copies and pickles are the same name."""
+        """Pickles as well."""
         name = HostName("Example.com")
         for other in (copy.copy(name), copy.deepcopy(name), pickle.loads(pickle.dumps(name))):
             self.assertEqual((other, other.raw_name), (name, "Example.com"))
@@ -292,13 +292,13 @@ class EndpointPairTests(SynchronousTestCase):
     """The two ends of a connection."""
 
     def test_the_system_may_choose_the_local_end(self) -> None:
-        """Local host None and an empty local service are fine."""
+        """The local host may be None, and the local service empty."""
         pair = EndpointPair(None, "", THERE, "http")
         self.assertEqual((pair.local_host_name, pair.local_service_name), (None, ""))
         self.assertEqual((pair.remote_host_name, pair.remote_service_name), (THERE, "http"))
 
-    def test_what_is_missing_is_refused_at_construction(self) -> None:
-        """None has one place, the local host; a remote service is never empty."""
+    def test_a_missing_value_raises_at_construction(self) -> None:
+        """Only the local host may be None; the remote service must not be empty."""
         for arguments, reason in [
             ((None, None, THERE, "80"), "local_service_name is None"),
             ((None, "", None, "80"), "remote_host_name is None"),
@@ -308,14 +308,14 @@ class EndpointPairTests(SynchronousTestCase):
             self.assertRaisesRegex(ValueError, reason, EndpointPair, *arguments)
 
     def test_none_is_refused_at_assignment(self) -> None:
-        """The setters keep the rules, and what was there stays."""
+        """The earlier value stays."""
         pair = EndpointPair(HERE, "1", THERE, "2")
         for name in ("local_service_name", "remote_host_name", "remote_service_name"):
             self.assertRaisesRegex(ValueError, f"{name} is None", setattr, pair, name, None)
         self.assertEqual(pair, EndpointPair(HERE, "1", THERE, "2"))
 
     def test_every_field_can_be_assigned(self) -> None:
-        """A pair is mutable; the remote service may become empty, as in WinRT."""
+        """The remote service may become empty, as in WinRT."""
         pair = EndpointPair(HERE, "1", THERE, "2")
         pair.local_host_name = None
         pair.local_service_name = ""
@@ -328,7 +328,7 @@ class EndpointPairTests(SynchronousTestCase):
         )
 
     def test_other_types_are_type_errors(self) -> None:
-        """Hosts are `HostName` objects and services strings."""
+        """Hosts are `HostName` objects and services ``str``."""
         pair = EndpointPair(HERE, "1", THERE, "2")
         for name, value in (("local_host_name", "::1"), ("remote_host_name", "a")):
             self.assertRaisesRegex(TypeError, "is a HostName, not str", setattr, pair, name, value)
@@ -336,12 +336,12 @@ class EndpointPairTests(SynchronousTestCase):
             self.assertRaisesRegex(TypeError, "is a str, not int", setattr, pair, name, 80)
 
     def test_other_fields_cannot_be_added(self) -> None:
-        """A misspelt field is an error."""
+        """A misspelt attribute raises."""
         pair = EndpointPair(None, "", THERE, "2")
         self.assertRaises(AttributeError, setattr, pair, "remote_port", "80")
 
     def test_pairs_are_equal_when_all_fields_are(self) -> None:
-        """Hosts count by their canonical names; a mutable pair has no hash."""
+        """Hosts are compared by their canonical names; a mutable pair has no hash."""
         pair = EndpointPair(None, "", HostName("EXAMPLE.com"), "80")
         self.assertEqual(pair, EndpointPair(None, "", THERE, "80"))
         self.assertNotEqual(pair, EndpointPair(HERE, "", THERE, "80"))

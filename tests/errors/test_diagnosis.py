@@ -99,27 +99,27 @@ class NumberStatusTests(SynchronousTestCase):
     """`SocketError.get_status` of a number."""
 
     def test_an_errno_has_a_status(self) -> None:
-        """An ``errno`` is looked up; most have none."""
+        """Most numbers have none."""
         self.assertEqual({number: SocketError.get_status(number) for number in ERRNOS}, ERRNOS)
 
     def test_an_hresult_has_a_status(self) -> None:
-        """An HRESULT is looked up, as an unsigned and as a signed number."""
+        """As an unsigned and as a signed number."""
         self.assertEqual({number: SocketError.get_status(number) for number in HRESULTS}, HRESULTS)
         signed = {number: SocketError.get_status(number - 2**32) for number in HRESULTS}
         self.assertEqual(signed, HRESULTS)
 
     def test_a_number_of_winsock_has_a_status(self) -> None:
-        """Windows has these where others have an ``errno``."""
+        """Windows uses these instead of an ``errno``."""
         self.assertIs(SocketError.get_status(10061), S.CONNECTION_REFUSED)
         self.assertIs(SocketError.get_status(11001), S.HOST_NOT_FOUND)
 
-    def test_a_status_is_its_own(self) -> None:
-        """A member is not taken for the ``errno`` of the same value."""
+    def test_a_status_is_returned_unchanged(self) -> None:
+        """It is not looked up as the ``errno`` of the same value."""
         for status in SocketErrorStatus:
             self.assertIs(SocketError.get_status(status), status)
 
-    def test_what_means_nothing_is_unknown(self) -> None:
-        """No number and no object makes `get_status` fail."""
+    def test_any_other_value_is_unknown(self) -> None:
+        """`get_status` fails for no number and no object."""
         for thing in (
             0,
             -1,
@@ -151,7 +151,7 @@ EXCEPTIONS = [
     (concurrent.futures.CancelledError(), S.OPERATION_ABORTED),
     (ValueError("bad"), S.UNKNOWN),
     (ValueError(errno.ECONNREFUSED), S.UNKNOWN),
-    # Names
+    # Lookups
     (socket.gaierror(socket.EAI_NONAME, "?"), S.HOST_NOT_FOUND),
     (socket.gaierror(socket.EAI_AGAIN, "?"), S.NON_AUTHORITATIVE_HOST_NOT_FOUND),
     (socket.gaierror(socket.EAI_SERVICE, "?"), S.CLASS_TYPE_NOT_FOUND),
@@ -262,35 +262,35 @@ class ExceptionStatusTests(SynchronousTestCase):
     """`SocketError.get_status` of an exception."""
 
     def test_an_os_error_has_the_status_of_its_errno(self) -> None:
-        """Whatever subclass Python makes of an ``errno``, the ``errno`` counts."""
+        """Whatever subclass Python makes of it."""
         found = {number: SocketError.get_status(os_error(number)) for number in ERRNOS}
         self.assertEqual(found, ERRNOS)
 
     def test_every_known_exception_has_its_status(self) -> None:
-        """Python's, Twisted's and those of TLS are known by the names of their classes."""
+        """Exceptions of Python, Twisted and TLS are recognised by the names of their classes."""
         for thing, status in EXCEPTIONS:
             self.assertIs(SocketError.get_status(thing), status, repr(thing))
 
-    def test_a_missing_record_is_told_from_a_missing_name(self) -> None:
-        """Where the system has a number of its own for it."""
+    def test_a_missing_record_differs_from_a_missing_name(self) -> None:
+        """If the system has a number for it."""
         number = getattr(socket, "EAI_NODATA", socket.EAI_NONAME)
         if number != socket.EAI_NONAME:
             status = SocketError.get_status(socket.gaierror(number, "?"))
             self.assertIs(status, S.NO_DATA_RECORD_OF_REQUESTED_TYPE)
 
     def test_a_failed_verification_has_the_status_of_its_code(self) -> None:
-        """`ssl` says by a number of OpenSSL what is wrong with a certificate."""
+        """`ssl` reports the error of a certificate as a number of OpenSSL."""
         found = {code: SocketError.get_status(verification_error(code)) for code in VERIFY_CODES}
         self.assertEqual(found, VERIFY_CODES)
 
-    def test_an_alert_in_the_words_of_ssl_is_understood(self) -> None:
-        """`ssl` spells a reason as the constant it is in C."""
+    def test_an_alert_in_the_spelling_of_ssl_is_recognised(self) -> None:
+        """`ssl` spells a reason as its constant in C."""
         failed = ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca")
         failed.reason = "TLSV1_ALERT_UNKNOWN_CA"
         self.assertIs(SocketError.get_status(failed), S.CERTIFICATE_UNTRUSTED_ROOT)
 
-    def test_a_subclass_falls_under_its_base(self) -> None:
-        """A class that nobody has heard of is known by what it is derived from."""
+    def test_an_unknown_subclass_has_the_status_of_its_base(self) -> None:
+        """The nearest known base counts."""
 
         class Refused(error.ConnectionRefusedError):
             pass
@@ -301,13 +301,13 @@ class ExceptionStatusTests(SynchronousTestCase):
         self.assertIs(SocketError.get_status(Refused()), S.CONNECTION_REFUSED)
         self.assertIs(SocketError.get_status(RefusedError()), S.CONNECTION_REFUSED)
 
-    def test_a_namesake_is_another_class(self) -> None:
-        """The module of a class counts, so another library's class of that name does not match."""
+    def test_a_class_of_the_same_name_in_another_module_is_unknown(self) -> None:
+        """The module of a class is compared too."""
         namesake = type("ConnectionRefusedError", (Exception,), {})
         self.assertIs(SocketError.get_status(namesake()), S.UNKNOWN)
 
-    def test_a_socket_error_has_its_own(self) -> None:
-        """The status of a `SocketError` is what it says, whatever its cause."""
+    def test_a_socket_error_keeps_its_status(self) -> None:
+        """Whatever its cause."""
         failed = caused(ClosedError("closed"), os_error(errno.ECONNRESET))
         self.assertIs(SocketError.get_status(failed), S.OPERATION_ABORTED)
         failed = caused(OperationNotSupported("no"), os_error(errno.ECONNRESET))
@@ -315,53 +315,53 @@ class ExceptionStatusTests(SynchronousTestCase):
 
 
 class CauseTests(SynchronousTestCase):
-    """Who does not know asks its cause."""
+    """An exception without a status has that of its cause."""
 
     def test_an_unknown_exception_has_the_status_of_its_cause(self) -> None:
-        """The cause of the cause counts too."""
+        """Also that of the cause of the cause."""
         failed = caused(ValueError(), caused(KeyError(), os_error(errno.EADDRINUSE)))
         self.assertIs(SocketError.get_status(failed), S.ADDRESS_ALREADY_IN_USE)
 
     def test_an_unknown_exception_has_the_status_of_its_context(self) -> None:
-        """What was being handled counts where no cause is given."""
+        """If it has no cause."""
         failed = KeyError()
         failed.__context__ = os_error(errno.EADDRINUSE)
         self.assertIs(SocketError.get_status(failed), S.ADDRESS_ALREADY_IN_USE)
 
     def test_a_suppressed_context_does_not_count(self) -> None:
-        """After ``raise … from None`` the context has nothing to do with it."""
+        """After ``raise … from None``."""
         failed = caused(KeyError(), os_error(errno.EADDRINUSE))
         failed.__context__, failed.__cause__ = failed.__cause__, None
         self.assertTrue(failed.__suppress_context__)
         self.assertIs(SocketError.get_status(failed), S.UNKNOWN)
 
-    def test_a_vague_exception_gives_way_to_its_cause(self) -> None:
-        """Twisted's `ConnectionLost` may have any reason; if there is one, that counts."""
+    def test_the_cause_of_a_vague_exception_takes_precedence(self) -> None:
+        """Twisted's `ConnectionLost` may have any cause."""
         failed = caused(error.ConnectionLost("Connection lost"), os_error(errno.ETIMEDOUT))
         self.assertIs(SocketError.get_status(failed), S.CONNECTION_TIMED_OUT)
         failed = caused(tls_error("certificate verify failed"), verification_error(10))
         self.assertIs(SocketError.get_status(failed), S.CERTIFICATE_EXPIRED)
 
     def test_a_vague_exception_keeps_its_status_without_a_better_one(self) -> None:
-        """A cause that is unknown, or as vague, changes nothing."""
+        """If the cause is unknown or vague as well."""
         failed = caused(error.ConnectionLost(), caused(error.ConnectionDone(), ValueError()))
         self.assertIs(SocketError.get_status(failed), S.CONNECTION_RESET_BY_PEER)
 
-    def test_a_clear_exception_stands_before_its_cause(self) -> None:
+    def test_a_precise_exception_takes_precedence_over_its_cause(self) -> None:
         """A timeout while a refused connection is handled is a timeout."""
         failed = caused(TimeoutError(), os_error(errno.ECONNREFUSED))
         self.assertIs(SocketError.get_status(failed), S.CONNECTION_TIMED_OUT)
 
-    def test_causes_may_go_round_in_circles(self) -> None:
-        """Exceptions that are each other's cause, or their own argument, end the search."""
+    def test_cyclic_causes_end_the_search(self) -> None:
+        """Exceptions that are each other's cause, or their own argument."""
         one, other = ValueError(), KeyError()
         one.__cause__, other.__cause__ = other, one
         one.args = (one, Failure(other))
         self.assertIs(SocketError.get_status(one), S.UNKNOWN)
         self.assertEqual(str(SocketError.from_exception(one)), "ValueError")
 
-    def test_causes_may_be_many(self) -> None:
-        """A chain deeper than Python's stack is followed to its end."""
+    def test_a_long_chain_of_causes_is_followed_to_its_end(self) -> None:
+        """Even if it is longer than Python's stack."""
         failed: BaseException = os_error(errno.EHOSTDOWN)
         for _ in range(5000):
             failed = caused(ValueError(), failed)

@@ -47,15 +47,15 @@ class TreeTests(SynchronousTestCase):
         self.assertIs(type(loaded), ClosedError)
         self.assertEqual((str(loaded), loaded.status), ("closed here", S.OPERATION_ABORTED))
 
-    def test_the_tree_says_whose_fault_it_is(self) -> None:
-        """A broken rule is by one side; every error is a `SocketError`."""
+    def test_the_class_shows_which_side_broke_a_rule(self) -> None:
+        """Every error is a `SocketError`."""
         for side in (LocalProtocolError, RemoteProtocolError):
             self.assertTrue(issubclass(side, ProtocolError))
         for kind in (ProtocolError, ClosedError, BrokenError, BusyError, OperationNotSupported):
             self.assertEqual(kind.__bases__, (SocketError,))
 
     def test_each_class_has_its_defaults(self) -> None:
-        """Without arguments, the class gives status and HRESULT."""
+        """Without arguments, the class sets status and HRESULT."""
         for kind, status, hresult in [
             (SocketError, S.UNKNOWN, 0x80004005),
             (ProtocolError, S.UNKNOWN, 0x8007000D),
@@ -69,30 +69,30 @@ class TreeTests(SynchronousTestCase):
             failed = kind("why")
             self.assertEqual((failed.status, failed.hresult, str(failed)), (status, hresult, "why"))
 
-    def test_a_status_brings_its_hresult(self) -> None:
-        """Where only the status is given, the HRESULT is that of Windows."""
+    def test_a_status_sets_its_hresult(self) -> None:
+        """If no HRESULT is given."""
         failed = BrokenError("gone", status=S.CONNECTION_RESET_BY_PEER)
         self.assertEqual(failed.hresult, 0x80072746)
 
-    def test_an_hresult_brings_its_status(self) -> None:
-        """Where only the HRESULT is given, signed or not, the status follows, if there is one."""
+    def test_an_hresult_sets_its_status(self) -> None:
+        """Signed or unsigned, if it has one."""
         failed = SocketError("no", hresult=0x8007274D - 2**32)
         self.assertEqual((failed.status, failed.hresult), (S.CONNECTION_REFUSED, 0x8007274D))
         other = ClosedError("no", hresult=0x80070057)
         self.assertEqual((other.status, other.hresult), (S.OPERATION_ABORTED, 0x80070057))
 
     def test_both_can_be_given(self) -> None:
-        """What is given explicitly stays."""
+        """Given values are kept."""
         failed = SocketError("no", status=S.CERTIFICATE_REVOKED, hresult=0x80092010)
         self.assertEqual((failed.status, failed.hresult), (S.CERTIFICATE_REVOKED, 0x80092010))
 
     def test_the_summary_is_one_line(self) -> None:
-        """Name, value and message, in a form for standard error."""
+        """Name, value and message, for standard error."""
         failed = SocketError("Connection\n refused", status=S.CONNECTION_REFUSED)
         self.assertEqual(failed.summary, "ConnectionRefused (12): Connection refused")
 
     def test_an_error_survives_pickling(self) -> None:
-        """Message, status and HRESULT are kept."""
+        """With message, status and HRESULT."""
         failed = BrokenError("gone", status=S.HOST_IS_DOWN, hresult=0x8000FFFF)
         other = pickle.loads(pickle.dumps(failed))
         self.assertEqual(
@@ -168,10 +168,10 @@ SUMMARIES = [
 
 
 class FromExceptionTests(SynchronousTestCase):
-    """`SocketError.from_exception` tells any failure as one of ours."""
+    """`SocketError.from_exception` makes a `SocketError` of any failure."""
 
     def test_the_exception_is_the_cause(self) -> None:
-        """The class is the one asked for; status, HRESULT and cause are those of the exception."""
+        """The class is the called one; status and HRESULT are those of the exception."""
         cause = os_error(errno.ECONNRESET)
         failed = BrokenError.from_exception(cause)
         self.assertIs(type(failed), BrokenError)
@@ -179,20 +179,20 @@ class FromExceptionTests(SynchronousTestCase):
         self.assertIs(failed.status, S.CONNECTION_RESET_BY_PEER)
         self.assertEqual(failed.hresult, 0x80072746)
 
-    def test_the_summary_reads_for_a_person(self) -> None:
-        """The words are those of who noticed it, without what is wrapped around them."""
+    def test_the_summary_has_the_text_of_the_source(self) -> None:
+        """Without the text of the exceptions around it."""
         for exception, summary in SUMMARIES:
             self.assertEqual(SocketError.from_exception(exception).summary, summary)
 
     def test_a_failed_verification_says_what_failed(self) -> None:
-        """OpenSSL's own words about the certificate are in the message."""
+        """The message contains OpenSSL's text about the certificate."""
         cause = verification_error(10)
         cause.verify_message = "certificate has expired"
         summary = "CertificateExpired (23): certificate verify failed: certificate has expired"
         self.assertEqual(SocketError.from_exception(cause).summary, summary)
 
     def test_a_message_can_be_given(self) -> None:
-        """It takes the place of the exception's words."""
+        """It replaces the text of the exception."""
         failed = SocketError.from_exception(os_error(errno.ECONNRESET), "the upload broke off")
         self.assertEqual(failed.summary, "ConnectionResetByPeer (18): the upload broke off")
 
@@ -201,8 +201,8 @@ class FromExceptionTests(SynchronousTestCase):
         cause = os_error(errno.ECONNRESET)
         self.assertIs(SocketError.from_exception(Failure(cause)).__cause__, cause)
 
-    def test_a_socket_error_hands_on_what_it_has(self) -> None:
-        """Message, status and HRESULT stay, the class is the new one."""
+    def test_a_socket_error_keeps_message_status_and_hresult(self) -> None:
+        """The class is the new one."""
         cause = OperationNotSupported("not on TLS")
         failed = BrokenError.from_exception(cause)
         self.assertEqual(
@@ -211,7 +211,7 @@ class FromExceptionTests(SynchronousTestCase):
         )
 
     def test_an_errno_without_status_has_an_hresult(self) -> None:
-        """What the status cannot tell apart, the HRESULT can."""
+        """The HRESULT distinguishes errors that have no status."""
         for number, hresult in {
             errno.ENOENT: 0x80070002,
             errno.EINVAL: 0x80070057,
@@ -229,8 +229,8 @@ class FromExceptionTests(SynchronousTestCase):
             failed = SocketError.from_exception(error)
             self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG))
 
-    def test_a_bad_parameter_in_a_handler_of_errors_is_one_as_well(self) -> None:
-        """What was being handled when it was passed is no reason for it."""
+    def test_a_bad_parameter_during_another_error_is_one_as_well(self) -> None:
+        """The error that was being handled is not its cause."""
         for handled in (os_error(errno.ECONNREFUSED), BusyError("busy"), os_error(errno.ENOENT)):
             try:
                 raise handled
@@ -239,15 +239,15 @@ class FromExceptionTests(SynchronousTestCase):
             failed = SocketError.from_exception(error)
             self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG))
 
-    def test_a_bad_parameter_with_a_cause_has_what_the_cause_says(self) -> None:
-        """Only where the cause says nothing it is just an invalid argument."""
+    def test_a_bad_parameter_with_a_cause_has_the_status_of_the_cause(self) -> None:
+        """Without a status of the cause it is an invalid argument."""
         refused = SocketError.from_exception(caused(ValueError(), os_error(errno.ECONNREFUSED)))
         self.assertEqual((refused.status, refused.hresult), (S.CONNECTION_REFUSED, 0x8007274D))
         other = SocketError.from_exception(caused(ValueError(), os_error(errno.EACCES)))
         self.assertEqual((other.status, other.hresult), (S.UNKNOWN, E_INVALIDARG))
 
     def test_a_failed_verification_is_no_bad_parameter(self) -> None:
-        """Python derives some errors of its own from ``ValueError``, which say more."""
+        """Python derives some errors from ``ValueError`` whose reason is known."""
         for number in (errno.EACCES, errno.EINVAL):
             error = io.UnsupportedOperation(number, "?")
             expected = SocketError.from_exception(os_error(number)).hresult
@@ -256,7 +256,7 @@ class FromExceptionTests(SynchronousTestCase):
         self.assertEqual((failed.status, failed.hresult), (S.CERTIFICATE_EXPIRED, 0x800B0101))
 
     def test_an_unknown_exception_leaves_the_defaults_of_the_class(self) -> None:
-        """Where the cause says nothing, the class speaks."""
+        """If its causes are unknown too."""
         failed = ClosedError.from_exception(RuntimeError("what?"))
         self.assertEqual((failed.status, failed.hresult), (S.OPERATION_ABORTED, 0x80000013))
 
@@ -264,8 +264,8 @@ class FromExceptionTests(SynchronousTestCase):
 class CopyTests(SynchronousTestCase):
     """`SocketError.copy` makes an error that was never raised."""
 
-    def test_it_says_the_same(self) -> None:
-        """Class, words, status, HRESULT, cause and what a subclass adds."""
+    def test_a_copy_is_equal(self) -> None:
+        """In class, text, status, HRESULT, cause and the attributes of a subclass."""
         cause = os_error(errno.ECONNRESET)
         for failed in (
             BrokenError.from_exception(cause),
@@ -279,8 +279,8 @@ class CopyTests(SynchronousTestCase):
             self.assertEqual(vars(copied), vars(failed))
             self.assertIs(copied.__cause__, failed.__cause__)
 
-    def test_it_has_no_frames(self) -> None:
-        """Whatever the first came through."""
+    def test_a_copy_has_no_frames(self) -> None:
+        """Even if the original was raised."""
         try:
             raise _CountedError(1)
         except _CountedError as failed:

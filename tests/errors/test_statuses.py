@@ -121,17 +121,17 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(found, WEB_ERROR_STATUS)
 
     def test_members_have_an_underscore_at_each_word(self) -> None:
-        """Names are upper case, with an underscore where the documented name has a capital."""
+        """Names are upper case, with an underscore before each capital of the documented name."""
         self.assertEqual(WebErrorStatus.HTTP_TO_HTTPS_ON_REDIRECTION, 12)
         self.assertEqual(WebErrorStatus.REQUEST_URI_TOO_LONG, 414)
         self.assertEqual(SocketErrorStatus.CERTIFICATE_COMMON_NAME_IS_INCORRECT, 25)
 
     def test_every_status_has_a_meaning(self) -> None:
-        """Each member explains itself in a sentence."""
+        """One sentence."""
         for status in (*SocketErrorStatus, *WebErrorStatus):
             self.assertRegex(status.meaning, r"^[A-Z][^.]+\.$")
 
     def test_a_status_is_found_by_value_and_survives_pickling(self) -> None:
-        """A member is the number it stands for."""
+        """As the same member."""
         self.assertIs(SocketErrorStatus(12), SocketErrorStatus.CONNECTION_REFUSED)
         self.assertIs(pickle.loads(pickle.dumps(WebErrorStatus.GONE)), WebErrorStatus.GONE)

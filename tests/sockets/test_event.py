@@ -13,11 +13,11 @@ Handler = Callable[[], object]
 
 
 def first() -> None:
-    """Stand for a handler."""
+    """Replace a handler."""
 
 
 async def second() -> None:
-    """Stand for a handler that is a coroutine function."""
+    """Replace a handler that is a coroutine function."""
 
 
 class EventTests(SynchronousTestCase):

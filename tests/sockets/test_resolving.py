@@ -36,7 +36,7 @@ A6, B6 = "2001:db8::1", "2001:db8::2"
 
 
 def at(host: str, port: int = 80) -> RemoteAddress:
-    """Make the address of a host."""
+    """Return the address of a host."""
     return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
 
 
@@ -106,7 +106,7 @@ class FakeServiceResolver(ResolverBase):
 
 
 def record(target: str, port: int = 80, priority: int = 0, weight: int = 0) -> dns.RRHeader:
-    """Make a record of a service."""
+    """Return an SRV record."""
     payload = dns.Record_SRV(priority, weight, port, target.encode())
     return dns.RRHeader(b"_x._tcp.example.com", dns.SRV, payload=payload)
 
@@ -433,7 +433,7 @@ Record = tuple[int, int, str, int]
 
 
 def choosing(*numbers: int) -> Callable[[int], int]:
-    """Give numbers instead of chance."""
+    """Return a function that returns these numbers instead of random ones."""
     left = iter(numbers)
     return lambda _limit: next(left)
 

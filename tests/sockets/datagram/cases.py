@@ -31,7 +31,7 @@ LOCALHOST = "127.0.0.1"
 
 Message = DatagramSocketMessageReceivedEventArgs
 
-#: Seconds after which a datagram that should have come is missed.
+#: Seconds to wait for a datagram that must arrive.
 PATIENCE = 120
 
 
@@ -57,7 +57,7 @@ class FillableSocket(socket.socket):
         return super().sendmsg(buffers, messages, *arguments)
 
     def take_room(self) -> None:
-        """Count a call, or fail as a socket without room does."""
+        """Count a call, or raise the error of a socket without room."""
         if not self.room:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         self.room -= 1
@@ -65,7 +65,7 @@ class FillableSocket(socket.socket):
 
 
 def plain_socket(host: str = LOCALHOST) -> socket.socket:
-    """Make a peer that knows nothing of Twisted, bound to a free port."""
+    """Make a socket of Python, bound to a free port."""
     peer = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     peer.bind((host, 0))
     peer.settimeout(PATIENCE)
@@ -73,7 +73,7 @@ def plain_socket(host: str = LOCALHOST) -> socket.socket:
 
 
 def receive(peer: socket.socket, count: int) -> list[bytes]:
-    """Take so many datagrams, or fewer if they do not come; more are named as surplus."""
+    """Receive this many datagrams, or fewer if they do not arrive; report surplus ones."""
     received: list[bytes] = []
     try:
         while len(received) < count:
@@ -123,23 +123,23 @@ class ConnectedStream:
         )
 
     def next_turn(self) -> None:
-        """Let the streams do what a socket has them do in the reactor's next turn."""
+        """Call the streams as the socket does in the reactor's next turn."""
         pending = list(self.pending)
         self.pending.clear()
         for output in pending:
             output.next_turn()
 
     def make_room(self, calls: float = float("inf")) -> None:
-        """Let the kernel take so many sends, and tell the port."""
+        """Let the kernel take this many sends, and report the socket as writable."""
         self.kernel.room = calls
         self.port.doWrite()
 
     def received(self, count: int) -> list[bytes]:
-        """Take so many datagrams at the other end, and no others."""
+        """Receive this many datagrams at the other end, and no others."""
         return receive(self.peer, count)
 
     def close(self) -> None:
-        """Give both sockets back."""
+        """Close both sockets."""
         self.port.stopListening()
         self.peer.close()
 
@@ -190,13 +190,13 @@ class DatagramSocketCase(SynchronousTestCase):
         return made
 
     def address(self, made: DatagramSocket) -> tuple[str, int]:
-        """Tell where a socket is bound."""
+        """Return the address that a socket is bound to."""
         host = made.information.local_address
         assert host is not None
         return host.canonical_name, int(made.information.local_port)
 
     def pump(self) -> None:
-        """Wait for a datagram, and let all who have any receive."""
+        """Wait for a datagram, and let all readable sockets receive."""
         readers: Any = self.reactor.readers
         ready, _, _ = select.select(list(readers), [], [], PATIENCE)
         self.assertTrue(ready, "nothing came")
@@ -207,7 +207,7 @@ class DatagramSocketCase(SynchronousTestCase):
             ready, _, _ = select.select(list(readers), [], [], 0)
 
     def send(self, peer: socket.socket, made: DatagramSocket, *datagrams: bytes) -> None:
-        """Have a plain socket send to a socket, which receives."""
+        """Send from a plain socket to a socket, and let it receive."""
         for data in datagrams:
             peer.sendto(data, self.address(made))
         self.pump()
@@ -224,18 +224,18 @@ class SocketCase(DatagramSocketCase):
         self.assertIs(self.status_of(operation), status)
 
     def take(self, made: DatagramSocket) -> bytes:
-        """Receive a datagram that has come."""
+        """Receive a datagram that has arrived."""
         return self.successResultOf(made.receive_from())[0]
 
     def listen(self, made: DatagramSocket | None = None) -> tuple[DatagramSocket, list[Message]]:
-        """Bind a socket whose handler keeps the messages."""
+        """Bind a socket whose handler records the messages."""
         made = made or self.make()
         messages: list[Message] = []
         made.message_received.add(lambda _, message: messages.append(message))
         return self.bind(made), messages
 
     def flood(self, peer: socket.socket, made: DatagramSocket) -> None:
-        """Send until the socket reads no more."""
+        """Send until the socket stops reading."""
         for _ in range(100):
             self.send(peer, made, *[b"x"] * 32)
             if not self.reactor.readers:
@@ -243,7 +243,7 @@ class SocketCase(DatagramSocketCase):
         self.fail("it still reads")
 
     def run_to(self, made: DatagramSocket, *datagrams: bytes) -> None:
-        """Send datagrams that the kernel hands over as one run, where they are of one size."""
+        """Send datagrams; those of one size are received as one run."""
         other = self.make()
         self.successResultOf(other.connect(*self.address(made)))
         for data in datagrams:
@@ -252,5 +252,5 @@ class SocketCase(DatagramSocketCase):
         self.pump()
 
     def slow_host(self, name: str) -> None:
-        """Have a lookup not end."""
+        """Let the lookup of a name never end."""
         self.reactor.nameResolver.slow[name] = FakeResolution(name)

@@ -159,7 +159,7 @@ class HandlerOutputTests(SocketCase):
     """Datagrams that handlers write."""
 
     def echo(self) -> DatagramSocket:
-        """Bind a socket that answers, and awaits nothing."""
+        """Bind a socket that answers each message, without awaiting."""
         made = self.make()
         made.message_received.add(
             lambda called, message: called.send_to(message.data, message.address)
@@ -167,7 +167,7 @@ class HandlerOutputTests(SocketCase):
         return self.bind(made)
 
     def answer(self, made: DatagramSocket, peer: socket.socket) -> DatagramSocket:
-        """Have a connected socket answer by its stream."""
+        """Connect a socket that answers each message through its stream."""
 
         def handler(called: DatagramSocket, message: Message) -> None:
             called.output_stream.write(message.data)
@@ -238,7 +238,7 @@ class HandlerOutputTests(SocketCase):
         self.addCleanup(again.close)
         again.bind(address)
         again.settimeout(60)
-        # The refusal has come, and the next send is told of it.
+        # The ICMP reply has arrived, and the next send reports it.
         self.successResultOf(made.output_stream.send_all(b"heard"))
         self.reactor.advance(0)
         self.assertEqual(receive(again, 2), [b"heard", b"again"])
@@ -248,7 +248,7 @@ class RefusalTests(SocketCase):
     """A peer whose port is closed."""
 
     def refuse(self, made: DatagramSocket) -> None:
-        """Connect to a port that is closed by then, and send."""
+        """Send to a connected peer whose port is closed."""
         peer = self.peer()
         self.connect(peer, made)
         peer.close()

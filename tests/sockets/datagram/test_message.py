@@ -105,7 +105,7 @@ class ErrorTests(SynchronousTestCase):
     """A message with an error."""
 
     def assert_like(self, stored: SocketError, raised: SocketError) -> None:
-        """It says the same, and is another: one that was raised holds frames."""
+        """Check that the raised error is an equal copy: a raised error holds frames."""
         self.assertEqual((str(raised), raised.status), (str(stored), stored.status))
         self.assertIs(type(raised), type(stored))
         self.assertIsNot(raised, stored)

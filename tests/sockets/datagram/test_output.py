@@ -48,7 +48,7 @@ _MANY = 2000
 
 
 def shuffled(writes: list[Deferred[int]]) -> list[Deferred[int]]:
-    """Return them in an order without a pattern, the same each time."""
+    """Return the writes in a random order, the same each time."""
     return random.Random(1).sample(writes, len(writes))
 
 
@@ -164,7 +164,7 @@ class WriteTests(OutputCase):
         for _ in range(100_000):
             self.output.write(b"")
         self.failureResultOf(self.output.write(b""), BusyError)
-        # They need not all be sent for that.
+        # A write is done before the others are sent.
         self.output.lost(lambda: ClosedError("enough"))
 
     def test_a_stream_is_full_with_128_kib_or_a_kernel_without_room(self) -> None:
@@ -191,7 +191,7 @@ class CallTests(OutputCase):
             self.skipTest("this kernel cuts no runs")
 
     def sent_with(self, *datagrams: bytes) -> int:
-        """Send them with a flush; give the number of calls."""
+        """Send datagrams with a flush; return the number of system calls."""
         before = self.kernel.calls
         for data in datagrams:
             self.output.write(data)

@@ -28,7 +28,7 @@ from twsock.sockets.datagram.message_queue import MAX_MESSAGES
 GREETING = b"Hello, World!"
 GROUP = "224.3.0.5"
 
-#: Linux's number: tells of each datagram how many routers it might still pass.
+#: The number in Linux: the kernel reports the hop limit of each received datagram.
 _IP_RECVTTL = 12
 
 Message = DatagramSocketMessageReceivedEventArgs

@@ -32,7 +32,7 @@ class InMemory:
 
     @property
     def is_reading(self) -> bool:
-        """Whether bytes are asked of the transport."""
+        """Whether the transport is read from."""
         return self.transport.producerState == "producing"
 
     def receive(self, *pieces: bytes) -> None:
@@ -41,7 +41,7 @@ class InMemory:
             self.protocol.dataReceived(piece)
 
     def sent(self) -> bytes:
-        """Take what was sent since the last call."""
+        """Return the bytes sent since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
@@ -51,11 +51,11 @@ class InMemory:
         self.protocol.readConnectionLost()
 
     def lose(self) -> None:
-        """Let the connection be gone, in order."""
+        """End the connection without an error."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def lose_through(self, wrapper: Any) -> None:
-        """Let the connection be gone, told to a wrapper."""
+        """End the connection by calling a wrapper."""
         wrapper.connectionLost(Failure(ConnectionDone()))
 
     def reset(self) -> None:
@@ -97,16 +97,16 @@ class OnKernel:
         self.protocol.makeConnection(self.descriptor)
 
     def close(self) -> None:
-        """Give both sockets back."""
+        """Close both sockets."""
         self.far.close()
         self.kernel.close()
 
     def next_turn(self) -> None:
-        """Let the reactor do what is due now."""
+        """Run the calls of the reactor that are due."""
         self.reactor.advance(0)
 
     def receive(self) -> bytes:
-        """Take all there is at the other end, letting the descriptor write between the reads."""
+        """Receive all bytes at the other end; let the descriptor write between the reads."""
         received = bytearray()
         while True:
             try:
@@ -123,5 +123,5 @@ class OnKernel:
 
 
 def shrink_buffers(connection: socket.socket) -> None:
-    """Let little be in the kernel's hands."""
+    """Make the kernel's buffers of a connection small."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)

@@ -48,7 +48,7 @@ class AbandonedTests(SynchronousTestCase):
         self.addCleanup(self.connected.close)
 
     def abandon(self, thing: Any) -> None:
-        """Enter its block, wait there, and be abandoned."""
+        """Enter the block of an object, wait there, and close the coroutine."""
 
         async def block() -> None:
             async with thing:
@@ -59,13 +59,13 @@ class AbandonedTests(SynchronousTestCase):
         coroutine.close()
 
     def fill(self) -> None:
-        """Have the kernel take no more, so that no close can be done at once."""
+        """Fill the kernel's buffer, so that no close can be done at once."""
         shrink_buffers(self.connected.kernel)
         self.connected.output.write(bytes(1 << 20))
         self.connected.next_turn()
 
     def assert_aborted(self) -> None:
-        """The peer sees a reset, not an end behind what it has got."""
+        """Check that the peer gets a reset, not the end of the stream."""
         self.connected.next_turn()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
         self.failureResultOf(self.connected.output.write(b"x"), ClosedError)

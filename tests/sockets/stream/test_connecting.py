@@ -23,7 +23,7 @@ from twsock.sockets.stream.connecting import ATTEMPT_DELAY, Attempt, ConnectErro
 A, B, C = (IPv4Address("TCP", f"192.0.2.{number}", 80) for number in (1, 2, 3))
 A6 = IPv6Address("TCP", "::1", 81)
 
-#: Just before a further attempt is due.
+#: Just before the next attempt is due.
 ALMOST = ATTEMPT_DELAY - 0.01
 
 
@@ -32,7 +32,7 @@ def refused() -> Exception:
 
 
 def no_local_address() -> Exception:
-    """What a machine without IPv6 says."""
+    """Return the error of a machine without IPv6."""
     return ConnectBindError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
 
@@ -65,7 +65,7 @@ class ConnectingTestCase(SynchronousTestCase):
         )
 
     def begun(self) -> list[str]:
-        """Name the addresses of all attempts, in order."""
+        """Return the addresses of all attempts, in order."""
         return [client[0] for client in self.reactor.tcpClients]
 
     def answer(self, place: int) -> StringTransport:
@@ -82,7 +82,7 @@ class ConnectingTestCase(SynchronousTestCase):
         factory.clientConnectionFailed(self.reactor.connectors[place], Failure(error or refused()))
 
     def stopped(self) -> list[bool]:
-        """Tell of each attempt whether it was called off."""
+        """Return for each attempt whether it was cancelled."""
         return [connector.stoppedConnecting for connector in self.reactor.connectors]
 
     def assert_nothing_left(self) -> None:
@@ -306,7 +306,7 @@ class FailureTests(ConnectingTestCase):
     """All attempts fail."""
 
     def fail_all(self, *failures: tuple[RemoteAddress, Exception]) -> ConnectError:
-        """Let one attempt after the other fail."""
+        """Let the attempts fail, one after the other."""
         connecting = self.connect(*(address for address, _ in failures))
         for place, (_, error) in enumerate(failures):
             self.refuse(place, error)
@@ -419,7 +419,7 @@ class BindTests(ConnectingTestCase):
     """The local end of attempts."""
 
     def bound(self, *addresses: RemoteAddress, bind: tuple[str, int] | None) -> list[object]:
-        """Begin attempts, and give their local ends."""
+        """Start attempts, and return their local ends."""
         self.connect(*addresses, bind=bind)
         self.reactor.pump([ATTEMPT_DELAY] * len(addresses))
         return [client[4] for client in self.reactor.tcpClients]

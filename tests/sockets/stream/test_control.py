@@ -17,7 +17,7 @@ from twsock.sockets.stream.control import (
     StreamSocketListenerControl,
 )
 
-#: Options that both kinds refuse to change once in use, with a value that would be good before.
+#: Options that neither a socket in use nor a bound listener lets set, with a valid value.
 OPTIONS: dict[str, object] = {
     "keep_alive": True,
     "no_delay": False,
@@ -29,7 +29,7 @@ if hasattr(socket, "TCP_KEEPIDLE"):
 
 LOW_LATENCY = SocketQualityOfService.LOW_LATENCY
 
-#: Options of keep-alive, with the name of the kernel's and the largest value.
+#: Options of keep-alive, with the name of the kernel's option and the largest value.
 KEEP_ALIVE = {
     "keep_alive_idle": ("TCP_KEEPIDLE", 32_767),
     "keep_alive_interval": ("TCP_KEEPINTVL", 32_767),
@@ -40,7 +40,7 @@ ILLEGAL_METHOD_CALL = 0x8000000E
 
 
 def without(test: SynchronousTestCase, name: str) -> None:
-    """Have a test run as on a system whose Python does not know an option of sockets."""
+    """Run a test as on a system whose Python does not have an option of sockets."""
     if hasattr(socket, name):
         test.addCleanup(setattr, socket, name, getattr(socket, name))
         delattr(socket, name)
@@ -231,7 +231,7 @@ class ApplyTests(SynchronousTestCase):
         self.control = control()
 
     def applied(self, pair: tuple[socket.socket, socket.socket]) -> socket.socket:
-        """Put the options on one end, and give it."""
+        """Apply the options to one end, and return it."""
         for end in pair:
             self.addCleanup(end.close)
         transport: Any = Connection(pair[0], FakeProtocol(), IdleReactor())  # type: ignore[arg-type]

@@ -15,14 +15,14 @@ LITTLE = ByteOrder.LITTLE_ENDIAN
 
 
 async def echo_lines(socket: StreamSocket) -> None:
-    """The guide's C# page: a line comes, and goes back."""
+    """Send each line back, as the C# page of the guide does."""
     while True:
         line = await socket.input_stream.receive_until(b"\r\n", 100)
         socket.output_stream.write(line + b"\r\n")
 
 
 def frame_echo(order: ByteOrder, encoding: UnicodeEncoding, unit: int) -> Any:
-    """Make a server of texts with a count of code units in front."""
+    """Return a server of texts, each with its number of code units before it."""
 
     async def serve(socket: StreamSocket) -> None:
         reader, writer = DataReader(socket.input_stream), DataWriter(socket.output_stream)
@@ -41,7 +41,7 @@ def frame_echo(order: ByteOrder, encoding: UnicodeEncoding, unit: int) -> Any:
 
 
 async def count_texts(socket: StreamSocket) -> None:
-    """The StreamSocket sample: texts come until the peer closes; then their number is told."""
+    """Receive texts until the peer closes, then send their number, as the sample does."""
     reader = DataReader(socket.input_stream)
     texts = 0
     while await reader.load(4) == 4:
@@ -87,10 +87,10 @@ CONVERSATIONS = {
 
 
 def converse(golden: Golden, *pieces: bytes) -> bytes:
-    """Send a request in pieces, then FIN; give the response."""
+    """Send a request in pieces, then FIN; return the response."""
     connected = InMemory()
     serving = Deferred.fromCoroutine(golden.server(connected.socket))
-    serving.addErrback(lambda _: None)  # A line that never comes ends in an error; not our concern.
+    serving.addErrback(lambda _: None)  # The server fails at the end of the stream.
     connected.receive(*pieces)
     connected.end()
     connected.clock.advance(0)

@@ -48,7 +48,7 @@ class LoggedCase(OnEveryReactor):
         self.addCleanup(publisher.removeObserver, self.events.append)
 
     def serious(self) -> list[str]:
-        """What is above a mere note."""
+        """Return the texts of warnings and errors."""
         levels = (LogLevel.warn, LogLevel.error, LogLevel.critical)
         return [formatEvent(event) for event in self.events if event["log_level"] in levels]
 

@@ -31,7 +31,7 @@ from twsock.stream.transport import StreamTransport
 NONE, PARTIAL = InputStreamOptions.NONE, InputStreamOptions.PARTIAL
 READ_AHEAD = InputStreamOptions.READ_AHEAD
 
-#: Every way to read, asking for ten bytes or fewer.
+#: Every kind of read, each for ten bytes or fewer.
 READS: dict[str, Callable[[InputStream], Deferred[bytes]]] = {
     "read": lambda stream: stream.read(10),
     "read partially": lambda stream: stream.read(10, PARTIAL),
@@ -429,7 +429,7 @@ class EndTests(InputTests):
             self.assertEqual(clock.getDelayedCalls(), [])
 
     def drained(self) -> tuple[Clock, InputStream]:
-        """Drain a stream, and connect it then."""
+        """Drain a stream, then connect it."""
         clock = Clock()
         stream = InputStream(clock)
         stream.end_when_drained()

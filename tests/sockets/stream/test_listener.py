@@ -36,7 +36,7 @@ Args = Any
 
 
 async def echo(_listener: StreamSocketListener, args: Args) -> None:
-    """Send back what comes."""
+    """Send received bytes back."""
     async with args.socket as accepted:
         async for chunk in accepted.input_stream:
             await accepted.output_stream.send_all(chunk)
@@ -63,7 +63,7 @@ class ListenerTests(OnEveryReactor):
     has_variants = True
 
     def log_events(self) -> list[Any]:
-        """Collect what is logged from here on."""
+        """Record all later log events."""
         events: list[Any] = []
         observer: Any = events.append
         globalLogPublisher.addObserver(observer)
@@ -410,7 +410,7 @@ class ListenerTests(OnEveryReactor):
             await turns(reactor, 20)
             first, second = listener.close_all(3600), listener.close_all(3600)
             await near.abort()
-            # Nobody reads, so the reset is seen when it is asked for.
+            # No read is pending, so the test looks for the reset itself.
             for accepted in list(listener.sockets):
                 await accepted.abort()
             self.assertEqual([await first, await second], [0, 0])
@@ -550,7 +550,7 @@ class ListenerTests(OnEveryReactor):
 
 
 async def end_of(near: StreamSocket) -> bytes:
-    """Read to the end, in order or not."""
+    """Read to the end of the stream, or to the reset."""
     try:
         return await near.input_stream.receive_some()
     except SocketError as error:

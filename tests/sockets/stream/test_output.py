@@ -53,12 +53,12 @@ class OutputTests(SynchronousTestCase):
         self.output = self.connected.output
 
     def descriptor_writes(self) -> None:
-        """Let the transport do what it was asked for: send FIN, say."""
+        """Let the transport do its queued work, for example send FIN."""
         if self.connected.descriptor in self.connected.reactor.writers:
             self.connected.descriptor.doWrite()
 
     def fill(self) -> list[Deferred[int]]:
-        """Write until the kernel has no room, and then some."""
+        """Write more than the kernel has room for."""
         shrink_buffers(self.connected.kernel)
         writes = [self.output.write(bytes([number]) * 64 * KIB) for number in range(60)]
         self.output.flush().addErrback(lambda _: None)

@@ -7,7 +7,7 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.sockets.weakly import ask_weakly, make_weakly, tell_weakly
+from twsock.sockets.weakly import weak_callback, weak_factory, weak_getter
 
 
 class Owner:
@@ -15,9 +15,9 @@ class Owner:
 
     def __init__(self) -> None:
         self.number = 1
-        self.ask = ask_weakly(self.answer, -1)
-        self.tell = tell_weakly(self.hear)
-        self.make = make_weakly(self.answer, lambda: -2)
+        self.ask = weak_getter(self.answer, -1)
+        self.tell = weak_callback(self.hear)
+        self.make = weak_factory(self.answer, lambda: -2)
 
     def answer(self) -> int:
         return self.number
@@ -26,7 +26,7 @@ class Owner:
         self.number = number
 
 
-class AskWeaklyTests(SynchronousTestCase):
+class WeakCallTests(SynchronousTestCase):
     """Calls while the owner exists, and after it was freed."""
 
     def test_a_call_returns_the_result_of_the_owner(self) -> None:

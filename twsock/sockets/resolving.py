@@ -105,7 +105,7 @@ def order_targets(
     Put the targets of SRV records into the order in which to try them (:rfc:`2782`).
 
     :param records: priority (low first), weight, host, port.
-    :param choose: given a number, gives one from 0 to below it by chance.
+    :param choose: returns a random number from 0 to below its argument.
     :returns: hosts and ports. The lowest priority comes first; within one, a target comes first as
         often as its weight has it, and those of weight 0 almost never.
     """

@@ -11,25 +11,25 @@ import weakref
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["ask_weakly", "make_weakly", "tell_weakly"]
+__all__ = ["weak_callback", "weak_factory", "weak_getter"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def tell_weakly(method: Callable[P, None]) -> Callable[P, None]:
+def weak_callback(method: Callable[P, None]) -> Callable[P, None]:
     """Return a function that calls a bound method, and does nothing once its object is freed."""
     reference = weakref.WeakMethod(method)
 
-    def tell(*arguments: P.args, **named: P.kwargs) -> None:
+    def callback(*arguments: P.args, **named: P.kwargs) -> None:
         found = reference()
         if found is not None:
             found(*arguments, **named)
 
-    return tell
+    return callback
 
 
-def make_weakly(method: Callable[[], T], otherwise: Callable[[], T]) -> Callable[[], T]:
+def weak_factory(method: Callable[[], T], otherwise: Callable[[], T]) -> Callable[[], T]:
     """
     Return a function that calls a bound method without keeping its object alive.
 
@@ -39,7 +39,7 @@ def make_weakly(method: Callable[[], T], otherwise: Callable[[], T]) -> Callable
     return lambda: (reference() or otherwise)()
 
 
-def ask_weakly(method: Callable[[], T], otherwise: T) -> Callable[[], T]:
+def weak_getter(method: Callable[[], T], otherwise: T) -> Callable[[], T]:
     """
     Return a function that calls a bound method without keeping its object alive.
 
@@ -47,8 +47,8 @@ def ask_weakly(method: Callable[[], T], otherwise: T) -> Callable[[], T]:
     """
     reference = weakref.WeakMethod(method)
 
-    def ask() -> T:
+    def get() -> T:
         found = reference()
         return otherwise if found is None else found()
 
-    return ask
+    return get

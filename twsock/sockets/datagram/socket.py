@@ -42,7 +42,7 @@ from twsock.sockets.destination import (
 from twsock.sockets.event import Event
 from twsock.sockets.resolving import find_port, resolve
 from twsock.sockets.waiting import ClosesInBlock, check_timeout, limit, operation_cancelled
-from twsock.sockets.weakly import ask_weakly, make_weakly, tell_weakly
+from twsock.sockets.weakly import weak_callback, weak_factory, weak_getter
 from twsock.wire.byte_queue import Buffer
 
 __all__ = ["DatagramSocket"]
@@ -92,10 +92,10 @@ class DatagramSocket(ClosesInBlock):
         self._resolver = resolver
         self._state = DatagramSocketState()
         # No part keeps the socket in memory, except that open ports do.
-        is_in_use = ask_weakly(self._state.is_in_use, False)
-        self.control = DatagramSocketControl(is_in_use, tell_weakly(self._set_hop_limit))
+        is_in_use = weak_getter(self._state.is_in_use, False)
+        self.control = DatagramSocketControl(is_in_use, weak_callback(self._set_hop_limit))
         ports = DatagramPorts(
-            reactor, self.control, make_weakly(self._make_receiver, DatagramProtocol)
+            reactor, self.control, weak_factory(self._make_receiver, DatagramProtocol)
         )
         self._ports = ports
         self._streams = OutputStreams(reactor, self._state, ports)

@@ -26,7 +26,7 @@ from twsock.sockets.datagram.message import SenderAddress
 from twsock.sockets.datagram.output import DatagramOutputStream, DatagramWrite
 from twsock.sockets.datagram.ports import DatagramPorts
 from twsock.sockets.datagram.state import DatagramSocketState, socket_closed
-from twsock.sockets.weakly import make_weakly, tell_weakly
+from twsock.sockets.weakly import weak_callback, weak_factory
 from twsock.wire.byte_queue import Buffer
 
 __all__ = ["OutputStreams"]
@@ -77,9 +77,9 @@ class OutputStreams:
         """
         stream = DatagramOutputStream(
             self._reactor,
-            make_weakly(refusal, socket_closed),
-            tell_weakly(self._note_pending),
-            tell_weakly(self._note_unawaited),
+            weak_factory(refusal, socket_closed),
+            weak_callback(self._note_pending),
+            weak_callback(self._note_unawaited),
         )
         self._streams.add(stream)
         return stream

@@ -83,7 +83,7 @@ class EndOfStreamError(BrokenError):
 
     def __init__(self, wanted: int | None, available: int) -> None:
         asked = "the delimiter" if wanted is None else f"{wanted} bytes"
-        super().__init__(f"the peer ended its output before {asked} had come, after {available}")
+        super().__init__(f"the peer ended its output after {available} bytes, before {asked}")
         self.wanted = wanted
         self.available = available
 

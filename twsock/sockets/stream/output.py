@@ -9,7 +9,7 @@ Writes and flushes share one queue. A flush has no bytes: it is done when all be
 
     waiting ── handed to the kernel ──> done
        │  └─── the kernel has no room ──> begun ── drained ──> done
-       └── cancelled: withdrawn                     (goes on if cancelled)
+       └── cancelled: withdrawn                     (also if cancelled)
 """
 
 from __future__ import annotations

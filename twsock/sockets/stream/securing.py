@@ -112,7 +112,7 @@ def secure_server(
         information.client_certificate = verification.certificate
         information.secured(secured)
 
-    def tell(failure: Failure) -> Failure:
+    def log_error(failure: Failure) -> Failure:
         if not failure.check(ClosedError, CancelledError):
             _log.warn(
                 "{host} port {port} not let into TLS: {error}",
@@ -123,4 +123,4 @@ def secure_server(
         return failure
 
     handshake = Handshake(connection, creator, verification, clock, timeout, is_client=False)
-    return handshake.begin(leftover).addCallbacks(note, tell)
+    return handshake.begin(leftover).addCallbacks(note, log_error)

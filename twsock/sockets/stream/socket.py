@@ -48,7 +48,7 @@ from twsock.sockets.stream.input import EndOfStreamError, InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.stream.securing import refuse_plaintext, secure_client, secure_server
 from twsock.sockets.waiting import check_timeout, limit, operation_cancelled
-from twsock.sockets.weakly import ask_weakly
+from twsock.sockets.weakly import weak_getter
 from twsock.stream.descriptor import carries_tls
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
@@ -150,7 +150,7 @@ class StreamSocket:
         """The options, to be set before the socket is connected."""
         if self._control is None:
             self._control = StreamSocketControl(
-                ask_weakly(self._is_in_use, False), ask_weakly(self._is_securing, False)
+                weak_getter(self._is_in_use, False), weak_getter(self._is_securing, False)
             )
             if self._inherited is not None:
                 self._control.inherit(self._inherited)

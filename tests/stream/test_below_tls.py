@@ -109,8 +109,11 @@ class OutletTests(SynchronousTestCase):
         """Each would otherwise be an object of its own, larger than a small record."""
         large = bytes(range(256)) * (1 << 15)
         self.lower.write(large)
+        waiting = self.descriptor._tempDataBuffer[0]
         for _ in range(1000):
             self.lower.write(b"small")
+        # The large piece would be copied for each of them.
+        self.assertIs(self.descriptor._tempDataBuffer[0], waiting)
         self.assertLess(len(self.descriptor._tempDataBuffer), 10)
         self.assertTrue(self.receive(len(large) + 5000) == large + b"small" * 1000)
 

@@ -166,6 +166,62 @@ class UpgradeTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(upgrading))
             self.assertEqual(connection.peer.received, encode_frame(b"secret"))
 
+    def test_what_a_handler_wrote_before_leaves_before(self) -> None:
+        """In plaintext, though a handler's answers are sent at its end."""
+        for settings, words in ((DIRECT, b""), (COMMAND, REQUEST)):
+
+            class Polite(Recorder):
+                def frame_received(self, payload: bytes, settings: Any = settings) -> None:
+                    self.send_frame(b"before")
+                    self.upgrading = self.upgrade_to_ssl(settings)
+
+            connection = Connection(Polite)
+            connection.receive(FRAME)
+            self.assertTrue(connection.sent().startswith(encode_frame(b"before") + words))
+            connection.lose()
+            self.failureResultOf(connection.protocol.upgrading, BrokenError)
+
+    def test_a_handler_that_goes_on_after_it_is_awaited(self) -> None:
+        """The next message waits for its end, as without an upgrade."""
+        waiting: Deferred[None] = Deferred()
+
+        class Patient(Recorder):
+            async def frame_received(self, payload: bytes) -> None:
+                self.received.append(payload)
+                if payload == b"hello":
+                    await self.upgrade_to_ssl(COMMAND)
+                    await waiting
+
+        connection = Connection(Patient)
+        connection.receive(encode_frame(b"hello"))
+        connection.sent()
+        connection.receive(GO_AHEAD)
+        connection.converse()
+        connection.receive(connection.peer.say(FRAME))
+        self.assertEqual(connection.protocol.received, [b"hello"])
+        waiting.callback(None)
+        self.assertEqual(connection.protocol.received, [b"hello", b"x"])
+
+    def test_a_drained_handler_that_awaited_it_is_the_last(self) -> None:
+        """The connection closes when the handler ends: it waits for no first message."""
+        waiting: Deferred[None] = Deferred()
+
+        class Patient(Recorder):
+            async def frame_received(self, payload: bytes) -> None:
+                await self.upgrade_to_ssl(COMMAND)
+                await waiting
+
+        connection = Connection(Patient)
+        connection.receive(encode_frame(b"hello"))
+        connection.sent()
+        connection.protocol.drain()
+        connection.receive(GO_AHEAD)
+        connection.converse()
+        self.assertTrue(connection.protocol.is_secure)
+        self.assertTrue(connection.protocol.is_open)
+        waiting.callback(None)
+        self.assertFalse(connection.protocol.is_open)
+
     def test_what_is_written_to_the_transport_waits_too(self) -> None:
         """C17: also where an application asked for the transport before."""
         for settings in (DIRECT, COMMAND):
@@ -337,19 +393,20 @@ class DeceptionTests(SynchronousTestCase):
 
     def test_a_message_that_arrives_within_the_handler_that_led_to_it(self) -> None:
         """A transport in memory may bring it there: it is plaintext in front of the handshake."""
-        failures: list[Any] = []
+        for early in (FRAME, b"\0\0"):
+            failures: list[Any] = []
 
-        class Polite(Recorder):
-            def frame_received(self, payload: bytes) -> None:
-                super().frame_received(payload)
-                connection.receive(FRAME)
-                self.upgrade_to_ssl(DIRECT).addErrback(failures.append)
+            class Polite(Recorder):
+                def frame_received(self, payload: bytes, early: bytes = early) -> None:
+                    super().frame_received(payload)
+                    connection.receive(early)
+                    self.upgrade_to_ssl(DIRECT).addErrback(failures.append)  # noqa: B023
 
-        connection = Connection(Polite)
-        connection.receive(encode_frame(b"hello"))
-        self.assertTrue(connection.transport.disconnected)
-        self.assertEqual(connection.protocol.received, [b"hello"])
-        failures[0].trap(RemoteProtocolError)
+            connection = Connection(Polite)
+            connection.receive(encode_frame(b"hello"))
+            self.assertTrue(connection.transport.disconnected)
+            self.assertEqual(connection.protocol.received, [b"hello"])
+            failures[0].trap(RemoteProtocolError)
 
     def test_a_huge_answer_is_refused_at_its_count(self) -> None:
         """C18: before it takes memory."""
@@ -404,7 +461,11 @@ class DeceptionTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
 
     def test_a_server_that_is_not_accepted_gets_nothing(self) -> None:
-        """C10: the reason is named, and what was written is not sent."""
+        """C10: the reason is named and logged, and what was written is not sent."""
+        events: list[Any] = []
+        note: Any = events.append
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
         stranger = trustme.CA(organization_name="somebody else")
         connection = Connection(issued=stranger.issue_cert("localhost"))
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
@@ -419,6 +480,7 @@ class DeceptionTests(SynchronousTestCase):
         assert error.certificate is not None
         (lost,) = connection.protocol.lost
         self.assertIsInstance(lost, CertificateError)
+        self.assertEqual(["not taken into TLS" in event["log_format"] for event in events], [True])
         self.assertFalse(connection.protocol.is_secure)
         self.assertIsNone(connection.protocol.peer_certificate)
         self.assertEqual(connection.peer.received, b"")
@@ -524,6 +586,14 @@ class EndTests(SynchronousTestCase):
             self.assertTrue(connection.transport.disconnected)
             connection.lose()
             self.failureResultOf(upgrading, SocketError)
+
+    def test_over_an_endpoint_of_tls_it_is_refused(self) -> None:
+        """The connection is secure already, and goes on."""
+        connection = Connection()
+        connection.transport.TLS = True
+        self.failureResultOf(connection.protocol.upgrade_to_ssl(DIRECT), LocalProtocolError)
+        self.assertFalse(connection.transport.disconnected)
+        self.assertEqual(connection.sent(), b"")
 
     def test_at_the_wrong_time_it_is_refused(self) -> None:
         """While one is under way, when it is done, and when the connection is closed."""

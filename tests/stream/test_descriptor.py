@@ -13,21 +13,25 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import (
     BufferingTLSTransport,
+    TLSMemoryBIOFactory,
     TLSMemoryBIOProtocol,
     _AggregateSmallWrites,
 )
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
+from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock.stream.descriptor import (
     carries_tls,
     describe_peer,
     engine_bytes,
     find_descriptor,
     hung_up,
+    is_shaking_hands,
     may_collect,
     plain_socket,
     queued_bytes,
+    secured_by,
     unread_input,
 )
 
@@ -111,6 +115,32 @@ class DescriptorTests(SynchronousTestCase):
         self.assertEqual(engine_bytes(self.descriptor), 0)
         self.descriptor.TLS, self.descriptor.protocol = True, engine
         self.assertEqual(engine_bytes(self.descriptor), 8)
+
+    def test_another_kind_of_handle_is_no_socket(self) -> None:
+        """A reactor may have transports of its own."""
+
+        class Odd(Connection):
+            def getHandle(self) -> Any:
+                return self.socket.fileno()
+
+        descriptor = Odd(self.socket, FakeProtocol(), IdleReactor())  # type: ignore[arg-type]
+        self.assertIsNone(plain_socket(descriptor))
+
+    def test_tls_that_was_started_is_shaking_hands_and_then_secure(self) -> None:
+        """On a descriptor whose application called ``startTLS``."""
+        transport, peer = StringTransport(), Peer()
+        options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
+        factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(Protocol))
+        engine: Any = factory.buildProtocol(None)
+        engine.makeConnection(transport)
+        self.descriptor.TLS, self.descriptor.protocol = True, engine
+        self.assertFalse(is_shaking_hands(self.descriptor))
+        engine.dataReceived(peer.hello())
+        self.assertTrue(is_shaking_hands(self.descriptor))
+        self.assertIsNone(secured_by(self.descriptor))
+        engine.dataReceived(peer.take(transport.value()))
+        self.assertFalse(is_shaking_hands(self.descriptor))
+        self.assertIs(secured_by(self.descriptor), engine.getHandle())
 
     def test_a_transport_in_memory_has_neither(self) -> None:
         """Where there is no descriptor, None says so."""

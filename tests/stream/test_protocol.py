@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv6Address
@@ -25,7 +26,7 @@ from tests.stream.connections import Connected, FrameRecorder, LineRecorder, P, 
 from tests.stream.test_transport import IdleReactor, tcp_pair
 from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
-from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamProtocol, StreamServerFactory
+from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamServerFactory
 from twsock.stream.descriptor import queued_bytes
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
 from twsock.stream.protocol import LEAST_MAX_UNSENT, MAX_BACKLOG
@@ -48,8 +49,13 @@ class Descriptor(Connection):
 class OnKernel:
     """A protocol on a real socket; the reactor is a clock."""
 
-    def __init__(self, protocol: type[StreamProtocol] = Waiting, is_wrapped: bool = False) -> None:
-        self.reactor = IdleReactor()
+    def __init__(
+        self,
+        protocol: Callable[[], object] = Waiting,
+        is_wrapped: bool = False,
+        reactor: IdleReactor | None = None,
+    ) -> None:
+        self.reactor = reactor or IdleReactor()
         self.near, self.far = tcp_pair()
         self.near.setblocking(False)
         receiver: Any = protocol()
@@ -308,6 +314,24 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual(len(connected.protocol.received), 1)
         self.assertTrue(connected.transport.disconnecting)
 
+    def test_room_that_is_there_at_once_lets_the_messages_go_on(self) -> None:
+        """`writing_resumed` was called from within `writing_paused`."""
+
+        class Draining(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.send_frame(bytes(HIGH_WATER))
+
+            def writing_paused(self) -> None:
+                assert connected.transport.producer is not None
+                connected.transport.producer.resumeProducing()
+
+        connected = Connected(Draining)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(FRAME * 3)
+        self.assertEqual(len(connected.protocol.received), 3)
+
     def test_closing_when_told_of_a_full_output_ends(self) -> None:
         """`writing_paused` may close: the connection is read from, to see the peer's end."""
 
@@ -391,6 +415,17 @@ class BackPressureTests(SynchronousTestCase):
         on_kernel.send_all()
         self.assertFalse(protocol.is_full)
         self.assertEqual(protocol.brakes, ["paused", "resumed"])
+
+    def test_who_was_not_told_of_a_full_output_is_not_told_of_room(self) -> None:
+        """A few bytes that wait in the queue are nothing to report."""
+        on_kernel = OnKernel(FrameRecorder)
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.transport.write(b"raw")
+        on_kernel.protocol.send_frame(b"behind it")
+        self.assertGreater(on_kernel.protocol.unsent, 0)
+        on_kernel.descriptor.doWrite()
+        self.assertEqual(on_kernel.protocol.unsent, 0)
+        self.assertEqual(on_kernel.protocol.brakes, [])
 
     def test_a_connection_that_closes_is_not_told_of_room(self) -> None:
         """There is nothing more to write."""
@@ -836,6 +871,34 @@ class EndTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(connected.protocol.lost, [None])
 
+    def test_a_reset_after_the_peers_end_has_an_error(self) -> None:
+        """Its handler's answer is lost."""
+        connected = Connected(Waiting)
+        connected.receive(FRAME)
+        connected.end()
+        connected.reset()
+        (error,) = connected.protocol.lost
+        self.assertIsInstance(error, BrokenError)
+
+    def test_a_peer_that_is_gone_under_a_handler_is_idle(self) -> None:
+        """Nobody reads while much waits for the handler: the idle timeout notices it."""
+        reactor = IdleReactor()
+        factory = StreamServerFactory(reactor, Waiting, idle_timeout=10.0)
+        for is_gone in (False, True):
+            on_kernel = OnKernel(lambda: factory.buildProtocol(None), reactor=reactor)
+            self.addCleanup(on_kernel.close)
+            on_kernel.protocol.dataReceived(FRAME * (MAX_BACKLOG // len(FRAME) + 2))
+            self.assertNotIn(on_kernel.descriptor, reactor.readers)
+            if is_gone:
+                linger = struct.pack("ii", 1, 0)
+                on_kernel.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                on_kernel.far.close()
+            reactor.pump([1.0] * 16)
+            self.assertIs(on_kernel.protocol.is_open, not is_gone)
+            on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
+            self.assertEqual(on_kernel.protocol.ended, ["CancelledError"])
+        self.assertEqual(factory.counters.idle, 1)
+
     def test_a_reset_has_an_error(self) -> None:
         """`connection_lost` is told why when the connection died."""
         connected = Connected(FrameRecorder)
@@ -859,10 +922,11 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(connected.protocol.ended, ["CancelledError"])
 
     def test_nobody_looks_for_a_peer_that_ended_and_is_gone(self) -> None:
-        """No delayed call is left when the connection is lost."""
+        """No delayed call is left when the connection is lost, though its end was told twice."""
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.dataReceived(FRAME)
+        on_kernel.protocol.readConnectionLost()
         on_kernel.protocol.readConnectionLost()
         self.assertNotEqual(on_kernel.reactor.getDelayedCalls(), [])
         on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
@@ -873,6 +937,7 @@ class EndTests(SynchronousTestCase):
         on_kernel = OnKernel(FrameRecorder)
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.readConnectionLost()
+        self.assertTrue(on_kernel.descriptor.disconnecting)
         (deadline,) = on_kernel.reactor.getDelayedCalls()
         self.assertEqual(deadline.getTime(), on_kernel.protocol.close_timeout)
 
@@ -938,6 +1003,7 @@ class TlsEndpointTests(SynchronousTestCase):
         transport = StringTransport()
         engine = self.begin(transport)
         protocol = engine.wrappedProtocol
+        self.assertFalse(protocol.is_secure)
         self.factory.drain(10)
         self.assertTrue(protocol.is_open)
         flight = self.peer.take(transport.value())

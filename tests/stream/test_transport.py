@@ -629,6 +629,7 @@ class PlainTests(KernelCase):
         before = self.fill()
         self.assertLess(self.push_small(), 2)
         self.assertEqual(self.stream.unsent, queued_bytes(self.descriptor))
+        self.assertGreater(self.stream.unsent, len(self.pushed))
         self.assertEqual(self.receive(), before + self.pushed)
 
     def test_small_messages_before_a_handshake_take_little_more_than_their_bytes(self) -> None:

@@ -365,9 +365,7 @@ class StreamProtocol(Protocol):
     def drain(self) -> None:
         """Answer what has arrived, then close."""
         self._is_draining = True
-        stream = self._connected_stream()
-        if self._may_deliver(stream):
-            self._close_drained(stream)
+        self._close_drained(self._connected_stream())
 
     def _send_written(self) -> None:
         if self._stream is not None:
@@ -796,11 +794,12 @@ class StreamProtocol(Protocol):
 
     def _close_drained(self, stream: StreamTransport) -> None:
         """Close, unless a message is under way here, or on its way in the kernel."""
-        if self._decoder.buffered or not stream.is_open:
+        if self._decoder.buffered or not self._may_deliver(stream):
             return
         self._stop_looking()
         wait = self._time_to_drain(stream)
         if wait:
+            # Without the stream: an upgrade may put another in its place.
             self._looking = self.clock.callLater(wait, self._look_again)
         else:
             stream.close_drained()
@@ -831,9 +830,7 @@ class StreamProtocol(Protocol):
 
     def _look_again(self) -> None:
         self._looking = None
-        stream = self._connected_stream()  # An upgrade may have put another in its place.
-        if self._may_deliver(stream):
-            self._close_drained(stream)
+        self._close_drained(self._connected_stream())
 
     # How a handler ends.
 

@@ -9,7 +9,7 @@ import trustme
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import StringTransport, StringTransportWithDisconnection
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -295,8 +295,11 @@ class DeceptionTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
         self.assertEqual(connection.protocol.received, [])
         self.assertNotIn(b"password", connection.sent())
+        # Its deadline passes unnoticed, also where the loss is told late.
+        connection.clock.advance(3600)
         self.assertEqual(len(events), 1)
         self.assertIn("not taken into TLS", events[0]["log_format"])
+        self.assertEqual(connection.protocol.group.counters.violations, 1)
         connection.lose()
         self.assertEqual(connection.clock.getDelayedCalls(), [])
 
@@ -544,6 +547,16 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(len(connection.protocol.lost), 1)
             self.assertEqual(connection.clock.getDelayedCalls(), [])
 
+    def test_a_reset_before_the_go_ahead_is_the_reason(self) -> None:
+        """The upgrade and the connection report the same."""
+        connection = Connection()
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        connection.protocol.connectionLost(Failure(ConnectionResetError(104, "reset by peer")))
+        error = self.failureResultOf(upgrading, BrokenError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        (lost,) = connection.protocol.lost
+        self.assertEqual(str(lost), str(error))
+
     def test_called_off_at_any_step(self) -> None:
         """C15: the connection is gone."""
         for settings, answer in ((COMMAND, b""), (COMMAND, GO_AHEAD), (DIRECT, b"")):
@@ -558,6 +571,33 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(connection.protocol.group.counters.violations, 0)
             connection.lose()
             self.assertEqual(connection.clock.getDelayedCalls(), [])
+
+    def test_called_off_when_the_connection_is_secure(self) -> None:
+        """By the application, as it is told so: the connection is gone."""
+
+        class Fickle(Recorder):
+            def connection_secured(self) -> None:
+                super().connection_secured()
+                upgrading.cancel()
+
+        connection = Connection(Fickle)
+        upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
+        connection.converse()
+        self.failureResultOf(upgrading, CancelledError)
+        self.assertEqual(connection.protocol.secured, [True])
+        self.assertTrue(connection.transport.disconnected)
+        connection.lose()
+        self.assertEqual(connection.clock.getDelayedCalls(), [])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_called_off_on_a_transport_that_ends_at_once(self) -> None:
+        """It calls back within the abort: the reason is that it was called off."""
+        connection = Connection()
+        connection.transport.__class__ = StringTransportWithDisconnection
+        upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
+        upgrading.cancel()
+        self.failureResultOf(upgrading, CancelledError)
+        self.assertEqual(len(connection.protocol.lost), 1)
 
     def test_lost_called_off_or_closed_in_the_middle_of_a_flight(self) -> None:
         """C15: wherever the server's part of the handshake ends."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
@@ -26,7 +26,7 @@ from tests.stream.connections import Connected, FrameRecorder, LineRecorder, P, 
 from tests.stream.test_transport import IdleReactor, tcp_pair
 from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
 from twsock.errors import BrokenError, LocalProtocolError, SocketError
-from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamServerFactory
+from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamProtocol, StreamServerFactory
 from twsock.stream.descriptor import queued_bytes
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
 from twsock.stream.protocol import LEAST_MAX_UNSENT, MAX_BACKLOG
@@ -982,11 +982,14 @@ class EndTests(SynchronousTestCase):
 
 
 class TlsEndpointTests(SynchronousTestCase):
-    """A server that ends, on connections that an endpoint of TLS accepted."""
+    """Connections that an endpoint of TLS accepted."""
 
     def setUp(self) -> None:
+        self.listen(FrameEcho)
+
+    def listen(self, protocol: type[StreamProtocol]) -> None:
         self.clock, self.peer = IdleReactor(), ClientPeer(client_context())
-        self.factory = StreamServerFactory(self.clock, FrameEcho)
+        self.factory = StreamServerFactory(self.clock, protocol)
         options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
         self.endpoint = TLSMemoryBIOFactory(options, False, self.factory, self.clock)
 
@@ -997,6 +1000,24 @@ class TlsEndpointTests(SynchronousTestCase):
         self.hello = self.peer.hello()
         engine.dataReceived(self.hello)
         return engine
+
+    def test_a_peer_that_ends_gets_its_answers(self) -> None:
+        """Its close_notify ends one direction; the other ends behind the answer."""
+        self.listen(Waiting)
+        transport = StringTransport()
+        engine = self.begin(transport)
+        protocol = engine.wrappedProtocol
+        flight = self.peer.take(transport.value()) + self.peer.say(FRAME) + self.peer.end()
+        transport.clear()
+        engine.dataReceived(flight)
+        self.assertTrue(protocol.is_open)
+        protocol.go_on()
+        self.clock.advance(0)
+        self.peer.take(transport.value())
+        self.assertEqual(self.peer.received, FRAME)
+        self.assertTrue(transport.disconnecting)
+        engine.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(protocol.lost, [None])
 
     def test_a_message_right_behind_the_handshake_is_the_last(self) -> None:
         """It is answered, and the connection closed without a further wait."""

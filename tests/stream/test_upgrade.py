@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -283,6 +284,7 @@ class CommandTests(SynchronousTestCase):
         self.assertFalse(connection.transport.disconnected)
         connection.clock.advance(0.1)
         self.assertTrue(connection.transport.disconnected)
+        self.assertEqual(connection.factory.counters.violations, 1)
         connection.protocol.connectionLost()
         self.assertEqual(connection.clock.getDelayedCalls(), [])
 
@@ -425,6 +427,14 @@ class SwitchTests(SynchronousTestCase):
         connection.transport.producer.resumeProducing()
         self.assertEqual(connection.sent(), GO_AHEAD)
 
+    def test_the_request_waits_for_a_handler(self) -> None:
+        """As any message; the answer in front of it leaves first."""
+        connection = Connection(protocol=Slow)
+        connection.receive(FRAME + REQUEST)
+        self.assertEqual(connection.sent(), b"")
+        connection.protocol.waits.pop().callback(None)
+        self.assertEqual(connection.sent(), GO_AHEAD)
+
     def test_what_is_written_to_the_transport_is_not_sent_in_plaintext(self) -> None:
         """S13: behind the go-ahead, in the handshake, and later; also by who kept it."""
         for steps in range(3):
@@ -455,6 +465,7 @@ class SwitchTests(SynchronousTestCase):
             connection.receive(hello[cut:])
             connection.converse()
             self.assertEqual(connection.peer.received, encode_frame(pushed))
+            self.assertEqual(connection.protocol.brakes, ["paused", "resumed"])
             self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
 
     def test_a_farewell_in_a_handshake_is_told_in_one_line(self) -> None:
@@ -506,10 +517,13 @@ class PolicyTests(SynchronousTestCase):
 
     def test_tls_of_the_endpoint_is_tls_from_the_first_byte(self) -> None:
         """The application hears of the connection, and the words are data like any other."""
-        connection = Connection(IMPLICIT, Announced, is_tls=True)
-        self.assertEqual(len(connection.protocol.announced), 1)
-        connection.receive(FRAME + REQUEST)
-        self.assertEqual(connection.sent(), encode_frame(b"got x") + encode_frame(b"got STARTTLS"))
+        for ignores_case in (False, True):
+            implicit = replace(IMPLICIT, ignores_case=ignores_case)
+            connection = Connection(implicit, Announced, is_tls=True)
+            self.assertEqual(len(connection.protocol.announced), 1)
+            connection.receive(FRAME + REQUEST)
+            answers = encode_frame(b"got x") + encode_frame(b"got STARTTLS")
+            self.assertEqual(connection.sent(), answers)
 
     def test_clients_that_have_to_be_identified_are_not_let_in_unseen(self) -> None:
         """An endpoint of TLS has not asked them."""

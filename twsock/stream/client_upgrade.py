@@ -18,7 +18,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -93,8 +93,7 @@ class ClientUpgrading(Securing):
         service = protocol.peer.rpartition(":")[2]
         self._creator, self._verification = make_client(settings.options, service)
         self._handshake: Deferred[Any] | None = None
-        # Why it failed before the handshake.
-        self._error: Exception | None = None
+        self._is_called_off = False
         self._done: Deferred[None] = Operation(self._called_off)
 
     def begin(self, stream: StreamTransport) -> Deferred[None]:
@@ -144,9 +143,9 @@ class ClientUpgrading(Securing):
     @override
     def lost(self, error: SocketError | None) -> None:
         super().lost(error)
-        if self._handshake is None:
-            reason = self._error or error
-            self._end(reason or BrokenError("the connection ended before the handshake"))
+        # Twisted's Deferred fails by itself when it was called off.
+        if self._handshake is None and not self._is_called_off:
+            self._end(error or BrokenError("the connection ended before the handshake"))
 
     # What a handshake asks of a connection.
 
@@ -173,7 +172,7 @@ class ClientUpgrading(Securing):
         if self._handshake is not None:
             self._handshake.cancel()
         else:
-            self._error = CancelledError()
+            self._is_called_off = True
             self.abort(ClosedError("the upgrade was called off"))
 
     @override
@@ -190,7 +189,6 @@ class ClientUpgrading(Securing):
         self._tell_of(error)
         self._stop_waiting()
         self._protocol.note_violation()
-        self._error = error.copy()  # The copy is kept; the original is raised and gets frames.
         self.abort(error)
         self._end(error)
 

@@ -141,7 +141,8 @@ class Handshake(Protocol):
         self._deadline.cancel()
         engine.ended = self._verification.ended
         engine.wrappedProtocol = self._connection.resume(engine)
-        self._done.callback(engine.getHandle())
+        if not self._done.called:  # The application may have cancelled it when it was told.
+            self._done.callback(engine.getHandle())
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -169,7 +170,8 @@ class Handshake(Protocol):
 
     def _give_up(self, _done: Deferred[SSL.Connection]) -> None:
         self._is_done = True
-        self._deadline.cancel()
+        if self._deadline.active():
+            self._deadline.cancel()
         self._connection.abort(ClosedError("the handshake was called off"))
 
     def _fail(self, error: SocketError) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.sockets.stream.connected import InMemory, OnKernel
+from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock import BrokenError, ClosedError, StreamSocket
 from twsock.sockets.stream.control import StreamSocketListenerControl
 from twsock.stream.listening.buffer_limit import BufferLimit
@@ -91,6 +94,27 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(connected.input.receive_some()), b"all")
         self.assertEqual(self.successResultOf(connected.input.receive_some()), b"")
         self.failureResultOf(connected.output.write(b"late"), BrokenError)
+
+    def test_over_an_endpoint_of_tls_the_peers_end_leaves_the_output(self) -> None:
+        """Its close_notify ends one direction only."""
+        clock, peer, transport = Clock(), Peer(), StringTransport()
+        socket = StreamSocket(clock)
+        accepting = Factory()
+        accepting.buildProtocol = lambda _: socket.build_protocol()  # type: ignore[method-assign,assignment,return-value]
+        options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
+        engine: Any = TLSMemoryBIOFactory(options, False, accepting, clock).buildProtocol(None)
+        engine.makeConnection(transport)
+        engine.dataReceived(peer.hello())
+        flight = peer.take(transport.value()) + peer.say(b"question") + peer.end()
+        transport.clear()
+        engine.dataReceived(flight)
+        received = socket.input_stream.receive_some()
+        self.assertEqual(self.successResultOf(received), b"question")
+        self.assertEqual(self.successResultOf(socket.input_stream.receive_some()), b"")
+        socket.output_stream.write(b"answer")
+        clock.advance(0)
+        peer.take(transport.value())
+        self.assertEqual(peer.received, b"answer")
 
     def test_closing_the_input_drops_the_received_bytes(self) -> None:
         """At once."""

@@ -128,13 +128,17 @@ class HandshakeTests(SynchronousTestCase):
         publisher.addObserver(events.append)
         self.addCleanup(publisher.removeObserver, events.append)
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
-        for is_called_off in (False, True):
+        for end in ("late", "cancel", "close"):
             here = InMemory()
             information = here.socket.information
             tls = ServerTls(ServerOptions([certificate]))
             securing = secure_server(here.protocol, information, tls, here.clock, 10)
-            if is_called_off:
+            if end == "cancel":
                 securing.cancel()
+            elif end == "close":
+                here.socket.close()
+                transport: Any = here.transport
+                here.lose_through(transport.protocol)
             else:
                 here.clock.advance(10)
             self.failureResultOf(securing)

@@ -198,6 +198,18 @@ class OutletTests(SynchronousTestCase):
         lower.write(b"sent")
         self.assertEqual((transport.value(), self.taken), (b"sent", [b"kept"]))
 
+    def test_the_end_of_the_output_is_the_descriptors(self) -> None:
+        """A wrapper need not know it."""
+
+        class Narrow:
+            write = loseConnection = staticmethod(lambda *_: None)
+
+        lower = TlsLowerTransport(Narrow(), None, self.descriptor, self)
+        lower.loseWriteConnection()
+        self.descriptor.doWrite()
+        self.peer.settimeout(10)
+        self.assertEqual(self.peer.recv(1), b"")
+
     def test_a_wrapper_has_another_name_for_the_receiver(self) -> None:
         """It is given what comes all the same."""
         wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
@@ -287,10 +299,12 @@ class ProducerTests(SynchronousTestCase):
 
     def test_without_a_connection_it_stops(self) -> None:
         """Nobody else would tell it."""
-        lower = self.hold(True)
-        lower.lost()
-        lower.lost()
-        self.assertEqual(self.producer.told, ["pause", "stop"])
+        for end in ("lost", "release"):
+            self.setUp()
+            lower = self.hold(True)
+            getattr(lower, end)()
+            lower.lost()
+            self.assertEqual(self.producer.told, ["pause", "stop"])
 
     def test_one_that_comes_later_rests_too(self) -> None:
         """Registered on the transport in the handshake, it is moved when that is done."""

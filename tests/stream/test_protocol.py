@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 from tests.stream.connections import Connected, FrameRecorder, LineRecorder, P, Waiting
 from tests.stream.test_transport import IdleReactor, tcp_pair
 from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
-from twsock.errors import BrokenError, LocalProtocolError, SocketError
+from twsock.errors import BrokenError, LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamProtocol, StreamServerFactory
 from twsock.stream.descriptor import queued_bytes
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
@@ -931,6 +931,19 @@ class EndTests(SynchronousTestCase):
         self.assertNotEqual(on_kernel.reactor.getDelayedCalls(), [])
         on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
         self.assertEqual(on_kernel.reactor.getDelayedCalls(), [])
+
+    def test_a_reset_that_is_noticed_later_is_a_reset(self) -> None:
+        """After the peer's end, under a handler: nothing else would report it."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.dataReceived(FRAME)
+        on_kernel.protocol.readConnectionLost()
+        linger = struct.pack("ii", 1, 0)
+        on_kernel.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        on_kernel.far.close()
+        on_kernel.reactor.pump([0.5, 0])
+        (error,) = on_kernel.protocol.lost
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
     def test_a_connection_that_ends_has_one_delayed_call(self) -> None:
         """The deadline of its close; nobody looks for the peer besides."""

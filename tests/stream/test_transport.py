@@ -14,16 +14,17 @@ from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.tls.peer import SERVER, Peer
+from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock.errors import (
     BrokenError,
     ClosedError,
@@ -562,6 +563,15 @@ class PlainTests(KernelCase):
         self.stream.lost(Failure(ConnectionLost()))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_a_lost_connection_can_be_asked_and_given_bytes(self) -> None:
+        """It does nothing with them, and stays lost."""
+        self.descriptor.connectionLost(Failure(ConnectionLost()))
+        self.stream.lost(self.protocol.reasons[0])
+        self.stream.send_pieces([b"too late"])
+        self.assertFalse(self.stream.has_hung_up)
+        self.assertFalse(self.stream.has_unread_input)
+        self.successResultOf(self.stream.when_lost())
+
     def test_full_reads_grow_and_stop_growing(self) -> None:
         """The size of one receive doubles while reads come back full, to 128,000 bytes."""
         for _ in range(10):
@@ -800,6 +810,15 @@ class AboveTlsTests(KernelCase):
         self.peer.settimeout(10)
         self.assertEqual(self.peer.recv(1), b"")
 
+    def test_a_close_notify_that_is_not_with_the_kernel_at_the_deadline(self) -> None:
+        """The end is a reset: FIN without it would look like a truncation."""
+        self.secure()
+        self.fail_sending(errno.EAGAIN)
+        self.stream.close()
+        self.assertGreater(queued_bytes(self.descriptor), 0)
+        self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
+        self.assertRaises(ConnectionResetError, self.read_to_the_end)
+
     def test_a_close_during_the_handshake_is_an_abort(self) -> None:
         """What waits for it cannot be sent."""
         self.plain.write(b"waits")
@@ -847,6 +866,56 @@ class AboveTlsTests(KernelCase):
         self.plain.abort()
         self.descriptor.write(b"too late")
         self.assertEqual(self.plain.unsent, 0)
+
+
+class AboveTwistedsTlsTests(KernelCase):
+    """Over an engine that Twisted made, whose directions end together."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
+        self.client = Peer()
+        self.wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        factory = TLSMemoryBIOFactory(options, False, Factory(), self.reactor)
+        self.engine: Any = TLSMemoryBIOProtocol(factory, self.wrapper)
+        self.descriptor.protocol = self.engine
+        self.engine.makeConnection(self.descriptor)
+
+    def secure(self) -> None:
+        """Do the handshake."""
+        self.engine.dataReceived(self.client.hello())
+        self.descriptor.doWrite()
+        self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
+
+    def test_its_output_does_not_end_alone(self) -> None:
+        """That is refused, and the connection stays open."""
+        self.secure()
+        stream = StreamTransport(self.owner, self.engine, self.reactor)
+        self.assertRaises(OperationNotSupported, stream.end_output)
+        self.assertTrue(stream.is_open)
+
+    def test_a_close_above_a_wrapper_sends_close_notify(self) -> None:
+        """FIN alone would be a truncation."""
+        self.secure()
+        stream = StreamTransport(self.owner, self.wrapper, self.reactor)
+        stream.write(b"last")
+        stream.close()
+        while self.descriptor in self.reactor.writers and not self.client.is_ended:
+            self.descriptor.doWrite()
+            self.client.take(self.peer.recv(1 << 16))
+        self.assertEqual(self.client.received, b"last")
+        self.assertTrue(self.client.is_ended)
+
+    def test_what_waits_for_the_handshake_at_the_deadline_is_lost(self) -> None:
+        """The end is a reset; with FIN, the peer would not know that something is missing."""
+        stream = StreamTransport(self.owner, self.engine, self.reactor)
+        stream.write(bytes(HIGH_WATER))
+        stream.send()
+        stream.close()
+        self.reactor.pump([DEFAULT_CLOSE_TIMEOUT / 10] * 10)
+        self.reactor.advance(0)
+        self.peer.settimeout(10)
+        self.assertRaises(ConnectionResetError, self.peer.recv, 1)
 
 
 class Whole:

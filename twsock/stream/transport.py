@@ -758,8 +758,7 @@ class StreamTransport:
                 return
         if self._phase is _Phase.FINISHING:
             self._finish_output()
-        if self._phase is not _Phase.LOST:
-            self._owner.output_drained()
+        self._owner.output_drained()
 
     def _finish_output(self) -> None:
         """All is with the kernel, or in the hands of a transport that sends before it closes."""
@@ -784,7 +783,6 @@ class StreamTransport:
         if self._phase is _Phase.LINGERING and descriptor and not queued_bytes(descriptor):
             # All of it is with the kernel, which goes on sending it to a peer that is slow.
             self.note_error(error)
-            self._stop_watching()
             discard_input(descriptor)
             descriptor.loseConnection()
         else:

@@ -116,6 +116,19 @@ class ConnectionTests(SynchronousTestCase):
         peer.take(transport.value())
         self.assertEqual(peer.received, b"answer")
 
+    def test_the_end_of_the_input_of_a_broken_connection_is_no_end_in_order(self) -> None:
+        """The kernel reports an error once: the send that met it leaves a clean end behind."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        connected.kernel.error = ConnectionResetError(errno.ECONNRESET, "reset by peer")
+        writing = connected.output.write(b"answer")
+        writing.addErrback(lambda _: None)
+        connected.next_turn()
+        reading = connected.socket.input_stream.receive_some()
+        connected.protocol.readConnectionLost()
+        connected.next_turn()
+        self.failureResultOf(reading, BrokenError)
+
     def test_closing_the_input_drops_the_received_bytes(self) -> None:
         """At once."""
         connected = InMemory()

@@ -396,20 +396,22 @@ class DeceptionTests(SynchronousTestCase):
 
     def test_a_message_that_arrives_within_the_handler_that_led_to_it(self) -> None:
         """A transport in memory may bring it there: it is plaintext in front of the handshake."""
+
+        class Polite(Recorder):
+            early = b""
+
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                self.dataReceived(self.early)
+                self.upgrading = self.upgrade_to_ssl(DIRECT)
+
         for early in (FRAME, b"\0\0"):
-            failures: list[Any] = []
-
-            class Polite(Recorder):
-                def frame_received(self, payload: bytes, early: bytes = early) -> None:
-                    super().frame_received(payload)
-                    connection.receive(early)
-                    self.upgrade_to_ssl(DIRECT).addErrback(failures.append)  # noqa: B023
-
             connection = Connection(Polite)
+            connection.protocol.early = early
             connection.receive(encode_frame(b"hello"))
             self.assertTrue(connection.transport.disconnected)
             self.assertEqual(connection.protocol.received, [b"hello"])
-            failures[0].trap(RemoteProtocolError)
+            self.failureResultOf(connection.protocol.upgrading, RemoteProtocolError)
 
     def test_a_huge_answer_is_refused_at_its_count(self) -> None:
         """C18: before it takes memory."""

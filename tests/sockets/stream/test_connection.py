@@ -100,7 +100,7 @@ class ConnectionTests(SynchronousTestCase):
         clock, peer, transport = Clock(), Peer(), StringTransport()
         socket = StreamSocket(clock)
         accepting = Factory()
-        accepting.buildProtocol = lambda _: socket.build_protocol()  # type: ignore[method-assign,assignment,return-value]
+        accepting.buildProtocol = lambda _: socket.build_protocol()  # type: ignore[method-assign,assignment]
         options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
         engine: Any = TLSMemoryBIOFactory(options, False, accepting, clock).buildProtocol(None)
         engine.makeConnection(transport)

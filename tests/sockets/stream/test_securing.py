@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.stream.connected import InMemory
 from tests.tls.peer import AUTHORITY, SERVER, Peer, ServerPeer
-from twsock.errors import OperationNotSupported, RemoteProtocolError
+from twsock.errors import ClosedError, OperationNotSupported, RemoteProtocolError
 from twsock.names import HostName
 from twsock.sockets.stream.securing import refuse_plaintext, secure_client, secure_server
 from twsock.tls.certificates import Certificate
@@ -120,6 +120,25 @@ class HandshakeTests(SynchronousTestCase):
         self.successResultOf(securing)
         self.assertEqual(here.socket.information.negotiated_version, "TLSv1.3")
         self.assertIsNone(here.socket.information.client_certificate)
+
+    def test_what_waits_for_a_handshake_is_lost_with_a_close(self) -> None:
+        """Its writes fail: there is no end in order."""
+        for end in ("close", "abort"):
+            here = InMemory()
+            certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+            tls = ServerTls(ServerOptions([certificate]))
+            information = here.socket.information
+            securing = secure_server(here.protocol, information, tls, here.clock, 10)
+            writing = here.output.write(b"never in plaintext")
+            flushing = here.output.flush()
+            getattr(here.socket, end)()
+            transport: Any = here.transport
+            self.assertTrue(transport.disconnected)
+            here.lose_through(transport.protocol)
+            self.failureResultOf(writing, ClosedError)
+            self.failureResultOf(flushing, ClosedError)
+            self.failureResultOf(securing, ClosedError)
+            self.assertNotIn(b"never", here.sent())
 
     def test_a_refused_client_is_logged_once(self) -> None:
         """Unless this end cancelled the handshake."""

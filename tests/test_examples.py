@@ -197,7 +197,7 @@ class SecureExamplesTests(SynchronousTestCase):
         ):
             shown = run_example(name, *words)
             self.assertEqual(shown.stdout, promised(name, 1 + len(words)), shown.stderr)
-            self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+            self.assertEqual((shown.returncode, shown.stderr), (0, ""), f"{name=}, {words=}")
 
     def test_what_they_do_not_take_is_refused_in_one_line(self) -> None:
         """Arguments that the docstring does not list give the usage line and status 1."""
@@ -208,8 +208,8 @@ class SecureExamplesTests(SynchronousTestCase):
             ("smtp_starttls.py",),
         ):
             refused = run_example(name, *words)
-            self.assertEqual(refused.returncode, 1)
-            self.assertRegex(refused.stderr, r"\Ausage: .+\n\Z")
+            self.assertEqual(refused.returncode, 1, f"{name=}, {words=}")
+            self.assertRegex(refused.stderr, r"\Ausage: .+\n\Z", f"{name=}, {words=}")
 
 
 class MailExampleTests(SynchronousTestCase):
@@ -238,8 +238,8 @@ class MailExampleTests(SynchronousTestCase):
             port = taken.getsockname()[1]
             for endpoint in ("nonsense:1", f"tcp:{port}:interface=127.0.0.1"):
                 refused = run_example("smtp_starttls.py", endpoint, self.folder)
-                self.assertEqual(refused.returncode, 1)
-                self.assertRegex(refused.stderr, r"\Asmtp_starttls: .+\n\Z")
+                self.assertEqual(refused.returncode, 1, f"{endpoint=}")
+                self.assertRegex(refused.stderr, r"\Asmtp_starttls: .+\n\Z", f"{endpoint=}")
 
 
 class DatagramExamplesTests(SynchronousTestCase):
@@ -263,8 +263,8 @@ class DatagramExamplesTests(SynchronousTestCase):
                 ("203.0.113.1", "0"),
             ):
                 page = run_example("datagram_echo_page.py", *words)
-                self.assertEqual(page.returncode, 1)
-                self.assertRegex(page.stderr, r"\Adatagram_echo_page: .+\n\Z")
+                self.assertEqual(page.returncode, 1, f"{words=}")
+                self.assertRegex(page.stderr, r"\Adatagram_echo_page: .+\n\Z", f"{words=}")
 
     def test_two_programs_share_the_port_and_both_receive_from_the_group(self) -> None:
         """The sender receives, too; a third program that does not share the port cannot bind it."""
@@ -292,14 +292,16 @@ class DatagramExamplesTests(SynchronousTestCase):
             taken.bind(("", 0))
             for port in (str(taken.getsockname()[1]), "0", "65536"):
                 sample = run_example("multicast_sample.py", "listen", "1", "0", port)
-                self.assertEqual(sample.returncode, 1)
-                self.assertRegex(sample.stderr, r"\Amulticast_sample: .+\n\Z")
+                self.assertEqual(sample.returncode, 1, f"{port=}")
+                self.assertRegex(sample.stderr, r"\Amulticast_sample: .+\n\Z", f"{port=}")
 
     def test_batched_datagrams_are_compared(self) -> None:
         """Each way runs by itself; the run of all ways counts system calls as well."""
         for way in ("loop", "awaited", "flushed"):
             compared = run_example("batched_datagrams.py", way, "20")
-            self.assertRegex(compared.stdout, rf"\A{way} +64 datagrams of 100 bytes: [\d.]+ µs")
+            self.assertRegex(
+                compared.stdout, rf"\A{way} +64 datagrams of 100 bytes: [\d.]+ µs", f"{way=}"
+            )
 
     def test_batched_datagrams_leave_in_one_system_call(self) -> None:
         """The output is the one in its docstring, where strace can count the calls."""
@@ -318,8 +320,8 @@ class DatagramExamplesTests(SynchronousTestCase):
             ("batched_datagrams.py", "slowly"),
         ):
             refused = run_example(name, *words)
-            self.assertEqual(refused.returncode, 1)
-            self.assertRegex(refused.stderr, r"\Ausage: .+\n\Z")
+            self.assertEqual(refused.returncode, 1, f"{name=}, {words=}")
+            self.assertRegex(refused.stderr, r"\Ausage: .+\n\Z", f"{name=}, {words=}")
 
 
 class GuideToStartTlsTests(SynchronousTestCase):

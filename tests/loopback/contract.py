@@ -109,7 +109,11 @@ class StreamContract(OnEveryReactor):
                 for number in range(100):
                     one.output_stream.write(b"%3d" % number)
                 whole = b"".join(b"%3d" % number for number in range(100))
-                self.assertEqual(await other.input_stream.receive_exactly(300), whole)
+                self.assertEqual(
+                    await other.input_stream.receive_exactly(300),
+                    whole,
+                    "from near to far" if one is near else "from far to near",
+                )
 
         self.converse(conversation)
 
@@ -189,12 +193,12 @@ class StreamContract(OnEveryReactor):
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             near.close()
-            for operation in (
-                near.input_stream.receive_some(),
-                near.output_stream.write(b"x"),
-                near.output_stream.flush(),
+            for name, operation in (
+                ("read", near.input_stream.receive_some()),
+                ("write", near.output_stream.write(b"x")),
+                ("flush", near.output_stream.flush()),
             ):
-                self.assertIsInstance(await failure_of(operation), ClosedError)
+                self.assertIsInstance(await failure_of(operation), ClosedError, f"{name=}")
 
         self.converse(conversation)
 
@@ -263,9 +267,9 @@ class StreamContract(OnEveryReactor):
             read = far.input_stream.receive_some()
             write = far.output_stream.write(b"never")
             await far.cancel_io()
-            for pending in (read, write):
+            for name, pending in (("read", read), ("write", write)):
                 status = (await failure_of(pending)).status
-                self.assertIs(status, SocketErrorStatus.OPERATION_ABORTED)
+                self.assertIs(status, SocketErrorStatus.OPERATION_ABORTED, f"{name=}, {status=}")
             far.output_stream.write(b"pong")
             self.assertEqual(await near.input_stream.receive_some(), b"pong")
             near.output_stream.write(b"ping")

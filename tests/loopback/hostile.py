@@ -362,7 +362,9 @@ class Hostile(OnEveryReactor):
         self.assertEqual(seen.secured, [])
         self.assertEqual(len(seen.warnings), count, seen.warnings)
         for warning in seen.warnings:
-            self.assertRegex(warning, r"^127\.0\.0\.1:\d+ (aborted|not let into TLS): \S")
+            self.assertRegex(
+                warning, r"^127\.0\.0\.1:\d+ (aborted|not let into TLS): \S", f"{warning=}"
+            )
         self.assertNotIn(EVIL.decode(), seen.text)
 
 

@@ -110,13 +110,13 @@ class Crowds(OnEveryReactor):
         """Attack with one connection after the other, while an honest one continues."""
         with ExitStack() as stack:
             honest = stack.enter_context(connect(address, tls))
-            for _ in range(ATTACKERS):
+            for attempt in range(ATTACKERS):
                 attacker = stack.enter_context(connect(address, tls))
                 # It may be reset, and another may be.
                 with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
                     attack(attacker)
                 honest.sendall(hello)
-                self.assertEqual(receive_exactly(honest, len(hello)), hello)
+                self.assertEqual(receive_exactly(honest, len(hello)), hello, f"{attempt=}")
 
 
 class ProtocolTests(Crowds):
@@ -159,7 +159,7 @@ class ProtocolTests(Crowds):
         self.assertLessEqual(max(measured.sums), LIMIT)
         self.assertGreater(max(measured.sums), LIMIT - 3 * LARGE)
         for event in warnings:
-            self.assertGreater(event["buffered"], LARGE // 2)
+            self.assertGreater(event["buffered"], LARGE // 2, f"{event=}")
 
     def test_parts_of_messages(self) -> None:
         """Of all that are not whole, the largest goes when there are too many."""
@@ -229,7 +229,7 @@ class SocketTests(Crowds):
         self.assertEqual(len(told), len(aborted))
         self.assertLessEqual(max(sums), LIMIT)
         for event in aborted:
-            self.assertGreater(event["buffered"], LARGE // 2)
+            self.assertGreater(event["buffered"], LARGE // 2, f"{event=}")
 
     @on_every_reactor
     def test_parts_of_messages(self) -> None:

@@ -647,10 +647,14 @@ class AcceptedTests(CertificateCase):
                         await connecting
                     else:
                         error = await failure_of(connecting)
-                        self.assertIs(error.status, Status.CERTIFICATE_COMMON_NAME_IS_INCORRECT)
+                        self.assertIs(
+                            error.status,
+                            Status.CERTIFICATE_COMMON_NAME_IS_INCORRECT,
+                            f"{name=}, {error.status=}",
+                        )
                     await client.close()
                     await client.wait_closed()
-                self.assertEqual(witness.names, ["service.example"])
+                self.assertEqual(witness.names, ["service.example"], f"{name=}")
 
         self.conduct(work)
 
@@ -732,10 +736,14 @@ class IdentityTests(CertificateCase):
                     client = self.client(reactor)
                     await client.connect("localhost", server.port, level)
                     await client.output_stream.write(b"x")
-                    self.assertEqual(await client.input_stream.receive_exactly(1), b"x")
+                    self.assertEqual(
+                        await client.input_stream.receive_exactly(1), b"x", f"{level=}"
+                    )
                     await client.close()
                     await client.wait_closed()
-                self.assertEqual(witness.shown, [with_key(CLIENT).get_certificate_blob()])
+                self.assertEqual(
+                    witness.shown, [with_key(CLIENT).get_certificate_blob()], f"{level=}"
+                )
 
         self.conduct(work)
 
@@ -753,8 +761,12 @@ class IdentityTests(CertificateCase):
                     await client.connect("localhost", server.port, level)
                     await client.close()
                     await client.wait_closed()
-                self.assertEqual(witness.shown, [])
-                self.assertNotIn(with_key(CLIENT).get_certificate_blob(), witness.wire)
+                self.assertEqual(witness.shown, [], f"{level=}")
+                self.assertNotIn(
+                    with_key(CLIENT).get_certificate_blob(),
+                    witness.wire,
+                    f"{level=}: {witness.wire!r}",
+                )
 
         self.conduct(work)
 

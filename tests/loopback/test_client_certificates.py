@@ -54,10 +54,10 @@ class CertificateTests(Hostile):
         contexts = [client_context(pem, version) for pem, _ in BAD_CERTIFICATES]
 
         def attack(address: Address) -> None:
-            for context in contexts:
+            for number, context in enumerate(contexts):
                 with attacker(address, context) as mallory:
                     mallory.shake_hands(behind=FRAMES.evil)
-                    self.assertEqual(mallory.inside(1), b"")
+                    self.assertEqual(mallory.inside(1), b"", f"{number=}")
 
         return attack
 
@@ -70,7 +70,7 @@ class CertificateTests(Hostile):
             seen = self.attack(attack, upgrade=UpgradeToSsl(tls), count=len(BAD_CERTIFICATES))
             self.assert_refused(seen, len(BAD_CERTIFICATES))
             for warning, (_, reason) in zip(seen.warnings, BAD_CERTIFICATES, strict=True):
-                self.assertIn(reason, warning)
+                self.assertIn(reason, warning, f"{version=}")
 
     def test_where_tls_comes_first_nobody_hears_of_it(self) -> None:
         """S12: no beginning and no end is told."""
@@ -80,7 +80,7 @@ class CertificateTests(Hostile):
             attack = self.attack_without_identity(version)
             seen = self.attack(attack, upgrade=upgrade, count=len(BAD_CERTIFICATES))
             self.assert_refused(seen, len(BAD_CERTIFICATES))
-            self.assertEqual((seen.announced, seen.lost), ([], []))
+            self.assertEqual((seen.announced, seen.lost), ([], []), f"{version=}")
 
     def test_a_listener_hears_nothing_either(self) -> None:
         """S12: of a socket that was not let in."""
@@ -99,9 +99,9 @@ class CertificateTests(Hostile):
 
             tls = identified(ClientCertificatePolicy.REQUIRED)
             seen = self.attack_socket(then_come_in, echo, tls=tls)
-            self.assertEqual(seen.announced, [True])
-            self.assertEqual(len(seen.warnings), len(BAD_CERTIFICATES))
-            self.assertNotIn(EVIL.decode(), seen.text)
+            self.assertEqual(seen.announced, [True], f"{version=}")
+            self.assertEqual(len(seen.warnings), len(BAD_CERTIFICATES), f"{version=}")
+            self.assertNotIn(EVIL.decode(), seen.text, f"{version=}: {seen.text}")
 
     def test_where_it_is_optional_a_bad_one_is_worse_than_none(self) -> None:
         """S12: who shows none comes in as nobody, who shows a bad one does not."""
@@ -111,12 +111,14 @@ class CertificateTests(Hostile):
         def attack(address: Address) -> None:
             for pem in (None, GOOD_CERTIFICATE):
                 with attacker(address, client_context(pem)) as client:
-                    self.assertTrue(client.shake_hands())
-                    self.assertEqual(client.ask(FRAMES.encode(b"x"), len(answer)), answer)
-            for pem, _ in BAD_CERTIFICATES[1:]:
+                    self.assertTrue(client.shake_hands(), f"{pem is None=}")
+                    self.assertEqual(
+                        client.ask(FRAMES.encode(b"x"), len(answer)), answer, f"{pem is None=}"
+                    )
+            for pem, reason in BAD_CERTIFICATES[1:]:
                 with attacker(address, client_context(pem)) as mallory:
                     mallory.shake_hands(behind=FRAMES.evil)
-                    self.assertEqual(mallory.inside(1), b"")
+                    self.assertEqual(mallory.inside(1), b"", f"{reason=}")
 
         count = len(BAD_CERTIFICATES) + 1
         seen = self.attack(attack, upgrade=UpgradeToSsl(tls), count=count)
@@ -152,9 +154,9 @@ class ResumptionTests(Hostile):
                             mallory.connection.close()
 
                 self.attack(get)
-                self.assertEqual(len(sessions), 1)
+                self.assertEqual(len(sessions), 1, f"{policy=}, {version=}")
                 seen = self.attack(attack, upgrade=strict)
-                self.assertEqual(seen.certificates, [])
+                self.assertEqual(seen.certificates, [], f"{policy=}, {version=}")
                 if policy is ClientCertificatePolicy.REQUIRED:
                     self.assert_refused(seen, 1)
 
@@ -166,16 +168,18 @@ class ResumptionTests(Hostile):
 
             def attack(address: Address, context: ssl.SSLContext = context) -> None:
                 session = None
-                for _ in range(3):
+                for attempt in range(3):
                     with attacker(address, context, session) as client:
-                        self.assertTrue(client.shake_hands())
+                        self.assertTrue(client.shake_hands(), f"{attempt=}")
                         self.assertEqual(
-                            client.ask(FRAMES.encode(b"x"), 9), FRAMES.encode(b"got x")
+                            client.ask(FRAMES.encode(b"x"), 9),
+                            FRAMES.encode(b"got x"),
+                            f"{attempt=}",
                         )
                         session = client.tls.session
 
             seen = self.attack(attack, upgrade=strict, count=3)
-            self.assertEqual(seen.certificates, ["mallory"] * 3)
+            self.assertEqual(seen.certificates, ["mallory"] * 3, f"{version=}")
 
     def test_a_stolen_session_lets_nobody_in(self) -> None:
         """S18: of somebody who was identified, taken up by somebody who has no certificate."""
@@ -194,11 +198,13 @@ class ResumptionTests(Hostile):
                         client.say(FRAMES.encode(b"x") if pem else FRAMES.evil)
                         answer = client.hear()
                         session = client.engine.get_session()
-                        self.assertEqual(answer, FRAMES.encode(b"got x") if pem else b"")
+                        self.assertEqual(
+                            answer, FRAMES.encode(b"got x") if pem else b"", f"{pem is None=}"
+                        )
 
             seen = self.attack(attack, upgrade=strict, count=2)
-            self.assertEqual(seen.messages, [(b"x", True)])
-            self.assertEqual(seen.certificates, ["mallory"])
+            self.assertEqual(seen.messages, [(b"x", True)], f"{version=}")
+            self.assertEqual(seen.certificates, ["mallory"], f"{version=}")
 
     @on_every_reactor
     def test_nothing_comes_before_the_handshake_is_done(self) -> None:
@@ -212,7 +218,7 @@ class ResumptionTests(Hostile):
                         mallory.send(trigger + mallory.tls.hello() + early)
                         mallory.go_on()
                         mallory.finish()
-                        self.assertNotIn(b"got", mallory.rest())
+                        self.assertNotIn(b"got", mallory.rest(), f"{trigger=}")
 
             self.assert_refused(self.attack(attack, server, count=2), 2)
 
@@ -303,11 +309,11 @@ class RenegotiationTests(Hostile):
                     connection.sendall(request)
                     receive_exactly(connection, len(FRAMES.go_ahead) if request else 0)
                     client = OpenSslClient(connection, openssl_context(SSL.TLS1_2_VERSION))
-                    self.assertTrue(client.shake_hands())
+                    self.assertTrue(client.shake_hands(), f"{request=}")
                     client.say(FRAMES.encode(b"x"))
-                    self.assertEqual(client.hear(), FRAMES.encode(b"got x"))
-                    self.assertTrue(client.engine.renegotiate())
-                    self.assertFalse(client.shake_hands())
+                    self.assertEqual(client.hear(), FRAMES.encode(b"got x"), f"{request=}")
+                    self.assertTrue(client.engine.renegotiate(), f"{request=}")
+                    self.assertFalse(client.shake_hands(), f"{request=}")
                     client.say(FRAMES.evil)
                     connection.shutdown(socket.SHUT_WR)
                     while client.hear():

@@ -43,10 +43,14 @@ class TcpContract(StreamContract):
             await near.abort()
             await turns(self.reactor)
             self.assertEqual(await far.input_stream.receive_exactly(10), b"last words")
-            for _ in range(2):
+            for attempt in range(2):
                 error = await failure_of(far.input_stream.receive_some())
-                self.assertIsInstance(error, BrokenError)
-                self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+                self.assertIsInstance(error, BrokenError, f"{attempt=}")
+                self.assertIs(
+                    error.status,
+                    SocketErrorStatus.CONNECTION_RESET_BY_PEER,
+                    f"{attempt=}, {error.status=}",
+                )
 
         self.converse(conversation)
 

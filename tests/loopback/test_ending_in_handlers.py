@@ -130,13 +130,13 @@ class EndingTests(EveryReactor):
         for protocol, encode in ((EndingFrames, encode_frame), (EndingLines, encode_line)):
             commands = b"".join(map(encode, COMMANDS))
             answered = self.exchange(protocol, talk(commands), act=close)
-            self.assertEqual(answered, encode(b"answer to QUIT"))
+            self.assertEqual(answered, encode(b"answer to QUIT"), f"{protocol=}")
 
     def test_aborting_sends_nothing(self) -> None:
         """Neither what was answered before nor what comes after; the peer sees a reset."""
         for protocol, encode in ((EndingFrames, encode_frame), (EndingLines, encode_line)):
             commands = b"".join(map(encode, COMMANDS))
-            self.assertIsNone(self.exchange(protocol, talk(commands), act=abort))
+            self.assertIsNone(self.exchange(protocol, talk(commands), act=abort), f"{protocol=}")
 
     def test_it_is_the_same_under_tls(self) -> None:
         """From the first byte, by an endpoint of Twisted's."""
@@ -155,8 +155,10 @@ class EndingTests(EveryReactor):
             (kept(close), kept(abort)),
         ):
             answered = self.exchange(closing, talk(commands, upgraded), upgrade=UPGRADE)
-            self.assertEqual(answered, encode_frame(b"answer to QUIT"))
-            self.assertIsNone(self.exchange(aborting, talk(commands, upgraded), upgrade=UPGRADE))
+            self.assertEqual(answered, encode_frame(b"answer to QUIT"), f"{aborting=}")
+            self.assertIsNone(
+                self.exchange(aborting, talk(commands, upgraded), upgrade=UPGRADE), f"{aborting=}"
+            )
 
     def test_twisteds_own_transport_sends_nothing_after_an_abort(self) -> None:
         """It may have been kept by whoever connected it, in plaintext and below an upgrade."""

@@ -38,7 +38,7 @@ class InjectionTests(Hostile):
 
             seen = self.attack(attack, server)
             self.assert_refused(seen, 1)
-            self.assertIn(answers, ([server.go_ahead], [b""]))
+            self.assertIn(answers, ([server.go_ahead], [b""]), f"{server=}")
 
     def test_plaintext_wherever_it_is_cut(self) -> None:
         """S2, S3: within the request, at the boundary, behind the go-ahead, byte by byte."""
@@ -58,7 +58,7 @@ class InjectionTests(Hostile):
                         if cut >= len(server.request):
                             mallory.receive(len(server.go_ahead))
                         mallory.send(stream[cut:])
-                        self.assertIn(mallory.rest(), (server.go_ahead, b""))
+                        self.assertIn(mallory.rest(), (server.go_ahead, b""), f"{cut=}")
                 with attacker(address) as mallory:
                     mallory.send(stream, step=1)
                     self.assertIn(mallory.rest(), (server.go_ahead, b""))
@@ -73,7 +73,7 @@ class InjectionTests(Hostile):
                 for cut in range(1, 6):
                     with attacker(address) as mallory:
                         mallory.send(server.request + server.evil[:cut] + mallory.tls.hello())
-                        self.assertIn(mallory.rest(), (server.go_ahead, b""))
+                        self.assertIn(mallory.rest(), (server.go_ahead, b""), f"{cut=}")
 
             self.assert_refused(self.attack(attack, server, count=5), 5)
 
@@ -88,7 +88,7 @@ class InjectionTests(Hostile):
                         if waits:
                             mallory.receive(len(server.go_ahead))
                         mallory.send(server.request)
-                        self.assertIn(mallory.rest(), (server.go_ahead, b""))
+                        self.assertIn(mallory.rest(), (server.go_ahead, b""), f"{waits=}")
 
             self.assert_refused(self.attack(attack, server, count=2), 2)
 
@@ -105,16 +105,20 @@ class InjectionTests(Hostile):
             ) -> None:
                 with attacker(address) as mallory:
                     self.assertTrue(mallory.shake_hands())
-                    for _ in range(2):
-                        self.assertEqual(mallory.ask(server.request, len(refusal)), refusal)
-                        self.assertEqual(mallory.ask(server.encode(b"x"), len(answer)), answer)
+                    for attempt in range(2):
+                        self.assertEqual(
+                            mallory.ask(server.request, len(refusal)), refusal, f"{attempt=}"
+                        )
+                        self.assertEqual(
+                            mallory.ask(server.encode(b"x"), len(answer)), answer, f"{attempt=}"
+                        )
                     mallory.send(mallory.tls.say(ClientPeer(TLS13).hello() + b"\n"))
                     mallory.send(mallory.tls.end())
                     mallory.rest()
 
             seen = self.attack(attack, server)
-            self.assertEqual(seen.secured, [True])
-            self.assertNotIn(False, [is_secure for _, is_secure in seen.messages])
+            self.assertEqual(seen.secured, [True], f"{server=}")
+            self.assertNotIn(False, [is_secure for _, is_secure in seen.messages], f"{server=}")
 
     def test_anything_but_a_hello(self) -> None:
         """S9: behind the go-ahead, and in front of everything where TLS comes first."""
@@ -124,7 +128,9 @@ class InjectionTests(Hostile):
                 for words in NO_HELLOS + BROKEN_HELLOS:
                     with attacker(address) as mallory:
                         mallory.send(server.request)
-                        self.assertEqual(mallory.receive(len(server.go_ahead)), server.go_ahead)
+                        self.assertEqual(
+                            mallory.receive(len(server.go_ahead)), server.go_ahead, f"{words=}"
+                        )
                         mallory.send(words + server.evil)
                         mallory.finish()
                         self.assert_only_alerts(mallory.rest())
@@ -161,7 +167,7 @@ class InjectionTests(Hostile):
                             mallory.some()
                         mallory.send(server.evil * 3)
                         mallory.finish()
-                        self.assertNotIn(b"got", mallory.rest())
+                        self.assertNotIn(b"got", mallory.rest(), f"{waits=}")
 
             self.assert_refused(self.attack(attack, server, count=2), 2)
 
@@ -190,11 +196,13 @@ class StateTests(Hostile):
                     with attacker(address) as client:
                         client.send(server.encode(b"I am root") + trigger)
                         client.receive(len(named) + (len(server.go_ahead) if trigger else 0))
-                        self.assertTrue(client.shake_hands())
-                        self.assertEqual(client.ask(server.encode(b"who am I"), 6), nobody)
+                        self.assertTrue(client.shake_hands(), f"{trigger=}")
+                        self.assertEqual(
+                            client.ask(server.encode(b"who am I"), 6), nobody, f"{trigger=}"
+                        )
 
             seen = self.attack(attack, server, count=2)
-            self.assertEqual(seen.messages[1::2], [(b"who am I", True)] * 2)
+            self.assertEqual(seen.messages[1::2], [(b"who am I", True)] * 2, f"{server=}")
 
     @on_every_reactor
     def test_before_a_required_upgrade_nothing_is_obeyed(self) -> None:
@@ -209,14 +217,20 @@ class StateTests(Hostile):
                             mallory.send(server.evil * 3 + trigger, step)
                             if trigger:
                                 self.assertEqual(
-                                    mallory.receive(len(server.go_ahead)), server.go_ahead
+                                    mallory.receive(len(server.go_ahead)),
+                                    server.go_ahead,
+                                    f"{step=}, {trigger=}",
                                 )
-                            self.assertTrue(mallory.shake_hands(step))
-                            self.assertEqual(mallory.ask(server.encode(b"x"), len(answer)), answer)
+                            self.assertTrue(mallory.shake_hands(step), f"{step=}, {trigger=}")
+                            self.assertEqual(
+                                mallory.ask(server.encode(b"x"), len(answer)),
+                                answer,
+                                f"{step=}, {trigger=}",
+                            )
 
             seen = self.attack(attack, server, REQUIRED, count=4)
-            self.assertEqual(seen.messages, [(b"x", True)] * 4)
-            self.assertNotIn(EVIL.decode(), seen.text)
+            self.assertEqual(seen.messages, [(b"x", True)] * 4, f"{server=}")
+            self.assertNotIn(EVIL.decode(), seen.text, f"{server=}: {seen.text}")
 
     def test_before_a_required_upgrade_a_flood_ends(self) -> None:
         """S8: after four KiB."""

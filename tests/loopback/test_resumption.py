@@ -76,9 +76,13 @@ class SocketTests(ServerCase):
             for is_resumed in (False, True, True):
                 client = await self.connect(reactor, listener)
                 await self.assert_echoes(client)
-                self.assertIs(client.information.is_session_resumed, is_resumed)
+                self.assertIs(
+                    client.information.is_session_resumed,
+                    is_resumed,
+                    f"{is_resumed=}, {client.information.is_session_resumed=}",
+                )
                 shown.append(client.information.server_certificate)
-                self.assertEqual(client.information.server_certificate_errors, ())
+                self.assertEqual(client.information.server_certificate_errors, (), f"{is_resumed=}")
                 await client.close()
                 await client.wait_closed()
             self.assertEqual(shown[0], with_key(SERVER))
@@ -95,7 +99,11 @@ class SocketTests(ServerCase):
             for is_on, is_resumed in ((False, False), (True, False), (False, False), (True, True)):
                 client = await self.connect(reactor, listener, resumes_sessions=is_on)
                 await self.assert_echoes(client)
-                self.assertIs(client.information.is_session_resumed, is_resumed)
+                self.assertIs(
+                    client.information.is_session_resumed,
+                    is_resumed,
+                    f"{is_on=}, {is_resumed=}, {client.information.is_session_resumed=}",
+                )
                 await client.close()
                 await client.wait_closed()
             await listener.close_all(5)
@@ -116,7 +124,7 @@ class SocketTests(ServerCase):
                         await self.greet(self.client(reactor), server.port)
 
             self.conduct(work)
-            self.assertEqual(noting.resumed, expected)
+            self.assertEqual(noting.resumed, expected, f"{version=}")
 
     def test_a_server_that_just_hangs_up_leaves_nothing(self) -> None:
         """It may have been cut off."""
@@ -135,10 +143,10 @@ class SocketTests(ServerCase):
 
         async def work(reactor: Any) -> None:
             listener = await self.listen(reactor)
-            for _ in range(2):
+            for attempt in range(2):
                 client = await self.connect(reactor, listener)
                 await self.assert_echoes(client)
-                self.assertFalse(client.information.is_session_resumed)
+                self.assertFalse(client.information.is_session_resumed, f"{attempt=}")
                 await client.abort()
             await listener.close_all(5)
 
@@ -174,10 +182,10 @@ class SocketTests(ServerCase):
                 reactor, client_certificate=required, client_authorities=[root()]
             )
             mine = with_key(CLIENT)
-            for _ in range(2):
+            for attempt in range(2):
                 client = await self.connect(reactor, listener, client_certificate=mine)
                 await self.assert_echoes(client)
-                self.assertFalse(client.information.is_session_resumed)
+                self.assertFalse(client.information.is_session_resumed, f"{attempt=}")
                 await client.close()
                 await client.wait_closed()
             await listener.close_all(5)
@@ -197,12 +205,12 @@ class ProtocolTests(ServerCase):
             options = ClientOptions(choose_versions(Level.TLS13), HostName("localhost"), [root()])
             with plain_server(noting.serve) as server:
                 endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", server.port)
-                for _ in range(2):
+                for attempt in range(2):
                     connecting: Deferred[Any] = endpoint.connect(Factory.forProtocol(Recorder))
                     protocol: Recorder = await connecting
                     await protocol.upgrade_to_ssl(ClientUpgrade(options))
-                    self.assertTrue(protocol.is_secure)
-                    self.assertEqual(protocol.peer_certificate, with_key(SERVER))
+                    self.assertTrue(protocol.is_secure, f"{attempt=}")
+                    self.assertEqual(protocol.peer_certificate, with_key(SERVER), f"{attempt=}")
                     await protocol.close()
 
         self.conduct(work)

@@ -69,7 +69,7 @@ class SocketTests(Hostile):
                             mallory.send(behind)
                         mallory.send(EVIL)
                         mallory.finish()
-                        self.assertNotIn(b"inside", mallory.rest())
+                        self.assertNotIn(b"inside", mallory.rest(), f"{behind=}, {waits=}")
 
         seen = self.attack_socket(attack, self.upgraded(delivered), count=2 * len(words))
         self.assert_nothing_got_in(seen, delivered)
@@ -80,6 +80,7 @@ class SocketTests(Hostile):
             self.assertRegex(
                 warning,
                 r"^127\.0\.0\.1 port \d+ (aborted: peer sent \d+ bytes|not let into TLS: )",
+                f"{warning=}",
             )
 
     @on_every_reactor
@@ -94,9 +95,9 @@ class SocketTests(Hostile):
                     stream = b"GO" + client.tls.hello()
                     client.send(stream[:cut])
                     client.send(stream[cut:])
-                    self.assertTrue(client.receive(len(before)) == before)
-                    self.assertTrue(client.go_on(behind=b"inside"))
-                    self.assertEqual(client.inside(18), b"first insideinside")
+                    self.assertTrue(client.receive(len(before)) == before, f"{cut=}")
+                    self.assertTrue(client.go_on(behind=b"inside"), f"{cut=}")
+                    self.assertEqual(client.inside(18), b"first insideinside", f"{cut=}")
                     client.send(client.tls.end())
                     client.rest()
 
@@ -117,8 +118,8 @@ class SocketTests(Hostile):
                     mallory.rest()
                     client.send(b"GO")
                     client.receive(2)
-                    self.assertTrue(client.shake_hands(behind=b"x"))
-                    self.assertEqual(client.inside(13), b"first insidex")
+                    self.assertTrue(client.shake_hands(behind=b"x"), f"{cut=}")
+                    self.assertEqual(client.inside(13), b"first insidex", f"{cut=}")
                     client.send(client.tls.end())
                     client.rest()
 

@@ -100,8 +100,8 @@ class ListenerTests(OnEveryReactor):
                 await listener.bind_endpoint(host, "")
                 peers = queue((host, int(listener.information.local_port)), 5)
                 closing = listener.close_all(5)
-                self.assertEqual(await finish(reactor, peers), [b"x"] * 5)
-                self.assertEqual(await closing, 0)
+                self.assertEqual(await finish(reactor, peers), [b"x"] * 5, f"{host=}")
+                self.assertEqual(await closing, 0, f"{host=}")
             with tempfile.TemporaryDirectory() as folder:
                 path = str(Path(folder, "socket"))
                 listener = StreamSocketListener(reactor)
@@ -174,8 +174,8 @@ class FactoryTests(OnEveryReactor):
                 peers = queue(("127.0.0.1", port.getHost().port), 5, question)
                 await port.stopListening()
                 draining = factory.drain(5)
-                self.assertEqual(await finish(reactor, peers), [answer] * 5)
-                self.assertEqual(await draining, 0)
+                self.assertEqual(await finish(reactor, peers), [answer] * 5, f"{make=}")
+                self.assertEqual(await draining, 0, f"{make=}")
 
         self.conduct(work)
 
@@ -263,7 +263,7 @@ class SecureTests(OnEveryReactor):
                 sockets = [queue(port_of(listener), 1, each.hello())[0] for each in clients]
                 closing = listener.close_all(10)
                 await self.assert_answered(reactor, clients, sockets)
-                self.assertEqual(await closing, 0)
+                self.assertEqual(await closing, 0, f"{context.maximum_version=}")
 
         self.conduct(work)
 
@@ -288,7 +288,7 @@ class SecureTests(OnEveryReactor):
                     await port.stopListening()
                     draining = factory.drain(10)
                     await self.assert_answered(reactor, clients, sockets)
-                    self.assertEqual(await draining, 0)
+                    self.assertEqual(await draining, 0, f"{upgrade=}, {context.maximum_version=}")
 
         self.conduct(work)
 
@@ -303,10 +303,10 @@ class SecureTests(OnEveryReactor):
             await port.stopListening()
             draining = factory.drain(10)
             clients = [SecureClient(CONTEXTS[0]) for _ in sockets]
-            for client, connection in zip(clients, sockets, strict=True):
+            for number, (client, connection) in enumerate(zip(clients, sockets, strict=True)):
                 connection.setblocking(False)
                 await deferLater(reactor, 0.2)  # several looks of the drain
-                self.assertEqual(connection.recv(6), encode_frame(b"OK"))
+                self.assertEqual(connection.recv(6), encode_frame(b"OK"), f"{number=}")
                 connection.sendall(client.hello())
             await self.assert_answered(reactor, clients, sockets)
             self.assertEqual(await draining, 0)
@@ -326,8 +326,8 @@ class SecureTests(OnEveryReactor):
                 peers = queue(("127.0.0.1", port.getHost().port), 2, b"")
                 await port.stopListening()
                 draining = factory.drain(3600)
-                self.assertEqual(await finish(reactor, peers), [b"", b""])
-                self.assertEqual(await draining, 0)
+                self.assertEqual(await finish(reactor, peers), [b"", b""], f"{upgrade.policy=}")
+                self.assertEqual(await draining, 0, f"{upgrade.policy=}")
             listener = await listen(reactor, echo, tls=OPTIONS)
             peers = queue(port_of(listener), 2, b"")
             closing = listener.close_all(3600)
@@ -339,8 +339,8 @@ class SecureTests(OnEveryReactor):
     async def assert_answered(
         self, reactor: Any, clients: list[SecureClient], sockets: list[socket.socket]
     ) -> None:
-        for client, connection in zip(clients, sockets, strict=True):
-            self.assertEqual(await client.converse(reactor, connection, FRAME), FRAME)
+        for number, (client, connection) in enumerate(zip(clients, sockets, strict=True)):
+            self.assertEqual(await client.converse(reactor, connection, FRAME), FRAME, f"{number=}")
             connection.close()
 
 

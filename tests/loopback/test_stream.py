@@ -83,8 +83,8 @@ class LoopbackTests(EveryReactor):
                 # Nothing is read until the sender is stuck: no more than the buffers hold fits.
                 sender.join(0.5)
                 self.assertTrue(sender.is_alive())
-                for _ in range(rounds):
-                    self.assertEqual(receive_exactly(connection, len(frame)), frame)
+                for attempt in range(rounds):
+                    self.assertEqual(receive_exactly(connection, len(frame)), frame, f"{attempt=}")
                 sender.join()
 
         self.serve(Measured, peer)
@@ -175,9 +175,9 @@ class LoopbackTests(EveryReactor):
         def peer(address: tuple[str, int]) -> None:
             frame = encode_frame(b"x")
             first, second, third = (connect(address) for _ in range(3))
-            for connection in (first, second):
+            for name, connection in (("first", first), ("second", second)):
                 connection.sendall(frame)
-                self.assertEqual(receive_exactly(connection, len(frame)), frame)
+                self.assertEqual(receive_exactly(connection, len(frame)), frame, f"{name=}")
             third.sendall(frame)
             third.settimeout(0.2)
             self.assertRaises(TimeoutError, third.recv, 1)

@@ -209,10 +209,20 @@ class ConnectTests(ClientCase):
                     async with self.client(reactor) as client:
                         await client.connect("localhost", server.port, level)
                         await self.assert_echoes(client)
-                        self.assertIs(client.information.protection_level, level)
-                        self.assertEqual(client.information.negotiated_version, version)
-                        self.assertNotEqual(client.information.cipher, "")
-                        self.assertEqual(client.information.server_certificate_errors, ())
+                        self.assertIs(
+                            client.information.protection_level,
+                            level,
+                            f"{level=}, {client.information.protection_level=}",
+                        )
+                        self.assertEqual(
+                            client.information.negotiated_version, version, f"{level=}"
+                        )
+                        self.assertNotEqual(
+                            client.information.cipher, "", f"{level=}, {client.information.cipher=}"
+                        )
+                        self.assertEqual(
+                            client.information.server_certificate_errors, (), f"{level=}"
+                        )
                         await client.close()
                         await client.wait_closed()
 
@@ -243,7 +253,7 @@ class ConnectTests(ClientCase):
             client = self.client(reactor)
             for level in (Level.TLS10, Level.SSL3_ALLOW_WEAK_ENCRYPTION):
                 error = await failure_of(client.connect("192.0.2.1", 1, level))
-                self.assertIsInstance(error, OperationNotSupported)
+                self.assertIsInstance(error, OperationNotSupported, f"{level=}")
             self.assertRaises(ValueError, client.connect, "localhost", 1, Level.UNSPECIFIED)
 
         self.conduct(work)
@@ -362,7 +372,7 @@ class AlertTests(ClientCase):
                     )
                     accepted = await listener.accept()
                     error = await failure_of(accepted.secure_as_server(ServerTls(options), 5))
-                    self.assertIs(error.status, status)
+                    self.assertIs(error.status, status, f"{status=}, {error.status=}")
                     await connecting
 
         self.conduct(work)
@@ -456,7 +466,7 @@ class VerificationTests(ClientCase):
                     client = self.client(reactor)
                     client.control.client_certificate = with_key(CLIENT)
                     await failure_of(client.connect("localhost", server.port, level))
-                self.assertNotIn("client", "".join(server.seen))
+                self.assertNotIn("client", "".join(server.seen), f"{level=}")
 
         self.conduct(work)
 
@@ -606,7 +616,7 @@ class UpgradeTests(ClientCase):
                             await upgrading
                     else:
                         getattr(client, end)()
-                        self.assertIsInstance(await failure_of(upgrading), ClosedError)
+                        self.assertIsInstance(await failure_of(upgrading), ClosedError, f"{end=}")
                     await failure_of(writing)
                     await client.wait_closed()
                 await turns(reactor)
@@ -653,9 +663,9 @@ class UpgradeTests(ClientCase):
                     await client.output_stream.write(b"question")
                     await client.output_stream.close()
                     answer = b"".join([chunk async for chunk in client.input_stream])
-                    self.assertEqual(answer, b"answer to question")
+                    self.assertEqual(answer, b"answer to question", f"{level=}")
                     await client.close()
-                self.assertEqual(server.seen, [])
+                self.assertEqual(server.seen, [], f"{level=}")
 
         self.conduct(work)
 
@@ -874,7 +884,7 @@ class ServerTests(ServerCase):
                 client = await self.connect(reactor, listener, host)
                 shown = client.information.server_certificate
                 assert shown is not None
-                self.assertEqual(shown.subject, subject)
+                self.assertEqual(shown.subject, subject, f"{host=}")
                 await client.close()
                 await client.wait_closed()
             await listener.close_all(5)
@@ -894,7 +904,7 @@ class ServerTests(ServerCase):
             for client, subject in ((before, "server"), (after, "renewed")):
                 shown = client.information.server_certificate
                 assert shown is not None
-                self.assertEqual(shown.subject, subject)
+                self.assertEqual(shown.subject, subject, f"{subject=}")
                 await self.assert_echoes(client)
                 await client.close()
                 await client.wait_closed()
@@ -946,9 +956,13 @@ class SecureTests(ServerCase):
                 await client.close()
                 await client.wait_closed()
                 await listener.close_all(5)
-                self.assertFalse(accepted.is_secure)
-                self.assertIs(accepted.information.protection_level, level)
-                self.assertEqual(accepted.information.negotiated_version, "TLSv1.3")
+                self.assertFalse(accepted.is_secure, f"{level=}")
+                self.assertIs(
+                    accepted.information.protection_level,
+                    level,
+                    f"{level=}, {accepted.information.protection_level=}",
+                )
+                self.assertEqual(accepted.information.negotiated_version, "TLSv1.3", f"{level=}")
 
         self.conduct(work)
 
@@ -995,14 +1009,24 @@ class SecureTests(ServerCase):
                 self.assert_plain(client)
                 accepted = await listener.accept()
                 await client.output_stream.write(b"x")
-                self.assertEqual(await accepted.input_stream.receive_exactly(1), b"x")
+                self.assertEqual(
+                    await accepted.input_stream.receive_exactly(1),
+                    b"x",
+                    f"{type(endpoint).__name__=}",
+                )
                 self.assert_secure(accepted)
                 await accepted.output_stream.write(b"y")
-                self.assertEqual(await client.input_stream.receive_exactly(1), b"y")
+                self.assertEqual(
+                    await client.input_stream.receive_exactly(1),
+                    b"y",
+                    f"{type(endpoint).__name__=}",
+                )
                 self.assert_secure(client)
                 await client.abort()
-                self.assertFalse(client.is_secure)
-                self.assertEqual(client.information.negotiated_version, "TLSv1.3")
+                self.assertFalse(client.is_secure, f"{type(endpoint).__name__=}")
+                self.assertEqual(
+                    client.information.negotiated_version, "TLSv1.3", f"{type(endpoint).__name__=}"
+                )
                 await accepted.abort()
             await listener.close()
 
@@ -1067,7 +1091,7 @@ class ServerUpgradeTests(ServerCase):
                     hello.finish(connection)
                     return hello.ask(connection, b"inside")
 
-            self.assertEqual(self.ask(peer), (b"inside", [b"inside"]))
+            self.assertEqual(self.ask(peer), (b"inside", [b"inside"]), f"{cut=}")
 
     def test_plaintext_behind_the_request_is_an_attack(self) -> None:
         """S1, S2, S5: aborted, never delivered, never answered; wherever it is cut."""
@@ -1086,8 +1110,8 @@ class ServerUpgradeTests(ServerCase):
                             return b""
 
                 answer, delivered = self.ask(peer)
-                self.assertEqual(delivered, [])
-                self.assertNotIn(b"tail", answer)
+                self.assertEqual(delivered, [], f"{rest=}, {step=}")
+                self.assertNotIn(b"tail", answer, f"{rest=}, {step=}: {answer!r}")
 
 
 for case in (

@@ -77,7 +77,7 @@ class EndCase(ClientCase):
                     await client.connect("localhost", server.port, level)
                     await conversation(reactor, client)
                     await client.abort()
-                self.assertEqual(server.seen, [])
+                self.assertEqual(server.seen, [], f"{level=}")
 
         self.conduct(work)
 
@@ -155,8 +155,8 @@ class InputTests(EndCase):
             self.assertEqual(await client.input_stream.receive_exactly(10), b"last words")
             told.set()
             await client.wait_closed()
-            for _ in range(2):
-                self.assertEqual(await client.input_stream.receive_some(), b"")
+            for attempt in range(2):
+                self.assertEqual(await client.input_stream.receive_some(), b"", f"{attempt=}")
             self.assertIsInstance(await failure_of(client.output_stream.write(b"x")), SocketError)
 
         self.against(serve, conversation)
@@ -171,9 +171,9 @@ class InputTests(EndCase):
 
         async def conversation(_reactor: Any, client: StreamSocket) -> None:
             self.assertEqual(await client.input_stream.receive_exactly(4), b"half")
-            for _ in range(2):
+            for attempt in range(2):
                 error = await failure_of(client.input_stream.receive_some())
-                self.assertIsInstance(error, BrokenError)
+                self.assertIsInstance(error, BrokenError, f"{attempt=}")
 
         self.against(serve, conversation)
 
@@ -609,9 +609,11 @@ class ProtocolTests(EndCase):
             self.assertEqual(peer.receive_to_the_end(), b"")
             peer.send(b"", ends=True)
 
-        for error in self.serving(ask, Late):
-            self.assertIsInstance(error, BrokenError)
-            self.assertIs(getattr(error, "status", None), Status.CONNECTION_RESET_BY_PEER)
+        for number, error in enumerate(self.serving(ask, Late)):
+            self.assertIsInstance(error, BrokenError, f"{number=}")
+            self.assertIs(
+                getattr(error, "status", None), Status.CONNECTION_RESET_BY_PEER, f"{number=}"
+            )
 
     @on_every_reactor
     def test_a_bare_fin_while_we_read(self) -> None:
@@ -622,8 +624,8 @@ class ProtocolTests(EndCase):
             peer.receive_exactly(4)
             peer.close()
 
-        for error in self.serving(ask):
-            self.assertIsInstance(error, BrokenError)
+        for number, error in enumerate(self.serving(ask)):
+            self.assertIsInstance(error, BrokenError, f"{number=}")
 
 
 for case in (

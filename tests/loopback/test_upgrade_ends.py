@@ -58,14 +58,16 @@ class SilenceTests(Hostile):
                         begin(mallory, step)
                         mallory.rest()
                         client.shake_hands()
-                        self.assertEqual(client.ask(server.encode(b"x"), len(answer)), answer)
+                        self.assertEqual(
+                            client.ask(server.encode(b"x"), len(answer)), answer, f"{step=}"
+                        )
                         client.send(client.tls.end())
                         client.rest()
 
             # Long enough for an honest client on a busy machine.
             hasty = UpgradeToSsl(TLS, handshake_timeout=1)
             seen = self.attack(attack, server, hasty, count=4, max_connections=1)
-            self.assertEqual(seen.messages, [(b"x", True)] * 2)
+            self.assertEqual(seen.messages, [(b"x", True)] * 2, f"{server=}")
             self.assertEqual(len(self.violations(seen)), 2, seen.warnings)
 
     @on_every_reactor
@@ -143,9 +145,9 @@ class EndTests(Hostile):
                             mallory.rest()
 
             seen = self.attack(attack, count=len(self.STEPS))
-            self.assertEqual(len(seen.announced), len(self.STEPS))
-            self.assertEqual(len(seen.lost), len(self.STEPS))
-            self.assertEqual((seen.messages, seen.secured), ([], [True]))
+            self.assertEqual(len(seen.announced), len(self.STEPS), f"{end=}")
+            self.assertEqual(len(seen.lost), len(self.STEPS), f"{end=}")
+            self.assertEqual((seen.messages, seen.secured), ([], [True]), f"{end=}")
 
     def test_a_reset_where_tls_comes_first(self) -> None:
         """S14: only who was secure was ever there."""
@@ -189,15 +191,15 @@ class EndTests(Hostile):
             def attack(address: Address, version: ssl.SSLContext = version) -> None:
                 for message in (b"", FRAMES.encode(b"x")):
                     with attacker(address, version) as client:
-                        self.assertTrue(client.shake_hands())
+                        self.assertTrue(client.shake_hands(), f"{message=}")
                         client.send(
                             (client.tls.say(message) if message else b"") + client.tls.end()
                         )
                         client.rest()
 
             seen = self.attack(attack, count=2)
-            self.assertEqual(seen.lost, [None, None])
-            self.assertEqual(seen.messages, [(b"x", True)])
+            self.assertEqual(seen.lost, [None, None], f"{version=}")
+            self.assertEqual(seen.messages, [(b"x", True)], f"{version=}")
 
     @on_every_reactor
     def test_an_end_without_farewell_is_a_truncation(self) -> None:
@@ -207,15 +209,17 @@ class EndTests(Hostile):
             def attack(address: Address, version: ssl.SSLContext = version) -> None:
                 for message in (b"", FRAMES.evil, FRAMES.evil[:6]):
                     with attacker(address, version) as mallory:
-                        self.assertTrue(mallory.shake_hands())
+                        self.assertTrue(mallory.shake_hands(), f"{message=}")
                         if message:
                             mallory.send(mallory.tls.say(message))
                         mallory.finish()
                         mallory.rest()
 
             seen = self.attack(attack, count=3)
-            self.assertEqual([isinstance(error, BrokenError) for error in seen.lost], [True] * 3)
-            self.assertEqual(seen.messages, [(EVIL, True)])
+            self.assertEqual(
+                [isinstance(error, BrokenError) for error in seen.lost], [True] * 3, f"{version=}"
+            )
+            self.assertEqual(seen.messages, [(EVIL, True)], f"{version=}")
 
 
 for case in (SilenceTests, EndTests):

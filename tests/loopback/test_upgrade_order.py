@@ -33,9 +33,13 @@ class PipelineTests(Hostile):
                         stream = server.request + client.tls.hello()
                         client.send(stream[:cut])
                         client.send(stream[cut:])
-                        self.assertEqual(client.receive(len(server.go_ahead)), server.go_ahead)
-                        self.assertTrue(client.go_on())
-                        self.assertEqual(client.ask(server.encode(b"x"), len(answer)), answer)
+                        self.assertEqual(
+                            client.receive(len(server.go_ahead)), server.go_ahead, f"{cut=}"
+                        )
+                        self.assertTrue(client.go_on(), f"{cut=}")
+                        self.assertEqual(
+                            client.ask(server.encode(b"x"), len(answer)), answer, f"{cut=}"
+                        )
                 with attacker(address) as client:
                     client.send(server.request + client.tls.hello(), step=1)
                     client.receive(len(server.go_ahead))
@@ -43,9 +47,9 @@ class PipelineTests(Hostile):
                     self.assertEqual(client.ask(server.encode(b"x"), len(answer)), answer)
 
             seen = self.attack(attack, server, count=11)
-            self.assertEqual(seen.secured, [True] * 11)
-            self.assertEqual(seen.messages, [(b"x", True)] * 11)
-            self.assertEqual(seen.warnings, [])
+            self.assertEqual(seen.secured, [True] * 11, f"{server=}")
+            self.assertEqual(seen.messages, [(b"x", True)] * 11, f"{server=}")
+            self.assertEqual(seen.warnings, [], f"{server=}")
 
     def test_answers_leave_before_the_go_ahead(self) -> None:
         """S11: in plaintext all of them, and none inside."""
@@ -64,13 +68,13 @@ class PipelineTests(Hostile):
                         plain = server.encode(b"before") * 3 + middle
                         client.send(plain + client.tls.hello())
                         expected = before + (server.go_ahead if middle else b"")
-                        self.assertEqual(client.receive(len(expected)), expected)
-                        self.assertTrue(client.go_on(behind=server.encode(b"inside")))
-                        self.assertEqual(client.inside(len(inside)), inside)
+                        self.assertEqual(client.receive(len(expected)), expected, f"{middle=}")
+                        self.assertTrue(client.go_on(behind=server.encode(b"inside")), f"{middle=}")
+                        self.assertEqual(client.inside(len(inside)), inside, f"{middle=}")
 
             seen = self.attack(attack, server, count=2)
             expected = [(b"before", False)] * 3 + [(b"inside", True)]
-            self.assertEqual(seen.messages, expected * 2)
+            self.assertEqual(seen.messages, expected * 2, f"{server=}")
 
     @on_every_reactor
     def test_answers_that_the_peer_was_slow_to_take(self) -> None:
@@ -94,8 +98,8 @@ class PipelineTests(Hostile):
                     self.assertEqual(client.inside(len(inside)), inside)
 
             seen = self.attack(attack, server)
-            self.assertEqual(seen.secured, [True])
-            self.assertEqual(seen.messages[-1], (b"inside", True))
+            self.assertEqual(seen.secured, [True], f"{server=}")
+            self.assertEqual(seen.messages[-1], (b"inside", True), f"{server=}")
 
 
 PRODUCED = encode_frame(b"produced")
@@ -141,10 +145,10 @@ class OrderTests(Hostile):
             for step in (0, 1):
                 with attacker(address) as client:
                     client.send(slow.encode(b"before") + slow.request + client.tls.hello(), step)
-                    self.assertEqual(client.receive(len(before)), before)
-                    self.assertEqual(client.receive(len(slow.go_ahead)), slow.go_ahead)
-                    self.assertTrue(client.go_on(step, slow.encode(b"inside")))
-                    self.assertEqual(client.inside(len(inside)), inside)
+                    self.assertEqual(client.receive(len(before)), before, f"{step=}")
+                    self.assertEqual(client.receive(len(slow.go_ahead)), slow.go_ahead, f"{step=}")
+                    self.assertTrue(client.go_on(step, slow.encode(b"inside")), f"{step=}")
+                    self.assertEqual(client.inside(len(inside)), inside, f"{step=}")
 
         seen = self.attack(attack, slow, count=2)
         self.assertEqual(seen.messages, [(b"before", False), (b"inside", True)] * 2)

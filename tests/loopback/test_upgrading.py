@@ -280,7 +280,7 @@ class SocketDeceptionTests(UpgradeCase):
             for self.level, pieces in itertools.product((Level.TLS12, Level.TLS13), cuts(b"OK")):
                 witness = Witness(SERVER, answer(2, *pieces), greeting=b"welcome")
                 await self.ask(reactor, witness, read)
-                self.assertEqual(witness.inside, b"thanks")
+                self.assertEqual(witness.inside, b"thanks", f"{self.level=}, {pieces=}")
 
         self.conduct(work)
 
@@ -317,8 +317,10 @@ class SocketDeceptionTests(UpgradeCase):
                     client = self.client(reactor)
                     await client.connect("127.0.0.1", server.port)
                     error = await failure_of(client.upgrade_to_ssl(Level.TLS13, "localhost"))
-                    self.assertIsNot(error.status, Status.CONNECTION_TIMED_OUT)
-                    self.assertFalse(client.is_open)
+                    self.assertIsNot(
+                        error.status, Status.CONNECTION_TIMED_OUT, f"{data=}, {error.status=}"
+                    )
+                    self.assertFalse(client.is_open, f"{data=}")
                     await client.abort()
 
         self.conduct(work)
@@ -375,8 +377,12 @@ class ProtocolDeceptionTests(UpgradeCase):
                         await until(reactor, protocol, 1)
                     finally:
                         await protocol.abort()
-                self.assertEqual(witness.inside, encode_frame(b"password"))
-                self.assertNotIn(b"password", witness.wire)
+                self.assertEqual(
+                    witness.inside, encode_frame(b"password"), f"{settings is COMMAND=}"
+                )
+                self.assertNotIn(
+                    b"password", witness.wire, f"{settings is COMMAND=}: {witness.wire!r}"
+                )
 
         self.conduct(work)
 
@@ -391,8 +397,8 @@ class ProtocolDeceptionTests(UpgradeCase):
                 for word in words:
                     pieces = encode_frame(word), GO_AHEAD
                     error = await self.deceive_protocol(reactor, answer(len(REQUEST), *pieces))
-                    self.assertIsInstance(error, RemoteProtocolError)
-                    self.assertNotIn(word.decode() or "<>", str(error))
+                    self.assertIsInstance(error, RemoteProtocolError, f"{word=}")
+                    self.assertNotIn(word.decode() or "<>", str(error), f"{word=}: {error}")
 
         self.conduct(work)
         self.assertEqual(asked, [])
@@ -438,9 +444,13 @@ class ProtocolDeceptionTests(UpgradeCase):
                     await upgrading
                     await until(reactor, protocol, 1)
                     await protocol.close()
-                self.assertEqual(witness.inside, encode_frame(b"password"))
-                self.assertNotIn(b"password", witness.wire)
-                self.assertEqual(witness.wire[:2], b"\x16\x03")
+                self.assertEqual(
+                    witness.inside, encode_frame(b"password"), f"{settings is COMMAND=}"
+                )
+                self.assertNotIn(
+                    b"password", witness.wire, f"{settings is COMMAND=}: {witness.wire!r}"
+                )
+                self.assertEqual(witness.wire[:2], b"\x16\x03", f"{settings is COMMAND=}")
 
         self.conduct(work)
 
@@ -458,12 +468,22 @@ class ProtocolDeceptionTests(UpgradeCase):
                     upgrading = protocol.upgrade_to_ssl(settings)
                     protocol.send_frame(b"password")
                     error = await failure_of(upgrading)
-                    self.assertIsInstance(error, CertificateError)
-                    self.assertIs(error.status, Status.CERTIFICATE_UNTRUSTED_ROOT)
-                    self.assertEqual((protocol.received, protocol.secured), ([], []))
+                    self.assertIsInstance(error, CertificateError, f"{settings is COMMAND=}")
+                    self.assertIs(
+                        error.status,
+                        Status.CERTIFICATE_UNTRUSTED_ROOT,
+                        f"{settings is COMMAND=}, {error.status=}",
+                    )
+                    self.assertEqual(
+                        (protocol.received, protocol.secured), ([], []), f"{settings is COMMAND=}"
+                    )
                     await protocol.abort()
-                self.assertEqual((witness.inside, witness.shown), (b"", []))
-                self.assertNotIn(b"password", witness.wire)
+                self.assertEqual(
+                    (witness.inside, witness.shown), (b"", []), f"{settings is COMMAND=}"
+                )
+                self.assertNotIn(
+                    b"password", witness.wire, f"{settings is COMMAND=}: {witness.wire!r}"
+                )
 
         self.conduct(work)
 
@@ -510,7 +530,11 @@ class ProtocolDeceptionTests(UpgradeCase):
                 with plain_server(serve) as server:
                     protocol = await self.speak(reactor, server.port)
                     error = await failure_of(protocol.upgrade_to_ssl(settings))
-                    self.assertIsNot(error.status, Status.CONNECTION_TIMED_OUT)
+                    self.assertIsNot(
+                        error.status,
+                        Status.CONNECTION_TIMED_OUT,
+                        f"{settings is COMMAND=}, {error.status=}",
+                    )
                     await protocol.abort()
 
         self.conduct(work)
@@ -599,7 +623,7 @@ class DowngradeTests(UpgradeCase):
                         await failure_of(connecting)
                     else:
                         await connecting
-                    self.assertEqual(client.information.alpn_protocol, "")
+                    self.assertEqual(client.information.alpn_protocol, "", f"{is_refused=}")
                     await client.close()
                     await client.wait_closed()
 
@@ -906,8 +930,12 @@ class LevelTests(UpgradeCase):
                     client = self.client(reactor)
                     await client.connect("127.0.0.1", server.port)
                     await client.upgrade_to_ssl(level, "localhost")
-                    self.assertIs(client.information.protection_level, level)
-                    self.assertEqual(client.information.negotiated_version, "TLSv1.2")
+                    self.assertIs(
+                        client.information.protection_level,
+                        level,
+                        f"{level=}, {client.information.protection_level=}",
+                    )
+                    self.assertEqual(client.information.negotiated_version, "TLSv1.2", f"{level=}")
                     await client.close()
                     await client.wait_closed()
 
@@ -941,9 +969,11 @@ class LevelTests(UpgradeCase):
                     client = self.client(reactor)
                     await client.connect("127.0.0.1", server.port)
                     error = await failure_of(client.upgrade_to_ssl(level, "localhost"))
-                    self.assertIsInstance(error, OperationNotSupported)
+                    self.assertIsInstance(error, OperationNotSupported, f"{level=}")
                     await client.output_stream.write(b"x")
-                    self.assertEqual(await client.input_stream.receive_exactly(1), b"x")
+                    self.assertEqual(
+                        await client.input_stream.receive_exactly(1), b"x", f"{level=}"
+                    )
                     await client.close()
                     await client.wait_closed()
 
@@ -977,14 +1007,16 @@ class FailureTests(UpgradeCase):
                 await client.connect("127.0.0.1", server.port)
                 error = await failure_of(client.upgrade_to_ssl(Level.TLS13, "localhost"))
                 self.assertIs(error.status, Status.CERTIFICATE_UNTRUSTED_ROOT)
-                for operation in (
-                    client.input_stream.receive_some(),
-                    client.output_stream.write(b"password"),
-                    client.output_stream.flush(),
-                    client.upgrade_to_ssl(Level.TLS13, "localhost"),
-                    client.connect("127.0.0.1", server.port),
+                for name, operation in (
+                    ("read", client.input_stream.receive_some()),
+                    ("write", client.output_stream.write(b"password")),
+                    ("flush", client.output_stream.flush()),
+                    ("upgrade", client.upgrade_to_ssl(Level.TLS13, "localhost")),
+                    ("connect", client.connect("127.0.0.1", server.port)),
                 ):
-                    self.assertIsInstance(await failure_of(operation), (ClosedError, BrokenError))
+                    self.assertIsInstance(
+                        await failure_of(operation), (ClosedError, BrokenError), f"{name=}"
+                    )
                 await client.wait_closed()
             information = client.information
             self.assertEqual(information.server_certificate, with_key(IMPOSTOR))

@@ -273,7 +273,7 @@ class ProxyEndpointTests(BehindProxy):
                     if answer is None:
                         self.assertRaises(ConnectionResetError, connection.recv, 1)
                     else:
-                        self.assertEqual(receive_exactly(connection, 5), answer)
+                        self.assertEqual(receive_exactly(connection, 5), answer, f"{source=}")
 
         self.serve(FrameEcho, peer, self.make_endpoint, max_connections_per_address=1)
 

@@ -50,19 +50,23 @@ class WrapperTests(Hostile):
                 with attacker(address, context) as client:
                     client.send(trigger + client.tls.hello())
                     if trigger:
-                        self.assertEqual(client.receive(len(FRAMES.go_ahead)), FRAMES.go_ahead)
-                    self.assertTrue(client.go_on())
-                    self.assertEqual(client.ask(FRAMES.encode(b"x"), len(answer)), answer)
+                        self.assertEqual(
+                            client.receive(len(FRAMES.go_ahead)), FRAMES.go_ahead, f"{trigger=}"
+                        )
+                    self.assertTrue(client.go_on(), f"{trigger=}")
+                    self.assertEqual(
+                        client.ask(FRAMES.encode(b"x"), len(answer)), answer, f"{trigger=}"
+                    )
                     client.send(client.tls.end())
                     client.rest()
 
         for wrap in self.WRAPS:
             seen = self.attack(attack, upgrade=UpgradeToSsl(tls), count=2, wrap=wrap)
-            self.assertEqual(seen.announced, [False] * 2)
-            self.assertEqual(seen.secured, [True] * 2)
-            self.assertEqual(seen.messages, [(b"x", True)] * 2)
-            self.assertEqual(seen.certificates, ["mallory"] * 2)
-            self.assertEqual(seen.lost, [None] * 2)
+            self.assertEqual(seen.announced, [False] * 2, f"{wrap=}")
+            self.assertEqual(seen.secured, [True] * 2, f"{wrap=}")
+            self.assertEqual(seen.messages, [(b"x", True)] * 2, f"{wrap=}")
+            self.assertEqual(seen.certificates, ["mallory"] * 2, f"{wrap=}")
+            self.assertEqual(seen.lost, [None] * 2, f"{wrap=}")
 
     def test_attacks_are_refused_as_ever(self) -> None:
         """S16: plaintext behind the request, garbage for a hello, silence."""
@@ -71,7 +75,7 @@ class WrapperTests(Hostile):
             for behind in (FRAMES.evil, BROKEN_HELLOS[0], b""):
                 with attacker(address) as mallory:
                     mallory.send(FRAMES.request + behind)
-                    self.assertNotIn(b"got", mallory.rest())
+                    self.assertNotIn(b"got", mallory.rest(), f"{behind=}")
 
         hasty = UpgradeToSsl(TLS, handshake_timeout=0.1)
         for wrap in self.WRAPS:
@@ -127,13 +131,17 @@ class WrapperTests(Hostile):
                         stream = front + client.tls.hello()
                         client.send(stream[:cut])
                         client.send(stream[cut:])
-                        self.assertEqual(client.receive(len(server.go_ahead)), server.go_ahead)
-                        self.assertTrue(client.go_on())
-                        self.assertEqual(client.ask(server.encode(b"x"), len(answer)), answer)
+                        self.assertEqual(
+                            client.receive(len(server.go_ahead)), server.go_ahead, f"{cut=}"
+                        )
+                        self.assertTrue(client.go_on(), f"{cut=}")
+                        self.assertEqual(
+                            client.ask(server.encode(b"x"), len(answer)), answer, f"{cut=}"
+                        )
 
             seen = self.attack(attack, server, count=9, behind_proxy=True)
-            self.assertEqual(seen.secured, [True] * 9)
-            self.assertEqual(seen.messages, [(b"x", True)] * 9)
+            self.assertEqual(seen.secured, [True] * 9, f"{server=}")
+            self.assertEqual(seen.messages, [(b"x", True)] * 9, f"{server=}")
 
     def test_behind_a_proxy_attacks_are_refused_as_ever(self) -> None:
         """S17: a message behind the request, in one segment with the header; a second header."""
@@ -142,12 +150,14 @@ class WrapperTests(Hostile):
             for behind in (FRAMES.evil, PROXY):
                 with attacker(address) as mallory:
                     mallory.send(PROXY + FRAMES.request + behind)
-                    self.assertIn(mallory.rest(), (FRAMES.go_ahead, b""))
+                    self.assertIn(mallory.rest(), (FRAMES.go_ahead, b""), f"{behind=}")
 
         seen = self.attack(attack, count=2, behind_proxy=True)
         self.assertEqual((seen.messages, seen.secured), ([], []))
         for warning in seen.warnings:
-            self.assertRegex(warning, r"^192\.0\.2\.1:1000 aborted: plaintext behind")
+            self.assertRegex(
+                warning, r"^192\.0\.2\.1:1000 aborted: plaintext behind", f"{warning=}"
+            )
         self.assertEqual(len(seen.warnings), 2)
 
 

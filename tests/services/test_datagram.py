@@ -81,7 +81,7 @@ class OptionsTests(SynchronousTestCase):
         """Answers go where they came from, without limits but the largest datagram."""
         options = self.parse()
         for name in ("reply-port", "receive-buffer", "rate-limit"):
-            self.assertIsNone(options[name])
+            self.assertIsNone(options[name], f"{name=}")
         self.assertEqual(options["max-datagram"], 65_535)
         self.assertFalse(options["answer-any-port"])
 
@@ -109,9 +109,9 @@ class OptionsTests(SynchronousTestCase):
             ("endpoint", "multicast:192.0.2.1:1"),
         ]:
             error = self.assertRaises(UsageError, self.parse, f"--{option}", value)
-            self.assertIn(f"--{option}", str(error))
-            self.assertIn(value, str(error))
-            self.assertNotIn("\n", str(error))
+            self.assertIn(f"--{option}", str(error), f"{option=}, {value=}: {error}")
+            self.assertIn(value, str(error), f"{option=}, {value=}: {error}")
+            self.assertNotIn("\n", str(error), f"{option=}, {value=}: {error}")
 
     def test_endpoints_of_other_services_say_which(self) -> None:
         """Streams and groups have their own."""
@@ -122,7 +122,7 @@ class OptionsTests(SynchronousTestCase):
             ("multicast:224.3.0.5:1", "twsock-multicast"),
         ):
             error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint)
-            self.assertIn(service, str(error))
+            self.assertIn(service, str(error), f"{endpoint=}: {error}")
 
     def test_answers_to_its_own_port_are_a_mistake(self) -> None:
         """It would answer nobody, without a word; unless other echoes are to be answered."""
@@ -174,7 +174,7 @@ class ServiceTests(SynchronousTestCase):
                     client.sendto(payload, (HOST, port.getHost().port))
                 for _ in range(3):
                     port.doRead()
-                self.assertEqual(port.counters.sent, answered)
+                self.assertEqual(port.counters.sent, answered, f"{answered=}")
         # Linux takes twice as much as it is asked for.
         self.assertEqual(sizes[0] * 9, sizes[1] * 20)
 
@@ -254,12 +254,16 @@ class TwistdTests(SynchronousTestCase):
         for number in (signal.SIGTERM, signal.SIGINT):
             with twistd("twsock-datagram", "--endpoint", LOCAL, "--endpoint", LOCAL) as server:
                 ports = [int(server.wait_for(LISTENING)) for _ in range(2)]
-                self.assertEqual([ask(port) for port in ports], [b"Hello, World!"] * 2)
+                self.assertEqual(
+                    [ask(port) for port in ports], [b"Hello, World!"] * 2, f"{number=}"
+                )
                 server.process.send_signal(number)
-                self.assertEqual(server.wait(), -number)
-                self.assertEqual(server.log.count("stopped: 2 received, 2 answered, "), 1)
-                self.assertNotIn("Hello", server.log)
-                self.assertNotIn("Traceback", server.log)
+                self.assertEqual(server.wait(), -number, f"{number=}")
+                self.assertEqual(
+                    server.log.count("stopped: 2 received, 2 answered, "), 1, f"{number=}"
+                )
+                self.assertNotIn("Hello", server.log, f"{number=}: {server.log}")
+                self.assertNotIn("Traceback", server.log, f"{number=}: {server.log}")
 
     def test_the_sample_of_the_guide_gets_its_answer_at_a_fixed_port(self) -> None:
         """It sends from one socket, and listens with another."""

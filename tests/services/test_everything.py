@@ -119,7 +119,7 @@ class EverythingTests(SynchronousTestCase):
         with twistd("--help") as helping:
             self.assertEqual(helping.wait(), 0)
             for name in ("twsock", "twsock-stream", "twsock-datagram", "twsock-multicast"):
-                self.assertRegex(helping.log, rf"(?m)^ +{name} +[A-Z].*")
+                self.assertRegex(helping.log, rf"(?m)^ +{name} +[A-Z].*", f"{name=}")
 
 
 class StartTests(TestCase):
@@ -139,5 +139,9 @@ class StartTests(TestCase):
                     reactor, port=port, group_endpoint="multicast:224.3.0.5:0:interface=lo"
                 ).setServiceParent(process)
                 error = self.assertRaises(StartError, process.privilegedStartService)
-                self.assertIn(f":{port}:interface=127.0.0.1: AddressAlreadyInUse (10)", str(error))
+                self.assertIn(
+                    f":{port}:interface=127.0.0.1: AddressAlreadyInUse (10)",
+                    str(error),
+                    f"{kind=}: {error}",
+                )
                 await process.stopService()

@@ -63,7 +63,7 @@ class ListeningTests(SynchronousTestCase):
             (UNIXAddress(b"/run/x"), "unix:/run/x"),
         ]:
             port: Any = FakePort(host)
-            self.assertEqual(describe_port(port), described)
+            self.assertEqual(describe_port(port), described, f"{described=}")
 
     def test_a_failure_names_endpoint_and_status(self) -> None:
         """The line has the string, the status and what the system said."""
@@ -90,7 +90,11 @@ class DatagramEndpointTests(SynchronousTestCase):
         ):
             for kind in ("udp:1", "multicast:224.3.0.5:1"):
                 options = self.parse(kind + words, **settings).options
-                self.assertEqual((options.receive_buffer, options.max_datagram), expected)
+                self.assertEqual(
+                    (options.receive_buffer, options.max_datagram),
+                    expected,
+                    f"{words=}, {expected=}, {kind=}",
+                )
 
     def test_what_else_a_string_says_stays(self) -> None:
         """The options change nothing but what they are of."""
@@ -101,16 +105,22 @@ class DatagramEndpointTests(SynchronousTestCase):
         """One line with the text and a way out."""
         for description in ("", "udp", "udp:port", "pigeon:1", "udp:1:colour=red", "udp:1\\"):
             error = self.assertRaises(ValueError, self.parse, description)
-            self.assertIn(repr(description), str(error))
-            self.assertIn("udp:1337:interface=127.0.0.1", str(error))
-            self.assertNotIn("\n", str(error))
+            self.assertIn(repr(description), str(error), f"{description=}: {error}")
+            self.assertIn("udp:1337:interface=127.0.0.1", str(error), f"{description=}: {error}")
+            self.assertNotIn("\n", str(error), f"{description=}: {error}")
 
     def test_what_is_no_port_has_its_status(self) -> None:
         """As for streams."""
         for description in ("udp:abc", "udp:65536", "multicast:224.3.0.5:x"):
             error: Any = self.assertRaises(ValueError, self.parse, description)
-            self.assertIs(error.status, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
-            self.assertIn("ClassTypeNotFound (9): cannot use", describe_mistake(error))
+            self.assertIs(
+                error.status,
+                SocketErrorStatus.CLASS_TYPE_NOT_FOUND,
+                f"{description=}, {error.status=}",
+            )
+            self.assertIn(
+                "ClassTypeNotFound (9): cannot use", describe_mistake(error), f"{description=}"
+            )
 
     def test_what_is_no_group_has_its_status(self) -> None:
         """The line has the string too."""

@@ -65,7 +65,7 @@ class OptionsTests(SynchronousTestCase):
     def test_each_way_to_reply_is_taken(self) -> None:
         """By its word."""
         for reply in ReplyTo:
-            self.assertEqual(self.parse("--reply", reply.value)["reply"], reply.value)
+            self.assertEqual(self.parse("--reply", reply.value)["reply"], reply.value, f"{reply=}")
 
     def test_each_mistake_is_named(self) -> None:
         """A bad value is refused with its option, what it takes and what was given."""
@@ -81,9 +81,9 @@ class OptionsTests(SynchronousTestCase):
             ("endpoint", "multicast:224.3.0.5:1:colour=red"),
         ]:
             error = self.assertRaises(UsageError, self.parse, f"--{option}", value)
-            self.assertIn(f"--{option}", str(error))
-            self.assertIn(value, str(error))
-            self.assertNotIn("\n", str(error))
+            self.assertIn(f"--{option}", str(error), f"{option=}, {value=}: {error}")
+            self.assertIn(value, str(error), f"{option=}, {value=}: {error}")
+            self.assertNotIn("\n", str(error), f"{option=}, {value=}: {error}")
 
     def test_an_address_that_is_no_group_is_named_with_its_status(self) -> None:
         """As the program that embeds the service gets it."""
@@ -193,22 +193,26 @@ class TwistdTests(SynchronousTestCase):
             first, port = self.start(stack)
             second, shared = self.start(stack, port)
             self.assertEqual(port, shared)
-            for _ in range(3):
+            for attempt in range(3):
                 client.sendto(b"Hello", (GROUP, port))
                 answers = [client.recvfrom(100) for _ in range(2)]
-                self.assertEqual([data for data, _ in answers], [b"Hello"] * 2)
+                self.assertEqual([data for data, _ in answers], [b"Hello"] * 2, f"{attempt=}")
                 # From ports of their own, which differ.
-                self.assertEqual(len({source for _, source in answers} - {port}), 2)
+                self.assertEqual(len({source for _, source in answers} - {port}), 2, f"{attempt=}")
             third = stack.enter_context(twistd("twsock-datagram", "-e", f"udp:{port}"))
             self.assertEqual(third.wait(), 1)
             self.assertIn(f"cannot listen on udp:{port}: AddressAlreadyInUse (10)", third.log)
             self.assertNotIn("Traceback", third.log)
             for member, number in ((first, signal.SIGTERM), (second, signal.SIGINT)):
                 member.process.send_signal(number)
-                self.assertEqual(member.wait(), -number)
-                self.assertIn("stopped: 3 received, 3 answered, 0 from members", member.log)
-                self.assertNotIn("Hello", member.log)
-                self.assertNotIn("Traceback", member.log)
+                self.assertEqual(member.wait(), -number, f"{number=}")
+                self.assertIn(
+                    "stopped: 3 received, 3 answered, 0 from members",
+                    member.log,
+                    f"{number=}: {member.log}",
+                )
+                self.assertNotIn("Hello", member.log, f"{number=}: {member.log}")
+                self.assertNotIn("Traceback", member.log, f"{number=}: {member.log}")
 
     def test_a_port_that_somebody_has_alone_is_one_line(self) -> None:
         """It is named, with the reason, exit 1 and no traceback."""

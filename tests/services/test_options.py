@@ -24,7 +24,9 @@ class ChoiceTests(SynchronousTestCase):
     def test_each_of_them_is_taken(self) -> None:
         """As it is written."""
         for word in ("red", "green"):
-            self.assertEqual(choice_option(Given(word), "limit", ("red", "green")), word)
+            self.assertEqual(
+                choice_option(Given(word), "limit", ("red", "green")), word, f"{word=}"
+            )
 
     def test_the_error_lists_them(self) -> None:
         """One line with the option, its words and the text; case counts."""
@@ -32,7 +34,9 @@ class ChoiceTests(SynchronousTestCase):
             error = self.assertRaises(
                 UsageError, choice_option, Given(word), "limit", ("red", "green", "off")
             )
-            self.assertEqual(str(error), f"--limit takes red, green or off, not {word!r}")
+            self.assertEqual(
+                str(error), f"--limit takes red, green or off, not {word!r}", f"{word=}"
+            )
 
 
 class CountTests(SynchronousTestCase):
@@ -77,7 +81,7 @@ class ModeTests(SynchronousTestCase):
         """Other digits, more bits, words."""
         for value in ("668", "1777", "-1", "u=rw", ""):
             error = self.assertRaises(UsageError, mode_option, Given(value), "limit")
-            self.assertIn("--limit takes permissions in octal", str(error))
+            self.assertIn("--limit takes permissions in octal", str(error), f"{value=}: {error}")
 
 
 class SecondsTests(SynchronousTestCase):
@@ -91,4 +95,4 @@ class SecondsTests(SynchronousTestCase):
         """Negative, endless, not a number: each is named."""
         for value in ("-1", "inf", "nan", "soon", ""):
             error = self.assertRaises(UsageError, seconds_option, Given(value), "limit")
-            self.assertIn("--limit takes seconds", str(error))
+            self.assertIn("--limit takes seconds", str(error), f"{value=}: {error}")

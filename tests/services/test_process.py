@@ -44,7 +44,9 @@ class OptionsTests(SynchronousTestCase):
             ("logfile", folder / "twistd.log"),
         ):
             error = self.assertRaises(StartError, options, **{name: str(value)})
-            self.assertEqual(str(error), f"twsock: --{name}: there is no folder {folder}")
+            self.assertEqual(
+                str(error), f"twsock: --{name}: there is no folder {folder}", f"{name=}, {value=}"
+            )
 
     def test_another_user_takes_root(self) -> None:
         """Twisted says so in the log only, while its parent process waits for ever."""
@@ -52,7 +54,7 @@ class OptionsTests(SynchronousTestCase):
         self.patch(os, "getuid", lambda: 65_533)
         for given in ({"uid": 0}, {"gid": 65_534}):
             error = self.assertRaises(StartError, options, **given)
-            self.assertIn("--uid and --gid are for root", str(error))
+            self.assertIn("--uid and --gid are for root", str(error), f"{given=}: {error}")
         options(uid=65_533, gid=os.getgid())
 
     def test_a_user_without_an_entry_has_no_group(self) -> None:
@@ -74,7 +76,7 @@ class OptionsTests(SynchronousTestCase):
         """Twisted would take those and not write JSON."""
         for given in ({"logger": "twisted.logger.jsonFileLogObserver"}, {"syslog": True}):
             error = self.assertRaises(UsageError, options, "--log-format", "json", **given)
-            self.assertIn("--log-format json", str(error))
+            self.assertIn("--log-format json", str(error), f"{given=}: {error}")
             options("--log-format", "text", **given)
         self.assertRaises(UsageError, options, "--log-format", "xml")
 
@@ -105,7 +107,7 @@ class DaemonTests(SynchronousTestCase):
         self.assertEqual(left.status, 1, left.output)
         self.assertFalse(left.pid_file.exists())
         for text in (left.output, left.log):
-            self.assertNotIn("Traceback", text)
+            self.assertNotIn("Traceback", text, f"{text is left.log=}")
         self.assertEqual([words for words in left.output.splitlines() if words == line], [line])
         self.assertEqual(left.log.count(line), 1)
 
@@ -247,4 +249,4 @@ class DaemonTests(SynchronousTestCase):
             server.terminate()
             server.wait()
             for line in server.log.splitlines():
-                self.assertIn("message", json.loads(line))
+                self.assertIn("message", json.loads(line), f"{line=}")

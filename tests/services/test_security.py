@@ -97,7 +97,7 @@ class OptionsTests(CertificatesInFiles):
         ):
             security = self.read(*words, "--certificate", self.server)
             assert security is not None
-            self.assertIs(security.upgrade.policy, policy)
+            self.assertIs(security.upgrade.policy, policy, f"{words=}, {security.upgrade.policy=}")
 
     def test_a_key_may_be_apart(self) -> None:
         """Then the certificate's file need not have one."""
@@ -111,8 +111,8 @@ class OptionsTests(CertificatesInFiles):
         self.assertIsNotNone(self.read(*words, self.write("password", b"secret\n")))
         for wrong, reason in ((b"wrong\n", "password"), (b"", "password"), (b"\xff\n", "password")):
             error = self.assertRaises(SystemExit, self.read, *words, self.write("password", wrong))
-            self.assertIn(reason, str(error))
-            self.assertEqual(str(error).count("\n"), 0)
+            self.assertIn(reason, str(error), f"{wrong=}: {error}")
+            self.assertEqual(str(error).count("\n"), 0, f"{wrong=}")
 
     def test_what_does_not_go_together(self) -> None:
         """Each line names the option."""
@@ -157,9 +157,9 @@ class OptionsTests(CertificatesInFiles):
             ([self.write_encrypted_key(), "--key-password-file", missing], missing),
         ):
             error = self.assertRaises(SystemExit, self.read, "--tls", "--certificate", *words)
-            self.assertIn(named, str(error))
-            self.assertIn("TLS cannot be offered", str(error))
-            self.assertEqual(str(error).count("\n"), 0)
+            self.assertIn(named, str(error), f"{named=}: {error}")
+            self.assertIn("TLS cannot be offered", str(error), f"{named=}: {error}")
+            self.assertEqual(str(error).count("\n"), 0, f"{named=}")
 
     def test_the_development_certificate_is_made_once(self) -> None:
         """In the user's state directory."""
@@ -310,7 +310,9 @@ class TwistdTests(CertificatesInFiles):
             ):
                 with context.wrap_socket(self.connect(port), server_hostname=name) as inside:
                     certificate: Any = inside.getpeercert()
-                    self.assertEqual(certificate["subjectAltName"][0][1], shown)
+                    self.assertEqual(
+                        certificate["subjectAltName"][0][1], shown, f"{name=}, {shown=}"
+                    )
 
     def test_sighup_reads_the_files_again(self) -> None:
         """A connection that stands goes on; the next handshake shows the new certificate."""

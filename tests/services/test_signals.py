@@ -136,8 +136,8 @@ class TwistdTests(SynchronousTestCase):
                 server.process.send_signal(signal.SIGHUP)
                 server.wait_for("SIGHUP: no service here has certificates")
                 server.terminate()
-                self.assertEqual(server.wait(), -signal.SIGTERM)
-                self.assertIn("stopped: ", server.log)
+                self.assertEqual(server.wait(), -signal.SIGTERM, f"{arguments=}")
+                self.assertIn("stopped: ", server.log, f"{arguments=}: {server.log}")
 
     def end_twice(self, first: int, second: int) -> None:
         """Send a signal, and another while a peer in the middle of a frame holds up the drain."""

@@ -126,8 +126,8 @@ class OptionsTests(SynchronousTestCase):
             ("endpoint", "tcp:1:colour=red"),
         ]:
             error = self.assertRaises(UsageError, self.parse, f"--{option}", value)
-            self.assertIn(f"--{option}", str(error))
-            self.assertIn(value, str(error))
+            self.assertIn(f"--{option}", str(error), f"{option=}, {value=}: {error}")
+            self.assertIn(value, str(error), f"{option=}, {value=}: {error}")
 
     def test_what_is_no_port_is_one_plain_line(self) -> None:
         """With its status, and without words of Python's."""
@@ -158,12 +158,12 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(settings.proxy_from, LOOPBACK)
         for wrong in (["--proxy-from", "10.0.0.1/8", *words[:2]], words[2:]):
             error = self.assertRaises(UsageError, self.parse, *wrong)
-            self.assertIn("--proxy-from", str(error))
+            self.assertIn("--proxy-from", str(error), f"{wrong=}: {error}")
 
     def test_the_mode_of_unix_sockets(self) -> None:
         """Owner and group, unless told otherwise."""
         for words, mode in (([], 0o660), (["--socket-mode", "600"], 0o600)):
-            self.assertEqual(self.parse(*words)["endpoint-settings"].socket_mode, mode)
+            self.assertEqual(self.parse(*words)["endpoint-settings"].socket_mode, mode, f"{words=}")
         self.assertRaises(UsageError, self.parse, "--socket-mode", "rw")
 
     def test_an_endpoint_of_tls_is_enough(self) -> None:
@@ -173,7 +173,7 @@ class OptionsTests(SynchronousTestCase):
                 self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
                 self.patch(services, "parse_server_endpoint", lambda *_: None)
                 error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint, *option)
-                self.assertIn("TLS already", str(error))
+                self.assertIn("TLS already", str(error), f"{option=}, {endpoint=}: {error}")
 
 
 class ServiceTests(SynchronousTestCase):
@@ -189,9 +189,11 @@ class ServiceTests(SynchronousTestCase):
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
         makers: dict[str, Any] = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
         for name in ("twsock-stream", "twsock"):
-            self.assertTrue(verifyObject(IServiceMaker, makers[name]))
-            self.assertTrue(verifyObject(IPlugin, makers[name]))
-            self.assertTrue(IService.providedBy(makers[name].makeService(makers[name].options())))
+            self.assertTrue(verifyObject(IServiceMaker, makers[name]), f"{name=}")
+            self.assertTrue(verifyObject(IPlugin, makers[name]), f"{name=}")
+            self.assertTrue(
+                IService.providedBy(makers[name].makeService(makers[name].options())), f"{name=}"
+            )
 
     def test_limits_reach_the_connections(self) -> None:
         """What was asked for is what a connection gets."""
@@ -208,15 +210,15 @@ class ServiceTests(SynchronousTestCase):
             )
             built = service.factory.buildProtocol(None)
             assert isinstance(built, protocol)
-            self.assertEqual(built.max_payload, 7)
-            self.assertEqual(service.factory.group.max_connections, 3)
+            self.assertEqual(built.max_payload, 7, f"{framing=}")
+            self.assertEqual(service.factory.group.max_connections, 3, f"{framing=}")
             address_limit = service.factory.group.address_limit
             assert address_limit is not None
-            self.assertEqual(address_limit.max_connections, 2)
+            self.assertEqual(address_limit.max_connections, 2, f"{framing=}")
             limit = service.factory.group.buffer_limit
             assert limit is not None
-            self.assertEqual(limit.max_buffered, 1000)
-            self.assertEqual(service.factory.group.idle_timeout, 5.0)
+            self.assertEqual(limit.max_buffered, 1000, f"{framing=}")
+            self.assertEqual(service.factory.group.idle_timeout, 5.0, f"{framing=}")
 
     def test_an_endpoint_that_fails_late_is_told_of(self) -> None:
         """A failure that comes while the process runs is one critical event."""
@@ -307,12 +309,14 @@ class TwistdTests(SynchronousTestCase):
                 arguments = ["--uid", "65534", "--gid", "65534", "twsock-stream"]
                 with twistd(*arguments, "-e", f"unix:{path}") as server:
                     server.wait_for("listening on unix:")
-                    self.assertEqual(path.stat().st_uid, 65_534)
+                    self.assertEqual(path.stat().st_uid, 65_534, f"{mode=:o}")
                     server.terminate()
-                    self.assertEqual(server.wait(), -signal.SIGTERM)
-                    self.assertEqual(server.log.count("stays, and the next start"), count)
-                    self.assertNotIn("Traceback", server.log)
-                    self.assertEqual(path.exists(), bool(count))
+                    self.assertEqual(server.wait(), -signal.SIGTERM, f"{mode=:o}")
+                    self.assertEqual(
+                        server.log.count("stays, and the next start"), count, f"{mode=:o}"
+                    )
+                    self.assertNotIn("Traceback", server.log, f"{mode=:o}: {server.log}")
+                    self.assertEqual(path.exists(), bool(count), f"{mode=:o}")
 
     def test_pending_answers_leave_before_the_end(self) -> None:
         """What arrived before SIGTERM is answered; then the peer sees FIN."""
@@ -395,7 +399,7 @@ class TwistdTests(SynchronousTestCase):
                         connection.sendall(header[start : start + 5])
                     connection.sendall(frame)
                     with contextlib.suppress(ConnectionResetError):
-                        self.assertEqual(connection.recv(5), answer)
+                        self.assertEqual(connection.recv(5), answer, f"{header=}")
             server.wait_for("192.0.2.1:1000 aborted")
             server.wait_for("127.0.0.1 port .* dropped: it does not begin with a PROXY header")
 
@@ -424,7 +428,7 @@ class TwistdTests(SynchronousTestCase):
                     connection.settimeout(60)
                     connection.connect(path)
                     connection.sendall(b"\0\0\0\1x")
-                    self.assertEqual(connection.recv(5), b"\0\0\0\1x")
+                    self.assertEqual(connection.recv(5), b"\0\0\0\1x", f"{way=}")
             server.terminate()
             server.wait()
             self.assertNotIn("dropped", server.log)
@@ -482,4 +486,4 @@ class ConnectionLimitTests(SynchronousTestCase):
             service = stream_service(
                 MemoryReactorClock(), ["tcp:1:interface=127.0.0.1"], max_connections=asked
             )
-            self.assertEqual(service.factory.group.max_connections, expected)
+            self.assertEqual(service.factory.group.max_connections, expected, f"{asked=}")

@@ -65,7 +65,7 @@ class ParsingTests(SynchronousTestCase):
             self.assertEqual(asked, backlog, description)
         self.assertEqual(self.listen("tcp:1", backlog=7)[2], 7)
         for description, backlog in (("unix:/x", DEFAULT_BACKLOG), ("unix:/x:600:60", 60)):
-            self.assertEqual(self.listen(description)[2], backlog)
+            self.assertEqual(self.listen(description)[2], backlog, f"{description=}")
 
     def test_the_mode_is_ours_unless_the_string_has_one(self) -> None:
         """In octal."""
@@ -74,7 +74,7 @@ class ParsingTests(SynchronousTestCase):
             ("unix:/x:600", 0o600),
             ("unix:/x:mode=666:lockfile=0", 0o666),
         ):
-            self.assertEqual(self.listen(description)[3], mode)
+            self.assertEqual(self.listen(description)[3], mode, f"{description=}")
         self.assertEqual(self.listen("unix:/x", socket_mode=0o606)[3], 0o606)
 
     def test_words_reach_twisted_as_they_were(self) -> None:
@@ -103,10 +103,12 @@ class ParsingTests(SynchronousTestCase):
         ):
             error: Any = self.assertRaises(ValueError, self.parse, description)
             self.assertIs(error.status, expected, description)
-            self.assertIn(words, str(error))
-            self.assertIn(f"cannot use the endpoint {description!r}: ", str(error))
+            self.assertIn(words, str(error), f"{description=}: {error}")
+            self.assertIn(
+                f"cannot use the endpoint {description!r}: ", str(error), f"{description=}: {error}"
+            )
             for foreign in ("\n", "int()", "Traceback", "argument is missing"):
-                self.assertNotIn(foreign, str(error))
+                self.assertNotIn(foreign, str(error), f"{description=}, {foreign=}: {error}")
 
     def test_other_mistakes_say_what_there_is(self) -> None:
         """One line with the word."""
@@ -125,9 +127,9 @@ class ParsingTests(SynchronousTestCase):
             ("unix:/x:mode=1777", "a mode is an octal number"),
         ):
             error = self.assertRaises(ValueError, self.parse, description)
-            self.assertIn(words, str(error))
-            self.assertIn("tcp:1337:interface=127.0.0.1", str(error))
-            self.assertNotIn("\n", str(error))
+            self.assertIn(words, str(error), f"{description=}: {error}")
+            self.assertIn("tcp:1337:interface=127.0.0.1", str(error), f"{description=}: {error}")
+            self.assertNotIn("\n", str(error), f"{description=}: {error}")
 
     @given(sampled_from(["tcp", "tcp6", "unix", "systemd", "ssl", "tls", "stdio", ""]), text())
     def test_any_text_is_an_endpoint_or_one_line(self, kind: str, words: str) -> None:

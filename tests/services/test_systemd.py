@@ -42,7 +42,7 @@ class EnvironmentTests(SynchronousTestCase):
             (self.variables(LISTEN_FDS="many"), "LISTEN_FDS is 'many'"),
             (self.variables(LISTEN_FDS="0"), "LISTEN_FDS is '0'"),
         ):
-            self.assertIn(words, self.refusal(index="0", environment=variables))
+            self.assertIn(words, self.refusal(index="0", environment=variables), f"{variables=}")
 
     def test_an_index_beyond_the_last(self) -> None:
         """The line says which there are."""
@@ -67,7 +67,7 @@ class EnvironmentTests(SynchronousTestCase):
             ({"index": "0", "name": "a"}, "either index= or name="),
             ({"index": "-1"}, "index is a number"),
         ):
-            self.assertIn(words, self.refusal(environment=everything, **settings))
+            self.assertIn(words, self.refusal(environment=everything, **settings), f"{settings=}")
 
 
 class TwistdTests(SynchronousTestCase):
@@ -130,8 +130,10 @@ class TwistdTests(SynchronousTestCase):
                 arguments = ["twsock-stream", "-e", "systemd:INET:0"]
                 environment = {"LISTEN_FDS": "1"}
                 with twistd(*arguments, inherited=inherited, environment=environment) as server:
-                    self.assertEqual(server.wait(), 1)
-                    self.assertNotIn("Traceback", server.log)
+                    self.assertEqual(server.wait(), 1, f"{inherited=}")
+                    self.assertNotIn("Traceback", server.log, f"{inherited=}: {server.log}")
                     last = server.log.splitlines()[-1]
-                    self.assertIn("CannotAssignRequestedAddress (11)", last)
-                    self.assertIn(words, last)
+                    self.assertIn(
+                        "CannotAssignRequestedAddress (11)", last, f"{inherited=}: {last}"
+                    )
+                    self.assertIn(words, last, f"{inherited=}: {last}")

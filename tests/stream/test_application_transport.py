@@ -38,13 +38,15 @@ class OrderTests(SynchronousTestCase):
 
     def test_a_write_keeps_its_place(self) -> None:
         """Between the answers before and after it."""
-        for act in (
-            lambda transport: transport.write(b"raw"),
-            lambda transport: transport.writeSequence([b"r", b"aw"]),
+        for name, act in (
+            ("write", lambda transport: transport.write(b"raw")),
+            ("writeSequence", lambda transport: transport.writeSequence([b"r", b"aw"])),
         ):
             connected = self.handle(act)
             self.assertEqual(
-                connected.sent(), encode_frame(b"before") + b"raw" + encode_frame(b"after")
+                connected.sent(),
+                encode_frame(b"before") + b"raw" + encode_frame(b"after"),
+                f"{name=}",
             )
 
     def test_an_end_comes_after_the_answers(self) -> None:
@@ -61,9 +63,9 @@ class OrderTests(SynchronousTestCase):
         ):
             connected = self.handle(act, FRAME * 3)
             connected.receive(FRAME)
-            self.assertEqual(connected.protocol.received, [b"x"])
-            self.assertEqual(connected.sent(), sent)
-            self.assertTrue(connected.protocol.transport.disconnecting)
+            self.assertEqual(connected.protocol.received, [b"x"], f"{sent=}")
+            self.assertEqual(connected.sent(), sent, f"{sent=}")
+            self.assertTrue(connected.protocol.transport.disconnecting, f"{sent=}")
 
     def test_a_protocol_that_ends_is_seen_at_its_transport(self) -> None:
         """Code written for Twisted asks there."""

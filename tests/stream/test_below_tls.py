@@ -70,7 +70,7 @@ class OutletTests(SynchronousTestCase):
         """Its methods do not lead to the connection any more."""
         self.lower.release()
         for name in ("loseConnection", "abortConnection", "registerProducer"):
-            self.assertNotIn(name, vars(self.descriptor))
+            self.assertNotIn(name, vars(self.descriptor), f"{name=}")
 
     def test_it_is_sent_at_once(self) -> None:
         """In one call, with nothing left for the reactor."""

@@ -110,34 +110,34 @@ class UpgradeTests(SynchronousTestCase):
         for step in (0, 1):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
-            self.assertTrue(connection.transport.value().startswith(b"\x16\x03"))
-            self.assertFalse(connection.protocol.is_secure)
+            self.assertTrue(connection.transport.value().startswith(b"\x16\x03"), f"{step=}")
+            self.assertFalse(connection.protocol.is_secure, f"{step=}")
             connection.converse(step)
-            self.assertIsNone(self.successResultOf(upgrading))
-            self.assertTrue(connection.protocol.is_secure)
-            self.assertEqual(connection.protocol.secured, [True])
+            self.assertIsNone(self.successResultOf(upgrading), f"{step=}")
+            self.assertTrue(connection.protocol.is_secure, f"{step=}")
+            self.assertEqual(connection.protocol.secured, [True], f"{step=}")
             connection.protocol.send_frame(b"in")
             connection.converse()
-            self.assertEqual(connection.peer.received, encode_frame(b"in"))
+            self.assertEqual(connection.peer.received, encode_frame(b"in"), f"{step=}")
             connection.receive(connection.peer.say(FRAME))
-            self.assertEqual(connection.protocol.received, [b"x"])
+            self.assertEqual(connection.protocol.received, [b"x"], f"{step=}")
             shown = connection.protocol.peer_certificate
             assert shown is not None
-            self.assertEqual(shown.subject, "server")
+            self.assertEqual(shown.subject, "server", f"{step=}")
             connection.lose()
-            self.assertIs(connection.protocol.peer_certificate, shown)
+            self.assertIs(connection.protocol.peer_certificate, shown, f"{step=}")
 
     def test_by_command(self) -> None:
         """Request, go-ahead, handshake; however it is cut."""
         for step in (0, 1):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
-            self.assertEqual(connection.sent(), REQUEST)
+            self.assertEqual(connection.sent(), REQUEST, f"{step=}")
             connection.receive(GO_AHEAD, step)
-            self.assertTrue(connection.transport.value().startswith(b"\x16\x03"))
+            self.assertTrue(connection.transport.value().startswith(b"\x16\x03"), f"{step=}")
             connection.converse(step)
-            self.assertIsNone(self.successResultOf(upgrading))
-            self.assertEqual(connection.protocol.received, [])
+            self.assertIsNone(self.successResultOf(upgrading), f"{step=}")
+            self.assertEqual(connection.protocol.received, [], f"{step=}")
 
     def test_other_words_on_lines(self) -> None:
         """As other protocols have them."""
@@ -157,14 +157,14 @@ class UpgradeTests(SynchronousTestCase):
             upgrading = connection.protocol.upgrade_to_ssl(settings)
             connection.protocol.send_frame(b"secret")
             sent = connection.sent()
-            self.assertTrue(sent.startswith(encode_frame(b"before") + words))
-            self.assertNotIn(b"secret", sent)
+            self.assertTrue(sent.startswith(encode_frame(b"before") + words), f"{words=}")
+            self.assertNotIn(b"secret", sent, f"{words=}: {sent!r}")
             rest = sent[len(encode_frame(b"before") + words) :]
             connection.receive(GO_AHEAD if words else connection.peer.take(rest))
-            self.assertNotIn(b"secret", connection.transport.value())
+            self.assertNotIn(b"secret", connection.transport.value(), f"{words=}")
             connection.converse()
-            self.assertIsNone(self.successResultOf(upgrading))
-            self.assertEqual(connection.peer.received, encode_frame(b"secret"))
+            self.assertIsNone(self.successResultOf(upgrading), f"{words=}")
+            self.assertEqual(connection.peer.received, encode_frame(b"secret"), f"{words=}")
 
     def test_what_a_handler_wrote_before_leaves_before(self) -> None:
         """In plaintext, though a handler's answers are sent at its end."""
@@ -231,7 +231,7 @@ class UpgradeTests(SynchronousTestCase):
             for transport in (kept, connection.protocol.transport):
                 transport.write(b"secret")
                 transport.writeSequence([b"sec", b"ret"])
-            self.assertNotIn(b"secret", connection.sent())
+            self.assertNotIn(b"secret", connection.sent(), f"{settings is COMMAND=}")
             connection.lose()
             self.failureResultOf(upgrading, BrokenError)
 
@@ -265,12 +265,14 @@ class UpgradeTests(SynchronousTestCase):
         for protocol, expected in ((Polite, []), (Patient, [b"secure"])):
             connection = Connection(protocol)
             connection.receive(encode_frame(b"hello"))
-            self.assertEqual(connection.sent(), REQUEST)
+            self.assertEqual(connection.sent(), REQUEST, f"{protocol=}")
             connection.receive(GO_AHEAD)
             connection.converse()
-            self.assertTrue(connection.protocol.is_secure)
+            self.assertTrue(connection.protocol.is_secure, f"{protocol=}")
             connection.receive(connection.peer.say(FRAME))
-            self.assertEqual(connection.protocol.received, [b"hello", *expected, b"x"])
+            self.assertEqual(
+                connection.protocol.received, [b"hello", *expected, b"x"], f"{protocol=}"
+            )
 
 
 class DeceptionTests(SynchronousTestCase):
@@ -326,8 +328,10 @@ class DeceptionTests(SynchronousTestCase):
             connection.receive(behind + connection.peer.take(hello))
             connection.lose()
             self.failureResultOf(upgrading, BrokenError)
-            self.assertNotIn(b"password", connection.sent())
-            self.assertEqual((connection.protocol.received, connection.peer.received), ([], b""))
+            self.assertNotIn(b"password", connection.sent(), f"{behind=}")
+            self.assertEqual(
+                (connection.protocol.received, connection.peer.received), ([], b""), f"{behind=}"
+            )
 
     def test_words_of_a_server_are_not_repeated(self) -> None:
         """C9: neither by the error nor in the log, where somebody would take them for ours."""
@@ -344,12 +348,12 @@ class DeceptionTests(SynchronousTestCase):
             upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
             connection.receive(message)
             error = self.failureResultOf(upgrading, RemoteProtocolError).value
-            self.assertNotIn("555", f"{error} {error!r} {error.__cause__}")
+            self.assertNotIn("555", f"{error} {error!r} {error.__cause__}", f"{protocol=}")
             connection.lose()
             # Equal, and not the same: one that is raised keeps its frames.
             (lost,) = connection.protocol.lost
-            self.assertEqual((type(lost), str(lost)), (type(error), str(error)))
-            self.assertIsNot(lost, error)
+            self.assertEqual((type(lost), str(lost)), (type(error), str(error)), f"{protocol=}")
+            self.assertIsNot(lost, error, f"{protocol=}, {lost=}")
         self.assertNotIn("555", "".join(map(str, events)))
 
     def test_anything_but_the_go_ahead(self) -> None:
@@ -376,8 +380,8 @@ class DeceptionTests(SynchronousTestCase):
             connection.receive(b"\0\0")
             upgrading = connection.protocol.upgrade_to_ssl(settings)
             self.failureResultOf(upgrading, RemoteProtocolError)
-            self.assertTrue(connection.transport.disconnected)
-            self.assertEqual(connection.sent(), b"")
+            self.assertTrue(connection.transport.disconnected, f"{settings is COMMAND=}")
+            self.assertEqual(connection.sent(), b"", f"{settings is COMMAND=}")
 
     def test_messages_behind_the_one_that_led_to_it(self) -> None:
         """In one piece with it, and not handled yet."""
@@ -437,8 +441,8 @@ class DeceptionTests(SynchronousTestCase):
             self.assertNoResult(upgrading)
             connection.clock.advance(0.2)
             error = self.failureResultOf(upgrading, SocketError).value
-            self.assertIs(error.status, status)
-            self.assertTrue(connection.transport.disconnected)
+            self.assertIs(error.status, status, f"{answers=}, {error.status=}")
+            self.assertTrue(connection.transport.disconnected, f"{answers=}")
 
     def test_a_line_without_an_end_is_refused(self) -> None:
         """C18, C13: before it takes memory."""
@@ -546,8 +550,10 @@ class EndTests(SynchronousTestCase):
             connection.receive(answer)
             connection.lose()
             self.failureResultOf(upgrading, BrokenError)
-            self.assertEqual(len(connection.protocol.lost), 1)
-            self.assertEqual(connection.clock.getDelayedCalls(), [])
+            self.assertEqual(len(connection.protocol.lost), 1, f"{settings is COMMAND=}, {answer=}")
+            self.assertEqual(
+                connection.clock.getDelayedCalls(), [], f"{settings is COMMAND=}, {answer=}"
+            )
 
     def test_a_reset_before_the_go_ahead_is_the_reason(self) -> None:
         """The upgrade and the connection report the same."""
@@ -567,12 +573,18 @@ class EndTests(SynchronousTestCase):
             connection.receive(answer)
             upgrading.cancel()
             self.failureResultOf(upgrading, CancelledError)
-            self.assertTrue(connection.transport.disconnected)
+            self.assertTrue(connection.transport.disconnected, f"{settings is COMMAND=}, {answer=}")
             # Its deadline passes unnoticed, also where the loss is told late.
             connection.clock.advance(3600)
-            self.assertEqual(connection.protocol.group.counters.violations, 0)
+            self.assertEqual(
+                connection.protocol.group.counters.violations,
+                0,
+                f"{settings is COMMAND=}, {answer=}",
+            )
             connection.lose()
-            self.assertEqual(connection.clock.getDelayedCalls(), [])
+            self.assertEqual(
+                connection.clock.getDelayedCalls(), [], f"{settings is COMMAND=}, {answer=}"
+            )
 
     def test_called_off_when_the_connection_is_secure(self) -> None:
         """By the application, as it is told so: the connection is gone."""
@@ -614,9 +626,9 @@ class EndTests(SynchronousTestCase):
                     getattr(connection.protocol, end)()
                 connection.lose()
                 self.failureResultOf(upgrading, SocketError, CancelledError)
-                self.assertEqual(len(connection.protocol.lost), 1)
-                self.assertFalse(connection.protocol.is_secure)
-                self.assertEqual(connection.clock.getDelayedCalls(), [])
+                self.assertEqual(len(connection.protocol.lost), 1, f"{place=}, {end=}")
+                self.assertFalse(connection.protocol.is_secure, f"{place=}, {end=}")
+                self.assertEqual(connection.clock.getDelayedCalls(), [], f"{place=}, {end=}")
 
     def test_closed_meanwhile(self) -> None:
         """There is no end in order of a half-made handshake."""
@@ -625,7 +637,7 @@ class EndTests(SynchronousTestCase):
             upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
             connection.receive(answer)
             connection.protocol.close()
-            self.assertTrue(connection.transport.disconnected)
+            self.assertTrue(connection.transport.disconnected, f"{answer=}")
             connection.lose()
             self.failureResultOf(upgrading, SocketError)
 

@@ -97,9 +97,9 @@ class DescriptorTests(SynchronousTestCase):
             engine: Any = kind.__new__(kind)
             engine.transport = self.descriptor
             engine._appSendBuffer = []
-            self.assertIs(may_collect(engine), kind is BufferingTLSTransport)
+            self.assertIs(may_collect(engine), kind is BufferingTLSTransport, f"{kind=}")
             engine._appSendBuffer = [b"waiting"]
-            self.assertTrue(may_collect(engine))
+            self.assertTrue(may_collect(engine), f"{kind=}")
         self.assertFalse(may_collect(self.wrapped()))  # type: ignore[arg-type]
         self.descriptor.TLS = True
         self.assertTrue(may_collect(self.descriptor))
@@ -191,4 +191,4 @@ class NameTests(SynchronousTestCase):
             (None, "unnamed UNIX socket"),
         ):
             transport: Any = StringTransport(peerAddress=UNIXAddress(path))
-            self.assertEqual(describe_peer(transport), name)
+            self.assertEqual(describe_peer(transport), name, f"{path=}")

@@ -37,8 +37,8 @@ class FactoryTests(SynchronousTestCase):
     def test_above_the_limit_nothing_is_built(self) -> None:
         """Where no gate holds peers back, one too many is turned away, counted and told once."""
         connected = Connected(FrameRecorder, max_connections=1)
-        for _ in range(3):
-            self.assertIsNone(connected.factory.buildProtocol(None))
+        for attempt in range(3):
+            self.assertIsNone(connected.factory.buildProtocol(None), f"{attempt=}")
         self.assertEqual(connected.factory.counters.refused, 3)
         self.assertEqual(self.limit_events(), 1)
 

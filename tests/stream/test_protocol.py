@@ -489,8 +489,8 @@ class BackPressureTests(SynchronousTestCase):
             connected.receive(FRAME)
             if hook == "writing_resumed":
                 self.release(connected)
-            self.assertTrue(connected.transport.disconnected)
-            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.assertTrue(connected.transport.disconnected, f"{hook=}")
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1, f"{hook=}")
 
     def test_high_and_low_water_are_told_once_each(self) -> None:
         """However much is written in between, each mark is told once."""
@@ -509,7 +509,7 @@ class BackPressureTests(SynchronousTestCase):
                 connected.receive(FRAME)
             else:
                 connected.transport.producer.resumeProducing()
-            self.assertEqual(connected.protocol.brakes[: len(expected)], expected)
+            self.assertEqual(connected.protocol.brakes[: len(expected)], expected, f"{expected=}")
         self.assertEqual(connected.protocol.brakes.count("paused"), 1)
         assert connected.transport.producer is not None
         connected.transport.producer.pauseProducing()
@@ -616,16 +616,16 @@ class UnsentTests(SynchronousTestCase):
             self.brake(connected)
             for _ in range(2):
                 send(b"x" * 60_000)
-            self.assertFalse(connected.transport.disconnected)
+            self.assertFalse(connected.transport.disconnected, f"{protocol=}")
             sent = len(connected.sent())
             send(b"never")
-            self.assertTrue(connected.transport.disconnected)
-            self.assertGreater(sent, 120_000)
-            self.assertEqual(connected.sent(), b"")
+            self.assertTrue(connected.transport.disconnected, f"{protocol=}")
+            self.assertGreater(sent, 120_000, f"{protocol=}")
+            self.assertEqual(connected.sent(), b"", f"{protocol=}")
             self.assertRaises(BrokenError, send, b"too late")
             connected.lose(ConnectionAborted())
-            self.assertIn("limit is 100000", str(connected.protocol.lost[0]))
-            self.assertEqual(connected.factory.counters.unsent_limit_aborts, 1)
+            self.assertIn("limit is 100000", str(connected.protocol.lost[0]), f"{protocol=}")
+            self.assertEqual(connected.factory.counters.unsent_limit_aborts, 1, f"{protocol=}")
 
     def test_answers_stop_the_reading_and_abort_nothing(self) -> None:
         """However large they are, and however often the peer asks."""
@@ -670,9 +670,9 @@ class UnsentTests(SynchronousTestCase):
             self.brake(connected)
             connected.protocol.send_frame(bytes(bound - 5))
             connected.protocol.send_frame(b"")
-            self.assertFalse(connected.transport.disconnected)
+            self.assertFalse(connected.transport.disconnected, f"{limits=}")
             connected.protocol.send_frame(b"")
-            self.assertTrue(connected.transport.disconnected)
+            self.assertTrue(connected.transport.disconnected, f"{limits=}")
 
     def test_a_bound_that_is_reached_in_order_is_refused(self) -> None:
         """It is above the high-water mark, on a class as in a factory."""
@@ -715,7 +715,7 @@ class SumTests(SynchronousTestCase):
         for protocol in (FrameEcho, FrameRecorder):
             connected, notes = self.noting(protocol)
             connected.receive(FRAME * 10)
-            self.assertEqual(notes.noted, [])
+            self.assertEqual(notes.noted, [], f"{protocol=}")
 
     def test_what_stays_is_noted_until_it_has_left(self) -> None:
         """A part of a message; answers that the peer does not read; input during a handler."""
@@ -807,7 +807,7 @@ class SumTests(SynchronousTestCase):
             arguments: Any = limits
             limit = Connected(FrameRecorder, **arguments).factory.group.buffer_limit
             assert limit is not None
-            self.assertEqual(limit.max_buffered, expected)
+            self.assertEqual(limit.max_buffered, expected, f"{limits=}")
         self.assertRaises(ValueError, Connected, FrameRecorder, max_buffered=0)
 
     def test_without_a_factory_there_is_no_sum(self) -> None:
@@ -1098,7 +1098,7 @@ class OnItsOwnTests(SynchronousTestCase):
             echo, transport = kind(), StringTransport()
             echo.max_payload = limit  # type: ignore[assignment]
             self.assertRaises(error, echo.makeConnection, transport)
-            self.assertTrue(transport.disconnected)
+            self.assertTrue(transport.disconnected, f"{kind=}, {limit=}")
             echo.connection_lost = self.fail  # type: ignore[method-assign,assignment]
             echo.connectionLost()
 

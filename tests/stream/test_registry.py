@@ -187,5 +187,5 @@ class DrainTests(SynchronousTestCase):
                 connected.factory.drain(5).addErrback(lambda _: None)
             else:
                 connected.clock.pump([0.5] * 3)
-            self.assertTrue(connected.transport.disconnected and other.disconnected)
-            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+            self.assertTrue(connected.transport.disconnected and other.disconnected, f"{act=}")
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2, f"{act=}")

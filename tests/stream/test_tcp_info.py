@@ -59,7 +59,7 @@ class LayoutTests(SynchronousTestCase):
         for byte, expected in ((0x01, True), (0x00, False), (0xFF, True), (0xFE, False)):
             raw = bytearray(SIZE)
             raw[7] = byte
-            self.assertIs(read(bytes(raw)).is_rate_limited_by_sender, expected)
+            self.assertIs(read(bytes(raw)).is_rate_limited_by_sender, expected, f"{byte=}")
 
     def test_a_shortest_time_not_measured_is_zero(self) -> None:
         """The kernel begins with the largest number."""

@@ -143,12 +143,16 @@ class DirectTests(SynchronousTestCase):
             connection = Connection()
             connection.receive(before)
             self.assertEqual(
-                connection.sent(), encode_frame(b"got x") * (len(before) // len(FRAME))
+                connection.sent(),
+                encode_frame(b"got x") * (len(before) // len(FRAME)),
+                f"{before=}",
             )
             connection.shake_hands()
-            self.assertTrue(connection.peer.is_done)
-            self.assertTrue(connection.protocol.is_secure)
-            self.assertEqual(connection.ask(encode_frame(b"in")), encode_frame(b"got in"))
+            self.assertTrue(connection.peer.is_done, f"{before=}")
+            self.assertTrue(connection.protocol.is_secure, f"{before=}")
+            self.assertEqual(
+                connection.ask(encode_frame(b"in")), encode_frame(b"got in"), f"{before=}"
+            )
 
     def test_in_one_piece_with_a_message(self) -> None:
         """S4, S11: the answer leaves in plaintext, in front of the handshake."""
@@ -182,9 +186,9 @@ class DirectTests(SynchronousTestCase):
         for protocol, message in ((FrameEcho, FRAME), (LineEcho, b"x\r\n")):
             connection = Connection(protocol=protocol)
             connection.receive(message * 2)
-            self.assertEqual(connection.sent(), message * 2)
+            self.assertEqual(connection.sent(), message * 2, f"{protocol=}")
             connection.shake_hands()
-            self.assertEqual(connection.ask(message * 3), message * 3)
+            self.assertEqual(connection.ask(message * 3), message * 3, f"{protocol=}")
 
     def test_a_message_may_begin_with_half_of_it(self) -> None:
         """A line with one such byte is a line."""
@@ -215,10 +219,10 @@ class CommandTests(SynchronousTestCase):
             connection = Connection()
             connection.receive(REQUEST + connection.peer.hello(), step)
             sent = connection.sent()
-            self.assertTrue(sent.startswith(GO_AHEAD))
+            self.assertTrue(sent.startswith(GO_AHEAD), f"{step=}")
             connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]), step)
             connection.converse(step)
-            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"), f"{step=}")
 
     def test_plaintext_behind_the_request_is_an_attack(self) -> None:
         """S1, S2, S3, S5, S6: aborted, never handled, wherever it is cut."""
@@ -239,8 +243,10 @@ class CommandTests(SynchronousTestCase):
                         connection.receive(REQUEST)
                         connection.receive(rest, step)
                     self.assertTrue(connection.transport.disconnected, rest)
-                    self.assertEqual(connection.protocol.received, [])
-                    self.assertEqual(connection.sent(), GO_AHEAD)
+                    self.assertEqual(
+                        connection.protocol.received, [], f"{rest=}, {step=}, {together=}"
+                    )
+                    self.assertEqual(connection.sent(), GO_AHEAD, f"{rest=}, {step=}, {together=}")
 
     def test_half_a_frame_does_not_cross_the_boundary(self) -> None:
         """S5: three bytes of a count, completed by what comes encrypted."""
@@ -317,8 +323,10 @@ class BoundaryTests(SynchronousTestCase):
                     connection.receive(stream[:cut], step=1 if cut == len(stream) else 0)
                     connection.receive(stream[cut:])
                     self.assertTrue(connection.transport.disconnected, (stream, cut))
-                    self.assertEqual(connection.protocol.received, [])
-                    self.assertEqual(connection.sent(), go_ahead)
+                    self.assertEqual(
+                        connection.protocol.received, [], f"{protocol=}, {behind=}, {cut=}"
+                    )
+                    self.assertEqual(connection.sent(), go_ahead, f"{protocol=}, {behind=}, {cut=}")
 
     def test_a_pipelined_hello_is_a_handshake(self) -> None:
         """S4, S11: at every cut around the boundary; what is answered before leaves before."""
@@ -334,8 +342,12 @@ class BoundaryTests(SynchronousTestCase):
                 self.assertTrue(sent.startswith(answer + b"\x16\x03"), cut)
                 connection.receive(connection.peer.take(sent[len(answer) :]))
                 connection.converse()
-                self.assertEqual(connection.ask(encode(b"in")), encode(b"got in"))
-                self.assertEqual(connection.protocol.received, [b"x", b"in"])
+                self.assertEqual(
+                    connection.ask(encode(b"in")), encode(b"got in"), f"{protocol=}, {cut=}"
+                )
+                self.assertEqual(
+                    connection.protocol.received, [b"x", b"in"], f"{protocol=}, {cut=}"
+                )
 
     def test_a_message_does_not_cross_the_boundary(self) -> None:
         """S5: whatever was begun in plaintext is never completed by what comes inside."""
@@ -346,8 +358,10 @@ class BoundaryTests(SynchronousTestCase):
                     connection = Connection(protocol=protocol)
                     connection.receive(trigger + message[:cut] + connection.peer.hello())
                     connection.converse()
-                    self.assertFalse(connection.protocol.is_secure)
-                    self.assertFalse(connection.peer.is_done)
+                    self.assertFalse(
+                        connection.protocol.is_secure, f"{protocol=}, {cut=}, {trigger=}"
+                    )
+                    self.assertFalse(connection.peer.is_done, f"{protocol=}, {cut=}, {trigger=}")
 
     def test_one_event_tells_of_it(self) -> None:
         """With the peer and the reason, and without a byte of what was sent."""
@@ -363,9 +377,10 @@ class BoundaryTests(SynchronousTestCase):
             self.assertEqual(
                 formatEvent(event),
                 "192.168.1.1:54321 aborted: plaintext behind the request for TLS",
+                f"{protocol=}",
             )
-            self.assertNotIn("evil", repr(event))
-            self.assertEqual(connection.factory.counters.violations, 1)
+            self.assertNotIn("evil", repr(event), f"{protocol=}")
+            self.assertEqual(connection.factory.counters.violations, 1, f"{protocol=}")
 
 
 class Eager(StringTransport):
@@ -394,8 +409,8 @@ class SwitchTests(SynchronousTestCase):
             sent = connection.sent()
             connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]))
             connection.converse()
-            self.assertFalse(connection.protocol.is_secure)
-            self.assertEqual(connection.protocol.received, [])
+            self.assertFalse(connection.protocol.is_secure, f"{late=}")
+            self.assertEqual(connection.protocol.received, [], f"{late=}")
 
     def test_what_arrives_while_the_go_ahead_is_written_is_used_once(self) -> None:
         """The rest of a ClientHello goes into the handshake, and is no message after it."""
@@ -464,9 +479,9 @@ class SwitchTests(SynchronousTestCase):
             self.assertEqual(connection.transport.producerState, "producing", cut)
             connection.receive(hello[cut:])
             connection.converse()
-            self.assertEqual(connection.peer.received, encode_frame(pushed))
-            self.assertEqual(connection.protocol.brakes, ["paused", "resumed"])
-            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+            self.assertEqual(connection.peer.received, encode_frame(pushed), f"{cut=}")
+            self.assertEqual(connection.protocol.brakes, ["paused", "resumed"], f"{cut=}")
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"), f"{cut=}")
 
     def test_a_farewell_in_a_handshake_is_told_in_one_line(self) -> None:
         """S15: close_notify in plaintext; an attacker writes no tracebacks into the log."""
@@ -476,11 +491,11 @@ class SwitchTests(SynchronousTestCase):
             if behind:
                 connection.peer.take(connection.sent())
             connection.receive(b"\x15\x03\x03\0\2\1\0")
-            self.assertTrue(connection.transport.disconnecting)
+            self.assertTrue(connection.transport.disconnecting, f"{behind=}")
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
-            self.assertEqual(connection.protocol.received, [])
-            self.assertEqual(len(connection.protocol.lost), 1)
-            self.assertEqual(connection.clock.getDelayedCalls(), [])
+            self.assertEqual(connection.protocol.received, [], f"{behind=}")
+            self.assertEqual(len(connection.protocol.lost), 1, f"{behind=}")
+            self.assertEqual(connection.clock.getDelayedCalls(), [], f"{behind=}")
 
 
 class PolicyTests(SynchronousTestCase):
@@ -513,7 +528,7 @@ class PolicyTests(SynchronousTestCase):
             connection = Connection(policy, is_tls=True)
             connection.receive(FRAME + REQUEST + FRAME)
             answers = b"".join(map(encode_frame, (b"got x", b"NO", b"got x")))
-            self.assertEqual(connection.sent(), answers)
+            self.assertEqual(connection.sent(), answers, f"{policy=}")
 
     def test_tls_of_the_endpoint_is_tls_from_the_first_byte(self) -> None:
         """The application hears of the connection, and the words are data like any other."""
@@ -557,8 +572,8 @@ class PolicyTests(SynchronousTestCase):
         for protocol, message in ((Recorder, encode_frame(b"")), (Talker, b"\n")):
             connection = Connection(REQUIRED, protocol)
             connection.receive(message * (MAX_BEFORE_UPGRADE + 1))
-            self.assertTrue(connection.transport.disconnected)
-            self.assertEqual(connection.protocol.received, [])
+            self.assertTrue(connection.transport.disconnected, f"{protocol=}")
+            self.assertEqual(connection.protocol.received, [], f"{protocol=}")
 
     def test_before_a_required_upgrade_large_messages_are_refused_at_their_count(self) -> None:
         """They take no memory; inside the limit is that of the application."""
@@ -640,8 +655,10 @@ class ImplicitTests(SynchronousTestCase):
             connection.receive(wrong)
             self.assertTrue(connection.transport.disconnected, wrong)
             connection.protocol.connectionLost()
-            self.assertEqual(connection.sent(), b"")
-            self.assertEqual((connection.protocol.announced, connection.protocol.lost), ([], []))
+            self.assertEqual(connection.sent(), b"", f"{wrong=}")
+            self.assertEqual(
+                (connection.protocol.announced, connection.protocol.lost), ([], []), f"{wrong=}"
+            )
 
     def test_silence_ends(self) -> None:
         """S10: with nothing, and with half a handshake; the time is not begun anew."""
@@ -650,11 +667,11 @@ class ImplicitTests(SynchronousTestCase):
             connection.clock.advance(5)
             connection.receive(piece)
             connection.clock.advance(4.9)
-            self.assertFalse(connection.transport.disconnected)
+            self.assertFalse(connection.transport.disconnected, f"{piece=}")
             connection.clock.advance(0.2)
-            self.assertTrue(connection.transport.disconnected)
+            self.assertTrue(connection.transport.disconnected, f"{piece=}")
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
-            self.assertEqual(connection.clock.getDelayedCalls(), [])
+            self.assertEqual(connection.clock.getDelayedCalls(), [], f"{piece=}")
 
     def test_a_large_limit_is_no_matter(self) -> None:
         """Nothing is looked for among frames."""
@@ -677,9 +694,11 @@ class HurryTests(SynchronousTestCase):
         for payload in (b"say STARTTLS now", b"\x16\x03\x01", b"STARTTLS!"):
             connection = Connection(protocol=FrameEcho)
             connection.receive(encode_frame(payload) * 2)
-            self.assertEqual(connection.sent(), encode_frame(payload) * 2)
+            self.assertEqual(connection.sent(), encode_frame(payload) * 2, f"{payload=}")
             connection.shake_hands()
-            self.assertEqual(connection.ask(encode_frame(payload)), encode_frame(payload))
+            self.assertEqual(
+                connection.ask(encode_frame(payload)), encode_frame(payload), f"{payload=}"
+            )
 
     def test_words_in_any_case(self) -> None:
         """Where the settings say so."""
@@ -688,7 +707,7 @@ class HurryTests(SynchronousTestCase):
             connection = Connection(words, Talker)
             connection.receive(b"StartTls\r\n")
             expected = b"OK\r\n" if ignores_case else b"got StartTls\r\n"
-            self.assertEqual(connection.sent(), expected)
+            self.assertEqual(connection.sent(), expected, f"{ignores_case=}")
 
     def test_inside_tls_a_line_that_begins_like_a_handshake_is_a_line(self) -> None:
         """It is handled, also where every line is compared with the request."""
@@ -708,10 +727,13 @@ class EndTests(SynchronousTestCase):
             connection = Connection(idle_timeout=None)
             connection.receive(garbage)
             connection.clock.advance(10)
-            self.assertTrue(connection.transport.disconnecting or connection.transport.disconnected)
+            self.assertTrue(
+                connection.transport.disconnecting or connection.transport.disconnected,
+                f"{garbage=}",
+            )
             connection.receive(FRAME)
-            self.assertEqual(connection.protocol.received, [])
-            self.assertFalse(connection.protocol.is_secure)
+            self.assertEqual(connection.protocol.received, [], f"{garbage=}")
+            self.assertFalse(connection.protocol.is_secure, f"{garbage=}")
 
     def test_a_connection_lost_at_any_step_is_told_once(self) -> None:
         """S14: before, in and after the handshake; no timer is left."""
@@ -749,11 +771,13 @@ class EndTests(SynchronousTestCase):
             flight = connection.peer.take(connection.sent())
             getattr(connection.protocol, end)()
             connection.transport.protocol.dataReceived(flight + connection.peer.say(FRAME))
-            self.assertEqual((connection.protocol.secured, connection.protocol.received), ([], []))
-            self.assertFalse(connection.protocol.is_secure)
+            self.assertEqual(
+                (connection.protocol.secured, connection.protocol.received), ([], []), f"{end=}"
+            )
+            self.assertFalse(connection.protocol.is_secure, f"{end=}")
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
-            self.assertEqual(len(connection.protocol.lost), 1)
-            self.assertEqual(connection.clock.getDelayedCalls(), [])
+            self.assertEqual(len(connection.protocol.lost), 1, f"{end=}")
+            self.assertEqual(connection.clock.getDelayedCalls(), [], f"{end=}")
 
     def test_state_of_before_can_be_dropped(self) -> None:
         """S7: the hook is called when the connection is secure, and before any message of after."""
@@ -820,7 +844,11 @@ class WorkTests(SynchronousTestCase):
             without = self.searched(None, protocol, data, 1)
             for ignores_case in (False, True):
                 upgrade = UpgradeToSsl(TLS, ignores_case=ignores_case)
-                self.assertEqual(self.searched(upgrade, protocol, data, 1), without)
+                self.assertEqual(
+                    self.searched(upgrade, protocol, data, 1),
+                    without,
+                    f"{protocol=}, {data=}, {ignores_case=}",
+                )
 
     def test_nothing_is_searched_inside_a_tunnel(self) -> None:
         """Where a request is refused, and everything else is a message."""
@@ -853,9 +881,9 @@ class WorkTests(SynchronousTestCase):
             connection = Connection(ALLOWED, protocol)
             connection.receive(before + request)
             go_ahead = GO_AHEAD if protocol is FrameEcho else b"OK\r\n"
-            self.assertEqual(connection.sent(), before + go_ahead)
+            self.assertEqual(connection.sent(), before + go_ahead, f"{protocol=}, {request=}")
             connection.receive(before)
-            self.assertTrue(connection.transport.disconnected)
+            self.assertTrue(connection.transport.disconnected, f"{protocol=}, {request=}")
 
 
 class DrainTests(SynchronousTestCase):
@@ -892,13 +920,13 @@ class DrainTests(SynchronousTestCase):
 
     def test_the_first_message_is_awaited_and_answered(self) -> None:
         """Then the connection ends."""
-        for connection in self.drained():
+        for number, connection in enumerate(self.drained()):
             connection.clock.advance(0.9)
-            self.assertTrue(connection.protocol.is_open)
-            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
-            self.assertFalse(connection.protocol.is_open)
+            self.assertTrue(connection.protocol.is_open, f"{number=}")
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"), f"{number=}")
+            self.assertFalse(connection.protocol.is_open, f"{number=}")
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
-            self.assertEqual(connection.clock.getDelayedCalls(), [])
+            self.assertEqual(connection.clock.getDelayedCalls(), [], f"{number=}")
 
     def test_a_handler_of_the_first_message_is_awaited(self) -> None:
         """Longer than a client that says nothing."""
@@ -911,9 +939,9 @@ class DrainTests(SynchronousTestCase):
 
     def test_a_client_that_says_nothing_is_not_waited_for_for_long(self) -> None:
         """A second after the handshake the connection ends."""
-        for connection in self.drained():
+        for number, connection in enumerate(self.drained()):
             connection.clock.advance(1.1)
-            self.assertFalse(connection.protocol.is_open)
+            self.assertFalse(connection.protocol.is_open, f"{number=}")
 
     def test_a_handshake_that_takes_no_time_is_followed_by_the_same_wait(self) -> None:
         """Half of the first two bytes had come when the drain began."""
@@ -930,6 +958,6 @@ class DrainTests(SynchronousTestCase):
 
     def test_one_that_is_lost_leaves_nothing(self) -> None:
         """No timer of the drain."""
-        for connection in self.drained():
+        for number, connection in enumerate(self.drained()):
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
-            self.assertEqual(connection.clock.getDelayedCalls(), [])
+            self.assertEqual(connection.clock.getDelayedCalls(), [], f"{number=}")

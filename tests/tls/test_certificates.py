@@ -94,8 +94,8 @@ class CertificateTests(SynchronousTestCase):
             Certificate.from_pem(KEY + CERTIFICATE),
             Certificate.from_pem(CERTIFICATE, key=KEY),
         ):
-            self.assertTrue(certificate.has_private_key)
-            self.assertNotIn("PRIVATE", repr(certificate))
+            self.assertTrue(certificate.has_private_key, f"{certificate=}")
+            self.assertNotIn("PRIVATE", repr(certificate), f"{certificate=}")
         self.assertFalse(Certificate.from_pem(CERTIFICATE).has_private_key)
 
     def test_its_issuers_come_behind_it(self) -> None:
@@ -109,8 +109,10 @@ class CertificateTests(SynchronousTestCase):
         issuer = AUTHORITY.cert_pem.bytes()
         for data, key in ((KEY + issuer + CERTIFICATE, None), (issuer + CERTIFICATE, KEY)):
             error = self.assertRaises(ValueError, Certificate.from_pem, data, key=key)
-            self.assertIn("the leaf comes first, then its issuers", str(error))
-            self.assertIn("the key is that of Ada", str(error))
+            self.assertIn(
+                "the leaf comes first, then its issuers", str(error), f"{key is None=}: {error}"
+            )
+            self.assertIn("the key is that of Ada", str(error), f"{key is None=}: {error}")
 
     def test_a_key_with_a_password(self) -> None:
         """It has to be given, and to be right; one that is not needed does no harm."""
@@ -118,7 +120,7 @@ class CertificateTests(SynchronousTestCase):
         self.assertTrue(Certificate.from_pem(locked, password="secret").has_private_key)
         for password in (None, "wrong"):
             error = self.assertRaises(ValueError, Certificate.from_pem, locked, password=password)
-            self.assertIn("password", str(error))
+            self.assertIn("password", str(error), f"{password=}: {error}")
         self.assertTrue(Certificate.from_pem(CERTIFICATE + KEY, password="x").has_private_key)
 
     def test_what_cannot_be_used_is_refused(self) -> None:
@@ -140,9 +142,9 @@ class CertificateTests(SynchronousTestCase):
         for password in (None, "secret"):
             data = pkcs12(b"my certificate", password.encode() if password else None)
             certificate = Certificate.from_pkcs12(data, password)
-            self.assertEqual(certificate.friendly_name, "my certificate")
-            self.assertTrue(certificate.has_private_key)
-            self.assertEqual(len(certificate.intermediates), 1)
+            self.assertEqual(certificate.friendly_name, "my certificate", f"{password=}")
+            self.assertTrue(certificate.has_private_key, f"{password=}")
+            self.assertEqual(len(certificate.intermediates), 1, f"{password=}")
         self.assertRaises(ValueError, Certificate.from_pkcs12, pkcs12(b"x", b"secret"), "wrong")
         self.assertRaises(ValueError, Certificate.from_pkcs12, b"no such file")
 
@@ -188,9 +190,9 @@ class FolderTests(SynchronousTestCase):
             ("huge.pem", "bytes"),
         ):
             error = self.assertRaises(SocketError, Certificate.load, self.folder / name)
-            self.assertIn(words, str(error))
-            self.assertIn(name, str(error))
-            self.assertNotIn("\n", str(error))
+            self.assertIn(words, str(error), f"{name=}: {error}")
+            self.assertIn(name, str(error), f"{name=}: {error}")
+            self.assertNotIn("\n", str(error), f"{name=}: {error}")
             statuses.append(error.status)
         self.assertEqual(statuses[1:], [SocketErrorStatus.CERTIFICATE_IS_INVALID] * 2)
 
@@ -218,7 +220,7 @@ class FolderTests(SynchronousTestCase):
         path = self.folder / "ada.pem"
         for mode, expected in ((0o600, False), (0o400, False), (0o640, True), (0o604, True)):
             path.chmod(mode)
-            self.assertEqual(is_readable_by_others(path), expected)
+            self.assertEqual(is_readable_by_others(path), expected, f"{mode=:o}")
         self.assertRaises(SocketError, is_readable_by_others, self.folder / "missing.pem")
 
     def test_all_that_are_valid_are_found(self) -> None:
@@ -278,8 +280,8 @@ class FolderTests(SynchronousTestCase):
         for file, directory in ((bundle, "missing"), ("missing", trusted)):
             self.patch(os, "environ", {"SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(directory)})
             found = CertificateStores(platform=True).find_all(wanted)
-            self.assertEqual(len(found), 2)
-            self.assertFalse(any(each.intermediates for each in found))
+            self.assertEqual(len(found), 2, f"{file=}, {directory=}")
+            self.assertFalse(any(each.intermediates for each in found), f"{file=}, {directory=}")
         self.assertEqual(len(CertificateStores(self.folder, platform=True).find_all(wanted)), 4)
 
 

@@ -74,7 +74,9 @@ class ClientTests(SynchronousTestCase):
         connection: Any = FakeConnection()
         shown: Any = Shown()
         for code in (20, 21, 10):
-            self.assertEqual(verification.check(connection, shown, code, 0, 0), (True, code))
+            self.assertEqual(
+                verification.check(connection, shown, code, 0, 0), (True, code), f"{code=}"
+            )
         self.assertEqual(verification.check(connection, shown, 10, 1, 1), (True, 10))
         self.assertEqual(verification.check(connection, shown, 10, 0, 1), (False, 20))
         self.assertEqual(

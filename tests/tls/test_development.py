@@ -64,8 +64,8 @@ class DevelopmentTests(SynchronousTestCase):
         self.shake_hands(files, "localhost")
         for path in (files.authority, files.server, files.client):
             made = Certificate.load(path).to_cryptography()[0]
-            self.assertIsInstance(made.public_key(), rsa.RSAPublicKey)
-            self.assertIsInstance(made.signature_algorithm_parameters, padding.PKCS1v15)
+            self.assertIsInstance(made.public_key(), rsa.RSAPublicKey, f"{path=}")
+            self.assertIsInstance(made.signature_algorithm_parameters, padding.PKCS1v15, f"{path=}")
         usage = Certificate.load(files.server).to_cryptography()[0].extensions
         self.assertTrue(usage.get_extension_for_class(x509.KeyUsage).value.key_encipherment)
 
@@ -81,8 +81,8 @@ class DevelopmentTests(SynchronousTestCase):
         """The authority has none any more."""
         files = make_certificates(self.directory)
         for path in (files.server, files.client):
-            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
-            self.assertTrue(Certificate.load(path).has_private_key)
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600, f"{path=}")
+            self.assertTrue(Certificate.load(path).has_private_key, f"{path=}")
         self.assertFalse(Certificate.load(files.authority).has_private_key)
         self.assertEqual(
             sorted(path.name for path in self.directory.parent.rglob("*") if path.is_file()),

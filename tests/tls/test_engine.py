@@ -259,7 +259,7 @@ class EngineTests(SynchronousTestCase):
             self.sent()
             for piece in (data, end) if split else (data + end,):
                 self.engine.dataReceived(piece)
-            self.assertEqual(self.receiver.received, [b"data"])
+            self.assertEqual(self.receiver.received, [b"data"], f"{split=}")
             self.assertEqual(self.sent(), b"", f"split: {split}")
 
     def test_a_damaged_record_ends_it(self) -> None:
@@ -419,10 +419,10 @@ class HandshakeTests(SynchronousTestCase):
                 engine.write(word)
             engine.loseWriteConnection()
             peer = converse(engine, transport)
-            self.assertEqual(peer.received, b"".join(words))
-            self.assertTrue(peer.is_ended)
+            self.assertEqual(peer.received, b"".join(words), f"{words=}")
+            self.assertTrue(peer.is_ended, f"{words=}")
             engine.dataReceived(peer.say(b"answer"))
-            self.assertEqual(receiver.received, [b"answer"])
+            self.assertEqual(receiver.received, [b"answer"], f"{words=}")
 
     def test_bytes_that_wait_are_lost_with_the_connection(self) -> None:
         """That is no end in order, and they take no memory afterwards."""
@@ -532,8 +532,8 @@ class AdoptedTests(SynchronousTestCase):
             engine, transport = self.made_by_twisted(kind)
             engine.write(b"early")
             adopt_engine(engine)
-            self.assertEqual(engine_bytes(engine), 5)
-            self.assertEqual(converse(engine, transport).received, b"early")
+            self.assertEqual(engine_bytes(engine), 5, f"{kind=}")
+            self.assertEqual(converse(engine, transport).received, b"early", f"{kind=}")
 
     def test_what_is_written_leaves_at_once(self) -> None:
         """Not in the next turn of the reactor; and its two directions end separately."""

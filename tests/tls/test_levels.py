@@ -63,7 +63,7 @@ class LevelTests(SynchronousTestCase):
         """Never something else instead."""
         for level, version in ((Level.TLS10, TlsVersion.TLS10), (Level.TLS11, TlsVersion.TLS11)):
             if version in available_versions():
-                self.assertEqual(choose_versions(level, level).highest, version)
+                self.assertEqual(choose_versions(level, level).highest, version, f"{level=}")
             else:
                 self.assertRaises(OperationNotSupported, choose_versions, level, level)
             self.assertRaises(OperationNotSupported, choose_versions, level)
@@ -72,7 +72,7 @@ class LevelTests(SynchronousTestCase):
         """By nobody."""
         for level in (Level.SSL_ALLOW_NULL_ENCRYPTION, Level.SSL3_ALLOW_WEAK_ENCRYPTION):
             error = self.assertRaises(OperationNotSupported, choose_versions, level)
-            self.assertIn(level.documented_name, str(error))
+            self.assertIn(level.documented_name, str(error), f"{level=}: {error}")
 
     def test_what_is_no_level_of_tls_is_a_mistake(self) -> None:
         """E7: nor is it a floor."""

@@ -63,7 +63,7 @@ class NamingTests(SynchronousTestCase):
         for blob in (b"\x30\x04\x82\x02\xff\xfe", b"\x30\x05\x87\x03\x01\x02\x03"):
             names = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, blob)
             shown = shown_by(authority.issue(extensions=[(names, False)]))
-            self.assertFalse(is_named(shown, HostName("localhost")))
+            self.assertFalse(is_named(shown, HostName("localhost")), f"{blob=}")
 
     def test_a_certificate_for_nobody_is_for_nobody(self) -> None:
         """A common name is no name of a host (RFC 9525)."""

@@ -76,13 +76,15 @@ class BindingTests(SynchronousTestCase):
             judging = Judging()
             peer = ServerPeer()
             connection = shake_hands(judging.judge, binding, peer)
-            self.assertTrue(peer.is_done)
-            self.assertEqual([step[1:] for step in judging.steps][-1], (0, 1))
-            self.assertIn((20, 0, 0), judging.steps)
-            self.assertEqual(judging.subjects, ["server"])
+            self.assertTrue(peer.is_done, f"{binding is None=}")
+            self.assertEqual(
+                [step[1:] for step in judging.steps][-1], (0, 1), f"{binding is None=}"
+            )
+            self.assertIn((20, 0, 0), judging.steps, f"{binding is None=}: {judging.steps}")
+            self.assertEqual(judging.subjects, ["server"], f"{binding is None=}")
             if binding is not None:
-                self.assertEqual(binding.verify_result(connection), 0)
-                self.assertFalse(binding.is_resumed(connection))
+                self.assertEqual(binding.verify_result(connection), 0, f"{binding is None=}")
+                self.assertFalse(binding.is_resumed(connection), f"{binding is None=}")
 
     def test_who_is_refused_reads_the_alert_of_the_code(self) -> None:
         """Without the private names it is that of an internal error."""
@@ -90,7 +92,9 @@ class BindingTests(SynchronousTestCase):
             peer = ServerPeer()
             with self.assertRaises(OSError) as refused:
                 shake_hands(Judging(23).judge, binding, peer)
-            self.assertIn(f"alert {alert}", str(refused.exception))
+            self.assertIn(
+                f"alert {alert}", str(refused.exception), f"{binding is None=}: {refused.exception}"
+            )
 
     def test_a_judge_that_fails_refuses(self) -> None:
         """The failure is logged."""

@@ -137,11 +137,11 @@ class ResumedTests(ResumptionCase):
             self.sessions.clear()
             self.context = make_context(version=version)
             first, second = self.converse(), self.converse()
-            self.assertEqual((first.is_resumed, second.is_resumed), (False, True))
-            self.assertTrue(second.is_accepted)
-            self.assertEqual(second.errors, ())
-            self.assertEqual(second.certificate, first.certificate)
-            self.assertEqual(second.intermediates, first.intermediates)
+            self.assertEqual((first.is_resumed, second.is_resumed), (False, True), f"{version=}")
+            self.assertTrue(second.is_accepted, f"{version=}")
+            self.assertEqual(second.errors, (), f"{version=}")
+            self.assertEqual(second.certificate, first.certificate, f"{version=}")
+            self.assertEqual(second.intermediates, first.intermediates, f"{version=}")
 
     def test_each_resumption_leaves_a_session_in_tls_13(self) -> None:
         """The server sends a new ticket each time."""
@@ -220,11 +220,11 @@ class RefusedTests(ResumptionCase):
                 ChainValidationResult.INVALID_NAME,
             ],
         )
-        for _ in range(2):
+        for attempt in range(2):
             verification = self.converse(forgiving)
-            self.assertTrue(verification.is_accepted)
-            self.assertFalse(verification.is_resumed)
-            self.assertEqual(len(verification.errors), 2)
+            self.assertTrue(verification.is_accepted, f"{attempt=}")
+            self.assertFalse(verification.is_resumed, f"{attempt=}")
+            self.assertEqual(len(verification.errors), 2, f"{attempt=}")
         self.assertEqual(len(self.sessions), 0)
         with self.assertRaises(SSL.Error):
             self.converse()
@@ -268,14 +268,14 @@ class RefusedTests(ResumptionCase):
             client = Client(self.sessions)
             peer = client.shake_hands(self.context)
             client.end(peer if sends else None, says_so=says_so)
-            self.assertEqual(len(self.sessions), 0)
+            self.assertEqual(len(self.sessions), 0, f"{sends=}, {says_so=}")
 
     def test_without_private_names_of_pyopenssl_nothing_is_resumed(self) -> None:
         """Since what was resumed could not be told."""
-        for _ in range(2):
+        for attempt in range(2):
             verification = self.converse(binding=None)
-            self.assertFalse(verification.is_resumed)
-            self.assertTrue(verification.is_accepted)
+            self.assertFalse(verification.is_resumed, f"{attempt=}")
+            self.assertTrue(verification.is_accepted, f"{attempt=}")
         self.assertEqual(len(self.sessions), 0)
 
 
@@ -291,7 +291,7 @@ class VerdictTests(ResumptionCase):
             self.sessions.clear()
             self.converse()
             self.now = moment
-            self.assertFalse(self.converse().is_resumed)
+            self.assertFalse(self.converse().is_resumed, f"{moment=}")
 
     def test_one_that_expires_meanwhile_is_refused(self) -> None:
         """Between the offer and the end of the handshake."""
@@ -354,10 +354,10 @@ class VerdictTests(ResumptionCase):
             binding.code = 0
             client = Client(self.sessions, binding=binding)
             peer = client.shake_hands(self.context)
-            self.assertTrue(client.verification.is_accepted)
+            self.assertTrue(client.verification.is_accepted, f"{code=}")
             binding.code = code
             client.end(peer)
-            self.assertEqual(len(self.sessions), kept)
+            self.assertEqual(len(self.sessions), kept, f"{code=}")
 
     def test_a_server_that_shows_another_certificate_is_refused(self) -> None:
         """The verdict is that on the certificate which was verified."""

@@ -73,8 +73,8 @@ class ServerTests(SynchronousTestCase):
         """And only there."""
         for policy in ClientCertificatePolicy:
             verification = ServerVerification(policy)
-            self.assertEqual(verification.is_accepted, policy is not REQUIRED)
-            self.assertIsNone(verification.refusal())
+            self.assertEqual(verification.is_accepted, policy is not REQUIRED, f"{policy=}")
+            self.assertIsNone(verification.refusal(), f"{policy=}")
 
     def test_errors_of_a_client_are_collected_and_none_is_forgiven(self) -> None:
         """The status, and the alert, are those of the worst; later errors change nothing."""
@@ -82,7 +82,9 @@ class ServerTests(SynchronousTestCase):
         connection: Any = None
         shown = X509.from_cryptography(BARE.to_cryptography()[0])
         for code in (10, 20, 10):
-            self.assertEqual(verification.check(connection, shown, code, 0, 0), (True, code))
+            self.assertEqual(
+                verification.check(connection, shown, code, 0, 0), (True, code), f"{code=}"
+            )
         self.assertEqual(verification.check(connection, shown, 10, 0, 1), (False, 20))
         self.assertEqual(
             verification.errors,
@@ -165,7 +167,7 @@ class HandshakeTests(SynchronousTestCase):
             context = client_context()
             context.set_alpn_protocols(offered)
             connection = self.shake_hands(tls, ClientPeer(context))
-            self.assertEqual(connection.get_alpn_proto_negotiated(), agreed)
+            self.assertEqual(connection.get_alpn_proto_negotiated(), agreed, f"{offered=}")
 
     def test_a_client_that_offers_none_of_the_protocols_reads_why(self) -> None:
         """The alert is no_application_protocol (120), whichever certificate it asked for."""
@@ -176,22 +178,26 @@ class HandshakeTests(SynchronousTestCase):
             peer = ClientPeer(context)
             self.shake_hands(tls, peer)
             # The reason has no name in Python's own table.
-            self.assertIn("alert no application protocol", str(peer.error))
+            self.assertIn(
+                "alert no application protocol", str(peer.error), f"{version=}: {peer.error}"
+            )
 
     def test_a_server_without_protocols_accepts_clients_that_offer_some(self) -> None:
         """As browsers, curl and health checks do; it answers nothing, with each certificate."""
-        for tls in (
-            ServerTls(ServerOptions([SHOWN])),
-            ServerTls(ServerOptions([OTHER, SHOWN])),
-            ServerTls(ServerOptions([SHOWN], Level.TLS12)),
+        for number, tls in enumerate(
+            (
+                ServerTls(ServerOptions([SHOWN])),
+                ServerTls(ServerOptions([OTHER, SHOWN])),
+                ServerTls(ServerOptions([SHOWN], Level.TLS12)),
+            )
         ):
             context = client_context()
             context.set_alpn_protocols(["h2", "http/1.1"])
             peer = ClientPeer(context)
             connection = self.shake_hands(tls, peer)
-            self.assertIsNone(peer.error)
-            self.assertTrue(peer.is_done)
-            self.assertEqual(connection.get_alpn_proto_negotiated(), b"")
+            self.assertIsNone(peer.error, f"{number=}")
+            self.assertTrue(peer.is_done, f"{number=}")
+            self.assertEqual(connection.get_alpn_proto_negotiated(), b"", f"{number=}")
 
     def test_versions_outside_the_levels_are_refused(self) -> None:
         """Below the lowest and above the highest: alert protocol_version, with each certificate."""
@@ -206,13 +212,21 @@ class HandshakeTests(SynchronousTestCase):
                 context.minimum_version = version
                 refused = ClientPeer(context)
                 self.shake_hands(tls, refused)
-                self.assertFalse(refused.is_done)
-                self.assertIn("alert protocol version", str(refused.error))
+                self.assertFalse(refused.is_done, f"{len(certificates)=}, {version=}")
+                self.assertIn(
+                    "alert protocol version",
+                    str(refused.error),
+                    f"{len(certificates)=}, {version=}: {refused.error}",
+                )
                 welcome = ClientPeer(client_context(version=tls13))
                 connection = self.shake_hands(tls, welcome)
-                self.assertTrue(welcome.is_done)
+                self.assertTrue(welcome.is_done, f"{len(certificates)=}, {version=}")
                 expected = "TLSv1.3" if version is tls12 else "TLSv1.2"
-                self.assertEqual(connection.get_protocol_version_name(), expected)
+                self.assertEqual(
+                    connection.get_protocol_version_name(),
+                    expected,
+                    f"{len(certificates)=}, {version=}",
+                )
 
     def test_a_client_cannot_begin_a_second_handshake(self) -> None:
         """In TLS 1.2 it could, and stop in its middle, so that all that is written waits."""
@@ -240,7 +254,9 @@ class HandshakeTests(SynchronousTestCase):
         for server in (tls, ServerTls(ServerOptions([SHOWN]))):
             another = ClientPeer(context, second.session)
             self.shake_hands(server, another)
-            self.assertEqual((another.is_done, another.is_resumed), (True, False))
+            self.assertEqual(
+                (another.is_done, another.is_resumed), (True, False), f"{server is tls=}"
+            )
 
     def test_who_has_to_show_a_certificate_shows_it_each_time(self) -> None:
         """No session takes its place."""
@@ -280,9 +296,11 @@ class HandshakeTests(SynchronousTestCase):
                 )
                 peer = ClientPeer(client_context(pem, version))
                 verification = self.judge(tls, peer)
-                self.assertIn(f"alert {alert}", str(peer.error))
-                self.assertFalse(verification.is_accepted)
-                self.assertEqual(len(verification.errors), count)
+                self.assertIn(
+                    f"alert {alert}", str(peer.error), f"{alert=}, {version=}: {peer.error}"
+                )
+                self.assertFalse(verification.is_accepted, f"{alert=}, {version=}")
+                self.assertEqual(len(verification.errors), count, f"{alert=}, {version=}")
 
     def test_what_is_no_domain_name_gets_the_first_certificate(self) -> None:
         """However odd: anybody can ask for anything."""

@@ -77,9 +77,9 @@ class ResultTests(SynchronousTestCase):
         self.assertIs(severity_of([]), severity.NONE)
         self.assertIs(severity_of([R.SUCCESS]), severity.NONE)
         for error in (R.EXPIRED, R.INVALID_NAME, R.UNTRUSTED):
-            self.assertIs(severity_of([error]), severity.IGNORABLE)
+            self.assertIs(severity_of([error]), severity.IGNORABLE, f"{error=}")
         for error in FATAL:
-            self.assertIs(severity_of([R.EXPIRED, error]), severity.FATAL)
+            self.assertIs(severity_of([R.EXPIRED, error]), severity.FATAL, f"{error=}")
 
     def test_each_error_has_a_status(self) -> None:
         """E21: and where there are several, the worst names it."""
@@ -96,7 +96,7 @@ class ResultTests(SynchronousTestCase):
             ({R.OTHER_ERRORS}, S.CERTIFICATE_IS_INVALID),
             (set(), S.UNKNOWN),
         ):
-            self.assertIs(status_of(errors), status)
+            self.assertIs(status_of(errors), status, f"{errors=}")
         self.assertEqual([each for each in R if each and status_of([each]) is S.UNKNOWN], [])
 
 

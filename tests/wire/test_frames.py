@@ -69,7 +69,7 @@ class DecodingTests(SynchronousTestCase):
         decoder = FrameDecoder()
         for byte in pieces(b"\x00\x00\x00\x02ab"[:-1], 1):
             decoder.feed(byte)
-            self.assertIsNone(decoder.next_frame())
+            self.assertIsNone(decoder.next_frame(), f"{byte=}")
         decoder.feed(b"b")
         self.assertEqual(decoder.next_frame(), b"ab")
 
@@ -107,7 +107,7 @@ class DecodingTests(SynchronousTestCase):
             one.feed(piece)
             run.feed(piece)
             try:
-                self.assertTrue(all(len(frame) <= 16 for frame in pull_all(one)))
+                self.assertTrue(all(len(frame) <= 16 for frame in pull_all(one)), f"{piece=}")
             except FrameTooLargeError:
                 while True:
                     try:
@@ -185,7 +185,7 @@ class LimitTests(SynchronousTestCase):
         for pull in (FrameDecoder.next_frame, FrameDecoder.take_run):
             decoder = FrameDecoder(max_payload=5)
             decoder.feed(encode_frame(b"12345"))
-            self.assertTrue(pull(decoder))
+            self.assertTrue(pull(decoder), f"{pull=}")
 
     def test_lengths_above_it_are_refused_by_their_header(self) -> None:
         """One more, the sign bit, all bits: the header alone is enough, and says so."""
@@ -194,8 +194,12 @@ class LimitTests(SynchronousTestCase):
                 decoder = FrameDecoder(max_payload=5)
                 decoder.feed(encode_header(announced))
                 error = self.assertRaises(FrameTooLargeError, pull, decoder)
-                self.assertEqual((error.announced, error.limit), (announced, 5))
-                self.assertIn(f"{announced} bytes, limit is 5", str(error))
+                self.assertEqual(
+                    (error.announced, error.limit), (announced, 5), f"{announced=}, {pull=}"
+                )
+                self.assertIn(
+                    f"{announced} bytes, limit is 5", str(error), f"{announced=}, {pull=}: {error}"
+                )
 
     def test_many_frames_of_one_size_above_it_are_refused(self) -> None:
         """Headers that are compared all at once are measured too."""
@@ -231,7 +235,7 @@ class LimitTests(SynchronousTestCase):
                     else:
                         while (frame := decoder.next_frame()) is not None:
                             out += encode_frame(frame)
-            self.assertEqual(bytes(out), b"".join(map(encode_frame, payloads)))
+            self.assertEqual(bytes(out), b"".join(map(encode_frame, payloads)), f"{pull_runs=}")
 
     def test_failed_stays_failed(self) -> None:
         """Every later pull raises the same error, whatever is fed."""
@@ -268,9 +272,9 @@ class MemoryTests(SynchronousTestCase):
         """One frame of the limit's size, in large, small and tiny pieces."""
         for size, step in ((16 * MIB, 64 * KIB), (16 * MIB, KIB), (256 * KIB, 1)):
             peak, most = self.feed(FrameDecoder(max_payload=size), encode_frame(bytes(size)), step)
-            self.assertLess(peak, 2.5 * size)
+            self.assertLess(peak, 2.5 * size, f"{size=}, {step=}")
             # The header's four bytes are stored with the frame that they announce.
-            self.assertLessEqual(most, size + 4 + step)
+            self.assertLessEqual(most, size + 4 + step, f"{size=}, {step=}")
 
     def test_what_was_pulled_is_not_kept_for_the_frame_behind_it(self) -> None:
         """A hundred connections that await the rest of a frame do not hold a hundred reads."""
@@ -285,8 +289,10 @@ class MemoryTests(SynchronousTestCase):
                 held = tracemalloc.get_traced_memory()[0]
             finally:
                 tracemalloc.stop()
-            self.assertLess(held, 100 * KIB)
-            self.assertEqual([decoder.take_buffered() for decoder in decoders], [b"\0\0"] * 100)
+            self.assertLess(held, 100 * KIB, f"{pull=}")
+            self.assertEqual(
+                [decoder.take_buffered() for decoder in decoders], [b"\0\0"] * 100, f"{pull=}"
+            )
 
     def test_a_run_takes_no_copy_of_a_large_frame(self) -> None:
         """Handed over, not copied: the peak is the frame and the room it grew into."""
@@ -409,7 +415,7 @@ class StopTests(SynchronousTestCase):
                     found = list(inner.frames())
                 else:
                     found = list(decoder.frames())
-                self.assertNotIn(b"STOP", found)
+                self.assertNotIn(b"STOP", found, f"{piece=}: {found}")
                 got += found
                 if not decoder.stops_here():
                     break

@@ -123,10 +123,10 @@ class DecodingTests(SynchronousTestCase):
         for piece in data:
             decoder.feed(piece)
             try:
-                self.assertTrue(all(len(line) <= 8 for line in pull_all(decoder)))
+                self.assertTrue(all(len(line) <= 8 for line in pull_all(decoder)), f"{piece=}")
             except LineTooLongError:
                 return
-            self.assertLessEqual(decoder.buffered, 9)
+            self.assertLessEqual(decoder.buffered, 9, f"{piece=}")
 
     @given(binary(max_size=30), integers(0, 3))
     def test_the_rest_is_all_that_was_not_pulled(self, data: bytes, pulled: int) -> None:
@@ -155,17 +155,17 @@ class LimitTests(SynchronousTestCase):
                     run.feed(piece)
                     line = line or one.next_line()
                     out += run.take_run()
-                self.assertEqual((line, out), (b"1234", b"1234\r\n"))
+                self.assertEqual((line, out), (b"1234", b"1234\r\n"), f"{step=}")
 
     def test_one_more_is_refused_as_soon_as_it_came(self) -> None:
         """Without an ending in sight, the first byte above the limit is enough."""
         for pull in (LineDecoder.next_line, LineDecoder.take_run):
             decoder = LineDecoder(max_payload=4)
             decoder.feed(b"1234")
-            self.assertFalse(pull(decoder))
+            self.assertFalse(pull(decoder), f"{pull=}")
             decoder.feed(b"5")
             error = self.assertRaises(LineTooLongError, pull, decoder)
-            self.assertEqual((error.received, error.limit), (5, 4))
+            self.assertEqual((error.received, error.limit), (5, 4), f"{pull=}")
 
     def test_a_line_that_came_whole_is_measured_too(self) -> None:
         """A long line with its ending in the same read is no better."""
@@ -205,13 +205,13 @@ class MemoryTests(SynchronousTestCase):
                 for piece in pieces(stream, step):
                     decoder.feed(piece)
                     line = decoder.next_line()
-                    self.assertLessEqual(decoder.buffered, size + step)
+                    self.assertLessEqual(decoder.buffered, size + step, f"{step=}")
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()
             assert line is not None
-            self.assertEqual(len(line), size)
-            self.assertLess(peak, 2.5 * size)
+            self.assertEqual(len(line), size, f"{step=}")
+            self.assertLess(peak, 2.5 * size, f"{step=}")
 
     def test_what_was_pulled_is_not_kept_for_the_line_behind_it(self) -> None:
         """A hundred connections that await the rest of a line do not hold a hundred reads."""
@@ -227,16 +227,18 @@ class MemoryTests(SynchronousTestCase):
                 held = tracemalloc.get_traced_memory()[0]
             finally:
                 tracemalloc.stop()
-            self.assertLess(held, 100 * KIB)
-            self.assertEqual([decoder.take_buffered() for decoder in decoders], [b"be"] * 100)
+            self.assertLess(held, 100 * KIB, f"{pull=}")
+            self.assertEqual(
+                [decoder.take_buffered() for decoder in decoders], [b"be"] * 100, f"{pull=}"
+            )
 
     def test_no_byte_is_searched_twice(self) -> None:
         """The search for the ending goes on where the last one stopped."""
         decoder = LineDecoder(max_payload=1000)
         for number in range(1, 100):
             decoder.feed(b"x" * 10)
-            self.assertIsNone(decoder.next_line())
-            self.assertEqual(decoder._searched, number * 10)
+            self.assertIsNone(decoder.next_line(), f"{number=}")
+            self.assertEqual(decoder._searched, number * 10, f"{number=}")
 
 
 class StopTests(SynchronousTestCase):
@@ -253,16 +255,16 @@ class StopTests(SynchronousTestCase):
         for ending in (b"\n", b"\r\n"):
             stream = b"one\r\nSTOP" + ending + b"two\r\n"
             decoder = self.make(stream)
-            self.assertEqual(list(decoder.lines()), [b"one"])
-            self.assertTrue(decoder.stops_here())
-            self.assertEqual(list(decoder.lines()), [])
-            self.assertEqual(decoder.next_line(), b"STOP")
-            self.assertEqual(decoder.take_run(), b"two\r\n")
+            self.assertEqual(list(decoder.lines()), [b"one"], f"{ending=}")
+            self.assertTrue(decoder.stops_here(), f"{ending=}")
+            self.assertEqual(list(decoder.lines()), [], f"{ending=}")
+            self.assertEqual(decoder.next_line(), b"STOP", f"{ending=}")
+            self.assertEqual(decoder.take_run(), b"two\r\n", f"{ending=}")
             decoder.feed(stream)
-            self.assertEqual(decoder.take_run(), b"one\r\n")
-            self.assertEqual(decoder.take_run(), b"")
-            self.assertEqual(decoder.next_line(), b"STOP")
-            self.assertEqual(decoder.take_buffered(), b"two\r\n")
+            self.assertEqual(decoder.take_run(), b"one\r\n", f"{ending=}")
+            self.assertEqual(decoder.take_run(), b"", f"{ending=}")
+            self.assertEqual(decoder.next_line(), b"STOP", f"{ending=}")
+            self.assertEqual(decoder.take_buffered(), b"two\r\n", f"{ending=}")
 
     def test_only_a_whole_message_stops(self) -> None:
         """Not the same bytes within one, in front of one, or in a part of one."""
@@ -270,12 +272,14 @@ class StopTests(SynchronousTestCase):
         for takes_runs in (False, True):
             decoder = self.make(alike + b"STOP\r")
             if takes_runs:
-                self.assertEqual(decoder.take_run(), alike)
+                self.assertEqual(decoder.take_run(), alike, f"{takes_runs=}")
             else:
-                self.assertEqual(b"".join(line + b"\r\n" for line in decoder.lines()), alike)
-            self.assertFalse(decoder.stops_here())
+                self.assertEqual(
+                    b"".join(line + b"\r\n" for line in decoder.lines()), alike, f"{takes_runs=}"
+                )
+            self.assertFalse(decoder.stops_here(), f"{takes_runs=}")
             decoder.feed(b"\n")
-            self.assertTrue(decoder.stops_here())
+            self.assertTrue(decoder.stops_here(), f"{takes_runs=}")
 
     def test_what_begins_no_message_is_left(self) -> None:
         """Also where there are line feeds in it."""
@@ -300,7 +304,7 @@ class StopTests(SynchronousTestCase):
             decoder.feed(piece)
             while True:
                 found = decoder.take_run().split(b"\r\n")[:-1] if takes_runs else [*decoder.lines()]
-                self.assertNotIn(b"STOP", found)
+                self.assertNotIn(b"STOP", found, f"{piece=}: {found}")
                 got += found
                 if not decoder.stops_here():
                     break

@@ -59,7 +59,7 @@ class LineTests(SynchronousTestCase):
     def test_unknown_says_nothing_of_the_client(self) -> None:
         """With or without words behind it, which mean nothing."""
         for line in (b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ffff::1 x 65536\r\n", longest_line()):
-            self.assertEqual(decode(line + b"x"), (ProxyHeader(), b"x"))
+            self.assertEqual(decode(line + b"x"), (ProxyHeader(), b"x"), f"{line=}")
 
     def test_the_longest_line(self) -> None:
         """107 bytes with its end; one more is refused before the end is there."""
@@ -109,15 +109,17 @@ class BlockTests(SynchronousTestCase):
             (0x31, UNIX, b"/client", b"/server"),
         ):
             header = ProxyHeader(source, destination)
-            self.assertEqual(decode(block(0x21, family, addresses) + b"x"), (header, b"x"))
+            self.assertEqual(
+                decode(block(0x21, family, addresses) + b"x"), (header, b"x"), f"{family=}"
+            )
             datagram = ProxyHeader(source, destination, is_datagram=True)
-            self.assertEqual(decode(block(0x21, family + 1, addresses))[0], datagram)
+            self.assertEqual(decode(block(0x21, family + 1, addresses))[0], datagram, f"{family=}")
 
     def test_paths_end_at_a_zero(self) -> None:
         """But for names without a file, which begin with one."""
         for field, path in ((b"/a\0b", b"/a"), (b"\0a\0b", b"\0a\0b"), (b"", b"")):
             header, _ = decode(block(0x21, 0x31, field.ljust(108, b"\0") * 2))
-            self.assertEqual(header, ProxyHeader(path, path))
+            self.assertEqual(header, ProxyHeader(path, path), f"{field=}")
 
     def test_a_proxy_that_speaks_for_itself(self) -> None:
         """LOCAL, whatever else it says, and a family or transport that is not specified."""
@@ -129,7 +131,7 @@ class BlockTests(SynchronousTestCase):
             block(0x21, 0x10, IPV4),
             block(0x21, 0x01),
         ):
-            self.assertEqual(decode(header + b"x"), (ProxyHeader(), b"x"))
+            self.assertEqual(decode(header + b"x"), (ProxyHeader(), b"x"), f"{header=}")
 
     def test_what_follows_the_addresses_is_left_out(self) -> None:
         """Up to the length, which is at most 65,535."""
@@ -174,13 +176,13 @@ class AnyTests(SynchronousTestCase):
             except RemoteProtocolError:
                 continue
             begins = (b"PROXY ".startswith(data[:6]), SIGNATURE.startswith(data[:12]))
-            self.assertTrue(start or header or any(begins))
+            self.assertTrue(start or header or any(begins), f"{start=}")
 
     def test_bytes_that_begin_otherwise(self) -> None:
         """A frame, a request, a handshake of TLS."""
         for data in (b"\0\0\0\5Hello", b"GET / HTTP/1.1\r\n", b"\x16\x03", b"PROXX", b"\r\n\r\n\r"):
             error = self.assertRaises(RemoteProtocolError, decode, data)
-            self.assertEqual(str(error), "it does not begin with a PROXY header")
+            self.assertEqual(str(error), "it does not begin with a PROXY header", f"{data=}")
 
     @given(ip_addresses(v=4), ip_addresses(v=4), PORTS, PORTS)
     def test_twisted_reads_the_same_line(

@@ -141,8 +141,10 @@ class VectorTests(SynchronousTestCase):
     def test_a_new_reader_and_writer_are_big_endian_and_utf8(self) -> None:
         """Network order, though the zero of the enumeration is the other."""
         for form in (ValueReader(), ValueWriter()):
-            self.assertIs(form.byte_order, ByteOrder.BIG_ENDIAN)
-            self.assertIs(form.unicode_encoding, UnicodeEncoding.UTF8)
+            self.assertIs(form.byte_order, ByteOrder.BIG_ENDIAN, f"{form=}, {form.byte_order=}")
+            self.assertIs(
+                form.unicode_encoding, UnicodeEncoding.UTF8, f"{form=}, {form.unicode_encoding=}"
+            )
 
     def test_the_numbers_of_the_enumerations(self) -> None:
         """As documented, with the documented spelling."""
@@ -252,7 +254,7 @@ class TextTests(SynchronousTestCase):
             writer = ValueWriter()
             writer.unicode_encoding = encoding
             writer.write_string("é")
-            self.assertEqual(writer.detach_buffer(), bytes.fromhex(expected))
+            self.assertEqual(writer.detach_buffer(), bytes.fromhex(expected), f"{encoding=}")
 
     def test_the_encoding_does_not_follow_the_byte_order(self) -> None:
         """UTF-16LE stays what it is in big-endian order."""
@@ -288,9 +290,11 @@ class RefusalTests(SynchronousTestCase):
             size = reader.unconsumed_buffer_length
             error = self.assertRaises(OutOfBoundsError, getattr(reader, f"read_{kind}"))
             self.assertEqual(
-                (error.hresult, error.wanted, error.available), (0x8000000B, size + 1, size)
+                (error.hresult, error.wanted, error.available),
+                (0x8000000B, size + 1, size),
+                f"{kind=}, {value=}",
             )
-            self.assertEqual(reader.unconsumed_buffer_length, size)
+            self.assertEqual(reader.unconsumed_buffer_length, size, f"{kind=}, {value=}")
 
     def test_out_of_bounds_is_a_mistake_of_the_caller(self) -> None:
         """In twsock's words and in Python's."""
@@ -346,7 +350,7 @@ class RefusalTests(SynchronousTestCase):
             there = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
             self.assert_refused("date_time", there)
         for moment in (FIRST, LAST):
-            self.assertEqual(read("date_time", write("date_time", moment)), moment)
+            self.assertEqual(read("date_time", write("date_time", moment)), moment, f"{moment=}")
 
     @given(
         datetimes(timezones=ZONES),
@@ -382,7 +386,7 @@ class RefusalTests(SynchronousTestCase):
         for ticks in (2**63 - 1, -(2**63)):
             reader = ValueReader(write("int64", ticks))
             self.assertRaises(RemoteProtocolError, reader.read_date_time)
-            self.assertEqual(reader.read_int64(), ticks)
+            self.assertEqual(reader.read_int64(), ticks, f"{ticks=}")
 
     def test_too_long_a_duration_is_refused(self) -> None:
         """Python's are longer than the format's."""

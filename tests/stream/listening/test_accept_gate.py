@@ -125,11 +125,11 @@ class AcceptGateTests(SynchronousTestCase):
     def test_out_of_descriptors_it_rests_and_tells_once(self) -> None:
         """EMFILE stops the port for a moment instead of spinning; one event tells of it."""
         self.socket.error = errno.EMFILE
-        for _ in range(5):
+        for attempt in range(5):
             self.assertRaises(BlockingIOError, self.gate.accept)
-            self.assertFalse(self.is_listening)
+            self.assertFalse(self.is_listening, f"{attempt=}")
             self.reactor.advance(0.1)
-            self.assertTrue(self.is_listening)
+            self.assertTrue(self.is_listening, f"{attempt=}")
         self.assertEqual(len([event for event in self.events if "rest" in event]), 1)
 
     def test_room_elsewhere_does_not_cut_the_rest_short(self) -> None:
@@ -191,13 +191,13 @@ class AcceptGateTests(SynchronousTestCase):
         """Nor after `shut`, nor where the machine ran out."""
         self.room = False
         self.assertEqual(self.stop("shutdown"), [])
-        for refuse in (
-            lambda: self.gate.shut(),
-            lambda: setattr(self.socket, "error", errno.EMFILE),
+        for name, refuse in (
+            ("shut", lambda: self.gate.shut()),
+            ("EMFILE", lambda: setattr(self.socket, "error", errno.EMFILE)),
         ):
             self.setUp()
             refuse()
-            self.assertEqual(self.stop(), [])
+            self.assertEqual(self.stop(), [], f"{name=}")
 
     def test_it_stops_though_peers_keep_coming(self) -> None:
         """After as many as a full queue may hold."""

@@ -79,7 +79,7 @@ class AddressLimitTests(SynchronousTestCase):
         self.connect("192.0.2.1", "192.0.2.1")
         for seconds in (0, 1, 1, 60):
             self.clock.advance(seconds)
-            self.assertFalse(self.limit.admits("192.0.2.1"))
+            self.assertFalse(self.limit.admits("192.0.2.1"), f"{seconds=}")
         words = "192.0.2.1 has 2 connections, as many as one address may: another is closed"
         self.assertEqual(self.lines, [words, f"{words} (2 more were suppressed)"])
 

@@ -144,8 +144,8 @@ class BufferLimitTests(SynchronousTestCase):
         for place, size in notes:
             held[place] = size
             holders[place].hold(size)
-            self.assertEqual(limit.total, sum(held))
-            self.assertLessEqual(limit.total, 1000)
+            self.assertEqual(limit.total, sum(held), f"{place=}, {size=}")
+            self.assertLessEqual(limit.total, 1000, f"{place=}, {size=}")
 
     def test_a_limit_that_is_none_is_refused(self) -> None:
         """It is a whole number of bytes, 1 or more."""

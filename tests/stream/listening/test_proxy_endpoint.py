@@ -163,9 +163,9 @@ class ProxiedTests(SynchronousTestCase):
             transport = self.connect()
             transport.protocol.dataReceived(header + b"x")
             protocol = self.factory.built[-1]
-            self.assertEqual(protocol.peers, [(LOCAL, transport.getHost())])
-            self.assertEqual(protocol.received, b"x")
-            self.assertFalse(transport.is_aborted)
+            self.assertEqual(protocol.peers, [(LOCAL, transport.getHost())], f"{header=}")
+            self.assertEqual(protocol.received, b"x", f"{header=}")
+            self.assertFalse(transport.is_aborted, f"{header=}")
 
     def test_other_families_have_their_kind_of_address(self) -> None:
         """IPv6, UNIX sockets, datagrams."""
@@ -221,10 +221,10 @@ class ProxiedTests(SynchronousTestCase):
     def test_what_is_no_header_is_one_line_and_an_abort(self) -> None:
         """However often; what it sent is not in the line."""
         with log_lines() as lines:
-            for _ in range(3):
+            for attempt in range(3):
                 transport = self.connect()
                 transport.protocol.dataReceived(b"secret")
-                self.assertTrue(transport.is_aborted)
+                self.assertTrue(transport.is_aborted, f"{attempt=}")
         self.assertEqual(lines, ["127.0.0.1 port 5 dropped: it does not begin with a PROXY header"])
         self.clock.advance(60)
         with log_lines() as lines:
@@ -262,12 +262,12 @@ class ProxiedTests(SynchronousTestCase):
             self.listen()
             with log_lines() as lines:
                 transport = self.connect(kind("TCP", peer, 5))
-            self.assertTrue(transport.is_aborted)
+            self.assertTrue(transport.is_aborted, f"{peer=}")
             words = "dropped: PROXY headers are taken from 127.0.0.0/8, ::1/128 only"
-            self.assertEqual(lines, [f"{peer} port 5 {words}"])
+            self.assertEqual(lines, [f"{peer} port 5 {words}"], f"{peer=}")
         for peer in ("127.9.9.9", "::1", "::ffff:127.0.0.1"):
             kind = IPv6Address if ":" in peer else IPv4Address
-            self.assertFalse(self.connect(kind("TCP", peer, 5)).is_aborted)
+            self.assertFalse(self.connect(kind("TCP", peer, 5)).is_aborted, f"{peer=}")
 
     def test_networks_can_be_named(self) -> None:
         """Then they are the only ones, besides UNIX sockets."""
@@ -330,4 +330,4 @@ class NetworksTests(SynchronousTestCase):
         """The error names it."""
         for text in ("10.0.0.1/8", "localhost", "", "10.0.0.0/8,"):
             error = self.assertRaises(ValueError, parse_networks, text)
-            self.assertIn(repr(text.rpartition(",")[2]), str(error))
+            self.assertIn(repr(text.rpartition(",")[2]), str(error), f"{text=}: {error}")

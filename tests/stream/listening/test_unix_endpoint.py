@@ -80,7 +80,7 @@ class UnixEndpointTests(TestCase):
         """Others may not, unless a mode says so; whatever the umask."""
         for settings, mode in (({}, 0o660), ({"mode": 0o606}, 0o606)):
             port = await self.listen(**settings)
-            self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), mode)
+            self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), mode, f"{settings=}, {mode=}")
             await port.stopListening()
 
     async def test_there_is_no_other_file(self) -> None:
@@ -121,8 +121,12 @@ class UnixEndpointTests(TestCase):
                 before = self.path.stat()
                 with peers:
                     refused = await self.refusal()
-                self.assertIs(refused.status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
-                self.assertEqual(self.path.stat(), before)
+                self.assertIs(
+                    refused.status,
+                    SocketErrorStatus.ADDRESS_ALREADY_IN_USE,
+                    f"{kind=}, {refused.status=}",
+                )
+                self.assertEqual(self.path.stat(), before, f"{kind=}")
             self.path.unlink()
 
     async def test_what_is_no_socket_stays(self) -> None:
@@ -133,9 +137,13 @@ class UnixEndpointTests(TestCase):
         for make in (self.path.touch, self.path.mkdir, lambda: self.path.symlink_to(real)):
             make()
             refused = await self.refusal()
-            self.assertIs(refused.status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)
-            self.assertIn("no socket", str(refused))
-            self.assertTrue(real.exists())
+            self.assertIs(
+                refused.status,
+                SocketErrorStatus.ADDRESS_ALREADY_IN_USE,
+                f"{make=}, {refused.status=}",
+            )
+            self.assertIn("no socket", str(refused), f"{make=}: {refused}")
+            self.assertTrue(real.exists(), f"{make=}")
             self.path.rmdir() if self.path.is_dir() else self.path.unlink()
 
     async def test_what_came_in_its_place_stays(self) -> None:

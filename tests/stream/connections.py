@@ -1,6 +1,4 @@
-"""
-A protocol on a transport in memory, for the tests of this folder.
-"""
+"""Protocols on a transport in memory, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ P = TypeVar("P", bound=StreamProtocol)
 
 
 class Recorder(StreamProtocol):
-    """Keeps what it is told."""
+    """Records what the protocol is called with."""
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
@@ -38,7 +36,7 @@ class Recorder(StreamProtocol):
 
 
 class FrameRecorder(Recorder, FrameProtocol):
-    """Keeps each frame; answers nothing."""
+    """Records each frame; answers nothing."""
 
     def frame_received(self, payload: bytes) -> Handled:
         self.received.append(payload)
@@ -46,7 +44,7 @@ class FrameRecorder(Recorder, FrameProtocol):
 
 
 class LineRecorder(Recorder, LineProtocol):
-    """Keeps each line; answers nothing."""
+    """Records each line; answers nothing."""
 
     def line_received(self, line: bytes) -> Handled:
         self.received.append(line)
@@ -54,7 +52,7 @@ class LineRecorder(Recorder, LineProtocol):
 
 
 class Waiting(Recorder, FrameProtocol):
-    """Answers each frame when told to."""
+    """Answers a frame when the test calls `go_on`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,12 +71,12 @@ class Waiting(Recorder, FrameProtocol):
         self.send_frame(payload)
 
     def go_on(self) -> None:
-        """Let the handler that waits answer."""
+        """Let the handler that waits answer its frame."""
         self.waits.pop(0).callback(None)
 
 
 class Connected(Generic[P]):
-    """One connection of a server, in memory."""
+    """One server connection on a transport in memory."""
 
     def __init__(
         self,
@@ -96,24 +94,24 @@ class Connected(Generic[P]):
         self.protocol.makeConnection(self.transport)
 
     def receive(self, data: bytes, step: int = 0) -> None:
-        """Let bytes arrive, in pieces of ``step`` where that is not 0."""
+        """Deliver bytes to the connection, in pieces of ``step`` bytes unless that is 0."""
         for start in range(0, len(data), step or len(data) or 1):
             self.protocol.dataReceived(data[start : start + (step or len(data))])
 
     def sent(self) -> bytes:
-        """Take what was sent since the last call."""
+        """Return the bytes that were sent since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
     def end(self) -> None:
-        """Let the peer send FIN."""
+        """Deliver the peer's FIN."""
         self.protocol.readConnectionLost()
 
     def lose(self, error: Exception | None = None) -> None:
-        """Let the connection be gone."""
+        """Report a lost connection."""
         self.protocol.connectionLost(Failure(error or ConnectionDone()))
 
     def reset(self) -> None:
-        """Let the peer reset the connection."""
+        """Report a reset by the peer."""
         self.lose(ConnectionLost())

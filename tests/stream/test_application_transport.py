@@ -1,4 +1,6 @@
-"""What an application does to the transport comes after what it sent before."""
+"""
+The transport that an application sees: its calls keep their place among the messages sent before.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ FRAME = encode_frame(b"x")
 
 
 class OrderTests(SynchronousTestCase):
-    """In a handler, whose answers are collected."""
+    """Calls to the transport in a handler, while the answers of the handler are collected."""
 
     def handle(self, act: Any, frames: bytes = FRAME) -> Connected[Any]:
-        """Let a handler answer, act on its transport, and answer again."""
+        """Let a handler answer, call its transport, and answer again."""
 
         class Acting(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -36,8 +38,11 @@ class OrderTests(SynchronousTestCase):
         connected.receive(frames)
         return connected
 
-    def test_a_write_keeps_its_place(self) -> None:
-        """Between the answers before and after it."""
+    def test_a_write_to_the_transport_keeps_its_place(self) -> None:
+        """
+        Bytes that a handler writes to its transport are sent between the answers before and after
+        them.
+        """
         for name, act in (
             ("write", lambda transport: transport.write(b"raw")),
             ("writeSequence", lambda transport: transport.writeSequence([b"r", b"aw"])),
@@ -49,14 +54,14 @@ class OrderTests(SynchronousTestCase):
                 f"{name=}",
             )
 
-    def test_an_end_comes_after_the_answers(self) -> None:
-        """They are sent first."""
+    def test_losing_the_connection_sends_the_answers_first(self) -> None:
+        """`loseConnection` in a handler ends the connection after the answers were sent."""
         connected = self.handle(lambda transport: transport.loseConnection())
         self.assertEqual(connected.sent(), encode_frame(b"before"))
         self.assertTrue(connected.transport.disconnecting)
 
-    def test_an_end_is_the_end_for_every_message(self) -> None:
-        """What was received already is not handled, nor is what comes later."""
+    def test_an_ended_connection_handles_no_further_message(self) -> None:
+        """Messages that were received before the end, or arrive after it, are not handled."""
         for act, sent in (
             (lambda transport: transport.loseConnection(), encode_frame(b"before")),
             (lambda transport: transport.abortConnection(), b""),
@@ -67,15 +72,17 @@ class OrderTests(SynchronousTestCase):
             self.assertEqual(connected.sent(), sent, f"{sent=}")
             self.assertTrue(connected.protocol.transport.disconnecting, f"{sent=}")
 
-    def test_a_protocol_that_ends_is_seen_at_its_transport(self) -> None:
-        """Code written for Twisted asks there."""
+    def test_a_protocol_that_closes_is_disconnecting_at_its_transport(self) -> None:
+        """
+        ``transport.disconnecting``, which code written for Twisted reads, is true after `close`.
+        """
         connected = self.handle(lambda _: None)
         self.assertFalse(connected.protocol.transport.disconnecting)
         connected.protocol.close()
         self.assertTrue(connected.protocol.transport.disconnecting)
 
-    def test_an_end_before_the_connection_is_made_is_the_transports(self) -> None:
-        """Where a subclass refuses its peer there is no answer to wait for."""
+    def test_an_end_before_the_connection_is_made_goes_to_the_transport(self) -> None:
+        """A subclass that refuses its peer in `makeConnection` has no answers to send first."""
         for name in ("loseConnection", "abortConnection"):
             protocol = FrameEcho()
             transport = StringTransport()
@@ -95,20 +102,23 @@ class OrderTests(SynchronousTestCase):
         protocol.transport.startTLS("settings")
         self.assertEqual(started, ["settings"])
 
-    def test_tls_starts_after_the_answers(self) -> None:
-        """A go-ahead leaves in plaintext."""
+    def test_start_tls_begins_after_the_answers(self) -> None:
+        """`startTLS` sends earlier answers, such as a go-ahead, in plaintext."""
         self.handle(lambda transport: transport.startTLS(None))
         self.assertEqual(self.calls, [encode_frame(b"before")])
 
-    def test_tls_does_not_start_over_plaintext(self) -> None:
-        """A frame behind the request is never taken for one that came encrypted."""
+    def test_start_tls_with_plaintext_behind_the_request_is_refused(self) -> None:
+        """A frame behind the request in the same read is never handled as if it came encrypted."""
         connected = self.handle(lambda transport: transport.startTLS(None), FRAME * 2)
         self.assertEqual(self.calls, [])
         self.assertEqual(len(connected.protocol.received), 1)
         self.assertTrue(connected.transport.disconnected)
 
-    def test_it_is_the_transport_in_every_other_way(self) -> None:
-        """Its interfaces, its attributes, also those that are set."""
+    def test_other_attributes_are_those_of_the_transport(self) -> None:
+        """
+        Interfaces and attributes are those of the real transport; setting an attribute sets it
+        there.
+        """
         connected = Connected(FrameEcho)
         transport: Any = connected.protocol.transport
         self.assertTrue(ITransport.providedBy(transport))
@@ -117,8 +127,8 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(connected.transport.mark, "set")  # type: ignore[attr-defined]
         self.assertIs(connected.protocol.transport, transport)
 
-    def test_it_can_be_kept_when_the_connection_is_gone(self) -> None:
-        """It says of the transport what that says, and does nothing."""
+    def test_a_kept_transport_of_a_lost_connection_does_nothing(self) -> None:
+        """Its attributes still answer, and its methods do nothing."""
         connected = self.handle(lambda _: None)
         transport = connected.protocol.transport
         connected.sent()

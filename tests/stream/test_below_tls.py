@@ -1,4 +1,4 @@
-"""What is written below a TLS engine goes to the kernel at once, and in order."""
+"""The transport below a TLS engine: records go to the kernel at once, and in order."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from twsock.stream.below_tls import TlsLowerTransport
 from twsock.stream.descriptor import find_descriptor
 
 
-class OutletTests(SynchronousTestCase):
-    """Over a plain socket."""
+class TlsLowerTransportTests(SynchronousTestCase):
+    """A `TlsLowerTransport` over a plain socket."""
 
     def setUp(self) -> None:
         here, self.peer = tcp_pair()
@@ -46,7 +46,7 @@ class OutletTests(SynchronousTestCase):
         self.aborts += 1
 
     def receive(self, size: int) -> bytes:
-        """Take what has come, and let the transport send what waits, until there is so much."""
+        """Read at the peer, and let the transport send its queue, until ``count`` bytes arrived."""
         received = b""
         while len(received) < size:
             if self.reactor.writers:
@@ -57,8 +57,8 @@ class OutletTests(SynchronousTestCase):
                 continue
         return received
 
-    def test_nothing_leaves_in_plaintext_when_the_connection_is_gone(self) -> None:
-        """Whoever kept the transport: it is not Twisted's write again."""
+    def test_a_write_after_the_loss_sends_no_plaintext(self) -> None:
+        """A kept transport of a lost connection does not get Twisted's ``write`` back."""
         self.lower.release()
         self.descriptor.write(b"secret")
         self.descriptor.writeSequence([b"secret"])
@@ -66,38 +66,47 @@ class OutletTests(SynchronousTestCase):
         self.assertFalse(self.reactor.writers)
         self.assertRaises(BlockingIOError, self.peer.recv, 10)
 
-    def test_the_ends_are_the_transports_again_when_the_connection_is_gone(self) -> None:
-        """Its methods do not lead to the connection any more."""
+    def test_after_the_loss_the_transport_has_its_own_end_methods_again(self) -> None:
+        """
+        `loseConnection` and `abortConnection` of the transport do not reach the connection any
+        more.
+        """
         self.lower.release()
         for name in ("loseConnection", "abortConnection", "registerProducer"):
             self.assertNotIn(name, vars(self.descriptor), f"{name=}")
 
-    def test_it_is_sent_at_once(self) -> None:
-        """In one call, with nothing left for the reactor."""
+    def test_a_record_is_sent_in_one_call_at_once(self) -> None:
+        """A record leaves in one system call, and nothing is left for the reactor."""
         self.lower.write(b"answer")
         self.assertEqual(self.peer.recv(100), b"answer")
         self.assertEqual((self.socket.sends, self.reactor.writers), (1, set()))
 
-    def test_an_abort_of_the_transport_aborts_the_connection(self) -> None:
-        """The connection sends past the transport, and would go on."""
+    def test_aborting_the_transport_aborts_the_connection(self) -> None:
+        """
+        `abortConnection` of the plain transport reaches the connection, which would else go on
+        sending.
+        """
         self.descriptor.abortConnection()
         self.assertEqual(self.aborts, 1)
         self.assertTrue(self.descriptor._aborting)
 
-    def test_an_abort_of_the_engine_is_not_one_of_the_connection(self) -> None:
-        """The engine knows the reason, and gives it."""
+    def test_aborting_the_engine_does_not_abort_the_connection_again(self) -> None:
+        """The engine reports the reason of its abort by itself."""
         self.lower.abortConnection()
         self.assertEqual(self.aborts, 0)
         self.assertTrue(self.descriptor._aborting)
 
-    def test_pieces_leave_together(self) -> None:
-        """As one."""
+    def test_the_pieces_of_a_sequence_leave_together(self) -> None:
+        """`writeSequence` sends all its pieces in one call."""
         self.lower.writeSequence([b"one", b"two"])
         self.assertEqual(self.peer.recv(100), b"onetwo")
         self.assertEqual(self.socket.sends, 1)
 
-    def test_what_the_kernel_has_no_room_for_waits(self) -> None:
-        """What is written behind it does, too."""
+    def test_bytes_that_the_kernel_refuses_are_queued_in_order(self) -> None:
+        """
+        Bytes that the kernel's buffer has no room for are queued, and later writes queue behind
+        them.
+        """
         large = bytes(range(256)) * (1 << 15)
         self.lower.write(large)
         self.lower.write(b"behind it")
@@ -105,8 +114,10 @@ class OutletTests(SynchronousTestCase):
         self.assertIn(self.descriptor, self.reactor.writers)
         self.assertTrue(self.receive(len(large) + 9) == large + b"behind it")
 
-    def test_small_records_that_wait_are_joined(self) -> None:
-        """Each would otherwise be an object of its own, larger than a small record."""
+    def test_small_queued_records_are_joined(self) -> None:
+        """
+        Small records in the queue share one object: one each would take more memory than its bytes.
+        """
         large = bytes(range(256)) * (1 << 15)
         self.lower.write(large)
         waiting = self.descriptor._tempDataBuffer[0]
@@ -117,15 +128,15 @@ class OutletTests(SynchronousTestCase):
         self.assertLess(len(self.descriptor._tempDataBuffer), 10)
         self.assertTrue(self.receive(len(large) + 5000) == large + b"small" * 1000)
 
-    def test_a_queue_goes_first(self) -> None:
-        """Whoever wrote to the transport itself."""
+    def test_bytes_queued_by_others_are_sent_first(self) -> None:
+        """Bytes that an application wrote to the transport itself leave before the next record."""
         Connection.write(self.descriptor, b"first ")
         self.lower.write(b"second")
         self.assertEqual(self.socket.sends, 0)
         self.assertEqual(self.receive(12), b"first second")
 
-    def test_a_failure_is_reported_once_and_leaves_the_input_alone(self) -> None:
-        """The transport would end the connection in front of what can still be read."""
+    def test_a_failed_write_is_reported_once_and_the_input_stays_readable(self) -> None:
+        """The transport does not end the connection before the bytes that can still be read."""
         self.socket.error = OSError(errno.ECONNRESET, "Connection reset by peer")
         self.lower.write(b"answer")
         self.lower.write(b"another")
@@ -133,8 +144,8 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual(failure.errno, errno.ECONNRESET)
         self.assertEqual(self.reactor.writers, set())
 
-    def test_nothing_is_sent_behind_the_end(self) -> None:
-        """FIN was the last."""
+    def test_a_write_after_fin_is_dropped(self) -> None:
+        """Nothing is sent after FIN."""
         self.lower.write(b"last")
         self.lower.loseWriteConnection()
         self.lower.write(b"too late")
@@ -142,15 +153,15 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual((self.peer.recv(100), self.peer.recv(100)), (b"last", b""))
         self.assertEqual(self.failures, [])
 
-    def test_a_lost_connection_is_no_failure(self) -> None:
-        """Its socket is closed, and nobody waits for what is written."""
+    def test_a_write_after_the_loss_is_no_failure(self) -> None:
+        """Writing to a lost connection reports no failure: its socket is closed."""
         self.descriptor.connected = 0
         self.socket.close()
         self.lower.write(b"too late")
         self.assertEqual(self.failures, [])
 
-    def test_all_else_is_the_transports(self) -> None:
-        """Its interfaces, its methods, and who is given what arrives."""
+    def test_other_attributes_are_those_of_the_transport(self) -> None:
+        """Interfaces, methods and the receiver of the input are those of the real transport."""
         self.assertTrue(ITCPTransport.providedBy(self.lower))
         self.assertEqual(self.lower.fileno(), self.socket.fileno())
         lower: Any = self.lower
@@ -160,8 +171,10 @@ class OutletTests(SynchronousTestCase):
         self.assertIs(self.descriptor.protocol, engine)
         self.assertIs(self.lower.protocol, engine)
 
-    def test_what_others_write_is_kept(self) -> None:
-        """Until there is an engine to write it."""
+    def test_writes_of_others_during_the_upgrade_are_kept_for_the_engine(self) -> None:
+        """
+        Bytes written to the transport before the engine exists are kept until it encrypts them.
+        """
         self.descriptor.write(b"kept")
         self.descriptor.writeSequence([b"kept", b" too"])
         self.assertEqual(self.taken, [b"kept", b"kept too"])
@@ -173,8 +186,8 @@ class OutletTests(SynchronousTestCase):
         self.lower.write(b"encrypted")
         self.assertEqual(self.peer.recv(100), b"encrypted")
 
-    def test_who_kept_the_transport_ends_it_in_order(self) -> None:
-        """Through the engine, which says so inside TLS."""
+    def test_losing_a_kept_transport_sends_close_notify(self) -> None:
+        """`loseConnection` of the transport ends the connection through the engine, in order."""
         engine = StringTransport()
         self.lower.lead_to(engine, self)
         self.descriptor.loseConnection()
@@ -183,15 +196,15 @@ class OutletTests(SynchronousTestCase):
         self.lower.loseConnection()
         self.assertTrue(self.descriptor.disconnecting)
 
-    def test_no_room_in_the_system_is_no_failure(self) -> None:
-        """It waits for some, as where there is none in the socket."""
+    def test_a_kernel_without_memory_is_no_failure(self) -> None:
+        """ENOBUFS queues the bytes, as a full socket buffer does."""
         self.socket.error = OSError(errno.ENOBUFS, "No buffer space available")
         self.lower.write(b"answer")
         self.assertEqual(self.failures, [])
         self.assertFalse(self.lower.is_flushed)
 
-    def test_what_is_no_plain_socket_writes_in_its_own_way(self) -> None:
-        """A wrapper, or a transport in memory."""
+    def test_a_transport_without_a_plain_socket_is_written_to(self) -> None:
+        """Over a wrapper, or a transport in memory, records go to the transport's own ``write``."""
         transport = StringTransport()
         lower = TlsLowerTransport(transport, None, None, self)
         transport.write(b"kept")
@@ -210,8 +223,11 @@ class OutletTests(SynchronousTestCase):
         self.peer.settimeout(10)
         self.assertEqual(self.peer.recv(1), b"")
 
-    def test_a_wrapper_has_another_name_for_the_receiver(self) -> None:
-        """It is given what comes all the same."""
+    def test_a_wrapper_delivers_the_input_to_the_engine(self) -> None:
+        """
+        A wrapper calls its receiver ``wrappedProtocol``; the engine is given what arrives all the
+        same.
+        """
         wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
         wrapper.transport = StringTransport()
         lower = TlsLowerTransport(wrapper, None, None, self)
@@ -222,7 +238,7 @@ class OutletTests(SynchronousTestCase):
 
 
 class Nobody:
-    """A connection that is told nothing."""
+    """A connection that takes reports and does nothing."""
 
     def take(self, data: bytes) -> None:
         raise NotImplementedError
@@ -235,7 +251,7 @@ class Nobody:
 
 
 class Producer:
-    """Notes what it is told."""
+    """Records the calls to a producer."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -251,7 +267,7 @@ class Producer:
 
 
 class ProducerTests(SynchronousTestCase):
-    """One that the application registered before."""
+    """Producers that an application registers with the transport around an upgrade."""
 
     def setUp(self) -> None:
         here, peer = tcp_pair()
@@ -270,8 +286,11 @@ class ProducerTests(SynchronousTestCase):
         lower.take_producer()
         return lower
 
-    def test_one_that_pushes_rests(self) -> None:
-        """Until it produces for the engine."""
+    def test_a_push_producer_is_paused_until_the_engine_takes_it(self) -> None:
+        """
+        A push producer that was registered before the upgrade is paused until it produces for the
+        engine.
+        """
         lower = self.hold(True)
         self.assertEqual(self.producer.told, ["pause"])
         lower.lead_to(self.engine, Nobody())
@@ -280,8 +299,11 @@ class ProducerTests(SynchronousTestCase):
         self.assertEqual(self.producer.told, ["pause", "resume"])
         self.assertEqual((self.engine.producer, self.engine.streaming), (self.producer, True))
 
-    def test_one_that_is_asked_is_asked_by_the_engine(self) -> None:
-        """And by nobody before."""
+    def test_a_pull_producer_is_asked_by_the_engine_only(self) -> None:
+        """
+        A pull producer that was registered before the upgrade is not asked before the engine
+        exists.
+        """
         lower = self.hold(False)
         self.assertIsNone(self.descriptor.producer)
         lower.lead_to(self.engine, Nobody())
@@ -290,15 +312,15 @@ class ProducerTests(SynchronousTestCase):
         self.descriptor.unregisterProducer()
         self.assertIsNone(self.engine.producer)
 
-    def test_one_that_is_done_before_is_gone(self) -> None:
-        """The engine never hears of it."""
+    def test_a_producer_unregistered_before_the_engine_is_not_passed_on(self) -> None:
+        """The engine never gets a producer that unregistered during the upgrade."""
         lower = self.hold(True)
         self.descriptor.unregisterProducer()
         lower.lead_to(self.engine, Nobody())
         self.assertIsNone(self.engine.producer)
 
-    def test_without_a_connection_it_stops(self) -> None:
-        """Nobody else would tell it."""
+    def test_a_producer_of_a_lost_connection_is_stopped(self) -> None:
+        """A producer that is held during the upgrade is stopped when the connection is lost."""
         for end in ("lost", "release"):
             self.setUp()
             lower = self.hold(True)
@@ -306,8 +328,8 @@ class ProducerTests(SynchronousTestCase):
             lower.lost()
             self.assertEqual(self.producer.told, ["pause", "stop"])
 
-    def test_one_that_comes_later_rests_too(self) -> None:
-        """Registered on the transport in the handshake, it is moved when that is done."""
+    def test_a_producer_registered_in_the_handshake_is_paused_until_its_end(self) -> None:
+        """The engine takes the producer when the handshake is done."""
         lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
         self.descriptor.registerProducer(self.producer, True)
         self.assertIsNone(self.descriptor.producer)
@@ -315,16 +337,16 @@ class ProducerTests(SynchronousTestCase):
         lower.lead_to(self.engine, Nobody())
         self.assertIs(self.engine.producer, self.producer)
 
-    def test_one_that_comes_afterwards_is_the_engines(self) -> None:
-        """Also on a transport that was kept."""
+    def test_a_producer_registered_after_the_upgrade_is_the_engines(self) -> None:
+        """Registering with a kept transport registers with the engine."""
         lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
         lower.lead_to(self.engine, Nobody())
         self.descriptor.registerProducer(self.producer, False)
         self.assertIs(self.engine.producer, self.producer)
         self.assertIsNone(self.descriptor.producer)
 
-    def test_the_engine_has_its_own(self) -> None:
-        """On the transport itself, and without asking the engine for the way."""
+    def test_the_engine_registers_its_own_producer_with_the_transport(self) -> None:
+        """The engine's own producer is registered with the plain transport, not with the engine."""
         lower = self.hold(False)
         lower.lead_to(self.engine, Nobody())
         membrane = Producer()

@@ -1,4 +1,4 @@
-"""A client asks for TLS, and is deceived by nothing that a server says before."""
+"""The client side of an upgrade: what a server sends before the handshake deceives no client."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ OPTIONS = ClientOptions(
 )
 DIRECT = ClientUpgrade(OPTIONS)
 COMMAND = ClientUpgrade(OPTIONS, UpgradeStyle.COMMAND)
-#: In TLS 1.2 the server has the last word of a handshake, and data can follow in one piece with it.
+#: In TLS 1.2 the server sends the last message of a handshake; data can follow it in the same
+#: segment.
 COMMAND12 = ClientUpgrade(
     replace(OPTIONS, versions=choose_versions(SocketProtectionLevel.TLS12)), UpgradeStyle.COMMAND
 )
@@ -53,7 +54,7 @@ FRAME = encode_frame(b"x")
 
 
 class Recorder(FrameRecorder):
-    """Notes when it is told that the connection is secure."""
+    """Records when the connection becomes secure."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class Recorder(FrameRecorder):
 
 
 class Connection:
-    """One connection of a client, with a server in memory."""
+    """One client connection, with a server in memory."""
 
     def __init__(
         self, protocol: type[StreamProtocol] = Recorder, issued: trustme.LeafCert | None = None
@@ -80,33 +81,33 @@ class Connection:
         self.peer = ServerPeer() if issued is None else ServerPeer(issued)
 
     def receive(self, data: bytes, step: int = 0) -> None:
-        """Let bytes arrive, in pieces of ``step`` where that is not 0."""
+        """Deliver bytes to the client, in pieces of ``step`` bytes unless that is 0."""
         for start in range(0, len(data), step or len(data) or 1):
             if not self.transport.disconnected:
                 self.transport.protocol.dataReceived(data[start : start + (step or len(data))])
 
     def sent(self) -> bytes:
-        """Take what was sent since the last call."""
+        """Return the bytes that the client sent since the last call."""
         self.clock.advance(0)
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
     def converse(self, step: int = 0) -> None:
-        """Hand on what each side sends, until neither does."""
+        """Pass on what each side sends, until neither sends more."""
         while (data := self.sent()) and not self.transport.disconnected:
             self.receive(self.peer.take(data), step)
 
     def lose(self) -> None:
-        """Let the connection be gone."""
+        """Report a lost connection."""
         self.transport.protocol.connectionLost(Failure(ConnectionDone()))
 
 
 class UpgradeTests(SynchronousTestCase):
-    """How it goes well."""
+    """Upgrades that succeed."""
 
-    def test_directly(self) -> None:
-        """The next byte is that of a handshake; then all goes on inside."""
+    def test_without_a_command_the_next_bytes_are_a_client_hello(self) -> None:
+        """A direct upgrade sends its ClientHello at once; messages then travel inside TLS."""
         for step in (0, 1):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
@@ -127,8 +128,8 @@ class UpgradeTests(SynchronousTestCase):
             connection.lose()
             self.assertIs(connection.protocol.peer_certificate, shown, f"{step=}")
 
-    def test_by_command(self) -> None:
-        """Request, go-ahead, handshake; however it is cut."""
+    def test_by_command_the_handshake_follows_the_go_ahead(self) -> None:
+        """The request is sent, the go-ahead read, the handshake done, however the input is cut."""
         for step in (0, 1):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
@@ -139,8 +140,8 @@ class UpgradeTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(upgrading), f"{step=}")
             self.assertEqual(connection.protocol.received, [], f"{step=}")
 
-    def test_other_words_on_lines(self) -> None:
-        """As other protocols have them."""
+    def test_other_command_words_upgrade_lines(self) -> None:
+        """The request, go-ahead and refusal can be those of another protocol."""
         words = ClientUpgrade(OPTIONS, UpgradeStyle.COMMAND, request=b"STLS", go_ahead=b"+OK")
         connection = Connection(LineRecorder)
         upgrading = connection.protocol.upgrade_to_ssl(words)
@@ -149,8 +150,11 @@ class UpgradeTests(SynchronousTestCase):
         connection.converse()
         self.assertIsNone(self.successResultOf(upgrading))
 
-    def test_what_was_written_before_leaves_before(self) -> None:
-        """And what is written after is never sent in plaintext (C17)."""
+    def test_earlier_writes_leave_in_plaintext_and_later_ones_inside(self) -> None:
+        """
+        C17: bytes written before the upgrade leave before it; bytes written after are never in
+        plaintext.
+        """
         for settings, words in ((DIRECT, b""), (COMMAND, REQUEST)):
             connection = Connection()
             connection.protocol.send_frame(b"before")
@@ -222,8 +226,8 @@ class UpgradeTests(SynchronousTestCase):
         waiting.callback(None)
         self.assertFalse(connection.protocol.is_open)
 
-    def test_what_is_written_to_the_transport_waits_too(self) -> None:
-        """C17: also where an application asked for the transport before."""
+    def test_writes_to_the_transport_wait_for_the_handshake(self) -> None:
+        """C17: bytes written to a transport that was kept from before are not sent in plaintext."""
         for settings in (DIRECT, COMMAND):
             connection = Connection()
             kept = connection.protocol.transport
@@ -235,8 +239,8 @@ class UpgradeTests(SynchronousTestCase):
             connection.lose()
             self.failureResultOf(upgrading, BrokenError)
 
-    def test_a_transport_that_was_kept_is_no_way_around(self) -> None:
-        """C17: what is written to it when the connection is secure is not sent in plaintext."""
+    def test_a_kept_transport_sends_no_plaintext_once_secure(self) -> None:
+        """C17: bytes written to it when the connection is secure are encrypted."""
         connection = Connection()
         kept = connection.protocol.transport
         upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
@@ -246,8 +250,8 @@ class UpgradeTests(SynchronousTestCase):
         kept.writeSequence([b"sec", b"ret"])
         self.assertNotIn(b"secret", connection.sent())
 
-    def test_from_within_a_handler(self) -> None:
-        """One that is called, and one that awaits it."""
+    def test_an_upgrade_in_a_handler_succeeds(self) -> None:
+        """A handler may start the upgrade, or await it."""
 
         class Polite(Recorder):
             def frame_received(self, payload: bytes) -> None:
@@ -276,13 +280,13 @@ class UpgradeTests(SynchronousTestCase):
 
 
 class DeceptionTests(SynchronousTestCase):
-    """What a hostile server says before the handshake."""
+    """Servers that send hostile bytes before the handshake."""
 
     def deceive(self, answer: bytes, step: int = 0, first: int = 0) -> None:
         """
-        Let a server answer this; the connection has to be aborted, and one event tells of it.
+        Deliver a server's answer; require that the connection is aborted and one event logged.
 
-        :param first: the size of a piece in front of the others.
+        :param first: the size of a first piece, delivered before the rest.
         """
         events: list[Any] = []
         note: Any = events.append
@@ -305,19 +309,19 @@ class DeceptionTests(SynchronousTestCase):
         connection.lose()
         self.assertEqual(connection.clock.getDelayedCalls(), [])
 
-    def test_anything_behind_the_go_ahead(self) -> None:
-        """C1, C2, C3: whole messages, and the beginning of one."""
+    def test_plaintext_behind_the_go_ahead_aborts(self) -> None:
+        """C1, C2, C3: a whole message behind the go-ahead, or the beginning of one, aborts."""
         for behind in (FRAME, b"\0", b"\0\0\0", FRAME * 3, b"\x16\x03\x03"):
             self.deceive(GO_AHEAD + behind)
 
-    def test_anything_behind_the_go_ahead_however_it_is_cut(self) -> None:
-        """C1, C2, C3: in two pieces, whose border is anywhere up to the end of the go-ahead."""
+    def test_plaintext_behind_the_go_ahead_aborts_however_it_is_cut(self) -> None:
+        """C1, C2, C3: the stream is cut in two at each place up to the end of the go-ahead."""
         for behind in (FRAME, b"\0", b"\x16\x03\x03\0\x10"):
             for place in range(1, len(GO_AHEAD)):
                 self.deceive(GO_AHEAD + behind, first=place)
 
-    def test_what_comes_once_the_handshake_has_begun_is_part_of_it(self) -> None:
-        """C1, C3: a server has to do better than this, and nothing of it is a message."""
+    def test_bytes_after_the_client_hello_are_never_messages(self) -> None:
+        """C1, C3: bytes that arrive in the handshake go to the TLS engine and are not handled."""
         for behind in (FRAME, b"\0" * 5, GO_AHEAD, b"\x16\x03\x03\0\x10"):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
@@ -333,8 +337,8 @@ class DeceptionTests(SynchronousTestCase):
                 (connection.protocol.received, connection.peer.received), ([], b""), f"{behind=}"
             )
 
-    def test_words_of_a_server_are_not_repeated(self) -> None:
-        """C9: neither by the error nor in the log, where somebody would take them for ours."""
+    def test_words_of_the_server_are_in_no_error_and_no_log(self) -> None:
+        """C9: a reader could take the server's text for text of the client."""
         events: list[Any] = []
         note: Any = events.append
         globalLogPublisher.addObserver(note)
@@ -350,20 +354,24 @@ class DeceptionTests(SynchronousTestCase):
             error = self.failureResultOf(upgrading, RemoteProtocolError).value
             self.assertNotIn("555", f"{error} {error!r} {error.__cause__}", f"{protocol=}")
             connection.lose()
-            # Equal, and not the same: one that is raised keeps its frames.
+            # Equal, and not the same object: a raised exception keeps its frames alive.
             (lost,) = connection.protocol.lost
             self.assertEqual((type(lost), str(lost)), (type(error), str(error)), f"{protocol=}")
             self.assertIsNot(lost, error, f"{protocol=}, {lost=}")
         self.assertNotIn("555", "".join(map(str, events)))
 
-    def test_anything_but_the_go_ahead(self) -> None:
-        """C4, C6, C9: a refusal, an odd answer, a claim to be secure already; none is shown."""
+    def test_an_answer_that_is_no_go_ahead_aborts(self) -> None:
+        """
+        C4, C6, C9: a refusal, an unknown answer, a claim to be secure already; the log shows none.
+        """
         for answer in (b"NO", b"", b"ok", b"OK ", b"PREAUTH", b"please call 555-0100"):
             for step in (0, 1):
                 self.deceive(encode_frame(answer), step=step)
 
-    def test_a_go_ahead_that_nobody_asked_for(self) -> None:
-        """C7: it is a message like any other, and not taken for an answer."""
+    def test_a_go_ahead_without_a_request_is_a_message(self) -> None:
+        """
+        C7: it is handled like any message, and does not count as the answer to a later request.
+        """
         connection = Connection()
         connection.receive(GO_AHEAD)
         self.assertEqual(connection.protocol.received, [b"OK"])
@@ -373,8 +381,8 @@ class DeceptionTests(SynchronousTestCase):
         upgrading.addErrback(lambda failure: failure.trap(BrokenError))
         connection.lose()
 
-    def test_half_a_message_that_came_before(self) -> None:
-        """Whatever completes it, it was never going to be a handshake."""
+    def test_half_a_message_before_the_upgrade_aborts(self) -> None:
+        """A partial message in the buffer when the upgrade begins can't be part of a handshake."""
         for settings in (DIRECT, COMMAND):
             connection = Connection()
             connection.receive(b"\0\0")
@@ -383,8 +391,8 @@ class DeceptionTests(SynchronousTestCase):
             self.assertTrue(connection.transport.disconnected, f"{settings is COMMAND=}")
             self.assertEqual(connection.sent(), b"", f"{settings is COMMAND=}")
 
-    def test_messages_behind_the_one_that_led_to_it(self) -> None:
-        """In one piece with it, and not handled yet."""
+    def test_messages_behind_the_one_that_starts_the_upgrade_abort(self) -> None:
+        """They arrived in the same segment and are not handled."""
 
         class Polite(Recorder):
             def frame_received(self, payload: bytes) -> None:
@@ -417,8 +425,10 @@ class DeceptionTests(SynchronousTestCase):
             self.assertEqual(connection.protocol.received, [b"hello"])
             self.failureResultOf(connection.protocol.upgrading, RemoteProtocolError)
 
-    def test_a_huge_answer_is_refused_at_its_count(self) -> None:
-        """C18: before it takes memory."""
+    def test_a_huge_answer_is_refused_at_its_length(self) -> None:
+        """
+        C18: an answer above the limit is refused at its length prefix, before it takes memory.
+        """
         connection = Connection()
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
         connection.receive(encode_frame(bytes(MAX_GO_AHEAD + 1))[:4])
@@ -426,7 +436,7 @@ class DeceptionTests(SynchronousTestCase):
         connection.lose()
         self.failureResultOf(upgrading, RemoteProtocolError, BrokenError)
 
-    def test_silence_ends(self) -> None:
+    def test_silence_ends_the_upgrade_at_its_deadline(self) -> None:
         """C13: before the go-ahead, in the middle of it, and in the handshake."""
         for answers, status in (
             ([], SocketErrorStatus.CONNECTION_TIMED_OUT),
@@ -444,8 +454,8 @@ class DeceptionTests(SynchronousTestCase):
             self.assertIs(error.status, status, f"{answers=}, {error.status=}")
             self.assertTrue(connection.transport.disconnected, f"{answers=}")
 
-    def test_a_line_without_an_end_is_refused(self) -> None:
-        """C18, C13: before it takes memory."""
+    def test_a_line_without_an_end_is_refused_at_the_limit(self) -> None:
+        """C18, C13: a line that answers the request may be no longer than the limit."""
         connection = Connection(LineRecorder)
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
         connection.receive(bytes(MAX_GO_AHEAD + 2), step=512)
@@ -453,8 +463,8 @@ class DeceptionTests(SynchronousTestCase):
         connection.lose()
         self.failureResultOf(upgrading, RemoteProtocolError, BrokenError)
 
-    def test_an_answer_bit_by_bit_ends_too(self) -> None:
-        """C13: the deadline is for all of it, and no byte puts it off."""
+    def test_an_answer_in_single_bytes_ends_at_the_same_deadline(self) -> None:
+        """C13: the deadline is for the whole upgrade; arriving bytes do not extend it."""
         connection = Connection()
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
         for byte in GO_AHEAD[:-1]:
@@ -469,7 +479,7 @@ class DeceptionTests(SynchronousTestCase):
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
         self.assertTrue(connection.transport.disconnected)
 
-    def test_a_server_that_is_not_accepted_gets_nothing(self) -> None:
+    def test_a_server_that_fails_verification_gets_no_data(self) -> None:
         """C10: the reason is named and logged, and what was written is not sent."""
         events: list[Any] = []
         note: Any = events.append
@@ -497,10 +507,13 @@ class DeceptionTests(SynchronousTestCase):
 
 
 class AfterwardsTests(SynchronousTestCase):
-    """C14: inside, nothing is left of what was before."""
+    """C14: a connection after the upgrade, without any state from before it."""
 
     def upgrade(self, connection: Connection, inside: bytes = b"") -> None:
-        """Go through it by command; the server adds something to the end of its handshake."""
+        """
+        Upgrade by command; the server sends ``behind`` in one segment with the end of its
+        handshake.
+        """
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND12)
         connection.sent()
         connection.receive(GO_AHEAD)
@@ -512,8 +525,11 @@ class AfterwardsTests(SynchronousTestCase):
         connection.receive(flight + (connection.peer.say(inside) if inside else b""))
         self.assertIsNone(self.successResultOf(upgrading))
 
-    def test_what_was_learned_can_be_dropped_first(self) -> None:
-        """The protocol is told before it is given a message, also one in the same piece."""
+    def test_the_secured_hook_runs_before_the_first_message(self) -> None:
+        """
+        Also before a message in the same segment as the end of the handshake; state can be dropped
+        there.
+        """
 
         class Learner(Recorder):
             def connection_secured(self) -> None:
@@ -525,14 +541,14 @@ class AfterwardsTests(SynchronousTestCase):
         self.upgrade(connection, encode_frame(b"LOGIN needed"))
         self.assertEqual(connection.protocol.received, [b"LOGIN needed"])
 
-    def test_the_limit_on_messages_is_lifted(self) -> None:
-        """It was for the go-ahead only."""
+    def test_the_limit_for_the_answer_ends_with_the_upgrade(self) -> None:
+        """Messages inside TLS may be as long as the protocol's own limit."""
         connection = Connection()
         self.upgrade(connection, encode_frame(bytes(2 * MAX_GO_AHEAD)))
         self.assertEqual(connection.protocol.received, [bytes(2 * MAX_GO_AHEAD)])
 
-    def test_the_words_of_the_upgrade_are_messages(self) -> None:
-        """A go-ahead inside is nothing that was asked for."""
+    def test_a_go_ahead_inside_tls_is_a_message(self) -> None:
+        """The words of the upgrade have no meaning inside TLS."""
         connection = Connection()
         self.upgrade(connection, GO_AHEAD)
         self.assertEqual(connection.protocol.received, [b"OK"])
@@ -540,10 +556,12 @@ class AfterwardsTests(SynchronousTestCase):
 
 
 class EndTests(SynchronousTestCase):
-    """However it ends, it is told once, and nothing is left."""
+    """
+    Upgrades that fail, are cancelled or are closed; each end is reported once and leaves nothing.
+    """
 
-    def test_a_connection_lost_at_any_step(self) -> None:
-        """C15: before the go-ahead, and in the handshake."""
+    def test_a_loss_at_any_step_fails_the_upgrade_once(self) -> None:
+        """C15: the connection is lost before the go-ahead, or in the handshake."""
         for settings, answer in ((COMMAND, b""), (COMMAND, GO_AHEAD), (DIRECT, b"")):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(settings)
@@ -565,8 +583,8 @@ class EndTests(SynchronousTestCase):
         (lost,) = connection.protocol.lost
         self.assertEqual(str(lost), str(error))
 
-    def test_called_off_at_any_step(self) -> None:
-        """C15: the connection is gone."""
+    def test_cancelling_at_any_step_aborts_the_connection(self) -> None:
+        """C15: a cancelled upgrade leaves no usable connection."""
         for settings, answer in ((COMMAND, b""), (COMMAND, GO_AHEAD), (DIRECT, b"")):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(settings)
@@ -574,7 +592,8 @@ class EndTests(SynchronousTestCase):
             upgrading.cancel()
             self.failureResultOf(upgrading, CancelledError)
             self.assertTrue(connection.transport.disconnected, f"{settings is COMMAND=}, {answer=}")
-            # Its deadline passes unnoticed, also where the loss is told late.
+            # The deadline of the upgrade passes without effect, also when the loss is reported
+            # late.
             connection.clock.advance(3600)
             self.assertEqual(
                 connection.protocol.group.counters.violations,
@@ -613,8 +632,11 @@ class EndTests(SynchronousTestCase):
         self.failureResultOf(upgrading, CancelledError)
         self.assertEqual(len(connection.protocol.lost), 1)
 
-    def test_lost_called_off_or_closed_in_the_middle_of_a_flight(self) -> None:
-        """C15: wherever the server's part of the handshake ends."""
+    def test_an_end_in_the_middle_of_the_servers_flight_is_reported_once(self) -> None:
+        """
+        C15: the connection is lost, closed or aborted, or the upgrade cancelled, after each part of
+        it.
+        """
         for place in range(0, 600, 50):
             for end in ("lose", "cancel", "close", "abort"):
                 connection = Connection()
@@ -630,8 +652,8 @@ class EndTests(SynchronousTestCase):
                 self.assertFalse(connection.protocol.is_secure, f"{place=}, {end=}")
                 self.assertEqual(connection.clock.getDelayedCalls(), [], f"{place=}, {end=}")
 
-    def test_closed_meanwhile(self) -> None:
-        """There is no end in order of a half-made handshake."""
+    def test_closing_during_the_upgrade_aborts(self) -> None:
+        """A half-done handshake can't be ended in order."""
         for answer in (b"", GO_AHEAD):
             connection = Connection()
             upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
@@ -649,8 +671,8 @@ class EndTests(SynchronousTestCase):
         self.assertFalse(connection.transport.disconnected)
         self.assertEqual(connection.sent(), b"")
 
-    def test_at_the_wrong_time_it_is_refused(self) -> None:
-        """While one is under way, when it is done, and when the connection is closed."""
+    def test_an_upgrade_at_the_wrong_time_is_refused(self) -> None:
+        """During another upgrade, after it, and after the connection was closed."""
         connection = Connection()
         first = connection.protocol.upgrade_to_ssl(DIRECT)
         self.failureResultOf(connection.protocol.upgrade_to_ssl(DIRECT), LocalProtocolError)
@@ -660,8 +682,8 @@ class EndTests(SynchronousTestCase):
         connection.protocol.abort()
         self.failureResultOf(connection.protocol.upgrade_to_ssl(DIRECT), ClosedError)
 
-    def test_a_handler_that_awaits_it_ends_with_it(self) -> None:
-        """Without a traceback: it was told already."""
+    def test_a_handler_that_awaits_a_failed_upgrade_ends_without_a_traceback(self) -> None:
+        """The failure was reported already."""
 
         class Patient(Recorder):
             async def frame_received(self, payload: bytes) -> None:
@@ -674,11 +696,11 @@ class EndTests(SynchronousTestCase):
         connection.lose()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_settings_out_of_bounds_are_refused(self) -> None:
-        """Before anybody connects."""
+    def test_settings_out_of_bounds_are_refused_by_the_constructor(self) -> None:
+        """A wrong setting raises an error before any connection exists."""
         for wrong in ({"timeout": 0}, {"request": b""}, {"go_ahead": b""}):
             self.assertRaises(ValueError, ClientUpgrade, OPTIONS, **wrong)
 
-    def test_a_deferred_is_given_before_it_fires(self) -> None:
-        """It is hot, and can be cancelled."""
+    def test_an_upgrade_returns_its_deferred_before_it_fires(self) -> None:
+        """The Deferred has started, and can be cancelled."""
         self.assertIsInstance(Connection().protocol.upgrade_to_ssl(DIRECT), Deferred)

@@ -1,4 +1,4 @@
-"""The descriptor under a transport is found, and is bypassed only where that is safe."""
+"""The socket below a transport: it is found, and is sent on directly only where that is safe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from twsock.stream.descriptor import (
 
 
 class DescriptorTests(SynchronousTestCase):
-    """What is under a transport."""
+    """What `twsock.stream.descriptor` finds below each kind of transport."""
 
     def setUp(self) -> None:
         self.socket, self.peer = tcp_pair()
@@ -47,40 +47,42 @@ class DescriptorTests(SynchronousTestCase):
         self.descriptor.connected = 1
 
     def wrapped(self) -> ProtocolWrapper:
-        """Put one of Twisted's wrappers above the descriptor."""
+        """Wrap the descriptor in one of Twisted's wrappers."""
         wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
         wrapper.makeConnection(self.descriptor)
         return wrapper
 
-    def test_a_plain_connection_may_be_sent_on(self) -> None:
-        """Twisted's own connection gives its socket."""
+    def test_a_plain_connection_gives_its_socket(self) -> None:
+        """The socket of Twisted's own connection may be sent on directly."""
         self.assertIs(plain_socket(self.descriptor), self.socket)
         self.assertIs(find_descriptor(self.descriptor), self.descriptor)
 
-    def test_a_wrapper_hides_the_socket_and_not_the_queue(self) -> None:
-        """Bytes go through the wrapper; what queues below it is still seen."""
+    def test_a_wrapper_hides_the_socket_and_shows_the_queue(self) -> None:
+        """Bytes are written to the wrapper; the length of the queue below it is still known."""
         wrapper = self.wrapped()
         self.assertIsNone(plain_socket(wrapper))  # type: ignore[arg-type]
         self.assertIs(find_descriptor(wrapper), self.descriptor)  # type: ignore[arg-type]
 
     def test_tls_that_was_started_before_hides_the_socket(self) -> None:
-        """A handle that was replaced is not the socket's."""
+        """A connection whose ``getHandle`` was replaced is not sent on directly."""
         self.descriptor.getHandle = lambda: self.socket
         self.assertIsNone(plain_socket(self.descriptor))
 
-    def test_a_blocking_socket_is_left_alone(self) -> None:
-        """A send must never wait."""
+    def test_a_blocking_socket_is_not_used(self) -> None:
+        """A send must never block."""
         self.socket.setblocking(True)
         self.assertIsNone(plain_socket(self.descriptor))
 
-    def test_another_sockets_handle_is_left_alone(self) -> None:
-        """The handle must have the transport's own file descriptor."""
+    def test_the_handle_of_another_socket_is_not_used(self) -> None:
+        """The handle must have the file descriptor of the transport."""
         self.descriptor.socket = self.peer
         self.peer.setblocking(False)
         self.assertIsNone(plain_socket(self.descriptor))
 
-    def test_tls_is_seen_through_wrappers(self) -> None:
-        """A wrapper that leaves the bytes as they are is none."""
+    def test_tls_below_a_wrapper_is_found(self) -> None:
+        """
+        A wrapper that leaves the bytes unchanged does not hide TLS; without TLS nothing is found.
+        """
         wrapper: Any = self.wrapped()
         self.assertFalse(carries_tls(self.descriptor))
         self.assertFalse(carries_tls(wrapper))
@@ -91,8 +93,8 @@ class DescriptorTests(SynchronousTestCase):
         engine.transport = wrapper
         self.assertTrue(carries_tls(engine))
 
-    def test_an_engine_may_collect_what_it_is_given(self) -> None:
-        """One that waits for the next turn, or for its handshake; and TLS started below."""
+    def test_an_engine_that_joins_its_writes_is_recognised(self) -> None:
+        """An engine joins writes until the next reactor turn, or until the end of its handshake."""
         for kind in (TLSMemoryBIOProtocol, BufferingTLSTransport):
             engine: Any = kind.__new__(kind)
             engine.transport = self.descriptor
@@ -104,8 +106,8 @@ class DescriptorTests(SynchronousTestCase):
         self.descriptor.TLS = True
         self.assertTrue(may_collect(self.descriptor))
 
-    def test_what_an_engine_keeps_is_counted(self) -> None:
-        """What awaits its handshake and what awaits the next turn; under TLS started below, too."""
+    def test_bytes_that_an_engine_holds_are_counted(self) -> None:
+        """Bytes that wait for the handshake or for the next turn count, also after ``startTLS``."""
         engine: Any = BufferingTLSTransport.__new__(BufferingTLSTransport)
         engine.transport = self.descriptor
         engine._appSendBuffer = [b"123", b"45"]
@@ -142,26 +144,26 @@ class DescriptorTests(SynchronousTestCase):
         self.assertFalse(is_shaking_hands(self.descriptor))
         self.assertIs(secured_by(self.descriptor), engine.getHandle())
 
-    def test_a_transport_in_memory_has_neither(self) -> None:
-        """Where there is no descriptor, None says so."""
+    def test_a_transport_in_memory_has_no_descriptor(self) -> None:
+        """The search returns None."""
         self.assertIsNone(plain_socket(StringTransport()))
         self.assertIsNone(find_descriptor(StringTransport()))
 
-    def test_a_wrapper_around_itself_ends(self) -> None:
-        """A transport that names itself as its transport does not trap the search."""
+    def test_a_wrapper_around_itself_ends_the_search(self) -> None:
+        """A transport whose ``transport`` is itself does not cause an endless loop."""
         transport: Any = StringTransport()
         transport.transport = transport
         self.assertIsNone(find_descriptor(transport))
 
-    def test_queued_bytes_are_those_the_kernel_has_not(self) -> None:
+    def test_queued_bytes_are_those_not_yet_sent(self) -> None:
         """The count covers both of Twisted's buffers, less what was sent."""
         self.descriptor.write(b"12345")
         self.assertEqual(queued_bytes(self.descriptor), 5)
         self.descriptor.doWrite()
         self.assertEqual(queued_bytes(self.descriptor), 0)
 
-    def test_unread_input_leaves_a_pending_error_in_place(self) -> None:
-        """Looking does not take the peer's reset away from the reactor."""
+    def test_looking_for_unread_input_leaves_a_pending_error(self) -> None:
+        """The look does not take the peer's reset away from the reactor."""
         self.assertFalse(unread_input(self.descriptor))
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.peer.close()
@@ -169,7 +171,7 @@ class DescriptorTests(SynchronousTestCase):
         self.assertRaises(ConnectionResetError, self.socket.recv, 1)
 
     def test_a_peer_that_is_gone_is_noticed_without_reading(self) -> None:
-        """Its end alone is no such thing: it may still read."""
+        """The peer's FIN alone does not count: that peer may still read."""
         self.assertFalse(hung_up(self.descriptor))
         self.peer.shutdown(socket.SHUT_WR)
         self.assertFalse(hung_up(self.descriptor))
@@ -179,10 +181,10 @@ class DescriptorTests(SynchronousTestCase):
 
 
 class NameTests(SynchronousTestCase):
-    """What peers are called in the log."""
+    """Names of peers in the log."""
 
-    def test_the_path_of_a_unix_socket_is_one_line_of_text(self) -> None:
-        """Its peer has chosen it; a log file could not take bytes that are no UTF-8."""
+    def test_the_path_of_a_unix_socket_is_logged_as_one_line_of_text(self) -> None:
+        """The peer chose the path, which may have line ends, and bytes that are no UTF-8."""
         for path, name in (
             (b"/run/a b", "/run/a b"),
             ("/run/\u00e9".encode(), "/run/\u00e9"),

@@ -1,4 +1,4 @@
-"""A watch tells when the queue of a transport has drained."""
+"""A drain watch reports when the queue of a transport has drained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twsock.stream.drain import BrakeWatch, DrainWatch, Watch
 
 
 class DrainTestCase(SynchronousTestCase):
-    """A descriptor that writes when told to."""
+    """Tests with a descriptor that writes when the test tells it to."""
 
     def setUp(self) -> None:
         here, peer = tcp_pair()
@@ -29,7 +29,7 @@ class DrainTestCase(SynchronousTestCase):
         self.addCleanup(peer.close)
 
     def watch(self) -> Watch:
-        """Watch a queue with something in it."""
+        """Watch a queue that is not empty."""
         self.descriptor.write(b"queued")
         return DrainWatch(self.descriptor, self.note)
 
@@ -38,33 +38,33 @@ class DrainTestCase(SynchronousTestCase):
 
 
 class DrainWatchTests(DrainTestCase):
-    """The place of the producer is free."""
+    """A `DrainWatch` on a descriptor without another producer."""
 
-    def test_a_watch_is_a_pull_producer(self) -> None:
-        """It has all that the descriptor may call."""
+    def test_a_watch_provides_a_pull_producer(self) -> None:
+        """It provides `IPullProducer`, as the descriptor requires."""
         verifyObject(IPullProducer, self.watch())
 
     def test_the_call_at_registration_is_ignored(self) -> None:
-        """A pull producer is asked at once, whatever the queue holds."""
+        """A descriptor asks a pull producer at once, whatever the queue holds."""
         self.watch()
         self.assertEqual(self.drained, 0)
 
-    def test_an_empty_queue_is_told(self) -> None:
-        """As soon as the kernel has all of it, without a timer."""
+    def test_an_emptied_queue_is_reported(self) -> None:
+        """The report comes when the kernel has all bytes, without a timer."""
         self.watch()
         self.descriptor.doWrite()
         self.assertEqual(self.drained, 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_a_queue_that_the_kernel_does_not_take_is_not_told(self) -> None:
-        """What is still there has not drained."""
+    def test_a_queue_that_the_kernel_does_not_take_is_not_reported(self) -> None:
+        """Bytes that are still queued have not drained."""
         self.descriptor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.descriptor.write(b"x" * 10_000_000)
         self.watch()
         self.descriptor.doWrite()
         self.assertEqual(self.drained, 0)
 
-    def test_each_time_is_told(self) -> None:
+    def test_each_drain_is_reported(self) -> None:
         """A watch stays until it is stopped."""
         self.watch()
         self.descriptor.doWrite()
@@ -72,15 +72,15 @@ class DrainWatchTests(DrainTestCase):
         self.descriptor.doWrite()
         self.assertEqual(self.drained, 2)
 
-    def test_stopping_frees_the_place(self) -> None:
-        """Nothing is told any more, and the application may use it."""
+    def test_a_stopped_watch_unregisters_itself(self) -> None:
+        """Nothing more is reported, and the application may register its producer."""
         self.watch().stop()
         self.assertIsNone(self.descriptor.producer)
         self.descriptor.doWrite()
         self.assertEqual(self.drained, 0)
 
-    def test_stopping_leaves_the_place_to_another(self) -> None:
-        """A producer that came after us is not unregistered."""
+    def test_stopping_leaves_a_later_producer_registered(self) -> None:
+        """A producer that was registered after the watch is not unregistered."""
         watch = self.watch()
         self.descriptor.unregisterProducer()
         producer = StringTransport()
@@ -88,8 +88,8 @@ class DrainWatchTests(DrainTestCase):
         watch.stop()
         self.assertIs(self.descriptor.producer, producer)
 
-    def test_stopping_lets_an_end_go_on(self) -> None:
-        """A descriptor that is to close waits for its producer, and for nothing after it."""
+    def test_stopping_lets_a_closing_descriptor_close(self) -> None:
+        """A descriptor that is to close waits for its producer; without one it closes."""
         watch = self.watch()
         self.descriptor.loseConnection()
         self.assertIsNone(self.descriptor.doWrite())
@@ -97,40 +97,40 @@ class DrainWatchTests(DrainTestCase):
         self.assertIn(self.descriptor, self.reactor.writers)
         self.assertIs(self.descriptor.doWrite(), CONNECTION_DONE)
 
-    def test_the_engine_of_tls_is_not_used(self) -> None:
-        """What TLS put over the descriptor's methods would ask a pull producer all the time."""
+    def test_under_tls_the_plain_descriptor_is_watched(self) -> None:
+        """The TLS engine's own register method would ask a pull producer all the time."""
         self.descriptor.registerProducer = self.descriptor.unregisterProducer = None
         self.watch().stop()
         self.assertIsNone(self.descriptor.producer)
 
-    def test_the_end_of_the_connection_is_not_a_drain(self) -> None:
-        """Whoever owns the watch hears of it in another way."""
+    def test_the_end_of_the_connection_is_not_reported_as_a_drain(self) -> None:
+        """The owner of the watch learns of the end from the connection."""
         self.watch()
         self.descriptor.producer.stopProducing()
         self.assertEqual(self.drained, 0)
 
     def test_a_lost_descriptor_takes_no_watch(self) -> None:
-        """Nothing is told, and nothing is in the way of a stop."""
+        """Nothing is reported, and stopping the watch raises nothing."""
         self.descriptor.disconnected = 1
         self.watch().stop()
         self.assertEqual(self.drained, 0)
 
 
 class PollingTests(DrainTestCase):
-    """A producer of the application holds the place."""
+    """A `DrainWatch` on a descriptor with a producer of the application."""
 
     def setUp(self) -> None:
         super().setUp()
         self.producer = StringTransport()
         self.descriptor.registerProducer(self.producer, True)
 
-    def test_the_producer_keeps_its_place(self) -> None:
-        """It was there first, and stays after the watch."""
+    def test_the_producer_of_the_application_stays_registered(self) -> None:
+        """Neither the watch nor its end removes the producer."""
         self.watch().stop()
         self.assertIs(self.descriptor.producer, self.producer)
 
-    def test_the_queue_is_looked_at_until_it_is_empty(self) -> None:
-        """Again and again while something is left, and no more after that."""
+    def test_the_queue_is_polled_until_it_is_empty(self) -> None:
+        """The queue is looked at again while bytes are left, and no more after the report."""
         self.watch()
         self.reactor.pump([1, 1, 1])
         self.assertEqual(self.drained, 0)
@@ -139,23 +139,23 @@ class PollingTests(DrainTestCase):
         self.assertEqual(self.drained, 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_stopping_ends_the_looking(self) -> None:
-        """No delayed call is left, and nothing is told."""
+    def test_stopping_ends_the_polling(self) -> None:
+        """No delayed call is left, and nothing is reported."""
         self.watch().stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.descriptor.doWrite()
         self.reactor.advance(1)
         self.assertEqual(self.drained, 0)
 
-    def test_stopping_between_two_looks_ends_the_looking(self) -> None:
-        """Also when the watch has looked before."""
+    def test_stopping_between_two_looks_ends_the_polling(self) -> None:
+        """Also if the watch has looked before."""
         watch = self.watch()
         self.reactor.advance(1)
         watch.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_a_watch_may_be_stopped_when_it_tells(self) -> None:
-        """Whoever is told needs it no more."""
+    def test_a_watch_may_be_stopped_in_its_report(self) -> None:
+        """The called function may stop the watch that calls it."""
         watch: Watch
 
         def stop() -> None:
@@ -170,36 +170,36 @@ class PollingTests(DrainTestCase):
 
 
 class BrakeWatchTests(SynchronousTestCase):
-    """A transport without a descriptor."""
+    """A watch on a transport without a descriptor, as a push producer."""
 
     def setUp(self) -> None:
         self.transport = StringTransport()
         self.told: list[bool] = []
         self.watch = BrakeWatch(self.transport, self.told.append)
 
-    def test_a_watch_is_a_push_producer(self) -> None:
-        """It has all that the transport may call."""
+    def test_a_watch_provides_a_push_producer(self) -> None:
+        """It provides `IPushProducer`, as the transport requires."""
         verifyObject(IPushProducer, self.watch)
 
-    def test_it_is_the_producer_of_the_transport(self) -> None:
-        """One that sends by itself, and is not asked for each piece."""
+    def test_the_watch_is_registered_as_a_streaming_producer(self) -> None:
+        """A streaming producer is paused and resumed, and not asked for each piece."""
         self.assertIs(self.transport.producer, self.watch)
         self.assertTrue(self.transport.streaming)
         self.assertEqual(self.told, [])
 
-    def test_full_and_empty_are_told(self) -> None:
-        """Each time, with True for a buffer that is full."""
+    def test_full_and_empty_buffers_are_reported(self) -> None:
+        """Each change is reported: True for a full buffer, False for an empty one."""
         self.watch.pauseProducing()
         self.watch.resumeProducing()
         self.watch.pauseProducing()
         self.assertEqual(self.told, [True, False, True])
 
-    def test_stopping_frees_the_place(self) -> None:
-        """The application may use it."""
+    def test_a_stopped_watch_unregisters_itself(self) -> None:
+        """The application may register its producer."""
         self.watch.stop()
         self.assertIsNone(self.transport.producer)
 
-    def test_the_end_of_the_connection_is_neither(self) -> None:
-        """Whoever owns the watch hears of it in another way."""
+    def test_the_end_of_the_connection_is_not_reported(self) -> None:
+        """The owner of the watch learns of the end from the connection."""
         self.watch.stopProducing()
         self.assertEqual(self.told, [])

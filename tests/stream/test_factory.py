@@ -1,4 +1,4 @@
-"""A `StreamServerFactory` gives its connections limits, and keeps their number."""
+"""A `StreamServerFactory` passes limits to its connections, and limits their number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twsock.protocols import StreamServerFactory
 
 
 class FactoryTests(SynchronousTestCase):
-    """Connections come from it."""
+    """`StreamServerFactory` on its own."""
 
     def setUp(self) -> None:
         self.events: list[Any] = []
@@ -26,24 +26,27 @@ class FactoryTests(SynchronousTestCase):
         self.addCleanup(publisher.removeObserver, self.events.append)
 
     def limit_events(self) -> int:
-        """Count the events that told of the limit on connections."""
+        """Count the events that report the limit on connections."""
         return len([event for event in self.events if "limit" in event])
 
-    def test_it_is_a_factory_to_twisted(self) -> None:
-        """Any endpoint can use it."""
+    def test_a_factory_provides_twisteds_interface(self) -> None:
+        """It provides `IProtocolFactory`, so any endpoint can use it."""
         factory = StreamServerFactory(MemoryReactorClock(), FrameRecorder)
         self.assertTrue(verifyObject(IProtocolFactory, factory))
 
-    def test_above_the_limit_nothing_is_built(self) -> None:
-        """Where no gate holds peers back, one too many is turned away, counted and told once."""
+    def test_a_connection_above_the_limit_is_refused(self) -> None:
+        """
+        Without a gate, a connection above the limit is refused and counted; one event reports the
+        limit.
+        """
         connected = Connected(FrameRecorder, max_connections=1)
         for attempt in range(3):
             self.assertIsNone(connected.factory.buildProtocol(None), f"{attempt=}")
         self.assertEqual(connected.factory.counters.refused, 3)
         self.assertEqual(self.limit_events(), 1)
 
-    def test_an_address_has_no_more_than_its_share(self) -> None:
-        """One more is turned away, counted, and told of."""
+    def test_an_address_above_its_limit_is_refused(self) -> None:
+        """One more connection from an address is refused, counted and logged."""
         connected = Connected(FrameRecorder, max_connections_per_address=1)
         peer, other = (IPv4Address("TCP", host, 7) for host in ("192.168.1.1", "192.168.1.2"))
         self.assertIsNone(connected.factory.buildProtocol(peer))
@@ -54,14 +57,14 @@ class FactoryTests(SynchronousTestCase):
         connected.lose()
         self.assertIsNotNone(connected.factory.buildProtocol(peer))
 
-    def test_there_is_room_again_when_one_ends(self) -> None:
-        """A lost connection leaves its place to another."""
+    def test_a_lost_connection_makes_room_for_another(self) -> None:
+        """The next connection is accepted."""
         connected = Connected(FrameRecorder, max_connections=1)
         connected.lose()
         self.assertIsNotNone(connected.factory.buildProtocol(None))
 
-    def test_each_crowd_is_told_of_once(self) -> None:
-        """The limit that is reached again after it had emptied is a new event."""
+    def test_each_time_the_limit_is_reached_is_logged_once(self) -> None:
+        """A limit that is reached again, after connections had ended, is a new event."""
         connected = Connected(FrameRecorder, max_connections=1)
         connected.factory.buildProtocol(None)
         connected.lose()
@@ -71,23 +74,23 @@ class FactoryTests(SynchronousTestCase):
         connected.factory.buildProtocol(None)
         self.assertEqual(self.limit_events(), 2)
 
-    def test_listening_gives_the_port(self) -> None:
-        """A port without a socket of its own, as in memory, is listened on too."""
+    def test_listening_in_memory_returns_the_port(self) -> None:
+        """A port without a socket of its own can be listened on too."""
         reactor = MemoryReactorClock()
         factory = StreamServerFactory(reactor, FrameRecorder)
         port = self.successResultOf(factory.listen(TCP4ServerEndpoint(reactor, 1337)))
         self.assertEqual(reactor.tcpServers[0][:2], (1337, factory))
         self.assertIsNotNone(port.getHost())
 
-    def test_limits_reach_the_protocol(self) -> None:
-        """What the factory was given is what a connection has; None leaves the protocol's own."""
+    def test_limits_of_the_factory_reach_the_protocol(self) -> None:
+        """A limit of None leaves the protocol's own."""
         factory = StreamServerFactory(MemoryReactorClock(), FrameRecorder, close_timeout=1.5)
         built = factory.buildProtocol(None)
         assert built is not None
         self.assertEqual((built.max_payload, built.close_timeout), (None, 1.5))
 
-    def test_numbers_out_of_bounds_are_refused_at_once(self) -> None:
-        """A limit that makes no sense does not wait for the first connection."""
+    def test_limits_out_of_bounds_are_refused_by_the_constructor(self) -> None:
+        """A wrong limit raises an error before the first connection."""
         for limits in (
             {"max_connections": 0},
             {"max_connections_per_address": 0},

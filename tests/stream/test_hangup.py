@@ -1,4 +1,4 @@
-"""A peer that is gone after it had ended its output is noticed."""
+"""A peer that ended its output and is gone since is noticed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twsock.stream.hangup import HangUpWatch
 
 
 class HangUpWatchTests(SynchronousTestCase):
-    """It looks now and then, and less and less often."""
+    """A `HangUpWatch` looks at its socket at growing intervals."""
 
     def watch(self, pair: tuple[socket.socket, socket.socket]) -> None:
         self.near, self.far = pair
@@ -28,16 +28,16 @@ class HangUpWatchTests(SynchronousTestCase):
         )
         self.far.shutdown(socket.SHUT_WR)
 
-    def test_a_peer_that_only_ended_its_output_is_there(self) -> None:
-        """However long it waits for its answer."""
+    def test_a_peer_that_only_ended_its_output_is_not_reported(self) -> None:
+        """However long that peer waits for its answer."""
         self.watch(tcp_pair())
         self.reactor.pump([0.5] * 200)
         self.assertEqual(self.gone, [])
         self.near.sendall(b"answer")
         self.assertEqual(self.far.recv(10), b"answer")
 
-    def test_a_reset_is_noticed_once(self) -> None:
-        """At the next look."""
+    def test_a_reset_is_reported_once(self) -> None:
+        """The next look reports it."""
         self.watch(tcp_pair())
         self.reactor.pump([0.5] * 3)
         self.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -46,8 +46,8 @@ class HangUpWatchTests(SynchronousTestCase):
         self.assertEqual(self.gone, [3.5])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_a_unix_socket_that_was_closed_is_noticed(self) -> None:
-        """Nobody is there who could read an answer."""
+    def test_a_closed_unix_socket_is_reported(self) -> None:
+        """Its peer can't read an answer any more."""
         self.watch(socket.socketpair())
         self.reactor.pump([0.5])
         self.assertEqual(self.gone, [])
@@ -55,8 +55,8 @@ class HangUpWatchTests(SynchronousTestCase):
         self.reactor.pump([0.5] * 30)
         self.assertEqual(self.gone, [1.5])
 
-    def test_looks_become_rare(self) -> None:
-        """Eight seconds lie between two of them at most."""
+    def test_intervals_grow_to_eight_seconds(self) -> None:
+        """Two looks are at most eight seconds apart."""
         self.watch(tcp_pair())
         times: list[float] = []
         for _ in range(8):
@@ -65,8 +65,8 @@ class HangUpWatchTests(SynchronousTestCase):
             self.reactor.advance(times[-1])
         self.assertEqual(times, [0.5, 1, 2, 4, 8, 8, 8, 8])
 
-    def test_it_can_be_stopped(self) -> None:
-        """Also twice."""
+    def test_a_watch_can_be_stopped(self) -> None:
+        """Stopping twice is harmless."""
         self.watch(tcp_pair())
         self.hang_up_watch.stop()
         self.hang_up_watch.stop()

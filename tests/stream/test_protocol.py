@@ -1,4 +1,4 @@
-"""A `StreamProtocol` handles one message after the other, within bounds, and ends in order."""
+"""A `StreamProtocol` handles one message after the other, bounds its buffers, and ends in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FRAME = encode_frame(b"x" * 60)
 
 
 class Descriptor(Connection):
-    """A connection of Twisted's, without its ends."""
+    """A connection of Twisted without half-close."""
 
     def getHost(self) -> Any:
         return None
@@ -76,16 +76,16 @@ class OnKernel:
         return received
 
     def close(self) -> None:
-        """Give both sockets back."""
+        """Close both sockets."""
         self.far.close()
         self.near.close()
 
 
 class HandlerTests(SynchronousTestCase):
-    """Handlers are awaited in order."""
+    """Handlers: they are awaited in order, and their errors end one connection only."""
 
-    def test_the_next_message_waits_for_the_handler(self) -> None:
-        """While a coroutine handler runs, no other message is given."""
+    def test_messages_wait_while_a_coroutine_handler_runs(self) -> None:
+        """No other message is handled before the coroutine has ended."""
         connected = Connected(Waiting)
         connected.receive(encode_frame(b"1") + encode_frame(b"2"))
         self.assertEqual(connected.protocol.received, [b"1"])
@@ -94,8 +94,8 @@ class HandlerTests(SynchronousTestCase):
         connected.protocol.go_on()
         self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
 
-    def test_a_fired_deferred_does_not_wait(self) -> None:
-        """A handler that returns a Deferred with a result costs no reactor turn."""
+    def test_a_handler_with_a_fired_deferred_costs_no_reactor_turn(self) -> None:
+        """The next message is handled in the same turn."""
 
         class Ready(FrameRecorder):
             def frame_received(self, payload: bytes) -> Deferred[None]:
@@ -123,8 +123,8 @@ class HandlerTests(SynchronousTestCase):
         waits[0].callback(None)
         self.assertEqual(len(connected.protocol.received), 2001)
 
-    def test_a_handler_that_raises_ends_only_its_connection(self) -> None:
-        """One traceback in the log, that connection aborted, the others undisturbed."""
+    def test_a_handler_that_raises_aborts_only_its_connection(self) -> None:
+        """The log has one traceback, that connection is aborted, and other connections continue."""
 
         class Faulty(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -144,16 +144,16 @@ class HandlerTests(SynchronousTestCase):
         faulty.lose()
         self.assertIsInstance(faulty.protocol.lost[0], BrokenError)
 
-    def test_a_coroutine_that_raises_does_the_same(self) -> None:
-        """A handler that fails later is logged once too, and its connection aborted."""
+    def test_a_coroutine_that_raises_aborts_its_connection(self) -> None:
+        """A handler that fails later is logged once too."""
         connected = Connected(Waiting)
         connected.receive(encode_frame(b"1"))
         connected.protocol.waits[0].errback(RuntimeError("a bug"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertTrue(connected.transport.disconnected)
 
-    def test_a_strange_result_is_a_mistake_of_the_handler(self) -> None:
-        """A handler that returns neither None nor something to wait for is told so."""
+    def test_a_handler_with_a_wrong_result_logs_a_type_error(self) -> None:
+        """The result may be None, a coroutine or a Deferred; the message says so."""
 
         class Strange(FrameProtocol):
             def frame_received(self, payload: bytes) -> None:
@@ -163,8 +163,8 @@ class HandlerTests(SynchronousTestCase):
         (failure,) = self.flushLoggedErrors(TypeError)
         self.assertIn("coroutine", str(failure.value))
 
-    def test_what_a_cancelled_handler_raises_is_no_failure(self) -> None:
-        """It is one line, without a traceback."""
+    def test_an_error_of_a_cancelled_handler_is_one_warning(self) -> None:
+        """The log has one line for it, without a traceback."""
 
         class Careless(Waiting):
             async def frame_received(self, payload: bytes) -> None:
@@ -185,7 +185,7 @@ class HandlerTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_a_lost_connection_cancels_its_handler(self) -> None:
-        """A handler whose peer is gone is cancelled, and nothing is logged as an error."""
+        """The handler of a lost peer is cancelled, and no error is logged."""
         connected = Connected(Waiting)
         connected.receive(encode_frame(b"1"))
         connected.reset()
@@ -193,7 +193,7 @@ class HandlerTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_closing_in_a_handler_ends_the_messages(self) -> None:
-        """After `close` no further message is handled; the answer given before is sent."""
+        """After `close` no further message is handled; the earlier answer is sent."""
 
         class Last(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -222,8 +222,8 @@ class HandlerTests(SynchronousTestCase):
         handling.callback(None)
         self.assertEqual(connected.protocol.received, [b"1"])
 
-    def test_a_failing_start_ends_the_connection(self) -> None:
-        """`connection_made` that raises is a handler that raises."""
+    def test_a_connection_made_hook_that_raises_ends_the_connection(self) -> None:
+        """An error of `connection_made` is treated as an error of a handler."""
 
         class Stillborn(FrameProtocol):
             def connection_made(self) -> None:
@@ -235,10 +235,12 @@ class HandlerTests(SynchronousTestCase):
 
 
 class ReentranceTests(SynchronousTestCase):
-    """Transports and handlers may call back at any time."""
+    """Calls from transports and handlers back into the protocol."""
 
-    def test_bytes_that_arrive_during_a_handler_keep_their_order(self) -> None:
-        """A transport that delivers while a handler sends: nothing is lost, doubled or swapped."""
+    def test_bytes_that_arrive_within_a_write_keep_their_order(self) -> None:
+        """
+        A transport that delivers input while a handler sends loses, doubles or swaps no message.
+        """
 
         class Talkative(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -251,8 +253,8 @@ class ReentranceTests(SynchronousTestCase):
         connected.receive(b"\x00\x00\x015")
         self.assertEqual(connected.protocol.received, [b"1", b"2", b"3", b"4", b"5"])
 
-    def test_an_answer_that_comes_within_the_request_is_handled(self) -> None:
-        """And not only when something else arrives after it."""
+    def test_a_message_that_arrives_within_a_request_is_handled(self) -> None:
+        """It is handled at once, and not only when more bytes arrive."""
 
         class Chain(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -332,8 +334,8 @@ class ReentranceTests(SynchronousTestCase):
         connected.receive(FRAME * 3)
         self.assertEqual(len(connected.protocol.received), 3)
 
-    def test_closing_when_told_of_a_full_output_ends(self) -> None:
-        """`writing_paused` may close: the connection is read from, to see the peer's end."""
+    def test_closing_in_the_writing_paused_hook_ends_the_connection(self) -> None:
+        """The connection is read from again, to see the peer's FIN."""
 
         class Impatient(FrameEcho):
             def writing_paused(self) -> None:
@@ -348,20 +350,20 @@ class ReentranceTests(SynchronousTestCase):
 
 
 class BackPressureTests(SynchronousTestCase):
-    """A peer that does not read is not read from."""
+    """Back-pressure: a peer that does not read is not read from."""
 
     def brake(self, connected: Connected[FrameEcho]) -> None:
-        """Let the transport's buffer be full."""
+        """Fill the transport's buffer."""
         assert connected.transport.producer is not None
         connected.transport.producer.pauseProducing()
 
     def release(self, connected: Connected[FrameEcho]) -> None:
-        """Let the transport's buffer be empty again."""
+        """Empty the transport's buffer."""
         assert connected.transport.producer is not None
         connected.transport.producer.resumeProducing()
 
-    def test_a_full_output_stops_reading(self) -> None:
-        """At the high-water mark the transport is paused, and messages wait."""
+    def test_at_the_high_water_mark_reading_pauses(self) -> None:
+        """The transport is paused, and messages wait."""
         connected = Connected(FrameEcho)
         self.brake(connected)
         connected.receive(FRAME)
@@ -372,8 +374,8 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(connected.sent(), FRAME)
         self.assertEqual(connected.transport.producerState, "producing")
 
-    def test_a_full_output_without_answers_does_not_stop_reading(self) -> None:
-        """Two ends that both push would wait for each other for ever."""
+    def test_a_full_output_of_pushes_does_not_stop_reading(self) -> None:
+        """Two ends that both only push would else wait for each other for ever."""
 
         class Pusher(FrameRecorder):
             pass
@@ -436,8 +438,8 @@ class BackPressureTests(SynchronousTestCase):
         on_kernel.send_all()
         self.assertEqual(on_kernel.protocol.brakes, ["paused"])
 
-    def test_reading_goes_on_beside_a_handler_once_the_output_drained(self) -> None:
-        """So that it is noticed when the peer goes away."""
+    def test_reading_resumes_during_a_handler_once_the_output_drained(self) -> None:
+        """A running handler does not keep the protocol from noticing a lost peer."""
         connected = Connected(Waiting)
         assert connected.transport.producer is not None
         connected.receive(FRAME)
@@ -447,8 +449,8 @@ class BackPressureTests(SynchronousTestCase):
         connected.transport.producer.resumeProducing()
         self.assertEqual(connected.transport.producerState, "producing")
 
-    def test_a_full_backlog_keeps_it_paused(self) -> None:
-        """The handler that runs is still what the messages wait for."""
+    def test_a_full_backlog_keeps_reading_paused_after_a_drain(self) -> None:
+        """The messages of the backlog still wait for the handler that runs."""
         connected = Connected(Waiting)
         assert connected.transport.producer is not None
         connected.receive(FRAME)
@@ -458,8 +460,8 @@ class BackPressureTests(SynchronousTestCase):
         connected.transport.producer.resumeProducing()
         self.assertEqual(connected.transport.producerState, "paused")
 
-    def test_closing_when_told_of_room_ends_the_messages(self) -> None:
-        """No further one is handled."""
+    def test_closing_in_the_writing_resumed_hook_ends_the_messages(self) -> None:
+        """No further message is handled."""
 
         class Leaving(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -476,8 +478,8 @@ class BackPressureTests(SynchronousTestCase):
         connected.transport.producer.resumeProducing()
         self.assertEqual(len(connected.protocol.received), 1)
 
-    def test_a_hook_that_raises_ends_its_connection(self) -> None:
-        """It is logged once, as a handler is."""
+    def test_a_hook_that_raises_aborts_its_connection(self) -> None:
+        """The error is logged once, as an error of a handler."""
         for hook in ("writing_paused", "writing_resumed"):
             connected = Connected(FrameEcho)
 
@@ -492,8 +494,8 @@ class BackPressureTests(SynchronousTestCase):
             self.assertTrue(connected.transport.disconnected, f"{hook=}")
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1, f"{hook=}")
 
-    def test_high_and_low_water_are_told_once_each(self) -> None:
-        """However much is written in between, each mark is told once."""
+    def test_high_and_low_water_are_reported_once_each(self) -> None:
+        """Further writes between the marks report nothing."""
 
         class Flood(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -517,8 +519,8 @@ class BackPressureTests(SynchronousTestCase):
             connected.protocol.send_frame(b"pushed")
         self.assertEqual(connected.protocol.brakes.count("paused"), 2)
 
-    def test_answers_beyond_the_mark_stop_the_messages(self) -> None:
-        """Answers larger than requests do not pile up for a whole read of requests."""
+    def test_answers_above_the_mark_stop_the_messages(self) -> None:
+        """Answers larger than their requests are not queued for a whole read of requests."""
 
         class Amplifier(FrameRecorder):
             high_water = 1000
@@ -535,7 +537,9 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(len(connected.protocol.received), 1)
 
     def test_input_during_a_handler_is_bounded(self) -> None:
-        """While a handler runs, reading stops at the backlog, and goes on after it."""
+        """
+        While a handler runs, reading pauses at the backlog's limit, and resumes after the handler.
+        """
         connected = Connected(Waiting)
         connected.receive(FRAME)
         connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) - 1))
@@ -553,7 +557,7 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(len(connected.protocol.received), 1)
         self.assertEqual(connected.transport.producerState, "paused")
 
-    def test_a_small_limit_lowers_the_backlog(self) -> None:
+    def test_a_small_message_limit_lowers_the_backlog(self) -> None:
         """Undelivered bytes stay within the message limit and one read."""
         connected = Connected(Waiting, max_payload=100)
         connected.receive(FRAME)
@@ -562,15 +566,15 @@ class BackPressureTests(SynchronousTestCase):
 
 
 class UnsentTests(SynchronousTestCase):
-    """The number of unsent bytes can be read, and is limited."""
+    """Unsent bytes: their number can be read, and is limited."""
 
     def brake(self, connected: Connected[Any]) -> None:
-        """Let the transport's buffer be full."""
+        """Fill the transport's buffer."""
         assert connected.transport.producer is not None
         connected.transport.producer.pauseProducing()
 
-    def test_nothing_waits_before_a_connection_nor_after_it(self) -> None:
-        """No error where a program only looks."""
+    def test_before_and_after_the_connection_nothing_is_unsent(self) -> None:
+        """Reading the number raises no error then."""
         self.assertEqual((FrameRecorder().unsent, FrameRecorder().is_full), (0, False))
         connected = Connected(FrameRecorder)
         self.brake(connected)
@@ -578,8 +582,8 @@ class UnsentTests(SynchronousTestCase):
         connected.reset()
         self.assertEqual((connected.protocol.unsent, connected.protocol.is_full), (0, False))
 
-    def test_a_transport_in_memory_is_known_while_it_is_full(self) -> None:
-        """What was written then waits, until it says that there is room."""
+    def test_a_full_transport_in_memory_counts_as_unsent(self) -> None:
+        """Bytes that were written while it was full count until it reports room."""
         connected = Connected(FrameRecorder)
         protocol = connected.protocol
         protocol.send_frame(b"x" * 96)
@@ -591,8 +595,8 @@ class UnsentTests(SynchronousTestCase):
         connected.transport.producer.resumeProducing()
         self.assertEqual((protocol.unsent, protocol.is_full), (0, False))
 
-    def test_a_handler_sees_what_it_wrote(self) -> None:
-        """Before it is sent, at the end of the read."""
+    def test_a_handler_sees_its_own_writes_as_unsent(self) -> None:
+        """They count before they are sent, at the end of the read."""
         seen: list[tuple[int, bool]] = []
 
         class Looking(FrameRecorder):
@@ -606,8 +610,8 @@ class UnsentTests(SynchronousTestCase):
         half = HIGH_WATER // 2 + 4
         self.assertEqual(seen, [(half, False), (2 * half, True)])
 
-    def test_a_send_that_finds_too_much_aborts(self) -> None:
-        """The one that crosses the bound is sent; the one after it is not, and raises nothing."""
+    def test_a_push_above_the_limit_aborts(self) -> None:
+        """The push that crosses the limit is queued; the next one aborts, and raises nothing."""
         for protocol in (FrameRecorder, LineRecorder):
             made: Any = protocol
             connected: Connected[Any] = Connected(made, max_unsent=100_000)
@@ -627,8 +631,8 @@ class UnsentTests(SynchronousTestCase):
             self.assertIn("limit is 100000", str(connected.protocol.lost[0]), f"{protocol=}")
             self.assertEqual(connected.factory.counters.unsent_limit_aborts, 1, f"{protocol=}")
 
-    def test_answers_stop_the_reading_and_abort_nothing(self) -> None:
-        """However large they are, and however often the peer asks."""
+    def test_answers_above_the_limit_pause_reading_and_do_not_abort(self) -> None:
+        """However large the answers are, and however many requests arrive."""
 
         class Generous(FrameRecorder):
             max_unsent = HIGH_WATER + 1
@@ -657,8 +661,8 @@ class UnsentTests(SynchronousTestCase):
         self.assertFalse(connected.transport.disconnected)
         self.assertEqual(connected.factory.counters.unsent_limit_aborts, 0)
 
-    def test_the_bound_is_above_the_message_limit(self) -> None:
-        """Unless a subclass or a factory has another one."""
+    def test_the_default_limit_is_above_the_message_limit(self) -> None:
+        """A subclass or a factory may set another limit."""
         large = 2 * LEAST_MAX_UNSENT
         for limits, bound in (
             ({}, LEAST_MAX_UNSENT),
@@ -674,8 +678,8 @@ class UnsentTests(SynchronousTestCase):
             connected.protocol.send_frame(b"")
             self.assertTrue(connected.transport.disconnected, f"{limits=}")
 
-    def test_a_bound_that_is_reached_in_order_is_refused(self) -> None:
-        """It is above the high-water mark, on a class as in a factory."""
+    def test_a_limit_below_the_high_water_mark_is_refused(self) -> None:
+        """The limit must be above the high-water mark, on a class as in a factory."""
 
         class Narrow(FrameEcho):
             max_unsent = HIGH_WATER
@@ -687,7 +691,7 @@ class UnsentTests(SynchronousTestCase):
 
 
 class Notes(BufferLimit):
-    """Keeps what it is told."""
+    """Records what each connection reports to hold."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -698,8 +702,8 @@ class Notes(BufferLimit):
         super().note(holder, size)
 
 
-class SumTests(SynchronousTestCase):
-    """What all connections of a server hold together is bounded."""
+class SharedLimitTests(SynchronousTestCase):
+    """The limit on what all connections of a server hold together."""
 
     def noting(self, protocol: type[P]) -> tuple[Connected[P], Notes]:
         connected, notes = Connected(protocol), Notes()
@@ -707,18 +711,21 @@ class SumTests(SynchronousTestCase):
         return connected, notes
 
     def another(self, connected: Connected[P]) -> Connected[P]:
-        """Connect to the same server."""
+        """Connect once more to the same server."""
         return Connected(type(connected.protocol), factory=connected.factory)
 
-    def test_what_stays_nowhere_is_not_noted(self) -> None:
-        """Messages that came whole and were answered cost nothing here."""
+    def test_messages_answered_within_a_read_are_not_noted(self) -> None:
+        """Whole messages that are answered at once cost no call to the limit."""
         for protocol in (FrameEcho, FrameRecorder):
             connected, notes = self.noting(protocol)
             connected.receive(FRAME * 10)
             self.assertEqual(notes.noted, [], f"{protocol=}")
 
-    def test_what_stays_is_noted_until_it_has_left(self) -> None:
-        """A part of a message; answers that the peer does not read; input during a handler."""
+    def test_bytes_that_stay_are_noted_until_they_left(self) -> None:
+        """
+        A partial message, answers that the peer does not read, and input during a handler are
+        noted.
+        """
         connected, notes = self.noting(FrameEcho)
         connected.receive(FRAME + FRAME[:10])
         connected.receive(FRAME[10:])
@@ -735,22 +742,22 @@ class SumTests(SynchronousTestCase):
         waiting.protocol.go_on()
         self.assertEqual(notes.total, 0)
 
-    def test_a_lost_connection_is_forgotten(self) -> None:
-        """With all that it held."""
+    def test_a_lost_connection_is_noted_with_nothing(self) -> None:
+        """All that it held is freed."""
         connected, notes = self.noting(FrameEcho)
         connected.receive(FRAME[:10])
         connected.reset()
         self.assertEqual(notes.total, 0)
 
-    def test_one_that_made_room_is_not_told_of_twice(self) -> None:
-        """Its end takes a turn of the reactor; until then it may still be the largest."""
+    def test_an_aborted_connection_counts_once(self) -> None:
+        """Its end takes a turn of the reactor; until then it may be chosen again as the largest."""
         large = Connected(FrameRecorder, max_buffered=1000)
         for _ in range(2):
             large.protocol.abort_as_largest(900, 1001, 1000)
         self.assertEqual(large.factory.counters.buffer_limit_aborts, 1)
 
-    def test_the_largest_makes_room(self) -> None:
-        """Whoever crosses the limit; with one event, and the numbers as the reason."""
+    def test_past_the_limit_the_largest_connection_is_aborted(self) -> None:
+        """Another connection crossed the limit; one event has the numbers and the reason."""
         large = Connected(FrameRecorder, max_buffered=1000)
         small = self.another(large)
         large.receive(encode_frame(bytes(900))[:-100])
@@ -774,8 +781,8 @@ class SumTests(SynchronousTestCase):
         self.assertTrue(connected.transport.disconnected)
         self.assertEqual(connected.protocol.brakes, [])
 
-    def test_pushes_count_too(self) -> None:
-        """The largest of all ends also where it is the one that is written to."""
+    def test_a_push_past_the_limit_aborts_the_largest_connection(self) -> None:
+        """Also if the largest is the connection that is written to."""
         one = Connected(FrameRecorder, max_buffered=1000)
         other = self.another(one)
         for connected, size in ((one, 396), (other, 596)):
@@ -787,8 +794,8 @@ class SumTests(SynchronousTestCase):
         self.assertEqual((one.transport.disconnected, other.transport.disconnected), (False, True))
         self.assertEqual(other.protocol.brakes, ["paused"])
 
-    def test_a_closing_connection_counts(self) -> None:
-        """What it has still to send is in memory, and so it may be the one to go."""
+    def test_a_closing_connection_counts_and_may_be_aborted(self) -> None:
+        """Its unsent bytes are still in memory."""
         closing = Connected(FrameRecorder, max_buffered=1000)
         assert closing.transport.producer is not None
         closing.transport.producer.pauseProducing()
@@ -797,8 +804,8 @@ class SumTests(SynchronousTestCase):
         self.another(closing).receive(encode_frame(bytes(900))[:200])
         self.assertTrue(closing.transport.disconnected)
 
-    def test_the_limit_leaves_room_for_the_largest_message(self) -> None:
-        """Unless it is told otherwise."""
+    def test_the_default_limit_leaves_room_for_the_largest_message(self) -> None:
+        """A setting of the factory replaces the default."""
         for limits, expected in (
             ({}, DEFAULT_MAX_BUFFERED),
             ({"max_payload": DEFAULT_MAX_BUFFERED}, 2 * DEFAULT_MAX_BUFFERED),
@@ -810,8 +817,8 @@ class SumTests(SynchronousTestCase):
             self.assertEqual(limit.max_buffered, expected, f"{limits=}")
         self.assertRaises(ValueError, Connected, FrameRecorder, max_buffered=0)
 
-    def test_without_a_factory_there_is_no_sum(self) -> None:
-        """A protocol on its own is bounded by itself."""
+    def test_without_a_factory_only_the_limits_of_the_connection_hold(self) -> None:
+        """A protocol on its own has no limit that it shares."""
         protocol = FrameEcho()
         protocol.makeConnection(StringTransport())
         protocol.dataReceived(FRAME[:10])
@@ -819,14 +826,14 @@ class SumTests(SynchronousTestCase):
 
 
 class EndTests(SynchronousTestCase):
-    """Connections end in order."""
+    """Ends of connections."""
 
-    def test_it_is_told_of_half_close(self) -> None:
-        """Twisted finds that the peer's FIN does not end the connection."""
+    def test_a_protocol_provides_half_close(self) -> None:
+        """Twisted calls its half-close methods, so the peer's FIN does not end the connection."""
         self.assertTrue(verifyObject(IHalfCloseableProtocol, FrameEcho()))
 
-    def test_a_peer_that_ends_gets_its_answers_first(self) -> None:
-        """FIN with a handler running: the answers to all that came, then the end."""
+    def test_after_a_peers_fin_its_answers_are_sent_first(self) -> None:
+        """FIN arrives while a handler runs: all messages are answered, then the connection ends."""
         connected = Connected(Waiting)
         connected.receive(encode_frame(b"1") + encode_frame(b"2"))
         connected.end()
@@ -850,22 +857,22 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
         self.assertTrue(connected.transport.disconnecting)
 
-    def test_a_peer_that_ends_with_nothing_pending_is_closed(self) -> None:
-        """FIN on an idle connection is answered by FIN."""
+    def test_a_peers_fin_on_an_idle_connection_closes_it(self) -> None:
+        """The protocol answers FIN with FIN."""
         connected = Connected(FrameEcho)
         connected.end()
         self.assertTrue(connected.transport.disconnecting)
 
     def test_a_partial_message_at_the_end_is_dropped(self) -> None:
-        """FIN in the middle of a frame: what was whole was delivered, the rest is not."""
+        """FIN in the middle of a frame: whole frames were handled, the partial one is not."""
         connected = Connected(FrameRecorder)
         connected.receive(encode_frame(b"1") + b"\x00\x00")
         connected.end()
         self.assertEqual(connected.protocol.received, [b"1"])
         self.assertTrue(connected.transport.disconnecting)
 
-    def test_an_orderly_end_has_no_error(self) -> None:
-        """`connection_lost` is told None when both ends closed."""
+    def test_an_end_in_order_has_no_error(self) -> None:
+        """`connection_lost` is called with None when both ends closed."""
         connected = Connected(FrameRecorder)
         connected.end()
         connected.lose()
@@ -900,13 +907,13 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(factory.counters.idle, 1)
 
     def test_a_reset_has_an_error(self) -> None:
-        """`connection_lost` is told why when the connection died."""
+        """`connection_lost` is called with the reason when the connection broke."""
         connected = Connected(FrameRecorder)
         connected.reset()
         (error,) = connected.protocol.lost
         self.assertIsInstance(error, SocketError)
 
-    def test_a_report_of_the_loss_that_fails_is_logged(self) -> None:
+    def test_a_connection_lost_hook_that_raises_is_logged(self) -> None:
         """The handler that runs is cancelled all the same."""
 
         class Failing(Waiting):
@@ -921,7 +928,7 @@ class EndTests(SynchronousTestCase):
         self.assertIsNone(failure.value.__traceback__)
         self.assertEqual(connected.protocol.ended, ["CancelledError"])
 
-    def test_nobody_looks_for_a_peer_that_ended_and_is_gone(self) -> None:
+    def test_after_the_loss_the_hang_up_watch_is_stopped(self) -> None:
         """No delayed call is left when the connection is lost, though its end was told twice."""
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
@@ -954,8 +961,10 @@ class EndTests(SynchronousTestCase):
         (deadline,) = on_kernel.reactor.getDelayedCalls()
         self.assertEqual(deadline.getTime(), on_kernel.protocol.close_timeout)
 
-    def test_a_close_under_way_has_its_own_deadline(self) -> None:
-        """That the peer, which has ended, is gone as well does not cut it short."""
+    def test_a_close_keeps_its_deadline_after_the_peers_fin(self) -> None:
+        """
+        The hang-up of a peer that ended its output does not shorten a close that is under way.
+        """
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.dataReceived(FRAME)
@@ -967,8 +976,8 @@ class EndTests(SynchronousTestCase):
         on_kernel.reactor.pump([0.5] * 9)
         self.assertEqual(on_kernel.protocol.lost, [])
 
-    def test_nothing_waits_in_a_connection_that_is_gone(self) -> None:
-        """Neither what was received nor what was not sent, whoever keeps the protocol."""
+    def test_a_lost_connection_holds_no_bytes(self) -> None:
+        """A protocol that is kept holds neither undelivered input nor unsent output."""
         connected = Connected(FrameRecorder)
         connected.receive(encode_frame(bytes(1000))[:-1])
         self.assertTrue(connected.protocol.has_unhandled_input)
@@ -976,8 +985,8 @@ class EndTests(SynchronousTestCase):
         self.assertFalse(connected.protocol.has_unhandled_input)
         self.assertEqual(connected.protocol.unsent, 0)
 
-    def test_close_gives_up_at_the_deadline(self) -> None:
-        """A peer that does not answer a close is aborted after the close timeout."""
+    def test_a_close_without_an_answer_aborts_at_its_deadline(self) -> None:
+        """A peer that does not send FIN is aborted after the close timeout."""
         connected = Connected(FrameRecorder, close_timeout=2.0)
         connected.protocol.close()
         connected.clock.advance(1.9)
@@ -985,8 +994,8 @@ class EndTests(SynchronousTestCase):
         connected.clock.advance(0.2)
         self.assertTrue(connected.transport.disconnected)
 
-    def test_nothing_is_left_after_the_end(self) -> None:
-        """A lost connection leaves no delayed call and no member behind."""
+    def test_a_lost_connection_leaves_nothing(self) -> None:
+        """No delayed call is left, and the connection is in no registry."""
         connected = Connected(FrameRecorder)
         connected.protocol.close()
         connected.lose()
@@ -1072,23 +1081,23 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertFalse(protocol.is_open)
 
 
-class OnItsOwnTests(SynchronousTestCase):
-    """A protocol works without a factory of ours."""
+class WithoutFactoryTests(SynchronousTestCase):
+    """A protocol without a factory of twsock."""
 
-    def test_any_factory_will_do(self) -> None:
-        """Made by hand and connected to a transport, it serves."""
+    def test_a_protocol_made_by_hand_serves(self) -> None:
+        """A protocol that a program connects to a transport itself serves."""
         protocol, transport = FrameEcho(), StringTransport()
         protocol.makeConnection(transport)
         protocol.dataReceived(FRAME)
         self.assertEqual(transport.value(), FRAME)
 
-    def test_before_it_is_connected_it_has_no_peer(self) -> None:
-        """As with everything else then."""
+    def test_a_protocol_without_a_connection_has_no_peer(self) -> None:
+        """Reading the peer raises `LocalProtocolError`."""
         self.assertRaises(LocalProtocolError, getattr, FrameEcho(), "peer")
         self.assertFalse(FrameEcho().is_secure)
 
-    def test_a_limit_that_is_none_ends_the_connection(self) -> None:
-        """Twisted by itself would log it, and keep the connection for ever."""
+    def test_a_wrong_limit_of_a_class_ends_the_connection(self) -> None:
+        """Twisted by itself would log the error, and keep the connection for ever."""
         limits = [(FrameEcho, 1 << 32, ValueError), (FrameEcho, 1.5, TypeError)]
         for kind, limit, error in [
             *limits,
@@ -1102,13 +1111,13 @@ class OnItsOwnTests(SynchronousTestCase):
             echo.connection_lost = self.fail  # type: ignore[method-assign,assignment]
             echo.connectionLost()
 
-    def test_peers_have_readable_names(self) -> None:
-        """An address is named as people write it."""
+    def test_an_address_is_named_as_host_and_port(self) -> None:
+        """The log names a peer by its address."""
         connected = Connected(FrameEcho)
         self.assertEqual(connected.protocol.peer, "192.168.1.1:54321")
 
-    def test_a_peer_of_one_link_is_named_with_its_interface(self) -> None:
-        """As clients write it: several machines may have the address, each on another link."""
+    def test_a_link_local_address_is_named_with_its_interface(self) -> None:
+        """Machines on several links may have the same link-local address."""
         echo, scope = FrameEcho(), socket.if_nametoindex("lo")
         echo.makeConnection(StringTransport(None, IPv6Address("TCP", "fe80::1", 54321, 0, scope)))
         self.assertEqual(echo.peer, "[fe80::1%lo]:54321")

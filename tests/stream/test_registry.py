@@ -1,4 +1,4 @@
-"""A `ConnectionRegistry` counts, limits, watches and drains its connections."""
+"""A `ConnectionRegistry` counts, limits, times out and drains its connections."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from twsock.wire import encode_frame
 
 
 class IdleTests(SynchronousTestCase):
-    """Idle connections end."""
+    """The idle timeout."""
 
     @given(floats(min_value=0.0, max_value=49.9))
-    def test_the_end_comes_between_one_and_one_and_a_half_timeouts(self, offset: float) -> None:
-        """Wherever between two ticks the last frame falls, the bounds hold."""
+    def test_an_idle_connection_ends_between_one_and_one_and_a_half_timeouts(
+        self, offset: float
+    ) -> None:
+        """The bounds hold wherever the last frame falls between two ticks."""
         connected = Connected(FrameRecorder, idle_timeout=100.0, close_timeout=1000.0)
         connected.clock.advance(offset)
         connected.receive(encode_frame(b"x"))
@@ -29,7 +31,7 @@ class IdleTests(SynchronousTestCase):
         self.assertFalse(connected.transport.disconnected)
         self.assertEqual(connected.factory.counters.idle, 1)
 
-    def test_dripping_bytes_do_not_extend_it(self) -> None:
+    def test_single_bytes_do_not_extend_the_timeout(self) -> None:
         """Only whole frames count as activity."""
         connected = Connected(FrameRecorder, idle_timeout=10.0)
         connected.receive(b"\x00\x00\x10\x00")
@@ -39,7 +41,7 @@ class IdleTests(SynchronousTestCase):
         self.assertTrue(connected.transport.disconnecting)
 
     def test_a_running_handler_keeps_the_connection(self) -> None:
-        """While the peer waits for us it is not idle; afterwards the time starts anew."""
+        """A peer that waits for an answer is not idle; the timeout begins anew after the answer."""
         connected = Connected(Waiting, idle_timeout=10.0)
         connected.receive(encode_frame(b"x"))
         connected.clock.pump([1.0] * 60)
@@ -50,8 +52,8 @@ class IdleTests(SynchronousTestCase):
         connected.clock.pump([1.0] * 8)
         self.assertTrue(connected.transport.disconnecting)
 
-    def test_a_handler_for_a_peer_that_has_ended_keeps_nothing(self) -> None:
-        """A handler may run for ever: the connection is aborted and the handler cancelled."""
+    def test_a_handler_does_not_keep_the_connection_of_a_peer_that_ended(self) -> None:
+        """At the timeout that connection is aborted and its handler cancelled."""
         connected = Connected(Waiting, idle_timeout=10.0)
         connected.receive(encode_frame(b"x"))
         connected.end()
@@ -64,13 +66,13 @@ class IdleTests(SynchronousTestCase):
         self.assertEqual(connected.factory.counters.idle, 1)
         self.assertEqual(connected.clock.getDelayedCalls(), [])
 
-    def test_without_a_timeout_nothing_ends(self) -> None:
-        """None is for ever, and costs no delayed call."""
+    def test_without_a_timeout_no_connection_ends(self) -> None:
+        """A timeout of None means for ever, and costs no delayed call."""
         connected = Connected(FrameRecorder, idle_timeout=None)
         self.assertEqual(connected.clock.getDelayedCalls(), [])
 
     def test_a_thousand_connections_share_one_delayed_call(self) -> None:
-        """Watching more connections does not arm more timers."""
+        """Watching more connections arms no more timers."""
         group = ConnectionRegistry(Clock(), idle_timeout=10.0)
         clock = group.clock
         for _ in range(1000):
@@ -79,14 +81,14 @@ class IdleTests(SynchronousTestCase):
         assert isinstance(clock, Clock)
         self.assertEqual(len(clock.getDelayedCalls()), 1)
 
-    def test_bounds_are_checked(self) -> None:
-        """A timeout or limit that makes no sense is refused."""
+    def test_settings_out_of_bounds_are_refused(self) -> None:
+        """A timeout or limit that makes no sense raises an error."""
         self.assertRaises(ValueError, ConnectionRegistry, Clock(), idle_timeout=0.0)
         self.assertRaises(ValueError, ConnectionRegistry, Clock(), max_connections=0)
 
 
 class DrainTests(SynchronousTestCase):
-    """A drain ends every connection."""
+    """A drain: each connection is closed, or aborted at the deadline."""
 
     def test_idle_connections_close_at_once(self) -> None:
         """A connection with nothing under way is closed when the drain begins."""
@@ -97,8 +99,8 @@ class DrainTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(self.successResultOf(drained), 0)
 
-    def test_what_has_arrived_is_answered_first(self) -> None:
-        """A connection with a handler running closes when it has answered."""
+    def test_received_messages_are_answered_first(self) -> None:
+        """A connection with a running handler closes when it has answered."""
         connected = Connected(Waiting)
         connected.receive(encode_frame(b"1") + encode_frame(b"2"))
         drained = connected.factory.drain(10.0)
@@ -110,8 +112,8 @@ class DrainTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(self.successResultOf(drained), 0)
 
-    def test_a_message_under_way_is_awaited(self) -> None:
-        """A part of it has come: the rest may come until the deadline, and is answered."""
+    def test_a_partial_message_is_awaited_and_answered(self) -> None:
+        """Its rest may arrive until the deadline."""
         connected = Connected(FrameEcho)
         frame = encode_frame(b"request")
         connected.receive(frame[:5])
@@ -124,8 +126,8 @@ class DrainTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(self.successResultOf(drained), 0)
 
-    def test_what_is_left_is_aborted_at_the_deadline(self) -> None:
-        """A connection that does not end is aborted, and counted in the result."""
+    def test_connections_left_at_the_deadline_are_aborted(self) -> None:
+        """The result of the drain counts them."""
         connected = Connected(Waiting)
         connected.receive(encode_frame(b"1"))
         drained = connected.factory.drain(10.0)
@@ -136,16 +138,16 @@ class DrainTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(self.successResultOf(drained), 1)
 
-    def test_nothing_to_drain_is_done(self) -> None:
-        """Without connections a drain ends at once, twice too."""
+    def test_a_drain_without_connections_ends_at_once(self) -> None:
+        """Also a second time."""
         connected = Connected(FrameRecorder)
         connected.lose()
         self.assertEqual(self.successResultOf(connected.factory.drain(10.0)), 0)
         self.assertEqual(self.successResultOf(connected.factory.drain(10.0)), 0)
         self.assertEqual(connected.clock.getDelayedCalls(), [])
 
-    def test_a_drain_in_a_handler_lets_it_answer(self) -> None:
-        """Its answer leaves before the end."""
+    def test_a_drain_in_a_handler_lets_the_handler_answer(self) -> None:
+        """The answer is sent before the connection ends."""
 
         class Last(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -157,8 +159,8 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual(connected.sent(), encode_frame(b"bye"))
         self.assertTrue(connected.transport.disconnecting)
 
-    def test_a_wait_that_was_called_off_leaves_nothing(self) -> None:
-        """No timer, and no trouble when the connections end."""
+    def test_a_cancelled_drain_leaves_no_timer(self) -> None:
+        """Connections that end later raise no error."""
         connected = Connected(Waiting, idle_timeout=None)
         connected.receive(encode_frame(b"x"))
         draining = connected.factory.drain(5)
@@ -167,8 +169,8 @@ class DrainTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(len(connected.factory.group), 0)
 
-    def test_one_that_cannot_be_ended_does_not_keep_the_others(self) -> None:
-        """It is aborted, and logged; at a drain, and at each tick."""
+    def test_a_connection_that_raises_does_not_keep_the_others(self) -> None:
+        """It is aborted, and the error logged, at a drain and at a tick."""
 
         class Stubborn(FrameRecorder):
             def drain(self) -> None:

@@ -1,4 +1,4 @@
-"""The kernel's figures of a TCP connection are read, or are zero."""
+"""The kernel's statistics of a TCP connection: they are read, or are zero."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = 168
 def packed(
     rtt: int = 0, variation: int = 0, least: int = 0, rate: int = 0, is_limited: bool = False
 ) -> bytes:
-    """Write down what Linux would answer; all that is not asked about has every bit set."""
+    """Return an answer of Linux with these values; all other bits are set."""
     raw = bytearray(b"\xff" * SIZE)
     raw[7] = 0xFE | is_limited
     for offset, width, value in ((68, 4, rtt), (72, 4, variation), (148, 4, least), (160, 8, rate)):
@@ -29,7 +29,7 @@ def packed(
 
 
 class FakeSocket:
-    """Answers what it is told to, cut to what there is room for, as a kernel does."""
+    """Answers with the bytes it was made with, cut to the buffer, as a kernel does."""
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
@@ -44,48 +44,48 @@ def read(answer: bytes) -> TcpInfo:
 
 
 class LayoutTests(SynchronousTestCase):
-    """Where the figures are in the kernel's answer."""
+    """The places of the fields in the kernel's answer."""
 
     if not hasattr(socket, "TCP_INFO"):
         skip = "only Linux answers in this form"
 
-    def test_each_figure_has_its_place(self) -> None:
-        """As in <linux/tcp.h>, with other bytes around."""
+    def test_each_field_is_read_from_its_place(self) -> None:
+        """The places are those of <linux/tcp.h>; the bytes around differ."""
         info = read(packed(rtt=0x01020304, variation=0x05060708, least=9, rate=0x0102030405060708))
         self.assertEqual(info, TcpInfo(0x01020304, 0x05060708, 9, 0x0102030405060708, False))
 
-    def test_the_lowest_bit_of_byte_7_is_the_limit_by_the_sender(self) -> None:
-        """The other bits there tell of something else."""
+    def test_the_lowest_bit_of_byte_7_says_rate_limited_by_the_sender(self) -> None:
+        """The other bits of that byte have other meanings."""
         for byte, expected in ((0x01, True), (0x00, False), (0xFF, True), (0xFE, False)):
             raw = bytearray(SIZE)
             raw[7] = byte
             self.assertIs(read(bytes(raw)).is_rate_limited_by_sender, expected, f"{byte=}")
 
-    def test_a_shortest_time_not_measured_is_zero(self) -> None:
-        """The kernel begins with the largest number."""
+    def test_an_unmeasured_shortest_round_trip_is_zero(self) -> None:
+        """The kernel starts with the largest number."""
         self.assertEqual(read(packed(rtt=5, least=0xFFFF_FFFF)).least_round_trip, 0)
         self.assertEqual(read(packed(rtt=5, least=0xFFFF_FFFE)).least_round_trip, 0xFFFF_FFFE)
 
-    def test_what_newer_kernels_add_is_not_read(self) -> None:
-        """A field is never moved, so that a longer answer begins alike."""
+    def test_fields_of_newer_kernels_are_ignored(self) -> None:
+        """A field never moves, so a longer answer begins in the same way."""
         self.assertEqual(read(packed(rtt=5) + b"\xff" * 64), read(packed(rtt=5)))
 
-    def test_an_answer_of_an_old_kernel_is_no_answer(self) -> None:
-        """One byte less, and there is no rate."""
+    def test_a_too_short_answer_is_none(self) -> None:
+        """Older kernels answer without the delivery rate."""
         self.assertEqual(read(packed(rtt=5)[:-1]), TcpInfo())
         self.assertEqual(read(b""), TcpInfo())
 
     @given(binary(max_size=2 * SIZE))
-    def test_any_answer_is_read(self, answer: bytes) -> None:
-        """Nothing that a kernel says is an error."""
+    def test_any_answer_is_read_without_an_error(self, answer: bytes) -> None:
+        """No bytes that a kernel returns raise an error."""
         read(answer)
 
 
 class KernelTests(SynchronousTestCase):
     """Real sockets."""
 
-    def test_an_exchange_is_measured(self) -> None:
-        """After a question and an answer over loopback there are times."""
+    def test_an_exchange_over_loopback_has_times(self) -> None:
+        """After a request and its answer the round-trip times are above zero."""
         near, far = tcp_pair()
         self.addCleanup(near.close)
         self.addCleanup(far.close)
@@ -97,22 +97,22 @@ class KernelTests(SynchronousTestCase):
         self.assertGreater(info.least_round_trip, 0)
 
     if not hasattr(socket, "TCP_INFO"):
-        test_an_exchange_is_measured.skip = "only Linux measures"  # type: ignore[attr-defined]
+        test_an_exchange_over_loopback_has_times.skip = "only Linux measures"  # type: ignore[attr-defined]
 
-    def test_a_unix_socket_has_no_figures(self) -> None:
-        """It is no TCP, and that is no error."""
+    def test_a_unix_socket_has_zero_statistics(self) -> None:
+        """It is no TCP socket, and no error is raised."""
         near, far = socket.socketpair()
         self.addCleanup(near.close)
         self.addCleanup(far.close)
         self.assertEqual(read_tcp_info(near), TcpInfo())
 
-    def test_a_closed_socket_has_no_figures(self) -> None:
-        """Neither is it an error to come too late."""
+    def test_a_closed_socket_has_zero_statistics(self) -> None:
+        """Reading after the close raises no error."""
         near, far = tcp_pair()
         near.close()
         far.close()
         self.assertEqual(read_tcp_info(near), TcpInfo())
 
-    def test_no_socket_has_no_figures(self) -> None:
-        """All are zero, and a rate that nobody measured is no peak."""
+    def test_without_a_socket_all_is_zero(self) -> None:
+        """A rate that was never measured is no peak."""
         self.assertEqual(read_tcp_info(None), TcpInfo(0, 0, 0, 0, True))

@@ -1,4 +1,4 @@
-"""A `StreamTransport` writes through, brakes and ends."""
+"""A `StreamTransport` sends at once, limits its output, and ends in order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from twsock.tls.server import ServerOptions, ServerTls
 
 
 class Owner:
-    """Counts what it is told."""
+    """Counts the calls that it receives."""
 
     def __init__(self) -> None:
         self.drained = 0
@@ -54,7 +54,7 @@ class Owner:
 
 
 class IdleReactor(Clock):
-    """Notes which descriptors want to be told of room to write; tells them nothing by itself."""
+    """Records which descriptors wait for room to write; never calls them by itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class IdleReactor(Clock):
 
 
 class FakeProtocol:
-    """What a descriptor calls when its connection is lost."""
+    """Takes the call of a descriptor whose connection is lost."""
 
     def __init__(self) -> None:
         self.reasons: list[Failure] = []
@@ -85,7 +85,7 @@ class FakeProtocol:
 
 
 class CountingSocket(socket.socket):
-    """A real socket that counts its sends, and can be told to fail."""
+    """A real socket that counts its sends, and fails if told to."""
 
     sends: int
     error: OSError | None
@@ -104,7 +104,7 @@ class CountingSocket(socket.socket):
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Connect two sockets over loopback, for what only TCP has."""
+    """Connect two TCP sockets over loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
@@ -112,7 +112,7 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Pusher:
-    """Writes one piece when it is paused, and one when it may go on."""
+    """Writes one piece when it is paused, and one when it is resumed."""
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
@@ -128,7 +128,7 @@ class Pusher:
 
 
 class PausedPusher:
-    """Only notes whether it is paused."""
+    """Records whether it is paused."""
 
     is_paused = False
 
@@ -143,7 +143,7 @@ class PausedPusher:
 
 
 class KernelCase(SynchronousTestCase):
-    """Makes a stream over a plain socket."""
+    """Makes a transport over a plain socket."""
 
     def setUp(self) -> None:
         here, self.peer = tcp_pair()
@@ -163,7 +163,7 @@ class KernelCase(SynchronousTestCase):
 
 
 class PlainTests(KernelCase):
-    """Over a plain socket, bytes take the short way."""
+    """A `StreamTransport` over a plain socket."""
 
     def fill(self) -> bytes:
         """Write until the kernel takes no more and the high-water mark is reached."""
@@ -176,7 +176,7 @@ class PlainTests(KernelCase):
         return sent
 
     def receive(self) -> bytes:
-        """Take all there is at the other end, letting the descriptor write between the reads."""
+        """Read all bytes at the other end, and let the descriptor write between the reads."""
         received = b""
         while True:
             try:
@@ -191,39 +191,44 @@ class PlainTests(KernelCase):
             received += chunk
 
     def test_five_writes_and_a_send_are_one_system_call(self) -> None:
-        """What was written until a send leaves in one piece."""
+        """Bytes that were written before a send leave in one piece."""
         for number in range(5):
             self.stream.write(b"message %d" % number)
         self.assertTrue(self.stream.send())
         self.assertEqual(self.socket.sends, 1)
         self.assertEqual(self.peer.recv(100), b"message 0message 1message 2message 3message 4")
 
-    def test_small_answers_do_not_wait_for_an_acknowledgement(self) -> None:
-        """``TCP_NODELAY`` is on, or an answer in two parts would stall for 40 ms."""
+    def test_tcp_nodelay_is_on(self) -> None:
+        """
+        Without ``TCP_NODELAY`` an answer in two parts would wait 40 ms for an acknowledgement.
+        """
         self.assertTrue(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    def test_nothing_queued_leaves_the_reactor_alone(self) -> None:
-        """A send that the kernel takes whole asks the reactor for nothing."""
+    def test_a_send_that_the_kernel_takes_whole_leaves_the_reactor_alone(self) -> None:
+        """Nothing is queued, so the reactor is asked for nothing."""
         self.stream.write(b"answer")
         self.stream.send()
         self.assertEqual(self.reactor.writers, set())
         self.assertTrue(self.stream.is_flushed)
 
-    def test_nothing_leaves_after_the_application_aborted_the_transport(self) -> None:
-        """It is lost in the next turn of the reactor; the kernel would still take bytes."""
+    def test_after_an_abort_by_the_application_nothing_is_sent(self) -> None:
+        """
+        The connection is lost in the next reactor turn; until then the kernel would still take
+        bytes.
+        """
         self.descriptor.abortConnection()
         self.assertEqual(self.stream.send_pieces([b"never"] * 3)[1], 0)
         self.assertEqual(self.socket.sends, 0)
 
-    def test_nothing_that_was_written_leaves_after_it_either(self) -> None:
-        """As with a protocol, which writes first and sends later."""
+    def test_bytes_written_before_an_abort_by_the_application_are_not_sent(self) -> None:
+        """A protocol writes first and sends at the end of its read, after the abort."""
         self.descriptor.abortConnection()
         self.stream.write(b"never")
         self.stream.send()
         self.assertEqual(self.socket.sends, 0)
 
-    def test_writes_of_the_application_keep_their_place(self) -> None:
-        """Behind a ``transport.write`` that waits for its turn, a send waits too."""
+    def test_a_send_queues_behind_writes_of_the_application(self) -> None:
+        """Bytes of an earlier ``transport.write`` leave first."""
         self.stream.write(b"1")
         self.stream.send()
         self.descriptor.write(b"2")
@@ -232,23 +237,25 @@ class PlainTests(KernelCase):
         self.descriptor.write(b"4")
         self.assertEqual(self.receive(), b"1234")
 
-    def test_what_the_kernel_refuses_is_queued_in_order(self) -> None:
-        """Bytes beyond the kernel's buffer arrive later, none lost, none twice."""
+    def test_bytes_that_the_kernel_refuses_arrive_later_in_order(self) -> None:
+        """None is lost, none is sent twice."""
         sent = self.fill()
         self.assertFalse(self.stream.is_flushed)
         self.assertEqual(self.receive(), sent)
         self.assertTrue(self.stream.is_flushed)
 
-    def test_drain_is_told_once_and_only_when_empty(self) -> None:
-        """A full output reports once that it drained, when the kernel has it all."""
+    def test_a_drain_is_reported_once_when_the_queue_is_empty(self) -> None:
+        """A full output reports once that it drained, when the kernel has all bytes."""
         self.fill()
         self.assertEqual(self.owner.drained, 0)
         self.receive()
         self.assertEqual(self.owner.drained, 1)
         self.assertIsNone(self.descriptor.producer)
 
-    def test_a_producer_of_the_application_does_not_hide_the_drain(self) -> None:
-        """Where the application's producer holds the descriptor, the queue is looked at instead."""
+    def test_beside_a_producer_of_the_application_the_queue_is_polled(self) -> None:
+        """
+        The drain is reported although the application's producer is registered with the descriptor.
+        """
         self.descriptor.registerProducer(StringTransport(), True)
         self.fill()
         self.descriptor.unregisterProducer()
@@ -256,15 +263,15 @@ class PlainTests(KernelCase):
         self.reactor.advance(1)
         self.assertEqual(self.owner.drained, 1)
 
-    def test_room_shrinks_with_each_write(self) -> None:
-        """Bytes not sent yet count against the high-water mark."""
+    def test_each_write_takes_room(self) -> None:
+        """Unsent bytes count against the high-water mark."""
         self.stream.write(b"x" * (HIGH_WATER - 1))
         self.assertFalse(self.stream.is_full)
         self.stream.write(b"x")
         self.assertTrue(self.stream.is_full)
 
     def test_tls_started_by_the_application_is_not_bypassed(self) -> None:
-        """Once the transport speaks TLS, no byte is sent on the cached socket."""
+        """Once the transport does TLS, no byte is sent on the socket that was found before."""
         engine: list[bytes] = []
         self.protocol.write = engine.append  # type: ignore[attr-defined]
         self.descriptor.TLS = True
@@ -274,15 +281,15 @@ class PlainTests(KernelCase):
         self.assertRaises(BlockingIOError, self.peer.recv, 100)
 
     def break_sending(self) -> BrokenError:
-        """Let a send meet the peer's reset; give what the owner was told."""
+        """Let a send meet the peer's reset; return the error that the owner received."""
         self.socket.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
         self.stream.write(b"answer")
         self.stream.send()
         (error,) = self.owner.failures
         return error
 
-    def test_a_failed_send_is_told_and_keeps_its_reason(self) -> None:
-        """The error that a send met is the reason the connection ended, whatever Twisted saw."""
+    def test_the_error_of_a_failed_send_is_the_reason_of_the_end(self) -> None:
+        """It is reported even if Twisted sees a clean end later."""
         self.assertIs(self.break_sending().status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
         self.stream.abort()
         self.reactor.advance(0)
@@ -291,38 +298,40 @@ class PlainTests(KernelCase):
         self.assertIsInstance(error, BrokenError)
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
-    def test_after_a_failed_send_input_can_be_read(self) -> None:
-        """What came before the reset is not lost with it; nothing more is written."""
+    def test_after_a_failed_send_the_input_can_be_read(self) -> None:
+        """Bytes that arrived before the reset are read; no more is written."""
         self.break_sending()
         self.assertFalse(self.stream.is_open)
         self.assertRaises(BrokenError, self.stream.write, b"more")
         self.assertIn(self.descriptor, self.reactor.readers)
         self.assertEqual(self.protocol.reasons, [])
 
-    def test_after_a_failed_send_the_end_of_the_input_is_the_end(self) -> None:
-        """The kernel told its error once, so the input ends like one that was closed in order."""
+    def test_after_a_failed_send_the_end_of_the_input_is_clean(self) -> None:
+        """
+        The kernel reports its error once, so the input ends as if the peer had closed in order.
+        """
         self.break_sending()
         self.stream.peer_ended()
         self.reactor.advance(0)
         self.assertEqual(len(self.protocol.reasons), 1)
 
-    def test_after_a_failed_send_a_close_aborts(self) -> None:
-        """There is nothing to wait for."""
+    def test_a_close_after_a_failed_send_aborts(self) -> None:
+        """The connection is gone, so there is no FIN to wait for."""
         self.break_sending()
         self.stream.close()
         self.reactor.advance(0)
         self.assertEqual(len(self.protocol.reasons), 1)
 
-    def test_one_who_waits_for_the_end_may_call_another_wait_off(self) -> None:
-        """Everybody else is told, and the end goes on."""
+    def test_a_callback_of_the_end_may_cancel_another_wait_for_it(self) -> None:
+        """The other waits still end."""
         first, second, third = (self.stream.when_lost() for _ in range(3))
         first.addCallback(lambda _: second.cancel())
         second.addErrback(lambda _: None)
         self.stream.lost(Failure(ConnectionDone()))
         self.successResultOf(third)
 
-    def test_no_end_keeps_bytes_that_were_not_sent(self) -> None:
-        """Whoever still holds the stream."""
+    def test_each_end_frees_unsent_bytes(self) -> None:
+        """A transport that is still referenced holds none of them."""
         ends: dict[str, Callable[[], object]] = {
             "lost": lambda: self.stream.lost(Failure(ConnectionLost())),
             "aborted": lambda: self.stream.abort(),
@@ -336,26 +345,26 @@ class PlainTests(KernelCase):
             end()
             self.assertEqual(sys.getrefcount(data), references, name)
 
-    def test_the_deadline_of_a_close_is_checked(self) -> None:
-        """Before it is needed."""
+    def test_the_deadline_of_a_close_is_checked_by_the_call(self) -> None:
+        """A wrong value raises an error at once."""
         self.assertRaises(
             ValueError, StreamTransport, self.owner, self.descriptor, self.reactor, close_timeout=-1
         )
 
-    def test_who_aborts_is_told_of_a_closed_end(self) -> None:
-        """Also when it is gone; nothing broke."""
+    def test_writing_after_an_abort_raises_closed_error(self) -> None:
+        """Also after the loss: this end closed, and nothing broke."""
         self.stream.abort()
         self.assertRaises(ClosedError, self.stream.write, b"x")
         self.stream.lost(Failure(ConnectionAborted()))
         self.assertRaises(ClosedError, self.stream.write, b"x")
 
-    def test_a_slow_peer_gets_what_is_with_the_kernel(self) -> None:
-        """At the deadline of a close the socket is closed, not reset; the kernel sends on."""
+    def test_at_the_deadline_a_close_sends_no_reset(self) -> None:
+        """The socket is closed, and the kernel delivers the bytes that it has to a slow peer."""
         data = bytes(range(256)) * 1000
         self.stream.write(data)
         self.stream.close()
         self.descriptor.doWrite()
-        # What nobody has read in time turns the close into no reset.
+        # Unread input does not turn the close into a reset.
         self.peer.sendall(b"unread")
         select.select([self.socket], [], [], 10)
         self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
@@ -369,28 +378,28 @@ class PlainTests(KernelCase):
             received += chunk
         self.assertEqual(received, data)
 
-    def test_few_bytes_are_handed_over_in_one_piece(self) -> None:
-        """However many pieces they are."""
+    def test_few_bytes_in_many_pieces_are_sent_as_one(self) -> None:
+        """They are joined, however many pieces there are."""
         pieces = [bytes([number % 251]) for number in range(5000)]
         self.assertEqual(self.stream.send_pieces(pieces), (5000, 5000))
         self.assertEqual(self.socket.sends, 1)
         self.assertEqual(self.receive(), b"".join(pieces))
 
-    def test_many_bytes_are_handed_over_in_one_call(self) -> None:
-        """Above 64 KiB they are not joined: the kernel is given the pieces themselves."""
+    def test_many_bytes_are_sent_in_one_call_without_joining(self) -> None:
+        """Above 64 KiB the pieces are passed to one `sendmsg`."""
         pieces = [bytes([number]) * HIGH_WATER for number in range(5)]
         handed, done = self.stream.send_pieces(pieces)
         self.assertEqual((handed, done, self.socket.sends), (5, 5, 1))
         self.assertEqual(self.receive(), b"".join(pieces))
 
-    def test_no_more_pieces_are_handed_over_than_one_call_takes(self) -> None:
-        """1,024 of them, where they are too many bytes to join."""
+    def test_one_call_takes_at_most_1024_pieces(self) -> None:
+        """Many large pieces need several calls."""
         pieces = [bytes([number % 251]) * 65 for number in range(1030)]
         self.assertEqual(self.stream.send_pieces(pieces), (1024, 1024))
         self.assertTrue(self.stream.is_flushed)
 
-    def test_what_the_kernel_has_no_room_for_stays_with_the_owner(self) -> None:
-        """All but the piece at which it stopped; room for more is told of."""
+    def test_pieces_that_the_kernel_refuses_stay_with_the_owner(self) -> None:
+        """The partly sent piece is queued; the others stay, and the drain is reported."""
         pieces = [bytes([number % 251]) * HIGH_WATER for number in range(1000)]
         handed, done = self.stream.send_pieces(pieces)
         self.assertEqual(handed, done + 1)
@@ -400,28 +409,28 @@ class PlainTests(KernelCase):
         self.assertEqual(self.owner.drained, 1)
         self.assertTrue(self.stream.is_flushed)
 
-    def test_a_kernel_without_room_is_given_nothing(self) -> None:
-        """One piece waits with the transport, so that it tells of room."""
+    def test_a_full_kernel_buffer_takes_one_piece_only(self) -> None:
+        """That piece is queued in the transport, so that a drain will be reported."""
         self.socket.error = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         self.assertEqual(self.stream.send_pieces([b"a", b"b"]), (1, 0))
         self.socket.error = None
         self.assertEqual(self.receive(), b"a")
 
-    def test_pieces_are_handed_over_behind_what_the_application_wrote(self) -> None:
-        """What is in the transport's queue was first."""
+    def test_pieces_are_sent_behind_writes_of_the_application(self) -> None:
+        """Bytes in the transport's queue leave first."""
         self.descriptor.write(b"first ")
         self.assertEqual(self.stream.send_pieces([b"second ", b"third"]), (2, 0))
         self.assertEqual(self.receive(), b"first second third")
         self.assertEqual(self.owner.drained, 1)
 
-    def test_a_failed_hand_over_is_told(self) -> None:
-        """Nothing was handed over."""
+    def test_a_failed_send_of_pieces_is_reported(self) -> None:
+        """No piece was sent."""
         self.socket.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
         self.assertEqual(self.stream.send_pieces([b"a"]), (0, 0))
         self.assertEqual(len(self.owner.failures), 1)
 
-    def test_ended_output_leaves_the_input_open(self) -> None:
-        """FIN goes out; the peer's bytes are still read, and nothing can be written."""
+    def test_ending_the_output_leaves_the_input_open(self) -> None:
+        """FIN is sent; the peer's bytes are still read, and writing raises an error."""
         self.stream.end_output()
         self.descriptor.doWrite()
         self.assertEqual(self.peer.recv(10), b"")
@@ -429,22 +438,22 @@ class PlainTests(KernelCase):
         self.assertRaises(ClosedError, self.stream.write, b"late")
         self.assertEqual(self.protocol.reasons, [])
 
-    def test_with_both_halves_ended_the_connection_is_gone(self) -> None:
-        """Whichever ends first."""
+    def test_with_both_halves_ended_the_connection_is_lost(self) -> None:
+        """In either order."""
         self.stream.end_output()
         self.descriptor.doWrite()
         self.stream.peer_ended()
         self.reactor.advance(0)
         self.assertEqual(len(self.protocol.reasons), 1)
 
-    def test_output_that_ends_after_the_input_ends_the_connection(self) -> None:
-        """There is nothing left to come or to go."""
+    def test_ending_the_output_after_the_peers_fin_ends_the_connection(self) -> None:
+        """Neither side can send any more."""
         self.stream.peer_ended()
         self.stream.end_output()
         self.assertIsInstance(self.descriptor.doWrite(), ConnectionDone)
 
     def test_a_close_after_the_output_ended_waits_for_the_peer(self) -> None:
-        """Until its FIN, or the deadline; FIN is not sent twice."""
+        """It waits for the peer's FIN or the deadline, and sends no second FIN."""
         self.stream.end_output()
         self.descriptor.doWrite()
         self.stream.close()
@@ -453,7 +462,7 @@ class PlainTests(KernelCase):
         self.reactor.advance(0)
         self.assertEqual(len(self.protocol.reasons), 1)
 
-    def test_a_kernel_without_buffers_is_tried_later(self) -> None:
+    def test_a_kernel_without_memory_is_tried_again_later(self) -> None:
         """ENOBUFS is no failure: the bytes wait in Twisted's queue."""
         self.socket.error = OSError(errno.ENOBUFS, "No buffer space available")
         self.stream.write(b"answer")
@@ -461,8 +470,8 @@ class PlainTests(KernelCase):
         self.socket.error = None
         self.assertEqual(self.receive(), b"answer")
 
-    def test_close_sends_fin_and_waits_for_the_peers(self) -> None:
-        """A close ends the output, and the connection when the peer has ended too."""
+    def test_a_close_sends_fin_and_waits_for_the_peers_fin(self) -> None:
+        """The connection ends when the peer has ended too."""
         self.stream.write(b"last")
         closed = self.stream.close()
         self.descriptor.doWrite()
@@ -473,8 +482,8 @@ class PlainTests(KernelCase):
         self.assertIsNone(self.stream.lost(self.protocol.reasons[0]))
         self.successResultOf(closed)
 
-    def test_close_sends_what_is_queued_first(self) -> None:
-        """FIN comes behind the last queued byte."""
+    def test_a_close_sends_the_queue_first(self) -> None:
+        """FIN follows the last queued byte."""
         sent = self.fill()
         self.stream.close()
         received = self.receive()
@@ -482,7 +491,7 @@ class PlainTests(KernelCase):
         self.assertEqual(received + self.receive(), sent)
         self.assertEqual(self.peer.recv(1), b"")
 
-    def test_close_without_an_answer_ends_at_the_deadline(self) -> None:
+    def test_a_close_without_an_answer_aborts_at_its_deadline(self) -> None:
         """A peer that neither reads nor ends is aborted, and the error says so."""
         self.fill()
         closed = self.stream.close()
@@ -495,22 +504,22 @@ class PlainTests(KernelCase):
         self.assertIn("5 s", str(self.stream.lost(reason)))
         self.successResultOf(closed)
 
-    def test_close_twice_is_one_close(self) -> None:
-        """A second close changes nothing, and both tell of the end."""
+    def test_closing_twice_is_one_close(self) -> None:
+        """The second close changes nothing, and both Deferreds fire at the end."""
         first, second = self.stream.close(), self.stream.close()
         self.stream.lost(Failure(ConnectionDone()))
         self.successResultOf(first)
         self.successResultOf(second)
 
-    def test_close_resumes_reading(self) -> None:
-        """A paused connection is read from again, or it would never see the peer's FIN."""
+    def test_a_close_resumes_reading(self) -> None:
+        """A paused connection is read from again, to see the peer's FIN."""
         self.stream.pause_reading()
         self.assertNotIn(self.descriptor, self.reactor.readers)
         self.stream.close()
         self.assertIn(self.descriptor, self.reactor.readers)
 
-    def test_of_several_reasons_the_first_is_told(self) -> None:
-        """What comes later is mostly a consequence of it."""
+    def test_the_first_of_several_errors_is_the_reason(self) -> None:
+        """Later errors are mostly consequences of the first."""
         self.stream.note_error(BrokenError("the first"))
         self.stream.note_error(BrokenError("the second"))
         self.stream.abort(BrokenError("the third"))
@@ -518,8 +527,8 @@ class PlainTests(KernelCase):
         self.assertIsInstance(error, BrokenError)
         self.assertEqual(str(error), "the first")
 
-    def test_a_peer_that_has_ended_is_not_read_from_again(self) -> None:
-        """Otherwise an idle reactor would report its end a second time."""
+    def test_a_close_after_the_peers_fin_does_not_resume_reading(self) -> None:
+        """The reactor would else report that FIN a second time."""
         self.fill()
         self.stream.pause_reading()
         self.stream.peer_ended()
@@ -529,16 +538,16 @@ class PlainTests(KernelCase):
         self.assertFalse(self.stream.is_reading)
         self.assertNotIn(self.descriptor, self.reactor.readers)
 
-    def test_a_cancelled_wait_leaves_the_close_alone(self) -> None:
-        """Giving up waiting for the end does not keep the connection."""
+    def test_cancelling_the_wait_does_not_cancel_the_close(self) -> None:
+        """The connection ends all the same."""
         closed = self.stream.close()
         closed.cancel()
         self.failureResultOf(closed)
         self.descriptor.doWrite()
         self.assertEqual(self.peer.recv(1), b"")
 
-    def test_abort_drops_what_is_queued(self) -> None:
-        """An abort ends the connection in the next turn, without sending the rest."""
+    def test_an_abort_drops_the_queue(self) -> None:
+        """The connection ends in the next turn, without sending the rest."""
         self.fill()
         self.stream.abort()
         self.reactor.advance(0)
@@ -546,18 +555,18 @@ class PlainTests(KernelCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_writing_after_close_is_refused(self) -> None:
-        """Nothing can be written to an end that was closed, and nothing is lost in silence."""
+        """The call raises an error, and no byte is dropped in silence."""
         self.stream.close()
         self.assertRaises(ClosedError, self.stream.write, b"late")
 
-    def test_writing_to_a_dead_connection_is_refused(self) -> None:
-        """Nothing can be written to a connection that died, and the error names the cause."""
+    def test_writing_to_a_broken_connection_is_refused(self) -> None:
+        """The error names the reason of the loss."""
         self.stream.lost(Failure(ConnectionLost()))
         error = self.assertRaises(BrokenError, self.stream.write, b"late")
         self.assertIsNotNone(error.__cause__)
 
-    def test_nothing_is_left_after_the_end(self) -> None:
-        """A lost connection leaves no delayed call behind."""
+    def test_a_lost_connection_leaves_no_delayed_call(self) -> None:
+        """Also after a close with a deadline."""
         self.fill()
         self.stream.close()
         self.stream.lost(Failure(ConnectionLost()))
@@ -572,21 +581,23 @@ class PlainTests(KernelCase):
         self.assertFalse(self.stream.has_unread_input)
         self.successResultOf(self.stream.when_lost())
 
-    def test_full_reads_grow_and_stop_growing(self) -> None:
-        """The size of one receive doubles while reads come back full, to 128,000 bytes."""
+    def test_the_receive_size_doubles_up_to_128000_bytes(self) -> None:
+        """It grows while reads come back full."""
         for _ in range(10):
             self.stream.note_read(self.descriptor.bufferSize)
         self.assertEqual(self.descriptor.bufferSize, 128_000)
 
-    def test_unread_input_is_seen_and_left(self) -> None:
-        """Bytes in the kernel are noticed without being taken."""
+    def test_unread_input_is_noticed_and_stays(self) -> None:
+        """The look at the kernel's buffer takes no bytes from it."""
         self.assertFalse(self.stream.has_unread_input)
         self.peer.send(b"x")
         self.assertTrue(self.stream.has_unread_input)
         self.assertEqual(self.socket.recv(10), b"x")
 
-    def test_what_was_held_leaves_in_its_order(self) -> None:
-        """What a producer wrote, what was written, what the producer writes when it goes on."""
+    def test_held_bytes_leave_in_their_order(self) -> None:
+        """
+        Bytes of a producer, bytes written meanwhile, then bytes that the resumed producer writes.
+        """
         self.descriptor.registerProducer(Pusher(self.descriptor), True)
         lower = self.stream.hold()
         self.assertTrue(self.stream.is_held)
@@ -597,8 +608,8 @@ class PlainTests(KernelCase):
         self.assertEqual(engine.value(), b"first second last")
         self.assertRaises(BlockingIOError, self.peer.recv, 1)
 
-    def test_why_a_send_failed_is_known_behind_it(self) -> None:
-        """To what took the place of the one that held."""
+    def test_the_successor_of_a_held_transport_knows_why_a_send_failed(self) -> None:
+        """The transport above the TLS engine ends with the error of the one below it."""
         lower = self.stream.hold()
         engine: Any = StringTransport()
         engine.transport = lower
@@ -609,8 +620,8 @@ class PlainTests(KernelCase):
         assert error is not None
         self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
 
-    def test_a_queue_that_nobody_wrote_counts(self) -> None:
-        """A TLS engine answers its peer by itself."""
+    def test_records_that_the_engine_queues_by_itself_count(self) -> None:
+        """A TLS engine answers its peer without a call of the application."""
         lower = self.stream.hold()
         engine: Any = StringTransport()
         engine.transport = lower
@@ -621,7 +632,7 @@ class PlainTests(KernelCase):
         self.assertTrue(successor.is_full)
 
     def push_small(self) -> float:
-        """Push 50,000 small messages; return the memory that each of their bytes takes."""
+        """Push 50,000 small messages; return the memory taken per byte."""
         count = 50_000
         gc.collect()
         tracemalloc.start()
@@ -634,8 +645,8 @@ class PlainTests(KernelCase):
         self.pushed = b"".join(b"%5d" % number for number in range(count))
         return grown / len(self.pushed)
 
-    def test_small_messages_take_little_more_than_their_bytes(self) -> None:
-        """Behind a full queue each would otherwise be an object of its own."""
+    def test_queued_small_messages_take_little_more_than_their_bytes(self) -> None:
+        """They share objects: one each would take several times as much."""
         before = self.fill()
         self.assertLess(self.push_small(), 2)
         self.assertEqual(self.stream.unsent, queued_bytes(self.descriptor))
@@ -643,7 +654,7 @@ class PlainTests(KernelCase):
         self.assertEqual(self.receive(), before + self.pushed)
 
     def test_small_messages_before_a_handshake_take_little_more_than_their_bytes(self) -> None:
-        """As behind a full queue."""
+        """Messages that wait for a handshake are joined as in a full queue."""
         self.stream.hold()
         self.assertLess(self.push_small(), 2)
         self.assertEqual(self.stream.unsent, len(self.pushed))
@@ -652,8 +663,8 @@ class PlainTests(KernelCase):
         self.stream.rebind(engine)
         self.assertEqual(engine.value(), self.pushed)
 
-    def test_a_producer_is_paused_by_small_messages_too(self) -> None:
-        """One that pushes through the transport itself learns of a full queue."""
+    def test_small_messages_pause_a_producer(self) -> None:
+        """A producer that pushes through the transport itself is paused at a full queue."""
         pusher = PausedPusher()
         self.descriptor.registerProducer(pusher, True)
         sent = self.fill()
@@ -663,8 +674,10 @@ class PlainTests(KernelCase):
         self.assertTrue(pusher.is_paused)
         self.assertEqual(self.receive(), sent + b"small" * 10)
 
-    def test_an_engine_has_to_hand_on_what_it_keeps(self) -> None:
-        """That a part of its handshake has left says nothing of what waits for the handshake."""
+    def test_bytes_that_an_engine_holds_are_not_flushed(self) -> None:
+        """
+        The drain is reported when the engine's bytes have left, not when its handshake message has.
+        """
         engine: Any = TLSMemoryBIOProtocol.__new__(TLSMemoryBIOProtocol)
         engine.transport = self.descriptor
         kept: list[bytes] = []
@@ -683,7 +696,7 @@ class PlainTests(KernelCase):
 
 @implementer(IHalfCloseableProtocol)
 class Receiver(Protocol):
-    """Notes what an engine reports, and passes the end of the input on."""
+    """Records the calls of an engine, and passes on the end of the input."""
 
     stream: StreamTransport
     reason: Failure | None = None
@@ -698,7 +711,7 @@ class Receiver(Protocol):
 
 
 class AboveTlsTests(KernelCase):
-    """Over TLS the peer's close_notify is its end, whatever TCP does."""
+    """A `StreamTransport` over TLS: the peer's close_notify ends the input, not TCP's FIN."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -717,27 +730,27 @@ class AboveTlsTests(KernelCase):
         self.engine.dataReceived(self.client.hello())
 
     def secure(self) -> None:
-        """Do the handshake, and take the place of the stream below."""
+        """Do the handshake, and replace the transport below."""
         self.begin()
         self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
         self.stream = self.receiver.stream = self.plain.rebind(self.engine)
 
     def fail_sending(self, error: int) -> None:
-        """Let the kernel refuse what is sent from here on."""
+        """Let the kernel refuse all further sends."""
         self.socket.error = OSError(error, os.strerror(error))
 
     def lose(self, reason: Exception) -> SocketError | None:
-        """Let TCP end; return the error of the stream."""
+        """End TCP; return the error that the transport reports."""
         self.engine.connectionLost(Failure(reason))
         assert self.receiver.reason is not None
         return self.stream.lost(self.receiver.reason)
 
     def end_input(self) -> None:
-        """Let the peer send close_notify."""
+        """Deliver the peer's close_notify."""
         self.engine.dataReceived(self.client.end())
 
     def test_a_failed_write_ends_the_output_and_not_the_input(self) -> None:
-        """The peer's close_notify may still wait in the kernel; then its end is in order."""
+        """The peer's close_notify may still wait in the kernel; the end is then in order."""
         self.secure()
         self.fail_sending(errno.EPIPE)
         self.stream.write(b"answer")
@@ -745,8 +758,8 @@ class AboveTlsTests(KernelCase):
         self.assertEqual(len(self.owner.failures), 1)
         self.assertEqual((self.stream.is_open, self.stream.is_broken), (False, False))
 
-    def test_a_close_notify_that_cannot_be_sent_is_the_reason_of_the_end(self) -> None:
-        """The owner, which is closing, is not told of it; the error keeps no frame."""
+    def test_a_failed_send_of_close_notify_is_the_reason_of_the_end(self) -> None:
+        """The closing owner gets no call at the failure; the error keeps no frame."""
         self.secure()
         self.fail_sending(errno.ECONNRESET)
         self.stream.close()
@@ -757,15 +770,15 @@ class AboveTlsTests(KernelCase):
         assert error.__cause__ is not None
         self.assertIsNone(error.__cause__.__traceback__)
 
-    def test_a_close_notify_that_cannot_be_sent_to_a_peer_that_has_ended(self) -> None:
-        """Both ends have closed in order."""
+    def test_a_failed_send_of_close_notify_after_the_peers_is_an_end_in_order(self) -> None:
+        """Both ends have closed."""
         self.secure()
         self.end_input()
         self.fail_sending(errno.ECONNRESET)
         self.stream.close()
         self.assertIsNone(self.lose(ConnectionLost()))
 
-    def test_a_close_notify_that_is_queued_for_a_peer_that_has_ended(self) -> None:
+    def test_a_queued_close_notify_after_the_peers_is_an_end_in_order(self) -> None:
         """All data is with the kernel."""
         self.secure()
         self.end_input()
@@ -774,8 +787,8 @@ class AboveTlsTests(KernelCase):
         self.assertGreater(queued_bytes(self.descriptor), 0)
         self.assertIsNone(self.lose(ConnectionLost()))
 
-    def test_queued_bytes_are_lost_though_the_peer_has_ended(self) -> None:
-        """Not all of the answer is with the kernel."""
+    def test_queued_bytes_at_the_loss_are_an_error_after_the_peers_end(self) -> None:
+        """Part of the answer is not with the kernel."""
         self.secure()
         self.end_input()
         self.fail_sending(errno.EAGAIN)
@@ -783,15 +796,15 @@ class AboveTlsTests(KernelCase):
         self.stream.send()
         self.assertIsInstance(self.lose(ConnectionLost()), BrokenError)
 
-    def test_bytes_that_were_not_sent_are_lost_though_the_peer_has_ended(self) -> None:
+    def test_unsent_bytes_at_the_loss_are_an_error_after_the_peers_end(self) -> None:
         """They wait for the end of the call that wrote them."""
         self.secure()
         self.end_input()
         self.stream.write(b"answer")
         self.assertIsInstance(self.lose(ConnectionLost()), BrokenError)
 
-    def test_an_answer_of_the_handshake_that_cannot_be_sent(self) -> None:
-        """The peer's alert may still wait in the kernel: the input goes on."""
+    def test_a_failed_send_in_the_handshake_leaves_the_input_readable(self) -> None:
+        """The peer's alert may still wait in the kernel."""
         self.begin()
         self.fail_sending(errno.EPIPE)
         self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
@@ -800,7 +813,7 @@ class AboveTlsTests(KernelCase):
         self.assertIsInstance(error, BrokenError)
 
     def test_a_close_after_the_output_ended_sends_fin(self) -> None:
-        """Ending the output alone has sent close_notify only."""
+        """Ending the output sends close_notify only."""
         self.secure()
         self.stream.end_output()
         self.client.take(self.peer.recv(1 << 16))
@@ -819,39 +832,39 @@ class AboveTlsTests(KernelCase):
         self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
-    def test_a_close_during_the_handshake_is_an_abort(self) -> None:
-        """What waits for it cannot be sent."""
+    def test_a_close_during_the_handshake_aborts(self) -> None:
+        """Bytes that wait for the handshake can't be sent."""
         self.plain.write(b"waits")
         self.plain.close()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
-    def test_a_drained_close_before_the_peer_has_begun_is_an_end_in_order(self) -> None:
-        """Nothing is lost; closing again changes nothing."""
+    def test_a_close_of_a_drain_before_the_peers_first_byte_is_an_end_in_order(self) -> None:
+        """Nothing is lost; a second close changes nothing."""
         self.plain.close_drained()
         self.plain.close()
         self.read_to_the_end()
 
-    def test_a_drained_close_with_bytes_that_wait_is_an_abort(self) -> None:
-        """They are lost."""
+    def test_a_close_of_a_drain_with_unsent_bytes_aborts(self) -> None:
+        """The bytes are lost, and the reset shows it."""
         self.plain.write(b"waits")
         self.plain.close_drained()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
-    def test_a_drained_close_in_the_middle_of_a_handshake_is_an_abort(self) -> None:
-        """The peer would take FIN for the answer."""
+    def test_a_close_of_a_drain_in_the_middle_of_a_handshake_aborts(self) -> None:
+        """The peer would take FIN for an answer."""
         self.begin()
         self.plain.close_drained()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
-    def test_a_drained_close_before_a_handshake_that_waits_in_the_kernel_is_an_abort(self) -> None:
-        """The peer has begun, though nobody has read it."""
+    def test_a_close_of_a_drain_with_an_unread_client_hello_aborts(self) -> None:
+        """The peer has begun its handshake, although the server has not read it."""
         self.peer.sendall(self.client.hello())
         select.select([self.socket], [], [], 10)
         self.plain.close_drained()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def read_to_the_end(self) -> None:
-        """Let the reactor have its turn; read at the peer up to FIN."""
+        """Let the reactor run; read at the peer up to FIN."""
         self.reactor.advance(0)
         if self.descriptor in self.reactor.writers:
             reason = self.descriptor.doWrite()
@@ -861,8 +874,8 @@ class AboveTlsTests(KernelCase):
         while self.peer.recv(1 << 16):
             pass
 
-    def test_a_write_of_others_after_an_abort_is_dropped(self) -> None:
-        """It waited for the handshake."""
+    def test_a_write_of_others_is_dropped_by_an_abort(self) -> None:
+        """The write waited for the handshake."""
         self.plain.abort()
         self.descriptor.write(b"too late")
         self.assertEqual(self.plain.unsent, 0)
@@ -919,14 +932,14 @@ class AboveTwistedsTlsTests(KernelCase):
 
 
 class Whole:
-    """A transport that ends as a whole only."""
+    """A transport without half-close."""
 
     def write(self, data: bytes) -> None:
         raise AssertionError("nothing is written here")
 
 
 class InMemoryTests(SynchronousTestCase):
-    """Over a transport without a socket, bytes take ``transport.write``."""
+    """A `StreamTransport` over a transport without a socket."""
 
     def setUp(self) -> None:
         self.transport = StringTransport()
@@ -934,16 +947,16 @@ class InMemoryTests(SynchronousTestCase):
         self.owner = Owner()
         self.stream = StreamTransport(self.owner, self.transport, self.clock)
 
-    def test_a_send_is_one_write(self) -> None:
-        """What was written until a send reaches the transport in one piece."""
+    def test_a_send_is_one_write_to_the_transport(self) -> None:
+        """Bytes that were written before a send reach the transport in one piece."""
         self.stream.write(b"a")
         self.stream.write(bytearray(b"b"))
         self.assertEqual(self.transport.value(), b"")
         self.stream.send()
         self.assertEqual(self.transport.value(), b"ab")
 
-    def test_the_transports_brake_is_ours(self) -> None:
-        """A transport that pauses its producer makes the output full, until it resumes it."""
+    def test_a_pause_by_the_transport_makes_the_output_full(self) -> None:
+        """The output is full from `pauseProducing` to `resumeProducing`."""
         assert self.transport.producer is not None
         self.transport.producer.pauseProducing()
         self.assertTrue(self.stream.is_full)
@@ -951,19 +964,19 @@ class InMemoryTests(SynchronousTestCase):
         self.assertFalse(self.stream.is_full)
         self.assertEqual(self.owner.drained, 1)
 
-    def test_close_unregisters_and_loses_the_connection(self) -> None:
-        """A close leaves the end to the transport, with no producer in its way."""
+    def test_a_close_unregisters_the_producer_and_loses_the_connection(self) -> None:
+        """The transport ends by itself, without a producer that would delay it."""
         self.stream.close()
         self.assertIsNone(self.transport.producer)
         self.assertTrue(self.transport.disconnecting)
 
-    def test_abort_aborts_the_transport(self) -> None:
-        """An abort reaches the transport."""
+    def test_an_abort_aborts_the_transport(self) -> None:
+        """`abort` calls the transport's `abortConnection`."""
         self.stream.abort()
         self.assertTrue(self.transport.disconnected)
 
-    def test_pieces_are_handed_over_until_the_brake(self) -> None:
-        """A transport that pauses its producer has taken what it took."""
+    def test_pieces_are_written_until_the_transport_pauses(self) -> None:
+        """A transport that pauses its producer keeps the pieces that it took."""
         assert self.transport.producer is not None
         self.assertEqual(self.stream.send_pieces([b"a", b"b"]), (2, 2))
         self.transport.producer.pauseProducing()
@@ -972,7 +985,7 @@ class InMemoryTests(SynchronousTestCase):
         self.assertEqual(self.transport.value(), b"abc")
 
     def test_many_small_pieces_are_joined(self) -> None:
-        """Up to 64 KiB in one write: a TLS engine makes a record of each."""
+        """One write has up to 64 KiB: a TLS engine makes a record of each write."""
         writes: list[bytes] = []
         self.patch(self.transport, "write", writes.append)
         pieces = [b"x" * 1000] * 100 + [b"y" * HIGH_WATER, b"z"]
@@ -980,8 +993,8 @@ class InMemoryTests(SynchronousTestCase):
         self.assertEqual(b"".join(writes), b"".join(pieces))
         self.assertEqual(list(map(len, writes)), [65_000, 35_000, HIGH_WATER, 1])
 
-    def test_a_transport_without_halves_keeps_its_output(self) -> None:
-        """Ending one half is refused, and nothing is ended."""
+    def test_ending_the_output_without_half_close_is_refused(self) -> None:
+        """The call raises an error, and nothing is ended."""
         stream = StreamTransport(self.owner, Whole(), self.clock)
         self.assertRaises(OperationNotSupported, stream.end_output)
         self.assertTrue(stream.is_open)

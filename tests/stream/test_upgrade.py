@@ -1,4 +1,4 @@
-"""A connection of messages becomes secure in its middle, and nothing slips in or out meanwhile."""
+"""The server side of an upgrade: no plaintext crosses the switch to TLS, in either direction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FRAME = encode_frame(b"x")
 
 
 class Recorder(FrameRecorder):
-    """Answers each frame, and notes what it is told."""
+    """Answers each frame, and records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Recorder(FrameRecorder):
 
 
 class Announced(Recorder):
-    """Notes whether it was secure when it was told of the connection."""
+    """Records whether it was secure when `connection_made` was called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Announced(Recorder):
 
 
 class Talker(LineRecorder):
-    """The same with lines."""
+    """Answers each line, and records its calls."""
 
     def line_received(self, line: bytes) -> None:
         self.received.append(line)
@@ -81,7 +81,7 @@ class StrictClock(Clock):
 
 
 class Connection:
-    """One connection of a server, with a peer that can do TLS."""
+    """One server connection, with a peer that can do TLS."""
 
     def __init__(
         self,
@@ -104,30 +104,30 @@ class Connection:
         self.peer = ClientPeer(TRUSTING)
 
     def receive(self, data: bytes, step: int = 0) -> None:
-        """Let bytes arrive, in pieces of ``step`` where that is not 0."""
+        """Deliver bytes to the server, in pieces of ``step`` bytes unless that is 0."""
         for start in range(0, len(data), step or len(data) or 1):
             if not self.transport.disconnected:
                 self.transport.protocol.dataReceived(data[start : start + (step or len(data))])
 
     def sent(self) -> bytes:
-        """Take what was sent since the last call."""
+        """Return the bytes that the server sent since the last call."""
         self.clock.advance(0)
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
     def shake_hands(self, step: int = 0, in_front: bytes = b"") -> None:
-        """Go through a handshake to its end, or to that of the connection."""
+        """Do a handshake, to its end or the end of the connection."""
         self.receive(in_front + self.peer.hello(), step)
         self.converse(step)
 
     def converse(self, step: int = 0) -> None:
-        """Hand on what each side sends, until neither does."""
+        """Pass on what each side sends, until neither sends more."""
         while (data := self.sent()) and not self.transport.disconnected:
             self.receive(self.peer.take(data), step)
 
     def ask(self, request: bytes) -> bytes:
-        """Send something inside, and give what comes back inside."""
+        """Send bytes inside TLS, and return the answer inside TLS."""
         self.peer.received = b""
         self.receive(self.peer.say(request))
         self.converse()
@@ -135,10 +135,10 @@ class Connection:
 
 
 class DirectTests(SynchronousTestCase):
-    """A handshake that begins at a boundary, with no command before it."""
+    """A ClientHello at a message boundary, with no command before it."""
 
-    def test_at_the_start_or_after_messages(self) -> None:
-        """What came before is answered before, in plaintext."""
+    def test_a_hello_at_the_start_or_after_messages_upgrades(self) -> None:
+        """Messages before it are answered before it, in plaintext."""
         for before in (b"", FRAME, FRAME * 3):
             connection = Connection()
             connection.receive(before)
@@ -154,8 +154,8 @@ class DirectTests(SynchronousTestCase):
                 connection.ask(encode_frame(b"in")), encode_frame(b"got in"), f"{before=}"
             )
 
-    def test_in_one_piece_with_a_message(self) -> None:
-        """S4, S11: the answer leaves in plaintext, in front of the handshake."""
+    def test_a_message_in_one_segment_with_the_hello_is_answered_in_plaintext(self) -> None:
+        """S4, S11: the answer leaves in front of the handshake."""
         connection = Connection()
         connection.receive(FRAME + connection.peer.hello())
         sent = connection.sent()
@@ -166,23 +166,23 @@ class DirectTests(SynchronousTestCase):
 
     @given(integers(1, 40))
     @settings(max_examples=15, deadline=None)
-    def test_however_it_is_cut(self, step: int) -> None:
-        """Byte by byte, or in larger pieces."""
+    def test_a_hello_cut_anywhere_upgrades(self, step: int) -> None:
+        """The hello arrives byte by byte, or in larger pieces."""
         connection = Connection()
         connection.shake_hands(step)
         self.assertTrue(connection.protocol.is_secure)
         self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
 
-    def test_lines_too(self) -> None:
-        """No line begins like a handshake."""
+    def test_a_hello_between_lines_upgrades(self) -> None:
+        """No line can begin as a ClientHello does."""
         connection = Connection(protocol=Talker)
         connection.receive(b"plain\r\n")
         self.assertEqual(connection.sent(), b"got plain\r\n")
         connection.shake_hands()
         self.assertEqual(connection.ask(b"in\r\n"), b"got in\r\n")
 
-    def test_the_echoes_too(self) -> None:
-        """Before and after."""
+    def test_echoes_answer_before_and_after_the_upgrade(self) -> None:
+        """With frames and with lines."""
         for protocol, message in ((FrameEcho, FRAME), (LineEcho, b"x\r\n")):
             connection = Connection(protocol=protocol)
             connection.receive(message * 2)
@@ -190,8 +190,8 @@ class DirectTests(SynchronousTestCase):
             connection.shake_hands()
             self.assertEqual(connection.ask(message * 3), message * 3, f"{protocol=}")
 
-    def test_a_message_may_begin_with_half_of_it(self) -> None:
-        """A line with one such byte is a line."""
+    def test_a_line_that_begins_with_half_a_hello_is_a_line(self) -> None:
+        """One byte of the record header is not enough for a trigger."""
         connection = Connection(protocol=Talker)
         connection.receive(b"\x16")
         self.assertEqual(connection.sent(), b"")
@@ -200,10 +200,10 @@ class DirectTests(SynchronousTestCase):
 
 
 class CommandTests(SynchronousTestCase):
-    """Request, go-ahead, handshake."""
+    """The in-band command: request, go-ahead, handshake."""
 
-    def test_the_go_ahead_is_the_last_word_in_plaintext(self) -> None:
-        """What is written after it is sent inside."""
+    def test_the_go_ahead_is_the_last_plaintext(self) -> None:
+        """Bytes written after it are sent inside TLS."""
         connection = Connection()
         connection.receive(REQUEST)
         self.assertEqual(connection.sent(), GO_AHEAD)
@@ -213,8 +213,8 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(connection.peer.received, encode_frame(b"late"))
         self.assertEqual(connection.protocol.secured, [True])
 
-    def test_a_pipelined_hello_is_no_attack(self) -> None:
-        """S4: with the request in one piece, or byte by byte."""
+    def test_a_hello_pipelined_with_the_request_upgrades(self) -> None:
+        """S4: in one piece with the request, or byte by byte."""
         for step in (0, 1):
             connection = Connection()
             connection.receive(REQUEST + connection.peer.hello(), step)
@@ -224,8 +224,8 @@ class CommandTests(SynchronousTestCase):
             connection.converse(step)
             self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"), f"{step=}")
 
-    def test_plaintext_behind_the_request_is_an_attack(self) -> None:
-        """S1, S2, S3, S5, S6: aborted, never handled, wherever it is cut."""
+    def test_plaintext_behind_the_request_aborts(self) -> None:
+        """S1, S2, S3, S5, S6: it is never handled, wherever the stream is cut."""
         for rest in (
             FRAME,
             b"\0\0\0",
@@ -248,23 +248,23 @@ class CommandTests(SynchronousTestCase):
                     )
                     self.assertEqual(connection.sent(), GO_AHEAD, f"{rest=}, {step=}, {together=}")
 
-    def test_half_a_frame_does_not_cross_the_boundary(self) -> None:
-        """S5: three bytes of a count, completed by what comes encrypted."""
+    def test_half_a_frame_in_plaintext_is_not_completed_inside_tls(self) -> None:
+        """S5: three bytes of a length prefix before the hello abort."""
         connection = Connection()
         connection.receive(REQUEST + b"\0\0\0")
         self.assertTrue(connection.transport.disconnected)
         self.assertFalse(connection.protocol.is_secure)
 
-    def test_inside_the_request_is_refused(self) -> None:
-        """S6: there is no TLS in TLS; the connection goes on."""
+    def test_a_request_inside_tls_is_refused(self) -> None:
+        """S6: the answer is the refusal, and the connection continues."""
         connection = Connection()
         connection.shake_hands()
         self.assertEqual(connection.ask(REQUEST), encode_frame(b"NO"))
         self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
         self.assertEqual(connection.protocol.secured, [True])
 
-    def test_other_words(self) -> None:
-        """As other protocols have them."""
+    def test_other_command_words_upgrade(self) -> None:
+        """The request, go-ahead and refusal can be those of another protocol."""
         words = UpgradeToSsl(TLS, request=b"PLEASE", go_ahead=b"220 go", refusal=b"503 no")
         connection = Connection(words, Talker)
         connection.receive(b"STARTTLS\r\n")
@@ -274,16 +274,16 @@ class CommandTests(SynchronousTestCase):
         connection.shake_hands()
         self.assertEqual(connection.ask(b"PLEASE\r\n"), b"503 no\r\n")
 
-    def test_a_byte_order_mark_makes_it_another_line(self) -> None:
-        """What some .NET clients send in front of their first line is part of it."""
+    def test_a_request_behind_a_byte_order_mark_is_a_line(self) -> None:
+        """Some .NET clients send the mark in front of their first line; it is part of that line."""
         connection = Connection(protocol=Talker)
         connection.receive(b"\xef\xbb\xbfSTARTTLS\r\n")
         self.assertEqual(connection.sent(), b"got \xef\xbb\xbfSTARTTLS\r\n")
         connection.receive(b"STARTTLS\r\n")
         self.assertEqual(connection.sent(), b"OK\r\n")
 
-    def test_silence_after_the_go_ahead_ends(self) -> None:
-        """S10: at the deadline; one event, and no timer is left."""
+    def test_silence_after_the_go_ahead_ends_at_the_deadline(self) -> None:
+        """S10: one event reports it, and no timer is left."""
         connection = Connection(idle_timeout=None)
         connection.receive(REQUEST)
         connection.clock.advance(9.9)
@@ -294,8 +294,8 @@ class CommandTests(SynchronousTestCase):
         connection.protocol.connectionLost()
         self.assertEqual(connection.clock.getDelayedCalls(), [])
 
-    def test_a_dripping_handshake_ends(self) -> None:
-        """S10: its time runs from its first byte."""
+    def test_a_handshake_in_single_bytes_ends_at_the_deadline(self) -> None:
+        """S10: its time begins with its first byte."""
         connection = Connection(idle_timeout=None)
         for byte in connection.peer.hello()[:23]:
             connection.receive(bytes([byte]))
@@ -304,15 +304,15 @@ class CommandTests(SynchronousTestCase):
 
 
 class BoundaryTests(SynchronousTestCase):
-    """Wherever a stream is cut, in either format: byte by byte, and in two pieces anywhere."""
+    """The boundary of the upgrade, in both formats: byte by byte, and cut in two at any place."""
 
-    #: A server, its words in the form that they have on the wire, and what is no handshake.
+    #: A protocol, the encoder of its messages, and bytes that are no handshake.
     FORMATS = (
         (Recorder, encode_frame, (FRAME, b"\0\0\0", b"\0", b"\x16\x02", b"\x80\x2e\1\0\2")),
         (Talker, encode_line, (b"x\r\n", b"\n", b"x", b"\x16\x02", b"\x80\x2e\1\0\2")),
     )
 
-    def test_what_follows_the_request_is_a_handshake_or_the_end(self) -> None:
+    def test_bytes_behind_the_request_are_a_handshake_or_abort(self) -> None:
         """S1, S2, S3, S5, S6, S9: one byte at a time, and in any two pieces."""
         for protocol, encode, wrong in self.FORMATS:
             request, go_ahead = encode(b"STARTTLS"), encode(b"OK")
@@ -328,8 +328,8 @@ class BoundaryTests(SynchronousTestCase):
                     )
                     self.assertEqual(connection.sent(), go_ahead, f"{protocol=}, {behind=}, {cut=}")
 
-    def test_a_pipelined_hello_is_a_handshake(self) -> None:
-        """S4, S11: at every cut around the boundary; what is answered before leaves before."""
+    def test_a_pipelined_hello_upgrades_at_every_cut(self) -> None:
+        """S4, S11: at every cut around the boundary; earlier answers leave before it."""
         for protocol, encode, _ in self.FORMATS:
             front = encode(b"x") + encode(b"STARTTLS")
             answer = encode(b"got x") + encode(b"OK")
@@ -349,8 +349,8 @@ class BoundaryTests(SynchronousTestCase):
                     connection.protocol.received, [b"x", b"in"], f"{protocol=}, {cut=}"
                 )
 
-    def test_a_message_does_not_cross_the_boundary(self) -> None:
-        """S5: whatever was begun in plaintext is never completed by what comes inside."""
+    def test_a_message_begun_in_plaintext_is_not_completed_inside_tls(self) -> None:
+        """S5: whatever bytes arrive inside TLS."""
         for protocol, encode, _ in self.FORMATS:
             message = encode(b"begun outside")
             for cut in range(1, len(message)):
@@ -363,8 +363,8 @@ class BoundaryTests(SynchronousTestCase):
                     )
                     self.assertFalse(connection.peer.is_done, f"{protocol=}, {cut=}, {trigger=}")
 
-    def test_one_event_tells_of_it(self) -> None:
-        """With the peer and the reason, and without a byte of what was sent."""
+    def test_plaintext_behind_the_request_is_logged_once(self) -> None:
+        """The event has the peer and the reason, and no byte that the peer sent."""
         for protocol, encode, _ in self.FORMATS:
             events: list[Any] = []
             note: Any = events.append
@@ -384,7 +384,7 @@ class BoundaryTests(SynchronousTestCase):
 
 
 class Eager(StringTransport):
-    """A transport whose peer says something while the go-ahead is being written."""
+    """A transport whose peer sends bytes while the go-ahead is being written."""
 
     protocol: Any
     said = b""
@@ -397,10 +397,10 @@ class Eager(StringTransport):
 
 
 class SwitchTests(SynchronousTestCase):
-    """What is written or arrives while the switch falls is on the right side of it."""
+    """Bytes that are written or arrive during the switch."""
 
-    def test_what_arrives_while_the_go_ahead_is_written_is_plaintext(self) -> None:
-        """S1: behind a ClientHello that came along with the request, it is never handled."""
+    def test_bytes_that_arrive_while_the_go_ahead_is_written_are_plaintext(self) -> None:
+        """S1: plaintext behind a ClientHello that came with the request is never handled."""
         for late in (encode_frame(b"evil"), b"\0\0"):
             connection = Connection()
             connection.transport.__class__ = Eager
@@ -450,8 +450,8 @@ class SwitchTests(SynchronousTestCase):
         connection.protocol.waits.pop().callback(None)
         self.assertEqual(connection.sent(), GO_AHEAD)
 
-    def test_what_is_written_to_the_transport_is_not_sent_in_plaintext(self) -> None:
-        """S13: behind the go-ahead, in the handshake, and later; also by who kept it."""
+    def test_writes_to_the_transport_are_not_sent_in_plaintext(self) -> None:
+        """S13: behind the go-ahead, in the handshake, and later; also to a kept transport."""
         for steps in range(3):
             for is_kept in (True, False):
                 connection = Connection()
@@ -466,8 +466,8 @@ class SwitchTests(SynchronousTestCase):
                 (kept if is_kept else connection.protocol.transport).write(b"secret")
                 self.assertNotIn(b"secret", connection.sent(), (steps, is_kept))
 
-    def test_much_that_is_pushed_meanwhile_stalls_nothing(self) -> None:
-        """S13: a full output does not keep the handshake from being read."""
+    def test_many_pushes_do_not_stall_the_handshake(self) -> None:
+        """S13: the handshake is read although the output is full."""
         for cut in (0, 1, 100):
             connection = Connection()
             connection.receive(REQUEST)
@@ -483,8 +483,8 @@ class SwitchTests(SynchronousTestCase):
             self.assertEqual(connection.protocol.brakes, ["paused", "resumed"], f"{cut=}")
             self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"), f"{cut=}")
 
-    def test_a_farewell_in_a_handshake_is_told_in_one_line(self) -> None:
-        """S15: close_notify in plaintext; an attacker writes no tracebacks into the log."""
+    def test_close_notify_in_the_handshake_is_one_line_in_the_log(self) -> None:
+        """S15: an attacker writes no tracebacks into the log."""
         for behind in (0, 1):
             connection = Connection(idle_timeout=None)
             connection.receive(connection.peer.hello())
@@ -499,10 +499,10 @@ class SwitchTests(SynchronousTestCase):
 
 
 class PolicyTests(SynchronousTestCase):
-    """Allowed, required, off."""
+    """The policies: off, allowed, required."""
 
-    def test_before_a_required_upgrade_nothing_is_handled(self) -> None:
-        """S8: dropped, unanswered; then it goes on inside."""
+    def test_messages_before_a_required_upgrade_are_dropped(self) -> None:
+        """S8: they are not answered; the connection continues inside TLS."""
         connection = Connection(REQUIRED)
         connection.receive(encode_frame(b"secret") * 3)
         self.assertEqual(connection.sent(), b"")
@@ -510,8 +510,8 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual(connection.protocol.received, [])
         self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
 
-    def test_before_a_required_upgrade_little_may_come(self) -> None:
-        """Four KiB in all; the bytes of the handshake do not count."""
+    def test_more_than_four_kib_before_a_required_upgrade_aborts(self) -> None:
+        """The bytes of the handshake do not count."""
         connection = Connection(REQUIRED)
         connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE)))
         self.assertFalse(connection.transport.disconnected)
@@ -522,8 +522,8 @@ class PolicyTests(SynchronousTestCase):
         connection.shake_hands()
         self.assertTrue(connection.protocol.is_secure)
 
-    def test_there_is_no_tls_inside_tls(self) -> None:
-        """A connection that an endpoint of TLS accepted is secure already."""
+    def test_on_a_tls_endpoint_the_request_is_refused(self) -> None:
+        """A connection that a TLS endpoint accepted is secure already."""
         for policy in (REQUIRED, ALLOWED):
             connection = Connection(policy, is_tls=True)
             connection.receive(FRAME + REQUEST + FRAME)
@@ -540,8 +540,8 @@ class PolicyTests(SynchronousTestCase):
             answers = encode_frame(b"got x") + encode_frame(b"got STARTTLS")
             self.assertEqual(connection.sent(), answers)
 
-    def test_clients_that_have_to_be_identified_are_not_let_in_unseen(self) -> None:
-        """An endpoint of TLS has not asked them."""
+    def test_a_tls_endpoint_under_required_client_certificates_ends_connections(self) -> None:
+        """A TLS endpoint has not asked the client for a certificate."""
         authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
         options = ServerOptions(
             [CERTIFICATE],
@@ -557,8 +557,8 @@ class PolicyTests(SynchronousTestCase):
         connection.receive(FRAME)
         self.assertEqual(connection.sent(), encode_frame(b"got x"))
 
-    def test_a_process_that_was_busy_ends_it_as_late(self) -> None:
-        """The hello comes in the turn in which the deadline has passed."""
+    def test_a_hello_in_the_turn_of_the_deadline_is_too_late(self) -> None:
+        """A busy process reads the hello after the deadline has passed."""
         connection = Connection(idle_timeout=None)
         connection.receive(REQUEST)
         connection.clock.rightNow += 11
@@ -567,16 +567,16 @@ class PolicyTests(SynchronousTestCase):
         connection.clock.advance(0)
         self.assertTrue(connection.transport.disconnected)
 
-    def test_before_a_required_upgrade_empty_messages_count_too(self) -> None:
-        """S8: who says nothing over and over is not listened to for ever."""
+    def test_empty_messages_before_a_required_upgrade_count(self) -> None:
+        """S8: their headers count against the four KiB."""
         for protocol, message in ((Recorder, encode_frame(b"")), (Talker, b"\n")):
             connection = Connection(REQUIRED, protocol)
             connection.receive(message * (MAX_BEFORE_UPGRADE + 1))
             self.assertTrue(connection.transport.disconnected, f"{protocol=}")
             self.assertEqual(connection.protocol.received, [], f"{protocol=}")
 
-    def test_before_a_required_upgrade_large_messages_are_refused_at_their_count(self) -> None:
-        """They take no memory; inside the limit is that of the application."""
+    def test_a_large_message_before_a_required_upgrade_is_refused_at_its_length(self) -> None:
+        """It takes no memory; inside TLS the application's own limit holds."""
         connection = Connection(REQUIRED)
         connection.receive(encode_frame(bytes(MAX_BEFORE_UPGRADE + 1))[:4])
         self.assertTrue(connection.transport.disconnected)
@@ -586,7 +586,7 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual(len(connection.ask(large)), len(large) + len(b"got "))
 
     def test_switched_off_both_triggers_are_data(self) -> None:
-        """The words are a message, the bytes a count that is too large."""
+        """The command is a message, and a ClientHello is a length prefix that is too large."""
         off = UpgradeToSsl(TLS, UpgradePolicy.OFF)
         connection = Connection(off)
         connection.receive(REQUEST)
@@ -594,8 +594,8 @@ class PolicyTests(SynchronousTestCase):
         connection.receive(connection.peer.hello())
         self.assertTrue(connection.transport.disconnected)
 
-    def test_a_limit_with_which_they_could_be_confused_is_refused(self) -> None:
-        """A frame of 369,295,360 bytes begins like a handshake; a line has no count."""
+    def test_a_frame_limit_that_a_hello_could_reach_is_refused(self) -> None:
+        """As a length prefix ``16 03`` means 369,295,360 bytes or more; a line has no prefix."""
         for policy, is_counted, is_refused in (
             (UpgradePolicy.ALLOWED, True, True),
             (UpgradePolicy.REQUIRED, True, True),
@@ -609,8 +609,8 @@ class PolicyTests(SynchronousTestCase):
             else:
                 upgrade.check_limit(0x16030000, is_counted)
 
-    def test_such_a_limit_is_refused_with_the_factory_and_with_the_connection(self) -> None:
-        """Whoever set it."""
+    def test_such_a_limit_of_a_factory_or_a_class_is_refused(self) -> None:
+        """The factory's constructor refuses it, and so does the connection."""
         reactor = Clock()
         self.assertRaises(
             ValueError,
@@ -631,7 +631,7 @@ class PolicyTests(SynchronousTestCase):
         self.assertTrue(transport.disconnected)
 
     def test_settings_out_of_bounds_are_refused(self) -> None:
-        """Before anybody connects."""
+        """A wrong setting raises an error before any connection exists."""
         for wrong in ({"handshake_timeout": 0}, {"request": b""}, {"go_ahead": b""}):
             self.assertRaises(ValueError, UpgradeToSsl, TLS, **wrong)
 
@@ -639,8 +639,8 @@ class PolicyTests(SynchronousTestCase):
 class ImplicitTests(SynchronousTestCase):
     """TLS from the first byte."""
 
-    def test_the_application_hears_of_a_connection_when_it_is_secure(self) -> None:
-        """Not before; and the words are data like any other."""
+    def test_connection_made_is_called_when_the_connection_is_secure(self) -> None:
+        """The application gets no call before; inside TLS the command's words are data."""
         connection = Connection(IMPLICIT, Announced)
         self.assertEqual(connection.protocol.announced, [])
         connection.shake_hands()
@@ -648,8 +648,8 @@ class ImplicitTests(SynchronousTestCase):
         self.assertEqual(connection.protocol.secured, [])
         self.assertEqual(connection.ask(REQUEST), encode_frame(b"got STARTTLS"))
 
-    def test_plaintext_is_no_handshake(self) -> None:
-        """Not a message, nor the request, nor anything else; the application never hears of it."""
+    def test_plaintext_ends_the_connection_unseen(self) -> None:
+        """A message, a request or other bytes end it, and the application gets no call."""
         for wrong in (FRAME, REQUEST, b"\0", b"GET / HTTP/1.1", b"\x16\x02"):
             connection = Connection(IMPLICIT, Announced)
             connection.receive(wrong)
@@ -660,8 +660,10 @@ class ImplicitTests(SynchronousTestCase):
                 (connection.protocol.announced, connection.protocol.lost), ([], []), f"{wrong=}"
             )
 
-    def test_silence_ends(self) -> None:
-        """S10: with nothing, and with half a handshake; the time is not begun anew."""
+    def test_silence_ends_the_connection_at_the_deadline(self) -> None:
+        """
+        S10: after no byte and after half a handshake; arriving bytes do not extend the deadline.
+        """
         for piece in (b"", b"\x16", b"\x16\x03\x01"):
             connection = Connection(IMPLICIT, Announced, idle_timeout=None)
             connection.clock.advance(5)
@@ -673,24 +675,24 @@ class ImplicitTests(SynchronousTestCase):
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
             self.assertEqual(connection.clock.getDelayedCalls(), [], f"{piece=}")
 
-    def test_a_large_limit_is_no_matter(self) -> None:
-        """Nothing is looked for among frames."""
+    def test_a_large_frame_limit_is_accepted(self) -> None:
+        """No trigger is looked for among frames, so the limit has no upper bound of the upgrade."""
         IMPLICIT.check_limit(0xFFFF_FFFF, is_counted=True)
         self.assertIs(IMPLICIT.policy, UpgradePolicy.IMPLICIT)
 
 
-class HurryTests(SynchronousTestCase):
-    """Where nothing can be a trigger, messages are not looked at one by one."""
+class TriggerTests(SynchronousTestCase):
+    """The search for triggers, which messages that can't be one do not cost."""
 
-    def test_a_large_message_is_not_searched_over_and_over(self) -> None:
-        """What is received of it is searched while it is small."""
+    def test_a_large_message_is_not_searched_again_and_again(self) -> None:
+        """A partial message is searched only while it is small."""
         connection = Connection(protocol=FrameEcho)
         payload = bytes(2 * 1024 * 1024)
         connection.receive(encode_frame(payload), 64 * 1024)
         self.assertEqual(connection.sent(), encode_frame(payload))
 
     def test_triggers_inside_messages_are_data(self) -> None:
-        """Only a boundary, and only a whole message, counts."""
+        """Only a whole message that starts at a boundary is a trigger."""
         for payload in (b"say STARTTLS now", b"\x16\x03\x01", b"STARTTLS!"):
             connection = Connection(protocol=FrameEcho)
             connection.receive(encode_frame(payload) * 2)
@@ -700,8 +702,8 @@ class HurryTests(SynchronousTestCase):
                 connection.ask(encode_frame(payload)), encode_frame(payload), f"{payload=}"
             )
 
-    def test_words_in_any_case(self) -> None:
-        """Where the settings say so."""
+    def test_command_words_match_in_any_case_if_set(self) -> None:
+        """``ignores_case`` decides."""
         for ignores_case in (True, False):
             words = UpgradeToSsl(TLS, ignores_case=ignores_case)
             connection = Connection(words, Talker)
@@ -719,10 +721,12 @@ class HurryTests(SynchronousTestCase):
 
 
 class EndTests(SynchronousTestCase):
-    """However it ends, nothing is left, and nothing goes back to plaintext."""
+    """
+    Ends of connections around an upgrade: nothing is left, and nothing falls back to plaintext.
+    """
 
-    def test_garbage_in_place_of_a_hello_aborts(self) -> None:
-        """S9: that begins like one."""
+    def test_a_broken_hello_aborts(self) -> None:
+        """S9: bytes that begin as a ClientHello does."""
         for garbage in (b"\x16\x03\x01\x00\x02xx", b"\x16\x03" + bytes(300)):
             connection = Connection(idle_timeout=None)
             connection.receive(garbage)
@@ -735,7 +739,7 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(connection.protocol.received, [], f"{garbage=}")
             self.assertFalse(connection.protocol.is_secure, f"{garbage=}")
 
-    def test_a_connection_lost_at_any_step_is_told_once(self) -> None:
+    def test_a_loss_at_any_step_is_reported_once(self) -> None:
         """S14: before, in and after the handshake; no timer is left."""
         for step in range(4):
             connection = Connection(idle_timeout=None)
@@ -751,20 +755,20 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(len(connection.protocol.lost), 1, step)
             self.assertEqual(connection.clock.getDelayedCalls(), [], step)
 
-    def test_closing_in_a_handshake_sends_nothing_in_plaintext(self) -> None:
-        """What was written meanwhile is dropped."""
+    def test_closing_in_a_handshake_sends_no_plaintext(self) -> None:
+        """Bytes written meanwhile are dropped."""
         connection = Connection()
         connection.receive(REQUEST)
         connection.sent()
         connection.protocol.send_frame(b"never in plaintext")
         connection.protocol.close()
         self.assertTrue(connection.transport.disconnected)
-        # Twisted's transports take what comes too late without an error.
+        # Twisted's transports take late writes without an error.
         connection.transport.write(b"never")
         self.assertNotIn(b"never", connection.sent())
 
-    def test_a_handshake_that_ends_after_the_close_is_none(self) -> None:
-        """A transport may still bring the peer's last flight: nothing is handled."""
+    def test_a_handshake_that_ends_after_the_close_is_ignored(self) -> None:
+        """A transport may still deliver the peer's last flight: nothing is handled."""
         for end in ("close", "abort"):
             connection = Connection()
             connection.receive(connection.peer.hello())
@@ -779,8 +783,10 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(len(connection.protocol.lost), 1, f"{end=}")
             self.assertEqual(connection.clock.getDelayedCalls(), [], f"{end=}")
 
-    def test_state_of_before_can_be_dropped(self) -> None:
-        """S7: the hook is called when the connection is secure, and before any message of after."""
+    def test_state_from_before_the_upgrade_can_be_dropped(self) -> None:
+        """
+        S7: the hook is called when the connection is secure, and before any message inside TLS.
+        """
 
         class Stateful(Recorder):
             name = b"nobody"
@@ -798,7 +804,7 @@ class EndTests(SynchronousTestCase):
         connection.shake_hands()
         self.assertEqual(connection.ask(FRAME), encode_frame(b"nobody"))
 
-    def test_an_end_without_notice_is_told_as_such(self) -> None:
+    def test_an_end_without_close_notify_is_a_truncation(self) -> None:
         """S15: it is no end in order."""
         connection = Connection()
         connection.shake_hands()
@@ -808,7 +814,7 @@ class EndTests(SynchronousTestCase):
 
 
 class Slow(Recorder):
-    """Handles each frame until it is told to go on."""
+    """Handles each frame until the test calls it to go on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -820,8 +826,8 @@ class Slow(Recorder):
         return self.waits[-1]
 
 
-class WorkTests(SynchronousTestCase):
-    """That a connection may be upgraded costs its messages nothing."""
+class SearchCostTests(SynchronousTestCase):
+    """An upgrade that is allowed costs the messages nothing."""
 
     def searched(self, upgrade: UpgradeToSsl | None, protocol: Any, data: bytes, step: int) -> int:
         """Count the bytes that were searched while data arrived in pieces."""
@@ -832,8 +838,8 @@ class WorkTests(SynchronousTestCase):
         self.assertFalse(connection.transport.disconnected)
         return searched.value
 
-    def test_nothing_is_searched_inside_a_message(self) -> None:
-        """An unfinished frame or line in small segments is searched no more than without."""
+    def test_a_partial_message_is_not_searched(self) -> None:
+        """With the upgrade on, an unfinished frame or line is searched no more than with it off."""
         frame = encode_frame(bytes(400_000))[:200_000]
         for protocol, data in (
             (Recorder, frame),
@@ -850,8 +856,8 @@ class WorkTests(SynchronousTestCase):
                     f"{protocol=}, {data=}, {ignores_case=}",
                 )
 
-    def test_nothing_is_searched_inside_a_tunnel(self) -> None:
-        """Where a request is refused, and everything else is a message."""
+    def test_messages_inside_tls_are_not_searched(self) -> None:
+        """There a request is refused, and everything else is a message."""
         connection = Connection(ALLOWED, FrameEcho)
         connection.shake_hands()
         connection.ask(encode_frame(bytes(400_000))[:200_000])
@@ -860,8 +866,8 @@ class WorkTests(SynchronousTestCase):
                 connection.ask(b"x")
         self.assertLess(searched.value, 200_000)
 
-    def test_what_waits_for_a_handler_is_not_searched(self) -> None:
-        """However often one ends, and the next begins."""
+    def test_messages_that_wait_for_a_handler_are_not_searched(self) -> None:
+        """However often a handler ends and the next one begins."""
         connection = Connection(ALLOWED, Slow)
         with count_searched_bytes() as searched:
             connection.receive(FRAME * 2000)
@@ -871,7 +877,7 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual(searched.value, 0)
 
     def test_a_request_behind_messages_is_answered_behind_them(self) -> None:
-        """In one piece, in any format; what is behind it ends the connection."""
+        """In one segment, in both formats; plaintext behind the request ends the connection."""
         for protocol, before, request in (
             (FrameEcho, encode_frame(b"a STARTTLS in here"), REQUEST),
             (FrameEcho, encode_frame(b"STARTTLX") * 20, REQUEST),
@@ -887,7 +893,7 @@ class WorkTests(SynchronousTestCase):
 
 
 class DrainTests(SynchronousTestCase):
-    """A server that ends answers what comes behind a handshake that was begun."""
+    """A drain of a server answers one message behind a handshake that has begun."""
 
     def drain(
         self,
@@ -918,8 +924,8 @@ class DrainTests(SynchronousTestCase):
         yield self.drain(ALLOWED)
         yield self.drain(ALLOWED, REQUEST)
 
-    def test_the_first_message_is_awaited_and_answered(self) -> None:
-        """Then the connection ends."""
+    def test_the_first_message_after_the_handshake_is_answered(self) -> None:
+        """The connection ends after the answer."""
         for number, connection in enumerate(self.drained()):
             connection.clock.advance(0.9)
             self.assertTrue(connection.protocol.is_open, f"{number=}")
@@ -937,8 +943,8 @@ class DrainTests(SynchronousTestCase):
         connection.protocol.waits.pop().callback(None)
         self.assertFalse(connection.protocol.is_open)
 
-    def test_a_client_that_says_nothing_is_not_waited_for_for_long(self) -> None:
-        """A second after the handshake the connection ends."""
+    def test_a_client_without_a_message_ends_after_a_second(self) -> None:
+        """The second begins with the end of the handshake."""
         for number, connection in enumerate(self.drained()):
             connection.clock.advance(1.1)
             self.assertFalse(connection.protocol.is_open, f"{number=}")
@@ -956,8 +962,8 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
         self.assertFalse(connection.protocol.is_open)
 
-    def test_one_that_is_lost_leaves_nothing(self) -> None:
-        """No timer of the drain."""
+    def test_a_lost_connection_leaves_no_timer_of_the_drain(self) -> None:
+        """No delayed call is left."""
         for number, connection in enumerate(self.drained()):
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
             self.assertEqual(connection.clock.getDelayedCalls(), [], f"{number=}")

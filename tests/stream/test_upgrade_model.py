@@ -1,11 +1,11 @@
 """
-Whatever is done to a connection that is upgraded, and in whatever order, plaintext stays outside.
+State models of an upgrade: in any order of events, plaintext stays outside TLS.
 
-Machines of hypothesis play a hostile peer, an application that writes when it likes, the clock and
-the network. There is one claim, and it is looked at after each step: nothing that arrived before
-the handshake is handled after it, and nothing that was written after the switch is sent before it.
-Each message says in its bytes on which side of the switch it belongs, as a parser of these tests
-finds it in what was sent.
+State machines of hypothesis play a hostile peer, an application that writes at any time, the clock
+and the network. One claim is checked after each step: no byte that arrived before the handshake is
+handled after it, and no byte that was written after the switch is sent before it. Each message says
+in its bytes on which side of the switch it belongs; a parser of these tests finds it in the bytes
+that were sent.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ GARBAGE = (
 
 
 class Told(StreamProtocol):
-    """Tells the machine what it is told."""
+    """Passes the protocol's calls to the machine."""
 
     machine: Machine
 
@@ -96,41 +96,41 @@ class Told(StreamProtocol):
 
 
 class Frames(Told, FrameProtocol):
-    """In frames."""
+    """The protocol with frames."""
 
     def frame_received(self, payload: bytes) -> Handled:
         return self.told(payload)
 
 
 class Lines(Told, LineProtocol):
-    """In lines."""
+    """The protocol with lines."""
 
     def line_received(self, line: bytes) -> Handled:
         return self.told(line)
 
 
 def next_frame(stream: bytes) -> tuple[bytes, bytes] | None:
-    """Take a frame off a stream; None where there is none to be had."""
+    """Take a frame off the front of ``stream``; return None if none is whole."""
     end = 4 + int.from_bytes(stream[:4], "big")
     return (stream[4:end], stream[end:]) if 4 <= len(stream) >= end else None
 
 
 def next_line(stream: bytes) -> tuple[bytes, bytes] | None:
-    """Take a line off a stream; None where there is none to be had."""
+    """Take a line off the front of ``stream``; return None if none is whole."""
     line, ending, rest = stream.partition(b"\n")
     return (line.removesuffix(b"\r"), rest) if ending else None
 
 
 @dataclass(frozen=True)
 class Format:
-    """A wire format, written down a second time."""
+    """A wire format, implemented independently of twsock."""
 
     protocol: type[Told]
     encode: Callable[[bytes], bytes]
     decode: Callable[[bytes], tuple[bytes, bytes] | None]
 
     def split(self, stream: bytes, *triggers: bytes) -> tuple[list[bytes], bytes]:
-        """Give the messages in front of where one of these stands at a boundary, and the rest."""
+        """Return the messages before the first trigger at a boundary, and the rest."""
         messages: list[bytes] = []
         while not stream.startswith(triggers) and (taken := self.decode(stream)):
             messages.append(taken[0])
@@ -142,7 +142,7 @@ FORMATS = (Format(Frames, encode_frame, next_frame), Format(Lines, encode_line, 
 
 
 class Answering(StringTransport):
-    """A transport whose peer may answer while something is being written."""
+    """A transport whose peer may answer within a write."""
 
     def __init__(self) -> None:
         super().__init__(lenient=True)
@@ -154,19 +154,19 @@ class Answering(StringTransport):
             self.answers.pop()()
 
 
-#: Half of the connections meet with anything; the others would otherwise not come far.
+#: Half of the connections meet any event; the others finish the upgrade more often.
 may_ruin = precondition(lambda machine: machine.is_hostile)
 may_disturb = precondition(lambda machine: machine.is_hostile or not machine.protocol.is_secure)
 
 
 class Machine(RuleBasedStateMachine):
     """
-    What both sides of an upgrade have in common.
+    What the machines of both sides of an upgrade have in common.
 
-    :ivar fed: all that was sent to the connection, and not inside TLS.
-    :ivar inside: all that was sent to it inside.
-    :ivar output: all that it has sent.
-    :ivar received: what was handled, and whether the connection was secure then.
+    :ivar fed: all bytes delivered to the connection outside TLS.
+    :ivar inside: all bytes delivered to it inside TLS.
+    :ivar output: all bytes that it sent.
+    :ivar received: the handled messages, and whether the connection was secure then.
     """
 
     format: Format
@@ -195,22 +195,22 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.lose()
 
-    # What has to be known of a side.
+    # Properties of one side, which the subclasses define.
 
     @property
     def has_switched(self) -> bool:
-        """Whether what is written from now on belongs inside."""
+        """Whether bytes that are written from now on belong inside TLS."""
         raise NotImplementedError
 
     def expected(self) -> list[bytes]:
-        """What may be handled while the connection is not secure."""
+        """The messages that may be handled while the connection is not secure."""
         raise NotImplementedError
 
     def expected_inside(self) -> list[bytes]:
-        """What may be handled when it is."""
+        """The messages that may be handled while it is secure."""
         return self.format.split(self.inside)[0]
 
-    # What the peer does.
+    # Rules: the peer.
 
     @may_disturb
     @rule(is_slow=booleans(), repeat=sampled_from([1, 1, 3]))
@@ -230,26 +230,29 @@ class Machine(RuleBasedStateMachine):
     @may_ruin
     @rule()
     def answer_in_the_next_write(self) -> None:
-        """Let plaintext arrive while the connection is writing."""
+        """Deliver plaintext within the connection's next write."""
         self.transport.answers.append(lambda: self.feed(self.make_plain()))
 
     @may_disturb
     @rule(behind=sampled_from([b"", b"", b"plain"]), step=sampled_from([0, 0, 40]))
     def send_tls(self, behind: bytes, step: int) -> None:
-        """Send all that TLS wishes to send, or a part of it; in one piece with plaintext or not."""
+        """
+        Send all that the peer's TLS has to send, or part of it, with or without plaintext behind
+        it.
+        """
         sent = self.outbox[:step] if step else self.outbox
         self.outbox = self.outbox[len(sent) :]
         self.feed(sent + (self.make_plain() if behind else b""))
 
     @rule()
     def shake_hands(self) -> None:
-        """Go on with a handshake that was begun, as far as it goes."""
+        """Continue a handshake that has begun, as far as it goes."""
         while self.outbox and not self.is_gone:
             self.send_tls(b"", 0)
 
     @rule()
     def become_secure(self) -> None:
-        """Go through a handshake, where nothing hinders it."""
+        """Finish a handshake, unless something prevents it."""
         raise NotImplementedError
 
     @rule(is_request=booleans(), is_together=booleans())
@@ -274,7 +277,7 @@ class Machine(RuleBasedStateMachine):
             self.protocol.readConnectionLost()
             self.settle()
 
-    # What the application does.
+    # Rules: the application.
 
     @rule()
     def write(self) -> None:
@@ -324,7 +327,7 @@ class Machine(RuleBasedStateMachine):
         assert b"after" not in self.output
         assert b"before" not in self.peer.received
 
-    # How it is done.
+    # How the machine runs the connection.
 
     def make_plain(self, is_slow: bool = False) -> bytes:
         self.count += 1
@@ -334,11 +337,11 @@ class Machine(RuleBasedStateMachine):
         return b"after" if is_after else b"before"
 
     def answer(self) -> None:
-        """Answer a message, which was handled on one side of the switch or the other."""
+        """Answer a message that was handled on one side of the switch or the other."""
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
-        """Let bytes arrive."""
+        """Deliver bytes."""
         if data and not self.is_gone:
             self.fed += data
             self.depth += 1
@@ -347,9 +350,9 @@ class Machine(RuleBasedStateMachine):
             self.settle()
 
     def settle(self) -> None:
-        """Hand on what was sent, and the end of the connection where it was ended."""
+        """Pass on the bytes that were sent, and the end of the connection if it was ended."""
         if self.depth:
-            return  # From within a write: whoever writes is not done.
+            return  # From within a write: the caller of the write has not returned.
         self.clock.advance(0)
         self.output += self.transport.value()
         self.transport.clear()
@@ -371,7 +374,7 @@ class Machine(RuleBasedStateMachine):
 
 
 class ServerMachine(Machine):
-    """A server, its peer a client."""
+    """A server, whose peer is a client."""
 
     @initialize(
         format=sampled_from(FORMATS),
@@ -389,14 +392,14 @@ class ServerMachine(Machine):
     @may_disturb
     @rule(is_together=booleans())
     def send_request(self, is_together: bool) -> None:
-        """Alone, or in one piece with what may not follow it."""
+        """Send the request, alone or in one piece with bytes that may not follow it."""
         request = self.format.encode(REQUEST)
         self.feed(request + (self.make_plain() if is_together else b""))
 
     @may_disturb
     @rule(is_together=booleans())
     def begin_handshake(self, is_together: bool) -> None:
-        """Say hello, in one piece with the request or without one."""
+        """Send a ClientHello, in one piece with the request or without a request."""
         if not self.peer.is_done and not self.has_peer_failed:
             self.outbox += self.peer.hello()
             if is_together:
@@ -426,7 +429,9 @@ class ServerMachine(Machine):
         return [message for message in super().expected_inside() if message != REQUEST]
 
     def before_the_switch(self) -> tuple[list[bytes], bytes]:
-        """Give what may be handled in plaintext, the request included, and what follows."""
+        """
+        Return the messages that may be handled in plaintext, the request included, and the rest.
+        """
         messages, rest = self.format.split(self.fed, b"\x16\x03")
         if REQUEST in messages:
             return messages[: messages.index(REQUEST) + 1], rest
@@ -437,7 +442,7 @@ class ServerMachine(Machine):
 
 
 class ClientMachine(Machine):
-    """A client, its peer a server."""
+    """A client, whose peer is a server."""
 
     called = 0
     has_called = False
@@ -468,7 +473,7 @@ class ClientMachine(Machine):
     @may_disturb
     @rule(is_together=booleans())
     def begin_handshake(self, is_together: bool) -> None:
-        """Grant what was asked for, or what was not."""
+        """Send a go-ahead, requested or not."""
         go_ahead = self.format.encode(GO_AHEAD)
         self.feed(go_ahead + (self.make_plain() if is_together else b""))
 
@@ -492,7 +497,7 @@ class ClientMachine(Machine):
 
 
 class ModelTests(SynchronousTestCase):
-    """Machines that do what nobody thought of."""
+    """The machines, each as one test."""
 
     def explore(self, machine: type[Machine], examples: int) -> None:
         run_state_machine_as_test(
@@ -508,9 +513,9 @@ class ModelTests(SynchronousTestCase):
         )
 
     def test_a_server_keeps_plaintext_outside(self) -> None:
-        """Both formats, both triggers; upgrades that are allowed, and that are required."""
+        """Both formats, both triggers; upgrades that are allowed or required."""
         self.explore(ServerMachine, 1200)
 
     def test_a_client_keeps_plaintext_outside(self) -> None:
-        """Both formats; at once, and by command."""
+        """Both formats; direct, and by command."""
         self.explore(ClientMachine, 500)

@@ -1,4 +1,4 @@
-"""An `AcceptGate` lets a listener wait for room."""
+"""An `AcceptGate` stops a listener from accepting while its server is full."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Exhaustible(socket.socket):
 
 
 class Endless:
-    """A listening socket with a peer behind every peer."""
+    """A listening socket that always has another peer."""
 
     def accept(self) -> tuple[Endless, tuple[str, int]]:
         return self, ("127.0.0.1", 1)
 
     def close(self) -> None:
-        """Let go of nothing."""
+        """Do nothing: there is no socket."""
 
 
 class AcceptGateTests(SynchronousTestCase):
-    """Between a port and its socket."""
+    """An `AcceptGate` between a port and its socket."""
 
     def setUp(self) -> None:
         self.room = True
@@ -71,8 +71,11 @@ class AcceptGateTests(SynchronousTestCase):
         """Whether the reactor watches the port."""
         return self.port in self.reactor.readers
 
-    def test_whom_it_does_not_admit_it_closes(self) -> None:
-        """It is called with the peer's address, and returns the next admitted connection."""
+    def test_a_peer_that_is_not_admitted_is_closed(self) -> None:
+        """
+        The function is called with the peer's address; the gate returns the next admitted
+        connection.
+        """
         asked: list[str | None] = []
 
         def admits(host: str | None) -> bool:
@@ -89,7 +92,7 @@ class AcceptGateTests(SynchronousTestCase):
         self.assertEqual(self.client.recv(1), b"")
         self.assertEqual(asked, ["127.0.0.1"] * 2)
 
-    def test_a_crowd_that_is_not_admitted_lets_others_have_their_turn(self) -> None:
+    def test_many_refused_peers_do_not_hold_the_reactor(self) -> None:
         """After some of them the gate reports that no connection waits, and continues later."""
         self.port.socket = self.socket
         gate = AcceptGate(self.port, self.reactor, lambda: self.room, lambda _host: False)
@@ -100,20 +103,23 @@ class AcceptGateTests(SynchronousTestCase):
         with self.socket.accept()[0]:
             self.assertTrue(self.is_listening)
 
-    def test_with_room_it_accepts(self) -> None:
-        """An open gate gives what the socket gives."""
+    def test_an_open_gate_accepts(self) -> None:
+        """It returns what the socket returns."""
         accepted, address = self.gate.accept()
         self.addCleanup(accepted.close)
         self.assertEqual(address, self.client.getsockname())
 
-    def test_without_room_nobody_is_there(self) -> None:
-        """A shut gate says what an empty backlog says, and the port stops listening."""
+    def test_a_full_server_stops_listening(self) -> None:
+        """
+        A shut gate raises `BlockingIOError`, as an empty backlog does, and the port stops
+        listening.
+        """
         self.room = False
         self.assertRaises(BlockingIOError, self.gate.accept)
         self.assertFalse(self.is_listening)
 
-    def test_it_reopens_when_there_is_room(self) -> None:
-        """The port listens again once there is room, and not before."""
+    def test_a_shut_gate_reopens_when_there_is_room(self) -> None:
+        """The port listens again when a connection has ended, and not before."""
         self.room = False
         self.assertRaises(BlockingIOError, self.gate.accept)
         self.gate.reopen()
@@ -122,8 +128,8 @@ class AcceptGateTests(SynchronousTestCase):
         self.gate.reopen()
         self.assertTrue(self.is_listening)
 
-    def test_out_of_descriptors_it_rests_and_tells_once(self) -> None:
-        """EMFILE stops the port for a moment instead of spinning; one event tells of it."""
+    def test_out_of_descriptors_the_gate_pauses_and_logs_once(self) -> None:
+        """EMFILE stops the port for a moment, so it does not spin; one event reports it."""
         self.socket.error = errno.EMFILE
         for attempt in range(5):
             self.assertRaises(BlockingIOError, self.gate.accept)
@@ -132,21 +138,21 @@ class AcceptGateTests(SynchronousTestCase):
             self.assertTrue(self.is_listening, f"{attempt=}")
         self.assertEqual(len([event for event in self.events if "rest" in event]), 1)
 
-    def test_room_elsewhere_does_not_cut_the_rest_short(self) -> None:
-        """While it rests, a connection that ends does not reopen it early."""
+    def test_a_connection_that_ends_does_not_shorten_the_pause(self) -> None:
+        """During the pause after EMFILE, `reopen` does not open the gate."""
         self.socket.error = errno.EMFILE
         self.assertRaises(BlockingIOError, self.gate.accept)
         self.gate.reopen()
         self.assertFalse(self.is_listening)
 
-    def test_other_errors_are_the_ports(self) -> None:
-        """What is not exhaustion reaches Twisted, which knows what to do with it."""
+    def test_other_errors_reach_twisted(self) -> None:
+        """Errors other than exhaustion are raised to Twisted's port."""
         self.socket.error = errno.ECONNABORTED
         self.assertRaises(OSError, self.gate.accept)
         self.assertTrue(self.is_listening)
 
-    def test_closed_it_stays_shut_and_leaves_nothing(self) -> None:
-        """After `close` no timer is left, and nothing reopens it."""
+    def test_a_closed_gate_stays_shut_and_leaves_no_timer(self) -> None:
+        """After `close` nothing reopens it."""
         self.socket.error = errno.EMFILE
         self.assertRaises(BlockingIOError, self.gate.accept)
         self.gate.close()
@@ -154,21 +160,21 @@ class AcceptGateTests(SynchronousTestCase):
         self.assertFalse(self.is_listening)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_it_is_the_socket_in_every_other_way(self) -> None:
-        """Name, number and end are the socket's own."""
+    def test_other_attributes_are_those_of_the_socket(self) -> None:
+        """Name, number and close are the socket's own."""
         self.assertEqual(self.gate.fileno(), self.socket.fileno())
         self.gate.close()
         self.gate._socket.close()
         self.assertEqual(self.socket.fileno(), -1)
 
-    def test_a_port_that_stops_closes_its_socket(self) -> None:
-        """No descriptor is left, though the gate is still there."""
+    def test_a_stopped_port_closes_its_socket(self) -> None:
+        """No descriptor is left, although the gate still exists."""
         self.assertFalse(self.gate.is_closed)
         self.gate.close()
         self.assertTrue(self.gate.is_closed)
 
     def stop(self, end: str = "close") -> list[object]:
-        """Stop the port; return the addresses of the connections accepted meanwhile."""
+        """Stop the port; return the addresses of the connections that it accepted meanwhile."""
         accepted: list[object] = []
 
         class Refusing(Factory):
@@ -182,13 +188,13 @@ class AcceptGateTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         return accepted
 
-    def test_a_port_that_stops_accepts_what_is_queued(self) -> None:
-        """However its socket is closed; and once."""
+    def test_a_stopped_port_accepts_the_queue_of_the_kernel_once(self) -> None:
+        """However its socket is closed."""
         self.assertEqual(len(self.stop("shutdown")), 1)
         self.assertEqual(self.stop(), [])
 
-    def test_without_room_what_is_queued_is_not_accepted(self) -> None:
-        """Nor after `shut`, nor where the machine ran out."""
+    def test_a_full_server_does_not_accept_the_queue_at_the_stop(self) -> None:
+        """Nor does it after `shut`, or without file descriptors."""
         self.room = False
         self.assertEqual(self.stop("shutdown"), [])
         for name, refuse in (
@@ -199,32 +205,32 @@ class AcceptGateTests(SynchronousTestCase):
             refuse()
             self.assertEqual(self.stop(), [], f"{name=}")
 
-    def test_it_stops_though_peers_keep_coming(self) -> None:
-        """After as many as a full queue may hold."""
+    def test_a_stop_ends_although_peers_keep_connecting(self) -> None:
+        """It accepts as many as a full queue holds."""
         self.socket.close()
         self.gate._socket = Endless()  # type: ignore[assignment]
         self.assertEqual(len(self.stop()), 4096)
 
-    def test_it_stops_though_accepting_fails(self) -> None:
-        """Again and again: no error keeps a port from stopping."""
+    def test_a_stop_ends_although_accepting_fails(self) -> None:
+        """Repeated errors do not keep the port from stopping."""
         self.socket.error = errno.EINVAL
         self.assertEqual(self.stop(), [])
         self.assertGreaterEqual(len(self.flushLoggedErrors(OSError)), 1)
 
-    def test_a_peer_that_is_gone_hides_nobody_behind_it(self) -> None:
-        """Its error is skipped."""
+    def test_a_peer_that_is_gone_does_not_hide_the_next(self) -> None:
+        """The error of its accept is skipped."""
         self.socket.errors = [errno.ECONNABORTED] * 3
         self.assertEqual(len(self.stop()), 1)
 
-    def test_nobody_is_accepted_when_the_reactor_ends(self) -> None:
-        """It closes what it has, and would not know of them."""
+    def test_no_connection_is_accepted_when_the_reactor_stops(self) -> None:
+        """The reactor closes the connections it knows; a new one would stay open."""
         self.port.factory = None
         self.gate.close()
         self.client.settimeout(60)
         self.assertRaises(ConnectionResetError, self.client.recv, 1)
 
-    def test_a_port_that_others_paused_stays_paused(self) -> None:
-        """Only who shut the door opens it."""
+    def test_a_port_paused_by_others_stays_paused(self) -> None:
+        """The gate resumes only a port that it paused itself."""
         self.port.pauseProducing()
         self.gate.reopen()
         self.assertFalse(self.is_listening)

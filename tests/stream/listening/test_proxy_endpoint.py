@@ -1,4 +1,4 @@
-"""Connections behind a proxy: whom they are from, who may say so, and for how long it may take."""
+"""Connections behind a proxy: their addresses, the proxies that are trusted, and the deadline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOCAL = IPv4Address("TCP", "127.0.0.1", 5)
 
 
 class Transport(StringTransportWithDisconnection):
-    """A transport that can be aborted."""
+    """A transport that records an abort."""
 
     is_aborted = False
     protocol: Any
@@ -40,7 +40,7 @@ class Transport(StringTransportWithDisconnection):
 
 
 class Noting(Protocol):
-    """Notes what it sees."""
+    """Records its calls and addresses."""
 
     def __init__(self) -> None:
         self.peers: list[Any] = []
@@ -60,7 +60,7 @@ class Noting(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfClosing(Noting):
-    """Goes on when the peer has ended its output."""
+    """A protocol with half-close."""
 
     ends = ""
 
@@ -72,7 +72,7 @@ class HalfClosing(Noting):
 
 
 class NotingFactory(Factory):
-    """Notes for whom it builds protocols."""
+    """Records the addresses for which it builds protocols."""
 
     kind: type[Noting] | None = Noting
     is_started = False
@@ -96,7 +96,7 @@ class NotingFactory(Factory):
 
 @implementer(IStreamServerEndpoint)
 class Memory:
-    """An endpoint that gives the factory away."""
+    """An endpoint that keeps the factory, for the test to use."""
 
     factory: Any = None
 
@@ -121,15 +121,15 @@ class ProxiedTests(SynchronousTestCase):
         self.successResultOf(endpoint.listen(self.factory))
 
     def connect(self, peer: Any = LOCAL) -> Transport:
-        """Be connected to."""
+        """Connect to the factory in memory."""
         transport = Transport(hostAddress=IPv4Address("TCP", "127.0.0.1", 6), peerAddress=peer)
         directlyProvides(transport, ITCPTransport)
         transport.protocol = self.memory.factory.buildProtocol(peer)
         transport.protocol.makeConnection(transport)
         return transport
 
-    def test_after_a_header_that_is_none_another_one_is_not_read(self) -> None:
-        """A transport may bring more of what was under way when it was aborted."""
+    def test_after_a_wrong_header_nothing_is_read(self) -> None:
+        """An aborted transport may still deliver bytes; a second header is ignored."""
         transport = self.connect()
         connection = transport.protocol
         connection.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
@@ -138,8 +138,8 @@ class ProxiedTests(SynchronousTestCase):
             connection.dataReceived(piece)
         self.assertEqual(self.factory.asked, [])
 
-    def test_a_protocol_is_built_for_the_client(self) -> None:
-        """Once the header is whole; it sees the client from the start, and what follows."""
+    def test_a_protocol_is_built_for_the_client_after_the_header(self) -> None:
+        """It has the client's address from the start, and receives the bytes behind the header."""
         transport = self.connect()
         for piece in (LINE[:5], LINE[5:-1]):
             transport.protocol.dataReceived(piece)
@@ -152,8 +152,8 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(protocol.peers, [(client, IPv4Address("TCP", "198.51.100.2", 2000))])
         self.assertEqual(protocol.received, b"ab")
 
-    def test_a_proxy_that_speaks_for_itself_has_its_own_addresses(self) -> None:
-        """Its health checks are served as peers of their own."""
+    def test_a_header_without_a_client_keeps_the_proxys_addresses(self) -> None:
+        """The proxy's health checks are served as peers of their own."""
         for header in (
             b"PROXY UNKNOWN\r\n",
             b"PROXY UNKNOWN 192.0.2.1 192.0.2.2 1 2\r\n",
@@ -167,8 +167,8 @@ class ProxiedTests(SynchronousTestCase):
             self.assertEqual(protocol.received, b"x", f"{header=}")
             self.assertFalse(transport.is_aborted, f"{header=}")
 
-    def test_other_families_have_their_kind_of_address(self) -> None:
-        """IPv6, UNIX sockets, datagrams."""
+    def test_each_family_has_its_kind_of_address(self) -> None:
+        """IPv6, UNIX sockets and datagrams have their Twisted address classes."""
         start = b"\r\n\r\n\0\r\nQUIT\n\x21"
         self.connect().protocol.dataReceived(b"PROXY TCP6 ::1 ::2 1 2\r\n")
         self.connect().protocol.dataReceived(start + b"\x31\0\xd8" + b"/x".ljust(216, b"\0"))
@@ -182,8 +182,8 @@ class ProxiedTests(SynchronousTestCase):
             ],
         )
 
-    def test_the_wrapper_is_the_transport(self) -> None:
-        """It can what the real one can, and says that it can."""
+    def test_the_wrapper_provides_the_interfaces_of_its_transport(self) -> None:
+        """Its methods are those of the real transport."""
         transport = self.connect()
         transport.protocol.dataReceived(LINE)
         (protocol,) = self.factory.built
@@ -196,8 +196,8 @@ class ProxiedTests(SynchronousTestCase):
         wrapper.loseConnection()
         self.assertTrue(protocol.is_lost)
 
-    def test_half_closes_reach_who_knows_them(self) -> None:
-        """And only those."""
+    def test_half_close_reaches_protocols_that_provide_it(self) -> None:
+        """For other protocols the wrapper does not provide half-close."""
         transport = self.connect()
         self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))
         transport.protocol.dataReceived(LINE)
@@ -211,15 +211,15 @@ class ProxiedTests(SynchronousTestCase):
         protocol: Any = self.factory.built[-1]
         self.assertEqual(protocol.ends, "read write ")
 
-    def test_a_factory_may_refuse(self) -> None:
-        """The connection ends."""
+    def test_a_factory_that_refuses_ends_the_connection(self) -> None:
+        """`buildProtocol` returns None."""
         self.factory.kind = None
         transport = self.connect()
         transport.protocol.dataReceived(LINE + b"x")
         self.assertTrue(transport.is_aborted)
 
-    def test_what_is_no_header_is_one_line_and_an_abort(self) -> None:
-        """However often; what it sent is not in the line."""
+    def test_bytes_that_are_no_header_abort_and_are_logged_once(self) -> None:
+        """Further such peers add no line at once, and the line has no byte that they sent."""
         with log_lines() as lines:
             for attempt in range(3):
                 transport = self.connect()
@@ -231,8 +231,8 @@ class ProxiedTests(SynchronousTestCase):
             self.connect().protocol.dataReceived(b"secret")
         self.assertIn("2 more were suppressed", lines[0])
 
-    def test_a_header_has_its_time(self) -> None:
-        """Then the connection is aborted; one that has begun is not watched any more."""
+    def test_a_header_after_its_deadline_aborts(self) -> None:
+        """The deadline ends with the header."""
         late, begun = self.connect(), self.connect()
         late.protocol.dataReceived(LINE[:-1])
         begun.protocol.dataReceived(LINE)
@@ -245,8 +245,8 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(lines, ["127.0.0.1 port 5 dropped: it sent no PROXY header within 10 s"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_peer_that_goes_before_its_header(self) -> None:
-        """A look whether the port is open is no event; a header that is cut off is one."""
+    def test_a_peer_that_leaves_before_its_header_is_not_logged(self) -> None:
+        """A connect to see whether the port is open is no event; a partial header is one."""
         with log_lines() as lines:
             for data in (b"", LINE[:7]):
                 transport = self.connect()
@@ -255,8 +255,8 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(lines, ["127.0.0.1 port 5 dropped: it ended within its PROXY header"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_only_proxies_are_believed(self) -> None:
-        """A header from elsewhere aborts, and is not read."""
+    def test_a_header_from_an_untrusted_address_aborts(self) -> None:
+        """Such a header is not read."""
         for peer in ("192.0.2.7", "10.0.0.1", "::ffff:192.0.2.7", "fe80::1%eth0"):
             kind = IPv6Address if ":" in peer else IPv4Address
             self.listen()
@@ -269,8 +269,8 @@ class ProxiedTests(SynchronousTestCase):
             kind = IPv6Address if ":" in peer else IPv4Address
             self.assertFalse(self.connect(kind("TCP", peer, 5)).is_aborted, f"{peer=}")
 
-    def test_networks_can_be_named(self) -> None:
-        """Then they are the only ones, besides UNIX sockets."""
+    def test_named_networks_replace_the_default(self) -> None:
+        """Only they, and UNIX sockets, are trusted."""
         self.listen(trusted=parse_networks("10.0.0.0/8,fe80::/10"))
         for peer, is_trusted in (
             (IPv4Address("TCP", "10.1.2.3", 5), True),
@@ -282,20 +282,20 @@ class ProxiedTests(SynchronousTestCase):
         ):
             self.assertEqual(self.connect(peer).is_aborted, not is_trusted, peer)
 
-    def test_peers_of_unix_sockets_have_a_name(self) -> None:
-        """In the log, too."""
+    def test_a_peer_of_a_unix_socket_is_named_in_the_log(self) -> None:
+        """The line names it, although it has no address."""
         with log_lines() as lines:
             self.connect(UNIXAddress(None)).protocol.dataReceived(b"x")
         self.assertIn("a peer at a UNIX socket dropped:", lines[0])
 
-    def test_paths_of_peers_are_text_in_one_line(self) -> None:
-        """Whatever bytes they are."""
+    def test_the_path_of_a_peer_is_logged_as_one_line_of_text(self) -> None:
+        """Bytes that are no UTF-8, and line ends, are escaped."""
         with log_lines() as lines:
             self.connect(UNIXAddress(b"/x\xff\n")).protocol.dataReceived(b"x")
         self.assertIn("a peer at /x\\udcff\\n dropped:", lines[0])
 
-    def test_a_port_that_stops_waits_for_nobody(self) -> None:
-        """Connections without a header end; the others are the application's."""
+    def test_a_stopped_port_ends_connections_without_a_header(self) -> None:
+        """Connections after their header are left to the application."""
         self.memory.factory.doStart()
         self.assertTrue(self.factory.is_started)
         waiting, begun = self.connect(), self.connect()
@@ -306,8 +306,8 @@ class ProxiedTests(SynchronousTestCase):
         self.assertFalse(self.factory.is_started)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_protocol_is_let_go(self) -> None:
-        """After the end nothing of the wrapper holds it."""
+    def test_after_the_end_the_protocol_is_not_referenced(self) -> None:
+        """The wrapper does not keep it alive."""
         transport = self.connect()
         transport.protocol.dataReceived(LINE)
         wrapper = transport.protocol
@@ -317,17 +317,17 @@ class ProxiedTests(SynchronousTestCase):
 
 
 class NetworksTests(SynchronousTestCase):
-    """Words of a command line."""
+    """Lists of networks on a command line."""
 
-    def test_addresses_and_networks(self) -> None:
-        """With commas and spaces."""
+    def test_addresses_and_networks_are_parsed(self) -> None:
+        """Commas and spaces separate them."""
         self.assertEqual(
             parse_networks("10.0.0.0/8, ::1"),
             (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128")),
         )
 
-    def test_what_is_none(self) -> None:
-        """The error names it."""
+    def test_a_word_that_is_no_network_is_refused(self) -> None:
+        """The error names the word."""
         for text in ("10.0.0.1/8", "localhost", "", "10.0.0.0/8,"):
             error = self.assertRaises(ValueError, parse_networks, text)
             self.assertIn(repr(text.rpartition(",")[2]), str(error), f"{text=}: {error}")

@@ -1,8 +1,8 @@
 """
-Certificates that are right, and certificates that are wrong in one way each.
+Good certificates, and certificates that are wrong in one way each.
 
-Made with the ``cryptography`` library, since a usual library for tests makes none that are wrong;
-handed out in the form that trustme has, which Python's ``ssl`` is easily given.
+They are made with the ``cryptography`` library, since trustme makes no wrong ones; the results have
+trustme's form, which Python's ``ssl`` loads easily.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 NOW: Final = datetime.now(timezone.utc)
 
-#: An extension, and whether who does not know it has to refuse the certificate.
+#: An extension, and whether it is critical.
 Extension = tuple[x509.ExtensionType, bool]
 
 _DAY: Final = timedelta(days=1)
@@ -45,10 +45,10 @@ class Authority:
     Issues certificates.
 
     :param name: its common name.
-    :param issuer: who issued its own; None for a root.
+    :param issuer: the authority that issued its own certificate; None for a root.
     :param is_authority: whether its certificate says that it may issue others.
     :param path_length: how many authorities may stand below it; None for any number.
-    :param extensions: further ones of its certificate.
+    :param extensions: further extensions of its certificate.
     :param until: the end of its validity.
     """
 
@@ -73,7 +73,7 @@ class Authority:
 
     @property
     def certificate(self) -> Certificate:
-        """Its own, for those who are to trust it."""
+        """The authority's own certificate, for peers that are to trust it."""
         return Certificate(self._x509.public_bytes(Encoding.DER))
 
     def issue(
@@ -87,10 +87,10 @@ class Authority:
         is_whole: bool = True,
     ) -> trustme.LeafCert:
         """
-        Issue the certificate of a server, or of whom ``usages`` say.
+        Issue the certificate of a server, or one for other ``usages``.
 
-        :param names: host names, as they are, and addresses; none for no such extension.
-        :param is_whole: whether the certificates of the authorities below the root come with it.
+        :param names: host names, unchecked, and addresses; no names: no such extension.
+        :param is_whole: whether the certificates of the authorities below the root are included.
         """
         chosen = [*extensions, *_named(names)]
         if usages:
@@ -128,7 +128,7 @@ class Authority:
 
 
 def sign_itself(*names: str) -> trustme.LeafCert:
-    """Make the certificate of a server that vouches for itself."""
+    """Make a self-signed certificate of a server."""
     alone = Authority("alone", is_authority=False, extensions=_named(names))
     return _give(alone._x509, alone._key, ())
 
@@ -144,12 +144,12 @@ def spoil_signature(issued: trustme.LeafCert) -> trustme.LeafCert:
 
 
 def unknown_critical_extension() -> Extension:
-    """Make an extension that nobody knows, and that has to be known."""
+    """Make a critical extension that no software knows."""
     return x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\5\0"), True
 
 
 def names_in_bytes(*names: bytes) -> Extension:
-    """Make a list of host names that no library would let through: each as it is, unchecked."""
+    """Make a list of host names as raw bytes, which no library would accept."""
     entries = b"".join(b"\x82" + bytes([len(name)]) + name for name in names)
     blob = b"\x30" + bytes([len(entries)]) + entries
     return x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, blob), False

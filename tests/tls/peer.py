@@ -1,6 +1,4 @@
-"""
-The other end of a handshake, by Python's ``ssl``: it sends and receives what it is told to.
-"""
+"""The other end of a handshake, by Python's ``ssl``: TLS in memory, driven by the test."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ class _Peer:
     """
     One side of TLS in memory.
 
-    :ivar received: what came inside.
+    :ivar received: the bytes that arrived inside TLS.
     :ivar is_ended: whether the other end's close_notify was read.
     """
 
@@ -53,22 +51,22 @@ class _Peer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the handshake is done, and the other end verified where that is wished."""
+        """Whether the handshake is done, and the other end verified if this side verifies."""
         return self._is_done
 
     def take(self, data: bytes) -> bytes:
-        """Take what the other end sent; give what is to be sent to it."""
+        """Take bytes from the other end; return bytes to be sent to it."""
         self._incoming.write(data)
         self._go_on()
         return self._outgoing.read()
 
     def say(self, data: bytes) -> bytes:
-        """Encrypt."""
+        """Return data, encrypted."""
         self._inside.write(data)
         return self._outgoing.read()
 
     def end(self) -> bytes:
-        """Say that nothing more comes (close_notify)."""
+        """Return close_notify."""
         try:
             self._inside.unwrap()
         except ssl.SSLWantReadError:
@@ -88,10 +86,10 @@ class _Peer:
 
 
 class Peer(_Peer):
-    """The client's side, which trusts `AUTHORITY` and awaits ``localhost``."""
+    """A client that trusts `AUTHORITY` and expects ``localhost``."""
 
     def hello(self) -> bytes:
-        """Make what a handshake begins with."""
+        """Return a ClientHello."""
         self._go_on()
         return self._outgoing.read()
 
@@ -102,9 +100,9 @@ class Peer(_Peer):
 
 class ServerPeer(_Peer):
     """
-    The server's side.
+    A server.
 
-    :param issued: what it shows.
+    :param issued: its certificate.
     """
 
     def __init__(self, issued: trustme.LeafCert = SERVER) -> None:
@@ -119,9 +117,9 @@ class ServerPeer(_Peer):
 
 class ClientPeer(_Peer):
     """
-    A client's side with a context of the test's own.
+    A client with a context of the test.
 
-    :param session: of an earlier connection with that context, to be taken up again.
+    :param session: a session of an earlier connection with that context, to be resumed.
 
     :ivar error: why the other end was refused, or refused this one; None while neither did.
     """
@@ -132,11 +130,11 @@ class ClientPeer(_Peer):
         super().__init__()
 
     def hello(self) -> bytes:
-        """Make what a handshake begins with."""
+        """Return a ClientHello."""
         return self.take(b"")
 
     def take(self, data: bytes) -> bytes:
-        """Take what the other end sent; give what is to be sent to it, an alert at least."""
+        """Take bytes from the other end; return bytes to be sent to it, at least an alert."""
         try:
             return super().take(data)
         except ssl.SSLError as error:
@@ -145,12 +143,12 @@ class ClientPeer(_Peer):
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """To be offered to a server another time."""
+        """A session that can be offered to a server another time."""
         return self._inside.session
 
     @property
     def is_resumed(self) -> bool:
-        """Whether the server took an offered session up."""
+        """Whether the server resumed an offered session."""
         return bool(self._inside.session_reused)
 
     def _make_inside(self) -> ssl.SSLObject:
@@ -160,7 +158,7 @@ class ClientPeer(_Peer):
 
 
 def trusting(authority: trustme.CA = AUTHORITY) -> ssl.SSLContext:
-    """Make the context of a client that trusts one authority; to load the system's takes 50 ms."""
+    """Make the context of a client that trusts one authority; loading the system's takes 50 ms."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     return context
@@ -172,8 +170,8 @@ def client_context(
     """
     Make the context of a client that trusts `AUTHORITY`.
 
-    :param pem: its key and certificate, where it identifies itself.
-    :param version: the highest.
+    :param pem: key and certificate of the client, if it has one.
+    :param version: the highest version.
     """
     context = trusting()
     context.maximum_version = version
@@ -187,7 +185,7 @@ def client_context(
 
 def twisted_options(pem: bytes) -> CertificateOptions:
     """
-    Make the server's side as Twisted has it, of objects that pyOpenSSL does not warn of.
+    Make the server options of Twisted, from objects that cause no warning of pyOpenSSL.
 
     :param pem: key and certificate.
     """
@@ -204,11 +202,11 @@ def issue(
     ends: timedelta = timedelta(hours=1),
 ) -> bytes:
     """
-    Issue a client's certificate, wrong on purpose where a test wishes it.
+    Issue a client's certificate, with one fault if the test wants one.
 
-    :param authority: who signs it; None for itself.
-    :param usage: what it may be used for.
-    :param begins: when it is valid, counted from now.
+    :param authority: the signer; None for a self-signed certificate.
+    :param usage: its extended key usage.
+    :param begins: the start of its validity, counted from now.
     :returns: key and certificate as PEM.
     """
     key = ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""A certificate that is refused comes with its error."""
+"""A `CertificateError` carries the verification errors and the certificate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = ChainValidationResult
 
 
 class CertificateErrorTests(SynchronousTestCase):
-    """What is wrong, whose it is, how bad it is."""
+    """`CertificateError` on its own."""
 
-    def test_it_names_every_reason(self) -> None:
-        """The status is that of the worst."""
+    def test_an_error_names_every_reason(self) -> None:
+        """Its status is that of the worst reason."""
         shown = Certificate.from_pem(SERVER.cert_chain_pems[0].bytes())
         error = CertificateError("it", [Result.EXPIRED, Result.UNTRUSTED], shown)
         self.assertEqual(str(error), "it was refused: Expired, Untrusted")
@@ -25,8 +25,8 @@ class CertificateErrorTests(SynchronousTestCase):
         self.assertIs(error.severity, SocketSslErrorSeverity.IGNORABLE)
         self.assertEqual(error.certificate, shown)
 
-    def test_it_keeps_its_status_when_it_is_told_on(self) -> None:
-        """As every error does."""
+    def test_from_exception_keeps_the_status(self) -> None:
+        """`SocketError.from_exception` keeps it, as for every other error."""
         error = CertificateError("it", [Result.REVOKED])
         self.assertIs(error.severity, SocketSslErrorSeverity.FATAL)
         self.assertIs(

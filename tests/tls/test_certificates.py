@@ -1,4 +1,4 @@
-"""Certificates and their keys are read from files, and found by what they say."""
+"""Certificates and keys are read from files, and found by their contents."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SERVER_AUTHENTICATION = "1.3.6.1.5.5.7.3.1"
 
 
 def locked_key(password: bytes) -> bytes:
-    """Give the key with a password on it."""
+    """Return the key, encrypted with a password."""
     key = Certificate.from_pem(CERTIFICATE + KEY).to_cryptography()[1]
     locked: bytes = key.private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password)
@@ -53,7 +53,7 @@ def locked_key(password: bytes) -> bytes:
 
 
 def pkcs12(name: bytes, password: bytes | None) -> bytes:
-    """Put the certificate, its key and its authority into one file."""
+    """Return the certificate, its key and its authority in one PKCS #12 file."""
     certificate, key = Certificate.from_pem(CERTIFICATE + KEY).to_cryptography()
     authority = x509.load_pem_x509_certificate(AUTHORITY.cert_pem.bytes())
     lock = NoEncryption() if password is None else BestAvailableEncryption(password)
@@ -63,8 +63,8 @@ def pkcs12(name: bytes, password: bytes | None) -> bytes:
 class CertificateTests(SynchronousTestCase):
     """One certificate."""
 
-    def test_what_it_says(self) -> None:
-        """Names, usages, times, hashes."""
+    def test_a_certificate_shows_its_fields(self) -> None:
+        """Names, usages, times and hashes are those of the file."""
         certificate = Certificate.from_pem(CERTIFICATE)
         self.assertEqual(certificate.subject, "Ada")
         self.assertIn("Trust Me", certificate.issuer)
@@ -81,15 +81,15 @@ class CertificateTests(SynchronousTestCase):
         self.assertEqual(Certificate(certificate.get_certificate_blob()), certificate)
         self.assertGreater(len(certificate.serial_number), 0)
 
-    def test_an_authority_says_less(self) -> None:
-        """It is for no host; what is not there is empty."""
+    def test_an_authority_has_empty_fields(self) -> None:
+        """An authority's certificate has no host names; fields that are missing are empty."""
         authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
         self.assertEqual(authority.subject_alternative_name.dns_names, ())
         self.assertEqual(authority.subject, authority.issuer)
         self.assertFalse(authority.has_private_key)
 
-    def test_its_key_is_found_and_never_shown(self) -> None:
-        """Beside it, or apart."""
+    def test_a_key_is_found_and_not_shown(self) -> None:
+        """The key is in the same bytes or given separately; ``repr`` shows neither."""
         for certificate in (
             Certificate.from_pem(KEY + CERTIFICATE),
             Certificate.from_pem(CERTIFICATE, key=KEY),
@@ -98,14 +98,14 @@ class CertificateTests(SynchronousTestCase):
             self.assertNotIn("PRIVATE", repr(certificate), f"{certificate=}")
         self.assertFalse(Certificate.from_pem(CERTIFICATE).has_private_key)
 
-    def test_its_issuers_come_behind_it(self) -> None:
-        """In the order of the file."""
+    def test_intermediates_follow_the_certificate(self) -> None:
+        """They are in the order of the file."""
         certificate = Certificate.from_pem(CERTIFICATE + AUTHORITY.cert_pem.bytes())
         (authority,) = certificate.intermediates
         self.assertEqual(authority.subject, certificate.issuer)
 
     def test_a_chain_that_begins_with_an_issuer_is_refused(self) -> None:
-        """The message says that the leaf comes first, wherever the key is."""
+        """The error says that the leaf comes first, wherever the key is."""
         issuer = AUTHORITY.cert_pem.bytes()
         for data, key in ((KEY + issuer + CERTIFICATE, None), (issuer + CERTIFICATE, KEY)):
             error = self.assertRaises(ValueError, Certificate.from_pem, data, key=key)
@@ -114,8 +114,8 @@ class CertificateTests(SynchronousTestCase):
             )
             self.assertIn("the key is that of Ada", str(error), f"{key is None=}: {error}")
 
-    def test_a_key_with_a_password(self) -> None:
-        """It has to be given, and to be right; one that is not needed does no harm."""
+    def test_an_encrypted_key_needs_the_right_password(self) -> None:
+        """A password that is not needed does no harm."""
         locked = CERTIFICATE + locked_key(b"secret")
         self.assertTrue(Certificate.from_pem(locked, password="secret").has_private_key)
         for password in (None, "wrong"):
@@ -123,8 +123,8 @@ class CertificateTests(SynchronousTestCase):
             self.assertIn("password", str(error), f"{password=}: {error}")
         self.assertTrue(Certificate.from_pem(CERTIFICATE + KEY, password="x").has_private_key)
 
-    def test_what_cannot_be_used_is_refused(self) -> None:
-        """No certificate, a broken one, the key of another."""
+    def test_unusable_data_is_refused(self) -> None:
+        """No certificate, a broken one, and a key of another certificate raise an error."""
         for data in (
             b"",
             KEY,
@@ -137,8 +137,8 @@ class CertificateTests(SynchronousTestCase):
         self.assertIn("another certificate", str(error))
         self.assertRaises(ValueError, Certificate, b"no DER")
 
-    def test_pkcs12(self) -> None:
-        """It has a friendly name, a key and a chain."""
+    def test_a_pkcs12_file_has_a_name_a_key_and_a_chain(self) -> None:
+        """All three are read."""
         for password in (None, "secret"):
             data = pkcs12(b"my certificate", password.encode() if password else None)
             certificate = Certificate.from_pkcs12(data, password)
@@ -150,7 +150,7 @@ class CertificateTests(SynchronousTestCase):
 
 
 class FolderTests(SynchronousTestCase):
-    """Files and directories of them."""
+    """Files and directories of certificates."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -163,8 +163,8 @@ class FolderTests(SynchronousTestCase):
         query = CertificateQuery(**wanted)  # type: ignore[arg-type]
         return sorted(each.subject for each in CertificateStores(self.folder).find_all(query))
 
-    def test_a_file_of_any_kind_is_read(self) -> None:
-        """By what is in it, and by its suffix."""
+    def test_a_file_of_any_format_is_read(self) -> None:
+        """Its contents and its suffix say which format it has."""
         (self.folder / "ada.der").write_bytes(
             Certificate.from_pem(CERTIFICATE).get_certificate_blob()
         )
@@ -181,7 +181,7 @@ class FolderTests(SynchronousTestCase):
             self.assertEqual(loaded.subject, "Ada", name)
 
     def test_a_file_that_cannot_be_used_is_named(self) -> None:
-        """In one line, with the reason."""
+        """The error is one line with the file and the reason."""
         (self.folder / "huge.pem").write_bytes(bytes(1024 * 1024 + 1))
         statuses = []
         for name, words in (
@@ -196,8 +196,8 @@ class FolderTests(SynchronousTestCase):
             statuses.append(error.status)
         self.assertEqual(statuses[1:], [SocketErrorStatus.CERTIFICATE_IS_INVALID] * 2)
 
-    def test_a_key_beside_any_kind_of_certificate(self) -> None:
-        """DER has room for none of its own."""
+    def test_a_der_certificate_takes_a_separate_key(self) -> None:
+        """A DER file has no room for the key."""
         (self.folder / "ada.der").write_bytes(
             Certificate.from_pem(CERTIFICATE).get_certificate_blob()
         )
@@ -205,8 +205,8 @@ class FolderTests(SynchronousTestCase):
         loaded = Certificate.load(self.folder / "ada.der", key=self.folder / "ada.key")
         self.assertTrue(loaded.has_private_key)
 
-    def test_a_key_of_a_kind_that_nobody_knows(self) -> None:
-        """One line says so."""
+    def test_a_key_of_an_unknown_kind_is_refused(self) -> None:
+        """The error is one line."""
 
         def refuse(*_arguments: object) -> None:
             raise UnsupportedAlgorithm("SM2")
@@ -215,20 +215,20 @@ class FolderTests(SynchronousTestCase):
         error = self.assertRaises(SocketError, Certificate.load, self.folder / "ada.pem")
         self.assertIn("of a kind that is not supported", str(error))
 
-    def test_whether_others_can_read_a_file(self) -> None:
-        """Of the group or anybody."""
+    def test_a_file_readable_by_others_is_reported(self) -> None:
+        """The permissions of the group and of others count."""
         path = self.folder / "ada.pem"
         for mode, expected in ((0o600, False), (0o400, False), (0o640, True), (0o604, True)):
             path.chmod(mode)
             self.assertEqual(is_readable_by_others(path), expected, f"{mode=:o}")
         self.assertRaises(SocketError, is_readable_by_others, self.folder / "missing.pem")
 
-    def test_all_that_are_valid_are_found(self) -> None:
-        """Other files are left alone."""
+    def test_all_valid_certificates_of_a_directory_are_found(self) -> None:
+        """Other files are ignored."""
         self.assertEqual(self.find(), ["Ada", "Grace"])
 
-    def test_they_are_found_by_what_they_say(self) -> None:
-        """All that is given has to match."""
+    def test_a_query_finds_certificates_by_their_fields(self) -> None:
+        """All given fields have to match."""
         ada = Certificate.from_pem(CERTIFICATE)
         self.assertEqual(self.find(friendly_name="ada"), ["Ada"])
         self.assertEqual(self.find(issuer_name=ada.issuer), ["Ada", "Grace"])
@@ -240,8 +240,8 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.find(enhanced_key_usages=["1.2.3"]), [])
         self.assertEqual(self.find(friendly_name="ada", has_private_key=False), [])
 
-    def test_what_is_not_valid_is_left_out_unless_asked_for(self) -> None:
-        """Not yet, or not any more."""
+    def test_invalid_certificates_are_left_out_unless_asked_for(self) -> None:
+        """Certificates that are not valid yet, or not any more."""
         now = datetime.now(timezone.utc)
         old = AUTHORITY.issue_cert(
             "old.example", common_name="Old", not_after=now - timedelta(days=1)
@@ -250,7 +250,7 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.find(), ["Ada", "Grace"])
         self.assertEqual(self.find(include_expired_certificates=True), ["Ada", "Grace", "Old"])
 
-    def test_of_duplicates_the_one_that_lasts_longest_is_left(self) -> None:
+    def test_of_duplicates_the_longest_valid_is_found(self) -> None:
         """Unless all are asked for."""
         now = datetime.now(timezone.utc)
         soon = AUTHORITY.issue_cert(
@@ -263,14 +263,14 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.find(include_duplicates=True), ["Ada", "Ada", "Grace"])
 
     def test_a_directory_that_cannot_be_read_is_named(self) -> None:
-        """So is a file in it that only looks like a certificate."""
+        """A broken certificate file in it is named too."""
         self.assertRaises(SocketError, CertificateStores(self.folder / "missing").find_all)
         (self.folder / "broken.pem").write_text("-----BEGIN")
         error = self.assertRaises(SocketError, CertificateStores(self.folder).find_all)
         self.assertIn("broken.pem", str(error))
 
-    def test_what_this_machine_trusts_is_found(self) -> None:
-        """In OpenSSL's file of authorities; where there is none, in its directory."""
+    def test_the_authorities_of_the_system_are_found(self) -> None:
+        """They are read from OpenSSL's file, or else from its directory."""
         trusted = self.folder / "trusted"
         trusted.mkdir()
         authorities = [trustme.CA(organization_unit_name=name) for name in ("first", "second")]

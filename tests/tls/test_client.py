@@ -1,4 +1,4 @@
-"""A client's handshake is prepared with what was asked for; what it finds is judged at the end."""
+"""The client side of a handshake: its settings, and its verdict on the server's certificate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twsock.tls.validation import ChainValidationResult, SocketSslErrorSeverity
 
 AUTHORITY = trustme.CA()
 ISSUED = AUTHORITY.issue_cert("localhost")
-#: As OpenSSL takes them.
+#: The key and the certificate, as OpenSSL takes them.
 ISSUED_KEY_AND_CERTIFICATE: Any = Certificate.from_pem(
     ISSUED.private_key_and_cert_chain_pem.bytes()
 ).to_cryptography()
@@ -35,41 +35,41 @@ def options(**others: Any) -> ClientOptions:
 
 
 class FakeConnection:
-    """Has no chain."""
+    """An OpenSSL connection without a chain."""
 
     def get_peer_cert_chain(self) -> None:
         return None
 
 
 class Shown:
-    """What OpenSSL hands to a callback."""
+    """The certificate that OpenSSL passes to a callback."""
 
     def to_cryptography(self) -> Any:
         return Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes()).to_cryptography()[0]
 
 
 class ClientTests(SynchronousTestCase):
-    """Before and during a handshake."""
+    """A `ClientTls` before and during a handshake."""
 
-    def test_it_is_what_twisted_asks_for(self) -> None:
-        """A creator of connections."""
+    def test_it_provides_twisteds_creator_of_connections(self) -> None:
+        """It provides `IOpenSSLClientConnectionCreator`."""
         creator, _ = make_client(options())
         verifyObject(IOpenSSLClientConnectionCreator, creator)
 
-    def test_a_certificate_without_its_key_identifies_nobody(self) -> None:
-        """It is refused before any packet."""
+    def test_an_own_certificate_without_its_key_is_refused(self) -> None:
+        """The error is raised before any packet."""
         bare = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
         self.assertRaises(SocketError, make_client, options(certificate=bare))
 
-    def test_nothing_is_accepted_that_was_not_judged(self) -> None:
-        """A handshake that skipped the certificate is none."""
+    def test_a_handshake_without_a_verification_is_refused(self) -> None:
+        """No server is accepted if OpenSSL never called the verification."""
         verification = ClientVerification(options())
         self.assertFalse(verification.is_accepted)
         self.assertIs(verification.severity, SocketSslErrorSeverity.NONE)
         self.assertIsNone(verification.refusal())
 
     def test_errors_are_collected_and_decide_at_the_end(self) -> None:
-        """Each once; the last word is that on the server's own certificate."""
+        """Each error counts once; the decision comes with the server's own certificate."""
         verification = ClientVerification(options())
         connection: Any = FakeConnection()
         shown: Any = Shown()
@@ -84,8 +84,8 @@ class ClientTests(SynchronousTestCase):
             (ChainValidationResult.INCOMPLETE_CHAIN, ChainValidationResult.EXPIRED),
         )
 
-    def test_what_is_forgiven_does_not_decide_the_alert(self) -> None:
-        """An untrusted issuer is worse than an expired certificate, and forgiven here."""
+    def test_an_ignored_error_does_not_choose_the_alert(self) -> None:
+        """The untrusted issuer is worse than the expired certificate, and is ignored here."""
         forgiven = [ChainValidationResult.INCOMPLETE_CHAIN]
         verification = ClientVerification(options(ignorable_errors=forgiven))
         connection: Any = FakeConnection()
@@ -96,7 +96,7 @@ class ClientTests(SynchronousTestCase):
         self.assertFalse(verification.is_accepted)
 
     def test_a_server_cannot_begin_a_second_handshake(self) -> None:
-        """In TLS 1.2 it could, and stop in its middle, so that all that is written waits."""
+        """In TLS 1.2 it could stop in its middle, and all writes would wait."""
         versions = choose_versions(SocketProtectionLevel.TLS12)
         trusted = [Certificate.from_pem(AUTHORITY.cert_pem.bytes())]
         creator, _ = make_client(ClientOptions(versions, HostName("localhost"), trusted))
@@ -111,7 +111,7 @@ class ClientTests(SynchronousTestCase):
 
 
 def pyopenssl_server() -> SSL.Connection:
-    """Make a server that can ask for a second handshake, which Python's ``ssl`` cannot."""
+    """Make a server that can ask for a second handshake, which Python's ``ssl`` can't."""
     context = SSL.Context(SSL.TLS_METHOD)
     context.use_certificate(ISSUED_KEY_AND_CERTIFICATE[0])
     context.use_privatekey(ISSUED_KEY_AND_CERTIFICATE[1])
@@ -123,7 +123,7 @@ def pyopenssl_server() -> SSL.Connection:
 def take_a_turn(
     server: SSL.Connection, engine: Any, transport: StringTransport, *, turns: int
 ) -> bool:
-    """Hand on what both sides say; return whether the server's handshake is done."""
+    """Pass on the bytes of both sides; return whether the server's handshake is done."""
     is_done = False
     for _ in range(turns):
         if transport.value():
@@ -132,7 +132,7 @@ def take_a_turn(
         try:
             server.do_handshake()
             is_done = True
-            server.recv(1)  # Reads what the client answers to a request for another one.
+            server.recv(1)  # Reads the client's answer to the request for another handshake.
         except SSL.Error:
             pass
         try:

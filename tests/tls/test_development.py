@@ -1,4 +1,4 @@
-"""Certificates made to try things out are good ones."""
+"""Development certificates are valid, and are made once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from twsock.tls.development import (
 
 
 class DevelopmentTests(SynchronousTestCase):
-    """An authority, a server's and a client's."""
+    """The certificates of an authority, a server and a client."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()) / "certificates"
 
     def shake_hands(self, files: CertificateFiles, name: str) -> None:
-        """Let Python's ``ssl`` judge both of them."""
+        """Let Python's ``ssl`` verify both of them."""
         server_context = ssl.create_default_context(
             ssl.Purpose.CLIENT_AUTH, cafile=str(files.authority)
         )
@@ -36,7 +36,7 @@ class DevelopmentTests(SynchronousTestCase):
         server_context.load_cert_chain(files.server)
         client_context = ssl.create_default_context(cafile=str(files.authority))
         client_context.load_cert_chain(files.client)
-        # The strictest that there is: Python 3.13 has it by default.
+        # The strictest verification, the default of Python 3.13.
         client_context.verify_flags |= ssl.VERIFY_X509_STRICT
         server_context.verify_flags |= ssl.VERIFY_X509_STRICT
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -52,14 +52,14 @@ class DevelopmentTests(SynchronousTestCase):
                     continue
         self.assertEqual(len(done), 2)
 
-    def test_others_accept_them(self) -> None:
-        """For the names given, both ways."""
+    def test_pythons_ssl_accepts_both_certificates(self) -> None:
+        """For each of the given names, on both sides."""
         files = make_certificates(self.directory)
         for name in ("localhost", "127.0.0.1", "::1"):
             self.shake_hands(files, name)
 
-    def test_with_rsa_keys(self) -> None:
-        """All three, as a peer that knows nothing else has to verify the whole chain."""
+    def test_rsa_keys_are_accepted(self) -> None:
+        """All three certificates have RSA keys: an old peer has to verify the whole chain."""
         files = make_certificates(self.directory, key=KeyKind.RSA)
         self.shake_hands(files, "localhost")
         for path in (files.authority, files.server, files.client):
@@ -69,7 +69,7 @@ class DevelopmentTests(SynchronousTestCase):
         usage = Certificate.load(files.server).to_cryptography()[0].extensions
         self.assertTrue(usage.get_extension_for_class(x509.KeyUsage).value.key_encipherment)
 
-    def test_for_other_names(self) -> None:
+    def test_other_names_are_in_the_certificate(self) -> None:
         """The first is the common name too."""
         files = make_certificates(self.directory, ["example.org", "192.0.2.1"])
         self.shake_hands(files, "example.org")
@@ -77,8 +77,8 @@ class DevelopmentTests(SynchronousTestCase):
         self.assertEqual(names.dns_names, ("example.org",))
         self.assertEqual(names.ip_addresses, ("192.0.2.1",))
 
-    def test_keys_are_the_users_alone(self) -> None:
-        """The authority has none any more."""
+    def test_only_the_user_can_read_the_keys(self) -> None:
+        """The authority's key is not kept."""
         files = make_certificates(self.directory)
         for path in (files.server, files.client):
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600, f"{path=}")
@@ -89,8 +89,8 @@ class DevelopmentTests(SynchronousTestCase):
             ["authority.pem", "client.pem", "server.pem"],
         )
 
-    def test_nothing_is_overwritten(self) -> None:
-        """One line names the directory; nothing is left behind."""
+    def test_existing_files_are_not_overwritten(self) -> None:
+        """The error is one line with the directory, and no file is left behind."""
         make_certificates(self.directory)
         before = {path: path.read_bytes() for path in self.directory.iterdir()}
         error = self.assertRaises(SocketError, make_certificates, self.directory)
@@ -99,27 +99,27 @@ class DevelopmentTests(SynchronousTestCase):
         self.assertEqual({path: path.read_bytes() for path in self.directory.iterdir()}, before)
         self.assertEqual(list(self.directory.parent.iterdir()), [self.directory])
 
-    def test_a_long_name(self) -> None:
-        """It is longer than a common name may be; clients look at the alternative names."""
+    def test_a_name_longer_than_a_common_name_is_accepted(self) -> None:
+        """Clients check the alternative names."""
         name = f"{'a' * 60}.example.org"
         files = make_certificates(self.directory, [name])
         self.shake_hands(files, name)
 
-    def test_an_empty_directory_will_do(self) -> None:
-        """It was made for them."""
+    def test_an_empty_directory_is_used(self) -> None:
+        """The files are written there."""
         self.directory.mkdir(parents=True)
         self.assertTrue(make_certificates(self.directory).server.exists())
 
-    def test_where_nothing_can_be_written(self) -> None:
-        """A file is in the way."""
+    def test_a_directory_that_cannot_be_made_is_named(self) -> None:
+        """A file has its name."""
         self.directory.parent.mkdir(parents=True)
         self.directory.write_bytes(b"")
         error = self.assertRaises(SocketError, make_certificates, self.directory / "below")
         self.assertIn(f"cannot make certificates in {self.directory.absolute()}", str(error))
         self.assertRaises(ValueError, make_certificates, self.directory, [])
 
-    def test_they_are_made_once(self) -> None:
-        """And again when they have expired; the old ones are kept beside."""
+    def test_expired_certificates_are_made_anew(self) -> None:
+        """Valid ones are used again; expired ones are kept beside the new ones."""
         files = find_or_make_certificates(self.directory)
         made = files.server.read_bytes()
         self.assertEqual(find_or_make_certificates(self.directory).server.read_bytes(), made)
@@ -129,23 +129,23 @@ class DevelopmentTests(SynchronousTestCase):
         (aside,) = set(self.directory.parent.iterdir()) - {self.directory}
         self.assertEqual((aside / "server.pem").read_bytes(), made)
 
-    def test_a_place_that_cannot_be_looked_at(self) -> None:
-        """A name that is too long for any file."""
+    def test_a_directory_name_that_is_too_long_is_refused(self) -> None:
+        """The system can't look at such a name."""
         error = self.assertRaises(
             SocketError, find_or_make_certificates, self.directory / ("a" * 300) / "below"
         )
         self.assertNotIn("\n", str(error))
 
-    def test_a_file_in_the_place(self) -> None:
-        """It is no directory, and is not overwritten."""
+    def test_a_file_in_place_of_the_directory_is_not_overwritten(self) -> None:
+        """The error names it."""
         self.directory.parent.mkdir(parents=True)
         self.directory.write_bytes(b"mine")
         error = self.assertRaises(SocketError, make_certificates, self.directory)
         self.assertIn("not a directory", str(error))
         self.assertEqual(self.directory.read_bytes(), b"mine")
 
-    def test_what_cannot_be_used_is_not_replaced(self) -> None:
-        """Somebody may have put it there."""
+    def test_unusable_files_are_not_replaced(self) -> None:
+        """A user may have put them there."""
         self.directory.mkdir(parents=True)
         (self.directory / "server.pem").write_bytes(b"nonsense")
         error = self.assertRaises(SocketError, find_or_make_certificates, self.directory)

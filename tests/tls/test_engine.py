@@ -1,4 +1,6 @@
-"""The engine hands on the same as Twisted's, however what comes is cut."""
+"""
+A `BufferingTLSTransport` delivers the same bytes as Twisted's engine, for any cut of its input.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from twsock.tls.server import ServerOptions, ServerTls
 
 
 def record(size: int) -> bytes:
-    """Make one without a meaning."""
+    """Make a TLS record of this size."""
     return b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)
 
 
@@ -41,7 +43,7 @@ STATM = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int:
-    """Return how much memory this process has."""
+    """Return the resident memory of this process, in bytes."""
     return int(STATM.read_text().split()[1]) * resource.getpagesize()
 
 
@@ -49,17 +51,17 @@ CERTIFICATE = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes()
 
 
 class RecordBoundariesTests(SynchronousTestCase):
-    """Ends of records are counted."""
+    """The count of record boundaries in a stream."""
 
-    def test_whole_records(self) -> None:
-        """One, several, and those without a content."""
+    def test_whole_records_are_counted(self) -> None:
+        """One, several, and empty records."""
         boundaries = RecordBoundaries()
         self.assertEqual(boundaries.count(record(3)), 1)
         self.assertEqual(boundaries.count(record(0) + record(65_535) + record(1)), 3)
         self.assertEqual(boundaries.count(b""), 0)
 
-    def test_every_cut(self) -> None:
-        """Each record is counted once, in the piece that ends it."""
+    def test_a_cut_record_is_counted_in_the_piece_that_ends_it(self) -> None:
+        """Each record counts once, at every cut."""
         stream = record(2) + record(0) + record(7)
         ends = {7, 12, 24}
         for cut in range(len(stream) + 1):
@@ -68,8 +70,8 @@ class RecordBoundariesTests(SynchronousTestCase):
             first = sum(end <= cut for end in ends)
             self.assertEqual(counted, (first, 3 - first), cut)
 
-    def test_byte_by_byte(self) -> None:
-        """The last byte of each tells."""
+    def test_a_record_in_single_bytes_is_counted_at_its_last_byte(self) -> None:
+        """Earlier bytes count nothing."""
         boundaries = RecordBoundaries()
         stream = record(2) + record(0) + record(7)
         told = [boundaries.count(stream[at : at + 1]) for at in range(len(stream))]
@@ -77,7 +79,7 @@ class RecordBoundariesTests(SynchronousTestCase):
 
 
 class Receiver(Protocol):
-    """Keeps what it is given, and answers if it has something to say."""
+    """Records what it receives; sends an answer if it has one."""
 
     engine: Engine
 
@@ -98,7 +100,7 @@ class Receiver(Protocol):
 
 
 class Measured(bytes):
-    """Counts how often anybody asks for the length of such bytes."""
+    """Counts how often its length is read."""
 
     questions = 0
 
@@ -135,7 +137,7 @@ class Eager(Protocol):
 
 
 class EngineTests(SynchronousTestCase):
-    """Over a transport in memory, with Python's ``ssl`` at the other end."""
+    """An engine over a transport in memory, with Python's ``ssl`` as the peer."""
 
     def setUp(self) -> None:
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
@@ -151,7 +153,7 @@ class EngineTests(SynchronousTestCase):
         self.peer.take(self.sent())
 
     def sent(self) -> bytes:
-        """Take what the engine wrote."""
+        """Return the bytes that the engine wrote since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
@@ -172,15 +174,15 @@ class EngineTests(SynchronousTestCase):
         evil[-1] ^= 1
         return bytes(evil)
 
-    def test_one_record_in_one_answer_out(self) -> None:
-        """As it is most of the time."""
+    def test_one_record_is_answered_by_one_record(self) -> None:
+        """One request and its answer take one record each."""
         self.engine.dataReceived(self.peer.say(b"question"))
         self.engine.write(b"answer")
         self.peer.take(self.sent())
         self.assertEqual((self.receiver.received, self.peer.received), ([b"question"], b"answer"))
 
-    def test_what_was_written_before_the_handshake_comes_first(self) -> None:
-        """Also where more is written as soon as the handshake is done, before that has left."""
+    def test_bytes_written_before_the_handshake_leave_first(self) -> None:
+        """Also if more is written as soon as the handshake is done."""
         transport = StringTransport()
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         engine = make_engine(creator, False, Eager(b"second"), Clock())
@@ -190,15 +192,15 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual(peer.received, b"first, second")
         self.assertTrue(peer.is_ended)
 
-    def test_many_records_are_handed_on_as_one(self) -> None:
-        """And what is behind the last whole one waits for the rest of it."""
+    def test_many_records_are_delivered_in_one_call(self) -> None:
+        """Bytes behind the last whole record wait for the rest of it."""
         stream = b"".join(self.peer.say(word) for word in (b"one", b"two", b"three"))
         self.engine.dataReceived(stream[:-1])
         self.engine.dataReceived(stream[-1:])
         self.assertEqual(self.receiver.received, [b"onetwo", b"three"])
 
-    def test_every_cut(self) -> None:
-        """All of it arrives, in order."""
+    def test_data_cut_anywhere_arrives_in_order(self) -> None:
+        """No byte is lost at any cut."""
         words = (b"one", b"two", b"three")
         size = len(b"".join(map(self.peer.say, words)))
         self.setUp()
@@ -209,21 +211,21 @@ class EngineTests(SynchronousTestCase):
             self.assertEqual(b"".join(self.receiver.received), b"onetwothree", cut)
             self.receiver.received.clear()
 
-    def test_much_is_written(self) -> None:
-        """More than a batch of records, whatever kind of buffer it is."""
+    def test_a_long_write_arrives_whole(self) -> None:
+        """It is longer than a batch of records, and may be any kind of buffer."""
         data = bytes(range(256)) * 1024
         self.engine.write(data)
         self.engine.write(b"end")
         self.peer.take(self.sent())
         self.assertEqual(self.peer.received, data + b"end")
 
-    def test_nothing_is_written_for_nothing(self) -> None:
-        """No record without a content."""
+    def test_an_empty_write_sends_no_record(self) -> None:
+        """Nothing is sent."""
         self.engine.write(b"")
         self.assertEqual(self.sent(), b"")
 
-    def test_the_end_comes_behind_the_data(self) -> None:
-        """Data and close_notify in one piece."""
+    def test_data_in_one_segment_with_close_notify_is_delivered_first(self) -> None:
+        """The end follows the data."""
         stream = self.peer.say(b"last words") + self.peer.end()
         self.engine.dataReceived(stream)
         self.assertEqual(self.receiver.received, [b"last words"])
@@ -232,26 +234,26 @@ class EngineTests(SynchronousTestCase):
         assert self.receiver.reason is not None
         self.assertTrue(self.receiver.reason.check(ConnectionDone))
 
-    def test_what_comes_behind_close_notify_takes_no_memory(self) -> None:
-        """OpenSSL reads none of it, and would keep it."""
+    def test_bytes_behind_close_notify_take_no_memory(self) -> None:
+        """OpenSSL would keep them, and never reads them."""
         self.engine.dataReceived(self.peer.end())
         self.receive_without_keeping(64 * 1024 * 1024)
 
-    def test_what_comes_behind_a_failure_takes_no_memory(self) -> None:
-        """The transport may go on receiving until its queue and the alert have left."""
+    def test_bytes_behind_a_failure_take_no_memory(self) -> None:
+        """The transport may receive more until its queue and the alert have left."""
         self.engine.dataReceived(self.damaged(b"evil"))
         self.receive_without_keeping(64 * 1024 * 1024)
 
-    def test_what_comes_behind_a_failure_does_not_hide_it(self) -> None:
-        """The first reason counts."""
+    def test_bytes_behind_a_failure_do_not_replace_its_reason(self) -> None:
+        """The first reason is reported."""
         self.engine.dataReceived(self.damaged(b"evil"))
         self.engine.dataReceived(record(100))
         self.engine.connectionLost(Failure(ConnectionDone()))
         assert self.receiver.reason is not None
         self.assertIn("bad record mac", str(self.receiver.reason.value))
 
-    def test_the_peers_end_behind_an_abort_is_not_answered(self) -> None:
-        """The receiver aborts while it is given the data in front of close_notify."""
+    def test_close_notify_behind_an_abort_is_not_answered(self) -> None:
+        """The receiver aborts while it gets the data before close_notify."""
         for split in (False, True):
             self.setUp()
             self.receiver.heard = self.engine.abortConnection
@@ -262,8 +264,8 @@ class EngineTests(SynchronousTestCase):
             self.assertEqual(self.receiver.received, [b"data"], f"{split=}")
             self.assertEqual(self.sent(), b"", f"split: {split}")
 
-    def test_a_damaged_record_ends_it(self) -> None:
-        """What was in front of it arrives; the reason is OpenSSL's."""
+    def test_a_damaged_record_ends_the_connection(self) -> None:
+        """Data before it is delivered; the reason is OpenSSL's error."""
         self.engine.dataReceived(self.peer.say(b"good") + self.damaged(b"evil"))
         self.assertEqual(self.receiver.received, [b"good"])
         self.assertTrue(self.transport.disconnecting)
@@ -275,25 +277,25 @@ class EngineTests(SynchronousTestCase):
         assert reason.value is not None
         self.assertIsNone(reason.value.__traceback__)
 
-    def test_a_peer_that_does_not_read_delays_the_end_of_a_failed_connection_for_5_seconds(
+    def test_after_a_failure_a_peer_that_does_not_read_is_aborted_after_5_seconds(
         self,
     ) -> None:
-        """The transport would wait for ever for it to take what is in front of the alert."""
+        """The transport would wait for ever for the peer to take the bytes before the alert."""
         self.engine.dataReceived(self.damaged(b"evil"))
         self.clock.advance(4.9)
         self.assertFalse(self.transport.disconnected)
         self.clock.advance(0.2)
         self.assertTrue(self.transport.disconnected)
 
-    def test_the_end_of_a_failed_connection_leaves_no_call_behind(self) -> None:
-        """The reader took the alert in time."""
+    def test_after_a_failure_a_reading_peer_leaves_no_delayed_call(self) -> None:
+        """The peer took the alert in time."""
         self.engine.readConnectionLost()
         self.assertTrue(self.transport.disconnecting)
         self.engine.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_failure_that_ends_the_transport_at_once_is_the_last(self) -> None:
-        """As after FIN; the peer that the unsent bytes were for is gone."""
+    def test_after_fin_a_failure_ends_the_connection_at_once(self) -> None:
+        """The peer that the unsent bytes were for is gone."""
 
         def lose() -> None:
             self.engine.connectionLost(Failure(ConnectionDone()))
@@ -305,8 +307,8 @@ class EngineTests(SynchronousTestCase):
         self.assertIn("bad record mac", str(self.receiver.reason.value))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_an_answer_does_not_hide_what_was_wrong(self) -> None:
-        """It cannot be sent any more, and fails for a reason of its own."""
+    def test_an_answer_after_a_failure_does_not_replace_its_reason(self) -> None:
+        """The answer can't be sent, and fails for another reason."""
         self.receiver.answer = b"answer"
         self.engine.dataReceived(self.peer.say(b"good") + self.damaged(b"evil"))
         self.assertEqual(self.receiver.received, [b"good"])
@@ -321,8 +323,8 @@ class EngineTests(SynchronousTestCase):
         self.engine.loseWriteConnection()
         self.assertEqual(self.sent(), b"")
 
-    def test_all_that_was_encrypted_leaves(self) -> None:
-        """Also what was waiting in OpenSSL, however much it is."""
+    def test_all_encrypted_bytes_are_sent(self) -> None:
+        """Also the bytes that wait in OpenSSL, however many."""
         inside = self.engine.getHandle()
         for _ in range(10):
             inside.send(bytes(16_384))
@@ -330,20 +332,20 @@ class EngineTests(SynchronousTestCase):
         self.peer.take(self.sent())
         self.assertEqual(self.peer.received, bytes(163_840) + b"end")
 
-    def test_answers_that_nobody_reads_are_bounded(self) -> None:
-        """A peer that asks for new keys again and again, and takes none of them."""
+    def test_unread_answers_to_key_updates_are_bounded(self) -> None:
+        """A peer that asks for new keys again and again, and reads no answer, is aborted."""
         self.transport.is_flushed = False
         inside = self.engine.getHandle()
         for _ in range(100):
             if not self.transport.disconnected:
-                inside.send(bytes(1000))  # As OpenSSL does by itself for a message of the peer.
+                inside.send(bytes(1000))  # OpenSSL does this by itself for a message of the peer.
                 self.engine.dataReceived(self.peer.say(b"x"))
                 self.engine._flushSendBIO()
         self.assertTrue(self.transport.disconnected)
         self.assertLess(len(self.sent()), 70_000)
 
     def test_answers_that_are_read_are_not_counted(self) -> None:
-        """However many."""
+        """A peer that reads may ask for any number of key updates."""
         inside = self.engine.getHandle()
         for is_flushed in (True, False) * 50:
             self.transport.is_flushed = is_flushed
@@ -351,14 +353,14 @@ class EngineTests(SynchronousTestCase):
             self.engine._flushSendBIO()
         self.assertFalse(self.transport.disconnected)
 
-    def test_nothing_is_handed_on_behind_an_abort(self) -> None:
-        """Whatever comes."""
+    def test_after_an_abort_nothing_is_delivered(self) -> None:
+        """Whatever bytes arrive."""
         self.engine.abortConnection()
         self.engine.dataReceived(self.peer.say(b"too late"))
         self.assertEqual(self.receiver.received, [])
 
-    def test_nothing_is_sent_behind_a_close(self) -> None:
-        """It would come behind close_notify; the end is in order all the same."""
+    def test_after_a_close_nothing_is_sent(self) -> None:
+        """A write would follow close_notify; it is dropped, and the end is in order."""
         self.engine.loseConnection()
         self.sent()
         self.engine.write(b"too late")
@@ -366,22 +368,22 @@ class EngineTests(SynchronousTestCase):
         self.engine.connectionLost(Failure(ConnectionDone()))
         self.assert_lost_with(ConnectionDone)
 
-    def test_nothing_is_sent_with_or_behind_an_abort(self) -> None:
-        """With close_notify, the peer would take what it has for all."""
+    def test_an_abort_sends_nothing(self) -> None:
+        """With close_notify the peer would take the bytes it has for all."""
         self.engine.abortConnection()
         self.engine.write(b"too late")
         self.assertEqual(self.sent(), b"")
         self.assertTrue(self.transport.disconnected)
 
-    def test_nothing_is_sent_behind_a_failure(self) -> None:
+    def test_after_a_failure_nothing_is_sent(self) -> None:
         """OpenSSL has sent its alert."""
         self.engine.dataReceived(self.damaged(b"evil"))
         self.sent()
         self.engine.write(b"too late")
         self.assertEqual(self.sent(), b"")
 
-    def test_a_lost_connection_of_which_only_the_output_has_ended_is_truncated(self) -> None:
-        """The peer's close_notify was awaited."""
+    def test_a_loss_after_only_the_output_ended_is_a_truncation(self) -> None:
+        """The peer's close_notify was not received."""
         self.engine.loseWriteConnection()
         self.engine.connectionLost(Failure(ConnectionDone()))
         self.assert_lost_with(ConnectionLost)
@@ -391,16 +393,16 @@ class EngineTests(SynchronousTestCase):
         assert reason is not None
         self.assertTrue(reason.check(kind), reason)
 
-    def test_a_message_of_the_handshake_is_no_data(self) -> None:
-        """A record that carries none, in front of one that does."""
-        # A client's second flight again: the alert that answers it shows that it was looked at.
+    def test_a_handshake_message_is_not_data(self) -> None:
+        """A record with a handshake message in front of one with data."""
+        # A client's second flight once more: the alert that answers it shows that OpenSSL read it.
         self.engine.dataReceived(b"\x16\x03\x03\x00\x01\x00" + self.peer.say(b"data"))
         self.assertEqual(self.receiver.received, [])
         self.assertTrue(self.transport.disconnecting)
 
 
 class HandshakeTests(SynchronousTestCase):
-    """Before it is done."""
+    """An engine before its handshake is done."""
 
     def shaking_hands(self, receiver: Receiver) -> tuple[Engine, Any]:
         """Make an engine that has received nothing, and its transport."""
@@ -410,8 +412,8 @@ class HandshakeTests(SynchronousTestCase):
         engine.makeConnection(transport)
         return engine, transport
 
-    def test_the_output_that_ends_before_it_is_done_ends_behind_it(self) -> None:
-        """Whatever was written comes first; the input goes on."""
+    def test_ending_the_output_during_the_handshake_ends_it_afterwards(self) -> None:
+        """Earlier writes are sent first; the input stays open."""
         for words in ([], [b"early"], [bytes(2000), bytes(3000)]):
             receiver = Receiver()
             engine, transport = self.shaking_hands(receiver)
@@ -424,8 +426,8 @@ class HandshakeTests(SynchronousTestCase):
             engine.dataReceived(peer.say(b"answer"))
             self.assertEqual(receiver.received, [b"answer"], f"{words=}")
 
-    def test_bytes_that_wait_are_lost_with_the_connection(self) -> None:
-        """That is no end in order, and they take no memory afterwards."""
+    def test_bytes_that_wait_for_the_handshake_are_lost_with_the_connection(self) -> None:
+        """The end is an error, and the bytes take no memory afterwards."""
         receiver, data = Receiver(), bytes(2000)
         references = sys.getrefcount(data)
         engine, _ = self.shaking_hands(receiver)
@@ -436,8 +438,8 @@ class HandshakeTests(SynchronousTestCase):
         self.assertTrue(receiver.reason.check(ConnectionLost), receiver.reason)
         self.assertEqual(sys.getrefcount(data), references)
 
-    def test_a_receiver_that_ends_the_connection_with_the_first_data(self) -> None:
-        """It came with the end of the handshake."""
+    def test_a_receiver_may_end_the_connection_at_the_first_data(self) -> None:
+        """The data came in one segment with the end of the handshake."""
         receiver = Receiver()
         engine, transport = self.shaking_hands(receiver)
 
@@ -463,8 +465,8 @@ class HandshakeTests(SynchronousTestCase):
         engine.dataReceived(last)
         self.assertEqual(receiver.received, words)
 
-    def test_what_is_written_waits(self) -> None:
-        """And is sent when it is done."""
+    def test_writes_during_the_handshake_are_sent_after_it(self) -> None:
+        """In plaintext nothing is sent."""
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
         creator, _ = ServerTls(ServerOptions([certificate])).begin()
         engine = make_engine(creator, False, Receiver(), Clock())
@@ -477,8 +479,8 @@ class HandshakeTests(SynchronousTestCase):
         peer.take(self.take(transport))
         self.assertEqual(peer.received, b"early")
 
-    def test_small_writes_that_wait_are_joined_and_keep_their_order(self) -> None:
-        """An object for each would take more than its bytes do."""
+    def test_small_writes_during_the_handshake_are_joined_in_order(self) -> None:
+        """One object each would take more memory than their bytes."""
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         engine = make_engine(creator, False, Receiver(), Clock())
         transport = StringTransport()
@@ -498,8 +500,8 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(peer.received, b"".join(words))
         self.assertEqual(engine_bytes(engine), 0)
 
-    def test_what_waits_is_not_counted_anew_with_every_question(self) -> None:
-        """Each write asks whether it is too much."""
+    def test_the_length_of_waiting_writes_is_not_computed_anew(self) -> None:
+        """The length is kept, so that each write can check it against the limit."""
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
         engine = make_engine(creator, False, Receiver(), Clock())
         engine.makeConnection(StringTransport())
@@ -516,7 +518,7 @@ class HandshakeTests(SynchronousTestCase):
 
 
 class AdoptedTests(SynchronousTestCase):
-    """An engine that a TLS endpoint of Twisted made becomes one of twsock."""
+    """An engine of a TLS endpoint of Twisted, turned into one of twsock."""
 
     def made_by_twisted(self, kind: type[TLSMemoryBIOProtocol]) -> tuple[Any, StringTransport]:
         creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
@@ -526,8 +528,8 @@ class AdoptedTests(SynchronousTestCase):
         engine.makeConnection(transport)
         return engine, transport
 
-    def test_what_was_written_before_is_sent(self) -> None:
-        """Twisted collects it until the next turn of the reactor."""
+    def test_bytes_written_before_are_sent(self) -> None:
+        """Twisted keeps them until the next reactor turn."""
         for kind in (BufferingTLSTransport, TLSMemoryBIOProtocol):
             engine, transport = self.made_by_twisted(kind)
             engine.write(b"early")
@@ -535,8 +537,8 @@ class AdoptedTests(SynchronousTestCase):
             self.assertEqual(engine_bytes(engine), 5, f"{kind=}")
             self.assertEqual(converse(engine, transport).received, b"early", f"{kind=}")
 
-    def test_what_is_written_leaves_at_once(self) -> None:
-        """Not in the next turn of the reactor; and its two directions end separately."""
+    def test_later_writes_leave_at_once(self) -> None:
+        """They do not wait for the next reactor turn; and the two directions end separately."""
         engine, transport = self.made_by_twisted(BufferingTLSTransport)
         adopt_engine(engine)
         peer = converse(engine, transport)
@@ -545,15 +547,15 @@ class AdoptedTests(SynchronousTestCase):
         self.assertEqual(peer.received, b"now")
         self.assertTrue(is_half_closing_engine(engine))
 
-    def test_one_whose_handshake_is_done_is_not_changed(self) -> None:
-        """Nobody knows where its next record begins."""
+    def test_an_engine_after_its_handshake_is_not_changed(self) -> None:
+        """The boundary of its next record is unknown."""
         engine, transport = self.made_by_twisted(TLSMemoryBIOProtocol)
         converse(engine, transport)
         adopt_engine(engine)
         self.assertIs(type(engine), TLSMemoryBIOProtocol)
 
-    def test_one_of_another_class_is_not_changed(self) -> None:
-        """It may have its own ways."""
+    def test_an_engine_of_another_class_is_not_changed(self) -> None:
+        """A subclass may behave in another way."""
 
         class Own(TLSMemoryBIOProtocol):
             pass

@@ -1,4 +1,4 @@
-"""A handshake lets nothing pass until it is done, and ends in time."""
+"""A handshake lets no byte of the application pass before its end, and has a deadline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twsock.tls.levels import SocketProtectionLevel, choose_versions
 
 
 class HandshakeTests(SynchronousTestCase):
-    """With a peer that says nothing; the others are on a real kernel."""
+    """A handshake with a silent peer; other tests are on real connections."""
 
     def setUp(self) -> None:
         self.connected = InMemory()
@@ -27,12 +27,12 @@ class HandshakeTests(SynchronousTestCase):
             self.connected.protocol, creator, verification, self.connected.clock, 10.0
         )
 
-    def test_it_is_told_of_its_end(self) -> None:
-        """By Twisted's engine."""
+    def test_it_provides_twisteds_handshake_listener(self) -> None:
+        """Twisted's engine calls it at the end of the handshake."""
         verifyObject(IHandshakeListener, self.handshake)
 
-    def test_only_a_hello_is_sent(self) -> None:
-        """What is written meanwhile waits."""
+    def test_during_the_handshake_only_the_hello_is_sent(self) -> None:
+        """Writes wait."""
         self.handshake.begin().addErrback(lambda _: None)
         self.connected.output.write(b"never in plaintext")
         self.connected.clock.advance(0)
@@ -40,16 +40,16 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(sent[:2], b"\x16\x03")
         self.assertNotIn(b"plaintext", sent)
 
-    def test_what_was_not_judged_is_not_let_in(self) -> None:
-        """Whatever OpenSSL thinks of the handshake."""
+    def test_a_peer_that_was_not_verified_is_refused(self) -> None:
+        """Also if OpenSSL has accepted the handshake."""
         begun = self.handshake.begin()
         self.handshake.handshakeCompleted()
         error = self.failureResultOf(begun, SocketError).value
         self.assertIs(error.status, SocketErrorStatus.CERTIFICATE_IS_INVALID)
         self.assertTrue(self.connected.transport.disconnected)
 
-    def test_it_ends_at_its_deadline(self) -> None:
-        """The connection is gone, and no timer is left."""
+    def test_at_the_deadline_the_connection_is_aborted(self) -> None:
+        """No timer is left."""
         begun = self.handshake.begin()
         self.connected.clock.advance(9.9)
         self.assertNoResult(begun)
@@ -59,8 +59,8 @@ class HandshakeTests(SynchronousTestCase):
         self.assertTrue(self.connected.transport.disconnected)
         self.assertEqual(self.connected.clock.getDelayedCalls(), [])
 
-    def test_who_closes_meanwhile_ends_it(self) -> None:
-        """What waited is not sent."""
+    def test_closing_during_the_handshake_ends_it(self) -> None:
+        """Writes that wait are not sent."""
         begun = self.handshake.begin()
         write = self.connected.output.write(b"never")
         self.connected.sent()

@@ -1,4 +1,4 @@
-"""Whom a certificate is for is asked of ``service_identity``."""
+"""The names in a certificate are compared with the host by ``service_identity``."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ ISSUED = trustme.CA().issue_cert("www.example.com", "*.wild.example", "192.0.2.1
 CERTIFICATE = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
 
 
-def shown_by(issued: trustme.LeafCert) -> X509:
-    """Give a certificate as OpenSSL has it."""
+def certificate_of(issued: trustme.LeafCert) -> X509:
+    """Return a certificate as an object of OpenSSL."""
     loaded = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
     return X509.from_cryptography(loaded)
 
 
-SHOWN = shown_by(ISSUED)
+SHOWN = certificate_of(ISSUED)
 
 
 class NamingTests(SynchronousTestCase):
-    """One certificate, many hosts."""
+    """One certificate, compared with many hosts."""
 
-    def test_names_and_addresses_that_are_in_it(self) -> None:
+    def test_names_and_addresses_of_the_certificate_match(self) -> None:
         """In any spelling; a wildcard stands for one label."""
         for host in (
             "www.example.com",
@@ -40,7 +40,7 @@ class NamingTests(SynchronousTestCase):
         ):
             self.assertTrue(is_named(SHOWN, HostName(host)), host)
 
-    def test_names_and_addresses_that_are_not(self) -> None:
+    def test_other_names_and_addresses_do_not_match(self) -> None:
         """However similar."""
         for host in (
             "example.com",
@@ -52,25 +52,25 @@ class NamingTests(SynchronousTestCase):
         ):
             self.assertFalse(is_named(SHOWN, HostName(host)), host)
 
-    def test_a_zone_is_no_part_of_an_address(self) -> None:
-        """It is this machine's own matter."""
-        shown = shown_by(trustme.CA().issue_cert("fe80::1"))
+    def test_a_zone_is_ignored_in_an_address(self) -> None:
+        """Zones are names of this machine only."""
+        shown = certificate_of(trustme.CA().issue_cert("fe80::1"))
         self.assertTrue(is_named(shown, HostName("fe80::1%lo")))
 
-    def test_names_that_are_malformed_are_for_nobody(self) -> None:
-        """A DNS name that is no text, an address of 3 bytes."""
+    def test_malformed_names_match_no_host(self) -> None:
+        """A DNS name that is no text, and an address of 3 bytes."""
         authority = Authority("authority")
         for blob in (b"\x30\x04\x82\x02\xff\xfe", b"\x30\x05\x87\x03\x01\x02\x03"):
             names = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, blob)
-            shown = shown_by(authority.issue(extensions=[(names, False)]))
+            shown = certificate_of(authority.issue(extensions=[(names, False)]))
             self.assertFalse(is_named(shown, HostName("localhost")), f"{blob=}")
 
-    def test_a_certificate_for_nobody_is_for_nobody(self) -> None:
+    def test_a_certificate_without_names_matches_no_host(self) -> None:
         """A common name is no name of a host (RFC 9525)."""
         bare = trustme.CA().issue_cert("someone@example.com", common_name="www.example.com")
         shown = Certificate.from_pem(bare.cert_chain_pems[0].bytes()).to_cryptography()[0]
         self.assertFalse(is_named(X509.from_cryptography(shown), HostName("www.example.com")))
 
-    def test_a_certificate_of_pyopenssl_is_one_of_ours(self) -> None:
-        """The same bytes."""
+    def test_a_pyopenssl_certificate_becomes_a_certificate(self) -> None:
+        """It has the same bytes."""
         self.assertEqual(from_openssl(SHOWN), CERTIFICATE)

@@ -1,4 +1,4 @@
-"""The private names of pyOpenSSL are still there; without them handshakes go the public way."""
+"""The private names of pyOpenSSL exist; without them handshakes use public functions only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from twsock.tls.openssl import BINDING, Binding, Judge, find_binding, verify_pee
 
 class Judging:
     """
-    Judges in a way of the test's own.
+    Verifies as the test says.
 
-    :param code: of the last word on the server's certificate; 0 accepts it.
+    :param code: the verdict on the server's certificate; 0 accepts it.
     """
 
     def __init__(self, code: int = 0) -> None:
@@ -37,7 +37,7 @@ class Judging:
 
 
 def shake_hands(judge: Judge, binding: Binding | None, peer: ServerPeer) -> SSL.Connection:
-    """Be a client; what the server reads is its own exception."""
+    """Do a handshake as a client; an error that the server reads is its own exception."""
     connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
     connection.set_connect_state()
     verify_peer(connection, SSL.VERIFY_PEER, judge, binding)
@@ -54,24 +54,26 @@ def shake_hands(judge: Judge, binding: Binding | None, peer: ServerPeer) -> SSL.
 
 
 class BindingTests(SynchronousTestCase):
-    """What is private is looked for once, and all of it has to be there."""
+    """`find_binding`: it looks for the private names once, and needs all of them."""
 
     def test_this_release_of_pyopenssl_has_all_names(self) -> None:
         """
-        When this fails, `twsock.tls.openssl` needs the new ones; until then sessions and alerts
-        are as they were without it.
+        All private names exist.
+
+        If this fails, `twsock.tls.openssl` needs the new names; until then sessions are not resumed
+        and alerts are those of public functions.
         """
         self.assertIsNotNone(BINDING)
 
-    def test_a_release_without_one_of_them_has_none(self) -> None:
-        """Nothing fails at import."""
+    def test_without_one_of_the_names_there_is_no_binding(self) -> None:
+        """Importing raises no error."""
         util: Any = getattr(OpenSSL, "_util", None)
         self.assertIsNotNone(find_binding(util))
         self.assertIsNone(find_binding(None))
         self.assertIsNone(find_binding(SimpleNamespace(ffi=util.ffi, lib=SimpleNamespace())))
 
-    def test_both_ways_ask_the_same(self) -> None:
-        """The errors, then the certificates from the root down."""
+    def test_with_and_without_the_binding_the_verification_is_the_same(self) -> None:
+        """The errors are reported, then the certificates from the root to the server."""
         for binding in (BINDING, None):
             judging = Judging()
             peer = ServerPeer()
@@ -86,8 +88,8 @@ class BindingTests(SynchronousTestCase):
                 self.assertEqual(binding.verify_result(connection), 0, f"{binding is None=}")
                 self.assertFalse(binding.is_resumed(connection), f"{binding is None=}")
 
-    def test_who_is_refused_reads_the_alert_of_the_code(self) -> None:
-        """Without the private names it is that of an internal error."""
+    def test_the_refused_peer_reads_the_alert_of_the_code(self) -> None:
+        """Without the private names it is the alert of an internal error."""
         for binding, alert in ((BINDING, "certificate revoked"), (None, "internal error")):
             peer = ServerPeer()
             with self.assertRaises(OSError) as refused:
@@ -96,8 +98,8 @@ class BindingTests(SynchronousTestCase):
                 f"alert {alert}", str(refused.exception), f"{binding is None=}: {refused.exception}"
             )
 
-    def test_a_judge_that_fails_refuses(self) -> None:
-        """The failure is logged."""
+    def test_a_verification_that_raises_refuses_the_peer(self) -> None:
+        """The error is logged."""
 
         def fail(*_step: object) -> tuple[bool, int]:
             raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Sessions are resumed where nothing is lost by it, and nowhere else; the server is Python's."""
+"""Sessions are resumed only where the verification stays as strict; the server is Python's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPTIONS = ClientOptions(choose_versions(SocketProtectionLevel.TLS13), HostName("
 
 
 class ServerPeer(Peer):
-    """A server with a context that several connections share, and with it its tickets."""
+    """A server with a context that several connections share, and so its tickets."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -60,7 +60,7 @@ def make_context(
 
 
 class Client:
-    """One connection, from its beginning on."""
+    """One connection of a client."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Client:
         self.connection.set_connect_state()
 
     def shake_hands(self, context: ssl.SSLContext) -> ServerPeer:
-        """Shake hands, as far as it goes; what the engine calls then is called."""
+        """Do the handshake as far as it goes, and call what the engine calls then."""
         connection, peer = self.connection, ServerPeer(context)
         while not peer.is_done:
             try:
@@ -94,10 +94,10 @@ class Client:
 
     def end(self, peer: ServerPeer | None, *, says_so: bool = True) -> None:
         """
-        End it.
+        End the connection.
 
-        :param peer: sends its close_notify; None for one that sends nothing more.
-        :param says_so: whether this end sends one.
+        :param peer: the server, which sends its close_notify; None for one that sends nothing more.
+        :param says_so: whether the client sends close_notify.
         """
         if peer is not None:
             self.connection.bio_write(peer.end())
@@ -111,7 +111,7 @@ class Client:
 
 
 class ResumptionCase(SynchronousTestCase):
-    """What every test here has."""
+    """What all tests of resumption share."""
 
     def setUp(self) -> None:
         self.seconds = 0.0
@@ -122,17 +122,17 @@ class ResumptionCase(SynchronousTestCase):
     def converse(
         self, options: ClientOptions = OPTIONS, service: str = "1337", **others: Any
     ) -> ClientVerification:
-        """Connect, shake hands and end in order."""
+        """Connect, do the handshake, and end in order."""
         client = Client(self.sessions, options, service, **others)
         client.end(client.shake_hands(self.context))
         return client.verification
 
 
 class ResumedTests(ResumptionCase):
-    """What a later connection to the same server saves."""
+    """Connections that resume a session."""
 
-    def test_a_session_of_a_connection_that_ended_in_order_is_resumed(self) -> None:
-        """With both versions, and with all that was known of the server."""
+    def test_a_session_of_an_orderly_end_is_resumed(self) -> None:
+        """In both versions, with all that was known of the server."""
         for version in BOTH:
             self.sessions.clear()
             self.context = make_context(version=version)
@@ -143,31 +143,31 @@ class ResumedTests(ResumptionCase):
             self.assertEqual(second.certificate, first.certificate, f"{version=}")
             self.assertEqual(second.intermediates, first.intermediates, f"{version=}")
 
-    def test_each_resumption_leaves_a_session_in_tls_13(self) -> None:
+    def test_each_resumption_in_tls_13_leaves_a_new_session(self) -> None:
         """The server sends a new ticket each time."""
         self.assertEqual([self.converse().is_resumed for _ in range(4)], [False, True, True, True])
 
-    def test_a_server_that_forgot_it_is_verified(self) -> None:
-        """As in the first connection."""
+    def test_a_server_that_lost_its_ticket_key_is_verified(self) -> None:
+        """There is a full handshake, as in the first connection."""
         self.converse()
         self.context = make_context()
         verification = self.converse()
         self.assertFalse(verification.is_resumed)
         self.assertTrue(verification.is_accepted)
 
-    def test_an_impostor_gains_nothing(self) -> None:
-        """A server without the key of the tickets has to show a certificate."""
+    def test_an_impostor_without_the_ticket_key_is_refused(self) -> None:
+        """It has to show a certificate."""
         self.converse()
         self.context = make_context(trustme.CA().issue_cert("localhost"))
         with self.assertRaises(SSL.Error):
             self.converse()
 
 
-class RefusedTests(ResumptionCase):
-    """When there is a full handshake instead."""
+class FullHandshakeTests(ResumptionCase):
+    """Connections that do a full handshake instead."""
 
     def assert_verified(self, options: ClientOptions = OPTIONS, service: str = "1337") -> None:
-        """Connect twice: first as ever, then in another way, which verifies the server."""
+        """Connect twice: first as before, then with other settings, which verifies the server."""
         self.sessions.clear()
         self.converse()
         self.assertEqual(len(self.sessions), 1)
@@ -175,8 +175,8 @@ class RefusedTests(ResumptionCase):
         self.assertFalse(verification.is_resumed)
         self.assertTrue(verification.is_accepted)
 
-    def test_other_settings_resume_nothing(self) -> None:
-        """Host, port, roots, what is forgiven, own certificate, protocols inside, versions."""
+    def test_other_settings_resume_no_session(self) -> None:
+        """Host, port, roots, ignored errors, own certificate, ALPN protocols and versions."""
         self.context = make_context(AUTHORITY.issue_cert("localhost", "other.example"))
         tls12 = choose_versions(SocketProtectionLevel.TLS12)
         floor = choose_versions(SocketProtectionLevel.TLS13, SocketProtectionLevel.TLS13)
@@ -194,8 +194,8 @@ class RefusedTests(ResumptionCase):
         self.assert_verified(service="1338")
         self.assert_verified(service="")
 
-    def test_the_chain_of_the_own_certificate_is_a_setting_too(self) -> None:
-        """A context shows it, and two certificates are equal whatever their chain."""
+    def test_another_chain_of_the_own_certificate_resumes_no_session(self) -> None:
+        """A context sends the chain, although two certificates are equal whatever their chain."""
         chained = Certificate.from_pem(CLIENT_PEM + AUTHORITY.cert_pem.bytes())
         alone = Certificate.from_pem(CLIENT_PEM)
         self.assertEqual(chained, alone)
@@ -203,15 +203,15 @@ class RefusedTests(ResumptionCase):
         self.assertFalse(self.converse(replace(OPTIONS, certificate=chained)).is_resumed)
         self.assertTrue(self.converse(replace(OPTIONS, certificate=alone)).is_resumed)
 
-    def test_the_order_of_what_is_forgiven_does_not_matter(self) -> None:
-        """It is a set."""
+    def test_the_order_of_ignored_errors_does_not_matter(self) -> None:
+        """They are a set."""
         two = [ChainValidationResult.EXPIRED, ChainValidationResult.INVALID_NAME]
         self.converse(replace(OPTIONS, ignorable_errors=two))
         verification = self.converse(replace(OPTIONS, ignorable_errors=two[::-1]))
         self.assertTrue(verification.is_resumed)
 
-    def test_what_was_forgiven_something_is_not_kept(self) -> None:
-        """Neither for a strict client, which refuses, nor for a forgiving one."""
+    def test_a_session_with_ignored_errors_is_not_kept(self) -> None:
+        """Neither a strict client nor a forgiving one resumes it."""
         self.context = make_context(trustme.CA().issue_cert("other.example"))
         forgiving = replace(
             OPTIONS,
@@ -229,11 +229,13 @@ class RefusedTests(ResumptionCase):
         with self.assertRaises(SSL.Error):
             self.converse()
 
-    def test_the_verdict_counts_where_openssl_has_no_error_on_record(self) -> None:
-        """As when a callback resets it, which pyOpenSSL's own does."""
+    def test_errors_that_openssl_forgot_prevent_resumption(self) -> None:
+        """
+        A callback can reset OpenSSL's record, as pyOpenSSL's own does; twsock's verdict counts.
+        """
 
         class Forgetful(Binding):
-            """Remembers no error."""
+            """A binding that reports no error."""
 
             @override
             def verify_result(self, connection: SSL.Connection) -> int:
@@ -246,7 +248,7 @@ class RefusedTests(ResumptionCase):
         self.assertEqual(len(self.sessions), 0)
 
     def test_a_ticket_is_used_once(self) -> None:
-        """Two connections at a time get one of two; one that is used up does not come back."""
+        """Of two simultaneous connections one resumes; a used ticket does not come back."""
         self.converse()
         first, second = Client(self.sessions), Client(self.sessions)
         peers = first.shake_hands(self.context), second.shake_hands(self.context)
@@ -257,13 +259,13 @@ class RefusedTests(ResumptionCase):
         self.assertEqual(len(self.sessions), 0)
 
     def test_a_ticket_that_the_server_does_not_renew_is_not_used_again(self) -> None:
-        """As in TLS 1.2, where a resumed session has the ticket that it was resumed with."""
+        """In TLS 1.2 a resumed session has the ticket that it was resumed with."""
         self.context = make_context(version=ssl.TLSVersion.TLSv1_2)
         resumed = [self.converse().is_resumed for _ in range(4)]
         self.assertEqual(resumed, [False, True, False, True])
 
-    def test_an_end_out_of_order_leaves_nothing(self) -> None:
-        """A peer that sends no close_notify may have been cut off; nor may we be in the middle."""
+    def test_an_end_out_of_order_leaves_no_session(self) -> None:
+        """Without close_notify from both sides the connection may have been cut off."""
         for sends, says_so in ((False, True), (True, False), (False, False)):
             client = Client(self.sessions)
             peer = client.shake_hands(self.context)
@@ -271,7 +273,7 @@ class RefusedTests(ResumptionCase):
             self.assertEqual(len(self.sessions), 0, f"{sends=}, {says_so=}")
 
     def test_without_private_names_of_pyopenssl_nothing_is_resumed(self) -> None:
-        """Since what was resumed could not be told."""
+        """Without them twsock can't know whether a session was resumed."""
         for attempt in range(2):
             verification = self.converse(binding=None)
             self.assertFalse(verification.is_resumed, f"{attempt=}")
@@ -280,10 +282,10 @@ class RefusedTests(ResumptionCase):
 
 
 class VerdictTests(ResumptionCase):
-    """OpenSSL verifies nothing in a resumption: the verdict is looked at again."""
+    """The verdict on a resumed session, which OpenSSL does not verify again."""
 
-    def test_an_expired_certificate_is_not_offered(self) -> None:
-        """The session goes; a full handshake says what is wrong."""
+    def test_a_session_of_an_expired_certificate_is_not_offered(self) -> None:
+        """It is dropped; a full handshake reports the reason."""
         leaf = self.converse().certificate
         assert leaf is not None
         for moment in (leaf.valid_to + SECOND, leaf.valid_from - SECOND):
@@ -293,8 +295,8 @@ class VerdictTests(ResumptionCase):
             self.now = moment
             self.assertFalse(self.converse().is_resumed, f"{moment=}")
 
-    def test_one_that_expires_meanwhile_is_refused(self) -> None:
-        """Between the offer and the end of the handshake."""
+    def test_a_certificate_that_expires_during_the_handshake_is_refused(self) -> None:
+        """It was valid when the session was offered."""
         leaf = self.converse().certificate
         assert leaf is not None
         client = Client(self.sessions)
@@ -303,8 +305,8 @@ class VerdictTests(ResumptionCase):
         self.assertTrue(client.verification.is_resumed)
         self.assertFalse(client.verification.is_accepted)
 
-    def test_the_verdict_is_for_one_name_and_the_time_of_its_whole_chain(self) -> None:
-        """The earliest end counts, and the latest beginning."""
+    def test_a_verdict_holds_for_one_name_and_the_time_of_the_whole_chain(self) -> None:
+        """From the latest start to the earliest end of validity."""
         client = Client(self.sessions)
         client.shake_hands(self.context)
         leaf = client.verification.certificate
@@ -317,11 +319,11 @@ class VerdictTests(ResumptionCase):
         self.assertTrue(verdict.is_good(HostName("localhost"), self.now))
         self.assertFalse(verdict.is_good(HostName("other.example"), self.now))
 
-    def test_a_session_with_an_error_on_record_is_refused(self) -> None:
-        """Whatever else the verdict says."""
+    def test_a_resumed_session_with_an_error_is_refused(self) -> None:
+        """OpenSSL's record of the error counts, whatever the kept verdict says."""
 
         class Doubting(Binding):
-            """Remembers an error of each verification."""
+            """A binding that reports an error for each verification."""
 
             @override
             def verify_result(self, connection: SSL.Connection) -> int:
@@ -336,11 +338,11 @@ class VerdictTests(ResumptionCase):
         client.end(peer)
         self.assertEqual(len(self.sessions), 0)
 
-    def test_a_session_with_an_error_on_record_is_not_kept(self) -> None:
-        """Though its server was accepted when the handshake was done."""
+    def test_a_session_with_a_late_error_is_not_kept(self) -> None:
+        """Its server was accepted when the handshake was done."""
 
         class Changing(Binding):
-            """Has an error on record from some moment on."""
+            """A binding that reports an error from some moment on."""
 
             code = 0
 
@@ -359,8 +361,8 @@ class VerdictTests(ResumptionCase):
             client.end(peer)
             self.assertEqual(len(self.sessions), kept, f"{code=}")
 
-    def test_a_server_that_shows_another_certificate_is_refused(self) -> None:
-        """The verdict is that on the certificate which was verified."""
+    def test_a_server_with_another_certificate_is_refused(self) -> None:
+        """The kept verdict is for the certificate that was verified."""
         self.converse()
         client = Client(self.sessions)
         other = OTHER_ROOT.to_cryptography()[0]
@@ -371,17 +373,17 @@ class VerdictTests(ResumptionCase):
 
 
 class BoundTests(ResumptionCase):
-    """The cache stays small, and forgets."""
+    """Bounds of the cache."""
 
-    def test_the_oldest_session_goes(self) -> None:
-        """There are so many under one setting."""
+    def test_above_the_limit_the_oldest_session_is_dropped(self) -> None:
+        """The limit is for each group of equal settings."""
         for number in range(MAX_SESSIONS + 1):
             self.converse(service=str(number))
         self.assertEqual(len(self.sessions), MAX_SESSIONS)
         self.assertFalse(self.converse(service="0").is_resumed)
         self.assertTrue(self.converse(service=str(MAX_SESSIONS)).is_resumed)
 
-    def test_the_settings_used_longest_ago_go(self) -> None:
+    def test_above_the_limit_the_settings_used_longest_ago_are_dropped(self) -> None:
         """With all their sessions."""
         for number in range(MAX_SETTINGS + 1):
             self.converse(replace(OPTIONS, application_protocols=[bytes([number])]))
@@ -389,8 +391,8 @@ class BoundTests(ResumptionCase):
         first = replace(OPTIONS, application_protocols=[b"\0"])
         self.assertFalse(self.converse(first).is_resumed)
 
-    def test_authorities_are_read_again_after_a_time(self) -> None:
-        """The context goes, and what was verified with it."""
+    def test_authorities_are_read_again_after_a_while(self) -> None:
+        """The context is dropped, and its sessions with it."""
         self.converse()
         self.seconds = MAX_AGE
         self.assertTrue(self.converse().is_resumed)

@@ -1,4 +1,4 @@
-"""A server's handshakes show its certificates; clients are judged as they were asked."""
+"""The server side of a handshake: its certificates, and its verdict on a client's certificate."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ AUTHORITY = trustme.CA()
 ISSUED = AUTHORITY.issue_cert("localhost")
 CERTIFICATE = Certificate.from_pem(ISSUED.private_key_and_cert_chain_pem.bytes())
 BARE = Certificate.from_pem(ISSUED.cert_chain_pems[0].bytes())
-#: Shown to those who trust the authority of all these tests.
+#: The first certificate, for clients that trust the authority of these tests.
 SHOWN = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
-#: Shown to those who ask for its name.
+#: The certificate for clients that ask for its name.
 OTHER = Certificate.from_pem(
     TRUSTED.issue_cert("other.example").private_key_and_cert_chain_pem.bytes()
 )
@@ -41,17 +41,17 @@ REQUIRED = ClientCertificatePolicy.REQUIRED
 
 
 class ServerTests(SynchronousTestCase):
-    """Before and during handshakes."""
+    """A `ServerTls` before and during handshakes."""
 
-    def test_it_is_what_twisted_asks_for(self) -> None:
-        """A creator of connections, for each handshake anew."""
+    def test_it_provides_twisteds_creator_of_connections(self) -> None:
+        """It makes a new connection for each handshake."""
         tls = ServerTls(ServerOptions([CERTIFICATE]))
         creator, verification = tls.begin()
         verifyObject(IOpenSSLServerConnectionCreator, creator)
         self.assertIsNot(tls.begin()[1], verification)
 
-    def test_what_cannot_serve_is_refused(self) -> None:
-        """No certificate, no key, nobody to trust, a level that cannot be had."""
+    def test_settings_that_cannot_serve_are_refused(self) -> None:
+        """No certificate, no key, no authority to trust, a level that OpenSSL lacks."""
         for certificates in ([], [BARE], [CERTIFICATE, BARE]):
             self.assertRaises(ValueError, ServerOptions, certificates)
         self.assertRaises(ValueError, ServerOptions, [CERTIFICATE], client_certificate=REQUIRED)
@@ -61,23 +61,23 @@ class ServerTests(SynchronousTestCase):
             ValueError, ServerTls(ServerOptions([CERTIFICATE])).replace_certificates, [BARE]
         )
 
-    def test_authorities_of_clients_are_given_to_openssl_without_a_warning(self) -> None:
-        """A service starts under ``python -W error``."""
+    def test_client_authorities_are_passed_without_a_warning(self) -> None:
+        """A service has to start under ``python -W error``."""
         trusted = [Certificate.from_pem(TRUSTED.cert_pem.bytes())]
         options = ServerOptions([SHOWN], client_certificate=REQUIRED, client_authorities=trusted)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             ServerTls(options)
 
-    def test_who_showed_nothing_comes_in_where_nothing_is_required(self) -> None:
-        """And only there."""
+    def test_a_client_without_a_certificate_is_refused_if_one_is_required(self) -> None:
+        """With the other policies it is accepted."""
         for policy in ClientCertificatePolicy:
             verification = ServerVerification(policy)
             self.assertEqual(verification.is_accepted, policy is not REQUIRED, f"{policy=}")
             self.assertIsNone(verification.refusal(), f"{policy=}")
 
-    def test_errors_of_a_client_are_collected_and_none_is_forgiven(self) -> None:
-        """The status, and the alert, are those of the worst; later errors change nothing."""
+    def test_errors_of_a_client_certificate_are_collected(self) -> None:
+        """Status and alert are those of the worst; no error is ignored."""
         verification = ServerVerification(ClientCertificatePolicy.OPTIONAL)
         connection: Any = None
         shown = X509.from_cryptography(BARE.to_cryptography()[0])
@@ -96,8 +96,8 @@ class ServerTests(SynchronousTestCase):
         assert refusal is not None
         self.assertIs(refusal.status, SocketErrorStatus.CERTIFICATE_UNTRUSTED_ROOT)
 
-    def test_an_error_behind_the_certificate_of_a_client_takes_it_back(self) -> None:
-        """OpenSSL looks last at what the issuers may issue."""
+    def test_an_error_after_the_clients_certificate_refuses_it(self) -> None:
+        """OpenSSL checks the name constraints of the issuers last."""
         verification = ServerVerification(REQUIRED)
         connection: Any = None
         shown = X509.from_cryptography(BARE.to_cryptography()[0])
@@ -106,8 +106,8 @@ class ServerTests(SynchronousTestCase):
         self.assertFalse(verification.is_accepted)
         self.assertIsNone(verification.certificate)
 
-    def test_who_is_verified_is_known(self) -> None:
-        """By the certificate of the client itself, not of its authority."""
+    def test_the_certificate_of_a_verified_client_is_known(self) -> None:
+        """It is the client's own certificate, not its authority's."""
         verification = ServerVerification(REQUIRED)
         connection: Any = None
         authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes()).to_cryptography()[0]
@@ -119,7 +119,7 @@ class ServerTests(SynchronousTestCase):
 
 
 def shake_hands_again(client: SSL.Connection, engine: Any, transport: StringTransport) -> bool:
-    """Take the client's side of a handshake to its end; return whether it was done."""
+    """Do the client's side of a handshake to its end; return whether it was done."""
     for _ in range(10):
         try:
             client.do_handshake()
@@ -137,16 +137,16 @@ def shake_hands_again(client: SSL.Connection, engine: Any, transport: StringTran
 
 
 class HandshakeTests(SynchronousTestCase):
-    """With Python's ``ssl`` as the client."""
+    """Handshakes with Python's ``ssl`` as the client."""
 
     def judge(self, tls: ServerTls, peer: ClientPeer) -> ServerVerification:
-        """Give the verdict on a client."""
+        """Return the verdict on a client."""
         creator, verification = tls.begin()
         self._converse(creator, peer)
         return verification
 
     def shake_hands(self, tls: ServerTls, peer: ClientPeer) -> Any:
-        """Give OpenSSL's connection, and the peer what the server sends behind the handshake."""
+        """Return OpenSSL's connection; the peer gets what the server sends behind the handshake."""
         return self._converse(tls.begin()[0], peer)
 
     def _converse(self, creator: Any, peer: ClientPeer) -> Any:
@@ -160,8 +160,10 @@ class HandshakeTests(SynchronousTestCase):
             transport.clear()
         return engine.getHandle()
 
-    def test_protocols_inside_are_chosen_by_the_server(self) -> None:
-        """Its first one that the client offers; where there is none, the handshake fails."""
+    def test_the_server_chooses_the_alpn_protocol(self) -> None:
+        """
+        It takes its first one that the client offers; without a common one the handshake fails.
+        """
         tls = ServerTls(ServerOptions([SHOWN], application_protocols=[b"new", b"old"]))
         for offered, agreed in ((["old", "new"], b"new"), (["old"], b"old"), ([], b"")):
             context = client_context()
@@ -169,21 +171,23 @@ class HandshakeTests(SynchronousTestCase):
             connection = self.shake_hands(tls, ClientPeer(context))
             self.assertEqual(connection.get_alpn_proto_negotiated(), agreed, f"{offered=}")
 
-    def test_a_client_that_offers_none_of_the_protocols_reads_why(self) -> None:
-        """The alert is no_application_protocol (120), whichever certificate it asked for."""
+    def test_a_client_without_a_common_alpn_protocol_reads_the_alert(self) -> None:
+        """The alert is no_application_protocol (120), with each certificate."""
         tls = ServerTls(ServerOptions([OTHER, SHOWN], application_protocols=[b"new"]))
         for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
             context = client_context(version=version)
             context.set_alpn_protocols(["other"])
             peer = ClientPeer(context)
             self.shake_hands(tls, peer)
-            # The reason has no name in Python's own table.
+            # Python's own table has no name for the reason.
             self.assertIn(
                 "alert no application protocol", str(peer.error), f"{version=}: {peer.error}"
             )
 
-    def test_a_server_without_protocols_accepts_clients_that_offer_some(self) -> None:
-        """As browsers, curl and health checks do; it answers nothing, with each certificate."""
+    def test_a_server_without_alpn_accepts_clients_that_offer_protocols(self) -> None:
+        """
+        Browsers, curl and health checks do; the server answers no protocol, with each certificate.
+        """
         for number, tls in enumerate(
             (
                 ServerTls(ServerOptions([SHOWN])),
@@ -200,7 +204,9 @@ class HandshakeTests(SynchronousTestCase):
             self.assertEqual(connection.get_alpn_proto_negotiated(), b"", f"{number=}")
 
     def test_versions_outside_the_levels_are_refused(self) -> None:
-        """Below the lowest and above the highest: alert protocol_version, with each certificate."""
+        """
+        Below the lowest and above the highest the alert is protocol_version, with each certificate.
+        """
         tls12, tls13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
         for certificates in ([SHOWN], [OTHER, SHOWN]):
             for options, version in (
@@ -229,7 +235,7 @@ class HandshakeTests(SynchronousTestCase):
                 )
 
     def test_a_client_cannot_begin_a_second_handshake(self) -> None:
-        """In TLS 1.2 it could, and stop in its middle, so that all that is written waits."""
+        """In TLS 1.2 it could stop in its middle, and all writes would wait."""
         creator, _ = ServerTls(ServerOptions([SHOWN], Level.TLS12)).begin()
         engine, transport = make_engine(creator, False, Protocol(), Clock()), StringTransport()
         engine.makeConnection(transport)
@@ -241,8 +247,8 @@ class HandshakeTests(SynchronousTestCase):
         server: Any = engine.getHandle()
         self.assertEqual(server.total_renegotiations(), 0)
 
-    def test_sessions_are_resumed(self) -> None:
-        """With the ticket of this very server, and only until its certificates are replaced."""
+    def test_sessions_are_resumed_until_the_certificates_are_replaced(self) -> None:
+        """Only with tickets of the same server."""
         tls = ServerTls(ServerOptions([SHOWN]))
         context = client_context()
         first = ClientPeer(context)
@@ -258,8 +264,8 @@ class HandshakeTests(SynchronousTestCase):
                 (another.is_done, another.is_resumed), (True, False), f"{server is tls=}"
             )
 
-    def test_who_has_to_show_a_certificate_shows_it_each_time(self) -> None:
-        """No session takes its place."""
+    def test_a_required_client_certificate_is_verified_each_time(self) -> None:
+        """A session does not replace it."""
         authority = Certificate.from_pem(TRUSTED.cert_pem.bytes())
         options = ServerOptions(
             [SHOWN], client_certificate=REQUIRED, client_authorities=[authority]
@@ -272,8 +278,8 @@ class HandshakeTests(SynchronousTestCase):
         self.shake_hands(tls, second)
         self.assertFalse(second.is_resumed)
 
-    def test_a_client_that_is_refused_reads_why(self) -> None:
-        """The alert is that of the worst error (:rfc:`8446`, section 6.2); all errors are kept."""
+    def test_a_refused_client_reads_the_alert_of_the_worst_error(self) -> None:
+        """:rfc:`8446`, section 6.2; all errors are kept."""
         stranger = trustme.CA()
         over, later = timedelta(hours=-1), timedelta(hours=1)
         begins = timedelta(hours=-2)
@@ -302,8 +308,8 @@ class HandshakeTests(SynchronousTestCase):
                 self.assertFalse(verification.is_accepted, f"{alert=}, {version=}")
                 self.assertEqual(len(verification.errors), count, f"{alert=}, {version=}")
 
-    def test_what_is_no_domain_name_gets_the_first_certificate(self) -> None:
-        """However odd: anybody can ask for anything."""
+    def test_a_server_name_that_is_no_domain_name_gets_the_first_certificate(self) -> None:
+        """Any client may send any bytes as the name."""
 
         class Asking:
             """A connection whose client asks for a name."""

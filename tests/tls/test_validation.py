@@ -1,4 +1,4 @@
-"""OpenSSL's verdicts become documented results, and only what is listed is forgiven."""
+"""OpenSSL's codes become documented results, and only listed errors are ignored."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ FATAL = frozenset(
 
 
 class ResultTests(SynchronousTestCase):
-    """Codes, severities, statuses."""
+    """Results, their severities and their statuses."""
 
-    def test_the_results_have_their_documented_numbers(self) -> None:
-        """E23: and names."""
+    def test_the_results_have_their_documented_numbers_and_names(self) -> None:
+        """E23."""
         names = (
             "Success Untrusted Revoked Expired IncompleteChain InvalidSignature WrongUsage "
             "InvalidName InvalidCertificateAuthorityPolicy BasicConstraintsError "
@@ -43,8 +43,8 @@ class ResultTests(SynchronousTestCase):
             [(int(each), each.documented_name) for each in R], list(enumerate(names.split()))
         )
 
-    def test_codes_of_openssl(self) -> None:
-        """One for each result that a handshake can give."""
+    def test_openssls_codes_map_to_results(self) -> None:
+        """For each result that a handshake can have."""
         for code, result in (
             (0, R.SUCCESS),
             (18, R.UNTRUSTED),
@@ -67,8 +67,8 @@ class ResultTests(SynchronousTestCase):
         ):
             self.assertEqual(classify(code), result, code)
 
-    def test_severities(self) -> None:
-        """E17: that of the worst."""
+    def test_the_severity_is_that_of_the_worst_error(self) -> None:
+        """E17."""
         severity = SocketSslErrorSeverity
         self.assertEqual(
             [(int(each), each.documented_name) for each in severity],
@@ -81,8 +81,8 @@ class ResultTests(SynchronousTestCase):
         for error in FATAL:
             self.assertIs(severity_of([R.EXPIRED, error]), severity.FATAL, f"{error=}")
 
-    def test_each_error_has_a_status(self) -> None:
-        """E21: and where there are several, the worst names it."""
+    def test_the_status_is_that_of_the_worst_error(self) -> None:
+        """E21: each error has a status."""
         S = SocketErrorStatus  # noqa: N806 - for a table
         for errors, status in (
             ({R.EXPIRED}, S.CERTIFICATE_EXPIRED),
@@ -101,26 +101,26 @@ class ResultTests(SynchronousTestCase):
 
 
 class ForgivenessTests(SynchronousTestCase):
-    """E18: the list of the application is matched exactly."""
+    """E18: errors that the application ignores."""
 
     def test_all_errors_have_to_be_listed(self) -> None:
-        """Ignoring one still fails on the other."""
+        """Ignoring one of two still fails on the other."""
         errors = {R.UNTRUSTED, R.INVALID_NAME}
         self.assertTrue(are_forgiven(errors, errors))
         self.assertFalse(are_forgiven(errors, {R.UNTRUSTED}))
         self.assertFalse(are_forgiven(errors, set()))
         self.assertTrue(are_forgiven(set(), set()))
 
-    def test_two_names_for_an_unknown_issuer_are_one(self) -> None:
-        """Windows knows only the first."""
+    def test_two_results_for_an_unknown_issuer_count_as_one(self) -> None:
+        """Windows reports only the first."""
         self.assertTrue(are_forgiven({R.INCOMPLETE_CHAIN}, {R.UNTRUSTED}))
         self.assertTrue(are_forgiven({R.UNTRUSTED}, {R.INCOMPLETE_CHAIN}))
         self.assertFalse(are_forgiven({R.UNTRUSTED}, {R.EXPIRED}))
 
     @given(sets(sampled_from(R)), sets(sampled_from(R)))
-    def test_what_is_fatal_is_never_forgiven(
+    def test_fatal_errors_are_never_ignored(
         self, errors: set[ChainValidationResult], ignorable: set[ChainValidationResult]
     ) -> None:
-        """Whatever is listed."""
+        """Whatever the application lists."""
         if errors & FATAL:
             self.assertFalse(are_forgiven(errors, ignorable))

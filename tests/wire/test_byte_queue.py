@@ -1,4 +1,4 @@
-"""Bytes come out in the order they went in, in pieces of any size."""
+"""A `ByteQueue` returns bytes in the order they were fed, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twsock.wire.byte_queue import ByteQueue, as_bytes
 
 KIB = 1024
 
-#: Small reads, which are put together, and large ones, which are not.
+#: Sizes of small reads, which are joined, and of large ones, which are not.
 READS = lists(one_of(binary(max_size=4), binary(min_size=1500, max_size=3000)), max_size=8)
 
 
@@ -24,11 +24,11 @@ def filled(*chunks: bytes) -> ByteQueue:
 
 
 class TakeTests(SynchronousTestCase):
-    """What is taken is what came first."""
+    """Taking bytes."""
 
     @given(READS, lists(integers(0, 4000)))
     def test_any_cut_gives_the_same_bytes(self, reads: list[bytes], counts: list[int]) -> None:
-        """However it was fed and is taken, it is one stream."""
+        """However the bytes are fed and taken, the stream is the same."""
         queue = filled(*reads)
         taken = b"".join(queue.take(min(count, queue.size)) for count in counts)
         self.assertEqual(queue.size, sum(map(len, reads)) - len(taken))
@@ -36,24 +36,24 @@ class TakeTests(SynchronousTestCase):
         self.assertEqual(queue.size, 0)
 
     def test_a_whole_read_is_not_copied(self) -> None:
-        """The bytes that came are the bytes that are given."""
+        """A take of exactly one fed object returns that object."""
         read = bytes(range(256)) * 100
         self.assertIs(filled(read).take(len(read)), read)
 
-    def test_what_is_given_is_bytes(self) -> None:
-        """Also where small reads were put together."""
+    def test_taken_bytes_have_type_bytes(self) -> None:
+        """Also if small reads were joined."""
         queue = filled(b"a", b"b", b"c")
         self.assertIs(type(queue.take(2)), bytes)
         self.assertIs(type(queue.take(1)), bytes)
 
-    def test_what_is_given_does_not_change(self) -> None:
-        """What comes later goes behind, not into what was taken."""
+    def test_taken_bytes_do_not_change(self) -> None:
+        """Bytes that are fed later are not written into them."""
         queue = filled(b"a", b"b")
         taken = queue.take(2)
         queue.feed(b"c")
         self.assertEqual((taken, queue.take(1)), (b"ab", b"c"))
 
-    def test_more_than_there_is_is_refused(self) -> None:
+    def test_taking_more_than_there_is_is_refused(self) -> None:
         """Nothing is taken then."""
         queue = filled(b"abc")
         self.assertRaises(ValueError, queue.take, 4)
@@ -61,18 +61,20 @@ class TakeTests(SynchronousTestCase):
         self.assertEqual(queue.take(3), b"abc")
         self.assertRaises(ValueError, queue.take, 1)
 
-    def test_nothing_can_be_taken_from_nothing(self) -> None:
-        """Zero bytes are always there."""
+    def test_zero_bytes_can_be_taken_from_an_empty_queue(self) -> None:
+        """The result is empty."""
         self.assertEqual(ByteQueue().take(0), b"")
         self.assertEqual(filled(b"").size, 0)
 
 
 class FindTests(SynchronousTestCase):
-    """A delimiter is found wherever the reads were cut."""
+    """Finding a delimiter."""
 
     @given(READS, integers(0, 5000), binary(min_size=1, max_size=3))
-    def test_as_in_one_piece(self, reads: list[bytes], taken: int, delimiter: bytes) -> None:
-        """The place is that in the bytes not taken."""
+    def test_a_delimiter_is_found_across_reads(
+        self, reads: list[bytes], taken: int, delimiter: bytes
+    ) -> None:
+        """Its place is counted in the bytes that were not taken."""
         queue = filled(*reads)
         taken = min(taken, queue.size)
         queue.take(taken)
@@ -82,15 +84,15 @@ class FindTests(SynchronousTestCase):
         self.assertEqual(queue.find(delimiter, 0), (rest + delimiter).find(delimiter))
         self.assertEqual(queue.take(queue.size), rest + delimiter)
 
-    def test_what_was_searched_is_left_out(self) -> None:
-        """The search goes on where it was told to."""
+    def test_a_search_begins_where_it_is_told_to(self) -> None:
+        """Bytes before the start are not searched again."""
         self.assertEqual(filled(b"a.b.c").find(b".", 2), 3)
 
 
 class MemoryTests(SynchronousTestCase):
-    """What is held is about what was fed."""
+    """Memory of a queue."""
 
-    def test_a_byte_at_a_time_costs_bytes(self) -> None:
+    def test_single_bytes_take_little_more_than_their_bytes(self) -> None:
         """A hundred thousand reads of one byte are not as many objects."""
         queue = ByteQueue()
         tracemalloc.start()
@@ -100,7 +102,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertLess(tracemalloc.get_traced_memory()[0], 300 * KIB)
 
     def test_a_queue_that_is_never_empty_does_not_grow(self) -> None:
-        """What was taken is let go, though something is always left."""
+        """Taken bytes are freed, although some are always left."""
         queue = filled(b"x")
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
@@ -111,10 +113,10 @@ class MemoryTests(SynchronousTestCase):
 
 
 class AsBytesTests(SynchronousTestCase):
-    """Any buffer becomes bytes."""
+    """`as_bytes` turns any buffer into bytes."""
 
-    def test_bytes_are_kept_and_others_copied(self) -> None:
-        """What cannot change needs no copy."""
+    def test_bytes_are_returned_and_other_buffers_copied(self) -> None:
+        """Immutable bytes need no copy."""
         fixed, loose = b"abc", bytearray(b"abc")
         self.assertIs(as_bytes(fixed), fixed)
         copy = as_bytes(loose)
@@ -122,7 +124,7 @@ class AsBytesTests(SynchronousTestCase):
         self.assertEqual(copy, b"abc")
         self.assertEqual(as_bytes(memoryview(b"abcd")[1:3]), b"bc")
 
-    def test_a_number_is_no_buffer(self) -> None:
+    def test_a_number_is_refused(self) -> None:
         """``bytes(5)`` would be five zeros."""
         self.assertRaises(TypeError, as_bytes, 5)
         self.assertRaises(TypeError, as_bytes, "text")

@@ -1,4 +1,4 @@
-"""Datagrams become runs, and runs datagrams."""
+"""Runs: they are split into datagrams, counted, and joined for one call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTROL = (0, 8, b"from there")
 
 @dataclass
 class Item:
-    """What waits to be sent."""
+    """A datagram or run that waits to be sent."""
 
     data: bytes
     segment_size: int
@@ -42,7 +42,7 @@ def fitting(*items: Item, start: int = 0, max_size: int = MAX_IPV4_DATAGRAM) -> 
 
 @composite
 def items(draw: Any) -> Item:
-    """Make a datagram or a run, of sizes that often meet."""
+    """Make a datagram or a run, of sizes that are often equal."""
     size = draw(sampled_from([0, 1, 2, 3, 6, 50, 100, 1400]))
     count = draw(sampled_from([1, 1, 1, 2, 3, 63, 64]))
     last = draw(integers(min_value=1, max_value=size)) if size else 0
@@ -56,7 +56,7 @@ controls = sampled_from([None, None, None, CONTROL])
 
 
 def is_one_run(batch: list[Item], max_size: int) -> bool:
-    """Tell by the rules of udp(7) whether one call can carry them."""
+    """Return whether one call can carry the items, by the rules of udp(7)."""
     sizes = [len(data) for item in batch for data in split_run(item.data, item.segment_size)]
     peers = {(item.address, item.control) for item in batch}
     return (
@@ -69,23 +69,26 @@ def is_one_run(batch: list[Item], max_size: int) -> bool:
 
 
 class SplitTests(SynchronousTestCase):
-    """A run is cut into its datagrams."""
+    """A run is split into its datagrams."""
 
-    def test_the_last_may_be_shorter(self) -> None:
+    def test_the_last_datagram_may_be_shorter(self) -> None:
         """All others have the size of the run."""
         self.assertEqual(split_run(b"aabbc", 2), [b"aa", b"bb", b"c"])
         self.assertEqual(split_run(b"aabb", 2), [b"aa", b"bb"])
 
-    def test_one_datagram_is_not_cut(self) -> None:
-        """Whether it is as long as the run says, or shorter, or empty."""
+    def test_a_single_datagram_is_not_split(self) -> None:
+        """It is as long as the run's size, or shorter, or empty."""
         self.assertEqual(split_run(b"aa", 2), [b"aa"])
         self.assertEqual(split_run(b"a", 2), [b"a"])
         self.assertEqual(split_run(b"", 2), [b""])
         self.assertEqual(split_run(b"", 0), [b""])
 
     @given(binary(max_size=200), integers(min_value=1, max_value=50))
-    def test_nothing_is_lost_by_cutting(self, data: bytes, size: int) -> None:
-        """The pieces are the run again, each as long as it may be, and as many as were counted."""
+    def test_splitting_loses_nothing(self, data: bytes, size: int) -> None:
+        """
+        The joined datagrams are the run; each has the run's size but the last; their count is
+        right.
+        """
         pieces = split_run(data, size)
         self.assertEqual(b"".join(pieces), data)
         self.assertEqual({len(piece) for piece in pieces[:-1]} - {size}, set())
@@ -94,9 +97,9 @@ class SplitTests(SynchronousTestCase):
 
 
 class CountDatagramsTests(SynchronousTestCase):
-    """The datagrams of a run are counted without cutting it."""
+    """The datagrams of a run are counted without splitting it."""
 
-    def test_a_rest_is_one_more(self) -> None:
+    def test_a_shorter_last_datagram_counts(self) -> None:
         """An empty run is one empty datagram."""
         counts = [count_datagrams(size, 4) for size in (0, 1, 4, 5, 8, 9)]
         self.assertEqual(counts, [1, 1, 1, 2, 2, 3])
@@ -104,61 +107,63 @@ class CountDatagramsTests(SynchronousTestCase):
 
 
 class CountFittingTests(SynchronousTestCase):
-    """What waits leaves in as few calls as there can be."""
+    """As many waiting items as possible are sent in one call."""
 
     def test_the_limits_are_those_of_the_headers(self) -> None:
         """65,535 less 8 for UDP, and on IPv4 less 20 for IP."""
         self.assertEqual((MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM), (65_507, 65_527))
 
-    def test_equal_ones_to_one_peer_leave_together(self) -> None:
-        """From where it is asked on."""
+    def test_equal_datagrams_to_one_peer_are_sent_together(self) -> None:
+        """They are counted from the given index."""
         self.assertEqual(fitting(single(5), single(5), single(5)), 3)
         self.assertEqual(fitting(single(9), single(5), single(5), start=1), 2)
 
-    def test_a_shorter_one_is_the_last(self) -> None:
-        """Even if another as short follows."""
+    def test_a_shorter_datagram_is_the_last_of_a_call(self) -> None:
+        """Also if an equally short one follows."""
         self.assertEqual(fitting(single(5), single(5), single(3), single(3)), 3)
 
-    def test_a_longer_one_leaves_later(self) -> None:
-        """The first says how long they are."""
+    def test_a_longer_datagram_begins_another_call(self) -> None:
+        """The first datagram says the size."""
         self.assertEqual(fitting(single(5), single(6)), 1)
 
-    def test_an_empty_one_leaves_alone(self) -> None:
-        """In a run it would not be there."""
+    def test_an_empty_datagram_is_sent_alone(self) -> None:
+        """In a run it would be lost."""
         self.assertEqual(fitting(single(0), single(0)), 1)
         self.assertEqual(fitting(single(5), single(0)), 1)
 
-    def test_another_peer_or_another_source_ends_it(self) -> None:
+    def test_another_peer_or_source_begins_another_call(self) -> None:
         """Both belong to the call."""
         self.assertEqual(fitting(single(5), single(5, B)), 1)
         self.assertEqual(fitting(single(5), single(5, None)), 1)
         self.assertEqual(fitting(single(5), Item(bytes(5), 5, A, CONTROL)), 1)
 
-    def test_a_call_has_no_more_than_64(self) -> None:
-        """Counted in datagrams, of which a run has several."""
+    def test_a_call_has_at_most_64_datagrams(self) -> None:
+        """A run counts as its datagrams."""
         self.assertEqual(fitting(*[single(5)] * 70), 64)
         self.assertEqual(fitting(Item(bytes(300), 5), *[single(5)] * 70), 5)
         self.assertEqual(fitting(single(5), Item(bytes(320), 5)), 1)
 
-    def test_a_call_has_no_more_bytes_than_one_datagram(self) -> None:
+    def test_a_call_has_at_most_the_bytes_of_one_datagram(self) -> None:
         """The limit itself is allowed."""
         self.assertEqual(fitting(*[single(100)] * 3, max_size=200), 2)
         self.assertEqual(fitting(*[single(100)] * 3, max_size=199), 1)
 
-    def test_runs_of_one_size_join(self) -> None:
-        """Up to one whose last datagram is shorter."""
+    def test_runs_of_one_size_are_joined(self) -> None:
+        """Up to the first whose last datagram is shorter."""
         whole, cut = Item(bytes(10), 5), Item(bytes(8), 5)
         self.assertEqual(fitting(whole, single(5), whole, cut, whole), 4)
         self.assertEqual(fitting(cut, single(5)), 1)
 
-    def test_a_run_of_shorter_ones_leaves_later(self) -> None:
+    def test_a_run_of_shorter_datagrams_begins_another_call(self) -> None:
         """Also if it is as long as one of the datagrams before it."""
         self.assertEqual(fitting(single(100), Item(bytes(40), 20)), 1)
         self.assertEqual(fitting(single(100), Item(bytes(100), 50)), 1)
 
     @given(lists(items(), min_size=1, max_size=70), sampled_from([65_507, 65_527]))
-    def test_a_batch_is_always_legal_and_the_longest(self, queue: list[Item], most: int) -> None:
-        """Any queue is taken apart into calls that the kernel takes, none of them longer."""
+    def test_a_call_is_always_valid_and_as_long_as_possible(
+        self, queue: list[Item], most: int
+    ) -> None:
+        """Any queue is divided into calls that the kernel accepts."""
         start = 0
         while start < len(queue):
             count = count_fitting(queue, start, most)

@@ -1,4 +1,4 @@
-"""Length-prefixed bytes become frames, however they are cut, within bounds."""
+"""A `FrameDecoder` turns length-prefixed bytes into frames; `encode_frame` does the reverse."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pieces(stream: bytes, size: int) -> Iterator[bytes]:
 
 
 def pull_all(decoder: FrameDecoder) -> list[bytes]:
-    """Pull every frame that is whole."""
+    """Return all whole frames."""
     frames = []
     while (frame := decoder.next_frame()) is not None:
         frames.append(frame)
@@ -33,39 +33,39 @@ def pull_all(decoder: FrameDecoder) -> list[bytes]:
 
 
 class EncodingTests(SynchronousTestCase):
-    """Payloads get their header."""
+    """`encode_frame` puts the length prefix before a payload."""
 
-    def test_the_samples_hello(self) -> None:
-        """The nine bytes of the StreamSocket sample."""
+    def test_the_samples_hello_has_nine_bytes(self) -> None:
+        """The nine bytes are those of the StreamSocket sample."""
         self.assertEqual(encode_frame(b"Hello"), bytes.fromhex("00 00 00 05 48 65 6c 6c 6f"))
 
-    def test_an_empty_payload_is_a_frame(self) -> None:
-        """Four zero bytes."""
+    def test_an_empty_payload_is_four_zero_bytes(self) -> None:
+        """Its frame is the length prefix alone."""
         self.assertEqual(encode_frame(b""), b"\x00\x00\x00\x00")
 
-    def test_counts_are_big_endian_and_unsigned(self) -> None:
-        """From zero to the largest count that four bytes carry."""
+    def test_lengths_are_big_endian_and_unsigned(self) -> None:
+        """From zero to the largest length that four bytes can hold."""
         self.assertEqual(encode_header(0x01020304), b"\x01\x02\x03\x04")
         self.assertEqual(encode_header(0xFFFFFFFF), b"\xff\xff\xff\xff")
 
-    def test_what_does_not_fit_the_header_is_refused(self) -> None:
-        """A count that would be written wrong is an error of the caller."""
+    def test_a_payload_too_long_for_the_prefix_is_refused(self) -> None:
+        """The call raises an error; a wrong length is never written."""
         for size in (-1, 0x1_0000_0000):
             self.assertRaises(LocalProtocolError, encode_header, size)
 
 
 class DecodingTests(SynchronousTestCase):
-    """Frames are pulled from what was fed."""
+    """A `FrameDecoder` returns the frames of the bytes it was fed."""
 
-    def test_literal_frames(self) -> None:
+    def test_literal_frames_are_decoded(self) -> None:
         """Two frames and an empty one, without their headers."""
         decoder = FrameDecoder()
         decoder.feed(b"\x00\x00\x00\x05Hello\x00\x00\x00\x00\x00\x00\x00\x01!")
         self.assertEqual(pull_all(decoder), [b"Hello", b"", b"!"])
         self.assertEqual(decoder.delivered, 3)
 
-    def test_nothing_is_given_before_it_is_whole(self) -> None:
-        """The last byte of a frame brings it."""
+    def test_a_partial_frame_is_not_returned(self) -> None:
+        """The last byte of a frame completes it."""
         decoder = FrameDecoder()
         for byte in pieces(b"\x00\x00\x00\x02ab"[:-1], 1):
             decoder.feed(byte)
@@ -85,8 +85,10 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(decoder.buffered, 0)
 
     @given(lists(binary(max_size=9)), integers(1, 40), lists(integers(0, 3)))
-    def test_runs_and_frames_mix(self, payloads: list[bytes], step: int, turns: list[int]) -> None:
-        """Taken by frames, by runs or in turn, the bytes are those that were sent."""
+    def test_runs_and_frames_can_be_pulled_in_turn(
+        self, payloads: list[bytes], step: int, turns: list[int]
+    ) -> None:
+        """Pulled as frames, as runs or in turn, the bytes are those that were sent."""
         stream = b"".join(map(encode_frame, payloads))
         decoder = FrameDecoder()
         out = bytearray()
@@ -119,7 +121,7 @@ class DecodingTests(SynchronousTestCase):
 
     @given(binary(min_size=1, max_size=60), integers(0, 9))
     def test_the_rest_is_all_that_was_not_pulled(self, data: bytes, pulled: int) -> None:
-        """Whoever takes over gets each byte behind the last frame, and the decoder is empty."""
+        """`take_buffered` returns each byte behind the last frame, and empties the decoder."""
         decoder = FrameDecoder(max_payload=3)
         stream = encode_frame(b"abc") * 9 + data
         decoder.feed(stream)
@@ -131,7 +133,7 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(decoder.next_frame(), b"new")
 
     def test_a_run_ends_with_its_last_whole_frame(self) -> None:
-        """The partial frame stays, for the next read to complete."""
+        """A partial frame stays, for the next read to complete."""
         decoder = FrameDecoder()
         whole = encode_frame(b"a") + encode_frame(b"")
         decoder.feed(whole + b"\x00\x00\x00\x02x")
@@ -140,18 +142,18 @@ class DecodingTests(SynchronousTestCase):
         decoder.feed(b"y" + encode_frame(b"z"))
         self.assertEqual(decoder.take_run(), b"\x00\x00\x00\x02xy" + encode_frame(b"z"))
 
-    def test_a_read_of_whole_frames_is_handed_over_uncopied(self) -> None:
-        """What came as one piece goes as that very piece."""
+    def test_a_read_of_whole_frames_is_returned_uncopied(self) -> None:
+        """One fed object of whole frames is returned as that object."""
         stream = encode_frame(b"a") * 3
         decoder = FrameDecoder()
         decoder.feed(stream)
         self.assertIs(decoder.take_run(), stream)
 
     @given(integers(0, 5), integers(1, 30), integers(0, 5), binary(max_size=6))
-    def test_runs_of_one_size_are_runs(
+    def test_frames_of_one_size_form_a_run(
         self, size: int, count: int, other: int, tail: bytes
     ) -> None:
-        """Frames of one size, whatever stands behind them, are taken like any others."""
+        """Frames of one size, whatever stands behind them, come out as other frames do."""
         alike = encode_frame(bytes(size)) * count
         decoder, single = FrameDecoder(max_payload=5), FrameDecoder(max_payload=5)
         decoder.feed(alike + encode_frame(b"x" * other) + tail)
@@ -166,7 +168,7 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(decoder.delivered, single.delivered)
 
     def test_leaving_the_loop_keeps_the_rest(self) -> None:
-        """A loop over frames can stop anywhere; the next pull goes on behind."""
+        """A loop over frames can end anywhere; the next pull continues behind it."""
         decoder = FrameDecoder()
         decoder.feed(encode_frame(b"1") + encode_frame(b"2") + encode_frame(b"3"))
         for frame in decoder.frames():
@@ -178,17 +180,19 @@ class DecodingTests(SynchronousTestCase):
 
 
 class LimitTests(SynchronousTestCase):
-    """A length above the limit is refused at the prefix."""
+    """A length above the limit is refused at its prefix."""
 
-    def test_the_limit_is_included(self) -> None:
-        """Exactly the limit passes, for one frame and for a run."""
+    def test_a_frame_of_exactly_the_limit_passes(self) -> None:
+        """As one frame and in a run."""
         for pull in (FrameDecoder.next_frame, FrameDecoder.take_run):
             decoder = FrameDecoder(max_payload=5)
             decoder.feed(encode_frame(b"12345"))
             self.assertTrue(pull(decoder), f"{pull=}")
 
-    def test_lengths_above_it_are_refused_by_their_header(self) -> None:
-        """One more, the sign bit, all bits: the header alone is enough, and says so."""
+    def test_a_length_above_the_limit_is_refused_by_its_prefix(self) -> None:
+        """
+        One more, the sign bit, all bits: four bytes are enough, and the error has both numbers.
+        """
         for announced in (6, 0x8000_0000, 0xFFFF_FFFF):
             for pull in (FrameDecoder.next_frame, FrameDecoder.take_run):
                 decoder = FrameDecoder(max_payload=5)
@@ -201,27 +205,27 @@ class LimitTests(SynchronousTestCase):
                     f"{announced} bytes, limit is 5", str(error), f"{announced=}, {pull=}: {error}"
                 )
 
-    def test_many_frames_of_one_size_above_it_are_refused(self) -> None:
-        """Headers that are compared all at once are measured too."""
+    def test_many_equal_frames_above_the_limit_are_refused(self) -> None:
+        """Prefixes that are compared all at once are checked too."""
         decoder = FrameDecoder(max_payload=5)
         decoder.feed(encode_frame(b"123456") * 20)
         self.assertRaises(FrameTooLargeError, decoder.take_run)
 
-    def test_zero_allows_empty_frames_only(self) -> None:
-        """The smallest limit."""
+    def test_a_limit_of_zero_allows_empty_frames_only(self) -> None:
+        """It is the smallest limit."""
         decoder = FrameDecoder(max_payload=0)
         decoder.feed(encode_frame(b"") + b"\x00\x00\x00\x01")
         self.assertEqual(decoder.next_frame(), b"")
         self.assertRaises(FrameTooLargeError, decoder.next_frame)
 
     def test_limits_out_of_bounds_are_refused(self) -> None:
-        """A limit that no header can carry makes no sense."""
+        """A limit that no length prefix can reach raises an error."""
         for limit in (-1, 0x1_0000_0000):
             self.assertRaises(ValueError, FrameDecoder, limit)
 
     @given(lists(binary(max_size=5), max_size=5), integers(min_value=1, max_value=30))
     def test_the_error_follows_the_frames_before_it(self, payloads: list[bytes], step: int) -> None:
-        """However it is cut, all that came before the bad header is given first."""
+        """At any cut, all frames before the bad prefix come out first."""
         stream = b"".join(map(encode_frame, payloads)) + b"\x00\x00\x00\x06garbage"
         for pull_runs in (False, True):
             decoder = FrameDecoder(max_payload=5)
@@ -237,7 +241,7 @@ class LimitTests(SynchronousTestCase):
                             out += encode_frame(frame)
             self.assertEqual(bytes(out), b"".join(map(encode_frame, payloads)), f"{pull_runs=}")
 
-    def test_failed_stays_failed(self) -> None:
+    def test_a_failed_decoder_stays_failed(self) -> None:
         """Every later pull raises the same error, whatever is fed."""
         decoder = FrameDecoder(max_payload=5)
         decoder.feed(b"\xff\xff\xff\xff")
@@ -248,10 +252,10 @@ class LimitTests(SynchronousTestCase):
 
 
 class MemoryTests(SynchronousTestCase):
-    """Memory and work grow with the bytes, not with how they were cut."""
+    """Memory and work grow with the number of bytes, not with the cuts."""
 
     def feed(self, decoder: FrameDecoder, stream: bytes, step: int) -> tuple[int, int]:
-        """Feed and pull a stream; give the peak of memory and the most that was undelivered."""
+        """Feed and pull a stream; return the peak of memory and of undelivered bytes."""
         most = 0
         received = 0
         tracemalloc.start()
@@ -268,23 +272,23 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(received, decoder.max_payload)
         return peak, most
 
-    def test_the_peak_is_within_two_and_a_half_limits(self) -> None:
-        """One frame of the limit's size, in large, small and tiny pieces."""
+    def test_the_peak_of_memory_is_within_two_and_a_half_limits(self) -> None:
+        """For one frame of the limit's size, in large, small and tiny pieces."""
         for size, step in ((16 * MIB, 64 * KIB), (16 * MIB, KIB), (256 * KIB, 1)):
             peak, most = self.feed(FrameDecoder(max_payload=size), encode_frame(bytes(size)), step)
             self.assertLess(peak, 2.5 * size, f"{size=}, {step=}")
-            # The header's four bytes are stored with the frame that they announce.
+            # The four bytes of the prefix are stored with its frame.
             self.assertLessEqual(most, size + 4 + step, f"{size=}, {step=}")
 
-    def test_what_was_pulled_is_not_kept_for_the_frame_behind_it(self) -> None:
-        """A hundred connections that await the rest of a frame do not hold a hundred reads."""
+    def test_a_partial_frame_does_not_keep_the_read_before_it(self) -> None:
+        """A hundred connections with partial frames do not hold a hundred reads."""
         read = encode_frame(bytes(64 * KIB)) + b"\0\0"
         decoders = [FrameDecoder() for _ in range(100)]
         for pull in (pull_all, FrameDecoder.take_run):
             tracemalloc.start()
             try:
                 for decoder in decoders:
-                    decoder.feed(bytes(bytearray(read)))  # Each has a read of its own.
+                    decoder.feed(bytes(bytearray(read)))  # A read of its own for each.
                     pull(decoder)
                 held = tracemalloc.get_traced_memory()[0]
             finally:
@@ -295,7 +299,7 @@ class MemoryTests(SynchronousTestCase):
             )
 
     def test_a_run_takes_no_copy_of_a_large_frame(self) -> None:
-        """Handed over, not copied: the peak is the frame and the room it grew into."""
+        """The peak of memory is the frame and the room that its buffer grew into."""
         size = 8 * MIB
         decoder = FrameDecoder(max_payload=size)
         stream = encode_frame(bytes(size))
@@ -311,8 +315,8 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(len(run), len(stream))
         self.assertLess(peak, 1.5 * size)
 
-    def test_work_per_piece_does_not_grow(self) -> None:
-        """The number of calls that a piece costs is the same for the first and the last."""
+    def test_the_work_per_piece_does_not_grow(self) -> None:
+        """The first piece and the last cost the same number of calls."""
         decoder = FrameDecoder(max_payload=MIB)
         counts = []
         for piece in pieces(encode_frame(bytes(MIB))[:-1], KIB):
@@ -332,8 +336,8 @@ class MemoryTests(SynchronousTestCase):
             counts.append(calls)
         self.assertEqual(len(set(counts[2:])), 1)
 
-    def test_bytes_are_not_moved_again_and_again(self) -> None:
-        """Collecting a frame moves its memory a few dozen times, not once per piece."""
+    def test_a_large_frame_is_moved_a_few_dozen_times(self) -> None:
+        """Its memory is not moved once per piece."""
         decoder = FrameDecoder(max_payload=4 * MIB)
         capacities = set()
         for piece in pieces(encode_frame(bytes(4 * MIB))[:-1], KIB):
@@ -342,8 +346,8 @@ class MemoryTests(SynchronousTestCase):
             capacities.add(sys.getsizeof(decoder._buffer))
         self.assertLess(len(capacities), 200)
 
-    def test_what_was_delivered_is_let_go(self) -> None:
-        """Between frames a decoder holds nothing of the last one."""
+    def test_a_delivered_frame_is_freed(self) -> None:
+        """Between frames a decoder holds no bytes of the last one."""
         decoder = FrameDecoder(max_payload=MIB)
         for piece in pieces(encode_frame(bytes(MIB)), 64 * KIB):
             decoder.feed(piece)
@@ -352,7 +356,7 @@ class MemoryTests(SynchronousTestCase):
 
 
 class StopTests(SynchronousTestCase):
-    """Runs and loops end in front of one message, and of bytes that begin none."""
+    """Runs and loops stop before one given message, and before bytes that begin none."""
 
     def make(self, stream: bytes) -> FrameDecoder:
         decoder = FrameDecoder(max_payload=1000)
@@ -360,8 +364,8 @@ class StopTests(SynchronousTestCase):
         decoder.feed(stream)
         return decoder
 
-    def test_the_message_is_left_and_then_pulled_by_itself(self) -> None:
-        """By a loop as by a run."""
+    def test_the_message_is_left_and_then_pulled_alone(self) -> None:
+        """In a loop as in runs."""
         stream = encode_frame(b"one") + encode_frame(b"STOP") + encode_frame(b"two")
         decoder = self.make(stream)
         self.assertEqual(list(decoder.frames()), [b"one"])
@@ -376,8 +380,8 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(decoder.next_frame(), b"STOP")
         self.assertEqual(decoder.take_buffered(), encode_frame(b"two"))
 
-    def test_only_a_whole_message_stops(self) -> None:
-        """Not the same bytes within one, in front of one, or in a part of one."""
+    def test_only_a_whole_message_stops_a_run(self) -> None:
+        """The same bytes inside a message, before one, or in part of one do not."""
         alike = [b"STOP.", b".STOP", encode_frame(b"STOP"), b"STO", b"stop"]
         decoder = self.make(b"".join(map(encode_frame, alike)) + encode_frame(b"STOP")[:-1])
         self.assertEqual(list(decoder.frames()), alike)
@@ -385,14 +389,14 @@ class StopTests(SynchronousTestCase):
         decoder.feed(b"P")
         self.assertTrue(decoder.stops_here())
 
-    def test_many_of_its_size_are_told_apart(self) -> None:
-        """Also where runs of one size are taken at once."""
+    def test_among_many_messages_of_its_size_the_message_stops_the_run(self) -> None:
+        """Also where frames of one size are compared all at once."""
         decoder = self.make(encode_frame(b"GO!!") * 50 + encode_frame(b"STOP"))
         self.assertEqual(decoder.take_run(), encode_frame(b"GO!!") * 50)
         self.assertEqual(decoder.next_frame(), b"STOP")
 
-    def test_what_begins_no_message_is_left(self) -> None:
-        """It is no error until it is pulled."""
+    def test_bytes_that_begin_no_message_are_left(self) -> None:
+        """They are an error only when they are pulled."""
         decoder = self.make(encode_frame(b"one") + b"\x16\x03\x01\x02")
         self.assertEqual(list(decoder.frames()), [b"one"])
         self.assertEqual(decoder.take_run(), b"")
@@ -400,10 +404,10 @@ class StopTests(SynchronousTestCase):
         self.assertRaises(FrameTooLargeError, decoder.next_frame)
 
     @given(lists(sampled_from([b"STOP", b"a", b"", b"b" * 30])), integers(1, 40), booleans())
-    def test_nothing_is_lost_however_it_is_cut(
+    def test_with_a_stop_nothing_is_lost_at_any_cut(
         self, payloads: list[bytes], step: int, takes_runs: bool
     ) -> None:
-        """All messages come in order, the one to stop before always by itself."""
+        """All messages come out in order, and the one to stop before is always alone."""
         decoder = self.make(b"")
         got: list[bytes] = []
         for piece in pieces(b"".join(map(encode_frame, payloads)), step):

@@ -1,4 +1,4 @@
-"""Bytes become lines, however they are cut, within bounds."""
+"""A `LineDecoder` turns bytes into lines; `encode_line` does the reverse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twsock.wire import LineDecoder, LineTooLongError, decode_text, encode_line
 
 KIB = 1024
 
-#: A line without a LF, and without a CR at its end, which would be read as part of its ending.
+#: A line without a LF, and without a CR at its end, which would be read as part of its line end.
 LINES = binary(max_size=12).map(lambda line: line.replace(b"\n", b"").rstrip(b"\r"))
 ENDED_LINES = lists(tuples(LINES, sampled_from([b"\n", b"\r\n"])))
 
@@ -26,7 +26,7 @@ def pieces(stream: bytes, size: int) -> Iterator[bytes]:
 
 
 def pull_all(decoder: LineDecoder) -> list[bytes]:
-    """Pull every line that is whole."""
+    """Return all whole lines."""
     lines = []
     while (line := decoder.next_line()) is not None:
         lines.append(line)
@@ -34,20 +34,20 @@ def pull_all(decoder: LineDecoder) -> list[bytes]:
 
 
 class EncodingTests(SynchronousTestCase):
-    """Lines get their ending."""
+    """`encode_line` puts the line end behind a line."""
 
-    def test_the_guides_greeting(self) -> None:
-        """The fifteen bytes of the echo page."""
+    def test_the_guides_greeting_has_fifteen_bytes(self) -> None:
+        """The fifteen bytes are those of the echo page."""
         self.assertEqual(encode_line("Hello, World!"), b"Hello, World!\r\n")
         self.assertEqual(len(encode_line("Hello, World!")), 15)
 
-    def test_text_is_utf8_and_bytes_are_bytes(self) -> None:
-        """Text is encoded; bytes go as they are, text or not."""
+    def test_text_is_sent_as_utf8_and_bytes_unchanged(self) -> None:
+        """Bytes need not be text."""
         self.assertEqual(encode_line("é"), b"\xc3\xa9\r\n")
         self.assertEqual(encode_line(b"\xff"), b"\xff\r\n")
 
-    def test_a_line_feed_is_refused(self) -> None:
-        """One line cannot be sent as two."""
+    def test_a_line_feed_in_a_line_is_refused(self) -> None:
+        """One line can't be sent as two."""
         self.assertRaises(LocalProtocolError, encode_line, "a\nb")
         self.assertRaises(LocalProtocolError, encode_line, b"a\r\n")
 
@@ -55,31 +55,31 @@ class EncodingTests(SynchronousTestCase):
         """A lone surrogate is no character."""
         self.assertRaises(LocalProtocolError, encode_line, "\ud800")
 
-    def test_reading_text_is_strict(self) -> None:
-        """Bytes that are not UTF-8 are the peer's mistake; nothing is replaced."""
+    def test_bytes_that_are_not_utf8_are_an_error_of_the_peer(self) -> None:
+        """Decoding a line is strict: no byte is replaced."""
         self.assertEqual(decode_text("☺".encode()), "☺")
         for line in (b"\xff", b"\xc3", b"\xed\xa0\x80"):
             self.assertRaises(RemoteProtocolError, decode_text, line)
 
 
 class DecodingTests(SynchronousTestCase):
-    """Lines are pulled from what was fed."""
+    """A `LineDecoder` returns the lines of the bytes it was fed."""
 
     def test_crlf_and_bare_lf_end_a_line(self) -> None:
-        """Neither ending is part of the line; an empty line is one."""
+        """Neither is part of the line; an empty line is a line."""
         decoder = LineDecoder()
         decoder.feed(b"one\r\ntwo\n\r\n\nlast")
         self.assertEqual(pull_all(decoder), [b"one", b"two", b"", b""])
         self.assertEqual(decoder.buffered, 4)
 
-    def test_a_cr_that_ends_nothing_stays(self) -> None:
-        """Only the CR right before the LF is taken away, and only one."""
+    def test_a_cr_inside_a_line_stays(self) -> None:
+        """Only one CR right before the LF is removed."""
         decoder = LineDecoder()
         decoder.feed(b"a\rb\r\r\n")
         self.assertEqual(decoder.next_line(), b"a\rb\r")
 
-    def test_the_ending_may_be_cut(self) -> None:
-        """CR in one read, LF in the next."""
+    def test_crlf_may_be_cut(self) -> None:
+        """CR arrives in one read, LF in the next."""
         decoder = LineDecoder(max_payload=1)
         decoder.feed(b"a\r")
         self.assertIsNone(decoder.next_line())
@@ -100,10 +100,10 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(decoder.delivered, len(ended))
 
     @given(ENDED_LINES, integers(1, 30), lists(integers(0, 3)))
-    def test_runs_and_lines_mix(
+    def test_runs_and_lines_can_be_pulled_in_turn(
         self, ended: list[tuple[bytes, bytes]], step: int, turns: list[int]
     ) -> None:
-        """Taken by lines, by runs or in turn, every line comes once, ended by CRLF."""
+        """Pulled as lines, as runs or in turn, every line comes out once, ended by CRLF."""
         decoder = LineDecoder(max_payload=12)
         out = bytearray()
         stream = b"".join(line + ending for line, ending in ended)
@@ -130,7 +130,7 @@ class DecodingTests(SynchronousTestCase):
 
     @given(binary(max_size=30), integers(0, 3))
     def test_the_rest_is_all_that_was_not_pulled(self, data: bytes, pulled: int) -> None:
-        """Whoever takes over gets each byte behind the last line, and the decoder is empty."""
+        """`take_buffered` returns each byte behind the last line, and empties the decoder."""
         decoder = LineDecoder()
         stream = b"ab\r\n" * 3 + data
         decoder.feed(stream)
@@ -142,10 +142,10 @@ class DecodingTests(SynchronousTestCase):
 
 
 class LimitTests(SynchronousTestCase):
-    """A line that is too long is refused before it ends."""
+    """A line above the limit is refused before its end."""
 
-    def test_the_ending_does_not_count(self) -> None:
-        """Exactly the limit passes with either ending, alone and in a run."""
+    def test_a_line_of_exactly_the_limit_passes(self) -> None:
+        """With either line end, which does not count, alone and in a run."""
         for stream in (b"1234\r\n", b"1234\n"):
             for step in (1, 5, 6):
                 one, run = LineDecoder(max_payload=4), LineDecoder(max_payload=4)
@@ -157,8 +157,8 @@ class LimitTests(SynchronousTestCase):
                     out += run.take_run()
                 self.assertEqual((line, out), (b"1234", b"1234\r\n"), f"{step=}")
 
-    def test_one_more_is_refused_as_soon_as_it_came(self) -> None:
-        """Without an ending in sight, the first byte above the limit is enough."""
+    def test_one_byte_above_the_limit_is_refused_at_once(self) -> None:
+        """The line end need not have arrived."""
         for pull in (LineDecoder.next_line, LineDecoder.take_run):
             decoder = LineDecoder(max_payload=4)
             decoder.feed(b"1234")
@@ -167,23 +167,23 @@ class LimitTests(SynchronousTestCase):
             error = self.assertRaises(LineTooLongError, pull, decoder)
             self.assertEqual((error.received, error.limit), (5, 4), f"{pull=}")
 
-    def test_a_line_that_came_whole_is_measured_too(self) -> None:
-        """A long line with its ending in the same read is no better."""
+    def test_a_whole_line_above_the_limit_is_refused(self) -> None:
+        """Its line end came in the same read."""
         for pull in (LineDecoder.next_line, LineDecoder.take_run):
             decoder = LineDecoder(max_payload=4)
             decoder.feed(b"12345\r\n")
             self.assertRaises(LineTooLongError, pull, decoder)
             self.assertRaises(LineTooLongError, pull, decoder)
 
-    def test_a_run_ends_before_a_long_line(self) -> None:
-        """What stood before it is given, then the error follows."""
+    def test_a_run_ends_before_a_line_above_the_limit(self) -> None:
+        """The lines before it come out, then the error follows."""
         decoder = LineDecoder(max_payload=4)
         decoder.feed(b"1\n2\r\n12345\n3\n")
         self.assertEqual(decoder.take_run(), b"1\r\n2\r\n")
         self.assertRaises(LineTooLongError, decoder.take_run)
 
     def test_negative_limits_are_refused(self) -> None:
-        """A limit below nothing makes no sense; zero allows empty lines."""
+        """Zero is allowed, for empty lines only."""
         self.assertRaises(ValueError, LineDecoder, -1)
         decoder = LineDecoder(max_payload=0)
         decoder.feed(b"\r\n")
@@ -191,10 +191,10 @@ class LimitTests(SynchronousTestCase):
 
 
 class MemoryTests(SynchronousTestCase):
-    """Memory and work grow with the bytes, not with how they were cut."""
+    """Memory and work grow with the number of bytes, not with the cuts."""
 
-    def test_the_peak_is_within_two_and_a_half_limits(self) -> None:
-        """One line of the limit's size, in large and tiny pieces."""
+    def test_the_peak_of_memory_is_within_two_and_a_half_limits(self) -> None:
+        """For one line of the limit's size, in large and tiny pieces."""
         size = 512 * KIB
         stream = bytes(size) + b"\r\n"
         for step in (16 * KIB, 3):
@@ -213,15 +213,15 @@ class MemoryTests(SynchronousTestCase):
             self.assertEqual(len(line), size, f"{step=}")
             self.assertLess(peak, 2.5 * size, f"{step=}")
 
-    def test_what_was_pulled_is_not_kept_for_the_line_behind_it(self) -> None:
-        """A hundred connections that await the rest of a line do not hold a hundred reads."""
+    def test_a_partial_line_does_not_keep_the_read_before_it(self) -> None:
+        """A hundred connections with partial lines do not hold a hundred reads."""
         read = bytes(32 * KIB) + b"\r\nbe"
         decoders = [LineDecoder() for _ in range(100)]
         for pull in (LineDecoder.next_line, LineDecoder.take_run):
             tracemalloc.start()
             try:
                 for decoder in decoders:
-                    decoder.feed(bytes(bytearray(read)))  # Each has a read of its own.
+                    decoder.feed(bytes(bytearray(read)))  # A read of its own for each.
                     while pull(decoder):
                         pass
                 held = tracemalloc.get_traced_memory()[0]
@@ -233,7 +233,7 @@ class MemoryTests(SynchronousTestCase):
             )
 
     def test_no_byte_is_searched_twice(self) -> None:
-        """The search for the ending goes on where the last one stopped."""
+        """The search for the line end continues where the last one stopped."""
         decoder = LineDecoder(max_payload=1000)
         for number in range(1, 100):
             decoder.feed(b"x" * 10)
@@ -242,7 +242,7 @@ class MemoryTests(SynchronousTestCase):
 
 
 class StopTests(SynchronousTestCase):
-    """Runs and loops end in front of one message, and of bytes that begin none."""
+    """Runs and loops stop before one given message, and before bytes that begin none."""
 
     def make(self, stream: bytes) -> LineDecoder:
         decoder = LineDecoder(max_payload=1000)
@@ -250,8 +250,8 @@ class StopTests(SynchronousTestCase):
         decoder.feed(stream)
         return decoder
 
-    def test_the_message_is_left_and_then_pulled_by_itself(self) -> None:
-        """By a loop as by a run, whichever ending it has."""
+    def test_the_message_is_left_and_then_pulled_alone(self) -> None:
+        """In a loop as in runs, with either line end."""
         for ending in (b"\n", b"\r\n"):
             stream = b"one\r\nSTOP" + ending + b"two\r\n"
             decoder = self.make(stream)
@@ -266,8 +266,8 @@ class StopTests(SynchronousTestCase):
             self.assertEqual(decoder.next_line(), b"STOP", f"{ending=}")
             self.assertEqual(decoder.take_buffered(), b"two\r\n", f"{ending=}")
 
-    def test_only_a_whole_message_stops(self) -> None:
-        """Not the same bytes within one, in front of one, or in a part of one."""
+    def test_only_a_whole_message_stops_a_run(self) -> None:
+        """The same bytes inside a message, before one, or in part of one do not."""
         alike = b".STOP\r\nSTOP.\r\nSTO\r\nstop\r\nSTOP\r.\r\n"
         for takes_runs in (False, True):
             decoder = self.make(alike + b"STOP\r")
@@ -281,8 +281,8 @@ class StopTests(SynchronousTestCase):
             decoder.feed(b"\n")
             self.assertTrue(decoder.stops_here(), f"{takes_runs=}")
 
-    def test_what_begins_no_message_is_left(self) -> None:
-        """Also where there are line feeds in it."""
+    def test_bytes_that_begin_no_message_are_left(self) -> None:
+        """Also if there are line feeds in them."""
         decoder = self.make(b"one\ntwo\r\n\x16\x03\x01\nSTOP\n")
         self.assertEqual(decoder.take_run(), b"one\r\ntwo\r\n")
         self.assertEqual(decoder.take_run(), b"")
@@ -294,10 +294,10 @@ class StopTests(SynchronousTestCase):
         integers(1, 40),
         booleans(),
     )
-    def test_nothing_is_lost_however_it_is_cut(
+    def test_with_a_stop_nothing_is_lost_at_any_cut(
         self, ended: list[bytes], step: int, takes_runs: bool
     ) -> None:
-        """All messages come in order, the one to stop before always by itself."""
+        """All messages come out in order, and the one to stop before is always alone."""
         decoder = self.make(b"")
         got: list[bytes] = []
         for piece in pieces(b"".join(ended), step):

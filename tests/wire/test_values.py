@@ -1,4 +1,4 @@
-"""Values become the documented bytes, and come back."""
+"""A `ValueWriter` writes the documented bytes, and a `ValueReader` reads them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ORDERS = sampled_from(ByteOrder)
 FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
 LAST = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)
 
-#: With rules, where this machine knows some, and without.
+#: Time zones with rules, if this machine has any, and without.
 ZONES: SearchStrategy[tzinfo] = builds(
     timezone, timedeltas(timedelta(hours=-23), timedelta(hours=23))
 )
@@ -50,7 +50,7 @@ if available_timezones():
     ZONES |= timezones()
 GUID = UUID("5592504a-161c-4b58-ae92-93f9b49de574")
 
-#: Kind of value, value, its bytes in little-endian and in big-endian order.
+#: The kind of a value, the value, its bytes in little-endian and in big-endian order.
 VECTORS: list[tuple[str, Any, str, str]] = [
     ("int32", 1304, "18 05 00 00", "00 00 05 18"),
     ("int16", -14, "f2 ff", "ff f2"),
@@ -116,7 +116,7 @@ def reader_of(data: bytes, order: ByteOrder = BIG) -> ValueReader:
 
 
 def read(kind: str, data: bytes, order: ByteOrder = BIG) -> Any:
-    """Read one value, which takes all the bytes."""
+    """Read one value, which takes all bytes."""
     reader = reader_of(data, order)
     value = getattr(reader, f"read_{kind}")()
     assert reader.unconsumed_buffer_length == 0
@@ -124,7 +124,7 @@ def read(kind: str, data: bytes, order: ByteOrder = BIG) -> Any:
 
 
 class VectorTests(SynchronousTestCase):
-    """Each row of the table of values."""
+    """The rows of the table of values."""
 
     def test_values_are_written_as_in_the_table(self) -> None:
         """In either byte order."""
@@ -139,15 +139,15 @@ class VectorTests(SynchronousTestCase):
             self.assertEqual(read(kind, bytes.fromhex(big), BIG), value, kind)
 
     def test_a_new_reader_and_writer_are_big_endian_and_utf8(self) -> None:
-        """Network order, though the zero of the enumeration is the other."""
+        """Network order, although the other order is the zero of the enumeration."""
         for form in (ValueReader(), ValueWriter()):
             self.assertIs(form.byte_order, ByteOrder.BIG_ENDIAN, f"{form=}, {form.byte_order=}")
             self.assertIs(
                 form.unicode_encoding, UnicodeEncoding.UTF8, f"{form=}, {form.unicode_encoding=}"
             )
 
-    def test_the_numbers_of_the_enumerations(self) -> None:
-        """As documented, with the documented spelling."""
+    def test_the_enumerations_have_their_documented_numbers(self) -> None:
+        """And their documented spelling."""
         self.assertEqual(
             [(int(o), o.documented_name) for o in ByteOrder],
             [(0, "LittleEndian"), (1, "BigEndian")],
@@ -158,11 +158,11 @@ class VectorTests(SynchronousTestCase):
         )
 
     def test_every_byte_but_zero_is_true(self) -> None:
-        """Not 01 only."""
+        """Not only 01."""
         self.assertEqual([read("boolean", bytes([n])) for n in range(256)], [False] + [True] * 255)
 
-    def test_the_order_can_change_between_values(self) -> None:
-        """It holds for what follows."""
+    def test_the_byte_order_can_change_between_values(self) -> None:
+        """It holds for the values that follow."""
         writer = ValueWriter()
         writer.write_uint16(1)
         writer.byte_order = LITTLE
@@ -174,14 +174,14 @@ class VectorTests(SynchronousTestCase):
         reader.byte_order = LITTLE
         self.assertEqual((first, reader.read_uint16()), (1, 1))
 
-    def test_bytes_never_swap(self) -> None:
-        """Whatever the order."""
+    def test_raw_bytes_are_never_swapped(self) -> None:
+        """In either byte order."""
         self.assertEqual(write("bytes", b"abcd", LITTLE), b"abcd")
         self.assertEqual(write("buffer", b"abcd", LITTLE), b"abcd")
         self.assertEqual(reader_of(b"abcd", LITTLE).read_buffer(4), b"abcd")
 
-    def test_the_length_prefix_of_the_samples(self) -> None:
-        """The greeting of the StreamSocket sample is nine bytes."""
+    def test_the_samples_greeting_has_nine_bytes(self) -> None:
+        """With its length prefix, as in the StreamSocket sample."""
         writer = ValueWriter()
         writer.write_uint32(writer.measure_string("Hello"))
         self.assertEqual(writer.write_string("Hello"), 5)
@@ -190,10 +190,10 @@ class VectorTests(SynchronousTestCase):
 
 
 class RoundTripTests(SynchronousTestCase):
-    """What is written is what is read."""
+    """Values that are written and read back."""
 
-    def test_every_kind_comes_back(self) -> None:
-        """In either order, over the whole range."""
+    def test_every_kind_of_value_comes_back(self) -> None:
+        """In either order, over its whole range."""
         for kind, values in KINDS.items():
             given(just(kind), values, ORDERS)(self.assert_comes_back)()
 
@@ -206,7 +206,7 @@ class RoundTripTests(SynchronousTestCase):
 
     @given(text(), sampled_from(UnicodeEncoding))
     def test_text_comes_back(self, value: str, encoding: UnicodeEncoding) -> None:
-        """The size is told in bytes, the length is asked for in code units."""
+        """The size is returned in bytes, and the length to read is given in code units."""
         writer, reader = ValueWriter(), ValueReader()
         writer.unicode_encoding = reader.unicode_encoding = encoding
         measured = writer.measure_string(value)
@@ -219,7 +219,7 @@ class RoundTripTests(SynchronousTestCase):
 
     @given(lists(binary(max_size=40)), integers(1, 7))
     def test_any_cut_gives_the_same_values(self, blobs: list[bytes], step: int) -> None:
-        """However it was fed."""
+        """However the bytes were fed."""
         writer = ValueWriter()
         for blob in blobs:
             writer.write_uint16(len(blob))
@@ -230,8 +230,8 @@ class RoundTripTests(SynchronousTestCase):
             reader.feed(data[start : start + step])
         self.assertEqual([reader.read_bytes(reader.read_uint16()) for _ in blobs], blobs)
 
-    def test_a_moment_of_another_zone_is_the_same_moment(self) -> None:
-        """It comes back in UTC."""
+    def test_a_time_of_another_zone_comes_back_in_utc(self) -> None:
+        """It is the same moment."""
         there = datetime(2020, 3, 14, 16, 26, 35, tzinfo=timezone(timedelta(hours=1)))
         self.assertEqual(read("date_time", write("date_time", there)), there)
 
@@ -242,10 +242,10 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class TextTests(SynchronousTestCase):
-    """Text is bytes in an encoding, and nothing else."""
+    """Text in each encoding."""
 
-    def test_no_byte_order_mark_and_no_end(self) -> None:
-        """Only the text itself."""
+    def test_text_has_no_byte_order_mark_and_no_terminator(self) -> None:
+        """Only the text itself is written."""
         for encoding, expected in (
             (UnicodeEncoding.UTF8, "c3a9"),
             (UnicodeEncoding.UTF16_LE, "e900"),
@@ -257,21 +257,21 @@ class TextTests(SynchronousTestCase):
             self.assertEqual(writer.detach_buffer(), bytes.fromhex(expected), f"{encoding=}")
 
     def test_the_encoding_does_not_follow_the_byte_order(self) -> None:
-        """UTF-16LE stays what it is in big-endian order."""
+        """UTF-16LE stays UTF-16LE in big-endian order."""
         writer = ValueWriter()
         writer.byte_order, writer.unicode_encoding = BIG, UnicodeEncoding.UTF16_LE
         writer.write_string("A")
         self.assertEqual(writer.detach_buffer(), b"A\0")
 
     def test_malformed_text_is_refused_and_left(self) -> None:
-        """Nothing is replaced; what follows is still there too."""
+        """Nothing is replaced, and the bytes stay in the reader."""
         reader = ValueReader(b"\xffok")
         error = self.assertRaises(TextError, reader.read_string, 1)
         self.assertIsInstance(error, RemoteProtocolError)
         self.assertEqual(error.hresult, 0x80070459)
         self.assertEqual(reader.read_bytes(3), b"\xffok")
 
-    def test_half_a_pair_is_refused(self) -> None:
+    def test_half_a_surrogate_pair_is_refused(self) -> None:
         """A lone surrogate is no text."""
         reader = ValueReader(b"\xd8\x00")
         reader.unicode_encoding = UnicodeEncoding.UTF16_BE
@@ -281,10 +281,10 @@ class TextTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """What does not fit is refused at once, and changes nothing."""
+    """Refused calls: they raise an error at once, and change nothing."""
 
     def test_reading_past_the_end_takes_nothing(self) -> None:
-        """Each kind, one byte short; the error is E_BOUNDS."""
+        """For each kind, one byte short; the error is E_BOUNDS."""
         for kind, value, _little, _big in VECTORS:
             reader = ValueReader(write(kind, value)[:-1])
             size = reader.unconsumed_buffer_length
@@ -296,20 +296,20 @@ class RefusalTests(SynchronousTestCase):
             )
             self.assertEqual(reader.unconsumed_buffer_length, size, f"{kind=}, {value=}")
 
-    def test_out_of_bounds_is_a_mistake_of_the_caller(self) -> None:
-        """In twsock's words and in Python's."""
+    def test_out_of_bounds_is_a_value_error_too(self) -> None:
+        """The error is both a `LocalProtocolError` and a ValueError, with both numbers."""
         error = self.assertRaises(OutOfBoundsError, ValueReader(b"ab").read_bytes, 3)
         self.assertIsInstance(error, LocalProtocolError)
         self.assertIsInstance(error, ValueError)
         self.assertEqual(str(error), "cannot read 3 bytes: 2 are loaded")
 
     def test_negative_counts_are_refused(self) -> None:
-        """They would read from the other end."""
+        """A slice would read from the other end."""
         for method in ("read_bytes", "read_buffer", "read_string"):
             self.assertRaises(ValueError, getattr(ValueReader(b"ab"), method), -1)
 
     def test_numbers_out_of_range_are_refused(self) -> None:
-        """One above and one below each integer; too large for a single."""
+        """One above and one below each integer type; too large for a single."""
         for kind, low, high in (
             ("byte", 0, 2**8),
             ("int16", -(2**15), 2**15),
@@ -323,18 +323,18 @@ class RefusalTests(SynchronousTestCase):
             self.assert_refused(kind, high)
         self.assert_refused("single", 1e39)
 
-    def test_what_is_no_number_is_a_type_error(self) -> None:
-        """As everywhere in Python."""
+    def test_a_value_that_is_no_number_is_a_type_error(self) -> None:
+        """As in Python's own functions."""
         writer = ValueWriter()
         self.assertRaises(TypeError, writer.write_int32, "1")
         self.assertRaises(TypeError, writer.write_bytes, 5)
 
-    def test_a_moment_without_a_zone_is_refused(self) -> None:
-        """It could be any of twenty-four."""
+    def test_a_time_without_a_zone_is_refused(self) -> None:
+        """It could be any of twenty-four moments."""
         self.assert_refused("date_time", datetime(2020, 1, 1))  # noqa: DTZ001 - what is refused
 
-    def test_a_zone_that_does_not_know_is_none(self) -> None:
-        """A ``tzinfo`` may have no offset; then it is no moment either."""
+    def test_a_zone_without_an_offset_is_refused(self) -> None:
+        """A ``tzinfo`` may return None; then the moment is unknown."""
 
         class Unknown(tzinfo):
             def utcoffset(self, _moment: datetime | None) -> None:
@@ -344,8 +344,8 @@ class RefusalTests(SynchronousTestCase):
 
         self.assert_refused("date_time", datetime(2020, 1, 1, tzinfo=Unknown()))
 
-    def test_a_moment_that_cannot_be_read_back_is_refused(self) -> None:
-        """East of Greenwich the year 1 begins in the year 0 of UTC, west of it 9999 ends later."""
+    def test_a_time_that_cannot_be_read_back_is_refused(self) -> None:
+        """East of Greenwich the year 1 begins in the year 0 of UTC; west of it 9999 ends later."""
         for hours, moment in ((14, FIRST), (-12, LAST)):
             there = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
             self.assert_refused("date_time", there)
@@ -356,14 +356,14 @@ class RefusalTests(SynchronousTestCase):
         datetimes(timezones=ZONES),
         ORDERS,
     )
-    def test_what_is_written_reads_back(self, moment: datetime, order: ByteOrder) -> None:
-        """Whatever the zone and its rules, the same moment comes back, or none is written."""
+    def test_a_written_time_reads_back(self, moment: datetime, order: ByteOrder) -> None:
+        """In any zone the same moment comes back, or it is not written."""
         writer, reader = ValueWriter(), ValueReader()
         writer.byte_order = reader.byte_order = order
         try:
             writer.write_date_time(moment)
         except ValueError:
-            # Only at the two ends, where the moment is not among the years of UTC.
+            # Only at the two ends, where the moment is in no year of UTC.
             self.assertRaises(OverflowError, moment.astimezone, timezone.utc)
             self.assertEqual(writer.unstored_buffer_length, 0)
         else:
@@ -371,7 +371,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(reader.read_date_time(), moment.astimezone(timezone.utc))
 
     @given(timedeltas())
-    def test_a_duration_that_is_written_reads_back(self, span: timedelta) -> None:
+    def test_a_written_duration_reads_back(self, span: timedelta) -> None:
         """Or it is refused."""
         writer = ValueWriter()
         try:
@@ -381,19 +381,19 @@ class RefusalTests(SynchronousTestCase):
         else:
             self.assertEqual(ValueReader(writer.detach_buffer()).read_time_span(), span)
 
-    def test_a_date_that_python_has_not_is_the_peers(self) -> None:
-        """Year 30,000 or so; its bytes are left."""
+    def test_a_date_beyond_python_is_an_error_of_the_peer(self) -> None:
+        """Year 30,000, for example; its bytes are left."""
         for ticks in (2**63 - 1, -(2**63)):
             reader = ValueReader(write("int64", ticks))
             self.assertRaises(RemoteProtocolError, reader.read_date_time)
             self.assertEqual(reader.read_int64(), ticks, f"{ticks=}")
 
-    def test_too_long_a_duration_is_refused(self) -> None:
-        """Python's are longer than the format's."""
+    def test_a_too_long_duration_is_refused(self) -> None:
+        """Python allows longer ones than the format."""
         self.assert_refused("time_span", timedelta.max)
 
     def test_a_part_outside_its_buffer_is_refused(self) -> None:
-        """Instead of being cut."""
+        """It is not cut."""
         writer = ValueWriter()
         for start, count in ((0, 5), (3, 2), (-1, 1), (5, None), (0, -1)):
             self.assertRaises(ValueError, writer.write_buffer, b"abcd", start, count)
@@ -408,10 +408,10 @@ class RefusalTests(SynchronousTestCase):
 
 
 class BufferTests(SynchronousTestCase):
-    """Whole buffers change hands."""
+    """Whole buffers."""
 
-    def test_a_detached_writer_is_empty_and_goes_on(self) -> None:
-        """What was written before is not written again."""
+    def test_a_detached_writer_is_empty_and_usable(self) -> None:
+        """Bytes written before are not written again."""
         writer = ValueWriter()
         writer.write_byte(1)
         first = writer.detach_buffer()
@@ -419,15 +419,15 @@ class BufferTests(SynchronousTestCase):
         self.assertEqual((first, writer.detach_buffer()), (b"\1", b"\2"))
         self.assertEqual(writer.unstored_buffer_length, 0)
 
-    def test_a_detached_reader_gives_what_is_left(self) -> None:
-        """And is empty then."""
+    def test_a_detached_reader_returns_the_rest(self) -> None:
+        """The reader is empty then."""
         reader = ValueReader(b"abc")
         reader.read_byte()
         self.assertEqual(reader.detach_buffer(), b"bc")
         self.assertEqual(reader.unconsumed_buffer_length, 0)
 
-    def test_any_buffer_is_taken_and_copied(self) -> None:
-        """Changing it afterwards changes nothing."""
+    def test_any_buffer_is_copied(self) -> None:
+        """A change to it afterwards changes nothing."""
         loose = bytearray(b"abc")
         writer, reader = ValueWriter(), ValueReader(loose)
         writer.write_bytes(memoryview(loose)[:2])

@@ -1,8 +1,8 @@
 """
 Real ``twistd`` processes: started in an empty folder, read until they listen, ended by a signal.
 
-`twistd` runs in the foreground and is read; `daemon` leaves a process of its own behind, which is
-known by its pid file only.
+`twistd` runs in the foreground, and its output is read; `daemon` leaves a background process, which
+is known by its pid file only.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-#: The checkout, so that a child process finds the plugins whether or not the project is installed.
+#: The checkout: child processes find the plugins there if the project is not installed.
 _TOP = Path(__file__).parents[2]
 
-#: Seconds after which a process that should have ended is killed, and its test fails.
+#: Seconds after which a process that has not ended is killed, and its test fails.
 PATIENCE = 120
 
 _AS_SYSTEMD = """
@@ -42,8 +42,8 @@ class Twistd:
     """
     A running ``twistd -n``.
 
-    :ivar log: what it has printed so far.
-    :ivar folder: it runs in this one, and keeps what it makes there.
+    :ivar log: its output so far.
+    :ivar folder: its working directory, which holds its files.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Twistd:
             text=True,
             preexec_fn=None if max_files is None else lambda: _limit_files(max_files),
         )
-        # A process that hangs is a failure with a log, not a test run that hangs.
+        # A process that hangs is a failure with a log; the test run does not hang.
         self._patience = threading.Timer(PATIENCE, self.process.kill)
         self._patience.start()
         self.log = ""
         self.folder = Path(folder)
 
     def wait_for(self, pattern: str) -> str:
-        """Read the log up to a line; give the first group of its match."""
+        """Read the log up to a matching line; return the first group of the match."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.log += line
@@ -89,17 +89,17 @@ class Twistd:
         return [int(self.wait_for(r"listening on tcp:.*?(\d+) \(")) for _ in range(count)]
 
     def terminate(self) -> None:
-        """Ask it to stop, as systemd does."""
+        """Send SIGTERM, as systemd does."""
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Let it end, with the rest of its log; give what ``Popen.returncode`` is."""
+        """Wait for its end, and read the rest of its log; return what ``Popen.returncode`` is."""
         assert self.process.stdout is not None
         self.log += self.process.stdout.read()
         return self.process.wait()
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Kill the process if it runs, and remove its folder."""
         self._patience.cancel()
         if self.process.poll() is None:
             self.process.kill()
@@ -118,7 +118,7 @@ def twistd(
     """
     Run ``twistd --pidfile= -n`` with arguments, in an empty folder of its own.
 
-    :param max_files: how many file descriptors it may have; None for as many as this process.
+    :param max_files: its limit of file descriptors; None for the limit of this process.
     :param inherited: the socket that systemd would have opened for it.
     :param environment: variables besides those of this process.
     """
@@ -132,17 +132,17 @@ def twistd(
 
 class Daemon:
     """
-    What a ``twistd`` without ``-n`` has left: a process, or the reason why there is none.
+    The result of a ``twistd`` without ``-n``: a daemon, or the reason why there is none.
 
-    :ivar status: of the process that the user started.
-    :ivar output: what that one has printed.
-    :ivar folder: it ran in this one, where pid file and log are.
+    :ivar status: the exit status of the process that the user started.
+    :ivar output: the output of that process.
+    :ivar folder: the working directory, with pid file and log.
     """
 
     def __init__(self, arguments: Sequence[str], folder: str) -> None:
         self.folder = Path(folder)
         ended, inherited = os.pipe()
-        # A file and no pipe, which a daemon that does not let go of it would keep open.
+        # A file, not a pipe: a daemon that keeps its output open would keep the pipe open.
         with (self.folder / "output").open("w+") as output, os.fdopen(ended) as end_of_daemon:
             self.status = subprocess.run(
                 [sys.executable, "-c", _TWISTD, *arguments],
@@ -157,24 +157,26 @@ class Daemon:
             ).returncode
             os.close(inherited)
             if self.status:
-                # What was to become the daemon may still write its log.
+                # The process that was to become the daemon may still write its log.
                 end_of_daemon.read()
             output.seek(0)
             self.output = output.read()
 
     @property
     def pid_file(self) -> Path:
-        """Where its number is while it runs."""
+        """The path of the pid file, which exists while the daemon runs."""
         return self.folder / "twistd.pid"
 
     @property
     def log(self) -> str:
-        """What it has logged so far."""
+        """The daemon's log so far."""
         file = self.folder / "twistd.log"
         return file.read_text() if file.exists() else ""
 
     def exchange(self, name: str) -> None:
-        """Have a UNIX socket in its folder echo a byte: its reactor runs, and handles signals."""
+        """
+        Let a UNIX socket in the folder echo a byte: then the reactor runs, and handles signals.
+        """
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PATIENCE)
             connection.connect(str(self.folder / name))
@@ -184,7 +186,9 @@ class Daemon:
             raise AssertionError(f"the daemon answered {answer!r}")
 
     def end(self, *signals: int) -> None:
-        """Send signals to it, if it runs, and wait until it is gone; without one it is killed."""
+        """
+        Send signals to the daemon, if it runs, and wait for its end; without signals it is killed.
+        """
         if not self.pid_file.exists():
             return
         pid = int(self.pid_file.read_text())
@@ -213,13 +217,13 @@ def daemon(*arguments: str) -> Iterator[Daemon]:
 
 
 def _kill(pid_file: Path) -> None:
-    """End a daemon, also one whose parent hung."""
+    """Kill a daemon, also one whose parent process hung."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
 def _passing(inherited: socket.socket | None) -> list[str]:
-    """Start what follows as systemd does: descriptor 3 is the socket, and the number is its own."""
+    """Start a program as systemd does: descriptor 3 is the socket, LISTEN_PID its process id."""
     if inherited is None:
         return []
     return [sys.executable, "-c", _AS_SYSTEMD, str(inherited.fileno())]
@@ -230,13 +234,13 @@ def _environment(folder: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": str(_TOP),
         "PYTHONUNBUFFERED": "1",
-        # Nothing is put into the home of who runs the tests.
+        # No file is written to the home directory of the user who runs the tests.
         "XDG_STATE_HOME": folder,
     }
 
 
 def echo(port: int, payload: bytes = b"Hello, World!") -> bytes:
-    """Exchange one frame on a connection of its own, with ``struct`` only."""
+    """Exchange one frame on a new connection, with ``struct`` only."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         connection.sendall(struct.pack(">I", len(payload)) + payload)
         with connection.makefile("rb") as stream:

@@ -1,4 +1,4 @@
-"""``twistd twsock-datagram`` echoes, refuses what it cannot do in one line, and counts."""
+"""``twistd twsock-datagram`` echoes, names wrong options in one line, and counts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LISTENING = r"listening on udp:.*?(\d+) \("
 
 
 def make_client(port: int = 0) -> socket.socket:
-    """Open a plain socket that does not wait for ever."""
+    """Open a plain socket with a timeout."""
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     client.bind((HOST, port))
     client.settimeout(60)
@@ -43,7 +43,7 @@ def make_client(port: int = 0) -> socket.socket:
 
 
 def ask(port: int, payload: bytes = b"Hello, World!") -> bytes:
-    """Exchange one datagram from a socket of its own."""
+    """Exchange one datagram from a new socket."""
     with make_client() as client:
         client.sendto(payload, (HOST, port))
         answer, source = client.recvfrom(65_535)
@@ -60,7 +60,7 @@ class PluginPort(PlainPort):
 
 @implementer(IDatagramEndpoint)
 class PluginEndpoint:
-    """An endpoint whose port knows nothing of runs."""
+    """An endpoint whose port has no support for runs."""
 
     def listen(self, protocol: Any) -> Deferred[Any]:
         port = PluginPort()
@@ -69,29 +69,29 @@ class PluginEndpoint:
 
 
 class OptionsTests(SynchronousTestCase):
-    """Options are checked before anything is opened."""
+    """Options are checked before any port is opened."""
 
     def parse(self, *arguments: str) -> dict[str, Any]:
-        """Read a command line."""
+        """Parse a command line."""
         options = Options()
         options.parseOptions(list(arguments))
         return dict(options)
 
-    def test_defaults_are_those_of_the_design(self) -> None:
-        """Answers go where they came from, without limits but the largest datagram."""
+    def test_the_defaults_answer_the_source_without_limits(self) -> None:
+        """Only the largest datagram is limited."""
         options = self.parse()
         for name in ("reply-port", "receive-buffer", "rate-limit"):
             self.assertIsNone(options[name], f"{name=}")
         self.assertEqual(options["max-datagram"], 65_535)
         self.assertFalse(options["answer-any-port"])
 
-    def test_endpoints_add_up(self) -> None:
-        """Each ``--endpoint`` is one more."""
+    def test_each_endpoint_option_adds_an_endpoint(self) -> None:
+        """``--endpoint`` may be given several times."""
         options = self.parse("--endpoint", "udp:1", "-e", "udp:2:interface=[::1]")
         self.assertEqual(options["endpoints"], ["udp:1", "udp:2:interface=[::1]"])
 
-    def test_each_mistake_is_named(self) -> None:
-        """A bad value is refused with its option, what it takes and what was given."""
+    def test_a_wrong_value_is_refused_with_its_option(self) -> None:
+        """The error names the option, the allowed values and the given value."""
         for option, value in [
             ("reply-port", "0"),
             ("reply-port", "65536"),
@@ -113,8 +113,8 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(value, str(error), f"{option=}, {value=}: {error}")
             self.assertNotIn("\n", str(error), f"{option=}, {value=}: {error}")
 
-    def test_endpoints_of_other_services_say_which(self) -> None:
-        """Streams and groups have their own."""
+    def test_an_endpoint_of_another_service_names_that_service(self) -> None:
+        """Streams and groups have their own services."""
         for endpoint, service in (
             ("tcp:1337", "twsock-stream"),
             ("UNIX:/run/echo", "twsock-stream"),
@@ -124,8 +124,10 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint)
             self.assertIn(service, str(error), f"{endpoint=}: {error}")
 
-    def test_answers_to_its_own_port_are_a_mistake(self) -> None:
-        """It would answer nobody, without a word; unless other echoes are to be answered."""
+    def test_a_reply_port_that_is_the_own_port_is_refused(self) -> None:
+        """
+        Datagrams from that port count as another echo's, unless ``--answer-any-port`` is given.
+        """
         given = ("--endpoint", "udp:1337", "--reply-port", "1337")
         error = self.assertRaises(UsageError, self.parse, *given)
         self.assertIn("would count as another echo", str(error))
@@ -133,7 +135,7 @@ class OptionsTests(SynchronousTestCase):
 
 
 class ServiceTests(SynchronousTestCase):
-    """Options become a service."""
+    """The service that `datagram_service` makes from options."""
 
     def start(self, endpoints: list[str], **settings: Any) -> DatagramService:
         """Run a service until the end of the test."""
@@ -142,13 +144,13 @@ class ServiceTests(SynchronousTestCase):
         self.addCleanup(lambda: service.running and service.stopService())
         return service
 
-    def test_it_is_a_service(self) -> None:
-        """What `datagram_service` makes is what twistd runs."""
+    def test_the_result_provides_a_service(self) -> None:
+        """It provides `IService`, which twistd runs."""
         service = datagram_service(MemoryReactorClock(), [LOCAL])
         self.assertTrue(verifyObject(IService, service))
 
-    def test_the_plugin_is_found_and_complete(self) -> None:
-        """What it names exists, and opens nothing before it is started."""
+    def test_the_plugin_names_existing_objects(self) -> None:
+        """Reading its options and making the service opens no port."""
         makers: dict[str, Any] = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
         maker = makers["twsock-datagram"]
         self.assertTrue(verifyObject(IServiceMaker, maker))
@@ -158,8 +160,8 @@ class ServiceTests(SynchronousTestCase):
         (service,) = process
         self.assertEqual(service.ports, ())
 
-    def test_options_reach_each_port_unless_its_string_has_them(self) -> None:
-        """The string has the last word."""
+    def test_options_reach_each_port_unless_its_string_sets_them(self) -> None:
+        """A setting of the endpoint string replaces the option."""
         service = self.start(
             [LOCAL, f"{LOCAL}:receiveBuffer=9000:maxDatagram=65535"],
             receive_buffer=20_000,
@@ -175,11 +177,11 @@ class ServiceTests(SynchronousTestCase):
                 for _ in range(3):
                     port.doRead()
                 self.assertEqual(port.counters.sent, answered, f"{answered=}")
-        # Linux takes twice as much as it is asked for.
+        # Linux returns twice the size that was set.
         self.assertEqual(sizes[0] * 9, sizes[1] * 20)
 
-    def test_the_rate_limit_is_one_for_all_ports(self) -> None:
-        """A peer has its share, however many ports it asks."""
+    def test_all_ports_share_one_rate_limit(self) -> None:
+        """A peer has one share, however many ports it sends to."""
         now = [0.0]
         service = self.start([LOCAL, LOCAL], rate_limit=3, now=lambda: now[0])
         run = Run(b"xxxx", 2, (HOST, 9))
@@ -189,8 +191,8 @@ class ServiceTests(SynchronousTestCase):
             now[0] += 1
         self.assertEqual(sum(echo.counters.limited for _, echo in service.opened), 2)
 
-    def test_a_service_that_was_stopped_can_run_again(self) -> None:
-        """With new ports, and counts that begin anew."""
+    def test_a_stopped_service_can_start_again(self) -> None:
+        """It opens new ports, and counts from zero."""
         service = self.start([LOCAL])
         before = service.ports
         self.successResultOf(service.stopService())
@@ -199,8 +201,8 @@ class ServiceTests(SynchronousTestCase):
         self.assertNotEqual(service.ports, before)
         self.assertEqual(service.count(), EchoCounters())
 
-    def test_what_cannot_be_listened_on_leaves_nothing_open(self) -> None:
-        """One line names it, and what was opened before is closed."""
+    def test_after_a_failed_start_no_port_is_open(self) -> None:
+        """One line names the endpoint; ports that were opened before are closed."""
         with make_client() as taken:
             number = taken.getsockname()[1]
             service = datagram_service(MemoryReactorClock(), [LOCAL, f"udp:{number}"])
@@ -211,7 +213,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(service.ports, ())
 
     def test_the_port_of_a_plugin_is_counted_by_its_echo(self) -> None:
-        """It has no counters of its own."""
+        """Such a port has no counters of its own."""
         endpoint = PluginEndpoint()
         service = DatagramService(MemoryReactorClock(), [("plugin:1", endpoint)], DatagramEcho)
         service.startService()
@@ -221,16 +223,16 @@ class ServiceTests(SynchronousTestCase):
         echo.datagramReceived(b"x", ("192.0.2.1", 0))
         self.assertEqual(service.count(), EchoCounters(received=2, answered=1, loop_risk=1))
 
-    def test_a_bad_endpoint_is_known_at_once(self) -> None:
-        """A program that embeds the service learns of its mistake, with the status."""
+    def test_a_wrong_endpoint_is_a_value_error(self) -> None:
+        """A program that embeds the service gets the error at once, with the status."""
         reactor = MemoryReactorClock()
         self.assertRaises(ValueError, datagram_service, reactor, ["nowhere:1"])
         self.assertRaises(ValueError, datagram_service, reactor, [LOCAL], reply_port=0)
         error = self.assertRaises(SocketError, datagram_service, reactor, ["multicast:192.0.2.1:1"])
         self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
 
-    def test_the_end_is_told_in_one_line(self) -> None:
-        """With the counts of all ports."""
+    def test_the_stop_is_logged_in_one_line_with_the_counts(self) -> None:
+        """The counts are the sums over all ports."""
         service = self.start([LOCAL, LOCAL])
         for port, _ in service.opened:
             with make_client() as client:
@@ -249,8 +251,8 @@ class ServiceTests(SynchronousTestCase):
 class TwistdTests(SynchronousTestCase):
     """Real processes."""
 
-    def test_it_echoes_and_ends_by_the_signal(self) -> None:
-        """On SIGTERM and on Ctrl-C, with its counts; what was sent is not in the log."""
+    def test_a_signal_ends_the_echo_with_its_counts(self) -> None:
+        """On SIGTERM and on Ctrl-C; the log has no payload."""
         for number in (signal.SIGTERM, signal.SIGINT):
             with twistd("twsock-datagram", "--endpoint", LOCAL, "--endpoint", LOCAL) as server:
                 ports = [int(server.wait_for(LISTENING)) for _ in range(2)]
@@ -265,8 +267,8 @@ class TwistdTests(SynchronousTestCase):
                 self.assertNotIn("Hello", server.log, f"{number=}: {server.log}")
                 self.assertNotIn("Traceback", server.log, f"{number=}: {server.log}")
 
-    def test_the_sample_of_the_guide_gets_its_answer_at_a_fixed_port(self) -> None:
-        """It sends from one socket, and listens with another."""
+    def test_the_guides_sample_is_answered_at_a_fixed_port(self) -> None:
+        """The sample sends from one socket, and receives on another."""
         with make_client() as listening, make_client() as sending:
             reply_port = str(listening.getsockname()[1])
             arguments = ["--endpoint", LOCAL, "--reply-port", reply_port]
@@ -277,8 +279,8 @@ class TwistdTests(SynchronousTestCase):
                 server.terminate()
                 server.wait()
 
-    def test_a_port_in_use_is_one_line(self) -> None:
-        """It is named, with the reason, exit 1 and no traceback."""
+    def test_a_port_in_use_is_reported_in_one_line(self) -> None:
+        """The line names it and the reason; exit status 1, no traceback."""
         with make_client() as taken:
             endpoint = f"udp:{taken.getsockname()[1]}:interface={HOST}"
             with twistd("twsock-datagram", "--endpoint", endpoint) as server:
@@ -288,8 +290,8 @@ class TwistdTests(SynchronousTestCase):
                 self.assertIn(f"twsock: cannot listen on {endpoint}", server.log)
                 self.assertIn("AddressAlreadyInUse (10)", server.log)
 
-    def test_an_endpoint_of_streams_is_one_line_after_the_usage(self) -> None:
-        """It names the service that takes it."""
+    def test_an_endpoint_of_streams_is_reported_after_the_usage(self) -> None:
+        """The last line names the service that accepts it."""
         with twistd("twsock-datagram", "--endpoint", "tcp:1337") as server:
             self.assertEqual(server.wait(), 1)
             self.assertNotIn("Traceback", server.log)

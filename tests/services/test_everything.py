@@ -42,7 +42,7 @@ class EverythingTests(SynchronousTestCase):
         self.said.append(formatEvent(event))
 
     def run_it(self) -> Any:
-        """Start all, on ports that nobody knows; give the stream service."""
+        """Start all services on unused ports; return the stream service."""
         reactor = MemoryReactorClock()
         service = everything_service(
             reactor, port=0, group_endpoint="multicast:224.3.0.5:0:interface=lo"
@@ -54,16 +54,16 @@ class EverythingTests(SynchronousTestCase):
         stream, *self.others = service
         return stream
 
-    def test_it_holds_every_service(self) -> None:
-        """Streams, datagrams and a group."""
+    def test_it_has_every_service(self) -> None:
+        """Streams, datagrams and a multicast group."""
         process: Any = makeService(Options())
         self.assertTrue(verifyObject(IService, process))
         (service,) = process
         kinds = [StreamService, DatagramService, MulticastService]
         self.assertEqual([type(child) for child in service], kinds)
 
-    def test_each_has_a_line_to_type(self) -> None:
-        """With its real port; for the group without the interface, which is the client's too."""
+    def test_the_log_has_a_client_command_for_each_service(self) -> None:
+        """With the real port; the group without the interface, which a client chooses itself."""
         self.run_it()
         ports = [other.ports[0].getHost().port for other in self.others]
         lines = [line for line in self.said if line.startswith("try it: twsock echo ")]
@@ -75,25 +75,25 @@ class EverythingTests(SynchronousTestCase):
         self.assertTrue(lines[1].endswith(' "Hello, World!"'), lines[1])
         self.assertTrue(lines[2].endswith(" Hello"), lines[2])
 
-    def test_connections_are_limited(self) -> None:
-        """As in the stream service, where no option was given."""
+    def test_connections_are_limited_as_in_the_stream_service(self) -> None:
+        """The default is the same."""
         group = self.run_it().factory.group
         self.assertEqual(group.max_connections, default_max_connections())
         self.assertEqual(group.buffer_limit.max_buffered, DEFAULT_MAX_BUFFERED)
 
-    def test_stopped_it_stops_them_all(self) -> None:
+    def test_a_stop_stops_every_service(self) -> None:
         """No port stays open."""
         self.run_it()
         ports = [port for other in self.others for port in other.ports]
         self.doCleanups()
         self.assertEqual([port.is_open for port in ports], [False] * len(ports))
 
-    def test_options_belong_to_the_services(self) -> None:
-        """An option is refused here, in one line."""
+    def test_options_of_the_services_are_refused(self) -> None:
+        """The error is one line."""
         self.assertRaises(UsageError, Options().parseOptions, ["--framing", "line"])
 
-    def test_connections_may_be_put_into_tls(self) -> None:
-        """With a certificate of its own; a line to type names who issued it."""
+    def test_connections_may_be_upgraded_to_tls(self) -> None:
+        """The certificate is a development certificate; the client command names its authority."""
         before = signal.getsignal(signal.SIGHUP)
         stream = self.run_it()
         self.assertIs(stream.factory.buildProtocol(None).upgrade.policy, UpgradePolicy.ALLOWED)
@@ -104,7 +104,7 @@ class EverythingTests(SynchronousTestCase):
         self.doCleanups()
         self.assertIs(signal.getsignal(signal.SIGHUP), before)
 
-    def test_without_a_certificate_it_runs_all_the_same(self) -> None:
+    def test_without_a_certificate_the_services_start(self) -> None:
         """A warning says why there is no TLS."""
         self.state.touch()
         stream = self.run_it()
@@ -123,10 +123,10 @@ class EverythingTests(SynchronousTestCase):
 
 
 class StartTests(TestCase):
-    """A start that fails."""
+    """A failed start."""
 
     async def test_a_port_in_use_ends_the_start(self) -> None:
-        """Whichever service it is of."""
+        """For each of the services."""
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             with socket.socket(socket.AF_INET, kind) as taken:

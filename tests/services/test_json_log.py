@@ -14,14 +14,14 @@ from twsock.services.json_log import format_json_line, json_log_observer
 
 
 class Unprintable:
-    """A value that fails when it is to become text."""
+    """A value whose conversion to text raises an error."""
 
     def __str__(self) -> str:
         raise RuntimeError("no")
 
 
 def read(**event: Any) -> Any:
-    """Format an event; read the line again."""
+    """Format an event, and parse the line."""
     line = format_json_line(event)
     assert line is not None
     assert line.count("\n") == 1
@@ -29,10 +29,10 @@ def read(**event: Any) -> Any:
 
 
 class JsonLineTests(SynchronousTestCase):
-    """One object a line."""
+    """One JSON object a line."""
 
     def test_a_line_has_time_level_origin_text_and_values(self) -> None:
-        """The text is the one of a text log, the values are those that it names."""
+        """The text is that of a text log; the values are the fields that the text names."""
         line = read(
             log_time=1_769_903_999.5,
             log_level=LogLevel.warn,
@@ -54,8 +54,8 @@ class JsonLineTests(SynchronousTestCase):
             },
         )
 
-    def test_any_value_is_json(self) -> None:
-        """What JSON does not know is text."""
+    def test_any_value_becomes_json(self) -> None:
+        """A value that JSON does not know becomes text."""
         values = [None, True, 1.5, float("inf"), float("nan"), b"\xffx", [1], LogLevel.info]
         event: LogEvent = {f"value{n}": value for n, value in enumerate(values)}
         event["log_format"] = "".join(f"{{{name}}}" for name in event)
@@ -63,14 +63,14 @@ class JsonLineTests(SynchronousTestCase):
         self.assertEqual(fields[:5], [None, True, 1.5, "inf", "nan"])
         self.assertEqual(fields[5:], ["\\xffx", "[1]", str(LogLevel.info)])
 
-    def test_what_cannot_be_formatted_is_a_line_all_the_same(self) -> None:
-        """An observer that fails would be lost, with every event after."""
+    def test_an_event_that_cannot_be_formatted_is_a_line(self) -> None:
+        """An observer that raises would be removed, and later events lost."""
         self.assertIn("unprintable", str(read(log_format="{value}", value=Unprintable())).lower())
         self.assertIn("{", read(log_format="{", value=1)["message"])
         self.assertEqual(read(log_format="{missing} x")["fields"], {})
 
-    def test_an_exception_has_its_traceback(self) -> None:
-        """Beside the message, not in it."""
+    def test_an_exception_has_its_traceback_in_a_field(self) -> None:
+        """The message does not have it."""
         line = read(log_format="failed", log_failure=Failure(ValueError("reason")))
         self.assertEqual(line["message"], "failed")
         self.assertIn("ValueError: reason", line["traceback"])
@@ -81,7 +81,7 @@ class JsonLineTests(SynchronousTestCase):
         self.assertIsNone(format_json_line({}))
 
     def test_an_observer_writes_lines(self) -> None:
-        """What a logger of Twisted logs."""
+        """It gets the events of a Twisted logger."""
         file = io.StringIO()
         log = Logger("here", observer=json_log_observer(file))
         log.info("{a}", a=1)

@@ -1,4 +1,4 @@
-"""Endpoint strings become endpoints, and failures become one line."""
+"""Services listen on their endpoints; a failure becomes one line."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ class FakePort:
 
 
 class ListeningTests(SynchronousTestCase):
-    """Between options and ports."""
+    """Endpoint strings, addresses and failures in words."""
 
-    def test_defaults_are_loopback_only(self) -> None:
-        """No other machine is served unless the user asks for it."""
+    def test_the_default_endpoints_are_loopback_only(self) -> None:
+        """Other machines are served only if the user says so."""
         endpoints = default_endpoints(1337)
         self.assertEqual(endpoints[0], "tcp:1337:interface=127.0.0.1")
         self.assertIn(endpoints[1:], ([], ["tcp:1337:interface=\\:\\:1"]))
         of_datagrams = [text.replace("tcp:", "udp:") for text in endpoints]
         self.assertEqual(default_endpoints(1337, "udp"), of_datagrams)
 
-    def test_ports_are_described_as_what_a_client_connects_to(self) -> None:
-        """The address can be pasted behind ``twsock echo``."""
+    def test_a_port_is_described_by_the_string_that_a_client_connects_to(self) -> None:
+        """The string can be pasted behind ``twsock echo``."""
         for host, described in [
             (IPv4Address("TCP", "127.0.0.1", 5), "tcp:127.0.0.1:5"),
             (IPv6Address("TCP", "::1", 5), "tcp:\\:\\:1:5"),
@@ -65,22 +65,22 @@ class ListeningTests(SynchronousTestCase):
             port: Any = FakePort(host)
             self.assertEqual(describe_port(port), described, f"{described=}")
 
-    def test_a_failure_names_endpoint_and_status(self) -> None:
-        """The line has the string, the status and what the system said."""
+    def test_a_failure_has_the_endpoint_and_the_status(self) -> None:
+        """The line has the string, the status and the system's message."""
         error = CannotListenError("127.0.0.1", 5, OSError(errno.EADDRINUSE, "Address in use"))
         line = describe_failure("tcp:5", error)
         self.assertIn("cannot listen on tcp:5: AddressAlreadyInUse (10): ", line)
 
 
 class DatagramEndpointTests(SynchronousTestCase):
-    """Strings of datagrams, and the options of a service."""
+    """Endpoint strings of datagrams, together with the options of a service."""
 
     def parse(self, description: str, **settings: Any) -> Any:
-        """Read a string."""
+        """Parse a string."""
         return parse_datagram_endpoint(MemoryReactorClock(), description, **settings)
 
-    def test_the_string_goes_before_the_options(self) -> None:
-        """Each word for itself; also where it says what is so anyway."""
+    def test_a_setting_of_the_string_replaces_the_option(self) -> None:
+        """For each setting, also if the string gives the default."""
         settings = {"receive_buffer": 5000, "max_datagram": 100}
         for words, expected in (
             ("", (5000, 100)),
@@ -96,21 +96,21 @@ class DatagramEndpointTests(SynchronousTestCase):
                     f"{words=}, {expected=}, {kind=}",
                 )
 
-    def test_what_else_a_string_says_stays(self) -> None:
-        """The options change nothing but what they are of."""
+    def test_other_settings_of_the_string_stay(self) -> None:
+        """The options change their own settings only."""
         endpoint = self.parse("udp:1:interface=127.0.0.1:ttl=3", receive_buffer=5000)
         self.assertEqual((endpoint.interface, endpoint.options.hop_limit), ("127.0.0.1", 3))
 
-    def test_what_is_no_endpoint_is_named_with_an_example(self) -> None:
-        """One line with the text and a way out."""
+    def test_a_string_that_is_no_endpoint_is_refused_with_an_example(self) -> None:
+        """The error is one line with the string."""
         for description in ("", "udp", "udp:port", "pigeon:1", "udp:1:colour=red", "udp:1\\"):
             error = self.assertRaises(ValueError, self.parse, description)
             self.assertIn(repr(description), str(error), f"{description=}: {error}")
             self.assertIn("udp:1337:interface=127.0.0.1", str(error), f"{description=}: {error}")
             self.assertNotIn("\n", str(error), f"{description=}: {error}")
 
-    def test_what_is_no_port_has_its_status(self) -> None:
-        """As for streams."""
+    def test_a_wrong_port_has_its_status(self) -> None:
+        """It is the same as for streams."""
         for description in ("udp:abc", "udp:65536", "multicast:224.3.0.5:x"):
             error: Any = self.assertRaises(ValueError, self.parse, description)
             self.assertIs(
@@ -122,7 +122,7 @@ class DatagramEndpointTests(SynchronousTestCase):
                 "ClassTypeNotFound (9): cannot use", describe_mistake(error), f"{description=}"
             )
 
-    def test_what_is_no_group_has_its_status(self) -> None:
+    def test_an_address_that_is_no_group_has_its_status(self) -> None:
         """The line has the string too."""
         error = self.assertRaises(SocketError, self.parse, "multicast:192.0.2.1:1")
         self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
@@ -141,7 +141,7 @@ class LateEndpoint:
 
 
 class ClosingPort(FakePort):
-    """A port that notes that it was closed."""
+    """A port that records that it was closed."""
 
     is_open = True
 
@@ -151,7 +151,7 @@ class ClosingPort(FakePort):
 
 @dataclass
 class Seen:
-    """What is counted here."""
+    """The counters of the service."""
 
     sheep_of_others: int = 3
 
@@ -164,7 +164,7 @@ class CountingService(DatagramListeningService[DatagramProtocol]):
 
 
 class ListeningServiceTests(SynchronousTestCase):
-    """What the services of datagrams have in common."""
+    """What all datagram services share."""
 
     def setUp(self) -> None:
         self.endpoint = LateEndpoint()
@@ -174,8 +174,8 @@ class ListeningServiceTests(SynchronousTestCase):
         self.service.startService()
         self.addCleanup(lambda: self.service.running and self.service.stopService())
 
-    def test_a_port_is_named_when_the_reactor_runs(self) -> None:
-        """With what it was made from."""
+    def test_a_port_is_logged_when_the_reactor_runs(self) -> None:
+        """With the endpoint string that it was made from."""
         with log_lines() as lines:
             self.endpoint.listening.callback(self.port)
             self.assertEqual(lines, [])
@@ -183,23 +183,23 @@ class ListeningServiceTests(SynchronousTestCase):
         self.assertEqual(lines, ["listening on udp:127.0.0.1:5 (late:1)"])
         self.assertEqual(self.service.ports, (self.port,))
 
-    def test_an_endpoint_that_fails_late_is_told_of(self) -> None:
-        """The process runs, so it is one line of its log."""
+    def test_an_endpoint_that_fails_late_is_logged(self) -> None:
+        """The process runs already, so the failure is one line of its log."""
         with log_lines() as lines:
             self.endpoint.listening.errback(OSError(errno.EADDRINUSE, "Address in use"))
         (line,) = lines
         self.assertIn("cannot listen on late:1: AddressAlreadyInUse (10)", line)
 
-    def test_a_port_that_comes_after_the_stop_is_closed(self) -> None:
-        """Nobody waits for it any more."""
+    def test_a_port_that_opens_after_the_stop_is_closed(self) -> None:
+        """The service does not use it any more."""
         self.successResultOf(self.service.stopService())
         self.endpoint.listening.callback(self.port)
         self.assertFalse(self.port.is_open)
         self.assertEqual(self.service.ports, ())
         self.assertEqual(self.service.opened, ())
 
-    def test_all_endpoints_are_listened_on_or_none(self) -> None:
-        """Where one fails at once the service does not start, and leaves no port open."""
+    def test_an_endpoint_that_fails_at_once_stops_the_start(self) -> None:
+        """The service does not start, and no other port stays open."""
         first, second = LateEndpoint(), LateEndpoint()
         first.listening.callback(self.port)
         second.listening.errback(OSError(errno.EADDRINUSE, "Address in use"))
@@ -210,8 +210,8 @@ class ListeningServiceTests(SynchronousTestCase):
         self.assertFalse(self.port.is_open)
         self.assertEqual(service.ports, ())
 
-    def test_stopped_it_closes_its_ports_and_tells_the_counts(self) -> None:
-        """Whatever a service counts, in words."""
+    def test_a_stop_closes_the_ports_and_logs_the_counts(self) -> None:
+        """The line has each count of the service with its name."""
         self.endpoint.listening.callback(self.port)
         with log_lines() as lines:
             self.successResultOf(self.service.stopService())

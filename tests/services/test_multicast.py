@@ -1,4 +1,4 @@
-"""``twistd twsock-multicast`` shares its port, answers as told, and counts."""
+"""``twistd twsock-multicast`` shares its port, answers as its options say, and counts."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ def make_client() -> socket.socket:
 
 
 class OptionsTests(SynchronousTestCase):
-    """Options are checked before anything is opened."""
+    """Options are checked before any port is opened."""
 
     def parse(self, *arguments: str) -> Options:
-        """Read a command line."""
+        """Parse a command line."""
         options = Options()
         options.parseOptions(list(arguments))
         return options
 
-    def test_the_sender_is_answered_unless_told_otherwise(self) -> None:
-        """Without options, and without limits but the largest datagram."""
+    def test_the_default_answers_the_source(self) -> None:
+        """Only the largest datagram is limited."""
         options = self.parse()
         self.assertEqual(options["reply"], "sender")
         self.assertIsNone(options["receive-buffer"])
         self.assertEqual(options["max-datagram"], 65_535)
 
-    def test_the_default_is_the_group_of_the_sample_on_this_machine(self) -> None:
-        """Nothing leaves the machine unless the user asks for it."""
+    def test_the_default_group_is_that_of_the_sample_on_loopback(self) -> None:
+        """No datagram leaves the machine unless the user says so."""
         self.assertEqual(DEFAULT_GROUP_ENDPOINT, "multicast:224.3.0.5:22113:interface=lo")
 
-    def test_each_way_to_reply_is_taken(self) -> None:
+    def test_each_value_of_reply_is_accepted(self) -> None:
         """By its word."""
         for reply in ReplyTo:
             self.assertEqual(self.parse("--reply", reply.value)["reply"], reply.value, f"{reply=}")
 
-    def test_each_mistake_is_named(self) -> None:
-        """A bad value is refused with its option, what it takes and what was given."""
+    def test_a_wrong_value_is_refused_with_its_option(self) -> None:
+        """The error names the option, the allowed values and the given value."""
         for option, value in [
             ("reply", "everybody"),
             ("receive-buffer", "0"),
@@ -85,14 +85,14 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(value, str(error), f"{option=}, {value=}: {error}")
             self.assertNotIn("\n", str(error), f"{option=}, {value=}: {error}")
 
-    def test_an_address_that_is_no_group_is_named_with_its_status(self) -> None:
-        """As the program that embeds the service gets it."""
+    def test_an_address_that_is_no_group_is_refused_with_its_status(self) -> None:
+        """A program that embeds the service gets the same error."""
         error = self.assertRaises(UsageError, self.parse, "-e", "multicast:192.0.2.1:1")
         self.assertIn("AddressFamilyNotSupported (4)", str(error))
 
 
 class ServiceTests(SynchronousTestCase):
-    """Options become a service."""
+    """The service that `multicast_service` makes from options."""
 
     def start(self, *endpoints: str, reply: ReplyTo = ReplyTo.OFF) -> MulticastService:
         """Run a service until the end of the test."""
@@ -103,16 +103,16 @@ class ServiceTests(SynchronousTestCase):
         return service
 
     def hear(self, service: MulticastService) -> None:
-        """Give a service a datagram."""
+        """Deliver a datagram to a service."""
         service.opened[0][1].run_received(Run(b"x", 1, ("127.0.0.1", 9), GROUP, 1))
 
-    def test_it_is_a_service(self) -> None:
-        """What `multicast_service` makes is what twistd runs."""
+    def test_the_result_provides_a_service(self) -> None:
+        """It provides `IService`, which twistd runs."""
         service = multicast_service(MemoryReactorClock(), [LOCAL])
         self.assertTrue(verifyObject(IService, service))
 
-    def test_the_plugin_is_found_and_complete(self) -> None:
-        """What it names exists, and joins nothing before it is started."""
+    def test_the_plugin_names_existing_objects(self) -> None:
+        """Reading its options and making the service joins no group."""
         makers: dict[str, Any] = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
         maker = makers["twsock-multicast"]
         self.assertTrue(verifyObject(IServiceMaker, maker))
@@ -122,8 +122,8 @@ class ServiceTests(SynchronousTestCase):
         (service,) = process
         self.assertEqual(service.ports, ())
 
-    def test_a_bad_endpoint_is_known_at_once(self) -> None:
-        """A program that embeds the service learns of its mistake, with the status."""
+    def test_a_wrong_endpoint_is_a_value_error(self) -> None:
+        """A program that embeds the service gets the error at once, with the status."""
         reactor = MemoryReactorClock()
         self.assertRaises(ValueError, multicast_service, reactor, ["udp:1"])
         error = self.assertRaises(
@@ -131,15 +131,15 @@ class ServiceTests(SynchronousTestCase):
         )
         self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
 
-    def test_an_interface_that_does_not_exist_is_one_line(self) -> None:
+    def test_a_missing_interface_is_reported_in_one_line(self) -> None:
         """It is looked up when the service starts."""
         endpoint = f"multicast:{GROUP}:0:interface=nowhere0"
         service = multicast_service(MemoryReactorClock(), [endpoint])
         error = self.assertRaises(SystemExit, service.privilegedStartService)
         self.assertIn(f"twsock: cannot listen on {endpoint}: UnreachableHost (14)", str(error))
 
-    def test_counts_are_told_each_minute_if_they_changed(self) -> None:
-        """And at the end."""
+    def test_changed_counts_are_logged_each_minute(self) -> None:
+        """And at the stop."""
         service = self.start()
         with log_lines() as lines:
             self.reactor.advance(60)
@@ -159,8 +159,8 @@ class ServiceTests(SynchronousTestCase):
             "0 not for a group, 0 dropped by the kernel, 0 failed",
         )
 
-    def test_a_service_that_was_stopped_can_run_again(self) -> None:
-        """With counts that begin anew."""
+    def test_a_stopped_service_can_start_again(self) -> None:
+        """It counts from zero."""
         service = self.start(reply=ReplyTo.SENDER)
         self.hear(service)
         self.successResultOf(service.stopService())
@@ -168,8 +168,8 @@ class ServiceTests(SynchronousTestCase):
         service.startService()
         self.assertEqual(service.count(), EchoCounters())
 
-    def test_groups_of_both_families_are_listened_to(self) -> None:
-        """Each is named as a client names it."""
+    def test_groups_of_both_families_are_joined(self) -> None:
+        """The log names each as a client does."""
         if len(default_endpoints(0)) == 1:
             raise SkipTest("this machine has no IPv6")
         service = self.start(LOCAL, "multicast:[ff15::1]:0:interface=lo")
@@ -182,12 +182,12 @@ class TwistdTests(SynchronousTestCase):
     """Real processes."""
 
     def start(self, stack: ExitStack, port: int = 0, *arguments: str) -> tuple[Twistd, int]:
-        """Run the service; give it with its port."""
+        """Run the service; return it and its port."""
         endpoint = f"multicast:{GROUP}:{port}:interface=lo"
         started = stack.enter_context(twistd("twsock-multicast", "-e", endpoint, *arguments))
         return started, int(started.wait_for(LISTENING))
 
-    def test_two_share_a_port_and_a_third_cannot_have_it_alone(self) -> None:
+    def test_two_processes_share_a_port_and_a_third_cannot_have_it_alone(self) -> None:
         """Both get each datagram, and end in order with their counts."""
         with ExitStack() as stack, make_client() as client:
             first, port = self.start(stack)
@@ -197,7 +197,7 @@ class TwistdTests(SynchronousTestCase):
                 client.sendto(b"Hello", (GROUP, port))
                 answers = [client.recvfrom(100) for _ in range(2)]
                 self.assertEqual([data for data, _ in answers], [b"Hello"] * 2, f"{attempt=}")
-                # From ports of their own, which differ.
+                # Each member answers from another port, and neither from the group's.
                 self.assertEqual(len({source for _, source in answers} - {port}), 2, f"{attempt=}")
             third = stack.enter_context(twistd("twsock-datagram", "-e", f"udp:{port}"))
             self.assertEqual(third.wait(), 1)
@@ -214,8 +214,8 @@ class TwistdTests(SynchronousTestCase):
                 self.assertNotIn("Hello", member.log, f"{number=}: {member.log}")
                 self.assertNotIn("Traceback", member.log, f"{number=}: {member.log}")
 
-    def test_a_port_that_somebody_has_alone_is_one_line(self) -> None:
-        """It is named, with the reason, exit 1 and no traceback."""
+    def test_a_port_without_sharing_is_reported_in_one_line(self) -> None:
+        """The line names it and the reason; exit status 1, no traceback."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))
             endpoint = f"multicast:{GROUP}:{taken.getsockname()[1]}:interface=lo"
@@ -225,8 +225,8 @@ class TwistdTests(SynchronousTestCase):
                 self.assertEqual(server.log.count("cannot listen on"), 1)
                 self.assertIn(f"{endpoint}: AddressAlreadyInUse (10)", server.log)
 
-    def test_a_bad_group_is_one_line_after_the_usage(self) -> None:
-        """The last line names it, exit 1 and no traceback."""
+    def test_an_address_that_is_no_group_is_reported_after_the_usage(self) -> None:
+        """The last line names it; exit status 1, no traceback."""
         with twistd("twsock-multicast", "-e", "multicast:192.0.2.1:1") as server:
             self.assertEqual(server.wait(), 1)
             self.assertNotIn("Traceback", server.log)

@@ -1,4 +1,4 @@
-"""Services as processes: starts that fail, daemons, and where they log."""
+"""Services as processes: failed starts, daemons, and their logs."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def options(*words: str, **given: Any) -> ProcessOptions:
 
 
 class OptionsTests(SynchronousTestCase):
-    """What is checked before the process becomes a daemon."""
+    """Checks before the process becomes a daemon."""
 
-    def test_folders_that_are_not_there(self) -> None:
-        """Each line names the option of twistd and the folder."""
+    def test_a_missing_folder_is_named_with_its_option(self) -> None:
+        """For each option of twistd that names a folder or a file."""
         folder = Path(self.mktemp())
         for name, value in (
             ("rundir", folder),
@@ -48,8 +48,8 @@ class OptionsTests(SynchronousTestCase):
                 str(error), f"twsock: --{name}: there is no folder {folder}", f"{name=}, {value=}"
             )
 
-    def test_another_user_takes_root(self) -> None:
-        """Twisted says so in the log only, while its parent process waits for ever."""
+    def test_another_user_needs_root(self) -> None:
+        """Twisted says so in its log only, while its parent process waits for ever."""
         self.patch(os, "geteuid", lambda: 65_533)
         self.patch(os, "getuid", lambda: 65_533)
         for given in ({"uid": 0}, {"gid": 65_534}):
@@ -58,12 +58,12 @@ class OptionsTests(SynchronousTestCase):
         options(uid=65_533, gid=os.getgid())
 
     def test_a_user_without_an_entry_has_no_group(self) -> None:
-        """Twisted fails with a traceback in the log."""
+        """Twisted alone fails with a traceback in the log."""
         error = self.assertRaises(StartError, options, uid=2_000_000_000)
         self.assertIn("there is no user 2000000000", str(error))
 
-    def test_under_twist_there_is_no_json_of_ours(self) -> None:
-        """It has an option of the same name; nothing of twistd's is looked for."""
+    def test_under_twist_json_is_refused(self) -> None:
+        """``twist`` has an option of that name itself; options of twistd are not looked for."""
         parsed = ProcessOptions()
         parsed.parent = Options()
         parsed.parent.subCommand = "twsock-stream"
@@ -72,8 +72,8 @@ class OptionsTests(SynchronousTestCase):
         error = self.assertRaises(UsageError, parsed.parseOptions, ["--log-format", "json"])
         self.assertIn("twist has a --log-format of its own", str(error))
 
-    def test_json_is_not_combined_with_other_logs(self) -> None:
-        """Twisted would take those and not write JSON."""
+    def test_json_with_another_log_is_refused(self) -> None:
+        """Twisted would use the other log and write no JSON."""
         for given in ({"logger": "twisted.logger.jsonFileLogObserver"}, {"syslog": True}):
             error = self.assertRaises(UsageError, options, "--log-format", "json", **given)
             self.assertIn("--log-format json", str(error), f"{given=}: {error}")
@@ -84,14 +84,14 @@ class OptionsTests(SynchronousTestCase):
 class ProcessServiceTests(SynchronousTestCase):
     """The outermost service."""
 
-    def test_an_application_of_its_own_logs_as_it_likes(self) -> None:
-        """Without twistd's options nothing is chosen for it."""
+    def test_in_another_application_the_log_is_not_changed(self) -> None:
+        """Without twistd's options the service chooses no log."""
         application = Application("mine")
         ProcessService(ProcessOptions()).setServiceParent(IService(application))
         self.assertIsNone(application.getComponent(ILogObserver, None))
 
-    def test_a_log_file_that_cannot_be_written_is_one_line(self) -> None:
-        """It names the file."""
+    def test_a_log_file_that_cannot_be_written_is_named_in_one_line(self) -> None:
+        """The start fails."""
         path = self.mktemp()
         Path(path).mkdir()
         service = ProcessService(options("--log-format", "json", logfile=path))
@@ -103,7 +103,7 @@ class DaemonTests(SynchronousTestCase):
     """Real daemons."""
 
     def assert_one_line(self, left: Daemon, line: str) -> None:
-        """The start failed as it should."""
+        """Require a failed start with one line of output."""
         self.assertEqual(left.status, 1, left.output)
         self.assertFalse(left.pid_file.exists())
         for text in (left.output, left.log):
@@ -111,8 +111,8 @@ class DaemonTests(SynchronousTestCase):
         self.assertEqual([words for words in left.output.splitlines() if words == line], [line])
         self.assertEqual(left.log.count(line), 1)
 
-    def test_a_daemon_serves_and_leaves_nothing(self) -> None:
-        """It ends by SIGTERM, after the drain, and takes its pid file along."""
+    def test_a_daemon_ends_by_sigterm_and_leaves_no_file(self) -> None:
+        """It drains first, and removes its pid file."""
         with daemon("twsock-stream", "-e", "unix:echo.sock") as left:
             self.assertEqual((left.status, left.output), (0, ""))
             # twistd gives a daemon a umask of 0077.
@@ -129,15 +129,17 @@ class DaemonTests(SynchronousTestCase):
                 sorted(path.name for path in left.folder.iterdir()), ["output", "twistd.log"]
             )
 
-    def test_a_daemon_keeps_no_terminal(self) -> None:
-        """Whoever waits for the end of its output does not wait for its end."""
+    def test_a_daemon_closes_its_terminal(self) -> None:
+        """
+        A program that waits for the end of the daemon's output does not wait for the daemon's end.
+        """
         with daemon("twsock-stream", "-e", "unix:echo.sock") as left:
             pid = int(left.pid_file.read_text())
             files = [file.readlink() for file in Path(f"/proc/{pid}/fd").iterdir()]
             self.assertNotIn(left.folder / "output", files)
 
-    def test_a_stream_port_in_use(self) -> None:
-        """Status 1, one line, no pid file; nothing hangs."""
+    def test_a_stream_port_in_use_ends_the_start(self) -> None:
+        """Status 1, one line, no pid file; no process hangs."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             with daemon("twsock-stream", "-e", LOCAL, "-e", endpoint) as left:
@@ -147,7 +149,7 @@ class DaemonTests(SynchronousTestCase):
                     "Address already in use",
                 )
 
-    def test_a_certificate_that_is_not_there(self) -> None:
+    def test_a_missing_certificate_ends_the_start(self) -> None:
         """It is missed before there is a daemon."""
         words = ["--tls", "--certificate", "/nowhere/server.pem"]
         with daemon("twsock-stream", "-e", LOCAL, *words) as left:
@@ -155,15 +157,15 @@ class DaemonTests(SynchronousTestCase):
             (line,) = left.output.splitlines()
             self.assertIn("/nowhere/server.pem", line)
 
-    def test_a_folder_of_certificates_that_is_not_there(self) -> None:
-        """Twisted's endpoint would listen, and refuse everybody."""
+    def test_a_missing_folder_of_certificates_ends_the_start(self) -> None:
+        """Twisted's endpoint would listen, and refuse every client."""
         with daemon("twsock-stream", "-e", "tls:/nowhere:0:interface=127.0.0.1") as left:
             self.assertEqual((left.status, left.pid_file.exists()), (1, False))
             last = left.output.splitlines()[-1]
             self.assertIn("there is no folder of certificates: /nowhere", last)
 
-    def test_a_missing_folder_of_a_unix_socket(self) -> None:
-        """What was listened on before it leaves nothing."""
+    def test_a_missing_folder_of_a_unix_socket_ends_the_start(self) -> None:
+        """Ports that were opened before leave nothing."""
         with daemon("twsock-stream", "-e", "unix:first", "-e", "unix:missing/echo.sock") as left:
             self.assert_one_line(
                 left,
@@ -172,8 +174,8 @@ class DaemonTests(SynchronousTestCase):
             )
             self.assertFalse((left.folder / "first").exists())
 
-    def test_a_datagram_port_in_use(self) -> None:
-        """Likewise."""
+    def test_a_datagram_port_in_use_ends_the_start(self) -> None:
+        """Status 1, one line, no pid file."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
@@ -185,22 +187,22 @@ class DaemonTests(SynchronousTestCase):
                     "Address already in use",
                 )
 
-    def test_an_interface_that_is_not_there(self) -> None:
-        """Likewise for a group."""
+    def test_a_missing_interface_ends_the_start(self) -> None:
+        """The service is that of a group."""
         with daemon("twsock-multicast", "-e", "multicast:224.3.0.5:0:interface=nowhere0") as left:
             self.assertEqual(left.status, 1)
             (line,) = [words for words in left.output.splitlines() if words.startswith("twsock:")]
             self.assertIn("UnreachableHost (14)", line)
             self.assert_one_line(left, line)
 
-    def test_a_folder_that_is_not_there_stops_it_before(self) -> None:
-        """There is no log yet; the only line is on the terminal."""
+    def test_a_missing_working_directory_ends_the_start_before_the_log(self) -> None:
+        """The only line is on the terminal."""
         with daemon("--rundir", "/nowhere", "twsock-stream", "-e", LOCAL) as left:
             self.assertEqual(left.status, 1)
             self.assertEqual(left.output, "twsock: --rundir: there is no folder /nowhere\n")
 
-    def test_in_the_foreground_there_is_no_pid_file_either(self) -> None:
-        """A start that fails leaves none, which would stop the next start."""
+    def test_in_the_foreground_a_failed_start_leaves_no_pid_file(self) -> None:
+        """A pid file would stop the next start."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             with twistd("--pidfile=left.pid", "twsock-stream", "-e", endpoint) as server:
@@ -208,7 +210,7 @@ class DaemonTests(SynchronousTestCase):
                 self.assertEqual(list(server.folder.iterdir()), [])
 
     def test_a_daemon_logs_json(self) -> None:
-        """To the file of ``twistd --logfile``; every line is an object."""
+        """To the file of ``twistd --logfile``; every line is a JSON object."""
         words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
         with daemon(*words, "-e", "unix:echo.sock") as left:
             self.assertEqual(left.status, 0, left.output)
@@ -223,8 +225,8 @@ class DaemonTests(SynchronousTestCase):
             self.assertEqual(listening["fields"]["address"], "unix:echo.sock")
             self.assertEqual(listening["level"], "info")
 
-    def test_a_start_that_fails_is_a_line_of_json_too(self) -> None:
-        """In the log; the terminal has the plain line."""
+    def test_a_failed_start_is_a_line_of_json_in_the_log(self) -> None:
+        """The terminal has the plain line."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             with daemon("twsock-stream", "-e", endpoint, "--log-format", "json") as left:
@@ -233,7 +235,7 @@ class DaemonTests(SynchronousTestCase):
                 self.assertEqual(last["level"], "critical")
                 self.assertIn("cannot listen on", last["message"])
 
-    def test_the_log_turns_on_sigusr1(self) -> None:
+    def test_the_json_log_rotates_on_sigusr1(self) -> None:
         """As the text log does."""
         words = ["--logfile", "json.log", "twsock-stream", "--log-format", "json"]
         with daemon(*words, "-e", "unix:echo.sock") as left:
@@ -243,7 +245,7 @@ class DaemonTests(SynchronousTestCase):
             self.assertIn("starting up", rotated["message"])
 
     def test_in_the_foreground_json_is_on_standard_output(self) -> None:
-        """Where twistd logs without a file."""
+        """``twistd`` writes its log there if no file is given."""
         with twistd("twsock-stream", "-e", LOCAL, "--log-format", "json") as server:
             server.wait_for("listening on")
             server.terminate()

@@ -1,4 +1,4 @@
-"""Services offer TLS as their options say, or say in one line why they cannot."""
+"""Services offer TLS as their options say, or say in one line why they can't."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FRAME = b"\0\0\0\5Hello"
 
 
 class CertificatesInFiles(SynchronousTestCase):
-    """Files that a command line can name."""
+    """Files for a command line."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -53,14 +53,14 @@ class CertificatesInFiles(SynchronousTestCase):
         self.authority = self.write("authority.pem", AUTHORITY.cert_pem.bytes())
 
     def write(self, name: str, data: bytes, mode: int = 0o600) -> str:
-        """Make a file."""
+        """Write a file."""
         path = self.folder / name
         path.write_bytes(data)
         path.chmod(mode)
         return str(path)
 
     def write_encrypted_key(self) -> str:
-        """Make a file of the server's key, whose password is ``secret``."""
+        """Write the server's key, encrypted with the password ``secret``."""
         key = load_pem_private_key(SERVER.private_key_pem.bytes(), None)
         return self.write(
             "encrypted.pem",
@@ -69,26 +69,26 @@ class CertificatesInFiles(SynchronousTestCase):
         )
 
     def client_context(self) -> ssl.SSLContext:
-        """Trust the authority of these files."""
+        """Make the context of a client that trusts the authority of these files."""
         return trusting(AUTHORITY)
 
 
 class OptionsTests(CertificatesInFiles):
-    """A command line is checked before anything runs."""
+    """Options are checked before any port is opened."""
 
     def read(self, *words: str) -> Security | None:
-        """Read a command line."""
+        """Parse a command line."""
         options = SecurityOptions()
         options.parseOptions(list(words))
         return options.read_security()
 
-    def test_nothing_is_offered_unless_asked_for(self) -> None:
-        """And no certificate is made."""
+    def test_without_options_there_is_no_tls(self) -> None:
+        """No certificate is made."""
         self.assertIsNone(self.read())
         self.assertIsNone(self.read("--upgrade", "off"))
         self.assertFalse(development_directory().exists())
 
-    def test_policies(self) -> None:
+    def test_options_choose_the_policy(self) -> None:
         """TLS from the first byte, or in mid-connection."""
         for words, policy in (
             (["--tls"], UpgradePolicy.IMPLICIT),
@@ -99,14 +99,14 @@ class OptionsTests(CertificatesInFiles):
             assert security is not None
             self.assertIs(security.upgrade.policy, policy, f"{words=}, {security.upgrade.policy=}")
 
-    def test_a_key_may_be_apart(self) -> None:
-        """Then the certificate's file need not have one."""
+    def test_a_key_may_be_in_another_file(self) -> None:
+        """The certificate's file need not have one."""
         certificate = self.write("certificate.pem", SERVER.cert_chain_pems[0].bytes())
         key = self.write("key.pem", SERVER.private_key_pem.bytes())
         self.assertIsNotNone(self.read("--tls", "--certificate", certificate, "--key", key))
 
-    def test_a_key_may_have_a_password(self) -> None:
-        """It is in a file, not on the command line, where anybody could read it."""
+    def test_an_encrypted_key_takes_its_password_from_a_file(self) -> None:
+        """On the command line every user of the machine could read it."""
         words = ["--tls", "--certificate", self.write_encrypted_key(), "--key-password-file"]
         self.assertIsNotNone(self.read(*words, self.write("password", b"secret\n")))
         for wrong, reason in ((b"wrong\n", "password"), (b"", "password"), (b"\xff\n", "password")):
@@ -114,8 +114,8 @@ class OptionsTests(CertificatesInFiles):
             self.assertIn(reason, str(error), f"{wrong=}: {error}")
             self.assertEqual(str(error).count("\n"), 0, f"{wrong=}")
 
-    def test_what_does_not_go_together(self) -> None:
-        """Each line names the option."""
+    def test_options_that_contradict_each_other_are_refused(self) -> None:
+        """The error names the option."""
         given = ["--certificate", self.server]
         for words, named in (
             (["--tls", "--upgrade", "allowed"], "--tls"),
@@ -141,8 +141,8 @@ class OptionsTests(CertificatesInFiles):
             self.assertIn(named, str(error), words)
             self.assertEqual(str(error).count("\n"), 0, words)
 
-    def test_files_that_cannot_be_used(self) -> None:
-        """Each line names the file."""
+    def test_a_file_that_cannot_be_used_is_named(self) -> None:
+        """The error is one line with the file."""
         bare = self.write("bare.pem", SERVER.cert_chain_pems[0].bytes())
         nonsense = self.write("nonsense.pem", b"nonsense")
         other_key = self.write("other.pem", OTHER.private_key_pem.bytes())
@@ -170,8 +170,8 @@ class OptionsTests(CertificatesInFiles):
         self.assertIsNotNone(self.read("--tls"))
         self.assertEqual(file.path.read_bytes(), before)
 
-    def test_without_a_home_there_is_no_place(self) -> None:
-        """A line says what to do."""
+    def test_without_a_home_directory_the_error_says_what_to_do(self) -> None:
+        """There is no directory for the certificate."""
 
         def no_home() -> Path:
             raise RuntimeError("Could not determine home directory.")
@@ -181,33 +181,33 @@ class OptionsTests(CertificatesInFiles):
         error = self.assertRaises(SocketError, development_directory)
         self.assertIn("XDG_STATE_HOME", str(error))
 
-    def test_levels(self) -> None:
-        """The words for the lowest version."""
+    def test_each_word_for_the_lowest_version_is_accepted(self) -> None:
+        """Each word means one protection level."""
         self.assertEqual(LEVELS["tls13"], SocketProtectionLevel.TLS13)
         self.assertEqual(list(LEVELS), ["tls12", "tls13"])
 
 
 class CertificateFileTests(CertificatesInFiles):
-    """What is known of a file besides what is in it."""
+    """What is known of a certificate file besides its contents."""
 
-    def test_who_can_read_the_key(self) -> None:
-        """The file that holds it counts."""
+    def test_a_readable_key_file_is_reported(self) -> None:
+        """The permissions of the file with the key count."""
         self.assertFalse(CertificateFile(Path(self.server)).is_readable_by_others)
         key = Path(self.write("key.pem", SERVER.private_key_pem.bytes(), 0o640))
         self.assertTrue(CertificateFile(Path(self.server), key).is_readable_by_others)
 
-    def test_a_certificate_without_a_key(self) -> None:
-        """A server cannot show it."""
+    def test_a_certificate_without_a_key_is_refused(self) -> None:
+        """A server needs the key."""
         bare = self.write("bare.pem", SERVER.cert_chain_pems[0].bytes())
         error = self.assertRaises(SocketError, CertificateFile(Path(bare)).load)
         self.assertIn("no key", str(error))
 
 
 class SecurityTests(CertificatesInFiles):
-    """Files become certificates, again and again."""
+    """Reloading of certificates."""
 
-    def test_reload_keeps_what_works(self) -> None:
-        """A file that cannot be used changes nothing, and is told of."""
+    def test_a_reload_keeps_certificates_that_work(self) -> None:
+        """A file that can't be used changes nothing, and is logged."""
         security = Security(
             [CertificateFile(Path(self.server))],
             UpgradePolicy.ALLOWED,
@@ -224,8 +224,8 @@ class SecurityTests(CertificatesInFiles):
         security.reload()
         self.assertEqual(events[-1]["subject"], "other")
 
-    def test_what_a_file_allows_is_asked_when_it_is_read(self) -> None:
-        """A service that has become another user has no right to look later."""
+    def test_permissions_of_a_file_are_checked_when_it_is_read(self) -> None:
+        """A service that has become another user may not look later."""
         Path(self.server).chmod(0o644)
         security = Security([CertificateFile(Path(self.server))], UpgradePolicy.ALLOWED)
         Path(self.server).unlink()
@@ -241,13 +241,13 @@ class TwistdTests(CertificatesInFiles):
     """Real processes, and Python's ``ssl`` as the peer."""
 
     def connect(self, port: int) -> socket.socket:
-        """Open a connection; the end of the test closes it."""
+        """Open a connection until the end of the test."""
         connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.addCleanup(connection.close)
         return connection
 
     def secure(self, connection: socket.socket, context: ssl.SSLContext | None = None) -> Any:
-        """Shake hands."""
+        """Do the handshake."""
         inside = (context or self.client_context()).wrap_socket(
             connection, server_hostname="localhost"
         )
@@ -255,15 +255,15 @@ class TwistdTests(CertificatesInFiles):
         return inside
 
     def assert_echoes(self, connection: socket.socket) -> None:
-        """Send a frame, and get it back."""
+        """Send a frame, and require its echo."""
         connection.sendall(FRAME)
         answer = b""
         while len(answer) < len(FRAME) and (piece := connection.recv(len(FRAME) - len(answer))):
             answer += piece
         self.assertEqual(answer, FRAME)
 
-    def test_tls_from_the_first_byte(self) -> None:
-        """What is plaintext is not answered."""
+    def test_with_tls_from_the_first_byte_plaintext_is_not_answered(self) -> None:
+        """Frames inside TLS are."""
         with twistd("twsock-stream", "-e", LOCAL, "--tls", "--certificate", self.server) as server:
             (port,) = server.wait_for_ports()
             self.assert_echoes(self.secure(self.connect(port)))
@@ -272,8 +272,8 @@ class TwistdTests(CertificatesInFiles):
             self.assertRaises(ConnectionResetError, plain.recv, 1)
             server.wait_for("security violation|plaintext")
 
-    def test_upgrade_required(self) -> None:
-        """A frame before it is not answered; frames after it are."""
+    def test_with_a_required_upgrade_plaintext_frames_are_not_answered(self) -> None:
+        """Frames after the upgrade are."""
         words = ["--upgrade", "required", "--certificate", self.server]
         with twistd("twsock-stream", "-e", LOCAL, *words) as server:
             (port,) = server.wait_for_ports()
@@ -281,8 +281,8 @@ class TwistdTests(CertificatesInFiles):
             plain.sendall(FRAME)
             self.assert_echoes(self.secure(plain))
 
-    def test_clients_identify_themselves(self) -> None:
-        """One without a certificate is turned away, one with is served."""
+    def test_a_client_without_a_required_certificate_is_refused(self) -> None:
+        """A client with one is served."""
         words = ["--certificate", self.server, "--client-ca", self.authority]
         words += ["--client-certificate", "required", "--min-level", "tls13"]
         with twistd("twsock-stream", "-e", LOCAL, "--tls", *words) as server:
@@ -295,8 +295,8 @@ class TwistdTests(CertificatesInFiles):
             self.assertEqual(somebody.version(), "TLSv1.3")
             self.assert_echoes(somebody)
 
-    def test_certificates_are_chosen_by_name(self) -> None:
-        """The first one where no other is for the name."""
+    def test_the_certificate_is_chosen_by_the_server_name(self) -> None:
+        """The first one is the default."""
         other = self.write("other.pem", OTHER.private_key_and_cert_chain_pem.bytes())
         words = ["--certificate", self.server, "--certificate", other]
         context = self.client_context()
@@ -314,8 +314,8 @@ class TwistdTests(CertificatesInFiles):
                         certificate["subjectAltName"][0][1], shown, f"{name=}, {shown=}"
                     )
 
-    def test_sighup_reads_the_files_again(self) -> None:
-        """A connection that stands goes on; the next handshake shows the new certificate."""
+    def test_sighup_reloads_the_files(self) -> None:
+        """An open connection continues; the next handshake shows the new certificate."""
         with twistd("twsock-stream", "-e", LOCAL, "--tls", "--certificate", self.server) as server:
             (port,) = server.wait_for_ports()
             standing = self.secure(self.connect(port))
@@ -330,14 +330,14 @@ class TwistdTests(CertificatesInFiles):
             ) as renewed:
                 self.assert_echoes(renewed)
 
-    def test_a_key_that_others_can_read(self) -> None:
-        """It is used, and warned of."""
+    def test_a_key_that_others_can_read_is_used_with_a_warning(self) -> None:
+        """The log names its file."""
         Path(self.server).chmod(0o644)
         with twistd("twsock-stream", "-e", LOCAL, "--tls", "--certificate", self.server) as server:
             server.wait_for(r"can be read by others: chmod 600 .*server\.pem")
 
-    def test_a_wrong_file_is_one_line(self) -> None:
-        """The last one, with a non-zero exit and no traceback."""
+    def test_a_wrong_file_is_reported_in_the_last_line(self) -> None:
+        """Exit status not zero, no traceback."""
         with twistd("twsock-stream", "--tls", "--certificate", self.authority) as server:
             self.assertNotEqual(server.wait(), 0)
             self.assertNotIn("Traceback", server.log)

@@ -1,4 +1,4 @@
-"""Signals reach the services: SIGHUP is survived, a second SIGTERM ends the drain."""
+"""Signals of a service: SIGHUP reloads, a second SIGTERM ends the drain."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ reactor.run()
 
 
 class Receiver:
-    """A service that notes what it is told."""
+    """A service that records its calls."""
 
     def __init__(self, told: list[str], name: str, has_files: bool = True) -> None:
         self.told, self.name, self.has_files = told, name, has_files
@@ -67,8 +67,8 @@ class HangupTests(SynchronousTestCase):
         reactor.callFromThread = lambda call: call()
         self.reactor = reactor
 
-    def test_outside_the_main_thread_signals_are_left_alone(self) -> None:
-        """Python allows no handlers there; the service starts all the same."""
+    def test_outside_the_main_thread_no_handler_is_set(self) -> None:
+        """Python allows handlers in the main thread only; the service starts all the same."""
         raised: list[BaseException] = []
 
         def start() -> None:
@@ -76,7 +76,7 @@ class HangupTests(SynchronousTestCase):
             try:
                 process_signals.add(self.reactor, receiver)
                 process_signals.discard(receiver)
-            except BaseException as error:  # noqa: BLE001 - handed to the test, which fails
+            except BaseException as error:  # noqa: BLE001 - passed to the test, which fails
                 raised.append(error)
 
         before = signal.getsignal(signal.SIGHUP)
@@ -86,8 +86,8 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(raised, [])
         self.assertIs(signal.getsignal(signal.SIGHUP), before)
 
-    def test_each_service_of_a_process_reloads(self) -> None:
-        """As long as it runs; with the last, SIGHUP is as it was."""
+    def test_sighup_reloads_each_service_of_the_process(self) -> None:
+        """While it runs; after the last one, SIGHUP has its earlier handler."""
         told: list[str] = []
         first, second = Receiver(told, "first"), Receiver(told, "second")
         process_signals.add(self.reactor, first)
@@ -101,8 +101,8 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(told, ["first", "second", "second"])
         self.assertEqual(self.hung_up, [signal.SIGHUP] * 3)
 
-    def test_where_there_is_nothing_to_reload_a_line_says_so(self) -> None:
-        """One for all services of the process."""
+    def test_sighup_without_anything_to_reload_is_one_line(self) -> None:
+        """One line for all services of the process."""
         for name in ("first", "second"):
             receiver = Receiver([], name, has_files=False)
             process_signals.add(self.reactor, receiver)
@@ -112,7 +112,7 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(lines, ["SIGHUP: no service here has certificates to read again"])
 
     def test_handlers_of_the_application_stay(self) -> None:
-        """SIGTERM is taken over only from the reactor itself."""
+        """The service replaces the reactor's own handler of SIGTERM only."""
         before = signal.getsignal(signal.SIGTERM)
         receiver = Receiver([], "only")
         process_signals.add(self.reactor, receiver)
@@ -125,7 +125,7 @@ class TwistdTests(SynchronousTestCase):
     """Signals of real processes."""
 
     def test_every_service_survives_sighup(self) -> None:
-        """It serves on, and ends with SIGTERM as if nothing had been."""
+        """It continues to serve, and ends in order on SIGTERM."""
         for arguments in (
             ["twsock-stream", "-e", LOCAL],
             ["twsock-datagram", "-e", "udp:0:interface=127.0.0.1"],
@@ -140,7 +140,7 @@ class TwistdTests(SynchronousTestCase):
                 self.assertIn("stopped: ", server.log, f"{arguments=}: {server.log}")
 
     def end_twice(self, first: int, second: int) -> None:
-        """Send a signal, and another while a peer in the middle of a frame holds up the drain."""
+        """Send a signal, and another while a peer in the middle of a frame delays the drain."""
         arguments = ["--endpoint", LOCAL, "--drain-timeout", "1000"]
         with twistd("twsock-stream", *arguments) as server:
             (port,) = server.wait_for_ports()
@@ -156,7 +156,10 @@ class TwistdTests(SynchronousTestCase):
             self.assertNotIn("Traceback", server.log)
 
     def test_a_second_sigterm_ends_the_drain(self) -> None:
-        """What is left is aborted, and the process ends by the signal, without a traceback."""
+        """
+        Connections that are left are aborted, and the process ends by the signal, without a
+        traceback.
+        """
         self.end_twice(signal.SIGTERM, signal.SIGTERM)
 
     def test_a_second_interrupt_ends_the_drain(self) -> None:
@@ -164,7 +167,7 @@ class TwistdTests(SynchronousTestCase):
         self.end_twice(signal.SIGINT, signal.SIGINT)
 
     def test_two_signals_at_once_end_without_a_drain(self) -> None:
-        """The second may come before the reactor has acted on the first."""
+        """The second may arrive before the reactor has handled the first."""
         arguments = ["--endpoint", LOCAL, "--drain-timeout", "1000"]
         with twistd("twsock-stream", *arguments) as server:
             (port,) = server.wait_for_ports()
@@ -177,15 +180,15 @@ class TwistdTests(SynchronousTestCase):
             self.assertLess(server.wait(), 0)
             self.assertNotIn("Traceback", server.log)
 
-    def test_a_third_signal_ends_what_still_hangs(self) -> None:
-        """Also where another service of the application never stops."""
+    def test_a_third_signal_ends_a_process_that_hangs(self) -> None:
+        """Also if another service of the application never stops."""
         with subprocess.Popen(
             [sys.executable, "-c", STUCK],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            # Where the signals do nothing, this is a failure, not a test run that hangs.
+            # If the signals do nothing, this is a failure; the test run does not hang.
             patience = threading.Timer(PATIENCE, process.kill)
             patience.start()
             self.addCleanup(patience.cancel)

@@ -1,4 +1,4 @@
-"""``twistd twsock-stream`` serves, refuses what it cannot do in one line, and drains."""
+"""``twistd twsock-stream`` serves, names wrong options in one line, and drains."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ listen echo
 
 @contextlib.contextmanager
 def running_haproxy(program: str, folder: str, port: int, way: str) -> Iterator[str]:
-    """Run HAProxy before a port, until it listens at the path that is given."""
+    """Run HAProxy in front of a port, until it listens at the given path."""
     path, settings, pid = f"{folder}/front", Path(folder, "settings"), Path(folder, "pid")
     settings.write_text(HAPROXY.format(path=path, port=port, way=way))
     # It listens once the process in the foreground has ended.
@@ -75,16 +75,16 @@ class LateEndpoint:
 
 
 class OptionsTests(SynchronousTestCase):
-    """Options are checked before anything runs."""
+    """Options are checked before any port is opened."""
 
     def parse(self, *arguments: str) -> dict[str, Any]:
-        """Read a command line."""
+        """Parse a command line."""
         options = Options()
         options.parseOptions(list(arguments))
         return dict(options)
 
-    def test_defaults_are_those_of_the_design(self) -> None:
-        """Without options: frames, the format's limit, 600 s idle, 10 s to drain."""
+    def test_the_defaults_are_those_of_the_design(self) -> None:
+        """Frames, the format's limit, 600 s idle, 10 s to drain."""
         options = self.parse()
         self.assertEqual(options["framing"], "uint32")
         self.assertIsNone(options["max-frame"])
@@ -93,22 +93,22 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(options["drain-timeout"], 10.0)
 
     def test_each_option_is_documented(self) -> None:
-        """On the page of the services, with what it takes."""
+        """The page of the services has it, with its value."""
         page = (Path(__file__).parents[2] / "docs" / "services.rst").read_text()
         names = {name.rstrip("=") for name in Options().longOpt} - {"help", "version"}
         self.assertEqual([name for name in sorted(names) if f"``--{name}" not in page], [])
 
-    def test_endpoints_add_up(self) -> None:
-        """Each ``--endpoint`` is one more."""
+    def test_each_endpoint_option_adds_an_endpoint(self) -> None:
+        """``--endpoint`` may be given several times."""
         options = self.parse("--endpoint", "tcp:1", "-e", "unix:echo.sock")
         self.assertEqual(options["endpoints"], ["tcp:1", "unix:echo.sock"])
 
-    def test_no_idle_timeout_is_zero(self) -> None:
+    def test_an_idle_timeout_of_zero_is_none(self) -> None:
         """``--idle-timeout 0`` means for ever."""
         self.assertIsNone(self.parse("--idle-timeout", "0")["idle-timeout"])
 
-    def test_each_mistake_is_named(self) -> None:
-        """A bad value is refused with its option, what it takes and what was given."""
+    def test_a_wrong_value_is_refused_with_its_option(self) -> None:
+        """The error names the option, the allowed values and the given value."""
         for option, value in [
             ("framing", "uint64"),
             ("max-frame", "-1"),
@@ -129,8 +129,8 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(f"--{option}", str(error), f"{option=}, {value=}: {error}")
             self.assertIn(value, str(error), f"{option=}, {value=}: {error}")
 
-    def test_what_is_no_port_is_one_plain_line(self) -> None:
-        """With its status, and without words of Python's."""
+    def test_a_wrong_port_is_refused_in_one_line_with_its_status(self) -> None:
+        """The line has no words of Python's own errors."""
         error = self.assertRaises(UsageError, self.parse, "--endpoint", "tcp:abc")
         self.assertEqual(
             str(error),
@@ -139,8 +139,8 @@ class OptionsTests(SynchronousTestCase):
             "unix:/run/echo.sock",
         )
 
-    def test_proxies_are_named_by_network(self) -> None:
-        """Several times, or with commas; of use only where there are proxies."""
+    def test_trusted_proxies_are_given_as_networks(self) -> None:
+        """Several times, or with commas; without an endpoint behind a proxy they are refused."""
         words = [
             "-e",
             "HAPROXY:tcp:1",
@@ -160,13 +160,13 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, self.parse, *wrong)
             self.assertIn("--proxy-from", str(error), f"{wrong=}: {error}")
 
-    def test_the_mode_of_unix_sockets(self) -> None:
-        """Owner and group, unless told otherwise."""
+    def test_by_default_owner_and_group_may_connect_to_unix_sockets(self) -> None:
+        """An option sets other permissions."""
         for words, mode in (([], 0o660), (["--socket-mode", "600"], 0o600)):
             self.assertEqual(self.parse(*words)["endpoint-settings"].socket_mode, mode, f"{words=}")
         self.assertRaises(UsageError, self.parse, "--socket-mode", "rw")
 
-    def test_an_endpoint_of_tls_is_enough(self) -> None:
+    def test_a_tls_endpoint_with_tls_options_is_refused(self) -> None:
         """There is no TLS inside TLS, whose clients would not be verified."""
         for option in (["--tls"], ["--upgrade", "required"]):
             for endpoint in ("ssl:1", "TLS:1", "haproxy:ssl:1"):
@@ -177,15 +177,15 @@ class OptionsTests(SynchronousTestCase):
 
 
 class ServiceTests(SynchronousTestCase):
-    """Options become a service."""
+    """The service that `stream_service` makes from options."""
 
-    def test_it_is_a_service(self) -> None:
-        """What `stream_service` makes is what twistd runs."""
+    def test_the_result_provides_a_service(self) -> None:
+        """It provides `IService`, which twistd runs."""
         service = stream_service(MemoryReactorClock(), [LOCAL])
         self.assertTrue(verifyObject(IService, service))
 
-    def test_plugins_are_found_and_complete(self) -> None:
-        """Both doors are there, and what they name exists."""
+    def test_the_plugins_name_existing_objects(self) -> None:
+        """For ``twsock-stream`` and ``twsock``."""
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
         makers: dict[str, Any] = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
         for name in ("twsock-stream", "twsock"):
@@ -195,8 +195,8 @@ class ServiceTests(SynchronousTestCase):
                 IService.providedBy(makers[name].makeService(makers[name].options())), f"{name=}"
             )
 
-    def test_limits_reach_the_connections(self) -> None:
-        """What was asked for is what a connection gets."""
+    def test_limits_of_the_options_reach_the_connections(self) -> None:
+        """For frames and for lines."""
         for framing, protocol in (("uint32", FrameEcho), ("line", LineEcho)):
             service = stream_service(
                 MemoryReactorClock(),
@@ -220,8 +220,8 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(limit.max_buffered, 1000, f"{framing=}")
             self.assertEqual(service.factory.group.idle_timeout, 5.0, f"{framing=}")
 
-    def test_an_endpoint_that_fails_late_is_told_of(self) -> None:
-        """A failure that comes while the process runs is one critical event."""
+    def test_an_endpoint_that_fails_late_is_logged(self) -> None:
+        """A failure while the process runs is one critical event."""
         late: Deferred[Any] = Deferred()
         endpoint: Any = LateEndpoint(late)
         factory = FrameEchoFactory(MemoryReactorClock())
@@ -236,16 +236,16 @@ class ServiceTests(SynchronousTestCase):
         (problem,) = [event["problem"] for event in events if "problem" in event]
         self.assertIn("cannot listen on late:1: AddressAlreadyInUse (10)", problem)
 
-    def test_a_bad_endpoint_is_a_value_error(self) -> None:
-        """A program that embeds the service learns of its mistake at once."""
+    def test_a_wrong_endpoint_is_a_value_error(self) -> None:
+        """A program that embeds the service gets the error at once."""
         self.assertRaises(ValueError, stream_service, MemoryReactorClock(), ["nowhere:1"])
 
 
 class TwistdTests(SynchronousTestCase):
     """Real processes."""
 
-    def test_it_echoes_and_ends_by_the_signal(self) -> None:
-        """Started, it serves a peer that is not ours; on SIGTERM it ends as twistd ends."""
+    def test_the_service_echoes_until_sigterm(self) -> None:
+        """A plain socket is served; on SIGTERM the process ends as twistd does."""
         with twistd("twsock-stream", "--endpoint", LOCAL) as server:
             (port,) = server.wait_for_ports()
             self.assertEqual(echo(port), b"Hello, World!")
@@ -255,23 +255,23 @@ class TwistdTests(SynchronousTestCase):
             self.assertNotIn("Hello", server.log)
             self.assertNotIn("Traceback", server.log)
 
-    def test_interrupted_it_ends_without_a_traceback(self) -> None:
-        """Ctrl-C drains like SIGTERM."""
+    def test_an_interrupt_drains_without_a_traceback(self) -> None:
+        """Ctrl-C drains as SIGTERM does."""
         with twistd("twsock-stream", "--endpoint", LOCAL) as server:
             server.wait_for_ports()
             server.process.send_signal(signal.SIGINT)
             self.assertEqual(server.wait(), -signal.SIGINT)
             self.assertNotIn("Traceback", server.log)
 
-    def test_the_lean_reactor_serves_too(self) -> None:
+    def test_the_lean_reactor_serves(self) -> None:
         """``--reactor=twsock`` runs the same service."""
         with twistd("--reactor=twsock", "twsock-stream", "--endpoint", LOCAL) as server:
             (port,) = server.wait_for_ports()
             self.assertEqual(echo(port), b"Hello, World!")
             self.assertIn("LeanEpollReactor", server.log)
 
-    def test_several_endpoints_and_a_unix_socket(self) -> None:
-        """Every endpoint is listened on and named with what the system gave it."""
+    def test_several_endpoints_are_served_and_logged(self) -> None:
+        """Each is named with the address that the system chose; one is a UNIX socket."""
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "echo.sock")
             arguments = ["-e", LOCAL, "-e", LOCAL, "-e", f"unix:{path}", "--framing", "line"]
@@ -284,8 +284,8 @@ class TwistdTests(SynchronousTestCase):
                     connection.sendall(b"over UNIX\n")
                     self.assertEqual(connection.makefile("rb").readline(), b"over UNIX\r\n")
 
-    def test_a_path_left_by_a_killed_server_is_taken_over(self) -> None:
-        """But not while somebody listens there."""
+    def test_the_path_of_a_killed_server_is_replaced(self) -> None:
+        """Not while a server listens there."""
         with tempfile.TemporaryDirectory() as folder:
             arguments = ["twsock-stream", "-e", f"unix:{folder}/echo.sock"]
             with twistd(*arguments) as server:
@@ -298,8 +298,8 @@ class TwistdTests(SynchronousTestCase):
             with twistd(*arguments) as server:
                 server.wait_for("listening on unix:")
 
-    def test_another_user_leaves_what_it_must_not_remove(self) -> None:
-        """One line, and the next start takes the path over; where it may, it removes it."""
+    def test_a_path_that_may_not_be_removed_is_logged(self) -> None:
+        """The process runs as another user; the next start replaces the path."""
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
         for mode, count in ((0o755, 1), (0o1777, 0)):
@@ -318,8 +318,8 @@ class TwistdTests(SynchronousTestCase):
                     self.assertNotIn("Traceback", server.log, f"{mode=:o}: {server.log}")
                     self.assertEqual(path.exists(), bool(count), f"{mode=:o}")
 
-    def test_pending_answers_leave_before_the_end(self) -> None:
-        """What arrived before SIGTERM is answered; then the peer sees FIN."""
+    def test_received_requests_are_answered_before_the_end(self) -> None:
+        """Requests that arrived before SIGTERM are answered; then the peer reads FIN."""
         with twistd("twsock-stream", "--endpoint", LOCAL) as server:
             (port,) = server.wait_for_ports()
             frame = b"\x00\x00\x00\x01x"
@@ -334,8 +334,8 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(server.wait(), -signal.SIGTERM)
             self.assertIn(" 0 aborted", server.log)
 
-    def test_what_does_not_end_is_aborted_at_the_deadline(self) -> None:
-        """A peer in the middle of a frame is given the drain timeout and no more."""
+    def test_a_connection_that_does_not_end_is_aborted_at_the_deadline(self) -> None:
+        """A peer in the middle of a frame has the drain timeout and no more."""
         arguments = ["--endpoint", LOCAL, "--drain-timeout", "0.2"]
         with twistd("twsock-stream", *arguments) as server:
             (port,) = server.wait_for_ports()
@@ -347,8 +347,8 @@ class TwistdTests(SynchronousTestCase):
             server.wait()
             self.assertIn(" 1 aborted at the deadline", server.log)
 
-    def test_a_port_in_use_is_one_line(self) -> None:
-        """It is named, with the reason, a non-zero exit and no traceback."""
+    def test_a_port_in_use_is_reported_in_one_line(self) -> None:
+        """The line names it and the reason; exit status not zero, no traceback."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             with twistd("twsock-stream", "--endpoint", endpoint) as server:
@@ -358,15 +358,15 @@ class TwistdTests(SynchronousTestCase):
                 self.assertIn(f"twsock: cannot listen on {endpoint}", server.log)
                 self.assertIn("AddressAlreadyInUse (10)", server.log)
 
-    def test_a_bad_option_is_one_line_after_the_usage(self) -> None:
-        """The last line names it, the exit is non-zero, and there is no traceback."""
+    def test_a_wrong_option_is_reported_after_the_usage(self) -> None:
+        """The last line names it; exit status not zero, no traceback."""
         with twistd("twsock-stream", "--max-frame", "huge") as server:
             self.assertNotEqual(server.wait(), 0)
             self.assertNotIn("Traceback", server.log)
             self.assertIn("--max-frame", server.log.splitlines()[-1])
 
-    def test_out_of_descriptors_it_waits_and_recovers(self) -> None:
-        """Peers beyond what the process can open wait; one event tells; then they are served."""
+    def test_out_of_descriptors_peers_wait_and_are_served_later(self) -> None:
+        """Peers above the limit of open files wait; one event reports it."""
         # More than the limit of files allows, which is the default.
         arguments = ["--endpoint", LOCAL, "--max-connections", "100"]
         with twistd("twsock-stream", *arguments, max_files=32) as server:
@@ -385,7 +385,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(server.log.count("cannot accept"), 1)
 
     def test_behind_a_proxy_the_log_names_the_client(self) -> None:
-        """And who is dropped, and why; a health check is served."""
+        """With the reason of an abort; a health check of the proxy is served."""
         endpoint = f"haproxy:{LOCAL}"
         with twistd("twsock-stream", "-e", endpoint, "--max-frame", "5") as server:
             (port,) = server.wait_for_ports()
@@ -403,8 +403,8 @@ class TwistdTests(SynchronousTestCase):
             server.wait_for("192.0.2.1:1000 aborted")
             server.wait_for("127.0.0.1 port .* dropped: it does not begin with a PROXY header")
 
-    def test_only_named_proxies_are_believed(self) -> None:
-        """Others are reset, and told of."""
+    def test_a_header_from_an_unnamed_proxy_is_refused(self) -> None:
+        """The connection is reset and logged."""
         arguments = ["-e", f"haproxy:{LOCAL}", "--proxy-from", "192.0.2.0/24"]
         with twistd("twsock-stream", *arguments) as server:
             (port,) = server.wait_for_ports()
@@ -412,8 +412,8 @@ class TwistdTests(SynchronousTestCase):
                 self.assertRaises(ConnectionResetError, connection.recv, 1)
             server.wait_for("dropped: PROXY headers are taken from 192.0.2.0/24 only")
 
-    def test_haproxy_hands_connections_on(self) -> None:
-        """Both versions of its header, with its own health checks."""
+    def test_haproxy_connects_with_both_versions(self) -> None:
+        """Its own health checks are served too."""
         haproxy = shutil.which("haproxy")
         if haproxy is None:
             raise SkipTest("haproxy is not installed")
@@ -434,8 +434,8 @@ class TwistdTests(SynchronousTestCase):
             self.assertNotIn("dropped", server.log)
             self.assertNotIn("Traceback", server.log)
 
-    def test_socat_speaks_lines_with_it(self) -> None:
-        """A program that is not ours gets its line back."""
+    def test_socat_exchanges_lines(self) -> None:
+        """It gets its line back."""
         socat = shutil.which("socat")
         if socat is None:
             raise SkipTest("socat is not installed")
@@ -453,34 +453,34 @@ class TwistdTests(SynchronousTestCase):
 
 
 class ConnectionLimitTests(SynchronousTestCase):
-    """The limit on open files decides, up to a point."""
+    """The default limit of connections follows from the limit of open files."""
 
     def limit_descriptors(self, count: int) -> None:
-        """Lower or raise the limit of this process, as far as it may."""
+        """Change this process's limit of open files, as far as it may."""
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, limits[1]))
 
-    def test_some_descriptors_are_left(self) -> None:
+    def test_some_descriptors_are_reserved(self) -> None:
         """For logs, ports and certificates."""
         self.limit_descriptors(1000)
         self.assertEqual(default_max_connections(), 1000 - RESERVED_DESCRIPTORS)
 
-    def test_of_few_most_are_for_connections(self) -> None:
-        """A service that accepts nobody would be none."""
+    def test_of_few_descriptors_most_are_for_connections(self) -> None:
+        """The limit is never zero."""
         self.limit_descriptors(80)
         self.assertEqual(default_max_connections(), 70)
 
-    def test_enough_is_enough(self) -> None:
-        """However many descriptors there may be."""
+    def test_the_default_limit_has_a_maximum(self) -> None:
+        """However many descriptors there are."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard != resource.RLIM_INFINITY and hard < MOST_CONNECTIONS + RESERVED_DESCRIPTORS:
             self.skipTest(f"this process may have {hard} descriptors at most")
         self.limit_descriptors(MOST_CONNECTIONS + RESERVED_DESCRIPTORS + 1)
         self.assertEqual(default_max_connections(), MOST_CONNECTIONS)
 
-    def test_the_service_has_it_unless_told_otherwise(self) -> None:
-        """What was asked for comes first, more than there are descriptors included."""
+    def test_an_option_replaces_the_default_limit(self) -> None:
+        """Also if it is above the number of descriptors."""
         self.limit_descriptors(1000)
         for asked, expected in ((None, 1000 - RESERVED_DESCRIPTORS), (7, 7), (5000, 5000)):
             service = stream_service(

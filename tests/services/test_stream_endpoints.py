@@ -1,4 +1,4 @@
-"""Strings become endpoints of streams, with our defaults where they do not say otherwise."""
+"""Endpoint strings of streams, with twsock's defaults for what they do not say."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from twsock.services.stream_endpoints import (
     parse_server_endpoint,
 )
 
-#: What Linux allows unless an administrator changed it.
+#: The longest queue that Linux allows, unless an administrator changed it.
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
 class ParsingTests(SynchronousTestCase):
-    """Words."""
+    """Strings."""
 
     def parse(self, description: str, **settings: Any) -> Any:
-        """Read a string."""
+        """Parse a string."""
         return parse_server_endpoint(
             MemoryReactorClock(), description, StreamEndpointSettings(**settings)
         )
 
     def listen(self, description: str, **settings: Any) -> Any:
-        """Listen in memory; give what the reactor was asked for."""
+        """Listen in memory; return the arguments that the reactor received."""
         memory = MemoryReactorClock()
         endpoint = parse_server_endpoint(
             memory, description, StreamEndpointSettings(**settings) if settings else None
@@ -50,8 +50,8 @@ class ParsingTests(SynchronousTestCase):
         """Twisted's own parser makes it."""
         self.assertIsInstance(self.parse("tcp:1"), TCP4ServerEndpoint)
 
-    def test_the_backlog_is_ours_unless_the_string_has_one(self) -> None:
-        """By name or by place, and for every kind that has one."""
+    def test_the_backlog_is_twsocks_unless_the_string_has_one(self) -> None:
+        """By name or by position, for every kind of endpoint that has a backlog."""
         for description, backlog in (
             ("tcp:1", DEFAULT_BACKLOG),
             ("tcp:1:interface=127.0.0.1", DEFAULT_BACKLOG),
@@ -67,8 +67,8 @@ class ParsingTests(SynchronousTestCase):
         for description, backlog in (("unix:/x", DEFAULT_BACKLOG), ("unix:/x:600:60", 60)):
             self.assertEqual(self.listen(description)[2], backlog, f"{description=}")
 
-    def test_the_mode_is_ours_unless_the_string_has_one(self) -> None:
-        """In octal."""
+    def test_the_mode_is_twsocks_unless_the_string_has_one(self) -> None:
+        """It is octal."""
         for description, mode in (
             ("unix:/x", 0o660),
             ("unix:/x:600", 0o600),
@@ -77,14 +77,14 @@ class ParsingTests(SynchronousTestCase):
             self.assertEqual(self.listen(description)[3], mode, f"{description=}")
         self.assertEqual(self.listen("unix:/x", socket_mode=0o606)[3], 0o606)
 
-    def test_words_reach_twisted_as_they_were(self) -> None:
+    def test_other_settings_reach_twisted_unchanged(self) -> None:
         """Colons, brackets and equal signs included."""
         self.assertEqual(self.listen("tcp:1:interface=\\:\\:1")[3], "::1")
         self.assertEqual(self.listen("tcp:1:interface=[::1]")[3], "::1")
         self.assertEqual(self.listen("unix:/a\\:b\\=c")[0], "/a:b=c")
 
-    def test_each_mistake_has_a_plain_line_and_a_status(self) -> None:
-        """The string, what is wrong with it, and an example."""
+    def test_a_mistake_has_one_plain_line_and_a_status(self) -> None:
+        """The line has the string, the mistake and an example."""
         status = SocketErrorStatus
         for description, words, expected in (
             ("tcp:abc", "not 'abc'", status.CLASS_TYPE_NOT_FOUND),
@@ -110,8 +110,8 @@ class ParsingTests(SynchronousTestCase):
             for foreign in ("\n", "int()", "Traceback", "argument is missing"):
                 self.assertNotIn(foreign, str(error), f"{description=}, {foreign=}: {error}")
 
-    def test_other_mistakes_say_what_there_is(self) -> None:
-        """One line with the word."""
+    def test_a_malformed_string_is_refused_with_an_example(self) -> None:
+        """The error is one line that names the mistake."""
         for description, words in (
             ("", "begin with a kind"),
             ("tcp", "the port is missing"),
@@ -141,21 +141,21 @@ class ParsingTests(SynchronousTestCase):
 
 
 class BacklogTests(TestCase):
-    """What the kernel keeps."""
+    """The kernel's queue of connections that were not accepted."""
 
     def setUp(self) -> None:
         if int(_SOMAXCONN.read_text()) < 200:
             raise SkipTest("net.core.somaxconn is the smaller limit, so there is nothing to see")
 
-    async def test_a_crowd_is_let_in_at_once(self) -> None:
-        """200 peers connect although nobody accepts them: more than Twisted's 50 have room."""
+    async def test_200_peers_connect_before_any_is_accepted(self) -> None:
+        """Twisted's own backlog has room for 50."""
         paths = (f"unix:{self.mktemp()}", "tcp:0:interface=127.0.0.1")
         for description in paths:
             endpoint = parse_server_endpoint(reactor, description)
             port: Any = await endpoint.listen(Factory.forProtocol(Protocol))
             self.addCleanup(port.stopListening)
             where = port.socket.getsockname()
-            # The reactor does not run meanwhile, as this function does not wait for anything.
+            # The reactor does not run meanwhile: this function waits for nothing.
             for _ in range(200):
                 peer = socket.socket(port.socket.family)
                 self.addCleanup(peer.close)

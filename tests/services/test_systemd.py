@@ -1,4 +1,4 @@
-"""Sockets that systemd opened are listened on, and left where they are."""
+"""Sockets that systemd opened are used, and stay in place after the stop."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from twsock.services.systemd import systemd_endpoint
 
 
 class EnvironmentTests(SynchronousTestCase):
-    """What the variables say."""
+    """The environment variables."""
 
-    def refusal(self, domain: str = "INET", **settings: Any) -> str:
-        """Fail to find a socket."""
+    def socket_error(self, domain: str = "INET", **settings: Any) -> str:
+        """Look for a socket; return the error."""
         error = self.assertRaises(
             EndpointError, systemd_endpoint, MemoryReactorClock(), domain, **settings
         )
         return str(error)
 
     def variables(self, **changed: str) -> dict[str, str]:
-        """Two sockets with names."""
+        """Return the variables for two sockets with names."""
         own = str(os.getpid())
         return {"LISTEN_FDS": "2", "LISTEN_PID": own, "LISTEN_FDNAMES": "a:b", **changed}
 
-    def test_each_line_names_the_variable(self) -> None:
-        """Which is missing, or says something else."""
+    def test_a_missing_or_wrong_variable_is_named(self) -> None:
+        """The error is one line."""
         for variables, words in (
             ({}, "LISTEN_FDS is not set"),
             ({"LISTEN_FDS": "1"}, "LISTEN_PID is not set"),
@@ -42,24 +42,26 @@ class EnvironmentTests(SynchronousTestCase):
             (self.variables(LISTEN_FDS="many"), "LISTEN_FDS is 'many'"),
             (self.variables(LISTEN_FDS="0"), "LISTEN_FDS is '0'"),
         ):
-            self.assertIn(words, self.refusal(index="0", environment=variables), f"{variables=}")
+            self.assertIn(
+                words, self.socket_error(index="0", environment=variables), f"{variables=}"
+            )
 
-    def test_an_index_beyond_the_last(self) -> None:
-        """The line says which there are."""
-        line = self.refusal(index="2", environment=self.variables())
+    def test_an_index_beyond_the_last_is_refused(self) -> None:
+        """The error lists the sockets."""
+        line = self.socket_error(index="2", environment=self.variables())
         self.assertIn("LISTEN_FDS is 2, so there is no socket with index 2: 0 to 1 are", line)
-        line = self.refusal(index="1", environment=self.variables(LISTEN_FDS="1"))
+        line = self.socket_error(index="1", environment=self.variables(LISTEN_FDS="1"))
         self.assertIn("0 is there", line)
 
-    def test_a_name_that_is_not_there(self) -> None:
-        """The line says which there are."""
-        line = self.refusal(name="c", environment=self.variables())
+    def test_an_unknown_name_is_refused(self) -> None:
+        """The error lists the names."""
+        line = self.socket_error(name="c", environment=self.variables())
         self.assertEqual(line, "LISTEN_FDNAMES has no 'c': it is a, b")
-        line = self.refusal(name="c", environment=self.variables(LISTEN_FDNAMES=""))
+        line = self.socket_error(name="c", environment=self.variables(LISTEN_FDNAMES=""))
         self.assertIn("not set", line)
 
-    def test_words_that_mean_nothing(self) -> None:
-        """Each is named."""
+    def test_unknown_settings_are_refused(self) -> None:
+        """The error names each."""
         everything = self.variables()
         for settings, words in (
             ({"domain": "IPX", "index": "0"}, "INET, INET6, UNIX, not 'IPX'"),
@@ -67,14 +69,16 @@ class EnvironmentTests(SynchronousTestCase):
             ({"index": "0", "name": "a"}, "either index= or name="),
             ({"index": "-1"}, "index is a number"),
         ):
-            self.assertIn(words, self.refusal(environment=everything, **settings), f"{settings=}")
+            self.assertIn(
+                words, self.socket_error(environment=everything, **settings), f"{settings=}"
+            )
 
 
 class TwistdTests(SynchronousTestCase):
-    """Real processes that were started as systemd starts them."""
+    """Real processes, started as systemd starts them."""
 
     def listen(self, family: int, where: Any) -> socket.socket:
-        """Open what a .socket unit would have opened."""
+        """Open the socket of a .socket unit."""
         listening = socket.socket(family)
         self.addCleanup(listening.close)
         listening.bind(where)
@@ -90,7 +94,7 @@ class TwistdTests(SynchronousTestCase):
             server.wait_for("listening on")
             self.assertEqual(echo(listening.getsockname()[1]), b"Hello, World!")
 
-    def test_a_name_works(self) -> None:
+    def test_a_name_chooses_the_socket(self) -> None:
         """It is the FileDescriptorName= of the unit."""
         listening = self.listen(socket.AF_INET6, ("::1", 0))
         arguments = ["twsock-stream", "-e", "systemd:INET6:name=echo"]
@@ -100,7 +104,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertEqual(port, listening.getsockname()[1])
 
     def test_a_unix_socket_stays_for_the_next_start(self) -> None:
-        """Its path belongs to systemd, which goes on listening."""
+        """Its path belongs to systemd, which continues to listen."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "echo.sock"
             listening = self.listen(socket.AF_UNIX, str(path))
@@ -118,8 +122,8 @@ class TwistdTests(SynchronousTestCase):
                 self.assertNotIn("Traceback", server.log)
             self.assertTrue(path.exists())
 
-    def test_a_socket_that_does_not_fit_is_one_line(self) -> None:
-        """Of another domain, of another type, or none that listens."""
+    def test_a_socket_of_the_wrong_kind_is_refused_in_one_line(self) -> None:
+        """Of another domain, of another type, or one that does not listen."""
         kinds = (
             (self.listen(socket.AF_INET6, ("::1", 0)), "domain INET6, not INET"),
             (socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "ListenStream="),

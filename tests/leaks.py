@@ -1,6 +1,4 @@
-"""
-What a test leaves behind: descriptors, delayed calls, readers, Deferreds that nobody will fire.
-"""
+"""Leaks of a test: descriptors, delayed calls, readers, and Deferreds that will never fire."""
 
 from __future__ import annotations
 
@@ -14,29 +12,31 @@ __all__ = ["Leaks"]
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
-#: Objects that are worth to be frozen: modules, and what trial and hypothesis keep of many tests.
+#: The number of objects above which freezing pays: modules, and what trial and hypothesis keep.
 _MANY = 30_000
 
 
 class Leaks:
     """
-    Compares what is there now with what was there when this was made.
+    Compares the resources that exist now with those that existed when this was made.
 
-    The garbage collector rests meanwhile: it would hide a wait that nobody can end any more.
+    The garbage collector is off meanwhile: it would free a Deferred that can't fire any more, and
+    hide it.
     """
 
     def __init__(self, reactor: Any) -> None:
         gc.collect()
         if len(gc.get_objects()) > _MANY:
-            # What is frozen is neither collected nor listed again. Not at each test: what a test
-            # leaves for the collector would then stay open.
+            # Frozen objects are neither collected nor listed again. Objects are not frozen at each
+            # test: garbage of a test would then never be freed, and its descriptors would stay
+            # open.
             gc.freeze()
         gc.disable()
         self._reactor = reactor
         self._before = self._take_stock()
 
     def found(self) -> list[str]:
-        """Name all that is there now and was not."""
+        """Return the names of all resources that exist now and did not before."""
         now = self._take_stock()
         gc.enable()
         return [
@@ -56,21 +56,23 @@ class Leaks:
             "unfired Deferred": {
                 id(thing): str(thing)
                 for thing in gc.get_objects()
-                # `isinstance` asks an abstract class, which takes much longer for all there is.
+                # `isinstance` of an abstract class is much slower, over all objects.
                 if Deferred in type(thing).__mro__ and not thing.called and not _is_of_trial(thing)
             },
         }
 
 
 def _is_of_trial(deferred: Any) -> bool:
-    """Return whether a worker of ``trial -j`` waits for it: a log event on its way to trial."""
+    """
+    Return whether a worker of ``trial -j`` owns the Deferred: a log event on its way to trial.
+    """
     # Twisted 25.5 renamed it; the old name warns.
     steps = vars(deferred).get("_callbacks") or vars(deferred).get("callbacks", ())
     return any(callback.__module__ == "twisted.protocols.amp" for (callback, *_), _ in steps)
 
 
 def _descriptors() -> dict[object, str]:
-    """Name the open descriptors, where the system lists them."""
+    """Return the open descriptors, if the system lists them."""
     if not _DESCRIPTORS.exists():
         return {}
     found: dict[object, str] = {}
@@ -81,5 +83,5 @@ def _descriptors() -> dict[object, str]:
             if target != "/dev/null":
                 found[descriptor.name] = f"{descriptor.name} -> {target}"
         except FileNotFoundError:
-            pass  # The one with which the folder is read.
+            pass  # The descriptor with which the folder is read.
     return found

@@ -1,6 +1,4 @@
-"""
-Objects and bytes that stay in memory after their connection, with the garbage collector off.
-"""
+"""Objects and bytes that stay in memory after their connection, with the garbage collector off."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from twisted.logger import LimitedHistoryLogObserver, globalLogPublisher
 
 __all__ = ["Lifetimes"]
 
-#: Classes whose objects are counted: those of twsock, and those that Twisted and pyOpenSSL make
-#: for each connection.
+#: Classes whose objects are counted: those of twsock, and those that Twisted and pyOpenSSL make for
+#: each connection.
 _PER_CONNECTION = (
     "twsock.",
     "twisted.internet.tcp.Client",
@@ -29,23 +27,23 @@ _FACTS = ("twsock.names.", "twsock.log.TextLogger")
 
 class Lifetimes:
     """
-    Compares the objects in memory with those at the time this was made.
+    Compares the objects in memory with those that existed when this was made.
 
     The garbage collector has to be off meanwhile. Log events are kept, as Twisted keeps them before
-    logging has begun: an event that refers to a connection keeps it alive.
+    logging has begun: an event that refers to a connection keeps that connection alive.
     """
 
     def __init__(self) -> None:
         self._history = LimitedHistoryLogObserver(200)
         globalLogPublisher.addObserver(self._history)
         tracemalloc.start()
-        # Objects are kept, since a later object could otherwise get the identity of one.
+        # The objects are kept: a later object could otherwise have the identity of a freed one.
         self._before = {id(thing): thing for thing in _things()}
         self._bytes_before = tracemalloc.get_traced_memory()[0]
 
     @property
     def retained_bytes(self) -> int:
-        """How much more memory is in use than before, in bytes."""
+        """Return how much more memory is in use than before, in bytes."""
         return tracemalloc.get_traced_memory()[0] - self._bytes_before
 
     def retained_objects(self) -> dict[str, int]:

@@ -100,8 +100,8 @@ def programs_in(document: str) -> list[str]:
 class ExamplesTests(SynchronousTestCase):
     """The examples without TLS, each as a process of its own."""
 
-    def test_server_and_client_talk(self) -> None:
-        """The server greets two guests in order, and exits on Ctrl-C."""
+    def test_the_server_greets_two_clients_in_order(self) -> None:
+        """The server exits on Ctrl-C."""
         with subprocess.Popen(
             [sys.executable, str(_EXAMPLES / "guestbook_server.py"), _LOCAL],
             env=_ENVIRONMENT,
@@ -120,8 +120,8 @@ class ExamplesTests(SynchronousTestCase):
             client.stdout, "Welcome, Ada! 0 came before you.\nWelcome, Grace! 1 came before you.\n"
         )
 
-    def test_a_client_without_a_server_reports_the_status(self) -> None:
-        """It prints one line with the status and exits with a status other than 0."""
+    def test_a_client_without_a_server_prints_the_status(self) -> None:
+        """It prints one line with the status, and exits with a status other than 0."""
         client = run_client("tcp:127.0.0.1:1", "Ada")
         self.assertEqual(client.returncode, 1)
         self.assertIn("ConnectionRefused (12)", client.stderr)
@@ -133,15 +133,15 @@ class ExamplesTests(SynchronousTestCase):
         self.assertEqual(page.stdout, promised("echo_page.py"))
         self.assertIn('server sent back the response: "Hello, World!"', page.stdout)
 
-    def test_the_echo_page_refuses_in_one_line(self) -> None:
+    def test_the_echo_page_names_a_wrong_port_in_one_line(self) -> None:
         """An invalid port and a port in use give one line and status 1."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             for port in ("65536", str(taken.getsockname()[1])):
                 page = run_example("echo_page.py", port)
                 self.assertEqual((page.returncode, page.stderr.count("\n")), (1, 1), page.stderr)
 
-    def test_the_stream_socket_sample_shows_what_is_sent(self) -> None:
-        """Each message is shown once; Ctrl-C ends the server."""
+    def test_the_stream_socket_sample_prints_each_message_once(self) -> None:
+        """Ctrl-C ends its server."""
         with subprocess.Popen(
             [sys.executable, str(_EXAMPLES / "stream_socket_sample.py"), "server", "0"],
             env=_ENVIRONMENT,
@@ -157,20 +157,20 @@ class ExamplesTests(SynchronousTestCase):
         self.assertEqual(client.stdout, "Connected\n" + 3 * '"Hello" sent successfully\n')
         self.assertEqual(shown, ['Received data: "Hello"\n'] * 3)
 
-    def test_the_sample_refuses_in_one_line(self) -> None:
+    def test_the_stream_socket_sample_names_a_mistake_in_one_line(self) -> None:
         """A missing server and an unknown command give one line and status 1."""
         for words in (("client", "localhost", "1"), ("dance",)):
             sample = run_example("stream_socket_sample.py", *words)
             self.assertEqual((sample.returncode, sample.stderr.count("\n")), (1, 1), sample.stderr)
 
-    def test_batched_sends_are_compared(self) -> None:
-        """It compares three ways; an unknown word is refused."""
+    def test_the_batched_sends_example_compares_three_ways(self) -> None:
+        """It refuses an unknown word."""
         compared = run_example("batched_sends.py").stdout.splitlines()
         self.assertEqual([line.split()[0] for line in compared], ["awaited", "together", "flushed"])
         self.assertEqual(run_example("batched_sends.py", "slowly").returncode, 1)
 
-    def test_both_run_beside_a_website(self) -> None:
-        """One Twisted application serves frames and a web page; the page shows the guest."""
+    def test_frames_and_a_web_page_are_served_by_one_application(self) -> None:
+        """The page shows the guest."""
         os.environ.update(GUESTBOOK=_LOCAL, WEBSITE=_LOCAL)
         self.addCleanup(os.environ.pop, "GUESTBOOK")
         self.addCleanup(os.environ.pop, "WEBSITE")
@@ -187,7 +187,7 @@ class ExamplesTests(SynchronousTestCase):
 class SecureExamplesTests(SynchronousTestCase):
     """The examples with TLS."""
 
-    def test_each_prints_the_output_in_its_docstring(self) -> None:
+    def test_each_example_prints_the_output_in_its_docstring(self) -> None:
         """The output is the promised one, in order, and nothing else."""
         for name, *words in (
             ("upgrade_walk.py",),
@@ -199,7 +199,7 @@ class SecureExamplesTests(SynchronousTestCase):
             self.assertEqual(shown.stdout, promised(name, 1 + len(words)), shown.stderr)
             self.assertEqual((shown.returncode, shown.stderr), (0, ""), f"{name=}, {words=}")
 
-    def test_what_they_do_not_take_is_refused_in_one_line(self) -> None:
+    def test_unknown_arguments_are_refused_in_one_line(self) -> None:
         """Arguments that the docstring does not list give the usage line and status 1."""
         for name, *words in (
             ("upgrade_walk.py", "1"),
@@ -213,15 +213,15 @@ class SecureExamplesTests(SynchronousTestCase):
 
 
 class MailExampleTests(SynchronousTestCase):
-    """The mail server; its answers to clients are in test_outside_tools.py."""
+    """The mail server; tests/test_outside_tools.py has its answers to clients."""
 
     def setUp(self) -> None:
         made = tempfile.TemporaryDirectory()
         self.addCleanup(made.cleanup)
         self.folder = str(Path(made.name, "certificates"))
 
-    def test_it_listens_until_ctrl_c(self) -> None:
-        """It prints its port, and ends the connection of a client in order."""
+    def test_ctrl_c_ends_the_connections_in_order(self) -> None:
+        """The server prints its port, and ends the connection of a client in order."""
         with running(_EXAMPLES / "smtp_starttls.py", _LOCAL, self.folder) as (server, opened, port):
             with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as client:
                 greeting = client.recv(100)
@@ -253,7 +253,7 @@ class DatagramExamplesTests(SynchronousTestCase):
         expected = expected.replace("1337", server_port).replace("1336", client_port)
         self.assertEqual((page.stdout, page.stderr), (expected, ""))
 
-    def test_the_echo_page_refuses_in_one_line(self) -> None:
+    def test_the_echo_page_names_a_wrong_address_in_one_line(self) -> None:
         """A port in use, an invalid port and an address of another host give one line."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))
@@ -266,8 +266,8 @@ class DatagramExamplesTests(SynchronousTestCase):
                 self.assertEqual(page.returncode, 1, f"{words=}")
                 self.assertRegex(page.stderr, r"\Adatagram_echo_page: .+\n\Z", f"{words=}")
 
-    def test_two_programs_share_the_port_and_both_receive_from_the_group(self) -> None:
-        """The sender receives, too; a third program that does not share the port cannot bind it."""
+    def test_two_programs_share_the_port_and_receive_from_the_group(self) -> None:
+        """The sender receives too; a third program that does not share the port can't bind it."""
         port = str(free_udp_port())
         path = _EXAMPLES / "multicast_sample.py"
         with subprocess.Popen(
@@ -286,7 +286,7 @@ class DatagramExamplesTests(SynchronousTestCase):
         self.assertEqual(sender.stdout, joined + 3 * '"Hello" sent successfully\n' + heard)
         self.assertRegex(heard, rf'\A(From \S+ port {port}: "Hello"\n){{3}}\Z')
 
-    def test_the_multicast_sample_refuses_in_one_line(self) -> None:
+    def test_the_multicast_sample_names_a_mistake_in_one_line(self) -> None:
         """A port that is not shared, no datagram in time, and an invalid port give one line."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("", 0))
@@ -295,8 +295,8 @@ class DatagramExamplesTests(SynchronousTestCase):
                 self.assertEqual(sample.returncode, 1, f"{port=}")
                 self.assertRegex(sample.stderr, r"\Amulticast_sample: .+\n\Z", f"{port=}")
 
-    def test_batched_datagrams_are_compared(self) -> None:
-        """Each way runs by itself; the run of all ways counts system calls as well."""
+    def test_the_batched_datagrams_example_compares_each_way(self) -> None:
+        """Each way runs alone; the run of all ways counts system calls too."""
         for way in ("loop", "awaited", "flushed"):
             compared = run_example("batched_datagrams.py", way, "20")
             self.assertRegex(
@@ -304,14 +304,14 @@ class DatagramExamplesTests(SynchronousTestCase):
             )
 
     def test_batched_datagrams_leave_in_one_system_call(self) -> None:
-        """The output is the one in its docstring, where strace can count the calls."""
+        """The output is the one in its docstring, if strace can count the calls."""
         compared = run_example("batched_datagrams.py").stdout
         if "not counted" in compared:
             raise SkipTest("there is no strace, or it is not allowed to trace")
         counted = re.sub(r"[\d.]+ µs", "… µs", compared)
         self.assertEqual(counted, promised("batched_datagrams.py"))
 
-    def test_what_they_do_not_take_is_refused_in_one_line(self) -> None:
+    def test_unknown_arguments_are_refused_in_one_line(self) -> None:
         """Arguments that the docstring does not list give the usage line and status 1."""
         for name, *words in (
             ("datagram_echo_page.py", "127.0.0.1", "1", "2", "3"),
@@ -338,8 +338,8 @@ class GuideToStartTlsTests(SynchronousTestCase):
         path.write_text(program, encoding="utf-8")
         return path
 
-    def test_the_client_talks_to_the_server(self) -> None:
-        """Inside TLS, the server has forgotten the name that was sent in plaintext."""
+    def test_the_server_forgets_the_name_from_before_tls(self) -> None:
+        """Inside TLS it has no name; the client had sent it in plaintext."""
         server = self.write("server.py", self.server.replace("tcp:1340:", "tcp:0:"))
         with running(server) as (_process, opened, port):
             client = self.write("client.py", self.client.replace(":1340", f":{port}"))
@@ -357,8 +357,8 @@ class GuideToStartTlsTests(SynchronousTestCase):
 class GuideToDatagramsTests(SynchronousTestCase):
     """The program in docs/datagrams.rst."""
 
-    def test_it_answers(self) -> None:
-        """The program answers, at a free port."""
+    def test_the_program_answers(self) -> None:
+        """It runs at a free port."""
         made = tempfile.TemporaryDirectory()
         self.addCleanup(made.cleanup)
         (program,) = programs_in("datagrams.rst")

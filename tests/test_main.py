@@ -19,7 +19,7 @@ def run(*words: str) -> subprocess.CompletedProcess[bytes]:
 class MainModuleTests(SynchronousTestCase):
     """``twsock/__main__.py``."""
 
-    def test_it_runs_the_command(self) -> None:
+    def test_the_module_runs_the_command(self) -> None:
         """It takes the same arguments, with the same output and exit status."""
         result = run("--version")
         self.assertRegex(result.stdout.decode(), r"\Atwsock \S+")

@@ -1,6 +1,4 @@
-"""
-Counts the steps of an operation; the count does not depend on the load of the machine.
-"""
+"""Counters of the steps of an operation; the count does not depend on the load of the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ _SEARCHES = frozenset({"count", "find", "index", "replace", "rfind", "rindex", "
 
 
 class Count:
-    """A number that grows."""
+    """A counter."""
 
     value = 0
 
@@ -42,7 +40,7 @@ def count_comparisons() -> Iterator[Count]:
 
 @contextmanager
 def count_searched_bytes() -> Iterator[Count]:
-    """Count the bytes that searches are called with; bytes that are searched twice count twice."""
+    """Count the bytes that searches are called with; a byte that is searched twice counts twice."""
     count = Count()
 
     def note(_frame: object, event: str, called: Any) -> None:

@@ -1,7 +1,7 @@
 """
-What every stream promises, whatever carries it: one mixin for TCP, UNIX sockets and memory.
+The contract of every stream: one mixin for TCP, UNIX sockets, TLS and memory.
 
-The claims are those that trio's testing package made known for streams, and the ones of this house.
+The claims are those of trio's testing package for streams, and those that twsock adds.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Conversation = Callable[[StreamSocket, StreamSocket], Awaitable[None]]
 
 
 class OnEveryReactor(ClosingBuilder):
-    """Runs a coroutine on a reactor that it has for itself, and looks at what it leaves behind."""
+    """Runs a coroutine on a reactor of its own, and checks what it leaves."""
 
     _reactors = REACTORS
 
     def conduct(self, work: Callable[[Any], Awaitable[None]]) -> None:
         """
-        Run to the end; fail on an error, on a leak, or when it takes too long.
+        Run to the end; fail on an error, a leak, or a timeout.
 
-        :param work: is given the reactor.
+        :param work: called with the reactor.
         """
         reactor = self.buildReactor()
         ended: list[BaseException | None] = []
@@ -63,13 +63,13 @@ class OnEveryReactor(ClosingBuilder):
 
 
 async def turns(reactor: Any, count: int = 5) -> None:
-    """Let the reactor go round."""
+    """Let the reactor run some turns."""
     for _ in range(count):
         await deferLater(reactor, 0)
 
 
 async def failure_of(operation: Deferred[Any]) -> SocketError:
-    """Await what has to fail."""
+    """Await a call that has to fail; return its error."""
     try:
         result = await operation
     except SocketError as error:
@@ -78,9 +78,9 @@ async def failure_of(operation: Deferred[Any]) -> SocketError:
 
 
 class StreamContract(OnEveryReactor):
-    """What two ends of a connection may rely on."""
+    """The claims about two ends of a connection."""
 
-    #: Whether an abort can be told from an end in order, where nothing was under way.
+    #: Whether an abort differs from an end in order if no byte was under way.
     has_resets = True
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
@@ -88,7 +88,7 @@ class StreamContract(OnEveryReactor):
         raise NotImplementedError
 
     def converse(self, conversation: Conversation) -> None:
-        """Let two connected sockets converse; end them afterwards, whatever is left of them."""
+        """Let two connected sockets converse; then end both, in whatever state they are."""
 
         async def work(reactor: Any) -> None:
             self.reactor = reactor
@@ -102,7 +102,7 @@ class StreamContract(OnEveryReactor):
         self.conduct(work)
 
     def test_bytes_arrive_in_order(self) -> None:
-        """In either direction."""
+        """In both directions."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             for one, other in ((near, far), (far, near)):
@@ -117,8 +117,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_an_empty_write_is_no_end(self) -> None:
-        """It is done with 0, and nobody sees it."""
+    def test_an_empty_write_is_not_an_end(self) -> None:
+        """It returns 0, and the peer receives nothing."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             self.assertEqual(await near.output_stream.write(b""), 0)
@@ -127,7 +127,7 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_no_more_is_given_than_was_asked_for(self) -> None:
+    def test_a_read_returns_no_more_than_its_size(self) -> None:
         """The rest is for the next read."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
@@ -139,7 +139,7 @@ class StreamContract(OnEveryReactor):
         self.converse(conversation)
 
     def test_a_second_read_is_refused(self) -> None:
-        """The first is not disturbed."""
+        """The first read is not disturbed."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             first = far.input_stream.receive_some()
@@ -149,8 +149,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_closing_wakes_the_peer(self) -> None:
-        """Its read sees the end of the stream, in each of its forms."""
+    def test_closing_ends_the_peers_read(self) -> None:
+        """The peer reads the end of the stream, with each kind of read."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             read = far.input_stream.receive_some()
@@ -164,8 +164,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_closing_wakes_a_reader_of_this_end(self) -> None:
-        """It does not hang."""
+    def test_closing_ends_a_read_of_this_end(self) -> None:
+        """The read fails, and does not hang."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             read = near.input_stream.receive_some()
@@ -175,7 +175,7 @@ class StreamContract(OnEveryReactor):
         self.converse(conversation)
 
     def test_closing_twice_is_harmless(self) -> None:
-        """Also while the first is under way, and when it is done."""
+        """While the first close is under way, and when it is done."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             closing, again = near.close(), near.close()
@@ -188,8 +188,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_after_closing_everything_is_refused(self) -> None:
-        """Reads and writes alike."""
+    def test_after_closing_every_call_is_refused(self) -> None:
+        """Reads, writes and flushes."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             near.close()
@@ -202,8 +202,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_what_was_sent_before_closing_is_delivered(self) -> None:
-        """All of it, however much, though nothing was awaited."""
+    def test_bytes_sent_before_closing_arrive(self) -> None:
+        """All of them, however many, although no write was awaited."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             for _ in range(16):
@@ -216,8 +216,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_unread_input_does_not_destroy_what_was_sent(self) -> None:
-        """A close with bytes that nobody read still ends in order."""
+    def test_closing_with_unread_input_delivers_what_was_sent(self) -> None:
+        """The end is in order, although bytes were not read."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             writing = far.output_stream.write(bytes(100_000))
@@ -230,8 +230,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_aborting_ends_both_at_once(self) -> None:
-        """Every wait, at both ends."""
+    def test_an_abort_ends_every_wait_at_both_ends(self) -> None:
+        """At once."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             here, there = near.input_stream.receive_some(), far.input_stream.receive_some()
@@ -245,7 +245,7 @@ class StreamContract(OnEveryReactor):
         self.converse(conversation)
 
     def test_a_cancelled_read_takes_nothing(self) -> None:
-        """What comes is for the next."""
+        """The next read gets the bytes."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             read = far.input_stream.receive_exactly(4)
@@ -260,8 +260,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_calling_off_leaves_the_connection_usable(self) -> None:
-        """``cancel_io`` ends every wait, and nothing else."""
+    def test_cancel_io_leaves_the_connection_usable(self) -> None:
+        """It ends every wait with `OPERATION_ABORTED`, and nothing else."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             read = far.input_stream.receive_some()
@@ -277,8 +277,10 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_a_peer_that_does_not_read_is_waited_for(self) -> None:
-        """A flush is done when it has read, and not before; little is received unasked."""
+    def test_a_flush_waits_for_a_peer_that_does_not_read(self) -> None:
+        """
+        It ends when the peer has read; this end receives only a bounded number of bytes unread.
+        """
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             for _ in range(160):
@@ -294,8 +296,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_a_flush_ends_with_the_connection(self) -> None:
-        """It does not hang on a peer that is gone."""
+    def test_a_flush_fails_when_the_connection_is_lost(self) -> None:
+        """It does not hang."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             near.output_stream.write(bytes(16 * MIB))
@@ -306,8 +308,8 @@ class StreamContract(OnEveryReactor):
 
         self.converse(conversation)
 
-    def test_both_directions_at_once(self) -> None:
-        """Megabytes each way, neither waits for the other."""
+    def test_both_directions_carry_megabytes_at_once(self) -> None:
+        """Neither direction waits for the other."""
 
         async def send(one: StreamSocket) -> None:
             for _ in range(64):
@@ -329,7 +331,7 @@ class StreamContract(OnEveryReactor):
         self.converse(conversation)
 
     def test_a_closed_output_leaves_the_input_open(self) -> None:
-        """The peer sees the end, and its answer still arrives."""
+        """The peer reads the end of the stream, and its answer arrives."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             near.output_stream.write(b"question")
@@ -343,7 +345,7 @@ class StreamContract(OnEveryReactor):
         self.converse(conversation)
 
     def test_a_loop_of_writes_does_not_starve_its_reader(self) -> None:
-        """Both run in one reactor."""
+        """Both ends run in one reactor."""
 
         async def send(one: StreamSocket) -> None:
             for _ in range(2000):

@@ -1,9 +1,9 @@
 """
-Hostile clients on real connections, against the server's side of TLS in mid-connection.
+Hostile clients on real connections, against the server side of an upgrade.
 
 They are plain sockets in a thread, whose TLS is that of Python's ``ssl`` in memory. The cases S1 to
-S18 are those of docs/attacks.rst; what only has to do with where a stream is cut is tested in
-memory, in tests/stream/test_upgrade.py.
+S18 are those of docs/attacks.rst; cuts of the stream are mostly tested in memory, in
+tests/stream/test_upgrade.py.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ IMPLICIT = UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT)
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 TLS12, TLS13 = (client_context(version=version) for version in VERSIONS)
 Address = tuple[str, int]
-#: What must be neither handled nor logged.
+#: Bytes that must be neither handled nor logged.
 EVIL = b"evil-3f1c"
-#: What somebody may send in place of a ClientHello: HTTP, an alert, the ClientHello of SSL 2, TLS
-#: of another kind, nothing at all that is known.
+#: Bytes in place of a ClientHello: HTTP, an alert, the ClientHello of SSL 2, TLS of another kind,
+#: unknown bytes.
 NO_HELLOS = (
     b"GET / HTTP/1.1\r\n\r\n",
     b"\x15\x03\x03\0\2\2\x28",
@@ -65,7 +65,7 @@ NO_HELLOS = (
     bytes(64),
     b"\x16\x02",
 )
-#: What begins like a ClientHello and is none.
+#: Bytes that begin as a ClientHello does, and are none.
 BROKEN_HELLOS = (
     b"\x16\x03\x01\0\2xx",
     b"\x16\x03\x03\0\4\1\0\0\0",
@@ -76,7 +76,7 @@ BROKEN_HELLOS = (
 
 @dataclass
 class Seen:
-    """What the application, and whoever reads the log, got to know."""
+    """The calls of the application, and the events of the log."""
 
     announced: list[bool] = field(default_factory=list)
     messages: list[tuple[bytes, bool]] = field(default_factory=list)
@@ -87,12 +87,12 @@ class Seen:
 
     @property
     def warnings(self) -> list[str]:
-        """What the log says of attacks."""
+        """The log events that report attacks."""
         return [formatEvent(event) for event in self.events if event["log_level"] >= LogLevel.warn]
 
     @property
     def text(self) -> str:
-        """All that was logged, fields included."""
+        """The text of all log events, fields included."""
         return "\n".join(
             formatEvent(event) + " ".join(f"{name}={event[name]!r}" for name in event)
             for event in self.events
@@ -100,7 +100,7 @@ class Seen:
 
 
 class Watched(StreamProtocol):
-    """Notes what it is told, answers each message, forgets the name it was told in plaintext."""
+    """Records its calls, answers each message, and drops a name that it was told in plaintext."""
 
     seen: ClassVar[Seen]
     name = b"nobody"
@@ -147,7 +147,7 @@ class Lines(Watched, LineProtocol):
 
 @dataclass(frozen=True)
 class Format:
-    """A wire format, and a server that speaks it."""
+    """A wire format, and a server protocol for it."""
 
     protocol: type[Watched]
     encode: Callable[[bytes], bytes]
@@ -170,7 +170,7 @@ FORMATS = (FRAMES, LINES)
 
 
 class Attacker:
-    """A client that sends what it likes, whole or in pieces, and never waits for ever."""
+    """A client that sends any bytes, whole or in pieces, with a timeout for each wait."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class Attacker:
         self.tls = ClientPeer(context, session)
 
     def send(self, data: bytes, step: int = 0) -> None:
-        """Send, in pieces of ``step`` where that is not 0; to a peer that may be gone."""
+        """Send, in pieces of ``step`` bytes unless that is 0; the peer may be gone."""
         try:
             for start in range(0, len(data), step or len(data) or 1):
                 self.connection.sendall(data[start : start + (step or len(data))])
@@ -204,15 +204,15 @@ class Attacker:
         return bytes(received)
 
     def shake_hands(self, step: int = 0, behind: bytes = b"") -> bool:
-        """Go through a handshake; say whether this side thinks that it succeeded."""
+        """Do a handshake; return whether it succeeded for this side."""
         self.send(self.tls.hello(), step)
         return self.go_on(step, behind)
 
     def go_on(self, step: int = 0, behind: bytes = b"") -> bool:
         """
-        Go on with a handshake that was begun.
+        Continue a handshake that has begun.
 
-        :param behind: sent inside along with its last message.
+        :param behind: sent inside TLS, in one piece with its last message.
         """
         while True:
             data = self.some()
@@ -223,30 +223,30 @@ class Attacker:
                 return is_done
 
     def ask(self, request: bytes, count: int) -> bytes:
-        """Send something inside, and give what comes back inside."""
+        """Send bytes inside TLS, and return the answer."""
         self.tls.received = b""
         self.send(self.tls.say(request))
         return self.inside(count)
 
     def inside(self, count: int) -> bytes:
-        """Receive so many bytes inside; fewer only at the end."""
+        """Receive this many bytes inside TLS; fewer only at the end."""
         while len(self.tls.received) < count and (data := self.some()):
             self.send(self.tls.take(data))
         return self.tls.received
 
     def say_nothing_for(self, seconds: float) -> bool:
-        """Let time pass, until the server says something; tell whether it did."""
+        """Wait until the server sends something, at most this long; return whether it did."""
         return bool(select.select([self.connection], [], [], seconds)[0])
 
     def some(self) -> bytes:
-        """Receive what is there; nothing at the end."""
+        """Receive the bytes that have arrived; return none at the end."""
         try:
             return self.connection.recv(65536)
         except ConnectionError:
             return b""
 
     def finish(self) -> None:
-        """Send FIN, without a word inside; to a peer that may be gone."""
+        """Send FIN, without close_notify; the peer may be gone."""
         try:
             self.connection.shutdown(socket.SHUT_WR)
         except OSError:
@@ -260,14 +260,14 @@ class Attacker:
 
 @contextmanager
 def attacker(*arguments: Any) -> Iterator[Attacker]:
-    """Make one, and let go of its socket at the end."""
+    """Make an attacker; close its socket at the end."""
     made = Attacker(*arguments)
     with made.connection:
         yield made
 
 
 class Hostile(OnEveryReactor):
-    """What every test here has."""
+    """What all tests of hostile clients share."""
 
     has_variants = True
 
@@ -283,12 +283,12 @@ class Hostile(OnEveryReactor):
         **limits: Any,
     ) -> Seen:
         """
-        Let a server be attacked, until it has got rid of every attacker by itself.
+        Let a server be attacked, until it has ended every attacker's connection by itself.
 
         :param attack: called in a thread.
-        :param count: how many connections it makes.
-        :param wrap: given the reactor and the factory, makes another factory.
-        :returns: what was seen of it.
+        :param count: the number of connections that it makes.
+        :param wrap: called with the reactor and the factory; returns another factory.
+        :returns: what the application and the log saw.
         """
         seen = Seen()
         protocol: Any = type("Watched", (server.protocol,), {"seen": seen})
@@ -321,7 +321,7 @@ class Hostile(OnEveryReactor):
         count: int = 1,
         **settings: Any,
     ) -> Seen:
-        """Let a listener for sockets be attacked."""
+        """Let a listener of sockets be attacked."""
         seen = Seen()
 
         async def work(reactor: Any) -> None:
@@ -357,7 +357,10 @@ class Hostile(OnEveryReactor):
             globalLogPublisher.removeObserver(note)
 
     def assert_refused(self, seen: Seen, count: int) -> None:
-        """Nothing was handled, nobody became secure; one event for each, without what was sent."""
+        """
+        Require that no message was handled and no connection secure, and one event without payload
+        each.
+        """
         self.assertEqual(seen.messages, [])
         self.assertEqual(seen.secured, [])
         self.assertEqual(len(seen.warnings), count, seen.warnings)
@@ -376,7 +379,7 @@ def identified(policy: ClientCertificatePolicy) -> ServerOptions:
 
 
 async def echo(accepted: StreamSocket) -> None:
-    """Send back what comes."""
+    """Send received bytes back."""
     async with accepted:
         async for chunk in accepted.input_stream:
             await accepted.output_stream.send_all(chunk)

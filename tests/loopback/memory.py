@@ -1,6 +1,4 @@
-"""
-Two transports in memory, each of which receives what the other sends, in the next turn.
-"""
+"""Two transports in memory; each receives the other's bytes in the next reactor turn."""
 
 from __future__ import annotations
 
@@ -13,15 +11,15 @@ from zope.interface import implementer
 
 __all__ = ["MemoryTransport", "memory_pair"]
 
-#: Bytes under way at which a producer is paused.
+#: The number of bytes under way at which a producer is paused.
 _HIGH_WATER = 64 * 1024
-#: Bytes that arrive at a time.
+#: The number of bytes of one delivery.
 _RECEIVE = 64 * 1024
 
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class MemoryTransport:
-    """One end."""
+    """One end of the connection."""
 
     def __init__(self, reactor: Any) -> None:
         self.protocol: Any = None
@@ -91,7 +89,7 @@ class MemoryTransport:
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    # How bytes get there.
+    # The delivery of bytes.
 
     def _wake(self) -> None:
         if self._turn is None and not self._is_lost:
@@ -136,7 +134,7 @@ class MemoryTransport:
 
 
 def memory_pair(reactor: Any) -> tuple[MemoryTransport, MemoryTransport]:
-    """Make both ends; protocols are given to them by whoever connects them."""
+    """Make both ends; the caller connects them to protocols."""
     near, far = MemoryTransport(reactor), MemoryTransport(reactor)
     near.peer, far.peer = far, near
     return near, far

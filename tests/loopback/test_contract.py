@@ -1,4 +1,4 @@
-"""TCP, UNIX sockets and transports in memory keep the same promises, on every reactor."""
+"""The contract of streams, for TCP, UNIX sockets and transports in memory, on every reactor."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TcpContract(StreamContract):
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
         return await connect_tcp(reactor)
 
-    def test_a_reset_comes_after_what_was_readable(self) -> None:
-        """The bytes first, then the status, each time."""
+    def test_a_reset_is_reported_after_the_readable_bytes(self) -> None:
+        """The bytes come first, then the status, at each read."""
 
         async def conversation(near: StreamSocket, far: StreamSocket) -> None:
             await near.output_stream.write(b"last words")
@@ -70,7 +70,7 @@ class UnixContract(StreamContract):
 
 
 class AdoptedContract(StreamContract):
-    """Sockets of Python that were connected before."""
+    """Python's sockets that were connected before."""
 
     has_resets = False
 
@@ -80,7 +80,7 @@ class AdoptedContract(StreamContract):
 
 
 class MemoryContract(StreamContract):
-    """Transports in memory, taken over from Twisted."""
+    """Transports in memory, adopted from Twisted."""
 
     async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
         near, far = memory_pair(reactor)
@@ -91,7 +91,7 @@ class MemoryContract(StreamContract):
 
 
 class PlantedLeaks(OnEveryReactor):
-    """The check that every conversation ends with would find what is left behind."""
+    """The leak check of every conversation finds what a test plants."""
 
     def assert_found(self, kind: str, plant: Any, uproot: Any) -> None:
         planted: list[Any] = []
@@ -103,22 +103,22 @@ class PlantedLeaks(OnEveryReactor):
         error = self.assertRaises(AssertionError, self.conduct, work)
         self.assertIn(kind, str(error))
 
-    def test_a_descriptor(self) -> None:
-        """A socket that nobody closed."""
+    def test_an_open_descriptor_is_found(self) -> None:
+        """A socket that was not closed."""
         self.assert_found(
             "file descriptor", lambda _: socket.socket(), lambda _, leak: leak.close()
         )
 
-    def test_a_delayed_call(self) -> None:
-        """A timer that nobody cancelled."""
+    def test_a_delayed_call_is_found(self) -> None:
+        """A timer that was not cancelled."""
         self.assert_found(
             "delayed call",
             lambda reactor: reactor.callLater(60, int),
             lambda _, leak: leak.cancel(),
         )
 
-    def test_a_wait_that_nobody_ends(self) -> None:
-        """Also where only the wait itself knows of it."""
+    def test_a_wait_that_never_ends_is_found(self) -> None:
+        """Also if only the wait itself refers to its Deferred."""
 
         async def wait() -> None:
             await Deferred()
@@ -129,8 +129,8 @@ class PlantedLeaks(OnEveryReactor):
             lambda _, leak: leak.addErrback(lambda _: None).cancel(),
         )
 
-    def test_a_connection(self) -> None:
-        """A socket of ours that nobody closed: its reader, its descriptor."""
+    def test_an_open_connection_is_found(self) -> None:
+        """A socket of twsock that was not closed: its reader and its descriptor."""
 
         async def work(reactor: Any) -> None:
             near, far = await connect_tcp(reactor)

@@ -1,4 +1,4 @@
-"""Streams behave on a real kernel as they do in memory, on every reactor."""
+"""Stream protocols on real connections, on every reactor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from twsock.wire import encode_frame
 
 
 class LoopbackTests(EveryReactor):
-    """What a peer with a plain socket sees."""
+    """Servers as a plain socket sees them."""
 
-    def test_frames_come_back(self) -> None:
-        """A peer that knows only ``struct`` gets its frames back, however it cut them."""
+    def test_frames_come_back_however_they_are_cut(self) -> None:
+        """The peer uses only ``struct``."""
 
         def peer(address: tuple[str, int]) -> None:
             with connect(address) as connection:
@@ -37,7 +37,7 @@ class LoopbackTests(EveryReactor):
         self.assertEqual(factory.counters.messages, 4)
 
     def test_lines_come_back(self) -> None:
-        """A peer that sends lines gets lines."""
+        """The peer sends lines with either line end."""
 
         def peer(address: tuple[str, int]) -> None:
             with connect(address) as connection:
@@ -46,8 +46,8 @@ class LoopbackTests(EveryReactor):
 
         self.serve(LineEcho, peer)
 
-    def test_a_peer_that_ends_gets_every_answer_then_fin(self) -> None:
-        """Answers still being worked on when FIN arrives reach the peer before FIN goes back."""
+    def test_after_a_peers_fin_every_answer_arrives_before_fin(self) -> None:
+        """Answers of handlers that still run when FIN arrives are sent before the server's FIN."""
 
         class Slow(FrameProtocol):
             async def frame_received(self, payload: bytes) -> None:
@@ -65,7 +65,7 @@ class LoopbackTests(EveryReactor):
         self.serve(Slow, peer)
 
     def test_a_peer_that_does_not_read_is_not_read_from(self) -> None:
-        """What the server holds for such a peer stays below high water plus one frame."""
+        """The server holds less than the high-water mark plus one frame for such a peer."""
         held: list[int] = []
         size = 100_000
 
@@ -80,7 +80,7 @@ class LoopbackTests(EveryReactor):
             with connect(address) as connection:
                 sender = threading.Thread(target=connection.sendall, args=(frame * rounds,))
                 sender.start()
-                # Nothing is read until the sender is stuck: no more than the buffers hold fits.
+                # Nothing is read until the sender is blocked: no more bytes fit into the buffers.
                 sender.join(0.5)
                 self.assertTrue(sender.is_alive())
                 for attempt in range(rounds):
@@ -89,11 +89,11 @@ class LoopbackTests(EveryReactor):
 
         self.serve(Measured, peer)
         self.assertTrue(held)
-        # One read may bring the rest of one frame and, whole, what else fits in it.
+        # One read may complete one frame, and bring as many whole frames as fit into it.
         self.assertLess(max(held), HIGH_WATER + 128_000 + len(frame))
 
-    def test_a_peer_that_resets_unread_ends_with_the_idle_timeout(self) -> None:
-        """While a handler runs and reading is paused, only this check detects the reset."""
+    def test_a_reset_with_unread_input_ends_with_the_idle_timeout(self) -> None:
+        """While a handler runs and reading is paused, only the timeout detects the reset."""
         handling, ended = threading.Event(), threading.Event()
         protocols: list[Any] = []
 
@@ -109,7 +109,7 @@ class LoopbackTests(EveryReactor):
         def peer(address: tuple[str, int]) -> None:
             connection = connect(address)
             connection.settimeout(0.5)
-            # What is sent until it is stuck has filled all buffers: nobody reads it any more.
+            # The bytes sent until the sender blocks fill all buffers: nobody reads them any more.
             with self.assertRaises(TimeoutError):
                 for _ in range(1000):
                     connection.sendall(encode_frame(bytes(100_000)))
@@ -117,15 +117,15 @@ class LoopbackTests(EveryReactor):
             self.assertFalse(ended.is_set())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
-            # As the group does at the timeout, which would be one of the test as well.
+            # As the registry does at the timeout, which the test would else have to wait for.
             (protocol,) = protocols
             protocol.clock.callFromThread(protocol.end_if_idle)
             self.assertTrue(ended.wait(60))
 
         self.serve(Endless, peer)
 
-    def test_a_reset_is_told_with_its_status(self) -> None:
-        """A peer that resets ends its connection with `CONNECTION_RESET_BY_PEER`."""
+    def test_a_reset_is_reported_with_its_status(self) -> None:
+        """The status is `CONNECTION_RESET_BY_PEER`."""
         lost: list[SocketError | None] = []
 
         class Watching(FrameEcho):
@@ -144,8 +144,8 @@ class LoopbackTests(EveryReactor):
         assert error is not None
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
-    def test_closing_over_unread_input_is_no_reset(self) -> None:
-        """A server that closes while its peer still sends: the answer and FIN arrive."""
+    def test_closing_with_unread_input_is_no_reset(self) -> None:
+        """The server closes while its peer still sends: the answer and FIN arrive."""
 
         class Once(FrameProtocol):
             def frame_received(self, payload: bytes) -> None:
@@ -159,8 +159,8 @@ class LoopbackTests(EveryReactor):
 
         self.serve(Once, peer)
 
-    def test_a_length_above_the_limit_is_a_reset(self) -> None:
-        """A peer that announces too much loses its connection at the prefix."""
+    def test_a_length_above_the_limit_resets_the_connection(self) -> None:
+        """The connection is aborted at the length prefix."""
 
         def peer(address: tuple[str, int]) -> None:
             with connect(address) as connection:
@@ -169,8 +169,8 @@ class LoopbackTests(EveryReactor):
 
         self.serve(FrameEcho, peer)
 
-    def test_above_the_limit_on_connections_a_peer_waits(self) -> None:
-        """It connects, is not served, and is served when another ends: nobody is turned away."""
+    def test_a_peer_above_the_connection_limit_waits(self) -> None:
+        """It connects, and is served when another connection ends; no peer is refused."""
 
         def peer(address: tuple[str, int]) -> None:
             frame = encode_frame(b"x")
@@ -191,14 +191,14 @@ class LoopbackTests(EveryReactor):
         self.assertEqual(factory.counters.accepted, 3)
         self.assertEqual(factory.counters.refused, 0)
 
-    def test_draining_answers_what_is_in_the_kernel(self) -> None:
-        """Bytes that arrived before a drain are answered, though nobody had read them yet."""
+    def test_a_drain_answers_bytes_that_wait_in_the_kernel(self) -> None:
+        """They arrived before the drain, and the server had not read them yet."""
         frame = encode_frame(b"last words")
         sent = threading.Event()
 
         class Draining(FrameEcho):
             def connection_made(self) -> None:
-                # The reactor stands still until the peer has sent: the bytes wait in the kernel.
+                # The reactor does not run until the peer has sent: the bytes wait in the kernel.
                 sent.wait(60)
                 self.drain()
 
@@ -210,8 +210,8 @@ class LoopbackTests(EveryReactor):
 
         self.serve(Draining, peer)
 
-    def test_large_frames_survive(self) -> None:
-        """A frame of several megabytes comes back whole."""
+    def test_a_frame_of_several_megabytes_comes_back(self) -> None:
+        """It is whole."""
         frame = encode_frame(bytes(range(256)) * 16_384)
 
         def peer(address: tuple[str, int]) -> None:
@@ -223,8 +223,8 @@ class LoopbackTests(EveryReactor):
 
         self.serve(FrameEcho, peer)
 
-    def test_a_handler_does_not_wait_for_a_peer_that_is_gone(self) -> None:
-        """Whether it ended in order or was cut off, it is cancelled when it has been idle."""
+    def test_a_handler_of_a_lost_peer_is_cancelled_at_the_idle_timeout(self) -> None:
+        """The peer ended in order, or was reset unseen."""
         cancelled: list[str] = []
 
         class Patient(FrameProtocol):
@@ -239,7 +239,7 @@ class LoopbackTests(EveryReactor):
             with connect(address) as ended:
                 ended.sendall(encode_frame(b"in order"))
             with connect(address) as reset:
-                # So much that reading is paused, and a reset goes unseen.
+                # So many bytes that reading is paused, and a reset is not seen.
                 reset.sendall(encode_frame(b"cut off") + bytes(200_000))
                 reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             for _ in range(1000):

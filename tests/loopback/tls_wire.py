@@ -1,6 +1,4 @@
-"""
-TLS on a blocking socket, by Python's ``ssl``, with every byte in the caller's hands.
-"""
+"""TLS on a blocking socket, by Python's ``ssl``, with control of each byte that is sent."""
 
 from __future__ import annotations
 
@@ -13,13 +11,13 @@ __all__ = ["Wire"]
 
 class Wire:
     """
-    One end of a TLS connection; shakes hands at once.
+    One end of a TLS connection, which does its handshake at once.
 
-    ``ssl.SSLSocket`` ends both directions at once, and hides when it sends what.
+    ``ssl.SSLSocket`` ends both directions at once, and does not show when it sends which bytes.
 
-    :param connection: a connected socket that waits at most some seconds.
-    :param context: a server's or a client's.
-    :param host: for a client, whom it awaits.
+    :param connection: a connected socket with a timeout of some seconds.
+    :param context: the context of a server or a client.
+    :param host: for a client, the host name that it expects.
 
     :ivar is_ended: whether the other end's close_notify was read.
     """
@@ -51,11 +49,11 @@ class Wire:
         self._flush()
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unencrypted."""
         self._connection.sendall(data)
 
     def receive_exactly(self, count: int) -> bytes:
-        """Read so many bytes; fewer only at close_notify."""
+        """Read this many bytes; fewer only at close_notify."""
         received = b""
         while len(received) < count and (data := self._receive(count - len(received))):
             received += data
@@ -73,7 +71,7 @@ class Wire:
         return bytes(received)
 
     def close(self) -> None:
-        """Send FIN, or a reset where something was not read."""
+        """Send FIN, or a reset if bytes were not read."""
         self._connection.close()
 
     def reset(self) -> None:
@@ -99,7 +97,7 @@ class Wire:
         try:
             self._inside.unwrap()
         except ssl.SSLWantReadError:
-            pass  # It would wait for the other end's.
+            pass  # `unwrap` would wait for the other end's close_notify.
 
     def _flush(self) -> None:
         data = self._outgoing.read()

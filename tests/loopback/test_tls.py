@@ -1,4 +1,4 @@
-"""As clients of TLS, sockets trust whom they should; the peer is Python's ``ssl``."""
+"""Sockets as TLS clients and servers; the peer is Python's ``ssl``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ STRANGER = trustme.CA(organization_name="somebody else")
 CLIENT = AUTHORITY.issue_cert("client@example.com", common_name="client")
 NOW = datetime.now(timezone.utc)
 
-#: The 22 bytes that the guide's sample sends before it asks for TLS.
+#: The 22 bytes that the guide's sample sends before the upgrade.
 GREETING = b"\0\0\0\x12" + "Hello, World! ☺ ".encode()
 
 
@@ -62,7 +62,7 @@ def with_key(issued: trustme.LeafCert) -> Certificate:
 
 
 def make_context(issued: trustme.LeafCert = SERVER, asks: bool = False) -> ssl.SSLContext:
-    """Make a server's context; with ``asks`` it requires a certificate of the client."""
+    """Make a server's context; with ``asks`` it requires a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issued.configure_cert(context)
     if asks:
@@ -72,7 +72,7 @@ def make_context(issued: trustme.LeafCert = SERVER, asks: bool = False) -> ssl.S
 
 
 def echo(secure: ssl.SSLSocket) -> None:
-    """Send back what comes."""
+    """Send received bytes back."""
     while data := secure.recv(65536):
         secure.sendall(data)
 
@@ -120,8 +120,8 @@ def secure_server(
     """
     Serve an echo inside TLS.
 
-    :param prelude: how many bytes of plaintext come first.
-    :param before: what is sent in plaintext before the handshake.
+    :param prelude: the number of plaintext bytes to read first.
+    :param before: bytes that are sent in plaintext before the handshake.
     """
     chosen = context or make_context()
 
@@ -150,12 +150,12 @@ def plain_server(serve: Callable[[socket.socket], None]) -> Iterator[Server]:
 
 
 class ClientCase(OnEveryReactor):
-    """What every test here has."""
+    """What all tests of clients share."""
 
     has_variants = True
 
     def client(self, reactor: Any) -> StreamSocket:
-        """Make a socket that trusts our authority."""
+        """Make a socket that trusts the authority of the tests."""
         made = StreamSocket(reactor)
         made.control.trust_roots = [root()]
         return made
@@ -172,7 +172,7 @@ class ClientCase(OnEveryReactor):
         host: str = "localhost",
         roots: Any = (),
     ) -> None:
-        """Connect to a server with a certificate that has to be refused, and look at why."""
+        """Connect to a server with a wrong certificate; check the error."""
 
         async def work(reactor: Any) -> None:
             with secure_server(make_context(issued)) as server:
@@ -196,8 +196,8 @@ class ConnectTests(ClientCase):
     """TLS from the first byte."""
 
     @on_every_reactor
-    def test_a_level_is_asked_for_and_a_version_negotiated(self) -> None:
-        """E11, E14, E15: the level is a ceiling, and both are told."""
+    def test_a_level_is_negotiated_up_to_itself(self) -> None:
+        """E11, E14, E15: the level is the highest version; level and version are both reported."""
 
         async def work(reactor: Any) -> None:
             with secure_server() as server:
@@ -229,7 +229,7 @@ class ConnectTests(ClientCase):
         self.conduct(work)
 
     def test_a_server_below_the_floor_is_refused(self) -> None:
-        """E12: as one without TLS; the socket can be connected again."""
+        """E12: as a server without TLS is; the socket can connect again."""
 
         async def work(reactor: Any) -> None:
             context = make_context()
@@ -246,8 +246,8 @@ class ConnectTests(ClientCase):
 
         self.conduct(work)
 
-    def test_what_cannot_be_offered_sends_no_packet(self) -> None:
-        """E16: it says so at once."""
+    def test_a_level_that_openssl_lacks_sends_no_packet(self) -> None:
+        """E16: the call fails at once."""
 
         async def work(reactor: Any) -> None:
             client = self.client(reactor)
@@ -258,8 +258,10 @@ class ConnectTests(ClientCase):
 
         self.conduct(work)
 
-    def test_refused_forgiven_and_connected_again(self) -> None:
-        """A.1.5: the same object, with the errors it reported; ignoring one is not enough."""
+    def test_a_refused_socket_connects_again_with_all_errors_ignored(self) -> None:
+        """
+        A.1.5: the same object, with the errors it reported; ignoring one of them is not enough.
+        """
         fabrikam = STRANGER.issue_cert("www.fabrikam.com")
 
         async def work(reactor: Any) -> None:
@@ -286,8 +288,8 @@ class ConnectTests(ClientCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_a_silent_server_is_given_up(self) -> None:
-        """E22: at the deadline; the socket is as it was."""
+    def test_a_silent_server_fails_the_connect_at_its_deadline(self) -> None:
+        """E22: the socket can connect again."""
 
         async def work(reactor: Any) -> None:
             with plain_server(drop) as server:
@@ -303,9 +305,9 @@ class ConnectTests(ClientCase):
 
 
 class AlertTests(ClientCase):
-    """Both ends of a refused handshake know the reason."""
+    """A refused handshake: both ends know the reason."""
 
-    #: Version of the server, and whether it requires a certificate; levels of our client; status.
+    #: Version of the server, whether it requires a certificate, level of the client, status.
     refused_by_server = (
         ("TLSv1_3", False, Level.UNSPECIFIED, Level.TLS12, Status.CONNECTION_REFUSED),
         ("TLSv1_2", False, Level.TLS13, Level.TLS13, Status.CONNECTION_REFUSED),
@@ -314,8 +316,10 @@ class AlertTests(ClientCase):
     )
 
     @on_every_reactor
-    def test_a_client_that_is_refused_knows_why(self) -> None:
-        """Version, missing certificate; in TLS 1.3 the latter is heard of with the first read."""
+    def test_a_refused_client_has_the_status_of_the_alert(self) -> None:
+        """
+        A wrong version or missing certificate; TLS 1.3 reports the latter at the first read only.
+        """
 
         async def work(reactor: Any) -> None:
             for version, asks, floor, level, status in self.refused_by_server:
@@ -337,8 +341,8 @@ class AlertTests(ClientCase):
 
         self.conduct(work)
 
-    def test_a_server_that_refuses_knows_why(self) -> None:
-        """Version, cipher, missing certificate, protocol inside; its own reasons and its peer's."""
+    def test_a_refusing_server_has_the_status_of_the_reason(self) -> None:
+        """Version, cipher, missing certificate, ALPN protocol; also where the client refused."""
         local, remote = Status.SOFTWARE_CAUSED_CONNECTION_ABORT, Status.CERTIFICATE_UNTRUSTED_ROOT
         shown = [with_key(SERVER)]
         required = ClientCertificatePolicy.REQUIRED
@@ -389,10 +393,10 @@ def refuse_to_shake(port: int, context: ssl.SSLContext) -> None:
 
 
 class VerificationTests(ClientCase):
-    """Certificates that are not what they should be."""
+    """Wrong certificates."""
 
     @on_every_reactor
-    def test_another_name(self) -> None:
+    def test_a_certificate_for_another_name_is_refused(self) -> None:
         """C10: a host name, an address, a wildcard of another domain, no name at all."""
         for issued, host in (
             (SERVER, "wrong.example"),
@@ -408,19 +412,19 @@ class VerificationTests(ClientCase):
                 host=host,
             )
 
-    def test_an_authority_that_is_not_trusted(self) -> None:
-        """Ours is not the platform's, another is not ours, none is none."""
+    def test_a_certificate_of_an_untrusted_authority_is_refused(self) -> None:
+        """Also with the platform's authorities, with another one, and with none."""
         for roots in (None, [root(STRANGER)], []):
             self.assert_refused(
                 SERVER, Status.CERTIFICATE_UNTRUSTED_ROOT, Result.INCOMPLETE_CHAIN, roots=roots
             )
 
-    def test_one_that_expired(self) -> None:
-        """Its time is over."""
+    def test_an_expired_certificate_is_refused(self) -> None:
+        """The error is that of an expired certificate."""
         expired = AUTHORITY.issue_cert("localhost", not_after=NOW - timedelta(hours=1))
         self.assert_refused(expired, Status.CERTIFICATE_EXPIRED, Result.EXPIRED)
 
-    def test_names_that_are_right(self) -> None:
+    def test_matching_names_are_accepted(self) -> None:
         """C10: an address, a wildcard, an international name (IDNA 2008)."""
 
         async def work(reactor: Any) -> None:
@@ -439,8 +443,8 @@ class VerificationTests(ClientCase):
 
         self.conduct(work)
 
-    def test_the_client_identifies_itself_if_asked(self) -> None:
-        """With its certificate; without one the server refuses."""
+    def test_a_client_sends_its_certificate_if_asked(self) -> None:
+        """A server that requires one refuses a client without it."""
 
         async def work(reactor: Any) -> None:
             with secure_server(make_context(asks=True)) as server:
@@ -456,8 +460,8 @@ class VerificationTests(ClientCase):
 
         self.conduct(work)
 
-    def test_nobody_unknown_gets_the_clients_certificate(self) -> None:
-        """C16: the server is judged first."""
+    def test_an_unverified_server_gets_no_client_certificate(self) -> None:
+        """C16: the client verifies the server first."""
         impostor = STRANGER.issue_cert("localhost")
 
         async def work(reactor: Any) -> None:
@@ -475,7 +479,7 @@ class UpgradeTests(ClientCase):
     """TLS in the middle of a connection."""
 
     @on_every_reactor
-    def test_the_walk_of_the_guide(self) -> None:
+    def test_the_walk_of_the_guide_succeeds(self) -> None:
         """E5, E.4: 22 bytes in plaintext, the handshake, everything else encrypted."""
         for level in (Level.TLS12, Level.SSL):
 
@@ -492,8 +496,8 @@ class UpgradeTests(ClientCase):
 
             self.conduct(work)
 
-    def test_what_is_written_meanwhile_is_sent_encrypted(self) -> None:
-        """C17: it waits for the handshake; the peer sees nothing but TLS."""
+    def test_writes_during_the_handshake_are_sent_inside_tls(self) -> None:
+        """C17: the server receives no plaintext behind the request."""
         received: list[bytes] = []
 
         def look(connection: socket.socket) -> None:
@@ -520,8 +524,8 @@ class UpgradeTests(ClientCase):
         self.assertEqual(received[0][:2], b"\x16\x03")
         self.assertNotIn(b"inside", received[0])
 
-    def test_plaintext_that_was_not_read_aborts(self) -> None:
-        """E9, C1: it would be taken for what comes encrypted."""
+    def test_unread_plaintext_aborts_the_upgrade(self) -> None:
+        """E9, C1: it could be taken for data that came encrypted."""
 
         async def work(reactor: Any) -> None:
             with secure_server(prelude=2, before=b"OK, and more") as server:
@@ -536,8 +540,8 @@ class UpgradeTests(ClientCase):
 
         self.conduct(work)
 
-    def test_plaintext_after_the_request_is_no_handshake(self) -> None:
-        """C3, C7, S9: garbage, an answer, an alert: never a success, and nothing is delivered."""
+    def test_plaintext_in_place_of_the_handshake_fails_the_upgrade(self) -> None:
+        """C3, C7, S9: garbage, an answer, an alert; nothing of it is delivered."""
         for answer in (
             b"220 go ahead\r\n",
             b"\x15\x03\x03\0\2\2\x28",
@@ -562,7 +566,7 @@ class UpgradeTests(ClientCase):
 
             self.conduct(work)
 
-    def test_at_the_wrong_time_it_is_refused(self) -> None:
+    def test_an_upgrade_at_the_wrong_time_is_refused(self) -> None:
         """E2, E3, E4, E7, E8: the connection is not disturbed."""
 
         async def work(reactor: Any) -> None:
@@ -595,8 +599,8 @@ class UpgradeTests(ClientCase):
 
         self.conduct(work)
 
-    def test_an_upgrade_that_is_called_off_ends_the_connection(self) -> None:
-        """C15: cancelled, closed or aborted; nothing that waited is sent."""
+    def test_ending_an_upgrade_ends_the_connection(self) -> None:
+        """C15: cancelled, closed or aborted; bytes that waited are not sent."""
         received: list[bytes] = []
 
         def collect(connection: socket.socket) -> None:
@@ -625,7 +629,7 @@ class UpgradeTests(ClientCase):
         self.assertNotIn(b"never in plaintext", b"".join(received))
 
     @on_every_reactor
-    def test_an_end_without_notice_is_a_truncation(self) -> None:
+    def test_an_end_without_close_notify_is_a_truncation(self) -> None:
         """S15: it is no end in order."""
 
         def cut(connection: socket.socket) -> None:
@@ -647,7 +651,7 @@ class UpgradeTests(ClientCase):
 
     @on_every_reactor
     def test_a_closed_output_leaves_the_input_open(self) -> None:
-        """The server reads the end of the stream, and its answers still arrive."""
+        """The server reads the end of the stream, and its answers arrive."""
 
         def serve(connection: socket.socket) -> None:
             peer = Wire(connection, make_context())
@@ -671,14 +675,14 @@ class UpgradeTests(ClientCase):
 
 
 async def echo_inside(_listener: StreamSocketListener, args: Any) -> None:
-    """Send back what comes."""
+    """Send received bytes back."""
     async with args.socket as accepted:
         async for chunk in accepted.input_stream:
             await accepted.output_stream.send_all(chunk)
 
 
 class Hello:
-    """A client's side of TLS that is sent by hand."""
+    """A client side of TLS whose messages the test sends."""
 
     def __init__(self) -> None:
         context = trusting()
@@ -686,7 +690,7 @@ class Hello:
         self.secure = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
 
     def first(self) -> bytes:
-        """Make the ClientHello."""
+        """Return the ClientHello."""
         try:
             self.secure.do_handshake()
         except ssl.SSLWantReadError:
@@ -694,7 +698,7 @@ class Hello:
         return self._outgoing.read()
 
     def finish(self, connection: socket.socket) -> None:
-        """Shake hands to the end."""
+        """Do the handshake to its end."""
         while True:
             try:
                 self.secure.do_handshake()
@@ -705,7 +709,7 @@ class Hello:
         connection.sendall(self._outgoing.read())
 
     def ask(self, connection: socket.socket, request: bytes) -> bytes:
-        """Send something inside, and give what comes back."""
+        """Send bytes inside TLS, and return the answer."""
         self.secure.write(request)
         connection.sendall(self._outgoing.read())
         while True:
@@ -722,7 +726,7 @@ class Hello:
 
 
 class ServerCase(ClientCase):
-    """What every test of a server has."""
+    """What all tests of servers share."""
 
     async def listen(
         self, reactor: Any, handler: Any = echo_inside, *, timeout: float = 10.0, **options: Any
@@ -750,7 +754,7 @@ class ServerCase(ClientCase):
         return client
 
     async def connect_in_time(self, reactor: Any, listener: StreamSocketListener) -> StreamSocket:
-        """Connect, again where a busy machine needs longer than a short deadline allows."""
+        """Connect; try again if a busy machine missed a short deadline."""
         while True:
             try:
                 return await self.connect(reactor, listener)
@@ -758,7 +762,7 @@ class ServerCase(ClientCase):
                 pass
 
     async def refuse(self, reactor: Any, listener: StreamSocketListener, given: Any) -> None:
-        """A client that is not let in learns it in the handshake, or with its first read."""
+        """Require that a client is refused, in its handshake or at its first read."""
         client = self.client(reactor)
         client.control.client_certificate = given
         await client.connect("127.0.0.1", listener.information.local_port)
@@ -776,8 +780,8 @@ class ServerTests(ServerCase):
     """A listener with TLS from the first byte."""
 
     @on_every_reactor
-    def test_what_comes_inside_goes_back_inside(self) -> None:
-        """Large and small, to the end."""
+    def test_messages_inside_tls_come_back(self) -> None:
+        """Small and large ones, up to the end."""
 
         async def work(reactor: Any) -> None:
             listener = await self.listen(reactor)
@@ -792,8 +796,8 @@ class ServerTests(ServerCase):
 
         self.conduct(work)
 
-    def test_who_does_not_shake_hands_is_not_heard_of(self) -> None:
-        """S9, S10: silence and garbage free their place; no handler is called for them."""
+    def test_a_peer_without_a_handshake_calls_no_handler(self) -> None:
+        """S9, S10: silence and garbage end at the deadline, and the place is free again."""
         called: list[object] = []
 
         async def note(listener: StreamSocketListener, args: Any) -> None:
@@ -823,8 +827,8 @@ class ServerTests(ServerCase):
         self.conduct(work)
         self.assertEqual(len(called), 1)
 
-    def test_clients_that_have_to_identify_themselves(self) -> None:
-        """S12: with a certificate of the authority, that is valid; nobody else is heard of."""
+    def test_a_required_client_certificate_is_verified(self) -> None:
+        """S12: a valid one of the authority is accepted; for other clients no handler is called."""
         seen: list[str] = []
 
         async def note(listener: StreamSocketListener, args: Any) -> None:
@@ -851,8 +855,8 @@ class ServerTests(ServerCase):
         self.conduct(work)
         self.assertEqual(seen, ["client"])
 
-    def test_clients_that_may_identify_themselves(self) -> None:
-        """Who shows nothing comes in; who shows something wrong does not."""
+    def test_an_optional_client_certificate_may_be_missing(self) -> None:
+        """A client without one is accepted; one with a wrong one is refused."""
 
         async def work(reactor: Any) -> None:
             listener = await self.listen(
@@ -869,8 +873,8 @@ class ServerTests(ServerCase):
 
         self.conduct(work)
 
-    def test_the_certificate_follows_the_name(self) -> None:
-        """The first is for everybody else."""
+    def test_the_certificate_is_chosen_by_the_server_name(self) -> None:
+        """The first one is the default."""
         other = AUTHORITY.issue_cert("other.example", "*.wild.example", common_name="other")
 
         async def work(reactor: Any) -> None:
@@ -891,8 +895,8 @@ class ServerTests(ServerCase):
 
         self.conduct(work)
 
-    def test_certificates_can_be_replaced(self) -> None:
-        """From the next handshake on; connections that stand are not touched."""
+    def test_replaced_certificates_are_used_from_the_next_handshake_on(self) -> None:
+        """Open connections are not affected."""
         renewed = AUTHORITY.issue_cert("localhost", common_name="renewed")
 
         async def work(reactor: Any) -> None:
@@ -914,10 +918,10 @@ class ServerTests(ServerCase):
 
 
 class SecureTests(ServerCase):
-    """A socket knows whether it is secure, however it became so."""
+    """``is_secure`` of a socket, for each way to TLS."""
 
     def assert_plain(self, given: StreamSocket) -> None:
-        """Look at it before any handshake is done."""
+        """Check a socket before any handshake is done."""
         information = given.information
         self.assertFalse(given.is_secure)
         self.assertIs(information.protection_level, Level.PLAIN_SOCKET)
@@ -934,7 +938,7 @@ class SecureTests(ServerCase):
 
     @on_every_reactor
     def test_an_accepted_socket_has_the_level_of_its_listener(self) -> None:
-        """With the version that was negotiated; so has one that was upgraded as a server."""
+        """And the negotiated version; so does one that was upgraded as a server."""
 
         async def work(reactor: Any) -> None:
             for level in (Level.SSL, Level.TLS13):
@@ -967,7 +971,7 @@ class SecureTests(ServerCase):
         self.conduct(work)
 
     def test_a_client_is_secure_when_its_handshake_is_done(self) -> None:
-        """Not when it has begun, and not after one that failed."""
+        """Not when it has begun, and not after a failed one."""
 
         async def work(reactor: Any) -> None:
             with secure_server() as server:
@@ -989,7 +993,7 @@ class SecureTests(ServerCase):
 
         self.conduct(work)
 
-    def test_over_an_endpoint_of_tls_it_is_known_after_its_handshake(self) -> None:
+    def test_over_a_tls_endpoint_a_socket_is_secure_after_its_handshake(self) -> None:
         """At both ends: Twisted reports the connection before."""
         options = optionsForClientTLS(
             "localhost", TwistedCertificate.loadPEM(AUTHORITY.cert_pem.bytes())
@@ -1034,10 +1038,10 @@ class SecureTests(ServerCase):
 
 
 class ServerUpgradeTests(ServerCase):
-    """An accepted socket is upgraded at a boundary that the application knows."""
+    """Accepted sockets that the application upgrades at a boundary it knows."""
 
     def ask(self, peer: Callable[[tuple[str, int]], Any]) -> tuple[Any, list[bytes]]:
-        """Serve one peer in a thread: a request for TLS, a go-ahead, an echo inside."""
+        """Serve one peer in a thread: a request for TLS, a go-ahead, an echo inside TLS."""
         delivered: list[bytes] = []
         said: list[Any] = []
 
@@ -1064,8 +1068,8 @@ class ServerUpgradeTests(ServerCase):
         return said[0], delivered
 
     @on_every_reactor
-    def test_request_go_ahead_handshake(self) -> None:
-        """One after the other, with a peer that is not ours."""
+    def test_after_request_and_go_ahead_the_handshake_succeeds(self) -> None:
+        """The peer is Python's ``ssl``."""
 
         def peer(address: tuple[str, int]) -> bytes:
             with connect(address) as connection:
@@ -1077,7 +1081,7 @@ class ServerUpgradeTests(ServerCase):
 
         self.assertEqual(self.ask(peer), (b"inside", [b"inside"]))
 
-    def test_a_pipelined_hello_is_no_attack(self) -> None:
+    def test_a_pipelined_hello_is_accepted(self) -> None:
         """S4: wherever it is cut."""
         for cut in (2, 3, 4, 9, 10_000):
 
@@ -1093,8 +1097,8 @@ class ServerUpgradeTests(ServerCase):
 
             self.assertEqual(self.ask(peer), (b"inside", [b"inside"]), f"{cut=}")
 
-    def test_plaintext_behind_the_request_is_an_attack(self) -> None:
-        """S1, S2, S5: aborted, never delivered, never answered; wherever it is cut."""
+    def test_plaintext_behind_the_request_aborts(self) -> None:
+        """S1, S2, S5: it is neither delivered nor answered, wherever it is cut."""
         for rest in (b"\0\0\0\1x", b"\x16", b"\x16\x02\0", b"GO", b"\0"):
             for step in (1, 100):
 
@@ -1106,7 +1110,9 @@ class ServerUpgradeTests(ServerCase):
                                 connection.sendall(stream[start : start + step])
                             connection.shutdown(socket.SHUT_WR)
                             return receive_all(connection)
-                        except OSError:  # Reset; and then it is not even connected.
+                        except (
+                            OSError
+                        ):  # The connection is reset, and the peer is not even connected then.
                             return b""
 
                 answer, delivered = self.ask(peer)

@@ -1,4 +1,4 @@
-"""TLS keeps the promises of every stream: both versions, from the first byte and upgraded."""
+"""The contract of streams under TLS: both versions, from the first byte and upgraded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twsock.tls.server import ServerOptions
 
 
 class TlsContract(StreamContract):
-    """TLS from the first byte: a listener with a certificate, a client that asks for a level."""
+    """TLS from the first byte: a listener with a certificate, a client with a level."""
 
     level: ClassVar[Level]
 
@@ -103,7 +103,7 @@ class EndpointContract(StreamContract):
             client = wrapClientTLS(optionsForClientTLS("localhost", trusted), plain)
             await near.connect_endpoint(client)
             far = await listener.accept()
-        # Such an endpoint reports a connection whose handshake has only begun.
+        # Such an endpoint reports a connection when its handshake has only begun.
         for one, other in ((near, far), (far, near)):
             await one.output_stream.write(b"x")
             await other.input_stream.receive_exactly(1)

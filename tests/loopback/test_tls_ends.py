@@ -1,8 +1,8 @@
 """
-A TLS connection ends as one of TCP does: clean if and only if close_notify was read.
+Ends of TLS connections: clean if and only if close_notify was read.
 
-The peer is Python's ``ssl``, which sends each byte when it is told to. Every claim holds for both
-versions, and for both roles where it differs.
+The peer is Python's ``ssl``, and the test decides when each byte is sent. Every claim holds for
+both versions, and for both roles if they differ.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from twsock.wire import encode_frame
 
 LEVELS = (Level.TLS12, Level.TLS13)
 
-#: More than the kernel takes of a peer that does not read.
+#: More bytes than the kernel takes for a peer that does not read.
 TOO_MUCH = 64 * 1024 * 1024
 
 Serve = Callable[[Wire], None]
 
 
 class Told(threading.Event):
-    """Between the reactor's thread and the peer's; never waited for without an end."""
+    """An event between the thread of the reactor and that of the peer; each wait has a timeout."""
 
     def await_it(self) -> None:
         if not self.wait(60):
@@ -55,7 +55,7 @@ class Told(threading.Event):
 
 
 class EndCase(ClientCase):
-    """Connects a socket to a peer that does as it is told."""
+    """Connects a socket to a peer in a thread."""
 
     def against(
         self,
@@ -64,7 +64,7 @@ class EndCase(ClientCase):
         *,
         close_timeout: float = 60.0,
     ) -> None:
-        """Let a client's socket converse with a peer, once for each version."""
+        """Let a client socket converse with a peer, once in each version."""
 
         def run(connection: socket.socket) -> None:
             serve(Wire(connection, make_context()))
@@ -82,7 +82,7 @@ class EndCase(ClientCase):
         self.conduct(work)
 
     async def close_with_bytes_queued(self, client: StreamSocket) -> None:
-        """Close with more written than the kernel takes, and wait for the deadline."""
+        """Close with more bytes written than the kernel takes, and wait for the deadline."""
         write = client.output_stream.write(bytes(TOO_MUCH))
         closing = client.close()
         self.assertIsInstance(await failure_of(write), SocketError)
@@ -91,11 +91,11 @@ class EndCase(ClientCase):
 
 
 class InputTests(EndCase):
-    """How the peer ends decides whether it was in order."""
+    """The end of the input, for each way in which the peer ends."""
 
     @on_every_reactor
-    def test_close_notify_and_close_at_once(self) -> None:
-        """As a client of Go's does: the bytes, then the end of the stream, each time."""
+    def test_close_notify_followed_by_a_close_is_a_clean_end(self) -> None:
+        """Go's clients do so: the bytes are read, then the end of the stream, at each read."""
 
         def serve(peer: Wire) -> None:
             peer.send(b"last words", ends=True)
@@ -108,8 +108,8 @@ class InputTests(EndCase):
 
         self.against(serve, conversation)
 
-    def test_the_output_that_is_closed_during_a_handshake_ends_behind_it(self) -> None:
-        """What waited comes first; the input goes on."""
+    def test_an_output_closed_during_a_handshake_ends_after_it(self) -> None:
+        """Bytes that waited are sent first; the input stays open."""
 
         def serve(connection: socket.socket) -> None:
             peer = Wire(connection, make_context())
@@ -141,8 +141,8 @@ class InputTests(EndCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_a_reset_behind_close_notify(self) -> None:
-        """It was the end before TCP failed."""
+    def test_a_reset_behind_close_notify_is_a_clean_end(self) -> None:
+        """The stream had ended before TCP failed."""
         told = Told()
 
         def serve(peer: Wire) -> None:
@@ -162,8 +162,8 @@ class InputTests(EndCase):
         self.against(serve, conversation)
 
     @on_every_reactor
-    def test_a_fin_without_close_notify(self) -> None:
-        """Anybody on the way can send one: what came may be half of it."""
+    def test_a_fin_without_close_notify_is_a_truncation(self) -> None:
+        """An attacker on the path can send FIN: the bytes may be only half of the message."""
 
         def serve(peer: Wire) -> None:
             peer.send(b"half")
@@ -177,8 +177,8 @@ class InputTests(EndCase):
 
         self.against(serve, conversation)
 
-    def test_a_fin_without_close_notify_behind_our_own_end(self) -> None:
-        """We have ended our output, and are still reading."""
+    def test_a_fin_without_close_notify_after_our_end_is_a_truncation(self) -> None:
+        """The client has closed its output, and still reads."""
 
         def serve(peer: Wire) -> None:
             peer.receive_to_the_end()
@@ -192,8 +192,8 @@ class InputTests(EndCase):
 
         self.against(serve, conversation)
 
-    def test_a_reset_without_close_notify(self) -> None:
-        """The reason is the kernel's."""
+    def test_a_reset_without_close_notify_has_the_kernels_reason(self) -> None:
+        """The status is that of a reset."""
 
         def serve(peer: Wire) -> None:
             peer.receive_exactly(1)
@@ -207,8 +207,8 @@ class InputTests(EndCase):
 
         self.against(serve, conversation)
 
-    def test_what_comes_behind_close_notify(self) -> None:
-        """It is ignored, whatever it is (RFC 8446, section 6.1)."""
+    def test_bytes_behind_close_notify_are_ignored(self) -> None:
+        """Whatever they are (RFC 8446, section 6.1)."""
 
         def serve(peer: Wire) -> None:
             peer.send(b"all", ends=True)
@@ -228,11 +228,11 @@ class InputTests(EndCase):
 
 
 class OutputTests(EndCase):
-    """The output ends by itself, and what was written arrives."""
+    """The end of the output."""
 
     @on_every_reactor
-    def test_answers_after_the_peers_end(self) -> None:
-        """The peer has ended its output, and awaits what is written later."""
+    def test_after_the_peers_end_answers_arrive(self) -> None:
+        """The peer has closed its output, and reads what is written later."""
 
         def serve(peer: Wire) -> None:
             peer.send(b"question", ends=True)
@@ -251,8 +251,8 @@ class OutputTests(EndCase):
         self.against(serve, conversation)
         self.assertEqual(answers, [b"answer to question"] * 2)
 
-    def test_data_that_comes_while_the_output_ends(self) -> None:
-        """All of it is read: close_notify was sent once."""
+    def test_data_that_arrives_after_the_output_ended_is_read(self) -> None:
+        """All of it; close_notify is sent once."""
 
         def serve(peer: Wire) -> None:
             peer.send(bytes(100_000))
@@ -269,8 +269,8 @@ class OutputTests(EndCase):
 
         self.against(serve, conversation)
 
-    def test_writes_after_it_ended_are_refused(self) -> None:
-        """They change nothing of the connection."""
+    def test_writing_after_the_output_ended_is_refused(self) -> None:
+        """The connection is not affected."""
 
         def serve(peer: Wire) -> None:
             self.assertEqual(peer.receive_to_the_end(), b"")
@@ -286,11 +286,11 @@ class OutputTests(EndCase):
 
 
 class CloseTests(EndCase):
-    """``close`` waits for the kernel, and not for the peer."""
+    """`close` waits for the kernel, and not for the peer."""
 
     @on_every_reactor
-    def test_a_peer_that_never_answers(self) -> None:
-        """It is not waited for, though it keeps the connection."""
+    def test_a_close_does_not_wait_for_a_peer_that_never_answers(self) -> None:
+        """The peer keeps its side open."""
         told = Told()
 
         def serve(peer: Wire) -> None:
@@ -311,8 +311,8 @@ class CloseTests(EndCase):
         """
         Write 600,000 bytes and close; the peer reads when the deadline has passed.
 
-        :param unread: how many bytes the peer sends first; this end reads one of them.
-        :returns: how many bytes the peer got, for each version.
+        :param unread: the number of bytes that the peer sends first; this end reads one of them.
+        :returns: the number of bytes that the peer received, for each version.
         """
         told = Told()
         received: list[int] = []
@@ -336,17 +336,17 @@ class CloseTests(EndCase):
         self.against(serve, conversation, close_timeout=0.05)
         return received
 
-    def test_a_slow_peer_is_given_what_is_with_the_kernel(self) -> None:
-        """Also after the deadline, when this end is gone already."""
+    def test_a_slow_peer_receives_what_is_with_the_kernel(self) -> None:
+        """Also after the deadline, when this end is closed."""
         self.assertEqual(self.bytes_for_a_slow_peer(), [600_000] * 2)
 
-    def test_a_slow_peer_that_had_sent_something(self) -> None:
-        """What nobody read turns the close into no reset."""
+    def test_a_slow_peer_with_unread_data_receives_what_is_with_the_kernel(self) -> None:
+        """Unread input does not turn the close into a reset."""
         self.assertEqual(self.bytes_for_a_slow_peer(unread=200_000), [600_000] * 2)
 
     @on_every_reactor
-    def test_bytes_that_are_queued_at_the_deadline(self) -> None:
-        """A reset: an end in order would hide that they are lost."""
+    def test_bytes_queued_at_the_deadline_end_in_a_reset(self) -> None:
+        """A clean end would hide that they are lost."""
         told = Told()
 
         def serve(peer: Wire) -> None:
@@ -361,8 +361,8 @@ class CloseTests(EndCase):
 
         self.against(serve, conversation, close_timeout=0.05)
 
-    def test_an_abort_is_no_end_in_order(self) -> None:
-        """No close_notify goes before the reset."""
+    def test_an_abort_is_no_clean_end(self) -> None:
+        """No close_notify is sent before the reset."""
         told = Told()
 
         def serve(peer: Wire) -> None:
@@ -382,11 +382,11 @@ class CloseTests(EndCase):
 
 
 class PlainCloseTests(EndCase):
-    """The same at the end of TCP."""
+    """The same claims about the end of TCP."""
 
     @on_every_reactor
-    def test_bytes_that_are_queued_at_the_deadline(self) -> None:
-        """A reset: an end in order would hide that they are lost."""
+    def test_bytes_queued_at_the_deadline_end_in_a_reset(self) -> None:
+        """A clean end would hide that they are lost."""
         told = Told()
 
         def serve(connection: socket.socket) -> None:
@@ -404,8 +404,8 @@ class PlainCloseTests(EndCase):
 
         self.conduct(work)
 
-    def test_a_slow_peer_that_sent_something_after_our_end(self) -> None:
-        """What came is read and dropped before the close, so that it turns it into no reset."""
+    def test_data_of_a_slow_peer_after_our_end_causes_no_reset(self) -> None:
+        """It is read and dropped before the socket is closed."""
         told = Told()
 
         def serve(connection: socket.socket) -> None:
@@ -430,10 +430,10 @@ class PlainCloseTests(EndCase):
 
 
 class ListenerTests(EndCase):
-    """The same for accepted connections."""
+    """The same claims about accepted connections."""
 
-    def test_a_client_that_closes_at_once(self) -> None:
-        """Its request is read, and the end of the stream behind it, each time."""
+    def test_a_client_that_closes_at_once_is_read_to_its_end(self) -> None:
+        """Its request is read, and then the end of the stream, at each read."""
         ends: list[bytes | SocketError] = []
 
         async def work(reactor: Any) -> None:
@@ -452,8 +452,8 @@ class ListenerTests(EndCase):
         self.assertEqual(ends, [b"request"] * 20)
 
     @on_every_reactor
-    def test_a_handler_whose_peer_is_gone_behind_its_end(self) -> None:
-        """It is cancelled, though the input had ended in order."""
+    def test_a_handler_is_cancelled_when_its_peer_is_gone_after_its_end(self) -> None:
+        """The input had ended in order."""
         told = Told()
         ends: list[str] = []
         gone: Deferred[None]
@@ -507,7 +507,7 @@ class ListenerTests(EndCase):
 
 
 class Recorder(FrameProtocol):
-    """Answers each message some turns later, and notes how the connection ended."""
+    """Answers each message some turns later, and records how the connection ended."""
 
     ended: Deferred[SocketError | None]
 
@@ -520,7 +520,7 @@ class Recorder(FrameProtocol):
 
 
 class ProtocolTests(EndCase):
-    """The same for protocols, secure from the first byte."""
+    """The same claims about protocols with TLS from the first byte."""
 
     def serving(
         self,
@@ -528,7 +528,7 @@ class ProtocolTests(EndCase):
         protocol: type[Recorder] = Recorder,
         **limits: Any,
     ) -> list[SocketError | None]:
-        """Serve a client for each version; return how each connection ended."""
+        """Serve a client in each version; return how each connection ended."""
         ends: list[SocketError | None] = []
         problems: list[BaseException] = []
         upgrade = UpgradeToSsl(ServerTls(ServerOptions([with_key(SERVER)])), UpgradePolicy.IMPLICIT)
@@ -562,8 +562,8 @@ class ProtocolTests(EndCase):
         return ends
 
     @on_every_reactor
-    def test_every_answer_then_our_end(self) -> None:
-        """The client has ended its output, and awaits what comes later."""
+    def test_after_the_clients_end_every_answer_is_sent_before_ours(self) -> None:
+        """The client has closed its output, and reads the answers of later turns."""
 
         def ask(peer: Wire) -> None:
             peer.send(encode_frame(b"one") + encode_frame(b"two"), ends=True)
@@ -572,8 +572,8 @@ class ProtocolTests(EndCase):
 
         self.assertEqual(self.serving(ask), [None, None])
 
-    def test_a_client_that_does_not_wait(self) -> None:
-        """The peer ends in order and closes: that it cannot read our close_notify is no failure."""
+    def test_a_client_that_closes_at_once_is_a_clean_end(self) -> None:
+        """Its socket can't read the server's close_notify, which is no failure."""
 
         def ask(peer: Wire) -> None:
             peer.send(b"", ends=True)
@@ -581,8 +581,8 @@ class ProtocolTests(EndCase):
 
         self.assertEqual(self.serving(ask), [None, None])
 
-    def test_a_bare_fin_behind_our_end(self) -> None:
-        """Our own close is fine, whatever the peer thinks of close_notify."""
+    def test_a_fin_without_close_notify_after_our_close_is_a_clean_end(self) -> None:
+        """The server's own close has succeeded."""
 
         class Closing(Recorder):
             async def frame_received(self, payload: bytes) -> None:
@@ -596,8 +596,8 @@ class ProtocolTests(EndCase):
 
         self.assertEqual(self.serving(ask, Closing), [None, None])
 
-    def test_a_message_behind_the_end_of_the_output(self) -> None:
-        """It is an error, as on TCP, and not dropped in silence."""
+    def test_a_message_after_the_output_ended_is_an_error(self) -> None:
+        """As on TCP; it is not dropped in silence."""
 
         class Late(Recorder):
             async def frame_received(self, payload: bytes) -> None:
@@ -616,8 +616,8 @@ class ProtocolTests(EndCase):
             )
 
     @on_every_reactor
-    def test_a_bare_fin_while_we_read(self) -> None:
-        """It is a truncation."""
+    def test_a_fin_without_close_notify_is_a_truncation(self) -> None:
+        """The server still reads."""
 
         def ask(peer: Wire) -> None:
             peer.send(encode_frame(b"first"))

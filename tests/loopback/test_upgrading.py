@@ -1,8 +1,8 @@
 """
-A client upgrades as documented, and is deceived by nothing; the server is Python's ``ssl``.
+Clients upgrade as documented, and hostile servers deceive none; the server is Python's ``ssl``.
 
 The numbers with a C are attacks on a client, those with an E claims on the upgrade; both are listed
-in ``docs/attacks.rst``. Each runs with a socket, and where it differs with a protocol too.
+in ``docs/attacks.rst``. Each runs with a socket, and with a protocol if that differs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ OPTIONS = ClientOptions(
 DIRECT = ClientUpgrade(OPTIONS)
 COMMAND = ClientUpgrade(OPTIONS, UpgradeStyle.COMMAND)
 
-#: Levels that are none of TLS.
+#: Levels without TLS.
 NO_LEVELS: Final = (
     Level.PLAIN_SOCKET,
     Level.UNSPECIFIED,
@@ -84,8 +84,8 @@ OLD_LEVELS: Final = (
     Level.TLS11,
 )
 
-#: What an attacker puts behind a go-ahead: parts of messages, a whole one, and records of TLS that
-#: a handshake would begin with or be ended by.
+#: Bytes that an attacker puts behind a go-ahead: parts of messages, a whole one, and TLS records
+#: that could begin or end a handshake.
 BEHIND: Final = (
     b"\0",
     b"\0\0\0\1x",
@@ -95,7 +95,7 @@ BEHIND: Final = (
     b"\x17\x03\x03\0\4evil",
 )
 
-#: What goes on for ever: each is sent again and again.
+#: Endless input: the server sends one of these again and again.
 ENDLESS: Final = (
     b"\x16\x03\x03\x40\0" + b"\2\xff\xff\xff" + bytes(0x3FFC),  # a message of 16 MiB
     b"\x15\x03\x03\0\2\1\x5a",  # warnings
@@ -104,14 +104,14 @@ ENDLESS: Final = (
     b"\x17\x03\x03\0\1x",  # data, before there is a key
 )
 
-#: The end of a connection of TLS, by which nobody can end one that has not begun.
+#: An alert that ends a TLS connection; here none has begun.
 CLOSE_NOTIFY: Final = b"\x15\x03\x03\0\2\1\0"
 
 Prelude = Callable[[socket.socket], None]
 
 
 def answer(request: int, *pieces: bytes) -> Prelude:
-    """Read a request of so many bytes, then send each piece by itself."""
+    """Read a request of ``count`` bytes, then send each piece by itself."""
 
     def prelude(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -123,7 +123,7 @@ def answer(request: int, *pieces: bytes) -> Prelude:
 
 
 def interrupt(request: int, go_ahead: bytes, data: bytes) -> Prelude:
-    """Answer a request; await the beginning of the handshake, and send something of no use."""
+    """Answer a request; wait for the ClientHello, and send bytes that are no handshake."""
 
     def prelude(connection: socket.socket) -> None:
         answer(request, go_ahead)(connection)
@@ -134,14 +134,14 @@ def interrupt(request: int, go_ahead: bytes, data: bytes) -> Prelude:
 
 
 def cuts(data: bytes) -> Iterator[tuple[bytes, ...]]:
-    """Cut in two at every place, not at all, and byte by byte."""
+    """Return the data whole, cut in two at every place, and in single bytes."""
     for place in range(len(data)):
         yield data[:place], data[place:]
     yield tuple(data[place : place + 1] for place in range(len(data)))
 
 
 def repeat(data: bytes) -> Prelude:
-    """Read what begins a handshake, then send the same for ever."""
+    """Read a ClientHello, then send the same bytes for ever."""
 
     def serve(connection: socket.socket) -> None:
         connection.recv(1 << 16)
@@ -159,7 +159,7 @@ def server_hello(version: int, random: bytes = bytes(32), suite: int = 0xC02B) -
 
 
 class UpgradeCase(CertificateCase):
-    """What every test here has."""
+    """What all tests of upgrades share."""
 
     async def ask(
         self,
@@ -168,7 +168,7 @@ class UpgradeCase(CertificateCase):
         then: Callable[[StreamSocket], Awaitable[None]],
         level: SocketProtectionLevel = Level.TLS13,
     ) -> None:
-        """Ask for TLS as a program with a socket does: ``GO``, answered with ``OK``."""
+        """Upgrade as a program with a socket does: ``GO``, answered with ``OK``."""
         with plain_server(witness.serve) as server:
             client = self.client(reactor)
             try:
@@ -183,9 +183,9 @@ class UpgradeCase(CertificateCase):
         self, reactor: Any, prelude: Prelude, level: SocketProtectionLevel = Level.TLS13
     ) -> SocketError:
         """
-        Let a server do something before it goes on as if nothing had been.
+        Let a server do something hostile, and continue with a correct handshake.
 
-        :returns: with what the upgrade failed, which it has to.
+        :returns: the error of the upgrade, which has to fail.
         """
         witness = Witness(SERVER, prelude, greeting=b"trust me")
         errors = []
@@ -232,11 +232,11 @@ class UpgradeCase(CertificateCase):
 
 
 class SocketDeceptionTests(UpgradeCase):
-    """A socket is not deceived by what comes before the handshake."""
+    """Sockets, and hostile bytes before the handshake."""
 
     @on_every_reactor
-    def test_plaintext_behind_the_go_ahead(self) -> None:
-        """C1, C2, C3, E9: at every cut; the server goes on with a handshake that is in order."""
+    def test_plaintext_behind_the_go_ahead_fails_the_upgrade(self) -> None:
+        """C1, C2, C3, E9: at every cut; the server continues with a correct handshake."""
 
         async def work(reactor: Any) -> None:
             for behind in BEHIND:
@@ -245,8 +245,8 @@ class SocketDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_plaintext_before_the_go_ahead(self) -> None:
-        """C2: whoever reads one message too few has left a byte, which is told."""
+    def test_an_unread_byte_before_the_upgrade_fails_it(self) -> None:
+        """C2: an application that reads one byte too few gets an error that says so."""
 
         async def work(reactor: Any) -> None:
             error = await self.deceive(reactor, answer(2, b"OKOK"))
@@ -254,8 +254,8 @@ class SocketDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_a_go_ahead_before_the_request(self) -> None:
-        """C7: the one that is asked for comes too late, and is no handshake."""
+    def test_a_go_ahead_before_the_request_fails_the_upgrade(self) -> None:
+        """C7: the real one arrives after the call, and is no handshake."""
 
         def hurry(connection: socket.socket) -> None:
             connection.sendall(b"OK")
@@ -267,8 +267,8 @@ class SocketDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_what_comes_inside_is_delivered(self) -> None:
-        """C2: and nothing else; also what comes in one piece with the end of the handshake."""
+    def test_only_data_inside_tls_is_delivered(self) -> None:
+        """C2: also data in one segment with the end of the handshake."""
 
         async def read(client: StreamSocket) -> None:
             await client.upgrade_to_ssl(self.level, "localhost")
@@ -285,8 +285,8 @@ class SocketDeceptionTests(UpgradeCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_an_end_in_place_of_a_handshake(self) -> None:
-        """C4, E20: the reason is told at once, and not at the deadline."""
+    def test_an_end_in_place_of_a_handshake_fails_the_upgrade_at_once(self) -> None:
+        """C4, E20: with its reason, and not at the deadline."""
 
         def end(connection: socket.socket) -> None:
             answer(2, b"OK")(connection)
@@ -299,8 +299,8 @@ class SocketDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_an_end_of_tls_before_its_beginning(self) -> None:
-        """C3: an alert is no handshake, and no reason for a traceback."""
+    def test_an_alert_in_place_of_a_handshake_fails_the_upgrade(self) -> None:
+        """C3: without a traceback in the log."""
 
         async def work(reactor: Any) -> None:
             await self.deceive(reactor, interrupt(2, b"OK", CLOSE_NOTIFY))
@@ -308,8 +308,8 @@ class SocketDeceptionTests(UpgradeCase):
         self.conduct(work)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_an_answer_without_end(self) -> None:
-        """C13: it is given up when it is seen to be one, long before the deadline."""
+    def test_an_endless_answer_fails_the_upgrade_before_the_deadline(self) -> None:
+        """C13: the upgrade fails as soon as the answer can't be a handshake."""
 
         async def work(reactor: Any) -> None:
             for data in ENDLESS:
@@ -327,11 +327,11 @@ class SocketDeceptionTests(UpgradeCase):
 
 
 class ProtocolDeceptionTests(UpgradeCase):
-    """Nor is a protocol of frames, whichever way it asks."""
+    """Protocols of frames, direct and by command, and hostile bytes before the handshake."""
 
     @on_every_reactor
-    def test_plaintext_behind_the_go_ahead(self) -> None:
-        """C1, C2, C3: at every cut; the server goes on with a handshake that is in order."""
+    def test_plaintext_behind_the_go_ahead_fails_the_upgrade(self) -> None:
+        """C1, C2, C3: at every cut; the server continues with a correct handshake."""
 
         async def work(reactor: Any) -> None:
             for behind in BEHIND:
@@ -340,8 +340,8 @@ class ProtocolDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_plaintext_in_place_of_a_handshake(self) -> None:
-        """C1, C3: where nothing is asked, everything before the handshake is too much."""
+    def test_plaintext_in_place_of_a_handshake_fails_a_direct_upgrade(self) -> None:
+        """C1, C3: a direct upgrade expects no plaintext at all."""
 
         async def work(reactor: Any) -> None:
             for data in (*BEHIND, GO_AHEAD):
@@ -350,8 +350,8 @@ class ProtocolDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_an_end_of_tls_before_its_beginning(self) -> None:
-        """C3: an alert is no handshake, and no reason for a traceback."""
+    def test_an_alert_in_place_of_a_handshake_fails_the_upgrade(self) -> None:
+        """C3: without a traceback in the log."""
 
         async def work(reactor: Any) -> None:
             await self.deceive_protocol(reactor, interrupt(0, b"", CLOSE_NOTIFY), DIRECT)
@@ -359,7 +359,7 @@ class ProtocolDeceptionTests(UpgradeCase):
         self.conduct(work)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_what_is_written_to_the_transport_is_sent_inside(self) -> None:
+    def test_writes_to_the_transport_are_sent_inside_tls(self) -> None:
         """C17: an application that knows Twisted writes to its transport."""
 
         async def work(reactor: Any) -> None:
@@ -386,8 +386,8 @@ class ProtocolDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_no_go_ahead(self) -> None:
-        """C4, C5, C6, C8: refused, hidden, "secure already", sent elsewhere: all is one."""
+    def test_an_answer_that_is_no_go_ahead_fails_the_upgrade(self) -> None:
+        """C4, C5, C6, C8: a refusal, a hidden go-ahead, "secure already", a redirection."""
         asked: list[socket.socket] = []
 
         async def work(reactor: Any) -> None:
@@ -403,8 +403,8 @@ class ProtocolDeceptionTests(UpgradeCase):
         self.conduct(work)
         self.assertEqual(asked, [])
 
-    def test_words_before_the_request_change_nothing(self) -> None:
-        """C5, C6, C7, C8: they are messages, in plaintext; it is asked for TLS all the same."""
+    def test_words_before_the_request_are_messages(self) -> None:
+        """C5, C6, C7, C8: they are handled in plaintext, and the request is sent all the same."""
         greetings = [b"PREAUTH", b"OK", b"REDIRECT elsewhere", b"CAPABILITIES none"]
 
         def greet(connection: socket.socket) -> None:
@@ -428,8 +428,8 @@ class ProtocolDeceptionTests(UpgradeCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_what_is_written_meanwhile_is_sent_inside(self) -> None:
-        """C17: frames, in both ways of asking."""
+    def test_frames_written_during_the_upgrade_are_sent_inside_tls(self) -> None:
+        """C17: direct, and by command."""
 
         async def work(reactor: Any) -> None:
             for settings, prelude in (
@@ -454,8 +454,8 @@ class ProtocolDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_a_server_that_is_not_accepted(self) -> None:
-        """C10, C16: it learns nothing, in both ways of asking."""
+    def test_an_unverified_server_receives_no_data(self) -> None:
+        """C10, C16: neither frames nor a client certificate; direct, and by command."""
 
         async def work(reactor: Any) -> None:
             for settings, prelude in (
@@ -487,8 +487,8 @@ class ProtocolDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_certificates_are_refused_for_what_is_wrong_with_them(self) -> None:
-        """C10: as with a socket; see there for each of them."""
+    def test_a_wrong_certificate_fails_the_upgrade_with_its_reason(self) -> None:
+        """C10: the socket tests have each kind of wrong certificate."""
 
         async def refuse(reactor: Any, case: Row, style: UpgradeStyle, prelude: Prelude) -> None:
             witness = Witness(case.issued, prelude, greeting=encode_frame(b"trust me"))
@@ -516,8 +516,8 @@ class ProtocolDeceptionTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_an_answer_without_end(self) -> None:
-        """C13, C18: too long a message, and records that are none of a handshake."""
+    def test_an_endless_answer_fails_the_upgrade(self) -> None:
+        """C13, C18: a too long message, and records that are no handshake."""
 
         def tell(connection: socket.socket) -> None:
             receive_exactly(connection, len(REQUEST))
@@ -541,7 +541,7 @@ class ProtocolDeceptionTests(UpgradeCase):
 
 
 class DowngradeTests(UpgradeCase):
-    """C12: a server, or who stands before it, cannot make a connection weaker."""
+    """C12: a server, or an attacker in its place, can't weaken a connection."""
 
     async def fail_with(self, reactor: Any, serve: Prelude) -> SocketError:
         with plain_server(serve) as server:
@@ -553,8 +553,8 @@ class DowngradeTests(UpgradeCase):
         return error
 
     @on_every_reactor
-    def test_old_versions(self) -> None:
-        """Of a server that has no other, and of one that pretends."""
+    def test_old_versions_are_refused(self) -> None:
+        """Of a server that has no other, and of one that pretends so."""
 
         def only_old(context: ssl.SSLContext) -> None:
             with warnings.catch_warnings():
@@ -570,8 +570,8 @@ class DowngradeTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_an_old_version_that_both_know_is_not_forced_on_them(self) -> None:
-        """What a server of TLS 1.3 writes into its random bytes is looked at (:rfc:`8446`)."""
+    def test_a_downgrade_of_both_ends_is_noticed(self) -> None:
+        """The client checks the random bytes of a TLS 1.3 server (:rfc:`8446`, section 4.1.3)."""
         for mark in (b"DOWNGRD\1", b"DOWNGRD\0"):
             forged = server_hello(0x0303, bytes(24) + mark)
 
@@ -581,7 +581,7 @@ class DowngradeTests(UpgradeCase):
 
             self.conduct(work)
 
-    def test_weak_suites(self) -> None:
+    def test_weak_cipher_suites_are_refused(self) -> None:
         """Without encryption, or without a certificate."""
 
         async def work(reactor: Any) -> None:
@@ -597,8 +597,8 @@ class DowngradeTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_another_protocol_inside(self) -> None:
-        """One that was not offered ends the handshake; where none is chosen, that is told."""
+    def test_an_alpn_protocol_that_was_not_offered_is_refused(self) -> None:
+        """Without a choice of the server the handshake succeeds, and the protocol is empty."""
 
         def choose(connection: socket.socket) -> None:
             context = make_openssl_context()
@@ -631,10 +631,10 @@ class DowngradeTests(UpgradeCase):
 
 
 class AskedAgainTests(UpgradeCase):
-    """C16: a server that stands asks for the client's certificate, or shows another of its own."""
+    """C16: second requests for a certificate, and second handshakes with another one."""
 
     async def converse(self, reactor: Any, serve: Prelude, level: SocketProtectionLevel) -> bool:
-        """Exchange a few bytes; tell whether the connection stood."""
+        """Exchange a few bytes; return whether the connection survived."""
         with plain_server(serve) as server:
             client = self.client(reactor)
             await client.connect("127.0.0.1", server.port, level)
@@ -649,8 +649,8 @@ class AskedAgainTests(UpgradeCase):
                 await client.abort()
         return True
 
-    def test_after_the_handshake(self) -> None:
-        """TLS 1.3: a client that did not offer it is not asked (:rfc:`8446`, section 4.2.6)."""
+    def test_a_request_for_a_certificate_after_the_handshake_is_refused(self) -> None:
+        """TLS 1.3: the client did not offer it (:rfc:`8446`, section 4.2.6)."""
         shown: list[object] = []
 
         def ask_later(connection: socket.socket) -> None:
@@ -672,7 +672,7 @@ class AskedAgainTests(UpgradeCase):
         self.assertEqual(shown, ["EXTENSION_NOT_RECEIVED"])
 
     def renegotiate(self, issued: Any) -> tuple[bool, list[str]]:
-        """Let a server of TLS 1.2 begin a second handshake, and show this in it."""
+        """Let a TLS 1.2 server begin a second handshake, and show this certificate in it."""
         seen: list[str] = []
 
         def note(_connection: object, shown: Any, _code: int, depth: int, _ok: int) -> bool:
@@ -704,18 +704,18 @@ class AskedAgainTests(UpgradeCase):
         return stood[0], seen
 
     @on_every_reactor
-    def test_by_a_second_handshake(self) -> None:
-        """TLS 1.2: there is none, also not with who was verified, and nothing is shown."""
+    def test_a_second_handshake_with_the_same_certificate_is_refused(self) -> None:
+        """TLS 1.2: the client sends no certificate."""
         self.assertEqual(self.renegotiate(SERVER), (False, []))
 
-    def test_by_somebody_else(self) -> None:
-        """TLS 1.2: nor is there one with another certificate."""
+    def test_a_second_handshake_with_another_certificate_is_refused(self) -> None:
+        """TLS 1.2: the client sends no certificate."""
         self.assertEqual(self.renegotiate(IMPOSTOR), (False, []))
         self.assertEqual(self.renegotiate(AUTHORITY.issue("other.example")), (False, []))
 
 
 class WhenTests(UpgradeCase):
-    """E1 to E9: who may upgrade, and when; what is refused disturbs nothing."""
+    """E1 to E9: circumstances in which an upgrade is refused; the connection is not disturbed."""
 
     async def refuse_and_go_on(
         self, client: StreamSocket, kind: type[SocketError], hresult: int = 0x8000000E
@@ -727,7 +727,7 @@ class WhenTests(UpgradeCase):
             await client.output_stream.write(b"x")
             self.assertEqual(await client.input_stream.receive_exactly(1), b"x")
 
-    def test_before_the_connection_and_after_its_end(self) -> None:
+    def test_an_upgrade_before_the_connection_and_after_its_end_is_refused(self) -> None:
         """E3: ``E_ILLEGAL_METHOD_CALL`` and ``RO_E_CLOSED``."""
 
         async def work(reactor: Any) -> None:
@@ -738,8 +738,8 @@ class WhenTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_what_was_connected_with_a_level(self) -> None:
-        """E1, E4: is secure already."""
+    def test_a_socket_that_connected_with_a_level_cannot_upgrade(self) -> None:
+        """E1, E4: it is secure already."""
 
         async def work(reactor: Any) -> None:
             for level in (Level.TLS12, Level.SSL):
@@ -752,8 +752,8 @@ class WhenTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_what_was_connected_through_an_endpoint_of_tls(self) -> None:
-        """E1, E4: is secure already, too, or is about to be; so with a protocol."""
+    def test_a_connection_of_a_tls_endpoint_cannot_upgrade(self) -> None:
+        """E1, E4: sockets and protocols are secure already, or will be after the handshake."""
 
         async def work(reactor: Any) -> None:
             authority = AUTHORITY.certificate.get_certificate_blob()
@@ -777,11 +777,11 @@ class WhenTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_an_accepted_socket_is_a_server(self) -> None:
+    def test_an_accepted_socket_cannot_upgrade_as_a_client(self) -> None:
         """
-        E2: in the role of a client it is refused.
+        E2: in the client's role the upgrade is refused.
 
-        Unlike WinRT, it can be upgraded with a certificate: that is how both ends here meet.
+        Unlike in WinRT, it can be upgraded with a certificate, as the server.
         """
 
         async def work(reactor: Any) -> None:
@@ -807,8 +807,8 @@ class WhenTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_what_is_no_argument(self) -> None:
-        """E7: levels that are none of TLS, and names that are none, with no connection needed."""
+    def test_wrong_levels_and_names_are_refused(self) -> None:
+        """E7: levels without TLS, and malformed names, with or without a connection."""
 
         async def work(reactor: Any) -> None:
             client = self.client(reactor)
@@ -819,7 +819,7 @@ class WhenTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_a_bluetooth_address_is_no_argument(self) -> None:
+    def test_a_bluetooth_address_is_refused(self) -> None:
         """E7: no certificate can be for one."""
 
         async def work(reactor: Any) -> None:
@@ -835,8 +835,8 @@ class WhenTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_another_name_than_that_of_the_host(self) -> None:
-        """E6: is verified, and told to the server."""
+    def test_another_name_than_the_hosts_is_verified(self) -> None:
+        """E6: and sent to the server."""
 
         async def work(reactor: Any) -> None:
             witness = Witness(AUTHORITY.issue("service.example"))
@@ -851,8 +851,8 @@ class WhenTests(UpgradeCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_before_plain_and_after_encrypted(self) -> None:
-        """E5: every byte behind the request is in a record of TLS."""
+    def test_every_byte_behind_the_request_is_in_a_tls_record(self) -> None:
+        """E5: the bytes before it are in plaintext."""
 
         async def work(reactor: Any) -> None:
             witness = Witness(SERVER, answer(5, b"OK"))
@@ -877,10 +877,10 @@ class WhenTests(UpgradeCase):
 
 
 class LevelTests(UpgradeCase):
-    """E10 to E16: what the options and levels do."""
+    """E10 to E16: options and levels."""
 
-    def test_the_options_of_the_moment_count(self) -> None:
-        """E10: the certificate may be set until the handshake, and is refused from then on."""
+    def test_options_can_be_set_until_the_handshake(self) -> None:
+        """E10: a certificate that is set later is refused."""
 
         async def work(reactor: Any) -> None:
             witness = Witness(SERVER)
@@ -904,7 +904,7 @@ class LevelTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_what_is_listed_too_late_is_not_forgiven(self) -> None:
+    def test_an_error_listed_during_the_handshake_is_not_ignored(self) -> None:
         """E10, E18: the list is read when the handshake begins."""
 
         async def work(reactor: Any) -> None:
@@ -918,8 +918,8 @@ class LevelTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_less_than_was_asked_for(self) -> None:
-        """E11, E13, E14, E15: the server has less; both the level and the version are told."""
+    def test_a_lower_version_of_the_server_is_reported(self) -> None:
+        """E11, E13, E14, E15: both the requested level and the negotiated version."""
 
         def only_tls12(context: ssl.SSLContext) -> None:
             context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -942,8 +942,8 @@ class LevelTests(UpgradeCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_below_the_floor(self) -> None:
-        """E12: the upgrade fails, as with a server without TLS, and the connection is gone."""
+    def test_a_version_below_the_floor_fails_the_upgrade(self) -> None:
+        """E12: as a server without TLS does, and the connection is lost."""
 
         def only_tls12(context: ssl.SSLContext) -> None:
             context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -960,8 +960,8 @@ class LevelTests(UpgradeCase):
 
         self.conduct(work)
 
-    def test_what_cannot_be_offered(self) -> None:
-        """E16, E11: it is said so, and the plain connection is not disturbed."""
+    def test_a_level_that_openssl_lacks_is_refused(self) -> None:
+        """E16, E11: the plain connection is not disturbed."""
 
         async def work(reactor: Any) -> None:
             for level in OLD_LEVELS:
@@ -980,7 +980,7 @@ class LevelTests(UpgradeCase):
         self.conduct(work)
 
     def test_a_plain_connection_after_a_failed_one_is_plain(self) -> None:
-        """E14: the level is that of this connection, and there is no certificate in it."""
+        """E14: it has its own level, and no certificate."""
 
         async def work(reactor: Any) -> None:
             client = self.client(reactor)
@@ -996,10 +996,10 @@ class LevelTests(UpgradeCase):
 
 
 class FailureTests(UpgradeCase):
-    """E19, E20, E22: how it ends badly."""
+    """E19, E20, E22: failed upgrades."""
 
-    def test_after_a_failure_all_is_over_but_what_is_known(self) -> None:
-        """E19, E20: reads, writes, another upgrade, another connect; the reason can be read."""
+    def test_after_a_failed_upgrade_only_its_facts_can_be_read(self) -> None:
+        """E19, E20: reads, writes, upgrades and connects fail; the reason can be read."""
 
         async def work(reactor: Any) -> None:
             with plain_server(Witness(IMPOSTOR).serve) as server:
@@ -1025,8 +1025,8 @@ class FailureTests(UpgradeCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_calling_off_tears_down(self) -> None:
-        """E22, C15: a connect with a level, and an upgrade, that a silent server would not end."""
+    def test_cancelling_ends_the_connection(self) -> None:
+        """E22, C15: a connect with a level, and an upgrade, while the server is silent."""
         begun: list[bytes] = []
         ended: list[bool] = []
 
@@ -1063,20 +1063,20 @@ class FailureTests(UpgradeCase):
 
 
 async def turn(reactor: Any) -> None:
-    """Let the reactor go round once."""
+    """Let the reactor run one turn."""
     again: Deferred[None] = Deferred()
     reactor.callLater(0, again.callback, None)
     await again
 
 
 async def until(reactor: Any, protocol: Recorder, count: int) -> None:
-    """Wait for so many messages, or the end."""
+    """Wait for this many messages, or the end."""
     while len(protocol.received) < count and protocol.is_open:
         await turn(reactor)
 
 
 async def until_so_many(reactor: Any, notes: Sequence[object], count: int) -> None:
-    """Wait until a server in a thread has noted so much."""
+    """Wait until a server in a thread has recorded this many."""
     while len(notes) < count:
         await turn(reactor)
 
@@ -1099,13 +1099,13 @@ def pretend(hello: bytes) -> Prelude:
 
 
 def make_openssl_context(issued: Any = SERVER) -> SSL.Context:
-    """Make the context of a server that can do what Python's ``ssl`` cannot."""
+    """Make the context of a server that can do what Python's ``ssl`` can't."""
     shown = with_key(issued)
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     certificate, key = shown.to_cryptography()
     context.use_certificate(certificate)
     context.use_privatekey(key)
-    # A second handshake is to be a whole one, in which certificates are shown.
+    # A second handshake is a full one, in which certificates are shown.
     context.set_session_id(b"twsock tests")
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET)
@@ -1113,7 +1113,7 @@ def make_openssl_context(issued: Any = SERVER) -> SSL.Context:
 
 
 def record_types(wire: bytes) -> Iterable[int]:
-    """Take a stream apart into records of TLS; fail where it is none."""
+    """Split a stream into TLS records, and return their types; fail if it is none."""
     while wire:
         if wire[1] != 3 or len(wire) < 5:
             raise AssertionError(f"no record of TLS: {wire[:20]!r}")

@@ -1,4 +1,4 @@
-"""Certificates that are wrong are refused for what is wrong; the server is Python's ``ssl``."""
+"""Wrong certificates are refused with their reason; the server is Python's ``ssl``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ Status = SocketErrorStatus
 
 T = TypeVar("T")
 
-#: What the server's operator reads, in OpenSSL's words (:rfc:`8446`, section 6.2), the worst first.
+#: The alerts in OpenSSL's words (:rfc:`8446`, section 6.2), which the server's operator reads; the
+#: worst first.
 ALERTS: Final = {
     Result.INVALID_SIGNATURE: "alert decrypt error",
     Result.OTHER_ERRORS: "alert certificate unknown",
@@ -55,7 +56,7 @@ ALERTS: Final = {
     Result.WRONG_USAGE: "alert unsupported certificate",
 }
 
-#: Both versions: what is shown when differs between them.
+#: Both versions: they differ in when certificates are sent.
 LEVELS: Final = (Level.TLS12, Level.TLS13)
 HOUR: Final = timedelta(hours=1)
 
@@ -67,7 +68,7 @@ def only_for(usage: x509.ObjectIdentifier) -> list[Extension]:
 def constraints(
     permitted: Iterable[str] | None = None, excluded: Iterable[str] | None = None
 ) -> list[Extension]:
-    """Say for which hosts an authority may issue certificates, or may not."""
+    """Make the name constraints of an authority."""
     names = [
         None if given is None else [x509.DNSName(name) for name in given]
         for given in (permitted, excluded)
@@ -99,7 +100,7 @@ def with_key(issued: trustme.LeafCert) -> Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A certificate that has to be refused, and why; ``alert`` where it is not that of `ALERTS`."""
+    """A wrong certificate, and the expected errors; ``alert`` if it is not that of `ALERTS`."""
 
     what: str
     issued: trustme.LeafCert
@@ -186,7 +187,7 @@ NOT_FOR_THIS = [
     ),
 ]
 
-#: What nobody can forgive.
+#: Certificates with errors that can't be ignored.
 DEFECTIVE = [
     row(
         "its issuer is no authority",
@@ -219,7 +220,7 @@ DEFECTIVE = [
     ),
 ]
 
-#: OpenSSL tells of these after it has told that the server's own certificate is in order.
+#: Errors that OpenSSL reports after it has accepted the server's own certificate.
 OUT_OF_BOUNDS = [
     row(
         "its issuer may issue for another domain only",
@@ -250,7 +251,7 @@ def malformed(what: str, host: str, *names: bytes) -> Row:
     return row(what, issued, status, Result.INVALID_NAME, host=host)
 
 
-#: The common name is always the right one, and never looked at.
+#: Certificates for other names; the common name, which is never used, is always the right one.
 FOR_ANOTHER = [
     misnamed("it is for another host", "localhost", "other.example"),
     misnamed("it is for no host: a common name is none", "localhost"),
@@ -279,12 +280,12 @@ MALFORMED_NAMES = [
     malformed("there is none in the list", "localhost"),
 ]
 
-#: What `service_identity` cannot even read.
+#: Certificates whose names `service_identity` can't read.
 UNREADABLE_NAMES = [malformed("it is not ASCII, nor UTF-8", "localhost", b"\xff", b"localhost")]
 
 ROWS = [*NOT_NOW, *NOT_TRUSTED, *NOT_FOR_THIS, *DEFECTIVE, *FOR_ANOTHER, *MALFORMED_NAMES]
 
-#: Host as it is typed; what the certificate is for; what the server is told (SNI).
+#: The host as it is typed, the name in the certificate, and the name sent to the server (SNI).
 WELL_NAMED: list[tuple[str, str, str | None]] = [
     ("localhost", "localhost", "localhost"),
     ("LocalHost", "localhost", "localhost"),
@@ -305,15 +306,15 @@ WELL_NAMED: list[tuple[str, str, str | None]] = [
 
 class Witness:
     """
-    A server that notes what it sees of its clients, and wants each to identify itself.
+    A server that asks each client for a certificate, and records what it receives.
 
-    :param issued: what it shows.
-    :param prelude: what it does in plaintext before it answers the handshake; gives what it read.
-    :param greeting: what it sends inside, in one piece with the end of its handshake if it can.
+    :param issued: its certificate.
+    :param prelude: called in plaintext before the handshake; returns what it read.
+    :param greeting: sent inside TLS, in one piece with the end of the handshake if possible.
     :param setup: changes its context.
-    :ivar wire: what came, as it came, that of the prelude not included.
-    :ivar inside: what came inside TLS, which it sends back.
-    :ivar names: which host each client asked for (SNI); None where it did not.
+    :ivar wire: the received bytes, without those of the prelude.
+    :ivar inside: the bytes received inside TLS, which it sends back.
+    :ivar names: the host that each client asked for (SNI), or None.
     :ivar shown: certificates of clients, DER.
     """
 
@@ -355,7 +356,7 @@ class Witness:
                 connection.sendall(outgoing.read())
 
     def _converse(self, inside: ssl.SSLObject) -> Iterator[None]:
-        """Go on until bytes are missing; then again."""
+        """Continue until bytes are missing, then receive, and again."""
         yield from _until_done(inside.do_handshake)
         self.shown += filter(None, [inside.getpeercert(True)])
         inside.write(self._greeting)
@@ -369,7 +370,7 @@ class Witness:
 
 
 def _until_done(step: Callable[[], T]) -> Generator[None, None, T]:
-    """Try again whenever there are more bytes."""
+    """Try again whenever more bytes have arrived."""
     while True:
         try:
             return step()
@@ -382,7 +383,7 @@ class EverywhereHere:
     """
     A DNS in which every host is this machine.
 
-    :ivar asked: what was looked up.
+    :ivar asked: the names that were looked up.
     """
 
     def __init__(self) -> None:
@@ -406,7 +407,7 @@ class EverywhereHere:
 
 
 class Services:
-    """A resolver of services: each is on one host and port, whatever is asked for."""
+    """A resolver of services: each service is on one host and port."""
 
     def __init__(self, host: str, port: int) -> None:
         self._record = dns.Record_SRV(0, 0, port, host)
@@ -422,12 +423,12 @@ class Services:
 
 
 class CertificateCase(OnEveryReactor):
-    """What every test here has."""
+    """What all tests of certificates share."""
 
     has_variants = True
 
     def client(self, reactor: Any, *forgiven: ChainValidationResult) -> StreamSocket:
-        """Make a socket that trusts our authority, and identifies itself if asked to."""
+        """Make a socket that trusts the authority of the tests, and has a client certificate."""
         made = StreamSocket(reactor)
         made.control.trust_roots = [AUTHORITY.certificate]
         made.control.client_certificate = with_key(CLIENT)
@@ -437,7 +438,9 @@ class CertificateCase(OnEveryReactor):
     async def refuse(
         self, reactor: Any, case: Row, level: SocketProtectionLevel, *forgiven: Result
     ) -> None:
-        """Let a client meet a certificate; look at what it says, and at what it sends."""
+        """
+        Connect to a server with this certificate; check the errors, and the bytes that were sent.
+        """
         witness = Witness(case.issued, greeting=b"trust me")
         with plain_server(witness.serve) as server:
             client = self.client(reactor, *forgiven)
@@ -467,7 +470,7 @@ class CertificateCase(OnEveryReactor):
     async def accept(
         self, reactor: Any, case: Row, level: SocketProtectionLevel, *forgiven: Result
     ) -> None:
-        """Let a client go on in spite of a certificate."""
+        """Connect, and ignore these errors."""
         witness = Witness(case.issued)
         with plain_server(witness.serve) as server:
             client = self.client(reactor, *forgiven)
@@ -489,43 +492,45 @@ class CertificateCase(OnEveryReactor):
 
 
 class RefusedTests(CertificateCase):
-    """The reason is named, nothing is sent, nothing is shown, and nothing is heard."""
+    """
+    Refused certificates: the reason is named; no data, client certificate or message is passed.
+    """
 
     @on_every_reactor
-    def test_out_of_date(self) -> None:
-        """C10, E17, E21: the certificate, or one above it."""
+    def test_certificates_out_of_date_are_refused(self) -> None:
+        """C10, E17, E21: the server's certificate, or one above it."""
         self.refuse_all(NOT_NOW)
 
-    def test_of_unknown_issuers(self) -> None:
-        """C10, E17, E21: of another authority, of none, of one that cannot be found."""
+    def test_certificates_of_unknown_issuers_are_refused(self) -> None:
+        """C10, E17, E21: of another authority, of none, of one that can't be found."""
         self.refuse_all(NOT_TRUSTED)
 
-    def test_for_another_use(self) -> None:
-        """E21: a server has to have the certificate of a server."""
+    def test_certificates_for_another_use_are_refused(self) -> None:
+        """E21: the certificate has to be for servers."""
         self.refuse_all(NOT_FOR_THIS)
 
-    def test_defective(self) -> None:
-        """E17, E21: these are fatal."""
+    def test_defective_certificates_are_refused(self) -> None:
+        """E17, E21: these errors are fatal."""
         self.refuse_all(DEFECTIVE)
 
-    def test_of_an_issuer_out_of_its_bounds(self) -> None:
-        """An authority for some domains is none for others (name constraints)."""
+    def test_certificates_outside_the_name_constraints_are_refused(self) -> None:
+        """An authority for some domains may not issue for others."""
         self.refuse_all(OUT_OF_BOUNDS)
 
-    def test_for_another_name(self) -> None:
-        """C10: names, addresses, wildcards; a common name is never looked at."""
+    def test_certificates_for_another_name_are_refused(self) -> None:
+        """C10: names, addresses, wildcards; the common name is not used."""
         self.refuse_all(FOR_ANOTHER)
 
-    def test_with_malformed_names(self) -> None:
-        """C10: what is no name is not taken for one."""
+    def test_certificates_with_malformed_names_are_refused(self) -> None:
+        """C10: a malformed name matches no host."""
         self.refuse_all(MALFORMED_NAMES)
 
-    def test_with_names_that_cannot_be_read(self) -> None:
-        """The reason is named, here too."""
+    def test_certificates_with_unreadable_names_are_refused(self) -> None:
+        """The reason is named."""
         self.refuse_all(UNREADABLE_NAMES)
 
-    def test_certificates_of_its_issuers_stay_readable(self) -> None:
-        """E19: also where the server was refused."""
+    def test_the_issuers_of_a_refused_certificate_can_be_read(self) -> None:
+        """E19: in the order of the chain."""
 
         async def work(reactor: Any) -> None:
             with plain_server(Witness(OLD_BRANCH.issue("localhost")).serve) as server:
@@ -538,9 +543,9 @@ class RefusedTests(CertificateCase):
 
 
 class ForgivenTests(CertificateCase):
-    """What is listed is forgiven, and nothing else."""
+    """Ignored errors: those that the application listed, and no others."""
 
-    #: Three things are wrong with it.
+    #: A certificate with three errors.
     worst = row(
         "everything that can be forgiven",
         STRANGER.issue("other.example", until=NOW - HOUR),
@@ -551,8 +556,8 @@ class ForgivenTests(CertificateCase):
     )
 
     @on_every_reactor
-    def test_what_is_listed(self) -> None:
-        """E18: each error that can be; it is told all the same."""
+    def test_listed_errors_are_ignored(self) -> None:
+        """E18: each that can be ignored; it is still reported."""
 
         async def work(reactor: Any) -> None:
             for case in (*NOT_NOW, *NOT_TRUSTED, *NOT_FOR_THIS, FOR_ANOTHER[0], self.worst):
@@ -560,8 +565,8 @@ class ForgivenTests(CertificateCase):
 
         self.conduct(work)
 
-    def test_not_what_is_not_listed(self) -> None:
-        """E18: all other errors do not make up for the one."""
+    def test_an_error_that_is_not_listed_is_not_ignored(self) -> None:
+        """E18: although all other errors are listed."""
         twins = {Result.UNTRUSTED, Result.INCOMPLETE_CHAIN}
 
         async def work(reactor: Any) -> None:
@@ -571,8 +576,8 @@ class ForgivenTests(CertificateCase):
 
         self.conduct(work)
 
-    def test_not_the_rest_of_several(self) -> None:
-        """E18: two out of three are not enough."""
+    def test_two_of_three_errors_listed_are_not_enough(self) -> None:
+        """E18: the connection fails on the third."""
 
         async def work(reactor: Any) -> None:
             for count in (1, 2):
@@ -581,20 +586,20 @@ class ForgivenTests(CertificateCase):
 
         self.conduct(work)
 
-    def test_never_what_is_fatal(self) -> None:
+    def test_fatal_errors_are_never_ignored(self) -> None:
         """E18: whatever is listed."""
         self.refuse_all(DEFECTIVE, *Result)
 
-    def test_never_an_issuer_out_of_its_bounds(self) -> None:
+    def test_a_violated_name_constraint_is_never_ignored(self) -> None:
         """E18: whatever is listed."""
         self.refuse_all(OUT_OF_BOUNDS, *Result)
 
 
 class AcceptedTests(CertificateCase):
-    """Certificates that are right, whatever they look like."""
+    """Right certificates."""
 
-    def test_the_name_that_was_typed_is_the_one_verified_and_told(self) -> None:
-        """C10, C11, E6: in any spelling, as A-labels; an address is not told."""
+    def test_the_typed_name_is_verified_and_sent(self) -> None:
+        """C10, C11, E6: in any spelling, as A-labels; an address is not sent."""
 
         async def work(reactor: Any) -> None:
             reactor.installNameResolver(EverywhereHere())
@@ -611,8 +616,8 @@ class AcceptedTests(CertificateCase):
         self.conduct(work)
 
     @on_every_reactor
-    def test_the_name_that_is_connected_to_is_the_one_verified_and_told(self) -> None:
-        """C11: what the DNS makes of it does not matter."""
+    def test_the_name_of_the_connect_is_verified_and_sent(self) -> None:
+        """C11: answers of the DNS do not change it."""
 
         async def work(reactor: Any) -> None:
             resolver = EverywhereHere()
@@ -632,7 +637,7 @@ class AcceptedTests(CertificateCase):
         self.conduct(work)
 
     def test_a_service_record_does_not_change_the_name(self) -> None:
-        """C11, C8: it leads to a host, whose name is not that of the service."""
+        """C11, C8: it leads to a host with another name than the service's."""
 
         async def work(reactor: Any) -> None:
             reactor.installNameResolver(EverywhereHere())
@@ -658,14 +663,16 @@ class AcceptedTests(CertificateCase):
 
         self.conduct(work)
 
-    def test_without_a_word_on_its_use(self) -> None:
-        """It is for everything."""
+    def test_a_certificate_without_a_usage_is_accepted(self) -> None:
+        """It is for every use."""
         anything = AUTHORITY.issue("localhost", usages=())
         case = row("it does not say", anything, Status.UNKNOWN)
         self.conduct(lambda reactor: self.accept(reactor, case, Level.TLS13))
 
-    def test_of_an_issuer_below_the_root(self) -> None:
-        """Whose certificate came with it; also where it may issue for this domain only."""
+    def test_a_certificate_of_an_intermediate_authority_is_accepted(self) -> None:
+        """
+        The server sends the intermediate certificate; also with a name constraint for the domain.
+        """
         whole = row("a branch", BRANCH.issue("localhost"), Status.UNKNOWN)
         permitted = row(
             "in its bounds", PERMITTED.issue("a.example.com"), Status.UNKNOWN, host="a.example.com"
@@ -677,8 +684,8 @@ class AcceptedTests(CertificateCase):
 
         self.conduct(work)
 
-    def test_that_vouches_for_itself_and_is_trusted(self) -> None:
-        """One certificate is trusted as well as an authority is."""
+    def test_a_trusted_self_signed_certificate_is_accepted(self) -> None:
+        """A certificate can be trusted as an authority is."""
         alone = sign_itself("localhost")
 
         async def work(reactor: Any) -> None:
@@ -692,11 +699,11 @@ class AcceptedTests(CertificateCase):
 
         self.conduct(work)
 
-    def test_revocation_is_not_asked_about(self) -> None:
+    def test_revocation_is_not_checked(self) -> None:
         """
-        E17, E21: unlike WinRT; whom a certificate names for that is not connected to.
+        E17, E21: unlike in WinRT, the addresses in a certificate are not connected to.
 
-        No list reaches OpenSSL, so its verdicts on revocation are in the unit tests only.
+        OpenSSL gets no revocation list, so only unit tests test its verdicts on revocation.
         """
         asked: list[socket.socket] = []
 
@@ -723,11 +730,13 @@ class AcceptedTests(CertificateCase):
 
 
 class IdentityTests(CertificateCase):
-    """To whom the client shows its own certificate; see `RefusedTests` for to whom not."""
+    """
+    The client's own certificate, and the servers that receive it; see `RefusedTests` for others.
+    """
 
     @on_every_reactor
-    def test_who_was_verified_sees_it(self) -> None:
-        """C16: in either version, when it asks."""
+    def test_a_verified_server_receives_the_client_certificate(self) -> None:
+        """C16: in either version, if it asks."""
 
         async def work(reactor: Any) -> None:
             for level in LEVELS:
@@ -747,8 +756,8 @@ class IdentityTests(CertificateCase):
 
         self.conduct(work)
 
-    def test_who_does_not_ask_does_not_see_it(self) -> None:
-        """It is shown to nobody unasked."""
+    def test_a_server_that_does_not_ask_receives_no_client_certificate(self) -> None:
+        """The client never sends it unasked."""
 
         def ask_for_nothing(context: ssl.SSLContext) -> None:
             context.verify_mode = ssl.CERT_NONE

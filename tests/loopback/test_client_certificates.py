@@ -35,7 +35,7 @@ from twsock.protocols import (
 from twsock.tls.certificates import Certificate
 from twsock.tls.server import ClientCertificatePolicy, ServerTls
 
-#: Who has to be turned away, and in which words of the log.
+#: The certificates that have to be refused, and the reason in the log.
 BAD_CERTIFICATES: tuple[tuple[bytes | None, str], ...] = (
     (None, "did not return a certificate"),
     (issue(STRANGER), "refused: IncompleteChain"),
@@ -47,10 +47,10 @@ BAD_CERTIFICATES: tuple[tuple[bytes | None, str], ...] = (
 
 
 class CertificateTests(Hostile):
-    """Clients that have to say who they are, and cannot."""
+    """Clients without a valid certificate."""
 
     def attack_without_identity(self, version: ssl.TLSVersion) -> Callable[[Address], None]:
-        """Show what is no good, and send a message along with the last of the handshake."""
+        """Show each wrong certificate, and send a message with the end of the handshake."""
         contexts = [client_context(pem, version) for pem, _ in BAD_CERTIFICATES]
 
         def attack(address: Address) -> None:
@@ -62,8 +62,8 @@ class CertificateTests(Hostile):
         return attack
 
     @on_every_reactor
-    def test_who_is_not_identified_is_not_let_in(self) -> None:
-        """S12: in either version; the application sees no byte, and no hook is called."""
+    def test_a_client_without_a_required_certificate_is_refused(self) -> None:
+        """S12: in either version; no message is handled, and no hook is called."""
         tls = ServerTls(identified(ClientCertificatePolicy.REQUIRED))
         for version in VERSIONS:
             attack = self.attack_without_identity(version)
@@ -72,8 +72,8 @@ class CertificateTests(Hostile):
             for warning, (_, reason) in zip(seen.warnings, BAD_CERTIFICATES, strict=True):
                 self.assertIn(reason, warning, f"{version=}")
 
-    def test_where_tls_comes_first_nobody_hears_of_it(self) -> None:
-        """S12: no beginning and no end is told."""
+    def test_with_tls_first_a_refused_client_is_no_event(self) -> None:
+        """S12: neither its connection nor its end is reported."""
         tls = ServerTls(identified(ClientCertificatePolicy.REQUIRED))
         upgrade = UpgradeToSsl(tls, UpgradePolicy.IMPLICIT)
         for version in VERSIONS:
@@ -82,8 +82,8 @@ class CertificateTests(Hostile):
             self.assert_refused(seen, len(BAD_CERTIFICATES))
             self.assertEqual((seen.announced, seen.lost), ([], []), f"{version=}")
 
-    def test_a_listener_hears_nothing_either(self) -> None:
-        """S12: of a socket that was not let in."""
+    def test_a_listener_calls_no_handler_for_a_refused_client(self) -> None:
+        """S12: a client with a valid certificate is served."""
         for version in VERSIONS:
             attack = self.attack_without_identity(version)
 
@@ -103,8 +103,8 @@ class CertificateTests(Hostile):
             self.assertEqual(len(seen.warnings), len(BAD_CERTIFICATES), f"{version=}")
             self.assertNotIn(EVIL.decode(), seen.text, f"{version=}: {seen.text}")
 
-    def test_where_it_is_optional_a_bad_one_is_worse_than_none(self) -> None:
-        """S12: who shows none comes in as nobody, who shows a bad one does not."""
+    def test_a_wrong_optional_certificate_is_refused(self) -> None:
+        """S12: a client without one is accepted without an identity."""
         tls = ServerTls(identified(ClientCertificatePolicy.OPTIONAL))
         answer = FRAMES.encode(b"got x")
 
@@ -128,10 +128,13 @@ class CertificateTests(Hostile):
 
 
 class ResumptionTests(Hostile):
-    """Sessions of before open no door."""
+    """Sessions of earlier connections."""
 
-    def test_a_session_is_no_certificate(self) -> None:
-        """S18: of a listener that asks for none, taken up with one that does."""
+    def test_a_session_does_not_replace_a_certificate(self) -> None:
+        """
+        S18: a session of a listener without client certificates is offered to one that requires
+        them.
+        """
         for policy in (ClientCertificatePolicy.REQUIRED, ClientCertificatePolicy.OPTIONAL):
             strict = UpgradeToSsl(ServerTls(identified(policy)))
             for version in VERSIONS:
@@ -160,8 +163,8 @@ class ResumptionTests(Hostile):
                 if policy is ClientCertificatePolicy.REQUIRED:
                     self.assert_refused(seen, 1)
 
-    def test_who_was_identified_once_is_identified_again(self) -> None:
-        """S18: by the same listener; the application always knows who it is."""
+    def test_a_client_with_a_session_is_identified_again(self) -> None:
+        """S18: at the same listener; the application always knows the client."""
         strict = UpgradeToSsl(ServerTls(identified(ClientCertificatePolicy.REQUIRED)))
         for version in VERSIONS:
             context = client_context(GOOD_CERTIFICATE, version)
@@ -181,8 +184,8 @@ class ResumptionTests(Hostile):
             seen = self.attack(attack, upgrade=strict, count=3)
             self.assertEqual(seen.certificates, ["mallory"] * 3, f"{version=}")
 
-    def test_a_stolen_session_lets_nobody_in(self) -> None:
-        """S18: of somebody who was identified, taken up by somebody who has no certificate."""
+    def test_a_stolen_session_is_refused(self) -> None:
+        """S18: a client without a certificate offers the session of another one."""
         strict = UpgradeToSsl(ServerTls(identified(ClientCertificatePolicy.REQUIRED)))
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
 
@@ -207,8 +210,8 @@ class ResumptionTests(Hostile):
             self.assertEqual(seen.certificates, ["mallory"], f"{version=}")
 
     @on_every_reactor
-    def test_nothing_comes_before_the_handshake_is_done(self) -> None:
-        """S18: what is sent as early data is not read, in plaintext or not."""
+    def test_early_data_is_not_handled(self) -> None:
+        """S18: bytes behind the ClientHello are not read before the handshake is done."""
         for server in FORMATS:
 
             def attack(address: Address, server: Format = server) -> None:
@@ -224,7 +227,7 @@ class ResumptionTests(Hostile):
 
 
 def openssl_context(version: int) -> SSL.Context:
-    """Make the context of one, or of several that know each other's sessions."""
+    """Make a context for one connection, or for several that share sessions."""
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_max_proto_version(version)
     context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT)
@@ -232,7 +235,7 @@ def openssl_context(version: int) -> SSL.Context:
 
 
 class OpenSslClient:
-    """A client's side that can do what Python's ``ssl`` does not offer."""
+    """A client side with functions that Python's ``ssl`` does not offer."""
 
     def __init__(self, connection: Any, context: SSL.Context, pem: bytes | None = None) -> None:
         self.engine = SSL.Connection(context, None)
@@ -244,7 +247,7 @@ class OpenSslClient:
         self._connection = connection
 
     def shake_hands(self) -> bool:
-        """Say whether this side thinks that it succeeded."""
+        """Do a handshake; return whether it succeeded for this side."""
         while True:
             try:
                 self.engine.do_handshake()
@@ -260,7 +263,7 @@ class OpenSslClient:
                 return True
 
     def say(self, data: bytes) -> None:
-        """Send something inside, where there is an inside."""
+        """Send bytes inside TLS, if there is TLS."""
         try:
             self.engine.send(data)
         except SSL.Error:
@@ -268,7 +271,7 @@ class OpenSslClient:
         self.flush()
 
     def hear(self) -> bytes:
-        """Receive something inside; nothing at the end."""
+        """Receive bytes inside TLS; return none at the end."""
         while True:
             try:
                 return self.engine.recv(65536)
@@ -297,11 +300,11 @@ class OpenSslClient:
 
 
 class RenegotiationTests(Hostile):
-    """A second handshake inside the first, which TLS 1.2 has."""
+    """Second handshakes inside the first, which TLS 1.2 allows."""
 
     @on_every_reactor
-    def test_a_client_cannot_begin_one(self) -> None:
-        """It is refused: the connection goes on as it was, or ends; nothing is told twice."""
+    def test_a_client_cannot_begin_a_second_handshake(self) -> None:
+        """It is refused: the connection continues or ends, and nothing is reported twice."""
 
         def attack(address: Address) -> None:
             for request in (b"", FRAMES.request):

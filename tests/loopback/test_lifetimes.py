@@ -1,4 +1,6 @@
-"""Nothing outlives its connection: buffers go when it is lost, objects with the last reference."""
+"""
+Nothing outlives its connection: buffers are freed at its loss, objects with the last reference.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ class Frames(FrameProtocol):
 
 
 class Lines(LineProtocol):
-    """The same with lines, at once."""
+    """Handles lines at once, and keeps nothing."""
 
     def line_received(self, line: bytes) -> None:
         """Raise or answer."""
@@ -72,16 +74,16 @@ class Lines(LineProtocol):
 
 
 class Client(FrameProtocol):
-    """The other end of an upgrade."""
+    """The client of an upgrade."""
 
     def __init__(self) -> None:
         self.lost: Deferred[None] = Deferred()
 
     def frame_received(self, payload: bytes) -> None:
-        """Take it."""
+        """Ignore the frame."""
 
     def connection_lost(self, error: SocketError | None) -> None:
-        """Note that it is over."""
+        """Record the end."""
         self.lost.callback(None)
 
 
@@ -127,21 +129,23 @@ def listener(handler: Callable[[StreamSocket], Any], tls: ServerOptions | None =
 
 
 class LifetimeTests(OnEveryReactor):
-    """What every test here has: conversations after which nothing may be left of them."""
+    """Conversations after which no object of them may be left."""
 
     has_variants = True
 
     def check(self, serve: Any, converse: Converse, permitted: str = "") -> None:
         """
-        Converse several times with a server that stays; fail on what is left of any of it.
+        Converse several times with a server that stays; fail on any object or buffer that is left.
 
-        :param permitted: the name of a class of Twisted's whose cycles we cannot break.
+        :param permitted: the name of a class of Twisted with cycles that twsock can't break.
         """
 
         async def work(reactor: Any) -> None:
             self.reactor = reactor
             async with serve(reactor) as port:
-                await self.converse_once(serve, converse, port)  # What is made once is made now.
+                await self.converse_once(
+                    serve, converse, port
+                )  # Objects that exist once are made now.
                 lifetimes = Lifetimes()
                 try:
                     for _ in range(3):
@@ -175,7 +179,7 @@ class LifetimeTests(OnEveryReactor):
     def sends(
         self, *pieces: bytes, ending: str = "abort", is_secure: bool = False, asks: bytes = b""
     ) -> Converse:
-        """Make a peer that sends something, and then ends."""
+        """Make a peer that sends bytes, and then ends."""
 
         async def converse(port: int) -> None:
             peer = await self.connect(port, is_secure and not asks)
@@ -193,51 +197,51 @@ class LifetimeTests(OnEveryReactor):
 
 
 class ProtocolLifetimes(LifetimeTests):
-    """Of connections of messages."""
+    """Connections of protocols."""
 
     @on_every_reactor
-    def test_in_the_middle_of_a_frame(self) -> None:
-        """It is reset, or ended, with most of a frame received."""
+    def test_a_loss_in_the_middle_of_a_frame_leaves_nothing(self) -> None:
+        """A reset or an end, with most of a frame received."""
         for ending in ("abort", "close"):
             self.check(protocol(Frames), self.sends(PARTIAL, ending=ending))
 
-    def test_in_the_middle_of_a_line(self) -> None:
-        """The same with a line."""
+    def test_a_loss_in_the_middle_of_a_line_leaves_nothing(self) -> None:
+        """A reset or an end, with most of a line received."""
         self.check(protocol(Lines), self.sends(b"x" * 60_000))
 
-    def test_under_a_handler(self) -> None:
-        """It is cancelled, and the failure is taken."""
+    def test_a_cancelled_handler_leaves_nothing(self) -> None:
+        """Its error is consumed."""
         self.check(protocol(Frames), self.sends(b"\0\0\0\4wait"))
 
-    def test_a_handler_raises(self) -> None:
-        """An error that refers to the connection, a violation, at once and in a coroutine."""
+    def test_a_handler_that_raises_leaves_nothing(self) -> None:
+        """An error that refers to the connection, or a violation; at once and in a coroutine."""
         self.check(protocol(Frames), self.sends(b"\0\0\0\5raise"))
         self.check(protocol(Lines), self.sends(b"raise\n"))
         self.check(protocol(Frames), self.sends(b"\0\0\0\6refuse"))
         self.check(protocol(Frames), self.sends(b"\xff\xff\xff\xff"))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 8)
 
-    def test_secure_from_the_start(self) -> None:
-        """Both ends, however it ends."""
+    def test_tls_from_the_first_byte_leaves_nothing(self) -> None:
+        """At both ends, for each kind of end."""
         for ending in ("abort", "close"):
             self.check(
                 protocol(Frames, UpgradePolicy.IMPLICIT),
                 self.sends(PARTIAL, ending=ending, is_secure=True),
             )
 
-    def test_upgraded(self) -> None:
-        """In its middle, on request; under a handler too."""
+    def test_an_upgrade_on_request_leaves_nothing(self) -> None:
+        """Also under a handler."""
         for piece in (PARTIAL, b"\0\0\0\4wait"):
             self.check(protocol(Frames, UpgradePolicy.ALLOWED), self.sends(piece, asks=REQUEST))
 
-    def test_a_handshake_that_is_none(self) -> None:
+    def test_an_unfinished_handshake_leaves_nothing(self) -> None:
         """Plaintext in its place, or a client that goes away."""
         serve = protocol(Frames, UpgradePolicy.IMPLICIT)
         self.check(serve, self.sends(b"GET / HTTP/1.0\r\n"))
         self.check(serve, self.sends(b"\x16\x03\x01"))
 
-    def test_a_handshake_that_fails(self) -> None:
-        """The client does not trust the server; both ends of it."""
+    def test_a_failed_handshake_leaves_nothing(self) -> None:
+        """The client does not trust the server; at both ends."""
 
         async def converse(port: int) -> None:
             try:
@@ -248,8 +252,8 @@ class ProtocolLifetimes(LifetimeTests):
 
         self.check(protocol(Frames, UpgradePolicy.IMPLICIT), converse)
 
-    def test_a_client_upgraded_or_refused(self) -> None:
-        """A protocol as the client: with success, without trust, without a grant."""
+    def test_a_client_protocol_leaves_nothing(self) -> None:
+        """Its upgrade succeeds, meets an untrusted server, or is refused."""
         for roots, policy in (
             ([ROOT], UpgradePolicy.ALLOWED),
             (None, UpgradePolicy.ALLOWED),
@@ -272,8 +276,8 @@ class ProtocolLifetimes(LifetimeTests):
 
             self.check(protocol(Frames, policy), converse)
 
-    def test_a_client_that_reconnects(self) -> None:
-        """Its factory goes on with the connector of the connection that was lost."""
+    def test_a_client_that_reconnects_leaves_nothing(self) -> None:
+        """Its factory continues with the connector of the lost connection."""
 
         async def converse(port: int) -> None:
             factory: Any = ReconnectingClientFactory()
@@ -299,8 +303,8 @@ class ProtocolLifetimes(LifetimeTests):
 
         self.check(protocol(Frames), converse)
 
-    def test_buffers_go_though_the_protocols_are_kept(self) -> None:
-        """What was received and not handled, and what was not sent, also by an engine."""
+    def test_buffers_of_kept_protocols_are_freed(self) -> None:
+        """Undelivered input and unsent output, also those of a TLS engine."""
         kept: list[Frames] = []
 
         class Kept(Frames):
@@ -333,18 +337,18 @@ class ProtocolLifetimes(LifetimeTests):
 
 
 async def read(stream_socket: StreamSocket) -> None:
-    """Wait for more than ever comes."""
+    """Wait for more bytes than arrive."""
     await stream_socket.input_stream.receive_exactly(8 * MIB)
 
 
 async def read_in_a_block(stream_socket: StreamSocket) -> None:
-    """The same, with a socket that the block closes."""
+    """Do so in a block that closes the socket."""
     async with stream_socket:
         await stream_socket.input_stream.receive_exactly(8 * MIB)
 
 
 async def read_and_catch(stream_socket: StreamSocket) -> None:
-    """Catch the error, twice: the second read fails at once."""
+    """Catch the error twice: the second read fails at once."""
     for _ in range(2):
         try:
             await stream_socket.input_stream.receive_exactly(8 * MIB)
@@ -361,30 +365,30 @@ async def write_much(stream_socket: StreamSocket) -> None:
 
 
 class SocketLifetimes(LifetimeTests):
-    """Of connections that are awaited."""
+    """Connections of awaitable sockets."""
 
     @on_every_reactor
-    def test_under_a_read_or_write(self) -> None:
+    def test_a_pending_read_or_write_leaves_nothing(self) -> None:
         """The handler fails, or catches the error."""
         for handler in (read, read_in_a_block, read_and_catch):
             self.check(listener(handler), self.sends(PARTIAL))
         self.check(listener(write_much), self.sends(b"x"))
 
-    def test_the_peer_ends_in_order(self) -> None:
-        """Sooner than was expected."""
+    def test_a_peer_that_ends_in_order_leaves_nothing(self) -> None:
+        """It ends before the read is complete."""
         for handler in (read, read_in_a_block, read_and_catch):
             self.check(listener(handler), self.sends(b"x", ending="close"))
 
-    def test_secure(self) -> None:
-        """TLS from the first byte, both ends."""
+    def test_tls_from_the_first_byte_leaves_nothing(self) -> None:
+        """At both ends."""
         for ending in ("abort", "close"):
             self.check(
                 listener(read_in_a_block, OPTIONS),
                 self.sends(PARTIAL, ending=ending, is_secure=True),
             )
 
-    def test_upgraded(self) -> None:
-        """In its middle, with and without success."""
+    def test_an_upgrade_leaves_nothing(self) -> None:
+        """If it succeeds, and if it fails."""
 
         async def upgrade(stream_socket: StreamSocket) -> None:
             await stream_socket.upgrade_to_ssl(TLS, certificate=CERTIFICATE)
@@ -405,8 +409,8 @@ class SocketLifetimes(LifetimeTests):
 
             self.check(listener(upgrade), converse)
 
-    def test_connecting_fails(self) -> None:
-        """Nobody listens; or the connect is called off."""
+    def test_a_failed_connect_leaves_nothing(self) -> None:
+        """No server listens, or the connect is cancelled."""
 
         async def converse(port: int) -> None:
             for is_cancelled in (True, False):
@@ -418,11 +422,11 @@ class SocketLifetimes(LifetimeTests):
                 except (SocketError, CancelledError):
                     pass
 
-        # An attempt that failed keeps a method of its own as an attribute.
+        # A failed attempt keeps a method of its own as an attribute.
         self.check(listener(read), converse, permitted="twisted.internet.tcp.Client")
 
-    def test_buffers_go_though_the_sockets_are_kept(self) -> None:
-        """Once they are closed: until then, what had come can be read."""
+    def test_buffers_of_closed_sockets_are_freed(self) -> None:
+        """Until the close, received bytes can be read."""
         kept: list[StreamSocket] = []
 
         async def keep(stream_socket: StreamSocket) -> None:
@@ -455,7 +459,7 @@ async def nobody(_reactor: Any) -> Any:
 
 
 async def at_once() -> None:
-    """Wait for nothing."""
+    """Return at once."""
 
 
 nothing: Any = nobody
@@ -463,10 +467,10 @@ nothing.ended = at_once
 
 
 class DatagramLifetimes(LifetimeTests):
-    """Of datagram sockets and ports, which end when they are closed."""
+    """Datagram sockets and ports, which end when they are closed."""
 
     def exchange(self, *, has_handlers: bool = False) -> Converse:
-        """Make two sockets that send, and are closed while more is pending."""
+        """Make two sockets that send, and are closed while calls are pending."""
 
         async def converse(_port: int) -> None:
             server, client = DatagramSocket(self.reactor), DatagramSocket(self.reactor)
@@ -496,17 +500,17 @@ class DatagramLifetimes(LifetimeTests):
         return converse
 
     @on_every_reactor
-    def test_closed_while_something_is_pending(self) -> None:
+    def test_pending_calls_of_a_closed_socket_leave_nothing(self) -> None:
         """Reads, writes and flushes; awaited afterwards, or never."""
         self.check(nothing, self.exchange())
 
-    def test_with_handlers(self) -> None:
-        """That answer, and raise."""
+    def test_handlers_of_datagrams_leave_nothing(self) -> None:
+        """They answer, or raise."""
         self.check(nothing, self.exchange(has_handlers=True))
         self.flushLoggedErrors(ValueError)
 
-    def test_refused(self) -> None:
-        """A message tells of it; reading that raises, each time."""
+    def test_a_refused_datagram_leaves_nothing(self) -> None:
+        """A message reports it; reading that message raises an error each time."""
 
         async def converse(_port: int) -> None:
             client = DatagramSocket(self.reactor)
@@ -522,8 +526,8 @@ class DatagramLifetimes(LifetimeTests):
 
         self.check(nothing, converse)
 
-    def test_a_port_of_a_protocol(self) -> None:
-        """Stopped after it has answered."""
+    def test_a_port_of_a_protocol_leaves_nothing(self) -> None:
+        """It is stopped after it has answered."""
 
         async def converse(_port: int) -> None:
             port = listen_datagrams(self.reactor, DatagramEcho(), 0, "127.0.0.1")
@@ -535,8 +539,8 @@ class DatagramLifetimes(LifetimeTests):
 
         self.check(nothing, converse)
 
-    def test_a_group_that_was_joined(self) -> None:
-        """And what watches its interface."""
+    def test_a_joined_group_leaves_nothing(self) -> None:
+        """Nor does the watch of its interface."""
 
         async def converse(_port: int) -> None:
             member = DatagramSocket(self.reactor)
@@ -549,7 +553,7 @@ class DatagramLifetimes(LifetimeTests):
 
 
 class PlantedCycles(LifetimeTests):
-    """The check would find what is left behind."""
+    """The check itself: it finds what a test plants."""
 
     def plant(self, plant: Callable[[StreamSocket], object]) -> str:
         """Converse with a handler that leaves objects behind; return what the check finds."""
@@ -566,8 +570,8 @@ class PlantedCycles(LifetimeTests):
         )
 
     @on_every_reactor
-    def test_a_cycle(self) -> None:
-        """Of a list that refers to itself and to a connection."""
+    def test_a_cycle_is_found(self) -> None:
+        """A list that refers to itself and to a connection."""
 
         def plant(stream_socket: StreamSocket) -> None:
             cycle: list[object] = [stream_socket]
@@ -575,8 +579,8 @@ class PlantedCycles(LifetimeTests):
 
         self.assertIn("StreamSocket", self.plant(plant))
 
-    def test_an_exception_in_its_own_frame(self) -> None:
-        """As a local variable that nobody deletes."""
+    def test_an_exception_in_its_own_frame_is_found(self) -> None:
+        """A local variable that is not deleted."""
 
         def plant(stream_socket: StreamSocket) -> None:
             try:
@@ -586,8 +590,8 @@ class PlantedCycles(LifetimeTests):
 
         self.assertIn("StreamSocket", self.plant(plant))
 
-    def test_bytes(self) -> None:
-        """That an application keeps, say."""
+    def test_kept_bytes_are_found(self) -> None:
+        """An application could keep them."""
         kept: list[bytes] = []
         self.assertIn("not less than", self.plant(lambda _: kept.append(bytes(MIB))))
 

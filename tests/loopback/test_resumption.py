@@ -1,4 +1,6 @@
-"""Clients resume the sessions of connections that ended in order, with any server."""
+"""
+Clients resume sessions of connections that ended in order, with servers of twsock and of Python.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,9 @@ Level = SocketProtectionLevel
 
 class Noting:
     """
-    A server of Python's, for one connection after the other.
+    A server of Python's ``ssl``, for one connection after the other.
 
-    :ivar resumed: of each whether it resumed a session.
+    :ivar resumed: for each connection, whether it resumed a session.
     """
 
     def __init__(self, version: ssl.TLSVersion, *, says_so: bool = True) -> None:
@@ -57,18 +59,18 @@ class Noting:
 
 
 class SocketTests(ServerCase):
-    """Sockets, with a server of ours and with Python's."""
+    """Sockets as clients."""
 
     async def greet(self, client: StreamSocket, port: int) -> None:
-        """Connect, hear the greeting, and end in order."""
+        """Connect, read the greeting, and end in order."""
         await client.connect("localhost", port, Level.TLS13)
         self.assertEqual(await client.input_stream.receive_exactly(5), b"hello")
         await client.close()
         await client.wait_closed()
 
     @on_every_reactor
-    def test_the_second_connection_resumes_what_the_first_left(self) -> None:
-        """With the certificate of the first."""
+    def test_the_second_connection_resumes_the_first_ones_session(self) -> None:
+        """It has the certificate of the first."""
 
         async def work(reactor: Any) -> None:
             listener = await self.listen(reactor)
@@ -91,8 +93,8 @@ class SocketTests(ServerCase):
 
         self.conduct(work)
 
-    def test_the_switch_turns_it_off(self) -> None:
-        """Nothing is resumed, and nothing left for others."""
+    def test_with_resumption_off_no_session_is_used_or_kept(self) -> None:
+        """Later connections do not resume it either."""
 
         async def work(reactor: Any) -> None:
             listener = await self.listen(reactor)
@@ -110,8 +112,10 @@ class SocketTests(ServerCase):
 
         self.conduct(work)
 
-    def test_a_server_of_another_make_knows_its_sessions_again(self) -> None:
-        """Both versions; in TLS 1.2 a ticket is used once, though it would serve again."""
+    def test_a_server_of_python_recognises_its_sessions(self) -> None:
+        """
+        Both versions; in TLS 1.2 a ticket is used once, although the server would accept it again.
+        """
         for version, expected in (
             (ssl.TLSVersion.TLSv1_3, [False, True, True]),
             (ssl.TLSVersion.TLSv1_2, [False, True, False]),
@@ -126,8 +130,8 @@ class SocketTests(ServerCase):
             self.conduct(work)
             self.assertEqual(noting.resumed, expected, f"{version=}")
 
-    def test_a_server_that_just_hangs_up_leaves_nothing(self) -> None:
-        """It may have been cut off."""
+    def test_a_server_that_ends_without_close_notify_leaves_no_session(self) -> None:
+        """The connection may have been cut off."""
         noting = Noting(ssl.TLSVersion.TLSv1_3, says_so=False)
 
         async def work(reactor: Any) -> None:
@@ -138,7 +142,7 @@ class SocketTests(ServerCase):
         self.conduct(work)
         self.assertEqual(noting.resumed, [False, False])
 
-    def test_an_aborted_connection_leaves_nothing(self) -> None:
+    def test_an_aborted_connection_leaves_no_session(self) -> None:
         """Its end was not in order."""
 
         async def work(reactor: Any) -> None:
@@ -152,7 +156,7 @@ class SocketTests(ServerCase):
 
         self.conduct(work)
 
-    def test_what_was_forgiven_is_not_forgiven_to_a_strict_client(self) -> None:
+    def test_a_session_with_ignored_errors_is_not_used_by_a_strict_client(self) -> None:
         """It verifies the server itself, and refuses it."""
 
         async def work(reactor: Any) -> None:
@@ -173,8 +177,8 @@ class SocketTests(ServerCase):
 
         self.conduct(work)
 
-    def test_a_client_that_identifies_itself_does_so_each_time(self) -> None:
-        """Our servers send no ticket if clients have to identify themselves."""
+    def test_with_a_required_client_certificate_no_session_is_resumed(self) -> None:
+        """Servers of twsock send no ticket then."""
         required = ClientCertificatePolicy.REQUIRED
 
         async def work(reactor: Any) -> None:
@@ -194,11 +198,11 @@ class SocketTests(ServerCase):
 
 
 class ProtocolTests(ServerCase):
-    """Protocols that upgrade."""
+    """Protocols as clients."""
 
     @on_every_reactor
-    def test_the_second_connection_resumes_what_the_first_left(self) -> None:
-        """With the certificate of the first."""
+    def test_the_second_connection_resumes_the_first_ones_session(self) -> None:
+        """It has the certificate of the first."""
         noting = Noting(ssl.TLSVersion.TLSv1_3)
 
         async def work(reactor: Any) -> None:

@@ -1,4 +1,4 @@
-"""A port that stops does not reset the peers that the kernel has queued for it."""
+"""A port that stops serves the peers in the kernel's queue; it does not reset them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from twsock.wire import encode_frame
 FRAME = encode_frame(b"x")
 OPTIONS = ServerOptions([Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())])
 TLS = ServerTls(OPTIONS)
-#: With TLS 1.2 a client speaks a round trip after its server is done with the handshake.
+#: With TLS 1.2 a client sends its first message a round trip after the server's handshake is done.
 CONTEXTS = (
     client_context(),
     client_context(version=ssl.TLSVersion.TLSv1_2),
@@ -40,7 +40,7 @@ CONTEXTS = (
 
 
 def queue(address: Any, count: int, question: bytes = b"x") -> list[socket.socket]:
-    """Connect and send, while the reactor has no turn: all of it waits in the kernel."""
+    """Connect and send while the reactor does not run: all of it waits in the kernel."""
     peers = []
     for _ in range(count):
         if isinstance(address, str):
@@ -55,7 +55,7 @@ def queue(address: Any, count: int, question: bytes = b"x") -> list[socket.socke
 
 
 async def read_all(reactor: Any, peer: socket.socket) -> bytes | None:
-    """Read to the end, with turns of the reactor in between; None for a reset."""
+    """Read to the end while the reactor runs; return None for a reset."""
     received = b""
     peer.setblocking(False)
     while True:
@@ -72,7 +72,7 @@ async def read_all(reactor: Any, peer: socket.socket) -> bytes | None:
 
 
 async def finish(reactor: Any, peers: list[socket.socket]) -> list[bytes | None]:
-    """Read what each peer gets, and close it."""
+    """Return the bytes that each peer receives, and close it."""
     answers = []
     for peer in peers:
         answers.append(await read_all(reactor, peer))
@@ -90,7 +90,7 @@ class ListenerTests(OnEveryReactor):
     has_variants = True
 
     @on_every_reactor
-    def test_what_is_queued_is_answered_within_the_drain(self) -> None:
+    def test_queued_requests_are_answered_within_the_drain(self) -> None:
         """Of both families, and on a UNIX socket."""
 
         async def work(reactor: Any) -> None:
@@ -114,8 +114,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_limit_on_connections_is_kept(self) -> None:
-        """Those for which there is no room are reset, and their number is bounded by the queue."""
+    def test_queued_connections_above_the_limit_are_reset(self) -> None:
+        """Their number is bounded by the kernel's queue."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor, echo, max_connections=2)
@@ -128,8 +128,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_closing_alone_gives_handlers_what_is_queued(self) -> None:
-        """These connections stay, as all that were accepted do."""
+    def test_closing_the_listener_passes_queued_connections_to_handlers(self) -> None:
+        """These connections stay open, as all accepted ones do."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor, echo)
@@ -142,8 +142,8 @@ class ListenerTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_without_a_handler_nobody_would_take_them(self) -> None:
-        """They are reset, as those that were accepted and not taken."""
+    def test_without_a_handler_queued_connections_are_reset(self) -> None:
+        """As connections that were accepted and not taken."""
 
         async def work(reactor: Any) -> None:
             listener = await listen(reactor)
@@ -156,12 +156,12 @@ class ListenerTests(OnEveryReactor):
 
 
 class FactoryTests(OnEveryReactor):
-    """Protocol classes, as the services have them: the port stops, then the factory is drained."""
+    """Factories as the services use them: the port stops, then the factory is drained."""
 
     has_variants = True
 
     @on_every_reactor
-    def test_what_is_queued_is_answered_within_the_drain(self) -> None:
+    def test_queued_requests_are_answered_within_the_drain(self) -> None:
         """Frames and lines."""
 
         async def work(reactor: Any) -> None:
@@ -179,8 +179,8 @@ class FactoryTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_limit_on_connections_is_kept(self) -> None:
-        """Those for which there is no room are reset."""
+    def test_queued_connections_above_the_limit_are_reset(self) -> None:
+        """The others are answered."""
 
         async def work(reactor: Any) -> None:
             factory = FrameEchoFactory(reactor, max_connections=2)
@@ -194,8 +194,8 @@ class FactoryTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_behind_a_proxy_what_has_come_whole_is_answered(self) -> None:
-        """Half a header is not waited for."""
+    def test_behind_a_proxy_queued_requests_with_a_whole_header_are_answered(self) -> None:
+        """A partial header is not awaited."""
 
         async def work(reactor: Any) -> None:
             factory = FrameEchoFactory(reactor)
@@ -210,8 +210,8 @@ class FactoryTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_after_the_drain_has_begun_nobody_is_accepted(self) -> None:
-        """A port that stops only then resets what is queued."""
+    def test_a_port_that_stops_after_the_drain_resets_its_queue(self) -> None:
+        """A factory that drains accepts no connection."""
 
         async def work(reactor: Any) -> None:
             factory = FrameEchoFactory(reactor)
@@ -225,11 +225,11 @@ class FactoryTests(OnEveryReactor):
 
 
 class ServiceTests(OnEveryReactor):
-    """What ``twistd`` runs."""
+    """The services that ``twistd`` runs."""
 
     _reactors = ["twisted.internet.epollreactor.EPollReactor"]
 
-    def test_what_is_queued_is_answered_before_it_has_stopped(self) -> None:
+    def test_queued_requests_are_answered_before_the_service_has_stopped(self) -> None:
         """On each of its endpoints."""
 
         async def work(reactor: Any) -> None:
@@ -248,13 +248,13 @@ class ServiceTests(OnEveryReactor):
 
 
 class SecureTests(OnEveryReactor):
-    """A client of which the first message of a handshake has come wants to be answered, too."""
+    """Clients whose ClientHello has arrived when the server stops."""
 
     has_variants = True
 
     @on_every_reactor
-    def test_a_listener_goes_through_the_handshake(self) -> None:
-        """The handler reads what comes behind it."""
+    def test_a_listener_finishes_the_handshake(self) -> None:
+        """The handler reads the message behind it."""
 
         async def work(reactor: Any) -> None:
             for context in CONTEXTS:
@@ -267,8 +267,11 @@ class SecureTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_a_factory_goes_through_the_handshake(self) -> None:
-        """From the first byte, by a ClientHello in the middle, and under Twisted's own TLS."""
+    def test_a_factory_finishes_the_handshake(self) -> None:
+        """
+        With TLS from the first byte, after a ClientHello in the middle, and under Twisted's own
+        TLS.
+        """
         pem = SERVER.private_key_and_cert_chain_pem.bytes()
 
         async def work(reactor: Any) -> None:
@@ -292,8 +295,8 @@ class SecureTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_who_was_told_to_go_ahead_is_waited_for(self) -> None:
-        """The handshake comes behind the answer."""
+    def test_a_client_with_the_go_ahead_is_awaited(self) -> None:
+        """Its handshake follows the answer."""
 
         async def work(reactor: Any) -> None:
             factory = FrameEchoFactory(reactor, upgrade=UpgradeToSsl(TLS))
@@ -313,8 +316,8 @@ class SecureTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_who_has_said_nothing_sees_an_end_in_order_at_once(self) -> None:
-        """As without TLS: there is no reset, and no wait for the handshake."""
+    def test_a_silent_client_reads_a_clean_end_at_once(self) -> None:
+        """As without TLS: there is no reset, and no wait for a handshake."""
 
         async def work(reactor: Any) -> None:
             for upgrade in (
@@ -345,7 +348,7 @@ class SecureTests(OnEveryReactor):
 
 
 class SecureClient(ClientPeer):
-    """Asks one question when its handshake is done, and closes when it has the answer."""
+    """Sends one request when its handshake is done, and closes when it has the answer."""
 
     async def converse(self, reactor: Any, connection: socket.socket, question: bytes) -> bytes:
         connection.setblocking(False)

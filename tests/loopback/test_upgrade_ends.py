@@ -30,9 +30,9 @@ from twsock.protocols import (
 
 
 class SilenceTests(Hostile):
-    """Who begins and does not go on keeps nobody else waiting for ever."""
+    """Clients that begin an upgrade and do not continue: each ends at the deadline."""
 
-    def test_the_place_of_a_silent_client_is_freed(self) -> None:
+    def test_a_silent_client_ends_at_the_deadline_and_frees_its_place(self) -> None:
         """S10: behind the go-ahead, in the middle of a hello, in the middle of a handshake."""
         # Two steps in each format: each costs a deadline.
         for server, steps in zip(FORMATS, ((0, 1), (2, 3)), strict=True):
@@ -71,8 +71,8 @@ class SilenceTests(Hostile):
             self.assertEqual(len(self.violations(seen)), 2, seen.warnings)
 
     @on_every_reactor
-    def test_a_dripping_handshake_gets_no_more_time(self) -> None:
-        """S10: one byte after the other, as long as it is let."""
+    def test_a_handshake_in_single_bytes_ends_at_the_same_deadline(self) -> None:
+        """S10: one byte after the other, until the server ends the connection."""
         for upgrade in (
             UpgradeToSsl(TLS, handshake_timeout=0.1),
             UpgradeToSsl(TLS, UpgradePolicy.IMPLICIT, handshake_timeout=0.1),
@@ -90,8 +90,11 @@ class SilenceTests(Hostile):
             seen = self.attack(attack, FRAMES, upgrade)
             self.assert_refused(seen, 1)
 
-    def test_a_handshake_begun_in_time_has_no_more_than_what_is_left(self) -> None:
-        """S10: the deadline is one, from the go-ahead to the end; idle timeouts do not matter."""
+    def test_a_handshake_has_the_time_left_since_the_go_ahead(self) -> None:
+        """
+        S10: one deadline runs from the go-ahead to the end of the handshake; idle timeouts do not
+        count.
+        """
 
         def attack(address: Address) -> None:
             with attacker(address) as mallory:
@@ -104,18 +107,18 @@ class SilenceTests(Hostile):
         self.assert_refused(self.attack(attack, FRAMES, hasty, idle_timeout=None), 1)
 
     def violations(self, seen: Seen) -> list[str]:
-        """What is told of peers that were not let in."""
+        """Return the log events of peers that were refused."""
         return [warning for warning in seen.warnings if "not let into TLS" in warning]
 
 
 class EndTests(Hostile):
-    """Connections that end in the middle of something."""
+    """Connections that end in the middle of an upgrade."""
 
-    #: What a client does, one after the other.
+    #: The steps of a client.
     STEPS = ("nothing", "half a request", "request", "go-ahead", "half a hello", "hello", "secure")
 
     def go(self, mallory: Attacker, step: str) -> None:
-        """Go as far as this step."""
+        """Do the steps up to this one."""
         reached = self.STEPS.index(step)
         hello = mallory.tls.hello()
         if reached >= 1:
@@ -132,8 +135,8 @@ class EndTests(Hostile):
             self.assertTrue(mallory.go_on())
 
     @on_every_reactor
-    def test_a_reset_at_each_step_is_told_once(self) -> None:
-        """S14: one end for each beginning, no message, and nothing is left."""
+    def test_a_reset_at_each_step_is_reported_once(self) -> None:
+        """S14: one end for each connection, no message, and nothing is left."""
         for end in (Attacker.reset, Attacker.finish):
 
             def attack(address: Address, end: Callable[[Attacker], None] = end) -> None:
@@ -149,8 +152,8 @@ class EndTests(Hostile):
             self.assertEqual(len(seen.lost), len(self.STEPS), f"{end=}")
             self.assertEqual((seen.messages, seen.secured), ([], [True]), f"{end=}")
 
-    def test_a_reset_where_tls_comes_first(self) -> None:
-        """S14: only who was secure was ever there."""
+    def test_with_tls_first_only_secure_connections_are_reported(self) -> None:
+        """S14: a reset before the end of the handshake is no event of the application."""
 
         def attack(address: Address) -> None:
             for end in (Attacker.reset, Attacker.finish):
@@ -165,8 +168,8 @@ class EndTests(Hostile):
         seen = self.attack(attack, upgrade=IMPLICIT, count=10)
         self.assertEqual((seen.announced, len(seen.lost)), ([True] * 2, 2))
 
-    def test_a_farewell_in_place_of_a_hello(self) -> None:
-        """S15: close_notify in plaintext right behind the go-ahead is no end in order."""
+    def test_close_notify_in_place_of_a_hello_is_a_truncation(self) -> None:
+        """S15: in plaintext, right behind the go-ahead."""
         farewell = b"\x15\x03\x03\0\2\1\0"
 
         def attack(address: Address) -> None:
@@ -184,7 +187,7 @@ class EndTests(Hostile):
         self.assert_refused(seen, 2)
         self.assertEqual([isinstance(error, SocketError) for error in seen.lost], [True] * 2)
 
-    def test_a_farewell_inside_is_an_end_in_order(self) -> None:
+    def test_close_notify_inside_tls_is_a_clean_end(self) -> None:
         """S15: right behind the handshake, and behind a message, which is handled."""
         for version in (TLS12, TLS13):
 
@@ -202,8 +205,8 @@ class EndTests(Hostile):
             self.assertEqual(seen.messages, [(b"x", True)], f"{version=}")
 
     @on_every_reactor
-    def test_an_end_without_farewell_is_a_truncation(self) -> None:
-        """S15: FIN alone, at a boundary and in the middle of a message; it is told as an error."""
+    def test_a_fin_without_close_notify_is_a_truncation(self) -> None:
+        """S15: at a boundary and in the middle of a message; the end is reported as an error."""
         for version in (TLS12, TLS13):
 
             def attack(address: Address, version: ssl.SSLContext = version) -> None:

@@ -1,4 +1,4 @@
-"""The order of what is sent around an upgrade: answers, the go-ahead, the handshake."""
+"""The order of bytes around an upgrade: answers, the go-ahead, the handshake."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from twsock.wire import encode_frame
 
 
 class PipelineTests(Hostile):
-    """What an honest client may send in one piece, and what it is answered where."""
+    """Pipelined requests of honest clients, and their answers."""
 
-    def test_the_request_and_a_hello(self) -> None:
-        """S4: in one piece, at every cut around the boundary, byte by byte."""
+    def test_a_request_and_a_hello_in_one_piece_upgrade(self) -> None:
+        """S4: at every cut around the boundary, and byte by byte."""
         for server in FORMATS:
             boundary = len(server.request)
             answer = server.encode(b"got x")
@@ -52,7 +52,7 @@ class PipelineTests(Hostile):
             self.assertEqual(seen.warnings, [], f"{server=}")
 
     def test_answers_leave_before_the_go_ahead(self) -> None:
-        """S11: in plaintext all of them, and none inside."""
+        """S11: all of them in plaintext, and none inside TLS."""
         for server in FORMATS:
             before = server.encode(b"got before") * 3
             inside = server.encode(b"got inside")
@@ -77,8 +77,8 @@ class PipelineTests(Hostile):
             self.assertEqual(seen.messages, expected * 2, f"{server=}")
 
     @on_every_reactor
-    def test_answers_that_the_peer_was_slow_to_take(self) -> None:
-        """S11, S13: with a full send buffer and reading paused the order is kept, to the end."""
+    def test_answers_to_a_slow_peer_keep_their_order(self) -> None:
+        """S11, S13: with a full send buffer and paused reading, up to the end."""
         for server in FORMATS:
             before = server.encode(bytes(1_500_000)) * 4
             inside = server.encode(b"got inside")
@@ -106,7 +106,7 @@ PRODUCED = encode_frame(b"produced")
 
 
 class Producing(Frames):
-    """Is a producer of the transport that it had at the beginning, asked for each piece."""
+    """A pull producer, registered with the transport that the protocol had at the beginning."""
 
     def connection_made(self) -> None:
         self.cached = self.transport
@@ -117,7 +117,7 @@ class Producing(Frames):
             self.cached.write(PRODUCED)
 
     def stopProducing(self) -> None:
-        """It is asked no more."""
+        """Stop producing."""
 
     def connection_lost(self, error: SocketError | None) -> None:
         self.cached.unregisterProducer()
@@ -127,11 +127,11 @@ PRODUCING = Format(Producing, encode_frame)
 
 
 class OrderTests(Hostile):
-    """Whatever is under way when the switch falls, nothing is sent on the wrong side of it."""
+    """Handlers, pushes and producers during the switch: nothing is sent on the wrong side of it."""
 
     @on_every_reactor
-    def test_while_a_handler_runs_the_request_waits(self) -> None:
-        """S13: its answer leaves in plaintext, in front of the go-ahead."""
+    def test_a_request_waits_for_the_handler_that_runs(self) -> None:
+        """S13: the handler's answer leaves in plaintext, before the go-ahead."""
 
         class Slow(Frames):
             async def frame_received(self, payload: bytes) -> None:
@@ -153,8 +153,8 @@ class OrderTests(Hostile):
         seen = self.attack(attack, slow, count=2)
         self.assertEqual(seen.messages, [(b"before", False), (b"inside", True)] * 2)
 
-    def test_what_the_application_pushes_meanwhile_is_sent_inside(self) -> None:
-        """S11, S13: much of it, with a ClientHello that comes in two pieces."""
+    def test_pushes_during_the_upgrade_are_sent_inside_tls(self) -> None:
+        """S11, S13: many bytes, while a ClientHello arrives in two pieces."""
         size = 100_000
 
         class Pushing(Frames):
@@ -165,7 +165,7 @@ class OrderTests(Hostile):
                     self.send_frame(EVIL + bytes(size))
 
             def connection_made(self) -> None:
-                # Once the go-ahead has left and before the handshake is done.
+                # After the go-ahead was sent and before the handshake is done.
                 self.clock.callLater(0.05, self.push)
 
         pushing = Format(Pushing, encode_frame)
@@ -178,7 +178,7 @@ class OrderTests(Hostile):
                 client.receive(len(pushing.go_ahead))
                 client.say_nothing_for(0.1)  # Until the application has pushed.
                 client.send(hello[:1])
-                client.say_nothing_for(0.05)  # Until that has arrived by itself.
+                client.say_nothing_for(0.05)  # Until that piece has arrived by itself.
                 client.send(hello[1:])
                 self.assertTrue(client.go_on())
                 self.assertTrue(client.inside(len(pushed)) == pushed)
@@ -189,8 +189,8 @@ class OrderTests(Hostile):
         seen = self.attack(attack, pushing, hasty)
         self.assertEqual(seen.messages, [(b"x", True)])
 
-    def test_a_producer_on_the_transport_does_not_write_into_the_handshake(self) -> None:
-        """S13: registered by the application before, with the transport that it had then."""
+    def test_a_producer_of_the_transport_does_not_write_into_the_handshake(self) -> None:
+        """S13: it was registered before the upgrade, with the transport of that time."""
 
         def attack(address: Address) -> None:
             with attacker(address) as client:
@@ -209,7 +209,7 @@ class OrderTests(Hostile):
         self.assertEqual(seen.messages, [])
 
     @on_every_reactor
-    def test_a_producer_on_the_transport_goes_on_inside(self) -> None:
+    def test_a_producer_of_the_transport_continues_inside_tls(self) -> None:
         """S13: it is asked for more when the connection is secure."""
 
         def attack(address: Address) -> None:

@@ -1,6 +1,4 @@
-"""
-One peer cannot take all the connections, whatever carries them: factories and listeners alike.
-"""
+"""The limit on connections of one peer address, for factories and listeners."""
 
 from __future__ import annotations
 
@@ -58,10 +56,10 @@ def ipv6_port(reactor: Any) -> Any:
 
 
 class ShareTests(OnEveryReactor):
-    """An address has so many connections at once, and no more."""
+    """An address has at most so many connections at once."""
 
     def attack(self, address: Any, peer: Connect, other: Connect | None, is_bounded: bool) -> None:
-        """Connect as often as one address may, then once more; then in place of one that ended."""
+        """Connect as often as one address may, once more, and then in place of one that ended."""
         with ExitStack() as stack:
             taken = [stack.enter_context(peer(address)) for _ in range(LIMIT)]
             self.assertEqual([is_served(connection) for connection in taken], [True] * LIMIT)
@@ -71,13 +69,13 @@ class ShareTests(OnEveryReactor):
             self.assertTrue(all(map(is_served, taken)))
             taken[0].close()
             while not self.try_once(address, peer):
-                pass  # The server has yet to see the end of the first.
+                pass  # The server has not yet read the end of the first.
 
     def try_once(self, address: Any, peer: Connect) -> bool:
         try:
             with peer(address) as connection:
                 return is_served(connection)
-        except (ConnectionError, ssl.SSLError):  # in a handshake of TLS
+        except (ConnectionError, ssl.SSLError):  # in a TLS handshake
             return False
 
     def serve(
@@ -99,20 +97,20 @@ class ShareTests(OnEveryReactor):
 
         self.conduct(work)
 
-    def test_of_ipv4(self) -> None:
-        """Another address is not concerned."""
+    def test_an_ipv4_address_above_its_limit_is_refused(self) -> None:
+        """Another address is not affected."""
         self.serve(connect, other=connect_from("127.0.0.2"))
 
-    def test_of_ipv6(self) -> None:
-        """By its network."""
+    def test_an_ipv6_network_above_its_limit_is_refused(self) -> None:
+        """Its addresses count together."""
         self.serve(connect, ipv6_port)
 
-    def test_of_an_endpoint_of_tls(self) -> None:
+    def test_on_a_tls_endpoint_an_address_above_its_limit_is_refused(self) -> None:
         """Before a handshake, which would cost more than a connection."""
         self.serve(secure, tls_endpoint)
 
-    def test_unix_sockets_are_not_counted(self) -> None:
-        """Their peers have no address, and are this machine's own."""
+    def test_peers_of_unix_sockets_are_not_counted(self) -> None:
+        """They have no address, and are processes of this machine."""
         with TemporaryDirectory() as folder:
             path = str(Path(folder, "socket"))
             self.serve(
@@ -121,8 +119,8 @@ class ShareTests(OnEveryReactor):
                 is_bounded=False,
             )
 
-    def test_of_a_listener(self) -> None:
-        """Bound to both families, where an address of IPv4 may be spelled as one of IPv6."""
+    def test_a_listener_refuses_an_address_above_its_limit(self) -> None:
+        """It is bound to both families, where an IPv4 address may be a mapped one."""
 
         async def echo(_listener: object, args: Any) -> None:
             async with args.socket as accepted:

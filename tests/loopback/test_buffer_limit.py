@@ -1,5 +1,5 @@
 """
-Many hostile peers together fill no memory, and lock nobody out: protocols and sockets alike.
+The limit on the bytes of all connections, under many hostile peers: protocols and sockets.
 
 The limits are small here, and so are the kernel's buffers, which would hide what waits behind them.
 """
@@ -29,7 +29,7 @@ from twsock.tls import Certificate, ServerOptions
 from twsock.wire import encode_frame
 
 LIMIT = 1024 * 1024
-#: What each attacker makes the server hold, a tenth of the limit.
+#: The bytes that each attacker makes the server hold, a tenth of the limit.
 LARGE = 100_000
 ATTACKERS = 20
 IMPLICIT = UpgradeToSsl(UPGRADE.tls, UpgradePolicy.IMPLICIT)
@@ -39,7 +39,7 @@ Attack = Callable[[socket.socket], object]
 
 
 def send_a_part(connection: socket.socket) -> None:
-    """Announce a frame, and leave out its end."""
+    """Send a frame without its last bytes."""
     connection.sendall(encode_frame(bytes(LARGE))[:-1])
 
 
@@ -48,12 +48,12 @@ def send_a_part_of_a_line(connection: socket.socket) -> None:
 
 
 def send_and_never_read(connection: socket.socket) -> None:
-    """Send frames, and leave the echo in the server."""
+    """Send frames, and do not read the echoes."""
     connection.sendall(encode_frame(bytes(LARGE)) * 2)
 
 
 def connect(address: Address, tls: ssl.SSLContext | None = None) -> socket.socket:
-    """Connect, with little room for what is not read."""
+    """Connect, with small buffers of the kernel."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(60)
@@ -81,7 +81,7 @@ class Measured(StreamProtocol):
 
 
 class Crowds(OnEveryReactor):
-    """What every test here has."""
+    """What all tests of the limit share."""
 
     has_variants = True
 
@@ -112,7 +112,7 @@ class Crowds(OnEveryReactor):
             honest = stack.enter_context(connect(address, tls))
             for attempt in range(ATTACKERS):
                 attacker = stack.enter_context(connect(address, tls))
-                # It may be reset, and another may be.
+                # This attacker may be reset, or another one.
                 with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
                     attack(attacker)
                 honest.sendall(hello)
@@ -161,18 +161,18 @@ class ProtocolTests(Crowds):
         for event in warnings:
             self.assertGreater(event["buffered"], LARGE // 2, f"{event=}")
 
-    def test_parts_of_messages(self) -> None:
-        """Of all that are not whole, the largest goes when there are too many."""
+    def test_above_the_limit_the_largest_partial_message_is_aborted(self) -> None:
+        """The honest connection continues."""
         self.serve(send_a_part)
         self.serve(send_a_part_of_a_line, LineEcho, b"Hello\r\n")
 
     @on_every_reactor
-    def test_answers_that_nobody_reads(self) -> None:
+    def test_unread_answers_count(self) -> None:
         """Output counts as input does."""
         self.serve(send_and_never_read)
 
-    def test_under_tls(self) -> None:
-        """What waits below the engine, and what it has decrypted."""
+    def test_under_tls_queued_and_decrypted_bytes_count(self) -> None:
+        """Below the engine, and above it."""
         for attack in (send_a_part, send_and_never_read):
             self.serve(attack, upgrade=IMPLICIT, tls=trusting())
 
@@ -232,16 +232,16 @@ class SocketTests(Crowds):
             self.assertGreater(event["buffered"], LARGE // 2, f"{event=}")
 
     @on_every_reactor
-    def test_parts_of_messages(self) -> None:
-        """What was received for a read that is not done."""
+    def test_bytes_of_an_unfinished_read_count(self) -> None:
+        """They were received for a read that is not complete."""
         self.serve(send_a_part, echo)
 
-    def test_answers_that_nobody_reads(self) -> None:
-        """What was written and has not left, whether it has begun to leave or not."""
+    def test_unread_writes_count(self) -> None:
+        """Written bytes count until the kernel has them."""
         self.serve(send_and_never_read, echo)
 
-    def test_what_waits_for_a_handshake(self) -> None:
-        """Of a peer that does not say hello: it is written, and not handed on."""
+    def test_writes_that_wait_for_a_handshake_count(self) -> None:
+        """The peer sends no ClientHello, and the engine holds them."""
         most: list[int] = []
 
         async def write(accepted: Any, reactor: Any) -> None:
@@ -267,7 +267,7 @@ class SocketTests(Crowds):
         self.assertEqual(len([event for event in warnings if "total" in event]), 1)
         self.assertIn(max(most), range(LIMIT, LIMIT + 2 * LARGE))
 
-    def test_under_tls(self) -> None:
+    def test_under_tls_unread_writes_count(self) -> None:
         """As in plaintext."""
         options = ServerOptions([Certificate.from_pem(PEM)])
         self.serve(send_a_part, echo, options)
@@ -275,7 +275,7 @@ class SocketTests(Crowds):
 
 
 async def echo(connection: Any) -> None:
-    """Send frames back, and wait for nobody to read them."""
+    """Send frames back without awaiting the writes."""
     while header := await connection.input_stream.read(4):
         size = int.from_bytes(header, "big")
         payload = await connection.input_stream.receive_exactly(size)

@@ -78,7 +78,7 @@ def abort(protocol: Any) -> None:
 
 
 def kept(act: Act) -> type[EndingFrames]:
-    """Act on the transport as the protocol was connected to it, whatever is above it now."""
+    """Act on the transport that the protocol was connected to, whatever is above it now."""
 
     class Keeping(EndingFrames):
         def connection_made(self) -> None:
@@ -97,7 +97,7 @@ class _Kept:
 
 
 class EndingTests(EveryReactor):
-    """On a real kernel, and on every reactor."""
+    """Real connections, on every reactor."""
 
     def exchange(
         self,
@@ -110,7 +110,7 @@ class EndingTests(EveryReactor):
         """
         Send three commands at once.
 
-        :returns: what came back until the end, None where that was no end in order.
+        :returns: the answers up to the end, or None if the end was no clean one.
         """
         received: list[bytes] = []
         answers: list[bytes | None] = []
@@ -125,21 +125,21 @@ class EndingTests(EveryReactor):
         self.assertEqual(received, [b"QUIT"])
         return answers[0]
 
-    def test_closing_sends_what_was_answered_and_no_more(self) -> None:
-        """Frames and lines alike; what came with the first message is not handled."""
+    def test_losing_the_connection_sends_earlier_answers_only(self) -> None:
+        """With frames and lines; messages behind the command are not handled."""
         for protocol, encode in ((EndingFrames, encode_frame), (EndingLines, encode_line)):
             commands = b"".join(map(encode, COMMANDS))
             answered = self.exchange(protocol, talk(commands), act=close)
             self.assertEqual(answered, encode(b"answer to QUIT"), f"{protocol=}")
 
-    def test_aborting_sends_nothing(self) -> None:
-        """Neither what was answered before nor what comes after; the peer sees a reset."""
+    def test_aborting_the_connection_sends_no_answer(self) -> None:
+        """Neither earlier nor later ones; the peer reads a reset."""
         for protocol, encode in ((EndingFrames, encode_frame), (EndingLines, encode_line)):
             commands = b"".join(map(encode, COMMANDS))
             self.assertIsNone(self.exchange(protocol, talk(commands), act=abort), f"{protocol=}")
 
-    def test_it_is_the_same_under_tls(self) -> None:
-        """From the first byte, by an endpoint of Twisted's."""
+    def test_under_tls_the_ends_are_the_same(self) -> None:
+        """With TLS from the first byte, by an endpoint of Twisted."""
         commands = b"".join(map(encode_frame, COMMANDS))
         answered = self.exchange(EndingFrames, talk(commands, secure), make_tls_endpoint, close)
         self.assertEqual(answered, encode_frame(b"answer to QUIT"))
@@ -147,7 +147,7 @@ class EndingTests(EveryReactor):
             self.exchange(EndingFrames, talk(commands, secure), make_tls_endpoint, abort)
         )
 
-    def test_it_is_the_same_after_an_upgrade(self) -> None:
+    def test_after_an_upgrade_the_ends_are_the_same(self) -> None:
         """Also through the transport that was kept from before it."""
         commands = b"".join(map(encode_frame, COMMANDS))
         for closing, aborting in (
@@ -160,8 +160,8 @@ class EndingTests(EveryReactor):
                 self.exchange(aborting, talk(commands, upgraded), upgrade=UPGRADE), f"{aborting=}"
             )
 
-    def test_twisteds_own_transport_sends_nothing_after_an_abort(self) -> None:
-        """It may have been kept by whoever connected it, in plaintext and below an upgrade."""
+    def test_a_kept_transport_of_twisted_sends_nothing_after_an_abort(self) -> None:
+        """The code that connected it may have kept it: in plaintext, and below an upgrade."""
 
         class Keeping(EndingFrames):
             @override
@@ -187,10 +187,13 @@ class EndingTests(EveryReactor):
 
 
 class HangUpTests(EveryReactor):
-    """A peer that ended its output may be waiting, or be gone."""
+    """A peer that ended its output, and may be gone."""
 
     def test_a_handler_is_cancelled_when_its_peer_is_gone(self) -> None:
-        """It is neither read nor written any more; the wait for an answer continues."""
+        """
+        While the connection is neither read nor written; a peer that is still there gets its
+        answer.
+        """
         cancelled = threading.Event()
         steps: list[str] = []
 
@@ -244,14 +247,14 @@ def talk(
 
 
 def upgraded(connection: socket.socket) -> ssl.SSLSocket:
-    """Ask for TLS, and be its client."""
+    """Ask for TLS, and do the handshake as the client."""
     connection.sendall(encode_frame(b"STARTTLS"))
     assert receive_exactly(connection, 6) == encode_frame(b"OK")
     return secure(connection)
 
 
 def secure(connection: socket.socket) -> ssl.SSLSocket:
-    """Be the client of a handshake; an end without close_notify is an error."""
+    """Do a handshake as the client; an end without close_notify is an error."""
     return trusting().wrap_socket(
         connection, server_hostname="localhost", suppress_ragged_eofs=False
     )

@@ -1,4 +1,4 @@
-"""Plaintext in front of a handshake: it is not handled behind it, and leaves nothing behind."""
+"""Plaintext before a handshake: it is not handled after it, and leaves no state."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.tls.peer import ClientPeer
 
 
 class InjectionTests(Hostile):
-    """What an attacker in the middle writes into the plaintext, in front of the handshake."""
+    """Plaintext that an attacker on the path writes before the handshake."""
 
     @on_every_reactor
-    def test_plaintext_in_one_piece_with_the_request(self) -> None:
-        """S1: it is not handled, the connection ends, nothing but the go-ahead is answered."""
+    def test_plaintext_in_one_segment_with_the_request_aborts(self) -> None:
+        """S1: it is not handled, and at most the go-ahead is answered."""
         for server in FORMATS:
             answers: list[bytes] = []
 
@@ -40,7 +40,7 @@ class InjectionTests(Hostile):
             self.assert_refused(seen, 1)
             self.assertIn(answers, ([server.go_ahead], [b""]), f"{server=}")
 
-    def test_plaintext_wherever_it_is_cut(self) -> None:
+    def test_plaintext_behind_the_request_aborts_at_every_cut(self) -> None:
         """S2, S3: within the request, at the boundary, behind the go-ahead, byte by byte."""
         for server in FORMATS:
             stream = server.request + server.evil
@@ -65,8 +65,8 @@ class InjectionTests(Hostile):
 
             self.assert_refused(self.attack(attack, server, count=len(cuts) + 1), len(cuts) + 1)
 
-    def test_a_message_does_not_cross_the_boundary(self) -> None:
-        """S5: its beginning in plaintext, its end inside; each beginning of one."""
+    def test_a_message_begun_in_plaintext_aborts(self) -> None:
+        """S5: each beginning of a message, whose end would be inside TLS."""
         for server in FORMATS:
 
             def attack(address: Address, server: Format = server) -> None:
@@ -77,8 +77,8 @@ class InjectionTests(Hostile):
 
             self.assert_refused(self.attack(attack, server, count=5), 5)
 
-    def test_a_second_request_is_no_handshake(self) -> None:
-        """S6: in one piece with the first, and behind the go-ahead."""
+    def test_a_second_request_aborts(self) -> None:
+        """S6: in one segment with the first, and behind the go-ahead."""
         for server in FORMATS:
 
             def attack(address: Address, server: Format = server) -> None:
@@ -92,8 +92,8 @@ class InjectionTests(Hostile):
 
             self.assert_refused(self.attack(attack, server, count=2), 2)
 
-    def test_there_is_no_tls_in_tls(self) -> None:
-        """S6: inside, the request is refused, and a ClientHello is a message like any other."""
+    def test_a_request_inside_tls_is_refused(self) -> None:
+        """S6: the connection continues, and a ClientHello inside TLS is a message."""
         for server in FORMATS:
             refusal, answer = server.encode(b"NO"), server.encode(b"got x")
 
@@ -120,8 +120,8 @@ class InjectionTests(Hostile):
             self.assertEqual(seen.secured, [True], f"{server=}")
             self.assertNotIn(False, [is_secure for _, is_secure in seen.messages], f"{server=}")
 
-    def test_anything_but_a_hello(self) -> None:
-        """S9: behind the go-ahead, and in front of everything where TLS comes first."""
+    def test_bytes_that_are_no_hello_abort(self) -> None:
+        """S9: behind the go-ahead, and in place of a direct handshake."""
         for server in FORMATS:
 
             def attack(address: Address, server: Format = server) -> None:
@@ -138,8 +138,8 @@ class InjectionTests(Hostile):
             count = len(NO_HELLOS + BROKEN_HELLOS)
             self.assert_refused(self.attack(attack, server, count=count), count)
 
-    def test_anything_but_a_hello_where_tls_comes_first(self) -> None:
-        """S9: the application does not hear of it."""
+    def test_with_tls_first_bytes_that_are_no_hello_are_no_event(self) -> None:
+        """S9: the application gets no call."""
 
         def attack(address: Address) -> None:
             for words in (*NO_HELLOS, *BROKEN_HELLOS, FRAMES.request, FRAMES.evil):
@@ -153,8 +153,8 @@ class InjectionTests(Hostile):
         self.assert_refused(seen, count)
         self.assertEqual((seen.announced, seen.lost), ([], []))
 
-    def test_a_handshake_that_goes_wrong_in_its_middle(self) -> None:
-        """S9: plaintext behind a true ClientHello is never handled, nor ever answered."""
+    def test_plaintext_in_the_middle_of_a_handshake_aborts(self) -> None:
+        """S9: plaintext behind a correct ClientHello is neither handled nor answered."""
         for server in FORMATS:
 
             def attack(address: Address, server: Format = server) -> None:
@@ -172,15 +172,15 @@ class InjectionTests(Hostile):
             self.assert_refused(self.attack(attack, server, count=2), 2)
 
     def assert_only_alerts(self, answer: bytes) -> None:
-        """What is said to garbage is nothing, or an alert of TLS."""
+        """Require that the server answered nothing, or a TLS alert."""
         self.assertIn(answer[:2], (b"", b"\x15\x03"))
         self.assertLessEqual(len(answer), 14)
 
 
 class StateTests(Hostile):
-    """What was said before, and what may be said before."""
+    """Messages and state from before the handshake."""
 
-    def test_who_somebody_claimed_to_be_is_forgotten(self) -> None:
+    def test_a_name_from_before_the_handshake_is_dropped(self) -> None:
         """S7: session fixation; with both triggers."""
         for server in FORMATS:
             nobody = server.encode(b"nobody")
@@ -205,8 +205,8 @@ class StateTests(Hostile):
             self.assertEqual(seen.messages[1::2], [(b"who am I", True)] * 2, f"{server=}")
 
     @on_every_reactor
-    def test_before_a_required_upgrade_nothing_is_obeyed(self) -> None:
-        """S8: whatever is said; dropped, unanswered, and not kept for later."""
+    def test_messages_before_a_required_upgrade_are_dropped(self) -> None:
+        """S8: they are not answered, and not kept for later."""
         for server in FORMATS:
             answer = server.encode(b"got x")
 
@@ -232,8 +232,8 @@ class StateTests(Hostile):
             self.assertEqual(seen.messages, [(b"x", True)] * 4, f"{server=}")
             self.assertNotIn(EVIL.decode(), seen.text, f"{server=}: {seen.text}")
 
-    def test_before_a_required_upgrade_a_flood_ends(self) -> None:
-        """S8: after four KiB."""
+    def test_more_than_four_kib_before_a_required_upgrade_aborts(self) -> None:
+        """S8: also in many messages."""
         for server in FORMATS:
 
             def attack(address: Address, server: Format = server) -> None:

@@ -1,4 +1,4 @@
-"""Peers that are not ours speak both formats with us."""
+"""Other programs exchange frames, values and lines with twsock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def echo_frames(_listener: StreamSocketListener, args: Any) -> None:
 
 
 async def add_up(_listener: StreamSocketListener, args: Any) -> None:
-    """Answer values of a .NET ``BinaryWriter`` with values for a ``BinaryReader``."""
+    """Answer the values of a .NET ``BinaryWriter`` with values for a ``BinaryReader``."""
     async with args.socket as accepted:
         reader, writer = DataReader(accepted.input_stream), DataWriter(accepted.output_stream)
         reader.byte_order = writer.byte_order = ByteOrder.LITTLE_ENDIAN
@@ -54,12 +54,12 @@ async def add_up(_listener: StreamSocketListener, args: Any) -> None:
 
 
 class Peers(OnEveryReactor):
-    """Each in a thread or a process of its own."""
+    """Peers in a thread or a process of their own."""
 
     _reactors = ["twisted.internet.epollreactor.EPollReactor"]
 
     def ask(self, handler: Any, peer: Callable[[tuple[str, int]], T]) -> T:
-        """Serve one peer; give what it says."""
+        """Serve one peer; return what it received."""
         said: list[T] = []
 
         async def work(reactor: Any) -> None:
@@ -74,8 +74,8 @@ class Peers(OnEveryReactor):
         self.conduct(work)
         return said[0]
 
-    def test_frames_of_a_dotnet_client(self) -> None:
-        """``IPAddress.HostToNetworkOrder`` in front of the bytes, on a socket that is not ours."""
+    def test_frames_of_a_dotnet_client_come_back(self) -> None:
+        """It writes ``IPAddress.HostToNetworkOrder`` of the length before the bytes."""
         texts = ["Hello, World!", "", "Grüße", "x" * 70_000]
 
         def peer(address: tuple[str, int]) -> list[str]:
@@ -91,7 +91,7 @@ class Peers(OnEveryReactor):
 
         self.assertEqual(self.ask(echo_frames, peer), texts)
 
-    def test_values_of_a_dotnet_client(self) -> None:
+    def test_values_of_a_dotnet_client_are_answered(self) -> None:
         """``BinaryWriter`` and ``BinaryReader`` are little-endian."""
 
         def peer(address: tuple[str, int]) -> tuple[Any, ...]:
@@ -102,7 +102,7 @@ class Peers(OnEveryReactor):
         self.assertEqual(self.ask(add_up, peer), (-6.5, False, 1337))
 
     def socat(self, handler: Any, request: bytes) -> bytes:
-        """Give socat something to send, and take what it receives until we end."""
+        """Let socat send bytes; return what it receives until the server ends."""
         program = shutil.which("socat")
         if program is None:
             raise SkipTest("socat is not installed")
@@ -119,13 +119,13 @@ class Peers(OnEveryReactor):
 
         return self.ask(handler, peer)
 
-    def test_lines_of_socat(self) -> None:
-        """It ends its output, and gets every answer first."""
+    def test_lines_of_socat_come_back(self) -> None:
+        """It ends its output, and receives every answer first."""
         lines = b"Hello, World!\r\n\r\nand again\r\n"
         self.assertEqual(self.socat(echo_lines, lines), lines)
 
-    def test_frames_of_socat(self) -> None:
-        """The same, with counts in front."""
+    def test_frames_of_socat_come_back(self) -> None:
+        """The same, with length prefixes."""
         frames = b"\0\0\0\x0dHello, World!\0\0\0\0\0\0\0\3abc"
         self.assertEqual(self.socat(echo_frames, frames), frames)
 

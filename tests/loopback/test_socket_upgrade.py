@@ -1,4 +1,4 @@
-"""Hostile clients of accepted sockets, which the application upgrades where it knows a boundary."""
+"""Hostile clients of accepted sockets, which the application upgrades at a boundary it knows."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from twsock.tls.levels import SocketProtectionLevel
 
 
 class SocketTests(Hostile):
-    """Accepted sockets that the application upgrades where it knows a boundary."""
+    """Accepted sockets that the application upgrades at a boundary."""
 
     def upgraded(
         self, delivered: list[bytes], timeout: float = 5, before: bytes = b""
     ) -> Callable[[StreamSocket], Any]:
-        """Serve: a request of two bytes, a go-ahead, then an echo inside."""
+        """Serve a request of two bytes, a go-ahead, then an echo inside TLS."""
 
         async def serve(accepted: StreamSocket) -> None:
             async with accepted:
@@ -41,7 +41,7 @@ class SocketTests(Hostile):
                 upgrading = accepted.upgrade_to_ssl(
                     SocketProtectionLevel.TLS13, certificate=CERTIFICATE, timeout=timeout
                 )
-                # Refused where the connection is gone already.
+                # The call raises an error if the connection is gone already.
                 accepted.output_stream.write(b"first inside").addErrback(lambda _: None)
                 await upgrading
                 async for chunk in accepted.input_stream:
@@ -54,7 +54,7 @@ class SocketTests(Hostile):
         self.assertEqual(delivered, [])
         self.assertNotIn(EVIL.decode(), seen.text)
 
-    def test_what_follows_the_request_is_a_hello_or_the_end(self) -> None:
+    def test_plaintext_behind_the_request_aborts(self) -> None:
         """S1, S2, S3, S5, S9: with it, or behind the go-ahead; nothing of it is delivered."""
         delivered: list[bytes] = []
         words = (EVIL, *NO_HELLOS, *BROKEN_HELLOS)
@@ -74,7 +74,7 @@ class SocketTests(Hostile):
         seen = self.attack_socket(attack, self.upgraded(delivered), count=2 * len(words))
         self.assert_nothing_got_in(seen, delivered)
         self.assertEqual(len(self.ends(seen)), 2 * len(words))
-        # What was there when the upgrade was asked for, and what failed in its handshake.
+        # Some was there when the upgrade began, and some failed in its handshake.
         self.assertEqual(len(seen.warnings), 2 * len(words))
         for warning in seen.warnings:
             self.assertRegex(
@@ -84,8 +84,8 @@ class SocketTests(Hostile):
             )
 
     @on_every_reactor
-    def test_what_was_written_before_leaves_before(self) -> None:
-        """S4, S11, S13: with a full send buffer; what is written after the call waits."""
+    def test_earlier_writes_leave_before_the_handshake(self) -> None:
+        """S4, S11, S13: with a full send buffer; bytes written after the call wait."""
         delivered: list[bytes] = []
         before = bytes(2_000_000) + b"OK"
 
@@ -105,8 +105,8 @@ class SocketTests(Hostile):
         self.attack_socket(attack, serve, count=6)
         self.assertEqual(delivered, [b"inside"] * 6)
 
-    def test_silence_frees_its_place(self) -> None:
-        """S10: without a hello, with half of one, with one and nothing behind it."""
+    def test_a_silent_client_ends_at_the_deadline(self) -> None:
+        """S10: without a hello, with half of one, and with a whole one."""
         delivered: list[bytes] = []
 
         def attack(address: Address) -> None:
@@ -128,8 +128,8 @@ class SocketTests(Hostile):
         self.assertEqual(delivered, [b"x"] * 3)
 
     @on_every_reactor
-    def test_an_end_at_each_step_is_told(self) -> None:
-        """S14: reset or FIN; the handler is told once, and nothing is left."""
+    def test_an_end_at_each_step_is_reported_once(self) -> None:
+        """S14: reset or FIN; the handler gets one error, and nothing is left."""
         delivered: list[bytes] = []
 
         def attack(address: Address) -> None:
@@ -152,8 +152,8 @@ class SocketTests(Hostile):
         self.assertEqual(len(self.ends(seen)), 12)
         self.assert_nothing_got_in(seen, delivered)
 
-    def test_there_is_no_tls_in_tls(self) -> None:
-        """S6: a second upgrade is refused, and disturbs nothing."""
+    def test_a_second_upgrade_is_refused(self) -> None:
+        """S6: the connection is not disturbed."""
         refused: list[BaseException] = []
 
         async def serve(accepted: StreamSocket) -> None:
@@ -180,8 +180,8 @@ class SocketTests(Hostile):
         self.attack_socket(attack, serve)
         self.assertEqual(len(refused), 1)
 
-    def test_an_end_without_farewell_is_a_truncation(self) -> None:
-        """S15: what came is delivered, and then an error; with close_notify it is the end."""
+    def test_a_fin_without_close_notify_is_a_truncation(self) -> None:
+        """S15: the bytes are delivered, then an error; with close_notify the end is clean."""
         ends: list[object] = []
 
         async def serve(accepted: StreamSocket) -> None:
@@ -208,7 +208,7 @@ class SocketTests(Hostile):
         self.assertEqual(ends, [BrokenError, b""])
 
     def ends(self, seen: Seen) -> list[str]:
-        """What the listener tells of handlers that ended."""
+        """Return the ends of handlers that the listener logged."""
         return [text for text in map(formatEvent, seen.events) if " ended: " in text]
 
 

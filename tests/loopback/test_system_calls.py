@@ -1,4 +1,4 @@
-"""What the kernel is asked to do, counted from outside."""
+"""System calls of writes, counted with strace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STRACE = shutil.which("strace")
 
 
 class SystemCallTests(SynchronousTestCase):
-    """Five writes of thirteen bytes, in a process that is traced."""
+    """Five writes of thirteen bytes, in a traced process."""
 
     if _STRACE is None:
         skip = "strace is not installed"
@@ -40,14 +40,14 @@ class SystemCallTests(SynchronousTestCase):
         self.assertEqual(traced.returncode, 0, traced.stderr)
         return trace.read_text().count('"Hello, World!')
 
-    def test_awaited_one_by_one_they_are_five_calls(self) -> None:
-        """Each is with the kernel before the next is begun."""
+    def test_writes_awaited_one_by_one_are_five_calls(self) -> None:
+        """Each is with the kernel before the next begins."""
         self.assertEqual(self.sends("awaited"), 5)
 
-    def test_awaited_together_they_are_one_call(self) -> None:
-        """The first that is awaited takes the others along."""
+    def test_writes_awaited_together_are_one_call(self) -> None:
+        """The first await sends the others too."""
         self.assertEqual(self.sends("together"), 1)
 
-    def test_flushed_they_are_one_call(self) -> None:
-        """None of them is awaited."""
+    def test_writes_and_a_flush_are_one_call(self) -> None:
+        """No write is awaited."""
         self.assertEqual(self.sends("flushed"), 1)

@@ -1,6 +1,4 @@
-"""
-What is pushed to a peer that does not read is bounded, whatever carries the connection.
-"""
+"""Pushes to a peer that does not read are bounded, for every kind of connection."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ UPGRADE = UpgradeToSsl(ServerTls(ServerOptions([Certificate.from_pem(PEM)])), Up
 
 MAX_UNSENT = 256 * 1024
 FRAME = bytes(16 * 1024)
-#: Far more than the kernel has room for.
+#: Far more bytes than the kernel has room for.
 ENOUGH = 64 * 1024 * 1024 // len(FRAME)
 
 Peer = Callable[[Any], socket.socket]
@@ -65,13 +63,13 @@ def secure(address: Any) -> socket.socket:
 
 
 def upgraded(address: Any) -> socket.socket:
-    """Connect, then begin with TLS at a boundary."""
+    """Connect, then begin TLS at a boundary."""
     connection = connect(address)
     return trusting().wrap_socket(connection, server_hostname="localhost")
 
 
 def without_a_hello(address: Any) -> socket.socket:
-    """Ask for TLS, and say nothing more."""
+    """Ask for TLS, and send nothing more."""
     connection = connect(address)
     connection.sendall(encode_frame(b"STARTTLS"))
     receive_exactly(connection, len(encode_frame(b"OK")))
@@ -79,7 +77,7 @@ def without_a_hello(address: Any) -> socket.socket:
 
 
 class Pushed(FrameProtocol):
-    """Is pushed to; answers nothing."""
+    """A protocol for pushes; answers nothing."""
 
     max_unsent = MAX_UNSENT
     #: Fire with the protocol, and with the reason of its end.
@@ -96,11 +94,11 @@ class Pushed(FrameProtocol):
         self.events["lost"].callback(error)
 
     def frame_received(self, payload: bytes) -> None:
-        """Do nothing."""
+        """Ignore the frame."""
 
 
 class PushTests(OnEveryReactor):
-    """Messages that nobody asked for."""
+    """Messages without a request."""
 
     has_variants = True
 
@@ -114,10 +112,10 @@ class PushTests(OnEveryReactor):
         prepare: Callable[[Any], object] = lambda protocol: None,
     ) -> None:
         """
-        Push until the connection ends; it has to be at the bound, with one event in the log.
+        Push until the connection ends; require the end at the bound, with one event in the log.
 
         :param peer: connects to an address, in a thread.
-        :param event: after which of a protocol's events it is pushed to.
+        :param event: the event of the protocol after which the pushes begin.
         """
         logged: list[Any] = []
         note: Any = logged.append
@@ -143,7 +141,7 @@ class PushTests(OnEveryReactor):
                     if not number % 8:
                         await turns(reactor, 1)
                 self.assertGreaterEqual(unsent[-1], MAX_UNSENT)
-                # What is encrypted is a little larger.
+                # Encrypted bytes are a few more.
                 self.assertLess(max(unsent), MAX_UNSENT + 2 * len(FRAME))
                 self.assertFalse(protocol.is_full)
                 self.assertIsInstance(await events["lost"], BrokenError)
@@ -157,46 +155,46 @@ class PushTests(OnEveryReactor):
         self.assertEqual([event["limit"] for event in warnings], [MAX_UNSENT])
 
     @on_every_reactor
-    def test_in_plaintext(self) -> None:
-        """The send that finds `max_unsent` bytes aborts; the one that crossed it was queued."""
+    def test_in_plaintext_a_push_above_the_bound_aborts(self) -> None:
+        """The push that crosses `max_unsent` is queued; the next one aborts."""
         self.push_to(silent)
 
-    def test_on_unix_sockets(self) -> None:
-        """A peer without an address is bounded as well."""
+    def test_on_unix_sockets_a_push_above_the_bound_aborts(self) -> None:
+        """A peer without an address has the same bound."""
         with TemporaryDirectory() as folder:
             path = str(Path(folder, "socket"))
             self.push_to(silent_on_unix, lambda reactor: UNIXServerEndpoint(reactor, path))
 
-    def test_through_the_transport(self) -> None:
-        """What is written to the transport itself is bounded as messages are."""
+    def test_writes_to_the_transport_above_the_bound_abort(self) -> None:
+        """Bytes written to the transport itself count as messages do."""
         self.push_to(silent, push=lambda protocol: protocol.transport.write(FRAME))
         self.push_to(silent, push=lambda protocol: protocol.transport.writeSequence([FRAME]))
 
-    def test_through_an_endpoint_of_tls(self) -> None:
-        """What waits encrypted counts."""
+    def test_on_a_tls_endpoint_a_push_above_the_bound_aborts(self) -> None:
+        """Bytes that wait encrypted count."""
         self.push_to(secure, tls_endpoint)
 
-    def test_through_an_endpoint_of_tls_before_the_handshake(self) -> None:
-        """What waits in the TLS engine for a peer that says nothing counts."""
+    def test_on_a_tls_endpoint_before_the_handshake_a_push_above_the_bound_aborts(self) -> None:
+        """Bytes that the TLS engine holds for a silent peer count."""
         self.push_to(silent, tls_endpoint)
 
-    def test_through_tls_that_the_application_started(self) -> None:
-        """What waits in an engine of Twisted's, put below the protocol later, counts."""
+    def test_under_tls_of_the_application_a_push_above_the_bound_aborts(self) -> None:
+        """Bytes in an engine of Twisted that was started later count."""
         options = twisted_options(PEM)
         self.push_to(silent, prepare=lambda protocol: protocol.transport.startTLS(options))
 
     @on_every_reactor
-    def test_after_an_upgrade(self) -> None:
-        """What waits below the TLS engine counts."""
+    def test_after_an_upgrade_a_push_above_the_bound_aborts(self) -> None:
+        """Bytes that wait below the TLS engine count."""
         self.push_to(upgraded, upgrade=UPGRADE, event="secured")
 
-    def test_during_a_handshake(self) -> None:
-        """What waits for a peer that asked for TLS and says no more counts."""
+    def test_during_a_handshake_a_push_above_the_bound_aborts(self) -> None:
+        """Bytes for a peer that asked for TLS and sends no more count."""
         self.push_to(without_a_hello, upgrade=UPGRADE)
 
 
 class Mutual(FrameProtocol):
-    """Pushes much to its peer, and reads what the peer pushes."""
+    """Pushes many bytes to its peer, and reads the peer's pushes."""
 
     max_unsent = 1 << 30
     count = 100
@@ -231,7 +229,9 @@ class MutualTests(OnEveryReactor):
         client: Callable[[Any, int], Any],
         is_secure: bool = False,
     ) -> None:
-        """Let both push more than the kernel takes, before either reads; all has to arrive."""
+        """
+        Let both push more than the kernel takes, before either reads; require that all arrives.
+        """
 
         async def work(reactor: Any) -> None:
             ends: list[Any] = []
@@ -254,13 +254,13 @@ class MutualTests(OnEveryReactor):
         self.conduct(work)
 
     @on_every_reactor
-    def test_in_plaintext(self) -> None:
-        """Neither waits for the other to read."""
+    def test_mutual_pushes_in_plaintext_all_arrive(self) -> None:
+        """Neither end waits for the other to read."""
         self.exchange(
             any_port, lambda reactor, port: TCP4ClientEndpoint(reactor, "127.0.0.1", port)
         )
 
-    def test_under_tls(self) -> None:
+    def test_mutual_pushes_under_tls_all_arrive(self) -> None:
         """As in plaintext."""
         root = PublicCertificate.loadPEM(AUTHORITY.cert_pem.bytes())
         options = optionsForClientTLS("localhost", trustRootFromCertificates([root]))
@@ -272,7 +272,7 @@ class MutualTests(OnEveryReactor):
 
 
 def shrink(transport: Any) -> None:
-    """Let the kernel take little of what is sent."""
+    """Make the kernel's send buffer small."""
     while hasattr(transport, "transport"):
         transport = transport.transport
     transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

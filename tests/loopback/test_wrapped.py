@@ -1,4 +1,4 @@
-"""Above TLS and behind a PROXY header, streams work like above a plain socket."""
+"""Streams under TLS of Twisted and behind a PROXY header behave as on a plain socket."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def make_tls_endpoint(reactor: Any) -> SSL4ServerEndpoint:
 
 
 def make_proxied_endpoint(reactor: Any) -> Any:
-    """Listen behind a proxy that sends the PROXY header."""
+    """Listen behind a proxy that sends a PROXY header."""
     return serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1")
 
 
 def make_own_proxied_endpoint(reactor: Any) -> ProxyEndpoint:
-    """Listen behind a proxy with our endpoint."""
+    """Listen behind a proxy with twsock's endpoint."""
     return ProxyEndpoint(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
 
 
@@ -54,7 +54,7 @@ def secure(connection: socket.socket) -> ssl.SSLSocket:
 
 
 def send_until_stuck(connection: ssl.SSLSocket, stream: bytes) -> int:
-    """Send without reading until nothing moves any more; give how much was taken."""
+    """Send without reading until no byte moves any more; return the number of bytes sent."""
     sent = 0
     while sent < len(stream):
         try:
@@ -66,7 +66,7 @@ def send_until_stuck(connection: ssl.SSLSocket, stream: bytes) -> int:
 
 
 def exchange_the_rest(connection: ssl.SSLSocket, stream: bytes, sent: int) -> bytes:
-    """Send what is left while reading all that comes back, in one thread as TLS wants it."""
+    """Send the rest while reading all that comes back, in one thread as TLS requires."""
     received = bytearray()
     while len(received) < len(stream):
         unsent = [connection] if sent < len(stream) else []
@@ -91,7 +91,7 @@ class TlsTests(EveryReactor):
     has_variants = True
 
     def test_frames_come_back(self) -> None:
-        """Small and large frames survive, byte for byte."""
+        """Small and large frames are unchanged."""
         stream = b"".join(encode_frame(bytes(size)) for size in (0, 1, 70_000))
 
         def peer(address: tuple[str, int]) -> None:
@@ -103,7 +103,7 @@ class TlsTests(EveryReactor):
 
     @on_every_reactor
     def test_a_peer_that_does_not_read_is_not_read_from(self) -> None:
-        """What queues below TLS brakes the connection too, and nothing is lost by it."""
+        """Bytes queued below TLS pause the connection too, and none is lost."""
         stream = encode_frame(bytes(100_000)) * 200
         brakes: list[str] = []
 
@@ -128,8 +128,8 @@ class TlsTests(EveryReactor):
         self.serve(Noted, peer, make_tls_endpoint)
         self.assertEqual(brakes[:2], ["paused", "resumed"])
 
-    def test_closing_sends_the_answer_first(self) -> None:
-        """A close of this end reaches the peer behind the last answer."""
+    def test_a_close_sends_the_answer_first(self) -> None:
+        """The peer reads the last answer, then the end."""
 
         class Once(FrameProtocol):
             def frame_received(self, payload: bytes) -> None:
@@ -141,7 +141,7 @@ class TlsTests(EveryReactor):
                 connection.sendall(encode_frame(b"x"))
                 self.assertEqual(receive_all(connection), encode_frame(b"enough"))
 
-        # A wrapper has no half to close, so the end comes at the deadline.
+        # A wrapper has no half-close, so the end comes at the deadline.
         self.serve(Once, peer, make_tls_endpoint, close_timeout=0.5)
 
 
@@ -150,12 +150,12 @@ class BehindProxy(EveryReactor):
 
     has_variants = True
 
-    #: Where it listens, given the reactor.
+    #: Makes the endpoint from the reactor.
     make_endpoint: Any = None
 
     @on_every_reactor
     def test_frames_come_back_and_the_peer_is_the_real_one(self) -> None:
-        """What follows the PROXY header is frames; the peer is who the proxy says."""
+        """Frames follow the PROXY header; the peer is the address in the header."""
         peers: list[str] = []
 
         class Named(FrameEcho):
@@ -171,8 +171,8 @@ class BehindProxy(EveryReactor):
         self.serve(Named, peer, self.make_endpoint)
         self.assertEqual(peers, ["192.0.2.1:1000"])
 
-    def test_an_upgrade_behind_a_header(self) -> None:
-        """S16, S17: in one segment with the header and the request; the secure state is true."""
+    def test_an_upgrade_behind_a_header_is_secure(self) -> None:
+        """S16, S17: header and request are one segment; the protocol reports that it is secure."""
         secure: list[bool] = []
 
         class Noted(FrameEcho):
@@ -197,8 +197,8 @@ class BehindProxy(EveryReactor):
         self.serve(Noted, peer, self.make_endpoint)
         self.assertEqual(secure, [True])
 
-    def test_closing_over_unread_input_sends_the_answer_first(self) -> None:
-        """No reset destroys it, as on a plain socket."""
+    def test_a_close_with_unread_input_sends_the_answer_first(self) -> None:
+        """No reset destroys the answer, as on a plain socket."""
         answer = encode_frame(bytes(1_000_000))
 
         class Once(FrameProtocol):
@@ -221,8 +221,8 @@ class ProxiedTests(BehindProxy):
     make_endpoint = staticmethod(make_proxied_endpoint)
 
     @on_every_reactor
-    def test_draining_does_not_wait_for_half_a_header(self) -> None:
-        """What the kernel has for us may be no message; then there is nothing to answer."""
+    def test_a_drain_does_not_wait_for_half_a_header(self) -> None:
+        """Unread bytes in the kernel may be no message; then there is nothing to answer."""
         half_sent = threading.Event()
 
         class Draining(FrameEcho):
@@ -240,12 +240,12 @@ class ProxiedTests(BehindProxy):
 
 
 class ProxyEndpointTests(BehindProxy):
-    """The wrapper is ours."""
+    """The wrapper is twsock's."""
 
     make_endpoint = staticmethod(make_own_proxied_endpoint)
 
-    def test_a_header_may_come_in_pieces(self) -> None:
-        """Twisted drops one whose first piece is short."""
+    def test_a_header_may_arrive_in_pieces(self) -> None:
+        """Twisted's wrapper aborts if the first piece is short."""
 
         def peer(address: tuple[str, int]) -> None:
             with connect(address) as connection:
@@ -257,7 +257,7 @@ class ProxyEndpointTests(BehindProxy):
         self.serve(FrameEcho, peer, self.make_endpoint)
 
     def test_connections_are_counted_by_the_address_of_the_client(self) -> None:
-        """Those of the proxy itself, its health checks, keep no client out."""
+        """Health checks of the proxy itself take no client's place."""
 
         def peer(address: tuple[str, int]) -> None:
             with contextlib.ExitStack() as open_connections:
@@ -278,8 +278,8 @@ class ProxyEndpointTests(BehindProxy):
         self.serve(FrameEcho, peer, self.make_endpoint, max_connections_per_address=1)
 
     @on_every_reactor
-    def test_a_peer_that_ends_its_output_gets_every_answer(self) -> None:
-        """As on a plain socket: under Twisted's wrapper its end loses the connection."""
+    def test_after_a_peers_fin_every_answer_arrives(self) -> None:
+        """As on a plain socket: under Twisted's wrapper FIN loses the connection."""
 
         class Late(FrameProtocol):
             async def frame_received(self, payload: bytes) -> None:

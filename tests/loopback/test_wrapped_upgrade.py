@@ -1,4 +1,4 @@
-"""An upgrade under factories of Twisted that wrap ours, and behind a proxy."""
+"""An upgrade under wrapping factories of Twisted, and behind a proxy."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n"
 
 
 class WrapperTests(Hostile):
-    """Under other factories, which stand between the socket and the protocol."""
+    """Factories between the socket and the protocol."""
 
-    #: Factories of Twisted that wrap ours.
+    #: Factories of Twisted that wrap those of twsock.
     WRAPS: tuple[Callable[[Any, Any], Any], ...] = (
         lambda _reactor, factory: WrappingFactory(factory),
         lambda _reactor, factory: TimeoutFactory(WrappingFactory(factory), 30),
     )
 
     @on_every_reactor
-    def test_an_upgrade_is_told_and_true(self) -> None:
-        """S16: both triggers, and an end in order."""
+    def test_an_upgrade_under_a_wrapper_is_secure_and_reported(self) -> None:
+        """S16: with both triggers, and a clean end."""
         tls = ServerTls(identified(ClientCertificatePolicy.REQUIRED))
         context = client_context(GOOD_CERTIFICATE)
         answer = FRAMES.encode(b"got x")
@@ -68,8 +68,8 @@ class WrapperTests(Hostile):
             self.assertEqual(seen.certificates, ["mallory"] * 2, f"{wrap=}")
             self.assertEqual(seen.lost, [None] * 2, f"{wrap=}")
 
-    def test_attacks_are_refused_as_ever(self) -> None:
-        """S16: plaintext behind the request, garbage for a hello, silence."""
+    def test_attacks_under_a_wrapper_are_refused(self) -> None:
+        """S16: plaintext behind the request, garbage in place of a hello, silence."""
 
         def attack(address: Address) -> None:
             for behind in (FRAMES.evil, BROKEN_HELLOS[0], b""):
@@ -81,8 +81,8 @@ class WrapperTests(Hostile):
         for wrap in self.WRAPS:
             self.assert_refused(self.attack(attack, upgrade=hasty, count=3, wrap=wrap), 3)
 
-    def test_a_log_of_the_traffic_has_no_plaintext_of_after(self) -> None:
-        """S16: who writes down what passes on the wire sees what is said before, and TLS."""
+    def test_a_log_of_the_traffic_has_no_plaintext_after_the_upgrade(self) -> None:
+        """S16: a factory that logs the traffic sees the plaintext before it, and TLS."""
         logged: list[bytes] = []
 
         class Log(TrafficLoggingFactory):
@@ -93,10 +93,10 @@ class WrapperTests(Hostile):
                 logged.append(line.encode())
 
             def flush(self) -> None:
-                """Nothing is kept back."""
+                """Keep nothing back."""
 
             def close(self) -> None:
-                """It stays open for the next."""
+                """Stay open for the next connection."""
 
         def attack(address: Address) -> None:
             with attacker(address) as client:
@@ -111,7 +111,7 @@ class WrapperTests(Hostile):
         self.assertIn(b"got open", b"".join(logged))
         self.assertNotIn(b"secret", b"".join(logged))
 
-    def test_behind_a_proxy_in_one_piece(self) -> None:
+    def test_behind_a_proxy_a_pipelined_upgrade_is_secure(self) -> None:
         """S17: header, request and ClientHello, wherever they are cut."""
         for server in FORMATS:
             front = PROXY + server.request
@@ -143,7 +143,7 @@ class WrapperTests(Hostile):
             self.assertEqual(seen.secured, [True] * 9, f"{server=}")
             self.assertEqual(seen.messages, [(b"x", True)] * 9, f"{server=}")
 
-    def test_behind_a_proxy_attacks_are_refused_as_ever(self) -> None:
+    def test_behind_a_proxy_attacks_are_refused(self) -> None:
         """S17: a message behind the request, in one segment with the header; a second header."""
 
         def attack(address: Address) -> None:

@@ -87,11 +87,11 @@ class OrderTests(SynchronousTestCase):
             protocol = FrameEcho()
             transport = StringTransport()
             protocol.transport = transport
-            self.assertFalse(protocol.transport.disconnecting)
+            self.assertFalse(protocol.transport.disconnecting, f"{name=}")
             protocol.transport.write(b"go away")
             getattr(protocol.transport, name)()
             self.assertTrue(protocol.transport.disconnecting, name)
-            self.assertEqual(transport.value(), b"go away")
+            self.assertEqual(transport.value(), b"go away", f"{name=}")
 
     def test_tls_before_the_connection_is_made_is_the_transports(self) -> None:
         """Nothing was received that could be left over."""

@@ -408,7 +408,7 @@ class BackPressureTests(SynchronousTestCase):
         on_kernel.descriptor.SEND_LIMIT = HIGH_WATER // 2
         protocol.send_frame(bytes(8 << 20))
         while queued_bytes(on_kernel.descriptor) >= HIGH_WATER:
-            self.assertTrue(protocol.is_full)
+            self.assertTrue(protocol.is_full, f"{queued_bytes(on_kernel.descriptor)=}")
             on_kernel.far.recv(1 << 20)
             on_kernel.descriptor.doWrite()
         self.assertGreater(protocol.unsent, 0)

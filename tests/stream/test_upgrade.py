@@ -422,8 +422,8 @@ class SwitchTests(SynchronousTestCase):
         sent = connection.sent()
         connection.receive(connection.peer.take(sent[len(GO_AHEAD) :]))
         connection.converse()
-        for _ in range(2):
-            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"))
+        for attempt in range(2):
+            self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"), f"{attempt=}")
 
     def test_plaintext_that_reaches_the_protocol_in_a_handshake_is_not_handled(self) -> None:
         """S1: a wrapper that keeps its own reference to the protocol still delivers to it."""
@@ -717,7 +717,11 @@ class TriggerTests(SynchronousTestCase):
             connection = Connection(UpgradeToSsl(TLS, ignores_case=ignores_case), Talker)
             connection.shake_hands()
             for line in (b"\x16", b"\x16\x03", b"\x16\x03\x01"):
-                self.assertEqual(connection.ask(line + b"\r\n"), b"got " + line + b"\r\n")
+                self.assertEqual(
+                    connection.ask(line + b"\r\n"),
+                    b"got " + line + b"\r\n",
+                    f"{ignores_case=}, {line=}",
+                )
 
 
 class EndTests(SynchronousTestCase):

@@ -102,15 +102,15 @@ def order_targets(
     records: Iterable[tuple[int, int, str, int]], choose: Callable[[int], int] = random.randrange
 ) -> list[tuple[str, int]]:
     """
-    Put the targets of SRV records into the order in which to try them (:rfc:`2782`).
+    Return the targets of SRV records in the order in which to try them (:rfc:`2782`).
 
     :param records: priority (low first), weight, host, port.
     :param choose: returns a random number from 0 to below its argument.
-    :returns: hosts and ports. The lowest priority comes first; within one, a target comes first as
-        often as its weight has it, and those of weight 0 almost never.
+    :returns: hosts and ports. The lowest priority comes first. Within one priority, the chance of a
+        target to be first is proportional to its weight; with weight 0 it is very small.
     """
     ordered = []
-    # Those of weight 0 first: then the smallest number chosen is theirs, as the RFC has it.
+    # Records of weight 0 first: then the random number 0 selects them, as the RFC says.
     left = sorted(records, key=lambda record: record[:2])
     while left:
         same = [record for record in left if record[0] == left[0][0]]

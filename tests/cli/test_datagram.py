@@ -10,14 +10,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from, tuples
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.cli.conversations import echo_datagram, run, running, serve_datagrams
 from twsock.cli.arguments import EchoArguments
 from twsock.cli.datagram import MAX_REMEMBERED, MAX_RESPONDERS, Tally, echo_datagrams
-from twsock.cli.endpoints import parse_target
+from twsock.cli.endpoints import name_address, parse_target
 from twsock.cli.output import CommandError, Output, UsageError
 from twsock.cli.texts import InputLines, ListedTexts, Texts, describe_generated, generate_texts
 
@@ -369,6 +369,41 @@ class PeerTests(TestCase):
             self.assertEqual(peer.lines[1], f'client received the response: "{answer.decode()}"')
             self.assertRaises(BlockingIOError, peer.socket.recv, 9)
 
+    async def test_bytes_that_were_not_sent_end_it_while_the_user_thinks(self) -> None:
+        """At once, not with the next line."""
+        reads = iter([succeed(b"one\n"), Deferred[bytes]()])
+        peer = Peer(self).start(texts=InputLines(lambda: next(reads), 100))
+        await peer.request()
+        await peer.send(b"one", b"?")
+        self.assertEqual(await peer.fails(), "1 bytes came back that were not sent")
+
+    async def test_a_refusal_ends_it_while_the_user_thinks(self) -> None:
+        """Likewise: the refusal of a late request."""
+        reads = iter([succeed(b"one\n"), succeed(b"two\n"), Deferred[bytes]()])
+        peer = Peer(self).start(texts=InputLines(lambda: next(reads), 100), interval=1.0)
+        await peer.request()
+        await peer.send(b"one")
+        peer.socket.close()
+        await peer.turn(1.0)
+        self.assertIn("refused: ConnectionResetByPeer (18)", await peer.fails())
+
+    async def test_an_address_that_answered_is_kept(self) -> None:
+        """A refusal is the end then, though the host has another address."""
+        peer = Peer(self)
+        found = socket.getaddrinfo("localhost", peer.port, 0, socket.SOCK_DGRAM)
+        family, _, _, _, address = found[0]
+        peer.socket.close()
+        peer.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.addCleanup(peer.socket.close)
+        peer.socket.bind(address)
+        peer.socket.setblocking(False)
+        peer.start(b"a", b"b", endpoint=f"udp:localhost:{peer.port}", interval=1.0)
+        await peer.send(await peer.request())
+        peer.socket.close()
+        await peer.turn(1.0)
+        line = await peer.fails()
+        self.assertTrue(line.startswith(f"{name_address(*address[:2])} refused: "), line)
+
     async def test_a_refusal_leaves_the_figures(self) -> None:
         """The server went away in the middle."""
         peer = Peer(self).start(b"a", b"b", b"c", interval=1.0)
@@ -405,10 +440,13 @@ class PeerTests(TestCase):
             self.failureResultOf(peer.done, CancelledError)
             self.assertEqual(peer.clock.getDelayedCalls(), [])
             self.assertEqual(" sent, 0 received, 2 awaited, 0 lost" in peer.lines[-1], figures)
-        peer = Peer(self).start(texts=InputLines(Deferred, 100))
-        await peer.turn()
-        peer.done.cancel()
-        self.failureResultOf(peer.done, CancelledError)
+        looking_up = {"endpoint": "udp:name.invalid:7"}
+        for given_endpoint in ({}, looking_up):
+            peer = Peer(self).start(texts=InputLines(Deferred, 100), **given_endpoint)
+            if not given_endpoint:
+                await peer.turn()
+            peer.done.cancel()
+            self.failureResultOf(peer.done, CancelledError)
 
 
 class GroupTests(TestCase):
@@ -451,6 +489,34 @@ class GroupTests(TestCase):
                 await peer.send(text)
         line = await peer.fails(1.1)
         self.assertEqual(line, f"127.0.0.1:{peer.port} did not answer 1 of 2 datagrams")
+
+    async def test_one_answer_needs_no_figures(self) -> None:
+        """With ``--quiet`` there is nothing but it."""
+        for quiet, count in ((False, 3), (True, 1)):
+            peer = Peer(self, group=GROUP).start(b"a", quiet=quiet)
+            await peer.send(await peer.request())
+            await peer.end(2.1)
+            answered = f'127.0.0.1:{peer.port} answered: "a"'
+            self.assertIn("a" if quiet else answered, peer.lines)
+            self.assertEqual(len(peer.lines), count, peer.lines)
+
+    async def test_what_others_send_to_the_group_is_ignored(self) -> None:
+        """Requests of ours and of others, and answers to others."""
+        peer = Peer(self, group=GROUP).start(b"a")
+        await peer.request()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.setsockopt(
+                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1")
+            )
+            other.sendto(b"a", (GROUP, peer.port))
+        peer.socket.sendto(b"other", (GROUP, peer.port))
+        peer.socket.sendto(b"a", (GROUP, peer.port))
+        while len(peer.lines) == 1:
+            await peer.turn()
+        await peer.end(2.1)
+        self.assertEqual(
+            peer.lines[1:], [f'127.0.0.1:{peer.port} answered: "a"', "client closed its socket"]
+        )
 
     async def test_bytes_that_were_not_sent_fail_in_the_end(self) -> None:
         """The others are still waited for."""

@@ -10,7 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twsock.cli.endpoints import (
     GroupTarget,
     PeerTarget,
+    check_size,
     find_host,
+    name_address,
     parse_endpoint,
     parse_target,
 )
@@ -159,3 +161,20 @@ class TargetTests(SynchronousTestCase):
             self.assertIn(f"cannot use the endpoint {description!r}: {reason}", error.line)
             self.assertRegex(error.line, r"; give one such as \S+\Z")
             self.assertNotIn("\n", error.line)
+
+
+class AddressTests(SynchronousTestCase):
+    """What is said of addresses, and how much they carry."""
+
+    def test_addresses_are_written_as_in_endpoints(self) -> None:
+        """IPv6 ones in brackets, with their zones."""
+        self.assertEqual(name_address("192.0.2.1", 7), "192.0.2.1:7")
+        self.assertEqual(name_address("fe80::1%eth0", 7), "[fe80::1%eth0]:7")
+
+    def test_each_family_has_its_limit(self) -> None:
+        """The header of IPv4 counts in its 65,535 bytes."""
+        for address, largest in (("127.0.0.1", 65_507), ("::1", 65_527)):
+            check_size(b"a" * largest, address)
+            error = self.assertRaises(UsageError, check_size, b"a" * (largest + 1), address)
+            self.assertIn(f"a TEXT has {largest + 1} bytes", error.line)
+            self.assertIn(f"has at most {largest}", error.line)

@@ -315,8 +315,8 @@ class ProcessTests(SynchronousTestCase):
                 self.assertEqual(errors.read(), b"")
 
     def test_ctrl_c_ends_a_run_of_datagrams(self) -> None:
-        """At once, with exit status 130 and the figures."""
-        words = ("a", "--count", "1000000", "--interval", "0.01")
+        """At once, with exit status 130 and the figures, however short the interval is."""
+        words = ("a", "--count", "1000000", "--interval", "1e-9")
         with (
             serve_datagrams(echo_datagram) as endpoint,
             running_command("echo", endpoint, *words) as (process, output, errors),

@@ -11,7 +11,15 @@ from hypothesis.strategies import binary
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.cli.output import LONG_RUN, CommandError, Output, ProgressBar, RoundTrips, escape
+from twsock.cli.output import (
+    LONG_RUN,
+    CommandError,
+    Output,
+    ProgressBar,
+    Responder,
+    RoundTrips,
+    escape,
+)
 
 
 class EscapeTests(SynchronousTestCase):
@@ -297,3 +305,28 @@ class RoundTripsTests(SynchronousTestCase):
         shortest, median, longest = summary.split()[-2].split("/")
         self.assertEqual((shortest, longest), ("1.00", "999.00"))
         self.assertAlmostEqual(float(median), 500, delta=40)
+
+
+class ResponderTests(SynchronousTestCase):
+    """What one responder did, in one phrase."""
+
+    def test_all_is_well(self) -> None:
+        """No more than there is to say."""
+        one = Responder(received=2)
+        one.round_trips.add(0.001)
+        times = "round trip min/median/max 1.00/1.00/1.00 ms"
+        self.assertEqual(one.describe(2, 0), f"2 received, 0 lost; {times}")
+
+    def test_each_count_has_its_number(self) -> None:
+        """What is still awaited is not lost."""
+        self.assertEqual(Responder().describe(3, 3), "0 received, 3 awaited, 0 lost")
+        self.assertEqual(Responder().describe(3, 0), "0 received, 3 lost (100 %)")
+        for duplicates, text in ((1, "1 duplicate"), (2, "2 duplicates")):
+            self.assertEqual(
+                Responder(6, duplicates).describe(8, 1),
+                f"6 received, 1 awaited, 1 lost (12.5 %), {text}",
+            )
+
+    def test_a_small_share_is_not_none(self) -> None:
+        """Three digits, wherever they are."""
+        self.assertEqual(Responder(2999).describe(3000, 0), "2999 received, 1 lost (0.0333 %)")

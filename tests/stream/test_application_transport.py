@@ -93,8 +93,8 @@ class OrderTests(SynchronousTestCase):
             self.assertTrue(protocol.transport.disconnecting, name)
             self.assertEqual(transport.value(), b"go away", f"{name=}")
 
-    def test_tls_before_the_connection_is_made_is_the_transports(self) -> None:
-        """Nothing was received that could be left over."""
+    def test_start_tls_before_the_connection_is_made_goes_to_the_transport(self) -> None:
+        """No input can be left over then."""
         protocol, transport = FrameEcho(), StringTransport()
         started: list[object] = []
         transport.startTLS = started.append  # type: ignore[attr-defined]

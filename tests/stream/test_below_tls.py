@@ -211,8 +211,8 @@ class TlsLowerTransportTests(SynchronousTestCase):
         lower.write(b"sent")
         self.assertEqual((transport.value(), self.taken), (b"sent", [b"kept"]))
 
-    def test_the_end_of_the_output_is_the_descriptors(self) -> None:
-        """A wrapper need not know it."""
+    def test_ending_the_output_ends_that_of_the_descriptor(self) -> None:
+        """A wrapper above it need not provide half-close."""
 
         class Narrow:
             write = loseConnection = staticmethod(lambda *_: None)
@@ -326,7 +326,7 @@ class ProducerTests(SynchronousTestCase):
             lower = self.hold(True)
             getattr(lower, end)()
             lower.lost()
-            self.assertEqual(self.producer.told, ["pause", "stop"])
+            self.assertEqual(self.producer.told, ["pause", "stop"], f"{end=}")
 
     def test_a_producer_registered_in_the_handshake_is_paused_until_its_end(self) -> None:
         """The engine takes the producer when the handshake is done."""

@@ -170,8 +170,8 @@ class UpgradeTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(upgrading), f"{words=}")
             self.assertEqual(connection.peer.received, encode_frame(b"secret"), f"{words=}")
 
-    def test_what_a_handler_wrote_before_leaves_before(self) -> None:
-        """In plaintext, though a handler's answers are sent at its end."""
+    def test_answers_of_the_handler_before_the_upgrade_leave_in_plaintext(self) -> None:
+        """Although a handler's answers are sent at its end."""
         for settings, words in ((DIRECT, b""), (COMMAND, REQUEST)):
 
             class Polite(Recorder):
@@ -181,11 +181,14 @@ class UpgradeTests(SynchronousTestCase):
 
             connection = Connection(Polite)
             connection.receive(FRAME)
-            self.assertTrue(connection.sent().startswith(encode_frame(b"before") + words))
+            self.assertTrue(
+                connection.sent().startswith(encode_frame(b"before") + words),
+                f"{settings=}, {words=}",
+            )
             connection.lose()
             self.failureResultOf(connection.protocol.upgrading, BrokenError)
 
-    def test_a_handler_that_goes_on_after_it_is_awaited(self) -> None:
+    def test_a_handler_that_continues_after_the_upgrade_is_awaited(self) -> None:
         """The next message waits for its end, as without an upgrade."""
         waiting: Deferred[None] = Deferred()
 
@@ -206,8 +209,8 @@ class UpgradeTests(SynchronousTestCase):
         waiting.callback(None)
         self.assertEqual(connection.protocol.received, [b"hello", b"x"])
 
-    def test_a_drained_handler_that_awaited_it_is_the_last(self) -> None:
-        """The connection closes when the handler ends: it waits for no first message."""
+    def test_in_a_drain_a_handler_that_awaited_the_upgrade_is_the_last(self) -> None:
+        """The connection closes when the handler ends, and waits for no first message."""
         waiting: Deferred[None] = Deferred()
 
         class Patient(Recorder):
@@ -406,8 +409,8 @@ class DeceptionTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
         self.assertEqual(connection.protocol.received, [b"hello"])
 
-    def test_a_message_that_arrives_within_the_handler_that_led_to_it(self) -> None:
-        """A transport in memory may bring it there: it is plaintext in front of the handshake."""
+    def test_a_message_that_arrives_within_the_handler_aborts_the_upgrade(self) -> None:
+        """A transport in memory may deliver it then: it is plaintext before the handshake."""
 
         class Polite(Recorder):
             early = b""
@@ -421,8 +424,8 @@ class DeceptionTests(SynchronousTestCase):
             connection = Connection(Polite)
             connection.protocol.early = early
             connection.receive(encode_frame(b"hello"))
-            self.assertTrue(connection.transport.disconnected)
-            self.assertEqual(connection.protocol.received, [b"hello"])
+            self.assertTrue(connection.transport.disconnected, f"{early=}")
+            self.assertEqual(connection.protocol.received, [b"hello"], f"{early=}")
             self.failureResultOf(connection.protocol.upgrading, RemoteProtocolError)
 
     def test_a_huge_answer_is_refused_at_its_length(self) -> None:
@@ -573,8 +576,8 @@ class EndTests(SynchronousTestCase):
                 connection.clock.getDelayedCalls(), [], f"{settings is COMMAND=}, {answer=}"
             )
 
-    def test_a_reset_before_the_go_ahead_is_the_reason(self) -> None:
-        """The upgrade and the connection report the same."""
+    def test_a_reset_before_the_go_ahead_is_the_reason_of_both_ends(self) -> None:
+        """The upgrade and the connection report the same error."""
         connection = Connection()
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
         connection.protocol.connectionLost(Failure(ConnectionResetError(104, "reset by peer")))
@@ -605,8 +608,8 @@ class EndTests(SynchronousTestCase):
                 connection.clock.getDelayedCalls(), [], f"{settings is COMMAND=}, {answer=}"
             )
 
-    def test_called_off_when_the_connection_is_secure(self) -> None:
-        """By the application, as it is told so: the connection is gone."""
+    def test_cancelling_in_the_secured_hook_aborts_the_connection(self) -> None:
+        """The connection is secure already when the application cancels the upgrade."""
 
         class Fickle(Recorder):
             def connection_secured(self) -> None:
@@ -623,8 +626,8 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(connection.clock.getDelayedCalls(), [])
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_called_off_on_a_transport_that_ends_at_once(self) -> None:
-        """It calls back within the abort: the reason is that it was called off."""
+    def test_cancelling_over_a_transport_that_ends_at_once_reports_the_cancel(self) -> None:
+        """The transport calls back within the abort."""
         connection = Connection()
         connection.transport.__class__ = StringTransportWithDisconnection
         upgrading = connection.protocol.upgrade_to_ssl(COMMAND)
@@ -663,8 +666,8 @@ class EndTests(SynchronousTestCase):
             connection.lose()
             self.failureResultOf(upgrading, SocketError)
 
-    def test_over_an_endpoint_of_tls_it_is_refused(self) -> None:
-        """The connection is secure already, and goes on."""
+    def test_over_a_tls_endpoint_an_upgrade_is_refused(self) -> None:
+        """The connection is secure already, and continues."""
         connection = Connection()
         connection.transport.TLS = True
         self.failureResultOf(connection.protocol.upgrade_to_ssl(DIRECT), LocalProtocolError)

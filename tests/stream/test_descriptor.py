@@ -118,7 +118,7 @@ class DescriptorTests(SynchronousTestCase):
         self.descriptor.TLS, self.descriptor.protocol = True, engine
         self.assertEqual(engine_bytes(self.descriptor), 8)
 
-    def test_another_kind_of_handle_is_no_socket(self) -> None:
+    def test_another_kind_of_handle_is_not_used(self) -> None:
         """A reactor may have transports of its own."""
 
         class Odd(Connection):
@@ -128,8 +128,8 @@ class DescriptorTests(SynchronousTestCase):
         descriptor = Odd(self.socket, FakeProtocol(), IdleReactor())  # type: ignore[arg-type]
         self.assertIsNone(plain_socket(descriptor))
 
-    def test_tls_that_was_started_is_shaking_hands_and_then_secure(self) -> None:
-        """On a descriptor whose application called ``startTLS``."""
+    def test_started_tls_is_in_its_handshake_and_then_secure(self) -> None:
+        """The application called ``startTLS`` on the descriptor."""
         transport, peer = StringTransport(), Peer()
         options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
         factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(Protocol))

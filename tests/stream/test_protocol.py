@@ -207,8 +207,8 @@ class HandlerTests(SynchronousTestCase):
         self.assertEqual(connected.protocol.received, [b"1"])
         self.assertEqual(connected.sent(), encode_frame(b"1"))
 
-    def test_a_handler_that_ends_after_a_close_is_the_last(self) -> None:
-        """What had been received behind its message is not handled."""
+    def test_after_a_close_the_running_handler_is_the_last(self) -> None:
+        """Messages that were received behind its own are not handled."""
 
         class Slow(FrameRecorder):
             def frame_received(self, payload: bytes) -> Deferred[None]:
@@ -267,7 +267,7 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual(connected.protocol.received, [b"request"] + [b"answer"] * 4)
 
     def test_bytes_that_arrive_as_a_handler_begins_wait_for_its_end(self) -> None:
-        """One message is handled after the other, wherever it comes from."""
+        """Messages are handled one after the other, however they arrive."""
 
         class Talkative(Waiting):
             async def frame_received(self, payload: bytes) -> None:
@@ -281,8 +281,8 @@ class ReentranceTests(SynchronousTestCase):
         connected.protocol.go_on()
         self.assertEqual(connected.protocol.received, [b"1", b"2"])
 
-    def test_a_handler_that_closes_and_goes_on_keeps_the_connection_read(self) -> None:
-        """However much has come, what follows is read and dropped until the peer ends."""
+    def test_while_a_handler_continues_after_its_close_the_input_is_read(self) -> None:
+        """It is dropped, however long it is, until the peer ends."""
 
         class Leaving(Waiting):
             async def frame_received(self, payload: bytes) -> None:
@@ -294,8 +294,8 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual(len(connected.protocol.received), 1)
         self.assertEqual(connected.transport.producerState, "producing")
 
-    def test_closing_when_told_of_room_at_once_ends_the_messages(self) -> None:
-        """`writing_resumed` may be called from within `writing_paused`."""
+    def test_closing_in_a_nested_writing_resumed_hook_ends_the_messages(self) -> None:
+        """`writing_resumed` may be called within `writing_paused`."""
 
         class Leaving(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -316,8 +316,8 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual(len(connected.protocol.received), 1)
         self.assertTrue(connected.transport.disconnecting)
 
-    def test_room_that_is_there_at_once_lets_the_messages_go_on(self) -> None:
-        """`writing_resumed` was called from within `writing_paused`."""
+    def test_after_a_nested_writing_resumed_hook_the_messages_continue(self) -> None:
+        """`writing_resumed` was called within `writing_paused`."""
 
         class Draining(FrameRecorder):
             def frame_received(self, payload: bytes) -> None:
@@ -390,7 +390,7 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(len(connected.protocol.received), 1)
 
     def test_pushes_below_a_wrapper_do_not_stop_reading(self) -> None:
-        """A message without an answer adds nothing to what the peer has to read."""
+        """A message without an answer adds nothing to the peer's unread bytes."""
         on_kernel = OnKernel(FrameRecorder, is_wrapped=True)
         self.addCleanup(on_kernel.close)
         protocol = on_kernel.protocol
@@ -400,8 +400,10 @@ class BackPressureTests(SynchronousTestCase):
         protocol.dataReceived(FRAME)
         self.assertIn(on_kernel.descriptor, on_kernel.reactor.readers)
 
-    def test_it_is_full_until_the_kernel_has_everything(self) -> None:
-        """Also below the high-water mark; a program that waits for `writing_resumed` asks this."""
+    def test_the_output_is_full_until_the_kernel_has_every_byte(self) -> None:
+        """
+        Also below the high-water mark: programs that wait for `writing_resumed` read ``is_full``.
+        """
         on_kernel = OnKernel(FrameRecorder)
         self.addCleanup(on_kernel.close)
         protocol = on_kernel.protocol
@@ -418,8 +420,8 @@ class BackPressureTests(SynchronousTestCase):
         self.assertFalse(protocol.is_full)
         self.assertEqual(protocol.brakes, ["paused", "resumed"])
 
-    def test_who_was_not_told_of_a_full_output_is_not_told_of_room(self) -> None:
-        """A few bytes that wait in the queue are nothing to report."""
+    def test_a_drain_without_a_full_output_is_not_reported(self) -> None:
+        """A few bytes that wait in the queue are no event."""
         on_kernel = OnKernel(FrameRecorder)
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.transport.write(b"raw")
@@ -429,8 +431,8 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(on_kernel.protocol.unsent, 0)
         self.assertEqual(on_kernel.protocol.brakes, [])
 
-    def test_a_connection_that_closes_is_not_told_of_room(self) -> None:
-        """There is nothing more to write."""
+    def test_a_closing_connection_reports_no_drain(self) -> None:
+        """Nothing more can be written."""
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.send_frame(bytes(8 << 20))
@@ -550,8 +552,8 @@ class BackPressureTests(SynchronousTestCase):
             connected.protocol.go_on()
         self.assertEqual(connected.transport.producerState, "producing")
 
-    def test_much_behind_a_message_stops_the_reading_at_once(self) -> None:
-        """In one receive with the message whose handler runs."""
+    def test_a_large_rest_behind_a_message_pauses_reading_at_once(self) -> None:
+        """It came in one receive with the message whose handler runs."""
         connected = Connected(Waiting)
         connected.receive(FRAME * (MAX_BACKLOG // len(FRAME) + 2))
         self.assertEqual(len(connected.protocol.received), 1)
@@ -650,8 +652,8 @@ class UnsentTests(SynchronousTestCase):
         self.assertEqual(connected.transport.producerState, "paused")
         self.assertEqual(len(connected.protocol.received), 1)
 
-    def test_a_connection_that_closes_is_not_aborted(self) -> None:
-        """A late write to its transport is dropped, and what was queued is still sent."""
+    def test_a_late_write_does_not_abort_a_closing_connection(self) -> None:
+        """The write to its transport is dropped, and the queue is still sent."""
         connected = Connected(FrameRecorder, max_unsent=100_000)
         self.brake(connected)
         for _ in range(2):
@@ -772,8 +774,8 @@ class SharedLimitTests(SynchronousTestCase):
         small.receive(bytes(707))
         self.assertEqual(len(small.protocol.received), 1)
 
-    def test_one_push_may_be_too_much(self) -> None:
-        """The connection is aborted; nothing else is reported of it."""
+    def test_one_push_past_the_limit_aborts_its_own_connection(self) -> None:
+        """Nothing else is reported of that connection."""
         connected = Connected(FrameRecorder, max_buffered=1000)
         assert connected.transport.producer is not None
         connected.transport.producer.pauseProducing()
@@ -843,8 +845,10 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(connected.sent(), encode_frame(b"1") + encode_frame(b"2"))
         self.assertTrue(connected.transport.disconnecting)
 
-    def test_a_peer_that_ends_while_the_output_is_full_gets_its_answers(self) -> None:
-        """What had to wait is handled when there is room, and the end comes after it."""
+    def test_a_fin_while_the_output_is_full_is_answered(self) -> None:
+        """
+        Messages that wait are handled when the output has drained, and then the connection ends.
+        """
         connected = Connected(FrameEcho)
         producer = connected.transport.producer
         assert producer is not None
@@ -878,8 +882,8 @@ class EndTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(connected.protocol.lost, [None])
 
-    def test_a_reset_after_the_peers_end_has_an_error(self) -> None:
-        """Its handler's answer is lost."""
+    def test_a_reset_after_the_peers_fin_has_an_error(self) -> None:
+        """The answer of the handler is lost."""
         connected = Connected(Waiting)
         connected.receive(FRAME)
         connected.end()
@@ -887,23 +891,31 @@ class EndTests(SynchronousTestCase):
         (error,) = connected.protocol.lost
         self.assertIsInstance(error, BrokenError)
 
-    def test_a_peer_that_is_gone_under_a_handler_is_idle(self) -> None:
-        """Nobody reads while much waits for the handler: the idle timeout notices it."""
+    def test_a_lost_peer_during_a_handler_ends_with_the_idle_timeout(self) -> None:
+        """
+        Reading is paused while many bytes wait for the handler, so only the timeout notices it.
+        """
         reactor = IdleReactor()
         factory = StreamServerFactory(reactor, Waiting, idle_timeout=10.0)
         for is_gone in (False, True):
             on_kernel = OnKernel(lambda: factory.buildProtocol(None), reactor=reactor)
             self.addCleanup(on_kernel.close)
             on_kernel.protocol.dataReceived(FRAME * (MAX_BACKLOG // len(FRAME) + 2))
-            self.assertNotIn(on_kernel.descriptor, reactor.readers)
+            self.assertNotIn(
+                on_kernel.descriptor, reactor.readers, f"{is_gone=}: {reactor.readers}"
+            )
             if is_gone:
                 linger = struct.pack("ii", 1, 0)
                 on_kernel.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 on_kernel.far.close()
             reactor.pump([1.0] * 16)
-            self.assertIs(on_kernel.protocol.is_open, not is_gone)
+            self.assertIs(
+                on_kernel.protocol.is_open,
+                not is_gone,
+                f"{is_gone=}, {on_kernel.protocol.is_open=}",
+            )
             on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
-            self.assertEqual(on_kernel.protocol.ended, ["CancelledError"])
+            self.assertEqual(on_kernel.protocol.ended, ["CancelledError"], f"{is_gone=}")
         self.assertEqual(factory.counters.idle, 1)
 
     def test_a_reset_has_an_error(self) -> None:
@@ -939,8 +951,8 @@ class EndTests(SynchronousTestCase):
         on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
         self.assertEqual(on_kernel.reactor.getDelayedCalls(), [])
 
-    def test_a_reset_that_is_noticed_later_is_a_reset(self) -> None:
-        """After the peer's end, under a handler: nothing else would report it."""
+    def test_a_reset_that_the_hang_up_watch_notices_is_reported_as_a_reset(self) -> None:
+        """It follows the peer's FIN while a handler runs, and nothing else would notice it."""
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.dataReceived(FRAME)
@@ -952,8 +964,8 @@ class EndTests(SynchronousTestCase):
         (error,) = on_kernel.protocol.lost
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
-    def test_a_connection_that_ends_has_one_delayed_call(self) -> None:
-        """The deadline of its close; nobody looks for the peer besides."""
+    def test_a_closing_connection_has_one_delayed_call(self) -> None:
+        """It is the deadline of the close; the hang-up watch has stopped."""
         on_kernel = OnKernel(FrameRecorder)
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.readConnectionLost()
@@ -1023,8 +1035,8 @@ class TlsEndpointTests(SynchronousTestCase):
         engine.dataReceived(self.hello)
         return engine
 
-    def test_a_peer_that_ends_gets_its_answers(self) -> None:
-        """Its close_notify ends one direction; the other ends behind the answer."""
+    def test_after_the_peers_close_notify_its_answers_are_sent(self) -> None:
+        """close_notify ends one direction; the other ends behind the answer."""
         self.listen(Waiting)
         transport = StringTransport()
         engine = self.begin(transport)
@@ -1042,7 +1054,7 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertEqual(protocol.lost, [None])
 
     def test_a_message_right_behind_the_handshake_is_the_last(self) -> None:
-        """It is answered, and the connection closed without a further wait."""
+        """It is answered, and the connection closes without a further wait."""
         transport = StringTransport()
         engine = self.begin(transport)
         protocol = engine.wrappedProtocol
@@ -1057,8 +1069,8 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertEqual(self.peer.received, FRAME)
         self.assertFalse(protocol.is_open)
 
-    def test_a_part_of_a_record_is_awaited_no_longer_than_plain_bytes(self) -> None:
-        """The handshake was done before: no first message is awaited."""
+    def test_a_partial_record_is_awaited_no_longer_than_a_partial_message(self) -> None:
+        """The handshake was done before, so no first message is awaited."""
         near, far = tcp_pair()
         self.addCleanup(near.close)
         self.addCleanup(far.close)

@@ -572,8 +572,8 @@ class PlainTests(KernelCase):
         self.stream.lost(Failure(ConnectionLost()))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_a_lost_connection_can_be_asked_and_given_bytes(self) -> None:
-        """It does nothing with them, and stays lost."""
+    def test_calls_to_a_lost_connection_do_nothing(self) -> None:
+        """It takes bytes without an effect, and stays lost."""
         self.descriptor.connectionLost(Failure(ConnectionLost()))
         self.stream.lost(self.protocol.reasons[0])
         self.stream.send_pieces([b"too late"])
@@ -823,8 +823,8 @@ class AboveTlsTests(KernelCase):
         self.peer.settimeout(10)
         self.assertEqual(self.peer.recv(1), b"")
 
-    def test_a_close_notify_that_is_not_with_the_kernel_at_the_deadline(self) -> None:
-        """The end is a reset: FIN without it would look like a truncation."""
+    def test_a_close_notify_queued_at_the_deadline_ends_in_a_reset(self) -> None:
+        """FIN without it would look like a truncation."""
         self.secure()
         self.fail_sending(errno.EAGAIN)
         self.stream.close()
@@ -900,8 +900,8 @@ class AboveTwistedsTlsTests(KernelCase):
         self.descriptor.doWrite()
         self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
 
-    def test_its_output_does_not_end_alone(self) -> None:
-        """That is refused, and the connection stays open."""
+    def test_ending_the_output_alone_is_refused(self) -> None:
+        """The connection stays open."""
         self.secure()
         stream = StreamTransport(self.owner, self.engine, self.reactor)
         self.assertRaises(OperationNotSupported, stream.end_output)
@@ -919,8 +919,8 @@ class AboveTwistedsTlsTests(KernelCase):
         self.assertEqual(self.client.received, b"last")
         self.assertTrue(self.client.is_ended)
 
-    def test_what_waits_for_the_handshake_at_the_deadline_is_lost(self) -> None:
-        """The end is a reset; with FIN, the peer would not know that something is missing."""
+    def test_bytes_that_wait_for_the_handshake_at_the_deadline_end_in_a_reset(self) -> None:
+        """After FIN the peer would not know that bytes are missing."""
         stream = StreamTransport(self.owner, self.engine, self.reactor)
         stream.write(bytes(HIGH_WATER))
         stream.send()

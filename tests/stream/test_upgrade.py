@@ -412,8 +412,8 @@ class SwitchTests(SynchronousTestCase):
             self.assertFalse(connection.protocol.is_secure, f"{late=}")
             self.assertEqual(connection.protocol.received, [], f"{late=}")
 
-    def test_what_arrives_while_the_go_ahead_is_written_is_used_once(self) -> None:
-        """The rest of a ClientHello goes into the handshake, and is no message after it."""
+    def test_a_hello_that_arrives_while_the_go_ahead_is_written_is_used_once(self) -> None:
+        """Its rest goes into the handshake, and is no message afterwards."""
         connection = Connection()
         connection.transport.__class__ = Eager
         hello = connection.peer.hello()
@@ -426,14 +426,14 @@ class SwitchTests(SynchronousTestCase):
             self.assertEqual(connection.ask(FRAME), encode_frame(b"got x"), f"{attempt=}")
 
     def test_plaintext_that_reaches_the_protocol_in_a_handshake_is_not_handled(self) -> None:
-        """S1: a wrapper that keeps its own reference to the protocol still delivers to it."""
+        """S1: a wrapper may keep its own reference to the protocol, and deliver to it."""
         connection = Connection()
         connection.receive(connection.peer.hello())
         connection.sent()
         connection.protocol.dataReceived(encode_frame(b"evil") + REQUEST)
         self.assertEqual((connection.protocol.received, connection.sent()), ([], b""))
 
-    def test_the_request_waits_for_a_full_output(self) -> None:
+    def test_a_request_waits_while_the_output_is_full(self) -> None:
         """The go-ahead is an answer like any other: it is sent when the peer reads again."""
         connection, large = Connection(), bytes(HIGH_WATER)
         connection.transport.producer.pauseProducing()
@@ -442,8 +442,8 @@ class SwitchTests(SynchronousTestCase):
         connection.transport.producer.resumeProducing()
         self.assertEqual(connection.sent(), GO_AHEAD)
 
-    def test_the_request_waits_for_a_handler(self) -> None:
-        """As any message; the answer in front of it leaves first."""
+    def test_a_request_waits_for_a_running_handler(self) -> None:
+        """As every message does; the handler's answer is sent first."""
         connection = Connection(protocol=Slow)
         connection.receive(FRAME + REQUEST)
         self.assertEqual(connection.sent(), b"")
@@ -530,15 +530,15 @@ class PolicyTests(SynchronousTestCase):
             answers = b"".join(map(encode_frame, (b"got x", b"NO", b"got x")))
             self.assertEqual(connection.sent(), answers, f"{policy=}")
 
-    def test_tls_of_the_endpoint_is_tls_from_the_first_byte(self) -> None:
-        """The application hears of the connection, and the words are data like any other."""
+    def test_over_a_tls_endpoint_implicit_tls_is_that_of_the_endpoint(self) -> None:
+        """The connection is reported, and the command's words are data."""
         for ignores_case in (False, True):
             implicit = replace(IMPLICIT, ignores_case=ignores_case)
             connection = Connection(implicit, Announced, is_tls=True)
-            self.assertEqual(len(connection.protocol.announced), 1)
+            self.assertEqual(len(connection.protocol.announced), 1, f"{ignores_case=}")
             connection.receive(FRAME + REQUEST)
             answers = encode_frame(b"got x") + encode_frame(b"got STARTTLS")
-            self.assertEqual(connection.sent(), answers)
+            self.assertEqual(connection.sent(), answers, f"{ignores_case=}")
 
     def test_a_tls_endpoint_under_required_client_certificates_ends_connections(self) -> None:
         """A TLS endpoint has not asked the client for a certificate."""
@@ -711,8 +711,8 @@ class TriggerTests(SynchronousTestCase):
             expected = b"OK\r\n" if ignores_case else b"got StartTls\r\n"
             self.assertEqual(connection.sent(), expected, f"{ignores_case=}")
 
-    def test_inside_tls_a_line_that_begins_like_a_handshake_is_a_line(self) -> None:
-        """It is handled, also where every line is compared with the request."""
+    def test_inside_tls_a_line_that_begins_as_a_hello_is_a_line(self) -> None:
+        """It is handled, also if every line is compared with the request."""
         for ignores_case in (True, False):
             connection = Connection(UpgradeToSsl(TLS, ignores_case=ignores_case), Talker)
             connection.shake_hands()
@@ -938,8 +938,8 @@ class DrainTests(SynchronousTestCase):
             connection.transport.protocol.connectionLost(Failure(ConnectionDone()))
             self.assertEqual(connection.clock.getDelayedCalls(), [], f"{number=}")
 
-    def test_a_handler_of_the_first_message_is_awaited(self) -> None:
-        """Longer than a client that says nothing."""
+    def test_the_handler_of_the_first_message_is_awaited(self) -> None:
+        """Longer than a client without a message."""
         connection = self.drain(ALLOWED, protocol=Slow)
         connection.ask(FRAME)
         connection.clock.advance(1.1)
@@ -953,8 +953,8 @@ class DrainTests(SynchronousTestCase):
             connection.clock.advance(1.1)
             self.assertFalse(connection.protocol.is_open, f"{number=}")
 
-    def test_a_handshake_that_takes_no_time_is_followed_by_the_same_wait(self) -> None:
-        """Half of the first two bytes had come when the drain began."""
+    def test_a_handshake_within_one_turn_is_followed_by_the_same_wait(self) -> None:
+        """One of its first two bytes had arrived when the drain began."""
         connection = Connection()
         hello = connection.peer.hello()
         connection.receive(hello[:1])

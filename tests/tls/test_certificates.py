@@ -310,9 +310,9 @@ def make_context() -> SSL.Context:
 
 
 class UseCertificateTests(SynchronousTestCase):
-    """What OpenSSL takes, and what it does not."""
+    """Certificates that OpenSSL accepts, and certificates that it refuses."""
 
-    def test_one_with_its_key(self) -> None:
+    def test_a_certificate_with_its_key_is_used(self) -> None:
         """The context has both."""
         context = make_context()
         use_certificate(
@@ -320,14 +320,14 @@ class UseCertificateTests(SynchronousTestCase):
         )
         context.check_privatekey()
 
-    def test_one_without_a_key(self) -> None:
-        """It proves nothing."""
+    def test_a_certificate_without_a_key_is_refused(self) -> None:
+        """Without the key it proves nothing."""
         bare = Certificate.from_pem(SERVER.cert_chain_pems[0].bytes())
         error = self.assertRaises(SocketError, use_certificate, bare, make_context())
         self.assertIn("server has no key", str(error))
 
-    def test_one_that_is_too_weak(self) -> None:
-        """One line says whose, with OpenSSL's reason."""
+    def test_a_too_weak_certificate_is_refused_with_openssls_reason(self) -> None:
+        """The error is one line that names the certificate."""
         error = self.assertRaises(
             SocketError, use_certificate, make_weak_certificate(), make_context()
         )

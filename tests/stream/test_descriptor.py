@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -25,6 +26,7 @@ from twsock.stream.descriptor import (
     carries_tls,
     describe_peer,
     engine_bytes,
+    engine_holds,
     find_descriptor,
     hung_up,
     is_shaking_hands,
@@ -130,19 +132,23 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_started_tls_is_in_its_handshake_and_then_secure(self) -> None:
         """The application called ``startTLS`` on the descriptor."""
-        transport, peer = StringTransport(), Peer()
+        transport, peer, clock = StringTransport(), Peer(), Clock()
         options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
-        factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(Protocol))
+        factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(Protocol), clock)
         engine: Any = factory.buildProtocol(None)
         engine.makeConnection(transport)
         self.descriptor.TLS, self.descriptor.protocol = True, engine
         self.assertFalse(is_shaking_hands(self.descriptor))
+        engine.write(b"waits")
+        clock.advance(0)
+        self.assertTrue(engine_holds(self.descriptor))
         engine.dataReceived(peer.hello())
         self.assertTrue(is_shaking_hands(self.descriptor))
         self.assertIsNone(secured_by(self.descriptor))
         engine.dataReceived(peer.take(transport.value()))
         self.assertFalse(is_shaking_hands(self.descriptor))
         self.assertIs(secured_by(self.descriptor), engine.getHandle())
+        self.assertFalse(engine_holds(self.descriptor))
 
     def test_a_transport_in_memory_has_no_descriptor(self) -> None:
         """The search returns None."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import select
 import socket
 import struct
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -973,6 +976,19 @@ class EndTests(SynchronousTestCase):
         (deadline,) = on_kernel.reactor.getDelayedCalls()
         self.assertEqual(deadline.getTime(), on_kernel.protocol.close_timeout)
 
+    def test_a_peer_that_ended_keeps_nothing_of_a_lost_connection(self) -> None:
+        """The protocol is freed with the last reference to it."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.dataReceived(FRAME)
+        on_kernel.protocol.readConnectionLost()
+        on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
+        freed = weakref.ref(on_kernel.protocol)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        on_kernel.protocol = on_kernel.descriptor.protocol = None
+        self.assertIsNone(freed())
+
     def test_a_close_keeps_its_deadline_after_the_peers_fin(self) -> None:
         """
         The hang-up of a peer that ended its output does not shorten a close that is under way.
@@ -1031,9 +1047,36 @@ class TlsEndpointTests(SynchronousTestCase):
         """Read the client's first message; return the engine."""
         engine: Any = self.endpoint.buildProtocol(None)
         engine.makeConnection(transport)
-        self.hello = self.peer.hello()
-        engine.dataReceived(self.hello)
+        engine.dataReceived(self.peer.hello())
         return engine
+
+    def connect(self) -> Any:
+        """Connect, with the client's first message in the kernel; return the engine."""
+        near, self.far = tcp_pair()
+        self.addCleanup(near.close)
+        self.addCleanup(self.far.close)
+        near.setblocking(False)
+        self.transport: Any = Descriptor(near, None, self.clock)  # type: ignore[arg-type]
+        self.transport.connected = 1
+        self.transport.protocol = engine = self.endpoint.buildProtocol(None)
+        assert engine is not None
+        engine.makeConnection(self.transport)
+        self.far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.send(self.peer.hello())
+        return engine
+
+    def send(self, data: bytes) -> None:
+        """Let the peer send; return when it has arrived in the kernel."""
+        self.far.sendall(data)
+        select.select([self.transport], [], [], 10)
+
+    def shake_hands(self) -> None:
+        """Do the handshake over the sockets."""
+        self.transport.doRead()
+        while not self.peer.is_done:
+            self.transport.doWrite()
+            self.send(self.peer.take(self.far.recv(1 << 16)))
+        self.transport.doRead()
 
     def test_after_the_peers_close_notify_its_answers_are_sent(self) -> None:
         """close_notify ends one direction; the other ends behind the answer."""
@@ -1069,26 +1112,32 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertEqual(self.peer.received, FRAME)
         self.assertFalse(protocol.is_open)
 
+    def test_a_first_message_is_awaited_behind_a_handshake_that_waits_in_the_kernel(self) -> None:
+        """Nobody had read the client's first message when the drain began."""
+        engine = self.connect()
+        protocol = engine.wrappedProtocol
+        self.factory.drain(10)
+        self.shake_hands()
+        self.clock.pump([0.05] * 10)
+        self.assertTrue(protocol.is_open)
+        self.send(self.peer.say(FRAME))
+        self.transport.doRead()
+        self.assertFalse(protocol.is_open)
+        while not self.peer.received:
+            self.transport.doWrite()
+            self.peer.take(self.far.recv(1 << 16))
+        self.assertEqual(self.peer.received, FRAME)
+
     def test_a_partial_record_is_awaited_no_longer_than_a_partial_message(self) -> None:
         """The handshake was done before, so no first message is awaited."""
-        near, far = tcp_pair()
-        self.addCleanup(near.close)
-        self.addCleanup(far.close)
-        near.setblocking(False)
-        transport: Any = Descriptor(near, None, self.clock)  # type: ignore[arg-type]
-        transport.connected = 1
-        engine = self.begin(transport)
-        transport.protocol = engine
-        transport.doWrite()
-        while not self.peer.is_done:
-            far.sendall(self.peer.take(far.recv(1 << 16)))
-        transport.doRead()
+        engine = self.connect()
+        self.shake_hands()
         protocol = engine.wrappedProtocol
         self.assertTrue(protocol.is_secure)
-        far.sendall(self.peer.say(FRAME)[:-1])
+        self.send(self.peer.say(FRAME)[:-1])
         self.factory.drain(10)
         self.assertTrue(protocol.is_open)
-        transport.doRead()
+        self.transport.doRead()
         self.clock.advance(0.05)
         self.assertFalse(protocol.is_open)
 

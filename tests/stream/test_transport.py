@@ -907,6 +907,21 @@ class AboveTwistedsTlsTests(KernelCase):
         self.assertRaises(OperationNotSupported, stream.end_output)
         self.assertTrue(stream.is_open)
 
+    def test_a_wrapper_that_knows_of_half_close_is_no_engine(self) -> None:
+        """Its close sends FIN, as below every wrapper that leaves bytes as they are."""
+
+        @implementer(IHalfCloseableProtocol)
+        class HalfClosing(ProtocolWrapper):
+            readConnectionLost = writeConnectionLost = lambda _self: None
+
+        wrapper: Any = HalfClosing(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(self.descriptor)
+        stream = StreamTransport(self.owner, wrapper, self.reactor)
+        stream.close()
+        self.descriptor.doWrite()
+        self.peer.settimeout(10)
+        self.assertEqual(self.peer.recv(1), b"")
+
     def test_a_close_above_a_wrapper_sends_close_notify(self) -> None:
         """FIN alone would be a truncation."""
         self.secure()

@@ -158,14 +158,12 @@ class ClientUpgrading(Securing):
     # How it ends.
 
     def _accepted(self, _connection: object) -> None:
-        if not self._done.called:
-            self._done.callback(None)
+        self._done.callback(None)
 
     def _refused(self, failure: Failure) -> None:
-        if not self._done.called:
-            error = typing.cast(BaseException, failure.value)
-            self._tell_of(error)
-            self._end(error)
+        error = typing.cast(BaseException, failure.value)
+        self._tell_of(error)
+        self._end(error)
 
     def _called_off(self, _done: Deferred[None]) -> None:
         self._stop_waiting()

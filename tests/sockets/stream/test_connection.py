@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import struct
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -128,6 +130,34 @@ class ConnectionTests(SynchronousTestCase):
         connected.protocol.readConnectionLost()
         connected.next_turn()
         self.failureResultOf(reading, BrokenError)
+
+    def test_a_lost_connection_leaves_no_delayed_call(self) -> None:
+        """Of the look for a peer that has ended, though its end was reported twice."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        for _ in range(2):
+            connected.protocol.readConnectionLost()
+        self.assertNotEqual(connected.reactor.getDelayedCalls(), [])
+        connected.protocol.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(connected.reactor.getDelayedCalls(), [])
+
+    def test_a_reset_during_a_close_leaves_the_close_its_deadline(self) -> None:
+        """The peer had ended its output before."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        connected.kernel.error = BlockingIOError(errno.EAGAIN, "no room")
+        connected.output.write(b"waits")
+        connected.next_turn()
+        connected.protocol.readConnectionLost()
+        gone = connected.socket.wait_closed()
+        connected.socket.close()
+        linger = struct.pack("ii", 1, 0)
+        connected.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connected.far.close()
+        connected.reactor.pump([0.5] * 9)
+        self.assertNoResult(gone)
+        connected.reactor.pump([0.5, 0])
+        self.successResultOf(gone)
 
     def test_closing_the_input_drops_the_received_bytes(self) -> None:
         """At once."""

@@ -54,7 +54,6 @@ class Connection(Protocol):
     _stream: StreamTransport | None = None
     _is_closing = False
     _has_sent_fin = False
-    _is_suspended = False
     # Set from the end of the input on.
     _hang_up_watch: HangUpWatch | None = None
     # The size that was last reported to the buffer limit, in bytes.
@@ -102,8 +101,6 @@ class Connection(Protocol):
         if stream is None:
             self._input.close()  # Received bytes are not read any more.
             return succeed(None)
-        if self._is_suspended:
-            return self.abort()  # Queued writes cannot be sent, so an orderly close is impossible.
         if not self._is_closing:
             self._is_closing = True
             self._output.refuse(output_closed)
@@ -130,7 +127,6 @@ class Connection(Protocol):
 
         :returns: the transport, on which the caller puts TLS.
         """
-        self._is_suspended = True
         self._output.suspend()
         stream = self._stream
         assert stream is not None
@@ -138,7 +134,6 @@ class Connection(Protocol):
 
     def resume(self, transport: Any) -> Connection:
         """Continue above another transport; return the protocol for it, which is this object."""
-        self._is_suspended = False
         self.transport = transport
         assert self._stream is not None
         stream = self._stream = self._stream.rebind(transport)

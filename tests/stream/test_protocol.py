@@ -27,13 +27,16 @@ from zope.interface.verify import verifyObject
 
 from tests.stream.connections import Connected, FrameRecorder, LineRecorder, P, Waiting
 from tests.stream.test_transport import IdleReactor, tcp_pair
-from tests.tls.peer import SERVER, ClientPeer, client_context, twisted_options
+from tests.tls.peer import SERVER, ClientPeer, Peer, client_context, twisted_options
 from twsock.errors import BrokenError, LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamProtocol, StreamServerFactory
 from twsock.stream.descriptor import queued_bytes
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferHolder, BufferLimit
 from twsock.stream.protocol import LEAST_MAX_UNSENT, MAX_BACKLOG
 from twsock.stream.transport import HIGH_WATER
+from twsock.stream.upgrade import UpgradeToSsl
+from twsock.tls.certificates import Certificate
+from twsock.tls.server import ServerOptions, ServerTls
 from twsock.wire import encode_frame
 
 FRAME = encode_frame(b"x" * 60)
@@ -1029,6 +1032,32 @@ class EndTests(SynchronousTestCase):
         connected.lose()
         self.assertEqual(connected.clock.getDelayedCalls(), [])
         self.assertEqual(len(connected.factory.group), 0)
+
+
+class UpgradedTests(SynchronousTestCase):
+    """A connection over sockets that became secure in its middle."""
+
+    def test_room_is_reported_when_the_kernel_has_what_waited(self) -> None:
+        """Not at the end of the handshake: then most of it is queued."""
+        certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
+
+        class Upgradable(FrameRecorder):
+            upgrade = UpgradeToSsl(ServerTls(ServerOptions([certificate])))
+
+        on_kernel = OnKernel(Upgradable)
+        self.addCleanup(on_kernel.close)
+        far, descriptor, peer = on_kernel.far, on_kernel.descriptor, Peer()
+        protocol = on_kernel.protocol
+        protocol.dataReceived(encode_frame(b"STARTTLS"))
+        self.assertEqual(far.recv(100), encode_frame(b"OK"))
+        protocol.send_frame(bytes(8 << 20))
+        self.assertEqual(protocol.brakes, ["paused"])
+        descriptor.protocol.dataReceived(peer.hello())
+        descriptor.protocol.dataReceived(peer.take(far.recv(1 << 16)))
+        self.assertTrue(protocol.is_secure)
+        self.assertEqual(protocol.brakes, ["paused"])
+        on_kernel.send_all()
+        self.assertEqual(protocol.brakes, ["paused", "resumed"])
 
 
 class TlsEndpointTests(SynchronousTestCase):

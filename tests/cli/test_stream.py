@@ -258,6 +258,19 @@ class HintTests(SynchronousTestCase):
         line = conversation.fails(self)
         self.assertEqual(line, f"the server ended the connection before its answer{hint}")
 
+    def test_a_server_that_resets_the_connection_expects_something_else(self) -> None:
+        """So does a server of frames that receives a line, or one of TLS that receives a frame."""
+        hint = "; perhaps the server expects TLS (--tls or --upgrade), or another --framing"
+        conversation = Conversation(b"a")
+        conversation.end(ConnectionLost())
+        line = conversation.fails(self)
+        self.assertRegex(line, r"^connection lost: ConnectionResetByPeer ")
+        self.assertTrue(line.endswith(hint), line)
+        conversation = Conversation(b"a", count=2)
+        conversation.receive(encode_frame(b"a"))
+        conversation.end(ConnectionLost())
+        self.assertNotIn(";", conversation.fails(self))
+
     def test_another_protocol_is_named(self) -> None:
         """By its first bytes."""
         for framing, answer, hint in (

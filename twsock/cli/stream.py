@@ -357,7 +357,9 @@ class _Conversation:
             hint = self._find_hint()
             raise CommandError(f"the response is refused: {error}{hint}") from error
         except SocketError as error:
-            raise _describe_loss(error, is_secure=self.is_secure) from error
+            is_reset = error.status is SocketErrorStatus.CONNECTION_RESET_BY_PEER
+            hint = self._find_hint() if is_reset else ""
+            raise _describe_loss(error, hint, is_secure=self.is_secure) from error
 
     async def _request_tls(self) -> None:
         """Ask for TLS in the clear."""
@@ -408,10 +410,10 @@ def _describe_echoes(round_trips: RoundTrips) -> str:
     return ", ".join(filter(None, (echoes, round_trips.summary)))
 
 
-def _describe_loss(error: SocketError, *, is_secure: bool) -> CommandError:
+def _describe_loss(error: SocketError, hint: str = "", *, is_secure: bool) -> CommandError:
     # With TLS 1.3 a server judges this end only after the handshake.
     summary = explain_failure(error) if is_secure else error.summary
-    return CommandError(f"connection lost: {summary}")
+    return CommandError(f"connection lost: {summary}{hint}")
 
 
 def _describe_unasked(message: bytes) -> CommandError:

@@ -20,7 +20,7 @@ from OpenSSL import SSL
 from twsock.cli.arguments import EchoArguments, InitArguments
 from twsock.cli.endpoints import find_host
 from twsock.cli.output import CommandError, Output, UsageError, escape
-from twsock.errors import BrokenError, RemoteProtocolError, SocketError
+from twsock.errors import BrokenError, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.names import HostName
 from twsock.sockets import StreamSocket
 from twsock.tls import (
@@ -81,7 +81,7 @@ _HINTS: Final = {
     "unexpected message": "what the server sent is no answer to a handshake",
 }
 
-#: The end of the line when a server ends a handshake without a word of TLS.
+#: The end of the line when a server ends a handshake, or lets it wait, without a word of TLS.
 NO_TLS: Final = "; perhaps the server does not offer TLS"
 
 _R = ChainValidationResult
@@ -149,9 +149,10 @@ async def secure(
     except RemoteProtocolError as error:
         raise CommandError(f"TLS failed: {error}") from error
     except SocketError as error:
-        # The connection ended without an alert of TLS.
+        # The connection ended without an alert of TLS, or nothing that is TLS came in time.
         is_end = isinstance(error, BrokenError) and not isinstance(error.__cause__, SSL.Error)
-        hint = NO_TLS if is_end else ""
+        is_late = error.status is SocketErrorStatus.CONNECTION_TIMED_OUT
+        hint = NO_TLS if is_end or is_late else ""
         raise CommandError(f"TLS failed: {explain_failure(error)}{hint}") from error
     version = information.negotiated_version
     if arguments.show_certificate and information.server_certificate is not None:

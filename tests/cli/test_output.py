@@ -209,6 +209,14 @@ class TableTests(SynchronousTestCase):
         """Drawn by rich."""
         self.assertEqual(self.table(is_terminal=True), ["name  sent", "one   1", "two   22"])
 
+    def test_a_narrow_terminal_gets_lines_with_every_digit(self) -> None:
+        """A table has its columns side by side, and rich cuts what has no room."""
+        output = io.BytesIO()
+        # Wider than any terminal.
+        row = ["1", "2" * 5000]
+        Output(output, is_terminal=True).say_table(["name", "sent"], [row], ["1: 2", "all of it"])
+        self.assertEqual(output.getvalue(), b"1: 2\nall of it\n")
+
     def test_an_address_is_no_markup(self) -> None:
         """Whatever is in brackets."""
         output = io.BytesIO()

@@ -284,7 +284,7 @@ class Output:
     def say_table(
         self, headers: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]
     ) -> None:
-        """Write a table on a terminal, elsewhere the lines that say the same."""
+        """Write a table on a terminal that has room for it, elsewhere lines that say the same."""
         drawn = _draw_table(headers, rows) if self.is_terminal and not self.quiet else None
         for line in lines if drawn is None else drawn:
             self.say(line)
@@ -418,6 +418,10 @@ def _draw_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
         table.add_row(*row)
     # A name such as [fe80::1%lo] is no markup.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
+    columns = zip(headers, *rows, strict=True)
+    # Between two columns are two spaces. A narrower terminal would show a part of each figure.
+    if sum(2 + max(map(len, column)) for column in columns) - 2 > console.width:
+        return None
     with console.capture() as captured:
         console.print(table)
     return captured.get().splitlines()

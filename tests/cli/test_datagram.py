@@ -95,6 +95,17 @@ class TallyTests(SynchronousTestCase):
             self.assertEqual(self.receive(b"a", name=str(number)), "answer")
         self.assertEqual(self.receive(b"a", name="one more"), "")
         self.assertEqual(len(self.tally.responders), MAX_RESPONDERS)
+        self.assertEqual((self.tally.answered, self.tally.others.received), (1, 1))
+
+    def test_a_request_that_only_an_unlisted_responder_answers_is_not_lost(self) -> None:
+        """All of those are counted together."""
+        self.send(b"a")
+        for number in range(MAX_RESPONDERS):
+            self.receive(b"a", name=str(number))
+        self.send(b"b")
+        for name in ("one more", "another", "one more"):
+            self.assertEqual(self.receive(b"b", name=name), "", name)
+        self.assertEqual((self.tally.answered, self.tally.others.received), (2, 1))
 
     def test_messages_are_bounded(self) -> None:
         """The oldest is forgotten, and only then."""

@@ -68,6 +68,7 @@ class Tally:
     :ivar answered: how many of them anybody has answered.
     :ivar unexpected: datagrams that equal no request.
     :ivar responders: by name; at most `MAX_RESPONDERS`.
+    :ivar others: all further responders together, as if they were one.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -75,6 +76,7 @@ class Tally:
         self.answered = 0
         self.unexpected = 0
         self.responders: dict[str, Responder] = {}
+        self.others = Responder()
         self._timeout = timeout
         # By digest, the one that was sent least recently first.
         self._copies: dict[bytes, _Copies] = {}
@@ -98,21 +100,23 @@ class Tally:
         Count a datagram that arrived.
 
         :param name: its sender.
-        :returns: ``answer``, ``duplicate`` or ``unexpected``; empty if there are too many
-            responders.
+        :returns: ``answer``, ``duplicate`` or ``unexpected``; empty for one of the `others`.
         """
         copies = self._copies.get(_digest(message))
         if copies is None:
             self.unexpected += 1
             return "unexpected"
-        if name not in self.responders and len(self.responders) >= MAX_RESPONDERS:
-            return ""
-        responder = self.responders.setdefault(name, Responder())
+        is_listed = name in self.responders or len(self.responders) < MAX_RESPONDERS
+        if is_listed:
+            responder = self.responders.setdefault(name, Responder())
+        else:
+            # Counted together: a request that only one of them has answered is not lost.
+            name, responder = "", self.others
         oldest = copies.sent - len(copies.times)
         position = max(oldest, copies.answered.get(name, 0))
         if position == copies.sent:
             responder.duplicates += 1
-            return "duplicate"
+            return "duplicate" if is_listed else ""
         deadline = now - self._timeout
         while position + 1 < copies.sent and copies.times[position - oldest] < deadline:
             position += 1
@@ -120,7 +124,7 @@ class Tally:
         copies.answered[name] = position + 1
         responder.received += 1
         responder.round_trips.add(now - copies.times[position - oldest])
-        return "answer"
+        return "answer" if is_listed else ""
 
 
 def prepare_datagrams(
@@ -466,7 +470,8 @@ class _GroupRun(_Run[GroupTarget]):
         tally, responders = self.tally, self.tally.responders
         sent = tally.sent - self.awaited
         unexpected = f", {tally.unexpected} not sent by us" if tally.unexpected else ""
-        answered = f"{tally.answered} answered by {len(responders)}{unexpected}"
+        others = " and others" if tally.others.received else ""
+        answered = f"{tally.answered} answered by {len(responders)}{others}{unexpected}"
         self.output.say(
             f"{tally.sent} sent, {answered}, {describe_lost(sent - tally.answered, sent)}"
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import struct
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -140,6 +142,19 @@ class ConnectionTests(SynchronousTestCase):
         self.assertNotEqual(connected.reactor.getDelayedCalls(), [])
         connected.protocol.connectionLost(Failure(ConnectionLost()))
         self.assertEqual(connected.reactor.getDelayedCalls(), [])
+
+    def test_a_lost_connection_of_an_ended_peer_is_freed(self) -> None:
+        """With the last reference to it, without the garbage collector."""
+        connected: Any = OnKernel()
+        self.addCleanup(connected.close)
+        connected.protocol.readConnectionLost()
+        connected.protocol.connectionLost(Failure(ConnectionLost()))
+        freed = weakref.ref(connected.protocol)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        connected.socket = connected.output = None
+        connected.protocol = connected.descriptor.protocol = None
+        self.assertIsNone(freed())
 
     def test_a_reset_during_a_close_leaves_the_close_its_deadline(self) -> None:
         """The peer had ended its output before."""

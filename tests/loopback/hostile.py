@@ -100,7 +100,7 @@ class Seen:
 
 
 class Watched(StreamProtocol):
-    """Records its calls, answers each message, and drops a name that it was told in plaintext."""
+    """Records its calls, answers each message, and drops a name that it received in plaintext."""
 
     seen: ClassVar[Seen]
     name = b"nobody"

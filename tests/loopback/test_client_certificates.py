@@ -199,7 +199,7 @@ class ResumptionTests(Hostile):
                             client.engine.set_session(session)
                         client.shake_hands()
                         client.say(FRAMES.encode(b"x") if pem else FRAMES.evil)
-                        answer = client.hear()
+                        answer = client.receive()
                         session = client.engine.get_session()
                         self.assertEqual(
                             answer, FRAMES.encode(b"got x") if pem else b"", f"{pem is None=}"
@@ -270,7 +270,7 @@ class OpenSslClient:
             pass
         self.flush()
 
-    def hear(self) -> bytes:
+    def receive(self) -> bytes:
         """Receive bytes inside TLS; return none at the end."""
         while True:
             try:
@@ -314,12 +314,12 @@ class RenegotiationTests(Hostile):
                     client = OpenSslClient(connection, openssl_context(SSL.TLS1_2_VERSION))
                     self.assertTrue(client.shake_hands(), f"{request=}")
                     client.say(FRAMES.encode(b"x"))
-                    self.assertEqual(client.hear(), FRAMES.encode(b"got x"), f"{request=}")
+                    self.assertEqual(client.receive(), FRAMES.encode(b"got x"), f"{request=}")
                     self.assertTrue(client.engine.renegotiate(), f"{request=}")
                     self.assertFalse(client.shake_hands(), f"{request=}")
                     client.say(FRAMES.evil)
                     connection.shutdown(socket.SHUT_WR)
-                    while client.hear():
+                    while client.receive():
                         pass
 
         seen = self.attack(attack, count=2)

@@ -453,7 +453,7 @@ class SocketLifetimes(LifetimeTests):
 
 
 @asynccontextmanager
-async def nobody(_reactor: Any) -> Any:
+async def serve_nothing(_reactor: Any) -> Any:
     """Serve nothing."""
     yield 0
 
@@ -462,7 +462,7 @@ async def at_once() -> None:
     """Return at once."""
 
 
-nothing: Any = nobody
+nothing: Any = serve_nothing
 nothing.ended = at_once
 
 

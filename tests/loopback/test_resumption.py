@@ -35,7 +35,7 @@ from twsock.tls.validation import ChainValidationResult
 Level = SocketProtectionLevel
 
 
-class Noting:
+class RecordingServer:
     """
     A server of Python's ``ssl``, for one connection after the other.
 
@@ -120,9 +120,9 @@ class SocketTests(ServerCase):
             (ssl.TLSVersion.TLSv1_3, [False, True, True]),
             (ssl.TLSVersion.TLSv1_2, [False, True, False]),
         ):
-            noting = Noting(version)
+            noting = RecordingServer(version)
 
-            async def work(reactor: Any, noting: Noting = noting) -> None:
+            async def work(reactor: Any, noting: RecordingServer = noting) -> None:
                 with plain_server(noting.serve) as server:
                     for _ in range(3):
                         await self.greet(self.client(reactor), server.port)
@@ -132,7 +132,7 @@ class SocketTests(ServerCase):
 
     def test_a_server_that_ends_without_close_notify_leaves_no_session(self) -> None:
         """The connection may have been cut off."""
-        noting = Noting(ssl.TLSVersion.TLSv1_3, says_so=False)
+        noting = RecordingServer(ssl.TLSVersion.TLSv1_3, says_so=False)
 
         async def work(reactor: Any) -> None:
             with plain_server(noting.serve) as server:
@@ -203,7 +203,7 @@ class ProtocolTests(ServerCase):
     @on_every_reactor
     def test_the_second_connection_resumes_the_first_ones_session(self) -> None:
         """It has the certificate of the first."""
-        noting = Noting(ssl.TLSVersion.TLSv1_3)
+        noting = RecordingServer(ssl.TLSVersion.TLSv1_3)
 
         async def work(reactor: Any) -> None:
             options = ClientOptions(choose_versions(Level.TLS13), HostName("localhost"), [root()])

@@ -109,7 +109,7 @@ class LoopbackTests(EveryReactor):
         def peer(address: tuple[str, int]) -> None:
             connection = connect(address)
             connection.settimeout(0.5)
-            # The bytes sent until the sender blocks fill all buffers: nobody reads them any more.
+            # The bytes sent until the sender blocks fill all buffers: the server reads no more.
             with self.assertRaises(TimeoutError):
                 for _ in range(1000):
                     connection.sendall(encode_frame(bytes(100_000)))

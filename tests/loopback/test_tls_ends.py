@@ -46,12 +46,12 @@ TOO_MUCH = 64 * 1024 * 1024
 Serve = Callable[[Wire], None]
 
 
-class Told(threading.Event):
+class PeerSignal(threading.Event):
     """An event between the thread of the reactor and that of the peer; each wait has a timeout."""
 
     def await_it(self) -> None:
         if not self.wait(60):
-            raise TimeoutError("nobody told in time")
+            raise TimeoutError("the other thread sent no signal in time")
 
 
 class EndCase(ClientCase):
@@ -143,17 +143,17 @@ class InputTests(EndCase):
     @on_every_reactor
     def test_a_reset_behind_close_notify_is_a_clean_end(self) -> None:
         """The stream had ended before TCP failed."""
-        told = Told()
+        signal = PeerSignal()
 
         def serve(peer: Wire) -> None:
             peer.send(b"last words", ends=True)
-            told.await_it()
-            told.clear()
+            signal.await_it()
+            signal.clear()
             peer.reset()
 
         async def conversation(reactor: Any, client: StreamSocket) -> None:
             self.assertEqual(await client.input_stream.receive_exactly(10), b"last words")
-            told.set()
+            signal.set()
             await client.wait_closed()
             for attempt in range(2):
                 self.assertEqual(await client.input_stream.receive_some(), b"", f"{attempt=}")
@@ -291,18 +291,18 @@ class CloseTests(EndCase):
     @on_every_reactor
     def test_a_close_does_not_wait_for_a_peer_that_never_answers(self) -> None:
         """The peer keeps its side open."""
-        told = Told()
+        signal = PeerSignal()
 
         def serve(peer: Wire) -> None:
-            told.await_it()
-            told.clear()
+            signal.await_it()
+            signal.clear()
             self.assertEqual(peer.receive_to_the_end(), b"all of it")
             peer.close()
 
         async def conversation(_reactor: Any, client: StreamSocket) -> None:
             async with client:
                 client.output_stream.write(b"all of it")
-            told.set()
+            signal.set()
             await client.wait_closed()
 
         self.against(serve, conversation, close_timeout=3600)
@@ -314,14 +314,14 @@ class CloseTests(EndCase):
         :param unread: the number of bytes that the peer sends first; this end reads one of them.
         :returns: the number of bytes that the peer received, for each version.
         """
-        told = Told()
+        signal = PeerSignal()
         received: list[int] = []
 
         def serve(peer: Wire) -> None:
             if unread:
                 peer.send(bytes(unread))
-            told.await_it()
-            told.clear()
+            signal.await_it()
+            signal.clear()
             received.append(len(peer.receive_to_the_end()))
             peer.close()
 
@@ -331,7 +331,7 @@ class CloseTests(EndCase):
             client.output_stream.write(bytes(600_000))
             await client.close()
             await client.wait_closed()
-            told.set()
+            signal.set()
 
         self.against(serve, conversation, close_timeout=0.05)
         return received
@@ -347,28 +347,28 @@ class CloseTests(EndCase):
     @on_every_reactor
     def test_bytes_queued_at_the_deadline_end_in_a_reset(self) -> None:
         """A clean end would hide that they are lost."""
-        told = Told()
+        signal = PeerSignal()
 
         def serve(peer: Wire) -> None:
-            told.await_it()
-            told.clear()
+            signal.await_it()
+            signal.clear()
             with self.assertRaises(ConnectionResetError):
                 peer.receive_to_the_end()
 
         async def conversation(_reactor: Any, client: StreamSocket) -> None:
             await self.close_with_bytes_queued(client)
-            told.set()
+            signal.set()
 
         self.against(serve, conversation, close_timeout=0.05)
 
     def test_an_abort_is_no_clean_end(self) -> None:
         """No close_notify is sent before the reset."""
-        told = Told()
+        signal = PeerSignal()
 
         def serve(peer: Wire) -> None:
             peer.send(b"go")
-            told.await_it()
-            told.clear()
+            signal.await_it()
+            signal.clear()
             with self.assertRaises(ConnectionResetError):
                 peer.receive_to_the_end()
 
@@ -376,7 +376,7 @@ class CloseTests(EndCase):
             await client.input_stream.receive_exactly(2)
             await client.output_stream.write(b"half of it")
             await client.abort()
-            told.set()
+            signal.set()
 
         self.against(serve, conversation)
 
@@ -387,10 +387,10 @@ class PlainCloseTests(EndCase):
     @on_every_reactor
     def test_bytes_queued_at_the_deadline_end_in_a_reset(self) -> None:
         """A clean end would hide that they are lost."""
-        told = Told()
+        signal = PeerSignal()
 
         def serve(connection: socket.socket) -> None:
-            told.await_it()
+            signal.await_it()
             with self.assertRaises(ConnectionResetError):
                 receive_all(connection)
 
@@ -399,18 +399,18 @@ class PlainCloseTests(EndCase):
                 client = StreamSocket(reactor, close_timeout=0.05)
                 await client.connect("127.0.0.1", server.port)
                 await self.close_with_bytes_queued(client)
-                told.set()
+                signal.set()
             self.assertEqual(server.seen, [])
 
         self.conduct(work)
 
     def test_data_of_a_slow_peer_after_our_end_causes_no_reset(self) -> None:
         """It is read and dropped before the socket is closed."""
-        told = Told()
+        signal = PeerSignal()
 
         def serve(connection: socket.socket) -> None:
             connection.sendall(bytes(200_000))
-            told.await_it()
+            signal.await_it()
             received.append(len(receive_all(connection)))
 
         async def work(reactor: Any) -> None:
@@ -421,7 +421,7 @@ class PlainCloseTests(EndCase):
                 client.output_stream.write(bytes(600_000))
                 await client.close()
                 await client.wait_closed()
-                told.set()
+                signal.set()
             self.assertEqual(server.seen, [])
 
         received: list[int] = []
@@ -454,14 +454,14 @@ class ListenerTests(EndCase):
     @on_every_reactor
     def test_a_handler_is_cancelled_when_its_peer_is_gone_after_its_end(self) -> None:
         """The input had ended in order."""
-        told = Told()
+        signal = PeerSignal()
         ends: list[str] = []
         gone: Deferred[None]
 
         async def handle(_listener: object, args: Any) -> None:
             try:
                 ends.extend([chunk.decode() async for chunk in args.socket.input_stream])
-                told.set()
+                signal.set()
                 await Deferred()
             except CancelledError:
                 ends.append("cancelled")
@@ -472,7 +472,7 @@ class ListenerTests(EndCase):
             context = client_context()
             peer = Wire(connect(("127.0.0.1", port)), context, "localhost")
             peer.send(b"request", ends=True)
-            told.await_it()
+            signal.await_it()
             peer.reset()
 
         async def work(reactor: Any) -> None:

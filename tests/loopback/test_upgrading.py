@@ -519,14 +519,17 @@ class ProtocolDeceptionTests(UpgradeCase):
     def test_an_endless_answer_fails_the_upgrade(self) -> None:
         """C13, C18: a too long message, and records that are no handshake."""
 
-        def tell(connection: socket.socket) -> None:
+        def announce_much(connection: socket.socket) -> None:
             receive_exactly(connection, len(REQUEST))
             connection.sendall((0x7FFFFFFF).to_bytes(4, "big"))
             while True:
                 connection.sendall(bytes(65536))
 
         async def work(reactor: Any) -> None:
-            for settings, serve in ((COMMAND, tell), *((DIRECT, repeat(data)) for data in ENDLESS)):
+            for settings, serve in (
+                (COMMAND, announce_much),
+                *((DIRECT, repeat(data)) for data in ENDLESS),
+            ):
                 with plain_server(serve) as server:
                     protocol = await self.speak(reactor, server.port)
                     error = await failure_of(protocol.upgrade_to_ssl(settings))

@@ -102,7 +102,7 @@ class ServiceTests(SynchronousTestCase):
         self.addCleanup(lambda: service.running and service.stopService())
         return service
 
-    def hear(self, service: MulticastService) -> None:
+    def deliver(self, service: MulticastService) -> None:
         """Deliver a datagram to a service."""
         service.opened[0][1].run_received(Run(b"x", 1, ("127.0.0.1", 9), GROUP, 1))
 
@@ -144,7 +144,7 @@ class ServiceTests(SynchronousTestCase):
         with log_lines() as lines:
             self.reactor.advance(60)
             self.assertEqual(lines, [])
-            self.hear(service)
+            self.deliver(service)
             self.reactor.advance(59)
             self.assertEqual(lines, [])
             self.reactor.advance(1)
@@ -162,7 +162,7 @@ class ServiceTests(SynchronousTestCase):
     def test_a_stopped_service_can_start_again(self) -> None:
         """It counts from zero."""
         service = self.start(reply=ReplyTo.SENDER)
-        self.hear(service)
+        self.deliver(service)
         self.successResultOf(service.stopService())
         self.assertEqual(service.count().received, 1)
         service.startService()

@@ -237,7 +237,7 @@ class TlsLowerTransportTests(SynchronousTestCase):
         self.assertIs(lower.protocol, engine)
 
 
-class Nobody:
+class SilentConnection:
     """A connection that takes reports and does nothing."""
 
     def take(self, data: bytes) -> None:
@@ -282,7 +282,7 @@ class ProducerTests(SynchronousTestCase):
         """Begin an upgrade."""
         self.descriptor.registerProducer(self.producer, is_streaming)
         self.producer.told.clear()
-        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
+        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, SilentConnection())
         lower.take_producer()
         return lower
 
@@ -293,7 +293,7 @@ class ProducerTests(SynchronousTestCase):
         """
         lower = self.hold(True)
         self.assertEqual(self.producer.told, ["pause"])
-        lower.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, SilentConnection())
         self.assertEqual(self.producer.told, ["pause"])  # What was held leaves first.
         lower.resume_producer()
         self.assertEqual(self.producer.told, ["pause", "resume"])
@@ -306,7 +306,7 @@ class ProducerTests(SynchronousTestCase):
         """
         lower = self.hold(False)
         self.assertIsNone(self.descriptor.producer)
-        lower.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, SilentConnection())
         self.assertEqual((self.engine.producer, self.engine.streaming), (self.producer, False))
         self.assertEqual(self.producer.told, [])
         self.descriptor.unregisterProducer()
@@ -316,7 +316,7 @@ class ProducerTests(SynchronousTestCase):
         """The engine never gets a producer that unregistered during the upgrade."""
         lower = self.hold(True)
         self.descriptor.unregisterProducer()
-        lower.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, SilentConnection())
         self.assertIsNone(self.engine.producer)
 
     def test_a_producer_of_a_lost_connection_is_stopped(self) -> None:
@@ -330,17 +330,17 @@ class ProducerTests(SynchronousTestCase):
 
     def test_a_producer_registered_in_the_handshake_is_paused_until_its_end(self) -> None:
         """The engine takes the producer when the handshake is done."""
-        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
+        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, SilentConnection())
         self.descriptor.registerProducer(self.producer, True)
         self.assertIsNone(self.descriptor.producer)
         self.assertEqual(self.producer.told, ["pause"])
-        lower.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, SilentConnection())
         self.assertIs(self.engine.producer, self.producer)
 
     def test_a_producer_registered_after_the_upgrade_is_the_engines(self) -> None:
         """Registering with a kept transport registers with the engine."""
-        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, Nobody())
-        lower.lead_to(self.engine, Nobody())
+        lower = TlsLowerTransport(self.descriptor, None, self.descriptor, SilentConnection())
+        lower.lead_to(self.engine, SilentConnection())
         self.descriptor.registerProducer(self.producer, False)
         self.assertIs(self.engine.producer, self.producer)
         self.assertIsNone(self.descriptor.producer)
@@ -348,7 +348,7 @@ class ProducerTests(SynchronousTestCase):
     def test_the_engine_registers_its_own_producer_with_the_transport(self) -> None:
         """The engine's own producer is registered with the plain transport, not with the engine."""
         lower = self.hold(False)
-        lower.lead_to(self.engine, Nobody())
+        lower.lead_to(self.engine, SilentConnection())
         membrane = Producer()
         lower.registerProducer(membrane, True)
         self.assertIs(self.descriptor.producer, membrane)

@@ -304,7 +304,7 @@ class DeceptionTests(SynchronousTestCase):
         self.assertTrue(connection.transport.disconnected)
         self.assertEqual(connection.protocol.received, [])
         self.assertNotIn(b"password", connection.sent())
-        # Its deadline passes unnoticed, also where the loss is told late.
+        # Its deadline passes without effect, also if the loss is reported late.
         connection.clock.advance(3600)
         self.assertEqual(len(events), 1)
         self.assertIn("not taken into TLS", events[0]["log_format"])

@@ -698,7 +698,7 @@ class UnsentTests(SynchronousTestCase):
         self.assertRaises(ValueError, Connected, FrameEcho, max_unsent=HIGH_WATER)
 
 
-class Notes(BufferLimit):
+class NotedSizes(BufferLimit):
     """Records what each connection reports to hold."""
 
     def __init__(self) -> None:
@@ -713,8 +713,8 @@ class Notes(BufferLimit):
 class SharedLimitTests(SynchronousTestCase):
     """The limit on what all connections of a server hold together."""
 
-    def noting(self, protocol: type[P]) -> tuple[Connected[P], Notes]:
-        connected, notes = Connected(protocol), Notes()
+    def connect_with_notes(self, protocol: type[P]) -> tuple[Connected[P], NotedSizes]:
+        connected, notes = Connected(protocol), NotedSizes()
         connected.factory.group.buffer_limit = notes
         return connected, notes
 
@@ -725,7 +725,7 @@ class SharedLimitTests(SynchronousTestCase):
     def test_messages_answered_within_a_read_are_not_noted(self) -> None:
         """Whole messages that are answered at once cost no call to the limit."""
         for protocol in (FrameEcho, FrameRecorder):
-            connected, notes = self.noting(protocol)
+            connected, notes = self.connect_with_notes(protocol)
             connected.receive(FRAME * 10)
             self.assertEqual(notes.noted, [], f"{protocol=}")
 
@@ -734,7 +734,7 @@ class SharedLimitTests(SynchronousTestCase):
         A partial message, answers that the peer does not read, and input during a handler are
         noted.
         """
-        connected, notes = self.noting(FrameEcho)
+        connected, notes = self.connect_with_notes(FrameEcho)
         connected.receive(FRAME + FRAME[:10])
         connected.receive(FRAME[10:])
         self.assertEqual(notes.noted, [10, 0])
@@ -744,7 +744,7 @@ class SharedLimitTests(SynchronousTestCase):
         self.assertEqual(notes.total, len(FRAME))
         connected.transport.producer.resumeProducing()
         self.assertEqual(notes.total, 0)
-        waiting, notes = self.noting(Waiting)
+        waiting, notes = self.connect_with_notes(Waiting)
         waiting.receive(FRAME * 2)
         self.assertEqual(notes.total, len(FRAME))
         waiting.protocol.go_on()
@@ -752,7 +752,7 @@ class SharedLimitTests(SynchronousTestCase):
 
     def test_a_lost_connection_is_noted_with_nothing(self) -> None:
         """All that it held is freed."""
-        connected, notes = self.noting(FrameEcho)
+        connected, notes = self.connect_with_notes(FrameEcho)
         connected.receive(FRAME[:10])
         connected.reset()
         self.assertEqual(notes.total, 0)
@@ -947,7 +947,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(connected.protocol.ended, ["CancelledError"])
 
     def test_after_the_loss_the_hang_up_watch_is_stopped(self) -> None:
-        """No delayed call is left when the connection is lost, though its end was told twice."""
+        """No delayed call is left, although the end of the connection was reported twice."""
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.dataReceived(FRAME)

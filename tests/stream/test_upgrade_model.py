@@ -77,7 +77,7 @@ GARBAGE = (
 )
 
 
-class Told(StreamProtocol):
+class MachineProtocol(StreamProtocol):
     """Passes the protocol's calls to the machine."""
 
     machine: Machine
@@ -85,7 +85,7 @@ class Told(StreamProtocol):
     def connection_secured(self) -> None:
         self.machine.write()
 
-    def told(self, message: bytes) -> Handled:
+    def record_and_answer(self, message: bytes) -> Handled:
         self.machine.received.append((message, self.is_secure))
         if b"slow" not in message:
             self.machine.answer()
@@ -95,18 +95,18 @@ class Told(StreamProtocol):
         return wait
 
 
-class Frames(Told, FrameProtocol):
+class Frames(MachineProtocol, FrameProtocol):
     """The protocol with frames."""
 
     def frame_received(self, payload: bytes) -> Handled:
-        return self.told(payload)
+        return self.record_and_answer(payload)
 
 
-class Lines(Told, LineProtocol):
+class Lines(MachineProtocol, LineProtocol):
     """The protocol with lines."""
 
     def line_received(self, line: bytes) -> Handled:
-        return self.told(line)
+        return self.record_and_answer(line)
 
 
 def next_frame(stream: bytes) -> tuple[bytes, bytes] | None:
@@ -125,7 +125,7 @@ def next_line(stream: bytes) -> tuple[bytes, bytes] | None:
 class Format:
     """A wire format, implemented independently of twsock."""
 
-    protocol: type[Told]
+    protocol: type[MachineProtocol]
     encode: Callable[[bytes], bytes]
     decode: Callable[[bytes], tuple[bytes, bytes] | None]
 

@@ -97,7 +97,7 @@ class Authority:
             chosen.append((x509.ExtendedKeyUsage(usages), False))
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = self._sign(_name(common_name), key, chosen, (since, until))
-        return _give(leaf, key, self._chain() if is_whole else ())
+        return _make_leaf(leaf, key, self._chain() if is_whole else ())
 
     def _chain(self) -> list[x509.Certificate]:
         return [] if self._issuer is None else [self._x509, *self._issuer._chain()]
@@ -130,7 +130,7 @@ class Authority:
 def sign_itself(*names: str) -> trustme.LeafCert:
     """Make a self-signed certificate of a server."""
     alone = Authority("alone", is_authority=False, extensions=_named(names))
-    return _give(alone._x509, alone._key, ())
+    return _make_leaf(alone._x509, alone._key, ())
 
 
 def spoil_signature(issued: trustme.LeafCert) -> trustme.LeafCert:
@@ -174,7 +174,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
 
 
-def _give(
+def _make_leaf(
     leaf: x509.Certificate, key: ec.EllipticCurvePrivateKey, chain: Iterable[x509.Certificate]
 ) -> trustme.LeafCert:
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

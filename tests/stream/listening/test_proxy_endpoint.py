@@ -39,7 +39,7 @@ class Transport(StringTransportWithDisconnection):
         self.loseConnection()
 
 
-class Noting(Protocol):
+class Recorder(Protocol):
     """Records its calls and addresses."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Noting(Protocol):
 
 
 @implementer(IHalfCloseableProtocol)
-class HalfClosing(Noting):
+class HalfClosing(Recorder):
     """A protocol with half-close."""
 
     ends = ""
@@ -71,15 +71,15 @@ class HalfClosing(Noting):
         self.ends += "write "
 
 
-class NotingFactory(Factory):
+class RecordingFactory(Factory):
     """Records the addresses for which it builds protocols."""
 
-    kind: type[Noting] | None = Noting
+    kind: type[Recorder] | None = Recorder
     is_started = False
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
-        self.built: list[Noting] = []
+        self.built: list[Recorder] = []
 
     def doStart(self) -> None:
         self.is_started = True
@@ -87,7 +87,7 @@ class NotingFactory(Factory):
     def doStop(self) -> None:
         self.is_started = False
 
-    def buildProtocol(self, addr: Any) -> Noting | None:
+    def buildProtocol(self, addr: Any) -> Recorder | None:
         self.asked.append(addr)
         if self.kind is not None:
             self.built.append(self.kind())
@@ -110,7 +110,7 @@ class ProxiedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.factory = NotingFactory()
+        self.factory = RecordingFactory()
         self.memory = Memory()
         self.listen()
 
@@ -190,7 +190,7 @@ class ProxiedTests(SynchronousTestCase):
         wrapper: Any = protocol.transport
         self.assertTrue(ITCPTransport.providedBy(wrapper))
         self.assertFalse(IHalfCloseableProtocol.providedBy(wrapper))
-        self.assertEqual(transport.protocol.logPrefix(), "NotingFactory (PROXY)")
+        self.assertEqual(transport.protocol.logPrefix(), "RecordingFactory (PROXY)")
         wrapper.write(b"answer")
         self.assertEqual(transport.value(), b"answer")
         wrapper.loseConnection()

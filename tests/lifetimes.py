@@ -39,6 +39,10 @@ class Lifetimes:
         tracemalloc.start()
         # The objects are kept: a later object could otherwise have the identity of a freed one.
         self._before = {id(thing): thing for thing in _things()}
+        self.count_bytes_from_now()
+
+    def count_bytes_from_now(self) -> None:
+        """Begin to count the bytes anew; objects are still compared with those of the beginning."""
         self._bytes_before = tracemalloc.get_traced_memory()[0]
 
     @property

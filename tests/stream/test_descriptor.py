@@ -23,8 +23,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
 from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock.stream.descriptor import (
+    bottom_socket,
     carries_tls,
     describe_peer,
+    discard_input,
     engine_bytes,
     engine_holds,
     find_descriptor,
@@ -120,6 +122,14 @@ class DescriptorTests(SynchronousTestCase):
         self.descriptor.TLS, self.descriptor.protocol = True, engine
         self.assertEqual(engine_bytes(self.descriptor), 8)
 
+    def test_only_a_socket_of_python_is_given_for_its_options(self) -> None:
+        """Through wrappers; a reactor's own kind of socket may have other options."""
+        wrapper: Any = self.wrapped()
+        self.assertIs(bottom_socket(wrapper), self.socket)
+        self.descriptor.socket = object()
+        self.assertIsNone(bottom_socket(wrapper))
+        self.descriptor.socket = self.socket
+
     def test_another_kind_of_handle_is_not_used(self) -> None:
         """A reactor may have transports of its own."""
 
@@ -167,6 +177,21 @@ class DescriptorTests(SynchronousTestCase):
         self.assertEqual(queued_bytes(self.descriptor), 5)
         self.descriptor.doWrite()
         self.assertEqual(queued_bytes(self.descriptor), 0)
+
+    def test_no_more_than_1_mib_of_input_is_discarded(self) -> None:
+        """A peer that sends without end does not hold the reactor."""
+        sizes: list[int] = []
+
+        class Endless(socket.socket):
+            def recv(self, size: int, flags: int = 0) -> bytes:
+                sizes.append(size)
+                assert len(sizes) < 1000, "read without end"
+                return bytes(size)
+
+        self.descriptor.socket = Endless()
+        self.addCleanup(self.descriptor.socket.close)
+        discard_input(self.descriptor)
+        self.assertEqual(sum(sizes), 1 << 20)
 
     def test_looking_for_unread_input_leaves_a_pending_error(self) -> None:
         """The look does not take the peer's reset away from the reactor."""

@@ -272,6 +272,25 @@ class ReentranceTests(SynchronousTestCase):
         connected.receive(encode_frame(b"request"))
         self.assertEqual(connected.protocol.received, [b"request"] + [b"answer"] * 4)
 
+    def test_bytes_that_arrive_in_a_handler_wait_for_a_full_output(self) -> None:
+        """The answer of that handler has filled it."""
+
+        class Generous(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                super().frame_received(payload)
+                if len(self.received) == 1:
+                    connected.receive(encode_frame(b"2"))
+                self.send_frame(bytes(HIGH_WATER))
+
+        connected = Connected(Generous)
+        producer = connected.transport.producer
+        assert producer is not None
+        producer.pauseProducing()
+        connected.receive(encode_frame(b"1"))
+        self.assertEqual(connected.protocol.received, [b"1"])
+        producer.resumeProducing()
+        self.assertEqual(connected.protocol.received, [b"1", b"2"])
+
     def test_bytes_that_arrive_as_a_handler_begins_wait_for_its_end(self) -> None:
         """Messages are handled one after the other, however they arrive."""
 

@@ -663,6 +663,19 @@ class PlainTests(KernelCase):
         self.stream.rebind(engine)
         self.assertEqual(engine.value(), self.pushed)
 
+    def test_small_messages_alone_pause_a_producer(self) -> None:
+        """Twisted pauses it at 64 KiB, however small the pieces are."""
+        pusher = PausedPusher()
+        self.descriptor.registerProducer(pusher, True)
+        self.socket.error = BlockingIOError(errno.EAGAIN, "no room")
+        for _ in range(HIGH_WATER // 5 + 1):
+            self.stream.write(b"small")
+            self.stream.send()
+        self.assertTrue(pusher.is_paused)
+        self.socket.error = None
+        self.receive()
+        self.assertFalse(pusher.is_paused)
+
     def test_small_messages_pause_a_producer(self) -> None:
         """A producer that pushes through the transport itself is paused at a full queue."""
         pusher = PausedPusher()

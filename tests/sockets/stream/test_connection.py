@@ -156,6 +156,15 @@ class ConnectionTests(SynchronousTestCase):
         connected.protocol = connected.descriptor.protocol = None
         self.assertIsNone(freed())
 
+    def test_a_close_has_one_delayed_call(self) -> None:
+        """Its deadline: no watch is started for a peer that ends during the close."""
+        connected = OnKernel()
+        self.addCleanup(connected.close)
+        connected.socket.close()
+        connected.protocol.readConnectionLost()
+        (deadline,) = connected.reactor.getDelayedCalls()
+        self.assertEqual(deadline.getTime(), DEFAULT_CLOSE_TIMEOUT)
+
     def test_a_reset_during_a_close_leaves_the_close_its_deadline(self) -> None:
         """The peer had ended its output before."""
         connected = OnKernel()

@@ -272,6 +272,30 @@ class ReentranceTests(SynchronousTestCase):
         connected.receive(encode_frame(b"request"))
         self.assertEqual(connected.protocol.received, [b"request"] + [b"answer"] * 4)
 
+    def test_a_handler_that_fills_the_output_ends_before_there_is_room(self) -> None:
+        """The next message waits for the peer to read."""
+        connected = Connected(Waiting)
+        producer = connected.transport.producer
+        assert producer is not None
+        producer.pauseProducing()
+        connected.receive(encode_frame(b"1") + encode_frame(b"2"))
+        connected.protocol.go_on()
+        self.assertEqual(connected.protocol.received, [b"1"])
+        producer.resumeProducing()
+        self.assertEqual(connected.protocol.received, [b"1", b"2"])
+
+    def test_a_connection_lost_in_a_handler_holds_no_bytes(self) -> None:
+        """What arrived within the handler is dropped, though the protocol is kept."""
+
+        class Losing(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                connected.receive(FRAME)
+                connected.lose()
+
+        connected = Connected(Losing)
+        connected.receive(FRAME)
+        self.assertFalse(connected.protocol.has_unhandled_input)
+
     def test_bytes_that_arrive_in_a_handler_wait_for_a_full_output(self) -> None:
         """The answer of that handler has filled it."""
 
@@ -600,6 +624,18 @@ class UnsentTests(SynchronousTestCase):
         assert connected.transport.producer is not None
         connected.transport.producer.pauseProducing()
 
+    def test_a_high_water_mark_above_the_default_bound_raises_it(self) -> None:
+        """A connection that is not full is not aborted."""
+
+        class Wide(FrameRecorder):
+            high_water = LEAST_MAX_UNSENT + 100
+
+        connected = Connected(Wide)
+        self.brake(connected)
+        connected.protocol.send_frame(bytes(LEAST_MAX_UNSENT))
+        connected.protocol.send_frame(b"")
+        self.assertFalse(connected.transport.disconnected)
+
     def test_before_and_after_the_connection_nothing_is_unsent(self) -> None:
         """Reading the number raises no error then."""
         self.assertEqual((FrameRecorder().unsent, FrameRecorder().is_full), (0, False))
@@ -740,6 +776,17 @@ class SharedLimitTests(SynchronousTestCase):
     def another(self, connected: Connected[P]) -> Connected[P]:
         """Connect once more to the same server."""
         return Connected(type(connected.protocol), factory=connected.factory)
+
+    def test_an_aborted_connection_is_not_counted(self) -> None:
+        """What it had received is dropped."""
+
+        class Aborting(FrameRecorder):
+            def frame_received(self, payload: bytes) -> None:
+                self.abort()
+
+        connected, notes = self.connect_with_notes(Aborting)
+        connected.receive(FRAME + FRAME[:10])
+        self.assertEqual(notes.noted, [])
 
     def test_messages_answered_within_a_read_are_not_noted(self) -> None:
         """Whole messages that are answered at once cost no call to the limit."""

@@ -585,6 +585,12 @@ class PolicyTests(SynchronousTestCase):
         large = encode_frame(bytes(2 * MAX_BEFORE_UPGRADE))
         self.assertEqual(len(connection.ask(large)), len(large) + len(b"got "))
 
+    def test_before_a_required_upgrade_a_smaller_limit_stays(self) -> None:
+        """The one of the application."""
+        connection = Connection(REQUIRED, max_payload=100)
+        connection.receive(encode_frame(bytes(101))[:4])
+        self.assertTrue(connection.transport.disconnected)
+
     def test_switched_off_both_triggers_are_data(self) -> None:
         """The command is a message, and a ClientHello is a length prefix that is too large."""
         off = UpgradeToSsl(TLS, UpgradePolicy.OFF)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pty
@@ -20,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.cli.conversations import (
     AUTHORITY,
@@ -269,6 +270,25 @@ class ProcessTests(SynchronousTestCase):
             finally:
                 os.close(writer)
             self.assertEqual((result.stderr, result.returncode), (b"", 141), words)
+
+    def test_help_that_cannot_be_written_is_one_line(self) -> None:
+        """Of all commands; the disk may be full."""
+        device = Path("/dev/full")
+        if not device.exists():
+            raise SkipTest("this system has no /dev/full")
+        variables = {**environment(), "PYTHONUNBUFFERED": ""}
+        line = f"twsock: cannot write to standard output: {os.strerror(errno.ENOSPC)}\n"
+        for words in (["--help"], ["echo", "--help"], ["certificates", "--help"]):
+            with device.open("wb") as full:
+                result = subprocess.run(
+                    command(*words),
+                    stdout=full,
+                    stderr=subprocess.PIPE,
+                    timeout=PATIENCE,
+                    check=False,
+                    env=variables,
+                )
+            self.assertEqual((result.stderr.decode(), result.returncode), (line, 1), words)
 
     def test_closed_streams_are_one_line(self) -> None:
         """Nothing can be done without the first two, and nothing said without the third."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twsock.cli.output import (
     EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
     EXIT_SIGNAL,
     CommandError,
     UsageError,
@@ -198,14 +199,19 @@ def _find_version() -> str:
 
 
 def _flush_output() -> int:
-    """Write what argparse has printed; return the exit status if nobody reads it any more."""
+    """Write what argparse has printed; return the exit status if that fails, otherwise 0."""
     import os
 
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         # Python would try it again at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+        if isinstance(error, BrokenPipeError):
+            return EXIT_BROKEN_PIPE
+        if sys.stderr is not None:
+            line = f"cannot write to standard output: {error.strerror}"
+            print(f"twsock: {line}", file=sys.stderr)
+        return EXIT_FAILED
     return 0

@@ -134,7 +134,7 @@ class NamesTests(SynchronousTestCase):
         code = "import pydoc, twsock; print(pydoc.plain(pydoc.render_doc(twsock)))"
         shown = run_python(code)
         for name in twsock.__all__:
-            self.assertIn(f"class {name}(", shown)
+            self.assertIn(f"class {name}(", shown, name)
         self.assertIn("class StreamSocket", pydoc.render_doc("twsock.StreamSocket"))
 
     def test_a_misspelt_name_fails_with_a_suggestion(self) -> None:

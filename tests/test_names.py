@@ -164,8 +164,8 @@ class MalformedNameTests(SynchronousTestCase):
                 HostName(raw)
             message = str(caught.exception)
             self.assertTrue(message.startswith(f"{raw!r} is no host name: "), message)
-            self.assertIn(reason, message)
-            self.assertNotIn("\n", message)
+            self.assertIn(reason, message, (raw, reason))
+            self.assertNotIn("\n", message, (raw, reason))
 
     def test_a_huge_name_has_a_short_message(self) -> None:
         """The message does not contain the whole name."""
@@ -267,7 +267,7 @@ class HostNameValueTests(SynchronousTestCase):
         """Pickles as well."""
         name = HostName("Example.com")
         for other in (copy.copy(name), copy.deepcopy(name), pickle.loads(pickle.dumps(name))):
-            self.assertEqual((other, other.raw_name), (name, "Example.com"))
+            self.assertEqual((other, other.raw_name), (name, "Example.com"), other)
 
 
 class EnumerationTests(SynchronousTestCase):

@@ -100,8 +100,8 @@ class OperationTests(SynchronousTestCase):
                 return None
 
             calling = Deferred.fromCoroutine(caller())
-            self.assertEqual(self.successResultOf(calling), ("closed", None))
-            self.assertIsNone(references[0]())
+            self.assertEqual(self.successResultOf(calling), ("closed", None), make)
+            self.assertIsNone(references[0](), make)
 
     def test_an_unhandled_failure_is_logged(self) -> None:
         """Twisted logs it as for any Deferred."""

@@ -109,7 +109,7 @@ class MailServerTests(SynchronousTestCase):
             self.s_client("-CAfile", self.authority, name="example.com"),
         ):
             self.assertEqual(refused[0], 1, refused[1])
-            self.assertIn("certificate verify failed", refused[1])
+            self.assertIn("certificate verify failed", refused[1], refused)
 
     @needs("gnutls-cli")
     def test_gnutls_verifies_and_is_answered(self) -> None:

@@ -70,7 +70,7 @@ class PairingTests(SynchronousTestCase):
         """A file of tests belongs to a module, or is listed as an exception."""
         for path in found("tests/**/test_*.py"):
             if not UNPAIRED_FOLDERS.keys() & {str(folder) for folder in path.parents}:
-                self.assertIn(str(path), expected_tests() | UNPAIRED_TESTS.keys())
+                self.assertIn(str(path), expected_tests() | UNPAIRED_TESTS.keys(), path)
 
     def test_listed_exceptions_exist(self) -> None:
         """The exceptions name only existing files and folders."""

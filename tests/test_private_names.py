@@ -139,7 +139,9 @@ class FindingTests(SynchronousTestCase):
             "getattr(transport, '_tempDataLen', 0)",
             "from twisted.internet.abstract import _tempDataLen",
         ):
-            self.assertEqual(list(foreign_names(ast.parse(source), set())), ["_tempDataLen"])
+            self.assertEqual(
+                list(foreign_names(ast.parse(source), set())), ["_tempDataLen"], source
+            )
 
     def test_a_name_of_a_class_of_the_module_is_not(self) -> None:
         """Neither that of the object itself, nor that of another one of the same module."""

@@ -173,7 +173,7 @@ class PublicNamesTests(SynchronousTestCase):
                 below = FACES.get(module.__name__, (f"{module.__name__}.",))
                 for home in places[name]:
                     self.assertTrue(home.startswith(below), f"{home} {name}")
-                    self.assertIs(getattr(importlib.import_module(home), name), value)
+                    self.assertIs(getattr(importlib.import_module(home), name), value, home)
 
     def test_stable_names_are_those_of_the_snapshot(self) -> None:
         """

@@ -67,7 +67,7 @@ class DestinationTests(SynchronousTestCase):
                 (("fe80::1%lo", 9, 0, 77), ("fe80::1", 9, 0, LO)),
                 (("fe80::1", 9, 5, 77), ("fe80::1", 9, 5, 77)),
             ):
-                self.assertEqual(ipv6.find(address), found)
+                self.assertEqual(ipv6.find(address), found, (address, found))
 
     def test_an_invalid_address_is_refused(self) -> None:
         """Names, numbers out of bounds, other families, port 0."""
@@ -98,7 +98,7 @@ class DestinationTests(SynchronousTestCase):
         for _ in range(2):
             for number in range(1500):
                 address = (f"10.0.{number // 250}.{number % 250}", 9)
-                self.assertEqual(ipv4.find(address), address)
+                self.assertEqual(ipv4.find(address), address, number)
 
     def test_port_0_is_refused(self) -> None:
         """Any other port is accepted."""
@@ -117,7 +117,7 @@ class InterfaceTests(SynchronousTestCase):
         for host in ("ff03::1", "ff05::1", "ff15::9", "ff08::1", "ff0e::1"):
             control = interface_control((host, 9, 0, index))
             assert control is not None
-            self.assertEqual(control[2], wanted)
+            self.assertEqual(control[2], wanted, host)
 
     def test_other_addresses_need_no_control_message(self) -> None:
         """The kernel uses their scope id, or they have no zone."""
@@ -162,7 +162,7 @@ class AddressTests(SourceCase):
     def test_a_unicast_run_is_answered_from_its_destination(self) -> None:
         """The kernel is not asked for its addresses."""
         for source, address in ((PEER, "10.0.2.2"), (PEER6, "fd02::1"), (LINK_PEER, "fe80::1")):
-            self.assertEqual(self.find(source, address, address), address)
+            self.assertEqual(self.find(source, address, address), address, (source, address))
         self.assertEqual(self.asked, 0)
 
     def test_without_packet_info_the_kernel_chooses(self) -> None:
@@ -201,7 +201,9 @@ class AddressTests(SourceCase):
     def test_an_ipv6_multicast_run_is_answered_from_the_closest_address(self) -> None:
         """The address has the scope of the peer and the longest common prefix (RFC 6724)."""
         for prefix in ("fd01", "fd02", "fd03"):
-            self.assertEqual(self.find((f"{prefix}::9", 1, 0, 0), GROUP6, ""), f"{prefix}::1")
+            self.assertEqual(
+                self.find((f"{prefix}::9", 1, 0, 0), GROUP6, ""), f"{prefix}::1", prefix
+            )
         self.assertEqual(self.find(LINK_PEER, GROUP6, ""), "fe80::1")
         self.assertEqual(self.find(("fe80::9%eth0", 1, 0, 2), GROUP6, ""), "fe80::1")
 
@@ -244,4 +246,4 @@ class ControlTests(SourceCase):
         wanted = (socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16si", bytes(16), 3))
         self.assertEqual(self.sources.make_control(run), wanted)
         for silent in (self.run_of(PEER, "", "", 0), self.run_of(PEER6, GROUP6, "", 0)):
-            self.assertIsNone(self.sources.make_control(silent))
+            self.assertIsNone(self.sources.make_control(silent), silent)

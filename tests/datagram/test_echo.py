@@ -83,14 +83,16 @@ class AnswerTests(SynchronousTestCase):
             port = PlainPort()
             echo = connected(port, reply_port=reply_port)
             echo.datagramReceived(b"Hello, World!", PEER)
-            self.assertEqual(port.written, [(b"Hello, World!", expected)])
-            self.assertEqual(echo.counters, EchoCounters(received=1, answered=1))
+            self.assertEqual(port.written, [(b"Hello, World!", expected)], (reply_port, expected))
+            self.assertEqual(
+                echo.counters, EchoCounters(received=1, answered=1), (reply_port, expected)
+            )
 
     def test_an_empty_datagram_is_answered(self) -> None:
         """The answer is empty."""
         for port in (PlainPort(), RunPort()):
             connected(port).run_received(Run(b"", 0, PEER))
-            self.assertEqual(port.written, [(b"", PEER)])
+            self.assertEqual(port.written, [(b"", PEER)], port)
 
     def test_a_truncated_datagram_is_not_answered(self) -> None:
         """It has its own count; the next datagram is answered."""
@@ -107,7 +109,7 @@ class AnswerTests(SynchronousTestCase):
         for wrong in (-1, 0, 65_536):
             self.assertRaises(ValueError, DatagramEcho, reply_port=wrong)
         for right in (1, 65_535):
-            self.assertEqual(DatagramEcho(reply_port=right).counters, EchoCounters())
+            self.assertEqual(DatagramEcho(reply_port=right).counters, EchoCounters(), right)
 
 
 class GuardTests(SynchronousTestCase):
@@ -116,7 +118,7 @@ class GuardTests(SynchronousTestCase):
     def test_source_port_0_is_not_answered(self) -> None:
         """No socket has port 0. No setting changes that."""
         for settings in SETTINGS:
-            self.assertEqual(answers_to(("192.0.2.1", 0), **settings), 0)
+            self.assertEqual(answers_to(("192.0.2.1", 0), **settings), 0, settings)
 
     def test_a_group_is_not_answered(self) -> None:
         """Each member would receive the answer."""
@@ -160,10 +162,10 @@ class GuardTests(SynchronousTestCase):
     def test_a_reply_port_equal_to_its_own_port_is_not_answered(self) -> None:
         """Otherwise the reply port would bypass the check of the source port."""
         for host in ("192.0.2.1", HOST):
-            self.assertEqual(answers_to((host, 4000), reply_port=PORT), 0)
+            self.assertEqual(answers_to((host, 4000), reply_port=PORT), 0, host)
         for host, count in (("192.0.2.1", 3), (HOST, 0)):
             answers = answers_to((host, 4000), reply_port=PORT, answer_any_port=True)
-            self.assertEqual(answers, count)
+            self.assertEqual(answers, count, (host, count))
 
     def test_an_unanswered_run_counts_all_its_datagrams(self) -> None:
         """As an answered run does."""
@@ -292,8 +294,8 @@ class LoopTests(SynchronousTestCase):
                 wire.add((host, PORT), port, echoes[-1])
             wire.forge((HOST, PORT), (ALIAS, PORT))
             wire.settle()
-            self.assertEqual(wire.carried, 1)
-            self.assertEqual([echo.counters.loop_risk for echo in echoes], [0, 1])
+            self.assertEqual(wire.carried, 1, kind)
+            self.assertEqual([echo.counters.loop_risk for echo in echoes], [0, 1], kind)
 
     @given(
         lists(
@@ -445,5 +447,5 @@ class FailureTests(SynchronousTestCase):
             echo.doStop()
             echo.run_received(Run(b"abc", 3, PEER))
             echo.output_drained()
-            self.assertEqual(port.written, [])
-            self.assertEqual(echo.counters.answered, 0)
+            self.assertEqual(port.written, [], port)
+            self.assertEqual(echo.counters.answered, 0, port)

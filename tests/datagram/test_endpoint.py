@@ -116,10 +116,10 @@ class StringTests(SynchronousTestCase):
     def test_an_interface_of_udp_is_a_numeric_address(self) -> None:
         """IPv4 or IPv6, in brackets or with escaped colons, with a name or after the port."""
         for written in ("[::1]", r"\:\:1", "interface=[::1]", r"interface=\:\:1"):
-            self.assertEqual(self.endpoint(f"udp:1337:{written}"), self.udp(1337, "::1"))
+            self.assertEqual(self.endpoint(f"udp:1337:{written}"), self.udp(1337, "::1"), written)
         for address in ("127.0.0.1", "[fe80::1%lo]"):
             expected = self.udp(0, address.strip("[]"))
-            self.assertEqual(self.endpoint(f"UDP:interface={address}:port=0"), expected)
+            self.assertEqual(self.endpoint(f"UDP:interface={address}:port=0"), expected, address)
 
     def test_arguments_of_udp_set_options(self) -> None:
         """Each argument sets one field."""
@@ -146,7 +146,7 @@ class StringTests(SynchronousTestCase):
         """In brackets or with escaped colons."""
         expected = self.group("ff15::1", 22113, "eth0", multicast_hop_limit=0)
         for group in ("[ff15::1]", r"ff15\:\:1"):
-            self.assertEqual(self.endpoint(f"multicast:{group}:22113:eth0:0"), expected)
+            self.assertEqual(self.endpoint(f"multicast:{group}:22113:eth0:0"), expected, group)
 
     def test_arguments_of_multicast_set_options(self) -> None:
         """Each argument sets one field."""
@@ -173,7 +173,7 @@ class StringTests(SynchronousTestCase):
         """
         for group in ("127.0.0.1", "localhost", ""):
             error = self.assertRaises(SocketError, self.endpoint, f"multicast:{group}:22113")
-            self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
+            self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED, group)
 
     def test_a_malformed_string_is_refused(self) -> None:
         """The parser's message is part of the error."""
@@ -252,7 +252,9 @@ class StringTests(SynchronousTestCase):
     def test_endpoints_provide_their_interface(self) -> None:
         """Both kinds provide `IDatagramEndpoint`."""
         for description in ("udp:1337", f"multicast:{GROUP}:22113"):
-            self.assertTrue(verifyObject(IDatagramEndpoint, self.endpoint(description)))
+            self.assertTrue(
+                verifyObject(IDatagramEndpoint, self.endpoint(description)), description
+            )
 
 
 class PluginTests(SynchronousTestCase):
@@ -278,7 +280,7 @@ class PluginTests(SynchronousTestCase):
         """It gets the arguments with and without names. The case of the kind is ignored."""
         for description in ("twice:4:[::1]", "TWICE:port=4:interface=[::1]"):
             endpoint = datagram_endpoint_from_string(self.reactor, description)
-            self.assertEqual(endpoint, UdpEndpoint(self.reactor, 8, "::1"))
+            self.assertEqual(endpoint, UdpEndpoint(self.reactor, 8, "::1"), description)
 
     def test_an_error_lists_the_kinds_of_plugins(self) -> None:
         """For an unknown kind."""
@@ -344,7 +346,7 @@ class ListenTests(TestCase):
         """It is looked up at `listen`, as an interface argument is."""
         for words in ("", ":interface=lo"):
             (joined,) = self.open(f"multicast:[ff15::1%lo]:0{words}").memberships
-            self.assertEqual((joined.group, joined.interface.name), ("ff15::1", "lo"))
+            self.assertEqual((joined.group, joined.interface.name), ("ff15::1", "lo"), words)
         endpoint = datagram_endpoint_from_string(reactor, "multicast:[ff15::1%no-such]:0")
         self.assert_fails(
             lambda: endpoint.listen(self.collector), SocketErrorStatus.UNREACHABLE_HOST

@@ -117,10 +117,10 @@ class SenderTests(SynchronousTestCase):
         for host, wildcard in (("0.0.0.0", ""), ("::", "::")):
             member = Member(ReplyTo.SENDER, host).start()
             ((port, bound, options),) = member.asked
-            self.assertEqual((port, bound), (0, wildcard))
-            self.assertEqual(options.interface, LOOPBACK.index)
-            self.assertEqual(options.device, "lo")
-            self.assertFalse(options.multicast_only)
+            self.assertEqual((port, bound), (0, wildcard), (host, wildcard))
+            self.assertEqual(options.interface, LOOPBACK.index, (host, wildcard))
+            self.assertEqual(options.device, "lo", (host, wildcard))
+            self.assertFalse(options.multicast_only, (host, wildcard))
 
     def test_datagrams_to_a_reply_port_are_ignored(self) -> None:
         """The port does not read, so it cannot be part of a loop."""
@@ -289,10 +289,10 @@ class SilenceTests(SynchronousTestCase):
             ):
                 member.receive(source)
             self.assertEqual(
-                [reply_port.runs for reply_port in member.reply_ports if reply_port.runs], []
+                [reply_port.runs for reply_port in member.reply_ports if reply_port.runs], [], reply
             )
-            self.assertEqual(member.port.runs, [])
-            self.assertEqual(member.echo.counters, EchoCounters(received=18, loop_risk=18))
+            self.assertEqual(member.port.runs, [], reply)
+            self.assertEqual(member.echo.counters, EchoCounters(received=18, loop_risk=18), reply)
 
     def test_a_truncated_datagram_is_not_answered(self) -> None:
         """It is counted, and logged in one line."""
@@ -300,5 +300,5 @@ class SilenceTests(SynchronousTestCase):
             member = Member(reply).start()
             with log_lines() as lines:
                 member.echo.run_received(Run(b"ab", 2, PEER, GROUP, 1, True))
-            self.assertEqual(member.echo.counters, EchoCounters(received=1, truncated=1))
-            self.assertEqual(len(lines), 1)
+            self.assertEqual(member.echo.counters, EchoCounters(received=1, truncated=1), reply)
+            self.assertEqual(len(lines), 1, reply)

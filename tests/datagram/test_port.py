@@ -207,7 +207,7 @@ class InterfaceTests(PortTestCase):
             IHalfCloseableDescriptor,
             ILoggingContext,
         ):
-            self.assertTrue(verifyObject(interface, self.port))
+            self.assertTrue(verifyObject(interface, self.port), interface)
         self.assertTrue(verifyObject(IDatagramOwner, self.owner))
 
     def test_the_port_reports_its_address_and_family(self) -> None:
@@ -416,8 +416,8 @@ class SendTests(PortTestCase):
         self.read()
         for call, last in zip(self.udp.calls, (2, 9), strict=True):
             ((level, kind, data),) = call.control
-            self.assertEqual((level, kind), (socket.IPPROTO_IP, IP_PKTINFO))
-            self.assertEqual(data, bytes(4) + bytes([127, 0, 0, last]) + bytes(4))
+            self.assertEqual((level, kind), (socket.IPPROTO_IP, IP_PKTINFO), (call, last))
+            self.assertEqual(data, bytes(4) + bytes([127, 0, 0, last]) + bytes(4), (call, last))
 
     def test_a_reply_on_ipv6_sets_the_interface_only_if_needed(self) -> None:
         """For a link-local address, and if only the interface is known."""
@@ -451,7 +451,7 @@ class SendTests(PortTestCase):
         """As a single datagram is."""
         for size in (65_508, 70_000, 140_000):
             error = self.assertRaises(SocketError, self.port.send_run, bytes(140_000), size, PEER)
-            self.assertIs(error.status, TOO_LONG)
+            self.assertIs(error.status, TOO_LONG, size)
         self.assertEqual(self.udp.calls, [])
 
     def test_a_run_with_segment_size_zero_is_refused(self) -> None:
@@ -576,8 +576,8 @@ class SendTests(PortTestCase):
         for judge in (refuse_runs(errno.EIO), refuse_runs(errno.EINVAL)):
             self.open(judge)
             self.port.send_run(b"aabbc", 2, PEER)
-            self.assertEqual([data for data, _ in self.udp.sent], [b"aa", b"bb", b"c"])
-            self.assertEqual(self.port.counters.sent, 3)
+            self.assertEqual([data for data, _ in self.udp.sent], [b"aa", b"bb", b"c"], judge)
+            self.assertEqual(self.port.counters.sent, 3, judge)
 
 
 class ConnectedTests(PortTestCase):
@@ -678,8 +678,8 @@ class ConnectedTests(PortTestCase):
             self.owner.when_refused = self.port.stopListening
             self.udp.pending = [errno.ECONNREFUSED]
             meet()
-            self.assertEqual((self.owner.stops, self.udp.is_closed), (1, True))
-            self.assertEqual((self.reactor.readers, self.reactor.writers), (set(), set()))
+            self.assertEqual((self.owner.stops, self.udp.is_closed), (1, True), meet)
+            self.assertEqual((self.reactor.readers, self.reactor.writers), (set(), set()), meet)
 
     def test_a_reply_after_an_icmp_error_is_sent(self) -> None:
         """The error is an event, for `reply` as for `send`."""
@@ -731,9 +731,11 @@ class EndTests(PortTestCase):
             self.udp.plan = [number] * 9
             self.port.send(b"a", PEER)
             self.port.stopListening()
-            self.assertEqual(self.owner.failures, [(SocketErrorStatus.OPERATION_ABORTED, PEER, 1)])
-            self.assertEqual((self.port.unsent, self.reactor.getDelayedCalls()), (0, []))
-            self.assertEqual(self.reactor.writers, set())
+            self.assertEqual(
+                self.owner.failures, [(SocketErrorStatus.OPERATION_ABORTED, PEER, 1)], number
+            )
+            self.assertEqual((self.port.unsent, self.reactor.getDelayedCalls()), (0, []), number)
+            self.assertEqual(self.reactor.writers, set(), number)
 
     def test_calls_on_a_closed_port_raise_closed_error(self) -> None:
         """Every call that needs the socket."""

@@ -66,7 +66,7 @@ class ShareTests(SynchronousTestCase):
             total = 0
             for now, count in taken[first:]:
                 total += count
-                self.assertLessEqual(total, burst + rate * (now - taken[first][0]))
+                self.assertLessEqual(total, burst + rate * (now - taken[first][0]), (now, count))
 
     @given(integers(1, 8), integers(1, 10), TAKES)
     def test_a_result_is_between_zero_and_the_wanted_count(
@@ -75,7 +75,7 @@ class ShareTests(SynchronousTestCase):
         """For any sequence of calls."""
         taken = take_all(RateLimit(rate, burst), takes)
         for (_, wanted), (_, count) in zip(takes, taken, strict=True):
-            self.assertTrue(0 <= count <= wanted)
+            self.assertTrue(0 <= count <= wanted, (wanted, count))
 
     @given(integers(1, 8), integers(1, 10), TAKES)
     def test_all_available_tokens_are_returned(
@@ -86,7 +86,7 @@ class ShareTests(SynchronousTestCase):
         taken = take_all(RateLimit(rate, burst), takes)
         for (_, wanted), (now, count) in zip(takes, taken, strict=True):
             level, before = min(Fraction(burst), level + (now - before) * rate), now
-            self.assertEqual(count, min(wanted, int(level)))
+            self.assertEqual(count, min(wanted, int(level)), (wanted, now, count))
             level -= count
 
 

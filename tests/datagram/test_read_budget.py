@@ -79,4 +79,4 @@ class ReadBudgetTests(SynchronousTestCase):
         budget = ReadBudget()
         for waiting in loads:
             wake_up(budget, waiting)
-            self.assertTrue(1 <= budget.allowed <= MAX_READS)
+            self.assertTrue(1 <= budget.allowed <= MAX_READS, waiting)

@@ -185,8 +185,8 @@ class GroupingTests(SynchronousTestCase):
             queue = QueueSetup(FakeUdp())
             queue.push(*[Item(b"abc", control=CONTROL) for _ in range(count)])
             (call,) = queue.udp.calls
-            self.assertIs(call.is_run, count > 1)
-            self.assertEqual(call.control, (CONTROL,))
+            self.assertIs(call.is_run, count > 1, count)
+            self.assertEqual(call.control, (CONTROL,), count)
 
     def test_a_run_of_shorter_datagrams_starts_another_call(self) -> None:
         """Two datagrams of 50 bytes follow one of 100."""
@@ -217,9 +217,9 @@ class RefusedRunTests(SynchronousTestCase):
                 queue = QueueSetup(FakeUdp(refuse_runs(number)))
                 items = [*datagrams(9, 9, 4, address=address), Item(bytes(25), 10, address)]
                 queue.push(*items)
-                self.assertEqual(queue.udp.sizes, [9, 9, 4, 10, 10, 5])
-                self.assertEqual(outcomes(items), ["sent"] * 4)
-                self.assertEqual(queue.owner.refusals, [])
+                self.assertEqual(queue.udp.sizes, [9, 9, 4, 10, 10, 5], address)
+                self.assertEqual(outcomes(items), ["sent"] * 4, address)
+                self.assertEqual(queue.owner.refusals, [], address)
 
     def test_after_eio_no_further_run_is_tried(self) -> None:
         """EIO: the checksums of the segments would not be computed."""
@@ -227,7 +227,7 @@ class RefusedRunTests(SynchronousTestCase):
             queue = QueueSetup(FakeUdp(refuse_runs(number)))
             for size in (100, 50, 200):
                 queue.push(*datagrams(size, size))
-            self.assertEqual(queue.udp.runs, 1)
+            self.assertEqual(queue.udp.runs, 1, number)
 
     def test_at_most_256_refusals_are_remembered(self) -> None:
         """Memory stays bounded for any number of peers; then runs are tried again."""
@@ -248,10 +248,10 @@ class RefusedRunTests(SynchronousTestCase):
             queue = QueueSetup(FakeUdp(refuse_runs(number, least=100)))
             for size in (100, 100, 150):
                 queue.push(*datagrams(size, size))
-            self.assertEqual(queue.udp.runs, 1)
+            self.assertEqual(queue.udp.runs, 1, number)
             queue.push(*datagrams(99, 99))
-            self.assertEqual(queue.udp.runs, 2)
-            self.assertEqual(len(queue.udp.calls), 1 + 6 + 1)
+            self.assertEqual(queue.udp.runs, 2, number)
+            self.assertEqual(len(queue.udp.calls), 1 + 6 + 1, number)
 
     def test_the_refused_size_is_the_segment_size(self) -> None:
         """It is not the size of the last datagram, which was shorter."""
@@ -284,11 +284,13 @@ class RefusedRunTests(SynchronousTestCase):
             queue = QueueSetup(FakeUdp(refuse_runs(errno.EINVAL), plan=plan), has_runs=has_runs)
             run = Item(b"aabbc", 2)
             queue.push(run)
-            self.assertEqual(queue.udp.sizes, [2])
-            self.assertEqual((run.outcomes, queue.owner.is_waiting), ([], True))
+            self.assertEqual(queue.udp.sizes, [2], (has_runs, plan))
+            self.assertEqual((run.outcomes, queue.owner.is_waiting), ([], True), (has_runs, plan))
             queue.output.flush()
-            self.assertEqual([data for data, _ in queue.udp.sent], [b"aa", b"bb", b"c"])
-            self.assertEqual((run.outcomes, queue.output.unsent), (["sent"], 0))
+            self.assertEqual(
+                [data for data, _ in queue.udp.sent], [b"aa", b"bb", b"c"], (has_runs, plan)
+            )
+            self.assertEqual((run.outcomes, queue.output.unsent), (["sent"], 0), (has_runs, plan))
 
     def test_a_failure_in_a_run_is_reported_after_the_rest(self) -> None:
         """The first datagram is too long; the others are sent later."""
@@ -317,12 +319,12 @@ class WaitingTests(SynchronousTestCase):
             items = datagrams(9, size, 20)
             queue.push(items[0])
             queue.push(*items[1:])
-            self.assertEqual((queue.owner.is_waiting, queue.owner.drained), (True, 0))
-            self.assertEqual((queue.output.is_full, queue.output.unsent), (True, size + 20))
+            self.assertEqual((queue.owner.is_waiting, queue.owner.drained), (True, 0), size)
+            self.assertEqual((queue.output.is_full, queue.output.unsent), (True, size + 20), size)
             queue.output.flush()
-            self.assertEqual((queue.owner.is_waiting, queue.owner.drained), (False, 1))
-            self.assertEqual((queue.output.is_full, queue.output.unsent), (False, 0))
-            self.assertEqual(queue.udp.sizes, [9, size, 20])
+            self.assertEqual((queue.owner.is_waiting, queue.owner.drained), (False, 1), size)
+            self.assertEqual((queue.output.is_full, queue.output.unsent), (False, 0), size)
+            self.assertEqual(queue.udp.sizes, [9, size, 20], size)
 
     def test_a_queue_that_was_never_full_reports_nothing(self) -> None:
         """Items that left at once did not make it full."""
@@ -350,11 +352,11 @@ class WaitingTests(SynchronousTestCase):
             calls = len(queue.udp.calls)
             queue.output.flush()
             queue.output.push(Item(b""))
-            self.assertEqual((len(queue.udp.calls), queue.owner.waits), (calls, 0))
-            self.assertTrue(queue.output.is_full)
+            self.assertEqual((len(queue.udp.calls), queue.owner.waits), (calls, 0), number)
+            self.assertTrue(queue.output.is_full, number)
             queue.clock.advance(0.01)
-            self.assertEqual((outcomes(items), queue.owner.drained), (["sent"] * 2, 1))
-            self.assertEqual(queue.clock.getDelayedCalls(), [])
+            self.assertEqual((outcomes(items), queue.owner.drained), (["sent"] * 2, 1), number)
+            self.assertEqual(queue.clock.getDelayedCalls(), [], number)
 
     def test_a_retry_and_a_wait_can_follow_each_other(self) -> None:
         """Only one of them is active."""
@@ -373,8 +375,8 @@ class WaitingTests(SynchronousTestCase):
         for number in (errno.EAGAIN, errno.ENOBUFS):
             queue = QueueSetup(FakeUdp(plan=[number] * 100), has_runs=False)
             queue.push(Item(bytes(20), 10))
-            self.assertEqual(len(queue.udp.calls), 1)
-            self.assertLessEqual(len(queue.clock.getDelayedCalls()), 1)
+            self.assertEqual(len(queue.udp.calls), 1, number)
+            self.assertLessEqual(len(queue.clock.getDelayedCalls()), 1, number)
 
     def test_many_queued_bytes_make_the_queue_full(self) -> None:
         """From the high-water mark on; further items are accepted."""
@@ -398,10 +400,10 @@ class FailureTests(SynchronousTestCase):
         for host, most in (("127.0.0.1", MAX_IPV4_DATAGRAM), ("::1", MAX_IPV6_DATAGRAM)):
             queue = QueueSetup(FakeUdp(host=host))
             queue.push(Item(bytes(most)))
-            self.assertEqual(queue.udp.sizes, [most])
+            self.assertEqual(queue.udp.sizes, [most], (host, most))
             error = self.assertRaises(SocketError, queue.output.push, Item(bytes(most + 1)))
-            self.assertIs(error.status, TOO_LONG)
-            self.assertIn(str(most), str(error))
+            self.assertIs(error.status, TOO_LONG, (host, most))
+            self.assertIn(str(most), str(error), (host, most))
 
     def test_a_datagram_that_is_too_long_fails_alone(self) -> None:
         """`push_all` raises nothing."""
@@ -416,9 +418,9 @@ class FailureTests(SynchronousTestCase):
             queue = QueueSetup(FakeUdp(limit_size(1000)), has_runs=has_runs)
             items = datagrams(8, 9, 1001, 10, 1002, 11)
             queue.push(*items)
-            self.assertEqual(queue.udp.sizes, [8, 9, 10, 11])
-            self.assertEqual([o for o in outcomes(items) if o != "sent"], [TOO_LONG] * 2)
-            self.assertEqual((queue.owner.waits, queue.owner.drained), (0, 0))
+            self.assertEqual(queue.udp.sizes, [8, 9, 10, 11], has_runs)
+            self.assertEqual([o for o in outcomes(items) if o != "sent"], [TOO_LONG] * 2, has_runs)
+            self.assertEqual((queue.owner.waits, queue.owner.drained), (0, 0), has_runs)
 
     def test_an_address_without_a_route_fails_alone(self) -> None:
         """The error contains the address and the kernel's reason."""
@@ -463,8 +465,10 @@ class EarlierRefusalTests(SynchronousTestCase):
             queue.udp.pending = [errno.ECONNREFUSED]
             items = datagrams(*[9] * count, address=None)
             queue.push(*items)
-            self.assertEqual(queue.owner.refusals, [RESET])
-            self.assertEqual((outcomes(items), queue.udp.sizes), (["sent"] * count, [9] * count))
+            self.assertEqual(queue.owner.refusals, [RESET], count)
+            self.assertEqual(
+                (outcomes(items), queue.udp.sizes), (["sent"] * count, [9] * count), count
+            )
 
     def test_items_after_an_icmp_error_are_sent(self) -> None:
         """At once, since the kernel has room."""
@@ -473,8 +477,10 @@ class EarlierRefusalTests(SynchronousTestCase):
                 queue = QueueSetup(FakeUdp(), has_runs=has_runs)
                 queue.udp.pending = [errno.ECONNREFUSED]
                 queue.push(*datagrams(*sizes, address=None))
-                self.assertEqual((queue.udp.sizes, queue.owner.refusals), (sizes, [RESET]))
-                self.assertEqual(queue.owner.waits, 0)
+                self.assertEqual(
+                    (queue.udp.sizes, queue.owner.refusals), (sizes, [RESET]), has_runs
+                )
+                self.assertEqual(queue.owner.waits, 0, has_runs)
 
     def test_several_icmp_errors_are_each_reported(self) -> None:
         """Then the datagram is sent."""
@@ -531,8 +537,8 @@ class ReentranceTests(SynchronousTestCase):
             late = Item(bytes(7))
             items[0].then = lambda queue=queue, late=late: queue.output.push(late)  # type: ignore[misc]
             queue.push(*items)
-            self.assertEqual(queue.udp.sizes, [9, 9, 10, 11, 5, 7])
-            self.assertEqual(outcomes([*items, late]), ["sent"] * 6)
+            self.assertEqual(queue.udp.sizes, [9, 9, 10, 11, 5, 7], has_runs)
+            self.assertEqual(outcomes([*items, late]), ["sent"] * 6, has_runs)
 
     def test_items_pushed_without_room_wait_at_the_end(self) -> None:
         """They leave in the order pushed."""
@@ -551,11 +557,11 @@ class ReentranceTests(SynchronousTestCase):
             items = datagrams(9, 9, 10)
             queue.push(*items)
             queue.output.close(lambda: ClosedError("closed"))
-            self.assertEqual(outcomes(items), [SocketErrorStatus.OPERATION_ABORTED] * 3)
-            self.assertEqual((queue.output.unsent, queue.clock.getDelayedCalls()), (0, []))
-            self.assertTrue(queue.owner.is_over)
+            self.assertEqual(outcomes(items), [SocketErrorStatus.OPERATION_ABORTED] * 3, number)
+            self.assertEqual((queue.output.unsent, queue.clock.getDelayedCalls()), (0, []), number)
+            self.assertTrue(queue.owner.is_over, number)
             queue.output.flush()
-            self.assertEqual((queue.udp.sent, queue.owner.drained), ([], 0))
+            self.assertEqual((queue.udp.sent, queue.owner.drained), ([], 0), number)
 
     def test_a_close_in_a_sent_callback_fails_the_rest(self) -> None:
         """With `ClosedError`."""
@@ -589,13 +595,13 @@ class ReentranceTests(SynchronousTestCase):
                 items[chosen].then = close
                 queue.push(*items)
                 before, unsent = outcomes(items), queue.output.unsent
-                self.assertEqual(unsent, 0)
+                self.assertEqual(unsent, 0, chosen)
                 left = before.count("sent")
-                self.assertGreaterEqual(len(queue.udp.sent), left)
+                self.assertGreaterEqual(len(queue.udp.sent), left, chosen)
                 for item in items[chosen + 1 :]:
-                    self.assertIn(item.outcomes, [["sent"], [closed.status], [TOO_LONG]])
+                    self.assertIn(item.outcomes, [["sent"], [closed.status], [TOO_LONG]], item)
                     # The closed socket was not used.
-                    self.assertNotIn("Bad file", "".join(map(str, item.errors)))
+                    self.assertNotIn("Bad file", "".join(map(str, item.errors)), item)
 
     def test_a_close_in_a_refused_callback_fails_the_rest(self) -> None:
         """The datagram of that call may be sent already; later ones are not."""
@@ -609,8 +615,8 @@ class ReentranceTests(SynchronousTestCase):
                 queue.udp.pending = [errno.ECONNREFUSED]
                 items = datagrams(*sizes, address=None)
                 queue.push(*items)
-                self.assertEqual(outcomes(items).count("sent"), len(queue.udp.sent))
-                self.assertEqual((queue.output.unsent, queue.owner.waits), (0, 0))
+                self.assertEqual(outcomes(items).count("sent"), len(queue.udp.sent), has_runs)
+                self.assertEqual((queue.output.unsent, queue.owner.waits), (0, 0), has_runs)
 
     def test_items_pushed_after_a_close_fail(self) -> None:
         """Each is notified."""
@@ -819,11 +825,13 @@ class SameResultTests(SynchronousTestCase):
                     wanted.append(outcome)
                 queue.output.push_all(made)
             queue.drain()
-            self.assertEqual(queue.udp.sent, expected)
-            self.assertEqual(outcomes(items), wanted)
-            self.assertEqual((queue.output.unsent, queue.owner.is_waiting), (0, False))
-            self.assertLessEqual(queue.owner.drained, len(batches) + len(plan))
-            self.assertEqual(queue.clock.getDelayedCalls(), [])
+            self.assertEqual(queue.udp.sent, expected, (judge, has_runs))
+            self.assertEqual(outcomes(items), wanted, (judge, has_runs))
+            self.assertEqual(
+                (queue.output.unsent, queue.owner.is_waiting), (0, False), (judge, has_runs)
+            )
+            self.assertLessEqual(queue.owner.drained, len(batches) + len(plan), (judge, has_runs))
+            self.assertEqual(queue.clock.getDelayedCalls(), [], (judge, has_runs))
 
     @settings(deadline=None)
     @given(
@@ -843,10 +851,12 @@ class SameResultTests(SynchronousTestCase):
                 queue.output.push_all(batch)
             queue.drain()
             flat = [item for batch in items for item in batch]
-            self.assertEqual(outcomes(flat), ["sent"] * len(flat))
-            self.assertEqual(queue.udp.sent, [(item.data, None) for item in flat])
+            self.assertEqual(outcomes(flat), ["sent"] * len(flat), (judge, has_runs))
+            self.assertEqual(
+                queue.udp.sent, [(item.data, None) for item in flat], (judge, has_runs)
+            )
             met = tame[: len(tame) - len(queue.udp.plan)].count(errno.ECONNREFUSED)
-            self.assertEqual(queue.owner.refusals, [RESET] * met)
+            self.assertEqual(queue.owner.refusals, [RESET] * met, (judge, has_runs))
 
 
 def expected_result(item: Item) -> tuple[list[tuple[bytes, Address | None]], object]:

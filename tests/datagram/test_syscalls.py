@@ -49,7 +49,7 @@ class DatagramCallsTests(SynchronousTestCase):
         for address in (None, ("127.0.0.1", 9)):
             self.udp.plan = [0, 0, errno.EAGAIN]
             done, error = self.calls.send_each(datagrams(9, 8, 7, 6, address=address))
-            self.assertEqual((done, error and error.errno), (2, errno.EAGAIN))
+            self.assertEqual((done, error and error.errno), (2, errno.EAGAIN), address)
 
     def test_an_item_that_python_cannot_send_is_an_error(self) -> None:
         """It raises no exception between the other items."""
@@ -60,7 +60,7 @@ class DatagramCallsTests(SynchronousTestCase):
         self.open(judge)
         item = Item(b"a")
         for error in (self.calls.send([item], is_run=False), self.calls.send_each([item])[1]):
-            self.assertEqual(error and error.errno, errno.EINVAL)
+            self.assertEqual(error and error.errno, errno.EINVAL, error)
 
     def test_an_error_that_does_not_repeat_belongs_to_an_earlier_datagram(self) -> None:
         """It is reported, and the datagram has been sent."""

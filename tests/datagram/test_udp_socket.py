@@ -153,8 +153,8 @@ class OptionTests(SynchronousTestCase):
         """The destination of a socket of one address is known."""
         for address, is_told in (("", True), ("::", True), (HOST, False), (HOST6, False)):
             with opened(address) as found:
-                self.assertIs(found.has_packet_info, is_told)
-                self.assertFalse(found.udp.getblocking())
+                self.assertIs(found.has_packet_info, is_told, (address, is_told))
+                self.assertFalse(found.udp.getblocking(), (address, is_told))
 
 
 class SharingTests(SynchronousTestCase):
@@ -176,9 +176,9 @@ class SharingTests(SynchronousTestCase):
         """A socket receives from groups that it joined itself."""
         for is_shared in (True, False):
             with opened("", multicast_only=is_shared) as found:
-                self.assertEqual(found.udp.getsockopt(V4, IP_MULTICAST_ALL), 0)
+                self.assertEqual(found.udp.getsockopt(V4, IP_MULTICAST_ALL), 0, is_shared)
             with opened("::", multicast_only=is_shared) as found:
-                self.assertEqual(found.udp.getsockopt(V6, IPV6_MULTICAST_ALL), 0)
+                self.assertEqual(found.udp.getsockopt(V6, IPV6_MULTICAST_ALL), 0, is_shared)
 
     test_groups_that_other_sockets_joined_are_not_received.skip = NOT_LINUX  # type: ignore[attr-defined]
 
@@ -225,7 +225,7 @@ class AddressTests(SynchronousTestCase):
         """Addresses for documentation (:rfc:`5737`, :rfc:`3849`)."""
         for address in ("192.0.2.1", "2001:db8::1"):
             error = self.assertRaises(SocketError, open_udp_socket, address, 0, DatagramOptions())
-            self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS)
+            self.assertIs(error.status, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS, address)
 
     def test_an_empty_address_means_all_ipv4_addresses(self) -> None:
         """With port 0 the system chooses a free port."""
@@ -258,7 +258,7 @@ class AddressTests(SynchronousTestCase):
         # The low 32 bits of the second are the index of the first interface.
         for zone in ("nowhere", "4294967297", ""):
             error = self.assertRaises(SocketError, numeric_address, f"fe80::1%{zone}", 9)
-            self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
+            self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST, zone)
 
     def test_a_zone_with_any_number_is_bound_or_an_error(self) -> None:
         """An index has at most 31 bits."""
@@ -282,8 +282,8 @@ class BoundsTests(SynchronousTestCase):
             for value in (least - 1, most + 1):
                 options: Any = {name: value}
                 error = self.assertRaises(ValueError, DatagramOptions, **options)
-                self.assertIn(name, str(error))
-                self.assertIn(str(value), str(error))
+                self.assertIn(name, str(error), value)
+                self.assertIn(str(value), str(error), value)
             for value in (least, most):
                 options = {name: value}
                 self.assertEqual(getattr(DatagramOptions(**options), name), value)

@@ -132,7 +132,7 @@ class NumberStatusTests(SynchronousTestCase):
             object(),
             OSError,
         ):
-            self.assertIs(SocketError.get_status(thing), S.UNKNOWN)
+            self.assertIs(SocketError.get_status(thing), S.UNKNOWN, thing)
 
 
 #: Each exception of the operating system, of Python, of Twisted and of TLS, with its status.

@@ -50,9 +50,9 @@ class TreeTests(SynchronousTestCase):
     def test_the_class_shows_which_side_broke_a_rule(self) -> None:
         """Every error is a `SocketError`."""
         for side in (LocalProtocolError, RemoteProtocolError):
-            self.assertTrue(issubclass(side, ProtocolError))
+            self.assertTrue(issubclass(side, ProtocolError), side)
         for kind in (ProtocolError, ClosedError, BrokenError, BusyError, OperationNotSupported):
-            self.assertEqual(kind.__bases__, (SocketError,))
+            self.assertEqual(kind.__bases__, (SocketError,), kind)
 
     def test_each_class_has_its_defaults(self) -> None:
         """Without arguments, the class sets status and HRESULT."""
@@ -67,7 +67,11 @@ class TreeTests(SynchronousTestCase):
             (OperationNotSupported, S.UNKNOWN, 0x8007273D),
         ]:
             failed = kind("why")
-            self.assertEqual((failed.status, failed.hresult, str(failed)), (status, hresult, "why"))
+            self.assertEqual(
+                (failed.status, failed.hresult, str(failed)),
+                (status, hresult, "why"),
+                (kind, status, hresult),
+            )
 
     def test_a_status_sets_its_hresult(self) -> None:
         """If no HRESULT is given."""
@@ -182,7 +186,9 @@ class FromExceptionTests(SynchronousTestCase):
     def test_the_summary_has_the_text_of_the_source(self) -> None:
         """Without the text of the exceptions around it."""
         for exception, summary in SUMMARIES:
-            self.assertEqual(SocketError.from_exception(exception).summary, summary)
+            self.assertEqual(
+                SocketError.from_exception(exception).summary, summary, (exception, summary)
+            )
 
     def test_a_failed_verification_says_what_failed(self) -> None:
         """The message contains OpenSSL's text about the certificate."""
@@ -220,14 +226,16 @@ class FromExceptionTests(SynchronousTestCase):
             errno.ENOTCONN: 0x80072749,
         }.items():
             failed = SocketError.from_exception(error.ConnectError(number))
-            self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, hresult))
+            self.assertEqual(
+                (failed.status, failed.hresult), (S.UNKNOWN, hresult), (number, hresult)
+            )
 
     def test_a_bad_parameter_is_an_invalid_argument(self) -> None:
         """WinRT has ``E_INVALIDARG`` for it, and no status."""
         for name in ("a b", "", None):
             error = self.assertRaises((ValueError, TypeError), HostName, name)
             failed = SocketError.from_exception(error)
-            self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG))
+            self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG), name)
 
     def test_a_bad_parameter_during_another_error_is_one_as_well(self) -> None:
         """The error that was being handled is not its cause."""
@@ -237,7 +245,7 @@ class FromExceptionTests(SynchronousTestCase):
             except Exception:  # noqa: BLE001 - whatever it is
                 error = self.assertRaises(ValueError, HostName, "a b")
             failed = SocketError.from_exception(error)
-            self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG))
+            self.assertEqual((failed.status, failed.hresult), (S.UNKNOWN, E_INVALIDARG), handled)
 
     def test_a_bad_parameter_with_a_cause_has_the_status_of_the_cause(self) -> None:
         """Without a status of the cause it is an invalid argument."""
@@ -251,7 +259,7 @@ class FromExceptionTests(SynchronousTestCase):
         for number in (errno.EACCES, errno.EINVAL):
             error = io.UnsupportedOperation(number, "?")
             expected = SocketError.from_exception(os_error(number)).hresult
-            self.assertEqual(SocketError.from_exception(error).hresult, expected)
+            self.assertEqual(SocketError.from_exception(error).hresult, expected, number)
         failed = SocketError.from_exception(verification_error(10))
         self.assertEqual((failed.status, failed.hresult), (S.CERTIFICATE_EXPIRED, 0x800B0101))
 
@@ -273,11 +281,11 @@ class CopyTests(SynchronousTestCase):
             OperationNotSupported("no"),
         ):
             copied = failed.copy()
-            self.assertIs(type(copied), type(failed))
+            self.assertIs(type(copied), type(failed), failed)
             self.assertIsNot(copied, failed)
-            self.assertEqual(copied.args, failed.args)
-            self.assertEqual(vars(copied), vars(failed))
-            self.assertIs(copied.__cause__, failed.__cause__)
+            self.assertEqual(copied.args, failed.args, failed)
+            self.assertEqual(vars(copied), vars(failed), failed)
+            self.assertIs(copied.__cause__, failed.__cause__, failed)
 
     def test_a_copy_has_no_frames(self) -> None:
         """Even if the original was raised."""

@@ -129,7 +129,7 @@ class StatusTests(SynchronousTestCase):
     def test_every_status_has_a_meaning(self) -> None:
         """One sentence."""
         for status in (*SocketErrorStatus, *WebErrorStatus):
-            self.assertRegex(status.meaning, r"^[A-Z][^.]+\.$")
+            self.assertRegex(status.meaning, r"^[A-Z][^.]+\.$", status)
 
     def test_a_status_is_found_by_value_and_survives_pickling(self) -> None:
         """As the same member."""

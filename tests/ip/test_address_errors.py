@@ -47,6 +47,7 @@ class ListeningErrorTests(SynchronousTestCase):
                 self.assertIs(
                     listening_error(error).status,
                     SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
+                    error,
                 )
 
     def test_a_link_local_address_without_a_zone_is_explained(self) -> None:
@@ -57,7 +58,7 @@ class ListeningErrorTests(SynchronousTestCase):
         self.assertIn("as in fe80::1%eth0", str(error))
         for interface in ("fe80::1%lo", "fd00::1", "", "/run/echo.sock"):
             error = listening_error(CannotListenError(interface, 80, invalid))
-            self.assertIs(error.status, SocketErrorStatus.UNKNOWN)
+            self.assertIs(error.status, SocketErrorStatus.UNKNOWN, interface)
 
     def test_a_message_of_the_caller_is_kept(self) -> None:
         """The caller knows which operation failed."""
@@ -83,7 +84,7 @@ class ConnectingErrorTests(SynchronousTestCase):
             (errno.EDOM, SocketErrorStatus.UNKNOWN),
         ):
             for error in (ConnectError(number, "no"), OSError(number, "no")):
-                self.assertIs(connecting_error(error).status, status)
+                self.assertIs(connecting_error(error).status, status, error)
 
     def test_a_link_local_address_without_a_zone_is_explained(self) -> None:
         """connect(2) returns EINVAL for no other reason."""
@@ -92,8 +93,8 @@ class ConnectingErrorTests(SynchronousTestCase):
             (ConnectBindError, SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS),
         ):
             error = connecting_error(kind(errno.EINVAL, "Invalid argument"))
-            self.assertIs(error.status, status)
-            self.assertIn("as in fe80::1%eth0", str(error))
+            self.assertIs(error.status, status, (kind, status))
+            self.assertIn("as in fe80::1%eth0", str(error), (kind, status))
 
 
 class EndpointErrorTests(SynchronousTestCase):

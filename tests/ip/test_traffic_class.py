@@ -37,16 +37,18 @@ class MarkTests(SynchronousTestCase):
             one = made(self, socket.AF_INET)
             mark_packets(one, code_point)
             found = one.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
-            self.assertEqual(found, code_point * 4)
+            self.assertEqual(found, code_point * 4, code_point)
 
     def test_a_socket_of_both_families_marks_both(self) -> None:
         """An IPv6-only socket marks IPv6 packets only."""
         for is_ipv6_only in (False, True):
             one = made(self, socket.AF_INET6, is_ipv6_only=is_ipv6_only)
             mark_packets(one, 46)
-            self.assertEqual(one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS), 184)
+            self.assertEqual(
+                one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS), 184, is_ipv6_only
+            )
             found = one.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
-            self.assertEqual(found, 0 if is_ipv6_only else 184)
+            self.assertEqual(found, 0 if is_ipv6_only else 184, is_ipv6_only)
 
     def test_a_system_without_marks_raises_an_error(self) -> None:
         """The error is raised before a socket is opened, and when one is opened."""
@@ -65,7 +67,7 @@ class MarkTests(SynchronousTestCase):
             options = DatagramOptions(code_point=code_point)
             with open_udp_socket("127.0.0.1", 0, options).udp as udp:
                 found = udp.getsockopt(socket.IPPROTO_IP, socket.IP_TOS)
-                self.assertEqual(found, code_point * 4)
+                self.assertEqual(found, code_point * 4, code_point)
         for code_point in (-1, 64):
             error = self.assertRaises(ValueError, DatagramOptions, code_point=code_point)
-            self.assertEqual(str(error), f"code_point is 0 to 63, not {code_point}")
+            self.assertEqual(str(error), f"code_point is 0 to 63, not {code_point}", code_point)

@@ -44,18 +44,18 @@ class SpellingTests(SynchronousTestCase):
         """A name of digits only becomes a number too."""
         for name in ("wg+0", "eth0/1", "7", "ä"):
             self.patch(socket, "if_indextoname", lambda _, name=name: name)
-            self.assertEqual(with_zone("fe80::1", 7), "fe80::1%7")
+            self.assertEqual(with_zone("fe80::1", 7), "fe80::1%7", name)
 
     def test_a_zone_may_be_a_name_or_a_number(self) -> None:
         """A zone that names no interface raises an error."""
         self.assertEqual(split_zone("fe80::1%lo"), ("fe80::1", "lo"))
         self.assertEqual(split_zone("::1"), ("::1", ""))
         for zone in ("lo", str(LO)):
-            self.assertEqual(zone_index(f"fe80::1%{zone}", zone), LO)
+            self.assertEqual(zone_index(f"fe80::1%{zone}", zone), LO, zone)
         for zone in ("no-such-interface", "9" * 10, "\0"):
             error = self.assertRaises(SocketError, zone_index, f"fe80::1%{zone}", zone)
-            self.assertIs(error.status, UNREACHABLE)
-            self.assertIn(repr(zone), str(error))
+            self.assertIs(error.status, UNREACHABLE, zone)
+            self.assertIn(repr(zone), str(error), zone)
 
 
 class MissingTests(SynchronousTestCase):
@@ -81,4 +81,4 @@ class MissingTests(SynchronousTestCase):
         other = OSError(errno.ENETUNREACH, "no")
         self.assertIsNone(describe_missing_zone("fe80::1", other, UNREACHABLE))
         for host in ("fe80::1%lo", "fd00::1", "192.0.2.1"):
-            self.assertIsNone(describe_missing_zone(host, INVALID, UNREACHABLE))
+            self.assertIsNone(describe_missing_zone(host, INVALID, UNREACHABLE), host)

@@ -181,7 +181,7 @@ class SocketTests(AnswerCase):
                 await stream.write(data)
                 for number in range(3):
                     answer, _ = await client.receive_from(timeout=PATIENCE)
-                    self.assertEqual(answer, b"%d" % number)
+                    self.assertEqual(answer, b"%d" % number, number)
 
         self.run_with(work)
 
@@ -213,7 +213,7 @@ class SocketTests(AnswerCase):
                 ):
                     asking = server.get_output_stream(EndpointPair(HostName(host), port, peer, "9"))
                     error = await self.error_of(asking)
-                    self.assertIs(error.status, status)
+                    self.assertIs(error.status, status, (host, port, status))
 
         self.run_with(work)
 
@@ -263,7 +263,7 @@ class SilentSystemTests(AnswerCase):
             self.reactor.open_udp_socket = open_without_packet_info
             for protocol in (Shout(), ShoutByRun(), PlainShout()):
                 port = listen_datagrams(self.reactor, protocol, 0, "0.0.0.0")
-                self.assertEqual(await self.ask(HOST, port.getHost().port), b"HELLO")
+                self.assertEqual(await self.ask(HOST, port.getHost().port), b"HELLO", protocol)
                 await port.stopListening()
 
         self.run_with(work)

@@ -184,7 +184,7 @@ class EchoBuilder(OnEveryReactor):
             for number, host in enumerate((HOST, ALIAS, "127.9.9.9"), 1):
                 client.send(host.encode(), (host, port))
                 await client.wait_for(number)
-                self.assertEqual(client.received[-1], (host.encode(), (host, port)))
+                self.assertEqual(client.received[-1], (host.encode(), (host, port)), (number, host))
 
         self.meet(work)
 
@@ -200,7 +200,9 @@ class EchoBuilder(OnEveryReactor):
                 asking.send(b"Hello", ("::1", server.port))
                 await client.wait_for(1)
                 ((data, source),) = client.received
-                self.assertEqual((data, *source[:2]), (b"Hello", "::1", server.port))
+                self.assertEqual(
+                    (data, *source[:2]), (b"Hello", "::1", server.port), (reply_port, asking)
+                )
                 client.received.clear()
 
         self.meet(work)
@@ -248,7 +250,7 @@ class EchoBuilder(OnEveryReactor):
                     echo = DatagramEcho(answer_any_port=answers_any)
                     echo.send(LARGE, address_of(ports.open(echo, host)))
                     self.assertEqual(
-                        await ports.settle(echo), EchoCounters(received=1, loop_risk=1)
+                        await ports.settle(echo), EchoCounters(received=1, loop_risk=1), answers_any
                     )
 
         self.meet(work, kinds=(False, True))

@@ -100,7 +100,7 @@ class DatagramPeers(OnEveryReactor):
                 answers = await deferToThreadPool(
                     reactor, reactor.getThreadPool(), ask, program, address, self.requests
                 )
-                self.assertEqual(answers, self.requests)
+                self.assertEqual(answers, self.requests, kind)
             self.assertEqual(echo.counters, EchoCounters(received=6, answered=6))
             await port.stopListening()
 

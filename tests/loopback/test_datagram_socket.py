@@ -152,7 +152,7 @@ class GuideTests(DatagramCase):
                 for data in (b"Hello", bytes(range(256)), b""):
                     writer = DataWriter(client.output_stream)
                     writer.write_bytes(data)
-                    self.assertEqual(await writer.store(), len(data))
+                    self.assertEqual(await writer.store(), len(data), data)
                     self.assertEqual(await self.take(client), data)
 
         self.run_with(work)
@@ -302,7 +302,7 @@ class OutputTests(DatagramCase):
                 await client.connect(LOCALHOST, server.information.local_port)
                 for number in range(200):
                     client.output_stream.write(b"%d" % number)
-                    self.assertEqual(await self.take(client), b"%d" % number)
+                    self.assertEqual(await self.take(client), b"%d" % number, number)
 
         self.run_with(work)
 
@@ -320,8 +320,10 @@ class OutputTests(DatagramCase):
                     stream = await sender.get_output_stream(host, port)
                     await stream.write(GREETING)
                     data, address = await receiver.receive_from(timeout=PATIENCE)
-                    self.assertEqual(data, GREETING)
-                    self.assertEqual(address, (host, int(sender.information.local_port)))
+                    self.assertEqual(data, GREETING, (host, receiver))
+                    self.assertEqual(
+                        address, (host, int(sender.information.local_port)), (host, receiver)
+                    )
 
         self.run_with(work)
 
@@ -347,8 +349,8 @@ class ConnectTests(DatagramCase):
                         await made.connect(*remote)
                         await made.output_stream.write(GREETING)
                         data, address = await peer.receive_from(timeout=PATIENCE)
-                        self.assertEqual(data, GREETING)
-                        self.assertEqual(str(address[1]), made.information.local_port)
+                        self.assertEqual(data, GREETING, remote)
+                        self.assertEqual(str(address[1]), made.information.local_port, remote)
                 self.assertEqual(address[0], "127.0.0.3")
 
         self.run_with(work)

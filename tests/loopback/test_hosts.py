@@ -246,7 +246,9 @@ class GroupTests(HostCase):
             for group, address in ((GROUP, one.address), (GROUP6, one.address6)):
                 member = start(other, whole(_MEMBER), group)
                 port = one.run_python(whole(_SPEAKER), group, "Hello").strip()
-                self.assertEqual(member.read_line(), f"heard {address} {port} {group} Hello")
+                self.assertEqual(
+                    member.read_line(), f"heard {address} {port} {group} Hello", (group, address)
+                )
                 member.end()
 
     @needs_hosts
@@ -282,7 +284,7 @@ class GroupTests(HostCase):
             self.assertIn("5 sent, 5 answered by 2, 0 lost", printed)
             self.assertNotIn("duplicate", printed)
             for host in made:
-                self.assertIn(f"{host.address}:{PORT}: 5 received, 0 lost", printed)
+                self.assertIn(f"{host.address}:{PORT}: 5 received, 0 lost", printed, host)
             # A member that answers this has received everything before.
             self.echo(made[0], endpoint, "end")
             for member in members:
@@ -297,7 +299,9 @@ class GroupTests(HostCase):
             printed = self.echo(asking, endpoint, "--count", "3", "Hello")
             self.assertIn("3 sent, 3 answered by 2, 0 lost", printed)
             for host in answering:
-                self.assertRegex(printed, rf"{re.escape(host.address)}:\d+: 3 received, 0 lost")
+                self.assertRegex(
+                    printed, rf"{re.escape(host.address)}:\d+: 3 received, 0 lost", host
+                )
             for member in members:
                 self.assert_stopped(member, "3 received, 3 answered, 0 from members")
 
@@ -312,10 +316,10 @@ class RefusalTests(HostCase):
             for address, listening in ((other.address, "0.0.0.0"), (other.address6, "::")):
                 asking = one.start_python(whole(_REFUSED), address)
                 refused = f"refused CONNECTION_RESET_BY_PEER {address} {PORT}"
-                self.assertEqual(asking.read_line(), refused)
+                self.assertEqual(asking.read_line(), refused, (address, listening))
                 echo = start(other, whole(_ECHO), listening)
                 asking.say("go on")
-                self.assertEqual(asking.read_line(), "heard and now?")
+                self.assertEqual(asking.read_line(), "heard and now?", (address, listening))
                 echo.end()
 
     @needs_hosts
@@ -331,8 +335,8 @@ class RefusalTests(HostCase):
                 *refused, heard = one.run_python(
                     whole(_NO_WAY), nowhere, other.address
                 ).splitlines()
-                self.assertEqual(refused, [status] * 3)
-                self.assertEqual(heard, f"Hello {other.address}")
+                self.assertEqual(refused, [status] * 3, (nowhere, status))
+                self.assertEqual(heard, f"Hello {other.address}", (nowhere, status))
             echo.end()
 
     @needs_hosts
@@ -433,9 +437,9 @@ class LengthTests(HostCase):
                 printed = one.run_python(whole(_SIZES), address, "whole", *sent).splitlines()
                 statuses = ["MESSAGE_TOO_LONG"] * 2 + ["sent"] * 2 + ["MESSAGE_TOO_LONG", "sent"]
                 expected = [" ".join(pair) for pair in zip(sent, statuses, strict=True)]
-                self.assertEqual(printed, expected)
+                self.assertEqual(printed, expected, (family, address))
                 heard = [f"heard {size} data" for size in (fits, fits, 100)]
-                self.assertEqual(self.rest(receiver), heard)
+                self.assertEqual(self.rest(receiver), heard, (family, address))
                 receiver.end()
 
     @needs_hosts
@@ -447,7 +451,9 @@ class LengthTests(HostCase):
                 receiver = start(other, _RECEIVE, family)
                 sizes = ("2000", "65507")
                 one.run_python(whole(_SIZES), address, "in parts", *sizes)
-                self.assertEqual(self.rest(receiver), [f"heard {size} data" for size in sizes])
+                self.assertEqual(
+                    self.rest(receiver), [f"heard {size} data" for size in sizes], (family, address)
+                )
                 receiver.end()
 
     @needs_hosts
@@ -460,7 +466,7 @@ class LengthTests(HostCase):
                     receiver = start(other, _RECEIVE, family)
                     one.run_python(whole(_BATCH), address, "100", size)
                     expected = [f"heard {size} {number:04d}" for number in range(100)]
-                    self.assertEqual(sorted(self.rest(receiver)), expected)
+                    self.assertEqual(sorted(self.rest(receiver)), expected, size)
                     receiver.end()
 
     def rest(self, receiver: Child) -> list[str]:

@@ -126,7 +126,7 @@ class SocatTests(SynchronousTestCase):
         asking = socat(self.start, "-", address)
         for word in ("Hello", "again"):
             asking.say(word)
-            self.assertEqual([read_data(hearing) for _ in range(2)], [word] * 2)
+            self.assertEqual([read_data(hearing) for _ in range(2)], [word] * 2, word)
         # The service may end before it receives its own last answer.
         self.assert_stopped(service, "[34] received, 2 answered, [12] from members")
 

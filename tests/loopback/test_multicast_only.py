@@ -211,7 +211,7 @@ class MulticastCase(DatagramSocketCase):
     def assert_taken(self, *bindings: Deferred[None]) -> None:
         for binding in bindings:
             error = self.failureResultOf(binding, SocketError).value
-            self.assertIs(error.status, TAKEN)
+            self.assertIs(error.status, TAKEN, binding)
 
 
 class BindingTests(MulticastCase):
@@ -288,7 +288,7 @@ class TrafficTests(MulticastCase):
         foreign.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joining)
         self.tell(first, HELLO, MARK)
         for member in (first, *others):
-            self.assertEqual(self.received(member), [HELLO, MARK])
+            self.assertEqual(self.received(member), [HELLO, MARK], member)
         self.assertEqual([foreign.recv(9), foreign.recv(9)], [HELLO, MARK])
 
     def test_d7_unicast_is_not_sent(self) -> None:
@@ -375,8 +375,8 @@ class TrafficTests(MulticastCase):
         for made in (self.make(), self.exclusive(), self.shared()):
             for group in (GROUP, GROUP6, "239.255.255.255"):
                 error = self.failureResultOf(made.connect(group, 22113), SocketError).value
-                self.assertIs(error.status, SocketErrorStatus.HOST_NOT_FOUND)
-            self.assertEqual(made.information.remote_address, None)
+                self.assertIs(error.status, SocketErrorStatus.HOST_NOT_FOUND, group)
+            self.assertEqual(made.information.remote_address, None, made)
 
     def test_d13_the_sender_receives_too(self) -> None:
         """D13: its datagram comes from its own port and was sent to the group."""
@@ -437,7 +437,7 @@ class HostTests(MulticastCase):
                 near = self.join(here, GROUP, "lo", is_shared=is_shared)
                 self.send_from(there, GROUP, there.interface, "by-cable")
                 self.send_from(here, GROUP, "lo", "by-lo")
-                self.assertEqual(near.wait_for("received"), f"by-lo {GROUP}")
+                self.assertEqual(near.wait_for("received"), f"by-lo {GROUP}", is_shared)
 
     @needs_hosts
     def test_d10_a_new_address_changes_nothing(self) -> None:
@@ -527,8 +527,8 @@ class HostTests(MulticastCase):
             members = [self.join(here, GROUP6, here.interface) for _ in range(2)]
             self.send_from(there, GROUP6, there.interface, "Hello", "again")
             for member in members:
-                self.assertEqual(member.wait_for("received"), f"Hello {GROUP6}")
-                self.assertEqual(member.wait_for("received"), f"again {GROUP6}")
+                self.assertEqual(member.wait_for("received"), f"Hello {GROUP6}", member)
+                self.assertEqual(member.wait_for("received"), f"again {GROUP6}", member)
 
     @needs_hosts
     def test_two_processes_share_a_port_and_a_third_is_refused(self) -> None:
@@ -540,7 +540,7 @@ class HostTests(MulticastCase):
             self.assertIn("cannot bind UDP port 22113", third.printed)
             self.send_from(host, GROUP, "lo", "for-both")
             for member in members:
-                self.assertEqual(member.wait_for("received"), f"for-both {GROUP}")
+                self.assertEqual(member.wait_for("received"), f"for-both {GROUP}", member)
 
     @needs_hosts
     def test_a_failed_bind_does_not_keep_its_adapter(self) -> None:

@@ -318,4 +318,6 @@ class HostsTests(SynchronousTestCase):
             for member in members:
                 member.process.send_signal(signal.SIGTERM)
                 member.wait()
-                self.assertIn("stopped: 3 received, 1 answered, 2 from members", member.printed)
+                self.assertIn(
+                    "stopped: 3 received, 1 answered, 2 from members", member.printed, member
+                )

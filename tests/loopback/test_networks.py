@@ -211,7 +211,7 @@ class GroupTests(_Case):
             listeners = [self.listen(host, self.group) for host in (other, third)]
             sent = self.send(one, self.group, "hello")
             for listener in listeners:
-                self.assertEqual(listener.wait_for("heard"), sent)
+                self.assertEqual(listener.wait_for("heard"), sent, listener)
 
     def test_a_host_without_a_membership_receives_nothing_from_the_group(self) -> None:
         """A later unicast datagram is the first that it receives."""
@@ -246,13 +246,13 @@ class GroupTests(_Case):
             with hosts(3) as (one, other, _):
                 keeper = self.keep(other, self.address(one) if is_for_one else "-")
                 sent = self.send(one, self.group, "before")
-                self.assertEqual(keeper.read_line(), f"heard {sent} accepted")
+                self.assertEqual(keeper.read_line(), f"heard {sent} accepted", is_for_one)
                 other.unplug()
-                self.assertEqual(keeper.read_line(), f"lost {self.group}")
+                self.assertEqual(keeper.read_line(), f"lost {self.group}", is_for_one)
                 other.plug()
-                self.assertEqual(keeper.read_line(), f"restored {self.group}")
+                self.assertEqual(keeper.read_line(), f"restored {self.group}", is_for_one)
                 sent = self.send(one, self.group, "after")
-                self.assertEqual(keeper.read_line(), f"heard {sent} accepted")
+                self.assertEqual(keeper.read_line(), f"heard {sent} accepted", is_for_one)
 
     def test_the_kernel_chooses_the_interface_by_its_route(self) -> None:
         """Without a route the caller must name an interface."""
@@ -349,8 +349,8 @@ class HarnessTests(SynchronousTestCase):
             raise ZeroDivisionError
         left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
         for child, namespace in made:
-            self.assertIsNotNone(child.process.returncode)
-            self.assertNotIn(namespace, left)
+            self.assertIsNotNone(child.process.returncode, (child, namespace))
+            self.assertNotIn(namespace, left, (child, namespace))
         self.assertNotIn(f"tw-{os.getpid()}-", left)
 
     def test_a_child_of_a_process_is_ended(self) -> None:

@@ -81,7 +81,7 @@ class StreamTests(OnEveryReactor):
 
         async def work(reactor: Any) -> None:
             for family in FAMILIES:
-                self.assertEqual(await self.saved_syn(reactor, family, LOW_LATENCY), MARK)
+                self.assertEqual(await self.saved_syn(reactor, family, LOW_LATENCY), MARK, family)
 
         self.conduct(work)
 
@@ -91,7 +91,7 @@ class StreamTests(OnEveryReactor):
         async def work(reactor: Any) -> None:
             for family in FAMILIES:
                 normal = SocketQualityOfService.NORMAL
-                self.assertEqual(await self.saved_syn(reactor, family, normal), 0)
+                self.assertEqual(await self.saved_syn(reactor, family, normal), 0, family)
 
         self.conduct(work)
 
@@ -118,7 +118,7 @@ class AcceptedTests(OnEveryReactor):
                         found = sockets_of(reactor)
                         self.assertGreaterEqual(len(found), 2)
                         for one in found:
-                            self.assertEqual(marks_of(one), {MARK})
+                            self.assertEqual(marks_of(one), {MARK}, one)
                             self.assert_keeps_alive(one, listener.control)
 
         self.conduct(work)
@@ -131,8 +131,10 @@ class AcceptedTests(OnEveryReactor):
         ):
             if value is not None:
                 option: int = getattr(socket, name)
-                self.assertEqual(one.getsockopt(socket.IPPROTO_TCP, option), value)
-                self.assertTrue(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+                self.assertEqual(one.getsockopt(socket.IPPROTO_TCP, option), value, (name, value))
+                self.assertTrue(
+                    one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), (name, value)
+                )
 
     @on_every_reactor
     def test_they_are_marked_in_both_families(self) -> None:
@@ -196,7 +198,7 @@ class DatagramTests(OnEveryReactor):
                         sending: Awaitable[object] = send(near, host, port)
                         await sending
                     expected = MARK if quality is LOW_LATENCY else 0
-                    self.assertEqual(self.mark_of_next(receiver), expected)
+                    self.assertEqual(self.mark_of_next(receiver), expected, family)
 
         self.conduct(work)
 

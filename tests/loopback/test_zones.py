@@ -164,10 +164,12 @@ class SpellingTests(SynchronousTestCase):
                 server.wait_for("ready")
                 asked = f"{of_link(other)}%{zone}"
                 client = one.run_python(_BEGIN + _CLIENT + _END, asked, reactor)
-                self.assertEqual(client.splitlines(), [f"{near} {there}"] * 2 + [there])
-                self.assertEqual(server.read_line(), f"{far} {back}")
-                self.assertEqual(server.read_line(), f"{far} {back} {back}")
-                self.assertEqual(server.wait(), 0)
+                self.assertEqual(
+                    client.splitlines(), [f"{near} {there}"] * 2 + [there], (reactor, zone)
+                )
+                self.assertEqual(server.read_line(), f"{far} {back}", (reactor, zone))
+                self.assertEqual(server.read_line(), f"{far} {back} {back}", (reactor, zone))
+                self.assertEqual(server.wait(), 0, (reactor, zone))
 
 
 #: Receives from a group on one interface, and prints the data. Without twsock. Arguments:
@@ -274,8 +276,8 @@ class GroupTests(SynchronousTestCase):
             lines = [member.read_line().split() for _ in range(2 * len(wanted))]
             for who in ("socket", "protocol"):
                 heard = [word for name, word in lines if name == who]
-                self.assertEqual(sorted(heard), wanted)
-                self.assertEqual(heard[0], "end")
+                self.assertEqual(sorted(heard), wanted, who)
+                self.assertEqual(heard[0], "end", who)
 
     @needs_hosts
     def test_services_and_the_command_accept_zones(self) -> None:

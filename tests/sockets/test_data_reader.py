@@ -83,7 +83,7 @@ class LoadTests(DataReaderTests):
         """With any options."""
         for options in InputStreamOptions:
             self.reader.input_stream_options = options
-            self.assertEqual(self.successResultOf(self.reader.load(0)), 0)
+            self.assertEqual(self.successResultOf(self.reader.load(0)), 0, options)
 
     def test_a_load_above_the_read_ahead_limit_loads_all(self) -> None:
         """Up to the largest load; a larger one raises at the call."""

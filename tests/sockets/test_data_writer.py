@@ -88,7 +88,7 @@ class StoreTests(DataWriterTests):
         """As writes are, even if not awaited; they arrive in order."""
         stores = []
         for number in range(300):
-            self.assertFalse(self.connected.output.is_full)
+            self.assertFalse(self.connected.output.is_full, number)
             self.writer.write_uint16(number)
             stores.append(self.writer.store())
         while not all(store.called for store in stores):

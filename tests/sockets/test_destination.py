@@ -19,9 +19,9 @@ class PairTests(SynchronousTestCase):
         """Both give the same pair, without a local end."""
         for host in ("example.com", REMOTE):
             pair = make_pair(host, "http")
-            self.assertEqual(pair.remote_host_name, REMOTE)
-            self.assertEqual(pair.remote_service_name, "http")
-            self.assertEqual((pair.local_host_name, pair.local_service_name), (None, ""))
+            self.assertEqual(pair.remote_host_name, REMOTE, host)
+            self.assertEqual(pair.remote_service_name, "http", host)
+            self.assertEqual((pair.local_host_name, pair.local_service_name), (None, ""), host)
 
     def test_a_service_may_be_a_number(self) -> None:
         """0 as well."""

@@ -78,6 +78,6 @@ class EventTests(SynchronousTestCase):
         for change, handler in ((self.event.add, second), (self.event.remove, first)):
             with self.assertRaises(LocalProtocolError) as caught:
                 change(handler)
-            self.assertEqual(caught.exception.hresult, 0x8000000E)
-            self.assertIn("connection_received", str(caught.exception))
+            self.assertEqual(caught.exception.hresult, 0x8000000E, (change, handler))
+            self.assertIn("connection_received", str(caught.exception), (change, handler))
         self.assertEqual(list(self.event), [first])

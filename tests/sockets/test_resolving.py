@@ -128,7 +128,7 @@ class PortTests(SynchronousTestCase):
         for text in ("65536", "99999", "9" * 100_000):
             with self.assertRaises(ValueError) as caught:
                 find_port(text)
-            self.assertLess(len(str(caught.exception)), 100)
+            self.assertLess(len(str(caught.exception)), 100, text)
 
     def test_a_name_is_looked_up_in_the_services_file(self) -> None:
         """For TCP by default."""
@@ -177,7 +177,9 @@ class HostTests(ResolvingTestCase):
     def test_an_address_is_not_looked_up(self) -> None:
         """A literal is its own result, in canonical form, with its zone."""
         for literal, host in ((A, A), ("2001:DB8::1", A6), ("fe80::1%eth0", "fe80::1%eth0")):
-            self.assertEqual(self.successResultOf(self.look_up(literal)), [at(host)])
+            self.assertEqual(
+                self.successResultOf(self.look_up(literal)), [at(host)], (literal, host)
+            )
         self.assertEqual(self.names.asked, [])
 
     def test_a_name_is_looked_up_for_both_families(self) -> None:
@@ -256,7 +258,7 @@ class ServiceTests(ResolvingTestCase):
         ):
             resolver = answering(record("a.example"))
             self.successResultOf(self.look_up("EXAMPLE.com", service, resolver))
-            self.assertEqual(resolver.asked, [name])
+            self.assertEqual(resolver.asked, [name], (service, name))
 
     def test_a_known_port_asks_no_dns_server(self) -> None:
         """A number is not looked up as a service."""
@@ -287,7 +289,7 @@ class ServiceTests(ResolvingTestCase):
         for root in (".", ""):
             looking = self.look_up("example.com", "x", answering(record(root)))
             error = self.assert_status(looking, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
-            self.assertIn("_x._tcp.example.com", str(error))
+            self.assertIn("_x._tcp.example.com", str(error), root)
 
     def test_an_answer_without_records_means_no_service(self) -> None:
         """The name may have other records."""
@@ -330,7 +332,7 @@ class ServiceTests(ResolvingTestCase):
             resolver = answering(record("a.example"))
             looking = self.look_up(literal, "no-such-service", resolver)
             self.assert_status(looking, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
-            self.assertEqual(resolver.asked, [])
+            self.assertEqual(resolver.asked, [], literal)
 
     def test_a_malformed_target_is_left_out(self) -> None:
         """The well-formed targets beside it are used."""
@@ -338,10 +340,12 @@ class ServiceTests(ResolvingTestCase):
             found = self.look_up(
                 "example.com", "x", answering(record(bad), record("a.example", priority=1))
             )
-            self.assertEqual(self.successResultOf(found), [at(self.names.hosts["a.example"][0])])
+            self.assertEqual(
+                self.successResultOf(found), [at(self.names.hosts["a.example"][0])], bad
+            )
             none = self.look_up("example.com", "x", answering(record(bad)))
             error = self.failureResultOf(none, SocketError).value
-            self.assertIs(error.status, SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
+            self.assertIs(error.status, SocketErrorStatus.CLASS_TYPE_NOT_FOUND, bad)
 
     def test_cancelling_cancels_the_query(self) -> None:
         """The DNS client does not continue."""
@@ -498,7 +502,7 @@ class InterleaveTests(SynchronousTestCase):
             ([A, A6, B6], [A, A6, B6]),
         ):
             found = interleave([at(host) for host in given_hosts])
-            self.assertEqual([address.host for address in found], expected)
+            self.assertEqual([address.host for address in found], expected, (given_hosts, expected))
 
     def test_one_family_keeps_its_order(self) -> None:
         """An empty list stays empty."""

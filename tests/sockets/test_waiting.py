@@ -166,9 +166,9 @@ class ErrorTests(SynchronousTestCase):
         """A connection closed at this end gives `ClosedError`, any other `BrokenError`."""
         for error, kind in ((ClosedError("closed"), ClosedError), (SocketError("x"), BrokenError)):
             again = lost_again(error)
-            self.assertIsNot(again, error)
-            self.assertIs(type(again), kind)
-            self.assertIs(again.status, error.status)
+            self.assertIsNot(again, error, (error, kind))
+            self.assertIs(type(again), kind, (error, kind))
+            self.assertIs(again.status, error.status, (error, kind))
 
     def test_cancelling_a_wait_leaves_the_operation_alone(self) -> None:
         """The Deferred fails, and the code that would fire it sees that it has been called."""

@@ -67,7 +67,7 @@ class FindInterfaceTests(SynchronousTestCase):
     def test_an_index_finds_the_interface(self) -> None:
         """As a number, and as text from a command line."""
         for index in (self.loopback.index, str(self.loopback.index)):
-            self.assertEqual(find_interface(index), self.loopback)
+            self.assertEqual(find_interface(index), self.loopback, index)
 
     def test_an_address_finds_the_interface(self) -> None:
         """Of IPv4, and of IPv6 if the machine has it, in any spelling."""
@@ -76,7 +76,7 @@ class FindInterfaceTests(SynchronousTestCase):
         self.assertEqual(find_interface("127.0.0.1"), self.loopback)
         if any(one.address == "::1" for one in local_addresses()):
             for address in ("::1", "0:0::01", f"::1%{self.loopback.name}"):
-                self.assertEqual(find_interface(address), self.loopback)
+                self.assertEqual(find_interface(address), self.loopback, address)
 
     def assert_unknown(self, wanted: str | int, *words: str) -> None:
         error = self.assertRaises(SocketError, find_interface, wanted)
@@ -112,13 +112,13 @@ class FindInterfaceTests(SynchronousTestCase):
         error = self.assertRaises(OperationNotSupported, find_interface, "127.0.0.1", netlink=None)
         self.assertIn("use its name", str(error))
         for wanted in (self.loopback.name, self.loopback.index):
-            self.assertEqual(find_interface(wanted, netlink=None), self.loopback)
+            self.assertEqual(find_interface(wanted, netlink=None), self.loopback, wanted)
 
     def test_a_long_argument_gives_a_short_message(self) -> None:
         """A digit 5000 times; Python refuses to parse such a number."""
         for wanted in ("9" * 5000, "x" * 5000, "fe80::1%" + "x" * 5000):
             error = self.assertRaises(SocketError, find_interface, wanted)
-            self.assertLess(len(str(error)), 1000)
+            self.assertLess(len(str(error)), 1000, wanted)
 
     @given(text(max_size=20))
     def test_any_text_is_an_interface_or_an_error(self, wanted: str) -> None:
@@ -147,7 +147,7 @@ class IndexTests(SynchronousTestCase):
     def test_an_unknown_name_returns_zero(self) -> None:
         """Impossible names too."""
         for name in ("eth99999", "", "x" * 500, "\0", "\udc80"):
-            self.assertEqual(index_of(name), KERNEL_CHOICE.index)
+            self.assertEqual(index_of(name), KERNEL_CHOICE.index, name)
 
 
 class ListTests(SynchronousTestCase):
@@ -161,7 +161,7 @@ class ListTests(SynchronousTestCase):
         both = local_addresses()
         for family in (socket.AF_INET, socket.AF_INET6):
             expected = [one for one in both if one.family == family]
-            self.assertEqual(local_addresses(family), expected)
+            self.assertEqual(local_addresses(family), expected, family)
         self.assertIn("127.0.0.1", [one.address for one in both])
 
     def test_the_loopback_interface_is_no_broadcast_interface(self) -> None:

@@ -41,7 +41,7 @@ class FindTests(SynchronousTestCase):
             ("ff15::9", None, ("ff15::9", None)),
             (GROUP, lo, (GROUP, lo)),
         ):
-            self.assertEqual(find_group(group, interface), found)
+            self.assertEqual(find_group(group, interface), found, (group, interface, found))
 
     def test_a_zone_that_contradicts_the_interface_is_refused(self) -> None:
         """
@@ -172,8 +172,10 @@ class JoinTests(MembershipCase):
                 error = self.assertRaises(
                     LocalProtocolError, self.memberships.join, GROUP, interface, second
                 )
-                self.assertIn(GROUP, str(error))
-            self.assertEqual(list(self.memberships), [Membership(GROUP, self.loopback, first)])
+                self.assertIn(GROUP, str(error), interface)
+            self.assertEqual(
+                list(self.memberships), [Membership(GROUP, self.loopback, first)], (first, second)
+            )
             self.memberships.leave(GROUP)
 
     def test_two_interfaces_may_have_all_sources_and_a_single_source(self) -> None:
@@ -193,7 +195,7 @@ class JoinTests(MembershipCase):
             (GROUP, None, OTHER_SOURCE),
         ):
             error = self.assertRaises(LocalProtocolError, self.memberships.leave, *wrong)
-            self.assertIn(wrong[0], str(error))
+            self.assertIn(wrong[0], str(error), wrong)
         self.assertEqual(len(self.memberships), 1)
 
     def test_leaving_without_an_interface_leaves_all_interfaces(self) -> None:
@@ -210,7 +212,7 @@ class JoinTests(MembershipCase):
         """Before the system call."""
         for call in (self.memberships.join, self.memberships.leave):
             error = self.assertRaises(SocketError, call, GROUP6, self.loopback)
-            self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
+            self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED, call)
 
     _actions = tuples(
         booleans(), sampled_from([GROUP, OTHER_GROUP]), sampled_from([None, SOURCE, OTHER_SOURCE])
@@ -249,7 +251,7 @@ class AcceptTests(MembershipCase):
         self.assertTrue(self.accepted(here))
         self.assertFalse(self.accepted(here + 1))
         for destination in (OTHER_GROUP, "127.0.0.1", ""):
-            self.assertFalse(self.accepted(here, group=destination))
+            self.assertFalse(self.accepted(here, group=destination), destination)
 
     def test_with_an_unknown_interface_any_membership_is_enough(self) -> None:
         """The index is 0."""
@@ -262,7 +264,7 @@ class AcceptTests(MembershipCase):
         """The kernel does not report which interface it is."""
         self.memberships.join(GROUP)
         for index in (0, 1, 99):
-            self.assertTrue(self.accepted(index))
+            self.assertTrue(self.accepted(index), index)
 
     def test_a_source_is_accepted_on_its_interface(self) -> None:
         """Each source by itself."""
@@ -286,7 +288,7 @@ class AcceptTests(MembershipCase):
             (99, OTHER_SOURCE, True),
             (99, SOURCE, False),
         ):
-            self.assertIs(self.accepted(index, source), expected)
+            self.assertIs(self.accepted(index, source), expected, (index, source, expected))
 
     def test_a_group_that_was_left_is_not_accepted(self) -> None:
         """At once, even for datagrams that wait in the socket."""
@@ -301,7 +303,7 @@ class AcceptTests(MembershipCase):
             memberships.join("FF15:0::5", self.loopback, "FE80::0001")
             for source, expected in (("fe80::1%lo", True), ("fe80::1", True), ("fe80::2", False)):
                 found = memberships.accepts(GROUP6, self.loopback.index, source)
-                self.assertIs(found, expected)
+                self.assertIs(found, expected, (source, expected))
 
 
 class RefreshTests(MembershipCase):
@@ -323,11 +325,11 @@ class RefreshTests(MembershipCase):
             self.memberships.join(GROUP, old, source)
             self.kernel.absent = {99}
             heard = Membership(GROUP, self.loopback, source)
-            self.assertEqual(self.memberships.refresh(), [MembershipChange(heard)])
+            self.assertEqual(self.memberships.refresh(), [MembershipChange(heard)], source)
             sources = {source} if source else None
-            self.assertEqual(self.kernel.joined, {(GROUP, self.loopback.index): sources})
-            self.assertTrue(self.memberships.accepts(GROUP, self.loopback.index, SOURCE))
-            self.assertFalse(self.memberships.accepts(GROUP, 99, SOURCE))
+            self.assertEqual(self.kernel.joined, {(GROUP, self.loopback.index): sources}, source)
+            self.assertTrue(self.memberships.accepts(GROUP, self.loopback.index, SOURCE), source)
+            self.assertFalse(self.memberships.accepts(GROUP, 99, SOURCE), source)
             self.memberships.leave(GROUP)
 
     def test_a_removed_interface_is_reported_once(self) -> None:

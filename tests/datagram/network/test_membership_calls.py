@@ -40,16 +40,16 @@ class CheckGroupTests(SynchronousTestCase):
         addresses.
         """
         for group in ("224.0.0.0", "224.3.0.5", "239.255.255.255"):
-            self.assertEqual(check_group(group), socket.AF_INET)
+            self.assertEqual(check_group(group), socket.AF_INET, group)
         for group in ("ff00::", "FF02:0::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"):
-            self.assertEqual(check_group(group), socket.AF_INET6)
+            self.assertEqual(check_group(group), socket.AF_INET6, group)
 
     def test_another_address_is_refused(self) -> None:
         """The message has the argument and the range of multicast addresses."""
         near_misses = ["223.255.255.255", "240.0.0.0", "fe80::1", "::ffff:224.0.0.1"]
         for address in (*near_misses, "", "localhost", "224.3.0.5:22113", "224.3", "ff02::1%lo"):
             error = self.assertRaises(SocketError, check_group, address)
-            self.assertIs(error.status, FOREIGN)
+            self.assertIs(error.status, FOREIGN, address)
             for word in (repr(address), "224.0.0.0 to 239.255.255.255", "ff"):
                 self.assertIn(word, str(error))
 
@@ -89,15 +89,15 @@ class CheckAddressesTests(SynchronousTestCase):
         """In both directions."""
         for joining, group in ((self.udp, GROUP6), (self.udp6, GROUP)):
             error = self.assertRaises(SocketError, check_addresses, joining, group, None)
-            self.assertIs(error.status, FOREIGN)
-            self.assertIn(group, str(error))
+            self.assertIs(error.status, FOREIGN, (joining, group))
+            self.assertIn(group, str(error), (joining, group))
 
     def test_a_source_of_another_family_is_refused(self) -> None:
         """A source that is not an address too."""
         for source in (SOURCE6, "localhost", ""):
             error = self.assertRaises(SocketError, check_addresses, self.udp, GROUP, source)
-            self.assertIs(error.status, FOREIGN)
-            self.assertIn(repr(source), str(error))
+            self.assertIs(error.status, FOREIGN, source)
+            self.assertIn(repr(source), str(error), source)
 
 
 class LayoutTests(SynchronousTestCase):
@@ -130,8 +130,8 @@ class LayoutTests(SynchronousTestCase):
             _, option, request = membership_option(
                 socket.AF_INET, GROUP, 7, SOURCE, is_join=is_join, is_linux=True
             )
-            self.assertEqual((option, len(request)), (expected, 264))
-            self.assertEqual(request[136:144].hex(" ", 4), "02000000 0a000001")
+            self.assertEqual((option, len(request)), (expected, 264), (is_join, expected))
+            self.assertEqual(request[136:144].hex(" ", 4), "02000000 0a000001", (is_join, expected))
 
     def test_other_systems_get_the_older_structures(self) -> None:
         """``struct ip_mreqn`` and ``struct ipv6_mreq``."""
@@ -247,8 +247,8 @@ class KernelTests(_Case):
         self.udp.close()
         for call in (join, leave):
             error = self.assertRaises(SocketError, call, self.udp, self.group, self.index)
-            self.assertIn(os.strerror(errno.EBADF), str(error))
-            self.assertIn(self.group, str(error))
+            self.assertIn(os.strerror(errno.EBADF), str(error), call)
+            self.assertIn(self.group, str(error), call)
 
     for _test in (
         test_sources_are_joined_and_left_one_by_one,

@@ -77,7 +77,7 @@ class AnswerTests(SynchronousTestCase):
         for kind in (ERROR, DONE):
             refusal = message(kind, struct.pack("=i", -errno.ENETDOWN) + bytes(16))
             error = self.assertRaises(SocketError, Answer(NEW_LINK).feed, refusal)
-            self.assertIs(error.status, SocketErrorStatus.NETWORK_IS_DOWN)
+            self.assertIs(error.status, SocketErrorStatus.NETWORK_IS_DOWN, kind)
 
     def test_an_acknowledgement_is_not_the_end(self) -> None:
         """It is an error message with number 0."""
@@ -132,7 +132,7 @@ class AddressTests(SynchronousTestCase):
         ends = attribute(1, bytes([10, 0, 0, 2])), attribute(2, bytes([10, 0, 0, 1]))
         for attributes in (ends, reversed(ends)):
             found = parse_address(address(socket.AF_INET, 7, *attributes))
-            self.assertEqual(found, LocalAddress(socket.AF_INET, "10.0.0.1", 7))
+            self.assertEqual(found, LocalAddress(socket.AF_INET, "10.0.0.1", 7), attributes)
 
     def test_other_attributes_are_ignored(self) -> None:
         """The label has seven bytes, so padding follows it."""
@@ -172,7 +172,7 @@ class LinkTests(SynchronousTestCase):
             (0x8, Link(5, "eth0", is_up=False, can_broadcast=False, is_loopback=True)),
             (~0xB & 0xFFFF_FFFF, Link(5, "eth0", False, False, False)),
         ):
-            self.assertEqual(parse_link(link(5, flags, b"eth0\0")), expected)
+            self.assertEqual(parse_link(link(5, flags, b"eth0\0")), expected, (flags, expected))
 
     def test_a_link_without_a_name_has_an_empty_name(self) -> None:
         """The kernel always sends a name."""
@@ -203,7 +203,7 @@ class KernelTests(SynchronousTestCase):
         """With the name and index of the POSIX calls."""
         loopback = [found for found in dump_links() if found.is_loopback]
         for found in loopback:
-            self.assertEqual(socket.if_nametoindex(found.name), found.index)
+            self.assertEqual(socket.if_nametoindex(found.name), found.index, found)
         self.assertNotEqual(loopback, [])
 
     def test_the_loopback_address_is_listed(self) -> None:
@@ -273,4 +273,4 @@ class AbsenceTests(SynchronousTestCase):
     def test_there_is_no_link_socket(self) -> None:
         """None is returned; it is no error."""
         for family in (None, UNKNOWN_FAMILY):
-            self.assertIsNone(open_link_socket(netlink=family))
+            self.assertIsNone(open_link_socket(netlink=family), family)

@@ -73,7 +73,7 @@ class ReadTests(SynchronousTestCase):
         where = (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4s", 1, b"\x7f\0\0\1", bytes(4)))
         strange = [(socket.SOL_SOCKET, UDP_GRO, b"x"), (socket.SOL_SOCKET, IP_PKTINFO, b"x")]
         for messages in ([size, where, *strange], [*strange, where, size]):
-            self.assertEqual(read_control(messages), (9, "0.0.0.0", 1, "127.0.0.1"))
+            self.assertEqual(read_control(messages), (9, "0.0.0.0", 1, "127.0.0.1"), messages)
 
 
 class WriteTests(SynchronousTestCase):
@@ -114,21 +114,21 @@ class RequestTests(SynchronousTestCase):
         """It is no error; the port works without them."""
         for family in (socket.AF_INET, socket.AF_INET6):
             socket_of_old_system: Any = WithoutOptions(family)
-            self.assertFalse(request_packet_info(socket_of_old_system))
-            self.assertFalse(request_runs(socket_of_old_system))
+            self.assertFalse(request_packet_info(socket_of_old_system), family)
+            self.assertFalse(request_runs(socket_of_old_system), family)
 
     def test_a_real_kernel_reports_the_destination(self) -> None:
         """Within the buffer for control messages, without truncation."""
         for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
             with socket.socket(family, socket.SOCK_DGRAM) as udp:
                 udp.settimeout(60)
-                self.assertTrue(request_packet_info(udp))
+                self.assertTrue(request_packet_info(udp), (host, family))
                 request_runs(udp)
                 udp.bind((host, 0))
                 udp.sendto(b"a", udp.getsockname())
                 _, messages, flags, _ = udp.recvmsg(10, CONTROL_SIZE)
-            self.assertEqual(read_control(messages)[:2], (0, host))
-            self.assertEqual(flags & socket.MSG_CTRUNC, 0)
+            self.assertEqual(read_control(messages)[:2], (0, host), (host, family))
+            self.assertEqual(flags & socket.MSG_CTRUNC, 0, (host, family))
 
     test_a_real_kernel_reports_the_destination.skip = LINUX  # type: ignore[attr-defined]
 

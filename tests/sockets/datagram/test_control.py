@@ -61,9 +61,9 @@ class ControlTests(SynchronousTestCase):
         for name, value in OPTIONS.items():
             before = getattr(self.control, name)
             error = self.assertRaises(LocalProtocolError, setattr, self.control, name, value)
-            self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
-            self.assertIn(name, str(error))
-            self.assertEqual(getattr(self.control, name), before)
+            self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL, (name, value))
+            self.assertIn(name, str(error), (name, value))
+            self.assertEqual(getattr(self.control, name), before, (name, value))
 
     def test_the_unicast_hop_limit_can_be_set_at_any_time(self) -> None:
         """The socket is called with the new value."""

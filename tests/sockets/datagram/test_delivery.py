@@ -189,14 +189,14 @@ class HandlerOutputTests(SocketCase):
         made = self.answer(self.make(), peer)
         for number in range(100):
             self.send(peer, made, b"%d" % number)
-            self.assertEqual(receive(peer, 1), [b"%d" % number])
+            self.assertEqual(receive(peer, 1), [b"%d" % number], number)
 
     def test_datagrams_of_send_to_are_sent_at_the_end_of_the_event(self) -> None:
         """To the sender of the message."""
         made = self.echo()
         for peer in (self.peer(), self.peer()):
             self.send(peer, made, GREETING)
-            self.assertEqual(receive(peer, 1), [GREETING])
+            self.assertEqual(receive(peer, 1), [GREETING], peer)
 
     def test_writes_queued_before_the_event_are_sent_with_it(self) -> None:
         """In order."""
@@ -331,6 +331,6 @@ class TruncationTests(SocketCase):
             made, sender = self.bind(host=host), self.bind(host=host)
             self.successResultOf(sender.send_to(bytes(size), self.address(made)))
             self.pump()
-            self.assertEqual(len(self.take(made)), size)
+            self.assertEqual(len(self.take(made)), size, (host, size))
             sending = sender.send_to(bytes(size + 1), self.address(made))
             self.assert_refused(sending, SocketErrorStatus.MESSAGE_TOO_LONG)

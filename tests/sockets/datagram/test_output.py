@@ -691,7 +691,7 @@ class CancelTests(OutputCase):
             write.cancel()
             self.failureResultOf(write, CancelledError)
             self.connected.make_room()
-            self.assertEqual(self.connected.received(len(left)), left)
+            self.assertEqual(self.connected.received(len(left)), left, (room, left))
         self.assertEqual(self.successResultOf(output.send_all(b"x")), 1)
         self.assertEqual(self.connected.received(2), [b"x"] * 2)
 
@@ -707,12 +707,12 @@ class CancelTests(OutputCase):
             self.output.cancel_writes(operation_cancelled)
             errors = [self.failureResultOf(each, SocketError).value for each in pending]
             aborted = SocketErrorStatus.OPERATION_ABORTED
-            self.assertEqual({error.status for error in errors}, {aborted})
-            self.assertEqual(len(set(errors)), len(errors))
+            self.assertEqual({error.status for error in errors}, {aborted}, room)
+            self.assertEqual(len(set(errors)), len(errors), room)
             self.connected.make_room()
             self.connected.next_turn()
             self.successResultOf(self.output.send_all(b"x"))
-            self.assertEqual(self.connected.received(1), [b"x"])
+            self.assertEqual(self.connected.received(1), [b"x"], room)
 
     def test_cancelled_writes_that_nobody_awaits_are_reported_once_each(self) -> None:
         """As with any other failure; a callback may write again."""

@@ -67,7 +67,7 @@ class BindTests(SocketCase):
         for host, address in ((HostName("::1"), "::1"), ("here.example", LOCALHOST)):
             made = self.make()
             self.successResultOf(made.bind_endpoint(host, ""))
-            self.assertEqual(made.information.local_address, HostName(address))
+            self.assertEqual(made.information.local_address, HostName(address), (host, address))
 
     def test_binding_a_taken_port_fails(self) -> None:
         """``ADDRESS_ALREADY_IN_USE``; then the same socket can be bound to another port."""
@@ -115,7 +115,7 @@ class BindTests(SocketCase):
             self.successResultOf(made.bind_service_name("", adapter))
             self.peer().sendto(GREETING, (LOCALHOST, int(made.information.local_port)))
             self.pump()
-            self.assertEqual(self.take(made), GREETING)
+            self.assertEqual(self.take(made), GREETING, adapter)
 
     def test_an_unknown_service_raises_at_the_call(self) -> None:
         """So does a number that is no port."""
@@ -300,7 +300,7 @@ class ConnectTests(SocketCase):
             for group in (GROUP, "ff02::1"):
                 connecting = made.connect(group, 22113)
                 self.assert_refused(connecting, SocketErrorStatus.HOST_NOT_FOUND)
-                self.assertFalse(made.is_open)
+                self.assertFalse(made.is_open, group)
             made.control.multicast_only = False
             self.connect(self.peer(), made)
 
@@ -482,7 +482,7 @@ class CancelIoTests(SocketCase):
         waits: list[Callable[[], Deferred[Any]]] = [made.receive, made.receive_from]
         for wait in (*waits, lambda: made.receive_from(timeout=5)):
             waiting = wait()
-            self.assertIsNone(self.successResultOf(made.cancel_io()))
+            self.assertIsNone(self.successResultOf(made.cancel_io()), wait)
             self.assert_refused(waiting, SocketErrorStatus.OPERATION_ABORTED)
         self.send(self.peer(), made, GREETING)
         self.successResultOf(made.cancel_io())
@@ -758,8 +758,8 @@ class CloseTests(SocketCase):
             opening: Deferred[Any] = begin(made)
             made.close()
             self.failureResultOf(opening, ClosedError)
-            self.assertTrue(self.reactor.nameResolver.slow["slow.example"].is_cancelled)
-            self.assertFalse(made.is_open)
+            self.assertTrue(self.reactor.nameResolver.slow["slow.example"].is_cancelled, begin)
+            self.assertFalse(made.is_open, begin)
 
     def test_async_with_closes_the_socket(self) -> None:
         """Also one that was never bound."""
@@ -790,15 +790,15 @@ class GroupTests(SocketCase):
         made = self.bind()
         for group in (LOCALHOST, HostName("10.0.0.1"), "ff02::1", "240.0.0.1", "no group"):
             error = self.assertRaises(SocketError, made.join_multicast_group, group, "lo")
-            self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED)
-            self.assertNotIn("\n", str(error))
+            self.assertIs(error.status, SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED, group)
+            self.assertNotIn("\n", str(error), group)
 
     def test_joining_on_an_unknown_interface_fails(self) -> None:
         """``UNREACHABLE_HOST``."""
         made = self.bind()
         for interface in ("eth99999", 2**31 - 7, "192.0.2.1"):
             error = self.assertRaises(SocketError, made.join_multicast_group, GROUP, interface)
-            self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
+            self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST, interface)
 
     def test_leaving_a_group_that_was_not_joined_fails(self) -> None:
         """So does leaving it twice."""

@@ -29,8 +29,8 @@ class DestinationTests(SocketCase):
         made = self.bind()
         for peer in (self.peer(), self.peer()):
             stream = self.successResultOf(made.get_output_stream(*peer.getsockname()))
-            self.assertEqual(self.successResultOf(stream.send_all(GREETING)), 13)
-            self.assertEqual(peer.recvfrom(99), (GREETING, self.address(made)))
+            self.assertEqual(self.successResultOf(stream.send_all(GREETING)), 13, peer)
+            self.assertEqual(peer.recvfrom(99), (GREETING, self.address(made)), peer)
 
     def test_making_a_stream_binds_an_unbound_socket(self) -> None:
         """To a free port, in the address family of the host; any host may answer there."""
@@ -60,7 +60,7 @@ class DestinationTests(SocketCase):
         made = self.make()
         for host, port in ((LOCALHOST, 0), ("ff15::9%no-such-interface", 9)):
             self.failureResultOf(made.get_output_stream(host, port), SocketError)
-            self.assertIsNone(made.information.local_address)
+            self.assertIsNone(made.information.local_address, (host, port))
         self.bind(made)
 
     def test_a_stream_to_a_host_of_another_family_fails(self) -> None:
@@ -131,7 +131,7 @@ class LocalEndTests(SocketCase):
                 stream = self.successResultOf(made.get_output_stream(pair))
                 self.successResultOf(stream.send_all(GREETING))
                 source = local if local == "127.0.0.2" else LOCALHOST
-                self.assertEqual(peer.recvfrom(99)[1], (source, int(own)))
+                self.assertEqual(peer.recvfrom(99)[1], (source, int(own)), service)
 
     def test_a_socket_of_one_address_sends_from_no_other(self) -> None:
         """Nor from another port."""
@@ -169,9 +169,9 @@ class SendToTests(SocketCase):
         peer = self.peer()
         for made in (self.bind(), self.make()):
             sending = made.send_to(GREETING, peer.getsockname())
-            self.assertEqual(self.successResultOf(sending), 13)
-            self.assertEqual(peer.recvfrom(99)[0], GREETING)
-            self.assertTrue(made.is_open)
+            self.assertEqual(self.successResultOf(sending), 13, made)
+            self.assertEqual(peer.recvfrom(99)[0], GREETING, made)
+            self.assertTrue(made.is_open, made)
 
     def test_the_first_64_are_sent_before_the_calls_return(self) -> None:
         """The others are sent in the reactor's next turn."""

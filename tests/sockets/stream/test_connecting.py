@@ -246,7 +246,7 @@ class SerialTests(ConnectingTestCase):
             self.reactor.advance(30)
             self.refuse(number, ConnectTimeout())
             self.reactor.advance(0)
-            self.assertEqual(self.begun(), hosts)
+            self.assertEqual(self.begun(), hosts, (number, hosts))
 
     def test_the_last_failure_ends_the_wait(self) -> None:
         """At once."""
@@ -290,7 +290,7 @@ class NoAttemptTests(ConnectingTestCase):
             begun = len(self.begun())
             self.connect(IPv4Address("TCP", "127.0.0.1", 80), A6, is_serial=is_serial)
             self.reactor.advance(0)
-            self.assertEqual(self.begun()[begun:], ["::1"])
+            self.assertEqual(self.begun()[begun:], ["::1"], is_serial)
 
     def test_the_error_lists_it(self) -> None:
         """With the others, and a readable reason."""

@@ -297,7 +297,7 @@ class SumTests(SynchronousTestCase):
         producer.resumeProducing()
         self.assertEqual(self.limit.total, 0)
         for write in writes:
-            self.assertEqual(self.successResultOf(write), 100)
+            self.assertEqual(self.successResultOf(write), 100, write)
 
     def test_the_connection_with_most_bytes_is_aborted(self) -> None:
         """Its read fails with the reason, and its bytes are freed."""

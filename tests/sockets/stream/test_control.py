@@ -76,7 +76,7 @@ class QualityOfServiceTests(SynchronousTestCase):
             with self.assertRaises(OperationNotSupported):
                 options.quality_of_service = LOW_LATENCY
             options.quality_of_service = SocketQualityOfService.NORMAL
-            self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL)
+            self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL, options)
 
     def test_another_number_is_refused(self) -> None:
         """There are two qualities."""
@@ -94,11 +94,11 @@ class OptionTests(SynchronousTestCase):
     def test_the_defaults_are_the_documented_ones(self) -> None:
         """As in WinRT; the kernel decides on the size of the buffer."""
         for options in (self.control, self.listener):
-            self.assertEqual((options.keep_alive, options.no_delay), (False, True))
-            self.assertEqual(options.outbound_unicast_hop_limit, 128)
-            self.assertIsNone(options.outbound_buffer_size_in_bytes)
-            self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL)
-            self.assertEqual([getattr(options, name) for name in KEEP_ALIVE], [None] * 3)
+            self.assertEqual((options.keep_alive, options.no_delay), (False, True), options)
+            self.assertEqual(options.outbound_unicast_hop_limit, 128, options)
+            self.assertIsNone(options.outbound_buffer_size_in_bytes, options)
+            self.assertIs(options.quality_of_service, SocketQualityOfService.NORMAL, options)
+            self.assertEqual([getattr(options, name) for name in KEEP_ALIVE], [None] * 3, options)
         self.assertIs(self.control.serialize_connection_attempts, False)
 
     def test_an_option_keeps_its_value(self) -> None:
@@ -139,9 +139,9 @@ class OptionTests(SynchronousTestCase):
                     self.assertRaises(ValueError, setattr, options, name, value)
                 for wrong in (1.5, True, "1"):
                     self.assertRaises(TypeError, setattr, options, name, wrong)
-                self.assertEqual(getattr(options, name), most)
+                self.assertEqual(getattr(options, name), most, (name, most))
                 setattr(options, name, None)
-                self.assertIsNone(getattr(options, name))
+                self.assertIsNone(getattr(options, name), (name, most))
 
     def test_times_of_keep_alive_without_system_support_raise(self) -> None:
         """An option that has no effect is not accepted silently."""
@@ -149,8 +149,8 @@ class OptionTests(SynchronousTestCase):
             for name, (option, _) in KEEP_ALIVE.items():
                 without(self, option)
                 error = self.assertRaises(OperationNotSupported, setattr, options, name, 1)
-                self.assertIn(option, str(error))
-                self.assertIsNone(getattr(options, name))
+                self.assertIn(option, str(error), (name, option))
+                self.assertIsNone(getattr(options, name), (name, option))
 
     def test_a_buffer_has_at_least_1_byte(self) -> None:
         """And at most 2,147,483,647."""
@@ -160,7 +160,7 @@ class OptionTests(SynchronousTestCase):
                 setattr(options, name, size)
             for size in (0, -1, 2**31):
                 self.assertRaises(ValueError, setattr, options, name, size)
-            self.assertEqual(options.outbound_buffer_size_in_bytes, 2**31 - 1)
+            self.assertEqual(options.outbound_buffer_size_in_bytes, 2**31 - 1, options)
 
     def test_setting_an_option_of_a_socket_in_use_raises(self) -> None:
         """The error names the option, whose value does not change."""
@@ -169,9 +169,9 @@ class OptionTests(SynchronousTestCase):
             for name, value in OPTIONS.items():
                 before = getattr(options, name)
                 error = self.assertRaises(LocalProtocolError, setattr, options, name, value)
-                self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL)
-                self.assertIn(name, str(error))
-                self.assertEqual(getattr(options, name), before)
+                self.assertEqual(error.hresult, ILLEGAL_METHOD_CALL, (name, value))
+                self.assertIn(name, str(error), (name, value))
+                self.assertEqual(getattr(options, name), before, (name, value))
 
     def test_a_connect_that_was_called_fixes_the_order_of_attempts(self) -> None:
         """The attempts under way cannot be changed."""
@@ -265,7 +265,7 @@ class ApplyTests(SynchronousTestCase):
             found = {
                 name: end.getsockopt(socket.IPPROTO_TCP, option) for name, option in options.items()
             }
-            self.assertEqual(found, expected)
+            self.assertEqual(found, expected, chosen)
 
     def test_low_latency_marks_both_families(self) -> None:
         """``IP_TOS``, and ``IPV6_TCLASS`` on IPv6 sockets, have the code point 46."""

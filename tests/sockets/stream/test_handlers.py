@@ -169,7 +169,7 @@ class LossTests(LoggedCase):
                 near.output_stream.write(b"data")
                 await near.close()
                 await near.wait_closed()
-                self.assertEqual(await listener.close_all(5), 0)
+                self.assertEqual(await listener.close_all(5), 0, end)
 
         self.conduct(work)
         self.assertEqual(stored, [b"data"] * 2)
@@ -430,7 +430,7 @@ class MemoryTests(SynchronousTestCase):
             self.reactor.advance(0)
             self.assertEqual(ended, ["cancelled"], steps)
             self.successResultOf(self.listener.close_all(5))
-            self.assertEqual(self.reactor.getDelayedCalls(), [])
+            self.assertEqual(self.reactor.getDelayedCalls(), [], steps)
 
 
 for case in (LossTests, CloseAllTests):

@@ -52,9 +52,11 @@ class AddressTests(SynchronousTestCase):
         """Addresses are host names and ports are text, for both families."""
         for host, peer in (("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")):
             information = between(host, peer)
-            self.assertEqual(information.local_address, HostName(host))
-            self.assertEqual(information.remote_address, HostName(peer))
-            self.assertEqual((information.local_port, information.remote_port), ("4000", "80"))
+            self.assertEqual(information.local_address, HostName(host), (host, peer))
+            self.assertEqual(information.remote_address, HostName(peer), (host, peer))
+            self.assertEqual(
+                (information.local_port, information.remote_port), ("4000", "80"), (host, peer)
+            )
 
     def test_a_socket_of_both_families_shows_ipv4_as_ipv4(self) -> None:
         """The peer is 127.0.0.1, however the kernel writes it."""
@@ -212,7 +214,7 @@ class StatisticsTests(SynchronousTestCase):
         self.connect(self.socket)
         for info in (packed(rate=1000, is_limited=True), packed(rate=0)):
             self.socket.info = info
-            self.assertFalse(self.information.bandwidth_statistics.outbound_bandwidth_peaked)
+            self.assertFalse(self.information.bandwidth_statistics.outbound_bandwidth_peaked, info)
 
     def test_statistics_are_read_at_each_access(self) -> None:
         """They are the current ones."""

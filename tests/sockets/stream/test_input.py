@@ -74,7 +74,7 @@ class ReadTests(InputTests):
         self.connected.end()
         self.assertEqual(self.successResultOf(read), b"ab")
         for options in (NONE, PARTIAL, READ_AHEAD):
-            self.assertEqual(self.successResultOf(self.stream.read(4, options)), b"")
+            self.assertEqual(self.successResultOf(self.stream.read(4, options)), b"", options)
 
     def test_read_ahead_returns_no_more_than_requested(self) -> None:
         """It is a permission; the count is the size of the caller's buffer."""
@@ -414,7 +414,7 @@ class EndTests(InputTests):
                 stream.feed(answer)
             clock.advance(0.2)
             self.assertEqual(self.successResultOf(read), answer)
-            self.assertEqual(self.successResultOf(stream.receive_some()), b"")
+            self.assertEqual(self.successResultOf(stream.receive_some()), b"", answer)
 
     def test_an_end_during_that_second_leaves_no_timer(self) -> None:
         """For each way to end."""
@@ -426,7 +426,7 @@ class EndTests(InputTests):
         for end in ends:
             clock, stream = self.drained()
             end(stream)
-            self.assertEqual(clock.getDelayedCalls(), [])
+            self.assertEqual(clock.getDelayedCalls(), [], end)
 
     def drained(self) -> tuple[Clock, InputStream]:
         """Drain a stream, then connect it."""

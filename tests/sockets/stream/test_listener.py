@@ -119,7 +119,7 @@ class ListenerTests(OnEveryReactor):
                 waiting = listener.accept(timeout=timeout)
                 await listener.cancel_io()
                 error = await failure_of(waiting)
-                self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED)
+                self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED, timeout)
             looping = ensureDeferred(anext(aiter(listener)))
             await listener.cancel_io()
             await failure_of(looping)
@@ -231,9 +231,11 @@ class ListenerTests(OnEveryReactor):
                 near = StreamSocket(reactor)
                 await near.connect(host, listener.information.local_port)
                 accepted = await listener.accept()
-                self.assertEqual(accepted.information.remote_address, HostName(host))
-                self.assertEqual(accepted.information.remote_host_name, HostName(host))
-                self.assertEqual(accepted.information.remote_port, near.information.local_port)
+                self.assertEqual(accepted.information.remote_address, HostName(host), host)
+                self.assertEqual(accepted.information.remote_host_name, HostName(host), host)
+                self.assertEqual(
+                    accepted.information.remote_port, near.information.local_port, host
+                )
                 await near.abort()
                 await accepted.abort()
             await listener.close()
@@ -293,9 +295,9 @@ class ListenerTests(OnEveryReactor):
                 for _ in range(2):
                     near = await connect(reactor, listener)
                     near.output_stream.write(b"x")
-                    self.assertEqual(await end_of(near), b"")
+                    self.assertEqual(await end_of(near), b"", handler)
                     await near.abort()
-                self.assertEqual(await listener.close_all(5), 0)
+                self.assertEqual(await listener.close_all(5), 0, handler)
 
         self.conduct(work)
         failures = [event for event in events if event["log_level"] is LogLevel.critical]

@@ -319,7 +319,7 @@ class OrderTests(OutputTests):
             if isinstance(connected, InMemory):
                 assert connected.transport.producer is not None
                 connected.transport.producer.resumeProducing()
-            self.assertEqual(order, ["first", "second", "third", "flushed"])
+            self.assertEqual(order, ["first", "second", "third", "flushed"], connected)
 
     def test_closing_in_a_callback_sends_queued_writes(self) -> None:
         """Its Deferred fires without waiting for the peer."""
@@ -443,9 +443,9 @@ class WithdrawTests(OutputTests):
                 closing.cancel()
             else:
                 connected.socket.cancel_io()
-            self.assertEqual(len(connected.receive()), 1 << 20)
+            self.assertEqual(len(connected.receive()), 1 << 20, call_off)
             connected.descriptor.doWrite()
-            self.assertEqual(connected.far.recv(1), b"")
+            self.assertEqual(connected.far.recv(1), b"", call_off)
 
     def test_withdrawing_takes_constant_time(self) -> None:
         """In any order, no write is compared with the others; the rest arrives in order."""
@@ -462,10 +462,10 @@ class WithdrawTests(OutputTests):
             with count_comparisons() as comparisons:
                 for write in withdrawn:
                     write.addErrback(lambda _: None).cancel()
-            self.assertLess(comparisons.value, len(writes))
-            self.assertEqual(connected.output.unsent, 4 * 20)
+            self.assertLess(comparisons.value, len(writes), shuffle)
+            self.assertEqual(connected.output.unsent, 4 * 20, shuffle)
             left = b"".join(b"%4d" % number for number in range(0, 2000, 100))
-            self.assertEqual(connected.receive()[MIB:], left)
+            self.assertEqual(connected.receive()[MIB:], left, shuffle)
 
     def test_cancelling_closes_takes_constant_time(self) -> None:
         """Waits for the flush before the close, and for the close."""
@@ -477,7 +477,7 @@ class WithdrawTests(OutputTests):
             with count_comparisons() as comparisons:
                 for wait in reversed(waits):
                     wait.cancel()
-            self.assertLess(comparisons.value, len(waits))
+            self.assertLess(comparisons.value, len(waits), begin)
 
     def test_a_cancelled_flush_ends_the_wait_only(self) -> None:
         """The writes are still sent."""
@@ -506,7 +506,7 @@ class WithdrawTests(OutputTests):
         self.successResultOf(self.connected.socket.cancel_io())
         for write in pending:
             error = self.failureResultOf(write, SocketError).value
-            self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED)
+            self.assertIs(error.status, SocketErrorStatus.OPERATION_ABORTED, write)
         self.output.write(b"next")
         received = self.connected.receive()
         self.connected.next_turn()
@@ -528,14 +528,14 @@ class RefusalTests(OutputTests):
         """The HRESULT is that of a method called too early."""
         for operation in self.operations(StreamSocket(self.connected.reactor)):
             error = self.failureResultOf(operation, LocalProtocolError).value
-            self.assertEqual(error.hresult, 0x8000000E)
+            self.assertEqual(error.hresult, 0x8000000E, operation)
 
     def test_writing_after_closing_fails(self) -> None:
         """The HRESULT is that of a closed object."""
         self.connected.socket.close()
         for operation in self.operations(self.connected.socket):
             error = self.failureResultOf(operation, ClosedError).value
-            self.assertEqual(error.hresult, 0x80000013)
+            self.assertEqual(error.hresult, 0x80000013, operation)
 
     def test_writing_after_the_connection_broke_fails(self) -> None:
         """With the status of the loss."""
@@ -543,7 +543,7 @@ class RefusalTests(OutputTests):
         self.failureResultOf(self.output.send_all(b"x"), BrokenError)
         for operation in self.operations(self.connected.socket):
             error = self.failureResultOf(operation, BrokenError).value
-            self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+            self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER, operation)
 
     def test_an_argument_that_is_no_buffer_raises_at_the_call(self) -> None:
         """A number would mean that many zeros."""
@@ -568,7 +568,7 @@ class RefusalTests(OutputTests):
         waiting = [self.output.write(data) for data in (b"", b"a", b"b")]
         for refused in (self.output.write(b"c"), self.output.send_all(b"d")):
             error = self.failureResultOf(refused, BusyError).value
-            self.assertIn("3 writes of 2 bytes", str(error))
+            self.assertIn("3 writes of 2 bytes", str(error), refused)
         self.successResultOf(self.output.flush())
         self.assertEqual([self.successResultOf(write) for write in waiting], [0, 1, 1])
         self.successResultOf(self.output.send_all(b"e"))

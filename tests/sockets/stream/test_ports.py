@@ -75,10 +75,10 @@ class ListeningTests(SynchronousTestCase):
             listener = StreamSocketListener(reactor)
             self.successResultOf(listener.bind_endpoint(host, 1337))
             [(port, _, backlog, where)] = reactor.tcpServers
-            self.assertEqual((port, backlog, where), (1337, BACKLOG, interface))
-            self.assertEqual(reactor.adoptedPorts, [])
-            self.assertEqual(reactor.readers, set())
-            self.assertEqual(listener.information.local_port, "1337")
+            self.assertEqual((port, backlog, where), (1337, BACKLOG, interface), (host, interface))
+            self.assertEqual(reactor.adoptedPorts, [], (host, interface))
+            self.assertEqual(reactor.readers, set(), (host, interface))
+            self.assertEqual(listener.information.local_port, "1337", (host, interface))
             self.successResultOf(listener.close())
 
     def test_connections_of_a_reactor_in_memory_reach_handlers(self) -> None:
@@ -134,7 +134,7 @@ class DividedTests(SynchronousTestCase):
         for number in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             reactor = Divided(lacking=number)
             self.successResultOf(self.bind(reactor))
-            self.assertEqual(reactor.listening, [(1000, "0.0.0.0")])
+            self.assertEqual(reactor.listening, [(1000, "0.0.0.0")], number)
         refused = self.bind(Divided(lacking=errno.EACCES))
         status = self.failureResultOf(refused, SocketError).value.status
         self.assertNotEqual(status, SocketErrorStatus.ADDRESS_ALREADY_IN_USE)

@@ -49,10 +49,12 @@ class RefusalTests(SynchronousTestCase):
         for leftover, is_server in ((b"evil", True), (b"\x16\x04", True), (b"\x16\x03", False)):
             self.setUp()
             self.assertRaises(RemoteProtocolError, self.refuse, leftover, is_server=is_server)
-            self.assertTrue(self.here.transport.disconnected)
+            self.assertTrue(self.here.transport.disconnected, (leftover, is_server))
             (event,) = self.events
-            self.assertIn(f"{len(leftover)} bytes of plaintext", formatEvent(event))
-            self.assertNotIn("evil", repr(event))
+            self.assertIn(
+                f"{len(leftover)} bytes of plaintext", formatEvent(event), (leftover, is_server)
+            )
+            self.assertNotIn("evil", repr(event), (leftover, is_server))
 
 
 class HandshakeTests(SynchronousTestCase):
@@ -133,12 +135,12 @@ class HandshakeTests(SynchronousTestCase):
             flushing = here.output.flush()
             getattr(here.socket, end)()
             transport: Any = here.transport
-            self.assertTrue(transport.disconnected)
+            self.assertTrue(transport.disconnected, end)
             here.lose_through(transport.protocol)
             self.failureResultOf(writing, ClosedError)
             self.failureResultOf(flushing, ClosedError)
             self.failureResultOf(securing, ClosedError)
-            self.assertNotIn(b"never", here.sent())
+            self.assertNotIn(b"never", here.sent(), end)
 
     def test_a_refused_client_is_logged_once(self) -> None:
         """Unless this end cancelled the handshake."""

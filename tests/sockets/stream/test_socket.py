@@ -73,10 +73,10 @@ class ConnectTests(SocketTests):
                 stream_socket = StreamSocket(self.reactor)
                 connecting = stream_socket.connect(host, service)
                 self.assertNoResult(connecting)
-                self.assertEqual(self.reactor.tcpClients[-1][:2], ("127.0.0.1", 1337))
+                self.assertEqual(self.reactor.tcpClients[-1][:2], ("127.0.0.1", 1337), service)
                 self.answer()
-                self.assertIsNone(self.successResultOf(connecting))
-                self.assertTrue(stream_socket.is_open)
+                self.assertIsNone(self.successResultOf(connecting), service)
+                self.assertTrue(stream_socket.is_open, service)
 
     def test_connect_tries_all_addresses_of_a_name(self) -> None:
         """The next as soon as one fails; families alternate; the error lists every attempt."""
@@ -115,7 +115,7 @@ class ConnectTests(SocketTests):
         ):
             pair = EndpointPair(local, service, HostName("127.0.0.1"), "1337")
             StreamSocket(self.reactor).connect(pair)
-            self.assertEqual(self.reactor.tcpClients[-1][4], bind)
+            self.assertEqual(self.reactor.tcpClients[-1][4], bind, (local, service, bind))
 
     def test_invalid_arguments_raise_at_the_call(self) -> None:
         """Before any lookup."""
@@ -195,7 +195,7 @@ class ConnectTests(SocketTests):
             connecting = stream_socket.connect(host, 1)
             self.successResultOf(stream_socket.close())
             error = self.failureResultOf(connecting, ClosedError).value
-            self.assertEqual(error.hresult, 0x80000013)
+            self.assertEqual(error.hresult, 0x80000013, host)
             self.failureResultOf(stream_socket.connect("127.0.0.1", 1), ClosedError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
@@ -379,7 +379,7 @@ class EndTests(SocketTests):
                     raise raised
 
             ending = Deferred.fromCoroutine(block())
-            self.assertEqual(transport.disconnected, is_aborted)
+            self.assertEqual(transport.disconnected, is_aborted, (raised, is_aborted))
             transport.protocol = None
             ending.addErrback(lambda _: None)
 

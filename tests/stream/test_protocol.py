@@ -939,11 +939,52 @@ class EndTests(SynchronousTestCase):
         connected.end()
         self.assertTrue(connected.transport.disconnecting)
 
+    def test_a_failed_send_ends_the_connection(self) -> None:
+        """Nobody could answer what the peer still sends; the reason is that of the send."""
+        on_kernel = OnKernel()
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.dataReceived(FRAME)
+        linger = struct.pack("ii", 1, 0)
+        on_kernel.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        on_kernel.far.close()
+        select.select([on_kernel.near], [], [], 10)
+        on_kernel.protocol.send_frame(b"answer")
+        on_kernel.reactor.advance(0)
+        (error,) = on_kernel.protocol.lost
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        self.assertEqual(on_kernel.protocol.ended, ["CancelledError"])
+
+    def test_a_close_is_seen_at_the_transport(self) -> None:
+        """Over a socket too, where only FIN was sent."""
+        on_kernel = OnKernel(FrameRecorder)
+        self.addCleanup(on_kernel.close)
+        self.assertFalse(on_kernel.protocol.transport.disconnecting)
+        on_kernel.protocol.close()
+        self.assertTrue(on_kernel.protocol.transport.disconnecting)
+
+    def test_a_drain_waits_no_longer_than_input_is_unread(self) -> None:
+        """Unread bytes may be a proxy's header: no first message is awaited behind them."""
+        on_kernel = OnKernel(FrameRecorder)
+        self.addCleanup(on_kernel.close)
+        on_kernel.far.sendall(b"x")
+        select.select([on_kernel.near], [], [], 10)
+        on_kernel.protocol.drain()
+        self.assertTrue(on_kernel.protocol.is_open)
+        on_kernel.near.recv(1)
+        on_kernel.reactor.advance(0.05)
+        self.assertFalse(on_kernel.protocol.is_open)
+
     def test_a_partial_message_at_the_end_is_dropped(self) -> None:
-        """FIN in the middle of a frame: whole frames were handled, the partial one is not."""
+        """FIN in the middle of a frame: the whole one was handled, the log tells of the rest."""
+        events: list[Any] = []
+        note: Any = events.append
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
         connected = Connected(FrameRecorder)
         connected.receive(encode_frame(b"1") + b"\x00\x00")
         connected.end()
+        (event,) = events
+        self.assertIn("in the middle of a message: 2 bytes dropped", formatEvent(event))
         self.assertEqual(connected.protocol.received, [b"1"])
         self.assertTrue(connected.transport.disconnecting)
 

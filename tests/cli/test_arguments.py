@@ -354,10 +354,13 @@ class HelpTests(SynchronousTestCase):
     """What ``--help`` prints."""
 
     def help_of(self, parse_words: Callable[[list[str]], object], *words: str) -> str:
-        with contextlib.redirect_stdout(io.StringIO()) as output:
+        written = io.BytesIO()
+        with contextlib.redirect_stdout(io.TextIOWrapper(written, "utf-8")) as output:
             ended = self.assertRaises(SystemExit, parse_words, list(words))
-        self.assertEqual(ended.code, 0)
-        return output.getvalue()
+            self.assertEqual(ended.code, 0)
+            shown = written.getvalue().decode()
+        output.detach()
+        return shown
 
     def test_it_is_printed_wherever_it_stands(self) -> None:
         """On standard output, with exit status 0."""

@@ -272,29 +272,30 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual((result.stderr, result.returncode), (b"", 141), words)
 
     def test_help_that_cannot_be_written_is_one_line(self) -> None:
-        """Of all commands; the disk may be full."""
+        """Of all commands, whether Python has a buffer or not; the disk may be full."""
         device = Path("/dev/full")
         if not device.exists():
             raise SkipTest("this system has no /dev/full")
-        variables = {**environment(), "PYTHONUNBUFFERED": ""}
         line = f"twsock: cannot write to standard output: {os.strerror(errno.ENOSPC)}\n"
         for words in (["--help"], ["echo", "--help"], ["certificates", "--help"]):
-            with device.open("wb") as full:
-                result = subprocess.run(
-                    command(*words),
-                    stdout=full,
-                    stderr=subprocess.PIPE,
-                    timeout=PATIENCE,
-                    check=False,
-                    env=variables,
-                )
-            self.assertEqual((result.stderr.decode(), result.returncode), (line, 1), words)
+            for unbuffered in ("", "1"):
+                with device.open("wb") as full:
+                    result = subprocess.run(
+                        command(*words),
+                        stdout=full,
+                        stderr=subprocess.PIPE,
+                        timeout=PATIENCE,
+                        check=False,
+                        env={**environment(), "PYTHONUNBUFFERED": unbuffered},
+                    )
+                self.assertEqual((result.stderr.decode(), result.returncode), (line, 1), words)
 
     def test_closed_streams_are_one_line(self) -> None:
         """Nothing can be done without the first two, and nothing said without the third."""
         for redirection, words, line in (
             ("<&-", "", b"twsock: standard input is closed\n"),
             (">&-", "text", b"twsock: standard output is closed\n"),
+            (">&-", "--help", b"twsock: standard output is closed\n"),
             (">&- 2>&-", "text", b""),
         ):
             shell = f'exec "$@" echo tcp:127.0.0.1:1 {words} {redirection}'

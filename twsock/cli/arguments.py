@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from typing_extensions import override
 
-from twsock.cli.output import UsageError
+from twsock.cli.output import UsageError, open_output
 from twsock.names import HostName, HostNameType
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 from twsock.wire.frames import DEFAULT_MAX_PAYLOAD, MAX_UINT32
@@ -281,6 +281,11 @@ class _Parser(argparse.ArgumentParser):
     @override
     def format_help(self) -> str:
         return self._text
+
+    @override
+    def print_help(self, file: object = None) -> None:
+        # That of argparse ignores a failure to write.
+        open_output().say(self._text.removesuffix("\n"))
 
     @override
     def error(self, message: str) -> NoReturn:

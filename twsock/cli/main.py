@@ -12,14 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from twsock.cli.output import (
-    EXIT_BROKEN_PIPE,
-    EXIT_FAILED,
-    EXIT_SIGNAL,
-    CommandError,
-    UsageError,
-    open_output,
-)
+from twsock.cli.output import EXIT_SIGNAL, CommandError, UsageError, open_output
 
 if TYPE_CHECKING:
     from twsock.cli.arguments import EchoArguments
@@ -72,9 +65,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = failed.exit_code
     except KeyboardInterrupt:
         code = EXIT_SIGNAL + signal.SIGINT
-    except SystemExit as ended:  # argparse has printed the help.
-        code = int(ended.code or 0)
-    code = _flush_output() or code
     if code:
         sys.exit(code)
 
@@ -85,19 +75,13 @@ def _run_command(words: Sequence[str]) -> int:
         return COMMANDS[first].run(words[1:])
     if first in ("-h", "--help"):
         lines = (f"  {name:<12}  {command.purpose}" for name, command in COMMANDS.items())
-        _print(_HELP.format(commands="\n".join(lines)))
+        open_output().say(_HELP.format(commands="\n".join(lines)))
     elif first == "--version":
-        _print(f"twsock {_find_version()}")
+        open_output().say(f"twsock {_find_version()}")
     else:
         mistake = f"there is no command {first!r}" if words else "a command is missing"
         raise UsageError(f"{mistake}; see twsock --help")
     return 0
-
-
-def _print(text: str) -> None:
-    output = open_output()
-    for line in text.splitlines():
-        output.say(line)
 
 
 def _run_echo(words: Sequence[str]) -> int:
@@ -196,22 +180,3 @@ def _find_version() -> str:
         return version("twsock")
     except PackageNotFoundError:
         return "(run from a folder where it is not installed)"
-
-
-def _flush_output() -> int:
-    """Write what argparse has printed; return the exit status if that fails, otherwise 0."""
-    import os
-
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        # Python would try it again at its end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return EXIT_BROKEN_PIPE
-        if sys.stderr is not None:
-            line = f"cannot write to standard output: {error.strerror}"
-            print(f"twsock: {line}", file=sys.stderr)
-        return EXIT_FAILED
-    return 0

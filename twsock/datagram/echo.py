@@ -76,16 +76,17 @@ class DatagramEcho(DatagramProtocol):
 
     @override
     def run_received(self, run: Run) -> None:
-        self.counters.received += len(run)
+        count = len(run)
+        self.counters.received += count
         if run.is_truncated:
             self.counters.truncated += 1
             super().run_received(run)
         elif self._is_loop_risk(run):
-            self.counters.loop_risk += len(run)
+            self.counters.loop_risk += count
         elif self._rate_limit is None:
-            self._answer(run)
+            self._answer(run, count)
         else:
-            self._answer_limited(run, self._rate_limit)
+            self._answer_limited(run, count, self._rate_limit)
 
     @override
     def send_failed(self, error: SocketError, address: Address | None, count: int) -> None:
@@ -104,18 +105,18 @@ class DatagramEcho(DatagramProtocol):
             return True
         if run.local and run.local != run.destination:
             return True  # A broadcast: every host of the network would answer a forged source.
-        host, port = run.source[0].removeprefix(MAPPED), run.source[1]
-        own_ports = self._own_ports
+        port, own_ports = run.source[1], self._own_ports
         if port not in own_ports and self._reply_port not in own_ports:
             return False
         # A forged source may be any address. The echo must not answer its own socket, which has
         # its port on every address of this machine that it is bound to.
-        return not self._answer_any_port or host in self._local_addresses
+        if not self._answer_any_port:
+            return True
+        return run.source[0].removeprefix(MAPPED) in self._local_addresses
 
-    def _answer(self, run: Run) -> None:
+    def _answer(self, run: Run, count: int) -> None:
         if self.transport is None:
             return  # Closed in the meantime.
-        count = len(run)
         # Counted before the send, which may call `send_failed`.
         self.counters.answered += count
         try:
@@ -133,12 +134,11 @@ class DatagramEcho(DatagramProtocol):
             self.counters.failed += count
             self.warn_occasionally("{error}", error=error)
 
-    def _answer_limited(self, run: Run, limit: RateLimit) -> None:
-        count = len(run)
+    def _answer_limited(self, run: Run, count: int, limit: RateLimit) -> None:
         allowed = limit.take(network_of(run.source[0]), count, self._now())
         self.counters.limited += count - allowed
         if allowed == count:
-            self._answer(run)
+            self._answer(run, count)
         elif allowed:
             size = run.segment_size
-            self._answer(run.part(run.data[: allowed * size], size))
+            self._answer(run.part(run.data[: allowed * size], size), allowed)

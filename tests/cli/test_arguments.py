@@ -118,9 +118,9 @@ class ValueTests(SynchronousTestCase):
             ("--size", "4", "a"): "--size generates the messages, so there is no TEXT with it",
         }.items():
             error = self.assertRaises(UsageError, parse, "tcp:h:1", *words)
-            self.assertIn(line, error.line)
-            self.assertNotIn("\n", error.line)
-            self.assertEqual(error.exit_code, 2)
+            self.assertIn(line, error.line, f"{words=}, {line=}: {error.line}")
+            self.assertNotIn("\n", error.line, f"{words=}: {error.line!r}")
+            self.assertEqual(error.exit_code, 2, f"{words=}")
 
 
 class DatagramTests(SynchronousTestCase):
@@ -134,8 +134,8 @@ class DatagramTests(SynchronousTestCase):
             ("UDP:h:1", 2.0),
             ("multicast:224.3.0.5:1", 1.0),
         ):
-            self.assertEqual(parse(endpoint).timeout, timeout)
-            self.assertEqual(parse(endpoint, "--timeout", "7").timeout, 7.0)
+            self.assertEqual(parse(endpoint).timeout, timeout, f"{endpoint=}")
+            self.assertEqual(parse(endpoint, "--timeout", "7").timeout, 7.0, f"{endpoint=}")
 
     def test_generated_messages_are_as_many_as_asked_for(self) -> None:
         """Each of them is sent once; a text is sent again and again."""
@@ -154,7 +154,7 @@ class DatagramTests(SynchronousTestCase):
             (("--size", "65508"), "--size is 65508 bytes, a datagram has at most 65507"),
         ):
             error = self.assertRaises(UsageError, parse, "udp:h:1", *words)
-            self.assertIn(line, error.line)
+            self.assertIn(line, error.line, f"{words=}, {line=}: {error.line}")
 
     def test_what_needs_a_connection_is_refused(self) -> None:
         """By name, whether or not it would make a difference."""
@@ -177,6 +177,7 @@ class DatagramTests(SynchronousTestCase):
                     error.line,
                     f"--{name} is for connections, which {kind}: does not have; "
                     "see twsock echo --help",
+                    f"{words=}, {name=}, {endpoint=}",
                 )
 
 
@@ -209,8 +210,10 @@ class SecurityTests(SynchronousTestCase):
             ("tcp:h:1", "--upgrade", "--", "text"),
         ):
             arguments = parse(*words)
-            self.assertEqual((arguments.endpoint, arguments.texts), ("tcp:h:1", (b"text",)))
-            self.assertEqual(arguments.upgrade, "direct")
+            self.assertEqual(
+                (arguments.endpoint, arguments.texts), ("tcp:h:1", (b"text",)), f"{words=}"
+            )
+            self.assertEqual(arguments.upgrade, "direct", f"{words=}")
 
     def test_behind_two_dashes_upgrade_is_a_text(self) -> None:
         """As everything is."""
@@ -238,7 +241,7 @@ class SecurityTests(SynchronousTestCase):
     def test_levels_are_those_of_the_services(self) -> None:
         """The two ends of one connection take the same words."""
         for word in LEVELS:
-            self.assertEqual(parse("tcp:h:1", "--tls", "--level", word).level, word)
+            self.assertEqual(parse("tcp:h:1", "--tls", "--level", word).level, word, f"{word=}")
 
     def test_what_does_not_go_together(self) -> None:
         """One line that names the option."""
@@ -264,8 +267,8 @@ class SecurityTests(SynchronousTestCase):
             ("--tls", "--name", "01:23:45:67:89:ab"): "--name: takes a host or an IP address",
         }.items():
             error = self.assertRaises(UsageError, parse, "tcp:h:1", *words)
-            self.assertIn(line, error.line)
-            self.assertNotIn("\n", error.line)
+            self.assertIn(line, error.line, f"{words=}, {line=}: {error.line}")
+            self.assertNotIn("\n", error.line, f"{words=}: {error.line!r}")
 
 
 class RawTests(SynchronousTestCase):
@@ -289,7 +292,7 @@ class RawTests(SynchronousTestCase):
             (("--upgrade=command",), "--upgrade=command sends a message"),
         ):
             error = self.assertRaises(UsageError, parse, "tcp:h:1", "--raw", *words)
-            self.assertIn(line, error.line)
+            self.assertIn(line, error.line, f"{words=}, {line=}: {error.line}")
 
 
 class EndpointTests(SynchronousTestCase):
@@ -298,12 +301,12 @@ class EndpointTests(SynchronousTestCase):
     def test_a_host_and_a_port_are_tcp(self) -> None:
         """Whatever the host looks like."""
         for word in ("localhost:1337", "127.0.0.1:1", "[::1]:1337", "my_host:0", "[fe80::1%lo]:1"):
-            self.assertEqual(parse(word).endpoint, f"tcp:{word}")
+            self.assertEqual(parse(word).endpoint, f"tcp:{word}", f"{word=}")
 
     def test_other_endpoints_stay_as_they_are(self) -> None:
         """A kind is no host, and a port is a number."""
         for word in ("tcp:1337", "unix:1337", "UDP:1", "tls:h:1", "localhost", "h:http", "a:b:1"):
-            self.assertEqual(parse(word).endpoint, word)
+            self.assertEqual(parse(word).endpoint, word, f"{word=}")
 
 
 class CertificatesTests(SynchronousTestCase):
@@ -330,7 +333,9 @@ class CertificatesTests(SynchronousTestCase):
     def test_keys_are_those_that_can_be_made(self) -> None:
         """Each has its word."""
         for kind in KeyKind:
-            self.assertEqual(self.parse("init", "a", "--key", kind.value).key, kind.value)
+            self.assertEqual(
+                self.parse("init", "a", "--key", kind.value).key, kind.value, f"{kind=}"
+            )
 
     def test_each_mistake_gets_its_line(self) -> None:
         """With where to read on."""
@@ -346,8 +351,8 @@ class CertificatesTests(SynchronousTestCase):
             (["init", "a", "--key", "dsa"], "argument --key: invalid choice: 'dsa'"),
         ):
             error = self.assertRaises(UsageError, self.parse, *words)
-            self.assertIn(line, error.line)
-            self.assertNotIn("\n", error.line)
+            self.assertIn(line, error.line, f"{words=}, {line=}: {error.line}")
+            self.assertNotIn("\n", error.line, f"{words=}: {error.line!r}")
 
 
 class HelpTests(SynchronousTestCase):
@@ -370,13 +375,14 @@ class HelpTests(SynchronousTestCase):
             (parse_certificates, ["--help"], "\n  --name HOST "),
             (parse_certificates, ["init", "--help"], "certificates init [OPTION ...] DIR"),
         ):
-            self.assertIn(part, self.help_of(parse_words, *words))
+            shown = self.help_of(parse_words, *words)
+            self.assertIn(part, shown, f"{parse_words=}, {words=}, {part=}: {shown}")
 
     def test_it_fits_a_terminal(self) -> None:
         """No line is wider than 80 columns."""
         for parse_words in (parse_echo, parse_certificates):
             lines = self.help_of(parse_words, "--help").splitlines()
-            self.assertEqual([line for line in lines if len(line) > 80], [])
+            self.assertEqual([line for line in lines if len(line) > 80], [], f"{parse_words=}")
 
     def test_it_has_every_option_and_no_other(self) -> None:
         """It is written by hand."""

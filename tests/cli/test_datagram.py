@@ -42,8 +42,8 @@ class TallyTests(SynchronousTestCase):
         """With the time that it took, also after the timeout."""
         for message, now in ((b"a", 0.25), (b"", 20.0)):
             self.send(message)
-            self.assertEqual(self.receive(message, now), "answer")
-            self.assertEqual(self.tally.responders[""].round_trips.longest, now)
+            self.assertEqual(self.receive(message, now), "answer", f"{message=}, {now=}")
+            self.assertEqual(self.tally.responders[""].round_trips.longest, now, f"{message=}")
         self.assertEqual((self.tally.sent, self.tally.answered), (2, 2))
 
     def test_a_second_answer_is_a_duplicate(self) -> None:
@@ -92,7 +92,7 @@ class TallyTests(SynchronousTestCase):
         """Anybody on the network may answer, from any number of ports."""
         self.send(b"a")
         for number in range(MAX_RESPONDERS):
-            self.assertEqual(self.receive(b"a", name=str(number)), "answer")
+            self.assertEqual(self.receive(b"a", name=str(number)), "answer", f"{number=}")
         self.assertEqual(self.receive(b"a", name="one more"), "")
         self.assertEqual(len(self.tally.responders), MAX_RESPONDERS)
         self.assertEqual((self.tally.answered, self.tally.others.received), (1, 1))
@@ -141,7 +141,7 @@ class TallyTests(SynchronousTestCase):
         counted = sum(one.received + one.duplicates for one in tally.responders.values())
         self.assertEqual(counted + tally.unexpected, answers)
         for one in tally.responders.values():
-            self.assertLessEqual(one.received, tally.answered)
+            self.assertLessEqual(one.received, tally.answered, f"{one=}")
         self.assertLessEqual(tally.answered, tally.sent)
 
 
@@ -241,8 +241,8 @@ class TimesTests(TestCase):
     async def test_the_next_leaves_when_the_last_was_answered(self) -> None:
         """Each text as often as asked for, empty ones too."""
         peer = Peer(self).start(b"a", b"", count=2)
-        for text in (b"a", b"a", b"", b""):
-            self.assertEqual(await peer.request(), text)
+        for number, text in enumerate((b"a", b"a", b"", b"")):
+            self.assertEqual(await peer.request(), text, f"{number=}")
             await peer.send(text)
         await peer.end()
 
@@ -250,7 +250,7 @@ class TimesTests(TestCase):
         """Not before, and the last one is waited for as long."""
         peer = Peer(self).start(b"a", b"b")
         for text in (b"a", b"b"):
-            self.assertEqual(await peer.request(), text)
+            self.assertEqual(await peer.request(), text, f"{text=}")
             await peer.turn(1.9)
             self.assertNoResult(peer.done)
             self.assertRaises(BlockingIOError, peer.socket.recv, 9)
@@ -325,13 +325,13 @@ class PeerTests(TestCase):
             peer = Peer(self).start(*texts, quiet=True, size=size)
             await peer.send(await peer.request())
             await peer.end()
-            self.assertEqual(peer.lines, lines)
+            self.assertEqual(peer.lines, lines, f"{texts=}, {size=}")
 
     async def test_losses_and_duplicates_have_lines_and_figures(self) -> None:
         """So has an answer that comes after the timeout: it is none of them."""
         peer = Peer(self).start(b"a", b"b", b"c", b"d", timeout=1.0)
         for text in (b"a", b"b"):
-            self.assertEqual(await peer.request(), text)
+            self.assertEqual(await peer.request(), text, f"{text=}")
             await peer.turn(1.1)
         self.assertEqual(await peer.request(), b"c")
         await peer.send(b"a", b"c")
@@ -376,8 +376,12 @@ class PeerTests(TestCase):
             await peer.request()
             await peer.send(answer)
             line = await peer.fails()
-            self.assertEqual(line, f"{len(answer)} bytes came back that were not sent")
-            self.assertEqual(peer.lines[1], f'client received the response: "{answer.decode()}"')
+            self.assertEqual(
+                line, f"{len(answer)} bytes came back that were not sent", f"{answer=}"
+            )
+            self.assertEqual(
+                peer.lines[1], f'client received the response: "{answer.decode()}"', f"{answer=}"
+            )
             self.assertRaises(BlockingIOError, peer.socket.recv, 9)
 
     async def test_bytes_that_were_not_sent_end_it_while_the_user_thinks(self) -> None:
@@ -449,8 +453,12 @@ class PeerTests(TestCase):
                 await peer.request()
             peer.done.cancel()
             self.failureResultOf(peer.done, CancelledError)
-            self.assertEqual(peer.clock.getDelayedCalls(), [])
-            self.assertEqual(" sent, 0 received, 2 awaited, 0 lost" in peer.lines[-1], figures)
+            self.assertEqual(peer.clock.getDelayedCalls(), [], f"{count=}, {interval=}")
+            self.assertEqual(
+                " sent, 0 received, 2 awaited, 0 lost" in peer.lines[-1],
+                figures,
+                f"{count=}, {interval=}",
+            )
         looking_up = {"endpoint": "udp:name.invalid:7"}
         for given_endpoint in ({}, looking_up):
             peer = Peer(self).start(texts=InputLines(Deferred, 100), **given_endpoint)
@@ -495,7 +503,7 @@ class GroupTests(TestCase):
         """Only the last is awaited to its end; a member that missed one is named."""
         peer = Peer(self, group=GROUP).start(b"a", b"b", timeout=1.0)
         for text in (b"a", b"b"):
-            self.assertEqual(await peer.request(), text)
+            self.assertEqual(await peer.request(), text, f"{text=}")
             if text == b"a":
                 await peer.send(text)
         line = await peer.fails(1.1)
@@ -508,7 +516,7 @@ class GroupTests(TestCase):
             await peer.send(await peer.request())
             await peer.end(2.1)
             answered = f'127.0.0.1:{peer.port} answered: "a"'
-            self.assertIn("a" if quiet else answered, peer.lines)
+            self.assertIn("a" if quiet else answered, peer.lines, f"{quiet=}: {peer.lines}")
             self.assertEqual(len(peer.lines), count, peer.lines)
 
     async def test_what_others_send_to_the_group_is_ignored(self) -> None:
@@ -613,8 +621,9 @@ class LoopbackTests(SynchronousTestCase):
                 result.stderr.decode(),
                 rf"\Atwsock: {shown}:{port} refused: ConnectionResetByPeer \(18\): "
                 r"[^\n]+; is a server running there\?\n\Z",
+                f"{host=}",
             )
-            self.assertEqual(result.returncode, 1)
+            self.assertEqual(result.returncode, 1, f"{host=}")
 
     def test_an_unknown_name(self) -> None:
         """It is looked up before anything is sent."""

@@ -38,8 +38,8 @@ class EndpointTests(SynchronousTestCase):
             ("tcp:my_service:1", "my_service:1"),
         ):
             endpoint = parse(description)
-            self.assertIsInstance(endpoint, HostnameEndpoint)
-            self.assertEqual(repr(endpoint), f"<HostnameEndpoint {shown}>")
+            self.assertIsInstance(endpoint, HostnameEndpoint, f"{description=}")
+            self.assertEqual(repr(endpoint), f"<HostnameEndpoint {shown}>", f"{description=}")
 
     def test_any_client_endpoint_string_is_taken(self) -> None:
         """What is not a plain host and port is Twisted's to read."""
@@ -73,8 +73,12 @@ class EndpointTests(SynchronousTestCase):
             ("unix:/" + "a" * 200, "the path has 201 bytes"),
         ):
             error = self.assertRaises(UsageError, parse, description)
-            self.assertIn(f"cannot use the endpoint {description!r}: {reason}", error.line)
-            self.assertNotIn("\n", error.line)
+            self.assertIn(
+                f"cannot use the endpoint {description!r}: {reason}",
+                error.line,
+                f"{description=}, {reason=}: {error.line}",
+            )
+            self.assertNotIn("\n", error.line, f"{description=}: {error.line!r}")
 
 
 class HostTests(SynchronousTestCase):
@@ -92,13 +96,13 @@ class HostTests(SynchronousTestCase):
             ("tcp:port=1:host=h", "h"),
             (r"tcp:port=1:host=\:\:1", "::1"),
         ):
-            self.assertEqual(find_host(description), host)
+            self.assertEqual(find_host(description), host, f"{description=}")
             self.assertTrue(IStreamClientEndpoint.providedBy(parse(description)), description)
 
     def test_no_other_endpoint_has_one(self) -> None:
         """A path names nobody, and what a plugin means only the plugin knows."""
         for description in ("unix:/run/echo.sock", "unix:path=h", "onion:h:1"):
-            self.assertIsNone(find_host(description))
+            self.assertIsNone(find_host(description), f"{description=}")
 
 
 class TargetTests(SynchronousTestCase):
@@ -114,7 +118,7 @@ class TargetTests(SynchronousTestCase):
             ("udp:[fe80::1%eth0]:1337", PeerTarget(HostName("fe80::1%eth0"), 1337)),
             ("udp:host=h:port=1337", PeerTarget(HostName("h"), 1337)),
         ):
-            self.assertEqual(parse_target(description), target)
+            self.assertEqual(parse_target(description), target, f"{description=}")
 
     def test_a_group_stays_on_this_machine_unless_told_otherwise(self) -> None:
         """By the loopback interface, and one hop far."""
@@ -133,7 +137,7 @@ class TargetTests(SynchronousTestCase):
                 GroupTarget("224.3.0.5", 22113, lo, 255),
             ),
         ):
-            self.assertEqual(parse_target(description), target)
+            self.assertEqual(parse_target(description), target, f"{description=}")
 
     def test_anything_else_is_bad_usage(self) -> None:
         """The line names the string and the reason."""
@@ -158,9 +162,13 @@ class TargetTests(SynchronousTestCase):
             ("multicast:224.3.0.5:1:interface=no such", "there is no interface 'no such'"),
         ):
             error = self.assertRaises(UsageError, parse_target, description)
-            self.assertIn(f"cannot use the endpoint {description!r}: {reason}", error.line)
-            self.assertRegex(error.line, r"; give one such as \S+\Z")
-            self.assertNotIn("\n", error.line)
+            self.assertIn(
+                f"cannot use the endpoint {description!r}: {reason}",
+                error.line,
+                f"{description=}, {reason=}: {error.line}",
+            )
+            self.assertRegex(error.line, r"; give one such as \S+\Z", f"{description=}")
+            self.assertNotIn("\n", error.line, f"{description=}: {error.line!r}")
 
 
 class AddressTests(SynchronousTestCase):
@@ -176,5 +184,9 @@ class AddressTests(SynchronousTestCase):
         for address, largest in (("127.0.0.1", 65_507), ("::1", 65_527)):
             check_size(b"a" * largest, address)
             error = self.assertRaises(UsageError, check_size, b"a" * (largest + 1), address)
-            self.assertIn(f"a TEXT has {largest + 1} bytes", error.line)
-            self.assertIn(f"has at most {largest}", error.line)
+            self.assertIn(
+                f"a TEXT has {largest + 1} bytes",
+                error.line,
+                f"{address=}: {error.line}",
+            )
+            self.assertIn(f"has at most {largest}", error.line, f"{address=}: {error.line}")

@@ -74,9 +74,11 @@ class MainTests(SynchronousTestCase):
                 contextlib.redirect_stdout(io.StringIO()) as output,
             ):
                 ended = self.assertRaises(SystemExit, main, words)
-            self.assertEqual(ended.code, 2)
-            self.assertRegex(errors.getvalue(), r"\Atwsock: [^\n]+; see twsock [a-z ]*--help\n\Z")
-            self.assertEqual(output.getvalue(), "")
+            self.assertEqual(ended.code, 2, f"{words=}")
+            self.assertRegex(
+                errors.getvalue(), r"\Atwsock: [^\n]+; see twsock [a-z ]*--help\n\Z", f"{words=}"
+            )
+            self.assertEqual(output.getvalue(), "", f"{words=}")
 
     def test_a_missing_word_is_named(self) -> None:
         """Neither a command nor an endpoint can be left out, and a command must be known."""
@@ -89,7 +91,7 @@ class MainTests(SynchronousTestCase):
         ):
             with contextlib.redirect_stderr(io.StringIO()) as errors:
                 self.assertRaises(SystemExit, main, words)
-            self.assertEqual(errors.getvalue(), f"twsock: {line}\n")
+            self.assertEqual(errors.getvalue(), f"twsock: {line}\n", f"{words=}")
 
     def test_help_and_version_end_in_order(self) -> None:
         """They are printed on standard output, with every command, in 80 columns."""
@@ -99,16 +101,17 @@ class MainTests(SynchronousTestCase):
             ("-h", ["usage: twsock "]),
         ):
             result = run(word)
-            self.assertEqual((result.stderr, result.returncode), (b"", 0))
+            self.assertEqual((result.stderr, result.returncode), (b"", 0), f"{word=}")
+            shown = result.stdout.decode()
             for part in parts:
-                self.assertIn(part, result.stdout.decode())
-            self.assertLessEqual(max(map(len, result.stdout.decode().splitlines())), 80)
+                self.assertIn(part, shown, f"{word=}, {part=}: {shown}")
+            self.assertLessEqual(max(map(len, shown.splitlines())), 80, f"{word=}")
 
     def test_every_command_is_in_the_help(self) -> None:
         """A new one needs a purpose."""
         shown = run("--help").stdout.decode()
         for name, one in COMMANDS.items():
-            self.assertRegex(shown, rf"(?m)^  {name} +{re.escape(one.purpose)}$")
+            self.assertRegex(shown, rf"(?m)^  {name} +{re.escape(one.purpose)}$", f"{name=}")
 
     def test_nothing_of_twisted_is_loaded_before_a_command_runs(self) -> None:
         """Neither for help nor for a wrong command line; no reactor, no TLS."""
@@ -182,7 +185,7 @@ class ProcessTests(SynchronousTestCase):
         for endpoint in ("localhost", "udp:127.0.0.1", "multicast:127.0.0.1:22113"):
             result = run("echo", endpoint, "a")
             self.fails(result, rf"cannot use the endpoint '{re.escape(endpoint)}': [^\n]+", 2)
-            self.assertEqual(result.stdout, b"")
+            self.assertEqual(result.stdout, b"", f"{endpoint=}")
 
     def test_a_size_makes_up_the_messages(self) -> None:
         """Of a stream, in either format; their bytes are not shown."""
@@ -190,7 +193,7 @@ class ProcessTests(SynchronousTestCase):
             with serve(handle) as endpoint:
                 words = ("--size", "5000", "--count", "2", "--framing", framing)
                 result = run("echo", endpoint, *words)
-            self.assertEqual((result.stderr, result.returncode), (b"", 0))
+            self.assertEqual((result.stderr, result.returncode), (b"", 0), f"{framing=}")
             lines = result.stdout.decode().splitlines()
             self.assertEqual(
                 lines[2:4],
@@ -198,8 +201,9 @@ class ProcessTests(SynchronousTestCase):
                     "client sent the request: 5000 bytes",
                     "client received the response: 5000 bytes",
                 ],
+                f"{framing=}",
             )
-            self.assertTrue(lines[-1].startswith("2 echoes, round trip "))
+            self.assertTrue(lines[-1].startswith("2 echoes, round trip "), f"{framing=}")
 
     def test_a_long_line_is_told_with_its_limit(self) -> None:
         """That of a datagram, where it is to be one."""
@@ -306,7 +310,9 @@ class ProcessTests(SynchronousTestCase):
                 check=False,
                 env=environment(),
             )
-            self.assertEqual((result.stderr, result.returncode), (line, 1))
+            self.assertEqual(
+                (result.stderr, result.returncode), (line, 1), f"{redirection=}, {words=}"
+            )
 
     def test_ctrl_c_closes_the_connection_and_exits_with_130(self) -> None:
         """While standard input is waited for, or the interval; SIGTERM gives 143."""
@@ -327,13 +333,15 @@ class ProcessTests(SynchronousTestCase):
                 running_command("echo", endpoint, *words) as (process, output, errors),
             ):
                 last_line = b"client received" if words else b"client connected"
-                self.assertTrue(any(line.startswith(last_line) for line in output))
+                self.assertTrue(
+                    any(line.startswith(last_line) for line in output), f"{number=}, {words=}"
+                )
                 process.send_signal(number)
-                self.assertEqual(process.wait(), 128 + number)
-                self.assertTrue(ended.wait(PATIENCE))
+                self.assertEqual(process.wait(), 128 + number, f"{number=}, {words=}")
+                self.assertTrue(ended.wait(PATIENCE), f"{number=}, {words=}")
                 figures = rb"1 echo, round trip min/median/max [\d./]+ ms\n" if words else b""
-                self.assertRegex(output.read(), rb"\A" + figures + rb"\Z")
-                self.assertEqual(errors.read(), b"")
+                self.assertRegex(output.read(), rb"\A" + figures + rb"\Z", f"{number=}, {words=}")
+                self.assertEqual(errors.read(), b"", f"{number=}, {words=}")
 
     def test_ctrl_c_ends_a_run_of_datagrams(self) -> None:
         """At once, with exit status 130 and the figures, however short the interval is."""
@@ -560,7 +568,8 @@ class SecureProcessTests(SynchronousTestCase):
             ),
         ):
             with serve(handle) as endpoint:
-                self.assertEqual(self.echoes(endpoint, *words, *self.trust_tests), b"")
+                notes = self.echoes(endpoint, *words, *self.trust_tests)
+                self.assertEqual(notes, b"", f"{words=}")
 
     def test_an_expired_certificate_is_refused(self) -> None:
         """The line says when it was valid."""
@@ -627,8 +636,8 @@ class SecureProcessTests(SynchronousTestCase):
             (("unix:/run/echo.sock",), "--name HOST is missing: [^\n]+"),
         ):
             result = run("echo", *words, "a", "--tls")
-            self.assertRegex(result.stderr.decode(), rf"\Atwsock: {pattern}\n\Z")
-            self.assertEqual((result.stdout, result.returncode), (b"", 2))
+            self.assertRegex(result.stderr.decode(), rf"\Atwsock: {pattern}\n\Z", f"{words=}")
+            self.assertEqual((result.stdout, result.returncode), (b"", 2), f"{words=}")
 
     def test_certificates_are_made_once(self) -> None:
         """A second time there is something in the folder already."""

@@ -28,7 +28,7 @@ class EscapeTests(SynchronousTestCase):
     def test_text_stays_as_it_is(self) -> None:
         """Letters, symbols, backslashes, no-break spaces and joined emoji are shown themselves."""
         for text in ("Hello, World!", "grüße ☺", r"C:\new", "a\u00a0b", "👩\u200d👧", '"', ""):
-            self.assertEqual(escape(text.encode()), text)
+            self.assertEqual(escape(text.encode()), text, f"{text=}")
 
     def test_what_a_terminal_would_act_on_is_escaped(self) -> None:
         """Controls of both sets, line ends, and marks that reverse or hide what is around them."""
@@ -38,7 +38,7 @@ class EscapeTests(SynchronousTestCase):
             ("\x7f\x9b31m", "\\x7f\\x9b31m"),
             ("\u202etxt\u2028\ufeff", "\\u202etxt\\u2028\\ufeff"),
         ):
-            self.assertEqual(escape(text.encode()), shown)
+            self.assertEqual(escape(text.encode()), shown, f"{text=}")
 
     def test_bytes_that_are_not_utf8_are_escaped(self) -> None:
         """Each of them, and nothing else."""
@@ -115,7 +115,7 @@ class OutputTests(SynchronousTestCase):
             output_ = Output(output, quiet=quiet, describe=lambda one: f"{len(one)} bytes")
             output_.show_request(b"a")
             output_.show_response(b"a")
-            self.assertEqual(output.getvalue(), lines)
+            self.assertEqual(output.getvalue(), lines, f"{quiet=}")
 
     def test_what_the_encoding_cannot_hold_is_escaped(self) -> None:
         """A terminal without Unicode is no reason to fail."""
@@ -141,7 +141,7 @@ class OutputTests(SynchronousTestCase):
             output_ = Output(io.BytesIO(), is_terminal=is_terminal, bar=bar)
             output_.advance()
             output_.say("line")
-            self.assertEqual(terminal.getvalue().count("\x1b[?25h"), erased)
+            self.assertEqual(terminal.getvalue().count("\x1b[?25h"), erased, f"{is_terminal=}")
 
 
 class NoteTests(SynchronousTestCase):
@@ -152,7 +152,9 @@ class NoteTests(SynchronousTestCase):
         for quiet in (False, True):
             output, notes = io.BytesIO(), io.StringIO()
             Output(output, quiet=quiet, notes=notes).note("one", "two")
-            self.assertEqual((output.getvalue(), notes.getvalue()), (b"", "one\ntwo\n"))
+            self.assertEqual(
+                (output.getvalue(), notes.getvalue()), (b"", "one\ntwo\n"), f"{quiet=}"
+            )
 
     def test_a_closed_standard_error_gets_none(self) -> None:
         """That is no failure."""
@@ -333,6 +335,7 @@ class ResponderTests(SynchronousTestCase):
             self.assertEqual(
                 Responder(6, duplicates).describe(8, 1),
                 f"6 received, 1 awaited, 1 lost (12.5 %), {text}",
+                f"{duplicates=}",
             )
 
     def test_a_small_share_is_not_none(self) -> None:

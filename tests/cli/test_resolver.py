@@ -100,8 +100,8 @@ class ThreadResolverTests(TestCase):
             ([IPv6Address], ["fe80::1%2"]),
         ):
             addresses: list[Any] = await self.resolve("h", kinds, "UDP", look_up=lambda *_: found)
-            self.assertEqual([address.host for address in addresses], hosts)
-            self.assertEqual({address.type for address in addresses}, {"UDP"})
+            self.assertEqual([address.host for address in addresses], hosts, f"{kinds=}")
+            self.assertEqual({address.type for address in addresses}, {"UDP"}, f"{kinds=}")
 
     async def test_a_name_that_cannot_be_one_has_no_addresses(self) -> None:
         """Neither an unknown one nor one that IDNA forbids ends in a traceback."""

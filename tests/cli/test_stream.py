@@ -48,7 +48,7 @@ class ConversationTests(SynchronousTestCase):
         """The other format, read with either ending; a CR of the text's own stays."""
         conversation = Conversation("grüße".encode(), b"", b"a\r", framing="line")
         for text in ("grüße".encode(), b"", b"a\r"):
-            self.assertEqual(conversation.sent(), text + b"\r\n")
+            self.assertEqual(conversation.sent(), text + b"\r\n", f"{text=}")
             conversation.receive(text + (b"\r\n" if text.endswith(b"\r") else b"\n"))
         conversation.end()
         self.successResultOf(conversation.done)
@@ -57,7 +57,7 @@ class ConversationTests(SynchronousTestCase):
         """Each text as often as asked for, each when the last has come back; a summary ends it."""
         conversation = Conversation(b"a", b"", count=2)
         for number, text in enumerate((b"a", b"a", b"", b"")):
-            self.assertEqual(conversation.sent(), encode_frame(text))
+            self.assertEqual(conversation.sent(), encode_frame(text), f"{number=}, {text=}")
             conversation.clock.advance(0.001 * (number + 1))
             conversation.receive(encode_frame(text))
         conversation.end()
@@ -174,12 +174,16 @@ class TroubleTests(SynchronousTestCase):
             conversation.sent()
             conversation.receive(encode_frame(answer))
             self.assertEqual(
-                conversation.fails(self), f"the response differs from the request: {difference}"
+                conversation.fails(self),
+                f"the response differs from the request: {difference}",
+                f"{answer=}",
             )
             self.assertEqual(
-                conversation.lines[-1], f'client received the response: "{answer.decode()}"'
+                conversation.lines[-1],
+                f'client received the response: "{answer.decode()}"',
+                f"{answer=}",
             )
-            self.assertEqual(conversation.sent(), b"")
+            self.assertEqual(conversation.sent(), b"", f"{answer=}")
 
     def test_a_count_above_the_limit_is_refused_at_once(self) -> None:
         """Not a byte of the payload is awaited."""
@@ -206,7 +210,9 @@ class TroubleTests(SynchronousTestCase):
             conversation.transport.protocol.readConnectionLost()
             conversation.end()
             self.assertRegex(
-                conversation.fails(self), "^the server ended the connection before its answer(;|$)"
+                conversation.fails(self),
+                "^the server ended the connection before its answer(;|$)",
+                f"{part=}",
             )
 
     def test_a_reset_is_told(self) -> None:
@@ -239,8 +245,8 @@ class TroubleTests(SynchronousTestCase):
             conversation = Conversation(b"a", count=count)
             conversation.sent()
             conversation.receive(encode_frame(b"a") * 2)
-            self.assertEqual(conversation.fails(self), unasked)
-            self.assertEqual(conversation.sent(), b"")
+            self.assertEqual(conversation.fails(self), unasked, f"{count=}")
+            self.assertEqual(conversation.sent(), b"", f"{count=}")
 
 
 class HintTests(SynchronousTestCase):
@@ -314,6 +320,7 @@ class InterruptTests(SynchronousTestCase):
             self.assertRegex(
                 conversation.lines[-1],
                 rf"^{echoes} echo(es)?, round trip min/median/max [\d./]+ ms$",
+                f"{texts=}, {count=}",
             )
 
     def test_a_short_run_has_none(self) -> None:
@@ -343,12 +350,12 @@ class InterruptTests(SynchronousTestCase):
         closes = Conversation(b"a")
         for conversation in (pauses, closes):
             conversation.receive(encode_frame(b"a"))
-        for conversation in (waits_for_answer, pauses, closes):
+        for number, conversation in enumerate((waits_for_answer, pauses, closes)):
             conversation.done.cancel()
-            self.assertTrue(conversation.transport.disconnecting)
+            self.assertTrue(conversation.transport.disconnecting, f"{number=}")
             conversation.end()
             self.failureResultOf(conversation.done, CancelledError)
-            self.assertEqual(conversation.clock.getDelayedCalls(), [])
+            self.assertEqual(conversation.clock.getDelayedCalls(), [], f"{number=}")
 
     def test_a_server_that_does_not_play_along_is_not_waited_for(self) -> None:
         """Half a second, then the connection is aborted."""

@@ -125,7 +125,7 @@ class GeneratedTextsTests(SynchronousTestCase):
     def test_a_small_one_has_the_low_bytes(self) -> None:
         """As far as there is room."""
         for size, last in ((8, b"\0\0\0\0\0\0\1\2"), (2, b"\1\2"), (1, b"\2"), (0, b"")):
-            self.assertEqual(self.read_all(size, 259, is_numbered=True)[-1], last)
+            self.assertEqual(self.read_all(size, 259, is_numbered=True)[-1], last, f"{size=}")
 
     @given(integers(0, 65_507), booleans())
     def test_every_one_has_its_size(self, size: int, is_numbered: bool) -> None:

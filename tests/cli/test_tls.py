@@ -116,8 +116,8 @@ class PrepareTests(Files):
             output, notes = io.BytesIO(), io.StringIO()
             for exposed in (None, path):
                 warn_of_exposed_key(exposed, Output(output, quiet=True, notes=notes))
-            self.assertEqual(output.getvalue(), b"")
-            self.assertEqual(notes.getvalue().count("chmod 600"), count)
+            self.assertEqual(output.getvalue(), b"", f"{mode=}")
+            self.assertEqual(notes.getvalue().count("chmod 600"), count, f"{mode=}")
 
     def test_files_that_cannot_be_used_are_named(self) -> None:
         """With the reason."""
@@ -127,7 +127,8 @@ class PrepareTests(Files):
             (missing, f"cannot read {missing}: No such file or directory"),
         ):
             for option in ("ca", "client_certificate"):
-                self.assertIn(line, self.fails(**{option: path}))
+                failed = self.fails(**{option: path})
+                self.assertIn(line, failed, f"{option=}, {line=}: {failed}")
 
     def test_what_openssl_does_not_take_is_refused(self) -> None:
         """Such as a certificate for a key that cannot sign."""
@@ -156,7 +157,11 @@ class PrepareTests(Files):
             ("other.example", "tcp:127.1:1", "other.example"),
             ("other.example", "unix:/run/echo.sock", "other.example"),
         ):
-            self.assertEqual(self.prepare(endpoint, name=name).host_name, HostName(expected))
+            self.assertEqual(
+                self.prepare(endpoint, name=name).host_name,
+                HostName(expected),
+                f"{endpoint=}, {name=}",
+            )
 
     def test_somebody_has_to_be_expected(self) -> None:
         """An endpoint without a host, or with what no certificate can be for, needs a name."""
@@ -165,13 +170,17 @@ class PrepareTests(Files):
             ("tcp:127.1:1", "'127.1' is no host name"),
         ):
             line = self.fails(endpoint)
-            self.assertIn(f"--name HOST is missing: {reason}", line)
+            self.assertIn(
+                f"--name HOST is missing: {reason}", line, f"{endpoint=}, {reason=}: {line}"
+            )
 
     def test_an_endpoint_with_tls_gets_no_second(self) -> None:
         """Inside its own."""
         for endpoint in ("tls:localhost:1", "ssl:localhost:1"):
             line = self.fails(endpoint, name="localhost")
-            self.assertIn(f"the endpoint '{endpoint}' has TLS of its own", line)
+            self.assertIn(
+                f"the endpoint '{endpoint}' has TLS of its own", line, f"{endpoint=}: {line}"
+            )
 
 
 class SecureTests(Files):
@@ -289,7 +298,7 @@ class SecureTests(Files):
             self.assertTrue(failed.startswith("TLS failed: "), failed)
             self.assertTrue(failed.endswith(line), failed)
             conversation.clock.advance(0)
-            self.assertEqual(conversation.clock.getDelayedCalls(), [])
+            self.assertEqual(conversation.clock.getDelayedCalls(), [], f"{upgrade=}, {answer=}")
 
     def test_an_echo_server_is_told(self) -> None:
         """Which gives a client its own hello."""
@@ -306,7 +315,7 @@ class SecureTests(Files):
             self.assertNoResult(conversation.done)
             conversation.clock.advance(0.2)
             line = conversation.fails(self)
-            self.assertRegex(line, r"^TLS failed: ConnectionTimedOut \(3\): the ")
+            self.assertRegex(line, r"^TLS failed: ConnectionTimedOut \(3\): the ", f"{style=}")
             # A server that did not grant the command needs no guess.
             self.assertEqual(line.endswith(NO_TLS), style == "direct", line)
 
@@ -316,12 +325,12 @@ class SecureTests(Files):
             conversation = self.start(upgrade=style)
             conversation.done.cancel()
             transport = conversation.transport
-            self.assertEqual(transport.disconnected, style == "direct")
-            self.assertTrue(transport.disconnecting)
+            self.assertEqual(transport.disconnected, style == "direct", f"{style=}")
+            self.assertTrue(transport.disconnecting, f"{style=}")
             conversation.end()
             self.failureResultOf(conversation.done)
             conversation.clock.advance(0)
-            self.assertEqual(conversation.clock.getDelayedCalls(), [])
+            self.assertEqual(conversation.clock.getDelayedCalls(), [], f"{style=}")
 
 
 class FailureTests(SynchronousTestCase):
@@ -341,7 +350,7 @@ class FailureTests(SynchronousTestCase):
         ):
             cause = SSL.Error([("SSL routines", "", reason)])
             explained = explain_failure(BrokenError.from_exception(cause))
-            self.assertIn(f"{reason}; ", explained)
+            self.assertIn(f"{reason}; ", explained, f"{reason=}: {explained}")
             self.assertTrue(explained.endswith(line), explained)
 
     def test_no_hint_is_better_than_a_wrong_one(self) -> None:
@@ -438,8 +447,8 @@ class DescriptionTests(SynchronousTestCase):
         text = "\n".join(describe_certificate(make_certificate("a", _alternatives(names))))
         self.assertIn("server.example", text)
         for letter in "ab":
-            self.assertIn(letter * 200, text)
-            self.assertNotIn(letter * 300, text)
+            self.assertIn(letter * 200, text, f"{letter=}: {text}")
+            self.assertNotIn(letter * 300, text, f"{letter=}: {text}")
 
 
 def _alternatives(names: list[x509.GeneralName]) -> bytes:
@@ -521,7 +530,11 @@ class RefusalTests(SynchronousTestCase):
         for certificate in (None, issued(SERVER)):
             for reason in ChainValidationResult:
                 _, line = self.explain(reason, certificate=certificate)
-                self.assertRegex(line, rf"\A{reason.documented_name}: [^\n]{{10,}}\Z")
+                self.assertRegex(
+                    line,
+                    rf"\A{reason.documented_name}: [^\n]{{10,}}\Z",
+                    f"{certificate=}, {reason=}",
+                )
 
     def test_the_server_does_nothing_to_the_terminal(self) -> None:
         """Here neither."""
@@ -575,7 +588,7 @@ class InitTests(SynchronousTestCase):
         """From everybody but the user."""
         self.init()
         for name in ("server.pem", "client.pem"):
-            self.assertEqual(stat.S_IMODE((self.folder / name).stat().st_mode), 0o600)
+            self.assertEqual(stat.S_IMODE((self.folder / name).stat().st_mode), 0o600, f"{name=}")
 
     def test_the_lines_name_the_files(self) -> None:
         """Each with what it is."""
@@ -613,4 +626,5 @@ class InitTests(SynchronousTestCase):
         """However long, and with the zone of an address, which is this machine's own matter."""
         for name in ("a" * 63 + ".example", "fe80::1%lo"):
             self.folder = self.folder / "below"
-            self.assertIn(name, self.init(name)[1])
+            line = self.init(name)[1]
+            self.assertIn(name, line, f"{name=}: {line}")

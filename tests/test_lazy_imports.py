@@ -159,7 +159,7 @@ class TypeCheckerTests(SynchronousTestCase):
         self.assertEqual(passed.returncode, 0, passed.stdout + passed.stderr)
         self.assertEqual(failed.returncode, 1, failed.stdout + failed.stderr)
         for name in ("SocketEror", "StreamSockt"):
-            self.assertIn(name, failed.stdout)
+            self.assertIn(name, failed.stdout, f"{name=}: {failed.stdout}")
 
     def test_mypy_refuses_a_misspelt_name(self) -> None:
         """Mypy accepts the names that exist and reports those that do not."""

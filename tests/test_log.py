@@ -96,7 +96,7 @@ class TextLoggerTests(SynchronousTestCase):
         self.flushLoggedErrors(ValueError)
         text = eventAsText(events[0])
         for part in ("it failed", "in fail", 'raise ValueError("wrong") from error', "ValueError"):
-            self.assertIn(part, text)
+            self.assertIn(part, text, f"{part=}: {text}")
 
     def test_an_error_is_logged_as_its_message(self) -> None:
         """The namespace of the event is the name of the class, as for Twisted's loggers."""

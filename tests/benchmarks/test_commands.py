@@ -43,7 +43,7 @@ class MainTests(SynchronousTestCase):
         """So its help names the command."""
         for name in set(COMMANDS) - {"structure"}:
             module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-            self.assertEqual(module.BENCHMARK.name, name)
+            self.assertEqual(module.BENCHMARK.name, name, f"{name=}")
 
 
 class StopTests(SynchronousTestCase):

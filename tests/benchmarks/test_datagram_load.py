@@ -63,9 +63,11 @@ class DatagramLoadTests(SynchronousTestCase):
         """Whole windows come back, sent as a run or one by one, in one run of the load or two."""
         for case in (_SINGLE, _RUN):
             load = self.start_load(lambda data, _number: [data], case)
-            for _ in range(2):
+            for run in range(2):
                 count = load.run(0.001)
-                self.assertEqual((count > 0, count % case.window, load.lost), (True, 0, 0))
+                self.assertEqual(
+                    (count > 0, count % case.window, load.lost), (True, 0, 0), f"{case=}, {run=}"
+                )
 
     def test_missing_answer_is_lost(self) -> None:
         """One of eight is not waited for forever; the others count."""

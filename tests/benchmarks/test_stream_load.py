@@ -77,8 +77,8 @@ class SecureLoadTests(SynchronousTestCase):
     def test_echo_is_counted(self) -> None:
         """At least the first window comes back, and a second run goes on behind it."""
         load = self.start_load(echo)
-        for _ in range(2):
-            self.assertGreaterEqual(load.run(0.01), _CASE.window)
+        for run in range(2):
+            self.assertGreaterEqual(load.run(0.01), _CASE.window, f"{run=}")
 
     def test_frames_above_a_record_are_counted(self) -> None:
         """A frame in several records, of which parts arrive, is one frame."""

@@ -36,12 +36,12 @@ class CountSendsTests(SynchronousTestCase):
     def test_equal_datagrams_and_a_flush_are_one_call(self) -> None:
         """Small ones, and as many large ones as fit."""
         for case in ("small", "large"):
-            self.assertEqual(self.count("socket", case), 1)
+            self.assertEqual(self.count("socket", case), 1, f"{case=}")
 
     def test_what_makes_no_run_is_a_call_each(self) -> None:
         """No call is wasted on runs that the kernel has refused before."""
         for case in ("unequal", "refused"):
-            self.assertEqual(self.count("socket", case), 64)
+            self.assertEqual(self.count("socket", case), 64, f"{case=}")
 
 
 class WithoutStraceTests(SynchronousTestCase):

@@ -59,8 +59,8 @@ class DestinationTests(SynchronousTestCase):
     def test_a_zone_or_a_scope_id_becomes_a_scope_id(self) -> None:
         """A zone takes precedence over a scope id. Each spelling is found again in the cache."""
         ipv4, ipv6 = of_family(socket.AF_INET), of_family(socket.AF_INET6)
-        for _ in range(2):
-            self.assertEqual(ipv4.find(("192.0.2.1", 9)), ("192.0.2.1", 9))
+        for lookup in range(2):
+            self.assertEqual(ipv4.find(("192.0.2.1", 9)), ("192.0.2.1", 9), f"{lookup=}")
             for address, found in (
                 (("::1", 9), ("::1", 9, 0, 0)),
                 (("fe80::1%lo", 9), ("fe80::1", 9, 0, LO)),

@@ -257,7 +257,7 @@ class GroupTests(SynchronousTestCase):
         while on_the_way:
             source = on_the_way.pop()
             heard += 1
-            self.assertLess(heard, 100)
+            self.assertLess(heard, 100, f"{source=}, {on_the_way=}")
             for member in members:
                 member.receive(source, b"x")
                 on_the_way += [("127.0.0.1", GROUP_PORT) for _ in member.port.runs]

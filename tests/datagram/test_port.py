@@ -702,8 +702,8 @@ class EndTests(PortTestCase):
 
     def test_closing_twice_is_harmless(self) -> None:
         """The protocol is stopped once, the descriptor is closed, and nothing is watched."""
-        for _ in range(2):
-            self.assertIsNone(self.successResultOf(self.port.stopListening()))
+        for attempt in range(2):
+            self.assertIsNone(self.successResultOf(self.port.stopListening()), f"{attempt=}")
         self.assertEqual((self.owner.starts, self.owner.stops), (1, 1))
         self.assertTrue(self.udp.is_closed)
         self.assertEqual((self.port.fileno(), self.port.is_open), (-1, False))

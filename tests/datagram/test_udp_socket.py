@@ -286,7 +286,9 @@ class BoundsTests(SynchronousTestCase):
                 self.assertIn(str(value), str(error), value)
             for value in (least, most):
                 options = {name: value}
-                self.assertEqual(getattr(DatagramOptions(**options), name), value)
+                self.assertEqual(
+                    getattr(DatagramOptions(**options), name), value, f"{name=}, {value=}"
+                )
 
 
 @implementer(IReactorUdpSockets)

@@ -116,7 +116,8 @@ class NumberStatusTests(SynchronousTestCase):
     def test_a_status_is_returned_unchanged(self) -> None:
         """It is not looked up as the ``errno`` of the same value."""
         for status in SocketErrorStatus:
-            self.assertIs(SocketError.get_status(status), status)
+            found = SocketError.get_status(status)
+            self.assertIs(found, status, f"{status=}, {found=}")
 
     def test_any_other_value_is_unknown(self) -> None:
         """`get_status` fails for no number and no object."""

@@ -282,7 +282,7 @@ class CopyTests(SynchronousTestCase):
         ):
             copied = failed.copy()
             self.assertIs(type(copied), type(failed), failed)
-            self.assertIsNot(copied, failed)
+            self.assertIsNot(copied, failed, f"{failed=}")
             self.assertEqual(copied.args, failed.args, failed)
             self.assertEqual(vars(copied), vars(failed), failed)
             self.assertIs(copied.__cause__, failed.__cause__, failed)

@@ -37,7 +37,7 @@ class SpellingTests(SynchronousTestCase):
     def test_an_address_without_a_scope_id_is_unchanged(self) -> None:
         """An address whose text has a zone is unchanged too."""
         for host in ("2001:db8::1", "192.0.2.1", "fe80::1%eth7"):
-            self.assertEqual(with_zone(host, 0), host)
+            self.assertEqual(with_zone(host, 0), host, f"{host=}")
         self.assertEqual(with_zone("fe80::1%eth7", LO), "fe80::1%eth7")
 
     def test_a_name_with_reserved_characters_becomes_a_number(self) -> None:

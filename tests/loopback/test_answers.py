@@ -156,9 +156,9 @@ class SocketTests(AnswerCase):
                 writing = client.output_stream.write(b"hello")
                 self.assertEqual(await self.ask(HOST, port), b"HELLO")
                 await writing
-                for _ in WAYS:
+                for number, _ in enumerate(WAYS):
                     answer, _ = await client.receive_from(timeout=PATIENCE)
-                    self.assertEqual(answer, b"HELLO")
+                    self.assertEqual(answer, b"HELLO", f"{number=}")
 
         self.run_with(work)
 

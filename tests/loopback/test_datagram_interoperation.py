@@ -120,7 +120,7 @@ class DatagramPeers(OnEveryReactor):
             port = listen_datagrams(reactor, protocol, 0, HOST)
             port.connect(HOST, number)
             for request in self.requests:
-                self.assertEqual(await protocol.ask(request), request)
+                self.assertEqual(await protocol.ask(request), request, f"{request=}")
             await port.stopListening()
 
         self.conduct(work)

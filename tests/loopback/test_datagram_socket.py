@@ -153,7 +153,7 @@ class GuideTests(DatagramCase):
                     writer = DataWriter(client.output_stream)
                     writer.write_bytes(data)
                     self.assertEqual(await writer.store(), len(data), data)
-                    self.assertEqual(await self.take(client), data)
+                    self.assertEqual(await self.take(client), data, f"{data=}")
 
         self.run_with(work)
 
@@ -192,10 +192,11 @@ class RefusalTests(DatagramCase):
             async with self.bound() as gone, DatagramSocket(self.reactor) as made:
                 await made.connect(LOCALHOST, gone.information.local_port)
                 await gone.close()
-                for _ in range(5):
+                for number in range(5):
                     await made.output_stream.write(b"x")
                     error = await failure_of(made.receive_from(timeout=PATIENCE))
-                    self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+                    refused = SocketErrorStatus.CONNECTION_RESET_BY_PEER
+                    self.assertIs(error.status, refused, f"{number=}: {error}")
                 self.assertTrue(made.is_open)
 
         self.run_with(work)

@@ -380,8 +380,8 @@ class HarnessTests(SynchronousTestCase):
             one.tc("qdisc", "add", "dev", one.interface, "root", "netem", "duplicate", "100%")
             listener = program(other, LISTEN, "AF_INET", PORT, "-", "-")
             one.run_python(SEND, "AF_INET", other.address, PORT, "hello")
-            for _ in range(2):
-                self.assertEqual(listener.wait_for("heard"), f"{one.address} hello")
+            for copy in range(2):
+                self.assertEqual(listener.wait_for("heard"), f"{one.address} hello", f"{copy=}")
 
 
 def is_running(process: int) -> bool:

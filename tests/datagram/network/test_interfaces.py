@@ -83,7 +83,7 @@ class FindInterfaceTests(SynchronousTestCase):
         self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
         self.assertNotIn("\n", str(error))
         for word in (repr(wanted), *words):
-            self.assertIn(word, str(error))
+            self.assertIn(word, str(error), f"{word=}: {error}")
 
     def test_an_error_for_an_unknown_name_lists_the_existing_ones(self) -> None:
         """The message has the argument, the existing names, and the command that lists them."""
@@ -387,7 +387,7 @@ class LocalAddressesTests(SynchronousTestCase):
         """All of 127.0.0.0/8, and ::1."""
         own = LocalAddresses(self.clock.seconds, self.ask)
         for host in ("127.0.0.1", "127.200.0.9", "::1"):
-            self.assertIn(host, own)
+            self.assertIn(host, own, f"{host=}")
         self.assertEqual(self.asked, 0)
 
     def test_listed_addresses_are_local(self) -> None:
@@ -400,8 +400,8 @@ class LocalAddressesTests(SynchronousTestCase):
     def test_the_kernel_is_asked_at_most_once_a_second(self) -> None:
         """A new address is known after one second."""
         own = LocalAddresses(self.clock.seconds, self.ask)
-        for _ in range(100):
-            self.assertNotIn("192.0.2.2", own)
+        for lookup in range(100):
+            self.assertNotIn("192.0.2.2", own, f"{lookup=}")
         self.assertEqual(self.asked, 1)
         self.addresses = [LocalAddress(socket.AF_INET, "192.0.2.2", 2)]
         self.clock.advance(1)

@@ -51,7 +51,7 @@ class FindTests(SynchronousTestCase):
         error = self.assertRaises(SocketError, find_group, "ff15::9%no-such-interface", None)
         self.assertIs(error.status, UNREACHABLE)
         for address in ("fe80::9%lo", "224.3.0.5%lo"):
-            self.assertEqual(find_group(address, None)[0], address)
+            self.assertEqual(find_group(address, None)[0], address, f"{address=}")
 
 
 class KernelSocket:
@@ -142,7 +142,7 @@ class JoinTests(MembershipCase):
         """Nor is an address that cannot be joined."""
         self.memberships.join(GROUP, self.loopback)
         for thing in (OTHER_GROUP, GROUP6, "localhost", "", 5):
-            self.assertNotIn(thing, self.memberships)
+            self.assertNotIn(thing, self.memberships, f"{thing=}")
 
     def test_without_an_interface_the_kernel_chooses(self) -> None:
         """The index is 0."""
@@ -341,7 +341,7 @@ class RefreshTests(MembershipCase):
         assert change.error is not None
         self.assertIs(change.error.status, UNREACHABLE)
         for word in (GROUP, GONE.name):
-            self.assertIn(word, str(change.error))
+            self.assertIn(word, str(change.error), f"{word=}: {change.error}")
         self.assertEqual((self.memberships.refresh(), self.kernel.joined), ([], {}))
         self.assertFalse(self.memberships.accepts(GROUP, GONE.index, SOURCE))
 

@@ -51,7 +51,7 @@ class CheckGroupTests(SynchronousTestCase):
             error = self.assertRaises(SocketError, check_group, address)
             self.assertIs(error.status, FOREIGN, address)
             for word in (repr(address), "224.0.0.0 to 239.255.255.255", "ff"):
-                self.assertIn(word, str(error))
+                self.assertIn(word, str(error), f"{address=}, {word=}: {error}")
 
     @given(ip_addresses())
     def test_an_address_is_a_group_by_its_first_bits(self, address: Any) -> None:
@@ -203,8 +203,8 @@ class KernelTests(_Case):
 
     def test_a_joined_group_can_be_left(self) -> None:
         """And joined again."""
-        for _ in range(2):
-            self.assertIs(join(self.udp, self.group, self.index), True)
+        for attempt in range(2):
+            self.assertIs(join(self.udp, self.group, self.index), True, f"{attempt=}")
             leave(self.udp, self.group, self.index)
 
     def test_joining_twice_is_harmless(self) -> None:

@@ -132,8 +132,8 @@ class HandlerTests(SocketCase):
         peer = self.peer()
         self.flood(peer, made)
         self.assertTrue(1024 <= len(pending) < 1024 + 64, len(pending))
-        while len([each for each in pending if not each.called]) > 512:
-            self.assertEqual(self.reactor.readers, set())
+        while (running := len([each for each in pending if not each.called])) > 512:
+            self.assertEqual(self.reactor.readers, set(), f"{running=}")
             next(each for each in pending if not each.called).callback(None)
         self.assertEqual(len(self.reactor.readers), 1)
         for each in pending:

@@ -93,4 +93,4 @@ class StateTests(SynchronousTestCase):
         self.assertIsInstance(self.state.not_bound(), LocalProtocolError)
         self.state.close()
         for error in (self.state.not_connected(), self.state.not_bound()):
-            self.assertIsInstance(error, ClosedError)
+            self.assertIsInstance(error, ClosedError, f"{error=}")

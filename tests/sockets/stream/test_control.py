@@ -67,7 +67,8 @@ class QualityOfServiceTests(SynchronousTestCase):
         for options in (control(), listener_control()):
             for quality in (LOW_LATENCY, SocketQualityOfService.NORMAL):
                 options.quality_of_service = quality
-                self.assertIs(options.quality_of_service, quality)
+                found = options.quality_of_service
+                self.assertIs(found, quality, f"{options=}, {quality=}, {found=}")
 
     def test_low_latency_without_marking_is_not_supported(self) -> None:
         """An option that has no effect is not accepted silently; its value does not change."""
@@ -243,7 +244,9 @@ class ApplyTests(SynchronousTestCase):
         for value in (False, True):
             self.control.keep_alive = value
             end = self.applied(tcp_pair())
-            self.assertEqual(end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), value)
+            self.assertEqual(
+                end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), value, f"{value=}"
+            )
 
     def test_times_of_keep_alive_are_set(self) -> None:
         """Those that were not set have the kernel's defaults."""
@@ -290,14 +293,14 @@ class ApplyTests(SynchronousTestCase):
             pair = tcp_pair()
             pair[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             found = self.applied(pair).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            self.assertEqual(bool(found), value)
+            self.assertEqual(bool(found), value, f"{value=}")
 
     def test_the_hop_limit_is_set_on_ipv4(self) -> None:
         """``IP_TTL`` is 128 by default, not 64 as in Linux."""
         for limit in (128, 7):
             self.control.outbound_unicast_hop_limit = limit
             end = self.applied(tcp_pair())
-            self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TTL), limit)
+            self.assertEqual(end.getsockopt(socket.IPPROTO_IP, socket.IP_TTL), limit, f"{limit=}")
 
     def test_the_hop_limit_is_set_on_ipv6(self) -> None:
         """``IPV6_UNICAST_HOPS``, and ``IP_TTL`` for IPv4 on such a socket."""

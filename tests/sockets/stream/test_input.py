@@ -92,9 +92,9 @@ class ReadTests(InputTests):
         """Up to the largest load."""
         size = 3 * READ_AHEAD_LIMIT
         read = self.stream.read(size)
-        for _ in range(3):
+        for number in range(3):
             self.connected.receive(bytes(READ_AHEAD_LIMIT))
-            self.assertTrue(self.connected.is_reading)
+            self.assertTrue(self.connected.is_reading, f"{number=}")
         self.assertEqual(len(self.successResultOf(read)), size)
 
     def test_a_count_out_of_bounds_raises_at_the_call(self) -> None:
@@ -413,7 +413,7 @@ class EndTests(InputTests):
             if answer:
                 stream.feed(answer)
             clock.advance(0.2)
-            self.assertEqual(self.successResultOf(read), answer)
+            self.assertEqual(self.successResultOf(read), answer, f"{answer=}")
             self.assertEqual(self.successResultOf(stream.receive_some()), b"", answer)
 
     def test_an_end_during_that_second_leaves_no_timer(self) -> None:

@@ -85,10 +85,11 @@ class ListenerTests(OnEveryReactor):
 
             listener.connection_received.add(echo)
             await listener.bind_endpoint("127.0.0.1", "")
-            for _ in range(2):
+            for number in range(2):
                 async with await connect(reactor, listener) as near:
                     near.output_stream.write(b"Hello")
-                    self.assertEqual(await near.input_stream.receive_exactly(5), b"Hello")
+                    echoed = await near.input_stream.receive_exactly(5)
+                    self.assertEqual(echoed, b"Hello", f"{number=}")
             self.assertEqual(await listener.close_all(5), 0)
 
         self.conduct(work)
@@ -501,9 +502,10 @@ class ListenerTests(OnEveryReactor):
             near.output_stream.write(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\nx")
             accepted = await listener.accept()
             await accepted.input_stream.receive_exactly(1)
-            for _ in range(2):
-                self.assertEqual(str(accepted.information.remote_address), "192.0.2.1")
-                self.assertEqual(accepted.information.remote_port, "1000")
+            for state in ("connected", "aborted"):
+                address = str(accepted.information.remote_address)
+                self.assertEqual(address, "192.0.2.1", f"{state=}")
+                self.assertEqual(accepted.information.remote_port, "1000", f"{state=}")
                 await near.abort()
                 await accepted.abort()
             await listener.close()

@@ -227,7 +227,7 @@ class TimeTests(OutputTests):
         async def echo() -> None:
             while True:
                 piece = await self.connected.socket.input_stream.receive_exactly(2)
-                self.assertEqual(await self.output.send_all(piece), 2)
+                self.assertEqual(await self.output.send_all(piece), 2, f"{piece=}")
 
         working = conduct(echo)
         self.connected.protocol.dataReceived(b"aabbcc")

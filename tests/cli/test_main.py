@@ -38,6 +38,7 @@ from tests.cli.conversations import (
     serve,
     serve_datagrams,
 )
+from tests.cli.extras import needs_rich
 from tests.services.processes import twistd
 from twsock.cli import main
 from twsock.cli.main import COMMANDS
@@ -428,6 +429,7 @@ class TerminalTests(SynchronousTestCase):
             elsewhere.seek(0)
             return b"".join(pieces).decode(), elsewhere.read().decode()
 
+    @needs_rich
     def test_a_long_run_shows_a_bar_and_takes_it_away(self) -> None:
         """Standard output goes elsewhere, and has the same lines as ever."""
         with serve(echo_frames) as endpoint:
@@ -439,6 +441,7 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(output.count("client received the response"), 500)
         self.assertNotIn("\x1b", output)
 
+    @needs_rich
     def test_a_long_run_of_datagrams_shows_a_bar(self) -> None:
         """It reaches its end, though some were lost."""
 
@@ -457,6 +460,7 @@ class TerminalTests(SynchronousTestCase):
         )
         self.assertIn("200 sent, 198 received, 2 lost (1 %); ", output)
 
+    @needs_rich
     def test_the_bar_stays_below_the_lines(self) -> None:
         """On one terminal they don't run into each other."""
         with serve(echo_frames) as endpoint:

@@ -11,6 +11,7 @@ from hypothesis.strategies import binary
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.cli.extras import needs_rich
 from twsock.cli.output import (
     LONG_RUN,
     CommandError,
@@ -133,6 +134,7 @@ class OutputTests(SynchronousTestCase):
         error = self.assertRaises(CommandError, Output(Broken(errno.ENOSPC)).say, "line")
         self.assertEqual(error.line, "cannot write to standard output: it takes no more")
 
+    @needs_rich
     def test_the_bar_makes_room_for_lines_on_the_same_terminal(self) -> None:
         """It is erased before a line, and left alone where lines go elsewhere."""
         for is_terminal, erased in ((True, 1), (False, 0)):
@@ -162,6 +164,7 @@ class NoteTests(SynchronousTestCase):
         Output(output).note("one")
         self.assertEqual(output.getvalue(), b"")
 
+    @needs_rich
     def test_the_bar_makes_room_for_notes(self) -> None:
         """They go to the terminal that it is on."""
         notes = Terminal()
@@ -207,6 +210,7 @@ class TableTests(SynchronousTestCase):
         """Which scripts can read."""
         self.assertEqual(self.table(is_terminal=False), ["one: 1", "two: 22"])
 
+    @needs_rich
     def test_a_terminal_gets_columns(self) -> None:
         """Drawn by rich."""
         self.assertEqual(self.table(is_terminal=True), ["name  sent", "one   1", "two   22"])
@@ -219,6 +223,7 @@ class TableTests(SynchronousTestCase):
         Output(output, is_terminal=True).say_table(["name", "sent"], [row], ["1: 2", "all of it"])
         self.assertEqual(output.getvalue(), b"1: 2\nall of it\n")
 
+    @needs_rich
     def test_an_address_is_no_markup(self) -> None:
         """Whatever is in brackets."""
         output = io.BytesIO()
@@ -227,10 +232,11 @@ class TableTests(SynchronousTestCase):
 
     def test_without_rich_a_terminal_gets_lines_too(self) -> None:
         """It is an extra."""
-        import rich
-
-        self.addCleanup(sys.modules.__setitem__, "rich", rich)
+        loaded = {"rich": sys.modules["rich"]} if "rich" in sys.modules else {}
         sys.modules["rich"] = None  # type: ignore[assignment]
+        # The last that is added runs first.
+        self.addCleanup(sys.modules.update, loaded)
+        self.addCleanup(sys.modules.pop, "rich")
         self.assertEqual(self.table(is_terminal=True), ["one: 1", "two: 22"])
 
 
@@ -250,6 +256,7 @@ class ProgressBarTests(SynchronousTestCase):
         bar.erase()
         self.assertEqual(self.terminal.getvalue(), "")
 
+    @needs_rich
     def test_a_long_run_has_one_from_the_start(self) -> None:
         """It is drawn ten times a second, however fast the run is, and goes without a trace."""
         bar = self.make(LONG_RUN)
@@ -263,6 +270,7 @@ class ProgressBarTests(SynchronousTestCase):
             self.assertEqual(shown.count(text) > 0, times > 0, (text, shown))
         self.assertTrue(shown.endswith("\x1b[2K"), repr(shown))
 
+    @needs_rich
     def test_a_run_without_an_end_counts_once_it_is_long(self) -> None:
         """Standard input may have one line or millions."""
         bar = self.make(None)
@@ -272,6 +280,7 @@ class ProgressBarTests(SynchronousTestCase):
         bar.advance()
         self.assertIn("100/?", self.terminal.getvalue())
 
+    @needs_rich
     def test_an_erased_bar_comes_back_with_a_later_message(self) -> None:
         """A line that was written in its place does not end it."""
         bar = self.make(LONG_RUN)

@@ -245,7 +245,7 @@ class SecurityTests(SynchronousTestCase):
 
     def test_what_does_not_go_together(self) -> None:
         """One line that names the option."""
-        useless = "is of use only with --tls or --upgrade; see twsock echo --help"
+        useless = "needs --tls or --upgrade; see twsock echo --help"
         for words, line in {
             ("--tls", "--upgrade"): "--upgrade is TLS in mid-connection, and --tls from the first",
             ("--tls", "--upgrade=command"): "--upgrade is TLS in mid-connection, and --tls from",

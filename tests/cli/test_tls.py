@@ -283,7 +283,7 @@ class SecureTests(Files):
             (
                 "command",
                 encode_frame(b"OK") + HELLO,
-                "the server sent plaintext behind its go-ahead",
+                "the server sent plaintext after its go-ahead",
             ),
             ("direct", b"HTTP/1.1 400 Bad Request\r\n\r\n", "what the server sent is no TLS"),
             ("direct", b"", "perhaps the server does not offer TLS"),

@@ -79,7 +79,8 @@ class SocketTests(Hostile):
         for warning in seen.warnings:
             self.assertRegex(
                 warning,
-                r"^127\.0\.0\.1 port \d+ (aborted: peer sent \d+ bytes|not let into TLS: )",
+                r"^(127\.0\.0\.1 port \d+ aborted: peer sent \d+ bytes|"
+                r"TLS handshake with 127\.0\.0\.1 port \d+ failed: )",
                 f"{warning=}",
             )
 

@@ -150,7 +150,7 @@ class ServiceTests(SynchronousTestCase):
             self.reactor.advance(1)
             self.reactor.advance(60)
             (line,) = lines
-            self.assertTrue(line.startswith("until now: 1 received, 0 answered, "), line)
+            self.assertTrue(line.startswith("so far: 1 received, 0 answered, "), line)
             self.successResultOf(service.stopService())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(

@@ -54,7 +54,7 @@ class OptionsTests(SynchronousTestCase):
         self.patch(os, "getuid", lambda: 65_533)
         for given in ({"uid": 0}, {"gid": 65_534}):
             error = self.assertRaises(StartError, options, **given)
-            self.assertIn("--uid and --gid are for root", str(error), f"{given=}: {error}")
+            self.assertIn("--uid and --gid need root", str(error), f"{given=}: {error}")
         options(uid=65_533, gid=os.getgid())
 
     def test_a_user_without_an_entry_has_no_group(self) -> None:
@@ -70,7 +70,7 @@ class OptionsTests(SynchronousTestCase):
         parsed.parseOptions([])
         self.assertIsNone(process_owner(parsed))
         error = self.assertRaises(UsageError, parsed.parseOptions, ["--log-format", "json"])
-        self.assertIn("twist has a --log-format of its own", str(error))
+        self.assertIn("with twist, use twist --log-format", str(error))
 
     def test_json_with_another_log_is_refused(self) -> None:
         """Twisted would use the other log and write no JSON."""

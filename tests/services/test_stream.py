@@ -173,7 +173,7 @@ class OptionsTests(SynchronousTestCase):
                 self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
                 self.patch(services, "parse_server_endpoint", lambda *_: None)
                 error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint, *option)
-                self.assertIn("TLS already", str(error), f"{option=}, {endpoint=}: {error}")
+                self.assertIn("already uses TLS", str(error), f"{option=}, {endpoint=}: {error}")
 
 
 class ServiceTests(SynchronousTestCase):
@@ -313,7 +313,7 @@ class TwistdTests(SynchronousTestCase):
                     server.terminate()
                     self.assertEqual(server.wait(), -signal.SIGTERM, f"{mode=:o}")
                     self.assertEqual(
-                        server.log.count("stays, and the next start"), count, f"{mode=:o}"
+                        server.log.count("the next start replaces"), count, f"{mode=:o}"
                     )
                     self.assertNotIn("Traceback", server.log, f"{mode=:o}: {server.log}")
                     self.assertEqual(path.exists(), bool(count), f"{mode=:o}")
@@ -410,7 +410,7 @@ class TwistdTests(SynchronousTestCase):
             (port,) = server.wait_for_ports()
             with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
                 self.assertRaises(ConnectionResetError, connection.recv, 1)
-            server.wait_for("dropped: PROXY headers are taken from 192.0.2.0/24 only")
+            server.wait_for("dropped: PROXY headers are accepted only from 192.0.2.0/24")
 
     def test_haproxy_connects_with_both_versions(self) -> None:
         """Its own health checks are served too."""

@@ -120,7 +120,7 @@ class ParsingTests(SynchronousTestCase):
             ("tcp:1\\", "backslash"),
             ("tcp:1:colour=red", "there is no colour= for tcp, which takes port, interface"),
             ("tcp:1:127.0.0.1:interface=::1", "interface"),
-            ("tcp:1:127.0.0.1:50:60", "more than port, interface, backlog"),
+            ("tcp:1:127.0.0.1:50:60", "too many arguments; it takes port, interface, backlog"),
             ("tcp:1:backlog=many", "backlog is a number"),
             ("tcp:1:backlog=0", "backlog is a number"),
             ("unix:/x:mode=9", "a mode is an octal number"),

@@ -49,9 +49,9 @@ class EnvironmentTests(SynchronousTestCase):
     def test_an_index_beyond_the_last_is_refused(self) -> None:
         """The error lists the sockets."""
         line = self.socket_error(index="2", environment=self.variables())
-        self.assertIn("LISTEN_FDS is 2, so there is no socket with index 2: 0 to 1 are", line)
+        self.assertIn("LISTEN_FDS is 2, so there is no socket with index 2: use 0 to 1", line)
         line = self.socket_error(index="1", environment=self.variables(LISTEN_FDS="1"))
-        self.assertIn("0 is there", line)
+        self.assertIn("with index 1: use 0", line)
 
     def test_an_unknown_name_is_refused(self) -> None:
         """The error lists the names."""

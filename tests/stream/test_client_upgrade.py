@@ -307,7 +307,7 @@ class DeceptionTests(SynchronousTestCase):
         # Its deadline passes without effect, also if the loss is reported late.
         connection.clock.advance(3600)
         self.assertEqual(len(events), 1)
-        self.assertIn("not taken into TLS", events[0]["log_format"])
+        self.assertIn("TLS upgrade with", events[0]["log_format"])
         self.assertEqual(connection.protocol.group.counters.violations, 1)
         connection.lose()
         self.assertEqual(connection.clock.getDelayedCalls(), [])
@@ -502,7 +502,7 @@ class DeceptionTests(SynchronousTestCase):
         assert error.certificate is not None
         (lost,) = connection.protocol.lost
         self.assertIsInstance(lost, CertificateError)
-        self.assertEqual(["not taken into TLS" in event["log_format"] for event in events], [True])
+        self.assertEqual(["TLS upgrade with" in event["log_format"] for event in events], [True])
         self.assertFalse(connection.protocol.is_secure)
         self.assertIsNone(connection.protocol.peer_certificate)
         self.assertEqual(connection.peer.received, b"")

@@ -376,7 +376,7 @@ class BoundaryTests(SynchronousTestCase):
             (event,) = events
             self.assertEqual(
                 formatEvent(event),
-                "192.168.1.1:54321 aborted: plaintext behind the request for TLS",
+                "192.168.1.1:54321 aborted: plaintext after the request for TLS",
                 f"{protocol=}",
             )
             self.assertNotIn("evil", repr(event), f"{protocol=}")

@@ -110,9 +110,9 @@ class CertificateTests(SynchronousTestCase):
         for data, key in ((KEY + issuer + CERTIFICATE, None), (issuer + CERTIFICATE, KEY)):
             error = self.assertRaises(ValueError, Certificate.from_pem, data, key=key)
             self.assertIn(
-                "the leaf comes first, then its issuers", str(error), f"{key is None=}: {error}"
+                "put the leaf first, then its issuers", str(error), f"{key is None=}: {error}"
             )
-            self.assertIn("the key is that of Ada", str(error), f"{key is None=}: {error}")
+            self.assertIn("the key belongs to Ada, but", str(error), f"{key is None=}: {error}")
 
     def test_an_encrypted_key_needs_the_right_password(self) -> None:
         """A password that is not needed does no harm."""

@@ -356,7 +356,7 @@ def _check_options(
     if given["tls"]:
         refuse(["upgrade"], "is TLS in mid-connection, and --tls from the first byte")
     elif given["upgrade"] is None:
-        refuse(_ONLY_SECURE, "is of use only with --tls or --upgrade")
+        refuse(_ONLY_SECURE, "needs --tls or --upgrade")
     if given["raw"]:
         refuse(_ONLY_MESSAGES, "is for messages, which --raw does not have")
         if has_texts:

@@ -378,7 +378,7 @@ class _Conversation:
             if answer is None:
                 reason = f"the server ended the connection{NO_TLS}"
             elif answer == _GO_AHEAD:
-                reason = "the server sent plaintext behind its go-ahead"
+                reason = "the server sent plaintext after its go-ahead"
             else:
                 reason = "the server did not grant the request for TLS"
         raise CommandError(f"TLS failed: {reason}")

@@ -62,11 +62,11 @@ class Options(DatagramServiceOptions):
     """The options of ``twistd twsock-datagram``."""
 
     optParameters = [
-        ["reply-port", None, None, "Answer the sender's address at this port. [default: its own]"],
-        ["rate-limit", None, None, "Answer each peer no more than this many a second."],
+        ["reply-port", None, None, "Send answers to this port of the sender. [default: its own]"],
+        ["rate-limit", None, None, "Send each peer at most N answers per second."],
     ]
     optFlags = [
-        ["answer-any-port", None, "Answer other echoes too: those that send from our own port."],
+        ["answer-any-port", None, "Also answer datagrams whose source port is our own."],
     ]
 
     def opt_endpoint(self, description: str) -> None:

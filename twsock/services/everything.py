@@ -30,7 +30,7 @@ class Options(ProcessOptions):
     """The options of ``twistd twsock``; the services have more under their own names."""
 
     longdesc = (
-        "Runs every twsock service with its defaults; connections may be put into TLS. "
+        "Runs every twsock service with its defaults; connections can be upgraded to TLS. "
         "For options, see twistd twsock-stream, twsock-datagram and twsock-multicast."
     )
 

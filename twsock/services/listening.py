@@ -269,7 +269,7 @@ class DatagramServiceOptions(ProcessOptions):
 
     optParameters: list[list[Any]] = [
         ["receive-buffer", None, None, "SO_RCVBUF of each port, in bytes. [default: the system's]"],
-        ["max-datagram", None, LARGEST, "Larger ones, in bytes, are counted and not answered."],
+        ["max-datagram", None, LARGEST, "Bytes; larger datagrams are counted, not answered."],
     ]
 
     def __init__(self) -> None:

@@ -90,14 +90,19 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
         counts = self.count()
         if counts != self._logged:
             self._logged = counts
-            self._log.info("until now: {counts}", counts=self.describe_counts())
+            self._log.info("so far: {counts}", counts=self.describe_counts())
 
 
 class Options(DatagramServiceOptions):
     """The options of ``twistd twsock-multicast``."""
 
     optParameters = [
-        ["reply", None, ReplyTo.SENDER.value, "Who is answered: sender, group or off."],
+        [
+            "reply",
+            None,
+            ReplyTo.SENDER.value,
+            "Where to send answers: sender, group or off.",
+        ],
     ]
 
     def opt_endpoint(self, description: str) -> None:

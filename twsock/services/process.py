@@ -50,7 +50,7 @@ class ProcessOptions(Options):
     """The options of every service; checks some options of ``twistd`` before they are used."""
 
     optParameters: list[list[Any]] = [
-        ["log-format", None, "text", "text, or json: one object a line; to where twistd logs."],
+        ["log-format", None, "text", "Log format: text, or json (one object per line)."],
     ]
 
     def postOptions(self) -> None:
@@ -179,13 +179,13 @@ def _check_folder(option: str, folder: str | Path | None) -> None:
 def _check_user(given: Any) -> None:
     uid, gid = given.get("uid"), given.get("gid")
     if uid is not None and gid is None and not _is_known(uid):
-        raise StartError(f"twsock: --uid: there is no user {uid}, whose group it would have: --gid")
+        raise StartError(f"twsock: --uid: there is no user {uid}; set its group with --gid")
     if os.geteuid() == 0 or (uid is None and gid is None):
         return
     if uid in (None, os.getuid()) and gid in (None, os.getgid()):
         return
     raise StartError(
-        f"twsock: --uid and --gid are for root, and this process belongs to user {os.geteuid()}"
+        f"twsock: --uid and --gid need root, but this process runs as user {os.geteuid()}"
     )
 
 
@@ -206,11 +206,11 @@ def _options_of_twistd(options: Options) -> Any:
 def _check_log(given: Any) -> None:
     """Refuse options that would replace our log observer, or programs that ignore it."""
     if given is None:
-        raise UsageError("--log-format json is for twistd; twist has a --log-format of its own")
+        raise UsageError("--log-format json needs twistd; with twist, use twist --log-format")
     for option in ("logger", "syslog"):
         if given.get(option):
             raise UsageError(
-                f"--log-format json chooses how to log, and so does twistd's --{option}"
+                f"--log-format json excludes twistd's --{option}: both set the log format"
             )
 
 

@@ -198,7 +198,7 @@ class SecurityOptions(Options):
         ["key", None, None, "PEM file of the key, if the certificate file has none."],
         ["key-password-file", None, None, "File whose first line is the password of the key."],
         ["client-ca", None, None, "PEM file of the authorities that issue client certificates."],
-        ["client-certificate", None, "off", "off, optional or required."],
+        ["client-certificate", None, "off", "Of each client: off, optional or required."],
         ["min-level", None, None, "Lowest version of TLS: tls12 or tls13. [default: tls12]"],
         [
             "handshake-timeout",
@@ -259,7 +259,7 @@ class SecurityOptions(Options):
         if not self["tls"]:
             return UpgradePolicy(upgrade or "off")
         if upgrade is not None:
-            raise UsageError("--tls is TLS from the first byte, so there is no --upgrade with it")
+            raise UsageError("--tls excludes --upgrade: --tls is TLS from the first byte")
         return UpgradePolicy.IMPLICIT
 
     def _check_combination(self, policy: UpgradePolicy) -> None:
@@ -270,18 +270,18 @@ class SecurityOptions(Options):
             if self["client-certificate"] != "off":
                 given.append("client-certificate")
             if given:
-                raise UsageError(f"--{given[0]} is of use only with --tls or --upgrade")
+                raise UsageError(f"--{given[0]} needs --tls or --upgrade")
         if self["key"] and len(self["certificates"]) != 1:
-            raise UsageError("--key belongs to one --certificate")
+            raise UsageError("--key needs exactly one --certificate")
         if self["key-password-file"] and not self["certificates"]:
-            raise UsageError("--key-password-file belongs to a --certificate")
+            raise UsageError("--key-password-file needs a --certificate")
         asks = self["client-certificate"] != "off"
         if asks and not self["client-ca"]:
             raise UsageError(
                 "--client-certificate needs --client-ca, the issuers of those certificates"
             )
         if self["client-ca"] and not asks:
-            raise UsageError("--client-ca is of use only with --client-certificate")
+            raise UsageError("--client-ca needs --client-certificate")
 
     def _find_files(self) -> list[CertificateFile]:
         if not self["certificates"]:

@@ -68,8 +68,8 @@ _FACTORIES: Final[dict[str, Callable[..., StreamServerFactory]]] = {
 
 #: The help text of the option ``--max-connections``.
 _MAX_CONNECTIONS: Final = (
-    f"Accept no more than this many at once. [default: {MOST_CONNECTIONS}, or the limit on open "
-    f"files less {RESERVED_DESCRIPTORS} where that is less]"
+    f"Accept at most N connections at once. [default: {MOST_CONNECTIONS}, or the limit on open "
+    f"files minus {RESERVED_DESCRIPTORS} if that is smaller]"
 )
 
 
@@ -152,9 +152,24 @@ class Options(SecurityOptions, ProcessOptions):
         ["framing", "f", "uint32", "uint32 (4-byte big-endian length, then bytes) or line."],
         ["max-frame", None, None, "Largest frame or line accepted, in bytes."],
         ["max-connections", None, None, _MAX_CONNECTIONS],
-        ["max-connections-per-address", None, None, "Close what an address has beyond this many."],
-        ["max-buffered", None, None, "Bytes held for all together. [default: 256 MiB or more]"],
-        ["idle-timeout", None, DEFAULT_IDLE_TIMEOUT, "Seconds without a whole frame; 0: for ever."],
+        [
+            "max-connections-per-address",
+            None,
+            None,
+            "Close further connections of an address that has N.",
+        ],
+        [
+            "max-buffered",
+            None,
+            None,
+            "Limit of buffered bytes, all connections. [default: 256 MiB or more]",
+        ],
+        [
+            "idle-timeout",
+            None,
+            DEFAULT_IDLE_TIMEOUT,
+            "Close after N seconds without a whole frame; 0: never.",
+        ],
         ["drain-timeout", None, DEFAULT_DRAIN_TIMEOUT, "Seconds to end connections on SIGTERM."],
         ["socket-mode", None, f"{DEFAULT_SOCKET_MODE:o}", "Permissions of UNIX sockets, in octal."],
     ]
@@ -175,7 +190,7 @@ class Options(SecurityOptions, ProcessOptions):
 
     def opt_proxy_from(self, networks: str) -> None:
         """
-        Networks whose PROXY headers haproxy: takes; repeatable. [default: 127.0.0.0/8,::1]
+        Networks whose PROXY headers haproxy: accepts; repeatable. [default: 127.0.0.0/8,::1]
         """
         try:
             self["proxy-from"] += parse_networks(networks)
@@ -221,14 +236,13 @@ class Options(SecurityOptions, ProcessOptions):
     def _check_proxies(self) -> None:
         behind = [text for text in self["endpoints"] if inner_endpoint(text) != text]
         if self["proxy-from"] and not behind:
-            raise usage.UsageError("--proxy-from is of use only with a haproxy: endpoint")
+            raise usage.UsageError("--proxy-from needs a haproxy: endpoint")
 
     def _check_endpoints(self) -> None:
         for description in self["endpoints"]:
             if inner_endpoint(description).partition(":")[0].lower() in ("ssl", "tls"):
                 raise usage.UsageError(
-                    f"--endpoint: {description!r} is TLS already, so there is no --tls or "
-                    "--upgrade with it"
+                    f"--endpoint: {description!r} already uses TLS: remove --tls and --upgrade"
                 )
 
     def _check_max_frame(self, security: Security) -> None:

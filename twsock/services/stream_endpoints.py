@@ -165,7 +165,7 @@ def _named(words: EndpointString) -> dict[str, str]:
     """Return the arguments by name."""
     names = _ARGUMENTS[words.kind]
     if len(words.arguments) > len(names):
-        raise _invalid(f"it has more than {', '.join(names)}")
+        raise _invalid(f"it has too many arguments; it takes {', '.join(names)}")
     given = dict(zip(names, words.arguments, strict=False))
     for name, value in words.keywords.items():
         if name not in names:

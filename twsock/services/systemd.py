@@ -65,7 +65,7 @@ def systemd_endpoint(
     if number >= count:
         raise EndpointError(
             f"LISTEN_FDS is {count}, so there is no socket with index {number}: "
-            f"{'0 is' if count == 1 else f'0 to {count - 1} are'} there"
+            f"use 0{'' if count == 1 else f' to {count - 1}'}"
         )
     descriptor = _FIRST + number
     _check_socket(descriptor, family, domain)
@@ -151,7 +151,9 @@ def _check_socket(descriptor: int, family: int, domain: str) -> None:
             actual, kind = found.family, found.type
             listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise EndpointError(f"socket {number} of LISTEN_FDS is none: {error.strerror}") from error
+        raise EndpointError(
+            f"socket {number} of LISTEN_FDS is not a socket: {error.strerror}"
+        ) from error
     if actual != family:
         names = {value: key for key, value in _FAMILIES.items()}
         raise EndpointError(

@@ -127,7 +127,7 @@ class ClientUpgrading(Securing):
         if message != self._settings.go_ahead:
             self._fail(RemoteProtocolError("the server did not grant the request for TLS"))
         elif protocol.has_unhandled_input:
-            self._fail(RemoteProtocolError("the server sent plaintext behind its go-ahead"))
+            self._fail(RemoteProtocolError("the server sent plaintext after its go-ahead"))
         else:
             self.is_due = True
 
@@ -171,7 +171,7 @@ class ClientUpgrading(Securing):
             self._handshake.cancel()
         else:
             self._is_called_off = True
-            self.abort(ClosedError("the upgrade was called off"))
+            self.abort(ClosedError("the upgrade was cancelled"))
 
     @override
     def _time_is_up(self) -> None:
@@ -195,4 +195,6 @@ class ClientUpgrading(Securing):
             self._done.errback(error)
 
     def _tell_of(self, error: object) -> None:
-        self._log.warn("{peer} not taken into TLS: {error}", peer=self._protocol.peer, error=error)
+        self._log.warn(
+            "TLS upgrade with {peer} failed: {error}", peer=self._protocol.peer, error=error
+        )

@@ -182,7 +182,7 @@ class StreamServerFactory(ServerFactory):
         if not self._is_at_limit:
             self._is_at_limit = True
             self._log.warn(
-                "{limit} connections, the limit: no more are accepted until one ends",
+                "reached the limit of {limit} connections: accepts no more until one ends",
                 limit=self.group.max_connections,
             )
 

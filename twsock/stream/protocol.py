@@ -325,7 +325,7 @@ class StreamProtocol(Protocol):
         if stream.is_gone:
             return
         self._log.warn(
-            "{peer} aborted: it holds most, {buffered} of {total} buffered bytes, limit is {limit}",
+            "{peer} aborted as the largest: {buffered} of {total} buffered bytes, limit is {limit}",
             peer=self.peer,
             buffered=buffered,
             total=total,
@@ -395,11 +395,11 @@ class StreamProtocol(Protocol):
         if stream is None or not self._decoder.buffered:
             return True
         self._log.warn(
-            "{peer} sent {size} bytes of plaintext behind the request for TLS: aborted",
+            "{peer} sent {size} bytes of plaintext after the request for TLS: aborted",
             peer=self.peer,
             size=self._decoder.buffered,
         )
-        stream.abort(RemoteProtocolError("plaintext behind the request for TLS"))
+        stream.abort(RemoteProtocolError("plaintext after the request for TLS"))
         return False
 
     # Called by the upgrade.
@@ -859,16 +859,20 @@ class StreamProtocol(Protocol):
         if not stream.is_open:
             if failure.check(CancelledError, SocketError):
                 self._log.debug(
-                    "{peer} ended under its handler: {error}", peer=self.peer, error=error
+                    "{peer} disconnected while its handler ran: {error}",
+                    peer=self.peer,
+                    error=error,
                 )
             elif self._is_cancelled:
                 self._log.warn(
-                    "{peer} ended under its handler, which raised {error}",
+                    "{peer} disconnected while its handler ran; the handler raised {error}",
                     peer=self.peer,
                     error=repr(error),
                 )
             else:
-                self._log.failure("handler failed after {peer} had ended", failure, peer=self.peer)
+                self._log.failure(
+                    "handler failed after {peer} had disconnected", failure, peer=self.peer
+                )
             return
         if isinstance(error, RemoteProtocolError):
             group.counters.violations += 1

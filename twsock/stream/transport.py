@@ -488,7 +488,7 @@ class StreamTransport:
         :raises OperationNotSupported: when the transport, or a TLS engine of Twisted, cannot do it.
         """
         if not self.can_end_output:
-            raise OperationNotSupported("the output of this transport cannot be closed by itself")
+            raise OperationNotSupported("this transport cannot close its output alone")
         if self._phase is _OPEN:
             self._phase = _Phase.HALF_CLOSED
             self.room = 0

@@ -145,8 +145,7 @@ class Upgrade(Securing):
         """Be secure already, as the endpoint has it: there is no TLS inside TLS."""
         if self._settings.tls.identifies_clients:
             error = LocalProtocolError(
-                "an endpoint of TLS verified nobody: a server that identifies its clients listens "
-                "on an endpoint without"
+                "a TLS endpoint does not verify client certificates: listen on a plain endpoint"
             )
             self._log.error("{peer} aborted: {error}", peer=self._protocol.peer, error=error)
             self.abort(error)
@@ -230,7 +229,7 @@ class Upgrade(Securing):
             raise RemoteProtocolError(
                 "plaintext in place of a handshake"
                 if self.is_implicit
-                else "plaintext behind the request for TLS"
+                else "plaintext after the request for TLS"
             )
         return False
 
@@ -275,4 +274,6 @@ class Upgrade(Securing):
 
     def _tell_of(self, error: object) -> None:
         self._protocol.note_violation()
-        self._log.warn("{peer} not let into TLS: {error}", peer=self._protocol.peer, error=error)
+        self._log.warn(
+            "TLS handshake with {peer} failed: {error}", peer=self._protocol.peer, error=error
+        )

@@ -259,8 +259,8 @@ class Certificate:
         leaf = next((other for other in self._chain if other._has_key(public)), None)
         if leaf is not None:
             raise ValueError(
-                f"the leaf comes first, then its issuers: the key is that of {leaf.subject}, and "
-                f"the first certificate is that of {self.subject}"
+                f"the key belongs to {leaf.subject}, but the first certificate is {self.subject}; "
+                "put the leaf first, then its issuers"
             )
 
     def _has_key(self, public: Any) -> bool:

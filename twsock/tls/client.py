@@ -70,7 +70,7 @@ class ClientOptions:
     def __post_init__(self) -> None:
         if self.host_name.type is HostNameType.BLUETOOTH:
             name = self.host_name.display_name
-            raise ValueError(f"no certificate is for a Bluetooth address: {name}")
+            raise ValueError(f"a certificate cannot name a Bluetooth address: {name}")
 
 
 class ClientVerification:

@@ -163,7 +163,7 @@ class Handshake(Protocol):
     def _time_out(self) -> None:
         self._fail(
             SocketError(
-                "the handshake was not done in time",
+                "the handshake did not finish in time",
                 status=SocketErrorStatus.CONNECTION_TIMED_OUT,
             )
         )
@@ -172,7 +172,7 @@ class Handshake(Protocol):
         self._is_done = True
         if self._deadline.active():
             self._deadline.cancel()
-        self._connection.abort(ClosedError("the handshake was called off"))
+        self._connection.abort(ClosedError("the handshake was cancelled"))
 
     def _fail(self, error: SocketError) -> None:
         self._connection.abort(error)

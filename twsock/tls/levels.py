@@ -113,14 +113,14 @@ def choose_versions(
     if level not in _CEILINGS:
         raise ValueError(f"{level.documented_name} is not a level of TLS")
     if floor not in _FLOORS:
-        raise ValueError(f"{floor.documented_name} is not a lowest version of TLS")
+        raise ValueError(f"{floor.documented_name} cannot be the lowest version of TLS")
     highest, lowest = _CEILINGS[level], _FLOORS[floor]
     available = available_versions()
     if highest not in available:
         raise OperationNotSupported(f"this machine's OpenSSL does not offer {highest}")
     if lowest > highest:
         raise OperationNotSupported(
-            f"{level.documented_name} ends at {highest}, and the least allowed is {lowest}"
+            f"{level.documented_name} allows at most {highest}, but the lowest version is {lowest}"
         )
     return VersionRange(max(lowest, min(available)), highest)
 

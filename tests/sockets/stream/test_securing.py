@@ -164,4 +164,4 @@ class HandshakeTests(SynchronousTestCase):
                 here.clock.advance(10)
             self.failureResultOf(securing)
         (event,) = events
-        self.assertIn("not let into TLS: the handshake was not done in time", formatEvent(event))
+        self.assertIn(" failed: the handshake did not finish in time", formatEvent(event))

@@ -82,7 +82,7 @@ class AddressLimitTests(SynchronousTestCase):
         for seconds in (0, 1, 1, 60):
             self.clock.advance(seconds)
             self.assertFalse(self.limit.admits("192.0.2.1"), f"{seconds=}")
-        words = "192.0.2.1 has 2 connections, as many as one address may: another is closed"
+        words = "192.0.2.1 has 2 connections, the limit for one address: closed another"
         self.assertEqual(self.lines, [words, f"{words} (2 more were suppressed)"])
 
     def test_a_limit_out_of_bounds_is_refused(self) -> None:

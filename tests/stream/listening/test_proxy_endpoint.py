@@ -263,7 +263,7 @@ class ProxiedTests(SynchronousTestCase):
             with log_lines() as lines:
                 transport = self.connect(kind("TCP", peer, 5))
             self.assertTrue(transport.is_aborted, f"{peer=}")
-            words = "dropped: PROXY headers are taken from 127.0.0.0/8, ::1/128 only"
+            words = "dropped: PROXY headers are accepted only from 127.0.0.0/8, ::1/128"
             self.assertEqual(lines, [f"{peer} port 5 {words}"], f"{peer=}")
         for peer in ("127.9.9.9", "::1", "::ffff:127.0.0.1"):
             kind = IPv6Address if ":" in peer else IPv4Address

@@ -176,7 +176,7 @@ class Connection(Protocol):
         if stream is None or stream.is_gone:
             return
         self._log.warn(
-            "{peer} aborted: it holds most, {buffered} of {total} buffered bytes, limit is {limit}",
+            "{peer} aborted as the largest: {buffered} of {total} buffered bytes, limit is {limit}",
             peer=describe_peer(typing.cast(ITransport, self.transport)),
             buffered=buffered,
             total=total,

@@ -138,7 +138,7 @@ class RunningHandlers:
         is_expected = failure.check(CancelledError, SocketError)
         self._log.emit(
             LogLevel.debug if is_expected else LogLevel.warn,
-            "{peer} port {port} ended under its handler, which raised {error}",
+            "{peer} port {port} disconnected while its handler ran; the handler raised {error}",
             peer=socket.information.remote_address,
             port=socket.information.remote_port,
             error=repr(failure.value),

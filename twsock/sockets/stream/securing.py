@@ -115,7 +115,7 @@ def secure_server(
     def log_error(failure: Failure) -> Failure:
         if not failure.check(ClosedError, CancelledError):
             _log.warn(
-                "{host} port {port} not let into TLS: {error}",
+                "TLS handshake with {host} port {port} failed: {error}",
                 host=information.remote_address,
                 port=information.remote_port,
                 error=failure.value,

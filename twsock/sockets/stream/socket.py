@@ -534,7 +534,7 @@ class StreamSocket:
             raise ValueError("the name that the certificate has to be for is missing")
         host = as_host_name(name)
         if host.type is HostNameType.BLUETOOTH:
-            raise ValueError(f"no certificate is for a Bluetooth address: {host.display_name}")
+            raise ValueError(f"a certificate cannot name a Bluetooth address: {host.display_name}")
         try:
             self._check_level(level)
             connection = self._check_upgrade()

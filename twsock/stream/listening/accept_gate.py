@@ -93,14 +93,14 @@ class AcceptGate:
             if self._admits is None or self._admits(_host_of(address)):
                 return connection, address
             connection.close()
-        raise BlockingIOError(errno.EAGAIN, "too many that were not admitted")
+        raise BlockingIOError(errno.EAGAIN, "refused 64 connections in a row")
 
     def _accept_one(self) -> tuple[socket.socket, Any]:
         if self._left == 0:
             raise BlockingIOError(errno.EAGAIN, "the port is stopping")
         if not self._has_room():
             self._pause()
-            raise BlockingIOError(errno.EAGAIN, "no room for another connection")
+            raise BlockingIOError(errno.EAGAIN, "the limit of connections is reached")
         try:
             accepted = self._socket.accept()
         except BlockingIOError:
@@ -171,7 +171,7 @@ class AcceptGate:
         if not self._is_exhausted:
             self._is_exhausted = True
             self._log.warn(
-                "{host} cannot accept: {error}; trying again every {rest} s until it can",
+                "{host} cannot accept: {error}; retrying every {rest} s",
                 host=self._port.getHost(),
                 error=error.strerror,
                 rest=_REST,

@@ -49,7 +49,7 @@ class AddressLimit:
         if host is None or self._counts.get(network_of(host), 0) < self.max_connections:
             return True
         self._rate_limited_log.warn(
-            "{host} has {limit} connections, as many as one address may: another is closed",
+            "{host} has {limit} connections, the limit for one address: closed another",
             host=host,
             limit=self.max_connections,
         )

@@ -103,7 +103,7 @@ def _network(word: str) -> Network:
         return ipaddress.ip_network(word)
     except ValueError as error:
         example = "10.0.0.0/8 or ::1"
-        raise ValueError(f"{word!r} is no address or network such as {example}") from error
+        raise ValueError(f"{word!r} is not an address or network such as {example}") from error
 
 
 class _ProxyFactory(ServerFactory):
@@ -149,7 +149,7 @@ class _ProxyFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if not self._is_trusted(addr):
             networks = ", ".join(map(str, self._trusted))
-            self.note_dropped(addr, "untrusted", f"PROXY headers are taken from {networks} only")
+            self.note_dropped(addr, "untrusted", f"PROXY headers are accepted only from {networks}")
             return _Refused()
         return _ProxiedConnection(self)
 

@@ -162,7 +162,7 @@ class UnixPort(unix.Port):
             pass
         except OSError as error:
             self._log_removal.warn(
-                "{path} stays, and the next start replaces it: {error}",
+                "cannot remove {path}, the next start replaces it: {error}",
                 path=str(path),
                 error=error.strerror,
             )
@@ -180,7 +180,7 @@ def _remove_stale(path: Path) -> None:
         # The path does not exist; any other problem is reported by bind(2).
         return
     if not stat.S_ISSOCK(before.st_mode):
-        raise _in_use(path, "there is a file that is no socket")
+        raise _in_use(path, "the file there is not a socket")
     if _is_listened_on(path):
         raise _in_use(path, os.strerror(errno.EADDRINUSE))
     try:

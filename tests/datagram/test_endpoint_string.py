@@ -32,7 +32,7 @@ class EndpointStringTests(SynchronousTestCase):
     def assert_refused(self, description: str, message: str) -> None:
         """Check the message of the error for a string."""
         error = self.assertRaises(ValueError, parse_endpoint_string, description)
-        self.assertEqual(str(error), message)
+        self.assertEqual(str(error), message, f"{description=}")
 
     def test_colons_divide_fields(self) -> None:
         """The first field is the kind, the others are arguments in order."""

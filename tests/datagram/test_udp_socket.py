@@ -57,7 +57,9 @@ class OptionTests(SynchronousTestCase):
         self, level: int, number: int, value: int, address: str = HOST, **options: Any
     ) -> None:
         with opened(address, **options) as found:
-            self.assertEqual(found.udp.getsockopt(level, number), value)
+            self.assertEqual(
+                found.udp.getsockopt(level, number), value, f"{address=}, {number=}, {options=}"
+            )
 
     def test_hop_limits_are_set(self) -> None:
         """One for unicast and one for multicast, in both families."""

@@ -173,8 +173,8 @@ class InjectionTests(Hostile):
 
     def assert_only_alerts(self, answer: bytes) -> None:
         """Require that the server answered nothing, or a TLS alert."""
-        self.assertIn(answer[:2], (b"", b"\x15\x03"))
-        self.assertLessEqual(len(answer), 14)
+        self.assertIn(answer[:2], (b"", b"\x15\x03"), f"{answer=}")
+        self.assertLessEqual(len(answer), 14, f"{answer=}")
 
 
 class StateTests(Hostile):

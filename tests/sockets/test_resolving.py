@@ -162,7 +162,7 @@ class ResolvingTestCase(SynchronousTestCase):
     ) -> SocketError:
         error = self.failureResultOf(looking, SocketError).value
         assert isinstance(error, SocketError)
-        self.assertIs(error.status, status)
+        self.assertIs(error.status, status, f"{error.status}: {error}")
         return error
 
 

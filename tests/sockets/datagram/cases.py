@@ -216,12 +216,9 @@ class DatagramSocketCase(SynchronousTestCase):
 class SocketCase(DatagramSocketCase):
     """Checks outcomes, and fills sockets with datagrams."""
 
-    def status_of(self, operation: Deferred[Any]) -> SocketErrorStatus:
-        error: SocketError = self.failureResultOf(operation, SocketError).value
-        return error.status
-
     def assert_refused(self, operation: Deferred[Any], status: SocketErrorStatus) -> None:
-        self.assertIs(self.status_of(operation), status)
+        error: SocketError = self.failureResultOf(operation, SocketError).value
+        self.assertIs(error.status, status, f"{error.status}: {error}")
 
     def take(self, made: DatagramSocket) -> bytes:
         """Receive a datagram that has arrived."""

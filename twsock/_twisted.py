@@ -1,5 +1,5 @@
 """
-The private names of Twisted in use, and the code around those that are needed rarely.
+Private names of Twisted that twsock uses, and the code around the rarely needed ones.
 
 Twisted may change a private name in any release. `PRIVATE_NAMES` lists those in use, which are
 those of Twisted 26.10. So tests/test_private_names.py can check a new release: it finds each use in

@@ -1,5 +1,5 @@
 """
-Several Deferreds that wait for the same event: application → **waiters** → fired by the event.
+Several Deferreds that wait for the same event: application → **waiters** → event.
 
 Used for the end of a connection and for other events that several callers may wait for. Holds one
 entry for each wait. A cancelled wait is removed in constant time.

@@ -109,13 +109,13 @@ class ValueTests(SynchronousTestCase):
             ("--max-frame", "4294967296"): "--max-frame: takes a whole number, 0 to 4294967295",
             ("--framing", "xml"): "argument --framing: invalid choice: 'xml'",
             ("--coun", "3"): "there is no option --coun",
-            ("-x",): "there is no option -x (a TEXT that begins with a dash stands after --)",
+            ("-x",): "there is no option -x (put a TEXT that begins with a dash after --)",
             ("\udcff",): "TEXT '\\udcff' is not UTF-8",
             ("a\nb", "--framing", "line"): "TEXT 'a\\nb' is more than one line",
             ("four", "--max-frame", "3"): "a TEXT has 4 bytes, --max-frame is 3",
             ("--size", "-1"): "argument --size: takes a whole number, 0 to 4294967295, not '-1'",
             ("--size", "4", "--max-frame", "3"): "--size is 4 bytes, --max-frame is 3",
-            ("--size", "4", "a"): "--size generates the messages, so there is no TEXT with it",
+            ("--size", "4", "a"): "--size generates the messages, and takes no TEXT",
         }.items():
             error = self.assertRaises(UsageError, parse, "tcp:h:1", *words)
             self.assertIn(line, error.line, f"{words=}, {line=}: {error.line}")
@@ -175,8 +175,7 @@ class DatagramTests(SynchronousTestCase):
                 error = self.assertRaises(UsageError, parse, endpoint, "a", *words)
                 self.assertEqual(
                     error.line,
-                    f"--{name} is for connections, which {kind}: does not have; "
-                    "see twsock echo --help",
+                    f"--{name} needs a connection, and {kind}: has none; see twsock echo --help",
                     f"{words=}, {name=}, {endpoint=}",
                 )
 
@@ -247,8 +246,8 @@ class SecurityTests(SynchronousTestCase):
         """One line that names the option."""
         useless = "needs --tls or --upgrade; see twsock echo --help"
         for words, line in {
-            ("--tls", "--upgrade"): "--upgrade is TLS in mid-connection, and --tls from the first",
-            ("--tls", "--upgrade=command"): "--upgrade is TLS in mid-connection, and --tls from",
+            ("--tls", "--upgrade"): "--upgrade excludes --tls: --tls is TLS from the first",
+            ("--tls", "--upgrade=command"): "--upgrade excludes --tls: --tls is TLS from",
             ("--ca", "a.pem"): f"--ca {useless}",
             ("--name", "h"): f"--name {useless}",
             ("--client-certificate", "c.pem"): f"--client-certificate {useless}",
@@ -257,7 +256,7 @@ class SecurityTests(SynchronousTestCase):
             (
                 "--upgrade",
                 "command",
-            ): "--upgrade command is --upgrade=command (or",
+            ): "write --upgrade=command (or",
             ("--upgrade=tls",): "argument --upgrade: invalid choice: 'tls'",
             ("--upgrade=",): "argument --upgrade: invalid choice: ''",
             ("--ca", "--upgrade"): "argument --ca: expected one argument",
@@ -282,13 +281,13 @@ class RawTests(SynchronousTestCase):
     def test_messages_do_not_go_with_it(self) -> None:
         """One line that names the option."""
         for words, line in (
-            (("--framing", "line"), "--framing is for messages, which --raw does not have"),
+            (("--framing", "line"), "--framing is for messages, and --raw has none"),
             (("--max-frame", "1"), "--max-frame is for messages"),
             (("--count", "2"), "--count is for messages"),
             (("--size", "2"), "--size is for messages"),
             (("--interval", "2"), "--interval is for messages"),
             (("--quiet",), "--quiet is for messages"),
-            (("a",), "--raw sends the bytes of standard input, so there is no TEXT with it"),
+            (("a",), "--raw sends the bytes of standard input, and takes no TEXT"),
             (("--upgrade=command",), "--upgrade=command sends a message"),
         ):
             error = self.assertRaises(UsageError, parse, "tcp:h:1", "--raw", *words)
@@ -344,8 +343,8 @@ class CertificatesTests(SynchronousTestCase):
             (["make"], "there is no command 'make'; see twsock certificates --help"),
             (["init"], "DIR is missing; see twsock certificates --help"),
             (["init", ""], "DIR is missing; see twsock certificates --help"),
-            (["init", "a", "b"], "there is one DIR, and no place for 'b'"),
-            (["init", "-x"], "there is no option -x (a DIR that begins with a dash"),
+            (["init", "a", "b"], "too many arguments: 'b'; give one DIR"),
+            (["init", "-x"], "there is no option -x (put a DIR that begins with a dash"),
             (["init", "a", "--name", "a b"], "argument --name: 'a b' is no host name"),
             (["init", "a", "--name"], "argument --name: expected one argument"),
             (["init", "a", "--key", "dsa"], "argument --key: invalid choice: 'dsa'"),

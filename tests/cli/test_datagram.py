@@ -348,7 +348,7 @@ class PeerTests(TestCase):
                 'client sent the request: "c"',
                 'client received the response: "a"',
                 *peer.lines[6:8],
-                'client received the response once more: "c"',
+                'client received the response again: "c"',
                 'client received the response: "d"',
                 "client closed its socket",
             ],
@@ -377,7 +377,7 @@ class PeerTests(TestCase):
             await peer.send(answer)
             line = await peer.fails()
             self.assertEqual(
-                line, f"{len(answer)} bytes came back that were not sent", f"{answer=}"
+                line, f"received {len(answer)} bytes that this end did not send", f"{answer=}"
             )
             self.assertEqual(
                 peer.lines[1], f'client received the response: "{answer.decode()}"', f"{answer=}"
@@ -390,7 +390,7 @@ class PeerTests(TestCase):
         peer = Peer(self).start(texts=InputLines(lambda: next(reads), 100))
         await peer.request()
         await peer.send(b"one", b"?")
-        self.assertEqual(await peer.fails(), "1 bytes came back that were not sent")
+        self.assertEqual(await peer.fails(), "received 1 bytes that this end did not send")
 
     async def test_a_refusal_ends_it_while_the_user_thinks(self) -> None:
         """Likewise: the refusal of a late request."""
@@ -491,7 +491,7 @@ class GroupTests(TestCase):
                 'client sent the request: "a"',
                 f'{mine} answered: "a"',
                 f'{theirs} answered: "a"',
-                f'{theirs} answered once more: "a"',
+                f'{theirs} answered again: "a"',
                 "client closed its socket",
                 "1 sent, 1 answered by 2, 0 lost",
                 f"{mine}: 1 received, 0 lost; {NO_TIMES}",
@@ -542,9 +542,9 @@ class GroupTests(TestCase):
         peer = Peer(self, group=GROUP).start(b"a")
         await peer.request()
         await peer.send(b"bc", b"a")
-        self.assertEqual(await peer.fails(2.1), "datagrams that came back and were not sent: 1")
+        self.assertEqual(await peer.fails(2.1), "received datagrams that this end did not send: 1")
         sender = f"127.0.0.1:{peer.port}"
-        self.assertEqual(peer.lines[1], f"2 bytes came back from {sender} that were not sent")
+        self.assertEqual(peer.lines[1], f"{sender} returned 2 bytes that this end did not send")
 
     async def test_a_port_that_is_taken_costs_only_the_answers_to_the_group(self) -> None:
         """A note says so."""
@@ -557,7 +557,7 @@ class GroupTests(TestCase):
         await peer.turn()
         self.assertRegex(
             peer.notes.getvalue(),
-            r"^answers to the group are not heard: AddressAlreadyInUse \(10\): .+\n$",
+            r"^cannot receive answers to the group: AddressAlreadyInUse \(10\): .+\n$",
         )
         await peer.fails(2.1)
 
@@ -667,7 +667,8 @@ class LoopbackTests(SynchronousTestCase):
             result = run("echo", f"multicast:{GROUP}:{port}", "Hello", "--timeout", "0.1")
         self.assertRegex(
             result.stderr.decode(),
-            r"\Atwsock: no answer within 0\.1 s: ConnectionTimedOut [^\n]+ the interface lo\?\n\Z",
+            r"\Atwsock: no answer within 0\.1 s: ConnectionTimedOut [^\n]+"
+            r" interface lo reach it\?\n\Z",
         )
         self.assertEqual(result.returncode, 1)
 

@@ -216,12 +216,12 @@ class ProcessTests(SynchronousTestCase):
     def test_a_hostile_answer_is_one_line(self) -> None:
         """A count of 4 GiB, another answer, two answers, none."""
         for answer, pattern in (
-            (b"\xff\xff\xff\xff", "the response is refused: peer announced a frame of 4294967295"),
+            (b"\xff\xff\xff\xff", "cannot read the response: peer announced a frame of 4294967295"),
             (
                 struct.pack(">I1s", 1, b"\x1b"),
                 "the response differs from the request: sent 1 bytes",
             ),
-            (struct.pack(">I1sI", 1, b"a", 0), "the server sent a message of 0 bytes that nobody"),
+            (struct.pack(">I1sI", 1, b"a", 0), "the server sent a message of 0 bytes that was not"),
         ):
             with serve(answer_with(answer)) as endpoint:
                 self.fails(run("echo", endpoint, "a"), f"{pattern}[^\n]*")
@@ -539,7 +539,7 @@ class SecureProcessTests(SynchronousTestCase):
             )
             self.fails(
                 r"the certificate of 127\.0\.0\.1 is refused: CertificateUntrustedRoot \(24\)\n"
-                r"  IncompleteChain: [^\n]+ --ca FILE says whom to trust",
+                r"  IncompleteChain: [^\n]+ name a trusted authority with --ca FILE",
                 *(endpoint, "--upgrade"),
             )
 
@@ -599,7 +599,7 @@ class SecureProcessTests(SynchronousTestCase):
     def test_a_server_without_tls_is_told(self) -> None:
         """Whatever it makes of a handshake."""
         for words, handle, line in (
-            (("--tls",), answer_with(b"220 hello\r\n"), "what the server sent is no TLS"),
+            (("--tls",), answer_with(b"220 hello\r\n"), "the server did not answer with TLS"),
             (
                 ("--upgrade=command",),
                 answer_with(b"\0\0\0\2NO"),

@@ -192,7 +192,7 @@ class TroubleTests(SynchronousTestCase):
         conversation.end()
         self.assertEqual(
             conversation.fails(self),
-            "the response is refused: peer announced a frame of 4294967295 bytes, limit is 100",
+            "cannot read the response: peer announced a frame of 4294967295 bytes, limit is 100",
         )
 
     def test_a_line_above_the_limit_is_refused(self) -> None:
@@ -200,7 +200,7 @@ class TroubleTests(SynchronousTestCase):
         conversation = Conversation(b"a", framing="line", max_frame=3)
         conversation.receive(b"aaaaaaa")
         conversation.end()
-        self.assertIn("the response is refused: peer sent a line", conversation.fails(self))
+        self.assertIn("cannot read the response: peer sent a line", conversation.fails(self))
 
     def test_a_server_that_ends_before_its_answer_is_told(self) -> None:
         """In order, or in the middle of it."""
@@ -211,7 +211,7 @@ class TroubleTests(SynchronousTestCase):
             conversation.end()
             self.assertRegex(
                 conversation.fails(self),
-                "^the server ended the connection before its answer(;|$)",
+                "^the server closed the connection before it answered(;|$)",
                 f"{part=}",
             )
 
@@ -237,7 +237,7 @@ class TroubleTests(SynchronousTestCase):
 
     def test_a_message_that_nobody_asked_for_is_told(self) -> None:
         """Before the first request, with an answer, behind the last one."""
-        unasked = "the server sent a message of 1 bytes that nobody asked for"
+        unasked = "the server sent a message of 1 bytes that was not requested"
         conversation = Conversation(texts=InputLines(Deferred, 100))
         conversation.receive(encode_frame(b"a"))
         self.assertEqual(conversation.fails(self), unasked)
@@ -262,7 +262,7 @@ class HintTests(SynchronousTestCase):
         conversation = Conversation(b"a")
         conversation.end()
         line = conversation.fails(self)
-        self.assertEqual(line, f"the server ended the connection before its answer{hint}")
+        self.assertEqual(line, f"the server closed the connection before it answered{hint}")
 
     def test_a_server_that_resets_the_connection_expects_something_else(self) -> None:
         """So does a server of frames that receives a line, or one of TLS that receives a frame."""
@@ -298,7 +298,7 @@ class HintTests(SynchronousTestCase):
         conversation.receive(encode_frame(b"a"))
         conversation.end()
         self.assertEqual(
-            conversation.fails(self), "the server ended the connection before its answer"
+            conversation.fails(self), "the server closed the connection before it answered"
         )
         conversation = Conversation(b"a", max_frame=4)
         conversation.receive(b"\0\0\0\x05")
@@ -418,7 +418,9 @@ class RawTests(SynchronousTestCase):
             result = run("echo", endpoint, "--raw", "--timeout", "0.2", stdin=b"abc")
             ended.set()
         self.assertEqual((result.stdout, result.returncode), (b"abc", 0))
-        self.assertEqual(result.stderr, b"the server did not end, and sent nothing for 0.2 s\n")
+        self.assertEqual(
+            result.stderr, b"the server sent nothing for 0.2 s, and did not close the connection\n"
+        )
 
     def test_a_reset_is_an_error(self) -> None:
         """What came before it was printed."""

@@ -166,7 +166,7 @@ class PrepareTests(Files):
     def test_somebody_has_to_be_expected(self) -> None:
         """An endpoint without a host, or with what no certificate can be for, needs a name."""
         for endpoint, reason in (
-            ("unix:/run/echo.sock", "'unix:/run/echo.sock' does not say whom"),
+            ("unix:/run/echo.sock", "'unix:/run/echo.sock' does not contain the host"),
             ("tcp:127.1:1", "'127.1' is no host name"),
         ):
             line = self.fails(endpoint)
@@ -179,7 +179,7 @@ class PrepareTests(Files):
         for endpoint in ("tls:localhost:1", "ssl:localhost:1"):
             line = self.fails(endpoint, name="localhost")
             self.assertIn(
-                f"the endpoint '{endpoint}' has TLS of its own", line, f"{endpoint=}: {line}"
+                f"the endpoint '{endpoint}' already uses TLS", line, f"{endpoint=}: {line}"
             )
 
 
@@ -219,7 +219,7 @@ class SecureTests(Files):
             [
                 "client is trying to connect...",
                 "client connected",
-                "client is secure: TLSv1.3, localhost is who it says",
+                "client is secure: TLSv1.3, certificate verified for localhost",
                 'client sent the request: "Hello"',
                 'client received the response: "Hello"',
                 "client closed its socket",
@@ -244,7 +244,7 @@ class SecureTests(Files):
         self.assertEqual(conversation.lines, ["Hello"])
         self.assertRegex(
             conversation.notes.getvalue(),
-            r"\Athe server showed a certificate:\n  subject     server\n(  .+\n)+"
+            r"\Athe server sent a certificate:\n  subject     server\n(  .+\n)+"
             r"  connection  TLSv1\.3, TLS_\w+\n\Z",
         )
 
@@ -285,7 +285,7 @@ class SecureTests(Files):
                 encode_frame(b"OK") + HELLO,
                 "the server sent plaintext after its go-ahead",
             ),
-            ("direct", b"HTTP/1.1 400 Bad Request\r\n\r\n", "what the server sent is no TLS"),
+            ("direct", b"HTTP/1.1 400 Bad Request\r\n\r\n", "the server did not answer with TLS"),
             ("direct", b"", "perhaps the server does not offer TLS"),
             ("command", b"", "perhaps the server does not offer TLS"),
         ):
@@ -305,7 +305,7 @@ class SecureTests(Files):
         conversation = self.start()
         conversation.receive(conversation.sent())
         conversation.end()
-        self.assertIn("is no answer to a handshake", conversation.fails(self))
+        self.assertIn("did not answer the handshake", conversation.fails(self))
 
     def test_a_silent_server_is_left_after_the_timeout(self) -> None:
         """Not before."""
@@ -402,7 +402,7 @@ class DescriptionTests(SynchronousTestCase):
         self.assertEqual(
             describe_certificate(certificate, "TLSv1.3, TLS_AES_256_GCM_SHA384"),
             [
-                "the server showed a certificate:",
+                "the server sent a certificate:",
                 "  subject     server",
                 f"  issuer      {ROOT.subject}",
                 "  names       localhost, 127.0.0.1",
@@ -491,10 +491,11 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(
             issuer,
             f"IncompleteChain: its issuer, {ROOT.subject}, is not trusted; "
-            "--ca FILE says whom to trust",
+            "name a trusted authority with --ca FILE",
         )
         self.assertEqual(
-            name, "InvalidName: it is for localhost, 127.0.0.1; --name HOST says whom to expect"
+            name,
+            "InvalidName: it is for localhost, 127.0.0.1; set the expected name with --name HOST",
         )
 
     def test_an_authority_that_did_not_help_is_told(self) -> None:
@@ -504,7 +505,7 @@ class RefusalTests(SynchronousTestCase):
         )
         self.assertEqual(
             reason,
-            f"Untrusted: its issuer, {ROOT.subject}, is not among those in --ca, nor known to them",
+            f"Untrusted: its issuer, {ROOT.subject}, is not in --ca, nor issued by one that is",
         )
 
     def test_an_expired_one_tells_when_it_was_valid(self) -> None:
@@ -515,7 +516,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(
             reason,
             "Expired: it is valid from 2020-01-02 03:04 to 2020-01-03 03:04 UTC, "
-            "if its issuers are",
+            "unless an issuer expired",
         )
 
     def test_a_certificate_for_nobody_is_told(self) -> None:

@@ -190,7 +190,7 @@ NOT_FOR_THIS = [
 #: Certificates with errors that can't be ignored.
 DEFECTIVE = [
     row(
-        "its issuer is no authority",
+        "its issuer is not an authority",
         NO_AUTHORITY.issue("localhost"),
         Status.CERTIFICATE_IS_INVALID,
         Result.BASIC_CONSTRAINTS_ERROR,

@@ -155,9 +155,7 @@ class WrapperTests(Hostile):
         seen = self.attack(attack, count=2, behind_proxy=True)
         self.assertEqual((seen.messages, seen.secured), ([], []))
         for warning in seen.warnings:
-            self.assertRegex(
-                warning, r"^192\.0\.2\.1:1000 aborted: plaintext behind", f"{warning=}"
-            )
+            self.assertRegex(warning, r"^192\.0\.2\.1:1000 aborted: plaintext after", f"{warning=}")
         self.assertEqual(len(seen.warnings), 2)
 
 

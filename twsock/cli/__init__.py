@@ -1,5 +1,5 @@
 """
-The command ``twsock``: the client's side of the services, for people and for scripts.
+The command ``twsock``: a client of the services, for terminals and scripts.
 
 `main` reads the command line (`twsock.cli.arguments`), runs one conversation on a reactor
 (`twsock.cli.stream` on a connection, `twsock.cli.datagram` without one), and turns its end into

@@ -27,35 +27,36 @@ __all__ = ["EchoArguments", "InitArguments", "parse_certificates", "parse_echo"]
 _ECHO_HELP: Final = f"""\
 usage: twsock echo [OPTION ...] ENDPOINT [TEXT ...]
 
-Send each TEXT to an echo server, and check that it comes back.
+Send each TEXT to an echo server, and compare the answer with it.
 
 arguments:
   ENDPOINT            HOST:PORT or tcp:HOST:PORT, also tcp:[::1]:PORT, or any
                       client endpoint string of Twisted, such as
                       unix:/run/echo.sock;
                       udp:HOST:PORT for datagrams to one peer;
-                      multicast:GROUP:PORT[:interface=NAME][:ttl=N] for those
-                      to a group, by the interface with that name, index or
-                      address (default: lo), N hops far (default: 1)
-  TEXT                what to send, one message each; without any, each line
-                      of standard input is one message. A TEXT that begins
-                      with a dash stands after --
+                      multicast:GROUP:PORT[:interface=NAME][:ttl=N] for
+                      datagrams to a group; NAME is the name, index or address
+                      of the interface (default: lo), N the largest number of
+                      hops (default: 1)
+  TEXT                one message; without a TEXT, each line of standard input
+                      is one message. Put a TEXT that begins with a dash
+                      after --
 
 options:
   --framing FORMAT    uint32: 4-byte big-endian length, then bytes (default);
                       line: text ended by CRLF
   --raw               no messages: send the bytes of standard input, and write
-                      those that arrive
+                      the received bytes to standard output
   --count N           send each TEXT N times, and print the round trips at the
                       end (default: 1)
   --size BYTES        generate messages of that size, instead of a TEXT;
                       datagrams are numbered
-  --interval SECONDS  from one send to the next; an answer that takes longer is
-                      awaited, unless datagrams are sent (default: 0, which
-                      awaits each answer)
-  --timeout SECONDS   for the connection, and for each answer (default: 10, with
-                      udp: 2, with multicast: 1, for which all answers are
-                      awaited)
+  --interval SECONDS  time between two sends (default: 0: send when the last
+                      answer has arrived). On a connection, the next send also
+                      waits for a late answer; datagrams do not wait
+  --timeout SECONDS   limit for the connection, and for each answer (default:
+                      10; udp: 2; multicast: 1, the whole of which is spent
+                      waiting for answers of all members)
   --max-frame BYTES   largest message (default: {DEFAULT_MAX_PAYLOAD}, with line {DEFAULT_MAX_LINE})
   --quiet             write only the responses, one per line
   -h, --help          show this help message and exit
@@ -63,47 +64,44 @@ options:
 TLS:
   --tls               TLS from the first byte
   --upgrade[=HOW]     TLS in mid-connection: --upgrade or --upgrade=direct
-                      begins the handshake at once, --upgrade=command sends
-                      STARTTLS and waits for OK before
+                      begins the handshake at once; --upgrade=command first
+                      sends STARTTLS and waits for OK
   --ca FILE           trust the authorities in FILE (PEM), and no others
                       (default: those of this machine)
-  --name HOST         whom the server's certificate has to be for (default:
+  --name HOST         host that the server's certificate must name (default:
                       HOST in tcp:HOST:PORT)
   --client-certificate FILE
-                      identify this end, if the server asks for that (PEM or
+                      certificate to send if the server requests one (PEM or
                       PKCS#12, with the key)
-  --level VERSION     tls12 or tls13, the highest version offered; TLS 1.2 is
-                      the lowest (default: the highest there is)
+  --level VERSION     highest version offered: tls12 or tls13; the lowest is
+                      TLS 1.2 (default: the highest that OpenSSL supports)
   --show-certificate  show the server's certificate on standard error, also if
                       it is refused
 
-Options may stand before, between and after the arguments.
+Options can be before, between and after the arguments.
 
 With --tls or --upgrade no TEXT is sent before the server's certificate has been
 verified, and a connection never goes on in plaintext.
 
-Messages go one after the other: the next is sent when the last has come back.
-Control characters are shown escaped, and so are bytes that are not UTF-8. Only
-with --quiet, and when standard output is not a terminal, responses are written
-byte for byte.
+The next message is sent when the answer to the last has arrived. Control
+characters, and bytes that are not UTF-8, are written as escapes. Responses are
+written byte for byte only with --quiet, and not to a terminal.
 
-With --raw the bytes of standard input are sent while the bytes that arrive are
-written. At the end of the input the sending side is closed. The command ends
-when the server ends, or when nothing has arrived for --timeout seconds after
-the end of the input.
+With --raw the command sends and receives at the same time. At the end of the
+input it closes its sending side. It ends when the server closes the connection,
+or when nothing has arrived for --timeout seconds after the end of the input.
 
-Each datagram is one TEXT and nothing else. The next is sent when the last has
-come back, or not within --timeout; with --interval at its time, whatever came
-back. All members of a group may answer, and each one is listed with its
-figures. Datagrams with --size begin with a number (8 bytes, big-endian), so
-that losses and duplicates are counted exactly.
+Each datagram is one TEXT and nothing else. The next is sent when the last was
+answered, or after --timeout; with --interval it is sent on time in any case.
+All members of a group may answer; each is listed with its figures. Datagrams
+with --size begin with a number (8 bytes, big-endian), so that losses and
+duplicates are counted exactly.
 
 exit status:
-  0    every message came back as it was sent; with --raw, the connection ended
+  0    every answer is equal to its message; with --raw, the connection ended
        in order
-  1    something failed, was lost, or came back changed; standard error has one
-       line that says what, and one more for each reason why a certificate is
-       refused
+  1    something failed, was lost or changed; standard error has one line with
+       the error, and one more for each reason why a certificate is refused
   2    the command line is wrong
   130  ended by Ctrl-C, with the figures so far
 
@@ -120,24 +118,24 @@ examples:
 _CERTIFICATES_HELP: Final = """\
 usage: twsock certificates init [OPTION ...] DIR
 
-Make an authority, a server's and a client's certificate to try TLS out with.
+Make an authority, a server's and a client's certificate, to test TLS.
 
 arguments:
-  DIR            where they go: a folder that is empty, or does not exist
+  DIR            folder for the files; it is empty, or does not exist
 
 options:
-  --name HOST    host or address that the server's certificate is for; may be
+  --name HOST    host or address that the server's certificate names; can be
                  given several times (default: localhost, 127.0.0.1, ::1)
-  --key KIND     kind of the keys: ecdsa (default), or rsa for peers without
-                 it, such as old .NET
+  --key KIND     kind of the keys: ecdsa (default), or rsa for peers that do
+                 not support ecdsa, such as old .NET
   -h, --help     show this help message and exit
 
-They are valid for a year. Only you can read the keys; the key of the authority
-is not kept, so nobody can issue more certificates with it.
+The certificates are valid for a year. Only you can read the keys. The key of
+the authority is not stored, so nobody can issue more certificates with it.
 
 exit status:
   0    DIR has authority.pem, server.pem and client.pem
-  1    something failed; standard error has one line that says what
+  1    something failed; standard error has one line with the error
   2    the command line is wrong
 """
 
@@ -266,7 +264,7 @@ def parse_certificates(words: Sequence[str]) -> InitArguments:
     if not folders or not folders[0]:
         parser.error("DIR is missing")
     if len(folders) > 1:
-        parser.error(f"there is one DIR, and no place for {folders[1]!r}")
+        parser.error(f"too many arguments: {folders[1]!r}; give one DIR")
     return InitArguments(directory=folders[0], **given)
 
 
@@ -305,7 +303,7 @@ class _Parser(argparse.ArgumentParser):
         end = words.index("--") if "--" in words else len(words)
         options, unknown = self.parse_known_intermixed_args(words[:end])
         if unknown:
-            hint = f"(a {other} that begins with a dash stands after --)"
+            hint = f"(put a {other} that begins with a dash after --)"
             self.error(f"there is no option {unknown[0]} {hint}")
         given = vars(options)
         arguments = [*given.pop("words"), *words[end + 1 :]]
@@ -336,7 +334,7 @@ def _complete_upgrade(parser: _Parser, words: Sequence[str]) -> list[str]:
     end = words.index("--") if "--" in words else len(words)
     for word, following in itertools.pairwise(words[:end]):
         if word == "--upgrade" and following in _STYLES:
-            parser.error(f"--upgrade {following} is --upgrade={following} (or a TEXT, after --)")
+            parser.error(f"write --upgrade={following} (or put {following} after --, as a TEXT)")
     whole = f"--upgrade={_STYLES[0]}"
     return [whole if word == "--upgrade" else word for word in words[:end]] + list(words[end:])
 
@@ -352,19 +350,19 @@ def _check_options(
                 parser.error(f"--{name} {reason}")
 
     if kind in _TIMEOUTS:
-        refuse(_ONLY_STREAMS, f"is for connections, which {kind}: does not have")
+        refuse(_ONLY_STREAMS, f"needs a connection, and {kind}: has none")
     if given["tls"]:
-        refuse(["upgrade"], "is TLS in mid-connection, and --tls from the first byte")
+        refuse(["upgrade"], "excludes --tls: --tls is TLS from the first byte")
     elif given["upgrade"] is None:
         refuse(_ONLY_SECURE, "needs --tls or --upgrade")
     if given["raw"]:
-        refuse(_ONLY_MESSAGES, "is for messages, which --raw does not have")
+        refuse(_ONLY_MESSAGES, "is for messages, and --raw has none")
         if has_texts:
-            parser.error("--raw sends the bytes of standard input, so there is no TEXT with it")
+            parser.error("--raw sends the bytes of standard input, and takes no TEXT")
         if given["upgrade"] == "command":
-            parser.error("--upgrade=command sends a message, which --raw does not have")
+            parser.error("--upgrade=command sends a message, and --raw has none")
     if has_texts and given["size"] is not None:
-        parser.error("--size generates the messages, so there is no TEXT with it")
+        parser.error("--size generates the messages, and takes no TEXT")
 
 
 def _kind_of(endpoint: str) -> str:

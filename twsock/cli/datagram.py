@@ -1,5 +1,5 @@
 """
-One run of datagrams: texts → **requests, answers** → figures; to one peer, or to a group.
+Echo of datagrams: texts → **requests, answers** → figures; with one peer, or with a group.
 
 Stands on `twsock.DatagramSocket`. In memory are one message, the times of requests that may still
 be answered, and digests of at most `MAX_REMEMBERED` messages.
@@ -316,12 +316,12 @@ class _Run(Generic[T]):
         if answer == "answer":
             self.output.show_response(data, who)
         elif answer == "duplicate":
-            self.output.say(f"{who} once more: {self.output.quote(data)}")
+            self.output.say(f"{who} again: {self.output.quote(data)}")
         elif answer == "unexpected" and sender:
-            self.output.say(f"{len(data)} bytes came back from {sender} that were not sent")
+            self.output.say(f"{sender} returned {len(data)} bytes that this end did not send")
         elif answer == "unexpected":
             self.output.show_response(data, who)
-            raise CommandError(f"{len(data)} bytes came back that were not sent")
+            raise CommandError(f"received {len(data)} bytes that this end did not send")
 
     def _describe_loss(self) -> str:
         """Return one line about what was lost or was not sent by us; empty if all is well."""
@@ -330,7 +330,7 @@ class _Run(Generic[T]):
             line = no_answer(f"{self.name} sent nothing")
             return f"no answer within {self.arguments.timeout:g} s: {line}; {self.question}"
         if tally.unexpected:
-            return f"datagrams that came back and were not sent: {tally.unexpected}"
+            return f"received datagrams that this end did not send: {tally.unexpected}"
         for name, one in tally.responders.items():
             if lost := tally.sent - one.received:
                 if name:
@@ -440,7 +440,7 @@ class _GroupRun(_Run[GroupTarget]):
         target, index = self.target, self.target.interface.index
         self.address = target.group
         interface = target.interface.name
-        self.question = f"is a member running there, and reached by the interface {interface}?"
+        self.question = f"is a member running, and does interface {interface} reach it?"
         self._sender, self._member = DatagramSocket(self.reactor), DatagramSocket(self.reactor)
         self._sender.message_received.add(self._take)
         self._member.message_received.add(self._take_from_group)
@@ -454,7 +454,7 @@ class _GroupRun(_Run[GroupTarget]):
             await self._member.bind_service_name(target.port, index)
             self._member.join_multicast_group(target.group, index)
         except SocketError as error:
-            self.output.note(f"answers to the group are not heard: {error.summary}")
+            self.output.note(f"cannot receive answers to the group: {error.summary}")
 
     async def send(self, text: bytes) -> None:
         try:
@@ -469,7 +469,7 @@ class _GroupRun(_Run[GroupTarget]):
     def describe_figures(self) -> None:
         tally, responders = self.tally, self.tally.responders
         sent = tally.sent - self.awaited
-        unexpected = f", {tally.unexpected} not sent by us" if tally.unexpected else ""
+        unexpected = f", {tally.unexpected} unexpected" if tally.unexpected else ""
         others = " and others" if tally.others.received else ""
         answered = f"{tally.answered} answered by {len(responders)}{others}{unexpected}"
         self.output.say(

@@ -165,7 +165,7 @@ def _check_path(path: str) -> None:
     size = len(path.encode(errors="surrogateescape"))
     # Twisted connects later, and a path that no address can hold ends there in a traceback.
     if not 1 <= size <= _MAX_PATH:
-        raise ValueError(f"the path has {size} bytes, it may have 1 to {_MAX_PATH}")
+        raise ValueError(f"a path has 1 to {_MAX_PATH} bytes, not {size}")
 
 
 def _find_host_and_port(fields: dict[str, str]) -> tuple[str, int]:
@@ -177,7 +177,7 @@ def _find_host_and_port(fields: dict[str, str]) -> tuple[str, int]:
 def _find_peer(fields: dict[str, str]) -> PeerTarget:
     host, port = _find_host_and_port(fields)
     if _is_group(host):
-        raise ValueError(f"{host} is a group: multicast:{_in_brackets(host)}:{port}")
+        raise ValueError(f"{host} is a group: use multicast:{_in_brackets(host)}:{port}")
     return PeerTarget(HostName(host), port)
 
 
@@ -193,11 +193,11 @@ def _find_group(fields: dict[str, str]) -> GroupTarget:
 def _name_fields(parsed: EndpointString) -> dict[str, str]:
     names = _FIELDS[parsed.kind]
     if len(parsed.arguments) > len(names):
-        raise ValueError(f"there is no place for {parsed.arguments[len(names)]!r}")
+        raise ValueError(f"too many arguments: {parsed.arguments[len(names)]!r}")
     fields = dict(zip(names, parsed.arguments, strict=False))
     for name, value in parsed.keywords.items():
         if name not in names:
-            raise ValueError(f"there is no {name!r} in it")
+            raise ValueError(f"unknown argument {name!r}")
         if name in fields:
             raise ValueError(f"{name!r} is given twice")
         fields[name] = value

@@ -35,7 +35,7 @@ class Command(NamedTuple):
 _HELP: Final = """\
 usage: twsock [--help] [--version] COMMAND ...
 
-Talk to the services of twsock.
+Test the services of twsock, or make certificates for them.
 
 commands:
 {commands}
@@ -128,7 +128,7 @@ def _run_certificates(words: Sequence[str]) -> int:
 #: A new command is a parser in `twsock.cli.arguments`, a function that runs it, and a line here.
 COMMANDS: Final = {
     "echo": Command("send messages to an echo server, and check that they come back", _run_echo),
-    "certificates": Command("make certificates to try TLS out with", _run_certificates),
+    "certificates": Command("make certificates to test TLS", _run_certificates),
 }
 
 

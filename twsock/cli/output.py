@@ -1,5 +1,5 @@
 r"""
-What the user sees: messages → **lines on standard output**, notes and a bar on standard error.
+Output of the commands: messages → **lines on standard output**; notes and a bar on standard error.
 
 Standard output has the conversation and nothing else; with ``--quiet`` it has the responses only.
 `rich` draws the bar and the tables, on a terminal and where it is installed. Otherwise there is no

@@ -1,5 +1,5 @@
 """
-Name lookups and other blocking calls, in threads that the end of the process does not wait for.
+Name lookups and other blocking calls in threads; the process ends without waiting for them.
 
 A thread of the reactor's own pool keeps the process from ending until its call returns. A name
 server that does not answer, or a terminal at which nobody types, would keep the user waiting after

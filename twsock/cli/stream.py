@@ -221,7 +221,9 @@ class _Exchange:
         while self.has_received:
             self.has_received = False
             await deferLater(self.reactor, self.timeout)
-        self.output.note(f"the server did not end, and sent nothing for {self.timeout:g} s")
+        self.output.note(
+            f"the server sent nothing for {self.timeout:g} s, and did not close the connection"
+        )
 
 
 class _Messages:
@@ -328,7 +330,7 @@ class _Conversation:
             raise CommandError(f"no answer within {timeout:g} s: {late}") from None
         if response is None:
             hint = self._find_hint()
-            raise CommandError(f"the server ended the connection before its answer{hint}")
+            raise CommandError(f"the server closed the connection before it answered{hint}")
         return response
 
     async def _next_text(self, texts: Texts) -> bytes | None:
@@ -355,7 +357,7 @@ class _Conversation:
             return await self.messages.receive()
         except RemoteProtocolError as error:
             hint = self._find_hint()
-            raise CommandError(f"the response is refused: {error}{hint}") from error
+            raise CommandError(f"cannot read the response: {error}{hint}") from error
         except SocketError as error:
             is_reset = error.status is SocketErrorStatus.CONNECTION_RESET_BY_PEER
             hint = self._find_hint() if is_reset else ""
@@ -417,7 +419,7 @@ def _describe_loss(error: SocketError, hint: str = "", *, is_secure: bool) -> Co
 
 
 def _describe_unasked(message: bytes) -> CommandError:
-    return CommandError(f"the server sent a message of {len(message)} bytes that nobody asked for")
+    return CommandError(f"the server sent a message of {len(message)} bytes that was not requested")
 
 
 def _describe_difference(request: bytes, response: bytes) -> str:

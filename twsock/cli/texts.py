@@ -1,5 +1,5 @@
 """
-Where the messages come from: **arguments, standard input, or a size** → conversation.
+Source of the messages: **arguments, standard input, or a size** → conversation.
 
 Standard input is read when the next message is wanted, a piece at a time, so neither a large file
 nor an endless pipe is ever held: in memory are one piece and one unfinished line within the limit.

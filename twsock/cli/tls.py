@@ -1,5 +1,5 @@
 """
-TLS for a conversation: options → name and files → **handshake** → what the server has shown.
+TLS for a conversation: options → name and files → **handshake** → the server's certificate.
 
 The files are read before there is a connection, so that a mistake costs none. No text is sent
 before the server is accepted. Nearly everything in a certificate is the server's word, which a
@@ -67,18 +67,18 @@ _MAX_TEXT: Final = 256
 _HINTS: Final = {
     "certificate required": "the server asks for --client-certificate FILE",
     "handshake failure": "the server may ask for --client-certificate FILE or another --level",
-    "protocol version": "the server takes no version of TLS that is offered, see --level",
-    "unsupported protocol": "the server has no version of TLS that is accepted, see --level",
+    "protocol version": "the server supports none of the offered versions of TLS, see --level",
+    "unsupported protocol": "the server chose a version of TLS that is not accepted, see --level",
     "unknown ca": "the server does not trust the issuer of the --client-certificate",
     "bad certificate": "the server does not accept the --client-certificate",
     "certificate unknown": "the server does not accept the --client-certificate",
-    "unsupported certificate": "the --client-certificate is none for clients",
+    "unsupported certificate": "the --client-certificate is not for clients",
     "certificate expired": "the --client-certificate has expired",
     "certificate revoked": "the --client-certificate was revoked",
-    "wrong version number": "what the server sent is no TLS",
-    "packet length too long": "what the server sent is no TLS",
+    "wrong version number": "the server did not answer with TLS",
+    "packet length too long": "the server did not answer with TLS",
     # An echo server, which sends the client its own hello.
-    "unexpected message": "what the server sent is no answer to a handshake",
+    "unexpected message": "the server did not answer the handshake",
 }
 
 #: The end of the line when a server ends a handshake, or lets it wait, without a word of TLS.
@@ -89,13 +89,13 @@ _R = ChainValidationResult
 #: Why a certificate is refused; reasons that name a part of it or an option are in `_explain`.
 _MEANINGS: Final = {
     _R.REVOKED: "it was revoked",
-    _R.INVALID_SIGNATURE: "its signature is wrong: it was changed, or never signed by its issuer",
-    _R.WRONG_USAGE: "it was issued for something else than servers",
+    _R.INVALID_SIGNATURE: "its signature is wrong: it was changed, or its issuer did not sign it",
+    _R.WRONG_USAGE: "it was not issued for servers",
     _R.INVALID_CERTIFICATE_AUTHORITY_POLICY: "its issuer's policy does not allow it",
-    _R.BASIC_CONSTRAINTS_ERROR: "its issuer is no authority",
+    _R.BASIC_CONSTRAINTS_ERROR: "its issuer is not an authority",
     _R.UNKNOWN_CRITICAL_EXTENSION: "it has a critical extension that is not supported here",
-    _R.REVOCATION_INFORMATION_MISSING: "nothing says whether it was revoked",
-    _R.REVOCATION_FAILURE: "the check whether it was revoked failed",
+    _R.REVOCATION_INFORMATION_MISSING: "its revocation status is unknown",
+    _R.REVOCATION_FAILURE: "the check of its revocation failed",
 }
 
 
@@ -158,7 +158,7 @@ async def secure(
     if arguments.show_certificate and information.server_certificate is not None:
         connection = f"{version}, {information.cipher}"
         output.note(*describe_certificate(information.server_certificate, connection))
-    output.say(f"client is secure: {version}, {host.display_name} is who it says")
+    output.say(f"client is secure: {version}, certificate verified for {host.display_name}")
 
 
 def explain_failure(error: SocketError) -> str:
@@ -187,7 +187,7 @@ def describe_certificate(certificate: Certificate, connection: str = "") -> list
         "connection": connection,
     }
     lines = [f"  {name:<10}  {fact}" for name, fact in facts.items() if fact]
-    return ["the server showed a certificate:", *lines]
+    return ["the server sent a certificate:", *lines]
 
 
 def explain_refusal(error: CertificateError, options: ClientOptions) -> CommandError:
@@ -223,11 +223,11 @@ def init_certificates(arguments: InitArguments, output: Output) -> None:
     if "127.0.0.1" not in names:
         use += ["--name", names[0]]
     for line in (
-        f"{authority}: an authority, for those who are to trust the other two",
+        f"{authority}: the authority that issued the other two",
         f"{server}: a server's certificate and its key, for {', '.join(names)}",
         f"{client}: a client's certificate and its key",
         "",
-        "Try them out in two terminals:",
+        "Test them in two terminals:",
         f"  {shlex.join(offer)}",
         f"  {shlex.join(use)}",
     ):
@@ -237,13 +237,11 @@ def init_certificates(arguments: InitArguments, output: Output) -> None:
 def _find_name(arguments: EchoArguments) -> HostName:
     endpoint = arguments.endpoint
     if endpoint.partition(":")[0].lower() in _SECURE_ENDPOINTS:
-        raise UsageError(
-            f"the endpoint {endpoint!r} has TLS of its own: --tls and --upgrade are for others"
-        )
+        raise UsageError(f"the endpoint {endpoint!r} already uses TLS: remove --tls and --upgrade")
     name = arguments.name or find_host(endpoint)
     if name is None:
         raise UsageError(
-            f"--name HOST is missing: {endpoint!r} does not say whom the certificate has to be for"
+            f"--name HOST is missing: {endpoint!r} does not contain the host of the certificate"
         )
     try:
         return HostName(name)
@@ -273,15 +271,17 @@ def _explain(
     if certificate is not None:
         if reason is _R.INVALID_NAME:
             names = _describe_names(certificate)
-            return f"it is for {names or 'nobody'}; --name HOST says whom to expect"
+            return f"it is for {names or 'nobody'}; set the expected name with --name HOST"
         if reason is _R.EXPIRED:
-            return f"it is valid {_describe_validity(certificate)}, if its issuers are"
+            return f"it is valid {_describe_validity(certificate)}, unless an issuer expired"
         if reason in (_R.UNTRUSTED, _R.INCOMPLETE_CHAIN):
             issuer = _read(lambda: certificate.issuer)
             if options.trust_roots is None:
-                return f"its issuer, {issuer}, is not trusted; --ca FILE says whom to trust"
-            return f"its issuer, {issuer}, is not among those in --ca, nor known to them"
-    return _MEANINGS.get(reason, "it has a fault that no other reason names")
+                return (
+                    f"its issuer, {issuer}, is not trusted; name a trusted authority with --ca FILE"
+                )
+            return f"its issuer, {issuer}, is not in --ca, nor issued by one that is"
+    return _MEANINGS.get(reason, "it has a fault of another kind")
 
 
 def _describe_names(certificate: Certificate) -> str:

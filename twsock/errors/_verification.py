@@ -1,5 +1,5 @@
 """
-What is wrong with a certificate: OpenSSL's verification code → **result** → status.
+Results of a verification: OpenSSL's verification code → **result** → status.
 
 Used by `twsock.errors.diagnosis`, and by `twsock.tls.validation`, which exports the results.
 """

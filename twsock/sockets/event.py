@@ -1,5 +1,5 @@
 """
-Events of sockets and listeners: the handlers of one event, and until when they may be added.
+Events of sockets and listeners: the handlers of one event, and when they can be added.
 
 Held by a listener or socket. The application adds handlers before it binds the socket.
 """

@@ -1,5 +1,5 @@
 """
-Names of certificates: certificate and host → ``service_identity`` → **match or not**.
+Check of the names in certificates: certificate and host → ``service_identity`` → **match or not**.
 
 ``service_identity`` compares the names.
 """

@@ -1,5 +1,5 @@
 """
-Functions of OpenSSL that pyOpenSSL does not offer, by **all private names of pyOpenSSL in use**.
+Functions of OpenSSL that pyOpenSSL does not offer, called through **its private names**.
 
 Called by `twsock.tls.client` and `twsock.tls.server` for each connection, before its handshake. The
 private names are those of pyOpenSSL 26.4. If a release lacks one of them, `BINDING` is None and

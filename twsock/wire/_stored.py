@@ -1,5 +1,5 @@
 """
-Bytes that a decoder was fed and that were not pulled yet; the base class of the decoders.
+Base class of the decoders: stores the bytes that were fed and not yet pulled.
 
 A read that contains only whole messages is never copied: it stays the ``bytes`` object of the
 receive. When a message is spread over reads, a ``bytearray`` replaces it, which grows in place.

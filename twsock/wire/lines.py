@@ -1,5 +1,5 @@
 """
-Lines out of bytes and back: transport → **lines** → protocol → lines → transport.
+Decoder and encoder of lines: bytes ↔ **lines**.
 
 The ``line`` format: text ended by CRLF on output; on input a bare LF ends a line too. A line is
 bytes here; strict UTF-8 applies where text is asked for (`decode_text`, `encode_line`). It is what

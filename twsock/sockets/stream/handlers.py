@@ -1,5 +1,5 @@
 """
-Handlers of accepted connections: listener → **running handlers** → the application's code.
+Handlers of accepted connections: listener → **running handlers** → application.
 
 A `twsock.StreamSocketListener` starts the handlers of each accepted connection here. Holds one
 entry for each handler that returned a coroutine or a Deferred, until that handler ends; a

@@ -1,5 +1,5 @@
 """
-A listener that waits: it stops accepting while there is no room, and goes on when there is.
+A gate before a listener: it stops accepting at a limit, and resumes below it.
 
 Put by `twsock.protocols.StreamServerFactory` between a Twisted port and its listening socket. What
 is not accepted waits in the kernel's backlog, where it costs this process nothing; a connection

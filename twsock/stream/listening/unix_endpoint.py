@@ -1,5 +1,5 @@
 """
-UNIX sockets to listen on: path → **endpoint** → port.
+Endpoints that listen on UNIX sockets: path → **endpoint** → port.
 
 The services use this for ``unix:`` endpoints. Twisted's own endpoint has three faults:
 

@@ -163,7 +163,7 @@ class MalformedNameTests(SynchronousTestCase):
             with self.assertRaises(ValueError) as caught:
                 HostName(raw)
             message = str(caught.exception)
-            self.assertTrue(message.startswith(f"{raw!r} is no host name: "), message)
+            self.assertTrue(message.startswith(f"{raw!r} is not a host name: "), message)
             self.assertIn(reason, message, (raw, reason))
             self.assertNotIn("\n", message, (raw, reason))
 

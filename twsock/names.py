@@ -87,7 +87,7 @@ class HostName:
         try:
             kind, canonical, display = _parse(self.raw_name)
         except ValueError as error:
-            raise ValueError(f"{_shown(self.raw_name)} is no host name: {error}") from error
+            raise ValueError(f"{_shown(self.raw_name)} is not a host name: {error}") from error
         # The class is frozen, so its own methods cannot assign either.
         object.__setattr__(self, "type", kind)
         object.__setattr__(self, "canonical_name", canonical)

@@ -261,8 +261,8 @@ class SecurityTests(SynchronousTestCase):
             ("--upgrade=",): "argument --upgrade: invalid choice: ''",
             ("--ca", "--upgrade"): "argument --ca: expected one argument",
             ("--tls", "--level", "tls11"): "argument --level: invalid choice: 'tls11'",
-            ("--tls", "--name", ""): "argument --name: '' is no host name: it is empty",
-            ("--tls", "--name", "h:1"): "argument --name: 'h:1' is no host name",
+            ("--tls", "--name", ""): "argument --name: '' is not a host name: it is empty",
+            ("--tls", "--name", "h:1"): "argument --name: 'h:1' is not a host name",
             ("--tls", "--name", "01:23:45:67:89:ab"): "--name: takes a host or an IP address",
         }.items():
             error = self.assertRaises(UsageError, parse, "tcp:h:1", *words)
@@ -345,7 +345,7 @@ class CertificatesTests(SynchronousTestCase):
             (["init", ""], "DIR is missing; see twsock certificates --help"),
             (["init", "a", "b"], "too many arguments: 'b'; give one DIR"),
             (["init", "-x"], "there is no option -x (put a DIR that begins with a dash"),
-            (["init", "a", "--name", "a b"], "argument --name: 'a b' is no host name"),
+            (["init", "a", "--name", "a b"], "argument --name: 'a b' is not a host name"),
             (["init", "a", "--name"], "argument --name: expected one argument"),
             (["init", "a", "--key", "dsa"], "argument --key: invalid choice: 'dsa'"),
         ):

@@ -167,7 +167,7 @@ class PrepareTests(Files):
         """An endpoint without a host, or with what no certificate can be for, needs a name."""
         for endpoint, reason in (
             ("unix:/run/echo.sock", "'unix:/run/echo.sock' does not contain the host"),
-            ("tcp:127.1:1", "'127.1' is no host name"),
+            ("tcp:127.1:1", "'127.1' is not a host name"),
         ):
             line = self.fails(endpoint)
             self.assertIn(

@@ -5,13 +5,13 @@ from twisted.application.service import ServiceMaker
 datagram = ServiceMaker(
     "twsock datagram",
     "twsock.services.datagram",
-    "Echo datagrams over UDP; never answers where that could make a loop.",
+    "Echo datagrams over UDP, except where an answer could make a loop.",
     "twsock-datagram",
 )
 
 multicast = ServiceMaker(
     "twsock multicast",
     "twsock.services.multicast",
-    "Answer what is sent to a multicast group, on a port shared with others.",
+    "Echo datagrams to a multicast group, on a port shared with other programs.",
     "twsock-multicast",
 )

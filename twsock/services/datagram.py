@@ -71,8 +71,7 @@ class Options(DatagramServiceOptions):
 
     def opt_endpoint(self, description: str) -> None:
         """
-        Where to listen, such as udp:1337:interface=127.0.0.1; may be given several times.
-        [default: port 1337 on 127.0.0.1, and on ::1 where it exists]
+        Endpoint, as udp:1337:interface=::1; repeatable. [default: port 1337 on 127.0.0.1, ::1]
         """
         self["endpoints"].append(description)
 

@@ -107,8 +107,7 @@ class Options(DatagramServiceOptions):
 
     def opt_endpoint(self, description: str) -> None:
         """
-        The group, port and interface to listen on; may be given several times.
-        [default: multicast:224.3.0.5:22113:interface=lo]
+        Group, port, interface; repeatable. [default: multicast:224.3.0.5:22113:interface=lo]
         """
         self["endpoints"].append(description)
 

@@ -161,5 +161,5 @@ def _check_socket(descriptor: int, family: int, domain: str) -> None:
         )
     if kind != socket.SOCK_STREAM or not listens:
         raise EndpointError(
-            f"socket {number} of LISTEN_FDS does not listen: it takes ListenStream= and Accept=no"
+            f"socket {number} of LISTEN_FDS does not listen: use ListenStream= and Accept=no"
         )

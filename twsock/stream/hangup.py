@@ -65,6 +65,6 @@ class HangUpWatch:
 def hung_up_error() -> BrokenError:
     """Return the error for a connection that the peer reset after it ended its output."""
     return BrokenError(
-        "the peer ended its output, and then the connection",
+        "the peer reset the connection after it had ended its output",
         status=SocketErrorStatus.CONNECTION_RESET_BY_PEER,
     )

@@ -429,7 +429,7 @@ def _load_der(data: bytes, key: bytes | None, password: str | None) -> Certifica
     try:
         certificate = Certificate(data)
     except ValueError as error:
-        raise ValueError("it is neither PEM nor DER of a certificate") from error
+        raise ValueError("it is neither a PEM nor a DER certificate") from error
     if key is not None:
         certificate._key = _load_key(key, password)
         certificate._check_key()

@@ -252,7 +252,9 @@ class ProxiedTests(SynchronousTestCase):
                 transport = self.connect()
                 transport.protocol.dataReceived(data) if data else None
                 transport.protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(lines, ["127.0.0.1 port 5 dropped: it ended within its PROXY header"])
+        self.assertEqual(
+            lines, ["127.0.0.1 port 5 dropped: it closed the connection within its PROXY header"]
+        )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_header_from_an_untrusted_address_aborts(self) -> None:

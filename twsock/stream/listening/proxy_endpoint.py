@@ -264,7 +264,7 @@ class _ProxiedConnection(Protocol):
             receiver.connectionLost(reason)
         elif self._has_begun and not self._is_over:
             # A peer that has sent nothing only checked whether the port is open.
-            self._note("cut off", "it ended within its PROXY header")
+            self._note("cut off", "it closed the connection within its PROXY header")
         self._stop_waiting()
         self._is_over = True
 

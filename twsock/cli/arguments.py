@@ -55,8 +55,8 @@ options:
                       answer has arrived). On a connection, the next send also
                       waits for a late answer; datagrams do not wait
   --timeout SECONDS   limit for the connection, and for each answer (default:
-                      10; udp: 2; multicast: 1, the whole of which is spent
-                      waiting for answers of all members)
+                      10, with udp: 2, with multicast: 1). With multicast the
+                      command waits that long for the answers of all members
   --max-frame BYTES   largest message (default: {DEFAULT_MAX_PAYLOAD}, with line {DEFAULT_MAX_LINE})
   --quiet             write only the responses, one per line
   -h, --help          show this help message and exit
@@ -81,7 +81,7 @@ TLS:
 Options can be before, between and after the arguments.
 
 With --tls or --upgrade no TEXT is sent before the server's certificate has been
-verified, and a connection never goes on in plaintext.
+verified, and a connection never continues in plaintext.
 
 The next message is sent when the answer to the last has arrived. Control
 characters, and bytes that are not UTF-8, are written as escapes. Responses are
@@ -370,7 +370,7 @@ def _kind_of(endpoint: str) -> str:
 
 
 def _check_text(text: str, arguments: EchoArguments, limit: str) -> bytes:
-    """Encode a text, provided that it can be sent as one message and come back."""
+    """Encode a text; refuse one that cannot be sent as one message and echoed."""
     try:
         # Python keeps the bytes that its locale cannot decode as lone surrogates.
         encoded = text.encode(errors="surrogateescape")

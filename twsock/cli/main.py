@@ -127,7 +127,7 @@ def _run_certificates(words: Sequence[str]) -> int:
 
 #: A new command is a parser in `twsock.cli.arguments`, a function that runs it, and a line here.
 COMMANDS: Final = {
-    "echo": Command("send messages to an echo server, and check that they come back", _run_echo),
+    "echo": Command("send messages to an echo server, and compare the answers", _run_echo),
     "certificates": Command("make certificates to test TLS", _run_certificates),
 }
 

@@ -293,7 +293,7 @@ class _Conversation:
         self.messages = self._make_messages(self.arguments.max_frame)
 
     async def run(self, texts: Texts, now: Callable[[], float]) -> None:
-        """Send all texts, each when the last has come back."""
+        """Send all texts, each after the answer to the last."""
         due = 0.0
         while (text := await self._next_text(texts)) is not None:
             for _ in range(self.arguments.repeats):

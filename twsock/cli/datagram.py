@@ -39,7 +39,7 @@ _DIGEST_SIZE: Final = 32
 
 T = TypeVar("T", PeerTarget, GroupTarget)
 
-#: Seconds that nobody waits.
+#: A wait without a deadline, in seconds.
 _FOREVER: Final = 1e9
 
 _HEADERS: Final = ("responder", "received", "lost", "duplicates", "min ms", "median ms", "max ms")

@@ -8,9 +8,6 @@ memory are the decoder's undelivered bytes and the answers not yet sent.
 A connection stops being read from when its peer does not take the answers, and while a handler runs
 as soon as `MAX_BACKLOG` bytes have come meanwhile; then the peer waits, not this process's memory.
 What is sent without being an answer stops no reading: two ends that both push would deadlock.
-
-It is long, as it is one machine: whether the next message may be handled depends on all of its
-parts, and each public member says what happens at the wrong time.
 """
 
 from __future__ import annotations
@@ -409,7 +406,7 @@ class StreamProtocol(Protocol):
         raise NotImplementedError
 
     def handle_message(self, message: bytes, stream: StreamTransport) -> bool:
-        """Handle one message; tell whether the next may be handled."""
+        """Handle one message; return whether the next may be handled."""
         raise NotImplementedError
 
     def send_message(self, message: bytes) -> None:
@@ -507,7 +504,7 @@ class StreamProtocol(Protocol):
         raise NotImplementedError
 
     def _flush(self, stream: StreamTransport, is_answer: bool = False) -> bool:
-        """Send what was written; tell whether the output may take more."""
+        """Send all written bytes; return whether the output has room for more."""
         room = stream.room
         if stream.send():
             return stream.is_open

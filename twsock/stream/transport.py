@@ -21,8 +21,6 @@ How a connection ends::
 Above a TLS engine of `twsock.tls.engine` the same holds: close_notify takes the place of FIN, and
 `close` sends FIN behind it. The peer's end is its close_notify; what TCP does after that does not
 count. An engine that Twisted made ends both directions at once.
-
-It is long, as each way out has to know the phase that the others have left the connection in.
 """
 
 from __future__ import annotations
@@ -100,7 +98,7 @@ _MAX_PIECES: Final = 1024
 
 
 class StreamOwner(typing.Protocol):
-    """Who is told about the way out; never from within a call of its own."""
+    """Receives output events of a stream; never from within one of its own calls."""
 
     def output_drained(self) -> None:
         """What made the connection full is with the kernel: go on."""
@@ -381,7 +379,7 @@ class StreamTransport:
         """
         Let what is written wait, whoever writes it: a handshake begins on the transport.
 
-        :returns: the way out for the TLS engine, and for nobody else.
+        :returns: the transport below the TLS engine. Only the engine may write to it.
         """
         lower = self._lower
         if lower is None:
@@ -629,7 +627,7 @@ class StreamTransport:
 
     def lost(self, reason: Failure) -> SocketError | None:
         """
-        The connection is gone: let go of everything, fire what waits for it.
+        Handle the loss of the connection: release everything, and fire the waiters.
 
         :returns: why, or None where it ended in order.
         """
@@ -720,7 +718,7 @@ class StreamTransport:
             self._queue_is_empty()
 
     def _watch_queue(self) -> bool:
-        """Be told when the descriptor's queue is empty; tell whether there is anything in it."""
+        """Watch for an empty queue of the descriptor; return whether it has bytes now."""
         descriptor = self._descriptor
         if descriptor is None or not queued_bytes(descriptor):
             return False
@@ -729,11 +727,11 @@ class StreamTransport:
         return True
 
     def _watch_engine(self) -> bool:
-        """Look again later at a TLS engine whose handshake is awaited; tell whether it is full."""
+        """Check a TLS engine in its handshake again later; return whether it is full."""
         transport = self._transport
         if (self._socket is not None and not transport.TLS) or not engine_holds(transport):
             return False
-        # An engine that keeps less than that has no need to be looked at: nobody waits for it.
+        # An engine below high water needs no check, since no sender waits for it.
         if engine_bytes(transport) < self._high_water:
             return False
         if self._settling is None:

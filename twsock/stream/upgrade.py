@@ -217,7 +217,7 @@ class Upgrade(Securing):
         return self._phase is _Phase.PLAIN and settings.policy is UpgradePolicy.ALLOWED
 
     def _begins_handshake(self, protocol: Upgradable) -> bool:
-        """Look at a boundary; tell whether no message is to be pulled there."""
+        """Check a boundary; return whether no message may be pulled there."""
         head = protocol.peek(len(CLIENT_HELLO))
         if head == CLIENT_HELLO:
             self._phase = _Phase.HANDSHAKE

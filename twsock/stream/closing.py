@@ -1,0 +1,348 @@
+"""
+How a stream connection ends: event → **table** → next state and actions. No I/O, no clock.
+
+`twsock.stream.connection` asks the table at each event that belongs to an end, and carries out the
+actions. Messages that come and go ask nothing here.
+
+States::
+
+                          peer's end                            all is with the kernel
+    OPEN ──────────────────> ANSWERING ─── close() ──> ANSWERED ──────────────────┐
+     │ │                         └──── end_output() ────────────────────────────┐ │
+     │ │                                                                        v v
+     │ ├── close() ──> FINISHING ── all is with the kernel ──> LINGERING ────> ENDED ──> LOST
+     │ │                  └──── peer's end ──> ANSWERED          ^     peer's end ^        ^
+     │ └── end_output() ──> HALF_CLOSED ── close() ──────────────┘ (TLS: FINISHING) │      │
+     │                            └──── peer's end ─────────────────────────────────┘      │
+     ├── a send fails ──> BROKEN: received bytes can be read ──> ABORTED ─────────────────>│
+     └── abort(), the deadline with unsent bytes ──────────────> ABORTED ─────────────────>┘
+
+An end has two directions. The peer ends its output with FIN; under TLS with close_notify, and what
+TCP does after that does not count. This end does the same. Either side may be first, and the other
+direction stays usable until its own end.
+
+Why ``close()`` goes on reading: the kernel resets a connection that is closed with unread input.
+The reset can destroy answers that the peer has not read. So FINISHING and LINGERING read and drop,
+until the peer's end or the deadline.
+
+Why close_notify decides: anybody on the network path can send a FIN (:rfc:`8446`, section 6.1). A
+loss of the connection after the peer's close_notify is an end in order, unless bytes of this end
+were not sent. A loss before it is an error.
+
+Why the deadline has two outcomes: bytes that the kernel has taken are still sent after ``close(2)``
+to a peer that is slow. Bytes that this process still holds would be lost; then the end is a reset,
+because the peer would take an end in order for all bytes.
+
+A carrier is what the connection runs on: ``TCP`` also stands for UNIX sockets; ``TLS`` for an
+engine of `twsock.tls.engine`, whose directions end separately; ``WHOLE`` for transports that end
+both directions at once, such as a TLS engine of Twisted.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from twsock.errors import LocalProtocolError
+
+__all__ = [
+    "APPLICATION_EVENTS",
+    "OPEN_STATES",
+    "TABLE",
+    "Action",
+    "Carrier",
+    "Event",
+    "Row",
+    "State",
+    "Step",
+    "follow",
+]
+
+
+class State(enum.Enum):
+    """How far a connection has ended."""
+
+    OPEN = "both directions are open"
+    ANSWERING = "the peer has ended its output; this end writes"
+    HALF_CLOSED = "this end has ended its output; it reads"
+    BROKEN = "a send failed; received bytes can be read"
+    FINISHING = "closed: queued bytes leave, input is dropped"
+    ANSWERED = "closed after the peer's end: queued bytes leave"
+    LINGERING = "this end has ended; input is dropped until the peer's end"
+    ENDED = "both directions have ended; the transport closes"
+    ABORTED = "the transport was told to reset the connection"
+    LOST = "the connection is gone"
+
+
+class Event(enum.Enum):
+    """What happens to a connection and belongs to its end."""
+
+    # Calls of the application.
+    CLOSE = "close()"
+    CLOSE_HELD = "close() while bytes wait for a handshake"
+    CLOSE_SILENT = "close() before the peer began its handshake"
+    END_OUTPUT = "end_output()"
+    ABORT = "abort()"
+    # Events of the peer, the kernel and the clock.
+    PEER_ENDED = "the peer's FIN, or its close_notify"
+    FLUSHED = "all bytes are with the kernel"
+    FIN_SENT = "FIN is with the kernel"
+    SEND_FAILED = "a send fails for good"
+    HUNG_UP = "the kernel reports a reset after the peer's end"
+    DEADLINE = "the deadline, all bytes with the kernel"
+    DEADLINE_UNSENT = "the deadline, bytes unsent"
+    DONE = "loss in order"
+    RESET = "loss with an error"
+    RESET_UNSENT = "loss with an error, bytes unsent"
+
+
+class Action(enum.Enum):
+    """What the owner of the connection does next."""
+
+    START_DEADLINE = "start the deadline"
+    READ_ON = "read, and drop"
+    SEND_FIN = "send FIN"
+    SEND_CLOSE_NOTIFY = "send close_notify"
+    SEND_BOTH = "send close_notify and FIN"
+    CLOSE_TRANSPORT = "close the transport"
+    CUT = "drop unread input, close(2)"
+    RESET = "reset"
+    WATCH_FOR_RESET = "look for a reset at intervals"
+    # What is reported.
+    REPORT_INPUT_END = "report the end of the input"
+    REPORT_FIN = "report that FIN is sent"
+    REPORT_BROKEN = "report the failed send"
+    KEEP_SEND_ERROR = "keep the error of the send"
+    # What is recorded as the reason of the end.
+    BLAME_RESET = "reason: the peer reset the connection"
+    BLAME_DEADLINE = "reason: the peer did not end in time"
+    # The outcome.
+    END_IN_ORDER = "outcome: in order"
+    END_AS_SENT = "outcome: in order, unless a send failed"
+    END_WITH_ERROR = "outcome: the error"
+    END_BY_ABORT = "outcome: aborted by this end"
+
+
+class Carrier(enum.IntEnum):
+    """What a connection runs on; the columns of the table."""
+
+    TCP = 0
+    TLS = 1
+    WHOLE = 2
+
+
+class Step(NamedTuple):
+    """The next state, and what to do in it, in this order."""
+
+    state: State
+    actions: tuple[Action, ...]
+
+
+class Row(NamedTuple):
+    """One step for each `Carrier`."""
+
+    tcp: Step
+    tls: Step
+    whole: Step
+
+
+#: Calls of the application: they may be missing from a state. All other events never are.
+APPLICATION_EVENTS: Final = frozenset(
+    (Event.CLOSE, Event.CLOSE_HELD, Event.CLOSE_SILENT, Event.END_OUTPUT, Event.ABORT)
+)
+
+#: States in which the application may write.
+OPEN_STATES: Final = frozenset((State.OPEN, State.ANSWERING))
+
+
+def _to(state: State, *actions: Action) -> Step:
+    return Step(state, actions)
+
+
+def _stay(*actions: Action) -> tuple[Action, ...]:
+    """Make a step that keeps the state, whichever it is."""
+    return actions
+
+
+# The table below is read more easily with short names.
+_S, _E, _A = State, Event, Action
+
+_Rule = tuple[Event, tuple[State, ...], Step | tuple[Action, ...], Step | None, Step | None]
+
+
+def _rule(
+    event: Event,
+    states: tuple[State, ...],
+    tcp: Step | tuple[Action, ...],
+    *,
+    tls: Step | None = None,
+    whole: Step | None = None,
+) -> _Rule:
+    """Give one step to several states. TLS and WHOLE do what TCP does if they have no own step."""
+    return event, states, tcp, tls, whole
+
+
+_CLOSED: Final = (_S.FINISHING, _S.ANSWERED, _S.LINGERING, _S.ENDED)
+_GONE: Final = (_S.ABORTED, _S.LOST)
+
+_RULES: Final[tuple[_Rule, ...]] = (
+    # The application closes. FLUSHED follows, at once if no byte is queued.
+    _rule(_E.CLOSE, (_S.OPEN,), _to(_S.FINISHING, _A.START_DEADLINE, _A.READ_ON)),
+    _rule(_E.CLOSE, (_S.ANSWERING,), _to(_S.ANSWERED, _A.START_DEADLINE)),
+    _rule(
+        _E.CLOSE,
+        (_S.HALF_CLOSED,),
+        _to(_S.LINGERING, _A.START_DEADLINE, _A.READ_ON),
+        # close_notify was sent, and FIN was not.
+        tls=_to(_S.FINISHING, _A.START_DEADLINE, _A.READ_ON),
+    ),
+    _rule(_E.CLOSE, (_S.BROKEN,), _to(_S.ABORTED, _A.RESET)),
+    _rule(_E.CLOSE, (_S.ENDED,), _stay(_A.START_DEADLINE)),
+    _rule(_E.CLOSE, (_S.FINISHING, _S.ANSWERED, _S.LINGERING, *_GONE), _stay()),
+    # Bytes that wait for a handshake cannot be sent, so there is no end in order.
+    _rule(
+        _E.CLOSE_HELD,
+        (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN),
+        _to(_S.ABORTED, _A.RESET),
+    ),
+    _rule(_E.CLOSE_HELD, (_S.ENDED, *_GONE), _stay()),
+    _rule(_E.CLOSE_SILENT, (_S.OPEN,), _to(_S.ENDED, _A.CLOSE_TRANSPORT)),
+    # The application ends its output alone.
+    _rule(
+        _E.END_OUTPUT,
+        (_S.OPEN,),
+        _to(_S.HALF_CLOSED, _A.SEND_FIN),
+        tls=_to(_S.HALF_CLOSED, _A.SEND_CLOSE_NOTIFY),
+    ),
+    _rule(
+        _E.END_OUTPUT,
+        (_S.ANSWERING,),
+        _to(_S.ENDED, _A.CLOSE_TRANSPORT),
+        # The kernel may have no room for close_notify.
+        tls=_to(_S.ENDED, _A.START_DEADLINE, _A.CLOSE_TRANSPORT),
+    ),
+    _rule(_E.END_OUTPUT, (_S.HALF_CLOSED, *_CLOSED), _stay()),
+    _rule(
+        _E.ABORT,
+        (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN, *_CLOSED),
+        _to(_S.ABORTED, _A.RESET),
+    ),
+    _rule(_E.ABORT, _GONE, _stay()),
+    # The peer ends its output.
+    _rule(_E.PEER_ENDED, (_S.OPEN,), _to(_S.ANSWERING, _A.REPORT_INPUT_END, _A.WATCH_FOR_RESET)),
+    _rule(
+        _E.PEER_ENDED,
+        (_S.HALF_CLOSED,),
+        _to(_S.ENDED, _A.CLOSE_TRANSPORT, _A.REPORT_INPUT_END),
+        tls=_to(_S.ENDED, _A.START_DEADLINE, _A.CLOSE_TRANSPORT, _A.REPORT_INPUT_END),
+    ),
+    _rule(_E.PEER_ENDED, (_S.FINISHING,), _to(_S.ANSWERED)),
+    _rule(_E.PEER_ENDED, (_S.LINGERING,), _to(_S.ENDED, _A.CLOSE_TRANSPORT)),
+    _rule(
+        _E.PEER_ENDED,
+        (_S.BROKEN,),
+        # The failed send took the error off the socket, so this FIN may be no end in order.
+        _to(_S.ABORTED, _A.RESET),
+        tls=_to(_S.ABORTED, _A.REPORT_INPUT_END, _A.RESET),
+    ),
+    _rule(_E.PEER_ENDED, (_S.ANSWERING, _S.ANSWERED, _S.ENDED, *_GONE), _stay()),
+    # The kernel has all bytes, or FIN.
+    _rule(
+        _E.FLUSHED,
+        (_S.FINISHING,),
+        _to(_S.LINGERING, _A.SEND_FIN),
+        tls=_to(_S.LINGERING, _A.SEND_BOTH),
+        whole=_to(_S.ENDED, _A.CLOSE_TRANSPORT),
+    ),
+    _rule(_E.FLUSHED, (_S.ANSWERED,), _to(_S.ENDED, _A.CLOSE_TRANSPORT)),
+    _rule(_E.FLUSHED, (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN), _stay()),
+    _rule(_E.FLUSHED, (_S.LINGERING, _S.ENDED, *_GONE), _stay()),
+    _rule(
+        _E.FIN_SENT,
+        (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN, *_CLOSED, _S.ABORTED),
+        _stay(_A.REPORT_FIN),
+    ),
+    _rule(_E.FIN_SENT, (_S.LOST,), _stay()),
+    # The kernel takes nothing more; or it has reset the connection, which nothing else reports.
+    _rule(_E.SEND_FAILED, (_S.OPEN, _S.ANSWERING), _to(_S.BROKEN, _A.REPORT_BROKEN)),
+    # An answer of the TLS engine, or close_notify: what the peer sent says more.
+    _rule(_E.SEND_FAILED, (_S.HALF_CLOSED, *_CLOSED), _stay(_A.KEEP_SEND_ERROR)),
+    _rule(_E.SEND_FAILED, (_S.BROKEN, *_GONE), _stay()),
+    _rule(_E.HUNG_UP, (_S.ANSWERING,), _to(_S.ABORTED, _A.BLAME_RESET, _A.RESET)),
+    _rule(_E.HUNG_UP, (_S.BROKEN,), _to(_S.ABORTED, _A.RESET)),
+    _rule(_E.HUNG_UP, (_S.OPEN, _S.HALF_CLOSED, *_CLOSED, *_GONE), _stay()),
+    # The clock.
+    _rule(_E.DEADLINE, (_S.LINGERING, _S.ENDED), _to(_S.ENDED, _A.BLAME_DEADLINE, _A.CUT)),
+    _rule(_E.DEADLINE, (_S.FINISHING, _S.ANSWERED), _to(_S.ABORTED, _A.BLAME_DEADLINE, _A.RESET)),
+    _rule(_E.DEADLINE_UNSENT, _CLOSED, _to(_S.ABORTED, _A.BLAME_DEADLINE, _A.RESET)),
+    _rule(_E.DEADLINE, (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN, *_GONE), _stay()),
+    _rule(_E.DEADLINE_UNSENT, (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN, *_GONE), _stay()),
+    # The connection is lost. In the second group of states the peer's end was read before.
+    _rule(
+        _E.DONE,
+        (_S.OPEN, _S.HALF_CLOSED, _S.BROKEN, _S.FINISHING, _S.LINGERING),
+        _to(_S.LOST, _A.END_AS_SENT),
+    ),
+    _rule(
+        _E.RESET,
+        (_S.OPEN, _S.HALF_CLOSED, _S.BROKEN, _S.FINISHING, _S.LINGERING),
+        _to(_S.LOST, _A.END_WITH_ERROR),
+    ),
+    _rule(
+        _E.RESET_UNSENT,
+        (_S.OPEN, _S.HALF_CLOSED, _S.BROKEN, _S.FINISHING, _S.LINGERING),
+        _to(_S.LOST, _A.END_WITH_ERROR),
+    ),
+    _rule(
+        _E.DONE,
+        (_S.ANSWERING, _S.ANSWERED, _S.ENDED),
+        _to(_S.LOST, _A.END_AS_SENT),
+        tls=_to(_S.LOST, _A.END_IN_ORDER),
+    ),
+    _rule(
+        _E.RESET,
+        (_S.ANSWERING, _S.ANSWERED, _S.ENDED),
+        _to(_S.LOST, _A.END_WITH_ERROR),
+        tls=_to(_S.LOST, _A.END_IN_ORDER),
+    ),
+    _rule(_E.RESET_UNSENT, (_S.ANSWERING, _S.ANSWERED), _to(_S.LOST, _A.END_WITH_ERROR)),
+    _rule(
+        _E.RESET_UNSENT,
+        (_S.ENDED,),
+        _to(_S.LOST, _A.END_WITH_ERROR),
+        # Only this end's close_notify can be unsent.
+        tls=_to(_S.LOST, _A.END_IN_ORDER),
+    ),
+    _rule(_E.DONE, (_S.ABORTED,), _to(_S.LOST, _A.END_BY_ABORT)),
+    _rule(_E.RESET, (_S.ABORTED,), _to(_S.LOST, _A.END_BY_ABORT)),
+    _rule(_E.RESET_UNSENT, (_S.ABORTED,), _to(_S.LOST, _A.END_BY_ABORT)),
+    _rule(_E.DONE, (_S.LOST,), _stay()),
+    _rule(_E.RESET, (_S.LOST,), _stay()),
+    _rule(_E.RESET_UNSENT, (_S.LOST,), _stay()),
+)
+
+
+def _make_table(rules: tuple[_Rule, ...]) -> dict[tuple[State, Event], Row]:
+    table = {}
+    for event, states, tcp, tls, whole in rules:
+        for state in states:
+            step = tcp if isinstance(tcp, Step) else Step(state, tcp)
+            table[state, event] = Row(step, tls or step, whole or step)
+    return table
+
+
+#: All rows.
+TABLE: Final[Mapping[tuple[State, Event], Row]] = _make_table(_RULES)
+
+
+def follow(state: State, event: Event, carrier: Carrier) -> Step:
+    """
+    Return the step for an event.
+
+    :raises LocalProtocolError: for a call of the application that has no row in this state.
+    """
+    row = TABLE.get((state, event))
+    if row is None:
+        raise LocalProtocolError(f"{event.value} is not possible: {state.value}")
+    return row[carrier]

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "flush": "what a long stream in small writes costs",
     "framing": "what it costs to decode frames, for each byte",
     "structure": "modules, lines and imports of twsock, and what it costs to import it",
+    "paths": "which modules of twsock an event passes, and how many calls it takes",
 }
 
 

@@ -125,7 +125,7 @@ def start(
         yield Running(subject.title, process.pid, _read_port(subject, process.stdout))
 
 
-def run_program(subject: Subject, core: int | None, *arguments: str) -> dict[str, float]:
+def run_program(subject: Subject, core: int | None, *arguments: str) -> dict[str, Any]:
     """
     Run a program until it ends, and return the figures that it reports.
 
@@ -139,7 +139,7 @@ def run_program(subject: Subject, core: int | None, *arguments: str) -> dict[str
             raise MeasurementError(f"{subject.title}: no end within {_LONGEST:g} s") from error
         if process.returncode:
             raise MeasurementError(f"{subject.title} fails with status {process.returncode}")
-        figures: dict[str, float] = json.loads(output)
+        figures: dict[str, Any] = json.loads(output)
         return figures
 
 

@@ -26,6 +26,7 @@ UNPAIRED_TESTS = {
     "tests/test_pairing.py": "tests/ itself",
     "tests/test_parameters.py": "the parameters of all public calls",
     "tests/test_private_names.py": "twsock/_twisted.py",
+    "tests/test_paths.py": "the modules and calls of an event, the length of modules",
     "tests/test_public_names.py": "the public names of all modules",
 }
 #: Folders of tests that do not mirror the package → what they test.

@@ -1,4 +1,9 @@
-"""Two transports in memory; each receives the other's bytes in the next reactor turn."""
+"""
+Pairs of transports in memory: what one end is told to do, the other end learns.
+
+With `memory_pair` it learns it in a later turn of the reactor, as with a socket; with
+`synchronous_pair` within the call.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,10 @@ from typing import Any
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
 from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import implementer
 
-__all__ = ["MemoryTransport", "memory_pair"]
+__all__ = ["MemoryTransport", "SynchronousTransport", "memory_pair", "synchronous_pair"]
 
 #: The number of bytes under way at which a producer is paused.
 _HIGH_WATER = 64 * 1024
@@ -104,8 +110,10 @@ class MemoryTransport:
             peer.protocol.dataReceived(chunk)
             if self._outgoing:
                 self._wake()
-        if self._outgoing:
-            return
+        if not self._outgoing:
+            self._note_drained()
+
+    def _note_drained(self) -> None:
         if self._is_producer_paused:
             self._is_producer_paused = False
             self._producer.resumeProducing()
@@ -133,8 +141,50 @@ class MemoryTransport:
             self.protocol.connectionLost(Failure(reason))
 
 
+class SynchronousTransport(MemoryTransport):
+    """
+    One end of a connection whose other end is called before a call to this end returns.
+
+    ``write`` calls the other ``dataReceived``, which may write back within it; ``loseConnection``
+    and ``abortConnection`` call ``connectionLost`` at both ends; ``loseWriteConnection`` calls the
+    other ``readConnectionLost``. What a paused end does not take waits until it resumes.
+    """
+
+    @override
+    def _wake(self) -> None:
+        if not self._is_lost:
+            self._deliver()
+
+    @override
+    def _deliver(self) -> None:
+        peer = self.peer
+        while self._outgoing and not peer._is_paused and not peer._is_lost:
+            chunk = bytes(self._outgoing[:_RECEIVE])
+            del self._outgoing[:_RECEIVE]
+            peer.protocol.dataReceived(chunk)
+        if not self._outgoing:
+            self._note_drained()
+
+    @override
+    def _end(self) -> None:
+        super()._end()
+        if self.disconnecting:
+            self.peer._lose_later(ConnectionDone())
+
+    @override
+    def _lose_later(self, reason: Exception) -> None:
+        self._lose(reason)
+
+
 def memory_pair(reactor: Any) -> tuple[MemoryTransport, MemoryTransport]:
     """Make both ends; the caller connects them to protocols."""
     near, far = MemoryTransport(reactor), MemoryTransport(reactor)
+    near.peer, far.peer = far, near
+    return near, far
+
+
+def synchronous_pair(reactor: Any) -> tuple[SynchronousTransport, SynchronousTransport]:
+    """Make both ends of a connection without a turn of the reactor between them."""
+    near, far = SynchronousTransport(reactor), SynchronousTransport(reactor)
     near.peer, far.peer = far, near
     return near, far

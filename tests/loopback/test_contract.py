@@ -10,7 +10,8 @@ from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
 from twisted.internet.task import deferLater
 
 from tests.loopback.contract import OnEveryReactor, StreamContract, failure_of, turns
-from tests.loopback.memory import memory_pair
+from tests.loopback.memory import memory_pair, synchronous_pair
+from tests.loopback.reactors import VARIANT_REACTORS
 from twsock import (
     BrokenError,
     SocketErrorStatus,
@@ -90,6 +91,19 @@ class MemoryContract(StreamContract):
         )
 
 
+class SynchronousContract(StreamContract):
+    """Transports in memory that call the other end before they return."""
+
+    _reactors = VARIANT_REACTORS
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        near, far = synchronous_pair(reactor)
+        return (
+            StreamSocket.from_transport(reactor, near),
+            StreamSocket.from_transport(reactor, far),
+        )
+
+
 class PlantedLeaks(OnEveryReactor):
     """The leak check of every conversation finds what a test plants."""
 
@@ -142,5 +156,12 @@ class PlantedLeaks(OnEveryReactor):
         self.assertIn("reader", str(error))
 
 
-for case in (TcpContract, UnixContract, AdoptedContract, MemoryContract, PlantedLeaks):
+for case in (
+    TcpContract,
+    UnixContract,
+    AdoptedContract,
+    MemoryContract,
+    SynchronousContract,
+    PlantedLeaks,
+):
     globals().update(case.makeTestCaseClasses())

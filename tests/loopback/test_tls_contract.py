@@ -14,6 +14,7 @@ from twisted.internet.ssl import Certificate as TwistedCertificate
 from twisted.internet.ssl import optionsForClientTLS
 
 from tests.loopback.contract import StreamContract
+from tests.loopback.memory import synchronous_pair
 from tests.loopback.reactors import VARIANT_REACTORS
 from tests.loopback.test_contract import connect_tcp
 from tests.loopback.test_tls import Level, root, with_key
@@ -52,6 +53,16 @@ class Tls13Contract(TlsContract):
     level = Level.TLS13
 
 
+async def upgrade(near: StreamSocket, far: StreamSocket, level: Level) -> None:
+    """Put TLS on a connection, with the far end as the server."""
+    near.control.trust_roots = [root()]
+    upgrades: list[Deferred[None]] = [
+        far.upgrade_to_ssl(level, certificate=with_key(SERVER)),
+        near.upgrade_to_ssl(level, "localhost"),
+    ]
+    await gatherResults(upgrades)
+
+
 class UpgradedContract(StreamContract):
     """TLS in the middle of a connection that has carried plaintext."""
 
@@ -61,12 +72,7 @@ class UpgradedContract(StreamContract):
         near, far = await connect_tcp(reactor)
         await near.output_stream.write(b"plain")
         await far.input_stream.receive_exactly(5)
-        near.control.trust_roots = [root()]
-        upgrades: list[Deferred[None]] = [
-            far.upgrade_to_ssl(self.level, certificate=with_key(SERVER)),
-            near.upgrade_to_ssl(self.level, "localhost"),
-        ]
-        await gatherResults(upgrades)
+        await upgrade(near, far, self.level)
         return near, far
 
 
@@ -84,6 +90,25 @@ class Upgraded13Contract(UpgradedContract):
     _reactors = VARIANT_REACTORS
 
     level = Level.TLS13
+
+
+class SynchronousTlsContract(StreamContract):
+    """Upgraded to TLS 1.3 on transports in memory that call the other end before they return."""
+
+    _reactors = VARIANT_REACTORS
+
+    level: ClassVar[Level] = Level.TLS13
+
+    async def make_pair(self, reactor: Any) -> tuple[StreamSocket, StreamSocket]:
+        near, far = (StreamSocket.from_transport(reactor, one) for one in synchronous_pair(reactor))
+        await upgrade(near, far, self.level)
+        return near, far
+
+
+class Synchronous12Contract(SynchronousTlsContract):
+    """The same with TLS 1.2."""
+
+    level = Level.TLS12
 
 
 class EndpointContract(StreamContract):
@@ -115,6 +140,8 @@ for case in (
     Tls13Contract,
     Upgraded12Contract,
     Upgraded13Contract,
+    SynchronousTlsContract,
+    Synchronous12Contract,
     EndpointContract,
 ):
     globals().update(case.makeTestCaseClasses())

@@ -491,7 +491,7 @@ class StreamTransport:
             self._phase = _Phase.HALF_CLOSED
             self.room = 0
             if self._peer_ended:
-                self._transport.loseConnection()
+                self._lose_transport()
             else:
                 self._transport.loseWriteConnection()
 
@@ -621,7 +621,7 @@ class StreamTransport:
         self._peer_ended = True
         self.is_reading = False
         if self._phase in (_Phase.LINGERING, _Phase.HALF_CLOSED):
-            self._transport.loseConnection()
+            self._lose_transport()
         elif self._phase is _Phase.BROKEN:
             self.abort()
 
@@ -761,11 +761,9 @@ class StreamTransport:
     def _finish_output(self) -> None:
         """All is with the kernel, or in the hands of a transport that sends before it closes."""
         self._phase = _Phase.LINGERING
-        if self._descriptor is None:
-            self._stop_watching()
         descriptor = self._descriptor
         if self._peer_ended or descriptor is None:
-            self._transport.loseConnection()
+            self._lose_transport()
         elif self._engine is not None:
             self._engine.finish()
         elif carries_tls(self._transport):
@@ -773,6 +771,11 @@ class StreamTransport:
         else:
             # Below the wrappers that leave bytes as they are (a PROXY header, policies).
             typing.cast(Any, descriptor).loseWriteConnection()
+
+    def _lose_transport(self) -> None:
+        if self._descriptor is None:
+            self._stop_watching()  # A TLS engine waits for its producer before it ends.
+        self._transport.loseConnection()
 
     def _deadline_passed(self) -> None:
         self._deadline = None

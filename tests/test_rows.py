@@ -1,0 +1,46 @@
+"""Tests of ``python -m tests.rows``, which removes rows of a table."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rows import Outcome, judge_rows, main, run_tests
+
+_EXAMPLE = "tests.rows_example"
+
+
+class RowsTests(SynchronousTestCase):
+    """A table of three rows, in processes of their own."""
+
+    def test_rows_that_no_test_needs_are_printed(self) -> None:
+        """One that no test looks up, and one whose removal no test notices."""
+        with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as progress:
+            status = main([_EXAMPLE, "TABLE", _EXAMPLE])
+        self.assertEqual(status, 1)
+        self.assertEqual(
+            printed.getvalue().splitlines(),
+            [
+                "1 of 3 rows: a test fails without them",
+                "GREEN, 1: no test fails",
+                "BLUE, 1: no test looks it up",
+            ],
+        )
+        self.assertEqual(progress.getvalue().splitlines()[0], "1/3 RED, 1: a test fails")
+
+    def test_tests_that_look_up_no_row_are_refused(self) -> None:
+        """They belong to something else."""
+        other = "tests.test_pairing.PairingTests.test_listed_exceptions_exist"
+        with self.assertRaisesRegex(ValueError, r"no test looks up a row of tests\.rows_example"):
+            judge_rows(_EXAMPLE, "TABLE", [other])
+
+    def test_missing_tests_are_refused(self) -> None:
+        """A wrong name is no success."""
+        with self.assertRaisesRegex(ValueError, "fails with the whole table"):
+            judge_rows(_EXAMPLE, "TABLE", [f"{_EXAMPLE}.MissingTests"])
+
+    def test_tests_that_do_not_end_are_stopped(self) -> None:
+        """At the limit, their process is killed."""
+        self.assertIs(run_tests(_EXAMPLE, "TABLE", [_EXAMPLE], 0, 0.0)[0], Outcome.STOPPED)

@@ -28,6 +28,7 @@ UNPAIRED_TESTS = {
     "tests/test_private_names.py": "twsock/_twisted.py",
     "tests/test_paths.py": "the modules and calls of an event, the length of modules",
     "tests/test_public_names.py": "the public names of all modules",
+    "tests/test_rows.py": "tests/rows.py, which removes rows of tables",
 }
 #: Folders of tests that do not mirror the package → what they test.
 UNPAIRED_FOLDERS = {

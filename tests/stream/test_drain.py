@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
-from twsock.stream.drain import BrakeWatch, DrainWatch, Watch
+from twsock.stream.drain import BrakeWatch, DrainWatch
 
 
 class DrainTestCase(SynchronousTestCase):
@@ -28,7 +28,7 @@ class DrainTestCase(SynchronousTestCase):
         self.addCleanup(here.close)
         self.addCleanup(peer.close)
 
-    def watch(self) -> Watch:
+    def watch(self) -> DrainWatch:
         """Watch a queue that is not empty."""
         self.descriptor.write(b"queued")
         return DrainWatch(self.descriptor, self.note)
@@ -156,7 +156,7 @@ class PollingTests(DrainTestCase):
 
     def test_a_watch_may_be_stopped_in_its_report(self) -> None:
         """The called function may stop the watch that calls it."""
-        watch: Watch
+        watch: DrainWatch
 
         def stop() -> None:
             self.note()
@@ -174,8 +174,11 @@ class BrakeWatchTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.transport = StringTransport()
-        self.told: list[bool] = []
-        self.watch = BrakeWatch(self.transport, self.told.append)
+        self.drained = 0
+        self.watch = BrakeWatch(self.transport, self.note)
+
+    def note(self) -> None:
+        self.drained += 1
 
     def test_a_watch_provides_a_push_producer(self) -> None:
         """It provides `IPushProducer`, as the transport requires."""
@@ -185,14 +188,30 @@ class BrakeWatchTests(SynchronousTestCase):
         """A streaming producer is paused and resumed, and not asked for each piece."""
         self.assertIs(self.transport.producer, self.watch)
         self.assertTrue(self.transport.streaming)
-        self.assertEqual(self.told, [])
+        self.assertFalse(self.watch.is_full)
 
-    def test_full_and_empty_buffers_are_reported(self) -> None:
-        """Each change is reported: True for a full buffer, False for an empty one."""
+    def test_a_buffer_with_room_again_is_reported(self) -> None:
+        """A full buffer is noted, and its end reported."""
         self.watch.pauseProducing()
+        self.assertEqual((self.watch.is_full, self.drained), (True, 0))
         self.watch.resumeProducing()
+        self.assertEqual((self.watch.is_full, self.drained), (False, 1))
+
+    def test_bytes_count_while_the_buffer_is_full(self) -> None:
+        """What was written before has left as far as is known; a drained buffer has none."""
+        self.watch.note(3)
         self.watch.pauseProducing()
-        self.assertEqual(self.told, [True, False, True])
+        self.watch.note(4)
+        self.assertEqual(self.watch.queued, 4)
+        self.watch.resumeProducing()
+        self.assertEqual(self.watch.queued, 0)
+
+    def test_a_watch_is_stopped_once(self) -> None:
+        """The second stop leaves another producer registered."""
+        self.watch.stop()
+        self.transport.registerProducer(self, True)
+        self.watch.stop()
+        self.assertIs(self.transport.producer, self)
 
     def test_a_stopped_watch_unregisters_itself(self) -> None:
         """The application may register its producer."""
@@ -202,4 +221,4 @@ class BrakeWatchTests(SynchronousTestCase):
     def test_the_end_of_the_connection_is_not_reported(self) -> None:
         """The owner of the watch learns of the end from the connection."""
         self.watch.stopProducing()
-        self.assertEqual(self.told, [])
+        self.assertFalse(self.watch.is_full)

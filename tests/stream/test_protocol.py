@@ -759,8 +759,10 @@ class NotedSizes(BufferLimit):
     def __init__(self) -> None:
         super().__init__()
         self.noted: list[int] = []
+        self.holders: set[BufferHolder] = set()
 
     def note(self, holder: BufferHolder, size: int) -> None:
+        self.holders.add(holder)
         self.noted.append(size)
         super().note(holder, size)
 
@@ -769,9 +771,9 @@ class SharedLimitTests(SynchronousTestCase):
     """The limit on what all connections of a server hold together."""
 
     def connect_with_notes(self, protocol: type[P]) -> tuple[Connected[P], NotedSizes]:
-        connected, notes = Connected(protocol), NotedSizes()
-        connected.factory.group.buffer_limit = notes
-        return connected, notes
+        first, notes = Connected(protocol), NotedSizes()
+        first.factory.group.buffer_limit = notes
+        return self.another(first), notes
 
     def another(self, connected: Connected[P]) -> Connected[P]:
         """Connect once more to the same server."""
@@ -825,9 +827,11 @@ class SharedLimitTests(SynchronousTestCase):
 
     def test_an_aborted_connection_counts_once(self) -> None:
         """Its end takes a turn of the reactor; until then it may be chosen again as the largest."""
-        large = Connected(FrameRecorder, max_buffered=1000)
+        large, notes = self.connect_with_notes(FrameRecorder)
+        large.receive(FRAME[:10])
+        (holder,) = notes.holders
         for _ in range(2):
-            large.protocol.abort_as_largest(900, 1001, 1000)
+            holder.abort_as_largest(900, 1001, 1000)
         self.assertEqual(large.factory.counters.buffer_limit_aborts, 1)
 
     def test_past_the_limit_the_largest_connection_is_aborted(self) -> None:

@@ -1,4 +1,4 @@
-"""A `StreamTransport` sends at once, limits its output, and ends in order."""
+"""A `StreamConnection` sends at once, limits its output, and ends in order."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ from twsock.errors import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.stream.connection import Connection as StreamConnection
 from twsock.stream.descriptor import queued_bytes
-from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT, HIGH_WATER, StreamTransport
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
+from twsock.stream.transport import HIGH_WATER
 from twsock.tls.certificates import Certificate
 from twsock.tls.engine import make_engine
 from twsock.tls.server import ServerOptions, ServerTls
@@ -45,6 +47,18 @@ class Owner:
     def __init__(self) -> None:
         self.drained = 0
         self.failures: list[BrokenError] = []
+        self.ends = 0
+        self.fins = 0
+        self.held_bytes = 0
+
+    def drop_input(self) -> None:
+        self.held_bytes = 0
+
+    def input_ended(self) -> None:
+        self.ends += 1
+
+    def fin_sent(self) -> None:
+        self.fins += 1
 
     def output_drained(self) -> None:
         self.drained += 1
@@ -156,14 +170,14 @@ class KernelCase(SynchronousTestCase):
         self.descriptor.connected = 1
         self.descriptor.startReading()
         self.owner = Owner()
-        self.stream = StreamTransport(self.owner, self.descriptor, self.reactor)
+        self.stream = StreamConnection(self.owner, self.descriptor, self.reactor)
         self.peer.setblocking(False)
         self.addCleanup(self.peer.close)
         self.addCleanup(self.socket.close)
 
 
 class PlainTests(KernelCase):
-    """A `StreamTransport` over a plain socket."""
+    """A `StreamConnection` over a plain socket."""
 
     def fill(self) -> bytes:
         """Write until the kernel takes no more and the high-water mark is reached."""
@@ -313,7 +327,7 @@ class PlainTests(KernelCase):
         self.break_sending()
         self.stream.peer_ended()
         self.reactor.advance(0)
-        self.assertEqual(len(self.protocol.reasons), 1)
+        self.assertEqual((len(self.protocol.reasons), self.owner.ends), (1, 0))
 
     def test_a_close_after_a_failed_send_aborts(self) -> None:
         """The connection is gone, so there is no FIN to wait for."""
@@ -347,9 +361,8 @@ class PlainTests(KernelCase):
 
     def test_the_deadline_of_a_close_is_checked_by_the_call(self) -> None:
         """A wrong value raises an error at once."""
-        self.assertRaises(
-            ValueError, StreamTransport, self.owner, self.descriptor, self.reactor, close_timeout=-1
-        )
+        with self.assertRaises(ValueError):
+            StreamConnection(self.owner, self.descriptor, self.reactor, close_timeout=-1)
 
     def test_writing_after_an_abort_raises_closed_error(self) -> None:
         """Also after the loss: this end closed, and nothing broke."""
@@ -608,15 +621,15 @@ class PlainTests(KernelCase):
         self.assertEqual(engine.value(), b"first second last")
         self.assertRaises(BlockingIOError, self.peer.recv, 1)
 
-    def test_the_successor_of_a_held_transport_knows_why_a_send_failed(self) -> None:
-        """The transport above the TLS engine ends with the error of the one below it."""
+    def test_after_a_handshake_a_failed_send_is_the_reason_of_the_end(self) -> None:
+        """The connection ends with the error that the engine's own send met."""
         lower = self.stream.hold()
         engine: Any = StringTransport()
         engine.transport = lower
-        successor = self.stream.rebind(engine)
+        self.stream.rebind(engine)
         self.socket.error = OSError(errno.EHOSTUNREACH, "No route to host")
         lower.write(b"answer")
-        error = successor.lost(Failure(ConnectionLost()))
+        error = self.stream.lost(Failure(ConnectionLost()))
         assert error is not None
         self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
 
@@ -625,11 +638,11 @@ class PlainTests(KernelCase):
         lower = self.stream.hold()
         engine: Any = StringTransport()
         engine.transport = lower
-        successor = self.stream.rebind(engine)
-        self.assertTrue(successor.send())
+        self.stream.rebind(engine)
+        self.assertTrue(self.stream.send())
         lower.write(bytes(1 << 24))
-        self.assertFalse(successor.send())
-        self.assertTrue(successor.is_full)
+        self.assertFalse(self.stream.send())
+        self.assertTrue(self.stream.is_full)
 
     def push_small(self) -> float:
         """Push 50,000 small messages; return the memory taken per byte."""
@@ -696,7 +709,7 @@ class PlainTests(KernelCase):
         kept: list[bytes] = []
         engine._appSendBuffer = kept
         engine.write = kept.append
-        stream = StreamTransport(self.owner, engine, self.reactor)
+        stream = StreamConnection(self.owner, engine, self.reactor)
         stream.send_pieces([b"waits for the handshake"])
         self.descriptor.write(b"hello")
         self.reactor.advance(0)
@@ -711,7 +724,7 @@ class PlainTests(KernelCase):
 class Receiver(Protocol):
     """Records the calls of an engine, and passes on the end of the input."""
 
-    stream: StreamTransport
+    stream: StreamConnection
     reason: Failure | None = None
 
     def readConnectionLost(self) -> None:
@@ -724,17 +737,16 @@ class Receiver(Protocol):
 
 
 class AboveTlsTests(KernelCase):
-    """A `StreamTransport` over TLS: the peer's close_notify ends the input, not TCP's FIN."""
+    """A `StreamConnection` over TLS: the peer's close_notify ends the input, not TCP's FIN."""
 
     def setUp(self) -> None:
         super().setUp()
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
         creator, _ = ServerTls(ServerOptions([certificate])).begin()
-        self.plain = self.stream
         self.receiver = Receiver()
         self.engine = make_engine(creator, False, self.receiver, self.reactor)
         self.client = Peer()
-        lower = self.plain.hold()
+        lower = self.stream.hold()
         lower.protocol = self.engine
         self.engine.makeConnection(lower)
 
@@ -746,7 +758,8 @@ class AboveTlsTests(KernelCase):
         """Do the handshake, and replace the transport below."""
         self.begin()
         self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
-        self.stream = self.receiver.stream = self.plain.rebind(self.engine)
+        self.receiver.stream = self.stream
+        self.stream.rebind(self.engine)
 
     def fail_sending(self, error: int) -> None:
         """Let the kernel refuse all further sends."""
@@ -769,7 +782,9 @@ class AboveTlsTests(KernelCase):
         self.stream.write(b"answer")
         self.stream.send()
         self.assertEqual(len(self.owner.failures), 1)
-        self.assertEqual((self.stream.is_open, self.stream.is_broken), (False, False))
+        self.assertFalse(self.stream.is_open)
+        self.end_input()
+        self.assertEqual(self.owner.ends, 1)
 
     def test_a_failed_send_of_close_notify_is_the_reason_of_the_end(self) -> None:
         """The closing owner gets no call at the failure; the error keeps no frame."""
@@ -821,8 +836,8 @@ class AboveTlsTests(KernelCase):
         self.begin()
         self.fail_sending(errno.EPIPE)
         self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
-        self.assertEqual((self.owner.failures, self.plain.is_open), ([], True))
-        error = self.plain.lost(Failure(ConnectionDone()))
+        self.assertEqual((self.owner.failures, self.stream.is_open), ([], True))
+        error = self.stream.lost(Failure(ConnectionDone()))
         self.assertIsInstance(error, BrokenError)
 
     def test_a_close_after_the_output_ended_sends_fin(self) -> None:
@@ -847,33 +862,33 @@ class AboveTlsTests(KernelCase):
 
     def test_a_close_during_the_handshake_aborts(self) -> None:
         """Bytes that wait for the handshake can't be sent."""
-        self.plain.write(b"waits")
-        self.plain.close()
+        self.stream.write(b"waits")
+        self.stream.close()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def test_a_close_of_a_drain_before_the_peers_first_byte_is_an_end_in_order(self) -> None:
         """Nothing is lost; a second close changes nothing."""
-        self.plain.close_drained()
-        self.plain.close()
+        self.stream.close_drained()
+        self.stream.close()
         self.read_to_the_end()
 
     def test_a_close_of_a_drain_with_unsent_bytes_aborts(self) -> None:
         """The bytes are lost, and the reset shows it."""
-        self.plain.write(b"waits")
-        self.plain.close_drained()
+        self.stream.write(b"waits")
+        self.stream.close_drained()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def test_a_close_of_a_drain_in_the_middle_of_a_handshake_aborts(self) -> None:
         """The peer would take FIN for an answer."""
         self.begin()
-        self.plain.close_drained()
+        self.stream.close_drained()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def test_a_close_of_a_drain_with_an_unread_client_hello_aborts(self) -> None:
         """The peer has begun its handshake, although the server has not read it."""
         self.peer.sendall(self.client.hello())
         select.select([self.socket], [], [], 10)
-        self.plain.close_drained()
+        self.stream.close_drained()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def read_to_the_end(self) -> None:
@@ -889,9 +904,9 @@ class AboveTlsTests(KernelCase):
 
     def test_a_write_of_others_is_dropped_by_an_abort(self) -> None:
         """The write waited for the handshake."""
-        self.plain.abort()
+        self.stream.abort()
         self.descriptor.write(b"too late")
-        self.assertEqual(self.plain.unsent, 0)
+        self.assertEqual(self.stream.unsent, 0)
 
 
 class AboveTwistedsTlsTests(KernelCase):
@@ -916,7 +931,7 @@ class AboveTwistedsTlsTests(KernelCase):
     def test_ending_the_output_alone_is_refused(self) -> None:
         """The connection stays open."""
         self.secure()
-        stream = StreamTransport(self.owner, self.engine, self.reactor)
+        stream = StreamConnection(self.owner, self.engine, self.reactor)
         self.assertRaises(OperationNotSupported, stream.end_output)
         self.assertTrue(stream.is_open)
 
@@ -929,7 +944,7 @@ class AboveTwistedsTlsTests(KernelCase):
 
         wrapper: Any = HalfClosing(WrappingFactory(Factory()), Protocol())
         wrapper.makeConnection(self.descriptor)
-        stream = StreamTransport(self.owner, wrapper, self.reactor)
+        stream = StreamConnection(self.owner, wrapper, self.reactor)
         stream.close()
         self.descriptor.doWrite()
         self.peer.settimeout(10)
@@ -938,7 +953,7 @@ class AboveTwistedsTlsTests(KernelCase):
     def test_a_close_above_a_wrapper_sends_close_notify(self) -> None:
         """FIN alone would be a truncation."""
         self.secure()
-        stream = StreamTransport(self.owner, self.wrapper, self.reactor)
+        stream = StreamConnection(self.owner, self.wrapper, self.reactor)
         stream.write(b"last")
         stream.close()
         while self.descriptor in self.reactor.writers and not self.client.is_ended:
@@ -949,7 +964,7 @@ class AboveTwistedsTlsTests(KernelCase):
 
     def test_bytes_that_wait_for_the_handshake_at_the_deadline_end_in_a_reset(self) -> None:
         """After FIN the peer would not know that bytes are missing."""
-        stream = StreamTransport(self.owner, self.engine, self.reactor)
+        stream = StreamConnection(self.owner, self.engine, self.reactor)
         stream.write(bytes(HIGH_WATER))
         stream.send()
         stream.close()
@@ -967,13 +982,13 @@ class Whole:
 
 
 class InMemoryTests(SynchronousTestCase):
-    """A `StreamTransport` over a transport without a socket."""
+    """A `StreamConnection` over a transport without a socket."""
 
     def setUp(self) -> None:
         self.transport = StringTransport()
         self.clock = Clock()
         self.owner = Owner()
-        self.stream = StreamTransport(self.owner, self.transport, self.clock)
+        self.stream = StreamConnection(self.owner, self.transport, self.clock)
 
     def test_a_send_is_one_write_to_the_transport(self) -> None:
         """Bytes that were written before a send reach the transport in one piece."""
@@ -1023,6 +1038,6 @@ class InMemoryTests(SynchronousTestCase):
 
     def test_ending_the_output_without_half_close_is_refused(self) -> None:
         """The call raises an error, and nothing is ended."""
-        stream = StreamTransport(self.owner, Whole(), self.clock)
+        stream = StreamConnection(self.owner, Whole(), self.clock)
         self.assertRaises(OperationNotSupported, stream.end_output)
         self.assertTrue(stream.is_open)

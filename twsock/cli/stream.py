@@ -38,7 +38,7 @@ from twsock.errors import (
 )
 from twsock.ip.address_errors import connecting_error
 from twsock.sockets import StreamSocket
-from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls import ClientOptions
 from twsock.wire import FrameDecoder, LineDecoder, encode_frame, encode_line
 

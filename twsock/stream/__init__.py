@@ -5,15 +5,16 @@ The protocol classes are importable from `twsock.protocols`. Works over any stre
 Twisted; where a plain socket carries it, bytes are sent to the kernel at once.
 """
 
+from twsock.stream.connection import Connection
+from twsock.stream.ending import ConnectionOwner
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.proxy_endpoint import ProxyEndpoint
 from twsock.stream.listening.unix_endpoint import UnixEndpoint
-from twsock.stream.transport import StreamOwner, StreamTransport
 
 __all__ = [
     "AcceptGate",
+    "Connection",
+    "ConnectionOwner",
     "ProxyEndpoint",
-    "StreamOwner",
-    "StreamTransport",
     "UnixEndpoint",
 ]

@@ -31,7 +31,7 @@ from twsock.errors import (
 )
 from twsock.operation import Operation
 from twsock.stream._securing import Securing, Upgradable
-from twsock.stream.transport import StreamTransport
+from twsock.stream.connection import Connection
 from twsock.tls.client import ClientOptions, ClientVerification, make_client
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 
@@ -96,7 +96,7 @@ class ClientUpgrading(Securing):
         self._is_called_off = False
         self._done: Deferred[None] = Operation(self._called_off)
 
-    def begin(self, stream: StreamTransport) -> Deferred[None]:
+    def begin(self, stream: Connection) -> Deferred[None]:
         """
         Ask, or say hello.
 
@@ -118,7 +118,7 @@ class ClientUpgrading(Securing):
         return self._done
 
     @override
-    def deliver(self, stream: StreamTransport) -> None:
+    def deliver(self, stream: Connection) -> None:
         protocol = self._protocol
         message = protocol.pull_message()
         if message is None:

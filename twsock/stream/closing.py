@@ -47,6 +47,7 @@ from typing import Final, NamedTuple
 from twsock.errors import LocalProtocolError
 
 __all__ = [
+    "AFTER_INPUT_STATES",
     "APPLICATION_EVENTS",
     "OPEN_STATES",
     "TABLE",
@@ -154,6 +155,11 @@ APPLICATION_EVENTS: Final = frozenset(
 
 #: States in which the application may write.
 OPEN_STATES: Final = frozenset((State.OPEN, State.ANSWERING))
+
+#: States in which nothing more can be read: the peer has ended its output, or all is over.
+AFTER_INPUT_STATES: Final = frozenset(
+    (State.ANSWERING, State.ANSWERED, State.ENDED, State.ABORTED, State.LOST)
+)
 
 
 def _to(state: State, *actions: Action) -> Step:

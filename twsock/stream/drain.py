@@ -17,18 +17,11 @@ from zope.interface import implementer
 
 from twsock.stream.descriptor import queued_bytes
 
-__all__ = ["BrakeWatch", "DrainWatch", "Watch"]
+__all__ = ["BrakeWatch", "DrainWatch"]
 
 #: Interval at which the queue is checked while an application has registered its own producer, in
 #: seconds.
 _POLL_INTERVAL: Final = 0.01
-
-
-class Watch(typing.Protocol):
-    """A watch that can be stopped."""
-
-    def stop(self) -> None:
-        """Stop reporting."""
 
 
 @implementer(IPullProducer)
@@ -88,31 +81,45 @@ class DrainWatch:
 @implementer(IPushProducer)
 class BrakeWatch:
     """
-    Reports when the buffer of a transport without a plain descriptor fills and empties.
+    Watches the buffer of a transport without a plain descriptor: it is full, or it has room.
 
-    :param braked: called with True when the buffer is full, with False when it has room again.
+    :param drained: called when the full buffer has room again.
+
+    :ivar is_full: whether the transport has paused its producer.
+    :ivar queued: bytes that were written while the buffer was full; 0 when it has room.
     """
 
-    __slots__ = ("_braked", "_transport")
+    __slots__ = ("_drained", "_transport", "is_full", "queued")
 
-    def __init__(self, transport: Any, braked: Callable[[bool], None]) -> None:
-        self._transport = transport
-        self._braked = braked
+    def __init__(self, transport: Any, drained: Callable[[], None]) -> None:
+        self._transport: Any = transport
+        self._drained = drained
+        self.is_full = False
+        self.queued = 0
         transport.registerProducer(self, True)
 
+    def note(self, size: int) -> None:
+        """Count bytes that were just written to the transport, if its buffer is full."""
+        if self.is_full:
+            self.queued += size
+
     def stop(self) -> None:
-        """Unregister the producer."""
-        self._transport.unregisterProducer()
+        """Unregister the producer. Calling it twice is harmless."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.unregisterProducer()
 
     # Called by Twisted.
 
     def pauseProducing(self) -> None:
-        """Report that the buffer is full."""
-        self._braked(True)
+        """Note that the buffer is full."""
+        self.is_full = True
 
     def resumeProducing(self) -> None:
         """Report that the buffer has room."""
-        self._braked(False)
+        self.is_full = False
+        self.queued = 0
+        self._drained()
 
     def stopProducing(self) -> None:
         """Do nothing: the owner learns of the end of the connection by other calls."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from typing_extensions import override
 
+from twsock.stream.connection import Connection
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.frames import FrameProtocol
 from twsock.stream.lines import LineProtocol
 from twsock.stream.protocol import StreamProtocol
-from twsock.stream.transport import StreamTransport
 
 __all__ = ["FrameEcho", "FrameEchoFactory", "LineEcho", "LineEchoFactory"]
 
@@ -24,7 +24,7 @@ class _Echo(StreamProtocol):
     """Sends back each run of whole messages."""
 
     @override
-    def deliver_messages(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: Connection) -> None:
         take_run = self._decoder.take_run
         while run := take_run():
             stream.write(run)

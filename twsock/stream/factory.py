@@ -22,11 +22,11 @@ from typing_extensions import override
 
 from twsock.ip.addresses import host_of
 from twsock.log import TextLogger
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.registry import ConnectionRegistry, Counters
-from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.upgrade import UpgradeToSsl
 
 __all__ = ["DEFAULT_IDLE_TIMEOUT", "StreamServerFactory"]

@@ -10,8 +10,8 @@ from typing import Any
 
 from typing_extensions import override
 
+from twsock.stream.connection import Connection
 from twsock.stream.protocol import Handled, StreamProtocol
-from twsock.stream.transport import StreamTransport
 from twsock.wire.byte_queue import as_bytes
 from twsock.wire.frames import DEFAULT_MAX_PAYLOAD, FrameDecoder, encode_frame, encode_header
 
@@ -86,7 +86,7 @@ class FrameProtocol(StreamProtocol):
         return frame
 
     @override
-    def handle_message(self, message: bytes, stream: StreamTransport) -> bool:
+    def handle_message(self, message: bytes, stream: Connection) -> bool:
         return self._go_on_after(self.frame_received(message), stream)
 
     @override
@@ -105,7 +105,7 @@ class FrameProtocol(StreamProtocol):
         return FrameDecoder(DEFAULT_MAX_PAYLOAD if self.max_payload is None else self.max_payload)
 
     @override
-    def deliver_messages(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: Connection) -> None:
         frame_received = self.frame_received
         for payload in self._decoder.frames():
             handled = frame_received(payload)

@@ -10,8 +10,8 @@ from typing import Any
 
 from typing_extensions import override
 
+from twsock.stream.connection import Connection
 from twsock.stream.protocol import Handled, StreamProtocol
-from twsock.stream.transport import StreamTransport
 from twsock.wire.lines import DEFAULT_MAX_LINE, LineDecoder, encode_line
 
 __all__ = ["LineProtocol"]
@@ -73,7 +73,7 @@ class LineProtocol(StreamProtocol):
         return line
 
     @override
-    def handle_message(self, message: bytes, stream: StreamTransport) -> bool:
+    def handle_message(self, message: bytes, stream: Connection) -> bool:
         return self._go_on_after(self.line_received(message), stream)
 
     @override
@@ -92,7 +92,7 @@ class LineProtocol(StreamProtocol):
         return LineDecoder(DEFAULT_MAX_LINE if self.max_payload is None else self.max_payload)
 
     @override
-    def deliver_messages(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: Connection) -> None:
         for line in self._decoder.lines():
             handled = self.line_received(line)
             if handled is not None and not self._is_finished(handled):

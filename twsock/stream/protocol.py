@@ -2,7 +2,7 @@
 Messages handled one after the other: transport → **protocol** → handler → transport.
 
 What `twsock.protocols.FrameProtocol` and `LineProtocol` share: Twisted enters here, a decoder of
-`twsock.wire` is fed and pulled, a handler answers, a `twsock.stream.StreamTransport` sends. In
+`twsock.wire` is fed and pulled, a handler answers, a `twsock.stream.Connection` sends. In
 memory are the decoder's undelivered bytes and the answers not yet sent.
 
 A connection stops being read from when its peer does not take the answers, and while a handler runs
@@ -38,24 +38,13 @@ from twsock.operation import fail
 from twsock.stream._securing import Securing
 from twsock.stream.application_transport import ApplicationTransport
 from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
-from twsock.stream.descriptor import (
-    carries_tls,
-    describe_peer,
-    find_descriptor,
-    is_shaking_hands,
-    secured_by,
-)
-from twsock.stream.hangup import HangUpWatch, hung_up_error
+from twsock.stream.connection import FIRST_MESSAGE_TIME, Connection
+from twsock.stream.descriptor import describe_peer, find_descriptor
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.registry import ConnectionRegistry
-from twsock.stream.transport import (
-    DEFAULT_CLOSE_TIMEOUT,
-    FIRST_MESSAGE_TIME,
-    HIGH_WATER,
-    StreamTransport,
-)
+from twsock.stream.transport import HIGH_WATER
 from twsock.stream.upgrade import Upgrade, UpgradeToSsl
 from twsock.tls.certificates import Certificate
-from twsock.tls.engine import adopt_engine
 
 __all__ = ["LEAST_MAX_UNSENT", "MAX_BACKLOG", "Handled", "StreamProtocol"]
 
@@ -123,10 +112,8 @@ class StreamProtocol(Protocol):
     _log = TextLogger()
     _transport: Any = None
     _ordered: ApplicationTransport | None = None
-    _stream: StreamTransport | None = None
+    _stream: Connection | None = None
     _upgrading: Securing | None = None
-    # Kept from an upgrade after its connection is lost.
-    _peer_certificate: Certificate | None = None
     _is_announced = False
     _decoder: Any
     _handler: Deferred[Any] | None = None
@@ -134,17 +121,12 @@ class StreamProtocol(Protocol):
     _is_delivering = False
     _early = b""
     _is_full = False
-    # The size that was last reported to the buffer limit, in bytes.
-    _noted = 0
     _is_stalled = False
     _is_draining = False
     # While it drains: the next check whether a message is left to be answered.
     _looking: IDelayedCall | None = None
     # While it drains: whether a handshake was in progress, after which a message may follow.
     _awaits_first_message = False
-    # Set from the end of the input on, while answers are still to be sent.
-    _hang_up_watch: HangUpWatch | None = None
-    _peer_ended = False
 
     # Overridden by applications.
 
@@ -223,13 +205,12 @@ class StreamProtocol(Protocol):
     @property
     def is_secure(self) -> bool:
         """Whether what comes and goes now is encrypted, and the peer was accepted."""
-        return secured_by(self._transport) is not None
+        return self._stream is not None and self._stream.is_secure
 
     @property
     def peer_certificate(self) -> Certificate | None:
         """With which the peer identified itself in an upgrade, accepted; None where it did not."""
-        upgrading = self._upgrading
-        return self._peer_certificate if upgrading is None else upgrading.peer_certificate
+        return None if self._stream is None else self._stream.peer_certificate
 
     def upgrade_to_ssl(self, settings: ClientUpgrade) -> Deferred[None]:
         """
@@ -248,7 +229,7 @@ class StreamProtocol(Protocol):
         stream = self._connected_stream()
         if not stream.is_open:
             return fail(ClosedError("cannot upgrade: this end of the connection is closed"))
-        if self._upgrading is not None or carries_tls(self._transport):
+        if self._upgrading is not None or stream.carries_tls:
             return fail(LocalProtocolError("cannot upgrade: it was done or begun already"))
         try:
             upgrading = ClientUpgrading(settings, self)
@@ -281,6 +262,11 @@ class StreamProtocol(Protocol):
         return 0 if self._stream is None else self._stream.unsent
 
     @property
+    def buffered(self) -> int:
+        """Bytes that were received and not handled, or written and not yet with the kernel."""
+        return 0 if self._stream is None else self._stream.buffered
+
+    @property
     def is_full(self) -> bool:
         """
         Whether to wait before sending more: True from `writing_paused` to `writing_resumed`.
@@ -308,41 +294,6 @@ class StreamProtocol(Protocol):
         """
         return self._connected_stream().abort()
 
-    # Called by the limit of all connections.
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that were received and not handled, or written and not yet with the kernel."""
-        stream = self._stream
-        return 0 if stream is None else self._decoder.buffered + stream.unsent
-
-    def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
-        """Abort this connection, which holds more bytes than any other."""
-        stream = self._connected_stream()
-        if stream.is_gone:
-            return
-        self._log.warn(
-            "{peer} aborted as the largest: {buffered} of {total} buffered bytes, limit is {limit}",
-            peer=self.peer,
-            buffered=buffered,
-            total=total,
-            limit=limit,
-        )
-        if self.group is not None:
-            self.group.counters.buffer_limit_aborts += 1
-        self._decoder = self._make_decoder()  # Releases the received bytes at once.
-        stream.abort(
-            BrokenError(
-                f"{buffered} of {total} bytes buffered for all connections, limit is {limit}"
-            )
-        )
-
-    def _note_buffered(self, stream: StreamTransport) -> None:
-        limit = None if self.group is None else self.group.buffer_limit
-        if limit is not None and stream.is_open:
-            self._noted = self._decoder.buffered + stream.unsent
-            limit.note(self, self._noted)
-
     # Called by the group.
 
     def end_if_idle(self) -> None:
@@ -350,7 +301,7 @@ class StreamProtocol(Protocol):
         stream = self._connected_stream()
         if not stream.is_open or self.group is None:
             return
-        if self._handler is not None and not self._peer_ended and not stream.has_hung_up:
+        if self._handler is not None and not stream.has_peer_ended and not stream.has_hung_up:
             return
         self.group.counters.idle += 1
         self._log.info("{peer} was idle: closing", peer=self.peer)
@@ -405,7 +356,7 @@ class StreamProtocol(Protocol):
         """Pull one message; None when more bytes are needed."""
         raise NotImplementedError
 
-    def handle_message(self, message: bytes, stream: StreamTransport) -> bool:
+    def handle_message(self, message: bytes, stream: Connection) -> bool:
         """Handle one message; return whether the next may be handled."""
         raise NotImplementedError
 
@@ -422,7 +373,7 @@ class StreamProtocol(Protocol):
         """Make `deliver_messages` stop before the message ``word``, or before ``beginning``."""
         self._decoder.stop_before(word, beginning)
 
-    def has_stopped(self, stream: StreamTransport) -> bool:
+    def has_stopped(self, stream: Connection) -> bool:
         """Tell whether `deliver_messages` ended for `stop_before`, and the next may be handled."""
         is_free = self._handler is None and not self._is_stalled
         if not is_free or not self._decoder.stops_here():
@@ -455,7 +406,10 @@ class StreamProtocol(Protocol):
 
     def resume(self, transport: Any) -> None:
         """Go on above another transport, with nothing of what came before."""
-        stream = self._stream = self._connected_stream().rebind(transport)
+        stream = self._connected_stream()
+        if self._upgrading is not None:
+            stream.peer_certificate = self._upgrading.peer_certificate
+        stream.rebind(transport)
         self.transport = transport
         self._decoder = self._make_decoder()
         if self._is_announced:
@@ -499,16 +453,16 @@ class StreamProtocol(Protocol):
     def _make_decoder(self) -> Decoder:
         raise NotImplementedError
 
-    def deliver_messages(self, stream: StreamTransport) -> None:
+    def deliver_messages(self, stream: Connection) -> None:
         """Pull and handle messages until there is none, a handler runs, or the output is full."""
         raise NotImplementedError
 
-    def _flush(self, stream: StreamTransport, is_answer: bool = False) -> bool:
+    def _flush(self, stream: Connection, is_answer: bool = False) -> bool:
         """Send all written bytes; return whether the output has room for more."""
         room = stream.room
         if stream.send():
             return stream.is_open
-        self._note_buffered(stream)
+        stream.note_buffered()
         if not stream.is_open or not stream.is_full:
             return stream.is_open
         # Only answers pause the reading. Two ends that both push would otherwise wait for each
@@ -523,16 +477,16 @@ class StreamProtocol(Protocol):
         # The transport may have drained meanwhile.
         return not self._is_full and stream.is_open
 
-    def _may_go_on(self, stream: StreamTransport) -> bool:
+    def _may_go_on(self, stream: Connection) -> bool:
         """Tell whether the next message may be handled after one that left the output no room."""
         return self._flush(stream, is_answer=True)
 
-    def _push(self, stream: StreamTransport, size: int) -> None:
+    def _push(self, stream: Connection, size: int) -> None:
         """Send a message of ``size`` bytes that is no answer; abort if too many are queued."""
         if not (self._is_full and self._abort_slow_peer(stream, size)):
             self._flush(stream)
 
-    def _abort_slow_peer(self, stream: StreamTransport, size: int = 0) -> bool:
+    def _abort_slow_peer(self, stream: Connection, size: int = 0) -> bool:
         """Abort if too many bytes are queued, besides the last ``size``; return whether it did."""
         unsent = stream.unsent - size
         limit = self.max_unsent
@@ -551,7 +505,7 @@ class StreamProtocol(Protocol):
         stream.abort(BrokenError(f"{unsent} bytes waited to be sent, limit is {limit}"))
         return True
 
-    def _may_deliver(self, stream: StreamTransport) -> bool:
+    def _may_deliver(self, stream: Connection) -> bool:
         """Tell whether nothing keeps the next message, if there is one, from being handled."""
         is_busy = self._handler is not None or self._is_stalled or self._is_delivering
         return stream.is_open and not is_busy
@@ -562,7 +516,7 @@ class StreamProtocol(Protocol):
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
             self._failed(Failure())
 
-    def _go_on_after(self, handled: object, stream: StreamTransport) -> bool:
+    def _go_on_after(self, handled: object, stream: Connection) -> bool:
         """Tell whether the next message may be handled, given what a handler returned."""
         if handled is not None and not self._is_finished(handled):
             return False
@@ -595,13 +549,13 @@ class StreamProtocol(Protocol):
             # A limit on the class that is none. Twisted would log it and keep the connection.
             self._transport.abortConnection()
             raise
-        adopt_engine(self._transport)
-        self._stream = StreamTransport(
+        self._stream = Connection(
             self,
             self._transport,
             group.clock,
             high_water=self.high_water,
             close_timeout=self.close_timeout,
+            buffer_limit=group.buffer_limit,
         )
         is_counted = group.address_limit is not None
         group.join(self, host_of(self._transport.getPeer()) if is_counted else None)
@@ -636,24 +590,12 @@ class StreamProtocol(Protocol):
             self._go_on(stream)
         else:
             self._limit_backlog(stream)
-        if self._noted or self._decoder.buffered:
-            self._note_buffered(stream)
+        if stream.noted or self._decoder.buffered:
+            stream.note_buffered()
 
     def readConnectionLost(self) -> None:
         """Answer what has arrived, then end: the peer sends no more."""
-        stream = self._connected_stream()
-        self._peer_ended = True
-        stream.peer_ended()
-        if self._may_deliver(stream):
-            self._close_answered(stream)
-        descriptor = find_descriptor(self._transport) if stream.is_open else None
-        if descriptor is not None and self._hang_up_watch is None:
-            self._hang_up_watch = HangUpWatch(self.clock, descriptor, self._peer_is_gone)
-
-    def _peer_is_gone(self) -> None:
-        stream = self._connected_stream()
-        if stream.is_open:  # A close has its own deadline.
-            stream.abort(hung_up_error())
+        self._connected_stream().peer_ended()
 
     def writeConnectionLost(self) -> None:
         """Do nothing: the close that sent FIN goes on by itself."""
@@ -667,11 +609,6 @@ class StreamProtocol(Protocol):
         if self._upgrading is not None:
             self._upgrading.lost(error)
         self._stop_looking()
-        if self._hang_up_watch is not None:
-            self._hang_up_watch.stop()
-            self._hang_up_watch = None
-        if self._noted and self.group.buffer_limit is not None:
-            self.group.buffer_limit.note(self, 0)
         self._release()
         self.group.leave(self)
         if self._is_announced:
@@ -692,17 +629,36 @@ class StreamProtocol(Protocol):
         self._decoder.clear()
         if self._ordered is not None:
             self._ordered.release()
-        if self._upgrading is not None:
-            self._peer_certificate = self._upgrading.peer_certificate
-            self._upgrading = None
+        self._upgrading = None
 
-    # Called by the transport.
+    # Called by the connection.
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that were received and not handled."""
+        held: int = self._decoder.buffered
+        return held
+
+    def drop_input(self) -> None:
+        """Release the received bytes: this connection holds the most, and is aborted."""
+        if self.group is not None:
+            self.group.counters.buffer_limit_aborts += 1
+        self._decoder = self._make_decoder()
+
+    def input_ended(self) -> None:
+        """Answer what has arrived, then end: the peer sends no more."""
+        stream = self._connected_stream()
+        if self._may_deliver(stream):
+            self._close_answered(stream)
+
+    def fin_sent(self) -> None:
+        """Do nothing: the close that sent FIN goes on by itself."""
 
     def output_drained(self) -> None:
         """Go on with what was left when the output was full."""
         stream = self._connected_stream()
-        if self._noted:
-            self._note_buffered(stream)
+        if stream.noted:
+            stream.note_buffered()
         if not self._is_full or not stream.is_open:
             return
         was_stalled, self._is_stalled, self._is_full = self._is_stalled, False, False
@@ -716,7 +672,7 @@ class StreamProtocol(Protocol):
 
     # The flow of messages.
 
-    def _go_on_reading(self, stream: StreamTransport) -> None:
+    def _go_on_reading(self, stream: Connection) -> None:
         """Take up what had to wait while the output was full."""
         if self._may_deliver(stream):
             self._go_on(stream)
@@ -724,7 +680,7 @@ class StreamProtocol(Protocol):
             # A handler runs: what comes meanwhile tells at least whether the peer is still there.
             stream.resume_reading()
 
-    def _go_on(self, stream: StreamTransport) -> None:
+    def _go_on(self, stream: Connection) -> None:
         """Deliver what can be delivered, and send what it gave rise to in one piece."""
         decoder = self._decoder
         before = decoder.delivered
@@ -759,7 +715,7 @@ class StreamProtocol(Protocol):
             return
         if not stream.is_reading:
             stream.resume_reading()
-        if self._peer_ended:
+        if stream.has_peer_ended:
             self._close_answered(stream)
         elif self._is_draining:
             self._close_drained(stream)
@@ -768,7 +724,7 @@ class StreamProtocol(Protocol):
         """Tell whether a handler, or whoever else, waits for what this end asked of its peer."""
         return self._upgrading is not None and self._upgrading.is_urgent
 
-    def _limit_backlog(self, stream: StreamTransport) -> None:
+    def _limit_backlog(self, stream: Connection) -> None:
         """Let the peer wait once enough has come that cannot be handled yet."""
         if self._decoder.buffered >= self._max_backlog:
             stream.pause_reading()
@@ -778,7 +734,7 @@ class StreamProtocol(Protocol):
         limit: int = self._decoder.max_payload
         return min(MAX_BACKLOG, limit)
 
-    def _close_answered(self, stream: StreamTransport) -> None:
+    def _close_answered(self, stream: Connection) -> None:
         """The peer has ended, and has every answer: now this end ends too."""
         rest = self._decoder.buffered
         if rest:
@@ -789,7 +745,7 @@ class StreamProtocol(Protocol):
             )
         stream.close()
 
-    def _close_drained(self, stream: StreamTransport) -> None:
+    def _close_drained(self, stream: Connection) -> None:
         """Close, unless a message is under way here, or on its way in the kernel."""
         if self._decoder.buffered or not self._may_deliver(stream):
             return
@@ -801,7 +757,7 @@ class StreamProtocol(Protocol):
         else:
             stream.close_drained()
 
-    def _time_to_drain(self, stream: StreamTransport) -> float:
+    def _time_to_drain(self, stream: Connection) -> float:
         """Return the seconds until the next check for a message; 0 to close now."""
         if self._is_shaking_hands(stream):
             self._awaits_first_message = True
@@ -812,13 +768,11 @@ class StreamProtocol(Protocol):
         # Unread bytes may be a proxy's header, which is not delivered to this protocol.
         return _DRAIN_INTERVAL if stream.has_unread_input else 0
 
-    def _is_shaking_hands(self, stream: StreamTransport) -> bool:
+    def _is_shaking_hands(self, stream: Connection) -> bool:
         """Return whether the peer has begun a handshake, after which a message may follow."""
         if self._upgrading is not None and self._upgrading.is_under_way:
             return True
-        if not stream.carries_tls or self.is_secure:
-            return False
-        return stream.has_unread_input or is_shaking_hands(self._transport)
+        return stream.is_shaking_hands
 
     def _stop_looking(self) -> None:
         looking, self._looking = self._looking, None
@@ -838,8 +792,8 @@ class StreamProtocol(Protocol):
             if self.group is not None:
                 self.active_tick = self.group.tick
             self._go_on(stream)
-            if self._noted:
-                self._note_buffered(stream)
+            if stream.noted:
+                stream.note_buffered()
 
     def _handler_failed(self, failure: Failure) -> None:
         self._handler = None
@@ -881,7 +835,7 @@ class StreamProtocol(Protocol):
             self._log.failure("handler failed: {peer} aborted", failure, peer=self.peer)
             stream.abort(BrokenError("the handler of this connection failed"))
 
-    def _connected_stream(self) -> StreamTransport:
+    def _connected_stream(self) -> Connection:
         if self._stream is None:
             raise LocalProtocolError("this protocol is not connected yet")
         return self._stream

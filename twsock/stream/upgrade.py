@@ -26,7 +26,7 @@ from typing_extensions import override
 from twsock.errors import LocalProtocolError, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.log import forget_frames
 from twsock.stream._securing import Securing, Upgradable
-from twsock.stream.transport import StreamTransport
+from twsock.stream.connection import Connection
 from twsock.tls.handshake import CLIENT_HELLO, DEFAULT_HANDSHAKE_TIMEOUT, Handshake
 from twsock.tls.server import ServerTls, ServerVerification
 
@@ -127,7 +127,7 @@ class Upgrade(Securing):
         self.is_watching = settings.policy is not UpgradePolicy.OFF
         self.is_implicit = settings.policy is UpgradePolicy.IMPLICIT
 
-    def begin(self, stream: StreamTransport) -> None:
+    def begin(self, stream: Connection) -> None:
         """Await what a client has to do first."""
         policy = self._settings.policy
         if policy is UpgradePolicy.OFF:
@@ -156,7 +156,7 @@ class Upgrade(Securing):
             self._protocol.stop_before(self._settings.request)
 
     @override
-    def deliver(self, stream: StreamTransport) -> None:
+    def deliver(self, stream: Connection) -> None:
         protocol = self._protocol
         while self._phase is not _Phase.HANDSHAKE:
             if self._passes_messages():
@@ -233,7 +233,7 @@ class Upgrade(Securing):
             )
         return False
 
-    def _handle(self, message: bytes, stream: StreamTransport) -> bool:
+    def _handle(self, message: bytes, stream: Connection) -> bool:
         """Handle one message; tell whether the next one may be pulled."""
         protocol, settings = self._protocol, self._settings
         if settings.is_request(message):
@@ -253,7 +253,7 @@ class Upgrade(Securing):
             return True
         return protocol.handle_message(message, stream)
 
-    def _await_hello(self, stream: StreamTransport) -> None:
+    def _await_hello(self, stream: Connection) -> None:
         stream.hold()  # The last word in plaintext was said.
         self._phase = _Phase.AWAITING
         self._wait_at_most(self._settings.handshake_timeout)

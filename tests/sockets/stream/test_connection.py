@@ -24,8 +24,8 @@ from tests.sockets.stream.connected import InMemory, OnKernel
 from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock import BrokenError, ClosedError, StreamSocket
 from twsock.sockets.stream.control import StreamSocketListenerControl
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
-from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 
 
 class ConnectionTests(SynchronousTestCase):

@@ -26,7 +26,7 @@ from twsock import (
     StreamSocket,
 )
 from twsock.sockets.stream.input import DEFAULT_MAX_LOAD, READ_AHEAD_LIMIT, InputStream
-from twsock.stream.transport import StreamTransport
+from twsock.stream.connection import Connection
 
 NONE, PARTIAL = InputStreamOptions.NONE, InputStreamOptions.PARTIAL
 READ_AHEAD = InputStreamOptions.READ_AHEAD
@@ -433,7 +433,7 @@ class EndTests(InputTests):
         clock = Clock()
         stream = InputStream(clock)
         stream.end_when_drained()
-        stream.opened(StreamTransport(Owner(), StringTransport(), clock))
+        stream.opened(Connection(Owner(), StringTransport(), clock))
         return clock, stream
 
     def test_draining_waits_for_the_rest_of_a_message(self) -> None:

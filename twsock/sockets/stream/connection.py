@@ -12,22 +12,19 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
 from twsock.errors import BrokenError, ClosedError, SocketError
-from twsock.log import TextLogger
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import output_closed
-from twsock.stream.descriptor import describe_peer, find_descriptor, secured_by
-from twsock.stream.hangup import HangUpWatch, hung_up_error
+from twsock.stream import connection as life
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
-from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT, StreamTransport
-from twsock.tls.engine import adopt_engine
 from twsock.waiters import Waiters
 
 __all__ = ["Connection"]
@@ -50,14 +47,9 @@ class Connection(Protocol):
         `resume` opens them.
     """
 
-    _log = TextLogger()
-    _stream: StreamTransport | None = None
+    _stream: life.Connection | None = None
     _is_closing = False
     _has_sent_fin = False
-    # Set from the end of the input on.
-    _hang_up_watch: HangUpWatch | None = None
-    # The size that was last reported to the buffer limit, in bytes.
-    _noted = 0
 
     def __init__(
         self,
@@ -88,12 +80,16 @@ class Connection(Protocol):
     @property
     def is_secure(self) -> bool:
         """Whether the transport is TLS and its handshake is done."""
-        transport: Any = self.transport
-        return self._stream is not None and secured_by(transport) is not None
+        return self._stream is not None and self._stream.is_secure
+
+    @property
+    def carries_tls(self) -> bool:
+        """Whether a TLS engine is among what carries the connection."""
+        return self._stream is not None and self._stream.carries_tls
 
     def close(self) -> Deferred[None]:
         """
-        Send the queued writes, then close; see `StreamTransport.close`.
+        Send the queued writes, then close; see `twsock.stream.connection.Connection.close`.
 
         :returns: fires when the kernel has FIN, or the connection has ended.
         """
@@ -135,8 +131,9 @@ class Connection(Protocol):
     def resume(self, transport: Any) -> Connection:
         """Continue above another transport; return the protocol for it, which is this object."""
         self.transport = transport
-        assert self._stream is not None
-        stream = self._stream = self._stream.rebind(transport)
+        stream = self._stream
+        assert stream is not None
+        stream.rebind(transport)
         self._input.opened(stream)
         self._react(lambda: self._output.opened(stream))
         return self
@@ -162,100 +159,53 @@ class Connection(Protocol):
         self._input.close()
         return aborting
 
-    # Called by the limit of all connections.
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that were received and not read, or written and not yet with the kernel."""
-        unsent = 0 if self._stream is None else self._stream.unsent
-        return self._input.buffered + self._output.unsent + unsent
-
-    def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
-        """Abort this connection, which holds more bytes than any other."""
-        stream = self._stream
-        if stream is None or stream.is_gone:
-            return
-        self._log.warn(
-            "{peer} aborted as the largest: {buffered} of {total} buffered bytes, limit is {limit}",
-            peer=describe_peer(typing.cast(ITransport, self.transport)),
-            buffered=buffered,
-            total=total,
-            limit=limit,
-        )
-        self._input.drop_received()
-        stream.abort(
-            BrokenError(
-                f"{buffered} of {total} bytes buffered for all connections, limit is {limit}"
-            )
-        )
-
-    def _note_buffered(self) -> None:
-        limit, stream = self._buffer_limit, self._stream
-        if limit is not None and stream is not None and not stream.is_gone:
-            self._noted = self.buffered
-            limit.note(self, self._noted)
-
     # Called by Twisted.
 
     @override
     def connectionMade(self) -> None:
-        adopt_engine(self.transport)
-        stream = self._stream = StreamTransport(
-            self._output, self.transport, self._clock, close_timeout=self._close_timeout
+        stream = self._stream = life.Connection(
+            self,
+            self.transport,
+            self._clock,
+            close_timeout=self._close_timeout,
+            buffer_limit=self._buffer_limit,
         )
         if self._is_plain:
             self._input.opened(stream)
             self._output.opened(stream)
         if self._buffer_limit is not None:
-            self._output.on_kept = self._note_buffered
+            self._output.on_kept = stream.note_buffered
         self._react(lambda: self._connected(self))
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        stream = typing.cast(life.Connection, self._stream)
         size = len(data)
         if size >= _FULL_READ:
-            typing.cast(StreamTransport, self._stream).note_read(size)
+            stream.note_read(size)
         output = self._output
         output.hold()
         self._input.feed(data)
         output.release()
-        if self._buffer_limit is not None and (self._noted or self._input.buffered):
-            self._note_buffered()
+        if stream.noted or self._input.buffered:
+            stream.note_buffered()
 
     def readConnectionLost(self) -> None:
         """Report the end of the peer's output; ours stays open."""
-        stream = self._stream
-        assert stream is not None
-        transport: Any = self.transport
-        is_broken = stream.is_broken
-        stream.peer_ended()
-        if not is_broken:
-            self._react(self._input.ended)
-        descriptor = find_descriptor(transport) if stream.is_open else None
-        if descriptor is not None and self._hang_up_watch is None:
-            self._hang_up_watch = HangUpWatch(self._clock, descriptor, self._peer_is_gone)
-
-    def _peer_is_gone(self) -> None:
-        stream = self._stream
-        if stream is not None and stream.is_open:  # A close has its own deadline.
-            stream.abort(hung_up_error())
+        if self._stream is not None:
+            self._stream.peer_ended()
 
     def writeConnectionLost(self) -> None:
         """Complete `close`: the kernel has FIN."""
-        self._has_sent_fin = True
-        self._finishing.fire()
+        if self._stream is not None:
+            self._stream.fin_sent()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         stream, self._stream = self._stream, None
         if stream is None:
             return
-        if self._hang_up_watch is not None:
-            self._hang_up_watch.stop()
-            self._hang_up_watch = None
         self._output.on_kept = None
-        if self._noted and self._buffer_limit is not None:
-            self._buffer_limit.note(self, 0)
         error = stream.lost(reason)
         if self._is_closing:
             self._input.close()  # A transport in memory calls from within `close`.
@@ -275,7 +225,35 @@ class Connection(Protocol):
         report_loss(error)
         self._finishing.fire()
 
-    def _react(self, event: Callable[[], Any]) -> None:
+    # Called by the connection.
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that were received and not read, or queued and not begun to leave."""
+        return self._input.buffered + self._output.unsent
+
+    def drop_input(self) -> None:
+        """Drop the received bytes: this connection holds the most, and is aborted."""
+        self._input.drop_received()
+
+    def output_drained(self) -> None:
+        """Complete the writes that had begun."""
+        self._output.output_drained()
+
+    def output_failed(self, error: BrokenError) -> None:
+        """Fail all pending writes; received bytes can still be read."""
+        self._output.output_failed(error)
+
+    def input_ended(self) -> None:
+        """Let a pending read end with what has arrived."""
+        self._react(self._input.ended)
+
+    def fin_sent(self) -> None:
+        """Complete `close`: the kernel has FIN."""
+        self._has_sent_fin = True
+        self._finishing.fire()
+
+    def _react(self, event: Callable[[], object]) -> None:
         """Call an event, and send together what the application writes in it."""
         self._output.hold()
         event()

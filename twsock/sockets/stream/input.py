@@ -35,7 +35,7 @@ from twsock.errors import (
 )
 from twsock.operation import Operation, fail
 from twsock.sockets.waiting import ClosesInBlock, check_timeout, limit, lost_again
-from twsock.stream.transport import FIRST_MESSAGE_TIME, StreamTransport
+from twsock.stream.connection import FIRST_MESSAGE_TIME, Connection
 from twsock.wire.byte_queue import ByteQueue, as_bytes
 
 __all__ = [
@@ -213,7 +213,7 @@ class InputStream(ClosesInBlock):
         self._is_draining = False
         # Set when a draining connection becomes secure: the drain continues when this is due.
         self._grace: IDelayedCall | None = None
-        self._transport: StreamTransport | None = None
+        self._transport: Connection | None = None
 
     @classmethod
     def from_buffer(cls, data: bytes) -> InputStream:
@@ -358,7 +358,7 @@ class InputStream(ClosesInBlock):
         """Fail the pending read, if there is one; the stream stays open."""
         self._end_read(error)
 
-    def opened(self, transport: StreamTransport) -> None:
+    def opened(self, transport: Connection) -> None:
         """Use a transport: the connection is open."""
         self._transport = transport
         if self._state is _State.UNCONNECTED:

@@ -44,10 +44,10 @@ from twsock.sockets.waiting import (
     operation_cancelled,
     uncancellable,
 )
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
-from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls

@@ -40,7 +40,8 @@ from twsock.sockets.waiting import (
     output_closed,
     uncancellable,
 )
-from twsock.stream.transport import HIGH_WATER, StreamTransport
+from twsock.stream.connection import Connection
+from twsock.stream.transport import HIGH_WATER
 from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["DEFAULT_MAX_UNSENT", "DEFAULT_MAX_WRITES", "OutputStream"]
@@ -139,7 +140,7 @@ class OutputStream:
         #: Called when bytes stay queued after a send, and when the kernel has them; or None.
         self.on_kept: Callable[[], object] | None = None
         self._clock = clock
-        self._transport: StreamTransport | None = None
+        self._transport: Connection | None = None
         # In order. An OrderedDict removes a cancelled write in constant time.
         self._waiting: OrderedDict[_Write, None] = OrderedDict()
         self._begun: list[_Write] = []
@@ -280,7 +281,7 @@ class OutputStream:
 
     # Called by the socket and its connection.
 
-    def opened(self, transport: StreamTransport) -> None:
+    def opened(self, transport: Connection) -> None:
         """Use a transport: the connection is open."""
         self._transport = transport
         if self._refusal is _not_connected:
@@ -437,11 +438,12 @@ class OutputStream:
         if ending is None or transport is None or self._waiting or self._begun:
             return
         self._ending = None
-        transport.end_output()
+        if transport.is_open:
+            transport.end_output()
         if not ending.called:
             ending.callback(None)
 
-    def _hand_over(self, transport: StreamTransport) -> list[_Write]:
+    def _hand_over(self, transport: Connection) -> list[_Write]:
         """Pass writes to the transport for one system call; return those that are done."""
         batch = self._take_batch()
         pieces = [write.data for write in batch if write.data]

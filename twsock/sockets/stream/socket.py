@@ -50,8 +50,8 @@ from twsock.sockets.stream.securing import refuse_plaintext, secure_client, secu
 from twsock.sockets.waiting import check_timeout, limit, operation_cancelled
 from twsock.sockets.weakly import weak_getter
 from twsock.stream.descriptor import carries_tls
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
-from twsock.stream.transport import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.levels import SocketProtectionLevel, choose_versions

@@ -1,0 +1,250 @@
+"""
+The life of one connection: protocol or socket → **connection** → transport of Twisted.
+
+A `twsock.protocols.StreamProtocol` and a `twsock.StreamSocket` have one each. It owns what both
+have to know about a connection: whether either direction has ended, its one deadline, whether it is
+secure and who the peer proved to be, the bytes that it holds in memory, and what is released when
+it is lost. `twsock.stream.ending` is its end, `twsock.stream.transport` its output.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from typing_extensions import override
+
+from twsock.errors import BrokenError
+from twsock.log import TextLogger
+from twsock.stream.below_tls import TlsLowerTransport
+from twsock.stream.closing import AFTER_INPUT_STATES, Event, State
+from twsock.stream.descriptor import (
+    carries_tls,
+    describe_peer,
+    hung_up,
+    is_shaking_hands,
+    secured_by,
+    unread_input,
+)
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT, ConnectionOwner, EndingTransport
+from twsock.stream.listening.buffer_limit import BufferLimit
+from twsock.stream.transport import HIGH_WATER
+from twsock.tls.certificates import Certificate
+from twsock.tls.engine import adopt_engine
+
+__all__ = ["FIRST_MESSAGE_TIME", "Connection"]
+
+#: Seconds from the end of a handshake to the first message, while the server ends. A client sends
+#: its message when the handshake is done; with TLS 1.2 that is one round trip later.
+FIRST_MESSAGE_TIME: Final = 1.0
+
+#: One receive, in bytes. It begins at Twisted's 64 KiB and doubles while reads come back full, up
+#: to this: frames of 64 KiB then cost a third of the time. Just below the 128 KiB above which glibc
+#: maps and unmaps memory for each receive, which costs more than the larger read saves.
+_MAX_READ_SIZE: Final = 128_000
+
+
+class Connection(EndingTransport):
+    """
+    One stream connection, from its first byte to its loss.
+
+    :param owner: receives its events; never from within one of its own calls, except for
+        ``output_failed``.
+    :param transport: any connected stream transport of Twisted.
+    :param clock: measures the deadlines.
+    :param high_water: bytes written and not with the kernel at which `is_full` becomes true.
+    :param close_timeout: seconds that `close` waits for the kernel to take the queued bytes and for
+        the peer to end, before it aborts.
+    :param buffer_limit: counts the bytes that the connection holds; None for no limit.
+    """
+
+    _log = TextLogger()
+
+    __slots__ = ("_limit", "noted", "peer_certificate")
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        transport: Any,
+        clock: IReactorTime,
+        *,
+        high_water: int = HIGH_WATER,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        buffer_limit: BufferLimit | None = None,
+    ) -> None:
+        adopt_engine(transport)
+        super().__init__(owner, transport, clock, high_water, close_timeout)
+        self._limit = buffer_limit
+        #: The size that was last reported to the limit, in bytes.
+        self.noted = 0
+        #: The certificate with which the peer identified itself, accepted; None without one.
+        self.peer_certificate: Certificate | None = None
+
+    # What is known of it.
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection is encrypted, and its peer was accepted."""
+        return secured_by(self._transport) is not None
+
+    @property
+    def carries_tls(self) -> bool:
+        """Whether a TLS engine is among what carries the connection."""
+        return carries_tls(self._transport)
+
+    @property
+    def is_shaking_hands(self) -> bool:
+        """Whether the peer has begun a handshake, or is about to, that is not done."""
+        if not self.carries_tls or self.is_secure:
+            return False
+        return self.has_unread_input or is_shaking_hands(self._transport)
+
+    @property
+    def has_unread_input(self) -> bool:
+        """Whether bytes wait in the kernel that the reactor has not read."""
+        return self._descriptor is not None and unread_input(self._descriptor)
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the peer is gone for good, which nothing reports while nothing is read."""
+        return self._descriptor is not None and hung_up(self._descriptor)
+
+    # What it holds in memory.
+
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written and are not yet with the kernel; 0 once they were dropped.
+
+        Under TLS this includes bytes that wait before encryption and bytes that wait after it. On a
+        transport without a file descriptor, only bytes written while its buffer was full count.
+        """
+        if self.is_gone:
+            return 0  # They were dropped.
+        return (self._high_water - self.room if self.is_open else 0) + self.queued
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were received and not delivered, or written and not yet with the kernel."""
+        return self._owner.held_bytes + self.unsent
+
+    def note_buffered(self) -> None:
+        """Report to the limit of all connections how many bytes this one holds."""
+        if self._limit is not None and not self.is_gone:
+            self.noted = self.buffered
+            self._limit.note(self, self.noted)
+
+    def abort_as_largest(self, buffered: int, total: int, limit: int) -> None:
+        """Abort this connection, which holds more bytes than any other; log the reason."""
+        if self.is_gone:
+            return
+        self._log.warn(
+            "{peer} aborted as the largest: {buffered} of {total} buffered bytes, limit is {limit}",
+            peer=describe_peer(self._transport),
+            buffered=buffered,
+            total=total,
+            limit=limit,
+        )
+        self._owner.drop_input()
+        self.abort(
+            BrokenError(
+                f"{buffered} of {total} bytes buffered for all connections, limit is {limit}"
+            )
+        )
+
+    # Input.
+
+    def pause_reading(self) -> None:
+        """Let the peer wait: its bytes stay in the kernel, and soon on its own machine."""
+        if self.is_reading:
+            self.is_reading = False
+            self._transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Read on, unless the peer has ended its output."""
+        if not self.is_reading and self._state not in AFTER_INPUT_STATES:
+            self.is_reading = True
+            self._transport.resumeProducing()
+
+    def note_read(self, size: int) -> None:
+        """Double the size of the next receive, if this one was full."""
+        descriptor = self._descriptor
+        if descriptor is not None and size >= descriptor.bufferSize < _MAX_READ_SIZE:
+            descriptor.bufferSize = min(2 * descriptor.bufferSize, _MAX_READ_SIZE)
+
+    # TLS in the middle of the connection.
+
+    def hold(self) -> TlsLowerTransport:
+        """
+        Let all writes wait, whoever makes them: a handshake begins on the transport.
+
+        :returns: the transport below the TLS engine. Only the engine may write to it.
+        """
+        if self._lower is None:
+            descriptor: Any = self._descriptor
+            lower = TlsLowerTransport(self._transport, self._socket, descriptor, self)
+            self._lower = lower
+            self.is_held = True
+            if descriptor is not None and descriptor.producer not in (None, self._watch):
+                lower.take_producer()
+        return self._lower
+
+    def take(self, data: bytes) -> None:
+        """Keep bytes that were written to the transport itself while it is held."""
+        if self.is_open:
+            self.write(bytes(data))
+
+    def output_broke(self, error: OSError) -> None:
+        """Handle a send of the TLS engine that failed for good."""
+        if self.is_held:
+            # An answer of the handshake: what the peer sent says more.
+            self._keep_send_error(error)
+        else:
+            self._send_failed(error)
+
+    def rebind(self, engine: Any) -> None:
+        """Continue above a TLS engine, which was put on the transport; send what waited."""
+        self._stop_watching()
+        lower = self._lower
+        self.is_held = False
+        self.is_reading = True
+        self._attach(engine)
+        if lower is not None:
+            lower.lead_to(engine, self)
+        self.send()
+        self._watch_queue()
+        if lower is not None:
+            lower.resume_producer()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the peer has not begun the handshake, and no bytes wait for it."""
+        lower = self._lower
+        if lower is None or not self.is_held or self._pending or self._state is not State.OPEN:
+            return False
+        return not self.has_unread_input and not is_shaking_hands(lower.protocol)
+
+    def close_drained(self) -> Deferred[None]:
+        """
+        Close as `close` does, or send FIN at once if the peer has not begun its handshake.
+
+        No bytes wait for that handshake, so this is an end in order.
+
+        :returns: as `close`.
+        """
+        if not self.is_silent:
+            return self.close()
+        self._follow(Event.CLOSE_SILENT)
+        return self.when_lost()
+
+    # The end.
+
+    @override
+    def _release(self) -> None:
+        if self._lower is not None:
+            self._lower.release()
+            self._lower = None
+        super()._release()
+        if self.noted and self._limit is not None:
+            self._limit.note(self, 0)

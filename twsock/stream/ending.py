@@ -1,0 +1,444 @@
+"""
+The end of one connection: event → table → **ending transport** → transport of Twisted.
+
+The base of `twsock.stream.connection.Connection`. It asks the table in `twsock.stream.closing` at
+each event that belongs to an end, and carries out the actions. Holds the state, the one deadline of
+the connection, and the reason of its end.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from twsock._twisted import forget_buffers
+from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
+from twsock.stream.closing import (
+    AFTER_INPUT_STATES,
+    OPEN_STATES,
+    Action,
+    Carrier,
+    Event,
+    State,
+    follow,
+)
+from twsock.stream.descriptor import (
+    carries_tls,
+    discard_input,
+    is_half_closing_engine,
+    queued_bytes,
+)
+from twsock.stream.hangup import HangUpWatch, hung_up_error
+from twsock.stream.transport import StreamTransport
+from twsock.waiters import Waiters
+
+__all__ = ["DEFAULT_CLOSE_TIMEOUT", "ConnectionOwner", "EndingTransport"]
+
+#: How long a close waits for the peer before it aborts, in seconds.
+DEFAULT_CLOSE_TIMEOUT: Final = 5.0
+
+
+class ConnectionOwner(typing.Protocol):
+    """Receives the events of a connection, and holds its bytes above the transport."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that were received and not delivered, or written and not passed on."""
+
+    def drop_input(self) -> None:
+        """Release the received bytes: the connection holds more than any other, and is aborted."""
+
+    def output_drained(self) -> None:
+        """Continue: the kernel has the bytes that made the connection full."""
+
+    def output_failed(self, error: BrokenError) -> None:
+        """
+        Abort, now or when the received bytes have been read: the kernel sends no more.
+
+        Called from within the call that met the error.
+        """
+
+    def input_ended(self) -> None:
+        """Handle the end of the peer's output, which was in order."""
+
+    def fin_sent(self) -> None:
+        """Note that the kernel has FIN, and all bytes before it."""
+
+
+class _Nobody:
+    """Replaces the owner of a lost connection; does nothing."""
+
+    held_bytes = 0
+
+    def drop_input(self) -> None: ...
+    def output_drained(self) -> None: ...
+    def output_failed(self, error: BrokenError) -> None: ...
+    def input_ended(self) -> None: ...
+    def fin_sent(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
+class EndingTransport(StreamTransport):
+    """
+    Ends one connection as `twsock.stream.closing` says.
+
+    :param owner: receives the events of the connection.
+    :param close_timeout: seconds until the deadline of a close.
+    """
+
+    __slots__ = (
+        "_close_timeout",
+        "_deadline",
+        "_ending",
+        "_error",
+        "_hang_up_watch",
+        "_owner",
+        "_send_error",
+        "_state",
+        "is_reading",
+    )
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        transport: Any,
+        clock: IReactorTime,
+        high_water: int,
+        close_timeout: float,
+    ) -> None:
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        self._owner = owner
+        self._close_timeout = close_timeout
+        self._state = State.OPEN
+        #: Whether the transport is read from.
+        self.is_reading = True
+        self._error: SocketError | None = None
+        # The error of a send by the TLS engine itself; it is ignored if the input ends in order.
+        self._send_error: BrokenError | None = None
+        self._deadline: IDelayedCall | None = None
+        self._ending: Waiters | None = None  # Made at the first wait.
+        # From the end of the input on, while this end writes.
+        self._hang_up_watch: HangUpWatch | None = None
+        super().__init__(transport, clock, high_water)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is lost, or was aborted and is about to be."""
+        return self._state in (State.ABORTED, State.LOST)
+
+    @property
+    def has_peer_ended(self) -> bool:
+        """Whether the peer has ended its output, or the connection is gone."""
+        return self._state in AFTER_INPUT_STATES
+
+    @property
+    def can_end_output(self) -> bool:
+        """Whether FIN or close_notify can be sent while input is still read."""
+        if is_half_closing_engine(self._transport):
+            return True
+        if self._descriptor is not None:
+            return self.is_plain
+        return hasattr(self._transport, "loseWriteConnection")
+
+    # The deadline.
+
+    def start_deadline(self, seconds: float, passed: Callable[[], None]) -> None:
+        """
+        Call a function after some seconds. A connection has one deadline: this replaces another.
+
+        The loss of the connection stops it.
+        """
+        self.stop_deadline()
+        self._deadline = self._clock.callLater(seconds, self._pass_deadline, passed)
+
+    def stop_deadline(self) -> None:
+        """Stop the deadline, if there is one."""
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()
+
+    def _pass_deadline(self, passed: Callable[[], None]) -> None:
+        self._deadline = None
+        passed()
+
+    # The end, as the application wishes it.
+
+    def close(self) -> Deferred[None]:
+        """
+        End the connection in order: send what is written, send FIN, await the peer's.
+
+        What the peer sends meanwhile is read and dropped, so that no reset destroys what was sent.
+        Under TLS, close_notify is sent before FIN.
+
+        After ``close_timeout`` the wait ends. The kernel still sends the bytes that it has taken; a
+        peer that goes on sending may get a reset. If bytes are still queued here, the connection is
+        aborted, since an end in order would hide the loss.
+
+        :returns: fires when the connection is gone; at once when it is already. Cancelling stops
+            the wait and not the close.
+        """
+        if self.is_held:
+            self._follow(Event.CLOSE_HELD)
+            return self.when_lost()
+        if self.is_open:
+            self.send()  # It may fail, which is an end, too.
+        self._follow(Event.CLOSE)
+        is_waiting = self._watch is not None or self._settling is not None
+        if not is_waiting or self._descriptor is None:
+            self._follow(Event.FLUSHED)
+        return self.when_lost()
+
+    def end_output(self) -> None:
+        """
+        Send FIN after the bytes that were sent, all of which the kernel has; go on reading.
+
+        Under TLS, close_notify is sent instead. A peer with TLS 1.2 may then stop sending.
+
+        :raises OperationNotSupported: when the transport, or a TLS engine of Twisted, cannot do it.
+        :raises LocalProtocolError: when the connection is broken or lost.
+        """
+        if not self.can_end_output:
+            raise OperationNotSupported("this transport cannot close its output alone")
+        self._follow(Event.END_OUTPUT)
+
+    def abort(self, error: SocketError | None = None) -> Deferred[None]:
+        """
+        End the connection now: drop what is queued, send a reset where there is a socket.
+
+        :param error: the reason, if it is not that the application wished it.
+        :returns: fires when the connection is gone.
+        """
+        if error is not None and self._state is not State.LOST:
+            self.note_error(error)
+        self._follow(Event.ABORT)
+        return self.when_lost()
+
+    def note_error(self, error: SocketError) -> None:
+        """Record the reason of the coming end, unless one is recorded."""
+        if self._error is None:
+            # Its reporter may raise it, and the frames would be kept with it.
+            self._error = error.copy()
+
+    def when_lost(self) -> Deferred[None]:
+        """
+        Wait for the end of the connection, whoever causes it.
+
+        :returns: fires when it is gone; at once when it is already. Cancelling stops the wait.
+        """
+        if self._state is State.LOST:
+            return succeed(None)
+        if self._ending is None:
+            self._ending = Waiters()
+        return self._ending.wait()
+
+    # The end, as Twisted reports it to the owner.
+
+    def peer_ended(self) -> None:
+        """Handle the peer's FIN or close_notify."""
+        self.is_reading = False
+        self._follow(Event.PEER_ENDED)
+
+    def fin_sent(self) -> None:
+        """Handle that the kernel has FIN."""
+        self._follow(Event.FIN_SENT)
+
+    def lost(self, reason: Failure) -> SocketError | None:
+        """
+        Handle the loss of the connection: release everything, and fire the waiters.
+
+        :returns: why, or None if it ended in order.
+        """
+        descriptor = self._descriptor
+        is_unsent = self._pending or (descriptor is not None and queued_bytes(descriptor))
+        if reason.check(ConnectionDone):
+            self._follow(Event.DONE)
+        else:
+            self._follow(Event.RESET_UNSENT if is_unsent else Event.RESET, reason.value)
+        self.stop_deadline()
+        self._stop_watching()
+        self._release()
+        if self._ending is not None:
+            self._ending.fire()
+        # A copy, since an error that is raised keeps the frames of its traceback.
+        return None if self._error is None else self._error.copy()
+
+    def _release(self) -> None:
+        """Drop written bytes, and the references back to the owner."""
+        if self._descriptor is not None:
+            forget_buffers(self._descriptor)
+        if self._hang_up_watch is not None:
+            self._hang_up_watch.stop()
+            self._hang_up_watch = None
+        self._owner = _NOBODY
+        self._socket = None
+        self._descriptor = None
+        self._pending.clear()
+
+    # Events of the output.
+
+    @override
+    def _drained(self) -> None:
+        if not self.is_open:
+            self._follow(Event.FLUSHED)
+        self._owner.output_drained()
+
+    @override
+    def _send_failed(self, error: OSError) -> None:
+        self._follow(Event.SEND_FAILED, error)
+
+    @override
+    def _reason_not_to_write(self) -> SocketError:
+        if isinstance(self._error, BrokenError):
+            return BrokenError.from_exception(self._error)
+        return ClosedError("cannot write: this end of the connection is closed")
+
+    # The table is followed.
+
+    def _follow(self, event: Event, error: BaseException | None = None) -> None:
+        """
+        Take the step for an event.
+
+        :param error: of a failed send, or of the loss.
+        """
+        state, actions = follow(self._state, event, self._carrier)
+        self._state = state
+        if self.is_open and state not in OPEN_STATES:
+            self.is_open = False
+            self.room = 0
+        for action in actions:
+            _PERFORM[action](self, error)
+
+    @property
+    def _carrier(self) -> Carrier:
+        if is_half_closing_engine(self._transport):
+            return Carrier.TLS
+        if self._descriptor is None or carries_tls(self._transport):
+            return Carrier.WHOLE
+        return Carrier.TCP
+
+    def _start_close_deadline(self, _error: object) -> None:
+        self.start_deadline(self._close_timeout, self._close_deadline_passed)
+
+    def _close_deadline_passed(self) -> None:
+        descriptor = self._descriptor
+        is_unsent = descriptor is None or queued_bytes(descriptor)
+        self._follow(Event.DEADLINE_UNSENT if is_unsent else Event.DEADLINE)
+
+    def _read_on(self, _error: object) -> None:
+        self.is_reading = True
+        self._transport.resumeProducing()  # Whoever paused it.
+
+    def _send_fin(self, _error: object) -> None:
+        # Below the wrappers that leave bytes as they are (a PROXY header, policies).
+        bottom: Any = self._transport if self._descriptor is None else self._descriptor
+        bottom.loseWriteConnection()
+
+    def _send_close_notify(self, _error: object) -> None:
+        self._transport.loseWriteConnection()
+
+    def _send_both(self, _error: object) -> None:
+        if self._descriptor is None:
+            self._transport.loseConnection()
+        else:
+            self._transport.finish()
+
+    def _close_transport(self, _error: object) -> None:
+        if self._descriptor is None:
+            self._stop_watching()
+        self._transport.loseConnection()
+
+    def _cut(self, _error: object) -> None:
+        # The kernel has all bytes, and goes on sending them to a peer that is slow.
+        descriptor: Any = self._descriptor
+        discard_input(descriptor)
+        descriptor.loseConnection()
+
+    def _reset(self, _error: object) -> None:
+        self._pending.clear()
+        self._stop_watching()
+        transport = self._transport
+        getattr(transport, "abortConnection", transport.loseConnection)()
+
+    def _watch_for_reset(self, _error: object) -> None:
+        descriptor = self._descriptor
+        # The owner may have closed it when it received the end of the input.
+        if descriptor is not None and self.is_open:
+            self._hang_up_watch = HangUpWatch(self._clock, descriptor, self._hung_up)
+
+    def _hung_up(self) -> None:
+        self._follow(Event.HUNG_UP)
+
+    def _report_input_end(self, _error: object) -> None:
+        self._owner.input_ended()
+
+    def _report_fin(self, _error: object) -> None:
+        self._owner.fin_sent()
+
+    def _report_broken(self, error: BaseException | None) -> None:
+        # The kernel gives a socket's error once, and the transport may now see an end in order. So
+        # this error is the reason; without its frames, which hold the bytes under way.
+        self._error = broken = _broken(error)
+        self._pending.clear()
+        self._stop_watching()
+        self._owner.output_failed(broken.copy())
+
+    def _keep_send_error(self, error: BaseException | None) -> None:
+        self._send_error = _broken(error)
+
+    def _blame_reset(self, _error: object) -> None:
+        self.note_error(hung_up_error())
+
+    def _blame_deadline(self, _error: object) -> None:
+        self.note_error(ClosedError(f"the peer did not end within {self._close_timeout:g} s"))
+
+    def _end_in_order(self, _error: object) -> None:
+        """Keep the error that is recorded, if there is one."""
+
+    def _end_as_sent(self, _error: object) -> None:
+        if self._error is None:
+            self._error = self._send_error
+
+    def _end_with_error(self, error: BaseException | None) -> None:
+        if self._error is None:
+            self._error = self._send_error or _broken(error)
+
+    def _end_by_abort(self, _error: object) -> None:
+        self.note_error(ClosedError("the connection was aborted by this end"))
+
+
+def _broken(error: BaseException | None) -> BrokenError:
+    assert error is not None
+    return BrokenError.from_exception(error.with_traceback(None))
+
+
+_PERFORM: Final[dict[Action, Callable[[EndingTransport, BaseException | None], None]]] = {
+    Action.START_DEADLINE: EndingTransport._start_close_deadline,
+    Action.READ_ON: EndingTransport._read_on,
+    Action.SEND_FIN: EndingTransport._send_fin,
+    Action.SEND_CLOSE_NOTIFY: EndingTransport._send_close_notify,
+    Action.SEND_BOTH: EndingTransport._send_both,
+    Action.CLOSE_TRANSPORT: EndingTransport._close_transport,
+    Action.CUT: EndingTransport._cut,
+    Action.RESET: EndingTransport._reset,
+    Action.WATCH_FOR_RESET: EndingTransport._watch_for_reset,
+    Action.REPORT_INPUT_END: EndingTransport._report_input_end,
+    Action.REPORT_FIN: EndingTransport._report_fin,
+    Action.REPORT_BROKEN: EndingTransport._report_broken,
+    Action.KEEP_SEND_ERROR: EndingTransport._keep_send_error,
+    Action.BLAME_RESET: EndingTransport._blame_reset,
+    Action.BLAME_DEADLINE: EndingTransport._blame_deadline,
+    Action.END_IN_ORDER: EndingTransport._end_in_order,
+    Action.END_AS_SENT: EndingTransport._end_as_sent,
+    Action.END_WITH_ERROR: EndingTransport._end_with_error,
+    Action.END_BY_ABORT: EndingTransport._end_by_abort,
+}

@@ -25,8 +25,8 @@ class _Echo(StreamProtocol):
 
     @override
     def deliver_messages(self, stream: Connection) -> None:
-        take_run = self._decoder.take_run
-        while run := take_run():
+        decoder = self._decoder
+        while decoder.stored and (run := decoder.take_run()):
             stream.write(run)
 
 

@@ -71,6 +71,7 @@ class Decoder(typing.Protocol):
 
     delivered: int
     max_payload: int
+    stored: bytes | bytearray
 
     @property
     def buffered(self) -> int: ...
@@ -590,7 +591,7 @@ class StreamProtocol(Protocol):
             self._go_on(stream)
         else:
             self._limit_backlog(stream)
-        if stream.noted or self._decoder.buffered:
+        if stream.noted or self._decoder.stored:
             stream.note_buffered()
 
     def readConnectionLost(self) -> None:

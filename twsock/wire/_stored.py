@@ -18,12 +18,14 @@ class StoredBytes:
     :ivar delivered: the number of messages pulled so far.
     """
 
-    __slots__ = ("_beginning", "_buffer", "_position", "_word", "delivered", "max_payload")
+    __slots__ = ("_beginning", "_position", "_word", "delivered", "max_payload", "stored")
 
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
         self.delivered = 0
-        self._buffer: bytes | bytearray = b""
+        #: The bytes that were fed and not pulled, behind others that were pulled; empty once all are
+        #: pulled. To be tested only: ``buffered`` is their number.
+        self.stored: bytes | bytearray = b""
         # The first byte that was not pulled. A buffer that is pulled to its end is dropped at once.
         self._position = 0
         # Runs and loops stop before this message; empty for none.
@@ -33,7 +35,7 @@ class StoredBytes:
     @property
     def buffered(self) -> int:
         """The number of bytes that were fed and not pulled."""
-        return len(self._buffer) - self._position
+        return len(self.stored) - self._position
 
     def feed(self, data: bytes) -> None:
         """
@@ -41,12 +43,12 @@ class StoredBytes:
 
         :param data: any number of bytes; not copied if nothing else is stored.
         """
-        buffer = self._buffer
+        buffer = self.stored
         if not buffer:
-            self._buffer = data
+            self.stored = data
             return
         if not isinstance(buffer, bytearray):
-            buffer = self._buffer = bytearray(memoryview(buffer)[self._position :])
+            buffer = self.stored = bytearray(memoryview(buffer)[self._position :])
         elif self._position:
             del buffer[: self._position]
         self._position = 0
@@ -54,12 +56,12 @@ class StoredBytes:
 
     def clear(self) -> None:
         """Drop all bytes that were fed and not pulled."""
-        self._buffer = b""
+        self.stored = b""
         self._position = 0
 
     def peek(self, count: int) -> bytes:
         """Return the next bytes, at most ``count``, without pulling them."""
-        return bytes(self._buffer[self._position : self._position + count])
+        return bytes(self.stored[self._position : self._position + count])
 
     def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
         """
@@ -76,12 +78,12 @@ class StoredBytes:
 
     def take_buffered(self) -> bytes:
         """Remove and return all bytes that were fed and not pulled."""
-        rest = bytes(memoryview(self._buffer)[self._position :])
+        rest = bytes(memoryview(self.stored)[self._position :])
         self.clear()
         return rest
 
     def _drop_pulled(self) -> None:
         """Drop the pulled bytes; called when a pull finds no message, not once per message."""
         if self._position:
-            self._buffer = bytearray(memoryview(self._buffer)[self._position :])
+            self.stored = bytearray(memoryview(self.stored)[self._position :])
             self._position = 0

@@ -161,7 +161,7 @@ class FrameDecoder(StoredBytes):
     def _pull(self, word: bytes) -> Iterator[bytes]:
         """Pull payloads until more bytes are needed or the next one is ``word``, if not empty."""
         # A generator keeps its position between two frames; a call per frame costs twice as much.
-        buffer = self._buffer
+        buffer = self.stored
         unpack = _HEADER.unpack_from
         limit = self.max_payload
         position = self._position
@@ -187,7 +187,7 @@ class FrameDecoder(StoredBytes):
             )
             if position == size_of_buffer:
                 # All is pulled: drop the buffer before the payload is handled, which may take long.
-                self._buffer = buffer = b""
+                self.stored = buffer = b""
                 self._position = position = size_of_buffer = 0
             yield payload  # type: ignore[misc]
         self._drop_pulled()
@@ -204,7 +204,7 @@ class FrameDecoder(StoredBytes):
         :raises FrameTooLargeError: when the first header announces more than ``max_payload``. A
             later such header ends the run, and the next call raises the error.
         """
-        buffer = self._buffer
+        buffer = self.stored
         if not buffer:
             return b""
         end, count = self._measure_run(buffer)
@@ -215,12 +215,12 @@ class FrameDecoder(StoredBytes):
         self.delivered += count
         start, self._position = self._position, end
         if end == len(buffer):
-            self._buffer, self._position = b"", 0
+            self.stored, self._position = b"", 0
             return buffer[start:] if start else buffer
         if self.stops_here():
             # The rest is not moved to the front: many such messages may follow.
             return bytes(memoryview(buffer)[start:end])
-        self._buffer, self._position = bytearray(memoryview(buffer)[end:]), 0
+        self.stored, self._position = bytearray(memoryview(buffer)[end:]), 0
         if start or isinstance(buffer, bytes):
             return buffer[start:end]
         del buffer[end:]

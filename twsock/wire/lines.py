@@ -110,7 +110,7 @@ class LineDecoder(StoredBytes):
         :raises LineTooLongError: when the line has more than ``max_payload`` bytes, as soon as
             that many were received without an ending.
         """
-        buffer = self._buffer
+        buffer = self.stored
         start = self._position
         end = buffer.find(b"\n", start + self._searched)
         if end < 0:
@@ -144,7 +144,7 @@ class LineDecoder(StoredBytes):
 
     def stops_here(self) -> bool:
         """Return whether the next bytes are the whole word or the beginning of `stop_before`."""
-        buffer, start = self._buffer, self._position
+        buffer, start = self.stored, self._position
         # Fast path: compares one byte of most lines.
         if not self._word or start == len(buffer) or buffer[start] not in self._first_bytes:
             return False
@@ -169,7 +169,7 @@ class LineDecoder(StoredBytes):
         """
         if self.stops_here():
             return b""
-        buffer = self._buffer
+        buffer = self.stored
         start = self._position
         end = buffer.rfind(b"\n", start + self._searched) + 1
         if not end:
@@ -194,7 +194,7 @@ class LineDecoder(StoredBytes):
 
     def _end_before_word(self, end: int) -> int:
         """Return the end of the lines before the word of `stop_before`; ``end`` if not found."""
-        buffer, start = self._buffer, self._position
+        buffer, start = self.stored, self._position
         # With the line feed of the line before, the search finds whole lines only.
         mark = b"\n" + self._word
         found = start
@@ -212,7 +212,7 @@ class LineDecoder(StoredBytes):
 
     def _end_of_legal_lines(self, end: int) -> int:
         """Return the end of the lines within the limit; the first one must be within it."""
-        buffer = self._buffer
+        buffer = self.stored
         start = self._position
         while start < end:
             following = buffer.find(b"\n", start) + 1
@@ -229,7 +229,7 @@ class LineDecoder(StoredBytes):
     def _await_more(self) -> None:
         """Store how far the search went; refuse an unfinished line that is already too long."""
         self._drop_pulled()
-        buffer = self._buffer
+        buffer = self.stored
         self._searched = len(buffer)
         # A CR at the end may be the first half of the ending, so it does not count yet.
         size = len(buffer) - (1 if buffer.endswith(b"\r") else 0)
@@ -238,8 +238,8 @@ class LineDecoder(StoredBytes):
 
     def _move_to(self, position: int) -> None:
         """Mark everything before ``position`` as pulled."""
-        if position == len(self._buffer):
-            self._buffer = b""
+        if position == len(self.stored):
+            self.stored = b""
             position = 0
         self._position = position
         self._searched = 0

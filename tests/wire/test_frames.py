@@ -343,7 +343,7 @@ class MemoryTests(SynchronousTestCase):
         for piece in pieces(encode_frame(bytes(4 * MIB))[:-1], KIB):
             decoder.feed(piece)
             decoder.next_frame()
-            capacities.add(sys.getsizeof(decoder._buffer))
+            capacities.add(sys.getsizeof(decoder.stored))
         self.assertLess(len(capacities), 200)
 
     def test_a_delivered_frame_is_freed(self) -> None:
@@ -352,7 +352,7 @@ class MemoryTests(SynchronousTestCase):
         for piece in pieces(encode_frame(bytes(MIB)), 64 * KIB):
             decoder.feed(piece)
         decoder.next_frame()
-        self.assertLess(sys.getsizeof(decoder._buffer), KIB)
+        self.assertLess(sys.getsizeof(decoder.stored), KIB)
 
 
 class StopTests(SynchronousTestCase):

@@ -346,15 +346,15 @@ class EndingTransport(StreamTransport):
     def _send_close_notify(self, _error: object) -> None:
         self._transport.loseWriteConnection()
 
-    def _send_both(self, _error: object) -> None:
+    def _send_both(self, error: BaseException | None) -> None:
         if self._descriptor is None:
-            self._transport.loseConnection()
+            self._close_transport(error)
         else:
             self._transport.finish()
 
     def _close_transport(self, _error: object) -> None:
         if self._descriptor is None:
-            self._stop_watching()
+            self._stop_watching()  # A TLS engine waits for its producer before it ends.
         self._transport.loseConnection()
 
     def _cut(self, _error: object) -> None:

@@ -1,7 +1,8 @@
 """
-The protocol of a stream socket: transport → **connection** → input stream, output stream.
+The protocol of a stream socket: transport → **socket protocol** → input stream, output stream.
 
-One per connected socket. Twisted calls it. Holds the two streams and the waits for the end.
+One per connected socket. Twisted calls it. It passes the events of a
+`twsock.stream.connection.Connection` to the two streams, and holds the waits for a close.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import output_closed
-from twsock.stream import connection as life
+from twsock.stream.connection import Connection
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.waiters import Waiters
 
-__all__ = ["Connection"]
+__all__ = ["SocketProtocol"]
 
 #: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
 _FULL_READ: Final = 64 * 1024
 
 
 @implementer(IHalfCloseableProtocol)
-class Connection(Protocol):
+class SocketProtocol(Protocol):
     """
     The protocol under a socket's two streams.
 
@@ -47,7 +48,7 @@ class Connection(Protocol):
         `resume` opens them.
     """
 
-    _stream: life.Connection | None = None
+    _stream: Connection | None = None
     _is_closing = False
     _has_sent_fin = False
 
@@ -56,7 +57,7 @@ class Connection(Protocol):
         clock: IReactorTime,
         input_stream: InputStream,
         output_stream: OutputStream,
-        connected: Callable[[Connection], None],
+        connected: Callable[[SocketProtocol], None],
         lost: Callable[[SocketError | None], None],
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         is_plain: bool = True,
@@ -128,7 +129,7 @@ class Connection(Protocol):
         assert stream is not None
         return stream.hold()
 
-    def resume(self, transport: Any) -> Connection:
+    def resume(self, transport: Any) -> SocketProtocol:
         """Continue above another transport; return the protocol for it, which is this object."""
         self.transport = transport
         stream = self._stream
@@ -163,7 +164,7 @@ class Connection(Protocol):
 
     @override
     def connectionMade(self) -> None:
-        stream = self._stream = life.Connection(
+        stream = self._stream = Connection(
             self,
             self.transport,
             self._clock,
@@ -179,7 +180,7 @@ class Connection(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        stream = typing.cast(life.Connection, self._stream)
+        stream = typing.cast(Connection, self._stream)
         size = len(data)
         if size >= _FULL_READ:
             stream.note_read(size)

@@ -28,7 +28,7 @@ from twsock.operation import Operation, fail, start_operation
 from twsock.sockets.destination import as_host_name, find_local_port
 from twsock.sockets.event import Event
 from twsock.sockets.resolving import resolve
-from twsock.sockets.stream.connection import Connection
+from twsock.sockets.stream.connection import SocketProtocol
 from twsock.sockets.stream.control import StreamSocketListenerControl
 from twsock.sockets.stream.handlers import (
     RunningHandlers,
@@ -471,7 +471,7 @@ class _Accepting(ServerFactory):
         self._listener = listener
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+    def buildProtocol(self, addr: IAddress | None) -> SocketProtocol | None:
         host = host_of(addr)
         if not self._listener.admits(host):
             return None

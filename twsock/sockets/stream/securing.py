@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twsock.errors import ClosedError, RemoteProtocolError
 from twsock.log import TextLogger
 from twsock.names import HostName
-from twsock.sockets.stream.connection import Connection
+from twsock.sockets.stream.connection import SocketProtocol
 from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.tls.client import ClientOptions, make_client
@@ -29,7 +29,7 @@ _log = TextLogger()
 
 
 def refuse_plaintext(
-    connection: Connection,
+    connection: SocketProtocol,
     information: StreamSocketInformation,
     leftover: bytes,
     *,
@@ -57,7 +57,7 @@ def refuse_plaintext(
 
 
 def secure_client(
-    connection: Connection,
+    connection: SocketProtocol,
     control: StreamSocketControl,
     information: StreamSocketInformation,
     level: SocketProtectionLevel,
@@ -91,7 +91,7 @@ def secure_client(
 
 
 def secure_server(
-    connection: Connection,
+    connection: SocketProtocol,
     information: StreamSocketInformation,
     tls: ServerTls,
     clock: IReactorTime,

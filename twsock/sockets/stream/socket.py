@@ -41,7 +41,7 @@ from twsock.sockets.destination import (
 )
 from twsock.sockets.resolving import find_port, interleave, resolve
 from twsock.sockets.stream.connecting import connect_to_any
-from twsock.sockets.stream.connection import Connection
+from twsock.sockets.stream.connection import SocketProtocol
 from twsock.sockets.stream.control import StreamSocketControl, StreamSocketListenerControl
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.input import EndOfStreamError, InputStream
@@ -132,7 +132,7 @@ class StreamSocket:
         self._state = _State.UNCONNECTED
         self._is_secure_from_the_start = False
         self._has_begun_tls = False
-        self._connection: Connection | None = None
+        self._connection: SocketProtocol | None = None
         self._connecting: Deferred[None] | None = None
         self._end = _End.NONE
         #: Whether the connection was reset or aborted: neither did the application close it in
@@ -339,13 +339,13 @@ class StreamSocket:
         connection.close()
         return stream_socket
 
-    def build_protocol(self) -> Connection:
+    def build_protocol(self) -> SocketProtocol:
         """
         Return a protocol that connects this socket when it gets a transport.
 
         For applications with a factory or endpoint of their own; it serves one connection.
         """
-        return Connection(
+        return SocketProtocol(
             self._reactor,
             self.input_stream,
             self.output_stream,
@@ -480,7 +480,7 @@ class StreamSocket:
 
     # Called by the connection.
 
-    def _made(self, connection: Connection) -> None:
+    def _made(self, connection: SocketProtocol) -> None:
         self._connection = connection
         if self._state is _State.CLOSED:
             connection.abort()  # It was closed just before.
@@ -628,7 +628,7 @@ class StreamSocket:
         """
         choose_versions(level, self.control.min_protection_level)
 
-    def _check_upgrade(self) -> Connection:
+    def _check_upgrade(self) -> SocketProtocol:
         """
         Check that the state allows an upgrade; return the connection.
 
@@ -736,6 +736,6 @@ class _Once(Factory):
         self._stream_socket = None
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+    def buildProtocol(self, addr: IAddress | None) -> SocketProtocol | None:
         found = self._stream_socket
         return None if found is None else found.build_protocol()

@@ -200,6 +200,18 @@ class GroupingTests(SynchronousTestCase):
         queue.output.push(Item(b"a"))
         self.assertEqual(len(queue.udp.sent), 1)
 
+    def test_only_the_hold_of_an_idle_queue_needs_a_release(self) -> None:
+        """Otherwise the items leave at the end of an earlier hold, or when the kernel has room."""
+        queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))
+        self.assertEqual((queue.output.hold(), queue.output.hold()), (True, False))
+        queue.output.push(Item(b"a"))
+        queue.output.release()
+        self.assertTrue(queue.output.is_waiting)
+        self.assertFalse(queue.output.hold())
+        queue.output.push(Item(b"b"))
+        queue.output.flush()
+        self.assertEqual((queue.udp.sizes, queue.output.is_waiting), ([1, 1], False))
+
     def test_an_empty_datagram_has_a_call_of_its_own(self) -> None:
         """Also among others, and if there are two."""
         queue = QueueSetup(FakeUdp())
@@ -357,6 +369,27 @@ class WaitingTests(SynchronousTestCase):
             queue.clock.advance(0.01)
             self.assertEqual((outcomes(items), queue.owner.drained), (["sent"] * 2, 1), number)
             self.assertEqual(queue.clock.getDelayedCalls(), [], number)
+
+    def test_an_event_without_kernel_memory_ends_without_a_call(self) -> None:
+        """What it pushed waits for the clock, behind the other items."""
+        queue = QueueSetup(FakeUdp(plan=[errno.ENOBUFS]))
+        queue.push(Item(bytes(1)))
+        queue.push(Item(bytes(2)))
+        self.assertEqual(len(queue.udp.calls), 1)
+        queue.clock.advance(0.01)
+        self.assertEqual(queue.udp.sizes, [1, 2])
+
+    def test_a_flush_while_items_are_collected_sends_them(self) -> None:
+        """The release after it finds none, whether the kernel had room or not."""
+        for plan, sizes in (([], [1]), ([errno.EAGAIN], []), ([errno.ENOMEM], [])):
+            queue = QueueSetup(FakeUdp(plan=plan))
+            queue.output.hold()
+            queue.output.push(Item(b"a"))
+            queue.output.flush()
+            queue.output.release()
+            self.assertEqual((queue.udp.sizes, len(queue.udp.calls)), (sizes, 1), plan)
+            queue.drain()
+            self.assertEqual(queue.udp.sizes, [1], plan)
 
     def test_a_retry_and_a_wait_can_follow_each_other(self) -> None:
         """Only one of them is active."""
@@ -540,6 +573,21 @@ class ReentranceTests(SynchronousTestCase):
             self.assertEqual(queue.udp.sizes, [9, 9, 10, 11, 5, 7], has_runs)
             self.assertEqual(outcomes([*items, late]), ["sent"] * 6, has_runs)
 
+    def test_a_callback_may_hold_release_and_flush(self) -> None:
+        """The current flush sends what it pushes, in order."""
+        queue = QueueSetup(FakeUdp())
+        late = datagrams(3, 4)
+
+        def send_more() -> None:
+            self.assertFalse(queue.output.hold())
+            queue.output.push_all(late)
+            queue.output.release()
+            queue.output.flush()
+            self.assertEqual([item.outcomes for item in late], [[], []])
+
+        queue.push(Item(bytes(1), then=send_more), Item(bytes(2)))
+        self.assertEqual(queue.udp.sizes, [1, 2, 3, 4])
+
     def test_items_pushed_without_room_wait_at_the_end(self) -> None:
         """They leave in the order pushed."""
         queue = QueueSetup(FakeUdp(plan=[0, errno.EAGAIN]))
@@ -617,6 +665,108 @@ class ReentranceTests(SynchronousTestCase):
                 queue.push(*items)
                 self.assertEqual(outcomes(items).count("sent"), len(queue.udp.sent), has_runs)
                 self.assertEqual((queue.output.unsent, queue.owner.waits), (0, 0), has_runs)
+
+    def test_items_pushed_by_a_drained_report_leave_together_after_it(self) -> None:
+        """As items of any other event do."""
+        queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))
+        seen: list[int] = []
+
+        def send_more() -> None:
+            for item in datagrams(9, 9):
+                queue.output.push(item)
+            seen.append(len(queue.udp.sent))
+
+        queue.owner.output_drained = send_more  # type: ignore[method-assign]
+        queue.push(Item(b"a"))
+        queue.output.flush()
+        self.assertEqual((seen, queue.udp.sizes), ([1], [1, 9, 9]))
+        self.assertEqual((queue.udp.runs, queue.output.is_empty), (1, True))
+
+    def test_a_flush_in_a_drained_report_sends_at_once(self) -> None:
+        """The owner flushes before it closes the socket."""
+        queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))
+        last = Item(b"last")
+
+        def end() -> None:
+            queue.output.push(last)
+            queue.output.flush()
+            queue.output.close(lambda: ClosedError("closed"))
+
+        queue.owner.output_drained = end  # type: ignore[method-assign]
+        queue.push(Item(b"a"))
+        queue.output.flush()
+        self.assertEqual((outcomes([last]), queue.owner.is_over), (["sent"], True))
+
+    def test_a_queue_that_was_filled_is_reported_as_drained(self) -> None:
+        """Also if its items were withdrawn instead of sent."""
+        for then in ("sent", "withdrawn"):
+            queue = QueueSetup(FakeUdp())
+            items = datagrams(*[OUTPUT_HIGH_WATER // 4] * 4)
+            queue.output.hold()
+            queue.output.push_all(items)
+            self.assertTrue(queue.output.is_full, then)
+            for item in items if then == "withdrawn" else []:
+                queue.output.withdraw(item)
+            queue.output.release()
+            self.assertEqual((queue.output.is_full, queue.owner.drained), (False, 1), then)
+
+    def test_a_callback_that_fills_the_queue_is_told_when_it_has_drained(self) -> None:
+        """It may wait for that before it sends more."""
+        queue = QueueSetup(FakeUdp())
+        items = datagrams(*[OUTPUT_HIGH_WATER // 4] * 4)
+        first = Item(b"a", then=lambda: queue.output.push_all(items))
+        queue.push(first)
+        self.assertEqual((outcomes(items), queue.owner.drained), (["sent"] * 4, 1))
+
+    def test_a_close_while_items_are_collected_fails_them(self) -> None:
+        """The release after it is harmless."""
+        queue = QueueSetup(FakeUdp())
+        items = datagrams(9, 9)
+        queue.output.hold()
+        queue.output.push_all(items)
+        queue.output.close(lambda: ClosedError("closed"))
+        queue.output.release()
+        self.assertEqual(outcomes(items), [SocketErrorStatus.OPERATION_ABORTED] * 2)
+        self.assertEqual(queue.udp.calls, [])
+
+    def test_a_close_in_a_drained_report_ends_the_queue(self) -> None:
+        """What the report pushed fails."""
+        queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))
+        late = Item(b"late")
+
+        def end() -> None:
+            queue.output.push(late)
+            queue.output.close(lambda: ClosedError("closed"))
+
+        queue.owner.output_drained = end  # type: ignore[method-assign]
+        queue.push(Item(b"a"))
+        queue.output.flush()
+        self.assertEqual(outcomes([late]), [SocketErrorStatus.OPERATION_ABORTED])
+        self.assertEqual((queue.owner.is_over, queue.output.unsent), (True, 0))
+
+    def test_a_callback_that_raises_does_not_stop_the_queue(self) -> None:
+        """Items that were pushed meanwhile leave in the next turn of the reactor."""
+        queue = QueueSetup(FakeUdp())
+        late = Item(b"late")
+
+        def fail() -> None:
+            queue.output.push(late)
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, queue.push, Item(b"a", then=fail))
+        queue.clock.advance(0)
+        self.assertEqual(outcomes([late]), ["sent"])
+
+    def test_an_item_pushed_after_a_close_is_refused(self) -> None:
+        """With the error of the first close; a second one is harmless."""
+        queue = QueueSetup(FakeUdp())
+        queue.output.close(lambda: ClosedError("closed"))
+        queue.output.close(lambda: ClosedError("closed again"))
+        self.assertEqual(
+            str(self.assertRaises(ClosedError, queue.output.push, Item(b""))), "closed"
+        )
+        queue.push()
+        self.assertEqual((queue.udp.calls, queue.output.is_empty), ([], True))
 
     def test_items_pushed_after_a_close_fail(self) -> None:
         """Each is notified."""

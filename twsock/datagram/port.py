@@ -49,7 +49,8 @@ from twsock.datagram.network.packet_info import (
 from twsock.datagram.owner import DatagramCounters, IDatagramOwner, IRunTransport, PlainProtocol
 from twsock.datagram.read_budget import ReadBudget
 from twsock.datagram.runs import Address, Run
-from twsock.datagram.send_queue import DatagramOutput, Sendable
+from twsock.datagram.send_queue import DatagramOutput
+from twsock.datagram.sending import Sendable
 from twsock.datagram.syscalls import describe_refusal
 from twsock.datagram.udp_socket import (
     LARGEST,
@@ -285,11 +286,11 @@ class DatagramPort:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Hold the datagrams sent inside the ``with`` block, and send them together at its end."""
-        was_held = self._output.hold()
+        must_release = self._output.hold()
         try:
             yield
         finally:
-            if not was_held:
+            if must_release:
                 self._output.release()
 
     def join_group(
@@ -463,7 +464,7 @@ class DatagramPort:
         """Receive waiting datagrams, and deliver them to the protocol."""
         udp, budget, output = self._udp, self._budget, self._output
         found, has_met_end = 0, False
-        was_held = output.hold()
+        must_release = output.hold()
         # The protocol may pause or close the port during an event.
         while found < budget.allowed and self._is_reading and udp is not None:
             try:
@@ -477,7 +478,7 @@ class DatagramPort:
                 self._received(data, messages, flags, source)
             found += 1
         budget.note(found, has_met_end=has_met_end)
-        if not was_held:
+        if must_release:
             output.release()
 
     def doWrite(self) -> None:
@@ -601,7 +602,7 @@ class DatagramPort:
         """Add the port to the reactor again, which removed it after an error."""
         if self._is_reading:
             self._reactor.addReader(self)
-        if self._udp is not None and not self._output.is_empty:
+        if self._output.is_waiting:
             self._reactor.addWriter(self)
 
     def _report(self, event: str, *arguments: object) -> None:

@@ -5,6 +5,7 @@ Each `twsock.datagram.port.DatagramPort` has one. It holds datagrams for which t
 room: at most ``max_unsent`` bytes and a million items. Consecutive items for one peer that form a
 run leave in one call if kernel and route can segment it (``UDP_SEGMENT``), otherwise one by one.
 The peer receives the same datagrams either way. `twsock.datagram.runs` decides what forms a run.
+The states of the queue are in `twsock.datagram.sending`.
 
 How the queue handles an error of a send:
 
@@ -22,13 +23,13 @@ any other error               fails that datagram; all others are sent
 from __future__ import annotations
 
 import socket
-import typing
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twsock.datagram.runs import Segmentation, split_item
+from twsock.datagram.sending import TABLE, Event, OutputOwner, Sendable, State
 from twsock.datagram.syscalls import NO_MEMORY, NO_ROOM, DatagramCalls, send_error
 from twsock.errors import BusyError, SocketError, SocketErrorStatus
 from twsock.wire.datagrams import (
@@ -38,7 +39,7 @@ from twsock.wire.datagrams import (
     Outgoing,
 )
 
-__all__ = ["OUTPUT_HIGH_WATER", "DatagramOutput", "OutputOwner", "Sendable"]
+__all__ = ["OUTPUT_HIGH_WATER", "DatagramOutput"]
 
 #: Senders should pause when this many bytes are queued: two system calls of the largest size.
 OUTPUT_HIGH_WATER: Final = 128 * 1024
@@ -56,53 +57,30 @@ _MAX_ROUNDS: Final = 16
 #: Seconds until the next try when the kernel is out of memory: no event reports free memory.
 _RETRY_DELAY: Final = 0.01
 
-
-class OutputOwner(typing.Protocol):
-    """Receives the events of a send queue."""
-
-    def wait_until_writable(self, *, is_waiting: bool) -> None:
-        """Call `DatagramOutput.flush` when the socket is writable; stop if not ``is_waiting``."""
-
-    def output_drained(self) -> None:
-        """The queue was full, and all of it is with the kernel now."""
-
-    def refused(self, error: SocketError) -> None:
-        """An ICMP reply refused an earlier datagram."""
-
-    def output_ended(self) -> None:
-        """The queue was closed; it calls no further method."""
-
-
-class Sendable(Outgoing, typing.Protocol):
-    """A datagram or run to send, to which the queue reports the outcome."""
-
-    def sent(self) -> None:
-        """All of it is with the kernel."""
-
-    def failed(self, error: SocketError) -> None:
-        """It was not sent; the queue does not try again."""
+# Cached: a global lookup costs half of an enum attribute.
+_IDLE, _HELD, _FLUSHING = State.IDLE, State.HELD, State.FLUSHING
+_BLOCKED, _REPORTING, _CLOSED = State.BLOCKED, State.REPORTING, State.CLOSED
+_HOLD, _RELEASE, _PUSH, _DRAINED = Event.HOLD, Event.RELEASE, Event.PUSH, Event.DRAINED
 
 
 class DatagramOutput:
     """
     Sends datagrams and runs through one socket, in order.
 
+    When a method of the owner or of an item is called, the state has changed already: it may call
+    the queue again.
+
     :param udp: non-blocking; its creator closes it.
     :param clock: measures the pause when the kernel is out of memory.
     :param has_runs: whether the kernel segments runs.
     :param max_unsent: bytes that may be queued; above it, `push` raises `BusyError`.
+    :ivar is_full: whether senders should wait for `OutputOwner.output_drained`, which follows.
     """
 
     __slots__ = (
         "_calls",
         "_clock",
-        "_closed",
-        "_is_blocked",
-        "_is_flushing",
-        "_is_held",
-        "_is_reporting",
-        "_is_stuck",
-        "_is_waiting",
+        "_make_error",
         "_max_unsent",
         "_owner",
         "_partly_failed",
@@ -110,8 +88,9 @@ class DatagramOutput:
         "_retry_call",
         "_segmentation",
         "_sending",
-        "_was_full",
+        "_state",
         "_withdrawn",
+        "is_full",
         "max_size",
         "unsent",
     )
@@ -135,20 +114,14 @@ class DatagramOutput:
         self._withdrawn: set[Sendable] = set()
         # Items of the current system call whose outcome has not been reported.
         self._sending: Sequence[Sendable] = ()
-        self._is_held = self._is_flushing = False
-        # Whether items are queued after a flush; whether the current flush met a full kernel.
-        self._is_blocked = self._is_stuck = False
-        self._is_reporting = False
-        # Whether a sender may have seen `is_full` and now waits for `output_drained`.
-        self._was_full = False
-        # Whether the owner was asked to wait until the socket is writable.
-        self._is_waiting = False
+        self._state = _IDLE
+        self.is_full = False
         self._retry_call: IDelayedCall | None = None
         # A run of which one datagram failed before the kernel had no room for the others.
         self._partly_failed: tuple[Sendable, SocketError] | None = None
-        # Makes the error of each queued item; None while the queue is open. Each item gets its own
-        # exception: a raised exception holds the frames of the coroutine that awaited it.
-        self._closed: Callable[[], SocketError] | None = None
+        # Makes the error of each item once the queue is closed. Each item gets its own exception: a
+        # raised exception holds the frames of the coroutine that awaited it.
+        self._make_error: Callable[[], SocketError] | None = None
         #: The largest datagram of this address family, in bytes.
         self.max_size = MAX_IPV6_DATAGRAM if udp.family == socket.AF_INET6 else MAX_IPV4_DATAGRAM
         self._segmentation = Segmentation(self.max_size, is_offered=has_runs)
@@ -156,25 +129,31 @@ class DatagramOutput:
         self.unsent = 0
 
     @property
-    def is_full(self) -> bool:
-        """Whether senders should wait for `OutputOwner.output_drained`."""
-        return self.unsent >= OUTPUT_HIGH_WATER or self._is_blocked
-
-    @property
     def is_empty(self) -> bool:
         """Whether all items are with the kernel."""
         return not self._queue
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the owner waits until the socket is writable."""
+        return self._state is _BLOCKED
+
     def hold(self) -> bool:
-        """Collect pushed items until `release`; return whether they were being collected before."""
-        was_held, self._is_held = self._is_held, True
-        return was_held
+        """
+        Collect pushed items.
+
+        :returns: whether the caller has to `release` them. Otherwise something else will send them:
+            an earlier hold, the current flush, or the next one.
+        """
+        state = self._state
+        self._state = TABLE[state, _HOLD]
+        return state is _IDLE
 
     def release(self) -> None:
         """Send the collected items."""
-        self._is_held = False
-        if (self._queue or self._was_full) and not self._is_waiting:
-            self.flush()
+        self._state = TABLE[self._state, _RELEASE]
+        if self._queue or self.is_full:
+            self._advance(_PUSH)
 
     def push(self, item: Sendable) -> None:
         """
@@ -183,16 +162,17 @@ class DatagramOutput:
         :raises SocketError: with status ``MESSAGE_TOO_LONG``, when one of its datagrams is longer
             than `max_size`.
         :raises BusyError: when the queue is at its limit.
+        :raises Exception: the error of `close`, when the queue was closed.
         """
         self._accept(item)
-        if not self._is_held or self.unsent >= OUTPUT_HIGH_WATER:
+        if self._state is not _HELD or self.unsent >= OUTPUT_HIGH_WATER:
             self._pushed()
 
     def push_all(self, items: Sequence[Sendable]) -> None:
         """Send items, after all queued items; one that `push` would refuse fails, alone."""
         size = sum([len(item.data) for item in items])
         if (
-            self._closed is None
+            self._state is not _CLOSED
             and self.unsent + size <= self._max_unsent
             and len(self._queue) + len(items) <= _MAX_ITEMS
             and max([item.segment_size for item in items], default=0) <= self.max_size
@@ -201,13 +181,12 @@ class DatagramOutput:
             self.unsent += size
         else:
             self._push_each(items)
-        self._pushed()
+        if self._queue:
+            self._pushed()
 
     def _push_each(self, items: Sequence[Sendable]) -> None:
         for item in items:
             try:
-                if self._closed is not None:
-                    raise self._closed()
                 self._accept(item)
             except SocketError as error:
                 # The frames of its traceback refer to the item.
@@ -219,20 +198,21 @@ class DatagramOutput:
             item.segment_size > self.max_size
             or self.unsent > self._max_unsent
             or len(queue) >= _MAX_ITEMS
+            or self._state is _CLOSED
         ):
             raise self._refusal(item)
         queue.append(item)
         self.unsent += len(item.data)
 
     def _pushed(self) -> None:
-        if self._is_held or self._is_flushing:
-            # Items that leave at once were never seen in the queue.
-            if self.unsent >= OUTPUT_HIGH_WATER:
-                self._was_full = True
-        elif not self._is_waiting:
-            self.flush()
+        # Items that leave at once were never seen in the queue.
+        if self.unsent >= OUTPUT_HIGH_WATER and self._state is not _IDLE:
+            self.is_full = True
+        self._advance(_PUSH)
 
     def _refusal(self, item: Outgoing) -> SocketError:
+        if self._make_error is not None:
+            return self._make_error()
         if item.segment_size > self.max_size:
             return SocketError(
                 f"a datagram has at most {self.max_size} bytes, this one has {item.segment_size}",
@@ -247,7 +227,7 @@ class DatagramOutput:
 
         :returns: False if the item is being sent.
         """
-        is_waiting = self._queue or self._is_flushing
+        is_waiting = self._queue or self._state is _FLUSHING
         if not is_waiting or item in self._sending:
             return False
         self._withdrawn.add(item)
@@ -259,7 +239,7 @@ class DatagramOutput:
         """Remove withdrawn items from the queue, once they are the majority."""
         withdrawn, queue = self._withdrawn, self._queue
         # A flush in progress uses a part of the queue.
-        if not self._is_flushing and 2 * len(withdrawn) > len(queue):
+        if self._state is not _FLUSHING and 2 * len(withdrawn) > len(queue):
             self._queue = [item for item in queue if item not in withdrawn]
             withdrawn.clear()
 
@@ -273,10 +253,37 @@ class DatagramOutput:
         return bool(dropped)
 
     def flush(self) -> None:
-        """Send queued items until the kernel has no more room."""
-        if self._is_flushing or self._retry_call is not None:
+        """Send queued items until the kernel has no more room: the socket may be writable."""
+        self._advance(Event.WRITABLE)
+
+    def close(self, make_error: Callable[[], SocketError]) -> None:
+        """
+        Send nothing more, and fail the queued items. Closing twice is harmless.
+
+        :param make_error: called for each queued item.
+        """
+        before, self._state = self._state, TABLE[self._state, Event.CLOSE]
+        if before is _CLOSED:
             return
-        self._is_flushing = True
+        self._make_error = make_error
+        if self._retry_call is not None:
+            self._retry_call.cancel()
+            self._retry_call = None
+        queue, self._queue = self._queue, []
+        self.unsent = 0
+        self.is_full = False
+        self._fail_all(queue, make_error)
+        if before is not _FLUSHING:
+            self._forget()
+
+    # Changes of the state.
+
+    def _advance(self, event: Event) -> None:
+        """Handle an event, and send the queue if the state says so."""
+        before = self._state
+        self._state = state = TABLE[before, event]
+        if state is not _FLUSHING or before is _FLUSHING:
+            return
         try:
             # Callbacks may push items: these are sent after all items that are removed here.
             for _ in range(_MAX_ROUNDS):
@@ -284,43 +291,53 @@ class DatagramOutput:
                 start = self._send_queue(queue)
                 if start < len(queue):
                     self._keep(queue[start:])
+                if not self._queue or self._state is not _FLUSHING:
                     break
-                if not self._queue:
-                    break
-            else:
-                self._retry_call = self._clock.callLater(0, self._retry)
         finally:
-            self._is_flushing = False
             self._sending = ()
-        if self._closed is not None:
-            self._forget()
-        if self._withdrawn:
-            self._compact()
-        if self._queue or self._is_blocked or self._was_full:
-            self._note_blocked()
+            if self._state is _FLUSHING:
+                # A report within a report would nest the calls of an owner that fills the queue.
+                if self._queue or (self.is_full and before is _REPORTING):
+                    outcome = Event.TURN_OVER
+                else:
+                    outcome = Event.DRAINED_FULL if self.is_full else _DRAINED
+                self._state = TABLE[_FLUSHING, outcome]
+            if self._withdrawn:
+                self._compact()
+            if self._state is not _IDLE:
+                self._wait_or_report(before)
 
-    def close(self, make_error: Callable[[], SocketError]) -> None:
-        """
-        Send nothing more, and fail the queued items.
-
-        :param make_error: called for each queued item.
-        """
-        self._closed = make_error
-        if self._retry_call is not None:
-            self._retry_call.cancel()
-            self._retry_call = None
-        queue, self._queue = self._queue, []
-        self.unsent = 0
-        self._fail_all(queue, make_error)
-        if not self._is_flushing:
+    def _wait_or_report(self, before: State) -> None:
+        """Wait for what the state needs after a flush; report that a full queue has drained."""
+        state = self._state
+        if state is _CLOSED:
             self._forget()
+            return
+        self.is_full = True
+        is_blocked = state is _BLOCKED
+        if is_blocked is not (before is _BLOCKED):
+            self._owner.wait_until_writable(is_waiting=is_blocked)
+        if state is _REPORTING:
+            self._report()
+        elif state is State.RESTING and self._retry_call is None:
+            self._retry_call = self._clock.callLater(0, self._retry)
+
+    def _report(self) -> None:
+        """Report that the queue has drained, and send what the owner pushes meanwhile."""
+        self.is_full = False
+        self._owner.output_drained()
+        if self._state is _REPORTING:
+            if self._queue or self.is_full:
+                self.flush()
+            else:
+                self._state = TABLE[_REPORTING, Event.REPORTED]
 
     def _forget(self) -> None:
         """Drop unsent items and the reference to the owner."""
         self.unsent = 0
         self._calls.close()
-        self._was_full = self._is_blocked = False
-        owner, self._owner = self._owner, _NO_OWNER
+        owner = self._owner
+        del self._owner  # A closed queue calls it no more.
         owner.output_ended()
         self._partly_failed = None
         self._withdrawn.clear()
@@ -334,11 +351,10 @@ class DatagramOutput:
 
     def _send_queue(self, queue: list[Sendable]) -> int:
         """Send items from the first on; return how many are done, sent or failed."""
-        self._is_stuck = False
         if len(queue) == 1 and not self._withdrawn:
             return self._send_batch(queue)
         start = 0
-        while start < len(queue) and not self._is_stuck and self._closed is None:
+        while start < len(queue) and self._state is _FLUSHING:
             if self._withdrawn and self._drop_withdrawn(queue, start):
                 continue
             window = queue[start : start + MAX_SEGMENTS]
@@ -355,34 +371,16 @@ class DatagramOutput:
         done, failure = self._calls.send_each(items)
         self._sending = items[:done]
         self._sent(items[:done])
-        if failure is None or self._closed is not None:
+        if failure is None or self._state is _CLOSED:
             return done
         return done + self._not_sent([items[done]], failure, is_run=False)
 
     def _keep(self, items: list[Sendable]) -> None:
         """Put unsent items back at the head; fail them if the queue was closed meanwhile."""
-        if self._closed is None:
+        if self._make_error is None:
             self._queue[:0] = items
         else:
-            self._fail_all(items, self._closed)
-
-    def _note_blocked(self) -> None:
-        self._is_blocked = bool(self._queue)
-        self._was_full = self._was_full or self._is_blocked
-        is_waiting = self._is_blocked and self._retry_call is None
-        if is_waiting is not self._is_waiting:
-            self._is_waiting = is_waiting
-            self._owner.wait_until_writable(is_waiting=is_waiting)
-        # Also if it was full only while items were collected: a sender may have paused for that.
-        if self._was_full and not self._is_blocked and self._closed is None:
-            if self._is_reporting:
-                # The callback filled the queue again: call it again in the reactor's next turn.
-                self._retry_call = self._retry_call or self._clock.callLater(0, self._retry)
-                return
-            self._was_full = False
-            self._is_reporting = True
-            self._owner.output_drained()
-            self._is_reporting = False
+            self._fail_all(items, self._make_error)
 
     def _send_batch(self, batch: list[Sendable]) -> int:
         """Send a batch, in one call if that is possible; return how many items are done."""
@@ -423,7 +421,7 @@ class DatagramOutput:
             if again is None:
                 return self._sent(batch)
             error = again
-        if self._closed is not None:
+        if self._state is _CLOSED:
             return 0
         if error.errno in NO_ROOM:
             self._wait(error)
@@ -448,7 +446,7 @@ class DatagramOutput:
                 if error is None:
                     if refusal is not None and piece.segment_size == size:
                         self._segmentation.note_refusal(refusal, item.address, size)
-                elif self._closed is not None:
+                elif self._state is _CLOSED:
                     return index
                 elif error.errno in NO_ROOM:
                     self._wait(error)
@@ -467,34 +465,16 @@ class DatagramOutput:
         return len(batch)
 
     def _wait(self, error: OSError) -> None:
-        self._is_stuck = True
-        if error.errno in NO_MEMORY:
+        has_no_memory = error.errno in NO_MEMORY
+        self._state = TABLE[self._state, Event.NO_MEMORY if has_no_memory else Event.NO_ROOM]
+        if has_no_memory:
             self._retry_call = self._clock.callLater(_RETRY_DELAY, self._retry)
 
     def _refused(self, error: SocketError) -> bool:
         """Report the error of an earlier datagram; return whether the queue is still open."""
         self._owner.refused(error)
-        return self._closed is None
+        return self._state is not _CLOSED
 
     def _retry(self) -> None:
         self._retry_call = None
-        self.flush()
-
-
-class _NoOwner:
-    """Replaces the owner of a closed queue."""
-
-    def wait_until_writable(self, *, is_waiting: bool) -> None:
-        """Do nothing."""
-
-    def output_drained(self) -> None:
-        """Do nothing."""
-
-    def refused(self, error: SocketError) -> None:
-        """Do nothing."""
-
-    def output_ended(self) -> None:
-        """Do nothing."""
-
-
-_NO_OWNER: Final = _NoOwner()
+        self._advance(Event.TIMER)

@@ -132,6 +132,11 @@ class EndingTransport(StreamTransport):
         super().__init__(transport, clock, high_water)
 
     @property
+    def state(self) -> State:
+        """How far the connection has ended."""
+        return self._state
+
+    @property
     def is_gone(self) -> bool:
         """Whether the connection is lost, or was aborted and is about to be."""
         return self._state in (State.ABORTED, State.LOST)

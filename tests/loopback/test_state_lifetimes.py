@@ -1,0 +1,240 @@
+"""A connection that is lost dies with its last reference, whichever state its end was in."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+from tests.loopback.contract import turns
+from tests.loopback.reactors import VARIANT_REACTORS
+from tests.loopback.test_lifetimes import OPTIONS, LifetimeTests, all_ended
+from tests.tls.peer import Peer
+from twsock import BrokenError, StreamSocket, StreamSocketListener
+from twsock.sockets.stream.input import READ_AHEAD_LIMIT
+from twsock.stream.closing import State
+from twsock.stream.connection import Connection
+
+MIB = 1024 * 1024
+
+
+def states() -> list[State]:
+    """Return the states of all connections in memory that are not lost."""
+    found = [thing.state for thing in gc.get_objects() if type(thing) is Connection]
+    return [state for state in found if state is not State.LOST]
+
+
+class RawPeer:
+    """
+    The other end: a socket of the kernel, under TLS with Python's ``ssl``.
+
+    :ivar reactor: gets its turns while this end waits.
+    """
+
+    def __init__(self, reactor: Any, port: int, is_secure: bool) -> None:
+        self.reactor = reactor
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setblocking(False)
+        self._tls = Peer() if is_secure else None
+
+    async def shake_hands(self) -> None:
+        """Make the handshake, if there is TLS."""
+        if self._tls is None:
+            return
+        self._socket.send(self._tls.hello())
+        while not self._tls.is_done:
+            await turns(self.reactor, 1)
+            try:
+                self._socket.send(self._tls.take(self._socket.recv(MIB)))
+            except BlockingIOError:
+                pass
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes, as fast as the other end takes them."""
+        if self._tls is not None:
+            data = self._tls.say(data)
+        while data:
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                await turns(self.reactor, 1)
+
+    def end(self) -> None:
+        """End the output: close_notify under TLS, otherwise FIN."""
+        if self._tls is None:
+            self._socket.shutdown(socket.SHUT_WR)
+        else:
+            self._socket.send(self._tls.end())
+
+    def reset(self) -> None:
+        """Send a reset."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+
+Step = Callable[[StreamSocket, RawPeer], Awaitable[None]]
+
+
+async def do_nothing(_far: StreamSocket, _peer: RawPeer) -> None:
+    """Leave the connection open."""
+
+
+async def read_the_end(far: StreamSocket, peer: RawPeer) -> None:
+    """The peer ends its output."""
+    peer.end()
+    while await far.input_stream.receive_some():
+        pass
+
+
+async def write_after_the_end(far: StreamSocket, peer: RawPeer) -> None:
+    """The peer ends its output, and takes no answer."""
+    await read_the_end(far, peer)
+    await write_much(far, peer)
+
+
+async def write_much(far: StreamSocket, _peer: RawPeer) -> None:
+    """Write more than the kernel takes."""
+    far.output_stream.write(bytes(16 * MIB))
+    far.output_stream.flush().addErrback(lambda _: None)
+
+
+async def end_output(far: StreamSocket, _peer: RawPeer) -> None:
+    """Close the output alone."""
+    await far.output_stream.close()
+
+
+async def meet_a_reset(far: StreamSocket, peer: RawPeer) -> None:
+    """Write to a peer that has reset the connection, while nothing is read."""
+    await peer.send(bytes(MIB))
+    while far.input_stream.buffered < READ_AHEAD_LIMIT:
+        await turns(peer.reactor, 1)
+    peer.reset()
+    while True:
+        try:
+            await far.output_stream.send_all(b"x")
+        except BrokenError:
+            break
+
+
+async def close_with_unsent_bytes(far: StreamSocket, peer: RawPeer) -> None:
+    """Close, and wait for a peer that takes no bytes."""
+    await write_much(far, peer)
+    far.close()
+
+
+async def close_after_the_end(far: StreamSocket, peer: RawPeer) -> None:
+    """Close after the peer has ended its output: nothing more is awaited."""
+    await read_the_end(far, peer)
+    far.close()
+
+
+async def close_with_unsent_bytes_after_the_end(far: StreamSocket, peer: RawPeer) -> None:
+    """Close after the peer has ended its output and takes no bytes."""
+    await write_after_the_end(far, peer)
+    far.close()
+
+
+async def close_and_finish(far: StreamSocket, peer: RawPeer) -> None:
+    """Close, and give the kernel all bytes."""
+    await far.close()
+
+
+async def abort(far: StreamSocket, _peer: RawPeer) -> None:
+    """Abort."""
+    far.abort()
+
+
+class StateLifetimes(LifetimeTests):
+    """An accepted socket is brought into each state, and lost there."""
+
+    _reactors = VARIANT_REACTORS
+    has_variants = False
+
+    is_secure: ClassVar[bool] = False
+
+    def lose_in(self, state: State, reach: Step) -> None:
+        """
+        Bring a connection into a state, and lose it by a reset of the peer; by an abort where the
+        reactor does not watch it.
+        """
+
+        async def converse(port: int) -> None:
+            accepting = self.listening.accept()
+            peer = RawPeer(self.reactor, port, self.is_secure)
+            await peer.shake_hands()
+            far = await accepting
+            await reach(far, peer)
+            self.assertEqual(states(), [state])
+            if state is not State.BROKEN:
+                peer.reset()
+            if state in (State.BROKEN, State.ANSWERING):
+                far.abort()
+            await far.wait_closed()
+
+        self.check(self.serve(), converse)
+
+    def serve(self) -> Any:
+        """Accept sockets."""
+
+        @asynccontextmanager
+        async def serve(reactor: Any) -> Any:
+            tls = OPTIONS if self.is_secure else None
+            async with StreamSocketListener(reactor, tls=tls) as listening:
+                self.listening = listening
+                await listening.bind_endpoint("127.0.0.1", "")
+                serving.ended = lambda: all_ended(reactor, listening)
+                yield int(listening.information.local_port)
+            del self.listening
+
+        serving: Any = serve
+        return serve
+
+    def test_a_loss_in_open_leaves_nothing(self) -> None:
+        """Nothing has ended."""
+        self.lose_in(State.OPEN, do_nothing)
+
+    def test_a_loss_in_answering_leaves_nothing(self) -> None:
+        """The peer has ended; with and without unsent bytes."""
+        self.lose_in(State.ANSWERING, read_the_end)
+        self.lose_in(State.ANSWERING, write_after_the_end)
+
+    def test_a_loss_in_half_closed_leaves_nothing(self) -> None:
+        """Its output has ended, and its input has not."""
+        self.lose_in(State.HALF_CLOSED, end_output)
+
+    def test_a_loss_in_broken_leaves_nothing(self) -> None:
+        """A send has failed, and received bytes can be read."""
+        self.lose_in(State.BROKEN, meet_a_reset)
+
+    def test_a_loss_in_finishing_leaves_nothing(self) -> None:
+        """It is closed, and bytes are unsent."""
+        self.lose_in(State.FINISHING, close_with_unsent_bytes)
+
+    def test_a_loss_in_answered_leaves_nothing(self) -> None:
+        """It is closed after the peer's end, and bytes are unsent."""
+        self.lose_in(State.ANSWERED, close_with_unsent_bytes_after_the_end)
+
+    def test_a_loss_in_lingering_leaves_nothing(self) -> None:
+        """It is closed, and the peer is not."""
+        self.lose_in(State.LINGERING, close_and_finish)
+
+    def test_a_loss_in_ended_leaves_nothing(self) -> None:
+        """Both ends are closed; the transport closes in the next turn."""
+        self.lose_in(State.ENDED, close_after_the_end)
+
+    def test_a_loss_in_aborted_leaves_nothing(self) -> None:
+        """The transport resets the connection in the next turn."""
+        self.lose_in(State.ABORTED, abort)
+
+
+class SecureStateLifetimes(StateLifetimes):
+    """The same under TLS."""
+
+    is_secure = True
+
+
+for case in (StateLifetimes, SecureStateLifetimes):
+    globals().update(case.makeTestCaseClasses())

@@ -715,10 +715,11 @@ class StreamProtocol(Protocol):
             self._limit_backlog(stream)
             return
         if not stream.is_reading:
+            if stream.has_peer_ended:
+                self._close_answered(stream)
+                return
             stream.resume_reading()
-        if stream.has_peer_ended:
-            self._close_answered(stream)
-        elif self._is_draining:
+        if self._is_draining:
             self._close_drained(stream)
 
     def _is_asking(self) -> bool:

@@ -29,8 +29,8 @@ class _Maximum(NamedTuple):
 #: Path → the most that it may need. The aims are at most 5 and 3 for ``frame``, 6 and 4 for
 #: ``upgraded``, 6 and 6 for ``run``, 5 and 8 for ``socket``, and no more calls.
 _MAXIMA: Final = {
-    "frame": _Maximum(5, 5, 15),
-    "handler": _Maximum(5, 8, 17),
+    "frame": _Maximum(5, 2, 10),
+    "handler": _Maximum(5, 6, 13),
     "upgraded": _Maximum(9, 18, 51),
     "datagram": _Maximum(8, 12, 31),
     "run": _Maximum(8, 17, 39),
@@ -44,7 +44,6 @@ _LONG_MODULES: Final = {
     "twsock.datagram.port",
     "twsock.sockets.stream.socket",
     "twsock.stream.protocol",
-    "twsock.stream.transport",
 }
 
 

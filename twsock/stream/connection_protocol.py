@@ -1,0 +1,402 @@
+"""
+One connection as a protocol of Twisted: transport → **connection protocol** → application.
+
+The base of `twsock.stream.protocol.StreamProtocol`, without its messages. Twisted enters here; a
+`twsock.stream.connection.Connection` is made for each transport, and joins the registry. Holds no
+bytes.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twsock._integers import checked_integer
+from twsock.errors import BrokenError, LocalProtocolError, RemoteProtocolError, SocketError
+from twsock.ip.addresses import host_of
+from twsock.log import TextLogger, forget_frames
+from twsock.stream.application_transport import ApplicationTransport
+from twsock.stream.connection import Connection
+from twsock.stream.descriptor import describe_peer, find_descriptor
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
+from twsock.stream.registry import ConnectionRegistry
+from twsock.stream.transport import HIGH_WATER
+from twsock.tls.certificates import Certificate
+
+__all__ = ["LEAST_MAX_UNSENT", "ConnectionProtocol"]
+
+#: The default of `ConnectionProtocol.max_unsent`, in bytes; a larger message limit raises it.
+LEAST_MAX_UNSENT: Final = 16 * 1024 * 1024
+
+
+@implementer(IHalfCloseableProtocol)
+class ConnectionProtocol(Protocol):
+    """
+    One connection, under any stream endpoint of Twisted, client or server.
+
+    The class attributes are limits, to be set on a subclass or an instance before it is connected.
+
+    :ivar peer: the other end, for messages to people.
+    """
+
+    #: Bytes written and not with the kernel at which no more messages are handled.
+    high_water: ClassVar[int] = HIGH_WATER
+    #: Limit, in bytes, for written bytes that are not yet with the kernel; above `high_water`. At
+    #: this limit a further message that is sent outside a handler aborts the connection. None for
+    #: the larger of 16 MiB and the limit of a message.
+    max_unsent: int | None = None
+    #: Largest message accepted, in bytes; None for the default of the format.
+    max_payload: int | None = None
+    #: Seconds that `close` waits for the peer before it aborts.
+    close_timeout: float = DEFAULT_CLOSE_TIMEOUT
+    #: Who counts and watches this connection; set by a factory, otherwise it is on its own.
+    group: ConnectionRegistry | None = None
+
+    active_tick = 0
+
+    _log = TextLogger()
+    _transport: Any = None
+    _ordered: ApplicationTransport | None = None
+    _stream: Connection | None = None
+    _is_announced = False
+    # Whether the running handler was cancelled because the connection was lost.
+    _is_cancelled = False
+
+    # Overridden by applications.
+
+    def connection_made(self) -> None:
+        """The connection stands; called once, before any message."""
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        """
+        The connection is gone; called once, after the last message.
+
+        :param error: why, or None where both ends closed it in order. A handler that still runs
+            is cancelled right after this.
+        """
+
+    # Called by applications.
+
+    @property
+    def transport(self) -> Any:
+        """
+        Twisted's transport; what is done to it comes after all that was sent before.
+
+        ``loseConnection`` is `close`, and ``abortConnection`` is `abort`: no further message is
+        handled. The same object stays usable after an upgrade.
+
+        ``startTLS`` aborts the connection where plaintext of the peer is left over, which would be
+        taken for what comes after (STARTTLS injection).
+        """
+        if self._ordered is None and self._transport is not None:
+            self._ordered = ApplicationTransport(
+                self._transport,
+                send=self._send_written,
+                prepare_write=self._prepare_write,
+                close=self._close_transport,
+                abort=self._abort_transport,
+                is_ending=lambda: self._stream is not None and not self._stream.is_open,
+                may_start_tls=self._has_nothing_left_over,
+            )
+        return self._ordered
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        self._transport = transport
+        self._ordered = None
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, as ``host:port``, ``[host]:port`` or a path."""
+        if self._transport is None:
+            raise LocalProtocolError("this protocol is not connected yet")
+        return describe_peer(self._transport)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether what comes and goes now is encrypted, and the peer was accepted."""
+        return self._stream is not None and self._stream.is_secure
+
+    @property
+    def peer_certificate(self) -> Certificate | None:
+        """With which the peer identified itself in an upgrade, accepted; None where it did not."""
+        return None if self._stream is None else self._stream.peer_certificate
+
+    @property
+    def clock(self) -> IReactorTime:
+        """What measures this connection's timeouts: the reactor, or a clock in a test."""
+        if self.group is None:
+            raise LocalProtocolError("this protocol is not connected yet")
+        return self.group.clock
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent: the connection was made, and neither closed nor lost."""
+        return self._stream is not None and self._stream.is_open
+
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written and are not yet with the kernel.
+
+        Under TLS this includes bytes that wait before encryption and bytes that wait after it. On a
+        transport without a file descriptor, such as one in memory, only the bytes that were written
+        while its buffer was full are counted. 0 while not connected.
+        """
+        return 0 if self._stream is None else self._stream.unsent
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were received and not handled, or written and not yet with the kernel."""
+        return 0 if self._stream is None else self._stream.buffered
+
+    def close(self) -> Deferred[None]:
+        """
+        Send what is written, then end the connection in order, within `close_timeout`.
+
+        No further message is handled. Closing twice is harmless.
+
+        :returns: fires when the connection is gone. It need not be awaited.
+        """
+        return self._connected_stream().close()
+
+    def abort(self) -> Deferred[None]:
+        """
+        End the connection now, dropping what is queued.
+
+        :returns: fires when the connection is gone. It need not be awaited.
+        """
+        return self._connected_stream().abort()
+
+    # Called by the transport of the application.
+
+    def _send_written(self) -> None:
+        if self._stream is not None:
+            self._stream.send()
+
+    def _prepare_write(self) -> None:
+        """Send queued bytes before a write to the transport; such a write pauses no reading."""
+        self._send_written()
+        if self._stream is not None:
+            self._limit_unsent(self._stream)
+
+    def _close_transport(self) -> None:
+        if self._stream is None:  # Asked before `connectionMade` has made it.
+            self._transport.loseConnection()
+        else:
+            self._stream.close()
+
+    def _abort_transport(self) -> None:
+        if self._stream is None:
+            self._transport.abortConnection()
+        else:
+            self._stream.abort()
+
+    def _has_nothing_left_over(self) -> bool:
+        """Tell whether TLS may start; abort where the peer sent something in front of it."""
+        stream = self._stream
+        if stream is None or not self.held_bytes:
+            return True
+        self._log.warn(
+            "{peer} sent {size} bytes of plaintext after the request for TLS: aborted",
+            peer=self.peer,
+            size=self.held_bytes,
+        )
+        stream.abort(RemoteProtocolError("plaintext after the request for TLS"))
+        return False
+
+    @classmethod
+    def check_max_unsent(cls, max_unsent: int | None) -> None:
+        """
+        Check a limit for unsent bytes; None is accepted.
+
+        :raises ValueError: when it is not above `high_water`.
+        :raises TypeError: when it is not a whole number.
+        """
+        if max_unsent is None:
+            return
+        if checked_integer(max_unsent, "max_unsent") <= cls.high_water:
+            raise ValueError(f"max_unsent is above {cls.high_water} bytes, not {max_unsent}")
+
+    def _limit_unsent(self, stream: Connection, size: int = 0) -> bool:
+        """Abort if too many bytes are queued, besides the last ``size``; return whether it did."""
+        unsent = stream.unsent - size
+        limit = self.max_unsent
+        if limit is None:
+            limit = max(LEAST_MAX_UNSENT, self.max_payload or 0, self.high_water + 1)
+        if unsent < limit or not stream.is_open:
+            return False
+        self._log.warn(
+            "{peer} aborted: {unsent} bytes wait to be sent to it, limit is {limit}",
+            peer=self.peer,
+            unsent=unsent,
+            limit=limit,
+        )
+        if self.group is not None:
+            self.group.counters.unsent_limit_aborts += 1
+        stream.abort(BrokenError(f"{unsent} bytes waited to be sent, limit is {limit}"))
+        return True
+
+    # Called by Twisted.
+
+    def _connect(self, group: ConnectionRegistry) -> Connection:
+        """Make the connection, and add it to a registry."""
+        stream = self._stream = Connection(
+            self,
+            self._transport,
+            group.clock,
+            high_water=self.high_water,
+            close_timeout=self.close_timeout,
+            buffer_limit=group.buffer_limit,
+        )
+        is_counted = group.address_limit is not None
+        group.join(self, host_of(self._transport.getPeer()) if is_counted else None)
+        return stream
+
+    def _join_group(self) -> ConnectionRegistry:
+        """Return the registry of the factory; without a factory, make one for this connection."""
+        if self.group is None:
+            self.group = ConnectionRegistry(_clock_of(self._transport))
+        return self.group
+
+    def _announce(self) -> None:
+        self._is_announced = True
+        self._call_hook(self.connection_made)
+
+    def readConnectionLost(self) -> None:
+        """Answer what has arrived, then end: the peer sends no more."""
+        self._connected_stream().peer_ended()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: the close that sent FIN goes on by itself."""
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        stream = self._stream
+        if stream is None or self.group is None:
+            return
+        error = stream.lost(reason)
+        self._release(error)
+        if self._ordered is not None:
+            self._ordered.release()
+        self.group.leave(self)
+        if self._is_announced:
+            self._report_loss(error)
+
+    def _report_loss(self, error: SocketError | None) -> None:
+        try:
+            self.connection_lost(error)
+        except Exception:  # noqa: BLE001 - logged here; Twisted's log event would keep its frames
+            self._log.failure("connection_lost of {peer} failed", peer=self.peer)
+
+    def _release(self, error: SocketError | None) -> None:
+        """Drop received bytes and references back to this protocol: the connection is lost."""
+        raise NotImplementedError
+
+    # Called by the registry.
+
+    def end_if_idle(self) -> None:
+        """End the connection, unless it is busy: the idle timeout has passed."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Answer all received messages, then close."""
+        raise NotImplementedError
+
+    # Called by the connection.
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that were received and not handled."""
+        raise NotImplementedError
+
+    def drop_input(self) -> None:
+        """Release the received bytes: this connection holds the most, and is aborted."""
+        raise NotImplementedError
+
+    def input_ended(self) -> None:
+        """Handle the end of the peer's output."""
+        raise NotImplementedError
+
+    def output_drained(self) -> None:
+        """Continue with what was left when the output was full."""
+        raise NotImplementedError
+
+    def fin_sent(self) -> None:
+        """Do nothing: the close that sent FIN goes on by itself."""
+
+    def output_failed(self, error: BrokenError) -> None:
+        """End: what the peer still sends has nobody to answer it."""
+        self._connected_stream().abort(error)
+
+    # Errors.
+
+    def note_violation(self) -> None:
+        """Count a peer that broke a rule."""
+        if self.group is not None:
+            self.group.counters.violations += 1
+
+    def _call_hook(self, hook: Callable[[], None]) -> None:
+        try:
+            hook()
+        except Exception:  # noqa: BLE001 - logged, and it ends the connection
+            self._failed(Failure())
+
+    def _failed(self, failure: Failure) -> None:
+        """Tell of an error once, to whom it concerns; end the connection."""
+        stream = self._connected_stream()
+        error = failure.value
+        group = self.group
+        assert group is not None
+        # Its frames refer to this protocol and to the handled message.
+        forget_frames(failure)
+        if not stream.is_open:
+            if failure.check(CancelledError, SocketError):
+                self._log.debug(
+                    "{peer} disconnected while its handler ran: {error}",
+                    peer=self.peer,
+                    error=error,
+                )
+            elif self._is_cancelled:
+                self._log.warn(
+                    "{peer} disconnected while its handler ran; the handler raised {error}",
+                    peer=self.peer,
+                    error=repr(error),
+                )
+            else:
+                self._log.failure(
+                    "handler failed after {peer} had disconnected", failure, peer=self.peer
+                )
+            return
+        if isinstance(error, RemoteProtocolError):
+            group.counters.violations += 1
+            self._log.warn("{peer} aborted: {error}", peer=self.peer, error=error)
+            stream.send()  # Answers to what came before the violation.
+            stream.abort(error)
+        else:
+            group.counters.handler_errors += 1
+            self._log.failure("handler failed: {peer} aborted", failure, peer=self.peer)
+            stream.abort(BrokenError("the handler of this connection failed"))
+
+    def _connected_stream(self) -> Connection:
+        if self._stream is None:
+            raise LocalProtocolError("this protocol is not connected yet")
+        return self._stream
+
+
+def _clock_of(transport: Any) -> IReactorTime:
+    """Find the reactor that runs a transport, for a connection that no factory of ours made."""
+    descriptor = find_descriptor(transport)
+    if descriptor is not None:
+        return typing.cast(IReactorTime, descriptor.reactor)
+    from twisted.internet import reactor
+
+    return typing.cast(IReactorTime, reactor)

@@ -1,0 +1,97 @@
+"""
+Closes a connection after everything received was answered: factory → **drain** → connection.
+
+A `twsock.stream.protocol.StreamProtocol` makes it when its server ends. It closes the connection
+when no message is held or handled. While bytes may be on their way to the protocol, it looks again
+at intervals. Holds one delayed call.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from twsock.stream.connection import FIRST_MESSAGE_TIME, Connection
+
+__all__ = ["Drain", "Drainable"]
+
+#: How often a connection is looked at while the kernel has bytes for it, in seconds.
+_INTERVAL: Final = 0.05
+
+
+class Drainable(typing.Protocol):
+    """A protocol whose connection is to be closed."""
+
+    @property
+    def clock(self) -> IReactorTime:
+        """Measures the intervals."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a message could be handled now, and none has arrived."""
+
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether the peer has begun, or was asked to begin, a handshake that is not done."""
+
+    @property
+    def has_delivered(self) -> bool:
+        """Whether a message was delivered since the connection was made or secured."""
+
+
+class Drain:
+    """
+    Closes one connection once it is idle.
+
+    :param protocol: answers the messages.
+    :param stream: its connection.
+    """
+
+    __slots__ = ("_awaits_first_message", "_looking", "_protocol", "_stream")
+
+    def __init__(self, protocol: Drainable, stream: Connection) -> None:
+        self._protocol = protocol
+        self._stream = stream
+        # The next check whether a message is left to be answered.
+        self._looking: IDelayedCall | None = None
+        # Whether a handshake was in progress, after which a message may follow.
+        self._awaits_first_message = False
+
+    def close_if_idle(self) -> None:
+        """Close, unless a message is held here, or may be on its way in the kernel."""
+        if not self._protocol.is_idle:
+            return
+        self.stop()
+        wait = self._time_to_wait()
+        if wait:
+            self._looking = self._protocol.clock.callLater(wait, self._look_again)
+        else:
+            self._stream.close_drained()
+
+    def secured(self) -> None:
+        """Wait for the first message after a handshake; then close."""
+        self._awaits_first_message = True
+        self.close_if_idle()
+
+    def stop(self) -> None:
+        """Look no more."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
+
+    def _time_to_wait(self) -> float:
+        """Return the seconds until the next check for a message; 0 to close now."""
+        if self._protocol.is_upgrading or self._stream.is_shaking_hands:
+            self._awaits_first_message = True
+            return _INTERVAL
+        if self._awaits_first_message and not self._protocol.has_delivered:
+            self._awaits_first_message = False
+            return FIRST_MESSAGE_TIME
+        # Unread bytes may be a proxy's header, which is not delivered to the protocol.
+        return _INTERVAL if self._stream.has_unread_input else 0
+
+    def _look_again(self) -> None:
+        self._looking = None
+        self.close_if_idle()

@@ -31,10 +31,10 @@ class _Maximum(NamedTuple):
 _MAXIMA: Final = {
     "frame": _Maximum(5, 2, 10),
     "handler": _Maximum(5, 6, 13),
-    "upgraded": _Maximum(9, 18, 51),
+    "upgraded": _Maximum(9, 14, 46),
     "datagram": _Maximum(8, 12, 31),
     "run": _Maximum(8, 17, 39),
-    "socket": _Maximum(7, 24, 54),
+    "socket": _Maximum(5, 6, 41),
 }
 
 _LONGEST_MODULE: Final = 500

@@ -247,8 +247,9 @@ class StreamTransport:
         if (
             self._socket is None
             or transport.TLS
+            or transport.dataBuffer
+            or transport._tempDataLen
             or transport._aborting  # by an application that has the transport itself
-            or queued_bytes(transport)
         ):
             return self._queue_pieces(pieces)
         total = sum(map(len, pieces))

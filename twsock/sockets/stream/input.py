@@ -403,6 +403,8 @@ class InputStream(ClosesInBlock):
     # How a read goes.
 
     def _check(self, count: int, timeout: float | None, least: int = 0) -> None:
+        if type(count) is int and least <= count <= self.max_load and timeout is None:
+            return  # The common case.
         if not least <= checked_integer(count, "a count of bytes") <= self.max_load:
             raise ValueError(f"a read is of {least} to {self.max_load} bytes, not {count}")
         check_timeout(timeout)
@@ -436,8 +438,10 @@ class InputStream(ClosesInBlock):
         read: Deferred[bytes] = Operation(self._forget)
         self._read = read
         self._request = request
-        if self._transport is not None:
-            self._transport.resume_reading()
+        transport = self._transport
+        if transport is not None and not transport.is_reading:
+            transport.resume_reading()
+        if self._is_draining:
             self._end_if_drained()
         return read if timeout is None else limit(read, timeout, self._clock, "the read")
 

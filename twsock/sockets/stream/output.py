@@ -186,7 +186,8 @@ class OutputStream:
             `max_unsent` bytes or `max_writes` writes are queued.
         :raises TypeError: at once, when ``data`` is no buffer.
         """
-        data = as_bytes(data)
+        if type(data) is not bytes:
+            data = as_bytes(data)
         if self._refusal is not None:
             return self._refuse()
         if self._unsent >= self.max_unsent or len(self._waiting) >= self.max_writes:
@@ -227,7 +228,8 @@ class OutputStream:
             pending. It does not wait for later writes. Cancelling ends the wait only.
         :raises ValueError: at once, when the timeout is negative.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         if self._refusal is not None:
             return self._refuse()
         if not (self._waiting or self._begun or self._done):
@@ -235,7 +237,7 @@ class OutputStream:
         flush = _Write(self, b"", True)
         self._waiting[flush] = None
         self._send()
-        return limit(flush, timeout, self._clock, "the flush")
+        return flush if timeout is None else limit(flush, timeout, self._clock, "the flush")
 
     def close(self) -> Deferred[None]:
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.work import count_comparisons
@@ -74,3 +75,25 @@ class WaitersTests(SynchronousTestCase):
                     wait.cancel()
             self.assertLess(comparisons.value, 1000, shuffle)
             self.assertEqual(len(self.waiters), 0, shuffle)
+
+    def test_a_wait_with_a_timeout_ends_with_the_event_or_the_timeout(self) -> None:
+        """It leaves no timer; other waits are not affected. A timeout of 0 has passed at once."""
+        clock = Clock()
+        first, second = (self.waiters.wait_at_most(seconds, clock) for seconds in (2, 3))
+        clock.advance(2)
+        self.successResultOf(first)
+        self.assertNoResult(second)
+        self.waiters.fire()
+        self.successResultOf(second)
+        for seconds in (0, -1):
+            self.successResultOf(self.waiters.wait_at_most(seconds, clock))
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_a_cancelled_wait_with_a_timeout_leaves_no_timer(self) -> None:
+        """The event does not fire it."""
+        clock = Clock()
+        waiting = self.waiters.wait_at_most(2, clock)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.waiters), 0)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
 __all__ = ["Waiters"]
 
@@ -36,6 +37,26 @@ class Waiters:
         deferred: Deferred[None] = Deferred(self._forget)
         self._waiting[deferred] = None
         return deferred
+
+    def wait_at_most(self, timeout: float, clock: IReactorTime) -> Deferred[None]:
+        """
+        Wait for the event, or for the timeout.
+
+        :param timeout: seconds; 0 or less fires at once.
+        :returns: fires with None in both cases. Cancelling ends this wait only.
+        """
+        if timeout <= 0:
+            return succeed(None)
+        waiting = self.wait()
+        deadline = clock.callLater(timeout, self.fire_one, waiting)
+
+        def stop(result: None) -> None:
+            # Also when the wait is cancelled.
+            if deadline.active():
+                deadline.cancel()
+            return result
+
+        return waiting.addBoth(stop)
 
     def fire(self) -> None:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis.strategies import floats
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -191,3 +192,62 @@ class DrainTests(SynchronousTestCase):
                 connected.clock.pump([0.5] * 3)
             self.assertTrue(connected.transport.disconnected and other.disconnected, f"{act=}")
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2, f"{act=}")
+
+
+class Plain:
+    """A connection without an idle timeout, which ends when the test wants."""
+
+    __slots__ = ("aborts", "drains", "registry")
+
+    def __init__(self, registry: ConnectionRegistry[Plain]) -> None:
+        self.registry = registry
+        self.aborts = self.drains = 0
+
+    def drain(self) -> None:
+        self.drains += 1
+
+    def abort(self) -> Deferred[None]:
+        self.aborts += 1
+        self.registry.leave(self)
+        return succeed(None)
+
+
+class MemberTests(SynchronousTestCase):
+    """Members of a registry without an idle timeout."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.registry: ConnectionRegistry[Plain] = ConnectionRegistry(self.clock)
+        self.members = [Plain(self.registry) for _ in range(3)]
+        for member in self.members:
+            self.registry.join(member)
+
+    def test_members_need_no_activity(self) -> None:
+        """Nor is there a delayed call."""
+        self.assertEqual(set(self.registry.members), set(self.members))
+        self.assertEqual(self.registry.counters.accepted, 3)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_drain_in_two_steps_aborts_after_the_wait(self) -> None:
+        """The caller may act between the deadline and the abort."""
+        waiting = self.registry.drain_within(5)
+        self.registry.leave(self.members[0])
+        self.clock.advance(4.9)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.1)
+        self.successResultOf(waiting)
+        self.assertEqual([member.drains for member in self.members], [1, 1, 1])
+        self.assertEqual([member.aborts for member in self.members], [0, 0, 0])
+        self.assertEqual(self.successResultOf(ensureDeferred(self.registry.abort_all())), 2)
+        self.assertEqual([member.aborts for member in self.members], [0, 1, 1])
+
+    def test_a_drain_ends_with_the_last_member(self) -> None:
+        """Without a delayed call; with a timeout of 0 at once, and nothing is drained."""
+        self.successResultOf(self.registry.drain_within(0))
+        self.assertEqual([member.drains for member in self.members], [0, 0, 0])
+        waiting = self.registry.drain_within(5)
+        for member in self.members:
+            self.assertNoResult(waiting)
+            self.registry.leave(member)
+        self.successResultOf(waiting)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,9 +1,10 @@
 """
 The open connections of a server: limits, counters, idle timeout and drain.
 
-A `twsock.protocols.StreamServerFactory` makes one registry; its connections join and leave it. It
-holds a reference to each connection, and one delayed call for all of them. So an idle timeout costs
-a frame nothing, and ten thousand idle connections cost as many comparisons each half timeout.
+A `twsock.protocols.StreamServerFactory` or a `twsock.StreamSocketListener` makes one registry; its
+connections join and leave it. The registry holds a reference to each connection, and one delayed
+call for all of them. So an idle timeout costs a frame nothing, and ten thousand idle connections
+cost as many comparisons each half timeout.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from typing_extensions import TypeVar
 
 from twsock._integers import checked_integer
 from twsock.log import TextLogger
@@ -22,7 +24,7 @@ from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.waiters import Waiters
 
-__all__ = ["ConnectionGroup", "ConnectionRegistry", "Counters", "Member"]
+__all__ = ["ConnectionGroup", "ConnectionRegistry", "Counters", "Member", "TimedMember"]
 
 #: Ticks without a whole frame after which a connection is idle. Its last frame came some time
 #: before the first tick, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
@@ -54,12 +56,7 @@ class Counters:
 
 
 class Member(typing.Protocol):
-    """A connection that can join a registry."""
-
-    active_tick: int
-
-    def end_if_idle(self) -> None:
-        """End the connection, unless it is busy: the idle timeout has passed."""
+    """A connection that can join a registry without an idle timeout."""
 
     def drain(self) -> None:
         """Answer all received messages, then close."""
@@ -68,9 +65,23 @@ class Member(typing.Protocol):
         """Abort the connection."""
 
 
-class ConnectionRegistry:
+class TimedMember(Member, typing.Protocol):
+    """A connection that can join a registry with an idle timeout."""
+
+    active_tick: int
+
+    def end_if_idle(self) -> None:
+        """End the connection, unless it is busy: the idle timeout has passed."""
+
+
+M = TypeVar("M", bound=Member, default=Member)
+
+
+class ConnectionRegistry(Generic[M]):
     """
     The open connections of one server.
+
+    With an idle timeout, each connection that joins is a `TimedMember`.
 
     :param clock: measures the idle timeout and the drain.
     :param idle_timeout: seconds without a whole frame after which a connection is closed, at the
@@ -116,12 +127,17 @@ class ConnectionRegistry:
         self.tick = 0
         #: Called when a connection has left.
         self.on_room: Callable[[], None] | None = None
-        self._members: set[Member] = set()
+        self._members: set[M] = set()
         self._ticking: IDelayedCall | None = None
         self._emptied = Waiters()
 
     def __len__(self) -> int:
         return len(self._members)
+
+    @property
+    def members(self) -> tuple[M, ...]:
+        """The open connections, in no order."""
+        return tuple(self._members)
 
     @property
     def has_room(self) -> bool:
@@ -135,7 +151,7 @@ class ConnectionRegistry:
         self.counters.refused += 1
         return False
 
-    def join(self, member: Member, host: str | None = None) -> None:
+    def join(self, member: M, host: str | None = None) -> None:
         """
         Add a connection, and start its idle timeout.
 
@@ -145,11 +161,12 @@ class ConnectionRegistry:
         if self.address_limit is not None:
             self.address_limit.add(member, host)
         self.counters.accepted += 1
-        member.active_tick = self.tick
-        if self._ticking is None and self.idle_timeout is not None:
-            self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
+        if self.idle_timeout is not None:
+            typing.cast(TimedMember, member).active_tick = self.tick
+            if self._ticking is None:
+                self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: M) -> None:
         """Remove a lost connection."""
         self._members.discard(member)
         if self.address_limit is not None:
@@ -169,26 +186,30 @@ class ConnectionRegistry:
         :param timeout: seconds until the deadline; 0 aborts at once.
         :returns: the number of aborted connections.
         """
-        members = list(self._members)
-        if timeout > 0:
-            for member in members:
-                self._spare_the_others(member.drain, member)
-            await self._empty_within(timeout)
-        left = list(self._members)
-        await DeferredList([member.abort() for member in left])
-        return len(left)
+        await self.drain_within(timeout)
+        return await self.abort_all()
 
-    async def _empty_within(self, timeout: float) -> None:
-        if not self._members:
-            return
-        ended = self._emptied.wait()
-        deadline = self.clock.callLater(timeout, self._emptied.fire_one, ended)
-        try:
-            await ended
-        finally:
-            # Also when the wait is cancelled.
-            if deadline.active():
-                deadline.cancel()
+    def drain_within(self, timeout: float) -> Deferred[None]:
+        """
+        Close every connection after it has answered, without aborting any at the deadline.
+
+        :param timeout: seconds until the deadline; 0 closes none.
+        :returns: fires when no connection is left, or at the deadline.
+        """
+        if timeout > 0:
+            for member in self.members:
+                self._spare_the_others(member.drain, member)
+        return self._emptied.wait_at_most(timeout if self._members else 0, self.clock)
+
+    async def abort_all(self) -> int:
+        """
+        Abort every connection.
+
+        :returns: their number, when all of them have ended.
+        """
+        members = self.members
+        await DeferredList([member.abort() for member in members])
+        return len(members)
 
     def _next_tick(self) -> None:
         timeout = self.idle_timeout
@@ -197,7 +218,8 @@ class ConnectionRegistry:
         )
         self.tick += 1
         last = self.tick - _IDLE_TICKS
-        for member in [member for member in self._members if member.active_tick <= last]:
+        members = typing.cast("tuple[TimedMember, ...]", self.members)
+        for member in [member for member in members if member.active_tick <= last]:
             self._spare_the_others(member.end_if_idle, member)
 
     def _spare_the_others(self, action: Callable[[], None], member: Member) -> None:

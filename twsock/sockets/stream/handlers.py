@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
@@ -21,6 +22,7 @@ from twsock.errors import BusyError, LocalProtocolError, SocketError
 from twsock.log import TextLogger, forget_frames
 from twsock.sockets.stream.input import EndOfStreamError
 from twsock.sockets.stream.socket import StreamSocket
+from twsock.waiters import Waiters
 
 __all__ = ["RunningHandlers", "StreamSocketListenerConnectionReceivedEventArgs"]
 
@@ -51,13 +53,15 @@ class RunningHandlers:
     """
     The handlers of a listener that were started and have not ended.
 
-    :param emptied: called when the last running handler has ended.
+    :param clock: measures timeouts.
     """
 
     _log = TextLogger()
 
-    def __init__(self, emptied: Callable[[], None]) -> None:
-        self._emptied = emptied
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # Fires when the last running handler has ended.
+        self._emptied = Waiters()
         self._running: dict[StreamSocket, list[_Running]] = {}
 
     def __len__(self) -> int:
@@ -91,6 +95,15 @@ class RunningHandlers:
         running = _Running(socket, ending)
         self._running.setdefault(socket, []).append(running)
         ending.addBoth(self._ended, running)
+
+    def wait(self, timeout: float) -> Deferred[None]:
+        """
+        Wait until no handler runs.
+
+        :param timeout: seconds until the deadline.
+        :returns: fires then, or at the deadline.
+        """
+        return self._emptied.wait_at_most(timeout if self._running else 0, self._clock)
 
     def cancel(self, socket: StreamSocket) -> None:
         """
@@ -132,7 +145,7 @@ class RunningHandlers:
                 self._failed(result, running.socket)
             forget_frames(result)
         if not self._running:
-            self._emptied()
+            self._emptied.fire()
 
     def _note_cancelled(self, failure: Failure, socket: StreamSocket) -> None:
         is_expected = failure.check(CancelledError, SocketError)

@@ -1,9 +1,9 @@
 """
 The listener for stream sockets: port → accept gate → **listener** → handlers, or `accept`.
 
-Made by applications. Holds the accepted sockets until their connections end, so that it can drain
-them. Without a handler it also queues up to `MAX_WAITING` accepted sockets for `accept`; further
-peers wait in the kernel's backlog.
+Made by applications. Its `ConnectionRegistry` holds the accepted sockets until their connections
+end. Without a handler the listener also queues up to `MAX_WAITING` accepted sockets for `accept`;
+further peers wait in the kernel's backlog.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
 from typing_extensions import override
 
-from twsock._integers import checked_integer
 from twsock.errors import BusyError, ClosedError, LocalProtocolError
 from twsock.ip.address_errors import listening_error
 from twsock.ip.addresses import host_of
@@ -46,12 +45,11 @@ from twsock.sockets.waiting import (
 )
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
-from twsock.stream.listening.address_limit import AddressLimit
-from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED, BufferLimit
+from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
+from twsock.stream.registry import ConnectionRegistry
 from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.server import ServerOptions, ServerTls
-from twsock.waiters import Waiters
 
 __all__ = ["MAX_WAITING", "StreamSocketListener"]
 
@@ -121,40 +119,40 @@ class StreamSocketListener(ClosesInBlock):
         tls: ServerOptions | None = None,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     ) -> None:
-        _check_limits(max_connections, close_timeout, handshake_timeout)
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        if not handshake_timeout > 0:
+            raise ValueError(f"handshake_timeout is above 0 seconds, not {handshake_timeout!r}")
         self._tls = None if tls is None else ServerTls(tls)
         self._handshake_timeout = handshake_timeout
         self._reactor = reactor
-        self._max_connections = max_connections
-        self._address_limit = (
-            None
-            if max_connections_per_address is None
-            else AddressLimit(max_connections_per_address, reactor.seconds)
+        self._connections: ConnectionRegistry[StreamSocket] = ConnectionRegistry(
+            reactor,
+            max_connections=max_connections,
+            max_buffered=max_buffered,
+            max_connections_per_address=max_connections_per_address,
         )
-        self._buffer_limit = BufferLimit(max_buffered)
+        self._connections.on_room = self._reopen
         self._close_timeout = close_timeout
         self._is_bound = False
         self._is_closed = False
         self._ports: list[IListeningPort] = []
         self._gates: list[AcceptGate] = []
-        self._sockets: set[StreamSocket] = set()
         self._waiting: deque[StreamSocket] = deque()
         self._taker: Deferred[StreamSocket] | None = None
-        self._handlers = RunningHandlers(self._note_end)
-        # Fires when no connection and no handler is left.
-        self._emptied = Waiters()
+        self._handlers = RunningHandlers(reactor)
         self.control = StreamSocketListenerControl(self._is_in_use)
         self.information = StreamSocketListenerInformation()
         self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
 
     def __len__(self) -> int:
         """How many accepted connections are open."""
-        return len(self._sockets)
+        return len(self._connections)
 
     @property
     def sockets(self) -> tuple[StreamSocket, ...]:
         """The accepted connections that are open, in no order."""
-        return tuple(self._sockets)
+        return self._connections.members
 
     # Binding.
 
@@ -357,7 +355,7 @@ class StreamSocketListener(ClosesInBlock):
 
     def admits(self, host: str | None) -> bool:
         """Return whether an address may open one more connection; log refusals once a minute."""
-        return self._address_limit is None or self._address_limit.admits(host)
+        return self._connections.admits(host)
 
     def make_socket(self, host: str | None = None) -> StreamSocket:
         """
@@ -366,43 +364,36 @@ class StreamSocketListener(ClosesInBlock):
         :param host: the address of its peer; None if it has none, as with a UNIX socket.
         """
         accepted = StreamSocket(self._reactor, close_timeout=self._close_timeout)
+        is_counted = self._connections.address_limit is not None
         accepted.observe(
             self.control,
-            partial(self._observe, host),
+            partial(self._observe_from, host) if is_counted else self._observe,
             is_plain=self._tls is None,
-            buffer_limit=self._buffer_limit,
+            buffer_limit=self._connections.buffer_limit,
         )
         return accepted
 
-    def _observe(self, host: str | None, accepted: StreamSocket, is_connected: bool) -> None:
-        if is_connected:
-            self._sockets.add(accepted)
-            if self._address_limit is not None:
-                self._address_limit.add(accepted, host)
-            if self._tls is None:
-                self._deliver(accepted)
-            else:
-                securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
-                # A failed handshake was logged already, and its socket reaches no application.
-                securing.addCallbacks(lambda _: self._deliver(accepted), forget_frames)
+    def _observe_from(self, host: str | None, accepted: StreamSocket, is_connected: bool) -> None:
+        self._observe(accepted, is_connected, host)
+
+    def _observe(self, accepted: StreamSocket, is_connected: bool, host: str | None = None) -> None:
+        if not is_connected:
+            self._lost(accepted)
             return
-        self._sockets.discard(accepted)
-        if self._address_limit is not None:
-            self._address_limit.remove(accepted)
+        self._connections.join(accepted, host)
+        if self._tls is None:
+            self._deliver(accepted)
+        else:
+            securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
+            # A failed handshake was logged already, and its socket reaches no application.
+            securing.addCallbacks(lambda _: self._deliver(accepted), forget_frames)
+
+    def _lost(self, accepted: StreamSocket) -> None:
         if accepted.was_lost:
             # In the next turn: first the read or handshake that a handler awaits fails with the
             # reason. A handler that called `abort` may also still be in that call.
             self._reactor.callLater(0, self._handlers.cancel, accepted)
-        self._note_end()
-        self._reopen()
-
-    def _note_end(self) -> None:
-        if not self._is_busy:
-            self._emptied.fire()
-
-    @property
-    def _is_busy(self) -> bool:
-        return bool(self._sockets or self._handlers)
+        self._connections.leave(accepted)
 
     def _deliver(self, accepted: StreamSocket) -> None:
         if self.connection_received:
@@ -420,7 +411,7 @@ class StreamSocketListener(ClosesInBlock):
             return False
         if self._is_closed and not self.connection_received:
             return False  # Neither a handler nor `accept` would take it.
-        return self._max_connections is None or len(self._sockets) < self._max_connections
+        return self._connections.has_room
 
     def _reopen(self) -> None:
         for gate in self._gates:
@@ -431,35 +422,21 @@ class StreamSocketListener(ClosesInBlock):
 
     async def _close_all(self, timeout: float) -> int:
         await self.close()
-        if timeout > 0 and self._is_busy:
-            ended = self._end_within(timeout)
-            for accepted in list(self._sockets):
-                accepted.drain()
-            await ended
-        left = list(self._sockets)
+        # On the clock of the reactor: when running handlers are cancelled.
+        deadline = self._reactor.seconds() + timeout
+        await self._connections.drain_within(timeout)
+        await self._handlers.wait(deadline - self._reactor.seconds())
+        left = len(self._connections)
+        # Before the abort: a handler ends with `CancelledError`, not with the error of its socket.
         self._handlers.cancel_all()
-        await DeferredList([accepted.abort() for accepted in left])
-        if self._is_busy:
-            await self._end_within(_MOST_AFTER_CANCEL)
+        await self._connections.abort_all()
+        await self._handlers.wait(_MOST_AFTER_CANCEL)
         if self._handlers:
             self._log.warn(
                 "{count} handlers have not ended though they were cancelled",
                 count=len(self._handlers),
             )
-        return len(left)
-
-    def _end_within(self, timeout: float) -> Deferred[None]:
-        """Wait until no connection and no handler is left, at most ``timeout`` seconds."""
-        ended = self._emptied.wait()
-        deadline = self._reactor.callLater(timeout, self._emptied.fire_one, ended)
-
-        def stop(result: None) -> None:
-            # Also when the wait is cancelled.
-            if deadline.active():
-                deadline.cancel()
-            return result
-
-        return ended.addBoth(stop)
+        return left
 
 
 class _Accepting(ServerFactory):
@@ -476,18 +453,6 @@ class _Accepting(ServerFactory):
         if not self._listener.admits(host):
             return None
         return self._listener.make_socket(host).build_protocol()
-
-
-def _check_limits(
-    max_connections: int | None, close_timeout: float, handshake_timeout: float
-) -> None:
-    """Raise ``ValueError`` when a number is out of bounds."""
-    if max_connections is not None and checked_integer(max_connections, "max_connections") < 1:
-        raise ValueError(f"max_connections is 1 or more, not {max_connections}")
-    if not close_timeout >= 0:
-        raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
-    if not handshake_timeout > 0:
-        raise ValueError(f"handshake_timeout is above 0 seconds, not {handshake_timeout!r}")
 
 
 async def _stop(ports: list[IListeningPort]) -> None:

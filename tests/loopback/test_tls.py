@@ -303,6 +303,32 @@ class ConnectTests(ClientCase):
 
         self.conduct(work)
 
+    @on_every_reactor
+    def test_a_failed_handshake_leaves_the_socket_unconnected(self) -> None:
+        """Also once its connection has ended; it was no connection of the application."""
+
+        async def work(reactor: Any) -> None:
+            with plain_server(drop) as silent, secure_server(make_context()) as server:
+                for how in ("times out", "is cancelled"):
+                    client = self.client(reactor)
+                    seconds = 0.1 if how == "times out" else None
+                    connecting = client.connect(
+                        "localhost", silent.port, Level.TLS12, timeout=seconds
+                    )
+                    if seconds is None:
+                        reactor.callLater(0.1, connecting.cancel)
+                    with self.assertRaises((SocketError, CancelledError)):
+                        await connecting
+                    await turns(reactor)
+                    self.assertFalse(client.was_lost, how)
+                    client.control.min_protection_level = Level.TLS12
+                    await client.connect("localhost", server.port, Level.TLS12)
+                    await self.assert_echoes(client)
+                    await client.close()
+                    await client.wait_closed()
+
+        self.conduct(work)
+
 
 class AlertTests(ClientCase):
     """A refused handshake: both ends know the reason."""

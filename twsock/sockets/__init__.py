@@ -12,7 +12,7 @@ from twsock.sockets.datagram.information import DatagramSocketInformation
 from twsock.sockets.datagram.message import DatagramSocketMessageReceivedEventArgs
 from twsock.sockets.datagram.output import DatagramOutputStream
 from twsock.sockets.datagram.socket import DatagramSocket
-from twsock.sockets.stream.connecting import Attempt, ConnectError
+from twsock.sockets.stream.attempts import Attempt, ConnectError
 from twsock.sockets.stream.control import (
     SocketQualityOfService,
     StreamSocketControl,

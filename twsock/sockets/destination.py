@@ -35,12 +35,15 @@ def as_host_name(host: HostName | str) -> HostName:
     return host if isinstance(host, HostName) else HostName(host)
 
 
-def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) -> EndpointPair:
+def make_pair(
+    remote: HostName | str | EndpointPair, service: str | int | None, protocol: str = "tcp"
+) -> EndpointPair:
     """
     Return the pair that the arguments of a call describe.
 
     :param service: a port or a service; None if ``remote`` is a pair.
-    :raises ValueError: for a malformed name, and for a missing host or service.
+    :param protocol: ``tcp`` or ``udp``; for the lookup in the services file.
+    :raises ValueError: for a malformed name, a missing host or service, and an invalid port.
     :raises TypeError: when the service is neither a ``str`` nor an ``int``.
     """
     if isinstance(remote, EndpointPair):
@@ -53,6 +56,7 @@ def make_pair(remote: HostName | str | EndpointPair, service: str | int | None) 
         pair = EndpointPair(None, "", as_host_name(remote), _as_text(service))
     if not pair.remote_service_name:
         raise ValueError("remote_service_name is empty: a connection needs a port or a service")
+    find_port(pair.remote_service_name, protocol)  # Raises for an invalid port.
     return pair
 
 
@@ -70,8 +74,7 @@ def find_endpoint_pairs(
     :param protocol: ``tcp`` or ``udp``; for the lookup in the services file and the DNS.
     :raises ValueError: at the call, for a malformed name, a missing service or a bad port.
     """
-    pair = make_pair(host, service)
-    find_port(pair.remote_service_name, protocol)
+    pair = make_pair(host, service, protocol)
 
     async def look_up() -> list[EndpointPair]:
         name, wanted = pair.remote_host_name, pair.remote_service_name

@@ -11,7 +11,7 @@ from tests.sockets.stream.connected import InMemory
 from tests.tls.peer import AUTHORITY, SERVER, Peer, ServerPeer
 from twsock.errors import ClosedError, OperationNotSupported, RemoteProtocolError
 from twsock.names import HostName
-from twsock.sockets.stream.securing import refuse_plaintext, secure_client, secure_server
+from twsock.sockets.stream.securing import ClientRole, ServerRole, refuse_plaintext
 from twsock.tls.certificates import Certificate
 from twsock.tls.levels import SocketProtectionLevel
 from twsock.tls.server import ServerOptions, ServerTls
@@ -65,15 +65,8 @@ class HandshakeTests(SynchronousTestCase):
         here, peer = InMemory(), ServerPeer()
         socket = here.socket
         socket.control.trust_roots = [Certificate.from_pem(AUTHORITY.cert_pem.bytes())]
-        securing = secure_client(
-            here.protocol,
-            socket.control,
-            socket.information,
-            SocketProtectionLevel.TLS12,
-            LOCALHOST,
-            here.clock,
-            10,
-        )
+        role = ClientRole(socket.control, SocketProtectionLevel.TLS12, LOCALHOST)
+        securing = role.begin(here.protocol, socket.information, here.clock, 10)
         transport: Any = here.transport
         for _ in range(FLIGHTS):
             if not securing.called:
@@ -90,14 +83,10 @@ class HandshakeTests(SynchronousTestCase):
         here = InMemory()
         self.assertRaises(
             OperationNotSupported,
-            secure_client,
-            here.protocol,
+            ClientRole,
             here.socket.control,
-            here.socket.information,
             SocketProtectionLevel.SSL3_ALLOW_WEAK_ENCRYPTION,
             LOCALHOST,
-            here.clock,
-            10,
         )
         self.assertEqual(here.sent(), b"")
         self.assertTrue(here.socket.is_open)
@@ -107,14 +96,8 @@ class HandshakeTests(SynchronousTestCase):
         here, peer = InMemory(), Peer()
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
         hello = peer.hello()
-        securing = secure_server(
-            here.protocol,
-            here.socket.information,
-            ServerTls(ServerOptions([certificate])),
-            here.clock,
-            10,
-            hello[:7],
-        )
+        role = ServerRole(ServerTls(ServerOptions([certificate])))
+        securing = role.begin(here.protocol, here.socket.information, here.clock, 10, hello[:7])
         transport: Any = here.transport
         engine = transport.protocol
         engine.dataReceived(hello[7:])
@@ -130,7 +113,7 @@ class HandshakeTests(SynchronousTestCase):
             certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
             tls = ServerTls(ServerOptions([certificate]))
             information = here.socket.information
-            securing = secure_server(here.protocol, information, tls, here.clock, 10)
+            securing = ServerRole(tls).begin(here.protocol, information, here.clock, 10)
             writing = here.output.write(b"never in plaintext")
             flushing = here.output.flush()
             getattr(here.socket, end)()
@@ -153,7 +136,7 @@ class HandshakeTests(SynchronousTestCase):
             here = InMemory()
             information = here.socket.information
             tls = ServerTls(ServerOptions([certificate]))
-            securing = secure_server(here.protocol, information, tls, here.clock, 10)
+            securing = ServerRole(tls).begin(here.protocol, information, here.clock, 10)
             if end == "cancel":
                 securing.cancel()
             elif end == "close":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -284,64 +283,6 @@ class LookUpTests(SocketTests):
         self.assertEqual(self.reactor.tcpClients[0][:2], ("2001:db8::1", 80))
 
 
-class TakeOverTests(SynchronousTestCase):
-    """Connections that other code made."""
-
-    def test_a_transport_of_twisted_can_be_taken_over(self) -> None:
-        """The unread bytes of its protocol are read first."""
-        transport: Any = StringTransport()
-        stream_socket = StreamSocket.from_transport(Clock(), transport, b"left ")
-        transport.protocol.dataReceived(b"over")
-        read = stream_socket.input_stream.receive_exactly(9)
-        self.assertEqual(self.successResultOf(read), b"left over")
-
-    def test_a_transport_with_tls_can_be_taken_over(self) -> None:
-        """The socket gets the decrypted bytes."""
-        transport: Any = StringTransport()
-        transport.TLS = True
-        transport.protocol = engine = StringTransport()
-        engine.wrappedProtocol = object()  # type: ignore[attr-defined]
-        stream_socket = StreamSocket.from_transport(Clock(), transport)
-        engine.wrappedProtocol.dataReceived(b"x")  # type: ignore[attr-defined]
-        self.assertIs(transport.protocol, engine)
-        self.assertEqual(self.successResultOf(stream_socket.input_stream.receive_some()), b"x")
-
-    def test_many_unread_bytes_pause_reading(self) -> None:
-        """Until the application reads."""
-        transport: Any = StringTransport()
-        loose = bytearray(100_000)
-        stream_socket = StreamSocket.from_transport(Clock(), transport, loose)  # type: ignore[arg-type]
-        self.assertEqual(transport.producerState, "paused")
-        self.assertEqual(stream_socket.input_stream.buffered, 100_000)
-        transport.protocol.dataReceived(b"x")
-        self.assertEqual(len(loose), 100_000)
-
-    def test_a_lost_transport_is_refused(self) -> None:
-        """With `ClosedError`."""
-        transport: Any = StringTransport()
-        transport.connected = False
-        self.assertRaises(ClosedError, StreamSocket.from_transport, Clock(), transport)
-
-    def test_a_wrapped_transport_can_be_taken_over(self) -> None:
-        """The wrapper passes received bytes to the socket."""
-        transport: Any = StringTransport()
-        transport.wrappedProtocol = transport.protocol = object()
-        stream_socket = StreamSocket.from_transport(Clock(), transport)
-        transport.wrappedProtocol.dataReceived(b"x")
-        self.assertEqual(self.successResultOf(stream_socket.input_stream.receive_some()), b"x")
-
-    def test_an_unconnected_socket_is_refused(self) -> None:
-        """It stays open."""
-        with socket.socket() as alone, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            self.assertRaises(SocketError, StreamSocket.from_socket, Clock(), alone)
-            self.assertRaises(ValueError, StreamSocket.from_socket, Clock(), datagram)
-            self.assertGreaterEqual(alone.fileno(), 0)
-
-    def test_limits_out_of_bounds_are_refused(self) -> None:
-        """Before a socket is opened."""
-        self.assertRaises(ValueError, StreamSocket, Clock(), close_timeout=-1)
-
-
 class EndTests(SocketTests):
     """Closing an unconnected socket."""
 
@@ -352,6 +293,10 @@ class EndTests(SocketTests):
         self.failureResultOf(self.socket.input_stream.receive_some(), ClosedError)
         self.failureResultOf(self.socket.output_stream.write(b"x"), ClosedError)
         self.assertFalse(self.socket.is_open)
+
+    def test_limits_out_of_bounds_are_refused(self) -> None:
+        """Before a socket is opened."""
+        self.assertRaises(ValueError, StreamSocket, Clock(), close_timeout=-1)
 
     def test_async_with_closes_the_socket(self) -> None:
         """At the end of the block."""

@@ -40,7 +40,7 @@ from twsock.sockets.destination import (
     make_pair,
 )
 from twsock.sockets.event import Event
-from twsock.sockets.resolving import find_port, resolve
+from twsock.sockets.resolving import resolve
 from twsock.sockets.waiting import ClosesInBlock, check_timeout, limit, operation_cancelled
 from twsock.sockets.weakly import weak_callback, weak_factory, weak_getter
 from twsock.wire.byte_queue import Buffer
@@ -184,9 +184,8 @@ class DatagramSocket(ClosesInBlock):
             what it was before. `LocalProtocolError` when it is connected.
         :raises ValueError: at once, for a malformed name, a missing service or an invalid port.
         """
-        pair = make_pair(remote, service)
+        pair = make_pair(remote, service, "udp")
         local = local_binding(pair, "udp")
-        find_port(pair.remote_service_name, "udp")  # This raises at once for an invalid port.
         check_timeout(timeout)
         connecting = self._state.open(self._connect(pair, local), is_connecting=True)
         return limit(connecting, timeout, self._reactor, "connecting")
@@ -215,9 +214,8 @@ class DatagramSocket(ClosesInBlock):
             if the socket is ``multicast_only``.
         :raises ValueError: at once, as `connect`.
         """
-        pair = make_pair(remote, service)
+        pair = make_pair(remote, service, "udp")
         local = local_binding(pair, "udp")
-        find_port(pair.remote_service_name, "udp")
         check_timeout(timeout)
         if self._state.phase is Phase.CONNECTED:
             return fail(LocalProtocolError("this socket is connected: use its output_stream"))

@@ -1,273 +1,137 @@
 """
-Attempts to connect to one of several addresses: addresses → **attempts** → connection, or errors.
+Ways to a connection: service, endpoint, transport or socket → **connecting** → protocol.
 
-Used by `twsock.StreamSocket`. Twisted's ``HostnameEndpoint`` makes the attempts, one address after
-the other until one answers (:rfc:`8305`). It gets a replacement of the reactor that returns the
-known addresses, starts the next attempt as soon as one has failed, and records each error.
+Called by a `twsock.StreamSocket`, whose protocol gets the transport. Nothing is held once a call
+has ended.
 """
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import socket
+from collections.abc import Callable
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import (
-    IAddress,
-    IConnector,
-    IDelayedCall,
-    IProtocol,
-    IProtocolFactory,
-    IReactorPluggableNameResolver,
-    IResolutionReceiver,
-    ITransport,
-)
-from twisted.internet.protocol import ClientFactory
-from twisted.python.failure import Failure
-from zope.interface import directlyProvides
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol, IResolver, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from typing_extensions import override
 
-from twsock.errors import SocketError, SocketErrorStatus
-from twsock.ip.address_errors import missing_zone_error
-from twsock.sockets.resolving import RemoteAddress
+from twsock.errors import ClosedError, SocketError
+from twsock.names import EndpointPair
+from twsock.sockets.resolving import interleave, resolve
+from twsock.sockets.stream.attempts import connect_to_any
+from twsock.sockets.stream.control import StreamSocketControl
+from twsock.wire.byte_queue import as_bytes
 
-__all__ = ["ATTEMPT_DELAY", "Attempt", "ConnectError", "connect_to_any"]
-
-#: Seconds until the next attempt starts while one is under way (:rfc:`8305`, section 5).
-ATTEMPT_DELAY: Final = 0.25
-
-#: Seconds of one attempt; Twisted's default.
-_ATTEMPT_TIMEOUT: Final = 30.0
-
-#: The delay if attempts must not overlap: longer than any attempt.
-_NEVER: Final = 1e6
-
-#: Statuses that describe this machine, not the one to connect to.
-_LOCAL_REASONS: Final = frozenset(
-    {
-        SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED,
-        SocketErrorStatus.CANNOT_ASSIGN_REQUESTED_ADDRESS,
-        SocketErrorStatus.NETWORK_IS_UNREACHABLE,
-    }
-)
+__all__ = ["adopt_socket", "adopt_transport", "connect_through", "connect_to_service"]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """
-    One attempt that failed.
-
-    :ivar address: the address that was tried.
-    :ivar port: the port that was tried.
-    :ivar error: the reason of the failure.
-    """
-
-    address: str
-    port: int
-    error: SocketError
-
-
-class ConnectError(SocketError):
-    """
-    All attempts to connect failed.
-
-    Its status is that of the first attempt whose error concerns the host, and not only this machine
-    (such as that it has no IPv6).
-
-    :ivar attempts: all attempts, in the order in which they failed.
-    """
-
-    attempts: tuple[Attempt, ...] = ()
-
-
-async def connect_to_any(
+async def connect_to_service(
     reactor: Any,
-    name: str,
-    addresses: Sequence[RemoteAddress],
-    factory: IProtocolFactory,
-    *,
-    bind: tuple[str, int] | None = None,
-    is_serial: bool = False,
-    prepare: Callable[[ITransport], None] | None = None,
-) -> IProtocol:
+    pair: EndpointPair,
+    bind: tuple[str, int] | None,
+    resolver: IResolver | None,
+    control: StreamSocketControl,
+    build_protocol: Callable[[], Protocol],
+) -> None:
     """
-    Connect to the first of several addresses that answers.
+    Look the remote end of a pair up, and connect to the first of its addresses that answers.
 
-    :param name: name of the destination in error messages.
-    :param addresses: at least one, in the order of the attempts.
-    :param factory: builds the protocol of the attempt that succeeds.
     :param bind: local address, or empty, and local port, or 0.
-    :param is_serial: whether an attempt must fail before the next one starts.
-    :param prepare: called with each transport before it connects, to set options on its socket.
+    :param resolver: looks up SRV records; None for the DNS servers of this machine.
+    :param control: options of the socket, set before each attempt.
+    :param build_protocol: called once, for the attempt that succeeds.
     :raises ConnectError: when all attempts failed.
+    :raises SocketError: when the lookup failed.
     """
-    delay = _NEVER if is_serial else ATTEMPT_DELAY
-    attempts = _Attempts(reactor, addresses, bind, delay, prepare)
-    endpoint = HostnameEndpoint(
-        attempts, addresses[0].host, 0, timeout=_ATTEMPT_TIMEOUT, attemptDelay=1
-    )
+    host, service = pair.remote_host_name, pair.remote_service_name
+    addresses = interleave(await resolve(reactor, host, service, resolver))
+    once = _Once(build_protocol)
     try:
-        connecting: Deferred[IProtocol] = endpoint.connect(factory)
-        return await connecting
-    except ConnectingCancelledError as error:
-        raise CancelledError from error
-    except Exception as error:
-        if not attempts.failed:
-            raise
-        raise _sum_up(name, attempts.failed) from error
+        await connect_to_any(
+            reactor,
+            f"{host.display_name}:{service}",
+            addresses,
+            once,
+            bind=bind,
+            is_serial=control.serialize_connection_attempts,
+            prepare=control.apply,
+        )
     finally:
-        attempts.end()
+        once.end()
 
 
-def _sum_up(name: str, failed: Sequence[Attempt]) -> ConnectError:
-    told = [attempt.error for attempt in failed if attempt.error.status not in _LOCAL_REASONS]
-    main = (told or [attempt.error for attempt in failed])[0]
-    reasons = "; ".join(f"{each.address} port {each.port}: {each.error}" for each in failed)
-    error = ConnectError(
-        f"cannot connect to {name}: {reasons}", status=main.status, hresult=main.hresult
-    )
-    error.attempts = tuple(failed)
-    return error
+async def connect_through(
+    endpoint: IStreamClientEndpoint, build_protocol: Callable[[], Protocol]
+) -> None:
+    """Connect through an endpoint of Twisted; its errors are raised unchanged."""
+    once = _Once(build_protocol)
+    connecting: Deferred[IProtocol] = endpoint.connect(once)
+    try:
+        await connecting
+    finally:
+        once.end()
 
 
-class _Attempts:
+def adopt_transport(transport: Any, protocol: Protocol, unread: bytes) -> None:
     """
-    Replaces the reactor of ``HostnameEndpoint``.
+    Connect a protocol to a transport in the place of the transport's own protocol.
 
-    :ivar failed: attempts that failed so far.
+    :param unread: bytes that the other protocol received and did not use.
+    :raises ClosedError: when the transport is no longer connected.
     """
-
-    def __init__(
-        self,
-        reactor: Any,
-        addresses: Sequence[RemoteAddress],
-        bind: tuple[str, int] | None,
-        delay: float,
-        prepare: Callable[[ITransport], None] | None,
-    ) -> None:
-        # Declared for the instance only: it is no reactor, but has the methods that are used here.
-        directlyProvides(self, IReactorPluggableNameResolver)
-        self.nameResolver = _Resolved(addresses)
-        self.failed: list[Attempt] = []
-        self._reactor = reactor
-        self._bind = bind
-        self._delay = delay
-        self._prepare = prepare
-        self._is_next_due = False
-        self._next: IDelayedCall | None = None
-
-    def end(self) -> None:
-        """Drop the delayed call of the endpoint, which refers back to this object."""
-        self._next = None
-
-    # Called by Twisted.
-
-    def seconds(self) -> float:
-        """Return the time of the reactor."""
-        now: float = self._reactor.seconds()
-        return now
-
-    def callLater(self, _delay: float, begin: Callable[[], Any]) -> IDelayedCall:
-        """Start the next attempt after our delay, or as soon as one fails."""
-        delay = 0 if self._is_next_due else self._delay
-        self._is_next_due = False
-        self._next = self._reactor.callLater(delay, begin)
-        return self._next
-
-    def connectTCP(
-        self,
-        host: str,
-        port: int,
-        factory: ClientFactory,
-        timeout: float = _ATTEMPT_TIMEOUT,
-        bindAddress: Any = None,  # noqa: N803 - Twisted's name
-    ) -> IConnector:
-        """Make one attempt."""
-        if self._bind is not None:
-            any_address = "::" if ":" in host else "0.0.0.0"
-            bindAddress = (self._bind[0] or any_address, self._bind[1])  # noqa: N806 - the same
-        try:
-            connector: IConnector = self._reactor.connectTCP(
-                host, port, _Observed(factory, self._note_failure), timeout, bindAddress
-            )
-        except Exception as error:
-            # For example, two address families, or an unknown zone. No attempt was made, so no
-            # callback reports the error.
-            self._note_failure(host, port, error)
-            raise
-        # Twisted has made the socket, and connects it in the next turn of the reactor.
-        transport = getattr(connector, "transport", None)
-        if self._prepare is not None and transport is not None:
-            self._prepare(transport)
-        return connector
-
-    def _note_failure(self, host: str, port: int, error: BaseException) -> None:
-        reason = missing_zone_error(error) or SocketError.from_exception(error)
-        self.failed.append(Attempt(host, port, reason))
-        if self._next is not None and self._next.active():
-            self._next.reset(0)
-        else:
-            self._is_next_due = True
+    # A wrapper (TLS, a policy) passes received bytes to `wrappedProtocol`, a plain transport to
+    # `protocol`.
+    top = transport.protocol if getattr(transport, "TLS", False) else transport
+    name = "wrappedProtocol" if hasattr(top, "wrappedProtocol") else "protocol"
+    if not getattr(transport, "connected", True):
+        raise ClosedError("cannot take the transport over: it is not connected")
+    setattr(top, name, protocol)
+    # First: the input stream pauses the transport again if the unread bytes exceed its limit.
+    transport.resumeProducing()
+    protocol.makeConnection(transport)
+    if unread:
+        protocol.dataReceived(as_bytes(unread))
 
 
-class _Resolved:
-    """Reports the known addresses to Twisted."""
+def adopt_socket(
+    reactor: Any, connection: socket.socket, build_protocol: Callable[[], Protocol]
+) -> None:
+    """
+    Connect a protocol to a socket of Python, which is closed: the reactor has a copy of it.
 
-    def __init__(self, addresses: Sequence[RemoteAddress]) -> None:
-        self._addresses = addresses
-
-    # Called by Twisted.
-
-    def resolveHostName(self, receiver: IResolutionReceiver, *_: object, **__: object) -> None:
-        """Report all addresses at once."""
-        receiver.resolutionBegan(self)  # type: ignore[arg-type]
-        for address in self._addresses:
-            receiver.addressResolved(address)
-        receiver.resolutionComplete()
-
-    def cancel(self) -> None:
-        """Do nothing: the lookup is done."""
+    :raises ValueError: when it is no stream socket.
+    :raises SocketError: when it is not connected. It stays open then.
+    """
+    if connection.type != socket.SOCK_STREAM:
+        raise ValueError(f"a stream socket is needed, not {connection.type!r}")
+    try:
+        connection.getpeername()
+        connection.setblocking(False)
+        reactor.adoptStreamConnection(connection.fileno(), connection.family, _Once(build_protocol))
+    except OSError as error:
+        raise SocketError.from_exception(error) from error
+    connection.close()
 
 
-class _Observed(ClientFactory):
-    """Passes all calls to the factory of the endpoint, and reports a failure."""
+class _Once(Factory):
+    """Builds the one protocol of a socket."""
 
     noisy = False
 
-    def __init__(
-        self, factory: ClientFactory, failed: Callable[[str, int, BaseException], None]
-    ) -> None:
-        self._factory = factory
-        self._failed = failed
+    def __init__(self, build_protocol: Callable[[], Protocol]) -> None:
+        self._build_protocol: Callable[[], Protocol] | None = build_protocol
 
-    # Called by Twisted.
+    def end(self) -> None:
+        """
+        Build no further protocol.
 
-    def doStart(self) -> None:
-        self._factory.doStart()
+        An endpoint that cannot be cancelled may connect too late. Twisted's connectors also keep
+        their factory until the garbage collector frees them.
+        """
+        self._build_protocol = None
 
-    def doStop(self) -> None:
-        self._factory.doStop()
-
-    def startedConnecting(self, connector: IConnector) -> None:
-        self._factory.startedConnecting(connector)
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self._factory.buildProtocol(addr)
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        destination: Any = connector.getDestination()
-        # First, so that the list is complete when the last failure ends the wait.
-        self._failed(destination.host, destination.port, typing.cast(BaseException, reason.value))
-        self._factory.clientConnectionFailed(connector, reason)
-        self._let_go()
-
-    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        self._factory.clientConnectionLost(connector, reason)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        # The endpoint's factory refers to the connector, and that to this factory.
-        self._factory = ClientFactory()
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        build = self._build_protocol
+        return None if build is None else build()

@@ -1,8 +1,8 @@
 """
 TLS handshakes of a connected stream socket: socket → **handshake** → verified peer.
 
-Called by a `StreamSocket`, which has checked that no read or write is pending. Plaintext that was
-not read is never delivered as if it had been encrypted.
+Called by a `twsock.StreamSocket`. Plaintext that was not read is never delivered as if it had been
+encrypted.
 """
 
 from __future__ import annotations
@@ -11,21 +11,57 @@ from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from typing_extensions import override
 
-from twsock.errors import ClosedError, RemoteProtocolError
+from twsock.errors import ClosedError, LocalProtocolError, RemoteProtocolError
 from twsock.log import TextLogger
-from twsock.names import HostName
+from twsock.names import HostName, HostNameType
+from twsock.sockets.destination import as_host_name
 from twsock.sockets.stream.connection import SocketProtocol
 from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.stream.information import StreamSocketInformation
+from twsock.sockets.stream.input import InputStream
+from twsock.sockets.stream.output import OutputStream
+from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions, make_client
 from twsock.tls.handshake import CLIENT_HELLO, Handshake
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
-from twsock.tls.server import ServerTls
+from twsock.tls.server import ServerOptions, ServerTls
 
-__all__ = ["refuse_plaintext", "secure_client", "secure_server"]
+__all__ = [
+    "ClientRole",
+    "ServerRole",
+    "TlsRole",
+    "connecting_role",
+    "refuse_plaintext",
+    "take_unread",
+    "upgrading_role",
+]
 
 _log = TextLogger()
+
+
+def take_unread(
+    connection: SocketProtocol,
+    input_stream: InputStream,
+    output_stream: OutputStream,
+    information: StreamSocketInformation,
+    role: TlsRole,
+) -> bytes:
+    """
+    Check that a handshake can begin here; take the bytes that were received and not read.
+
+    :returns: the beginning of the client's handshake, or no bytes.
+    :raises LocalProtocolError: if the connection is secure already, or a read or write is pending.
+    :raises RemoteProtocolError: if the bytes are plaintext. The connection was aborted.
+    """
+    if connection.carries_tls:
+        raise LocalProtocolError("cannot upgrade: the connection is secure already")
+    if input_stream.is_pending or output_stream.is_pending:
+        raise LocalProtocolError("cannot upgrade: a read or write is pending")
+    unread = input_stream.take_buffered()
+    refuse_plaintext(connection, information, unread, is_server=role.is_server)
+    return unread
 
 
 def refuse_plaintext(
@@ -56,71 +92,169 @@ def refuse_plaintext(
     raise error
 
 
-def secure_client(
-    connection: SocketProtocol,
-    control: StreamSocketControl,
-    information: StreamSocketInformation,
-    level: SocketProtectionLevel,
-    host: HostName,
-    clock: IReactorTime,
-    timeout: float,
-) -> Deferred[None]:
+class TlsRole:
     """
-    Start a handshake as its client.
+    What this end does in a handshake.
 
+    :ivar is_server: whether this end is the server, so that the peer's handshake comes first.
+    """
+
+    is_server: bool
+
+    def begin(
+        self,
+        connection: SocketProtocol,
+        information: StreamSocketInformation,
+        clock: IReactorTime,
+        timeout: float,
+        leftover: bytes = b"",
+    ) -> Deferred[None]:
+        """
+        Start the handshake.
+
+        :param timeout: seconds until it fails.
+        :param leftover: the beginning of the client's handshake, if this end is the server and has
+            received it.
+        :returns: fires when the handshake is done and the peer verified. If it fails, the
+            connection has been aborted; a server has logged the reason.
+        :raises SocketError: before anything is sent, when the certificate of the client cannot be
+            used.
+        """
+        raise NotImplementedError
+
+
+class ClientRole(TlsRole):
+    """
+    The role of a client.
+
+    :param control: the options of the socket.
     :param level: the highest version of TLS.
     :param host: the name that the certificate of the server must have.
-    :returns: fires when the handshake is done and the server verified. If it fails, the connection
-        has been aborted.
-    :raises SocketError: before anything is sent, when this machine does not support the level, or
-        the certificate of the client cannot be used.
+    :raises OperationNotSupported: when this machine does not support the level.
     """
-    options = ClientOptions(
-        choose_versions(level, control.min_protection_level),
-        host,
-        control.trust_roots,
-        control.client_certificate,
-        tuple(control.ignorable_server_certificate_errors),
-        tuple(control.application_protocols),
-        control.resumes_sessions,
-    )
-    creator, verification = make_client(options, information.remote_port)
-    information.securing(level, verification)
-    handshake = Handshake(connection, creator, verification, clock, timeout)
-    return handshake.begin().addCallback(information.secured)
+
+    is_server = False
+
+    def __init__(
+        self, control: StreamSocketControl, level: SocketProtectionLevel, host: HostName
+    ) -> None:
+        choose_versions(level, control.min_protection_level)  # Raises for an unsupported level.
+        self._control = control
+        self._level = level
+        self._host = host
+
+    @override
+    def begin(
+        self,
+        connection: SocketProtocol,
+        information: StreamSocketInformation,
+        clock: IReactorTime,
+        timeout: float,
+        leftover: bytes = b"",
+    ) -> Deferred[None]:
+        control = self._control
+        options = ClientOptions(
+            choose_versions(self._level, control.min_protection_level),
+            self._host,
+            control.trust_roots,
+            control.client_certificate,
+            tuple(control.ignorable_server_certificate_errors),
+            tuple(control.application_protocols),
+            control.resumes_sessions,
+        )
+        creator, verification = make_client(options, information.remote_port)
+        information.securing(self._level, verification)
+        handshake = Handshake(connection, creator, verification, clock, timeout)
+        return handshake.begin(leftover).addCallback(information.secured)
 
 
-def secure_server(
-    connection: SocketProtocol,
-    information: StreamSocketInformation,
-    tls: ServerTls,
-    clock: IReactorTime,
-    timeout: float,
-    leftover: bytes = b"",
-) -> Deferred[None]:
+class ServerRole(TlsRole):
     """
-    Start a handshake as its server.
+    The role of a server.
 
-    :param leftover: the beginning of the client's handshake, if it was received.
-    :returns: fires when the handshake is done and the client accepted. If it fails, the connection
-        has been aborted, and the reason was logged.
+    :param tls: its certificates, and which clients are accepted.
     """
-    creator, verification = tls.begin()
-    information.securing(tls.protection_level)
 
-    def note(secured: SSL.Connection) -> None:
-        information.client_certificate = verification.certificate
-        information.secured(secured)
+    is_server = True
 
-    def log_error(failure: Failure) -> Failure:
-        if not failure.check(ClosedError, CancelledError):
-            _log.warn(
-                "TLS handshake with {host} port {port} failed: {error}",
-                host=information.remote_address,
-                port=information.remote_port,
-                error=failure.value,
-            )
-        return failure
+    def __init__(self, tls: ServerTls) -> None:
+        self._tls = tls
 
-    handshake = Handshake(connection, creator, verification, clock, timeout, is_client=False)
-    return handshake.begin(leftover).addCallbacks(note, log_error)
+    @override
+    def begin(
+        self,
+        connection: SocketProtocol,
+        information: StreamSocketInformation,
+        clock: IReactorTime,
+        timeout: float,
+        leftover: bytes = b"",
+    ) -> Deferred[None]:
+        creator, verification = self._tls.begin()
+        information.securing(self._tls.protection_level)
+
+        def note(secured: SSL.Connection) -> None:
+            information.client_certificate = verification.certificate
+            information.secured(secured)
+
+        def log_error(failure: Failure) -> Failure:
+            if not failure.check(ClosedError, CancelledError):
+                _log.warn(
+                    "TLS handshake with {host} port {port} failed: {error}",
+                    host=information.remote_address,
+                    port=information.remote_port,
+                    error=failure.value,
+                )
+            return failure
+
+        handshake = Handshake(connection, creator, verification, clock, timeout, is_client=False)
+        return handshake.begin(leftover).addCallbacks(note, log_error)
+
+
+def connecting_role(
+    control: StreamSocketControl, level: SocketProtectionLevel, host: HostName
+) -> ClientRole | None:
+    """
+    Return the role of this end in a connection that is secure from the start; None without TLS.
+
+    :param level: the highest version of TLS, or ``PLAIN_SOCKET``.
+    :param host: the name that the certificate of the server must have.
+    :raises ValueError: for any other level.
+    :raises OperationNotSupported: when this machine does not support the level.
+    """
+    level = SocketProtectionLevel(level)
+    is_plain = level is SocketProtectionLevel.PLAIN_SOCKET
+    return None if is_plain else ClientRole(control, level, host)
+
+
+def upgrading_role(
+    control: StreamSocketControl,
+    level: SocketProtectionLevel,
+    server_name: HostName | str | None,
+    certificate: Certificate | None,
+) -> TlsRole:
+    """
+    Return the role of this end in an upgrade: the server, if it has a certificate.
+
+    :param level: the highest version of TLS.
+    :param server_name: the name that the certificate of the server must have; None if this end is
+        the server.
+    :raises ValueError: for a level that is no level of TLS, and a missing or malformed name.
+    :raises OperationNotSupported: when this machine does not support the level.
+    """
+    level = SocketProtectionLevel(level)
+    if level is SocketProtectionLevel.PLAIN_SOCKET:
+        raise ValueError("PlainSocket is not a level of TLS")
+    if certificate is None:
+        return ClientRole(control, level, _checked_name(server_name))
+    if server_name is not None:
+        raise ValueError("a server has a certificate, a client validates a name: not both")
+    return ServerRole(ServerTls(ServerOptions([certificate], level, control.min_protection_level)))
+
+
+def _checked_name(name: HostName | str | None) -> HostName:
+    if not name:
+        raise ValueError("the name that the certificate has to be for is missing")
+    host = as_host_name(name)
+    if host.type is HostNameType.BLUETOOTH:
+        raise ValueError(f"a certificate cannot name a Bluetooth address: {host.display_name}")
+    return host

@@ -7,73 +7,45 @@ Holds its two streams, which hold the bytes, its options and its information.
 
 from __future__ import annotations
 
-import enum
 import socket
 from collections.abc import Callable
 from typing import Any, overload
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import (
-    IAddress,
-    IProtocol,
-    IResolver,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Factory
-from typing_extensions import override
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IResolver, IStreamClientEndpoint
 
-from twsock.errors import (
-    BusyError,
-    ClosedError,
-    LocalProtocolError,
-    OperationNotSupported,
-    SocketError,
+from twsock.errors import LocalProtocolError, OperationNotSupported, SocketError
+from twsock.names import EndpointPair, HostName, HostNameSortOptions
+from twsock.operation import fail
+from twsock.sockets.destination import find_endpoint_pairs, local_binding, make_pair
+from twsock.sockets.stream.connecting import (
+    adopt_socket,
+    adopt_transport,
+    connect_through,
+    connect_to_service,
 )
-from twsock.ip.address_errors import connecting_error
-from twsock.log import TextLogger
-from twsock.names import EndpointPair, HostName, HostNameSortOptions, HostNameType
-from twsock.operation import fail, start_operation
-from twsock.sockets.destination import (
-    as_host_name,
-    find_endpoint_pairs,
-    local_binding,
-    make_pair,
-)
-from twsock.sockets.resolving import find_port, interleave, resolve
-from twsock.sockets.stream.connecting import connect_to_any
 from twsock.sockets.stream.connection import SocketProtocol
 from twsock.sockets.stream.control import StreamSocketControl, StreamSocketListenerControl
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.input import EndOfStreamError, InputStream
 from twsock.sockets.stream.output import OutputStream
-from twsock.sockets.stream.securing import refuse_plaintext, secure_client, secure_server
-from twsock.sockets.waiting import check_timeout, limit, operation_cancelled
-from twsock.sockets.weakly import weak_getter
-from twsock.stream.descriptor import carries_tls
+from twsock.sockets.stream.securing import (
+    ServerRole,
+    TlsRole,
+    connecting_role,
+    take_unread,
+    upgrading_role,
+)
+from twsock.sockets.stream.state import StreamSocketState
+from twsock.sockets.waiting import check_timeout, operation_cancelled
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
-from twsock.tls.levels import SocketProtectionLevel, choose_versions
-from twsock.tls.server import ServerOptions, ServerTls
-from twsock.wire.byte_queue import as_bytes
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.tls.server import ServerTls
 
 __all__ = ["StreamSocket"]
-
-
-class _State(enum.Enum):
-    UNCONNECTED = enum.auto()
-    CONNECTING = enum.auto()
-    CONNECTED = enum.auto()
-    CLOSED = enum.auto()
-
-
-class _End(enum.Enum):
-    """How the application has ended a connection."""
-
-    NONE = enum.auto()
-    CLOSED = enum.auto()
-    ABORTED = enum.auto()
 
 
 class StreamSocket:
@@ -90,29 +62,24 @@ class StreamSocket:
 
     :ivar input_stream: the receiving side.
     :ivar output_stream: the sending side.
+    :ivar information: addresses, TLS facts and statistics of the connection.
     """
-
-    _log = TextLogger()
 
     __slots__ = (
         "__weakref__",
         "_buffer_limit",
         "_close_timeout",
-        "_connecting",
         "_connection",
         "_control",
-        "_end",
-        "_has_begun_tls",
-        "_information",
         "_inherited",
         "_is_secure_from_the_start",
         "_observer",
         "_reactor",
         "_resolver",
         "_state",
+        "information",
         "input_stream",
         "output_stream",
-        "was_lost",
     )
 
     def __init__(
@@ -126,20 +93,14 @@ class StreamSocket:
             raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
         self.input_stream = InputStream(reactor)
         self.output_stream = OutputStream(reactor)
+        self.information = StreamSocketInformation()
         self._reactor = reactor
         self._resolver = resolver
         self._close_timeout = close_timeout
-        self._state = _State.UNCONNECTED
+        self._state = StreamSocketState()
         self._is_secure_from_the_start = False
-        self._has_begun_tls = False
         self._connection: SocketProtocol | None = None
-        self._connecting: Deferred[None] | None = None
-        self._end = _End.NONE
-        #: Whether the connection was reset or aborted: neither did the application close it in
-        #: order, nor did both ends end their output.
-        self.was_lost = False
         self._control: StreamSocketControl | None = None
-        self._information: StreamSocketInformation | None = None
         # Of an accepted socket: the options and the observer of its listener.
         self._inherited: StreamSocketListenerControl | None = None
         self._observer: Callable[[StreamSocket, bool], None] | None = None
@@ -149,19 +110,10 @@ class StreamSocket:
     def control(self) -> StreamSocketControl:
         """The options, to be set before the socket is connected."""
         if self._control is None:
-            self._control = StreamSocketControl(
-                weak_getter(self._is_in_use, False), weak_getter(self._is_securing, False)
-            )
+            self._control = StreamSocketControl(self._state.is_in_use, self._state.is_securing)
             if self._inherited is not None:
                 self._control.inherit(self._inherited)
         return self._control
-
-    @property
-    def information(self) -> StreamSocketInformation:
-        """Addresses, TLS facts and statistics of the connection."""
-        if self._information is None:
-            self._information = StreamSocketInformation()
-        return self._information
 
     @property
     def is_open(self) -> bool:
@@ -177,6 +129,15 @@ class StreamSocket:
         fired, since Twisted reports such connections before their handshake.
         """
         return self._connection is not None and self._connection.is_secure
+
+    @property
+    def was_lost(self) -> bool:
+        """
+        Whether the connection was reset or aborted.
+
+        That is: the application did not close it in order, nor did both ends end their output.
+        """
+        return self._state.was_lost
 
     # Connecting.
 
@@ -225,16 +186,18 @@ class StreamSocket:
             with the `SocketError` of the lookup. After that, or when cancelled, the socket is in
             its earlier state, and can be connected again. `LocalProtocolError` when it is
             connected, `BusyError` while it is being connected, `ClosedError` after `close`.
-        :raises ValueError: at once, for a malformed name, a missing service or an invalid port.
+        :raises ValueError: at once, for a malformed name, a missing service, and an invalid port
+            or level.
         """
         pair = make_pair(remote, service)
         bind = local_binding(pair)
-        find_port(pair.remote_service_name)  # This raises at once for an invalid port.
         check_timeout(timeout)
-        refusal = self._refusal_to_connect()
-        if refusal is not None:
-            return fail(refusal)
-        return self._start_connecting(pair, bind, SocketProtectionLevel(protection_level), timeout)
+        try:
+            role = connecting_role(self.control, protection_level, pair.remote_host_name)
+        except OperationNotSupported as error:
+            return fail(error)
+        connecting = self._connect(pair, bind, role)
+        return self._state.connect(connecting, self._start_again, self._reactor, timeout)
 
     def connect_endpoint(
         self, endpoint: IStreamClientEndpoint, *, timeout: float | None = None
@@ -246,10 +209,8 @@ class StreamSocket:
         :returns: as `connect`.
         """
         check_timeout(timeout)
-        refusal = self._refusal_to_connect()
-        if refusal is not None:
-            return fail(refusal)
-        return self._begin(self._connect_endpoint(endpoint), timeout)
+        connecting = connect_through(endpoint, self.build_protocol)
+        return self._state.connect(connecting, self._start_again, self._reactor, timeout)
 
     def upgrade_to_ssl(
         self,
@@ -282,13 +243,13 @@ class StreamSocket:
             machine's OpenSSL does not support. Cancelling aborts the connection.
         :raises ValueError: at once, for a level that is no level of TLS, and a malformed name.
         """
-        level = _checked_level(protection_level, timeout)
-        if certificate is not None:
-            if validation_host_name is not None:
-                raise ValueError("a server has a certificate, a client validates a name: not both")
-            options = ServerOptions([certificate], level, self.control.min_protection_level)
-            return self._upgrade_as_server(options, timeout)
-        return self._upgrade_as_client(level, validation_host_name, timeout)
+        if not timeout > 0:
+            raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
+        try:
+            role = upgrading_role(self.control, protection_level, validation_host_name, certificate)
+            return self._upgrade(role, timeout)
+        except SocketError as error:
+            return fail(error)
 
     @classmethod
     def from_transport(cls, reactor: Any, transport: Any, unread: bytes = b"") -> StreamSocket:
@@ -300,18 +261,7 @@ class StreamSocket:
         :raises ClosedError: when the transport is no longer connected.
         """
         stream_socket = cls(reactor)
-        protocol = stream_socket.build_protocol()
-        # A wrapper (TLS, a policy) passes what it receives to this; a plain transport to that.
-        top = transport.protocol if getattr(transport, "TLS", False) else transport
-        name = "wrappedProtocol" if hasattr(top, "wrappedProtocol") else "protocol"
-        if not getattr(transport, "connected", True):
-            raise ClosedError("cannot take the transport over: it is not connected")
-        setattr(top, name, protocol)
-        # Before the stream pauses it again, which it does above its limit.
-        transport.resumeProducing()
-        protocol.makeConnection(transport)
-        if unread:
-            protocol.dataReceived(as_bytes(unread))
+        adopt_transport(transport, stream_socket.build_protocol(), unread)
         return stream_socket
 
     @classmethod
@@ -325,18 +275,8 @@ class StreamSocket:
         :raises SocketError: when it is not connected. It is then unchanged, except for being
             non-blocking.
         """
-        if connection.type != socket.SOCK_STREAM:
-            raise ValueError(f"a stream socket is needed, not {connection.type!r}")
         stream_socket = cls(reactor)
-        try:
-            connection.getpeername()
-            connection.setblocking(False)
-            reactor.adoptStreamConnection(
-                connection.fileno(), connection.family, _Once(stream_socket)
-            )
-        except OSError as error:
-            raise SocketError.from_exception(error) from error
-        connection.close()
+        adopt_socket(reactor, connection, stream_socket.build_protocol)
         return stream_socket
 
     def build_protocol(self) -> SocketProtocol:
@@ -395,9 +335,8 @@ class StreamSocket:
             before, it fires as well, and the pending writes have failed. It does not wait for the
             peer, as `wait_closed` does. It need not be awaited.
         """
-        self._end_connecting()
-        if self._end is _End.NONE:
-            self._end = _End.CLOSED
+        self._state.close()
+        self._close_unconnected_streams()
         return succeed(None) if self._connection is None else self._connection.close()
 
     def wait_closed(self) -> Deferred[None]:
@@ -416,8 +355,8 @@ class StreamSocket:
 
         :returns: fires when the connection has ended. It need not be awaited.
         """
-        self._end_connecting()
-        self._end = _End.ABORTED
+        self._state.abort()
+        self._close_unconnected_streams()
         return succeed(None) if self._connection is None else self._connection.abort()
 
     def cancel_io(self) -> Deferred[None]:
@@ -468,6 +407,15 @@ class StreamSocket:
         self._observer = observer
         self._is_secure_from_the_start = not is_plain
 
+    def secure_as_server(self, tls: ServerTls, timeout: float) -> Deferred[None]:
+        """
+        Start a handshake as its server.
+
+        :returns: fires when the handshake is done and the client accepted. If it fails, the
+            connection has been aborted.
+        """
+        return self._secure(ServerRole(tls), timeout)
+
     def drain(self) -> None:
         """
         Report the end of the stream to the application as soon as it waits for more bytes.
@@ -482,135 +430,44 @@ class StreamSocket:
 
     def _made(self, connection: SocketProtocol) -> None:
         self._connection = connection
-        if self._state is _State.CLOSED:
+        if self._state.is_ended:
             connection.abort()  # It was closed just before.
             return
         if self._observer is not None or not self._is_secure_from_the_start:
-            self._state = _State.CONNECTED
+            self._state.connected()
         self.information.connected(connection.transport)
         (self._inherited or self.control).apply(connection.transport)
         if self._observer is not None:
             self._observer(self, True)
 
     def _lost(self, error: SocketError | None) -> None:
-        if self._end is not _End.CLOSED:
-            self.was_lost = error is not None or self._end is not _End.NONE
-        if self._state is not _State.CONNECTING:
-            self._state = _State.CLOSED
+        self._state.lost(error)
         self.information.lost()
         if self._observer is not None:
             self._observer(self, False)
 
-    def _is_in_use(self) -> bool:
-        return self._state is not _State.UNCONNECTED
+    # Steps of connecting and closing.
 
-    def _is_securing(self) -> bool:
-        return self._has_begun_tls
+    def _close_unconnected_streams(self) -> None:
+        if self._connection is None:
+            self.input_stream.close()
+            self.output_stream.close()
 
-    # Connecting, step by step.
-
-    def _start_connecting(
-        self,
-        pair: EndpointPair,
-        bind: tuple[str, int] | None,
-        level: SocketProtectionLevel,
-        timeout: float | None,
-    ) -> Deferred[None]:
-        is_plain = level is SocketProtectionLevel.PLAIN_SOCKET
-        try:
-            if not is_plain:
-                self._check_level(level)
-        except OperationNotSupported as error:
-            return fail(error)
-        self.information.asked_for(pair.remote_host_name, pair.remote_service_name)
-        if is_plain:
-            return self._begin(self._connect(pair, bind), timeout)
-        return self._begin(self._connect_securely(pair, bind, level), timeout)
-
-    def _upgrade_as_client(
-        self, level: SocketProtectionLevel, name: HostName | str | None, timeout: float
-    ) -> Deferred[None]:
-        if not name:
-            raise ValueError("the name that the certificate has to be for is missing")
-        host = as_host_name(name)
-        if host.type is HostNameType.BLUETOOTH:
-            raise ValueError(f"a certificate cannot name a Bluetooth address: {host.display_name}")
-        try:
-            self._check_level(level)
-            connection = self._check_upgrade()
-            if self._inherited is not None:
-                raise LocalProtocolError("cannot upgrade: an accepted socket needs a certificate")
-            leftover = self.input_stream.take_buffered()
-            refuse_plaintext(connection, self.information, leftover, is_server=False)
-        except SocketError as error:
-            return fail(error)
-        return self._secure(level, host, timeout)
-
-    def _refusal_to_connect(self) -> SocketError | None:
-        if self._state is _State.CONNECTING:
-            return BusyError("cannot connect: another attempt is under way")
-        if self._state is _State.CONNECTED:
-            return LocalProtocolError("cannot connect: the socket is connected")
-        if self._state is _State.CLOSED:
-            return ClosedError("cannot connect: the socket was closed")
-        return None
-
-    def _begin(self, work: Any, timeout: float | None) -> Deferred[None]:
-        self._state = _State.CONNECTING
-        connecting: Deferred[None] = start_operation(self._guarded(work))
-        if not connecting.called:
-            self._connecting = connecting
-        return limit(connecting, timeout, self._reactor, "the connect")
-
-    async def _guarded(self, work: Any) -> None:
-        """Restore the unconnected state if connecting fails."""
-        try:
-            await work
-        except CancelledError:
-            if self._state is _State.CLOSED:
-                raise ClosedError("the socket was closed while it was being connected") from None
-            raise
-        except SocketError:
-            raise
-        except Exception as error:
-            raise connecting_error(error) from error
-        finally:
-            self._connecting = None
-            if self._state is _State.CONNECTING:
-                self._state = _State.UNCONNECTED
-                self._start_again()
-
-    async def _connect(self, pair: EndpointPair, bind: tuple[str, int] | None) -> None:
-        host, service = pair.remote_host_name, pair.remote_service_name
-        addresses = interleave(await resolve(self._reactor, host, service, self._resolver))
-        once = _Once(self)
-        try:
-            await connect_to_any(
-                self._reactor,
-                f"{host.display_name}:{service}",
-                addresses,
-                once,
-                bind=bind,
-                is_serial=self.control.serialize_connection_attempts,
-                prepare=self.control.apply,
-            )
-        finally:
-            once.end()
-
-    async def _connect_securely(
-        self,
-        pair: EndpointPair,
-        bind: tuple[str, int] | None,
-        level: SocketProtectionLevel,
+    async def _connect(
+        self, pair: EndpointPair, bind: tuple[str, int] | None, role: TlsRole | None
     ) -> None:
-        self._is_secure_from_the_start = True
-        await self._connect(pair, bind)
-        await self._secure(level, pair.remote_host_name, DEFAULT_HANDSHAKE_TIMEOUT)
-        self._state = _State.CONNECTED
+        self._is_secure_from_the_start = role is not None
+        self.information.asked_for(pair.remote_host_name, pair.remote_service_name)
+        await connect_to_service(
+            self._reactor, pair, bind, self._resolver, self.control, self.build_protocol
+        )
+        if role is not None:
+            await self._secure(role, DEFAULT_HANDSHAKE_TIMEOUT)
+            self._state.connected()
 
     def _start_again(self) -> None:
         """Restore the state before a failed connect, with new streams."""
-        self._has_begun_tls = self._is_secure_from_the_start = False
+        self._is_secure_from_the_start = False
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
@@ -620,122 +477,18 @@ class StreamSocket:
 
     # TLS.
 
-    def _check_level(self, level: SocketProtectionLevel) -> None:
-        """
-        Check that this machine supports a level, before any packet is sent.
-
-        :raises OperationNotSupported: if it does not.
-        """
-        choose_versions(level, self.control.min_protection_level)
-
-    def _check_upgrade(self) -> SocketProtocol:
-        """
-        Check that the state allows an upgrade; return the connection.
-
-        :raises SocketError: if the state does not allow it.
-        """
-        connection = self._connection
-        if self._state is _State.CLOSED:
-            raise ClosedError("cannot upgrade: the socket was closed")
-        if self._state is not _State.CONNECTED or connection is None:
-            raise LocalProtocolError("cannot upgrade: the socket is not connected")
-        transport: Any = connection.transport
-        if self._has_begun_tls or carries_tls(transport):
-            raise LocalProtocolError("cannot upgrade: the connection is secure already")
-        if self.input_stream.is_pending or self.output_stream.is_pending:
-            raise LocalProtocolError("cannot upgrade: a read or write is pending")
-        return connection
-
-    def _upgrade_as_server(self, options: ServerOptions, timeout: float) -> Deferred[None]:
-        try:
-            tls = ServerTls(options)
-            connection = self._check_upgrade()
-            leftover = self.input_stream.take_buffered()
-            refuse_plaintext(connection, self.information, leftover, is_server=True)
-        except SocketError as error:
-            return fail(error)
-        return self.secure_as_server(tls, timeout, leftover)
-
-    def secure_as_server(
-        self, tls: ServerTls, timeout: float, leftover: bytes = b""
-    ) -> Deferred[None]:
-        """
-        Start a handshake as its server; called by the listener.
-
-        :returns: fires when the handshake is done and the client accepted. If it fails, the
-            connection has been aborted.
-        """
+    def _upgrade(self, role: TlsRole, timeout: float) -> Deferred[None]:
+        self._state.check_upgrade()
+        if self._inherited is not None and not role.is_server:
+            raise LocalProtocolError("cannot upgrade: an accepted socket needs a certificate")
         assert self._connection is not None
-        self._has_begun_tls = True
-        return secure_server(
-            self._connection, self.information, tls, self._reactor, timeout, leftover
+        unread = take_unread(
+            self._connection, self.input_stream, self.output_stream, self.information, role
         )
+        return self._secure(role, timeout, unread)
 
-    def _secure(
-        self, level: SocketProtectionLevel, host: HostName, timeout: float
-    ) -> Deferred[None]:
+    def _secure(self, role: TlsRole, timeout: float, unread: bytes = b"") -> Deferred[None]:
         assert self._connection is not None
-        try:
-            securing = secure_client(
-                self._connection,
-                self.control,
-                self.information,
-                level,
-                host,
-                self._reactor,
-                timeout,
-            )
-        except SocketError as error:
-            return fail(error)
-        self._has_begun_tls = True
+        securing = role.begin(self._connection, self.information, self._reactor, timeout, unread)
+        self._state.has_begun_tls = True
         return securing
-
-    async def _connect_endpoint(self, endpoint: IStreamClientEndpoint) -> None:
-        once = _Once(self)
-        connecting: Deferred[IProtocol] = endpoint.connect(once)
-        try:
-            await connecting
-        finally:
-            once.end()
-
-    def _end_connecting(self) -> None:
-        self._state = _State.CLOSED
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None:
-            connecting.cancel()
-        if self._connection is None:
-            self.input_stream.close()
-            self.output_stream.close()
-
-
-def _checked_level(level: SocketProtectionLevel, timeout: float) -> SocketProtectionLevel:
-    """Return a level of TLS; raise ``ValueError`` for any other, or for a timeout of 0."""
-    level = SocketProtectionLevel(level)
-    if not timeout > 0:
-        raise ValueError(f"a handshake takes more than 0 seconds, not {timeout!r}")
-    if level is SocketProtectionLevel.PLAIN_SOCKET:
-        raise ValueError("PlainSocket is not a level of TLS")
-    return level
-
-
-class _Once(Factory):
-    """Builds the one protocol of a socket."""
-
-    noisy = False
-
-    def __init__(self, stream_socket: StreamSocket) -> None:
-        self._stream_socket: StreamSocket | None = stream_socket
-
-    def end(self) -> None:
-        """
-        Build no further protocol.
-
-        An endpoint that cannot be cancelled may connect too late. Twisted's connectors also keep
-        their factory until the garbage collector frees them.
-        """
-        self._stream_socket = None
-
-    @override
-    def buildProtocol(self, addr: IAddress | None) -> SocketProtocol | None:
-        found = self._stream_socket
-        return None if found is None else found.build_protocol()

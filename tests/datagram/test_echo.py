@@ -232,13 +232,14 @@ class LoopTests(SynchronousTestCase):
         destination: str = HOST,
         **settings: Any,
     ) -> None:
-        """Send one datagram to an echo that has its port on two addresses."""
+        """Send one datagram to an echo that has its port on two addresses; assert no answer."""
         wire = Wire()
         echo = connected(wildcard, **settings)
         for host in (HOST, ALIAS):
             wire.add((host, PORT), wildcard, echo)
         wire.forge(source, (destination, PORT))
         wire.settle()
+        self.assertEqual((wire.carried, wire.others), (1, 0), (source, destination, settings))
 
     def test_an_echo_never_answers_itself(self) -> None:
         """The echo is bound to one address."""

@@ -179,9 +179,11 @@ class EventsTests(SynchronousTestCase):
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
     def test_an_icmp_error_is_ignored_by_default(self) -> None:
-        """The event need not be overridden."""
-        self.protocol.connectionRefused()
-        self.protocol.output_drained()
+        """The event need not be overridden, nor that of an empty queue; neither is logged."""
+        with log_lines() as lines:
+            self.protocol.connectionRefused()
+            self.protocol.output_drained()
+        self.assertEqual((lines, self.protocol.events), ([], []))
 
     def test_a_failed_send_is_logged(self) -> None:
         """With its reason."""

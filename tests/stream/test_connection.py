@@ -53,7 +53,7 @@ class ConnectionTests(KernelCase):
         self.stream.rebind(engine)
         self.socket.error = OSError(errno.EHOSTUNREACH, "No route to host")
         lower.write(b"answer")
-        error = self.stream.lost(Failure(ConnectionLost()))
+        error = self.lost(Failure(ConnectionLost()))
         assert error is not None
         self.assertIs(error.status, SocketErrorStatus.UNREACHABLE_HOST)
 

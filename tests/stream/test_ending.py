@@ -54,7 +54,7 @@ class EndingTests(KernelCase):
         self.assertIs(self.break_sending().status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
         self.stream.abort()
         self.reactor.advance(0)
-        error = self.stream.lost(self.protocol.reasons[0])
+        error = self.lost(self.protocol.reasons[0])
         assert error is not None
         self.assertIsInstance(error, BrokenError)
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
@@ -130,7 +130,7 @@ class EndingTests(KernelCase):
         self.reactor.advance(DEFAULT_CLOSE_TIMEOUT)
         self.reactor.advance(0)
         self.assertEqual(len(self.protocol.reasons), 1)
-        error = self.stream.lost(self.protocol.reasons[0])
+        error = self.lost(self.protocol.reasons[0])
         self.assertIsInstance(error, ClosedError)
         self.peer.settimeout(10)
         received = b""
@@ -180,7 +180,7 @@ class EndingTests(KernelCase):
         self.assertEqual(self.peer.recv(100), b"")
         self.assertNoResult(closed)
         self.stream.peer_ended()
-        self.assertIsNone(self.stream.lost(self.protocol.reasons[0]))
+        self.assertIsNone(self.lost(self.protocol.reasons[0]))
         self.successResultOf(closed)
 
     def test_a_close_sends_the_queue_first(self) -> None:
@@ -202,7 +202,7 @@ class EndingTests(KernelCase):
         self.reactor.advance(0)
         reason = self.protocol.reasons[0]
         self.assertTrue(reason.check(ConnectionAborted))
-        self.assertIn("5 s", str(self.stream.lost(reason)))
+        self.assertIn("5 s", str(self.lost(reason)))
         self.successResultOf(closed)
 
     def test_closing_twice_is_one_close(self) -> None:
@@ -224,7 +224,7 @@ class EndingTests(KernelCase):
         self.stream.note_error(BrokenError("the first"))
         self.stream.note_error(BrokenError("the second"))
         self.stream.abort(BrokenError("the third"))
-        error = self.stream.lost(Failure(ConnectionAborted()))
+        error = self.lost(Failure(ConnectionAborted()))
         self.assertIsInstance(error, BrokenError)
         self.assertEqual(str(error), "the first")
 
@@ -332,7 +332,7 @@ class AboveTlsTests(KernelCase):
         """End TCP; return the error that the transport reports."""
         self.engine.connectionLost(Failure(reason))
         assert self.receiver.reason is not None
-        return self.stream.lost(self.receiver.reason)
+        return self.lost(self.receiver.reason)
 
     def end_input(self) -> None:
         """Deliver the peer's close_notify."""
@@ -400,7 +400,7 @@ class AboveTlsTests(KernelCase):
         self.fail_sending(errno.EPIPE)
         self.engine.dataReceived(self.client.take(self.peer.recv(1 << 16)))
         self.assertEqual((self.owner.failures, self.stream.is_open), ([], True))
-        error = self.stream.lost(Failure(ConnectionDone()))
+        error = self.lost(Failure(ConnectionDone()))
         self.assertIsInstance(error, BrokenError)
 
     def test_a_close_after_the_output_ended_sends_fin(self) -> None:

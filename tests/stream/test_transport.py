@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import (
     BrokenError,
+    SocketError,
 )
 from twsock.stream.connection import Connection as StreamConnection
 from twsock.stream.descriptor import queued_bytes
@@ -30,7 +31,7 @@ class Owner:
         self.drained = 0
         self.failures: list[BrokenError] = []
         self.ends = 0
-        self.fins = 0
+        self.error: SocketError | None = None
         self.held_bytes = 0
 
     def drop_input(self) -> None:
@@ -39,8 +40,8 @@ class Owner:
     def input_ended(self) -> None:
         self.ends += 1
 
-    def fin_sent(self) -> None:
-        self.fins += 1
+    def connection_ended(self, error: SocketError | None, _reason: Failure) -> None:
+        self.error = error
 
     def output_drained(self) -> None:
         self.drained += 1
@@ -195,6 +196,11 @@ class KernelCase(SynchronousTestCase):
         tracemalloc.stop()
         self.pushed = b"".join(b"%5d" % number for number in range(count))
         return grown / len(self.pushed)
+
+    def lost(self, reason: Failure) -> SocketError | None:
+        """Let the connection be lost; return the error that the owner received."""
+        self.stream.lost(reason)
+        return self.owner.error
 
 
 class PlainTests(KernelCase):

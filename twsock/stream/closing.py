@@ -112,7 +112,7 @@ class Action(enum.Enum):
     WATCH_FOR_RESET = "look for a reset at intervals"
     # What is reported.
     REPORT_INPUT_END = "report the end of the input"
-    REPORT_FIN = "report that FIN is sent"
+    REPORT_FIN = "end the wait for FIN"
     REPORT_BROKEN = "report the failed send"
     KEEP_SEND_ERROR = "keep the error of the send"
     # What is recorded as the reason of the end.

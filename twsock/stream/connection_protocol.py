@@ -276,20 +276,13 @@ class ConnectionProtocol(Protocol):
         self._connected_stream().peer_ended()
 
     def writeConnectionLost(self) -> None:
-        """Do nothing: the close that sent FIN goes on by itself."""
+        """End the waits for FIN."""
+        self._connected_stream().fin_sent()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        stream = self._stream
-        if stream is None or self.group is None:
-            return
-        error = stream.lost(reason)
-        self._release(error)
-        if self._ordered is not None:
-            self._ordered.release()
-        self.group.leave(self)
-        if self._is_announced:
-            self._report_loss(error)
+        if self._stream is not None:
+            self._stream.lost(reason)
 
     def _report_loss(self, error: SocketError | None) -> None:
         try:
@@ -322,6 +315,16 @@ class ConnectionProtocol(Protocol):
         """Release the received bytes: this connection holds the most, and is aborted."""
         raise NotImplementedError
 
+    def connection_ended(self, error: SocketError | None, _reason: Failure) -> None:
+        """Release everything, and report the loss."""
+        self._release(error)
+        if self._ordered is not None:
+            self._ordered.release()
+        if self.group is not None:
+            self.group.leave(self)
+        if self._is_announced:
+            self._report_loss(error)
+
     def input_ended(self) -> None:
         """Handle the end of the peer's output."""
         raise NotImplementedError
@@ -329,9 +332,6 @@ class ConnectionProtocol(Protocol):
     def output_drained(self) -> None:
         """Continue with what was left when the output was full."""
         raise NotImplementedError
-
-    def fin_sent(self) -> None:
-        """Do nothing: the close that sent FIN goes on by itself."""
 
     def output_failed(self, error: BrokenError) -> None:
         """End: what the peer still sends has nobody to answer it."""

@@ -68,8 +68,13 @@ class ConnectionOwner(typing.Protocol):
     def input_ended(self) -> None:
         """Handle the end of the peer's output, which was in order."""
 
-    def fin_sent(self) -> None:
-        """Note that the kernel has FIN, and all bytes before it."""
+    def connection_ended(self, error: SocketError | None, reason: Failure) -> None:
+        """
+        Handle the loss of the connection, its last event.
+
+        :param error: why; None if it ended in order.
+        :param reason: what Twisted reported.
+        """
 
 
 class _Nobody:
@@ -81,7 +86,7 @@ class _Nobody:
     def output_drained(self) -> None: ...
     def output_failed(self, error: BrokenError) -> None: ...
     def input_ended(self) -> None: ...
-    def fin_sent(self) -> None: ...
+    def connection_ended(self, error: SocketError | None, reason: Failure) -> None: ...
 
 
 _NOBODY: Final = _Nobody()
@@ -100,10 +105,12 @@ class EndingTransport(StreamTransport):
         "_deadline",
         "_ending",
         "_error",
+        "_finishing",
         "_hang_up_watch",
         "_owner",
         "_send_error",
         "_state",
+        "has_sent_fin",
         "is_reading",
     )
 
@@ -126,7 +133,11 @@ class EndingTransport(StreamTransport):
         # The error of a send by the TLS engine itself; it is ignored if the input ends in order.
         self._send_error: BrokenError | None = None
         self._deadline: IDelayedCall | None = None
-        self._ending: Waiters | None = None  # Made at the first wait.
+        #: Whether the kernel has FIN.
+        self.has_sent_fin = False
+        # Waits for FIN, and for the loss; made at the first wait.
+        self._finishing: Waiters | None = None
+        self._ending: Waiters | None = None
         # From the end of the input on, while this end writes.
         self._hang_up_watch: HangUpWatch | None = None
         super().__init__(transport, clock, high_water)
@@ -246,6 +257,18 @@ class EndingTransport(StreamTransport):
             self._ending = Waiters()
         return self._ending.wait()
 
+    def when_fin_sent(self) -> Deferred[None]:
+        """
+        Wait until the kernel has all bytes and FIN, or the connection is gone.
+
+        :returns: fires then; at once if that is so. Cancelling stops the wait.
+        """
+        if self.has_sent_fin or self._state is State.LOST:
+            return succeed(None)
+        if self._finishing is None:
+            self._finishing = Waiters()
+        return self._finishing.wait()
+
     # The end, as Twisted reports it to the owner.
 
     def peer_ended(self) -> None:
@@ -257,12 +280,14 @@ class EndingTransport(StreamTransport):
         """Handle that the kernel has FIN."""
         self._follow(Event.FIN_SENT)
 
-    def lost(self, reason: Failure) -> SocketError | None:
+    def lost(self, reason: Failure) -> None:
         """
-        Handle the loss of the connection: release everything, and fire the waiters.
+        Handle the loss of the connection: release everything, tell the owner, fire the waits.
 
-        :returns: why, or None if it ended in order.
+        A second call does nothing.
         """
+        if self._state is State.LOST:
+            return
         descriptor = self._descriptor
         is_unsent = self._pending or (descriptor is not None and queued_bytes(descriptor))
         if reason.check(ConnectionDone):
@@ -271,20 +296,21 @@ class EndingTransport(StreamTransport):
             self._follow(Event.RESET_UNSENT if is_unsent else Event.RESET, reason.value)
         self.stop_deadline()
         self._stop_watching()
+        owner, self._owner = self._owner, _NOBODY
         self._release()
-        if self._ending is not None:
-            self._ending.fire()
         # A copy, since an error that is raised keeps the frames of its traceback.
-        return None if self._error is None else self._error.copy()
+        owner.connection_ended(None if self._error is None else self._error.copy(), reason)
+        for waiters in (self._finishing, self._ending):
+            if waiters is not None:
+                waiters.fire()
 
     def _release(self) -> None:
-        """Drop written bytes, and the references back to the owner."""
+        """Drop written bytes, and the references to the socket."""
         if self._descriptor is not None:
             forget_buffers(self._descriptor)
         if self._hang_up_watch is not None:
             self._hang_up_watch.stop()
             self._hang_up_watch = None
-        self._owner = _NOBODY
         self._socket = None
         self._descriptor = None
         self._pending.clear()
@@ -387,7 +413,9 @@ class EndingTransport(StreamTransport):
         self._owner.input_ended()
 
     def _report_fin(self, _error: object) -> None:
-        self._owner.fin_sent()
+        self.has_sent_fin = True
+        if self._finishing is not None:
+            self._finishing.fire()
 
     def _report_broken(self, error: BaseException | None) -> None:
         # The kernel gives a socket's error once, and the transport may now see an end in order. So

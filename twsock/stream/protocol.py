@@ -18,7 +18,6 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -384,8 +383,8 @@ class StreamProtocol(ConnectionProtocol):
         self._decoder.clear()
 
     @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
+    def connection_ended(self, error: SocketError | None, reason: Failure) -> None:
+        super().connection_ended(error, reason)
         if self._handler is not None:
             self._is_cancelled = True
             self._handler.cancel()

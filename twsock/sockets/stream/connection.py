@@ -26,7 +26,6 @@ from twsock.sockets.waiting import output_closed
 from twsock.stream.connection import Connection
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
-from twsock.waiters import Waiters
 
 __all__ = ["SocketProtocol"]
 
@@ -49,8 +48,8 @@ class SocketProtocol(Protocol):
     """
 
     _stream: Connection | None = None
+    # Whether the application has closed or aborted it; queued writes may still leave.
     _is_closing = False
-    _has_sent_fin = False
 
     def __init__(
         self,
@@ -71,7 +70,6 @@ class SocketProtocol(Protocol):
         self._close_timeout = close_timeout
         self._is_plain = is_plain
         self._buffer_limit = buffer_limit
-        self._finishing = Waiters()
 
     @property
     def is_open(self) -> bool:
@@ -106,10 +104,7 @@ class SocketProtocol(Protocol):
             if stream.is_flushed:
                 self._output.output_drained()
             self._input.close()
-        # A transport in memory may have called `connectionLost` meanwhile.
-        if self._has_sent_fin or self._stream is None:
-            return succeed(None)
-        return self._finishing.wait()
+        return stream.when_fin_sent()
 
     def end_if_silent(self) -> None:
         """Close the connection if it waits for a handshake that the peer has not started."""
@@ -203,28 +198,8 @@ class SocketProtocol(Protocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        stream, self._stream = self._stream, None
-        if stream is None:
-            return
-        self._output.on_kept = None
-        error = stream.lost(reason)
-        if self._is_closing:
-            self._input.close()  # A transport in memory calls from within `close`.
-        elif error is None:
-            self._input.ended()
-        else:
-            self._input.failed(error)
-        if error is None and self._is_closing:
-            self._output.output_drained()
-        if error is None and self._output.is_open and not reason.check(ConnectionDone):
-            # The peer had ended its output (with TLS), and then the connection broke: bytes that
-            # this end still writes would be lost.
-            error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
-        self._output.lost(error or ClosedError("the connection has ended"))
-        report_loss, self._lost = self._lost, _do_nothing
-        self._connected = _do_nothing  # Both callbacks refer to the socket.
-        report_loss(error)
-        self._finishing.fire()
+        if self._stream is not None:
+            self._stream.lost(reason)
 
     # Called by the connection.
 
@@ -243,16 +218,32 @@ class SocketProtocol(Protocol):
 
     def output_failed(self, error: BrokenError) -> None:
         """Fail all pending writes; received bytes can still be read."""
-        self._output.output_failed(error)
+        self._output.lost(error)
+
+    def connection_ended(self, error: SocketError | None, reason: Failure) -> None:
+        """End both streams, and report the loss."""
+        self._stream = None
+        self._output.on_kept = None
+        if self._is_closing:
+            self._input.close()  # A transport in memory calls from within `close`.
+        elif error is None:
+            self._input.ended()
+        else:
+            self._input.failed(error)
+        if error is None and self._is_closing:
+            self._output.output_drained()
+        if error is None and self._output.is_open and not reason.check(ConnectionDone):
+            # The peer had ended its output (with TLS), and then the connection broke: bytes that
+            # this end still writes would be lost.
+            error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
+        self._output.lost(error or ClosedError("the connection has ended"))
+        report_loss, self._lost = self._lost, _do_nothing
+        self._connected = _do_nothing  # Both callbacks refer to the socket.
+        report_loss(error)
 
     def input_ended(self) -> None:
         """Let a pending read end with what has arrived."""
         self._react(self._input.ended)
-
-    def fin_sent(self) -> None:
-        """Complete `close`: the kernel has FIN."""
-        self._has_sent_fin = True
-        self._finishing.fire()
 
     def _react(self, event: Callable[[], object]) -> None:
         """Call an event, and send together what the application writes in it."""

@@ -348,7 +348,7 @@ class OutputStream:
             self._unsent = 0
 
     def lost(self, error: SocketError) -> None:
-        """Fail all pending writes: the connection has ended."""
+        """Fail all pending writes: the connection has ended, or a send has failed."""
         if self._refusal is None or self._refusal is _not_connected:
             self._refusal = lambda: lost_again(error)
         if self._turn is not None:
@@ -376,10 +376,6 @@ class OutputStream:
         if self.on_kept is not None:
             self.on_kept()
         self._end_if_empty()
-
-    def output_failed(self, error: BrokenError) -> None:
-        """Fail all pending writes; received bytes can still be read."""
-        self.lost(error)
 
     # How writes leave.
 

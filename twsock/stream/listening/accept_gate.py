@@ -1,12 +1,13 @@
 """
-A gate before a listener: it stops accepting at a limit, and resumes below it.
+Stops accepting at a limit, and resumes below it: kernel → **accept gate** → port of Twisted.
 
-Put by `twsock.protocols.StreamServerFactory` between a Twisted port and its listening socket. What
-is not accepted waits in the kernel's backlog, where it costs this process nothing; a connection
-that is accepted only to be closed costs the peer its request.
+A `twsock.protocols.StreamServerFactory` or a `twsock.StreamSocketListener` puts a gate between a
+port of Twisted and its listening socket. Connections that are not accepted wait in the kernel's
+backlog, where they cost this process nothing. If they were accepted and closed at once, their peers
+would lose the requests that they had sent.
 
-Twisted's port accepts many connections in one turn and learns only afterwards that it should have
-stopped, so the answer "nobody there" has to come from the socket itself.
+The port accepts many connections in one turn of the reactor, and cannot be stopped in between. So
+the socket itself has to report that no connection waits.
 
 A port that stops accepts the connections that the kernel has queued, then closes its socket. These
 connections are established for their peers, and closing the socket first would reset them.
@@ -25,11 +26,11 @@ from twsock.log import TextLogger
 
 __all__ = ["AcceptGate"]
 
-#: Errors that say that this process or machine is out of something a connection needs.
+#: Errors of a process or machine that has no descriptor or memory left for a connection.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-#: How long the listener rests when the machine ran out, in seconds. Trio's figure: short for a
-#: client that waits, long for a loop that would otherwise spin.
+#: Seconds without accepting after such an error. Trio's figure: short for a client that waits, long
+#: for a loop that would otherwise spin.
 _REST: Final = 0.1
 
 #: The most connections that a port accepts while it stops: a full queue at Linux's default
@@ -46,11 +47,11 @@ _MOST_FRUITLESS: Final = 64
 
 class AcceptGate:
     """
-    Stands for a port's listening socket, and has no connection to give while it is shut.
+    Replaces the listening socket of a port, and accepts no connection while it is shut.
 
-    :param port: a listening TCP or UNIX port of Twisted, whose ``socket`` this takes the place of.
-    :param clock: measures the rest after the machine ran out of descriptors.
-    :param has_room: asked before each accept.
+    :param port: a listening TCP or UNIX port of Twisted; the gate becomes its ``socket``.
+    :param clock: measures the pause after the machine had no descriptor left.
+    :param has_room: called before each accept. If it returns False, nothing is accepted.
     :param admits: called with the host of each accepted connection, or None for a UNIX socket. If
         it returns False, the connection is closed. It is not called if the peers are proxies.
     """
@@ -71,19 +72,19 @@ class AcceptGate:
         self._socket: socket.socket = port.socket
         self._is_exhausted = False
         self._resting: IDelayedCall | None = None
-        # Only who paused the port lets it go on.
+        # Whether the gate has paused the port; only then it resumes the port.
         self._is_shut = False
         # Connections that the stopping port may still accept; None while it is not stopping.
         self._left: int | None = None
         port.socket = self
 
     def __getattr__(self, name: str) -> Any:
-        # All that the port does with its socket besides accepting: shut down, name it.
+        # The port calls other methods of its socket, too, such as `getsockname`.
         return getattr(self._socket, name)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """
-        Accept as a socket does, or report that nobody is waiting.
+        Accept a connection as a socket does, or report that none waits.
 
         :raises BlockingIOError: when there is no room, no connection waits, or the machine has no
             descriptor or memory left; also after 64 connections in a row that were not admitted.
@@ -117,7 +118,7 @@ class AcceptGate:
         return accepted
 
     def reopen(self) -> None:
-        """Accept again where there is room. Harmless when it was never shut, or has closed."""
+        """Accept again if there is room. It has no effect on a gate that is open or has closed."""
         if self._is_shut and self._resting is None and self._has_room():
             self._is_shut = False
             self._port.resumeProducing()
@@ -128,7 +129,7 @@ class AcceptGate:
         return self._socket.fileno() < 0
 
     def shut(self) -> None:
-        """Accept no more, whatever room there will be."""
+        """Accept no further connection, even if there is room later."""
         self._has_room = _no_room
         if self._resting is not None:
             self._resting.cancel()

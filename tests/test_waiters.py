@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.work import count_comparisons
-from twsock.waiters import Waiters
+from twsock.waiters import NO_WAIT, Waiters
 
 
 class WaitersTests(SynchronousTestCase):
@@ -97,3 +97,12 @@ class WaitersTests(SynchronousTestCase):
         self.failureResultOf(waiting, CancelledError)
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertEqual(len(self.waiters), 0)
+
+
+class NoWaitTests(SynchronousTestCase):
+    """`NO_WAIT` stands for an event that has occurred."""
+
+    def test_each_wait_has_fired(self) -> None:
+        """It keeps no entry for a wait."""
+        self.assertIsNone(self.successResultOf(NO_WAIT.wait()))
+        self.assertEqual(len(NO_WAIT), 0)

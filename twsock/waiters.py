@@ -8,11 +8,13 @@ entry for each wait. A cancelled wait is removed in constant time.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from typing_extensions import override
 
-__all__ = ["Waiters"]
+__all__ = ["NO_WAIT", "Waiters"]
 
 
 class Waiters:
@@ -74,3 +76,17 @@ class Waiters:
 
     def _forget(self, deferred: Deferred[None]) -> None:
         self._waiting.pop(deferred, None)
+
+
+class _NoWait(Waiters):
+    """Waits for an event that has occurred."""
+
+    __slots__ = ()
+
+    @override
+    def wait(self) -> Deferred[None]:
+        return succeed(None)
+
+
+#: Replaces the waits for an event that has occurred: each further wait has fired.
+NO_WAIT: Final = _NoWait()

@@ -428,6 +428,14 @@ class WithoutFactoryTests(SynchronousTestCase):
             echo.connection_lost = self.fail  # type: ignore[method-assign,assignment]
             echo.connectionLost()
 
+    def test_a_wrong_close_timeout_of_a_class_ends_the_connection(self) -> None:
+        """The error names the value; no timer is ever started with it."""
+        echo, transport = FrameEcho(), StringTransport()
+        echo.close_timeout = -1.0
+        with self.assertRaisesRegex(ValueError, "close_timeout is 0 seconds or more, not -1.0"):
+            echo.makeConnection(transport)
+        self.assertTrue(transport.disconnected)
+
     def test_an_address_is_named_as_host_and_port(self) -> None:
         """The log names a peer by its address."""
         connected = Connected(FrameEcho)

@@ -108,8 +108,8 @@ class EndingTests(KernelCase):
 
     def test_the_deadline_of_a_close_is_checked_by_the_call(self) -> None:
         """A wrong value raises an error at once."""
-        with self.assertRaises(ValueError):
-            StreamConnection(self.owner, self.descriptor, self.reactor, close_timeout=-1)
+        self.owner.close_timeout = -1
+        self.assertRaises(ValueError, StreamConnection, self.owner, self.descriptor, self.reactor)
 
     def test_writing_after_an_abort_raises_closed_error(self) -> None:
         """Also after the loss: this end closed, and nothing broke."""

@@ -21,6 +21,7 @@ from twsock.errors import (
 )
 from twsock.stream.connection import Connection as StreamConnection
 from twsock.stream.descriptor import queued_bytes
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.transport import HIGH_WATER
 
 
@@ -33,6 +34,7 @@ class Owner:
         self.ends = 0
         self.error: SocketError | None = None
         self.held_bytes = 0
+        self.close_timeout = DEFAULT_CLOSE_TIMEOUT
 
     def drop_input(self) -> None:
         self.held_bytes = 0

@@ -27,7 +27,7 @@ from twsock.stream.descriptor import (
     secured_by,
     unread_input,
 )
-from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT, ConnectionOwner, EndingTransport
+from twsock.stream.ending import ConnectionOwner, EndingTransport
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.transport import HIGH_WATER
 from twsock.tls.certificates import Certificate
@@ -54,8 +54,6 @@ class Connection(EndingTransport):
     :param transport: any connected stream transport of Twisted.
     :param clock: measures the deadlines.
     :param high_water: bytes written and not with the kernel at which `is_full` becomes true.
-    :param close_timeout: seconds that `close` waits for the kernel to take the queued bytes and for
-        the peer to end, before it aborts.
     :param buffer_limit: counts the bytes that the connection holds; None for no limit.
     """
 
@@ -70,11 +68,10 @@ class Connection(EndingTransport):
         clock: IReactorTime,
         *,
         high_water: int = HIGH_WATER,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         buffer_limit: BufferLimit | None = None,
     ) -> None:
         adopt_engine(transport)
-        super().__init__(owner, transport, clock, high_water, close_timeout)
+        super().__init__(owner, transport, clock, high_water)
         self._limit = buffer_limit
         #: The size that was last reported to the limit, in bytes.
         self.noted = 0

@@ -254,7 +254,6 @@ class ConnectionProtocol(Protocol):
             self._transport,
             group.clock,
             high_water=self.high_water,
-            close_timeout=self.close_timeout,
             buffer_limit=group.buffer_limit,
         )
         is_counted = group.address_limit is not None

@@ -37,7 +37,7 @@ from twsock.stream.descriptor import (
 )
 from twsock.stream.hangup import HangUpWatch, hung_up_error
 from twsock.stream.transport import StreamTransport
-from twsock.waiters import Waiters
+from twsock.waiters import NO_WAIT, Waiters
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "ConnectionOwner", "EndingTransport"]
 
@@ -46,7 +46,14 @@ DEFAULT_CLOSE_TIMEOUT: Final = 5.0
 
 
 class ConnectionOwner(typing.Protocol):
-    """Receives the events of a connection, and holds its bytes above the transport."""
+    """
+    Receives the events of a connection, and holds its bytes above the transport.
+
+    :ivar close_timeout: seconds that a close waits for the kernel to take the queued bytes and for
+        the peer to end, before it aborts; 0 or more.
+    """
+
+    close_timeout: float
 
     @property
     def held_bytes(self) -> int:
@@ -80,6 +87,7 @@ class ConnectionOwner(typing.Protocol):
 class _Nobody:
     """Replaces the owner of a lost connection; does nothing."""
 
+    close_timeout = DEFAULT_CLOSE_TIMEOUT
     held_bytes = 0
 
     def drop_input(self) -> None: ...
@@ -97,11 +105,9 @@ class EndingTransport(StreamTransport):
     Ends one connection as `twsock.stream.closing` says.
 
     :param owner: receives the events of the connection.
-    :param close_timeout: seconds until the deadline of a close.
     """
 
     __slots__ = (
-        "_close_timeout",
         "_deadline",
         "_ending",
         "_error",
@@ -110,7 +116,6 @@ class EndingTransport(StreamTransport):
         "_owner",
         "_send_error",
         "_state",
-        "has_sent_fin",
         "is_reading",
     )
 
@@ -120,12 +125,10 @@ class EndingTransport(StreamTransport):
         transport: Any,
         clock: IReactorTime,
         high_water: int,
-        close_timeout: float,
     ) -> None:
-        if not close_timeout >= 0:
-            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        if not owner.close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {owner.close_timeout!r}")
         self._owner = owner
-        self._close_timeout = close_timeout
         self._state = State.OPEN
         #: Whether the transport is read from.
         self.is_reading = True
@@ -133,8 +136,6 @@ class EndingTransport(StreamTransport):
         # The error of a send by the TLS engine itself; it is ignored if the input ends in order.
         self._send_error: BrokenError | None = None
         self._deadline: IDelayedCall | None = None
-        #: Whether the kernel has FIN.
-        self.has_sent_fin = False
         # Waits for FIN, and for the loss; made at the first wait.
         self._finishing: Waiters | None = None
         self._ending: Waiters | None = None
@@ -196,9 +197,9 @@ class EndingTransport(StreamTransport):
         What the peer sends meanwhile is read and dropped, so that no reset destroys what was sent.
         Under TLS, close_notify is sent before FIN.
 
-        After ``close_timeout`` the wait ends. The kernel still sends the bytes that it has taken; a
-        peer that goes on sending may get a reset. If bytes are still queued here, the connection is
-        aborted, since an end in order would hide the loss.
+        After the owner's ``close_timeout`` the wait ends. The kernel still sends the bytes that it
+        has taken; a peer that goes on sending may get a reset. If bytes are still queued here, the
+        connection is aborted, since an end in order would hide the loss.
 
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops
             the wait and not the close.
@@ -263,7 +264,7 @@ class EndingTransport(StreamTransport):
 
         :returns: fires then; at once if that is so. Cancelling stops the wait.
         """
-        if self.has_sent_fin or self._state is State.LOST:
+        if self._state is State.LOST:
             return succeed(None)
         if self._finishing is None:
             self._finishing = Waiters()
@@ -358,7 +359,7 @@ class EndingTransport(StreamTransport):
         return Carrier.TCP
 
     def _start_close_deadline(self, _error: object) -> None:
-        self.start_deadline(self._close_timeout, self._close_deadline_passed)
+        self.start_deadline(self._owner.close_timeout, self._close_deadline_passed)
 
     def _close_deadline_passed(self) -> None:
         descriptor = self._descriptor
@@ -413,9 +414,9 @@ class EndingTransport(StreamTransport):
         self._owner.input_ended()
 
     def _report_fin(self, _error: object) -> None:
-        self.has_sent_fin = True
-        if self._finishing is not None:
-            self._finishing.fire()
+        finishing, self._finishing = self._finishing, NO_WAIT
+        if finishing is not None:
+            finishing.fire()
 
     def _report_broken(self, error: BaseException | None) -> None:
         # The kernel gives a socket's error once, and the transport may now see an end in order. So
@@ -432,7 +433,7 @@ class EndingTransport(StreamTransport):
         self.note_error(hung_up_error())
 
     def _blame_deadline(self, _error: object) -> None:
-        self.note_error(ClosedError(f"the peer did not end within {self._close_timeout:g} s"))
+        self.note_error(ClosedError(f"the peer did not end within {self._owner.close_timeout:g} s"))
 
     def _end_in_order(self, _error: object) -> None:
         """Keep the error that is recorded, if there is one."""

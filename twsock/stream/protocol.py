@@ -336,11 +336,11 @@ class StreamProtocol(ConnectionProtocol):
             self.check_max_unsent(self.max_unsent)
             if self.upgrade is not None:
                 self.upgrade.check_limit(self._decoder.max_payload, self.is_counted)
+            stream = self._connect(group)
         except (TypeError, ValueError):
             # A limit on the class that is none. Twisted would log it and keep the connection.
             self._transport.abortConnection()
             raise
-        stream = self._connect(group)
         if self.upgrade is not None:
             upgrading = self._upgrading = Upgrade(self.upgrade, self)
             upgrading.begin(stream)

@@ -62,7 +62,6 @@ class StreamTransport:
     """
 
     __slots__ = (
-        "_brake",
         "_clock",
         "_descriptor",
         "_high_water",
@@ -90,8 +89,6 @@ class StreamTransport:
         self.is_held = False
         # The transport below a TLS engine that was put on this connection.
         self._lower: TlsLowerTransport | None = None
-        # While bytes are queued.
-        self._watch: DrainWatch | None = None
         # Checks in the next turn whether the TLS engine has sent its data.
         self._settling: IDelayedCall | None = None
         self._attach(transport)
@@ -101,10 +98,10 @@ class StreamTransport:
         self._transport = transport
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
-        # Of a transport without a descriptor.
-        self._brake: BrakeWatch | None = None
+        # A `DrainWatch` while bytes are queued. Without a descriptor always a `BrakeWatch`.
+        self._watch: DrainWatch | BrakeWatch | None = None
         if self._descriptor is None and hasattr(transport, "registerProducer"):
-            self._brake = BrakeWatch(transport, self._queue_is_empty)
+            self._watch = BrakeWatch(transport, self._queue_is_empty)
         set_no_delay = getattr(self._descriptor, "setTcpNoDelay", None)
         if set_no_delay is not None:
             # Without it an answer that the kernel took in two parts waits 40 ms for the peer's ACK.
@@ -141,14 +138,20 @@ class StreamTransport:
         return kept + queued_bytes(descriptor) >= self.room
 
     @property
+    def _brake(self) -> BrakeWatch | None:
+        return self._watch if isinstance(self._watch, BrakeWatch) else None
+
+    @property
     def _is_braked(self) -> bool:
-        return self._brake is not None and self._brake.is_full
+        brake = self._brake
+        return brake is not None and brake.is_full
 
     @property
     def queued(self) -> int:
         """Bytes that were sent and are not yet with the kernel, before encryption and after it."""
         if self._descriptor is None:
-            return 0 if self._brake is None else self._brake.queued
+            brake = self._brake
+            return 0 if brake is None else brake.queued
         kept = 0 if self.is_plain else engine_bytes(self._transport)
         return queued_bytes(self._descriptor) + kept
 
@@ -217,10 +220,10 @@ class StreamTransport:
         transport = self._transport
         if not (self.is_plain and join_queued(transport, data)):
             transport.write(data if isinstance(data, bytes) else bytes(data))
-        brake = self._brake
-        if brake is not None:
-            brake.note(len(data))
         if self._descriptor is None:
+            brake = self._brake
+            if brake is not None:
+                brake.note(len(data))
             return brake is None or not brake.is_full
         is_engine_full = self._watch_engine()
         return not (self._watch_queue() or is_engine_full)
@@ -289,8 +292,9 @@ class StreamTransport:
             end = _joined_end(pieces, handed)
             joined = b"".join(pieces[handed:end])
             self._transport.write(joined)
-            if self._brake is not None:
-                self._brake.note(len(joined))
+            brake = self._brake
+            if brake is not None:
+                brake.note(len(joined))
             handed = end
         self._watch_queue()
         if self._descriptor is not None and self._settling is None and may_collect(self._transport):
@@ -340,11 +344,11 @@ class StreamTransport:
         self._drained()
 
     def _stop_watching(self) -> None:
-        watch, self._watch = self._watch, None
+        watch = self._watch
         if watch is not None:
             watch.stop()
-        if self._brake is not None:
-            self._brake.stop()
+        if self._descriptor is not None:
+            self._watch = None  # A brake stays: it has counted the bytes that were not sent.
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None

@@ -67,7 +67,7 @@ class SocketProtocol(Protocol):
         self._output = output_stream
         self._connected = connected
         self._lost = lost
-        self._close_timeout = close_timeout
+        self.close_timeout = close_timeout
         self._is_plain = is_plain
         self._buffer_limit = buffer_limit
 
@@ -163,7 +163,6 @@ class SocketProtocol(Protocol):
             self,
             self.transport,
             self._clock,
-            close_timeout=self._close_timeout,
             buffer_limit=self._buffer_limit,
         )
         if self._is_plain:

@@ -19,6 +19,7 @@ from tests.datagram.fake_ports import (
     RunPort,
     log_lines,
 )
+from twsock.datagram.echo import is_loop_risk
 from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.runs import Run
 from twsock.errors import BusyError, ClosedError, SocketError
@@ -450,3 +451,25 @@ class FailureTests(SynchronousTestCase):
             echo.output_drained()
             self.assertEqual(port.written, [], port)
             self.assertEqual(echo.counters.answered, 0, port)
+
+
+class LoopRiskTests(SynchronousTestCase):
+    """Some sources are never answered."""
+
+    def test_sources_that_no_host_sends_from_are_a_risk(self) -> None:
+        """Port 0, an unspecified, broadcast or group address, also as an IPv4-mapped address."""
+        for host in (
+            "0.0.0.0",
+            "::",
+            "255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "::ffff:224.0.0.1",
+        ):
+            self.assertTrue(is_loop_risk((host, 7001)), host)
+        self.assertTrue(is_loop_risk(("192.0.2.1", 0)))
+
+    def test_a_host_with_a_port_is_no_risk(self) -> None:
+        """Unicast addresses of both families are answered."""
+        for source in (PEER, ("fe80::1", 7001, 0, 3), ("::ffff:192.0.2.1", 7001)):
+            self.assertFalse(is_loop_risk(source), source)

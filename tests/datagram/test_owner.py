@@ -15,7 +15,6 @@ from twsock import SocketError
 from twsock.datagram.network.interfaces import Interface
 from twsock.datagram.network.membership import Membership, MembershipChange
 from twsock.datagram.owner import (
-    DatagramCounters,
     IDatagramOwner,
     IRunTransport,
     PlainProtocol,
@@ -57,11 +56,6 @@ class InterfaceTests(SynchronousTestCase):
     def test_the_port_provides_the_run_interface(self) -> None:
         """The echo looks it up."""
         self.assertTrue(verifyClass(IRunTransport, DatagramPort))
-
-    def test_all_counters_start_at_zero(self) -> None:
-        """Each of them."""
-        counters = DatagramCounters()
-        self.assertEqual({getattr(counters, name) for name in counters.__slots__}, {0})
 
 
 class PlainProtocolTests(SynchronousTestCase):

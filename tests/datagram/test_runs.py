@@ -1,14 +1,19 @@
-"""Received runs stay in one piece; queued datagrams form runs where the kernel can segment them."""
+"""Received runs stay in one piece, and reads are tried where runs wait."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
+from hypothesis import given
+from hypothesis.strategies import integers, lists
 from twisted.trial.unittest import SynchronousTestCase
 
-from twsock.datagram.runs import Run, Segmentation, is_loop_risk, split_item
-from twsock.wire.datagrams import MAX_IPV4_DATAGRAM
+from tests.datagram.fake_udp import OTHER, PEER, FakeUdp
+from twsock.datagram.network.membership import Memberships
+from twsock.datagram.runs import MAX_READS, DatagramCounters, ReadBudget, Run, RunReceiver
+from twsock.datagram.udp_socket import DatagramOptions
 
 SOURCE = ("192.0.2.1", 7001)
 LINK_LOCAL = ("fe80::1", 7001, 0, 3)
@@ -16,6 +21,11 @@ LINK_LOCAL = ("fe80::1", 7001, 0, 3)
 
 class RunTests(SynchronousTestCase):
     """Runs of received datagrams."""
+
+    def test_all_counters_start_at_zero(self) -> None:
+        """Each of them."""
+        counters = DatagramCounters()
+        self.assertEqual({getattr(counters, name) for name in counters.__slots__}, {0})
 
     def test_the_length_is_the_number_of_datagrams(self) -> None:
         """The last datagram may be shorter."""
@@ -53,99 +63,138 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(shown, "<3 datagrams of 2 bytes from fe80::1 port 7001>")
 
 
-class _Queued:
-    """A queued datagram or run."""
-
-    control: tuple[int, int, bytes] | None = None
-
-    def __init__(self, data: bytes, segment_size: int, host: str = "192.0.2.1") -> None:
-        self.data = data
-        self.segment_size = segment_size
-        self.address: tuple[Any, ...] | None = (host, 7001)
-
-
-def _segmentation(*, is_offered: bool = True) -> Segmentation:
-    return Segmentation(MAX_IPV4_DATAGRAM, is_offered=is_offered)
+def wake_up(budget: ReadBudget, waiting: int) -> tuple[int, bool]:
+    """
+    Read as a port does; return the number of reads that found a datagram, and whether one did not.
+    """
+    found = min(waiting, budget.allowed)
+    has_met_end = found < budget.allowed
+    budget.wake_ups -= 1
+    if has_met_end or budget.wake_ups <= 0:
+        budget.note(found, has_met_end=has_met_end)
+    return found, has_met_end
 
 
-class SegmentationTests(SynchronousTestCase):
-    """Queued datagrams leave together where the system and the route allow it."""
+class ReadBudgetTests(SynchronousTestCase):
+    """The number of reads of a wake-up."""
 
-    def test_equal_sizes_form_a_run_that_a_shorter_one_ends(self) -> None:
-        """The shorter datagram is the last of the run."""
-        window = [_Queued(b"aa", 2), _Queued(b"bb", 2), _Queued(b"c", 1), _Queued(b"dd", 2)]
-        self.assertTrue(_segmentation().begins_run(window))
-        self.assertEqual(_segmentation().count_run(window), 3)
+    def setUp(self) -> None:
+        self.budget = ReadBudget()
 
-    def test_growing_sizes_leave_one_by_one(self) -> None:
-        """No datagram of these can join the one before it."""
-        window = [_Queued(b"a", 1), _Queued(b"bb", 2), _Queued(b"ccc", 3)]
-        self.assertFalse(_segmentation().begins_run(window))
-        self.assertEqual(_segmentation().count_singles(window), 3)
+    def test_the_first_wake_up_has_one_read(self) -> None:
+        """There is no earlier result."""
+        self.assertEqual(self.budget.allowed, 1)
 
-    def test_without_segmentation_all_datagrams_leave_one_by_one(self) -> None:
-        """A kernel without ``UDP_SEGMENT`` is offered no run."""
-        window = [_Queued(b"aa", 2), _Queued(b"bb", 2)]
-        segmentation = _segmentation(is_offered=False)
-        self.assertEqual(
-            (segmentation.count_run(window), segmentation.count_singles(window)), (1, 2)
+    def test_one_datagram_in_flight_needs_one_read(self) -> None:
+        """Over time one wake-up of 64 tries a read in vain, and no fewer."""
+        for _ in range(20_000):
+            wake_up(self.budget, 1)
+        vain = sum(has_met_end for _, has_met_end in (wake_up(self.budget, 1) for _ in range(6400)))
+        self.assertLessEqual(vain, 100)
+        self.assertGreater(vain, 90)
+
+    def test_tries_become_rarer(self) -> None:
+        """At the beginning there are only a few tries more than the powers of two."""
+        vain = sum(has_met_end for _, has_met_end in (wake_up(self.budget, 1) for _ in range(128)))
+        self.assertLessEqual(vain, 8)
+
+    def test_waiting_datagrams_raise_the_number_of_reads(self) -> None:
+        """After a few wake-ups it is the maximum, and never more."""
+        allowed = []
+        for _ in range(10):
+            wake_up(self.budget, 1000)
+            allowed.append(self.budget.allowed)
+        self.assertEqual(allowed, sorted(allowed))
+        self.assertEqual(allowed[-1], MAX_READS)
+
+    def test_a_load_after_silence_is_found(self) -> None:
+        """Within the longest interval between two tries."""
+        for _ in range(1000):
+            wake_up(self.budget, 1)
+        for _ in range(64 + 6):
+            wake_up(self.budget, 1000)
+        self.assertEqual(self.budget.allowed, MAX_READS)
+
+    def test_the_end_of_a_load_resets_to_one_read(self) -> None:
+        """At the first wake-up with a single datagram."""
+        for _ in range(10):
+            wake_up(self.budget, 1000)
+        wake_up(self.budget, 1)
+        self.assertEqual(self.budget.allowed, 1)
+
+    def test_a_wake_up_without_datagrams_resets_to_one_read(self) -> None:
+        """For example if other code has read them."""
+        for _ in range(10):
+            wake_up(self.budget, 1000)
+        wake_up(self.budget, 0)
+        self.assertEqual(self.budget.allowed, 1)
+
+    @given(lists(integers(min_value=0, max_value=100)))
+    def test_the_number_of_reads_stays_within_its_bounds(self, loads: list[int]) -> None:
+        """At least one read, and at most the maximum."""
+        budget = ReadBudget()
+        for waiting in loads:
+            wake_up(budget, waiting)
+            self.assertTrue(1 <= budget.allowed <= MAX_READS, waiting)
+
+
+class Owner:
+    """A protocol that records its runs; it calls a function with each."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.when_received: Callable[[Run], object] = lambda run: None
+
+    def run_received(self, run: Run) -> None:
+        self.runs.append(run)
+        self.when_received(run)
+
+
+class ReceiverTests(SynchronousTestCase):
+    """A socket's runs are delivered; `tests.datagram.test_port` has the rest."""
+
+    def setUp(self) -> None:
+        self.udp = FakeUdp()
+        self.owner = Owner()
+        self.counters = DatagramCounters()
+        udp: Any = self.udp
+        self.receiver = RunReceiver(
+            udp, self.owner, DatagramOptions(), Memberships(udp), self.counters
         )
+        self.receiver.is_reading = True
 
-    def test_a_refused_size_is_not_offered_again_to_that_address(self) -> None:
-        """Smaller datagrams, and other addresses, still form runs."""
-        segmentation = _segmentation()
-        refused = _Queued(bytes(1400), 1400)
-        segmentation.note_refusal(OSError(errno.EINVAL, ""), refused.address, 1400)
-        self.assertFalse(segmentation.allows(refused))
-        self.assertTrue(segmentation.allows(_Queued(bytes(1399), 1399)))
-        self.assertTrue(segmentation.allows(_Queued(bytes(1400), 1400, "192.0.2.2")))
+    def test_the_run_of_the_current_event_is_known(self) -> None:
+        """During the event only."""
+        during: list[Run | None] = []
+        self.owner.when_received = lambda run: during.append(self.receiver.run)
+        self.udp.arrive(b"aabb", segment_size=2)
+        self.receiver.read()
+        self.assertEqual(during, self.owner.runs)
+        self.assertIsNone(self.receiver.run)
+        self.assertEqual(self.counters.received, 2)
 
-    def test_an_error_of_the_network_card_ends_all_runs(self) -> None:
-        """``EIO`` means that the system cannot segment at all (udp(7))."""
-        segmentation = _segmentation()
-        segmentation.note_refusal(OSError(errno.EIO, ""), ("192.0.2.1", 7001), 100)
-        self.assertFalse(segmentation.allows(_Queued(b"a", 1, "192.0.2.2")))
+    def test_only_the_peer_of_a_connected_socket_is_heard(self) -> None:
+        """Datagrams of others, which came before the connect, are counted."""
+        self.receiver.peer = PEER
+        for source in (OTHER, PEER):
+            self.udp.arrive(b"a", source)
+            self.receiver.read()
+        self.assertEqual([run.source for run in self.owner.runs], [PEER])
+        self.assertEqual((self.counters.received, self.counters.unexpected_source), (1, 1))
 
-    def test_at_most_256_addresses_are_remembered(self) -> None:
-        """At the limit the remembered sizes are dropped; the next refusals teach them again."""
-        segmentation = _segmentation()
-        for number in range(257):
-            segmentation.note_refusal(OSError(errno.EINVAL, ""), (f"192.0.2.{number}", 7001), 10)
-        allowed = [
-            segmentation.allows(_Queued(bytes(10), 10, f"192.0.2.{n}")) for n in (0, 255, 256)
-        ]
-        self.assertEqual(allowed, [True, True, False])
+    def test_an_error_of_the_socket_is_raised(self) -> None:
+        """The runs behind it are received at the next wake-up."""
+        self.udp.pending = [errno.ECONNREFUSED]
+        self.udp.arrive(b"a")
+        self.assertRaises(ConnectionRefusedError, self.receiver.read)
+        self.receiver.read()
+        self.assertEqual([run.data for run in self.owner.runs], [b"a"])
 
-
-class LoopRiskTests(SynchronousTestCase):
-    """Some sources are never answered."""
-
-    def test_sources_that_no_host_sends_from_are_a_risk(self) -> None:
-        """Port 0, an unspecified, broadcast or group address, also as an IPv4-mapped address."""
-        for host in (
-            "0.0.0.0",
-            "::",
-            "255.255.255.255",
-            "224.0.0.1",
-            "ff02::1",
-            "::ffff:224.0.0.1",
-        ):
-            self.assertTrue(is_loop_risk((host, 7001)), host)
-        self.assertTrue(is_loop_risk(("192.0.2.1", 0)))
-
-    def test_a_host_with_a_port_is_no_risk(self) -> None:
-        """Unicast addresses of both families are answered."""
-        for source in (SOURCE, LINK_LOCAL, ("::ffff:192.0.2.1", 7001)):
-            self.assertFalse(is_loop_risk(source), source)
-
-
-class SplitItemTests(SynchronousTestCase):
-    """A queued run is split into its datagrams."""
-
-    def test_each_datagram_keeps_the_address_and_the_control_message(self) -> None:
-        """The last one may be shorter."""
-        pieces = split_item(_Queued(b"aabbc", 2))
-        self.assertEqual([piece.data for piece in pieces], [b"aa", b"bb", b"c"])
-        self.assertEqual([piece.segment_size for piece in pieces], [2, 2, 1])
-        self.assertEqual({piece.address for piece in pieces}, {("192.0.2.1", 7001)})
-        self.assertEqual({piece.control for piece in pieces}, {None})
+    def test_a_closed_receiver_reads_nothing(self) -> None:
+        """A close in an event ends the wake-up."""
+        for _ in range(9):
+            self.udp.arrive(b"a")
+        self.owner.when_received = lambda run: self.receiver.close()
+        for _ in range(9):
+            self.receiver.read()
+        self.assertEqual((len(self.owner.runs), self.udp.reads), (1, 1))

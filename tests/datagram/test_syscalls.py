@@ -1,4 +1,4 @@
-"""System calls that send datagrams, and the owner of their errors."""
+"""Queued datagrams form runs where the kernel can segment them; errors belong to a datagram."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagram.fake_udp import FakeUdp, error_of, refuse_runs
 from tests.datagram.test_send_queue import Item, datagrams
-from twsock.datagram.syscalls import DatagramCalls, describe_refusal, send_error
+from twsock.datagram.syscalls import (
+    DatagramCalls,
+    Segmentation,
+    describe_refusal,
+    send_error,
+    split_item,
+)
 from twsock.errors import SocketError, SocketErrorStatus
+from twsock.wire.datagrams import MAX_IPV4_DATAGRAM
 
 RESET = SocketErrorStatus.CONNECTION_RESET_BY_PEER
 UNREACHABLE = SocketErrorStatus.UNREACHABLE_HOST
@@ -111,3 +118,79 @@ class DatagramCallsTests(SynchronousTestCase):
         to_peer = send_error(Item(b"", address=None), error)
         self.assertIn("cannot send to the connected peer: ", str(to_peer))
         self.assertIs(to_peer.status, UNREACHABLE)
+
+
+class _Queued:
+    """A queued datagram or run."""
+
+    control: tuple[int, int, bytes] | None = None
+
+    def __init__(self, data: bytes, segment_size: int, host: str = "192.0.2.1") -> None:
+        self.data = data
+        self.segment_size = segment_size
+        self.address: tuple[Any, ...] | None = (host, 7001)
+
+
+def _segmentation(*, is_offered: bool = True) -> Segmentation:
+    return Segmentation(MAX_IPV4_DATAGRAM, is_offered=is_offered)
+
+
+class SegmentationTests(SynchronousTestCase):
+    """Queued datagrams leave together where the system and the route allow it."""
+
+    def test_equal_sizes_form_a_run_that_a_shorter_one_ends(self) -> None:
+        """The shorter datagram is the last of the run."""
+        window = [_Queued(b"aa", 2), _Queued(b"bb", 2), _Queued(b"c", 1), _Queued(b"dd", 2)]
+        self.assertTrue(_segmentation().begins_run(window))
+        self.assertEqual(_segmentation().count_run(window), 3)
+
+    def test_growing_sizes_leave_one_by_one(self) -> None:
+        """No datagram of these can join the one before it."""
+        window = [_Queued(b"a", 1), _Queued(b"bb", 2), _Queued(b"ccc", 3)]
+        self.assertFalse(_segmentation().begins_run(window))
+        self.assertEqual(_segmentation().count_singles(window), 3)
+
+    def test_without_segmentation_all_datagrams_leave_one_by_one(self) -> None:
+        """A kernel without ``UDP_SEGMENT`` is offered no run."""
+        window = [_Queued(b"aa", 2), _Queued(b"bb", 2)]
+        segmentation = _segmentation(is_offered=False)
+        self.assertEqual(
+            (segmentation.count_run(window), segmentation.count_singles(window)), (1, 2)
+        )
+
+    def test_a_refused_size_is_not_offered_again_to_that_address(self) -> None:
+        """Smaller datagrams, and other addresses, still form runs."""
+        segmentation = _segmentation()
+        refused = _Queued(bytes(1400), 1400)
+        segmentation.note_refusal(OSError(errno.EINVAL, ""), refused.address, 1400)
+        self.assertFalse(segmentation.allows(refused))
+        self.assertTrue(segmentation.allows(_Queued(bytes(1399), 1399)))
+        self.assertTrue(segmentation.allows(_Queued(bytes(1400), 1400, "192.0.2.2")))
+
+    def test_an_error_of_the_network_card_ends_all_runs(self) -> None:
+        """``EIO`` means that the system cannot segment at all (udp(7))."""
+        segmentation = _segmentation()
+        segmentation.note_refusal(OSError(errno.EIO, ""), ("192.0.2.1", 7001), 100)
+        self.assertFalse(segmentation.allows(_Queued(b"a", 1, "192.0.2.2")))
+
+    def test_at_most_256_addresses_are_remembered(self) -> None:
+        """At the limit the remembered sizes are dropped; the next refusals teach them again."""
+        segmentation = _segmentation()
+        for number in range(257):
+            segmentation.note_refusal(OSError(errno.EINVAL, ""), (f"192.0.2.{number}", 7001), 10)
+        allowed = [
+            segmentation.allows(_Queued(bytes(10), 10, f"192.0.2.{n}")) for n in (0, 255, 256)
+        ]
+        self.assertEqual(allowed, [True, True, False])
+
+
+class SplitItemTests(SynchronousTestCase):
+    """A queued run is split into its datagrams."""
+
+    def test_each_datagram_keeps_the_address_and_the_control_message(self) -> None:
+        """The last one may be shorter."""
+        pieces = split_item(_Queued(b"aabbc", 2))
+        self.assertEqual([piece.data for piece in pieces], [b"aa", b"bb", b"c"])
+        self.assertEqual([piece.segment_size for piece in pieces], [2, 2, 1])
+        self.assertEqual({piece.address for piece in pieces}, {("192.0.2.1", 7001)})
+        self.assertEqual({piece.control for piece in pieces}, {None})

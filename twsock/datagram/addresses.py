@@ -2,10 +2,10 @@
 Destination and source addresses of datagrams: address or run → **checked address** → kernel.
 
 Used by `twsock.datagram.port`. `Destinations` checks the address of each datagram, except for
-answers with `reply`; it caches up to 1,024 addresses. `ReplySources` finds the source address of an
-answer on a port of all addresses. The answer to a unicast datagram leaves from the address that it
-was sent to. The answer to a multicast or broadcast datagram leaves from an address of the receiving
-interface.
+answers with `reply`, and connects the socket; it caches up to 1,024 addresses. `ReplySources` finds
+the source address of an answer on a port of all addresses. The answer to a unicast datagram leaves
+from the address that it was sent to. The answer to a multicast or broadcast datagram leaves from an
+address of the receiving interface.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twsock.datagram.network.packet_info import Control, is_multicast, source_co
 from twsock.datagram.runs import Address, Run
 from twsock.datagram.udp_socket import numeric_address
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
-from twsock.ip.zones import needs_zone
+from twsock.ip.zones import describe_missing_zone, needs_zone, with_zone
 
 __all__ = ["Destinations", "ReplySources", "interface_control", "refuse_port_0"]
 
@@ -41,24 +41,35 @@ class Destinations:
 
     :param family: address family of the port.
     :param multicast_only: whether the port refuses to send to unicast addresses.
+    :ivar peer: the only destination, once the socket is connected; None before.
+    :ivar is_limited: whether the port refuses some addresses of its family.
     """
 
     def __init__(self, family: int, *, multicast_only: bool) -> None:
         self._length = 4 if family == socket.AF_INET6 else 2
+        self.peer: Address | None = None
+        self.is_limited = multicast_only
         self._multicast_only = multicast_only
         self._checked: dict[Address, Address] = {}
 
-    def find(self, address: Address) -> Address:
+    def find(self, address: Address | None) -> Address | None:
         """
-        Return an address in the form that the kernel takes.
+        Return an address in the form that the kernel takes; None for the connected peer.
 
         :param address: numeric host and port; for IPv6 optionally flow information and scope id.
+            None for the connected peer.
         :raises ValueError: when the host is a name, or a number is out of bounds.
         :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has the name of the
             zone; with ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, when the port is 0.
-        :raises LocalProtocolError: when the address has the wrong family, or the port is shared for
-            multicast and the address is not a group.
+        :raises LocalProtocolError: when the address has the wrong family or is not the connected
+            peer, or the port is shared for multicast and the address is not a group.
         """
+        if self.peer is not None:
+            if address is not None and address[:2] != self.peer[:2]:
+                raise LocalProtocolError(f"this port is connected to {self.peer[0]} only")
+            return None
+        if address is None:
+            raise LocalProtocolError("no address: pass one, or connect the port")
         found = self._checked.get(address)
         if found is None:
             found = self._check(address)
@@ -68,6 +79,34 @@ class Destinations:
             if "%" not in address[0]:
                 self._checked[address] = found
         return found
+
+    def connect(self, udp: socket.socket, host: str, port: int) -> Address:
+        """
+        Connect the socket of the port.
+
+        :param host: numeric.
+        :returns: the peer, as the kernel reports it.
+        :raises ValueError: and other errors; see ``DatagramPort.connect``.
+        """
+        if self.peer is not None:
+            raise LocalProtocolError("this port is connected already")
+        address = numeric_address(host, port)
+        self.check_host(address[0])
+        refuse_port_0(host, port)
+        try:
+            if interface_control(address) is not None:
+                udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, address[-1])
+            udp.connect(address)
+            peer: Address = udp.getpeername()
+        except OSError as error:
+            raise describe_missing_zone(
+                host, error, SocketErrorStatus.UNREACHABLE_HOST
+            ) or SocketError.from_exception(
+                error, f"cannot connect to {host} port {port}: {error.strerror}"
+            ) from error
+        self.peer = peer
+        self.is_limited = True
+        return peer
 
     def check_host(self, host: str) -> None:
         """
@@ -159,6 +198,11 @@ class ReplySources:
             # address of another interface. The first address of an interface is its primary one.
             return own[0]
         return max(own, key=lambda address: _common_bits(address, run.source[0]))
+
+    def find_zoned_address(self, run: Run) -> str:
+        """Return the source address of answers to a run, with its zone if it needs one."""
+        address = self.find_address(run)
+        return with_zone(address, run.interface if needs_zone(address) else 0)
 
     def make_control(self, run: Run) -> Control | None:
         """Return the control message that sets this address; None if the kernel chooses."""

@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
 
 from twisted.internet.error import MessageLengthError
 from typing_extensions import override
 
 from twsock._integers import checked_integer
 from twsock.datagram.network.interfaces import LocalAddresses
+from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.owner import IRunTransport
 from twsock.datagram.protocol import DatagramProtocol, EchoCounters
 from twsock.datagram.rate_limit import RateLimit
-from twsock.datagram.runs import MAPPED, Address, Run, is_loop_risk
+from twsock.datagram.runs import Address, Run
 from twsock.errors import SocketError
 from twsock.ip.addresses import network_of
 from twsock.log import TextLogger
 
-__all__ = ["DatagramEcho"]
+__all__ = ["DatagramEcho", "is_loop_risk"]
+
+#: Prefix of IPv4 peers on a socket of both families (:rfc:`4291` section 2.5.5.2).
+_MAPPED: Final = "::ffff:"
+
+#: Addresses that no host has.
+_NO_HOSTS: Final = frozenset({"0.0.0.0", "::", "255.255.255.255"})
 
 
 class DatagramEcho(DatagramProtocol):
@@ -76,7 +85,7 @@ class DatagramEcho(DatagramProtocol):
 
     @override
     def run_received(self, run: Run) -> None:
-        count = len(run)
+        count = run.count
         self.counters.received += count
         if run.is_truncated:
             self.counters.truncated += 1
@@ -112,7 +121,7 @@ class DatagramEcho(DatagramProtocol):
         # its port on every address of this machine that it is bound to.
         if not self._answer_any_port:
             return True
-        return run.source[0].removeprefix(MAPPED) in self._local_addresses
+        return run.source[0].removeprefix(_MAPPED) in self._local_addresses
 
     def _answer(self, run: Run, count: int) -> None:
         if self.transport is None:
@@ -142,3 +151,15 @@ class DatagramEcho(DatagramProtocol):
         elif allowed:
             size = run.segment_size
             self._answer(run.part(run.data[: allowed * size], size), allowed)
+
+
+def is_loop_risk(source: Address) -> bool:
+    """Return whether an answer could cause a loop, or reach a host that sent nothing."""
+    return not source[1] or _is_no_host(source[0])
+
+
+# Cached: a peer sends many datagrams.
+@lru_cache(maxsize=256)
+def _is_no_host(address: str) -> bool:
+    host = address.removeprefix(_MAPPED)
+    return host in _NO_HOSTS or is_multicast(host)

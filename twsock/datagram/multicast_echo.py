@@ -21,11 +21,12 @@ from typing import Any
 
 from typing_extensions import override
 
+from twsock.datagram.echo import is_loop_risk
 from twsock.datagram.network.membership import MembershipChange
 from twsock.datagram.network.packet_info import is_multicast
 from twsock.datagram.port import listen_datagrams
 from twsock.datagram.protocol import DatagramProtocol, EchoCounters
-from twsock.datagram.runs import Address, Run, is_loop_risk
+from twsock.datagram.runs import Address, Run
 from twsock.datagram.udp_socket import DatagramOptions
 from twsock.errors import SocketError
 from twsock.log import TextLogger
@@ -99,7 +100,7 @@ class MulticastEcho(DatagramProtocol):
 
     @override
     def run_received(self, run: Run) -> None:
-        count, counters = len(run), self.counters
+        count, counters = run.count, self.counters
         counters.received += count
         if run.is_truncated:
             counters.truncated += count
@@ -140,10 +141,10 @@ class MulticastEcho(DatagramProtocol):
     def _answer_group(self, run: Run) -> None:
         source_port, group = run.source[1], run.destination
         if source_port == self._own_port:
-            self.counters.from_members += len(run)
+            self.counters.from_members += run.count
         elif not is_multicast(group):
             # The port is not shared, and the datagram was sent to this host, not to a group.
-            self.counters.loop_risk += len(run)
+            self.counters.loop_risk += run.count
         else:
             address: Address = (group, self._own_port)
             if ":" in group:
@@ -152,7 +153,7 @@ class MulticastEcho(DatagramProtocol):
             self._answer(run, address, self._send_to_group)
 
     def _answer(self, run: Run, address: Address, send: Callable[[Run, Address], Any]) -> None:
-        count = len(run)
+        count = run.count
         # Counted before the send, which may call `send_failed`.
         self.counters.answered += count
         try:

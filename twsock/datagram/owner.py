@@ -8,8 +8,6 @@ datagrams → its ``datagramReceived``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
@@ -21,34 +19,11 @@ from twsock.ip.zones import with_zone
 from twsock.log import RateLimitedLogger, TextLogger
 
 __all__ = [
-    "DatagramCounters",
     "IDatagramOwner",
     "IRunTransport",
     "PlainProtocol",
     "log_membership_change",
 ]
-
-
-@dataclass(slots=True)
-class DatagramCounters:
-    """
-    Counts of a port.
-
-    :ivar received: whole datagrams delivered to the protocol.
-    :ivar truncated: datagrams longer than ``max_datagram``.
-    :ivar unexpected_source: dropped datagrams that were not from the connected peer; on a shared
-        port, those not to a joined group.
-    :ivar sent: datagrams that the kernel accepted.
-    :ivar failed: datagrams that the kernel refused, or that were dropped before they were sent.
-    :ivar refused: ICMP errors for sent datagrams.
-    """
-
-    received: int = 0
-    truncated: int = 0
-    unexpected_source: int = 0
-    sent: int = 0
-    failed: int = 0
-    refused: int = 0
 
 
 class IDatagramOwner(Interface):

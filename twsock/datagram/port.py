@@ -10,88 +10,46 @@ long is flagged.
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import (
-    IHalfCloseableDescriptor,
-    IListeningPort,
-    ILoggingContext,
-    IReadDescriptor,
-    IUDPTransport,
-    IWriteDescriptor,
-)
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IListeningPort, IUDPTransport
+from typing_extensions import override
 from zope.interface import implementer
 
 from twsock._integers import checked_integer
-from twsock.datagram.addresses import (
-    Destinations,
-    ReplySources,
-    interface_control,
-    refuse_port_0,
-)
+from twsock.datagram.addresses import Destinations, ReplySources, interface_control
+from twsock.datagram.descriptor import DatagramDescriptor
 from twsock.datagram.network.interfaces import Interface as NetworkInterface
-from twsock.datagram.network.interfaces import LinkWatch, find_interface
+from twsock.datagram.network.interfaces import LinkWatch
 from twsock.datagram.network.membership import Memberships, find_group
-from twsock.datagram.network.packet_info import (
-    CONTROL_SIZE,
-    Control,
-    read_control,
-)
-from twsock.datagram.owner import DatagramCounters, IDatagramOwner, IRunTransport, PlainProtocol
-from twsock.datagram.read_budget import ReadBudget
-from twsock.datagram.runs import Address, Run
-from twsock.datagram.send_queue import DatagramOutput
+from twsock.datagram.network.packet_info import Control
+from twsock.datagram.owner import IDatagramOwner, IRunTransport, PlainProtocol
+from twsock.datagram.runs import Address, DatagramCounters, Run, RunReceiver
+from twsock.datagram.send_queue import CountedRun, DatagramOutput
 from twsock.datagram.sending import Sendable
-from twsock.datagram.syscalls import describe_refusal
 from twsock.datagram.udp_socket import (
-    LARGEST,
     DatagramOptions,
     OpenedSocket,
-    numeric_address,
+    count_dropped,
     open_udp_socket_of,
+    set_hop_limit,
 )
-from twsock.errors import ClosedError, LocalProtocolError, SocketError, SocketErrorStatus
-from twsock.ip.zones import describe_missing_zone, needs_zone, with_zone
+from twsock.errors import ClosedError, SocketError
+from twsock.ip.zones import with_zone
 from twsock.log import TextLogger
 from twsock.wire.byte_queue import Buffer, as_bytes
 from twsock.wire.datagrams import MAX_SEGMENTS
 
-__all__ = [
-    "DatagramPort",
-    "listen_datagrams",
-]
-
-#: <asm-generic/socket.h>: an array of 32-bit numbers; the ninth counts dropped datagrams.
-_SO_MEMINFO: Final = 55
-_MEMORY_INFO: Final = struct.Struct("=9I")
-
-#: Flags of a truncated datagram, or of lost control messages, which contain the segment size. A
-#: plain integer: an operation on the enum costs as much as a function call.
-_TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
-
-#: Other code closed the socket. It receives nothing any more.
-_CLOSED_ELSEWHERE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+__all__ = ["DatagramPort", "listen_datagrams"]
 
 
-@implementer(
-    IListeningPort,
-    IUDPTransport,
-    IRunTransport,
-    IReadDescriptor,
-    IWriteDescriptor,
-    IHalfCloseableDescriptor,
-    ILoggingContext,
-)
-class DatagramPort:
+@implementer(IListeningPort, IUDPTransport, IRunTransport)
+class DatagramPort(DatagramDescriptor):
     """
     One UDP socket in a reactor; `listen_datagrams` and datagram endpoints create it.
 
@@ -113,35 +71,25 @@ class DatagramPort:
         opened: OpenedSocket,
         options: DatagramOptions,
     ) -> None:
+        super().__init__(reactor, opened.udp)
         self.counters = DatagramCounters()
-        self._reactor = reactor
         self._protocol = protocol
         self._owner: Any = (
             protocol if IDatagramOwner.providedBy(protocol) else PlainProtocol(protocol)
         )
         self._options = options
-        self._udp: socket.socket | None = opened.udp
-        self._descriptor = opened.udp.fileno()
         self._output = DatagramOutput(opened.udp, self, reactor, has_runs=opened.has_runs)
         self._host = opened.udp.getsockname()
-        # The destination of datagrams to a socket of one address. For a socket of all addresses
-        # the kernel reports it with each run, if it can.
         is_wildcard = self._host[0] in ("0.0.0.0", "::")
-        self._destination = "" if is_wildcard else self._host[0]
-        self._scope = 0 if len(self._host) == 2 else self._host[3]
         # The kernel sends from the only address of a socket of one address.
         self._answers = ReplySources(reactor) if is_wildcard else None
-        # The run that the protocol is handling. A datagram to its source is taken as the answer.
-        self._run: Run | None = None
-        self._peer: Address | None = None
-        # Whether the source and destination of each datagram are checked.
-        self._checks_addresses = options.multicast_only
-        self._budget = ReadBudget()
-        self._is_reading = False
         self._is_started = False
         # Cached: the reactor calls `logPrefix` for each event.
         self._log_prefix = f"{type(protocol).__name__} (UDP)"
         self._memberships = Memberships(opened.udp)
+        self._receiver = RunReceiver(
+            opened.udp, self._owner, options, self._memberships, self.counters
+        )
         self._watch: LinkWatch | None = None
         self._destinations = Destinations(self.socket_family, multicast_only=options.multicast_only)
 
@@ -171,12 +119,7 @@ class DatagramPort:
         """Datagrams dropped because the receive buffer was full; 0 if the system has no count."""
         if self._udp is None:
             return self._dropped
-        try:
-            raw = self._udp.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY_INFO.size)
-        except OSError:
-            return 0
-        dropped: int = _MEMORY_INFO.unpack(raw)[8] if len(raw) == _MEMORY_INFO.size else 0
-        return dropped
+        return count_dropped(self._udp)
 
     _dropped = 0
 
@@ -203,7 +146,7 @@ class DatagramPort:
             port cannot send to the address.
         """
         data = as_bytes(data)
-        found = self.find_address(address)
+        found = self._destinations.find(address)
         self._push(data, len(data), found, self._control_towards(found))
 
     def send_run(self, data: Buffer, segment_size: int, address: Address | None = None) -> None:
@@ -215,7 +158,7 @@ class DatagramPort:
         :raises SocketError: and the other errors of `send`.
         """
         size = checked_integer(segment_size, "segment_size")
-        found = self.find_address(address)
+        found = self._destinations.find(address)
         self._send_run(as_bytes(data), size, found, self._control_towards(found))
 
     def reply(self, run: Run, *, port: int | None = None) -> None:
@@ -233,9 +176,10 @@ class DatagramPort:
         if port is not None and not 1 <= checked_integer(port, "a port to answer") <= 65_535:
             raise ValueError(f"a port to answer is 1 to 65535, not {port}")
         address: Address | None = source if port is None else (source[0], port, *source[2:])
-        if self._checks_addresses:
-            address = self.find_address(address)
-        self._send_run(run.data, run.segment_size, address, self.answer_control(run))
+        if self._destinations.is_limited:
+            address = self._destinations.find(address)
+        control = None if self._answers is None else self._answers.make_control(run)
+        self._send_run(run.data, run.segment_size, address, control)
 
     def submit(self, items: Sequence[Sendable]) -> None:
         """
@@ -252,12 +196,6 @@ class DatagramPort:
         :returns: None for the connected peer.
         :raises ValueError: and the other errors of `send`, when the port cannot send to it.
         """
-        if self._peer is not None:
-            if address is not None and address[:2] != self._peer[:2]:
-                raise LocalProtocolError(f"this port is connected to {self._peer[0]} only")
-            return None
-        if address is None:
-            raise LocalProtocolError("no address: pass one, or connect the port")
         return self._destinations.find(address)
 
     def answer_control(self, run: Run) -> Control | None:
@@ -267,14 +205,13 @@ class DatagramPort:
     def answer_address(self, run: Run) -> str:
         """Return the address that `reply` sends from, with zone; empty if the kernel chooses."""
         if self._answers is None:
-            return with_zone(self._host[0], self._scope)
-        address = self._answers.find_address(run)
-        return with_zone(address, run.interface if needs_zone(address) else 0)
+            return with_zone(self._host[0], self._host[3] if len(self._host) == 4 else 0)
+        return self._answers.find_zoned_address(run)
 
     def _control_towards(self, address: Address | None) -> Control | None:
         if address is None:
             return None
-        run = self._run
+        run = self._receiver.run
         if run is not None and address[0] == run.source[0]:
             return self.answer_control(run)
         return interface_control(address)
@@ -311,7 +248,7 @@ class DatagramPort:
         :raises ValueError: when the zone names another interface than ``interface``.
         """
         self._check_open()
-        group, where = self._find_group(group, interface)
+        group, where = find_group(group, interface, self._options.interface)
         # Before the join: if no descriptor is left for it, nothing is joined.
         watch = self._watch or LinkWatch(self._reactor, self._links_changed)
         try:
@@ -334,7 +271,7 @@ class DatagramPort:
         :raises LocalProtocolError: when it was not joined with these arguments.
         """
         self._check_open()
-        group, where = self._find_group(group, interface)
+        group, where = find_group(group, interface, self._options.interface)
         self._memberships.leave(group, where, source)
 
     @property
@@ -348,13 +285,7 @@ class DatagramPort:
 
         :param hops: 1 to 255.
         """
-        udp = self._check_open()
-        if not 1 <= checked_integer(hops, "a hop limit") <= 255:
-            raise ValueError(f"a hop limit is 1 to 255, not {hops}")
-        if udp.family == socket.AF_INET6:
-            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
-        else:
-            udp.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+        set_hop_limit(self._check_open(), hops)
 
     # Called by Twisted's applications.
 
@@ -368,24 +299,7 @@ class DatagramPort:
         :raises SocketError: when no route leads to the host.
         """
         udp = self._check_open()
-        if self._peer is not None:
-            raise LocalProtocolError("this port is connected already")
-        address = numeric_address(host, port)
-        self._destinations.check_host(address[0])
-        refuse_port_0(host, port)
-        try:
-            if interface_control(address) is not None:
-                udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, address[-1])
-            udp.connect(address)
-            peer = udp.getpeername()
-        except OSError as error:
-            raise describe_missing_zone(
-                host, error, SocketErrorStatus.UNREACHABLE_HOST
-            ) or SocketError.from_exception(
-                error, f"cannot connect to {host} port {port}: {error.strerror}"
-            ) from error
-        self._peer = peer
-        self._checks_addresses = True
+        self._receiver.peer = self._destinations.connect(udp, host, port)
         self._host = udp.getsockname()
 
     def write(self, packet: bytes, addr: tuple[str, int] | None = None) -> None:
@@ -400,7 +314,7 @@ class DatagramPort:
 
     def get_peer(self) -> Address | None:
         """Return the connected peer in the form of `Run.source`; None if there is none."""
-        return self._peer
+        return self._destinations.peer
 
     def getBroadcastAllowed(self) -> bool:
         """Return whether the port may send to broadcast addresses."""
@@ -438,91 +352,30 @@ class DatagramPort:
             self._close()
         return succeed(None)
 
-    def pauseProducing(self) -> None:
-        """Stop receiving; datagrams wait in the receive buffer of the kernel until it is full."""
-        if self._is_reading:
-            self._is_reading = False
-            self._reactor.removeReader(self)
+    # Called by the reactor; `DatagramDescriptor` has the rest.
 
-    def resumeProducing(self) -> None:
-        """Start to receive again."""
-        if not self._is_reading and self._udp is not None:
-            self._is_reading = True
-            self._reactor.addReader(self)
-
-    # Called by the reactor.
-
-    def fileno(self) -> int:
-        """Return the descriptor; -1 after the port was closed."""
-        return self._descriptor
-
+    @override
     def logPrefix(self) -> str:
-        """Return the name of the port for the log."""
         return self._log_prefix
 
+    @override
     def doRead(self) -> None:
-        """Receive waiting datagrams, and deliver them to the protocol."""
-        udp, budget, output = self._udp, self._budget, self._output
-        found, has_met_end = 0, False
-        must_release = output.hold()
-        # The protocol may pause or close the port during an event.
-        while found < budget.allowed and self._is_reading and udp is not None:
-            try:
-                data, messages, flags, source = udp.recvmsg(LARGEST, CONTROL_SIZE)
-            except BlockingIOError:
-                has_met_end = True
-                break
-            except OSError as error:
-                self._receive_failed(error)
-            else:
-                self._received(data, messages, flags, source)
-            found += 1
-        budget.note(found, has_met_end=has_met_end)
+        must_release = self._output.hold()
+        try:
+            self._receiver.read()
+        except OSError as error:
+            self._read_failed(error)
         if must_release:
-            output.release()
-
-    def doWrite(self) -> None:
-        """Send queued datagrams."""
-        self._output.flush()
-
-    def readConnectionLost(self, reason: Failure) -> None:
-        """Clear an error of the socket: reactors on epoll and poll report it as an end of input."""
-        self._take_error()
-        self._watch_again()
-
-    def writeConnectionLost(self, reason: Failure) -> None:
-        """Clear an error of the socket, as `readConnectionLost` does."""
-        self._take_error()
-        self._watch_again()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Continue if a socket error is the reason; otherwise close the port."""
-        # Reactors on epoll and poll report an error so, if the port only waits to write. A send may
-        # have cleared the error already. A reactor that stops makes the same call; only its private
-        # attribute shows it (Twisted 26.10).
-        is_ending = getattr(self._reactor, "_stopped", False)
-        if self._take_error() or not (self._is_reading or is_ending):
-            self._watch_again()
-        else:
-            self._close()
+            self._output.release()
 
     # Called by the output.
-
-    def wait_until_writable(self, *, is_waiting: bool) -> None:
-        """Start or stop waiting for room in the kernel; `doWrite` is called when it has room."""
-        if self._udp is None:
-            return
-        if is_waiting:
-            self._reactor.addWriter(self)
-        else:
-            self._reactor.removeWriter(self)
 
     def output_drained(self) -> None:
         """Report to the protocol that the port is no longer full."""
         self._report("output_drained")
 
+    @override
     def refused(self, error: SocketError) -> None:
-        """Report the ICMP error of an earlier datagram to the protocol."""
         self.counters.refused += 1
         self._report("refused", error)
 
@@ -530,80 +383,7 @@ class DatagramPort:
         """Drop the reference to the protocol; nothing more is reported to it."""
         self._owner = self._protocol = None
 
-    # Receiving.
-
-    def _received(self, data: bytes, messages: list[Control], flags: int, source: Address) -> None:
-        size, destination, interface, local = len(data), self._destination, self._scope, ""
-        if messages:
-            segment_size, reported, interface, local = read_control(messages)
-            size = segment_size or size
-            destination = reported or destination
-        if self._checks_addresses and not self._accepts(source, destination, interface):
-            self.counters.unexpected_source += 1
-        elif size > self._options.max_datagram or flags & _TRUNCATED:
-            self._received_truncated(
-                Run(data, size, source, destination, interface, False, local), flags
-            )
-        else:
-            run = Run(data, size, source, destination, interface, False, local)
-            self.counters.received += 1 if size >= len(data) else len(run)
-            self._deliver(run)
-
-    def _deliver(self, run: Run) -> None:
-        self._run = run
-        try:
-            self._owner.run_received(run)
-        except Exception:  # noqa: BLE001 - logged, as in `_report`
-            self._log.failure("run_received failed")
-        finally:
-            self._run = None
-
-    def _accepts(self, source: Address, destination: str, interface: int) -> bool:
-        # A datagram that arrived before the connect may have any source.
-        if self._peer is not None and source != self._peer:
-            return False
-        return not self._options.multicast_only or self._memberships.accepts(
-            destination, interface, source[0]
-        )
-
-    def _received_truncated(self, run: Run, flags: int) -> None:
-        """Deliver each datagram of a run separately, because one or more are truncated."""
-        limit = self._options.max_datagram
-        datagrams = run.datagrams()
-        last = len(datagrams) - 1
-        for index, data in enumerate(datagrams):
-            is_truncated = len(data) > limit or bool(flags & _TRUNCATED and index == last)
-            if is_truncated:
-                data = data[:limit]
-                self.counters.truncated += 1
-            else:
-                self.counters.received += 1
-            if self._udp is not None:
-                piece = run.part(data, len(data), is_truncated=is_truncated)
-                self._deliver(piece)
-
-    def _receive_failed(self, error: OSError) -> None:
-        if error.errno in _CLOSED_ELSEWHERE:
-            self._log.error("{port} was closed by other code", port=repr(self))
-            self._close()
-        else:
-            self.refused(describe_refusal(error.with_traceback(None)))
-
-    def _take_error(self) -> bool:
-        """Clear the error of the socket and report it; return whether there was one."""
-        if self._udp is None:
-            return False
-        number = self._udp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            self.refused(describe_refusal(OSError(number, os.strerror(number))))
-        return bool(number)
-
-    def _watch_again(self) -> None:
-        """Add the port to the reactor again, which removed it after an error."""
-        if self._is_reading:
-            self._reactor.addReader(self)
-        if self._output.is_waiting:
-            self._reactor.addWriter(self)
+    # Events.
 
     def _report(self, event: str, *arguments: object) -> None:
         """Call the protocol; an exception of it does not end the port, which serves many peers."""
@@ -641,29 +421,30 @@ class DatagramPort:
     def _push(
         self, data: bytes, segment_size: int, address: Address | None, control: Control | None
     ) -> None:
-        if self._udp is None:
-            raise _closed()
-        self._output.push(_Item(self, data, segment_size, address, control))
+        self._output.push(
+            CountedRun(self.counters, self.send_failed, data, segment_size, address, control)
+        )
 
-    def send_failed(self, error: SocketError, item: _Item) -> None:
+    def send_failed(self, error: SocketError, item: CountedRun) -> None:
         """Report to the protocol that datagrams could not be sent."""
         self.counters.failed += item.count
         self._report("send_failed", error, item.address, item.count)
 
     # The end.
 
+    @override
     def _close(self) -> None:
         udp = self._udp
         if udp is None:
             return
         self.pauseProducing()
+        self._receiver.close()
         self._reactor.removeWriter(self)
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
         protocol, self._dropped = self._protocol, self.dropped_by_kernel
         self._udp = None
-        self._descriptor = -1
         self._output.close(_closed)
         udp.close()
         if self._is_started:
@@ -674,44 +455,9 @@ class DatagramPort:
             raise _closed()
         return self._udp
 
-    def _find_group(
-        self, group: str, interface: str | int | NetworkInterface | None
-    ) -> tuple[str, NetworkInterface | None]:
-        literal, where = find_group(group, interface)
-        if where is None and self._options.interface:
-            where = find_interface(self._options.interface)
-        return literal, where
-
     def __repr__(self) -> str:
         host, port = self._host[:2]
         return f"<UDP port {port} of {host}>"
-
-
-class _Item:
-    """A datagram or run of the protocol in the send queue."""
-
-    __slots__ = ("_port", "address", "control", "count", "data", "segment_size")
-
-    def __init__(
-        self,
-        port: DatagramPort,
-        data: bytes,
-        segment_size: int,
-        address: Address | None,
-        control: Control | None,
-    ) -> None:
-        self._port = port
-        self.data = data
-        self.segment_size = segment_size
-        self.address = address
-        self.control = control
-        self.count = 1 if segment_size == len(data) else -(-len(data) // segment_size)
-
-    def sent(self) -> None:
-        self._port.counters.sent += self.count
-
-    def failed(self, error: SocketError) -> None:
-        self._port.send_failed(error, self)
 
 
 def listen_datagrams(

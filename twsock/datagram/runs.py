@@ -1,42 +1,39 @@
 """
-Runs of datagrams: kernel → **received run** → protocol; send queue → **segmentation** → kernel.
+Runs of received datagrams: socket → **run** → protocol.
 
-A run is consecutive datagrams of one size between the same two addresses, as the kernel joins
-them (``UDP_GRO``, ``UDP_SEGMENT``; udp(7)). `twsock.datagram.port` makes a `Run` of received
-datagrams. Its bytes stay in one piece: a protocol that answers or forwards whole runs never splits
-them. `twsock.datagram.send_queue` asks its `Segmentation` which queued datagrams may leave in one
-system call. A `Segmentation` holds the refused sizes of at most 256 peers.
+A run is consecutive datagrams of one size between the same two addresses, as the kernel joins them
+(``UDP_GRO``; udp(7)). The `RunReceiver` of each `twsock.datagram.port.DatagramPort` receives them.
+Their bytes stay in one piece: a protocol that answers or forwards whole runs never splits them. It
+holds nothing: what is not received waits in the kernel.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+import socket
+from dataclasses import dataclass
 from typing import Any, Final
 
-from twsock.datagram.network.packet_info import is_multicast
-from twsock.datagram.syscalls import NO_SEGMENTATION
-from twsock.wire.datagrams import (
-    MAX_IPV6_DATAGRAM,
-    Outgoing,
-    count_datagrams,
-    count_fitting,
-    split_run,
-)
+from twsock.datagram.network.membership import Memberships
+from twsock.datagram.network.packet_info import CONTROL_SIZE, Control, read_control
+from twsock.datagram.udp_socket import LARGEST, DatagramOptions
+from twsock.log import TextLogger
+from twsock.wire.datagrams import split_run
 
-__all__ = ["MAPPED", "Address", "Run", "Segmentation", "is_loop_risk", "split_item"]
+__all__ = ["MAX_READS", "Address", "DatagramCounters", "ReadBudget", "Run", "RunReceiver"]
 
 #: A numeric host and a port, for IPv6 also flow information and scope id, as sockets accept it.
 Address = tuple[Any, ...]
 
-#: Prefix of IPv4 peers on a socket of both families (:rfc:`4291` section 2.5.5.2).
-MAPPED: Final = "::ffff:"
+#: Flags of a truncated datagram, or of lost control messages, which contain the segment size. A
+#: plain integer: an operation on the enum costs as much as a function call.
+_TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
-#: Addresses that no host has.
-_NO_HOSTS: Final = frozenset({"0.0.0.0", "::", "255.255.255.255"})
+#: Most reads in one wake-up. One stream may send as many datagrams in a turn of the reactor, so a
+#: program that sends to itself loses none. With the largest runs this is 4 MiB.
+MAX_READS: Final = 64
 
-#: Peers whose refusals of runs are remembered. At the limit all are dropped and learned again.
-_MAX_REMEMBERED: Final = 256
+#: Most wake-ups between two tries.
+_MAX_INTERVAL: Final = 64
 
 
 class Run:
@@ -45,6 +42,7 @@ class Run:
 
     :ivar data: the datagrams, concatenated.
     :ivar segment_size: bytes of each; the last may have fewer.
+    :ivar count: how many datagrams; the same as ``len(run)``, and faster.
     :ivar source: the peer: address and port, for IPv6 also flow information and scope id, as the
         kernel reports and accepts it.
     :ivar destination: the address they were sent to, for example of a group; empty where the
@@ -56,6 +54,7 @@ class Run:
     """
 
     __slots__ = (
+        "count",
         "data",
         "destination",
         "interface",
@@ -77,6 +76,8 @@ class Run:
     ) -> None:
         self.data = data
         self.segment_size = segment_size
+        size = len(data)
+        self.count = 1 if size <= segment_size else -(-size // segment_size)
         self.source = source
         self.destination = destination
         self.interface = interface
@@ -96,7 +97,7 @@ class Run:
         )
 
     def __len__(self) -> int:
-        return count_datagrams(len(self.data), self.segment_size)
+        return self.count
 
     def __bool__(self) -> bool:
         return True
@@ -107,92 +108,172 @@ class Run:
 
     def __repr__(self) -> str:
         host, port = self.source[:2]
-        return f"<{len(self)} datagrams of {self.segment_size} bytes from {host} port {port}>"
+        return f"<{self.count} datagrams of {self.segment_size} bytes from {host} port {port}>"
 
 
-def is_loop_risk(source: Address) -> bool:
-    """Return whether an answer could cause a loop, or reach a host that sent nothing."""
-    host, port = source[0].removeprefix(MAPPED), source[1]
-    return not port or host in _NO_HOSTS or is_multicast(host)
-
-
-class Segmentation:
+@dataclass(slots=True)
+class DatagramCounters:
     """
-    Decides which queued datagrams of one socket leave together as a run.
+    Counts of a port.
 
-    It stops offering runs of a size that a route refused, and all runs where the system cannot
-    segment.
-
-    :param max_size: bytes of the largest datagram, and of the largest run, of the address family.
-    :param is_offered: whether the kernel splits runs at all.
+    :ivar received: whole datagrams delivered to the protocol.
+    :ivar truncated: datagrams longer than ``max_datagram``.
+    :ivar unexpected_source: dropped datagrams that were not from the connected peer; on a shared
+        port, those not to a joined group.
+    :ivar sent: datagrams that the kernel accepted.
+    :ivar failed: datagrams that the kernel refused, or that were dropped before they were sent.
+    :ivar refused: ICMP errors for sent datagrams.
     """
 
-    __slots__ = ("_is_offered", "_max_size", "_refused_sizes")
+    received: int = 0
+    truncated: int = 0
+    unexpected_source: int = 0
+    sent: int = 0
+    failed: int = 0
+    refused: int = 0
 
-    def __init__(self, max_size: int, *, is_offered: bool) -> None:
-        self._max_size = max_size
-        self._is_offered = is_offered
-        # By address: the smallest segment size of refused runs whose datagrams were accepted one by
-        # one.
-        self._refused_sizes: dict[Any, int] = {}
 
-    def allows(self, item: Outgoing) -> bool:
-        """Return whether datagrams of this size may leave as a run to this address."""
-        return self._is_offered and item.segment_size < self._least_refused(item.address)
+class ReadBudget:
+    """
+    The number of reads of the next wake-up: one, unless more datagrams are likely to wait.
 
-    def begins_run(self, window: Sequence[Outgoing]) -> bool:
-        """Return whether the first two items may leave together; addresses are not compared."""
-        size = window[0].segment_size
-        return len(window) > 1 and window[1].segment_size == size and self.allows(window[0])
+    A read that finds nothing costs a third of an echo. It is wasted if the peer waits for each
+    answer. A read that was not tried costs a turn of the reactor, on a socket with many peers. So
+    each wake-up has one read. From time to time it tries a second read. If the second read finds a
+    datagram, later wake-ups have more reads. Tries that find nothing become rarer.
 
-    def count_run(self, window: Sequence[Outgoing]) -> int:
-        """Return how many items, from the first on, leave in one call: 1 or more."""
-        return count_fitting(window, 0, self._max_size) if self.allows(window[0]) else 1
+    :ivar allowed: 1 to `MAX_READS`.
+    :ivar wake_ups: wake-ups until `note` is called. The reader counts them down: most wake-ups have
+        one read, which finds something, and need no call.
+    """
 
-    def count_singles(self, window: Sequence[Outgoing]) -> int:
-        """Return how many items, from the first on, are one datagram that the next cannot join."""
-        sizes = [item.segment_size for item in window]
-        lengths = [len(item.data) for item in window]
-        # Up to this size a datagram may leave together with another.
-        largest = self._least_refused(window[0].address) - 1 if self._is_offered else -1
-        if sizes == lengths and (
-            min(sizes) > largest or not any(map(operator.le, sizes[1:], sizes))
-        ):
-            return len(window)
-        count = 0
-        for size, length, following in zip(sizes, lengths, [*sizes[1:], None], strict=True):
-            if size != length or (following is not None and following <= size <= largest):
+    __slots__ = ("_interval", "allowed", "wake_ups")
+
+    def __init__(self) -> None:
+        self.allowed = 1
+        self.wake_ups = 1
+        self._interval = 1
+
+    def note(self, found: int, *, has_met_end: bool) -> None:
+        """
+        Record a wake-up with ``wake_ups`` at 0 or below, or with a read that found nothing.
+
+        :param found: how many reads found a datagram.
+        :param has_met_end: whether the last read found nothing.
+        """
+        if not has_met_end:
+            self.allowed = min(2 * self.allowed, MAX_READS)
+        elif found > 1:
+            self._interval = 1
+        else:
+            self.allowed = 1
+            self.wake_ups = self._interval = min(2 * self._interval, _MAX_INTERVAL)
+
+
+class RunReceiver:
+    """
+    Receives the runs of one socket, and delivers them to the protocol of its port.
+
+    :param udp: bound and non-blocking; the port closes it.
+    :param owner: provides `twsock.datagram.owner.IDatagramOwner`.
+    :param memberships: on a shared port, datagrams to other groups are dropped.
+    :param counters: of the port.
+    :ivar is_reading: whether `read` receives anything; set by the port.
+    :ivar run: the run that the owner is handling; None if there is none.
+    :ivar peer: the only source to accept; None for all. Set by the port.
+    """
+
+    _log = TextLogger()
+
+    def __init__(
+        self,
+        udp: socket.socket,
+        owner: Any,
+        options: DatagramOptions,
+        memberships: Memberships,
+        counters: DatagramCounters,
+    ) -> None:
+        self.is_reading = False
+        self.run: Run | None = None
+        self.peer: Address | None = None
+        self._udp = udp
+        self._owner = owner
+        self._max_datagram = options.max_datagram
+        self._memberships = memberships if options.multicast_only else None
+        self._counters = counters
+        self._budget = ReadBudget()
+        # The destination of datagrams to a socket of one address. For a socket of all addresses
+        # the kernel reports it with each run, if it can.
+        host, _, *more = udp.getsockname()
+        self._destination = "" if host in ("0.0.0.0", "::") else host
+        self._scope = more[1] if more else 0
+
+    def read(self) -> None:
+        """
+        Receive waiting runs, and deliver them.
+
+        :raises OSError: when the socket reports an error, such as an ICMP reply; later runs wait.
+        """
+        budget = self._budget
+        found, has_met_end = 0, False
+        # The owner may pause or close the port during an event.
+        while found < budget.allowed and self.is_reading:
+            try:
+                data, messages, flags, source = self._udp.recvmsg(LARGEST, CONTROL_SIZE)
+            except BlockingIOError:
+                has_met_end = True
                 break
-            count += 1
-        return count
+            self._received(data, messages, flags, source)
+            found += 1
+        budget.wake_ups -= 1
+        if has_met_end or budget.wake_ups <= 0:
+            budget.note(found, has_met_end=has_met_end)
 
-    def note_refusal(self, refusal: OSError, address: Any, segment_size: int) -> None:
-        """Remember that a run was refused although its datagrams were accepted one by one."""
-        if refusal.errno in NO_SEGMENTATION:
-            self._is_offered = False
-        elif segment_size < self._least_refused(address):
-            if len(self._refused_sizes) >= _MAX_REMEMBERED:
-                self._refused_sizes.clear()
-            self._refused_sizes[address] = segment_size
+    def close(self) -> None:
+        """Drop the reference to the owner; nothing more is delivered."""
+        self.is_reading = False
+        self._owner = None
 
-    def _least_refused(self, address: Any) -> int:
-        if not self._refused_sizes:
-            return MAX_IPV6_DATAGRAM + 1
-        return self._refused_sizes.get(address, MAX_IPV6_DATAGRAM + 1)
+    def _received(self, data: bytes, messages: list[Control], flags: int, source: Address) -> None:
+        size, destination, interface, local = len(data), self._destination, self._scope, ""
+        if messages:
+            segment_size, reported, interface, local = read_control(messages)
+            size = segment_size or size
+            destination = reported or destination
+        # A datagram that arrived before the connect may have any source.
+        if (self.peer is not None and source != self.peer) or (
+            self._memberships is not None
+            and not self._memberships.accepts(destination, interface, source[0])
+        ):
+            self._counters.unexpected_source += 1
+            return
+        run = Run(data, size, source, destination, interface, False, local)
+        if size > self._max_datagram or flags & _TRUNCATED:
+            self._received_truncated(run, flags)
+        else:
+            self._counters.received += run.count
+            self._deliver(run)
 
+    def _received_truncated(self, run: Run, flags: int) -> None:
+        """Deliver each datagram of a run separately, because one or more are truncated."""
+        limit = self._max_datagram
+        datagrams = run.datagrams()
+        last = len(datagrams) - 1
+        for index, data in enumerate(datagrams):
+            is_truncated = len(data) > limit or bool(flags & _TRUNCATED and index == last)
+            if is_truncated:
+                data = data[:limit]
+                self._counters.truncated += 1
+            else:
+                self._counters.received += 1
+            if self._owner is not None:
+                self._deliver(run.part(data, len(data), is_truncated=is_truncated))
 
-class _Piece:
-    """One datagram of a queued run."""
-
-    __slots__ = ("address", "control", "data", "segment_size")
-
-    def __init__(self, data: bytes, run: Outgoing) -> None:
-        self.data = data
-        self.segment_size = len(data)
-        self.address = run.address
-        self.control = run.control
-
-
-def split_item(item: Outgoing) -> list[Outgoing]:
-    """Return the datagrams of a queued run, in order, each as an item of its own."""
-    return [_Piece(data, item) for data in split_run(item.data, item.segment_size)]
+    def _deliver(self, run: Run) -> None:
+        self.run = run
+        try:
+            self._owner.run_received(run)
+        except Exception:  # noqa: BLE001 - logged; a port survives its protocol
+            self._log.failure("run_received failed")
+        finally:
+            self.run = None

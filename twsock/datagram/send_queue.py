@@ -4,8 +4,8 @@ The send queue of a UDP socket: datagrams and runs → **queue** → as few syst
 Each `twsock.datagram.port.DatagramPort` has one. It holds datagrams for which the kernel has no
 room: at most ``max_unsent`` bytes and a million items. Consecutive items for one peer that form a
 run leave in one call if kernel and route can segment it (``UDP_SEGMENT``), otherwise one by one.
-The peer receives the same datagrams either way. `twsock.datagram.runs` decides what forms a run.
-The states of the queue are in `twsock.datagram.sending`.
+The peer receives the same datagrams either way. `twsock.datagram.syscalls` decides what forms a
+run; the states of the queue are in `twsock.datagram.sending`.
 
 How the queue handles an error of a send:
 
@@ -28,18 +28,21 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from twsock.datagram.runs import Segmentation, split_item
+from twsock.datagram.network.packet_info import Control
+from twsock.datagram.runs import Address, DatagramCounters
 from twsock.datagram.sending import TABLE, Event, OutputOwner, Sendable, State
-from twsock.datagram.syscalls import NO_MEMORY, NO_ROOM, DatagramCalls, send_error
-from twsock.errors import BusyError, SocketError, SocketErrorStatus
-from twsock.wire.datagrams import (
-    MAX_IPV4_DATAGRAM,
-    MAX_IPV6_DATAGRAM,
-    MAX_SEGMENTS,
-    Outgoing,
+from twsock.datagram.syscalls import (
+    NO_MEMORY,
+    NO_ROOM,
+    DatagramCalls,
+    Segmentation,
+    send_error,
+    split_item,
 )
+from twsock.errors import BusyError, SocketError, SocketErrorStatus
+from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM, MAX_SEGMENTS, Outgoing
 
-__all__ = ["OUTPUT_HIGH_WATER", "DatagramOutput"]
+__all__ = ["OUTPUT_HIGH_WATER", "CountedRun", "DatagramOutput"]
 
 #: Senders should pause when this many bytes are queued: two system calls of the largest size.
 OUTPUT_HIGH_WATER: Final = 128 * 1024
@@ -142,8 +145,8 @@ class DatagramOutput:
         """
         Collect pushed items.
 
-        :returns: whether the caller has to `release` them. Otherwise something else will send them:
-            an earlier hold, the current flush, or the next one.
+        :returns: whether the caller has to `release` them; otherwise an earlier hold or a flush
+            will send them.
         """
         state = self._state
         self._state = TABLE[state, _HOLD]
@@ -314,16 +317,12 @@ class DatagramOutput:
             self._forget()
             return
         self.is_full = True
-        is_blocked = state is _BLOCKED
-        if is_blocked is not (before is _BLOCKED):
-            self._owner.wait_until_writable(is_waiting=is_blocked)
-        if state is _REPORTING:
-            self._report()
-        elif state is State.RESTING and self._retry_call is None:
+        if (state is _BLOCKED) is not (before is _BLOCKED):
+            self._owner.wait_until_writable(is_waiting=state is _BLOCKED)
+        if state is State.RESTING and self._retry_call is None:
             self._retry_call = self._clock.callLater(0, self._retry)
-
-    def _report(self) -> None:
-        """Report that the queue has drained, and send what the owner pushes meanwhile."""
+        if state is not _REPORTING:
+            return
         self.is_full = False
         self._owner.output_drained()
         if self._state is _REPORTING:
@@ -393,24 +392,14 @@ class DatagramOutput:
         return self._sent(batch) if error is None else self._not_sent(batch, error, is_run=is_run)
 
     def _sent(self, batch: list[Sendable]) -> int:
-        if self._partly_failed is not None:
-            return self._finish_partly_failed(batch, *self._partly_failed)
         one = len(batch) == 1  # Most batches have one item.
         self.unsent -= len(batch[0].data) if one else sum([len(item.data) for item in batch])
+        partly_failed, self._partly_failed = self._partly_failed, None
         for item in batch:
-            item.sent()
-        return len(batch)
-
-    def _finish_partly_failed(
-        self, batch: list[Sendable], partly_failed: Sendable, error: SocketError
-    ) -> int:
-        self._partly_failed = None
-        self.unsent -= sum([len(item.data) for item in batch])
-        for item in batch:
-            if item is partly_failed:
-                item.failed(error)
-            else:
+            if partly_failed is None or item is not partly_failed[0]:
                 item.sent()
+            else:
+                item.failed(partly_failed[1])
         return len(batch)
 
     def _not_sent(self, batch: list[Sendable], error: OSError, *, is_run: bool) -> int:
@@ -478,3 +467,34 @@ class DatagramOutput:
     def _retry(self) -> None:
         self._retry_call = None
         self._advance(Event.TIMER)
+
+
+class CountedRun:
+    """A datagram or run that a port sends for its protocol: its outcome is counted or reported."""
+
+    __slots__ = ("_counters", "_failed", "address", "control", "count", "data", "segment_size")
+
+    def __init__(
+        self,
+        counters: DatagramCounters,
+        failed: Callable[[SocketError, CountedRun], None],
+        data: bytes,
+        segment_size: int,
+        address: Address | None,
+        control: Control | None,
+    ) -> None:
+        self._counters = counters
+        self._failed = failed
+        self.data = data
+        self.segment_size = segment_size
+        self.address = address
+        self.control = control
+        self.count = 1 if segment_size == len(data) else -(-len(data) // segment_size)
+
+    def sent(self) -> None:
+        """Count the datagrams as sent."""
+        self._counters.sent += self.count
+
+    def failed(self, error: SocketError) -> None:
+        """Report that they could not be sent."""
+        self._failed(error, self)

@@ -1,29 +1,33 @@
 """
-System calls that send datagrams, and the meaning of their errors: items → **call** → error or None.
+System calls that send datagrams: queued items → **calls** → errors.
 
-`twsock.datagram.send_queue` keeps the queue and makes the calls. This module decides which datagram
-an error belongs to. A connected socket reports an ICMP reply to an *earlier* datagram at the next
-call of any kind.
+`twsock.datagram.send_queue` keeps the queue. `Segmentation` decides which queued datagrams leave in
+one call as a run (``UDP_SEGMENT``; udp(7)); it holds the refused sizes of at most 256 peers.
+`DatagramCalls` makes the calls, and decides which datagram an error belongs to: a connected socket
+reports an ICMP reply to an *earlier* datagram at the next call of any kind.
 """
 
 from __future__ import annotations
 
 import errno
+import operator
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twsock.datagram.network.packet_info import Control, segment_control
 from twsock.errors import SocketError, SocketErrorStatus
-from twsock.wire.datagrams import Outgoing
+from twsock.wire.datagrams import MAX_IPV6_DATAGRAM, Outgoing, count_fitting, split_run
 
 __all__ = [
     "NO_MEMORY",
     "NO_ROOM",
     "NO_SEGMENTATION",
     "DatagramCalls",
+    "Segmentation",
     "describe_refusal",
     "send_error",
+    "split_item",
 ]
 
 #: The kernel has no memory. No event reports when it has memory again.
@@ -41,6 +45,9 @@ _FROM_EARLIER: Final = frozenset({errno.ECONNREFUSED, errno.ENOPROTOOPT})
 
 #: How many errors of earlier datagrams one send may get before it fails.
 _MAX_EARLIER: Final = 8
+
+#: Peers whose refusals of runs are remembered. At the limit all are dropped and learned again.
+_MAX_REMEMBERED: Final = 256
 
 
 class DatagramCalls:
@@ -160,6 +167,88 @@ class DatagramCalls:
             self._udp.sendmsg(data, messages)
         else:
             self._udp.sendmsg(data, messages, 0, address)
+
+
+class Segmentation:
+    """
+    Decides which queued datagrams of one socket leave together as a run.
+
+    It stops offering runs of a size that a route refused, and all runs where the system cannot
+    segment.
+
+    :param max_size: bytes of the largest datagram, and of the largest run, of the address family.
+    :param is_offered: whether the kernel splits runs at all.
+    """
+
+    __slots__ = ("_is_offered", "_max_size", "_refused_sizes")
+
+    def __init__(self, max_size: int, *, is_offered: bool) -> None:
+        self._max_size = max_size
+        self._is_offered = is_offered
+        # By address: the smallest segment size of refused runs whose datagrams were accepted one by
+        # one.
+        self._refused_sizes: dict[Any, int] = {}
+
+    def allows(self, item: Outgoing) -> bool:
+        """Return whether datagrams of this size may leave as a run to this address."""
+        return self._is_offered and item.segment_size < self._least_refused(item.address)
+
+    def begins_run(self, window: Sequence[Outgoing]) -> bool:
+        """Return whether the first two items may leave together; addresses are not compared."""
+        size = window[0].segment_size
+        return len(window) > 1 and window[1].segment_size == size and self.allows(window[0])
+
+    def count_run(self, window: Sequence[Outgoing]) -> int:
+        """Return how many items, from the first on, leave in one call: 1 or more."""
+        return count_fitting(window, 0, self._max_size) if self.allows(window[0]) else 1
+
+    def count_singles(self, window: Sequence[Outgoing]) -> int:
+        """Return how many items, from the first on, are one datagram that the next cannot join."""
+        sizes = [item.segment_size for item in window]
+        lengths = [len(item.data) for item in window]
+        # Up to this size a datagram may leave together with another.
+        largest = self._least_refused(window[0].address) - 1 if self._is_offered else -1
+        if sizes == lengths and (
+            min(sizes) > largest or not any(map(operator.le, sizes[1:], sizes))
+        ):
+            return len(window)
+        count = 0
+        for size, length, following in zip(sizes, lengths, [*sizes[1:], None], strict=True):
+            if size != length or (following is not None and following <= size <= largest):
+                break
+            count += 1
+        return count
+
+    def note_refusal(self, refusal: OSError, address: Any, segment_size: int) -> None:
+        """Remember that a run was refused although its datagrams were accepted one by one."""
+        if refusal.errno in NO_SEGMENTATION:
+            self._is_offered = False
+        elif segment_size < self._least_refused(address):
+            if len(self._refused_sizes) >= _MAX_REMEMBERED:
+                self._refused_sizes.clear()
+            self._refused_sizes[address] = segment_size
+
+    def _least_refused(self, address: Any) -> int:
+        if not self._refused_sizes:
+            return MAX_IPV6_DATAGRAM + 1
+        return self._refused_sizes.get(address, MAX_IPV6_DATAGRAM + 1)
+
+
+class _Piece:
+    """One datagram of a queued run."""
+
+    __slots__ = ("address", "control", "data", "segment_size")
+
+    def __init__(self, data: bytes, run: Outgoing) -> None:
+        self.data = data
+        self.segment_size = len(data)
+        self.address = run.address
+        self.control = run.control
+
+
+def split_item(item: Outgoing) -> list[Outgoing]:
+    """Return the datagrams of a queued run, in order, each as an item of its own."""
+    return [_Piece(data, item) for data in split_run(item.data, item.segment_size)]
 
 
 def _stop(_error: SocketError) -> bool:

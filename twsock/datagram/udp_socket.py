@@ -31,9 +31,11 @@ __all__ = [
     "DatagramOptions",
     "IReactorUdpSockets",
     "OpenedSocket",
+    "count_dropped",
     "numeric_address",
     "open_udp_socket",
     "open_udp_socket_of",
+    "set_hop_limit",
 ]
 
 _IS_LINUX: Final = sys.platform == "linux"
@@ -52,6 +54,10 @@ _IP_MREQN: Final = struct.Struct("=4s4si")
 
 #: <asm-generic/socket.h>.
 _SO_BINDTODEVICE: Final = 25
+
+#: <asm-generic/socket.h>: an array of 32-bit numbers; the ninth counts dropped datagrams.
+_SO_MEMINFO: Final = 55
+_MEMORY_INFO: Final = struct.Struct("=9I")
 
 #: Bytes of a buffer for the largest datagram of either family.
 LARGEST: Final = 65_535
@@ -236,6 +242,35 @@ def numeric_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, i
             raise ValueError(f"{host!r} is not an IP address: zones are for IPv6")
         return literal, port
     return literal, port, 0, zone_index(host, zone) if literal != host else 0
+
+
+def set_hop_limit(udp: socket.socket, hops: int) -> None:
+    """
+    Set the hop limit or TTL of unicast datagrams of an open socket.
+
+    :param hops: 1 to 255.
+    :raises ValueError: when it is out of bounds.
+    """
+    if not 1 <= checked_integer(hops, "a hop limit") <= 255:
+        raise ValueError(f"a hop limit is 1 to 255, not {hops}")
+    if udp.family == socket.AF_INET6:
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+    else:
+        udp.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+
+
+def count_dropped(udp: socket.socket) -> int:
+    """
+    Return how many datagrams were dropped because the receive buffer was full.
+
+    :returns: 0 if the system has no count.
+    """
+    try:
+        raw = udp.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY_INFO.size)
+    except OSError:
+        return 0
+    dropped: int = _MEMORY_INFO.unpack(raw)[8] if len(raw) == _MEMORY_INFO.size else 0
+    return dropped
 
 
 def _set_options(udp: socket.socket, options: DatagramOptions) -> None:

@@ -20,8 +20,8 @@ from twsock.datagram.endpoint import (
     MulticastEndpoint,
     UdpEndpoint,
 )
-from twsock.datagram.owner import DatagramCounters
 from twsock.datagram.protocol import EchoCounters
+from twsock.datagram.runs import DatagramCounters
 from twsock.datagram.udp_socket import LARGEST
 from twsock.log import TextLogger
 from twsock.protocols import DatagramEcho, RateLimit

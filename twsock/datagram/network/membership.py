@@ -59,12 +59,15 @@ class MembershipChange:
         return self.error is not None
 
 
-def find_group(group: str, interface: str | int | Interface | None) -> tuple[str, Interface | None]:
+def find_group(
+    group: str, interface: str | int | Interface | None, default: int = 0
+) -> tuple[str, Interface | None]:
     """
     Look up the interface of a group, from an argument or from its zone (``ff15::9%eth1``).
 
     :param interface: name, index or address of an interface; None for that of the zone.
-    :returns: the group without its zone, and the interface; None if neither names one.
+    :param default: index of the interface if neither names one; 0 for none.
+    :returns: the group without its zone, and the interface; None for the choice of the kernel.
     :raises SocketError: with status ``UNREACHABLE_HOST``, when the interface does not exist.
     :raises ValueError: when the zone and ``interface`` name different interfaces.
     """
@@ -73,7 +76,7 @@ def find_group(group: str, interface: str | int | Interface | None) -> tuple[str
     is_zoned = zone and ":" in literal and is_multicast(literal)
     named = find_interface(zone) if is_zoned else None
     if named is None:
-        return group, given
+        return group, find_interface(default) if given is None and default else given
     if given is not None and given != named:
         raise ValueError(f"the zone of {group} is {named.name}, but the interface is {given.name}")
     return literal, named

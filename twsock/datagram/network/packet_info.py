@@ -95,6 +95,8 @@ def read_control(messages: list[Control]) -> tuple[int, str, int, str]:
     return size, destination, interface, local
 
 
+# Cached: most runs of a program have one size.
+@lru_cache(maxsize=256)
 def segment_control(segment_size: int) -> Control:
     """Return the control message that splits a run into datagrams of this size, in bytes."""
     return (_SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(segment_size))

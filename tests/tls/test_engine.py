@@ -211,6 +211,22 @@ class EngineTests(SynchronousTestCase):
             self.assertEqual(b"".join(self.receiver.received), b"onetwothree", cut)
             self.receiver.received.clear()
 
+    def test_a_connection_lost_within_a_long_write_takes_no_more(self) -> None:
+        """A transport in memory may call ``connectionLost`` within its ``write``."""
+        writes: list[bytes] = []
+
+        def write(data: bytes) -> None:
+            writes.append(data)
+            if len(writes) == 1:
+                self.engine.connectionLost(Failure(ConnectionLost()))
+
+        self.transport.write = write
+        self.engine.write(bytes(1024 * 1024))
+        # The second one is an alert, as the peer's end was no close_notify.
+        self.assertLess(sum(map(len, writes)), 128 * 1024)
+        assert self.receiver.reason is not None
+        self.receiver.reason.trap(ConnectionLost)
+
     def test_a_long_write_arrives_whole(self) -> None:
         """It is longer than a batch of records, and may be any kind of buffer."""
         data = bytes(range(256)) * 1024

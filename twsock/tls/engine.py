@@ -266,6 +266,8 @@ class Engine(TLSMemoryBIOProtocol):
         if len(data) > _BATCH:
             view = memoryview(data)
             for start in range(0, len(data), _BATCH):
+                if not self.connected:
+                    return  # A transport in memory may lose the connection within a write.
                 self.write(view[start : start + _BATCH].tobytes())
             return
         if self._appSendBuffer:
@@ -273,7 +275,7 @@ class Engine(TLSMemoryBIOProtocol):
             self._bufferedWrite(data)
             return
         sent = self._encrypt(data)
-        if sent < len(data):
+        if sent < len(data) and self.connected:
             # OpenSSL has to read first, or has failed: Twisted handles both.
             super().write(data[sent:])
 

@@ -6,13 +6,19 @@ import errno
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
+from tests.stream.connections import FrameRecorder
 from tests.stream.test_transport import KernelCase, Pusher
-from twsock.errors import (
-    SocketErrorStatus,
-)
+from tests.tls.peer import SERVER, Peer, twisted_options
+from twsock.errors import SocketErrorStatus
+from twsock.protocols import StreamProtocol, StreamServerFactory
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 
 
 class ConnectionTests(KernelCase):
@@ -77,3 +83,65 @@ class ConnectionTests(KernelCase):
         engine.transport = self.descriptor
         self.stream.rebind(engine)
         self.assertEqual(engine.value(), self.pushed)
+
+
+class TlsEndpointTests(SynchronousTestCase):
+    """The deadline of a handshake on a TLS endpoint of Twisted, which has none of its own."""
+
+    def connect(self, protocol: type[StreamProtocol] = FrameRecorder) -> Any:
+        """Accept a connection; return the protocol."""
+        self.clock, self.peer, self.transport = Clock(), Peer(), StringTransport()
+        options = twisted_options(SERVER.private_key_and_cert_chain_pem.bytes())
+        factory = StreamServerFactory(self.clock, protocol, idle_timeout=None)
+        endpoint = TLSMemoryBIOFactory(options, False, factory, self.clock)
+        self.engine: Any = endpoint.buildProtocol(None)
+        self.engine.makeConnection(self.transport)
+        return self.engine.wrappedProtocol
+
+    def shake_hands(self) -> None:
+        self.engine.dataReceived(self.peer.hello())
+        self.engine.dataReceived(self.peer.take(self.transport.value()))
+
+    def test_a_handshake_that_is_not_done_in_time_aborts_the_connection(self) -> None:
+        """After ten seconds, whether the peer is silent or has begun; the error says so."""
+        for has_begun in (False, True):
+            events: list[Any] = []
+            note: Any = events.append
+            globalLogPublisher.addObserver(note)
+            self.addCleanup(globalLogPublisher.removeObserver, note)
+            protocol = self.connect()
+            if has_begun:
+                self.engine.dataReceived(self.peer.hello())
+            self.clock.advance(DEFAULT_HANDSHAKE_TIMEOUT - 0.1)
+            self.assertFalse(self.transport.disconnected, f"{has_begun=}")
+            self.clock.advance(0.1)
+            self.assertTrue(self.transport.disconnected, f"{has_begun=}")
+            self.engine.connectionLost(Failure(ConnectionLost()))
+            (error,) = protocol.lost
+            self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT, f"{has_begun=}")
+            self.assertEqual(self.clock.getDelayedCalls(), [], f"{has_begun=}")
+            self.assertIn("no TLS handshake within 10 s", formatEvent(events[0]), f"{has_begun=}")
+
+    def test_a_finished_handshake_has_no_deadline(self) -> None:
+        """No delayed call is left, and the connection stays open."""
+        protocol = self.connect()
+        self.shake_hands()
+        self.assertTrue(protocol.is_secure)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(DEFAULT_HANDSHAKE_TIMEOUT)
+        self.assertTrue(protocol.is_open)
+
+    def test_a_close_during_the_handshake_has_its_own_deadline(self) -> None:
+        """The end of the handshake does not stop it."""
+        protocol = self.connect()
+        protocol.close()
+        (deadline,) = self.clock.getDelayedCalls()
+        self.assertEqual(deadline.getTime(), protocol.close_timeout)
+        self.shake_hands()
+        self.assertEqual(self.clock.getDelayedCalls(), [deadline])
+
+    def test_a_loss_during_the_handshake_stops_the_deadline(self) -> None:
+        """No delayed call is left."""
+        self.connect()
+        self.engine.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])

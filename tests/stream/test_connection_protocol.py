@@ -375,9 +375,9 @@ class EndTests(SynchronousTestCase):
         """A protocol that is kept holds neither undelivered input nor unsent output."""
         connected = Connected(FrameRecorder)
         connected.receive(encode_frame(bytes(1000))[:-1])
-        self.assertTrue(connected.protocol.has_unhandled_input)
+        self.assertTrue(connected.protocol.held_bytes)
         connected.reset()
-        self.assertFalse(connected.protocol.has_unhandled_input)
+        self.assertFalse(connected.protocol.held_bytes)
         self.assertEqual(connected.protocol.unsent, 0)
 
     def test_a_close_without_an_answer_aborts_at_its_deadline(self) -> None:

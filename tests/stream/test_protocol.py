@@ -284,7 +284,7 @@ class ReentranceTests(SynchronousTestCase):
 
         connected = Connected(Losing)
         connected.receive(FRAME)
-        self.assertFalse(connected.protocol.has_unhandled_input)
+        self.assertFalse(connected.protocol.held_bytes)
 
     def test_bytes_that_arrive_in_a_handler_wait_for_a_full_output(self) -> None:
         """The answer of that handler has filled it."""

@@ -27,7 +27,7 @@ from twsock.stream.upgrade_core import (
 )
 
 TIMEOUT = 10.0
-BEGIN = (Action.HOLD_OUTPUT, Action.ARM_DEADLINE, Action.START_HANDSHAKE)
+BEGIN = (Action.ARM_DEADLINE, Action.HOLD_OUTPUT, Action.START_HANDSHAKE)
 FAIL = (Action.DISARM_DEADLINE, Action.ABORT, Action.REPORT)
 #: What a peer can send.
 SENT = frozenset(
@@ -117,7 +117,7 @@ class ConversationTests(SynchronousTestCase):
             (Event.MESSAGE, Row(State.PLAIN, (Action.DELIVER,))),
             (
                 Event.REQUEST,
-                Row(State.HELD, (Action.SEND_GO_AHEAD, Action.HOLD_OUTPUT, Action.ARM_DEADLINE)),
+                Row(State.HELD, (Action.ARM_DEADLINE, Action.SEND_GO_AHEAD, Action.HOLD_OUTPUT)),
             ),
             (Event.CLIENT_HELLO, Row(State.HANDSHAKE, (Action.START_HANDSHAKE,))),
             (Event.COMPLETED, Row(State.JUDGED, (Action.JUDGE,))),
@@ -142,7 +142,7 @@ class ConversationTests(SynchronousTestCase):
             Side.SERVER,
             (
                 Event.AWAIT_HELLO,
-                Row(State.HELD, (Action.HOLD_OUTPUT, Action.ARM_DEADLINE)),
+                Row(State.HELD, (Action.ARM_DEADLINE, Action.HOLD_OUTPUT)),
             ),
             (Event.CLIENT_HELLO, Row(State.HANDSHAKE, (Action.START_HANDSHAKE,))),
         )
@@ -157,7 +157,7 @@ class ConversationTests(SynchronousTestCase):
                 Event.BEGIN_COMMAND,
                 Row(
                     State.REQUESTED,
-                    (Action.SEND_REQUEST, Action.HOLD_OUTPUT, Action.ARM_DEADLINE),
+                    (Action.ARM_DEADLINE, Action.SEND_REQUEST, Action.HOLD_OUTPUT),
                 ),
             ),
             (Event.GO_AHEAD, Row(State.HANDSHAKE, (Action.START_HANDSHAKE,))),
@@ -165,6 +165,13 @@ class ConversationTests(SynchronousTestCase):
             (Event.ACCEPTED, Row(State.SECURE, (Action.DISARM_DEADLINE, Action.CONTINUE))),
             (Event.GO_AHEAD, Row(State.SECURE, (Action.DELIVER,))),
         )
+
+    def test_a_server_above_a_tls_endpoint_begins_secure(self) -> None:
+        """There is no TLS inside TLS."""
+        core = UpgradeCore(Side.SERVER, TIMEOUT, is_secure=True)
+        self.assertEqual(core.handle(Event.MESSAGE, 0.0), (Action.DELIVER,))
+        self.assertEqual(core.handle(Event.REQUEST, 0.0), (Action.SEND_REFUSAL,))
+        self.assertRaises(LocalProtocolError, core.handle, Event.AWAIT_HELLO, 0.0)
 
     def test_both_sides_begin_directly(self) -> None:
         """A client with its ClientHello, a socket without messages as the application says."""
@@ -355,7 +362,7 @@ class TableTests(SynchronousTestCase):
             words = {Action.SEND_REQUEST, Action.SEND_GO_AHEAD} & set(row.actions)
             if words:
                 self.assertIs(sending_in(state), Sending.PLAINTEXT, event)
-                self.assertEqual(row.actions[:2], (*words, Action.HOLD_OUTPUT), event)
+                self.assertEqual(row.actions[-2:], (*words, Action.HOLD_OUTPUT), event)
             if Action.SEND_REFUSAL in row.actions:
                 self.assertIs(sending_in(state), Sending.ENCRYPTED, event)
 

@@ -4,36 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.sockets.stream.connected import InMemory
 from twsock import ClosedError, SocketError, SocketErrorStatus
-from twsock.names import HostName
-from twsock.tls.client import ClientOptions, make_client
 from twsock.tls.handshake import Handshake
-from twsock.tls.levels import SocketProtectionLevel, choose_versions
+from twsock.tls.levels import SocketProtectionLevel
 
 
 class HandshakeTests(SynchronousTestCase):
-    """A handshake with a silent peer; other tests are on real connections."""
+    """A handshake of a socket with a silent peer; other tests are on real connections."""
 
     def setUp(self) -> None:
         self.connected = InMemory()
-        versions = choose_versions(SocketProtectionLevel.TLS13)
-        creator, verification = make_client(ClientOptions(versions, HostName("localhost"), []))
-        self.handshake = Handshake(
-            self.connected.protocol, creator, verification, self.connected.clock, 10.0
-        )
+
+    def begin(self) -> Deferred[None]:
+        """Begin the handshake; its engine is the protocol of the transport then."""
+        level, timeout = SocketProtectionLevel.TLS13, 10.0
+        return self.connected.socket.upgrade_to_ssl(level, "localhost", timeout=timeout)
+
+    @property
+    def handshake(self) -> Any:
+        transport: Any = self.connected.transport
+        return transport.protocol.wrappedProtocol
 
     def test_it_provides_twisteds_handshake_listener(self) -> None:
         """Twisted's engine calls it at the end of the handshake."""
+        self.begin().addErrback(lambda _: None)
+        self.assertIsInstance(self.handshake, Handshake)
         verifyObject(IHandshakeListener, self.handshake)
 
     def test_during_the_handshake_only_the_hello_is_sent(self) -> None:
         """Writes wait."""
-        self.handshake.begin().addErrback(lambda _: None)
+        self.begin().addErrback(lambda _: None)
         self.connected.output.write(b"never in plaintext")
         self.connected.clock.advance(0)
         sent = self.connected.sent()
@@ -42,7 +48,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_a_peer_that_was_not_verified_is_refused(self) -> None:
         """Also if OpenSSL has accepted the handshake."""
-        begun = self.handshake.begin()
+        begun = self.begin()
         self.handshake.handshakeCompleted()
         error = self.failureResultOf(begun, SocketError).value
         self.assertIs(error.status, SocketErrorStatus.CERTIFICATE_IS_INVALID)
@@ -50,7 +56,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_at_the_deadline_the_connection_is_aborted(self) -> None:
         """No timer is left."""
-        begun = self.handshake.begin()
+        begun = self.begin()
         self.connected.clock.advance(9.9)
         self.assertNoResult(begun)
         self.connected.clock.advance(0.1)
@@ -61,11 +67,11 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_closing_during_the_handshake_ends_it(self) -> None:
         """Writes that wait are not sent."""
-        begun = self.handshake.begin()
+        begun = self.begin()
         write = self.connected.output.write(b"never")
         self.connected.sent()
         self.connected.socket.close()
-        engine: Any = self.handshake.transport
+        engine = self.handshake.transport
         self.assertTrue(self.connected.transport.disconnected)
         self.connected.lose_through(engine)
         self.failureResultOf(begun, ClosedError)

@@ -1,39 +1,30 @@
 """
-The client's side of an upgrade: protocol → request, go-ahead → **handshake** → protocol.
+The client's side of an upgrade: protocol → **upgrade** → TLS engine → protocol.
 
-Begun by `twsock.protocols.StreamProtocol.upgrade_to_ssl`::
+`twsock.protocols.StreamProtocol.upgrade_to_ssl` makes one. It sends the request and reads the
+answer, or begins the handshake directly, and reports what it finds to
+`twsock.stream.upgrade_core`, which decides what follows. Wire format: docs/wire/upgrade.rst.
 
-    ── direct ─────────────────────────────────────> HANDSHAKE ── accepted ──> SECURE
-    ── command: request ──> ASKED ── the go-ahead ──────┘  └── refused: abort
-                              └── anything else, anything behind it: abort
-
-A server of TLS never speaks first, so whatever it sent in plaintext and nobody has handled yet ends
-the connection, and nothing that a server says before the handshake is shown to anybody.
+A TLS server never sends first. So plaintext of the server that is not handled yet ends the
+connection, and the application does not see what a server answers to the request.
 """
 
 from __future__ import annotations
 
 import enum
-import typing
 from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import (
-    BrokenError,
-    ClosedError,
-    RemoteProtocolError,
-    SocketError,
-    SocketErrorStatus,
-)
+from twsock.errors import ClosedError, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.operation import Operation
-from twsock.stream._securing import Securing, Upgradable
 from twsock.stream.connection import Connection
-from twsock.tls.client import ClientOptions, ClientVerification, make_client
-from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Handshake
+from twsock.stream.switch import MessageOwner, MessageSwitch
+from twsock.stream.upgrade_core import Event, Side, State
+from twsock.tls.client import ClientOptions, make_client
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Verification
 
 __all__ = ["MAX_GO_AHEAD", "ClientUpgrade", "ClientUpgrading", "UpgradeStyle"]
 
@@ -75,126 +66,111 @@ class ClientUpgrade:
             raise ValueError("request and go-ahead have at least one byte each")
 
 
-class ClientUpgrading(Securing):
+class ClientUpgrading(MessageSwitch):
     """
-    The way of one connection of a client into TLS.
+    The client's side of the upgrade of one connection.
 
     :raises SocketError: when the client's certificate cannot be used.
     """
 
-    is_urgent = True
+    __slots__ = ("_done", "_made", "_settings")
 
-    def __init__(self, settings: ClientUpgrade, protocol: Upgradable) -> None:
-        super().__init__(protocol)
+    def __init__(
+        self, settings: ClientUpgrade, protocol: MessageOwner, connection: Connection
+    ) -> None:
+        super().__init__(protocol, connection, Side.CLIENT, settings.timeout)
         self._settings = settings
-        self._creator: Any
-        self._verification: ClientVerification
         # The port, or the path of a UNIX socket.
         service = protocol.peer.rpartition(":")[2]
-        self._creator, self._verification = make_client(settings.options, service)
-        self._handshake: Deferred[Any] | None = None
-        self._is_called_off = False
-        self._done: Deferred[None] = Operation(self._called_off)
+        self._made: tuple[Any, Verification] = make_client(settings.options, service)
+        self._done: Deferred[None] = Operation(self._cancelled)
 
-    def begin(self, stream: Connection) -> Deferred[None]:
+    def begin(self) -> Deferred[None]:
         """
-        Ask, or say hello.
+        Send the request, or the ClientHello.
 
         :returns: fires when the server is accepted; otherwise the connection is gone.
         """
-        protocol = self._protocol
-        if protocol.has_unhandled_input:
-            self._fail(RemoteProtocolError("the server sent plaintext before the handshake"))
-            return self._done
-        self._wait_at_most(self._settings.timeout)
-        if self._settings.style is UpgradeStyle.COMMAND:
-            protocol.limit_messages(MAX_GO_AHEAD)
-            protocol.send_message(self._settings.request)
-            stream.send()
-            stream.hold()  # What is written from here on is for the other side of the handshake.
+        protocol = self._owner
+        if protocol.take_buffered():
+            error = RemoteProtocolError("the server sent plaintext before the handshake")
+            self.handle(Event.PLAINTEXT, error)
+        elif self._settings.style is UpgradeStyle.COMMAND:
+            decoder = protocol.decoder
+            decoder.max_payload = min(decoder.max_payload, MAX_GO_AHEAD)
+            self.handle(Event.BEGIN_COMMAND)
         else:
-            stream.send()
-            self.start()
+            self.handle(Event.BEGIN_DIRECT)
         return self._done
 
     @override
-    def deliver(self, stream: Connection) -> None:
-        protocol = self._protocol
+    def deliver(self) -> None:
+        protocol = self._owner
+        if self._core.state is not State.REQUESTED:
+            # The engine receives: these bytes come from elsewhere.
+            if protocol.take_buffered():
+                error = RemoteProtocolError("the server sent plaintext during the handshake")
+                self.handle(Event.PLAINTEXT, error)
+            return
         message = protocol.pull_message()
         if message is None:
             return
-        # What a server says here may be anybody's words: they are not even quoted.
+        # An attacker may have written the answer: it is not even quoted.
         if message != self._settings.go_ahead:
-            self._fail(RemoteProtocolError("the server did not grant the request for TLS"))
-        elif protocol.has_unhandled_input:
-            self._fail(RemoteProtocolError("the server sent plaintext after its go-ahead"))
+            error = RemoteProtocolError("the server did not grant the request for TLS")
+            self.handle(Event.MESSAGE, error)
+        elif protocol.take_buffered():
+            error = RemoteProtocolError("the server sent plaintext after its go-ahead")
+            self.handle(Event.PLAINTEXT, error)
         else:
-            self.is_due = True
+            self.handle(Event.GO_AHEAD)
+
+    @property
+    @override
+    def is_urgent(self) -> bool:
+        return self._core.state is State.REQUESTED
+
+    # What the core decides.
 
     @override
-    def start(self) -> None:
-        self.is_due = self.is_urgent = False
-        protocol = self._protocol
-        timeout = self._time_left(self._settings.timeout)
-        handshake = Handshake(self, self._creator, self._verification, protocol.clock, timeout)
-        self._handshake = handshake.begin()
-        self._handshake.addCallbacks(self._accepted, self._refused)
+    def _update(self) -> None:
+        self.passes_messages = self._core.state is State.SECURE
 
     @override
-    def lost(self, error: SocketError | None) -> None:
-        super().lost(error)
-        # Twisted's Deferred fails by itself when it was called off.
-        if self._handshake is None and not self._is_called_off:
-            self._end(error or BrokenError("the connection ended before the handshake"))
-
-    # What a handshake asks of a connection.
+    def prepare(self) -> tuple[Any, Verification]:
+        return self._made
 
     @override
-    def resume(self, transport: Any) -> Upgradable:
-        self.is_watching = False
-        self.peer_certificate = self._verification.certificate
-        return super().resume(transport)
-
-    # How it ends.
-
-    def _accepted(self, _connection: object) -> None:
-        self._done.callback(None)
-
-    def _refused(self, failure: Failure) -> None:
-        error = typing.cast(BaseException, failure.value)
-        self._tell_of(error)
-        self._end(error)
-
-    def _called_off(self, _done: Deferred[None]) -> None:
-        self._stop_waiting()
-        if self._handshake is not None:
-            self._handshake.cancel()
-        else:
-            self._is_called_off = True
-            self.abort(ClosedError("the upgrade was cancelled"))
+    def _send_request(self) -> None:
+        self._owner.send_message(self._settings.request)
 
     @override
-    def _time_is_up(self) -> None:
-        self._deadline = None
-        self._fail(
-            SocketError(
-                f"the server did not grant TLS within {self._settings.timeout:g} s",
-                status=SocketErrorStatus.CONNECTION_TIMED_OUT,
-            )
+    def accepted(self, engine: Any) -> None:
+        if not self._done.called:  # The application may have cancelled it in a hook.
+            self._done.callback(None)
+
+    @override
+    def timeout_error(self) -> SocketError:
+        if self._core.state is not State.REQUESTED:
+            return super().timeout_error()
+        return SocketError(
+            f"the server did not grant TLS within {self._settings.timeout:g} s",
+            status=SocketErrorStatus.CONNECTION_TIMED_OUT,
         )
 
-    def _fail(self, error: SocketError) -> None:
-        self._tell_of(error)
-        self._stop_waiting()
-        self._protocol.note_violation()
-        self.abort(error)
-        self._end(error)
-
-    def _end(self, error: BaseException) -> None:
+    @override
+    def failed(self, event: Event, error: SocketError) -> None:
+        has_begun = self._verification is not None
+        if has_begun or event is not Event.LOST:
+            self._log.warn(
+                "TLS upgrade with {peer} failed: {error}", peer=self._owner.peer, error=error
+            )
+            if not has_begun:
+                self._owner.note_violation()
         if not self._done.called:
             self._done.errback(error)
 
-    def _tell_of(self, error: object) -> None:
-        self._log.warn(
-            "TLS upgrade with {peer} failed: {error}", peer=self._protocol.peer, error=error
-        )
+    def _cancelled(self, _done: Deferred[None]) -> None:
+        has_begun = self._verification is not None
+        what = "the handshake was cancelled" if has_begun else "the upgrade was cancelled"
+        self.handle(Event.CANCEL, ClosedError(what))

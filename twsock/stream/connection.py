@@ -9,13 +9,14 @@ it is lost. `twsock.stream.ending` is its end, `twsock.stream.transport` its out
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
-from twsock.errors import BrokenError
+from twsock.errors import BrokenError, SocketError, SocketErrorStatus
 from twsock.log import TextLogger
 from twsock.stream.below_tls import TlsLowerTransport
 from twsock.stream.closing import AFTER_INPUT_STATES, Event, State
@@ -32,6 +33,7 @@ from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.transport import HIGH_WATER
 from twsock.tls.certificates import Certificate
 from twsock.tls.engine import adopt_engine
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 
 __all__ = ["FIRST_MESSAGE_TIME", "Connection"]
 
@@ -70,15 +72,22 @@ class Connection(EndingTransport):
         high_water: int = HIGH_WATER,
         buffer_limit: BufferLimit | None = None,
     ) -> None:
-        adopt_engine(transport)
+        is_adopted = adopt_engine(transport)
         super().__init__(owner, transport, clock, high_water)
         self._limit = buffer_limit
         #: The size that was last reported to the limit, in bytes.
         self.noted = 0
         #: The certificate with which the peer identified itself, accepted; None without one.
         self.peer_certificate: Certificate | None = None
+        if is_adopted:
+            self._limit_handshake()
 
     # What is known of it.
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The reactor, or a clock in a test; measures the deadlines."""
+        return self._clock
 
     @property
     def is_secure(self) -> bool:
@@ -169,6 +178,24 @@ class Connection(EndingTransport):
         descriptor = self._descriptor
         if descriptor is not None and size >= descriptor.bufferSize < _MAX_READ_SIZE:
             descriptor.bufferSize = min(2 * descriptor.bufferSize, _MAX_READ_SIZE)
+
+    # TLS of an endpoint of Twisted, which has no deadline of its own.
+
+    def _limit_handshake(self) -> None:
+        self.start_deadline(DEFAULT_HANDSHAKE_TIMEOUT, self._handshake_timed_out)
+        self._transport.completed = partial(self._handshake_completed, self._deadline)
+
+    def _handshake_completed(self, deadline: object) -> None:
+        if self._deadline is deadline:  # Otherwise a close has replaced it.
+            self.stop_deadline()
+
+    def _handshake_timed_out(self) -> None:
+        error = SocketError(
+            f"no TLS handshake within {DEFAULT_HANDSHAKE_TIMEOUT:g} s",
+            status=SocketErrorStatus.CONNECTION_TIMED_OUT,
+        )
+        self._log.warn("{peer} aborted: {error}", peer=describe_peer(self._transport), error=error)
+        self.abort(error)
 
     # TLS in the middle of the connection.
 

@@ -27,11 +27,11 @@ from twsock.errors import (
     SocketError,
 )
 from twsock.operation import fail
-from twsock.stream._securing import Securing
 from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.stream.connection import Connection
 from twsock.stream.connection_protocol import ConnectionProtocol
 from twsock.stream.draining import Drain
+from twsock.stream.switch import MessageSwitch
 from twsock.stream.upgrade import Upgrade, UpgradeToSsl
 
 __all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -57,6 +57,7 @@ class Decoder(typing.Protocol):
     @property
     def buffered(self) -> int: ...
     def feed(self, data: bytes) -> None: ...
+    def peek(self, count: int) -> bytes: ...
     def stop_before(self, word: bytes, beginning: bytes = ...) -> None: ...
     def stops_here(self) -> bool: ...
 
@@ -73,7 +74,7 @@ class StreamProtocol(ConnectionProtocol):
     #: How this connection becomes secure in its middle; None where it does not.
     upgrade: UpgradeToSsl | None = None
 
-    _upgrading: Securing | None = None
+    _upgrading: MessageSwitch | None = None
     _decoder: Any
     _handler: Deferred[Any] | None = None
     _is_delivering = False
@@ -131,11 +132,11 @@ class StreamProtocol(ConnectionProtocol):
         if self._upgrading is not None or stream.carries_tls:
             return fail(LocalProtocolError("cannot upgrade: it was done or begun already"))
         try:
-            upgrading = ClientUpgrading(settings, self)
+            upgrading = ClientUpgrading(settings, self, stream)
         except SocketError as error:
             return fail(error)
         self._upgrading = upgrading
-        return upgrading.begin(stream)
+        return upgrading.begin()
 
     @property
     def is_full(self) -> bool:
@@ -201,14 +202,11 @@ class StreamProtocol(ConnectionProtocol):
         """Send one message."""
         raise NotImplementedError
 
-    def peek(self, count: int) -> bytes:
-        """Look at what would be pulled next."""
-        head: bytes = self._decoder.peek(count)
-        return head
-
-    def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
-        """Make `deliver_messages` stop before the message ``word``, or before ``beginning``."""
-        self._decoder.stop_before(word, beginning)
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder of what arrives; a new one when the connection becomes secure."""
+        decoder: Decoder = self._decoder
+        return decoder
 
     def has_stopped(self, stream: Connection) -> bool:
         """Tell whether `deliver_messages` ended for `stop_before`, and the next may be handled."""
@@ -217,33 +215,18 @@ class StreamProtocol(ConnectionProtocol):
             return False
         return stream.room > 0 or self._may_go_on(stream)
 
-    @property
-    def has_unhandled_input(self) -> bool:
-        """Whether anything was received and not pulled."""
-        return bool(self._decoder.buffered or self._early)
-
     def take_buffered(self) -> bytes:
         """Take all that was received and not pulled."""
         early, self._early = self._early, b""
         rest: bytes = self._decoder.take_buffered()
         return rest + early
 
-    def limit_messages(self, size: int) -> None:
-        """Accept only small messages until the connection is secure."""
-        self._decoder.max_payload = min(self._decoder.max_payload, size)
-
-    def suspend(self) -> Any:
-        """Let what is written wait; give the transport."""
-        return self._connected_stream().hold()
-
-    def resume(self, transport: Any) -> None:
-        """Go on above another transport, with nothing of what came before."""
+    def continue_above(self, engine: Any) -> None:
+        """Continue above a TLS engine, with nothing from before the handshake."""
         stream = self._connected_stream()
-        if self._upgrading is not None:
-            stream.peer_certificate = self._upgrading.peer_certificate
-        stream.rebind(transport)
-        self.transport = transport
         self._decoder = self._make_decoder()
+        self.transport = engine
+        stream.rebind(engine)
         if self._is_announced:
             self._call_hook(self.connection_secured)
         else:
@@ -252,10 +235,6 @@ class StreamProtocol(ConnectionProtocol):
             self.output_drained()
         if self._drain is not None and self._may_deliver(stream):
             self._drain.secured()
-
-    def note_error(self, error: SocketError) -> None:
-        """Know why the connection is about to end."""
-        self._connected_stream().note_error(error)
 
     # Overridden by the wire formats.
 
@@ -342,8 +321,8 @@ class StreamProtocol(ConnectionProtocol):
             self._transport.abortConnection()
             raise
         if self.upgrade is not None:
-            upgrading = self._upgrading = Upgrade(self.upgrade, self)
-            upgrading.begin(stream)
+            upgrading = self._upgrading = Upgrade(self.upgrade, self, stream)
+            upgrading.begin()
             if upgrading.is_implicit:
                 return
         self._announce()
@@ -396,7 +375,7 @@ class StreamProtocol(ConnectionProtocol):
     def held_bytes(self) -> int:
         """Bytes that were received and not handled."""
         held: int = self._decoder.buffered
-        return held
+        return held + len(self._early)
 
     @override
     def drop_input(self) -> None:
@@ -442,10 +421,12 @@ class StreamProtocol(ConnectionProtocol):
         self._is_delivering = True
         upgrading = self._upgrading
         try:
-            if upgrading is None or not upgrading.is_watching:
+            if upgrading is None or upgrading.passes_messages:
                 self.deliver_messages(stream)
-            else:
-                upgrading.deliver(stream)
+            if upgrading is not None and (
+                not upgrading.passes_messages or (self._decoder.stored and self.has_stopped(stream))
+            ):
+                upgrading.deliver()
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
             self._failed(Failure())
         finally:
@@ -456,9 +437,8 @@ class StreamProtocol(ConnectionProtocol):
         self._flush(stream, is_answer=True)
         if not stream.is_open:
             return
-        if upgrading is not None and upgrading.is_due:
-            upgrading.start()
-            return
+        if stream.is_held and upgrading is not None and upgrading.is_shaking_hands:
+            return  # The engine receives.
         if self._early:
             early, self._early = self._early, b""
             self._decoder.feed(early)

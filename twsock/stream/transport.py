@@ -220,11 +220,19 @@ class StreamTransport:
         transport = self._transport
         if not (self.is_plain and join_queued(transport, data)):
             transport.write(data if isinstance(data, bytes) else bytes(data))
-        if self._descriptor is None:
+        descriptor = self._descriptor
+        if descriptor is None:
             brake = self._brake
             if brake is not None:
                 brake.note(len(data))
             return brake is None or not brake.is_full
+        # The usual case of an engine of twsock: no byte waits in it, and none below it.
+        if (
+            getattr(transport, "held_bytes", None) == 0
+            and not descriptor.dataBuffer
+            and not descriptor._tempDataLen
+        ):
+            return True
         is_engine_full = self._watch_engine()
         return not (self._watch_queue() or is_engine_full)
 

@@ -1,17 +1,10 @@
 """
-TLS in the middle of a connection of messages: protocol → **upgrade** → TLS engine → protocol.
+The server's side of an upgrade: protocol → **upgrade** → TLS engine → protocol.
 
-One per connection whose protocol has an `UpgradeToSsl`. It looks at each boundary between messages,
-where a handshake may begin, and takes the messages of before the handshake through its own hands::
-
-    PLAIN ── 16 03 at a boundary ───────────────────────> HANDSHAKE ── accepted ──> SECURE
-      └── the request: go-ahead ──> AWAITING ── 16 03 ──────┘  └── anything else: abort
-                                        └── anything else: abort
-
-With TLS from the first byte a connection begins as ``AWAITING``.
-
-Nothing that came in plaintext is ever handled as if it had come encrypted, and nothing that is
-written after the switch is ever sent before it. Wire format: docs/wire/upgrade.rst.
+A server protocol with an `UpgradeToSsl` has one for each connection. It looks at each boundary
+between messages, where the client may send the request or its ClientHello, and reports what it
+finds to `twsock.stream.upgrade_core`, which decides what follows. Messages before a required
+upgrade are dropped here. Wire format: docs/wire/upgrade.rst.
 """
 
 from __future__ import annotations
@@ -20,15 +13,14 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twsock.errors import LocalProtocolError, RemoteProtocolError, SocketError, SocketErrorStatus
-from twsock.log import forget_frames
-from twsock.stream._securing import Securing, Upgradable
 from twsock.stream.connection import Connection
-from twsock.tls.handshake import CLIENT_HELLO, DEFAULT_HANDSHAKE_TIMEOUT, Handshake
-from twsock.tls.server import ServerTls, ServerVerification
+from twsock.stream.switch import MessageOwner, MessageSwitch
+from twsock.stream.upgrade_core import Event, Side, State, delivers_in
+from twsock.tls.handshake import CLIENT_HELLO, DEFAULT_HANDSHAKE_TIMEOUT, Verification
+from twsock.tls.server import ServerTls
 
 __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
 
@@ -108,172 +100,169 @@ class UpgradeToSsl:
             )
 
 
-class _Phase(enum.Enum):
-    PLAIN = enum.auto()
-    AWAITING = enum.auto()
-    HANDSHAKE = enum.auto()
-    SECURE = enum.auto()
+class Upgrade(MessageSwitch):
+    """
+    The server's side of the upgrade of one connection.
 
+    Above a TLS endpoint the connection is secure already, and only the words are handled.
+    """
 
-class Upgrade(Securing):
-    """The way of one connection of a server into TLS."""
+    __slots__ = ("_dropped", "_settings", "is_implicit")
 
-    def __init__(self, settings: UpgradeToSsl, protocol: Upgradable) -> None:
-        super().__init__(protocol)
+    def __init__(
+        self, settings: UpgradeToSsl, protocol: MessageOwner, connection: Connection
+    ) -> None:
+        is_implicit = settings.policy is UpgradePolicy.IMPLICIT
+        super().__init__(
+            protocol,
+            connection,
+            Side.SERVER,
+            settings.handshake_timeout,
+            is_secure=settings.policy is not UpgradePolicy.OFF and connection.carries_tls,
+        )
         self._settings = settings
-        self._phase = _Phase.PLAIN
         self._dropped = 0
-        self._verification: ServerVerification | None = None
-        self.is_watching = settings.policy is not UpgradePolicy.OFF
-        self.is_implicit = settings.policy is UpgradePolicy.IMPLICIT
+        #: Whether the application learns of the connection only when it is secure.
+        self.is_implicit = is_implicit and self._core.state is State.PLAIN
+        self._update()
 
-    def begin(self, stream: Connection) -> None:
-        """Await what a client has to do first."""
-        policy = self._settings.policy
-        if policy is UpgradePolicy.OFF:
-            return
-        if stream.carries_tls:
-            self._take_endpoint_of_tls()
-            return
-        self._protocol.stop_before(self._settings.request, CLIENT_HELLO)
-        if policy is UpgradePolicy.REQUIRED:
-            self._protocol.limit_messages(MAX_BEFORE_UPGRADE)
-        elif policy is UpgradePolicy.IMPLICIT:
-            self._await_hello(stream)
+    def begin(self) -> None:
+        """Wait for what a client has to send first."""
+        settings, decoder = self._settings, self._owner.decoder
+        if self._core.state is State.SECURE:
+            self._check_endpoint()
+            self._watch_for_request()
+        elif self.is_implicit:
+            self.handle(Event.AWAIT_HELLO)
+        elif settings.policy is not UpgradePolicy.OFF:
+            decoder.stop_before(settings.request, CLIENT_HELLO)
+            if settings.policy is UpgradePolicy.REQUIRED:
+                decoder.max_payload = min(decoder.max_payload, MAX_BEFORE_UPGRADE)
 
-    def _take_endpoint_of_tls(self) -> None:
-        """Be secure already, as the endpoint has it: there is no TLS inside TLS."""
-        if self._settings.tls.identifies_clients:
-            error = LocalProtocolError(
-                "a TLS endpoint does not verify client certificates: listen on a plain endpoint"
-            )
-            self._log.error("{peer} aborted: {error}", peer=self._protocol.peer, error=error)
-            self.abort(error)
-        self._phase = _Phase.SECURE
-        if self.is_implicit:
-            self.is_implicit = self.is_watching = False
-        else:
-            self._protocol.stop_before(self._settings.request)
+    def _check_endpoint(self) -> None:
+        """Abort a connection above a TLS endpoint if clients have to identify themselves."""
+        if not self._settings.tls.identifies_clients:
+            return
+        error = LocalProtocolError(
+            "a TLS endpoint does not verify client certificates: listen on a plain endpoint"
+        )
+        self._log.error("{peer} aborted: {error}", peer=self._owner.peer, error=error)
+        self._connection.abort(error)
 
     @override
-    def deliver(self, stream: Connection) -> None:
-        protocol = self._protocol
-        while self._phase is not _Phase.HANDSHAKE:
-            if self._passes_messages():
-                protocol.deliver_messages(stream)
-                if not protocol.has_stopped(stream):
-                    return
-            if self._phase is not _Phase.SECURE and self._begins_handshake(protocol):
-                return
+    def deliver(self) -> None:
+        protocol = self._owner
+        while not self._begins_handshake():
             message = protocol.pull_message()
-            if message is None:
+            if message is None or not self._take(message):
                 return
-            if not self._handle(message, stream):
-                return
+            if self.passes_messages:
+                protocol.deliver_messages(self._connection)
+                if not protocol.has_stopped(self._connection):
+                    return
 
     @property
     @override
     def is_under_way(self) -> bool:
-        if self._phase is _Phase.AWAITING:
+        if self._core.state is State.HELD:
             return not self.is_implicit  # With an explicit upgrade, a go-ahead was sent.
-        return self._phase is _Phase.HANDSHAKE
+        return self.is_shaking_hands
 
-    @override
-    def start(self) -> None:
-        """Begin the handshake with what has come of it; what is behind it is its own."""
-        self.is_due = False
-        protocol, settings = self._protocol, self._settings
-        timeout = self._time_left(settings.handshake_timeout)
-        creator, self._verification = settings.tls.begin()
-        leftover = protocol.take_buffered()
-        handshake = Handshake(
-            self, creator, self._verification, protocol.clock, timeout, is_client=False
-        )
-        handshake.begin(leftover).addErrback(self._refused)
+    # What arrives.
 
-    # What a handshake asks of a connection.
-
-    @override
-    def resume(self, transport: Any) -> Upgradable:
-        self._phase = _Phase.SECURE
-        # With TLS from the first byte there are no words to look out for.
-        self.is_watching = not self.is_implicit
-        if self._verification is not None:
-            self.peer_certificate = self._verification.certificate
-        resumed = super().resume(transport)
-        if self.is_watching:
-            resumed.stop_before(self._settings.request)
-        return resumed
-
-    # How messages are taken.
-
-    def _passes_messages(self) -> bool:
-        """Tell whether all messages in front of a request or a handshake are the protocol's."""
-        settings = self._settings
-        if settings.ignores_case:
+    def _begins_handshake(self) -> bool:
+        """Report what is at a boundary; return whether no message may be pulled there."""
+        state = self._core.state
+        if state is State.SECURE:
             return False
-        if self._phase is _Phase.SECURE:
-            return True
-        return self._phase is _Phase.PLAIN and settings.policy is UpgradePolicy.ALLOWED
-
-    def _begins_handshake(self, protocol: Upgradable) -> bool:
-        """Check a boundary; return whether no message may be pulled there."""
-        head = protocol.peek(len(CLIENT_HELLO))
+        head = self._owner.decoder.peek(len(CLIENT_HELLO))
         if head == CLIENT_HELLO:
-            self._phase = _Phase.HANDSHAKE
-            self.is_due = True
+            self.handle(Event.CLIENT_HELLO, _plaintext_in_handshake())
+        elif CLIENT_HELLO.startswith(head):
+            return True  # More bytes decide.
+        elif state is State.PLAIN:
+            return False
+        else:
+            self.handle(Event.PLAINTEXT, self._plaintext_error())
+        return True
+
+    def _take(self, message: bytes) -> bool:
+        """Handle one message; return whether the next one may be pulled."""
+        settings = self._settings
+        if settings.is_request(message):
+            self.handle(Event.REQUEST)
+            return self._connection.is_open
+        if settings.policy is UpgradePolicy.REQUIRED and self._core.state is State.PLAIN:
+            return self._drop(message)
+        return self._owner.handle_message(message, self._connection)
+
+    def _drop(self, message: bytes) -> bool:
+        """Drop one message before a required upgrade; return whether there may be more of them."""
+        self._dropped += max(1, len(message))
+        if self._dropped <= MAX_BEFORE_UPGRADE:
+            self.handle(Event.EARLY_MESSAGE)
             return True
-        if not head or head == CLIENT_HELLO[: len(head)]:
-            return True  # It cannot be told yet.
-        if self._phase is _Phase.AWAITING:
-            raise RemoteProtocolError(
-                "plaintext in place of a handshake"
-                if self.is_implicit
-                else "plaintext after the request for TLS"
-            )
+        what = f"more than {MAX_BEFORE_UPGRADE} bytes before the upgrade that is required"
+        self.handle(Event.TOO_MANY_BYTES, RemoteProtocolError(what))
         return False
 
-    def _handle(self, message: bytes, stream: Connection) -> bool:
-        """Handle one message; tell whether the next one may be pulled."""
-        protocol, settings = self._protocol, self._settings
-        if settings.is_request(message):
-            if self._phase is _Phase.SECURE:
-                protocol.send_message(settings.refusal)
-            else:
-                protocol.send_message(settings.go_ahead)
-                stream.send()
-                self._await_hello(stream)
-            return True
-        if settings.policy is UpgradePolicy.REQUIRED and self._phase is not _Phase.SECURE:
-            self._dropped += max(1, len(message))
-            if self._dropped > MAX_BEFORE_UPGRADE:
-                raise RemoteProtocolError(
-                    f"more than {MAX_BEFORE_UPGRADE} bytes before the upgrade that is required"
-                )
-            return True
-        return protocol.handle_message(message, stream)
+    def _plaintext_error(self) -> SocketError:
+        if self.is_shaking_hands:
+            return _plaintext_in_handshake()
+        if self.is_implicit:
+            return RemoteProtocolError("plaintext in place of a handshake")
+        return RemoteProtocolError("plaintext after the request for TLS")
 
-    def _await_hello(self, stream: Connection) -> None:
-        stream.hold()  # The last word in plaintext was said.
-        self._phase = _Phase.AWAITING
-        self._wait_at_most(self._settings.handshake_timeout)
+    # What the core decides.
 
     @override
-    def _time_is_up(self) -> None:
-        self._deadline = None
-        error = SocketError(
+    def _update(self) -> None:
+        settings, state = self._settings, self._core.state
+        is_dropped = settings.policy is UpgradePolicy.REQUIRED and state is State.PLAIN
+        has_words = settings.policy in (UpgradePolicy.ALLOWED, UpgradePolicy.REQUIRED)
+        self.passes_messages = (
+            delivers_in(state) and not is_dropped and not (has_words and settings.ignores_case)
+        )
+
+    @override
+    def prepare(self) -> tuple[Any, Verification]:
+        return self._settings.tls.begin()
+
+    @override
+    def _send_go_ahead(self) -> None:
+        self._owner.send_message(self._settings.go_ahead)
+
+    @override
+    def _send_refusal(self) -> None:
+        self._owner.send_message(self._settings.refusal)
+
+    @override
+    def accepted(self, engine: Any) -> None:
+        self._watch_for_request()
+
+    def _watch_for_request(self) -> None:
+        # With TLS from the first byte there are no words.
+        if self._settings.policy is not UpgradePolicy.IMPLICIT:
+            self._owner.decoder.stop_before(self._settings.request)
+
+    @override
+    def timeout_error(self) -> SocketError:
+        if self._core.state is not State.HELD:
+            return super().timeout_error()
+        return SocketError(
             f"no handshake within {self._settings.handshake_timeout:g} s",
             status=SocketErrorStatus.CONNECTION_TIMED_OUT,
         )
-        self._tell_of(error)
-        self.abort(error)
 
-    def _refused(self, failure: Failure) -> None:
-        self._tell_of(failure.value)
-        forget_frames(failure)
+    @override
+    def failed(self, event: Event, error: SocketError) -> None:
+        self._owner.note_violation()
+        peer = self._owner.peer
+        if isinstance(error, RemoteProtocolError):
+            self._log.warn("{peer} aborted: {error}", peer=peer, error=error)
+        else:
+            self._log.warn("TLS handshake with {peer} failed: {error}", peer=peer, error=error)
 
-    def _tell_of(self, error: object) -> None:
-        self._protocol.note_violation()
-        self._log.warn(
-            "TLS handshake with {peer} failed: {error}", peer=self._protocol.peer, error=error
-        )
+
+def _plaintext_in_handshake() -> SocketError:
+    return RemoteProtocolError("plaintext during the handshake")

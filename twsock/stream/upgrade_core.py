@@ -209,16 +209,17 @@ def _rules(event: Event, *rows: tuple[State | tuple[State, ...], Row]) -> tuple[
 _SWITCHING: Final = (_S.HANDSHAKE, _S.JUDGED)
 
 _RULES: Final[tuple[_Rule, ...]] = (
-    # The application begins. What was written before the switch leaves in plaintext.
+    # The application begins. What was written before the switch leaves in plaintext. The deadline
+    # comes first, since a transport in memory may bring the answer while the request is sent.
     *_rules(
         _E.BEGIN_DIRECT,
-        (_S.PLAIN, _to(_S.HANDSHAKE, _A.HOLD_OUTPUT, _A.ARM_DEADLINE, _A.START_HANDSHAKE)),
+        (_S.PLAIN, _to(_S.HANDSHAKE, _A.ARM_DEADLINE, _A.HOLD_OUTPUT, _A.START_HANDSHAKE)),
     ),
     *_rules(
         _E.BEGIN_COMMAND,
-        (_S.PLAIN, _to(_S.REQUESTED, _A.SEND_REQUEST, _A.HOLD_OUTPUT, _A.ARM_DEADLINE)),
+        (_S.PLAIN, _to(_S.REQUESTED, _A.ARM_DEADLINE, _A.SEND_REQUEST, _A.HOLD_OUTPUT)),
     ),
-    *_rules(_E.AWAIT_HELLO, (_S.PLAIN, _to(_S.HELD, _A.HOLD_OUTPUT, _A.ARM_DEADLINE))),
+    *_rules(_E.AWAIT_HELLO, (_S.PLAIN, _to(_S.HELD, _A.ARM_DEADLINE, _A.HOLD_OUTPUT))),
     *_rules(
         _E.CANCEL,
         # In SECURE until the caller is told, since `connection_secured` is called before.
@@ -249,7 +250,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     # The peer asks for TLS, grants it, or begins.
     *_rules(
         _E.REQUEST,
-        (_S.PLAIN, _to(_S.HELD, _A.SEND_GO_AHEAD, _A.HOLD_OUTPUT, _A.ARM_DEADLINE)),
+        (_S.PLAIN, _to(_S.HELD, _A.ARM_DEADLINE, _A.SEND_GO_AHEAD, _A.HOLD_OUTPUT)),
         # A second request is plaintext behind the first one.
         ((_S.HELD, *_SWITCHING), _FAIL),
         (_S.SECURE, _to(_S.SECURE, _A.SEND_REFUSAL)),
@@ -257,7 +258,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     *_rules(
         _E.CLIENT_HELLO,
-        (_S.PLAIN, _to(_S.HANDSHAKE, _A.HOLD_OUTPUT, _A.ARM_DEADLINE, _A.START_HANDSHAKE)),
+        (_S.PLAIN, _to(_S.HANDSHAKE, _A.ARM_DEADLINE, _A.HOLD_OUTPUT, _A.START_HANDSHAKE)),
         (_S.HELD, _to(_S.HANDSHAKE, _A.START_HANDSHAKE)),
         # After the switch the engine receives, so this one comes from elsewhere.
         (_SWITCHING, _FAIL),
@@ -329,15 +330,16 @@ class UpgradeCore:
     The state and the deadline of one upgrade.
 
     :param timeout: seconds from the switch to the end of the handshake; above 0.
+    :param is_secure: whether the endpoint brought TLS, so that the connection begins as SECURE.
     :ivar deadline: when `advance` fails the upgrade, in seconds; None if no deadline is armed.
     """
 
     __slots__ = ("_side", "_timeout", "deadline", "state")
 
-    def __init__(self, side: Side, timeout: float) -> None:
+    def __init__(self, side: Side, timeout: float, *, is_secure: bool = False) -> None:
         self._side = side
         self._timeout = timeout
-        self.state = State.PLAIN
+        self.state = State.SECURE if is_secure else State.PLAIN
         self.deadline: float | None = None
 
     def handle(self, event: Event, now: float) -> tuple[Action, ...]:

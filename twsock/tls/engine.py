@@ -88,9 +88,11 @@ class Engine(TLSMemoryBIOProtocol):
     ``IHalfCloseableProtocol``; it may still write. With any other receiver the connection ends, as
     in Twisted.
 
+    :ivar completed: called once after the end of the handshake; None to call nothing.
     :ivar ended: called with OpenSSL's connection when the transport is lost; None to call nothing.
     """
 
+    completed: Callable[[], object] | None = None
     ended: Callable[[SSL.Connection], object] | None = None
     #: Bytes that wait for the end of the handshake.
     held_bytes = 0
@@ -119,6 +121,10 @@ class Engine(TLSMemoryBIOProtocol):
         if not self._handshakeDone or self._appSendBuffer:
             super().dataReceived(data)
             self._send_close_notify()  # If it had to wait.
+            completed = self.completed
+            if completed is not None and self._handshakeDone:
+                self.completed = None
+                completed()
             return
         connection = self._tlsConnection
         connection.bio_write(data)
@@ -224,6 +230,7 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.completed = None
         if self.ended is not None:
             self.ended(self._tlsConnection)
         if self.disconnecting and self._output_ended:
@@ -364,7 +371,7 @@ def make_engine(creator: Any, is_client: bool, receiver: Any, clock: IReactorTim
     return Engine(factory, receiver)
 
 
-def adopt_engine(transport: Any) -> None:
+def adopt_engine(transport: Any) -> bool:
     """
     Convert a TLS engine that a TLS endpoint of Twisted made into an `Engine`.
 
@@ -372,11 +379,12 @@ def adopt_engine(transport: Any) -> None:
     the start of the next record is not known then.
 
     :param transport: the transport of a connection that was just made.
+    :returns: whether it is an `Engine` now, whose handshake is not done.
     """
     if type(transport) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
-        return
+        return False
     if transport._handshakeDone:
-        return
+        return False
     if isinstance(transport, BufferingTLSTransport):
         # It would collect what is written until the next turn of the reactor, as our streams do.
         transport._aggregator.close()  # It writes what it has to the engine.
@@ -387,3 +395,4 @@ def adopt_engine(transport: Any) -> None:
     directlyProvides(transport, directlyProvidedBy(transport))  # with what the class provides
     transport._boundaries = RecordBoundaries()
     transport.held_bytes = sum(map(len, transport._appSendBuffer))
+    return True

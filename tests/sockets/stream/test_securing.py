@@ -66,7 +66,7 @@ class HandshakeTests(SynchronousTestCase):
         socket = here.socket
         socket.control.trust_roots = [Certificate.from_pem(AUTHORITY.cert_pem.bytes())]
         role = ClientRole(socket.control, SocketProtectionLevel.TLS12, LOCALHOST)
-        securing = role.begin(here.protocol, socket.information, here.clock, 10)
+        securing = role.begin(here.protocol, socket.information, 10)
         transport: Any = here.transport
         for _ in range(FLIGHTS):
             if not securing.called:
@@ -97,7 +97,7 @@ class HandshakeTests(SynchronousTestCase):
         certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
         hello = peer.hello()
         role = ServerRole(ServerTls(ServerOptions([certificate])))
-        securing = role.begin(here.protocol, here.socket.information, here.clock, 10, hello[:7])
+        securing = role.begin(here.protocol, here.socket.information, 10, hello[:7])
         transport: Any = here.transport
         engine = transport.protocol
         engine.dataReceived(hello[7:])
@@ -113,7 +113,7 @@ class HandshakeTests(SynchronousTestCase):
             certificate = Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())
             tls = ServerTls(ServerOptions([certificate]))
             information = here.socket.information
-            securing = ServerRole(tls).begin(here.protocol, information, here.clock, 10)
+            securing = ServerRole(tls).begin(here.protocol, information, 10)
             writing = here.output.write(b"never in plaintext")
             flushing = here.output.flush()
             getattr(here.socket, end)()
@@ -136,7 +136,7 @@ class HandshakeTests(SynchronousTestCase):
             here = InMemory()
             information = here.socket.information
             tls = ServerTls(ServerOptions([certificate]))
-            securing = ServerRole(tls).begin(here.protocol, information, here.clock, 10)
+            securing = ServerRole(tls).begin(here.protocol, information, 10)
             if end == "cancel":
                 securing.cancel()
             elif end == "close":

@@ -26,6 +26,7 @@ from twsock.sockets.waiting import output_closed
 from twsock.stream.connection import Connection
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
+from twsock.stream.switch import Switch
 
 __all__ = ["SocketProtocol"]
 
@@ -44,10 +45,11 @@ class SocketProtocol(Protocol):
     :param close_timeout: seconds that a close waits for the peer before it aborts.
     :param buffer_limit: shared by all connections of a listener; None for no limit.
     :param is_plain: whether the streams open when the transport is connected; if not, only
-        `resume` opens them.
+        `continue_above` opens them.
     """
 
     _stream: Connection | None = None
+    _switch: Switch | None = None
     # Whether the application has closed or aborted it; queued writes may still leave.
     _is_closing = False
 
@@ -113,31 +115,33 @@ class SocketProtocol(Protocol):
             self._is_closing = True
             stream.close_drained()
 
-    def suspend(self) -> Any:
-        """
-        Deliver nothing, and queue writes, until `resume`.
+    # Called by the upgrade.
 
-        :returns: the transport, on which the caller puts TLS.
-        """
+    @property
+    def stream(self) -> Connection:
+        """The connection below the two streams; there is one between open and lost."""
+        assert self._stream is not None
+        return self._stream
+
+    def begin_upgrade(self, switch: Switch) -> None:
+        """Report the loss of the connection to an upgrade."""
+        self._switch = switch
+
+    def suspend(self) -> None:
+        """Queue writes until `continue_above`."""
         self._output.suspend()
-        stream = self._stream
-        assert stream is not None
-        return stream.hold()
 
-    def resume(self, transport: Any) -> SocketProtocol:
-        """Continue above another transport; return the protocol for it, which is this object."""
-        self.transport = transport
-        stream = self._stream
-        assert stream is not None
-        stream.rebind(transport)
+    def take_buffered(self) -> bytes:
+        """Take all bytes that were received and not read."""
+        return self._input.take_buffered()
+
+    def continue_above(self, engine: Any) -> None:
+        """Continue above a TLS engine."""
+        self.transport = engine
+        stream = self.stream
+        stream.rebind(engine)
         self._input.opened(stream)
         self._react(lambda: self._output.opened(stream))
-        return self
-
-    def note_error(self, error: SocketError) -> None:
-        """Record the reason of the coming end of the connection, unless one is recorded."""
-        if self._stream is not None:
-            self._stream.note_error(error)
 
     def when_lost(self) -> Deferred[None]:
         """Wait until the connection has ended."""
@@ -223,6 +227,9 @@ class SocketProtocol(Protocol):
         """End both streams, and report the loss."""
         self._stream = None
         self._output.on_kept = None
+        switch, self._switch = self._switch, None
+        if switch is not None:
+            switch.lost(error)
         if self._is_closing:
             self._input.close()  # A transport in memory calls from within `close`.
         elif error is None:

@@ -7,13 +7,14 @@ encrypted.
 
 from __future__ import annotations
 
+from typing import Any
+
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import ClosedError, LocalProtocolError, RemoteProtocolError
+from twsock.errors import ClosedError, LocalProtocolError, RemoteProtocolError, SocketError
 from twsock.log import TextLogger
 from twsock.names import HostName, HostNameType
 from twsock.sockets.destination import as_host_name
@@ -22,9 +23,11 @@ from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
+from twsock.stream.switch import Switch
+from twsock.stream.upgrade_core import Event, Side
 from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions, make_client
-from twsock.tls.handshake import CLIENT_HELLO, Handshake
+from twsock.tls.handshake import CLIENT_HELLO, Verification
 from twsock.tls.levels import SocketProtectionLevel, choose_versions
 from twsock.tls.server import ServerOptions, ServerTls
 
@@ -105,7 +108,6 @@ class TlsRole:
         self,
         connection: SocketProtocol,
         information: StreamSocketInformation,
-        clock: IReactorTime,
         timeout: float,
         leftover: bytes = b"",
     ) -> Deferred[None]:
@@ -148,7 +150,6 @@ class ClientRole(TlsRole):
         self,
         connection: SocketProtocol,
         information: StreamSocketInformation,
-        clock: IReactorTime,
         timeout: float,
         leftover: bytes = b"",
     ) -> Deferred[None]:
@@ -164,8 +165,8 @@ class ClientRole(TlsRole):
         )
         creator, verification = make_client(options, information.remote_port)
         information.securing(self._level, verification)
-        handshake = Handshake(connection, creator, verification, clock, timeout)
-        return handshake.begin(leftover).addCallback(information.secured)
+        switch = _SocketSwitch(connection, Side.CLIENT, creator, verification, timeout)
+        return switch.begin().addCallback(information.secured)
 
 
 class ServerRole(TlsRole):
@@ -185,7 +186,6 @@ class ServerRole(TlsRole):
         self,
         connection: SocketProtocol,
         information: StreamSocketInformation,
-        clock: IReactorTime,
         timeout: float,
         leftover: bytes = b"",
     ) -> Deferred[None]:
@@ -206,8 +206,77 @@ class ServerRole(TlsRole):
                 )
             return failure
 
-        handshake = Handshake(connection, creator, verification, clock, timeout, is_client=False)
-        return handshake.begin(leftover).addCallbacks(note, log_error)
+        switch = _SocketSwitch(connection, Side.SERVER, creator, verification, timeout, leftover)
+        return switch.begin().addCallbacks(note, log_error)
+
+
+class _SocketSwitch(Switch):
+    """
+    The upgrade of a socket. Without messages it has no boundaries: it begins with the handshake.
+
+    :param leftover: bytes of the peer's handshake that were received already.
+    """
+
+    __slots__ = ("_done", "_leftover", "_made", "_socket")
+
+    def __init__(
+        self,
+        connection: SocketProtocol,
+        side: Side,
+        creator: Any,
+        verification: Verification,
+        timeout: float,
+        leftover: bytes = b"",
+    ) -> None:
+        super().__init__(connection, connection.stream, side, timeout)
+        self._socket = connection
+        self._made = creator, verification
+        self._leftover = leftover
+        self._done: Deferred[SSL.Connection] = Deferred(self._cancelled)
+
+    def begin(self) -> Deferred[SSL.Connection]:
+        """
+        Start the handshake.
+
+        :returns: fires with OpenSSL's connection when the peer is accepted. If it fails, or is
+            cancelled, the connection has been aborted.
+        """
+        self._socket.begin_upgrade(self)
+        self.handle(Event.BEGIN_DIRECT)
+        return self._done
+
+    # What the core decides.
+
+    @override
+    def prepare(self) -> tuple[Any, Verification]:
+        return self._made
+
+    @override
+    def _take_leftover(self) -> bytes:
+        leftover, self._leftover = self._leftover, b""
+        return leftover
+
+    @override
+    def _hold_output(self) -> None:
+        self._socket.suspend()
+        super()._hold_output()
+
+    @override
+    def _abort(self, error: SocketError) -> None:
+        self._socket.abort(error)
+
+    @override
+    def accepted(self, engine: Any) -> None:
+        if not self._done.called:  # The application may have cancelled it when it was told.
+            self._done.callback(engine.getHandle())
+
+    @override
+    def failed(self, event: Event, error: SocketError) -> None:
+        if not self._done.called:
+            self._done.errback(error)
+
+    def _cancelled(self, _done: Deferred[SSL.Connection]) -> None:
+        self.handle(Event.CANCEL, ClosedError("the handshake was cancelled"))
 
 
 def connecting_role(

@@ -489,6 +489,6 @@ class StreamSocket:
 
     def _secure(self, role: TlsRole, timeout: float, unread: bytes = b"") -> Deferred[None]:
         assert self._connection is not None
-        securing = role.begin(self._connection, self.information, self._reactor, timeout, unread)
+        securing = role.begin(self._connection, self.information, timeout, unread)
         self._state.has_begun_tls = True
         return securing

@@ -1,0 +1,325 @@
+"""
+Carries out an upgrade on one connection: `twsock.stream.upgrade_core` → **switch** → TLS engine.
+
+The base of the server's and the client's side of an upgrade, and of the TLS of sockets. It has the
+steps that all of them share: keep the output, run the handshake, ask the verification, continue
+above the engine, abort. It holds the core, and the handshake while it runs.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.python.failure import Failure
+
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    RemoteProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
+from twsock.log import TextLogger
+from twsock.stream.connection import Connection
+from twsock.stream.upgrade_core import Action, Event, Side, State, UpgradeCore
+from twsock.tls.handshake import Handshake, Verification
+
+__all__ = ["MessageDecoder", "MessageOwner", "MessageSwitch", "Switch", "SwitchOwner"]
+
+
+class SwitchOwner(typing.Protocol):
+    """The protocol or socket above a connection that becomes secure."""
+
+    def take_buffered(self) -> bytes:
+        """Remove and return all bytes that were received and not delivered."""
+
+    def continue_above(self, engine: Any) -> None:
+        """Continue above the engine, with nothing from before the handshake."""
+
+
+class Switch:
+    """
+    One upgrade of one connection.
+
+    :param timeout: seconds from the switch to the end of the handshake.
+    :param is_secure: as for `UpgradeCore`.
+    """
+
+    __slots__ = ("_connection", "_core", "_handshake", "_loss", "_owner", "_side", "_verification")
+
+    _log = TextLogger()
+
+    def __init__(
+        self,
+        owner: SwitchOwner,
+        connection: Connection,
+        side: Side,
+        timeout: float,
+        *,
+        is_secure: bool = False,
+    ) -> None:
+        self._owner = owner
+        self._connection = connection
+        self._side = side
+        self._core = UpgradeCore(side, timeout, is_secure=is_secure)
+        self._handshake: Handshake | None = None
+        self._verification: Verification | None = None
+        # Why the connection was lost during the handshake.
+        self._loss: SocketError | None = None
+
+    @property
+    def is_shaking_hands(self) -> bool:
+        """Whether the handshake runs."""
+        return self._core.state in (State.HANDSHAKE, State.JUDGED)
+
+    def handle(self, event: Event, error: SocketError | None = None) -> None:
+        """
+        Handle one event: take its step, and carry out the actions.
+
+        :param error: why the upgrade fails, if it does.
+        :raises LocalProtocolError: for a call of the application that has no row in this state.
+        """
+        actions = self._core.handle(event, self._connection.clock.seconds())
+        self._carry_out(actions, event, error)
+
+    def lost(self, error: SocketError | None) -> None:
+        """
+        Handle the loss of the connection, which the owner reports.
+
+        :param error: None if the connection ended in order.
+        """
+        if self._loss is None:  # Otherwise it is handled when the owner has returned.
+            self.handle(
+                Event.LOST, error or BrokenError("the connection ended before the handshake")
+            )
+
+    # Overridden by the sides.
+
+    def _update(self) -> None:
+        """Follow the state, which may have changed."""
+
+    def prepare(self) -> tuple[Any, Verification]:
+        """Return what makes OpenSSL's connection, and the verification of the peer."""
+        raise NotImplementedError
+
+    def accepted(self, engine: Any) -> None:
+        """Handle that the connection is secure; its owner continues above the engine already."""
+
+    def failed(self, event: Event, error: SocketError) -> None:
+        """Report why the upgrade failed; the connection is aborted or lost already."""
+        raise NotImplementedError
+
+    def timeout_error(self) -> SocketError:
+        """Return the error of the deadline."""
+        return SocketError(
+            "the handshake did not finish in time", status=SocketErrorStatus.CONNECTION_TIMED_OUT
+        )
+
+    def _abort(self, error: SocketError) -> None:
+        """Abort the connection."""
+        self._connection.abort(error)
+
+    def _send_request(self) -> None:
+        """Send the request for TLS."""
+
+    def _send_go_ahead(self) -> None:
+        """Send the go-ahead."""
+
+    def _send_refusal(self) -> None:
+        """Answer a request inside TLS."""
+
+    # Called by the handshake.
+
+    def handshake_completed(self) -> None:
+        """Let the verification decide."""
+        if self._connection.is_open:
+            self.handle(Event.COMPLETED)
+
+    def handshake_lost(self, refusal: SocketError | None, reason: Failure) -> None:
+        """Report the loss to the connection and its owner first, then to the caller who waits."""
+        error = refusal
+        if error is None and not self._connection.is_open:
+            error = ClosedError("the socket was closed during the handshake")
+        if error is None:
+            error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
+        self._loss = error
+        self._connection.note_error(error)
+        self._connection.lost(reason)
+        self.handle(Event.LOST, error)
+
+    # The actions.
+
+    def _carry_out(
+        self, actions: tuple[Action, ...], event: Event, error: SocketError | None
+    ) -> None:
+        self._update()
+        state = self._core.state
+        for action in actions:
+            # A transport in memory may bring the next event within an action.
+            if self._core.state is not state:
+                return
+            perform = _PERFORM.get(action)
+            if perform is not None:
+                perform(self)
+            elif action is Action.ABORT:
+                self._abort(error or _misplaced(event))
+            elif action is Action.REPORT:
+                self.failed(event, error or _misplaced(event))
+        if state is State.FAILED:
+            self._handshake = None  # It refers back to this object.
+
+    def _arm_deadline(self) -> None:
+        deadline = self._core.deadline
+        assert deadline is not None
+        connection = self._connection
+        connection.start_deadline(deadline - connection.clock.seconds(), self._deadline_passed)
+
+    def _deadline_passed(self) -> None:
+        error = self.timeout_error()
+        actions = self._core.advance(self._connection.clock.seconds())
+        if actions:
+            self._carry_out(actions, Event.DEADLINE, error)
+        else:
+            self._arm_deadline()  # The clock was set back.
+
+    def _disarm_deadline(self) -> None:
+        self._connection.stop_deadline()
+
+    def _hold_output(self) -> None:
+        connection = self._connection
+        connection.send()  # In plaintext; everything that is written from now on waits.
+        connection.hold()
+
+    def _start_handshake(self) -> None:
+        connection = self._connection
+        if not connection.is_open:
+            return  # The last send in plaintext failed; the loss is about to be reported.
+        creator, verification = self.prepare()
+        self._verification = verification
+        is_client = self._side is Side.CLIENT
+        self._handshake = Handshake(self, creator, verification, connection.clock, is_client)
+        self._handshake.begin(connection.hold(), self._take_leftover())
+
+    def _take_leftover(self) -> bytes:
+        """Return the bytes of the peer's handshake that were received already."""
+        return self._owner.take_buffered()
+
+    def _judge(self) -> None:
+        assert self._handshake is not None
+        refusal = self._handshake.judge()
+        if refusal is None:
+            self.handle(Event.ACCEPTED)
+        else:
+            self.handle(Event.REFUSED, refusal)
+
+    def _continue(self) -> None:
+        assert self._handshake is not None and self._verification is not None
+        handshake, self._handshake = self._handshake, None
+        self._connection.peer_certificate = self._verification.certificate
+        engine = handshake.pass_to(self._owner)
+        self._owner.continue_above(engine)
+        self.accepted(engine)
+
+
+def _misplaced(event: Event) -> SocketError:
+    return RemoteProtocolError(f"not expected here: {event.value}")
+
+
+class MessageDecoder(typing.Protocol):
+    """
+    What an upgrade needs of the decoder of a connection.
+
+    :ivar max_payload: the largest message, in bytes.
+    """
+
+    max_payload: int
+
+    def peek(self, count: int) -> bytes:
+        """Return the next bytes, at most ``count``, without pulling them."""
+
+    def stop_before(self, word: bytes, beginning: bytes = ...) -> None:
+        """Make the owner's `MessageOwner.deliver_messages` stop before a message."""
+
+
+class MessageOwner(SwitchOwner, typing.Protocol):
+    """The protocol above a connection of messages."""
+
+    @property
+    def peer(self) -> str:
+        """The peer's address, for the log."""
+
+    @property
+    def decoder(self) -> MessageDecoder:
+        """The decoder of what arrives; a new one when the connection becomes secure."""
+
+    def pull_message(self) -> bytes | None:
+        """Pull one message; return None when more bytes are needed."""
+
+    def deliver_messages(self, stream: Connection) -> None:
+        """Pull and handle messages until there is none, a handler runs, or the output is full."""
+
+    def has_stopped(self, stream: Connection) -> bool:
+        """Return whether `deliver_messages` ended before a word, and the word may be handled."""
+
+    def handle_message(self, message: bytes, stream: Connection) -> bool:
+        """Handle one message; return whether the next one may be handled."""
+
+    def send_message(self, message: bytes) -> None:
+        """Send one message."""
+
+    def note_violation(self) -> None:
+        """Count a peer that broke a rule."""
+
+
+class MessageSwitch(Switch):
+    """
+    One upgrade of a connection of messages.
+
+    :ivar passes_messages: whether the protocol handles all messages up to the next word by itself.
+    """
+
+    __slots__ = ("passes_messages",)
+
+    _owner: MessageOwner
+
+    def __init__(
+        self,
+        protocol: MessageOwner,
+        connection: Connection,
+        side: Side,
+        timeout: float,
+        *,
+        is_secure: bool = False,
+    ) -> None:
+        super().__init__(protocol, connection, side, timeout, is_secure=is_secure)
+        self.passes_messages = False
+
+    def deliver(self) -> None:
+        """Handle what has arrived, until more bytes are needed, a handler runs, or TLS begins."""
+        raise NotImplementedError
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the peer has begun, or was asked to begin, a handshake that is not done."""
+        return False
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether messages are taken even while a handler runs, which may be waiting for them."""
+        return False
+
+
+#: Actions that need no event. DELIVER and DROP belong to the caller, which has the message.
+_PERFORM: Final[dict[Action, Callable[[Switch], None]]] = {
+    Action.SEND_REQUEST: lambda switch: switch._send_request(),
+    Action.SEND_GO_AHEAD: lambda switch: switch._send_go_ahead(),
+    Action.SEND_REFUSAL: lambda switch: switch._send_refusal(),
+    Action.HOLD_OUTPUT: lambda switch: switch._hold_output(),
+    Action.ARM_DEADLINE: Switch._arm_deadline,
+    Action.DISARM_DEADLINE: Switch._disarm_deadline,
+    Action.START_HANDSHAKE: Switch._start_handshake,
+    Action.JUDGE: Switch._judge,
+    Action.CONTINUE: Switch._continue,
+}

@@ -314,7 +314,7 @@ class EndingTransport(StreamTransport):
             self._hang_up_watch = None
         self._socket = None
         self._descriptor = None
-        self._pending.clear()
+        self._pending = None
 
     # Events of the output.
 
@@ -396,7 +396,7 @@ class EndingTransport(StreamTransport):
         descriptor.loseConnection()
 
     def _reset(self, _error: object) -> None:
-        self._pending.clear()
+        self._pending = None
         self._stop_watching()
         transport = self._transport
         getattr(transport, "abortConnection", transport.loseConnection)()
@@ -422,7 +422,7 @@ class EndingTransport(StreamTransport):
         # The kernel gives a socket's error once, and the transport may now see an end in order. So
         # this error is the reason; without its frames, which hold the bytes under way.
         self._error = broken = _broken(error)
-        self._pending.clear()
+        self._pending = None
         self._stop_watching()
         self._owner.output_failed(broken.copy())
 

@@ -79,7 +79,8 @@ class StreamTransport:
     def __init__(self, transport: Any, clock: IReactorTime, high_water: int) -> None:
         self._clock = clock
         self._high_water = high_water
-        self._pending: list[bytes | bytearray] = []
+        # None between two sends: an idle connection has no list.
+        self._pending: list[bytes | bytearray] | None = None
         #: Bytes that may be written before the next `send`; 0 or less once this end is closed. One
         #: number answers both questions that a loop over messages has after each of them.
         self.room = high_water
@@ -174,7 +175,10 @@ class StreamTransport:
         """
         if not self.is_open:
             raise self._reason_not_to_write()
-        self._pending.append(data)
+        if self._pending is None:
+            self._pending = [data]
+        else:
+            self._pending.append(data)
         self.room -= len(data)
 
     def send(self) -> bool:
@@ -184,14 +188,14 @@ class StreamTransport:
         :returns: whether nothing is left with Twisted, as far as is known.
         """
         pending = self._pending
-        if not pending:
+        if pending is None:
             # A TLS engine answers its peer by itself, which may fill the queue.
             return self._socket is not None or not self._watch_queue()
         if self.is_held:
-            self._join_pending()
+            _join_last(pending)
             return False
         data = pending[0] if len(pending) == 1 else b"".join(pending)
-        pending.clear()
+        self._pending = None
         self.room = self._high_water
         transport = self._transport
         if (
@@ -235,13 +239,6 @@ class StreamTransport:
             return True
         is_engine_full = self._watch_engine()
         return not (self._watch_queue() or is_engine_full)
-
-    def _join_pending(self) -> None:
-        """Join the last two pieces that wait where both are small, as `join_queued` does."""
-        pending = self._pending
-        if len(pending) > 1 and len(pending[-2]) < SMALL and len(pending[-1]) < SMALL:
-            last = pending.pop()
-            pending[-1] += last
 
     def send_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """
@@ -360,6 +357,13 @@ class StreamTransport:
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
+
+
+def _join_last(pending: list[bytes | bytearray]) -> None:
+    """Join the last two pieces that wait where both are small, as `join_queued` does."""
+    if len(pending) > 1 and len(pending[-2]) < SMALL and len(pending[-1]) < SMALL:
+        last = pending.pop()
+        pending[-1] += last
 
 
 def _joined_end(pieces: Sequence[bytes], start: int) -> int:

@@ -83,6 +83,8 @@ class _Peer:
             self.is_ended = True
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:
+            self.is_ended = True  # Raised if this side's close_notify was sent before.
 
 
 class Peer(_Peer):

@@ -224,9 +224,9 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(
         _E.END_OUTPUT,
         (_S.ANSWERING,),
-        _to(_S.ENDED, _A.CLOSE_TRANSPORT),
-        # The kernel may have no room for close_notify.
-        tls=_to(_S.ENDED, _A.START_DEADLINE, _A.CLOSE_TRANSPORT),
+        # The kernel may have no room, so that the socket is not writable: for close_notify, or just
+        # for Twisted, which closes it then.
+        _to(_S.ENDED, _A.START_DEADLINE, _A.CLOSE_TRANSPORT),
     ),
     _rule(_E.END_OUTPUT, (_S.HALF_CLOSED, *_CLOSED), _stay()),
     _rule(
@@ -240,8 +240,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(
         _E.PEER_ENDED,
         (_S.HALF_CLOSED,),
-        _to(_S.ENDED, _A.CLOSE_TRANSPORT, _A.REPORT_INPUT_END),
-        tls=_to(_S.ENDED, _A.START_DEADLINE, _A.CLOSE_TRANSPORT, _A.REPORT_INPUT_END),
+        _to(_S.ENDED, _A.START_DEADLINE, _A.CLOSE_TRANSPORT, _A.REPORT_INPUT_END),
     ),
     _rule(_E.PEER_ENDED, (_S.FINISHING,), _to(_S.ANSWERED)),
     _rule(_E.PEER_ENDED, (_S.LINGERING,), _to(_S.ENDED, _A.CLOSE_TRANSPORT)),

@@ -393,7 +393,8 @@ class EndingTransport(StreamTransport):
         # The kernel has all bytes, and goes on sending them to a peer that is slow.
         descriptor: Any = self._descriptor
         discard_input(descriptor)
-        descriptor.loseConnection()
+        # Not by ``loseConnection``: that waits until the socket is writable, as it may never be.
+        descriptor.connectionLost(Failure(ConnectionDone()))
 
     def _reset(self, _error: object) -> None:
         self._pending = None

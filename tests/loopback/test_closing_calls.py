@@ -1,0 +1,496 @@
+"""The rows of calls of the application: close, end of the output, abort, and the deadline."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+
+from tests.loopback.closing_ends import (
+    CHUNK,
+    MUCH,
+    NEVER,
+    Recorder,
+    connect_endpoint,
+    connect_kept,
+    connect_plain,
+    crowd,
+    fill,
+    serve,
+)
+from tests.loopback.closing_rows import (
+    ENCRYPTED,
+    PLAIN,
+    SOON,
+    RowTests,
+    over,
+    row,
+    with_protocol,
+    with_socket,
+)
+from tests.loopback.contract import failure_of, turns
+from tests.loopback.raw_peer import End, RawPeer, Security
+from twsock import BrokenError, ClosedError, SocketProtectionLevel, StreamSocket
+from twsock.stream.closing import Event, State
+from twsock.wire import encode_frame
+
+#: Bytes that the peer sends and the application does not read; more than an input stream takes.
+UNREAD = bytes(400_000)
+
+
+class CloseTests(RowTests):
+    """``close`` in each state."""
+
+    @with_socket()
+    @row(State.OPEN, Event.CLOSE)
+    @row(State.FINISHING, Event.FLUSHED)
+    @row(State.LINGERING, Event.FIN_SENT)
+    @row(State.LINGERING, Event.PEER_ENDED)
+    @row(State.ENDED, Event.DONE)
+    async def test_a_close_sends_what_is_written_and_drops_what_comes(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The peer gets all bytes and an end in order, and its own bytes cause no reset."""
+        peer.send(UNREAD)
+        await turns(peer.reactor, 20)
+        near.output_stream.write(b"answer")
+        await near.close()
+        self.assert_received(await peer.rest(), b"answer", *peer.security.ends)
+        peer.send(UNREAD)
+        peer.end()
+        await near.wait_closed()
+        self.assertFalse(near.was_lost)
+        self.assertFalse(peer.is_reset)
+
+    @with_socket()
+    @row(State.LINGERING, Event.PEER_ENDED)
+    async def test_ends_may_cross(self, near: StreamSocket, peer: RawPeer) -> None:
+        """Both ends close before either has received the other's end."""
+        near.output_stream.write(b"answer")
+        closing_near = near.close()
+        peer.end()
+        await closing_near
+        await near.wait_closed()
+        self.assertFalse(near.was_lost)
+        self.assert_received(await peer.rest(), b"answer", *peer.security.ends)
+
+    @with_socket()
+    @row(State.OPEN, Event.PEER_ENDED)
+    @row(State.ANSWERING, Event.CLOSE)
+    @row(State.ANSWERED, Event.FLUSHED)
+    @row(State.ENDED, Event.DONE)
+    async def test_a_close_after_the_peers_end_ends_at_once(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The answer is sent first."""
+        peer.send(b"question")
+        peer.end()
+        question = b"".join([chunk async for chunk in near.input_stream])
+        near.output_stream.write(b"answer to " + question)
+        await near.close()
+        self.assert_received(await peer.rest(), b"answer to question", *peer.security.ends)
+        await near.wait_closed()
+        self.assertFalse(near.was_lost)
+
+    @with_socket()
+    @row(State.HALF_CLOSED, Event.CLOSE)
+    @row(State.HALF_CLOSED, Event.FIN_SENT, over=PLAIN)
+    @row(State.FINISHING, Event.FLUSHED, over=ENCRYPTED)
+    @row(State.LINGERING, Event.PEER_ENDED)
+    async def test_a_close_after_the_output_ended_goes_on_reading(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """Under TLS it sends FIN. What the peer sends is dropped, and causes no reset."""
+        await near.output_stream.close()
+        await peer.until_end()
+        await turns(peer.reactor)
+        peer.send(UNREAD)
+        await near.close()
+        self.assert_received(await peer.rest(), b"", *peer.security.ends)
+        peer.send(UNREAD)
+        peer.end()
+        await near.wait_closed()
+        self.assertFalse(near.was_lost)
+        self.assertFalse(peer.is_reset)
+
+    @with_socket()
+    @row(State.BROKEN, Event.CLOSE)
+    async def test_a_close_after_a_failed_send_is_an_abort(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """There is nobody to wait for."""
+        peer.send(b"last words")
+        peer.reset()
+        writing = near.output_stream.write(b"x")
+        self.assertIsInstance(await failure_of(writing), BrokenError)
+        await near.close()
+        await near.wait_closed()
+        error = await failure_of(near.input_stream.receive_some())
+        self.assertIsInstance(error, ClosedError)
+
+    @with_socket()
+    @row(State.ANSWERING, Event.END_OUTPUT)
+    @row(State.ENDED, Event.CLOSE)
+    @row(State.ENDED, Event.DONE)
+    async def test_a_close_after_both_ends_changes_nothing(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The output was closed in the same turn, after the peer's end."""
+        peer.end()
+        self.assertEqual(await near.input_stream.receive_some(), b"")
+        near.output_stream.write(b"answer")
+        near.output_stream.close()
+        await near.close()
+        await near.wait_closed()
+        self.assertFalse(near.was_lost)
+        self.assert_received(await peer.rest(), b"answer", *peer.security.ends)
+
+
+class HeldTests(RowTests):
+    """``close`` during a handshake."""
+
+    async def close_held(self, near: StreamSocket, can_write: bool = True) -> None:
+        """Begin a handshake that the peer does not answer, and close."""
+        upgrading = near.upgrade_to_ssl(SocketProtectionLevel.TLS13, "localhost")
+        if can_write:
+            near.output_stream.write(b"secret")
+        await near.close()
+        await near.wait_closed()
+        self.assertIsInstance(await failure_of(upgrading), ClosedError)
+
+    async def assert_reset(self, peer: RawPeer) -> None:
+        """Require a reset, and that no byte was sent in plaintext."""
+        rest = await peer.rest()
+        self.assertEqual(rest.ends[-1], End.RST)
+        self.assertIn(rest.data[:2], (b"", b"\x16\x03"))
+        self.assertNotIn(b"secret", rest.data)
+
+    @over(Security.UPGRADED)
+    @row(State.OPEN, Event.CLOSE_HELD)
+    async def test_a_close_with_bytes_that_wait_for_a_handshake_is_an_abort(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """The peer gets a reset, and none of these bytes."""
+        near, peer = await connect_plain(reactor, security)
+        with closing(peer):
+            await self.close_held(near)
+            await self.assert_reset(peer)
+
+    @over(Security.UPGRADED)
+    @row(State.ANSWERING, Event.CLOSE_HELD)
+    async def test_after_the_peers_fin_it_is_an_abort(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """A peer that has ended can do no handshake."""
+        near, peer = await connect_plain(reactor, security)
+        with closing(peer):
+            peer.send_fin()
+            self.assertEqual(await near.input_stream.receive_some(), b"")
+            await self.close_held(near)
+            await self.assert_reset(peer)
+
+    @over(Security.UPGRADED)
+    @row(State.HALF_CLOSED, Event.CLOSE_HELD)
+    async def test_after_the_output_ended_it_is_an_abort(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """An end that has sent FIN can do no handshake, either."""
+        near, peer = await connect_plain(reactor, security)
+        with closing(peer):
+            await near.output_stream.close()
+            await self.close_held(near, can_write=False)
+            await self.assert_reset(peer)
+
+    @over(Security.UPGRADED)
+    @row(State.BROKEN, Event.CLOSE_HELD)
+    async def test_after_a_failed_send_it_is_an_abort(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """The connection is gone at once."""
+        near, peer = await connect_plain(reactor, security)
+        peer.reset()
+        self.assertIsInstance(await failure_of(near.output_stream.write(b"x")), BrokenError)
+        await self.close_held(near, can_write=False)
+
+    @over(Security.TLS12, Security.TLS13)
+    @row(State.OPEN, Event.CLOSE_SILENT)
+    async def test_a_server_that_stops_ends_a_silent_client_in_order(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """The client has not begun its handshake: it gets FIN and no alert."""
+        factory, peer, reached = await serve(reactor, security)
+        reached.addErrback(lambda failure: failure.trap(CancelledError))
+        reached.cancel()  # It would be left behind, since the application gets no connection.
+        with closing(peer):
+            self.assertEqual(await factory.drain(NEVER), 0)
+            self.assert_received(await peer.rest(), b"", End.FIN)
+
+
+class AbortTests(RowTests):
+    """``abort`` in each state: a reset, without close_notify before it."""
+
+    @with_socket()
+    @row(State.OPEN, Event.ABORT)
+    async def test_an_abort_is_a_reset(self, near: StreamSocket, peer: RawPeer) -> None:
+        """The peer sees a truncation."""
+        reading = near.input_stream.receive_some()
+        await near.output_stream.write(b"half of it")
+        await near.abort()
+        self.assertIsInstance(await failure_of(reading), ClosedError)
+        self.assert_received(await peer.rest(), b"half of it", End.RST)
+        self.assertTrue(near.was_lost)
+
+    def assert_own(self, error: object) -> None:
+        self.assertIsInstance(error, ClosedError)
+        self.assertIn("aborted by this end", str(error))
+
+    @with_protocol()
+    @row(State.ABORTED, Event.RESET)
+    async def test_an_abort_is_the_reason_of_the_end(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """The protocol is told that this end has aborted the connection."""
+        await protocol.abort()
+        self.assert_own(await protocol.ended)
+        self.assert_received(await peer.rest(), b"", End.RST)
+
+    @with_protocol()
+    @row(State.ABORTED, Event.RESET_UNSENT)
+    async def test_an_abort_is_the_reason_why_bytes_are_lost(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """Queued bytes do not change the reason."""
+        protocol.send_frame(bytes(MUCH))
+        await protocol.abort()
+        self.assert_own(await protocol.ended)
+        self.assertEqual((await peer.rest()).ends, (End.RST,))
+
+    @with_socket()
+    @row(State.ANSWERING, Event.ABORT)
+    async def test_after_the_peers_end_it_is_a_reset(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The peer, which waits for an answer, sees a truncation."""
+        peer.end()
+        self.assertEqual(await near.input_stream.receive_some(), b"")
+        await near.abort()
+        self.assert_received(await peer.rest(), b"", End.RST)
+        self.assertTrue(near.was_lost)
+
+    @with_socket()
+    @row(State.HALF_CLOSED, Event.ABORT)
+    async def test_after_the_output_ended_it_is_a_reset(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The reset follows FIN, and under TLS close_notify without FIN."""
+        await near.output_stream.close()
+        await turns(peer.reactor)
+        await near.abort()
+        self.assert_received(await peer.rest(), b"", peer.security.ends[0], End.RST)
+        self.assertTrue(near.was_lost)
+
+    @with_socket()
+    @row(State.BROKEN, Event.ABORT)
+    async def test_after_a_failed_send_it_ends_the_connection(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """Received bytes are dropped."""
+        peer.send(b"last words")
+        peer.reset()
+        self.assertIsInstance(await failure_of(near.output_stream.write(b"x")), BrokenError)
+        await near.abort()
+        self.assertIsInstance(await failure_of(near.input_stream.receive_some()), ClosedError)
+        self.assertTrue(near.was_lost)
+
+    @with_socket()
+    @row(State.FINISHING, Event.ABORT)
+    async def test_while_bytes_are_sent_it_is_a_reset(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The peer sees no end in order behind the bytes that it has."""
+        writing = near.output_stream.write(bytes(MUCH))
+        closed = near.close()
+        await turns(peer.reactor)
+        await near.abort()
+        await closed
+        self.assertIsInstance(await failure_of(writing), ClosedError)
+        self.assertEqual((await peer.rest()).ends, (End.RST,))
+
+    @with_socket()
+    @row(State.ANSWERED, Event.ABORT)
+    async def test_while_an_answer_is_sent_it_is_a_reset(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The same after the peer's end."""
+        peer.end()
+        self.assertEqual(await near.input_stream.receive_some(), b"")
+        writing = near.output_stream.write(bytes(MUCH))
+        closed = near.close()
+        await turns(peer.reactor)
+        await near.abort()
+        await closed
+        self.assertIsInstance(await failure_of(writing), ClosedError)
+        self.assertEqual((await peer.rest()).ends, (End.RST,))
+
+    @with_socket()
+    @row(State.LINGERING, Event.ABORT)
+    async def test_while_the_peers_end_is_awaited_it_is_a_reset(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The reset follows the end in order."""
+        await near.close()
+        await near.abort()
+        self.assert_received(await peer.rest(), b"", *peer.security.ends, End.RST)
+
+    @with_socket()
+    @row(State.ENDED, Event.ABORT)
+    async def test_after_both_ends_it_is_a_reset(self, near: StreamSocket, peer: RawPeer) -> None:
+        """While the transport has not closed."""
+        peer.end()
+        self.assertEqual(await near.input_stream.receive_some(), b"")
+        near.output_stream.close()
+        await near.abort()
+        self.assertEqual((await peer.rest()).ends[-1], End.RST)
+
+
+class DeadlineTests(RowTests):
+    """The deadline of a close; the error at the end names it."""
+
+    def assert_blamed(self, error: object) -> None:
+        self.assertIsInstance(error, ClosedError)
+        self.assertIn("did not end within", str(error))
+
+    @with_protocol(close_timeout=SOON)
+    @row(State.LINGERING, Event.DEADLINE)
+    async def test_a_slow_peer_still_gets_what_the_kernel_has(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """It sends without end, and reads when the connection is closed: no reset."""
+        peer.send(UNREAD)
+        payload = bytes(500_000)
+        protocol.send_frame(payload)
+        await protocol.close()
+        self.assert_blamed(await protocol.ended)
+        self.assert_received(await peer.rest(), encode_frame(payload), *peer.security.ends)
+
+    @with_protocol(close_timeout=SOON)
+    @row(State.FINISHING, Event.DEADLINE_UNSENT)
+    async def test_unsent_bytes_end_in_a_reset(self, protocol: Recorder, peer: RawPeer) -> None:
+        """An end in order would hide that they are lost."""
+        protocol.send_frame(bytes(MUCH))
+        await protocol.close()
+        self.assert_blamed(await protocol.ended)
+        self.assertEqual((await peer.rest()).ends, (End.RST,))
+
+    @with_protocol(close_timeout=SOON)
+    @row(State.ANSWERED, Event.DEADLINE_UNSENT)
+    async def test_an_unsent_answer_ends_in_a_reset(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """The protocol closes when the peer has ended, which does not read."""
+        protocol.send_frame(bytes(MUCH))
+        peer.end()
+        self.assert_blamed(await protocol.ended)
+        self.assertEqual((await peer.rest()).ends, (End.RST,))
+
+    @with_protocol(ENCRYPTED, close_timeout=SOON, is_narrow=True)
+    @row(State.LINGERING, Event.DEADLINE_UNSENT)
+    async def test_an_unsent_close_notify_ends_in_a_reset(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """The kernel has no room left when the connection is closed."""
+        fill(protocol.own.getHandle())
+        await protocol.close()
+        self.assert_blamed(await protocol.ended)
+        self.assertEqual((await peer.raw_rest()).ends, (End.RST,))
+
+    @with_protocol(ENCRYPTED, close_timeout=SOON, is_narrow=True)
+    @row(State.ENDED, Event.DEADLINE_UNSENT)
+    async def test_after_the_peers_end_an_unsent_close_notify_ends_in_a_reset(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """The peer has ended, and does not read."""
+        peer.end()
+        fill(protocol.own.getHandle())  # After the acknowledgement that comes with the end.
+        self.assert_blamed(await protocol.ended)
+        self.assertEqual((await peer.raw_rest()).ends, (End.RST,))
+
+    @with_protocol(close_timeout=SOON, is_narrow=True)
+    @row(State.LINGERING, Event.DEADLINE)
+    async def test_a_full_kernel_does_not_delay_the_deadline(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """
+        The kernel has all bytes, and no room: the socket never becomes writable, not even for FIN.
+
+        The connection ends at the deadline, and the kernel still delivers the bytes.
+        """
+        count = crowd(protocol.own.getHandle(), protocol.send_frame)
+        await protocol.close()
+        self.assert_blamed(await protocol.ended)
+        received = encode_frame(CHUNK) * count
+        self.assert_received(await peer.rest(), received, *peer.security.ends)
+
+    @with_protocol(close_timeout=SOON, is_narrow=True)
+    @row(State.ENDED, Event.DEADLINE)
+    async def test_a_full_kernel_does_not_delay_the_deadline_after_the_peers_end(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """The same, if the peer has ended and does not read."""
+        count = crowd(protocol.own.getHandle(), protocol.send_frame)
+        peer.end()
+        self.assert_blamed(await protocol.ended)
+        received = encode_frame(CHUNK) * count
+        self.assert_received(await peer.rest(), received, *peer.security.ends)
+
+    @over(*Security)
+    @row(State.ANSWERING, Event.END_OUTPUT)
+    @row(State.ENDED, Event.DEADLINE)
+    async def test_an_output_that_ends_last_has_a_deadline(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """Both directions have ended, and the peer does not read."""
+        near, peer, transport = await connect_kept(reactor, security, SOON)
+        with closing(peer):
+            count = crowd(transport.getHandle(), near.output_stream.send_all)
+            peer.end()
+            self.assertEqual(await near.input_stream.receive_some(), b"")
+            await near.output_stream.close()
+            await near.wait_closed()
+            self.assert_received(await peer.rest(), CHUNK * count, *security.ends)
+
+    @over(*Security)
+    @row(State.HALF_CLOSED, Event.PEER_ENDED)
+    @row(State.ENDED, Event.DEADLINE)
+    async def test_an_output_that_ended_first_has_a_deadline(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """The peer ends, and does not read: even FIN may wait."""
+        near, peer, transport = await connect_kept(reactor, security, SOON)
+        with closing(peer):
+            count = crowd(transport.getHandle(), near.output_stream.send_all)
+            await near.output_stream.close()
+            peer.end()
+            self.assertEqual(await near.input_stream.receive_some(), b"")
+            await near.wait_closed()
+            self.assert_received(await peer.rest(), CHUNK * count, *security.ends)
+
+    @over(Security.TLS12, Security.TLS13)
+    @row(State.FINISHING, Event.DEADLINE)
+    async def test_bytes_in_an_endpoint_of_tls_end_in_a_reset(
+        self, reactor: Any, security: Security
+    ) -> None:
+        """Its handshake is not answered, so the engine still has them at the deadline."""
+        near, peer = await connect_endpoint(reactor, security, close_timeout=SOON)
+        with closing(peer):
+            writing = near.output_stream.write(b"secret")
+            near.close()
+            await near.wait_closed()
+            await failure_of(writing)
+            self.assertEqual((await peer.rest()).ends, (End.RST,))
+
+
+for _case in (CloseTests, HeldTests, AbortTests, DeadlineTests):
+    globals().update(_case.makeTestCaseClasses())
+del CloseTests, HeldTests, AbortTests, DeadlineTests, _case

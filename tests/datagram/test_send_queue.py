@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hypothesis import given, settings
@@ -866,6 +866,24 @@ class WithdrawTests(SynchronousTestCase):
         queue.push(item)
         self.assertFalse(queue.output.withdraw(item))
 
+    def test_an_item_that_the_kernel_refuses_cannot_be_withdrawn(self) -> None:
+        """The call is over, although its outcome is not yet reported; without room it can be."""
+        for number, is_refused in ((errno.EMSGSIZE, True), (errno.EAGAIN, False)):
+            queue = QueueSetup(FakeUdp(plan=[0, number]))
+            last = Item(bytes(2))
+            withdrawn: list[bool] = []
+
+            def withdraw(
+                queue: QueueSetup = queue, last: Item = last, found: list[bool] = withdrawn
+            ) -> None:
+                found.append(queue.output.withdraw(last))
+
+            queue.push(Item(bytes(1), then=withdraw), last)
+            queue.drain()
+            self.assertEqual(withdrawn, [not is_refused], number)
+            self.assertEqual(last.outcomes, [TOO_LONG] if is_refused else [], number)
+            self.assertEqual(queue.output.unsent, 0, number)
+
     @given(
         lists(sampled_from((1, 1, 1, 2)), min_size=1, max_size=150),
         lists(integers(min_value=0, max_value=199), max_size=200),
@@ -914,6 +932,111 @@ class WithdrawTests(SynchronousTestCase):
         queue.output.flush()
         self.assertEqual((queue.owner.is_waiting, queue.owner.drained), (False, 1))
         self.assertEqual((queue.udp.sent, queue.output.is_full), ([], False))
+
+
+#: Calls of an owner, events of the kernel and the clock, and pushes of different size.
+steps = sampled_from(
+    ["hold", "release", "writable", "timer", "withdraw", *["small"] * 4, *["large"] * 3, "many"]
+)
+
+
+class AnyOrderTests(SynchronousTestCase):
+    """In any order of events each item is notified once, and no sender waits in vain."""
+
+    queue: QueueSetup
+    items: list[Item]
+    withdrawn: list[Item]
+    #: Steps that the next callbacks take.
+    inner_steps: Iterator[str]
+    #: How many holds need a release.
+    holds: int
+    #: Whether the queue was seen full since the last report; how many reports there were then.
+    awaits_report: bool
+    drained_before: int
+
+    def take_step(self, step: str) -> None:
+        """Do a step, also within a callback of the queue."""
+        queue, output = self.queue, self.queue.output
+        if step == "hold":
+            self.holds += output.hold()
+        elif step == "release" and self.holds:
+            self.holds -= 1
+            output.release()
+        elif step == "writable":
+            output.flush()
+        elif step == "timer":
+            queue.clock.advance(0.01)
+        elif step == "withdraw":
+            self.withdrawn += [
+                item
+                for item in self.items[-2:]
+                if not item.outcomes and item not in self.withdrawn and output.withdraw(item)
+            ]
+        elif step in ("small", "large", "many"):
+            size, count = {"small": (9, 1), "large": (60_000, 1), "many": (40_000, 4)}[step]
+            made = [Item(bytes(size), then=self.next_inner_step) for _ in range(count)]
+            self.items += made
+            output.push_all(made)
+
+    def next_inner_step(self) -> None:
+        # The clock makes no call within another.
+        step = next(self.inner_steps, "")
+        if step != "timer":
+            self.take_step(step)
+
+    def check(self, step: str) -> None:
+        """What is queued waits for one thing that will happen."""
+        output, owner = self.queue.output, self.queue.owner
+        calls = self.queue.clock.getDelayedCalls()
+        self.assertEqual(owner.is_waiting, output.is_waiting, step)
+        self.assertLessEqual(len(calls) + owner.is_waiting, 1, step)
+        if not output.is_empty or output.is_full:
+            self.assertTrue(calls or owner.is_waiting or self.holds, step)
+        if output.is_full:
+            self.awaits_report = True
+        elif self.awaits_report:
+            self.assertGreater(owner.drained, self.drained_before, step)
+            self.awaits_report = False
+        self.drained_before = owner.drained
+
+    @settings(deadline=None)
+    @given(
+        lists(steps, max_size=30),
+        lists(steps, max_size=30),
+        lists(sampled_from([0, 0, errno.EAGAIN, errno.ENOBUFS, errno.EMSGSIZE]), max_size=20),
+        booleans(),
+    )
+    def test_each_item_is_notified_once_and_each_wait_ends(
+        self, outer: list[str], inner: list[str], plan: list[int], has_runs: bool
+    ) -> None:
+        """Callbacks take steps, too, also the report that the queue has drained."""
+        self.queue = QueueSetup(FakeUdp(plan=plan), has_runs=has_runs)
+        self.items, self.withdrawn = [], []
+        self.inner_steps = iter(inner)
+        self.holds = self.drained_before = 0
+        self.awaits_report = False
+        owner, count = self.queue.owner, self.queue.owner.output_drained
+
+        def drained() -> None:
+            count()
+            self.assertFalse(self.queue.output.is_full)
+            self.next_inner_step()
+
+        owner.output_drained = drained  # type: ignore[method-assign]
+        for step in outer:
+            self.take_step(step)
+            self.check(step)
+        self.inner_steps = iter(())
+        while self.holds:
+            self.take_step("release")
+        for _ in range(MOST_ROUNDS):
+            if not (self.queue.clock.getDelayedCalls() or owner.is_waiting):
+                break
+            self.take_step("writable" if owner.is_waiting else "timer")
+            self.check("the end")
+        self.assertEqual((self.queue.output.is_empty, self.queue.output.is_full), (True, False))
+        for number, item in enumerate(self.items):
+            self.assertEqual(len(item.outcomes), item not in self.withdrawn, number)
 
 
 #: The kernel's answers to a run; the last is the option that turns runs off.

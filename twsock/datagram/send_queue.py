@@ -230,8 +230,7 @@ class DatagramOutput:
 
         :returns: False if the item is being sent.
         """
-        is_waiting = self._queue or self._state is _FLUSHING
-        if not is_waiting or item in self._sending:
+        if not (self._queue or self._state is _FLUSHING) or item in self._sending:
             return False
         self._withdrawn.add(item)
         self.unsent -= len(item.data)
@@ -368,7 +367,8 @@ class DatagramOutput:
     def _send_singles(self, items: list[Sendable]) -> int:
         """Send each item in a call of its own; return how many are done, sent or failed."""
         done, failure = self._calls.send_each(items)
-        self._sending = items[:done]
+        has_failed = failure is not None and failure.errno not in NO_ROOM
+        self._sending = items[: done + has_failed]
         self._sent(items[:done])
         if failure is None or self._state is _CLOSED:
             return done

@@ -160,7 +160,7 @@ class ClientUpgrading(MessageSwitch):
 
     @override
     def failed(self, event: Event, error: SocketError) -> None:
-        has_begun = self._verification is not None
+        has_begun = self._handshake is not None
         if has_begun or event is not Event.LOST:
             self._log.warn(
                 "TLS upgrade with {peer} failed: {error}", peer=self._owner.peer, error=error
@@ -171,6 +171,6 @@ class ClientUpgrading(MessageSwitch):
             self._done.errback(error)
 
     def _cancelled(self, _done: Deferred[None]) -> None:
-        has_begun = self._verification is not None
+        has_begun = self._handshake is not None
         what = "the handshake was cancelled" if has_begun else "the upgrade was cancelled"
         self.handle(Event.CANCEL, ClosedError(what))

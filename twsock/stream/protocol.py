@@ -342,7 +342,11 @@ class StreamProtocol(ConnectionProtocol):
             # A transport in memory brings the answer while we send: it waits for the loop to end.
             self._early += data
             return
-        self._decoder.feed(data)
+        decoder = self._decoder
+        if decoder.stored:
+            decoder.feed(data)
+        else:
+            decoder.stored = data  # As `feed` does, without a call.
         if (self._handler is None and not self._is_stalled) or self._is_asking():
             self._go_on(stream)
         else:

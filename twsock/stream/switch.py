@@ -47,7 +47,7 @@ class Switch:
     :param is_secure: as for `UpgradeCore`.
     """
 
-    __slots__ = ("_connection", "_core", "_handshake", "_loss", "_owner", "_side", "_verification")
+    __slots__ = ("_connection", "_core", "_handshake", "_owner")
 
     _log = TextLogger()
 
@@ -62,12 +62,9 @@ class Switch:
     ) -> None:
         self._owner = owner
         self._connection = connection
-        self._side = side
         self._core = UpgradeCore(side, timeout, is_secure=is_secure)
+        # While it runs.
         self._handshake: Handshake | None = None
-        self._verification: Verification | None = None
-        # Why the connection was lost during the handshake.
-        self._loss: SocketError | None = None
 
     @property
     def is_shaking_hands(self) -> bool:
@@ -90,7 +87,8 @@ class Switch:
 
         :param error: None if the connection ended in order.
         """
-        if self._loss is None:  # Otherwise it is handled when the owner has returned.
+        handshake = self._handshake
+        if handshake is None or not handshake.is_lost:  # Otherwise the owner is told first.
             self.handle(
                 Event.LOST, error or BrokenError("the connection ended before the handshake")
             )
@@ -144,7 +142,6 @@ class Switch:
             error = ClosedError("the socket was closed during the handshake")
         if error is None:
             error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
-        self._loss = error
         self._connection.note_error(error)
         self._connection.lost(reason)
         self.handle(Event.LOST, error)
@@ -197,8 +194,7 @@ class Switch:
         if not connection.is_open:
             return  # The last send in plaintext failed; the loss is about to be reported.
         creator, verification = self.prepare()
-        self._verification = verification
-        is_client = self._side is Side.CLIENT
+        is_client = self._core.side is Side.CLIENT
         self._handshake = Handshake(self, creator, verification, connection.clock, is_client)
         self._handshake.begin(connection.hold(), self._take_leftover())
 
@@ -215,9 +211,9 @@ class Switch:
             self.handle(Event.REFUSED, refusal)
 
     def _continue(self) -> None:
-        assert self._handshake is not None and self._verification is not None
         handshake, self._handshake = self._handshake, None
-        self._connection.peer_certificate = self._verification.certificate
+        assert handshake is not None
+        self._connection.peer_certificate = handshake.peer_certificate
         engine = handshake.pass_to(self._owner)
         self._owner.continue_above(engine)
         self.accepted(engine)

@@ -107,12 +107,11 @@ class Upgrade(MessageSwitch):
     Above a TLS endpoint the connection is secure already, and only the words are handled.
     """
 
-    __slots__ = ("_dropped", "_settings", "is_implicit")
+    __slots__ = ("_dropped", "_settings")
 
     def __init__(
         self, settings: UpgradeToSsl, protocol: MessageOwner, connection: Connection
     ) -> None:
-        is_implicit = settings.policy is UpgradePolicy.IMPLICIT
         super().__init__(
             protocol,
             connection,
@@ -122,9 +121,13 @@ class Upgrade(MessageSwitch):
         )
         self._settings = settings
         self._dropped = 0
-        #: Whether the application learns of the connection only when it is secure.
-        self.is_implicit = is_implicit and self._core.state is State.PLAIN
         self._update()
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether the application learns of the connection only when it becomes secure."""
+        is_secure = self._core.state is State.SECURE
+        return self._settings.policy is UpgradePolicy.IMPLICIT and not is_secure
 
     def begin(self) -> None:
         """Wait for what a client has to send first."""

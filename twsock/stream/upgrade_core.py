@@ -329,15 +329,16 @@ class UpgradeCore:
     """
     The state and the deadline of one upgrade.
 
+    :ivar side: which end this is.
     :param timeout: seconds from the switch to the end of the handshake; above 0.
     :param is_secure: whether the endpoint brought TLS, so that the connection begins as SECURE.
     :ivar deadline: when `advance` fails the upgrade, in seconds; None if no deadline is armed.
     """
 
-    __slots__ = ("_side", "_timeout", "deadline", "state")
+    __slots__ = ("_timeout", "deadline", "side", "state")
 
     def __init__(self, side: Side, timeout: float, *, is_secure: bool = False) -> None:
-        self._side = side
+        self.side = side
         self._timeout = timeout
         self.state = State.SECURE if is_secure else State.PLAIN
         self.deadline: float | None = None
@@ -352,10 +353,10 @@ class UpgradeCore:
             for an event of the other side. Then the state does not change.
         """
         row = TABLE.get((self.state, event))
-        foreign = CLIENT_EVENTS if self._side is Side.SERVER else SERVER_EVENTS
+        foreign = CLIENT_EVENTS if self.side is Side.SERVER else SERVER_EVENTS
         if row is None or event in foreign:
             raise LocalProtocolError(
-                f"{event.value} is not possible for a {self._side.value}: {self.state.value}"
+                f"{event.value} is not possible for a {self.side.value}: {self.state.value}"
             )
         self.state = row.state
         if Action.ARM_DEADLINE in row.actions:

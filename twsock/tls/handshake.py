@@ -87,7 +87,11 @@ class Handshake(Protocol):
     :param creator: makes the OpenSSL connection.
     :param verification: decides at the end whether the peer is accepted.
     :param clock: the reactor.
+
+    :ivar is_lost: whether the connection was lost before the peer was accepted.
     """
+
+    is_lost = False
 
     def __init__(
         self,
@@ -103,6 +107,11 @@ class Handshake(Protocol):
         self._clock = clock
         self._is_client = is_client
         self._is_over = False
+
+    @property
+    def peer_certificate(self) -> Certificate | None:
+        """The certificate of the peer; None if it sent none."""
+        return self._verification.certificate
 
     def begin(self, plain: Any, leftover: bytes = b"") -> None:
         """
@@ -148,7 +157,7 @@ class Handshake(Protocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._is_over = True
+        self._is_over = self.is_lost = True
         self._owner.handshake_lost(self._verification.refusal(), reason)
 
 

@@ -23,8 +23,8 @@ class StoredBytes:
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
         self.delivered = 0
-        #: Empty if nothing is left to be pulled; otherwise it may begin with pulled bytes. Only its
-        #: truth is of use to others.
+        #: Empty if nothing is left to be pulled; otherwise it may begin with pulled bytes, so that
+        #: only its truth is of use. While it is empty, received bytes may be assigned to it.
         self.stored: bytes | bytearray = b""
         # The first byte that was not pulled. A buffer that is pulled to its end is dropped at once.
         self._position = 0

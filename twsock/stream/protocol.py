@@ -31,7 +31,7 @@ from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.stream.connection import Connection
 from twsock.stream.connection_protocol import ConnectionProtocol
 from twsock.stream.draining import Drain
-from twsock.stream.switch import MessageSwitch
+from twsock.stream.switch import MessageDecoder, MessageSwitch
 from twsock.stream.upgrade import Upgrade, UpgradeToSsl
 
 __all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
@@ -47,18 +47,15 @@ MAX_BACKLOG: Final = 64 * 1024
 _FULL_READ: Final = 64 * 1024
 
 
-class Decoder(typing.Protocol):
+class Decoder(MessageDecoder, typing.Protocol):
     """What a wire format offers here."""
 
     delivered: int
-    max_payload: int
     stored: bytes | bytearray
 
     @property
     def buffered(self) -> int: ...
     def feed(self, data: bytes) -> None: ...
-    def peek(self, count: int) -> bytes: ...
-    def stop_before(self, word: bytes, beginning: bytes = ...) -> None: ...
     def stops_here(self) -> bool: ...
 
 
@@ -205,8 +202,7 @@ class StreamProtocol(ConnectionProtocol):
     @property
     def decoder(self) -> Decoder:
         """The decoder of what arrives; a new one when the connection becomes secure."""
-        decoder: Decoder = self._decoder
-        return decoder
+        return typing.cast(Decoder, self._decoder)
 
     def has_stopped(self, stream: Connection) -> bool:
         """Tell whether `deliver_messages` ended for `stop_before`, and the next may be handled."""

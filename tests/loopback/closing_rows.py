@@ -31,6 +31,8 @@ __all__ = [
     "SOON",
     "Row",
     "RowTests",
+    "column",
+    "followed",
     "is_trivial",
     "over",
     "row",
@@ -61,11 +63,12 @@ def is_trivial(state: State, event: Event, security: Security) -> bool:
     row = TABLE.get((state, event))
     if row is None:
         return True
-    step = row[_column(security, event)]
+    step = row[column(security, event)]
     return step.state is state and not step.actions
 
 
-def _column(security: Security, event: Event) -> Carrier:
+def column(security: Security, event: Event) -> Carrier:
+    """Return the column of the table for an event of a connection."""
     is_held = event in (Event.CLOSE_HELD, Event.CLOSE_SILENT)
     # Until the end of its handshake a connection continues on what is below TLS.
     return Carrier.TLS if security.is_encrypted and not is_held else Carrier.TCP
@@ -168,12 +171,12 @@ class RowTests(OnEveryReactor):
                     error = result.value
                     raise AssertionError(f"over {security.value}: {error!r}") from error
 
-        with _followed() as passed:
+        with followed() as passed:
             self.conduct(work)
         missing = [
             f"{state.name} {event.name} over {security.value}"
             for state, event, security in rows
-            if (state, event, _column(security, event)) not in passed
+            if (state, event, column(security, event)) not in passed
         ]
         self.assertEqual(missing, [], "rows that the scenario did not pass")
 
@@ -185,7 +188,7 @@ class RowTests(OnEveryReactor):
 
 
 @contextmanager
-def _followed() -> Iterator[set[tuple[State, Event, Carrier]]]:
+def followed() -> Iterator[set[tuple[State, Event, Carrier]]]:
     """Record which rows are asked for."""
     passed: set[tuple[State, Event, Carrier]] = set()
 

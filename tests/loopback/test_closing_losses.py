@@ -33,10 +33,6 @@ from twsock.stream.closing import Event, State
 class ResetTests(RowTests):
     """The peer resets the connection, and this end learns of it from the kernel."""
 
-    def assert_reset(self, error: object) -> None:
-        """Require an error with the status of a reset, or of a loss with bytes unsent."""
-        self.assertIsInstance(error, BrokenError)
-
     @with_protocol()
     @row(State.OPEN, Event.RESET)
     async def test_in_an_open_connection_it_is_an_error(

@@ -5,17 +5,22 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import ClosedError
-from twsock.operation import Operation, fail, start_operation
+from twsock.operation import Operation, fail, run_coroutine, start_operation
 
 
 class Thing:
     """An object that an error must not keep in memory."""
+
+
+class KeptError(Exception):
+    """An error that can be looked for in memory."""
 
 
 class OperationTests(SynchronousTestCase):
@@ -124,3 +129,140 @@ class OperationTests(SynchronousTestCase):
         cancelled: Operation[int] = Operation()
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
+
+
+class RunCoroutineTests(SynchronousTestCase):
+    """A coroutine that runs until it waits or ends."""
+
+    def test_a_coroutine_that_never_waits_ends_at_once(self) -> None:
+        """Also if it awaits a Deferred that has fired."""
+        done: list[int] = []
+
+        async def work() -> None:
+            done.append(await succeed(5))
+
+        self.assertIsNone(run_coroutine(work()))
+        self.assertEqual(done, [5])
+
+    def test_an_error_before_the_first_wait_is_raised(self) -> None:
+        """It is that of the coroutine, with its frames."""
+
+        async def work() -> None:
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, run_coroutine, work())
+
+    def test_a_coroutine_that_waits_gets_each_result(self) -> None:
+        """Results and errors of what it waits for arrive where it waits; its result is returned."""
+        waits: list[Deferred[int]] = [Deferred(), Deferred(), succeed(3), Deferred()]
+
+        async def work() -> list[object]:
+            results: list[object] = []
+            for wait in waits:
+                try:
+                    results.append(await wait)
+                except ValueError as error:
+                    results.append(str(error))
+            return results
+
+        working = run_coroutine(work())
+        assert working is not None
+        waits[0].callback(1)
+        waits[1].errback(ValueError("second"))
+        self.assertNoResult(working)
+        waits[3].callback(4)
+        self.assertEqual(self.successResultOf(working), [1, "second", 3, 4])
+
+    def test_an_error_after_a_wait_fails_the_deferred(self) -> None:
+        """The traceback names the coroutine."""
+        wait: Deferred[None] = Deferred()
+
+        async def work() -> None:
+            await wait
+            raise ZeroDivisionError
+
+        working = run_coroutine(work())
+        assert working is not None
+        wait.callback(None)
+        failure = self.failureResultOf(working, ZeroDivisionError)
+        self.assertIn("in work", failure.getTraceback())
+
+    def test_cancelling_cancels_the_wait(self) -> None:
+        """The coroutine receives the error where it waits, and may handle it."""
+        cancelled: list[object] = []
+        wait: Deferred[None] = Deferred(cancelled.append)
+
+        async def work() -> str:
+            try:
+                await wait
+            except CancelledError:
+                return "cleaned up"
+            return "not cancelled"
+
+        working = run_coroutine(work())
+        assert working is not None
+        working.cancel()
+        self.assertEqual(cancelled, [wait])
+        self.assertEqual(self.successResultOf(working), "cleaned up")
+
+    def test_context_variables_are_those_of_the_coroutine(self) -> None:
+        """It sees those of its caller, changes none of them, and keeps its own over a wait."""
+        variable = ContextVar("variable", default="none")
+        wait: Deferred[None] = Deferred()
+        seen: list[str] = []
+
+        async def work() -> None:
+            seen.append(variable.get())
+            variable.set("inside")
+            await wait
+            seen.append(variable.get())
+
+        variable.set("outside")
+        working = run_coroutine(work())
+        assert working is not None
+        seen.append(variable.get())
+        wait.callback(None)
+        self.successResultOf(working)
+        self.assertEqual(seen, ["outside", "outside", "inside"])
+
+    def test_an_abandoned_coroutine_is_closed(self) -> None:
+        """Its ``finally`` runs when nobody refers to what it waits for."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        ended: list[str] = []
+        waits: list[Deferred[None]] = [Deferred()]
+
+        async def work() -> None:
+            try:
+                await waits[0]
+            finally:
+                ended.append("closed")
+
+        working = run_coroutine(work())
+        assert working is not None
+        del working
+        waits.clear()
+        gc.collect()
+        self.assertEqual(ended, ["closed"])
+
+    def test_a_handled_error_is_not_kept(self) -> None:
+        """While the coroutine waits again, nothing refers to the error of an earlier wait."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        waits: list[Deferred[None]] = [Deferred(), Deferred()]
+        references: list[weakref.ref[BaseException]] = []
+
+        async def work() -> None:
+            try:
+                await waits[0]
+            except KeptError as error:
+                references.append(weakref.ref(error))
+            await waits[1]
+
+        working = run_coroutine(work())
+        assert working is not None
+        waits[0].errback(KeptError())
+        waits[0] = Deferred()
+        self.assertIsNone(references[0]())
+        waits[1].callback(None)
+        self.successResultOf(working)

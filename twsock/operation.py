@@ -9,6 +9,7 @@ error, all of them stay in memory until the garbage collector runs.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -18,7 +19,7 @@ from typing_extensions import override
 from twsock.errors import SocketError
 from twsock.log import forget_frames
 
-__all__ = ["Operation", "fail", "start_operation"]
+__all__ = ["Operation", "fail", "run_coroutine", "start_operation"]
 
 T = TypeVar("T")
 
@@ -92,6 +93,48 @@ def start_operation(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     started.__class__ = Operation
     operation: Operation[T] = started
     return operation
+
+
+def run_coroutine(coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T] | None:
+    """
+    Run a coroutine until it waits or ends, in a copy of the current context.
+
+    Twisted would make a Deferred also for a coroutine that never waits, which takes several times
+    as long as the coroutine itself.
+
+    :returns: None if the coroutine has ended; otherwise as ``Deferred.fromCoroutine``: fires with
+        its result, and cancelling it cancels the coroutine.
+    :raises Exception: what the coroutine raises before it waits.
+    """
+    context = copy_context()
+    try:
+        waits_for = context.run(coroutine.send, None)
+    except StopIteration:
+        return None
+    return context.run(Deferred.fromCoroutine, _continue(coroutine, waits_for))
+
+
+def _continue(
+    coroutine: Coroutine[Deferred[Any], Any, T], waits_for: Deferred[Any]
+) -> Generator[Deferred[Any], Any, T]:
+    """Continue a coroutine that waits for a Deferred."""
+    error: BaseException | None
+    while True:
+        error = value = None
+        try:
+            value = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as caught:  # noqa: BLE001 - the coroutine gets it
+            error = caught
+        try:
+            waits_for = coroutine.send(value) if error is None else coroutine.throw(error)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            del error, value  # A traceback holds this frame.
 
 
 def _without_frames(failure: Failure) -> Failure:

@@ -12,9 +12,9 @@ What is sent without being an answer stops no reading: two ends that both push w
 
 from __future__ import annotations
 
-import inspect
 import typing
 from collections.abc import Coroutine
+from types import CoroutineType
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
@@ -26,7 +26,7 @@ from twsock.errors import (
     LocalProtocolError,
     SocketError,
 )
-from twsock.operation import fail
+from twsock.operation import fail, run_coroutine
 from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.stream.connection import Connection
 from twsock.stream.connection_protocol import ConnectionProtocol
@@ -292,8 +292,10 @@ class StreamProtocol(ConnectionProtocol):
 
     def _is_finished(self, handled: object) -> bool:
         """Tell whether a handler is done; if not, what follows waits for it."""
-        if inspect.iscoroutine(handled):
-            handled = Deferred.fromCoroutine(handled)
+        if isinstance(handled, CoroutineType):
+            handled = run_coroutine(handled)
+            if handled is None:
+                return True
         if not isinstance(handled, Deferred):
             raise TypeError(f"a handler returns None, a Deferred or a coroutine, not {handled!r}")
         self._handler = handled

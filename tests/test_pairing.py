@@ -31,6 +31,7 @@ UNPAIRED_TESTS = {
     "tests/test_paths.py": "the modules and calls of an event, the length of modules",
     "tests/test_public_names.py": "the public names of all modules",
     "tests/test_rows.py": "tests/rows.py, which removes rows of tables",
+    "tests/test_state_tables.py": "tests/state_tables.py, which writes tables into the page",
 }
 #: Folders of tests that do not mirror the package → what they test.
 UNPAIRED_FOLDERS = {

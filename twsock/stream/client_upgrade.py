@@ -28,12 +28,12 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Verification
 
 __all__ = ["MAX_GO_AHEAD", "ClientUpgrade", "ClientUpgrading", "UpgradeStyle"]
 
-#: Largest message that is read in place of a go-ahead, in bytes.
+#: The largest answer to the request that is read, in bytes.
 MAX_GO_AHEAD: Final = 4096
 
 
 class UpgradeStyle(enum.Enum):
-    """How a client begins: with its ClientHello at once, or with a request that is answered."""
+    """Whether a client begins with its ClientHello, or with a request that the server answers."""
 
     DIRECT = "direct"
     COMMAND = "command"
@@ -42,14 +42,14 @@ class UpgradeStyle(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class ClientUpgrade:
     """
-    How a client's connection becomes secure.
+    The settings with which a client upgrades a connection to TLS.
 
-    :param options: whom the certificate has to be for, and all else that is asked of a handshake.
-    :param style: with ``DIRECT`` on a connection that has carried nothing, this is TLS from the
-        first byte.
+    :param options: the name that the certificate must have, and the other settings of the
+        handshake.
+    :param style: ``DIRECT`` on a connection without earlier messages is TLS from the first byte.
     :param request: the message that asks for TLS.
-    :param go_ahead: the message that grants it.
-    :param timeout: seconds for all of it, the go-ahead included.
+    :param go_ahead: the answer with which the server agrees.
+    :param timeout: seconds from the request, or from the ClientHello, to the end of the handshake.
     :raises ValueError: when the timeout is not above 0, or a word is empty.
     """
 
@@ -165,7 +165,7 @@ class ClientUpgrading(MessageSwitch):
             self._log.warn(
                 "TLS upgrade with {peer} failed: {error}", peer=self._owner.peer, error=error
             )
-            if not has_begun:
+            if not has_begun or event is Event.PLAINTEXT:
                 self._owner.note_violation()
         if not self._done.called:
             self._done.errback(error)

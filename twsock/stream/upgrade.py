@@ -34,7 +34,7 @@ _LEAST_COUNT: Final = int.from_bytes(CLIENT_HELLO, "big") << 16
 
 class UpgradePolicy(enum.Enum):
     """
-    Whether a connection may, or has to, be put into TLS.
+    Whether a server upgrades its connections to TLS.
 
     ``IMPLICIT`` is TLS from the first byte, as :rfc:`8314` calls it.
     """
@@ -48,19 +48,20 @@ class UpgradePolicy(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class UpgradeToSsl:
     """
-    How a server's connections become secure.
+    The settings with which a server upgrades its connections to TLS.
 
-    :param tls: certificates, and whom to let in.
+    :param tls: the certificates, and which clients are accepted.
     :param policy: with ``REQUIRED``, messages before the upgrade are dropped unanswered, at most
-        `MAX_BEFORE_UPGRADE` bytes of them. With ``IMPLICIT`` the application hears of a connection
+        `MAX_BEFORE_UPGRADE` bytes of them. With ``IMPLICIT`` the application learns of a connection
         only when it is secure. With ``OFF`` and ``IMPLICIT`` the words below are data like any
         other.
-    :param request: the message with which a client asks for TLS; a ClientHello at a boundary needs
-        none.
-    :param go_ahead: the message that answers it, the last one in plaintext.
-    :param refusal: the message that answers it inside TLS.
+    :param request: the message with which a client asks for TLS. A client that sends its
+        ClientHello at a boundary needs none.
+    :param go_ahead: the answer to the request, the last message in plaintext.
+    :param refusal: the answer to a request inside TLS.
     :param ignores_case: whether the request may be spelled ``StartTLS``, as in SMTP.
-    :param handshake_timeout: seconds from the go-ahead, or from the ClientHello, to its end.
+    :param handshake_timeout: seconds from the go-ahead, or from the ClientHello, to the end of the
+        handshake.
     :raises ValueError: when the timeout is not above 0, or a word is empty.
     """
 
@@ -81,17 +82,18 @@ class UpgradeToSsl:
             raise ValueError("request, go-ahead and refusal have at least one byte each")
 
     def is_request(self, message: bytes) -> bool:
-        """Say whether a client asks for TLS."""
+        """Return whether a message is the request for TLS."""
         if self.ignores_case and len(message) == len(self.request):
             return message.upper() == self.request.upper()
         return message == self.request
 
     def check_limit(self, max_payload: int, is_counted: bool) -> None:
         """
-        Refuse a limit with which a frame could look like a handshake.
+        Check that no message within a limit can begin as a ClientHello does.
 
+        :param max_payload: the limit, in bytes.
         :param is_counted: whether messages have a count in front.
-        :raises ValueError: then.
+        :raises ValueError: if one can.
         """
         sniffs = self.policy in (UpgradePolicy.ALLOWED, UpgradePolicy.REQUIRED)
         if sniffs and is_counted and max_payload >= _LEAST_COUNT:

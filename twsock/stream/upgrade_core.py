@@ -123,7 +123,8 @@ class Action(enum.Enum):
     #: What was written before leaves first.
     HOLD_OUTPUT = "keep what is written"
     ARM_DEADLINE = "arm the deadline"
-    DISARM_DEADLINE = "disarm the deadline, if it is armed"
+    #: If it is armed.
+    DISARM_DEADLINE = "disarm the deadline"
     START_HANDSHAKE = "start the handshake"
     JUDGE = "ask the verification"
     CONTINUE = "continue above the engine"

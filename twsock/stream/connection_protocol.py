@@ -1,9 +1,9 @@
 """
 One connection as a protocol of Twisted: transport → **connection protocol** → application.
 
-The base of `twsock.stream.protocol.StreamProtocol`, without its messages. Twisted enters here; a
-`twsock.stream.connection.Connection` is made for each transport, and joins the registry. Holds no
-bytes.
+The base of `twsock.stream.protocol.StreamProtocol`: all but its messages. Twisted reports the
+events of a transport to it. It makes a `twsock.stream.connection.Connection` for the transport, and
+joins a `twsock.stream.registry.ConnectionRegistry`. Holds no bytes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ConnectionProtocol(Protocol):
     max_payload: int | None = None
     #: Seconds that `close` waits for the peer before it aborts.
     close_timeout: float = DEFAULT_CLOSE_TIMEOUT
-    #: Who counts and watches this connection; set by a factory, otherwise it is on its own.
+    #: The registry of the server, set by its factory; a connection without a factory makes its own.
     group: ConnectionRegistry | None = None
 
     active_tick = 0
@@ -73,14 +73,14 @@ class ConnectionProtocol(Protocol):
     # Overridden by applications.
 
     def connection_made(self) -> None:
-        """The connection stands; called once, before any message."""
+        """The connection is open; called once, before any message."""
 
     def connection_lost(self, error: SocketError | None) -> None:
         """
         The connection is gone; called once, after the last message.
 
-        :param error: why, or None where both ends closed it in order. A handler that still runs
-            is cancelled right after this.
+        :param error: the reason; None if the connection ended in order. A handler that still runs
+            is cancelled right after this call.
         """
 
     # Called by applications.
@@ -88,13 +88,13 @@ class ConnectionProtocol(Protocol):
     @property
     def transport(self) -> Any:
         """
-        Twisted's transport; what is done to it comes after all that was sent before.
+        Twisted's transport. Its methods act after all messages that were sent before.
 
         ``loseConnection`` is `close`, and ``abortConnection`` is `abort`: no further message is
         handled. The same object stays usable after an upgrade.
 
-        ``startTLS`` aborts the connection where plaintext of the peer is left over, which would be
-        taken for what comes after (STARTTLS injection).
+        ``startTLS`` aborts the connection if the peer has sent plaintext that was not handled:
+        it could pass as encrypted data (STARTTLS injection).
         """
         if self._ordered is None and self._transport is not None:
             self._ordered = ApplicationTransport(
@@ -122,17 +122,17 @@ class ConnectionProtocol(Protocol):
 
     @property
     def is_secure(self) -> bool:
-        """Whether what comes and goes now is encrypted, and the peer was accepted."""
+        """Whether the connection is encrypted now, and the peer was accepted."""
         return self._stream is not None and self._stream.is_secure
 
     @property
     def peer_certificate(self) -> Certificate | None:
-        """With which the peer identified itself in an upgrade, accepted; None where it did not."""
+        """The verified certificate of the peer, from the upgrade; None without one."""
         return None if self._stream is None else self._stream.peer_certificate
 
     @property
     def clock(self) -> IReactorTime:
-        """What measures this connection's timeouts: the reactor, or a clock in a test."""
+        """Measures this connection's timeouts: the reactor, or a clock in a test."""
         if self.group is None:
             raise LocalProtocolError("this protocol is not connected yet")
         return self.group.clock
@@ -160,7 +160,7 @@ class ConnectionProtocol(Protocol):
 
     def close(self) -> Deferred[None]:
         """
-        Send what is written, then end the connection in order, within `close_timeout`.
+        Send all written bytes, then end the connection in order, within `close_timeout`.
 
         No further message is handled. Closing twice is harmless.
 
@@ -189,7 +189,7 @@ class ConnectionProtocol(Protocol):
             self._limit_unsent(self._stream)
 
     def _close_transport(self) -> None:
-        if self._stream is None:  # Asked before `connectionMade` has made it.
+        if self._stream is None:  # Called before `connectionMade`.
             self._transport.loseConnection()
         else:
             self._stream.close()
@@ -201,7 +201,7 @@ class ConnectionProtocol(Protocol):
             self._stream.abort()
 
     def _has_nothing_left_over(self) -> bool:
-        """Tell whether TLS may start; abort where the peer sent something in front of it."""
+        """Return whether TLS may start; abort if the peer sent plaintext that was not handled."""
         stream = self._stream
         if stream is None or not self.held_bytes:
             return True
@@ -271,11 +271,11 @@ class ConnectionProtocol(Protocol):
         self._call_hook(self.connection_made)
 
     def readConnectionLost(self) -> None:
-        """Answer what has arrived, then end: the peer sends no more."""
+        """Report the end of the peer's output to the connection."""
         self._connected_stream().peer_ended()
 
     def writeConnectionLost(self) -> None:
-        """End the waits for FIN."""
+        """Report to the connection that the kernel has FIN."""
         self._connected_stream().fin_sent()
 
     @override
@@ -329,11 +329,11 @@ class ConnectionProtocol(Protocol):
         raise NotImplementedError
 
     def output_drained(self) -> None:
-        """Continue with what was left when the output was full."""
+        """Handle the messages that waited while the output was full."""
         raise NotImplementedError
 
     def output_failed(self, error: BrokenError) -> None:
-        """End: what the peer still sends has nobody to answer it."""
+        """Abort: messages of the peer could not be answered."""
         self._connected_stream().abort(error)
 
     # Errors.
@@ -350,7 +350,7 @@ class ConnectionProtocol(Protocol):
             self._failed(Failure())
 
     def _failed(self, failure: Failure) -> None:
-        """Tell of an error once, to whom it concerns; end the connection."""
+        """Log an error once, at the level of its cause; abort the connection."""
         stream = self._connected_stream()
         error = failure.value
         group = self.group
@@ -392,7 +392,7 @@ class ConnectionProtocol(Protocol):
 
 
 def _clock_of(transport: Any) -> IReactorTime:
-    """Find the reactor that runs a transport, for a connection that no factory of ours made."""
+    """Return the reactor of a transport, for a connection without a `StreamServerFactory`."""
     descriptor = find_descriptor(transport)
     if descriptor is not None:
         return typing.cast(IReactorTime, descriptor.reactor)

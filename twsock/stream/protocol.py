@@ -1,13 +1,14 @@
 """
-Messages handled one after the other: transport → **protocol** → handler → transport.
+Handles messages one after the other: transport → **protocol** → handler → connection.
 
-What `twsock.protocols.FrameProtocol` and `LineProtocol` share: Twisted enters here, a decoder of
-`twsock.wire` is fed and pulled, a handler answers, a `twsock.stream.Connection` sends. In
-memory are the decoder's undelivered bytes and the answers not yet sent.
+The base of `twsock.protocols.FrameProtocol` and `LineProtocol`. Twisted calls it with received
+bytes. A decoder of `twsock.wire` stores them and returns messages, a handler of the application
+answers them, and a `twsock.stream.connection.Connection` sends the answers. The decoder holds the
+bytes that were not handled, the connection the answers that were not sent.
 
-A connection stops being read from when its peer does not take the answers, and while a handler runs
-as soon as `MAX_BACKLOG` bytes have come meanwhile; then the peer waits, not this process's memory.
-What is sent without being an answer stops no reading: two ends that both push would deadlock.
+Reading pauses while the peer does not receive the answers, and when `MAX_BACKLOG` bytes have
+arrived while a handler runs. Messages that are no answers pause no reading: two ends that both push
+would wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -21,11 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import (
-    ClosedError,
-    LocalProtocolError,
-    SocketError,
-)
+from twsock.errors import ClosedError, LocalProtocolError, SocketError
 from twsock.operation import fail, run_coroutine
 from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.stream.connection import Connection
@@ -48,7 +45,7 @@ _FULL_READ: Final = 64 * 1024
 
 
 class Decoder(MessageDecoder, typing.Protocol):
-    """What a wire format offers here."""
+    """The decoder of a wire format, as far as it is used here."""
 
     delivered: int
     stored: bytes | bytearray
@@ -61,14 +58,14 @@ class Decoder(MessageDecoder, typing.Protocol):
 
 class StreamProtocol(ConnectionProtocol):
     """
-    A connection that carries messages; subclasses give the wire format.
+    A connection that carries messages; subclasses define the wire format.
 
     The class attributes are limits, to be set on a subclass or an instance before it is connected.
     """
 
-    #: Whether messages have a count in front, which a handshake could be taken for.
+    #: Whether messages begin with a byte count. The first bytes of a handshake could be a count.
     is_counted: ClassVar[bool] = False
-    #: How this connection becomes secure in its middle; None where it does not.
+    #: The upgrade of this connection to TLS; None without one.
     upgrade: UpgradeToSsl | None = None
 
     _upgrading: MessageSwitch | None = None
@@ -78,31 +75,30 @@ class StreamProtocol(ConnectionProtocol):
     _early = b""
     _is_full = False
     _is_stalled = False
-    # From `drain` on.
+    # Set by `drain`.
     _drain: Drain | None = None
 
     # Overridden by applications.
 
     def connection_secured(self) -> None:
         """
-        The connection is encrypted from here on, and its peer accepted.
+        The connection is now secure: encrypted, and the peer was accepted.
 
-        Not called with TLS from the first byte, where `connection_made` comes only then.
+        Not called with TLS from the first byte: then `connection_made` is called at this point.
 
-        What was learned before (a name, a login, a choice) was told in plaintext and may be
-        anybody's: drop it here.
+        An attacker may have sent what arrived before: drop what it said (a name, a login).
         """
 
     def writing_paused(self) -> None:
         """
-        The peer does not take what is sent: `high_water` is reached. Called once each time.
+        The peer does not receive what is sent: `high_water` is reached. Called once each time.
 
-        Where answers are concerned, the peer is not read from meanwhile.
+        If the bytes are answers, the connection is not read from until they have been sent.
         """
 
     def writing_resumed(self) -> None:
         """
-        What had piled up is with the kernel.
+        The kernel has all bytes that were written.
 
         Called once after each `writing_paused`, unless the connection is closed or lost before.
         """
@@ -111,14 +107,14 @@ class StreamProtocol(ConnectionProtocol):
 
     def upgrade_to_ssl(self, settings: ClientUpgrade) -> Deferred[None]:
         """
-        Put TLS on this connection, as its client.
+        Start TLS on this connection, as the client of the handshake.
 
-        What is written from here on waits, and is sent encrypted. After a failure the connection is
-        gone: it never goes on in plaintext.
+        Later writes wait, and are sent encrypted. A failure aborts the connection: it never
+        continues in plaintext.
 
         :returns: fires after `connection_secured`, when the server is accepted. It fails with
-            `RemoteProtocolError` when the server did not grant TLS, or sent plaintext that nobody
-            has handled yet; with `twsock.tls.CertificateError` when it was not accepted; with
+            `RemoteProtocolError` when the server did not grant TLS, or sent plaintext that was not
+            handled; with `twsock.tls.CertificateError` when it was not accepted; with
             status ``CONNECTION_TIMED_OUT`` at the deadline. With `LocalProtocolError`, and nothing
             else happens, when the connection is secure already or being upgraded. Cancelling aborts
             the connection.
@@ -145,11 +141,11 @@ class StreamProtocol(ConnectionProtocol):
         """
         return self.is_open and (self._is_full or self._connected_stream().is_full)
 
-    # Called by the group.
+    # Called by the registry.
 
     @override
     def end_if_idle(self) -> None:
-        """Close, unless a handler runs for a peer that is still there, waiting for us."""
+        """End the connection, unless a handler runs and the peer's output is still open."""
         stream = self._connected_stream()
         if not stream.is_open or self.group is None:
             return
@@ -160,11 +156,11 @@ class StreamProtocol(ConnectionProtocol):
         if self._handler is None:
             self.close()
         else:
-            self.abort()  # It cancels the handler, whose answer nobody would take.
+            self.abort()  # It cancels the handler: the peer has ended its output or disconnected.
 
     @override
     def drain(self) -> None:
-        """Answer what has arrived, then close."""
+        """Answer all received messages, then close."""
         self._drain = Drain(self, self._connected_stream())
         self._drain.close_if_idle()
 
@@ -188,11 +184,11 @@ class StreamProtocol(ConnectionProtocol):
     # Called by the upgrade.
 
     def pull_message(self) -> bytes | None:
-        """Pull one message; None when more bytes are needed."""
+        """Pull one message; return None when more bytes are needed."""
         raise NotImplementedError
 
     def handle_message(self, message: bytes, stream: Connection) -> bool:
-        """Handle one message; return whether the next may be handled."""
+        """Handle one message; return whether the next one may be handled."""
         raise NotImplementedError
 
     def send_message(self, message: bytes) -> None:
@@ -201,18 +197,18 @@ class StreamProtocol(ConnectionProtocol):
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder of what arrives; a new one when the connection becomes secure."""
+        """The decoder of received bytes; a new one when the connection becomes secure."""
         return typing.cast(Decoder, self._decoder)
 
     def has_stopped(self, stream: Connection) -> bool:
-        """Tell whether `deliver_messages` ended for `stop_before`, and the next may be handled."""
+        """Return whether `deliver_messages` ended before a word, and the word may be handled."""
         is_free = self._handler is None and not self._is_stalled
         if not is_free or not self._decoder.stops_here():
             return False
         return stream.room > 0 or self._may_go_on(stream)
 
     def take_buffered(self) -> bytes:
-        """Take all that was received and not pulled."""
+        """Remove and return all bytes that were received and not pulled."""
         early, self._early = self._early, b""
         rest: bytes = self._decoder.take_buffered()
         return rest + early
@@ -237,9 +233,9 @@ class StreamProtocol(ConnectionProtocol):
     @classmethod
     def check_max_payload(cls, max_payload: int) -> None:
         """
-        Refuse what is no limit.
+        Check a limit for messages.
 
-        :raises ValueError: when the format has no such size.
+        :raises ValueError: when the format has no message of this size.
         """
         raise NotImplementedError
 
@@ -271,7 +267,7 @@ class StreamProtocol(ConnectionProtocol):
         return not self._is_full and stream.is_open
 
     def _may_go_on(self, stream: Connection) -> bool:
-        """Tell whether the next message may be handled after one that left the output no room."""
+        """Return whether the next message may be handled after one that filled the output."""
         return self._flush(stream, is_answer=True)
 
     def _push(self, stream: Connection, size: int) -> None:
@@ -280,12 +276,12 @@ class StreamProtocol(ConnectionProtocol):
             self._flush(stream)
 
     def _may_deliver(self, stream: Connection) -> bool:
-        """Tell whether nothing keeps the next message, if there is one, from being handled."""
+        """Return whether the next message, if there is one, may be handled now."""
         is_busy = self._handler is not None or self._is_stalled or self._is_delivering
         return stream.is_open and not is_busy
 
     def _go_on_after(self, handled: object, stream: Connection) -> bool:
-        """Tell whether the next message may be handled, given what a handler returned."""
+        """Return whether the next message may be handled, depending on a handler's result."""
         if handled is not None and not self._is_finished(handled):
             return False
         return stream.room > 0 or self._may_go_on(stream)
@@ -315,7 +311,7 @@ class StreamProtocol(ConnectionProtocol):
                 self.upgrade.check_limit(self._decoder.max_payload, self.is_counted)
             stream = self._connect(group)
         except (TypeError, ValueError):
-            # A limit on the class that is none. Twisted would log it and keep the connection.
+            # A limit on the class is wrong. Twisted would log the error and keep the connection.
             self._transport.abortConnection()
             raise
         if self.upgrade is not None:
@@ -330,14 +326,14 @@ class StreamProtocol(ConnectionProtocol):
         stream = self._stream
         assert stream is not None and self.group is not None
         if not stream.is_open:
-            # Closing reads and drops, so that the peer's unread bytes do not turn FIN into a reset.
+            # Dropped: the kernel resets a connection that is closed with unread bytes.
             return
         size = len(data)
         self.group.counters.bytes_received += size
         if size >= _FULL_READ:
             stream.note_read(size)
         if self._is_delivering:
-            # A transport in memory brings the answer while we send: it waits for the loop to end.
+            # A transport in memory delivers within a send: handled when the loop has ended.
             self._early += data
             return
         decoder = self._decoder
@@ -388,14 +384,14 @@ class StreamProtocol(ConnectionProtocol):
 
     @override
     def input_ended(self) -> None:
-        """Answer what has arrived, then end: the peer sends no more."""
+        """Answer all received messages, then close: the peer has ended its output."""
         stream = self._connected_stream()
         if self._may_deliver(stream):
             self._close_answered(stream)
 
     @override
     def output_drained(self) -> None:
-        """Go on with what was left when the output was full."""
+        """Handle the messages that waited while the output was full."""
         stream = self._connected_stream()
         if stream.noted:
             stream.note_buffered()
@@ -409,15 +405,15 @@ class StreamProtocol(ConnectionProtocol):
     # The flow of messages.
 
     def _go_on_reading(self, stream: Connection) -> None:
-        """Take up what had to wait while the output was full."""
+        """Handle waiting messages, or at least read: the output has room again."""
         if self._may_deliver(stream):
             self._go_on(stream)
         elif stream.is_open and self._decoder.buffered < self._max_backlog:
-            # A handler runs: what comes meanwhile tells at least whether the peer is still there.
+            # A handler runs. Reading reports whether the peer disconnects meanwhile.
             stream.resume_reading()
 
     def _go_on(self, stream: Connection) -> None:
-        """Deliver what can be delivered, and send what it gave rise to in one piece."""
+        """Deliver the messages that may be delivered; send all answers in one piece."""
         decoder = self._decoder
         before = decoder.delivered
         self._is_delivering = True
@@ -440,7 +436,7 @@ class StreamProtocol(ConnectionProtocol):
         if not stream.is_open:
             return
         if stream.is_held and upgrading is not None and upgrading.is_shaking_hands:
-            return  # The engine receives.
+            return  # The engine receives the rest.
         if self._early:
             early, self._early = self._early, b""
             self._decoder.feed(early)
@@ -459,11 +455,11 @@ class StreamProtocol(ConnectionProtocol):
             self._drain.close_if_idle()
 
     def _is_asking(self) -> bool:
-        """Tell whether a handler, or whoever else, waits for what this end asked of its peer."""
+        """Return whether an upgrade waits for the go-ahead, perhaps within a running handler."""
         return self._upgrading is not None and self._upgrading.is_urgent
 
     def _limit_backlog(self, stream: Connection) -> None:
-        """Let the peer wait once enough has come that cannot be handled yet."""
+        """Pause reading if too many bytes have arrived that cannot be handled yet."""
         if self._decoder.buffered >= self._max_backlog:
             stream.pause_reading()
 
@@ -473,7 +469,7 @@ class StreamProtocol(ConnectionProtocol):
         return min(MAX_BACKLOG, limit)
 
     def _close_answered(self, stream: Connection) -> None:
-        """The peer has ended, and has every answer: now this end ends too."""
+        """Close: the peer has ended its output, and every message was answered."""
         rest = self._decoder.buffered
         if rest:
             self._log.info(

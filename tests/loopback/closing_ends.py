@@ -34,6 +34,7 @@ __all__ = [
     "HOLD",
     "MUCH",
     "NEVER",
+    "UNREAD",
     "Recorder",
     "connect_endpoint",
     "connect_kept",
@@ -51,6 +52,9 @@ NEVER: Final = 3600.0
 
 #: More bytes than the kernel takes for a peer that does not read.
 MUCH: Final = 8 * 1024 * 1024
+
+#: Bytes that the peer sends and the application does not read; more than an input stream takes.
+UNREAD: Final = bytes(400_000)
 
 #: A piece, and how many of them are sent after the socket has stopped being writable. The third of
 #: the buffer that is free then has room for twice as many, and the peer's socket for two.

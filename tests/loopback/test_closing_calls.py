@@ -1,4 +1,4 @@
-"""The rows of calls of the application: close, end of the output, abort, and the deadline."""
+"""The rows of calls of the application: close, end of the output, abort."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 
 from tests.loopback.closing_ends import (
-    CHUNK,
     MUCH,
     NEVER,
+    UNREAD,
     Recorder,
-    connect_endpoint,
-    connect_kept,
     connect_plain,
-    crowd,
-    fill,
     serve,
 )
 from tests.loopback.closing_rows import (
     ENCRYPTED,
     PLAIN,
-    SOON,
     RowTests,
     over,
     row,
@@ -31,12 +26,15 @@ from tests.loopback.closing_rows import (
 )
 from tests.loopback.contract import failure_of, turns
 from tests.loopback.raw_peer import End, RawPeer, Security
-from twsock import BrokenError, ClosedError, SocketProtectionLevel, StreamSocket
+from twsock import (
+    BrokenError,
+    ClosedError,
+    SocketError,
+    SocketErrorStatus,
+    SocketProtectionLevel,
+    StreamSocket,
+)
 from twsock.stream.closing import Event, State
-from twsock.wire import encode_frame
-
-#: Bytes that the peer sends and the application does not read; more than an input stream takes.
-UNREAD = bytes(400_000)
 
 
 class CloseTests(RowTests):
@@ -150,14 +148,14 @@ class CloseTests(RowTests):
 class HeldTests(RowTests):
     """``close`` during a handshake."""
 
-    async def close_held(self, near: StreamSocket, can_write: bool = True) -> None:
-        """Begin a handshake that the peer does not answer, and close."""
+    async def close_held(self, near: StreamSocket, can_write: bool = True) -> SocketError:
+        """Begin a handshake that the peer does not answer, and close; return its error."""
         upgrading = near.upgrade_to_ssl(SocketProtectionLevel.TLS13, "localhost")
         if can_write:
             near.output_stream.write(b"secret")
         await near.close()
         await near.wait_closed()
-        self.assertIsInstance(await failure_of(upgrading), ClosedError)
+        return await failure_of(upgrading)
 
     async def assert_reset(self, peer: RawPeer) -> None:
         """Require a reset, and that no byte was sent in plaintext."""
@@ -174,7 +172,7 @@ class HeldTests(RowTests):
         """The peer gets a reset, and none of these bytes."""
         near, peer = await connect_plain(reactor, security)
         with closing(peer):
-            await self.close_held(near)
+            self.assertIsInstance(await self.close_held(near), ClosedError)
             await self.assert_reset(peer)
 
     @over(Security.UPGRADED)
@@ -187,7 +185,7 @@ class HeldTests(RowTests):
         with closing(peer):
             peer.send_fin()
             self.assertEqual(await near.input_stream.receive_some(), b"")
-            await self.close_held(near)
+            self.assertIsInstance(await self.close_held(near), ClosedError)
             await self.assert_reset(peer)
 
     @over(Security.UPGRADED)
@@ -199,7 +197,7 @@ class HeldTests(RowTests):
         near, peer = await connect_plain(reactor, security)
         with closing(peer):
             await near.output_stream.close()
-            await self.close_held(near, can_write=False)
+            self.assertIsInstance(await self.close_held(near, can_write=False), ClosedError)
             await self.assert_reset(peer)
 
     @over(Security.UPGRADED)
@@ -207,11 +205,12 @@ class HeldTests(RowTests):
     async def test_after_a_failed_send_it_is_an_abort(
         self, reactor: Any, security: Security
     ) -> None:
-        """The connection is gone at once."""
+        """The error of the send is the reason."""
         near, peer = await connect_plain(reactor, security)
         peer.reset()
         self.assertIsInstance(await failure_of(near.output_stream.write(b"x")), BrokenError)
-        await self.close_held(near, can_write=False)
+        error = await self.close_held(near, can_write=False)
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
     @over(Security.TLS12, Security.TLS13)
     @row(State.OPEN, Event.CLOSE_SILENT)
@@ -354,143 +353,6 @@ class AbortTests(RowTests):
         self.assertEqual((await peer.rest()).ends[-1], End.RST)
 
 
-class DeadlineTests(RowTests):
-    """The deadline of a close; the error at the end names it."""
-
-    def assert_blamed(self, error: object) -> None:
-        self.assertIsInstance(error, ClosedError)
-        self.assertIn("did not end within", str(error))
-
-    @with_protocol(close_timeout=SOON)
-    @row(State.LINGERING, Event.DEADLINE)
-    async def test_a_slow_peer_still_gets_what_the_kernel_has(
-        self, protocol: Recorder, peer: RawPeer
-    ) -> None:
-        """It sends without end, and reads when the connection is closed: no reset."""
-        peer.send(UNREAD)
-        payload = bytes(500_000)
-        protocol.send_frame(payload)
-        await protocol.close()
-        self.assert_blamed(await protocol.ended)
-        self.assert_received(await peer.rest(), encode_frame(payload), *peer.security.ends)
-
-    @with_protocol(close_timeout=SOON)
-    @row(State.FINISHING, Event.DEADLINE_UNSENT)
-    async def test_unsent_bytes_end_in_a_reset(self, protocol: Recorder, peer: RawPeer) -> None:
-        """An end in order would hide that they are lost."""
-        protocol.send_frame(bytes(MUCH))
-        await protocol.close()
-        self.assert_blamed(await protocol.ended)
-        self.assertEqual((await peer.rest()).ends, (End.RST,))
-
-    @with_protocol(close_timeout=SOON)
-    @row(State.ANSWERED, Event.DEADLINE_UNSENT)
-    async def test_an_unsent_answer_ends_in_a_reset(
-        self, protocol: Recorder, peer: RawPeer
-    ) -> None:
-        """The protocol closes when the peer has ended, which does not read."""
-        protocol.send_frame(bytes(MUCH))
-        peer.end()
-        self.assert_blamed(await protocol.ended)
-        self.assertEqual((await peer.rest()).ends, (End.RST,))
-
-    @with_protocol(ENCRYPTED, close_timeout=SOON, is_narrow=True)
-    @row(State.LINGERING, Event.DEADLINE_UNSENT)
-    async def test_an_unsent_close_notify_ends_in_a_reset(
-        self, protocol: Recorder, peer: RawPeer
-    ) -> None:
-        """The kernel has no room left when the connection is closed."""
-        fill(protocol.own.getHandle())
-        await protocol.close()
-        self.assert_blamed(await protocol.ended)
-        self.assertEqual((await peer.raw_rest()).ends, (End.RST,))
-
-    @with_protocol(ENCRYPTED, close_timeout=SOON, is_narrow=True)
-    @row(State.ENDED, Event.DEADLINE_UNSENT)
-    async def test_after_the_peers_end_an_unsent_close_notify_ends_in_a_reset(
-        self, protocol: Recorder, peer: RawPeer
-    ) -> None:
-        """The peer has ended, and does not read."""
-        peer.end()
-        fill(protocol.own.getHandle())  # After the acknowledgement that comes with the end.
-        self.assert_blamed(await protocol.ended)
-        self.assertEqual((await peer.raw_rest()).ends, (End.RST,))
-
-    @with_protocol(close_timeout=SOON, is_narrow=True)
-    @row(State.LINGERING, Event.DEADLINE)
-    async def test_a_full_kernel_does_not_delay_the_deadline(
-        self, protocol: Recorder, peer: RawPeer
-    ) -> None:
-        """
-        The kernel has all bytes, and no room: the socket never becomes writable, not even for FIN.
-
-        The connection ends at the deadline, and the kernel still delivers the bytes.
-        """
-        count = crowd(protocol.own.getHandle(), protocol.send_frame)
-        await protocol.close()
-        self.assert_blamed(await protocol.ended)
-        received = encode_frame(CHUNK) * count
-        self.assert_received(await peer.rest(), received, *peer.security.ends)
-
-    @with_protocol(close_timeout=SOON, is_narrow=True)
-    @row(State.ENDED, Event.DEADLINE)
-    async def test_a_full_kernel_does_not_delay_the_deadline_after_the_peers_end(
-        self, protocol: Recorder, peer: RawPeer
-    ) -> None:
-        """The same, if the peer has ended and does not read."""
-        count = crowd(protocol.own.getHandle(), protocol.send_frame)
-        peer.end()
-        self.assert_blamed(await protocol.ended)
-        received = encode_frame(CHUNK) * count
-        self.assert_received(await peer.rest(), received, *peer.security.ends)
-
-    @over(*Security)
-    @row(State.ANSWERING, Event.END_OUTPUT)
-    @row(State.ENDED, Event.DEADLINE)
-    async def test_an_output_that_ends_last_has_a_deadline(
-        self, reactor: Any, security: Security
-    ) -> None:
-        """Both directions have ended, and the peer does not read."""
-        near, peer, transport = await connect_kept(reactor, security, SOON)
-        with closing(peer):
-            count = crowd(transport.getHandle(), near.output_stream.send_all)
-            peer.end()
-            self.assertEqual(await near.input_stream.receive_some(), b"")
-            await near.output_stream.close()
-            await near.wait_closed()
-            self.assert_received(await peer.rest(), CHUNK * count, *security.ends)
-
-    @over(*Security)
-    @row(State.HALF_CLOSED, Event.PEER_ENDED)
-    @row(State.ENDED, Event.DEADLINE)
-    async def test_an_output_that_ended_first_has_a_deadline(
-        self, reactor: Any, security: Security
-    ) -> None:
-        """The peer ends, and does not read: even FIN may wait."""
-        near, peer, transport = await connect_kept(reactor, security, SOON)
-        with closing(peer):
-            count = crowd(transport.getHandle(), near.output_stream.send_all)
-            await near.output_stream.close()
-            peer.end()
-            self.assertEqual(await near.input_stream.receive_some(), b"")
-            await near.wait_closed()
-            self.assert_received(await peer.rest(), CHUNK * count, *security.ends)
-
-    @over(Security.TLS12, Security.TLS13)
-    @row(State.FINISHING, Event.DEADLINE)
-    async def test_bytes_in_an_endpoint_of_tls_end_in_a_reset(
-        self, reactor: Any, security: Security
-    ) -> None:
-        """Its handshake is not answered, so the engine still has them at the deadline."""
-        near, peer = await connect_endpoint(reactor, security, close_timeout=SOON)
-        with closing(peer):
-            writing = near.output_stream.write(b"secret")
-            near.close()
-            await near.wait_closed()
-            await failure_of(writing)
-            self.assertEqual((await peer.rest()).ends, (End.RST,))
-
-
-for _case in (CloseTests, HeldTests, AbortTests, DeadlineTests):
+for _case in (CloseTests, HeldTests, AbortTests):
     globals().update(_case.makeTestCaseClasses())
-del CloseTests, HeldTests, AbortTests, DeadlineTests, _case
+del CloseTests, HeldTests, AbortTests, _case

@@ -7,13 +7,23 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.loopback import test_closing_calls, test_closing_events, test_closing_losses
+from tests.loopback import (
+    test_closing_calls,
+    test_closing_deadlines,
+    test_closing_events,
+    test_closing_losses,
+)
 from tests.loopback.closing_rows import ALL, PLAIN, SCENARIOS, Row, is_trivial
 from tests.loopback.raw_peer import Security
 from twsock.stream.closing import TABLE, Event, State
 
 #: The modules whose import fills `SCENARIOS`.
-MODULES: Final = (test_closing_calls, test_closing_events, test_closing_losses)
+MODULES: Final = (
+    test_closing_calls,
+    test_closing_deadlines,
+    test_closing_events,
+    test_closing_losses,
+)
 
 _FROM_THE_START: Final = (Security.TLS12, Security.TLS13)
 

@@ -230,22 +230,23 @@ class SocketProtocol(Protocol):
         switch, self._switch = self._switch, None
         if switch is not None:
             switch.lost(error)
+        loss = error
+        if loss is None and self._output.is_open and not reason.check(ConnectionDone):
+            # The peer had ended its output (with TLS), and then the connection broke: bytes that
+            # this end still writes would be lost.
+            loss = BrokenError.from_exception(typing.cast(BaseException, reason.value))
+        report_loss, self._lost = self._lost, _do_nothing
+        self._connected = _do_nothing  # Both callbacks refer to the socket.
+        report_loss(loss)  # First, as the callbacks of pending calls may ask the socket.
         if self._is_closing:
             self._input.close()  # A transport in memory calls from within `close`.
+            if error is None:
+                self._output.output_drained()
         elif error is None:
             self._input.ended()
         else:
             self._input.failed(error)
-        if error is None and self._is_closing:
-            self._output.output_drained()
-        if error is None and self._output.is_open and not reason.check(ConnectionDone):
-            # The peer had ended its output (with TLS), and then the connection broke: bytes that
-            # this end still writes would be lost.
-            error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
-        self._output.lost(error or ClosedError("the connection has ended"))
-        report_loss, self._lost = self._lost, _do_nothing
-        self._connected = _do_nothing  # Both callbacks refer to the socket.
-        report_loss(error)
+        self._output.lost(loss or ClosedError("the connection has ended"))
 
     def input_ended(self) -> None:
         """Let a pending read end with what has arrived."""

@@ -220,6 +220,41 @@ class FailureTests(SynchronousTestCase):
         """Also of messages that are dropped."""
         self.assertEqual(start(Side.SERVER).handle(Event.TOO_MANY_BYTES, 0.0), FAIL)
 
+    def test_inside_tls_nothing_comes_before_the_upgrade(self) -> None:
+        """An event that is reported too late ends the connection, and is not ignored."""
+        for event in (Event.EARLY_MESSAGE, Event.TOO_MANY_BYTES, Event.PLAINTEXT):
+            self.assertEqual(start(Side.SERVER, *TO_SECURE).handle(event, 0.0), FAIL, event)
+
+    def test_the_end_of_a_handshake_that_does_not_run_fails_the_upgrade(self) -> None:
+        """Only the verification of a handshake that is done makes a connection secure."""
+        ends = (Event.COMPLETED, Event.ACCEPTED, Event.REFUSED)
+        for side, path in (
+            (Side.SERVER, ()),
+            (Side.SERVER, TO_HELD),
+            (Side.CLIENT, TO_REQUESTED),
+            (Side.CLIENT, TO_HANDSHAKE),
+            (Side.CLIENT, TO_JUDGED),
+            (Side.CLIENT, TO_SECURE),
+        ):
+            for event in ends:
+                core = start(side, *path)
+                is_next = (path, event) in (
+                    (TO_HANDSHAKE, Event.COMPLETED),
+                    (TO_JUDGED, Event.ACCEPTED),
+                )
+                if not is_next:
+                    self.assertEqual(core.handle(event, 0.0), FAIL, (side, path, event))
+                    self.assertIs(core.state, State.FAILED, (side, path, event))
+
+    def test_after_a_failure_messages_are_dropped(self) -> None:
+        """No other event has a consequence either."""
+        for side in Side:
+            for event in events_of(side) - APPLICATION_EVENTS:
+                core = start(side, *TO_FAILED)
+                expected = (Action.DROP,) if event in SENT else ()
+                self.assertEqual(core.handle(event, 0.0), expected, (side, event))
+                self.assertIs(core.state, State.FAILED, (side, event))
+
     def test_a_cancelled_upgrade_aborts_without_a_report(self) -> None:
         """Also while the application is told that the connection is secure."""
         for side, path in (

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.stream.test_transport import FakeProtocol, IdleReactor, tcp_pair
-from twsock.stream.drain import BrakeWatch, DrainWatch
+from twsock.stream.drain import BufferWatch, DrainWatch
 
 
 class DrainTestCase(SynchronousTestCase):
@@ -169,13 +169,13 @@ class PollingTests(DrainTestCase):
         self.assertEqual((self.drained, self.descriptor.producer), (1, self.producer))
 
 
-class BrakeWatchTests(SynchronousTestCase):
+class BufferWatchTests(SynchronousTestCase):
     """A watch on a transport without a descriptor, as a push producer."""
 
     def setUp(self) -> None:
         self.transport = StringTransport()
         self.drained = 0
-        self.watch = BrakeWatch(self.transport, self.note)
+        self.watch = BufferWatch(self.transport, self.note)
 
     def note(self) -> None:
         self.drained += 1

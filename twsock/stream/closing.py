@@ -1,8 +1,8 @@
 """
 How a stream connection ends: event → **table** → next state and actions. No I/O, no clock.
 
-`twsock.stream.connection` asks the table at each event that belongs to an end, and carries out the
-actions. Messages that come and go ask nothing here.
+`twsock.stream.ending` looks up each event that belongs to an end, and carries out the actions. A
+message looks nothing up.
 
 States::
 
@@ -185,7 +185,7 @@ def _rule(
     tls: Step | None = None,
     whole: Step | None = None,
 ) -> _Rule:
-    """Give one step to several states. TLS and WHOLE do what TCP does if they have no own step."""
+    """Make one step for several states. TLS and WHOLE do what TCP does if they have no own step."""
     return event, states, tcp, tls, whole
 
 
@@ -271,7 +271,8 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(_E.FIN_SENT, (_S.LOST,), _stay()),
     # The kernel takes nothing more; or it has reset the connection, which nothing else reports.
     _rule(_E.SEND_FAILED, (_S.OPEN, _S.ANSWERING), _to(_S.BROKEN, _A.REPORT_BROKEN)),
-    # An answer of the TLS engine, or close_notify: what the peer sent says more.
+    # An answer of the TLS engine, or close_notify. What the peer has sent, such as an alert, says
+    # more.
     _rule(_E.SEND_FAILED, (_S.HALF_CLOSED, *_CLOSED), _stay(_A.KEEP_SEND_ERROR)),
     _rule(_E.SEND_FAILED, (_S.BROKEN, *_GONE), _stay()),
     _rule(_E.HUNG_UP, (_S.ANSWERING,), _to(_S.ABORTED, _A.BLAME_RESET, _A.RESET)),

@@ -1,10 +1,11 @@
 """
-The life of one connection: protocol or socket → **connection** → transport of Twisted.
+One stream connection, from open to lost: protocol or socket → **connection** → Twisted's transport.
 
-A `twsock.protocols.StreamProtocol` and a `twsock.StreamSocket` have one each. It owns what both
-have to know about a connection: whether either direction has ended, its one deadline, whether it is
-secure and who the peer proved to be, the bytes that it holds in memory, and what is released when
-it is lost. `twsock.stream.ending` is its end, `twsock.stream.transport` its output.
+The one owner of all facts about a connection: whether each direction has ended, its deadline,
+whether it is secure, the certificate of its peer, the number of bytes that it holds, and what is
+released when it is lost. Each `twsock.protocols.StreamProtocol` has one, and each
+`twsock.StreamSocket` while it is connected. Its base classes send (`twsock.stream.transport`) and
+end the connection (`twsock.stream.ending`).
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ __all__ = ["FIRST_MESSAGE_TIME", "Connection"]
 #: its message when the handshake is done; with TLS 1.2 that is one round trip later.
 FIRST_MESSAGE_TIME: Final = 1.0
 
-#: One receive, in bytes. It begins at Twisted's 64 KiB and doubles while reads come back full, up
-#: to this: frames of 64 KiB then cost a third of the time. Just below the 128 KiB above which glibc
-#: maps and unmaps memory for each receive, which costs more than the larger read saves.
+#: The most bytes of one receive. The size begins at Twisted's 64 KiB and doubles after each full
+#: receive, up to this: frames of 64 KiB then cost a third of the time. Above 128 KiB glibc maps and
+#: unmaps memory for each receive, which costs more than the larger receive saves.
 _MAX_READ_SIZE: Final = 128_000
 
 
 class Connection(EndingTransport):
     """
-    One stream connection, from its first byte to its loss.
+    One stream connection, until its loss.
 
-    :param owner: receives its events; never from within one of its own calls, except for
-        ``output_failed``.
+    :param owner: receives the events of the connection. ``output_failed`` is called within the call
+        that sends; a transport in memory may report any event within a call.
     :param transport: any connected stream transport of Twisted.
     :param clock: measures the deadlines.
     :param high_water: bytes written and not with the kernel at which `is_full` becomes true.
@@ -77,12 +78,12 @@ class Connection(EndingTransport):
         self._limit = buffer_limit
         #: The size that was last reported to the limit, in bytes.
         self.noted = 0
-        #: The certificate with which the peer identified itself, accepted; None without one.
+        #: The verified certificate of the peer; None without one.
         self.peer_certificate: Certificate | None = None
         if is_adopted:
             self._limit_handshake()
 
-    # What is known of it.
+    # Facts.
 
     @property
     def clock(self) -> IReactorTime:
@@ -96,12 +97,12 @@ class Connection(EndingTransport):
 
     @property
     def carries_tls(self) -> bool:
-        """Whether a TLS engine is among what carries the connection."""
+        """Whether there is a TLS engine below the connection."""
         return carries_tls(self._transport)
 
     @property
     def is_shaking_hands(self) -> bool:
-        """Whether the peer has begun a handshake, or is about to, that is not done."""
+        """Whether a handshake runs, or the kernel has its first bytes."""
         if not self.carries_tls or self.is_secure:
             return False
         return self.has_unread_input or is_shaking_hands(self._transport)
@@ -113,10 +114,10 @@ class Connection(EndingTransport):
 
     @property
     def has_hung_up(self) -> bool:
-        """Whether the peer is gone for good, which nothing reports while nothing is read."""
+        """Whether the connection failed or ended; no event reports that while reading pauses."""
         return self._descriptor is not None and hung_up(self._descriptor)
 
-    # What it holds in memory.
+    # Bytes in memory.
 
     @property
     def unsent(self) -> int:
@@ -162,13 +163,13 @@ class Connection(EndingTransport):
     # Input.
 
     def pause_reading(self) -> None:
-        """Let the peer wait: its bytes stay in the kernel, and soon on its own machine."""
+        """Stop reading: received bytes stay in the kernel, and then the peer has to wait."""
         if self.is_reading:
             self.is_reading = False
             self._transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Read on, unless the peer has ended its output."""
+        """Continue to read, unless the peer has ended its output."""
         if not self.is_reading and self._state not in AFTER_INPUT_STATES:
             self.is_reading = True
             self._transport.resumeProducing()
@@ -197,11 +198,11 @@ class Connection(EndingTransport):
         self._log.warn("{peer} aborted: {error}", peer=describe_peer(self._transport), error=error)
         self.abort(error)
 
-    # TLS in the middle of the connection.
+    # The upgrade.
 
     def hold(self) -> TlsLowerTransport:
         """
-        Let all writes wait, whoever makes them: a handshake begins on the transport.
+        Keep all writes until the handshake is done, also those to the transport itself.
 
         :returns: the transport below the TLS engine. Only the engine may write to it.
         """
@@ -222,13 +223,13 @@ class Connection(EndingTransport):
     def output_broke(self, error: OSError) -> None:
         """Handle a send of the TLS engine that failed for good."""
         if self.is_held:
-            # An answer of the handshake: what the peer sent says more.
+            # An answer of the handshake. What the peer has sent, such as an alert, says more.
             self._keep_send_error(error)
         else:
             self._send_failed(error)
 
     def rebind(self, engine: Any) -> None:
-        """Continue above a TLS engine, which was put on the transport; send what waited."""
+        """Continue above a TLS engine whose handshake is done; send the bytes that waited."""
         self._stop_watching()
         lower = self._lower
         self.is_held = False

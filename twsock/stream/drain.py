@@ -2,7 +2,8 @@
 Detects that an output queue has drained: write events of the reactor → **watch** → transport.
 
 A transport of Twisted reports an empty queue to its registered producer. `twsock.stream.transport`
-registers a watch when bytes are queued, and removes it when they have been sent.
+registers a `DrainWatch` when bytes are queued, and removes it when they have been sent. A transport
+without a descriptor has a `BufferWatch` all the time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from zope.interface import implementer
 
 from twsock.stream.descriptor import queued_bytes
 
-__all__ = ["BrakeWatch", "DrainWatch"]
+__all__ = ["BufferWatch", "DrainWatch"]
 
 #: Interval at which the queue is checked while an application has registered its own producer, in
 #: seconds.
@@ -75,13 +76,13 @@ class DrainWatch:
             self._drained()
 
     def stopProducing(self) -> None:
-        """Do nothing: the owner learns of the end of the connection by other calls."""
+        """Do nothing: other calls report the end of the connection to the owner."""
 
 
 @implementer(IPushProducer)
-class BrakeWatch:
+class BufferWatch:
     """
-    Watches the buffer of a transport without a plain descriptor: it is full, or it has room.
+    Watches whether the buffer of a transport without a plain descriptor is full.
 
     :param drained: called when the full buffer has room again.
 
@@ -122,4 +123,4 @@ class BrakeWatch:
         self._drained()
 
     def stopProducing(self) -> None:
-        """Do nothing: the owner learns of the end of the connection by other calls."""
+        """Do nothing: other calls report the end of the connection to the owner."""

@@ -1,9 +1,9 @@
 """
 The end of one connection: event → table → **ending transport** → transport of Twisted.
 
-The base of `twsock.stream.connection.Connection`. It asks the table in `twsock.stream.closing` at
-each event that belongs to an end, and carries out the actions. Holds the state, the one deadline of
-the connection, and the reason of its end.
+The base of `twsock.stream.connection.Connection`. It looks up each event that belongs to an end in
+the table of `twsock.stream.closing`, and carries out the actions. Holds the state, the one deadline
+of the connection, the reason of its end, and the waits for it.
 """
 
 from __future__ import annotations
@@ -188,13 +188,13 @@ class EndingTransport(StreamTransport):
         self._deadline = None
         passed()
 
-    # The end, as the application wishes it.
+    # The end, as the owner asks for it.
 
     def close(self) -> Deferred[None]:
         """
         End the connection in order: send what is written, send FIN, await the peer's.
 
-        What the peer sends meanwhile is read and dropped, so that no reset destroys what was sent.
+        Bytes that the peer still sends are read and dropped: a reset would destroy sent bytes.
         Under TLS, close_notify is sent before FIN.
 
         After the owner's ``close_timeout`` the wait ends. The kernel still sends the bytes that it
@@ -208,7 +208,7 @@ class EndingTransport(StreamTransport):
             self._follow(Event.CLOSE_HELD)
             return self.when_lost()
         if self.is_open:
-            self.send()  # It may fail, which is an end, too.
+            self.send()  # If it fails, the connection ends by that.
         self._follow(Event.CLOSE)
         is_waiting = self._watch is not None or self._settling is not None
         if not is_waiting or self._descriptor is None:
@@ -217,7 +217,7 @@ class EndingTransport(StreamTransport):
 
     def end_output(self) -> None:
         """
-        Send FIN after the bytes that were sent, all of which the kernel has; go on reading.
+        Send FIN after the bytes that were sent, all of which the kernel has; continue to read.
 
         Under TLS, close_notify is sent instead. A peer with TLS 1.2 may then stop sending.
 
@@ -232,7 +232,7 @@ class EndingTransport(StreamTransport):
         """
         End the connection now: drop what is queued, send a reset where there is a socket.
 
-        :param error: the reason, if it is not that the application wished it.
+        :param error: the reason; None if the application asked for it.
         :returns: fires when the connection is gone.
         """
         if error is not None and self._state is not State.LOST:
@@ -243,12 +243,12 @@ class EndingTransport(StreamTransport):
     def note_error(self, error: SocketError) -> None:
         """Record the reason of the coming end, unless one is recorded."""
         if self._error is None:
-            # Its reporter may raise it, and the frames would be kept with it.
+            # A copy: the caller may raise this error, and then it keeps the frames.
             self._error = error.copy()
 
     def when_lost(self) -> Deferred[None]:
         """
-        Wait for the end of the connection, whoever causes it.
+        Wait until the connection is lost, for any reason.
 
         :returns: fires when it is gone; at once when it is already. Cancelling stops the wait.
         """
@@ -283,7 +283,7 @@ class EndingTransport(StreamTransport):
 
     def lost(self, reason: Failure) -> None:
         """
-        Handle the loss of the connection: release everything, tell the owner, fire the waits.
+        Handle the loss of the connection: release everything, report it, fire the waits.
 
         A second call does nothing.
         """
@@ -334,7 +334,7 @@ class EndingTransport(StreamTransport):
             return BrokenError.from_exception(self._error)
         return ClosedError("cannot write: this end of the connection is closed")
 
-    # The table is followed.
+    # Steps of the table.
 
     def _follow(self, event: Event, error: BaseException | None = None) -> None:
         """
@@ -368,7 +368,7 @@ class EndingTransport(StreamTransport):
 
     def _read_on(self, _error: object) -> None:
         self.is_reading = True
-        self._transport.resumeProducing()  # Whoever paused it.
+        self._transport.resumeProducing()  # Also if the application paused it.
 
     def _send_fin(self, _error: object) -> None:
         # Below the wrappers that leave bytes as they are (a PROXY header, policies).
@@ -390,10 +390,10 @@ class EndingTransport(StreamTransport):
         self._transport.loseConnection()
 
     def _cut(self, _error: object) -> None:
-        # The kernel has all bytes, and goes on sending them to a peer that is slow.
+        # The kernel has all bytes, and continues to send them to a slow peer.
         descriptor: Any = self._descriptor
         discard_input(descriptor)
-        # Not by ``loseConnection``: that waits until the socket is writable, as it may never be.
+        # ``loseConnection`` would wait until the socket is writable, which may never happen.
         descriptor.connectionLost(Failure(ConnectionDone()))
 
     def _reset(self, _error: object) -> None:
@@ -420,8 +420,8 @@ class EndingTransport(StreamTransport):
             finishing.fire()
 
     def _report_broken(self, error: BaseException | None) -> None:
-        # The kernel gives a socket's error once, and the transport may now see an end in order. So
-        # this error is the reason; without its frames, which hold the bytes under way.
+        # The kernel reports an error once, and the transport may now see an end in order. So this
+        # error is the reason. It is kept without its frames, which hold the bytes of the write.
         self._error = broken = _broken(error)
         self._pending = None
         self._stop_watching()

@@ -1,13 +1,14 @@
 """
-The output of one connection: protocol → **stream transport** → socket.
+The output of one connection: protocol or socket → **stream transport** → socket of the kernel.
 
-`twsock.stream.connection` builds on it. It keeps what was written and not sent yet, which the owner
-bounds by looking at `StreamTransport.is_full`; what the kernel refused waits in Twisted's own
-queue, so that a ``transport.write`` of the application keeps its place in the order.
+The base of `twsock.stream.ending.EndingTransport`. It holds the bytes that were written and not
+sent; the owner limits them by checking `StreamTransport.is_full`. Bytes that the kernel does not
+take are queued in Twisted's transport, so that the order of all writes is kept, also of those that
+an application makes with ``transport.write``.
 
-Writes go through: where nothing is queued on a plain socket, `StreamTransport.send` calls the
-kernel itself. That saves a reactor turn and three system calls per answer. Under TLS, in memory, or
-behind anything queued, the bytes take ``transport.write``.
+If nothing is queued on a plain socket, `StreamTransport.send` calls the kernel itself. That saves a
+turn of the reactor and three system calls for each answer. Under TLS, on a transport in memory, and
+behind queued bytes, it calls ``transport.write``.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from twsock.stream.descriptor import (
     plain_socket,
     queued_bytes,
 )
-from twsock.stream.drain import BrakeWatch, DrainWatch
+from twsock.stream.drain import BufferWatch, DrainWatch
 
 __all__ = ["HIGH_WATER", "LOW_WATER", "StreamTransport"]
 
 #: Bytes written and not yet taken by the kernel at which a connection is full: the owner stops
-#: producing, and its peer is not read from. The same 64 KiB at which Twisted pauses a producer.
+#: producing, and pauses reading. The same 64 KiB at which Twisted pauses a producer.
 HIGH_WATER: Final = 64 * 1024
 
-#: Bytes at which a full connection is writable again. Zero, because a descriptor tells of an empty
-#: queue and of nothing before it.
+#: Bytes at which a full connection has room again. Zero: a descriptor reports its queue only when
+#: that is empty.
 LOW_WATER: Final = 0
 
-#: Written pieces are joined up to this many bytes, which costs less than a longer call; more are
-#: given to the kernel as they are.
+#: Written pieces are joined if they have at most this many bytes together. More bytes are passed to
+#: the kernel as separate pieces: copying them would cost more than the longer call.
 _MAX_JOINED: Final = 64 * 1024
 
-#: How often a TLS engine is looked at that keeps what it was given, in seconds.
+#: Seconds between two checks whether a TLS engine still holds written bytes.
 _SETTLE_INTERVAL: Final = 0.01
 
-#: Pieces that one call may be given; Linux's IOV_MAX.
+#: The most pieces of one call; Linux's IOV_MAX.
 _MAX_PIECES: Final = 1024
 
 
@@ -57,7 +58,7 @@ class StreamTransport:
     Sends the bytes of one connection; the base of `twsock.stream.connection.Connection`.
 
     :param transport: any connected stream transport of Twisted.
-    :param clock: measures the time until a TLS engine is looked at again.
+    :param clock: measures the time until a TLS engine is checked again.
     :param high_water: bytes written and not with the kernel at which `is_full` becomes true.
     """
 
@@ -81,12 +82,12 @@ class StreamTransport:
         self._high_water = high_water
         # None between two sends: an idle connection has no list.
         self._pending: list[bytes | bytearray] | None = None
-        #: Bytes that may be written before the next `send`; 0 or less once this end is closed. One
-        #: number answers both questions that a loop over messages has after each of them.
+        #: Bytes that may be written before the next `send`; 0 or less once this end is closed. So a
+        #: loop over messages checks one number after each message, and not two.
         self.room = high_water
         #: Whether the owner may write: neither closed nor lost.
         self.is_open = True
-        #: Whether what is written waits for a handshake.
+        #: Whether written bytes wait for a handshake.
         self.is_held = False
         # The transport below a TLS engine that was put on this connection.
         self._lower: TlsLowerTransport | None = None
@@ -99,23 +100,23 @@ class StreamTransport:
         self._transport = transport
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
-        # A `DrainWatch` while bytes are queued. Without a descriptor always a `BrakeWatch`.
-        self._watch: DrainWatch | BrakeWatch | None = None
+        # A `DrainWatch` while bytes are queued. Without a descriptor always a `BufferWatch`.
+        self._watch: DrainWatch | BufferWatch | None = None
         if self._descriptor is None and hasattr(transport, "registerProducer"):
-            self._watch = BrakeWatch(transport, self._queue_is_empty)
+            self._watch = BufferWatch(transport, self._queue_is_empty)
         set_no_delay = getattr(self._descriptor, "setTcpNoDelay", None)
         if set_no_delay is not None:
-            # Without it an answer that the kernel took in two parts waits 40 ms for the peer's ACK.
+            # Otherwise an answer that the kernel takes in two parts waits 40 ms for the peer's ACK.
             set_no_delay(True)
 
-    # What the life of the connection decides.
+    # Implemented by `EndingTransport`.
 
     def _drained(self) -> None:
         """Handle an empty queue."""
         raise NotImplementedError
 
     def _send_failed(self, error: OSError) -> None:
-        """Handle a send that failed for good; called from within the call that met the error."""
+        """Handle a send that failed for good; called within the call that got the error."""
         raise NotImplementedError
 
     def _reason_not_to_write(self) -> SocketError:
@@ -131,44 +132,44 @@ class StreamTransport:
 
     @property
     def is_full(self) -> bool:
-        """Whether the high-water mark is reached; ``output_drained`` tells the owner of its end."""
+        """Whether the high-water mark is reached; later ``output_drained`` is called."""
         descriptor = self._descriptor
         if descriptor is None:
-            return self.room <= 0 or self._is_braked
+            return self.room <= 0 or self._is_buffer_full
         kept = engine_bytes(self._transport) if self._settling is not None else 0
         return kept + queued_bytes(descriptor) >= self.room
 
     @property
-    def _brake(self) -> BrakeWatch | None:
-        return self._watch if isinstance(self._watch, BrakeWatch) else None
+    def _buffer_watch(self) -> BufferWatch | None:
+        return self._watch if isinstance(self._watch, BufferWatch) else None
 
     @property
-    def _is_braked(self) -> bool:
-        brake = self._brake
-        return brake is not None and brake.is_full
+    def _is_buffer_full(self) -> bool:
+        watch = self._buffer_watch
+        return watch is not None and watch.is_full
 
     @property
     def queued(self) -> int:
         """Bytes that were sent and are not yet with the kernel, before encryption and after it."""
         if self._descriptor is None:
-            brake = self._brake
-            return 0 if brake is None else brake.queued
+            watch = self._buffer_watch
+            return 0 if watch is None else watch.queued
         kept = 0 if self.is_plain else engine_bytes(self._transport)
         return queued_bytes(self._descriptor) + kept
 
     @property
     def is_flushed(self) -> bool:
-        """Whether everything written is with the kernel."""
+        """Whether the kernel has all written bytes."""
         if self._pending or self._settling is not None:
             return False
         descriptor = self._descriptor
-        return not (self._is_braked if descriptor is None else queued_bytes(descriptor))
+        return not (self._is_buffer_full if descriptor is None else queued_bytes(descriptor))
 
     # Sending.
 
     def write(self, data: bytes | bytearray) -> None:
         """
-        Keep bytes for the next `send`. The caller no longer touches a ``bytearray`` given.
+        Keep bytes for the next `send`. The caller must not change a ``bytearray`` any more.
 
         :raises ClosedError: when this end was closed.
         :raises BrokenError: when the connection died.
@@ -183,13 +184,13 @@ class StreamTransport:
 
     def send(self) -> bool:
         """
-        Hand all that was written to the kernel, or as much as it takes and the rest to Twisted.
+        Send all written bytes: as many as the kernel takes now, and the rest through Twisted.
 
-        :returns: whether nothing is left with Twisted, as far as is known.
+        :returns: whether Twisted has queued nothing, as far as is known.
         """
         pending = self._pending
         if pending is None:
-            # A TLS engine answers its peer by itself, which may fill the queue.
+            # A TLS engine may have filled the queue with answers of its own.
             return self._socket is not None or not self._watch_queue()
         if self.is_held:
             _join_last(pending)
@@ -200,7 +201,7 @@ class StreamTransport:
         transport = self._transport
         if (
             self._socket is not None
-            # TLS may have been started since; a queue may have formed: both have to come first.
+            # TLS may have been started since. Queued bytes have to be sent first.
             and not transport.TLS
             and not transport.dataBuffer
             and not transport._tempDataLen
@@ -226,11 +227,11 @@ class StreamTransport:
             transport.write(data if isinstance(data, bytes) else bytes(data))
         descriptor = self._descriptor
         if descriptor is None:
-            brake = self._brake
-            if brake is not None:
-                brake.note(len(data))
-            return brake is None or not brake.is_full
-        # The usual case of an engine of twsock: no byte waits in it, and none below it.
+            watch = self._buffer_watch
+            if watch is not None:
+                watch.note(len(data))
+            return watch is None or not watch.is_full
+        # The common case of an engine of twsock: no byte waits in it, and none below it.
         if (
             getattr(transport, "held_bytes", None) == 0
             and not descriptor.dataBuffer
@@ -242,14 +243,15 @@ class StreamTransport:
 
     def send_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """
-        Hand pieces on, in their order, until the kernel takes no more of them.
+        Send pieces, in their order, until the kernel takes no more of them.
 
-        For an owner that keeps what the kernel has no room for, and so can still take it back:
-        the owner's ``output_drained`` says when to go on, unless `is_flushed` is true afterwards.
+        For an owner that keeps the other pieces, and so can still withdraw them. Its
+        ``output_drained`` is called when there is room again, unless `is_flushed` is true
+        afterwards.
 
         :param pieces: none of them empty.
-        :returns: how many were handed on, at most 1,024 of them where they are more than 64 KiB
-            together; and how many of these the kernel has to their ends.
+        :returns: the number of pieces passed on, at most 1,024 if they have more than 64 KiB
+            together; and the number of these that the kernel has completely.
         """
         transport = self._transport
         if (
@@ -282,7 +284,7 @@ class StreamTransport:
             if sent < len(piece):
                 if done == _MAX_PIECES and not sent:
                     return done, done
-                # The transport tells when there is room again only if it has something to send.
+                # The transport reports room only after it had something to send.
                 transport.write(piece[sent:] if sent else piece)
                 self._watch_queue()
                 return done + 1, done
@@ -290,16 +292,16 @@ class StreamTransport:
         return len(pieces), len(pieces)
 
     def _queue_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
-        """Hand pieces to a transport that sends them in its own time, until it is full."""
+        """Pass pieces to a transport that queues them, until it is full."""
         handed = 0
         is_little = sum(map(len, pieces)) <= _MAX_JOINED
         while handed < len(pieces) and (is_little or not self.is_full):
             end = _joined_end(pieces, handed)
             joined = b"".join(pieces[handed:end])
             self._transport.write(joined)
-            brake = self._brake
-            if brake is not None:
-                brake.note(len(joined))
+            watch = self._buffer_watch
+            if watch is not None:
+                watch.note(len(joined))
             handed = end
         self._watch_queue()
         if self._descriptor is not None and self._settling is None and may_collect(self._transport):
@@ -333,7 +335,7 @@ class StreamTransport:
         self._settling = None
         self._watch_queue()
         if engine_holds(self._transport):
-            # A handshake that is under way; nothing tells of its end here.
+            # A handshake runs, and no event here reports its end.
             self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
         elif self._watch is None:
             self._queue_is_empty()
@@ -343,7 +345,7 @@ class StreamTransport:
             is_settling = self._settling is not None
             self._stop_watching()
             if is_settling and engine_holds(self._transport):
-                # What left was a part of the handshake.
+                # The bytes sent were part of the handshake.
                 self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
                 return
         self._drained()
@@ -353,21 +355,21 @@ class StreamTransport:
         if watch is not None:
             watch.stop()
         if self._descriptor is not None:
-            self._watch = None  # A brake stays: it has counted the bytes that were not sent.
+            self._watch = None  # A `BufferWatch` stays: it has counted the unsent bytes.
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
 
 
 def _join_last(pending: list[bytes | bytearray]) -> None:
-    """Join the last two pieces that wait where both are small, as `join_queued` does."""
+    """Join the last two waiting pieces if both are small, as `join_queued` does."""
     if len(pending) > 1 and len(pending[-2]) < SMALL and len(pending[-1]) < SMALL:
         last = pending.pop()
         pending[-1] += last
 
 
 def _joined_end(pieces: Sequence[bytes], start: int) -> int:
-    """Find the end of the pieces that are joined for one write; a large one is written alone."""
+    """Return the end of the pieces that are joined for one write; a large one is written alone."""
     end, size = start + 1, len(pieces[start])
     while end < len(pieces) and (size := size + len(pieces[end])) <= _MAX_JOINED:
         end += 1

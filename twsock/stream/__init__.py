@@ -1,8 +1,8 @@
 """
-Streams: the transport of a connection, its protocol classes, its upgrade to TLS, and its end.
+Stream connections: their output, their end, their upgrade to TLS, and the protocol classes.
 
-The protocol classes are importable from `twsock.protocols`. Works over any stream transport of
-Twisted; where a plain socket carries it, bytes are sent to the kernel at once.
+`twsock.protocols` exports the protocol classes. They work on any stream transport of Twisted. On a
+plain socket, bytes are passed to the kernel at once.
 """
 
 from twsock.stream.connection import Connection

@@ -1,10 +1,10 @@
 """
 The transport that applications use: application → **application transport** → Twisted's transport.
 
-A protocol collects its answers and sends them in one piece. This transport first sends the answers
-that were written before, so that the order of all writes is kept. Closing or aborting it ends the
-protocol too: no further message is handled. `twsock.protocols.StreamProtocol` makes it at the first
-access to its ``transport``. It holds no bytes.
+A protocol collects its answers and sends them in one piece. Before each write, this transport sends
+the collected answers, so the order of all writes is kept. If it is closed or aborted, the protocol
+handles no further message. `twsock.protocols.StreamProtocol` makes it at the first access to its
+``transport``. It holds no bytes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ __all__ = ["ApplicationTransport"]
 
 class ApplicationTransport:
     """
-    Twisted's transport, used after everything that our protocol has written is sent.
+    Twisted's transport; before each call it sends what the protocol has written.
 
-    It provides what the transport provides, and has every other attribute of it.
+    It provides the interfaces of the transport, and has all other attributes of it.
 
     :param transport: any stream transport.
-    :param send: sends what was written so far.
+    :param send: sends all bytes that the protocol has written.
     :param prepare_write: called before each write, in place of ``send``.
     :param close: ends the connection in order, after all bytes written before.
     :param abort: drops queued bytes, and ends the connection.
     :param is_ending: returns whether this end was closed or aborted.
-    :param may_start_tls: asked before TLS is started; False where it must not be.
+    :param may_start_tls: called before TLS is started; returns False to refuse it.
     """
 
     def __init__(

@@ -103,7 +103,7 @@ class TlsLowerTransport:
         directlyProvides(self, providedBy(transport))
 
     def take_producer(self) -> None:
-        """Pause the application's producer until there is an engine."""
+        """Pause the application's producer until the handshake is done."""
         plain: Any = self._descriptor
         producer, is_streaming = plain.producer, plain.streamingProducer
         self._unregister()

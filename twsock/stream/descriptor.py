@@ -41,8 +41,8 @@ __all__ = [
     "unread_input",
 ]
 
-#: The most wrappers that are followed. Real stacks have two or three; the bound is for a wrapper
-#: that has itself as its transport.
+#: The most wrappers that are followed. Real stacks have two or three; a wrapper that has itself as
+#: its transport would have no end.
 _MAX_WRAPPERS: Final = 16
 
 #: Pieces below this many bytes are joined while they wait.
@@ -51,7 +51,7 @@ SMALL: Final = 1024
 #: OpenSSL's name of the state in which no message of a handshake was sent or read.
 _NOT_BEGUN: Final = b"before SSL initialization"
 
-#: Read in one call before a close, and read in all, in bytes.
+#: Bytes that are read before a close: in one call, and in all.
 _DISCARDED: Final = 64 * 1024
 _MAX_DISCARDED: Final = 16 * _DISCARDED
 
@@ -188,7 +188,7 @@ def secured_by(transport: ITransport) -> Any:
     """
     Return OpenSSL's connection of the TLS engine among the wrappers, once its handshake is done.
 
-    All code asks this function whether a connection is secure. After a handshake of twsock, the
+    Only this function decides whether a connection is secure. After a handshake of twsock, the
     connection continues only if the peer was accepted.
 
     :returns: None if the connection is not secure, or not yet.
@@ -244,7 +244,7 @@ def plain_socket(transport: ITransport) -> socket.socket | None:
 
 def queued_bytes(descriptor: FileDescriptor) -> int:
     """Return the number of bytes in the queue of a descriptor."""
-    # Twisted's own test for a full buffer adds up the same two.
+    # Twisted adds up the same two numbers to check for a full buffer.
     waiting: int = descriptor._tempDataLen
     return len(descriptor.dataBuffer) - descriptor.offset + waiting
 

@@ -17,7 +17,7 @@ from twsock.stream.connection import FIRST_MESSAGE_TIME, Connection
 
 __all__ = ["Drain", "Drainable"]
 
-#: How often a connection is looked at while the kernel has bytes for it, in seconds.
+#: Seconds between two checks of a connection for which the kernel has bytes.
 _INTERVAL: Final = 0.05
 
 
@@ -34,7 +34,7 @@ class Drainable(typing.Protocol):
 
     @property
     def is_upgrading(self) -> bool:
-        """Whether the peer has begun, or was asked to begin, a handshake that is not done."""
+        """Whether a handshake runs, or a go-ahead was sent."""
 
     @property
     def has_delivered(self) -> bool:
@@ -54,13 +54,13 @@ class Drain:
     def __init__(self, protocol: Drainable, stream: Connection) -> None:
         self._protocol = protocol
         self._stream = stream
-        # The next check whether a message is left to be answered.
+        # The next check whether a message has arrived.
         self._looking: IDelayedCall | None = None
         # Whether a handshake was in progress, after which a message may follow.
         self._awaits_first_message = False
 
     def close_if_idle(self) -> None:
-        """Close, unless a message is held here, or may be on its way in the kernel."""
+        """Close, unless a message is not handled yet, or may wait in the kernel."""
         if not self._protocol.is_idle:
             return
         self.stop()
@@ -76,7 +76,7 @@ class Drain:
         self.close_if_idle()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         looking, self._looking = self._looking, None
         if looking is not None:
             looking.cancel()

@@ -173,7 +173,7 @@ class StreamProtocol(ConnectionProtocol):
 
     @property
     def is_upgrading(self) -> bool:
-        """Whether the peer has begun, or was asked to begin, a handshake that is not done."""
+        """Whether a handshake runs, or a go-ahead was sent."""
         return self._upgrading is not None and self._upgrading.is_under_way
 
     @property

@@ -26,8 +26,8 @@ from twsock.waiters import Waiters
 
 __all__ = ["ConnectionGroup", "ConnectionRegistry", "Counters", "Member", "TimedMember"]
 
-#: Ticks without a whole frame after which a connection is idle. Its last frame came some time
-#: before the first tick, so with a tick of half a timeout it ends between 1 and 1.5 timeouts.
+#: Ticks without a whole frame after which a connection is idle. Its last frame arrived some time
+#: before the first tick. With a tick of half a timeout it is closed after 1 to 1.5 timeouts.
 _IDLE_TICKS: Final = 3
 
 

@@ -1,8 +1,8 @@
 """
 Carries out an upgrade on one connection: `twsock.stream.upgrade_core` → **switch** → TLS engine.
 
-The base of the server's and the client's side of an upgrade, and of the TLS of sockets. It has the
-steps that all of them share: keep the output, run the handshake, ask the verification, continue
+The base of three classes: the server's side of an upgrade, the client's side, and TLS of awaitable
+sockets. It has their common steps: keep the output, run the handshake, verify the peer, continue
 above the engine, abort. It holds the core, and the handshake while it runs.
 """
 
@@ -93,7 +93,7 @@ class Switch:
                 Event.LOST, error or BrokenError("the connection ended before the handshake")
             )
 
-    # Overridden by the sides.
+    # Overridden by the subclasses.
 
     def _update(self) -> None:
         """Follow the state, which may have changed."""
@@ -248,7 +248,7 @@ class MessageOwner(SwitchOwner, typing.Protocol):
 
     @property
     def decoder(self) -> MessageDecoder:
-        """The decoder of what arrives; a new one when the connection becomes secure."""
+        """The decoder of received bytes; a new one when the connection becomes secure."""
 
     def pull_message(self) -> bytes | None:
         """Pull one message; return None when more bytes are needed."""
@@ -293,21 +293,21 @@ class MessageSwitch(Switch):
         self.passes_messages = False
 
     def deliver(self) -> None:
-        """Handle what has arrived, until more bytes are needed, a handler runs, or TLS begins."""
+        """Handle received bytes, until more are needed, a handler runs, or TLS begins."""
         raise NotImplementedError
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the peer has begun, or was asked to begin, a handshake that is not done."""
+        """Whether a handshake runs, or a go-ahead was sent."""
         return False
 
     @property
     def is_urgent(self) -> bool:
-        """Whether messages are taken even while a handler runs, which may be waiting for them."""
+        """Whether messages are handled while a handler runs, which may wait for the upgrade."""
         return False
 
 
-#: Actions that need no event. DELIVER and DROP belong to the caller, which has the message.
+#: Actions that need no event. The caller carries out DELIVER and DROP, since it has the message.
 _PERFORM: Final[dict[Action, Callable[[Switch], None]]] = {
     Action.SEND_REQUEST: lambda switch: switch._send_request(),
     Action.SEND_GO_AHEAD: lambda switch: switch._send_go_ahead(),

@@ -106,7 +106,7 @@ class Upgrade(MessageSwitch):
     """
     The server's side of the upgrade of one connection.
 
-    Above a TLS endpoint the connection is secure already, and only the words are handled.
+    Above a TLS endpoint the connection is secure already, and only requests are answered.
     """
 
     __slots__ = ("_dropped", "_settings")
@@ -132,7 +132,7 @@ class Upgrade(MessageSwitch):
         return self._settings.policy is UpgradePolicy.IMPLICIT and not is_secure
 
     def begin(self) -> None:
-        """Wait for what a client has to send first."""
+        """Prepare for the first bytes of the client."""
         settings, decoder = self._settings, self._owner.decoder
         if self._core.state is State.SECURE:
             self._check_endpoint()
@@ -173,7 +173,7 @@ class Upgrade(MessageSwitch):
             return not self.is_implicit  # With an explicit upgrade, a go-ahead was sent.
         return self.is_shaking_hands
 
-    # What arrives.
+    # Input.
 
     def _begins_handshake(self) -> bool:
         """Report what is at a boundary; return whether no message may be pulled there."""

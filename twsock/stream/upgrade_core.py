@@ -201,7 +201,7 @@ def _to(state: State, *actions: Action) -> Row:
 
 
 def _rules(event: Event, *rows: tuple[State | tuple[State, ...], Row]) -> tuple[_Rule, ...]:
-    """Give an event its rows; several states may share one."""
+    """Make the rows of one event; several states may share one."""
     return tuple(
         (event, states if isinstance(states, tuple) else (states,), row) for states, row in rows
     )

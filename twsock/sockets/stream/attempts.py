@@ -171,7 +171,7 @@ class _Attempts:
         return now
 
     def callLater(self, _delay: float, begin: Callable[[], Any]) -> IDelayedCall:
-        """Start the next attempt after our delay, or as soon as one fails."""
+        """Start the next attempt after the delay of this class, or as soon as one fails."""
         delay = 0 if self._is_next_due else self._delay
         self._is_next_due = False
         self._next = self._reactor.callLater(delay, begin)

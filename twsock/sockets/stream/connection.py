@@ -85,7 +85,7 @@ class SocketProtocol(Protocol):
 
     @property
     def carries_tls(self) -> bool:
-        """Whether a TLS engine is among what carries the connection."""
+        """Whether there is a TLS engine below the connection."""
         return self._stream is not None and self._stream.carries_tls
 
     def close(self) -> Deferred[None]:
@@ -190,7 +190,7 @@ class SocketProtocol(Protocol):
             stream.note_buffered()
 
     def readConnectionLost(self) -> None:
-        """Report the end of the peer's output; ours stays open."""
+        """Report the end of the peer's output; this end's output stays open."""
         if self._stream is not None:
             self._stream.peer_ended()
 
@@ -249,7 +249,7 @@ class SocketProtocol(Protocol):
         self._output.lost(loss or ClosedError("the connection has ended"))
 
     def input_ended(self) -> None:
-        """Let a pending read end with what has arrived."""
+        """Complete a pending read with the bytes that have arrived."""
         self._react(self._input.ended)
 
     def _react(self, event: Callable[[], object]) -> None:

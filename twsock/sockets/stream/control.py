@@ -214,7 +214,7 @@ class StreamSocketListenerControl:
             return
         if self._keep_alive:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        # `StreamTransport` has turned it on.
+        # `twsock.stream.transport` has turned it on.
         if not self._no_delay:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
         if connection.family == socket.AF_INET6:

@@ -1,8 +1,8 @@
 """
 The receiving side of a stream socket: connection → **input stream** → application.
 
-Fed by `twsock.sockets.stream.connection.Connection`, one per socket. Holds the bytes that were
-received and not read: at most `READ_AHEAD_LIMIT` bytes and one receive while no read is pending,
+One per socket. `twsock.sockets.stream.connection` passes received bytes to it. It holds the bytes
+that were not read: at most `READ_AHEAD_LIMIT` bytes and one receive while no read is pending,
 and as many as a pending read asks for. Above that, the transport stops reading.
 
 One read may be pending. Its request checks, whenever bytes arrive, whether it can be completed::
@@ -250,7 +250,7 @@ class InputStream(ClosesInBlock):
         :returns: ``count`` bytes; at the end of the stream the remaining ones, and then ``b""``.
         :raises ValueError: at once, when a number is out of bounds.
         """
-        # What is there already is the common case, and half as dear this way.
+        # The common case, that the bytes have arrived, costs half as much this way.
         is_idle = self._state is _OPEN and self._read is None
         if is_idle and type(count) is int and 0 < count <= self._queue.size:
             return succeed(self._queue.take(count))
@@ -287,7 +287,7 @@ class InputStream(ClosesInBlock):
             before.
         :raises ValueError: at once, when a number is out of bounds.
         """
-        # What is there already is the common case, and half as dear this way.
+        # The common case, that the bytes have arrived, costs half as much this way.
         is_idle = self._state is _OPEN and self._read is None
         if is_idle and type(count) is int and 0 < count <= self._queue.size:
             return succeed(self._queue.take(count))
@@ -400,7 +400,7 @@ class InputStream(ClosesInBlock):
             self._end_grace()
             self._end_read(self._broken())
 
-    # How a read goes.
+    # One read.
 
     def _check(self, count: int, timeout: float | None, least: int = 0) -> None:
         if type(count) is int and least <= count <= self.max_load and timeout is None:

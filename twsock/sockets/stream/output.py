@@ -1,7 +1,7 @@
 """
-The sending side of a stream socket: application → **output stream** → stream transport → kernel.
+The sending side of a stream socket: application → **output stream** → connection → kernel.
 
-One per socket. It queues writes until the transport takes them; cancelling withdraws a queued
+One per socket. It queues writes until the connection takes them; cancelling withdraws a queued
 write. Writes queued together leave in one system call: when the application awaits one of them or
 a flush, else at the end of the ``dataReceived`` that woke it, else in the reactor's next turn.
 
@@ -377,7 +377,7 @@ class OutputStream:
             self.on_kept()
         self._end_if_empty()
 
-    # How writes leave.
+    # Sending.
 
     def _refuse(self) -> Deferred[Any]:
         assert self._refusal is not None

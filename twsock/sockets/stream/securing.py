@@ -1,7 +1,8 @@
 """
-TLS handshakes of a connected stream socket: socket → **handshake** → verified peer.
+TLS of a connected stream socket: socket → **switch** → secure connection.
 
-Called by a `twsock.StreamSocket`. Plaintext that was not read is never delivered as if it had been
+Called by a `twsock.StreamSocket`, as the client or the server of a handshake. The steps are those
+of `twsock.stream.switch`. Plaintext that was not read is never delivered as if it had been
 encrypted.
 """
 

@@ -8,6 +8,7 @@ Such a transport calls the other end within ``write``, and ``connectionLost`` wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from hypothesis import given, settings
@@ -77,10 +78,16 @@ class Conversation:
         self.pending: list[tuple[str, Deferred[Any]]] = []
         self.unexpected: list[Failure] = []
         self.sent = (bytearray(), bytearray())
-        self.received = (bytearray(), bytearray())
+        # What each read returned, in the order of the calls: a read may be made, and return bytes,
+        # before an earlier call of a read has returned.
+        self._received: tuple[list[bytes], list[bytes]] = ([], [])
         self._reads: list[Deferred[Any] | None] = [None, None]
         self._count = 0
         self._is_ending = False
+
+    def received(self, number: int) -> bytes:
+        """Return what one end has received."""
+        return b"".join(self._received[number])
 
     def upgrade(self) -> list[Deferred[None]]:
         """Put TLS on the connection; the second end is the server."""
@@ -130,7 +137,7 @@ class Conversation:
     def _read_to_the_end(self, number: int) -> Deferred[None]:
         async def read() -> None:
             while data := await self.ends[number].input_stream.receive_some():
-                self.received[number].extend(data)
+                self._received[number].append(data)
 
         return ensureDeferred(read())
 
@@ -168,15 +175,19 @@ class Conversation:
         return self.ends[number].abort()
 
     def _read(self, number: int) -> Deferred[Any]:
-        return self._receive(number, self.ends[number].input_stream.receive_some())
+        return self._receive(number, self.ends[number].input_stream.receive_some)
 
     def _read_exactly(self, number: int) -> Deferred[Any]:
-        return self._receive(number, self.ends[number].input_stream.receive_exactly(30))
+        return self._receive(number, partial(self.ends[number].input_stream.receive_exactly, 30))
 
-    def _receive(self, number: int, read: Deferred[bytes]) -> Deferred[Any]:
+    def _receive(self, number: int, receive: Callable[[], Deferred[bytes]]) -> Deferred[Any]:
+        received = self._received[number]
+        place = len(received)
+        received.append(b"")
+        read = receive()
         if not read.called:  # It is not refused because another one is pending.
             self._reads[number] = read
-        return read.addCallback(self.received[number].extend)
+        return read.addCallback(partial(received.__setitem__, place))
 
     def _cancel_read(self, number: int) -> None:
         read = self._reads[number]
@@ -218,8 +229,8 @@ class ConversationTests(SynchronousTestCase):
         conversation.abort()
         self.assert_ended(conversation)
         for number in (0, 1):
-            sent, received = conversation.sent[1 - number], conversation.received[number]
-            self.assertTrue(sent.startswith(received), f"{number=}: {bytes(received[:50])!r}")
+            sent, received = conversation.sent[1 - number], conversation.received(number)
+            self.assertTrue(sent.startswith(received), f"{number=}: {received[:50]!r}")
 
     @_EXAMPLES
     @given(KINDS, steps_of(*HARMLESS_CALLS))
@@ -229,4 +240,4 @@ class ConversationTests(SynchronousTestCase):
         conversation.end_in_order()
         self.assert_ended(conversation)
         for number in (0, 1):
-            self.assertEqual(conversation.received[number], conversation.sent[1 - number], number)
+            self.assertEqual(conversation.received(number), conversation.sent[1 - number], number)

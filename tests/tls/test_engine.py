@@ -227,6 +227,16 @@ class EngineTests(SynchronousTestCase):
         assert self.receiver.reason is not None
         self.receiver.reason.trap(ConnectionLost)
 
+    def test_writes_after_the_loss_are_dropped(self) -> None:
+        """As a plain transport drops them; whether the end was in order does not matter."""
+        for reason in (ConnectionDone(), ConnectionLost()):
+            self.setUp()
+            self.engine.connectionLost(Failure(reason))
+            self.sent()
+            self.engine.write(b"late")
+            self.engine.writeSequence([b"too", b"late"])
+            self.assertEqual(self.sent(), b"", reason)
+
     def test_a_long_write_arrives_whole(self) -> None:
         """It is longer than a batch of records, and may be any kind of buffer."""
         data = bytes(range(256)) * 1024

@@ -24,6 +24,7 @@ from twsock.errors import BrokenError, LocalProtocolError, RemoteProtocolError, 
 from twsock.ip.addresses import host_of
 from twsock.log import TextLogger, forget_frames
 from twsock.stream.application_transport import ApplicationTransport
+from twsock.stream.closing import State
 from twsock.stream.connection import Connection
 from twsock.stream.descriptor import describe_peer, find_descriptor
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
@@ -344,6 +345,9 @@ class ConnectionProtocol(Protocol):
             self.group.counters.violations += 1
 
     def _call_hook(self, hook: Callable[[], None]) -> None:
+        """Call a method of the application, unless the loss was reported: nothing follows it."""
+        if self._connected_stream().state is State.LOST:
+            return  # A transport in memory may lose the connection within a send.
         try:
             hook()
         except Exception:  # noqa: BLE001 - logged, and it ends the connection

@@ -236,6 +236,7 @@ class Engine(TLSMemoryBIOProtocol):
         if self.disconnecting and self._output_ended:
             self._lostTLSConnection = True  # This end is no truncation.
         super().connectionLost(reason)
+        self.disconnecting = True  # What is written from now on is dropped.
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

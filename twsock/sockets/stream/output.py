@@ -244,11 +244,12 @@ class OutputStream:
         Send the queued writes, then FIN. The application can still read.
 
         Under TLS, close_notify is sent in place of FIN (:rfc:`8446`, section 6.1). A peer with TLS
-        1.2 may then stop sending. Closing twice is harmless.
+        1.2 may then stop sending. Closing twice is harmless. When the peer has ended its output,
+        too, the connection ends within the ``close_timeout`` of the socket.
 
-        :returns: fires when the kernel has FIN; cancelling ends the wait only. It fails with
-            `OperationNotSupported`, and nothing is closed, if the transport cannot end one
-            direction, such as TLS that the application started with ``startTLS``.
+        :returns: fires when the kernel has all bytes, and FIN is next; cancelling ends the wait
+            only. It fails with `OperationNotSupported`, and nothing is closed, if the transport
+            cannot end one direction, such as TLS that the application started with ``startTLS``.
         """
         if self._refusal is not None:
             if self._refusal is _not_connected:

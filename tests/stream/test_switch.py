@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,16 +15,22 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
+from tests.stream.test_client_upgrade import COMMAND, DIRECT
+from tests.stream.test_client_upgrade import Connection as ClientConnection
 from tests.stream.test_transport import KernelCase
+from tests.stream.test_upgrade import GO_AHEAD, REQUEST
+from tests.stream.test_upgrade import Connection as ServerConnection
 from tests.tls.peer import AUTHORITY, ServerPeer
 from twsock.errors import BrokenError, ClosedError, RemoteProtocolError, SocketError
 from twsock.names import HostName
+from twsock.protocols import ClientUpgrade, StreamProtocol
 from twsock.stream import Connection
 from twsock.stream.switch import Switch
-from twsock.stream.upgrade_core import Event, Side
+from twsock.stream.upgrade_core import Event, Side, State, UpgradeCore
 from twsock.tls import Certificate, ClientOptions, SocketProtectionLevel, choose_versions
 from twsock.tls.client import make_client
-from twsock.tls.handshake import Verification
+from twsock.tls.engine import Engine
+from twsock.tls.handshake import Handshake, Verification
 
 OPTIONS = ClientOptions(
     choose_versions(SocketProtectionLevel.SSL),
@@ -82,6 +90,12 @@ class Recorded(Switch):
     @override
     def failed(self, event: Event, error: SocketError) -> None:
         self.ends.append((event, error))
+
+
+def things() -> list[Any]:
+    """Return the objects of upgrades that are in memory."""
+    kinds = (Switch, UpgradeCore, Handshake, Engine, Connection, StreamProtocol)
+    return [each for each in gc.get_objects() if isinstance(each, kinds)]
 
 
 def make_switch(transport: Any, clock: Any) -> tuple[Owner, Recorded]:
@@ -168,6 +182,128 @@ class SwitchTests(SynchronousTestCase):
         self.assertIs(event, Event.COMPLETED)
         self.assertIsInstance(error, RemoteProtocolError)
         self.assertIn(Event.COMPLETED.value, str(error))
+
+
+class LosingVerification:
+    """Accepts the peer of a connection that is lost while it decides."""
+
+    certificate = None
+    is_accepted = True
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def conclude(self, connection: object) -> None:
+        self._transport.protocol.connectionLost(Failure(ConnectionLost()))
+
+    def ended(self, connection: object) -> None:
+        """Do nothing: the handshake was not accepted."""
+
+    def refusal(self) -> None:
+        """Return no error: there is no reason to refuse the peer."""
+
+
+class LosingSwitch(Recorded):
+    """Its connection is lost in JUDGED, which lasts no longer than the verification."""
+
+    __slots__ = ("transport",)
+
+    transport: Any
+
+    @override
+    def prepare(self) -> tuple[Any, Verification]:
+        creator, _ = make_client(OPTIONS)
+        return creator, LosingVerification(self.transport)
+
+
+class JudgedTests(SynchronousTestCase):
+    """A connection that is lost while the verification decides."""
+
+    def test_a_lost_connection_does_not_become_secure(self) -> None:
+        """Although the peer was accepted."""
+        transport: Any = StringTransport()
+        owner, peer = Owner(), ServerPeer()
+        owner.connection = Connection(owner, transport, Clock())
+        owner.switch = switch = LosingSwitch(owner, owner.connection)
+        switch.transport = transport
+        switch.handle(Event.BEGIN_DIRECT)
+        hello = transport.value()
+        transport.clear()
+        transport.protocol.dataReceived(peer.take(hello))
+        self.assertEqual(owner.events, ["lost"])
+        self.assertNoResult(switch.done)
+        ((event, error),) = switch.ends
+        self.assertIs(event, Event.LOST)
+        self.assertIsInstance(error, BrokenError)
+
+
+class LifetimeTests(SynchronousTestCase):
+    """A lost connection leaves no object, whichever state its upgrade was in."""
+
+    def setUp(self) -> None:
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.before = [id(each) for each in things()]
+
+    def new_things(self) -> list[Any]:
+        """Return the objects of upgrades that were made in this test and are in memory."""
+        return [each for each in things() if id(each) not in self.before]
+
+    def assert_freed(self, converse: Callable[[], Any], expected: State) -> None:
+        """Lose the connection that a conversation has made; look for what it leaves."""
+        made = converse()
+        (state,) = [each.state for each in self.new_things() if isinstance(each, Switch)]
+        self.assertIs(state, expected)
+        made.transport.protocol.connectionLost(Failure(ConnectionLost()))
+        made.transport.protocol = None  # As a transport of Twisted does.
+        del made
+        self.assertEqual(self.new_things(), [], expected)
+
+    def test_a_lost_server_is_freed_in_every_state(self) -> None:
+        """In plaintext, behind the request, in the handshake, inside TLS, and after a failure."""
+
+        def hold(end: bytes = b"") -> ServerConnection:
+            made = ServerConnection(idle_timeout=None)
+            made.receive(REQUEST + end)
+            made.sent()
+            return made
+
+        def shake_hands() -> ServerConnection:
+            made = hold()
+            made.shake_hands()
+            return made
+
+        for converse, expected in (
+            (lambda: ServerConnection(idle_timeout=None), State.PLAIN),
+            (hold, State.HELD),
+            (lambda: hold(b"\x16\x03\x01"), State.HANDSHAKE),
+            (shake_hands, State.SECURE),
+            (lambda: hold(b"plaintext"), State.FAILED),
+        ):
+            self.assert_freed(converse, expected)
+
+    def test_a_lost_client_is_freed_in_every_state(self) -> None:
+        """Behind its request, in the handshake, inside TLS, and after a failure."""
+
+        def upgrade(settings: ClientUpgrade, answer: bytes = b"") -> ClientConnection:
+            made = ClientConnection()
+            made.protocol.upgrade_to_ssl(settings).addErrback(lambda _: None)
+            made.receive(answer)
+            return made
+
+        def shake_hands() -> ClientConnection:
+            made = upgrade(DIRECT)
+            made.converse()
+            return made
+
+        for converse, expected in (
+            (lambda: upgrade(COMMAND), State.REQUESTED),
+            (lambda: upgrade(DIRECT), State.HANDSHAKE),
+            (shake_hands, State.SECURE),
+            (lambda: upgrade(COMMAND, GO_AHEAD + GO_AHEAD), State.FAILED),
+        ):
+            self.assert_freed(converse, expected)
 
 
 class FailedSendTests(KernelCase):

@@ -106,7 +106,7 @@ class ClientUpgrading(MessageSwitch):
     @override
     def deliver(self) -> None:
         protocol = self._owner
-        if self._core.state is not State.REQUESTED:
+        if self.state is not State.REQUESTED:
             # The engine receives: these bytes come from elsewhere.
             if protocol.take_buffered():
                 error = RemoteProtocolError("the server sent plaintext during the handshake")
@@ -128,13 +128,13 @@ class ClientUpgrading(MessageSwitch):
     @property
     @override
     def is_urgent(self) -> bool:
-        return self._core.state is State.REQUESTED
+        return self.state is State.REQUESTED
 
     # What the core decides.
 
     @override
     def _update(self) -> None:
-        self.passes_messages = self._core.state is State.SECURE
+        self.passes_messages = self.state is State.SECURE
 
     @override
     def prepare(self) -> tuple[Any, Verification]:
@@ -151,7 +151,7 @@ class ClientUpgrading(MessageSwitch):
 
     @override
     def timeout_error(self) -> SocketError:
-        if self._core.state is not State.REQUESTED:
+        if self.state is not State.REQUESTED:
             return super().timeout_error()
         return SocketError(
             f"the server did not grant TLS within {self._settings.timeout:g} s",

@@ -105,7 +105,8 @@ class BufferWatch:
             self.queued += size
 
     def stop(self) -> None:
-        """Unregister the producer. Calling it twice is harmless."""
+        """Unregister the producer; report nothing more. Calling it twice is harmless."""
+        self._drained = _do_nothing  # A lost connection keeps this object.
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.unregisterProducer()
@@ -124,3 +125,7 @@ class BufferWatch:
 
     def stopProducing(self) -> None:
         """Do nothing: other calls report the end of the connection to the owner."""
+
+
+def _do_nothing() -> None:
+    """Replaces the callback of a watch that was stopped."""

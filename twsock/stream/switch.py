@@ -67,6 +67,11 @@ class Switch:
         self._handshake: Handshake | None = None
 
     @property
+    def state(self) -> State:
+        """How far the upgrade is."""
+        return self._core.state
+
+    @property
     def is_shaking_hands(self) -> bool:
         """Whether the handshake runs."""
         return self._core.state in (State.HANDSHAKE, State.JUDGED)

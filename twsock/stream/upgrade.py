@@ -128,13 +128,13 @@ class Upgrade(MessageSwitch):
     @property
     def is_implicit(self) -> bool:
         """Whether the application learns of the connection only when it becomes secure."""
-        is_secure = self._core.state is State.SECURE
+        is_secure = self.state is State.SECURE
         return self._settings.policy is UpgradePolicy.IMPLICIT and not is_secure
 
     def begin(self) -> None:
         """Prepare for the first bytes of the client."""
         settings, decoder = self._settings, self._owner.decoder
-        if self._core.state is State.SECURE:
+        if self.state is State.SECURE:
             self._check_endpoint()
             self._watch_for_request()
         elif self.is_implicit:
@@ -169,7 +169,7 @@ class Upgrade(MessageSwitch):
     @property
     @override
     def is_under_way(self) -> bool:
-        if self._core.state is State.HELD:
+        if self.state is State.HELD:
             return not self.is_implicit  # With an explicit upgrade, a go-ahead was sent.
         return self.is_shaking_hands
 
@@ -177,7 +177,7 @@ class Upgrade(MessageSwitch):
 
     def _begins_handshake(self) -> bool:
         """Report what is at a boundary; return whether no message may be pulled there."""
-        state = self._core.state
+        state = self.state
         if state is State.SECURE:
             return False
         head = self._owner.decoder.peek(len(CLIENT_HELLO))
@@ -197,7 +197,7 @@ class Upgrade(MessageSwitch):
         if settings.is_request(message):
             self.handle(Event.REQUEST)
             return self._connection.is_open
-        if settings.policy is UpgradePolicy.REQUIRED and self._core.state is State.PLAIN:
+        if settings.policy is UpgradePolicy.REQUIRED and self.state is State.PLAIN:
             return self._drop(message)
         return self._owner.handle_message(message, self._connection)
 
@@ -222,7 +222,7 @@ class Upgrade(MessageSwitch):
 
     @override
     def _update(self) -> None:
-        settings, state = self._settings, self._core.state
+        settings, state = self._settings, self.state
         is_dropped = settings.policy is UpgradePolicy.REQUIRED and state is State.PLAIN
         has_words = settings.policy in (UpgradePolicy.ALLOWED, UpgradePolicy.REQUIRED)
         self.passes_messages = (
@@ -252,7 +252,7 @@ class Upgrade(MessageSwitch):
 
     @override
     def timeout_error(self) -> SocketError:
-        if self._core.state is not State.HELD:
+        if self.state is not State.HELD:
             return super().timeout_error()
         return SocketError(
             f"no handshake within {self._settings.handshake_timeout:g} s",

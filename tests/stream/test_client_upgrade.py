@@ -64,6 +64,14 @@ class Recorder(FrameRecorder):
         self.secured.append(self.is_secure)
 
 
+class Pushing(Recorder):
+    """Sends a frame when its output is full."""
+
+    def writing_paused(self) -> None:
+        super().writing_paused()
+        self.send_frame(b"hook")
+
+
 class Connection:
     """One client connection, with a server in memory."""
 
@@ -105,6 +113,26 @@ class Connection:
 
 class UpgradeTests(SynchronousTestCase):
     """Upgrades that succeed."""
+
+    def test_what_a_hook_writes_behind_the_request_is_held(self) -> None:
+        """The request may fill the output, and `writing_paused` is called within the send."""
+        made = Connection(Pushing)
+        write = made.transport.write
+
+        def fill(data: bytes) -> None:
+            write(data)
+            if data == REQUEST:
+                made.transport.producer.pauseProducing()
+
+        made.transport.write = fill
+        upgrading = made.protocol.upgrade_to_ssl(COMMAND)
+        made.protocol.send_frame(b"secret")
+        self.assertEqual(made.sent(), REQUEST)
+        made.transport.producer.resumeProducing()
+        made.receive(GO_AHEAD)
+        made.converse()
+        self.successResultOf(upgrading)
+        self.assertEqual(made.peer.received, encode_frame(b"secret") + encode_frame(b"hook"))
 
     def test_without_a_command_the_next_bytes_are_a_client_hello(self) -> None:
         """A direct upgrade sends its ClientHello at once; messages then travel inside TLS."""

@@ -117,7 +117,7 @@ class ConversationTests(SynchronousTestCase):
             (Event.MESSAGE, Row(State.PLAIN, (Action.DELIVER,))),
             (
                 Event.REQUEST,
-                Row(State.HELD, (Action.ARM_DEADLINE, Action.SEND_GO_AHEAD, Action.HOLD_OUTPUT)),
+                Row(State.HELD, (Action.ARM_DEADLINE, Action.HOLD_OUTPUT, Action.SEND_GO_AHEAD)),
             ),
             (Event.CLIENT_HELLO, Row(State.HANDSHAKE, (Action.START_HANDSHAKE,))),
             (Event.COMPLETED, Row(State.JUDGED, (Action.JUDGE,))),
@@ -157,7 +157,7 @@ class ConversationTests(SynchronousTestCase):
                 Event.BEGIN_COMMAND,
                 Row(
                     State.REQUESTED,
-                    (Action.ARM_DEADLINE, Action.SEND_REQUEST, Action.HOLD_OUTPUT),
+                    (Action.ARM_DEADLINE, Action.HOLD_OUTPUT, Action.SEND_REQUEST),
                 ),
             ),
             (Event.GO_AHEAD, Row(State.HANDSHAKE, (Action.START_HANDSHAKE,))),
@@ -392,12 +392,12 @@ class TableTests(SynchronousTestCase):
                     self.assertEqual(row.actions, expected, (state, event))
 
     def test_words_in_plaintext_are_sent_before_the_switch_only(self) -> None:
-        """In front of the output that is held; the refusal inside TLS only."""
+        """When all other output is held already; the refusal inside TLS only."""
         for (state, event), row in TABLE.items():
             words = {Action.SEND_REQUEST, Action.SEND_GO_AHEAD} & set(row.actions)
             if words:
                 self.assertIs(sending_in(state), Sending.PLAINTEXT, event)
-                self.assertEqual(row.actions[-2:], (*words, Action.HOLD_OUTPUT), event)
+                self.assertEqual(row.actions[-2:], (Action.HOLD_OUTPUT, *words), event)
             if Action.SEND_REFUSAL in row.actions:
                 self.assertIs(sending_in(state), Sending.ENCRYPTED, event)
 

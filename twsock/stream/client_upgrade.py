@@ -142,7 +142,7 @@ class ClientUpgrading(MessageSwitch):
 
     @override
     def _send_request(self) -> None:
-        self._owner.send_message(self._settings.request)
+        self._send_below(self._settings.request)
 
     @override
     def accepted(self, engine: Any) -> None:

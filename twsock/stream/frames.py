@@ -93,6 +93,10 @@ class FrameProtocol(StreamProtocol):
     def send_message(self, message: bytes) -> None:
         self.send_frame(message)
 
+    @override
+    def encode_message(self, message: bytes) -> bytes:
+        return encode_frame(message)
+
     # Called by the stream.
 
     @override

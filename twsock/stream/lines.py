@@ -80,6 +80,10 @@ class LineProtocol(StreamProtocol):
     def send_message(self, message: bytes) -> None:
         self.send_line(message)
 
+    @override
+    def encode_message(self, message: bytes) -> bytes:
+        return encode_line(message)
+
     # Called by the stream.
 
     @override

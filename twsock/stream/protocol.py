@@ -195,6 +195,10 @@ class StreamProtocol(ConnectionProtocol):
         """Send one message."""
         raise NotImplementedError
 
+    def encode_message(self, message: bytes) -> bytes:
+        """Return one message as it is sent."""
+        raise NotImplementedError
+
     @property
     def decoder(self) -> Decoder:
         """The decoder of received bytes; a new one when the connection becomes secure."""

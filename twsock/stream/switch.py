@@ -270,6 +270,9 @@ class MessageOwner(SwitchOwner, typing.Protocol):
     def send_message(self, message: bytes) -> None:
         """Send one message."""
 
+    def encode_message(self, message: bytes) -> bytes:
+        """Return one message as it is sent."""
+
     def note_violation(self) -> None:
         """Count a peer that broke a rule."""
 
@@ -300,6 +303,16 @@ class MessageSwitch(Switch):
     def deliver(self) -> None:
         """Handle received bytes, until more are needed, a handler runs, or TLS begins."""
         raise NotImplementedError
+
+    def _send_below(self, word: bytes) -> None:
+        """
+        Send the last message in plaintext.
+
+        All other output is held by now. A hook that is called because the output is full, or a peer
+        that a transport in memory calls at once, can thus write nothing behind it.
+        """
+        if self._connection.is_open:
+            self._connection.hold().write(self._owner.encode_message(word))
 
     @property
     def is_under_way(self) -> bool:

@@ -235,7 +235,7 @@ class Upgrade(MessageSwitch):
 
     @override
     def _send_go_ahead(self) -> None:
-        self._owner.send_message(self._settings.go_ahead)
+        self._send_below(self._settings.go_ahead)
 
     @override
     def _send_refusal(self) -> None:

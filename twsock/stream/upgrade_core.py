@@ -218,7 +218,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     *_rules(
         _E.BEGIN_COMMAND,
-        (_S.PLAIN, _to(_S.REQUESTED, _A.ARM_DEADLINE, _A.SEND_REQUEST, _A.HOLD_OUTPUT)),
+        (_S.PLAIN, _to(_S.REQUESTED, _A.ARM_DEADLINE, _A.HOLD_OUTPUT, _A.SEND_REQUEST)),
     ),
     *_rules(_E.AWAIT_HELLO, (_S.PLAIN, _to(_S.HELD, _A.ARM_DEADLINE, _A.HOLD_OUTPUT))),
     *_rules(
@@ -251,7 +251,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     # The peer asks for TLS, grants it, or begins.
     *_rules(
         _E.REQUEST,
-        (_S.PLAIN, _to(_S.HELD, _A.ARM_DEADLINE, _A.SEND_GO_AHEAD, _A.HOLD_OUTPUT)),
+        (_S.PLAIN, _to(_S.HELD, _A.ARM_DEADLINE, _A.HOLD_OUTPUT, _A.SEND_GO_AHEAD)),
         # A second request is plaintext behind the first one.
         ((_S.HELD, *_SWITCHING), _FAIL),
         (_S.SECURE, _to(_S.SECURE, _A.SEND_REFUSAL)),

@@ -56,7 +56,7 @@ class Connection(EndingTransport):
         that sends; a transport in memory may report any event within a call.
     :param transport: any connected stream transport of Twisted.
     :param clock: measures the deadlines.
-    :param high_water: bytes written and not with the kernel at which `is_full` becomes true.
+    :param high_water: bytes written and not with the kernel at which ``is_full`` becomes true.
     :param buffer_limit: counts the bytes that the connection holds; None for no limit.
     """
 
@@ -252,11 +252,11 @@ class Connection(EndingTransport):
 
     def close_drained(self) -> Deferred[None]:
         """
-        Close as `close` does, or send FIN at once if the peer has not begun its handshake.
+        Close as ``close`` does, or send FIN at once if the peer has not begun its handshake.
 
         No bytes wait for that handshake, so this is an end in order.
 
-        :returns: as `close`.
+        :returns: as ``close``.
         """
         if not self.is_silent:
             return self.close()

@@ -44,8 +44,8 @@ class StreamServerFactory(ServerFactory):
         each connection.
     :param max_payload: largest message accepted, in bytes; None for the protocol's own.
     :param max_unsent: limit, in bytes, for written bytes that are not yet with the kernel; above
-        `StreamProtocol.high_water`. At this limit a further message that is sent outside a handler
-        aborts its connection. None for the protocol's own limit.
+        ``StreamProtocol.high_water``. At this limit a further message that is sent outside a
+        handler aborts its connection. None for the protocol's own limit.
     :param max_connections: how many may be open at once; at this limit, listeners made by `listen`
         accept no connection until one ends. None for no limit.
     :param max_connections_per_address: how many connections one IPv4 address, or one IPv6 network

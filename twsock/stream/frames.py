@@ -60,7 +60,7 @@ class FrameProtocol(StreamProtocol):
         """
         Send one frame: within `frame_received` together with all other answers, otherwise at once.
 
-        Outside a handler, if `max_unsent` bytes are queued already, the connection is aborted
+        Outside a handler, if ``max_unsent`` bytes are queued already, the connection is aborted
         instead. This call then raises nothing; a later one raises `BrokenError`.
 
         :param payload: 0 to 4,294,967,295 bytes. The peer may have a lower limit.

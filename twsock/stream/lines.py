@@ -51,7 +51,7 @@ class LineProtocol(StreamProtocol):
         """
         Send one line: within `line_received` together with all other answers, otherwise at once.
 
-        Outside a handler, if `max_unsent` bytes are queued already, the connection is aborted
+        Outside a handler, if ``max_unsent`` bytes are queued already, the connection is aborted
         instead. This call then raises nothing; a later one raises `BrokenError`.
 
         :param line: without its ending; text is sent as UTF-8.

@@ -84,14 +84,14 @@ class StreamProtocol(ConnectionProtocol):
         """
         The connection is now secure: encrypted, and the peer was accepted.
 
-        Not called with TLS from the first byte: then `connection_made` is called at this point.
+        Not called with TLS from the first byte: then ``connection_made`` is called at this point.
 
         An attacker may have sent what arrived before: drop what it said (a name, a login).
         """
 
     def writing_paused(self) -> None:
         """
-        The peer does not receive what is sent: `high_water` is reached. Called once each time.
+        The peer does not receive what is sent: ``high_water`` is reached. Called once each time.
 
         If the bytes are answers, the connection is not read from until they have been sent.
         """
@@ -136,7 +136,7 @@ class StreamProtocol(ConnectionProtocol):
         """
         Whether to wait before sending more: True from `writing_paused` to `writing_resumed`.
 
-        A program that pushes messages without checking this reaches `max_unsent`, and then the
+        A program that pushes messages without checking this reaches ``max_unsent``, and then the
         connection is aborted.
         """
         return self.is_open and (self._is_full or self._connected_stream().is_full)

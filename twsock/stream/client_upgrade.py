@@ -107,7 +107,7 @@ class ClientUpgrading(MessageSwitch):
     def deliver(self) -> None:
         protocol = self._owner
         if self.state is not State.REQUESTED:
-            # The engine receives: these bytes come from elsewhere.
+            # During a handshake the engine receives, so these bytes are plaintext.
             if protocol.take_buffered():
                 error = RemoteProtocolError("the server sent plaintext during the handshake")
                 self.handle(Event.PLAINTEXT, error)
@@ -115,7 +115,7 @@ class ClientUpgrading(MessageSwitch):
         message = protocol.pull_message()
         if message is None:
             return
-        # An attacker may have written the answer: it is not even quoted.
+        # An attacker may have sent the answer, so the error does not quote it.
         if message != self._settings.go_ahead:
             error = RemoteProtocolError("the server did not grant the request for TLS")
             self.handle(Event.MESSAGE, error)

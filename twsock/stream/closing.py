@@ -21,7 +21,7 @@ An end has two directions. The peer ends its output with FIN; under TLS with clo
 TCP does after that does not count. This end does the same. Either side may be first, and the other
 direction stays usable until its own end.
 
-Why ``close()`` goes on reading: the kernel resets a connection that is closed with unread input.
+Why ``close()`` continues to read: the kernel resets a connection that is closed with unread input.
 The reset can destroy answers that the peer has not read. So FINISHING and LINGERING read and drop,
 until the peer's end or the deadline.
 

@@ -93,7 +93,8 @@ class Switch:
         :param error: None if the connection ended in order.
         """
         handshake = self._handshake
-        if handshake is None or not handshake.is_lost:  # Otherwise the owner is told first.
+        # If the handshake is lost, `handshake_lost` handles the event after the owner has returned.
+        if handshake is None or not handshake.is_lost:
             self.handle(
                 Event.LOST, error or BrokenError("the connection ended before the handshake")
             )
@@ -101,7 +102,7 @@ class Switch:
     # Overridden by the subclasses.
 
     def _update(self) -> None:
-        """Follow the state, which may have changed."""
+        """Handle a state that may have changed."""
 
     def prepare(self) -> tuple[Any, Verification]:
         """Return what makes OpenSSL's connection, and the verification of the peer."""
@@ -159,7 +160,7 @@ class Switch:
         self._update()
         state = self._core.state
         for action in actions:
-            # A transport in memory may bring the next event within an action.
+            # A transport in memory may report the next event within an action.
             if self._core.state is not state:
                 return
             perform = _PERFORM.get(action)

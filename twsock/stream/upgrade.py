@@ -184,7 +184,7 @@ class Upgrade(MessageSwitch):
         if head == CLIENT_HELLO:
             self.handle(Event.CLIENT_HELLO, _plaintext_in_handshake())
         elif CLIENT_HELLO.startswith(head):
-            return True  # More bytes decide.
+            return True  # Undecided until more bytes arrive.
         elif state is State.PLAIN:
             return False
         else:
@@ -246,7 +246,7 @@ class Upgrade(MessageSwitch):
         self._watch_for_request()
 
     def _watch_for_request(self) -> None:
-        # With TLS from the first byte there are no words.
+        # With TLS from the first byte there is no request.
         if self._settings.policy is not UpgradePolicy.IMPLICIT:
             self._owner.decoder.stop_before(self._settings.request)
 

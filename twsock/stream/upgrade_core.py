@@ -120,7 +120,7 @@ class Action(enum.Enum):
     SEND_REQUEST = "send the request"
     SEND_GO_AHEAD = "send the go-ahead"
     SEND_REFUSAL = "answer that TLS is on already"
-    #: What was written before leaves first.
+    #: Bytes written before are sent first.
     HOLD_OUTPUT = "keep what is written"
     ARM_DEADLINE = "arm the deadline"
     #: If it is armed.
@@ -210,8 +210,8 @@ def _rules(event: Event, *rows: tuple[State | tuple[State, ...], Row]) -> tuple[
 _SWITCHING: Final = (_S.HANDSHAKE, _S.JUDGED)
 
 _RULES: Final[tuple[_Rule, ...]] = (
-    # The application begins. What was written before the switch leaves in plaintext. The deadline
-    # comes first, since a transport in memory may bring the answer while the request is sent.
+    # The application begins. Bytes written before the switch are sent in plaintext. The deadline
+    # comes first, since a transport in memory may deliver the answer while the request is sent.
     *_rules(
         _E.BEGIN_DIRECT,
         (_S.PLAIN, _to(_S.HANDSHAKE, _A.ARM_DEADLINE, _A.HOLD_OUTPUT, _A.START_HANDSHAKE)),
@@ -223,7 +223,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     *_rules(_E.AWAIT_HELLO, (_S.PLAIN, _to(_S.HELD, _A.ARM_DEADLINE, _A.HOLD_OUTPUT))),
     *_rules(
         _E.CANCEL,
-        # In SECURE until the caller is told, since `connection_secured` is called before.
+        # In SECURE, too: `connection_secured` is called before the caller's Deferred fires.
         ((_S.REQUESTED, _S.HELD, *_SWITCHING, _S.SECURE), _END),
         (_S.FAILED, _to(_S.FAILED)),
     ),
@@ -261,7 +261,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
         _E.CLIENT_HELLO,
         (_S.PLAIN, _to(_S.HANDSHAKE, _A.ARM_DEADLINE, _A.HOLD_OUTPUT, _A.START_HANDSHAKE)),
         (_S.HELD, _to(_S.HANDSHAKE, _A.START_HANDSHAKE)),
-        # After the switch the engine receives, so this one comes from elsewhere.
+        # After the switch the engine receives, so this one did not come through it.
         (_SWITCHING, _FAIL),
         # Inside TLS its bytes are data like any other.
         (_S.SECURE, _to(_S.SECURE, _A.DELIVER)),
@@ -332,7 +332,7 @@ class UpgradeCore:
 
     :ivar side: which end this is.
     :param timeout: seconds from the switch to the end of the handshake; above 0.
-    :param is_secure: whether the endpoint brought TLS, so that the connection begins as SECURE.
+    :param is_secure: whether the connection is above a TLS endpoint, and so begins as SECURE.
     :ivar deadline: when `advance` fails the upgrade, in seconds; None if no deadline is armed.
     """
 

@@ -268,7 +268,7 @@ class _SocketSwitch(Switch):
 
     @override
     def accepted(self, engine: Any) -> None:
-        if not self._done.called:  # The application may have cancelled it when it was told.
+        if not self._done.called:  # A callback of the socket may have cancelled it.
             self._done.callback(engine.getHandle())
 
     @override

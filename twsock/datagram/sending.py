@@ -1,8 +1,8 @@
 """
 States of the send queue of a UDP socket: event → **table** → next state. No I/O, no clock.
 
-`twsock.datagram.send_queue` asks the table at each event, and sends when the state becomes
-FLUSHING. It calls an `OutputOwner`, and each `Sendable` that was pushed.
+`twsock.datagram.send_queue` looks each event up, and sends when the state becomes FLUSHING. It
+calls an `OutputOwner`, and each `Sendable` that was pushed.
 
 States::
 
@@ -87,7 +87,7 @@ class State(enum.Enum):
     FLUSHING = "items are being sent"
     BLOCKED = "items wait until the socket is writable"
     RESTING = "items wait for a timer"
-    REPORTING = "the owner is told that the queue has drained"
+    REPORTING = "the queue has drained; the owner is called"
     CLOSED = "the queue is closed"
 
     # In C: the hash of the base class is a Python function, and each event needs two.

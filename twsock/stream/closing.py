@@ -72,7 +72,7 @@ class State(enum.Enum):
     ANSWERED = "closed after the peer's end: queued bytes leave"
     LINGERING = "this end has ended; input is dropped until the peer's end"
     ENDED = "both directions have ended; the transport closes"
-    ABORTED = "the transport was told to reset the connection"
+    ABORTED = "this end has reset the connection; its loss follows"
     LOST = "the connection is gone"
 
 

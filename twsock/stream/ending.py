@@ -198,7 +198,7 @@ class EndingTransport(StreamTransport):
         Under TLS, close_notify is sent before FIN.
 
         After the owner's ``close_timeout`` the wait ends. The kernel still sends the bytes that it
-        has taken; a peer that goes on sending may get a reset. If bytes are still queued here, the
+        has taken; a peer that sends more may get a reset. If bytes are still queued here, the
         connection is aborted, since an end in order would hide the loss.
 
         :returns: fires when the connection is gone; at once when it is already. Cancelling stops

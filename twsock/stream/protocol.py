@@ -291,7 +291,7 @@ class StreamProtocol(ConnectionProtocol):
         return stream.room > 0 or self._may_go_on(stream)
 
     def _is_finished(self, handled: object) -> bool:
-        """Tell whether a handler is done; if not, what follows waits for it."""
+        """Return whether a handler is done; if not, the next messages wait for it."""
         if isinstance(handled, CoroutineType):
             handled = run_coroutine(handled)
             if handled is None:

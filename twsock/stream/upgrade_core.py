@@ -278,7 +278,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     *_rules(
         _E.PLAINTEXT,
-        # In PLAIN, bytes that nobody has handled when the upgrade begins.
+        # In PLAIN, bytes that were not handled when the upgrade begins.
         ((_S.PLAIN, _S.REQUESTED, _S.HELD, *_SWITCHING, _S.SECURE), _FAIL),
         (_S.FAILED, _to(_S.FAILED, _A.DROP)),
     ),

@@ -8,14 +8,21 @@ of file descriptors.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.reactors import getReactorTypes
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.test.reactormixins import ReactorBuilder
+from twisted.python.failure import Failure
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from typing_extensions import override
 
 #: Modules with Twisted's builders. Processes, TLS and glib are left out: their tests do not depend
 #: on `doPoll`.
@@ -79,6 +86,102 @@ def _with_our_reactor(module: str) -> dict[str, Any]:
 
 _cases = {name: case for module in _MODULES for name, case in _with_our_reactor(module).items()}
 globals().update(_cases)
+
+
+class _FailingPoller:
+    """An epoll object that the kernel refuses to wait for."""
+
+    def __init__(self, poller: Any) -> None:
+        self._poller = poller
+        self.waits = 0
+
+    def poll(self, _timeout: float | None, _most: int) -> list[tuple[int, int]]:
+        self.waits += 1
+        raise OSError(errno.EBADF, "refused")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+
+class _Descriptor(FileDescriptor):
+    """A socket with bytes to read; its methods raise the given errors."""
+
+    def __init__(self, case: SynchronousTestCase, reactor: Any, **errors: Exception) -> None:
+        super().__init__(reactor)
+        self._socket, peer = socket.socketpair()
+        for each in (self._socket, peer):
+            case.addCleanup(each.close)
+        peer.send(b"x")
+        self._errors = errors
+        self.reads = 0
+        self.lost: list[object] = []
+        self.startReading()
+
+    @override
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @override
+    def doRead(self) -> None:
+        self.reads += 1
+        self._socket.recv(1)
+        if "doRead" in self._errors:
+            raise self._errors["doRead"]
+
+    @override
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost.append(type(reason.value))
+        reactor: Any = self.reactor
+        reactor.callLater(0, reactor.stop)
+        if "connectionLost" in self._errors:
+            raise self._errors["connectionLost"]
+
+
+class LoopTests(ReactorBuilder, SynchronousTestCase):
+    """What the loop does with errors and with far timers."""
+
+    if sys.platform != "linux":
+        skip = "only Linux has epoll"
+
+    def reactorFactory(self) -> Any:  # noqa: N802 - Twisted's name
+        return namedAny("twsock.reactor.LeanEpollReactor")()
+
+    def test_failing_wait_takes_no_core(self) -> None:
+        """If the kernel refuses to wait, the loop pauses after each error; timers still run."""
+        reactor: Any = self.buildReactor()
+        poller = reactor._poller = _FailingPoller(reactor._poller)
+        reactor.callLater(0.25, reactor.stop)
+        self.runReactor(reactor)
+        # One each tenth of a second, the first at once; and one without a wait at the end.
+        self.assertLessEqual(poller.waits, 5)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), poller.waits)
+
+    def test_failing_read_disconnects(self) -> None:
+        """An error of a read is logged, and it is the reason of the loss."""
+        reactor: Any = self.buildReactor()
+        descriptor = _Descriptor(self, reactor, doRead=ZeroDivisionError())
+        self.runReactor(reactor)
+        self.assertEqual((descriptor.reads, descriptor.lost), (1, [ZeroDivisionError]))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_error_at_the_loss_is_logged(self) -> None:
+        """It does not end the loop, nor is the descriptor disconnected again."""
+        reactor: Any = self.buildReactor()
+        errors = {"doRead": ZeroDivisionError(), "connectionLost": LookupError()}
+        descriptor = _Descriptor(self, reactor, **errors)
+        self.runReactor(reactor)
+        self.assertEqual(descriptor.lost, [ZeroDivisionError])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+
+    def test_far_timers_do_not_end_the_loop(self) -> None:
+        """A timer in a year is farther than epoll can wait."""
+        reactor: Any = self.buildReactor()
+        far = reactor.callLater(365 * 24 * 3600.0, self.fail)
+        reactor.callWhenRunning(_Descriptor, self, reactor, doRead=ZeroDivisionError())
+        self.runReactor(reactor)
+        far.cancel()
+        self.flushLoggedErrors(ZeroDivisionError)
 
 
 class LeanReactorTests(SynchronousTestCase):

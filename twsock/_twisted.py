@@ -90,9 +90,14 @@ PRIVATE_NAMES: Final = (
         "twisted.internet.epollreactor.EPollReactor",
         "tests.test_reactor",
         {
-            "_doReadOrWrite": "handle an event",
+            "_disconnectSelectable": "end a connection after a read",
+            "_doReadOrWrite": "handle any other event than input alone",
+            "_justStopped": "know that the reactor was stopped",
+            "_newTimedCalls": "know that a timer was added",
+            "_pendingTimedCalls": "know when the next timer is due",
             "_poller": "wait for events",
             "_selectables": "find the descriptor of an event",
+            "_started": "run the loop until the reactor has ended",
         },
     ),
     PrivateNames(

@@ -6,11 +6,18 @@ name of their connection. The context costs a dictionary copy, a context switch 
 per event, more than a read of 64 bytes. This reactor sets none; messages contain the ``system`` of
 their logger.
 
-Everything else is Twisted's. Most of the remaining cost is needed for fairness: the reactor runs
-timers between events, and skips events that an earlier event made stale.
+A turn of its loop asks whether a timer, a call from a thread or a stop is due, and calls Twisted's
+code for them only then. For an event of input alone it calls ``doRead`` itself. Everything else is
+Twisted's. Most of the remaining cost is needed for fairness: the reactor runs timers between
+events, and skips events that an earlier event made stale.
 """
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from select import EPOLLIN
+from typing import Any, Final
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
@@ -20,11 +27,46 @@ from twsock.log import TextLogger
 
 __all__ = ["LeanEpollReactor", "install"]
 
+#: Seconds from an error of the loop itself to the next turn. If the kernel refuses to wait for
+#: events, it does so at once and in each turn: the loop would take a core, and fill the log.
+_PAUSE_AFTER_ERROR: Final = 0.1
+
+#: Waits of more seconds are left to Twisted, which knows the longest wait that epoll accepts.
+_LONG_WAIT: Final = 3600.0
+
 
 class LeanEpollReactor(EPollReactor):
     """Twisted's epoll reactor without a log context for each event."""
 
     _log = TextLogger()
+
+    @override
+    def mainLoop(self) -> None:
+        """Handle events and timers until the reactor has stopped."""
+        while self._started:
+            try:
+                self._run_turns()
+            except BaseException:  # noqa: BLE001 - logged; the main loop of Twisted does the same
+                self._log.failure("unexpected error in the main loop")
+                time.sleep(_PAUSE_AFTER_ERROR)
+        self._log.info("main loop terminated")
+
+    def _run_turns(self) -> None:
+        """Handle events and timers until the reactor has stopped, or an error of the loop."""
+        while self._started:
+            timers = self._pendingTimedCalls
+            wait = timers[0].time - self.seconds() if timers else None
+            if (
+                # A cancelled timer is dropped when it is due, or when the next one is added.
+                self._newTimedCalls
+                or self.threadCallQueue
+                or self._justStopped
+                or (wait is not None and not 0 < wait < _LONG_WAIT)
+            ):
+                self.runUntilCurrent()
+                # The last turn does not wait.
+                wait = self.timeout() if self.running else 0
+            self.doPoll(wait)
 
     @override
     def doPoll(self, timeout: float | None) -> None:
@@ -36,18 +78,29 @@ class LeanEpollReactor(EPollReactor):
         selectables = self._selectables
         # A signal does not end this wait early: Python resumes it after the handler (PEP 475).
         # Twisted's signal handlers write to the waker, which is one of the descriptors.
-        events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
-        do_read_or_write = self._doReadOrWrite
-        for fd, event in events:
+        for fd, event in self._poller.poll(timeout, len(selectables)):
             selectable = selectables.get(fd)
             # An earlier event may have closed it.
             if selectable is None:
                 continue
             try:
-                do_read_or_write(selectable, fd, event)
-            except Exception:  # noqa: BLE001 - logged; a reactor survives its protocols
-                # A protocol raised it in `connectionLost`.
-                self._log.failure("unhandled error in {selectable}", selectable=str(selectable))
+                is_read = event == EPOLLIN and selectable.fileno() != -1
+                reason = selectable.doRead() if is_read else None
+            except BaseException as error:  # noqa: BLE001 - logged, and it ends the connection
+                self._log.failure("{selectable} failed to read", selectable=str(selectable))
+                self._guard(self._disconnectSelectable, selectable, error, False)
+                continue
+            if not is_read:
+                self._guard(self._doReadOrWrite, selectable, fd, event)
+            elif reason:
+                self._guard(self._disconnectSelectable, selectable, reason, True)
+
+    def _guard(self, method: Callable[..., None], selectable: Any, *arguments: object) -> None:
+        """Call a method of Twisted's, and log its error: a protocol raised it at its loss."""
+        try:
+            method(selectable, *arguments)
+        except BaseException:  # noqa: BLE001 - logged; a reactor survives its protocols
+            self._log.failure("unhandled error in {selectable}", selectable=str(selectable))
 
     doIteration = doPoll
 

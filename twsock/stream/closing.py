@@ -1,8 +1,8 @@
 """
 How a stream connection ends: event → **table** → next state and actions. No I/O, no clock.
 
-`twsock.stream.ending` looks up each event that belongs to an end, and carries out the actions. A
-message looks nothing up.
+`twsock.stream.ending` looks up each event that belongs to an end, and carries out the actions.
+Sending and receiving a message uses no row.
 
 States::
 
@@ -17,9 +17,8 @@ States::
      ├── a send fails ──> BROKEN: received bytes can be read ──> ABORTED ─────────────────>│
      └── abort(), the deadline with unsent bytes ──────────────> ABORTED ─────────────────>┘
 
-An end has two directions. The peer ends its output with FIN; under TLS with close_notify, and what
-TCP does after that does not count. This end does the same. Either side may be first, and the other
-direction stays usable until its own end.
+A connection has two directions, which end separately. Each side ends its output with FIN, under TLS
+with close_notify. Either side may be first; the other direction stays usable until its own end.
 
 Why ``close()`` continues to read: the kernel resets a connection that is closed with unread input.
 The reset can destroy answers that the peer has not read. So FINISHING and LINGERING read and drop,
@@ -29,13 +28,13 @@ Why close_notify decides: anybody on the network path can send a FIN (:rfc:`8446
 loss of the connection after the peer's close_notify is an end in order, unless bytes of this end
 were not sent. A loss before it is an error.
 
-Why the deadline has two outcomes: bytes that the kernel has taken are still sent after ``close(2)``
-to a peer that is slow. Bytes that this process still holds would be lost; then the end is a reset,
-because the peer would take an end in order for all bytes.
+Why the deadline has two outcomes: the kernel sends the bytes that it has taken to a slow peer even
+after ``close(2)``. Bytes that this process still holds would be lost. The connection is then reset:
+after an end in order, the peer would take the bytes that it has for all bytes.
 
-A carrier is what the connection runs on: ``TCP`` also stands for UNIX sockets; ``TLS`` for an
-engine of `twsock.tls.engine`, whose directions end separately; ``WHOLE`` for transports that end
-both directions at once, such as a TLS engine of Twisted.
+A carrier is what the connection runs on, as far as its end differs. ``TCP`` includes UNIX sockets.
+``TLS`` is an engine of `twsock.tls.engine`, whose directions end separately. ``WHOLE`` is any
+transport that ends both directions at once, such as a TLS engine of Twisted.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Event(enum.Enum):
 
     # Calls of the application.
     CLOSE = "close()"
-    CLOSE_HELD = "close() while bytes wait for a handshake"
+    CLOSE_HELD = "close() during an upgrade"
     CLOSE_SILENT = "close() before the peer began its handshake"
     END_OUTPUT = "end_output()"
     ABORT = "abort()"
@@ -148,7 +147,7 @@ class Row(NamedTuple):
     whole: Step
 
 
-#: Calls of the application: they may be missing from a state. All other events never are.
+#: Calls of the application. A state may have no row for a call; it has one for each other event.
 APPLICATION_EVENTS: Final = frozenset(
     (Event.CLOSE, Event.CLOSE_HELD, Event.CLOSE_SILENT, Event.END_OUTPUT, Event.ABORT)
 )
@@ -156,7 +155,8 @@ APPLICATION_EVENTS: Final = frozenset(
 #: States in which the application may write.
 OPEN_STATES: Final = frozenset((State.OPEN, State.ANSWERING))
 
-#: States in which nothing more can be read: the peer has ended its output, or all is over.
+#: States in which nothing more can be read: the peer has ended its output, or the connection is
+#: gone.
 AFTER_INPUT_STATES: Final = frozenset(
     (State.ANSWERING, State.ANSWERED, State.ENDED, State.ABORTED, State.LOST)
 )
@@ -167,11 +167,11 @@ def _to(state: State, *actions: Action) -> Step:
 
 
 def _stay(*actions: Action) -> tuple[Action, ...]:
-    """Make a step that keeps the state, whichever it is."""
+    """Make a step that keeps the state."""
     return actions
 
 
-# The table below is read more easily with short names.
+# With short names, most rules below fit on one line.
 _S, _E, _A = State, Event, Action
 
 _Rule = tuple[Event, tuple[State, ...], Step | tuple[Action, ...], Step | None, Step | None]
@@ -185,7 +185,7 @@ def _rule(
     tls: Step | None = None,
     whole: Step | None = None,
 ) -> _Rule:
-    """Make one step for several states. TLS and WHOLE do what TCP does if they have no own step."""
+    """Make one step for several states. Without an own step, TLS and WHOLE have that of TCP."""
     return event, states, tcp, tls, whole
 
 
@@ -206,7 +206,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(_E.CLOSE, (_S.BROKEN,), _to(_S.ABORTED, _A.RESET)),
     _rule(_E.CLOSE, (_S.ENDED,), _stay(_A.START_DEADLINE)),
     _rule(_E.CLOSE, (_S.FINISHING, _S.ANSWERED, _S.LINGERING, *_GONE), _stay()),
-    # Bytes that wait for a handshake cannot be sent, so there is no end in order.
+    # Bytes that wait for the handshake cannot be sent any more. So this is no end in order.
     _rule(
         _E.CLOSE_HELD,
         (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN),
@@ -224,8 +224,8 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(
         _E.END_OUTPUT,
         (_S.ANSWERING,),
-        # The kernel may have no room, so that the socket is not writable: for close_notify, or just
-        # for Twisted, which closes it then.
+        # The deadline is needed although all bytes are with the kernel: Twisted closes a socket
+        # when it is writable, and the peer decides when the kernel has room.
         _to(_S.ENDED, _A.START_DEADLINE, _A.CLOSE_TRANSPORT),
     ),
     _rule(_E.END_OUTPUT, (_S.HALF_CLOSED, *_CLOSED), _stay()),
@@ -247,7 +247,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(
         _E.PEER_ENDED,
         (_S.BROKEN,),
-        # The failed send took the error off the socket, so this FIN may be no end in order.
+        # The failed send has cleared the error of the socket. So a reset may look like this FIN.
         _to(_S.ABORTED, _A.RESET),
         tls=_to(_S.ABORTED, _A.REPORT_INPUT_END, _A.RESET),
     ),
@@ -269,10 +269,10 @@ _RULES: Final[tuple[_Rule, ...]] = (
         _stay(_A.REPORT_FIN),
     ),
     _rule(_E.FIN_SENT, (_S.LOST,), _stay()),
-    # The kernel takes nothing more; or it has reset the connection, which nothing else reports.
+    # The kernel accepts no more bytes, or the connection was reset. Only the send reports that.
     _rule(_E.SEND_FAILED, (_S.OPEN, _S.ANSWERING), _to(_S.BROKEN, _A.REPORT_BROKEN)),
-    # An answer of the TLS engine, or close_notify. What the peer has sent, such as an alert, says
-    # more.
+    # The TLS engine sent an answer or close_notify. An alert that the peer sent says more than the
+    # error of this send.
     _rule(_E.SEND_FAILED, (_S.HALF_CLOSED, *_CLOSED), _stay(_A.KEEP_SEND_ERROR)),
     _rule(_E.SEND_FAILED, (_S.BROKEN, *_GONE), _stay()),
     _rule(_E.HUNG_UP, (_S.ANSWERING,), _to(_S.ABORTED, _A.BLAME_RESET, _A.RESET)),
@@ -317,7 +317,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
         _E.RESET_UNSENT,
         (_S.ENDED,),
         _to(_S.LOST, _A.END_WITH_ERROR),
-        # Only this end's close_notify can be unsent.
+        # Of all bytes, only the close_notify of this end can be unsent.
         tls=_to(_S.LOST, _A.END_IN_ORDER),
     ),
     _rule(_E.DONE, (_S.ABORTED,), _to(_S.LOST, _A.END_BY_ABORT)),

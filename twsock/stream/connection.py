@@ -1,11 +1,11 @@
 """
 One stream connection, from open to lost: protocol or socket → **connection** → Twisted's transport.
 
-The one owner of all facts about a connection: whether each direction has ended, its deadline,
-whether it is secure, the certificate of its peer, the number of bytes that it holds, and what is
-released when it is lost. Each `twsock.protocols.StreamProtocol` has one, and each
-`twsock.StreamSocket` while it is connected. Its base classes send (`twsock.stream.transport`) and
-end the connection (`twsock.stream.ending`).
+The one owner of all facts about a connection. It knows whether each direction has ended, the
+deadline, whether the connection is secure, the certificate of the peer, and how many bytes are held
+in memory. At the loss it releases what belongs to the connection. Each
+`twsock.protocols.StreamProtocol` has one, and each `twsock.StreamSocket` while it is connected. Its
+base classes send (`twsock.stream.transport`) and end the connection (`twsock.stream.ending`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 
 __all__ = ["FIRST_MESSAGE_TIME", "Connection"]
 
-#: Seconds from the end of a handshake to the first message, while the server ends. A client sends
-#: its message when the handshake is done; with TLS 1.2 that is one round trip later.
+#: Seconds that a server which ends waits for the first message after a handshake. With TLS 1.2 this
+#: message arrives one round trip after the server has completed the handshake.
 FIRST_MESSAGE_TIME: Final = 1.0
 
 #: The most bytes of one receive. The size begins at Twisted's 64 KiB and doubles after each full
@@ -56,7 +56,8 @@ class Connection(EndingTransport):
         that sends; a transport in memory may report any event within a call.
     :param transport: any connected stream transport of Twisted.
     :param clock: measures the deadlines.
-    :param high_water: bytes written and not with the kernel at which ``is_full`` becomes true.
+    :param high_water: ``is_full`` becomes true when this many written bytes are not yet with the
+        kernel.
     :param buffer_limit: counts the bytes that the connection holds; None for no limit.
     """
 
@@ -97,7 +98,7 @@ class Connection(EndingTransport):
 
     @property
     def carries_tls(self) -> bool:
-        """Whether there is a TLS engine below the connection."""
+        """Whether the connection is above a TLS engine."""
         return carries_tls(self._transport)
 
     @property
@@ -114,7 +115,7 @@ class Connection(EndingTransport):
 
     @property
     def has_hung_up(self) -> bool:
-        """Whether the connection failed or ended; no event reports that while reading pauses."""
+        """Whether the connection has failed or ended; a paused connection gets no event for it."""
         return self._descriptor is not None and hung_up(self._descriptor)
 
     # Bytes in memory.
@@ -128,7 +129,7 @@ class Connection(EndingTransport):
         transport without a file descriptor, only bytes written while its buffer was full count.
         """
         if self.is_gone:
-            return 0  # They were dropped.
+            return 0  # The unsent bytes were dropped.
         return (self._high_water - self.room if self.is_open else 0) + self.queued
 
     @property
@@ -163,7 +164,7 @@ class Connection(EndingTransport):
     # Input.
 
     def pause_reading(self) -> None:
-        """Stop reading: received bytes stay in the kernel, and then the peer has to wait."""
+        """Stop reading: the kernel stops the peer when its receive buffer is full."""
         if self.is_reading:
             self.is_reading = False
             self._transport.pauseProducing()
@@ -180,14 +181,14 @@ class Connection(EndingTransport):
         if descriptor is not None and size >= descriptor.bufferSize < _MAX_READ_SIZE:
             descriptor.bufferSize = min(2 * descriptor.bufferSize, _MAX_READ_SIZE)
 
-    # TLS of an endpoint of Twisted, which has no deadline of its own.
+    # The deadline of a handshake on a TLS endpoint of Twisted, which has none of its own.
 
     def _limit_handshake(self) -> None:
         self.start_deadline(DEFAULT_HANDSHAKE_TIMEOUT, self._handshake_timed_out)
         self._transport.completed = partial(self._handshake_completed, self._deadline)
 
     def _handshake_completed(self, deadline: object) -> None:
-        if self._deadline is deadline:  # Otherwise a close has replaced it.
+        if self._deadline is deadline:  # A close may have replaced the deadline.
             self.stop_deadline()
 
     def _handshake_timed_out(self) -> None:
@@ -204,7 +205,8 @@ class Connection(EndingTransport):
         """
         Keep all writes until the handshake is done, also those to the transport itself.
 
-        :returns: the transport below the TLS engine. Only the engine may write to it.
+        :returns: the transport below the TLS engine. The engine writes to it, and
+            the upgrade sends its last message in plaintext through it; no other code may.
         """
         if self._lower is None:
             descriptor: Any = self._descriptor
@@ -223,7 +225,7 @@ class Connection(EndingTransport):
     def output_broke(self, error: OSError) -> None:
         """Handle a send of the TLS engine that failed for good."""
         if self.is_held:
-            # An answer of the handshake. What the peer has sent, such as an alert, says more.
+            # An alert that the peer sent says more than the error of this send.
             self._keep_send_error(error)
         else:
             self._send_failed(error)
@@ -244,7 +246,7 @@ class Connection(EndingTransport):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the peer has not begun the handshake, and no bytes wait for it."""
+        """Whether the peer has not begun the handshake, and no bytes wait for its end."""
         lower = self._lower
         if lower is None or not self.is_held or self._pending or self._state is not State.OPEN:
             return False
@@ -252,9 +254,9 @@ class Connection(EndingTransport):
 
     def close_drained(self) -> Deferred[None]:
         """
-        Close as ``close`` does, or send FIN at once if the peer has not begun its handshake.
+        Close as ``close`` does; if the peer has not begun its handshake, close in order at once.
 
-        No bytes wait for that handshake, so this is an end in order.
+        No bytes wait for that handshake, so nothing is lost.
 
         :returns: as ``close``.
         """

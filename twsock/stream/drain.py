@@ -31,7 +31,7 @@ class DrainWatch:
     Reports when the queue of a plain descriptor is empty.
 
     :param descriptor: a descriptor with bytes in its queue.
-    :param drained: called when the queue has become empty; it then calls `stop`.
+    :param drained: called when the queue has become empty; the callback has to call `stop`.
     """
 
     __slots__ = ("_descriptor", "_drained", "_poll", "_registering")
@@ -71,7 +71,7 @@ class DrainWatch:
     # Called by Twisted.
 
     def resumeProducing(self) -> None:
-        """Handle an empty queue; ignore the call at registration, which does not mean that."""
+        """Handle an empty queue; ignore the call at registration, when the queue is not empty."""
         if not self._registering:
             self._drained()
 

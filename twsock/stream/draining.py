@@ -1,9 +1,9 @@
 """
 Closes a connection after everything received was answered: factory → **drain** → connection.
 
-A `twsock.stream.protocol.StreamProtocol` makes it when its server ends. It closes the connection
-when no message is held or handled. While bytes may be on their way to the protocol, it looks again
-at intervals. Holds one delayed call.
+A `twsock.stream.protocol.StreamProtocol` makes a `Drain` when its server ends. The drain closes the
+connection when no message is held or handled. While the kernel has bytes for the protocol, it
+checks again at intervals. Holds one delayed call.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Drain:
         self._stream = stream
         # The next check whether a message has arrived.
         self._looking: IDelayedCall | None = None
-        # Whether a handshake was in progress, after which a message may follow.
+        # Whether a handshake was in progress: a message may follow it.
         self._awaits_first_message = False
 
     def close_if_idle(self) -> None:

@@ -2,8 +2,8 @@
 The end of one connection: event → table → **ending transport** → transport of Twisted.
 
 The base of `twsock.stream.connection.Connection`. It looks up each event that belongs to an end in
-the table of `twsock.stream.closing`, and carries out the actions. Holds the state, the one deadline
-of the connection, the reason of its end, and the waits for it.
+the table of `twsock.stream.closing`, and carries out the actions. It holds the state, the deadline
+of the connection, the reason of the end, and the Deferreds that wait for the end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from twsock.waiters import NO_WAIT, Waiters
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "ConnectionOwner", "EndingTransport"]
 
-#: How long a close waits for the peer before it aborts, in seconds.
+#: Default of ``close_timeout``: how long a close waits for the peer, in seconds.
 DEFAULT_CLOSE_TIMEOUT: Final = 5.0
 
 
@@ -49,8 +49,8 @@ class ConnectionOwner(typing.Protocol):
     """
     Receives the events of a connection, and holds its bytes above the transport.
 
-    :ivar close_timeout: seconds that a close waits for the kernel to take the queued bytes and for
-        the peer to end, before it aborts; 0 or more.
+    :ivar close_timeout: seconds that a close waits until the kernel has the queued bytes and the
+        peer has ended its output; 0 or more. See `EndingTransport.close`.
     """
 
     close_timeout: float
@@ -69,7 +69,7 @@ class ConnectionOwner(typing.Protocol):
         """
         Abort, now or when the received bytes have been read: the kernel sends no more.
 
-        Called from within the call that met the error.
+        Called within the call that got the error.
         """
 
     def input_ended(self) -> None:
@@ -79,7 +79,7 @@ class ConnectionOwner(typing.Protocol):
         """
         Handle the loss of the connection, its last event.
 
-        :param error: why; None if it ended in order.
+        :param error: the reason; None if the connection ended in order.
         :param reason: what Twisted reported.
         """
 
@@ -136,10 +136,10 @@ class EndingTransport(StreamTransport):
         # The error of a send by the TLS engine itself; it is ignored if the input ends in order.
         self._send_error: BrokenError | None = None
         self._deadline: IDelayedCall | None = None
-        # Waits for FIN, and for the loss; made at the first wait.
+        # The waits for FIN and for the loss; each is made at its first wait.
         self._finishing: Waiters | None = None
         self._ending: Waiters | None = None
-        # From the end of the input on, while this end writes.
+        # Made at the end of the input, if this end still writes.
         self._hang_up_watch: HangUpWatch | None = None
         super().__init__(transport, clock, high_water)
 
@@ -171,9 +171,9 @@ class EndingTransport(StreamTransport):
 
     def start_deadline(self, seconds: float, passed: Callable[[], None]) -> None:
         """
-        Call a function after some seconds. A connection has one deadline: this replaces another.
+        Call a function after some seconds. This replaces an earlier deadline of the connection.
 
-        The loss of the connection stops it.
+        The loss of the connection stops the deadline.
         """
         self.stop_deadline()
         self._deadline = self._clock.callLater(seconds, self._pass_deadline, passed)
@@ -188,27 +188,28 @@ class EndingTransport(StreamTransport):
         self._deadline = None
         passed()
 
-    # The end, as the owner asks for it.
+    # Calls of the owner that end the connection.
 
     def close(self) -> Deferred[None]:
         """
-        End the connection in order: send what is written, send FIN, await the peer's.
+        End the connection in order: send all written bytes, send FIN, and wait for the peer's FIN.
 
         Bytes that the peer still sends are read and dropped: a reset would destroy sent bytes.
-        Under TLS, close_notify is sent before FIN.
+        Under TLS, close_notify is sent before FIN. During an upgrade the connection is aborted
+        instead, as bytes that wait for the handshake cannot be sent.
 
-        After the owner's ``close_timeout`` the wait ends. The kernel still sends the bytes that it
+        The wait ends after the owner's ``close_timeout``. The kernel still sends the bytes that it
         has taken; a peer that sends more may get a reset. If bytes are still queued here, the
         connection is aborted, since an end in order would hide the loss.
 
-        :returns: fires when the connection is gone; at once when it is already. Cancelling stops
+        :returns: fires when the connection is lost; at once when it is already. Cancelling stops
             the wait and not the close.
         """
         if self.is_held:
             self._follow(Event.CLOSE_HELD)
             return self.when_lost()
         if self.is_open:
-            self.send()  # If it fails, the connection ends by that.
+            self.send()  # A failed send ends the connection by itself.
         self._follow(Event.CLOSE)
         is_waiting = self._watch is not None or self._settling is not None
         if not is_waiting or self._descriptor is None:
@@ -217,12 +218,14 @@ class EndingTransport(StreamTransport):
 
     def end_output(self) -> None:
         """
-        Send FIN after the bytes that were sent, all of which the kernel has; continue to read.
+        Send FIN, and continue to read. Under TLS, send close_notify instead of FIN.
 
-        Under TLS, close_notify is sent instead. A peer with TLS 1.2 may then stop sending.
+        The caller has flushed the output: all written bytes are with the kernel. A peer with TLS
+        1.2 may stop sending when it receives close_notify.
 
-        :raises OperationNotSupported: when the transport, or a TLS engine of Twisted, cannot do it.
-        :raises LocalProtocolError: when the connection is broken or lost.
+        :raises OperationNotSupported: when the transport, or a TLS engine of Twisted, cannot end
+            one direction alone.
+        :raises LocalProtocolError: when a send has failed, or the connection was aborted or lost.
         """
         if not self.can_end_output:
             raise OperationNotSupported("this transport cannot close its output alone")
@@ -230,10 +233,11 @@ class EndingTransport(StreamTransport):
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
         """
-        End the connection now: drop what is queued, send a reset where there is a socket.
+        End the connection now: drop the queued bytes, and send a reset if there is a socket.
 
         :param error: the reason; None if the application asked for it.
-        :returns: fires when the connection is gone.
+        :returns: fires when the connection is lost; at once when it is already. Cancelling stops
+            the wait and not the abort.
         """
         if error is not None and self._state is not State.LOST:
             self.note_error(error)
@@ -243,14 +247,15 @@ class EndingTransport(StreamTransport):
     def note_error(self, error: SocketError) -> None:
         """Record the reason of the coming end, unless one is recorded."""
         if self._error is None:
-            # A copy: the caller may raise this error, and then it keeps the frames.
+            # A copy: the caller may raise this error, which then holds the frames of its traceback.
             self._error = error.copy()
 
     def when_lost(self) -> Deferred[None]:
         """
         Wait until the connection is lost, for any reason.
 
-        :returns: fires when it is gone; at once when it is already. Cancelling stops the wait.
+        :returns: fires when the connection is lost; at once when it is already. Cancelling stops
+            the wait.
         """
         if self._state is State.LOST:
             return succeed(None)
@@ -260,9 +265,10 @@ class EndingTransport(StreamTransport):
 
     def when_fin_sent(self) -> Deferred[None]:
         """
-        Wait until the kernel has all bytes and FIN, or the connection is gone.
+        Wait until the kernel has all bytes and FIN, or the connection is lost.
 
-        :returns: fires then; at once if that is so. Cancelling stops the wait.
+        :returns: fires in both cases; at once when one has occurred already. Cancelling stops the
+            wait.
         """
         if self._state is State.LOST:
             return succeed(None)
@@ -270,7 +276,7 @@ class EndingTransport(StreamTransport):
             self._finishing = Waiters()
         return self._finishing.wait()
 
-    # The end, as Twisted reports it to the owner.
+    # Events that Twisted reports to the owner.
 
     def peer_ended(self) -> None:
         """Handle the peer's FIN or close_notify."""
@@ -278,7 +284,7 @@ class EndingTransport(StreamTransport):
         self._follow(Event.PEER_ENDED)
 
     def fin_sent(self) -> None:
-        """Handle that the kernel has FIN."""
+        """Fire the waits for FIN: the kernel has it."""
         self._follow(Event.FIN_SENT)
 
     def lost(self, reason: Failure) -> None:
@@ -299,7 +305,7 @@ class EndingTransport(StreamTransport):
         self._stop_watching()
         owner, self._owner = self._owner, _NOBODY
         self._release()
-        # A copy, since an error that is raised keeps the frames of its traceback.
+        # A copy, since an error that is raised holds the frames of its traceback.
         owner.connection_ended(None if self._error is None else self._error.copy(), reason)
         for waiters in (self._finishing, self._ending):
             if waiters is not None:
@@ -371,7 +377,7 @@ class EndingTransport(StreamTransport):
         self._transport.resumeProducing()  # Also if the application paused it.
 
     def _send_fin(self, _error: object) -> None:
-        # Below the wrappers that leave bytes as they are (a PROXY header, policies).
+        # On the descriptor, below wrappers that do not change bytes, such as one for PROXY headers.
         bottom: Any = self._transport if self._descriptor is None else self._descriptor
         bottom.loseWriteConnection()
 
@@ -404,7 +410,7 @@ class EndingTransport(StreamTransport):
 
     def _watch_for_reset(self, _error: object) -> None:
         descriptor = self._descriptor
-        # The owner may have closed it when it received the end of the input.
+        # The owner may have closed the connection when it received the end of the input.
         if descriptor is not None and self.is_open:
             self._hang_up_watch = HangUpWatch(self._clock, descriptor, self._hung_up)
 
@@ -420,7 +426,7 @@ class EndingTransport(StreamTransport):
             finishing.fire()
 
     def _report_broken(self, error: BaseException | None) -> None:
-        # The kernel reports an error once, and the transport may now see an end in order. So this
+        # The kernel reports an error once. The transport may later report an end in order, so this
         # error is the reason. It is kept without its frames, which hold the bytes of the write.
         self._error = broken = _broken(error)
         self._pending = None

@@ -3,8 +3,8 @@ The output of one connection: protocol or socket → **stream transport** → so
 
 The base of `twsock.stream.ending.EndingTransport`. It holds the bytes that were written and not
 sent; the owner limits them by checking `StreamTransport.is_full`. Bytes that the kernel does not
-take are queued in Twisted's transport, so that the order of all writes is kept, also of those that
-an application makes with ``transport.write``.
+take are queued in Twisted's transport. So all bytes leave in the order of the writes, also those
+that an application writes with ``transport.write``.
 
 If nothing is queued on a plain socket, `StreamTransport.send` calls the kernel itself. That saves a
 turn of the reactor and three system calls for each answer. Under TLS, on a transport in memory, and
@@ -34,12 +34,12 @@ from twsock.stream.drain import BufferWatch, DrainWatch
 
 __all__ = ["HIGH_WATER", "LOW_WATER", "StreamTransport"]
 
-#: Bytes written and not yet taken by the kernel at which a connection is full: the owner stops
-#: producing, and pauses reading. The same 64 KiB at which Twisted pauses a producer.
+#: A connection is full when this many written bytes are not yet with the kernel. The owner then
+#: stops producing, and pauses reading. Twisted pauses a producer at the same 64 KiB.
 HIGH_WATER: Final = 64 * 1024
 
-#: Bytes at which a full connection has room again. Zero: a descriptor reports its queue only when
-#: that is empty.
+#: A full connection has room again when so few bytes are queued: 0, since a descriptor reports only
+#: an empty queue.
 LOW_WATER: Final = 0
 
 #: Written pieces are joined if they have at most this many bytes together. More bytes are passed to
@@ -59,7 +59,8 @@ class StreamTransport:
 
     :param transport: any connected stream transport of Twisted.
     :param clock: measures the time until a TLS engine is checked again.
-    :param high_water: bytes written and not with the kernel at which `is_full` becomes true.
+    :param high_water: `is_full` becomes true when this many written bytes are not yet with the
+        kernel.
     """
 
     __slots__ = (
@@ -82,14 +83,14 @@ class StreamTransport:
         self._high_water = high_water
         # None between two sends: an idle connection has no list.
         self._pending: list[bytes | bytearray] | None = None
-        #: Bytes that may be written before the next `send`; 0 or less once this end is closed. So a
-        #: loop over messages checks one number after each message, and not two.
+        #: Bytes that may be written before the next `send`; 0 or less when the connection is full
+        #: or no longer open. A loop over messages checks this one number after each message.
         self.room = high_water
         #: Whether the owner may write: neither closed nor lost.
         self.is_open = True
         #: Whether written bytes wait for a handshake.
         self.is_held = False
-        # The transport below a TLS engine that was put on this connection.
+        # The transport below the TLS engine of an upgrade; None before an upgrade.
         self._lower: TlsLowerTransport | None = None
         # Checks in the next turn whether the TLS engine has sent its data.
         self._settling: IDelayedCall | None = None
@@ -100,7 +101,7 @@ class StreamTransport:
         self._transport = transport
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
-        # A `DrainWatch` while bytes are queued. Without a descriptor always a `BufferWatch`.
+        # A `DrainWatch` while bytes are queued; without a descriptor, a `BufferWatch` all the time.
         self._watch: DrainWatch | BufferWatch | None = None
         if self._descriptor is None and hasattr(transport, "registerProducer"):
             self._watch = BufferWatch(transport, self._queue_is_empty)
@@ -120,14 +121,14 @@ class StreamTransport:
         raise NotImplementedError
 
     def _reason_not_to_write(self) -> SocketError:
-        """Return the error of a write to this end, which is not open."""
+        """Return the error of a write to a connection that is not open."""
         raise NotImplementedError
 
     # The queue.
 
     @property
     def is_plain(self) -> bool:
-        """Whether the bytes written are the bytes on the wire."""
+        """Whether the bytes go to a socket unchanged: no TLS engine encrypts them."""
         return self._socket is not None and not self._transport.TLS
 
     @property
@@ -171,8 +172,8 @@ class StreamTransport:
         """
         Keep bytes for the next `send`. The caller must not change a ``bytearray`` any more.
 
-        :raises ClosedError: when this end was closed.
-        :raises BrokenError: when the connection died.
+        :raises ClosedError: when this end was closed, or the connection ended in order.
+        :raises BrokenError: when a send failed, or the connection was lost with an error.
         """
         if not self.is_open:
             raise self._reason_not_to_write()
@@ -186,7 +187,7 @@ class StreamTransport:
         """
         Send all written bytes: as many as the kernel takes now, and the rest through Twisted.
 
-        :returns: whether Twisted has queued nothing, as far as is known.
+        :returns: False if bytes wait in a queue of Twisted, or for the end of a handshake.
         """
         pending = self._pending
         if pending is None:
@@ -201,7 +202,7 @@ class StreamTransport:
         transport = self._transport
         if (
             self._socket is not None
-            # TLS may have been started since. Queued bytes have to be sent first.
+            # TLS may have been started meanwhile. Queued bytes have to be sent first.
             and not transport.TLS
             and not transport.dataBuffer
             and not transport._tempDataLen
@@ -221,7 +222,7 @@ class StreamTransport:
         return self._queue_data(data)
 
     def _queue_data(self, data: bytes | bytearray) -> bool:
-        """Pass data to Twisted's queue; return whether it is empty afterwards, as far as known."""
+        """Pass data to Twisted's queue; return False if bytes wait there afterwards."""
         transport = self._transport
         if not (self.is_plain and join_queued(transport, data)):
             transport.write(data if isinstance(data, bytes) else bytes(data))
@@ -231,7 +232,7 @@ class StreamTransport:
             if watch is not None:
                 watch.note(len(data))
             return watch is None or not watch.is_full
-        # The common case of an engine of twsock: no byte waits in it, and none below it.
+        # The common case with an engine of twsock: no byte waits in the engine or below it.
         if (
             getattr(transport, "held_bytes", None) == 0
             and not descriptor.dataBuffer
@@ -245,13 +246,12 @@ class StreamTransport:
         """
         Send pieces, in their order, until the kernel takes no more of them.
 
-        For an owner that keeps the other pieces, and so can still withdraw them. Its
-        ``output_drained`` is called when there is room again, unless `is_flushed` is true
-        afterwards.
+        The owner keeps the other pieces, and can still withdraw them. Unless `is_flushed` is true
+        afterwards, ``output_drained`` is called when there is room again.
 
         :param pieces: none of them empty.
-        :returns: the number of pieces passed on, at most 1,024 if they have more than 64 KiB
-            together; and the number of these that the kernel has completely.
+        :returns: how many pieces were sent or queued, and how many of these the kernel has
+            completely. A call passes at most 1,024 pieces if they have more than 64 KiB together.
         """
         transport = self._transport
         if (
@@ -284,7 +284,7 @@ class StreamTransport:
             if sent < len(piece):
                 if done == _MAX_PIECES and not sent:
                     return done, done
-                # The transport reports room only after it had something to send.
+                # The transport reports room only after it has sent queued bytes.
                 transport.write(piece[sent:] if sent else piece)
                 self._watch_queue()
                 return done + 1, done
@@ -335,7 +335,7 @@ class StreamTransport:
         self._settling = None
         self._watch_queue()
         if engine_holds(self._transport):
-            # A handshake runs, and no event here reports its end.
+            # A handshake runs, and no event reports its end to this class.
             self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
         elif self._watch is None:
             self._queue_is_empty()

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "idle": "how much memory an idle connection needs",
     "flush": "what a long stream in small writes costs",
     "framing": "what it costs to decode frames, for each byte",
+    "values": "what it costs to read and to write a record of four values",
     "structure": "modules, lines and imports of twsock, and what it costs to import it",
     "paths": "which modules of twsock an event passes, and how many calls it takes",
 }

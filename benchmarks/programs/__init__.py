@@ -18,6 +18,7 @@ __all__ = [
     "FLUSH_WAYS",
     "FRAMINGS",
     "IDLE_SERVERS",
+    "RECORD_WAYS",
     "REFERENCE",
     "SENDERS",
     "STREAM_SERVERS",
@@ -108,4 +109,11 @@ FRAMINGS: Final = (
     Program("64KiB", "twsock FrameDecoder, pieces of 64 KiB", "decoding", ("65536", "67108864")),
     Program("1KiB", "twsock FrameDecoder, pieces of 1 KiB", "decoding", ("1024", "67108864")),
     Program("1B", "twsock FrameDecoder, pieces of 1 byte", "decoding", ("1", "1048576")),
+)
+
+#: Ways to read and write records of values; ratios refer to the one by hand.
+RECORD_WAYS: Final = (
+    Program("struct", "twsock read_struct and write_struct", "records", ("struct",)),
+    Program("values", "twsock, value by value", "records", ("values",)),
+    Program("hand", "a struct.Struct by hand", "records", ("hand",)),
 )

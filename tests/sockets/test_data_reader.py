@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -53,6 +55,18 @@ class LoadTests(DataReaderTests):
         self.assertNoResult(load)
         self.connected.receive(b"d")
         self.assertEqual(self.successResultOf(load), 4)
+
+    def test_a_load_that_waits_keeps_no_bytes_that_were_read(self) -> None:
+        """A connection that is idle after a large message needs no memory for it."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        self.connected.receive(bytes(1 << 20))
+        self.successResultOf(self.reader.load(1 << 20))
+        for _ in range(1 << 17):
+            self.reader.read_uint64()
+        before = tracemalloc.get_traced_memory()[0]
+        self.assertNoResult(self.reader.load(4))
+        self.assertGreater(before - tracemalloc.get_traced_memory()[0], 1 << 19)
 
     def test_at_the_end_of_the_stream_a_load_returns_fewer_bytes(self) -> None:
         """And then 0; no error."""
@@ -160,6 +174,10 @@ class OwnershipTests(DataReaderTests):
         self.assertEqual(error.hresult, 0x80000013)
         for method in (self.reader.read_byte, self.reader.read_double, self.reader.detach_buffer):
             self.assertRaises(ClosedError, method)
+        self.assertRaises(ClosedError, self.reader.read_bytes, 0)
+        for form in ("HI", "0s", ""):
+            with self.assertRaises(ClosedError, msg=f"{form=}"):
+                self.reader.read_struct(form)
         self.assertRaises(ClosedError, self.reader.detach_stream)
         self.assertRaises(ClosedError, getattr, self.reader, "unconsumed_buffer_length")
 

@@ -168,6 +168,7 @@ class OwnershipTests(DataWriterTests):
         self.failureResultOf(self.writer.flush(), ClosedError)
         self.assertRaises(ClosedError, self.writer.write_byte, 1)
         self.assertRaises(ClosedError, self.writer.write_string, "x")
+        self.assertRaises(ClosedError, self.writer.write_struct, "H", 1)
         self.assertRaises(ClosedError, self.writer.detach_buffer)
         self.assertRaises(ClosedError, self.writer.detach_stream)
 

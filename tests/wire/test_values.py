@@ -10,10 +10,12 @@ from zoneinfo import available_timezones
 
 from hypothesis import given
 from hypothesis.strategies import (
+    DataObject,
     SearchStrategy,
     binary,
     booleans,
     builds,
+    data,
     datetimes,
     floats,
     integers,
@@ -239,6 +241,162 @@ class RoundTripTests(SynchronousTestCase):
         """Python has no smaller unit than the microsecond."""
         self.assertEqual(read("time_span", write("int64", 19)), timedelta(microseconds=1))
         self.assertEqual(read("time_span", write("int64", -1)), timedelta(microseconds=-1))
+
+
+RECORD = (0x1337, -2, True, b"ab", -0.5)
+RECORD_FORMAT = "Hi?2sf"
+LITTLE_RECORD = bytes.fromhex("37 13 fe ff ff ff 01 61 62 00 00 00 bf")
+BIG_RECORD = bytes.fromhex("13 37 ff ff ff fe 01 61 62 bf 00 00 00")
+
+#: The codes of numbers in `struct`, and the methods of the same values.
+CODES = dict(zip("B?hHiIqQfd", list(KINDS)[:10], strict=True))
+
+
+class RecordTests(SynchronousTestCase):
+    """Several values by one format string."""
+
+    def test_a_record_has_the_byte_order_of_its_reader_and_writer(self) -> None:
+        """No value is aligned, and bytes are never swapped."""
+        for order, record in ((LITTLE, LITTLE_RECORD), (BIG, BIG_RECORD)):
+            writer = ValueWriter()
+            writer.byte_order = order
+            writer.write_struct(RECORD_FORMAT, *RECORD)
+            self.assertEqual(writer.detach_buffer(), record, f"{order=}")
+            reader = reader_of(record, order)
+            self.assertEqual(reader.read_struct(RECORD_FORMAT), RECORD, f"{order=}")
+            self.assertEqual(reader.unconsumed_buffer_length, 0, f"{order=}")
+
+    def test_a_pad_byte_is_written_as_zero_and_read_as_nothing(self) -> None:
+        """Any byte may be in its place when it is read."""
+        writer = ValueWriter()
+        writer.write_struct("BxB", 1, 2)
+        self.assertEqual(writer.detach_buffer(), b"\1\0\2")
+        self.assertEqual(reader_of(b"\1\xff\2").read_struct("BxB"), (1, 2))
+
+    def test_a_record_of_no_bytes_is_no_error(self) -> None:
+        """As of a field of bytes whose count is 0."""
+        writer = ValueWriter()
+        writer.write_struct("0s", b"")
+        writer.write_struct("")
+        self.assertEqual(writer.detach_buffer(), b"")
+        self.assertEqual(reader_of(b"").read_struct("0s"), (b"",))
+        self.assertEqual(reader_of(b"a").read_struct(""), ())
+
+    @given(data(), ORDERS, integers(1, 9))
+    def test_a_record_is_its_values_one_by_one(
+        self, draw: DataObject, order: ByteOrder, step: int
+    ) -> None:
+        """However the bytes were fed, in either byte order."""
+        codes = draw.draw(lists(sampled_from(sorted(CODES)), max_size=8))
+        values = tuple(draw.draw(KINDS[CODES[code]]) for code in codes)
+        record, one_by_one = ValueWriter(), ValueWriter()
+        record.byte_order = one_by_one.byte_order = order
+        record.write_struct("".join(codes), *values)
+        for code, value in zip(codes, values, strict=True):
+            getattr(one_by_one, f"write_{CODES[code]}")(value)
+        written = record.detach_buffer()
+        self.assertEqual(written, one_by_one.detach_buffer())
+        reader, single_reader = reader_of(b"", order), reader_of(written, order)
+        for start in range(0, len(written), step):
+            reader.feed(written[start : start + step])
+        singly = tuple(getattr(single_reader, f"read_{CODES[code]}")() for code in codes)
+        # As text, since NaN differs from itself.
+        self.assertEqual(repr(reader.read_struct("".join(codes))), repr(singly))
+
+    def test_a_record_that_is_not_loaded_as_a_whole_is_left(self) -> None:
+        """One byte short; the error has both numbers."""
+        reader = reader_of(BIG_RECORD[:-1])
+        error = self.assertRaises(OutOfBoundsError, reader.read_struct, RECORD_FORMAT)
+        self.assertEqual((error.wanted, error.available), (13, 12))
+        reader.feed(BIG_RECORD[-1:])
+        self.assertEqual(reader.read_struct(RECORD_FORMAT), RECORD)
+
+    def test_a_format_that_names_a_byte_order_is_refused(self) -> None:
+        """So the order has one owner, and no native size or alignment goes to the wire."""
+        for sign in "<>!=@":
+            error = self.assertRaises(ValueError, reader_of(b"ab").read_struct, f"{sign}H")
+            self.assertIn("is not the format of a record", str(error), f"{sign=}")
+            self.assertRaises(ValueError, ValueWriter().write_struct, f" {sign}H", 1)
+
+    def test_what_is_no_format_is_refused(self) -> None:
+        """Codes that only native order has are none."""
+        for wrong in ("n", "N", "P", "J", "3", "H\0", "é", "99999999999999999999s"):
+            reader, writer = reader_of(b"abcdefgh"), ValueWriter()
+            with self.assertRaises(ValueError, msg=f"{wrong=}"):
+                reader.read_struct(wrong)
+            self.assertEqual(reader.unconsumed_buffer_length, 8, f"{wrong=}")
+            with self.assertRaises(ValueError, msg=f"{wrong=}"):
+                writer.write_struct(wrong, 1)
+        for wrong_type in (b"H", 5, None):
+            self.assertRaises(TypeError, reader_of(b"ab").read_struct, wrong_type)
+
+    def test_values_that_do_not_fit_their_format_are_refused(self) -> None:
+        """Nothing is written, not even those that fit."""
+        for form, values in (
+            ("BB", (1, 256)),
+            ("BB", (1,)),
+            ("BB", (1, 2, 3)),
+            ("Bf", (1, 1e39)),
+            ("BB", (1, 1.5)),
+            ("Bq", (1, 2**63)),
+            ("BB", (1, b"a")),
+        ):
+            writer = ValueWriter()
+            error = self.assertRaises(ValueError, writer.write_struct, form, *values)
+            self.assertIn("the values do not fit 'B", str(error), f"{form=}, {values=}")
+            self.assertEqual(writer.unstored_buffer_length, 0, f"{form=}, {values=}")
+        self.assertRaises(TypeError, ValueWriter().write_struct, "Bi", 1, "2")
+
+    def test_formats_without_number_need_bounded_memory(self) -> None:
+        """A program may make a format for each record."""
+        reader = reader_of(bytes(sum(range(600))))
+        sizes = [len(reader.read_struct(f"{size}s")[0]) for size in range(600)]
+        self.assertEqual(sizes, list(range(600)))
+
+
+class PieceTests(SynchronousTestCase):
+    """Values that are spread over pieces, and the bytes behind them."""
+
+    def test_a_value_across_three_pieces_is_joined(self) -> None:
+        """Those behind it are read from where it ends."""
+        reader = reader_of(b"\0\0")
+        for piece in (b"\0", b"\5He", b"llo", b"\0\7"):
+            reader.feed(piece)
+        self.assertEqual(reader.read_uint32(), 5)
+        self.assertEqual(reader.read_string(5), "Hello")
+        self.assertEqual(reader.read_uint16(), 7)
+        self.assertEqual(reader.unconsumed_buffer_length, 0)
+
+    def test_refused_values_across_pieces_are_left(self) -> None:
+        """A text that is malformed, and a date that is too late."""
+        reader = reader_of(b"\x7f")
+        reader.feed(b"\xff" * 8)
+        self.assertRaises(TextError, reader.read_string, 2)
+        self.assertEqual(reader.unconsumed_buffer_length, 9)
+        self.assertRaises(RemoteProtocolError, reader.read_date_time)
+        self.assertEqual(reader.detach_buffer(), b"\x7f" + b"\xff" * 8)
+
+    def test_a_mutable_piece_is_read_as_bytes(self) -> None:
+        """Whether it is the first piece or a later one."""
+        pieces: list[Any] = [bytearray(b"ab"), bytearray(b"cd")]
+        reader = reader_of(b"")
+        for piece in pieces:
+            reader.feed(piece)
+        self.assertIs(type(reader.read_bytes(3)), bytes)
+        self.assertEqual(reader.detach_buffer(), b"d")
+
+    def test_the_size_is_right_between_any_two_writes(self) -> None:
+        """It is asked for after some of them only."""
+        writer = ValueWriter()
+        sizes = []
+        for count in range(5):
+            writer.write_bytes(bytes(count))
+            if count % 2:
+                sizes.append(writer.unstored_buffer_length)
+        self.assertEqual([*sizes, writer.unstored_buffer_length], [1, 6, 10])
+        self.assertEqual(len(writer.detach_buffer()), 10)
+        writer.write_byte(1)
+        self.assertEqual(writer.unstored_buffer_length, 1)
 
 
 class TextTests(SynchronousTestCase):

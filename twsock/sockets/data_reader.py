@@ -129,6 +129,7 @@ class DataReader(ClosesInBlock, ValueReader):
             # The common case: the bytes were received before, so no callback is needed.
             self.feed(loading.result)
             return succeed(len(loading.result))
+        self._forget_read()
         self._loading = loading
         loaded: Deferred[int] = loading.addCallbacks(self._loaded, self._failed)
         return loaded
@@ -155,6 +156,8 @@ class DataReader(ClosesInBlock, ValueReader):
         :returns: fires when the stream is closed. It need not be awaited.
         """
         self._is_closed = True
+        # Behind the end, so that a read asks the queue, even one of no bytes.
+        self._front, self._position = b"", 1
         self._queue = _ClosedQueue()
         stream, self._stream = self._stream, _NO_STREAM
         return stream.close()

@@ -132,7 +132,7 @@ class DataWriter(ValueWriter):
         """
         self._is_closed = True
         self._pieces = _ClosedPieces()
-        self._size = 0
+        self._size = self._measured = 0
         stream, self._stream = self._stream, None
         if stream is None:
             return succeed(None)

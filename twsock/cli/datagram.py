@@ -1,8 +1,8 @@
 """
 Echo of datagrams: texts → **requests, answers** → figures; with one peer, or with a group.
 
-Stands on `twsock.DatagramSocket`. `twsock.cli.tally` finds the request of each answer. One message
-is in memory, besides what the tally holds.
+Stands on `twsock.DatagramSocket`. `twsock.cli.tally` finds the request of each answer. Holds
+one message, besides the tally.
 """
 
 from __future__ import annotations

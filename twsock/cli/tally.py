@@ -1,7 +1,7 @@
 """
 Answers of an echo of datagrams: requests, answers → **tally** → counts.
 
-Fed by `twsock.cli.datagram`. In memory are the times of requests that may still be answered, and
+Called by `twsock.cli.datagram`. Holds the times of requests that may still be answered, and the
 digests of at most `MAX_REMEMBERED` messages.
 """
 
@@ -16,14 +16,15 @@ from twsock.cli.output import Responder
 
 __all__ = ["MAX_REMEMBERED", "MAX_RESPONDERS", "Tally"]
 
-#: How many different messages are known, for duplicates and for answers after the timeout.
+#: How many different messages are kept, to detect duplicates and answers after the timeout.
 MAX_REMEMBERED: Final = 16_384
 
-#: How many responders of a group are told apart: anybody may answer, from any port.
+#: How many responders of a group are counted separately: any host may answer, from any port.
 MAX_RESPONDERS: Final = 64
 
-#: How many times of equal messages are kept; bytes up to which a message is its own digest.
+#: How many times of equal messages are kept.
 _MAX_TIMES: Final = 65_536
+#: The size of a digest, in bytes. A shorter message is its own digest.
 _DIGEST_SIZE: Final = 32
 
 
@@ -32,22 +33,24 @@ class _Copies:
     """Requests with the same bytes."""
 
     sent: int = 0
-    # When the newest of them were sent.
+    # The times at which the newest of them were sent, in seconds.
     times: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_TIMES))
-    # How many of them each responder has answered, or missed.
+    # By responder, how many of them it has answered or missed.
     answered: dict[str, int] = field(default_factory=dict)
 
 
 class Tally:
     """
-    Which answer belongs to which request, by the bytes of both.
+    Finds the request of each answer by comparing bytes, and counts answers and losses.
 
-    With different bytes, as generated datagrams have, all counts are exact. Of equal requests, an
-    answer belongs to the oldest that this responder has not answered; those whose timeout is over
-    are passed over, unless there is no other. There a duplicate can hide a loss.
+    With different bytes, as generated datagrams have, all counts are exact. If requests are equal,
+    an answer belongs to the oldest one that this responder has not answered. Requests whose timeout
+    has passed are skipped, unless there is no other. A duplicate can then hide a loss.
+
+    :param timeout: how long a request waits for answers, in seconds.
 
     :ivar sent: how many requests were sent.
-    :ivar answered: how many of them anybody has answered.
+    :ivar answered: how many requests at least one responder has answered.
     :ivar unexpected: datagrams that equal no request.
     :ivar responders: by name; at most `MAX_RESPONDERS`.
     :ivar others: all further responders together, as if they were one.
@@ -60,11 +63,15 @@ class Tally:
         self.responders: dict[str, Responder] = {}
         self.others = Responder()
         self._timeout = timeout
-        # By digest, the one that was sent least recently first.
+        # By digest; the one sent least recently comes first.
         self._copies: dict[bytes, _Copies] = {}
 
     def send(self, message: bytes, now: float) -> None:
-        """Count a request."""
+        """
+        Count a request.
+
+        :param now: the time, in seconds.
+        """
         self.sent += 1
         key = _digest(message)
         copies = self._copies[key] = self._copies.pop(key, _Copies())
@@ -74,14 +81,15 @@ class Tally:
             del self._copies[next(iter(self._copies))]
 
     def was_sent(self, message: bytes) -> bool:
-        """Return whether a request had these bytes, not too long ago."""
+        """Return whether one of the last `MAX_REMEMBERED` different requests had these bytes."""
         return _digest(message) in self._copies
 
     def receive(self, message: bytes, name: str, now: float) -> str:
         """
         Count a datagram that arrived.
 
-        :param name: its sender.
+        :param name: the name of its sender.
+        :param now: the time, in seconds.
         :returns: ``answer``, ``duplicate`` or ``unexpected``; empty for one of the `others`.
         """
         copies = self._copies.get(_digest(message))
@@ -92,7 +100,7 @@ class Tally:
         if is_listed:
             responder = self.responders.setdefault(name, Responder())
         else:
-            # Counted together: a request that only one of them has answered is not lost.
+            # All further responders count as one: a request that one of them answers is not lost.
             name, responder = "", self.others
         oldest = copies.sent - len(copies.times)
         position = max(oldest, copies.answered.get(name, 0))

@@ -2,9 +2,9 @@
 The transport that applications use: application → **application transport** → Twisted's transport.
 
 A protocol collects its answers and sends them in one piece. Before each write, this transport sends
-the collected answers, so the order of all writes is kept. If it is closed or aborted, the protocol
-handles no further message. `twsock.protocols.StreamProtocol` makes it at the first access to its
-``transport``. It holds no bytes.
+the collected answers, so the order of all writes is kept. When this transport is closed or aborted,
+the protocol handles no further message. `twsock.protocols.StreamProtocol` makes this transport at
+the first access to its ``transport``. It holds no bytes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["ApplicationTransport"]
 
 class ApplicationTransport:
     """
-    Twisted's transport; before each call it sends what the protocol has written.
+    Twisted's transport; before each call it sends the bytes that the protocol has written.
 
-    It provides the interfaces of the transport, and has all other attributes of it.
+    It provides the interfaces of Twisted's transport, and has all other attributes of that object.
 
     :param transport: any stream transport.
     :param send: sends all bytes that the protocol has written.

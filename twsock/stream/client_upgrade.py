@@ -1,12 +1,12 @@
 """
 The client's side of an upgrade: protocol → **upgrade** → TLS engine → protocol.
 
-`twsock.protocols.StreamProtocol.upgrade_to_ssl` makes one. It sends the request and reads the
-answer, or begins the handshake directly, and reports what it finds to
-`twsock.stream.upgrade_core`, which decides what follows. Wire format: docs/wire/upgrade.rst.
+`twsock.protocols.StreamProtocol.upgrade_to_ssl` makes a `ClientUpgrading`. It sends the request and
+reads the answer, or begins the handshake directly. It reports each event to
+`twsock.stream.upgrade_core`, which decides the next step. Wire format: docs/wire/upgrade.rst.
 
-A TLS server never sends first. So plaintext of the server that is not handled yet ends the
-connection, and the application does not see what a server answers to the request.
+A TLS server never sends first. So plaintext of the server that was not handled when the upgrade
+begins aborts the connection. The application does not receive the answer to the request.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class ClientUpgrade:
     :param style: ``DIRECT`` on a connection without earlier messages is TLS from the first byte.
     :param request: the message that asks for TLS.
     :param go_ahead: the answer with which the server agrees.
-    :param timeout: seconds from the request, or from the ClientHello, to the end of the handshake.
-    :raises ValueError: when the timeout is not above 0, or a word is empty.
+    :param timeout: seconds from the request, or from the ClientHello, to the end of the handshake;
+        above 0.
+    :raises ValueError: when the timeout is not above 0, or one of the two messages is empty.
     """
 
     options: ClientOptions
@@ -89,7 +90,8 @@ class ClientUpgrading(MessageSwitch):
         """
         Send the request, or the ClientHello.
 
-        :returns: fires when the server is accepted; otherwise the connection is gone.
+        :returns: fires when the server is accepted. If it fails, the connection was aborted or
+            lost. Cancelling aborts the connection.
         """
         protocol = self._owner
         if protocol.take_buffered():

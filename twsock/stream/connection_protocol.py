@@ -1,9 +1,9 @@
 """
 One connection as a protocol of Twisted: transport → **connection protocol** → application.
 
-The base of `twsock.stream.protocol.StreamProtocol`: all but its messages. Twisted reports the
-events of a transport to it. It makes a `twsock.stream.connection.Connection` for the transport, and
-joins a `twsock.stream.registry.ConnectionRegistry`. Holds no bytes.
+The base of `twsock.stream.protocol.StreamProtocol`, which adds the messages. Twisted reports the
+events of a transport to this class. It makes a `twsock.stream.connection.Connection` for the
+transport, and joins a `twsock.stream.registry.ConnectionRegistry`. It holds no bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class ConnectionProtocol(Protocol):
     :ivar peer: the other end, for messages to people.
     """
 
-    #: Bytes written and not with the kernel at which no more messages are handled.
+    #: No more messages are handled while this many written bytes, or more, are not yet with the
+    #: kernel.
     high_water: ClassVar[int] = HIGH_WATER
     #: Limit, in bytes, for written bytes that are not yet with the kernel; above `high_water`. At
     #: this limit a further message that is sent outside a handler aborts the connection. None for
@@ -56,7 +57,7 @@ class ConnectionProtocol(Protocol):
     max_unsent: int | None = None
     #: Largest message accepted, in bytes; None for the default of the format.
     max_payload: int | None = None
-    #: Seconds that `close` waits for the peer before it aborts.
+    #: How long `close` waits for the peer, in seconds; 0 or more.
     close_timeout: float = DEFAULT_CLOSE_TIMEOUT
     #: The registry of the server, set by its factory; a connection without a factory makes its own.
     group: ConnectionRegistry | None = None
@@ -95,7 +96,7 @@ class ConnectionProtocol(Protocol):
         handled. The same object stays usable after an upgrade.
 
         ``startTLS`` aborts the connection if the peer has sent plaintext that was not handled:
-        it could pass as encrypted data (STARTTLS injection).
+        such bytes could pass as encrypted data (STARTTLS injection).
         """
         if self._ordered is None and self._transport is not None:
             self._ordered = ApplicationTransport(
@@ -163,17 +164,22 @@ class ConnectionProtocol(Protocol):
         """
         Send all written bytes, then end the connection in order, within `close_timeout`.
 
-        No further message is handled. Closing twice is harmless.
+        No further message is handled. During an upgrade the connection is aborted instead. Closing
+        twice is harmless.
 
-        :returns: fires when the connection is gone. It need not be awaited.
+        :returns: fires when the connection is lost; at once when it is already. It need not be
+            awaited. Cancelling stops the wait and not the close.
+        :raises LocalProtocolError: at once, before the protocol is connected.
         """
         return self._connected_stream().close()
 
     def abort(self) -> Deferred[None]:
         """
-        End the connection now, dropping what is queued.
+        End the connection now: drop the queued bytes, and send a reset if there is a socket.
 
-        :returns: fires when the connection is gone. It need not be awaited.
+        :returns: fires when the connection is lost; at once when it is already. It need not be
+            awaited. Cancelling stops the wait and not the abort.
+        :raises LocalProtocolError: at once, before the protocol is connected.
         """
         return self._connected_stream().abort()
 
@@ -345,7 +351,7 @@ class ConnectionProtocol(Protocol):
             self.group.counters.violations += 1
 
     def _call_hook(self, hook: Callable[[], None]) -> None:
-        """Call a method of the application, unless the loss was reported: nothing follows it."""
+        """Call a method of the application; after the loss was reported, do nothing."""
         if self._connected_stream().state is State.LOST:
             return  # A transport in memory may lose the connection within a send.
         try:
@@ -382,7 +388,7 @@ class ConnectionProtocol(Protocol):
         if isinstance(error, RemoteProtocolError):
             group.counters.violations += 1
             self._log.warn("{peer} aborted: {error}", peer=self.peer, error=error)
-            stream.send()  # Answers to what came before the violation.
+            stream.send()  # The answers to the messages before the violation.
             stream.abort(error)
         else:
             group.counters.handler_errors += 1

@@ -36,8 +36,8 @@ __all__ = ["MAX_BACKLOG", "Handled", "StreamProtocol"]
 #: What a handler may return: None when it is done, or something to wait for.
 Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any]"]
 
-#: Bytes that may arrive, besides one read, while a handler runs or the peer takes no answers, in
-#: bytes. A smaller message limit lowers it.
+#: How many received bytes may wait, besides one read, while a handler runs or the peer receives no
+#: answers. A smaller message limit lowers it.
 MAX_BACKLOG: Final = 64 * 1024
 
 #: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
@@ -45,7 +45,7 @@ _FULL_READ: Final = 64 * 1024
 
 
 class Decoder(MessageDecoder, typing.Protocol):
-    """The decoder of a wire format, as far as it is used here."""
+    """The part of a wire format's decoder that this module uses."""
 
     delivered: int
     stored: bytes | bytearray
@@ -86,14 +86,15 @@ class StreamProtocol(ConnectionProtocol):
 
         Not called with TLS from the first byte: then ``connection_made`` is called at this point.
 
-        An attacker may have sent what arrived before: drop what it said (a name, a login).
+        An attacker may have sent the earlier messages. Drop all that they said, such as a login.
         """
 
     def writing_paused(self) -> None:
         """
-        The peer does not receive what is sent: ``high_water`` is reached. Called once each time.
+        The output is full: ``high_water`` bytes or more are not yet with the kernel.
 
-        If the bytes are answers, the connection is not read from until they have been sent.
+        Called once each time the output becomes full. If the bytes are answers, reading pauses
+        until they have been sent.
         """
 
     def writing_resumed(self) -> None:
@@ -114,10 +115,12 @@ class StreamProtocol(ConnectionProtocol):
 
         :returns: fires after `connection_secured`, when the server is accepted. It fails with
             `RemoteProtocolError` when the server did not grant TLS, or sent plaintext that was not
-            handled; with `twsock.tls.CertificateError` when it was not accepted; with
-            status ``CONNECTION_TIMED_OUT`` at the deadline. With `LocalProtocolError`, and nothing
-            else happens, when the connection is secure already or being upgraded. Cancelling aborts
-            the connection.
+            handled; with `twsock.tls.CertificateError` when the server was not accepted; with
+            status ``CONNECTION_TIMED_OUT`` after ``settings.timeout``. It fails with
+            `LocalProtocolError` when the connection is secure already or being upgraded, and with
+            `ClosedError` when this end was closed; both change nothing. Cancelling aborts the
+            connection.
+        :raises LocalProtocolError: at once, before the protocol is connected.
         """
         stream = self._connected_stream()
         if not stream.is_open:
@@ -156,7 +159,8 @@ class StreamProtocol(ConnectionProtocol):
         if self._handler is None:
             self.close()
         else:
-            self.abort()  # It cancels the handler: the peer has ended its output or disconnected.
+            # The loss cancels the handler: the peer has ended its output or disconnected.
+            self.abort()
 
     @override
     def drain(self) -> None:
@@ -205,7 +209,7 @@ class StreamProtocol(ConnectionProtocol):
         return typing.cast(Decoder, self._decoder)
 
     def has_stopped(self, stream: Connection) -> bool:
-        """Return whether `deliver_messages` ended before a word, and the word may be handled."""
+        """Return whether a request or ClientHello is next, and may be handled now."""
         is_free = self._handler is None and not self._is_stalled
         if not is_free or not self._decoder.stops_here():
             return False
@@ -218,7 +222,7 @@ class StreamProtocol(ConnectionProtocol):
         return rest + early
 
     def continue_above(self, engine: Any) -> None:
-        """Continue above a TLS engine, with nothing from before the handshake."""
+        """Continue above a TLS engine; drop the decoder from before the handshake."""
         stream = self._connected_stream()
         self._decoder = self._make_decoder()
         self.transport = engine
@@ -299,7 +303,7 @@ class StreamProtocol(ConnectionProtocol):
         if not isinstance(handled, Deferred):
             raise TypeError(f"a handler returns None, a Deferred or a coroutine, not {handled!r}")
         self._handler = handled
-        # May call back at once, so the attribute comes first.
+        # The Deferred may call back at once, so the attribute is set before.
         handled.addCallbacks(self._handler_done, self._handler_failed)
         return self._handler is None
 
@@ -330,14 +334,14 @@ class StreamProtocol(ConnectionProtocol):
         stream = self._stream
         assert stream is not None and self.group is not None
         if not stream.is_open:
-            # Dropped: the kernel resets a connection that is closed with unread bytes.
+            # Read and dropped: the kernel resets a connection that is closed with unread bytes.
             return
         size = len(data)
         self.group.counters.bytes_received += size
         if size >= _FULL_READ:
             stream.note_read(size)
         if self._is_delivering:
-            # A transport in memory delivers within a send: handled when the loop has ended.
+            # A transport in memory delivers within a send. These bytes wait until the loop ends.
             self._early += data
             return
         decoder = self._decoder

@@ -3,8 +3,8 @@ The open connections of a server: limits, counters, idle timeout and drain.
 
 A `twsock.protocols.StreamServerFactory` or a `twsock.StreamSocketListener` makes one registry; its
 connections join and leave it. The registry holds a reference to each connection, and one delayed
-call for all of them. So an idle timeout costs a frame nothing, and ten thousand idle connections
-cost as many comparisons each half timeout.
+call for all of them. So an idle timeout adds no work to a frame: ten thousand connections cost ten
+thousand comparisons in each half of the timeout.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class ConnectionRegistry(Generic[M]):
 
     async def drain(self, timeout: float) -> int:
         """
-        Close every connection after it has answered; abort the remaining ones at the deadline.
+        Close every connection when it has answered its messages; abort the rest at the deadline.
 
         :param timeout: seconds until the deadline; 0 aborts at once.
         :returns: the number of aborted connections.
@@ -191,10 +191,11 @@ class ConnectionRegistry(Generic[M]):
 
     def drain_within(self, timeout: float) -> Deferred[None]:
         """
-        Close every connection after it has answered, without aborting any at the deadline.
+        Close every connection when it has answered its messages; at the deadline, abort none.
 
         :param timeout: seconds until the deadline; 0 closes none.
-        :returns: fires when no connection is left, or at the deadline.
+        :returns: fires when no connection is left, or at the deadline. Cancelling stops the wait,
+            and not the closes.
         """
         if timeout > 0:
             for member in self.members:
@@ -205,7 +206,7 @@ class ConnectionRegistry(Generic[M]):
         """
         Abort every connection.
 
-        :returns: their number, when all of them have ended.
+        :returns: their number, when all of them are lost.
         """
         members = self.members
         await DeferredList([member.abort() for member in members])

@@ -36,14 +36,15 @@ class SwitchOwner(typing.Protocol):
         """Remove and return all bytes that were received and not delivered."""
 
     def continue_above(self, engine: Any) -> None:
-        """Continue above the engine, with nothing from before the handshake."""
+        """Continue above the engine; drop all state from before the handshake."""
 
 
 class Switch:
     """
     One upgrade of one connection.
 
-    :param timeout: seconds from the switch to the end of the handshake.
+    :param owner: the protocol or socket above the connection.
+    :param timeout: seconds from the switch to the end of the handshake; above 0.
     :param is_secure: as for `UpgradeCore`.
     """
 
@@ -63,7 +64,7 @@ class Switch:
         self._owner = owner
         self._connection = connection
         self._core = UpgradeCore(side, timeout, is_secure=is_secure)
-        # While it runs.
+        # None while no handshake runs.
         self._handshake: Handshake | None = None
 
     @property
@@ -80,7 +81,7 @@ class Switch:
         """
         Handle one event: take its step, and carry out the actions.
 
-        :param error: why the upgrade fails, if it does.
+        :param error: the reason, if the event fails the upgrade.
         :raises LocalProtocolError: for a call of the application that has no row in this state.
         """
         actions = self._core.handle(event, self._connection.clock.seconds())
@@ -105,14 +106,14 @@ class Switch:
         """Handle a state that may have changed."""
 
     def prepare(self) -> tuple[Any, Verification]:
-        """Return what makes OpenSSL's connection, and the verification of the peer."""
+        """Return the creator of OpenSSL's connection, and the verification of the peer."""
         raise NotImplementedError
 
     def accepted(self, engine: Any) -> None:
-        """Handle that the connection is secure; its owner continues above the engine already."""
+        """Report that the connection is secure; the owner continues above the engine already."""
 
     def failed(self, event: Event, error: SocketError) -> None:
-        """Report why the upgrade failed; the connection is aborted or lost already."""
+        """Report the reason of a failure; the connection was aborted or lost before."""
         raise NotImplementedError
 
     def timeout_error(self) -> SocketError:
@@ -137,12 +138,12 @@ class Switch:
     # Called by the handshake.
 
     def handshake_completed(self) -> None:
-        """Let the verification decide."""
+        """Verify the peer, unless this end was closed."""
         if self._connection.is_open:
             self.handle(Event.COMPLETED)
 
     def handshake_lost(self, refusal: SocketError | None, reason: Failure) -> None:
-        """Report the loss to the connection and its owner first, then to the caller who waits."""
+        """Report the loss to the connection and its owner, then to the caller of the upgrade."""
         error = refusal
         if error is None and not self._connection.is_open:
             error = ClosedError("the socket was closed during the handshake")
@@ -198,7 +199,7 @@ class Switch:
     def _start_handshake(self) -> None:
         connection = self._connection
         if not connection.is_open:
-            return  # The last send in plaintext failed; the loss is about to be reported.
+            return  # The last send in plaintext failed; the loss follows.
         creator, verification = self.prepare()
         is_client = self._core.side is Side.CLIENT
         self._handshake = Handshake(self, creator, verification, connection.clock, is_client)
@@ -231,7 +232,7 @@ def _misplaced(event: Event) -> SocketError:
 
 class MessageDecoder(typing.Protocol):
     """
-    What an upgrade needs of the decoder of a connection.
+    The part of a connection's decoder that an upgrade uses.
 
     :ivar max_payload: the largest message, in bytes.
     """
@@ -242,7 +243,7 @@ class MessageDecoder(typing.Protocol):
         """Return the next bytes, at most ``count``, without pulling them."""
 
     def stop_before(self, word: bytes, beginning: bytes = ...) -> None:
-        """Make the owner's `MessageOwner.deliver_messages` stop before a message."""
+        """Make `MessageOwner.deliver_messages` stop before a message, or before a beginning."""
 
 
 class MessageOwner(SwitchOwner, typing.Protocol):
@@ -263,7 +264,7 @@ class MessageOwner(SwitchOwner, typing.Protocol):
         """Pull and handle messages until there is none, a handler runs, or the output is full."""
 
     def has_stopped(self, stream: Connection) -> bool:
-        """Return whether `deliver_messages` ended before a word, and the word may be handled."""
+        """Return whether a request or ClientHello is next, and may be handled now."""
 
     def handle_message(self, message: bytes, stream: Connection) -> bool:
         """Handle one message; return whether the next one may be handled."""
@@ -282,7 +283,8 @@ class MessageSwitch(Switch):
     """
     One upgrade of a connection of messages.
 
-    :ivar passes_messages: whether the protocol handles all messages up to the next word by itself.
+    :ivar passes_messages: whether the protocol handles all messages up to the next request or
+        ClientHello by itself.
     """
 
     __slots__ = ("passes_messages",)
@@ -309,8 +311,8 @@ class MessageSwitch(Switch):
         """
         Send the last message in plaintext.
 
-        All other output is held by now. A hook that is called because the output is full, or a peer
-        that a transport in memory calls at once, can thus write nothing behind it.
+        All other output is held by now. So nothing can be sent in plaintext behind this message,
+        neither by a hook of the application nor by an event that a transport in memory reports.
         """
         if self._connection.is_open:
             self._connection.hold().write(self._owner.encode_message(word))

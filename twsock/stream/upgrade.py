@@ -1,10 +1,10 @@
 """
 The server's side of an upgrade: protocol → **upgrade** → TLS engine → protocol.
 
-A server protocol with an `UpgradeToSsl` has one for each connection. It looks at each boundary
-between messages, where the client may send the request or its ClientHello, and reports what it
-finds to `twsock.stream.upgrade_core`, which decides what follows. Messages before a required
-upgrade are dropped here. Wire format: docs/wire/upgrade.rst.
+A server protocol with an `UpgradeToSsl` has one `Upgrade` for each connection. At each boundary
+between messages the client may send the request or its ClientHello. The upgrade reports what it
+finds there to `twsock.stream.upgrade_core`, which decides the next step. It drops messages before
+a required upgrade. Wire format: docs/wire/upgrade.rst.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from twsock.tls.server import ServerTls
 
 __all__ = ["MAX_BEFORE_UPGRADE", "Upgrade", "UpgradePolicy", "UpgradeToSsl"]
 
-#: Bytes of messages that are dropped before a required upgrade, empty ones counted as one; then the
-#: connection is aborted.
+#: How many bytes of messages are dropped before a required upgrade; an empty message counts as one
+#: byte. More bytes abort the connection.
 MAX_BEFORE_UPGRADE: Final = 4096
 
 #: The first bytes of a ClientHello as the count of a frame: 369,295,360 bytes and more.
@@ -36,7 +36,9 @@ class UpgradePolicy(enum.Enum):
     """
     Whether a server upgrades its connections to TLS.
 
-    ``IMPLICIT`` is TLS from the first byte, as :rfc:`8314` calls it.
+    ``OFF`` upgrades none. ``ALLOWED`` upgrades a connection when the client begins. ``REQUIRED``
+    does the same, and drops all messages before the upgrade. ``IMPLICIT`` is TLS from the first
+    byte (:rfc:`8314`).
     """
 
     OFF = "off"
@@ -53,16 +55,16 @@ class UpgradeToSsl:
     :param tls: the certificates, and which clients are accepted.
     :param policy: with ``REQUIRED``, messages before the upgrade are dropped unanswered, at most
         `MAX_BEFORE_UPGRADE` bytes of them. With ``IMPLICIT`` the application learns of a connection
-        only when it is secure. With ``OFF`` and ``IMPLICIT`` the words below are data like any
-        other.
+        only when it is secure. With ``OFF`` and ``IMPLICIT``, a message that equals ``request`` is
+        data like any other.
     :param request: the message with which a client asks for TLS. A client that sends its
         ClientHello at a boundary needs none.
     :param go_ahead: the answer to the request, the last message in plaintext.
     :param refusal: the answer to a request inside TLS.
     :param ignores_case: whether the request may be spelled ``StartTLS``, as in SMTP.
-    :param handshake_timeout: seconds from the go-ahead, or from the ClientHello, to the end of the
-        handshake.
-    :raises ValueError: when the timeout is not above 0, or a word is empty.
+    :param handshake_timeout: seconds from the go-ahead, from the ClientHello, or with ``IMPLICIT``
+        from the connection, to the end of the handshake; above 0.
+    :raises ValueError: when the timeout is not above 0, or one of the three messages is empty.
     """
 
     tls: ServerTls
@@ -202,7 +204,7 @@ class Upgrade(MessageSwitch):
         return self._owner.handle_message(message, self._connection)
 
     def _drop(self, message: bytes) -> bool:
-        """Drop one message before a required upgrade; return whether there may be more of them."""
+        """Drop one message before a required upgrade; return whether the next may be pulled."""
         self._dropped += max(1, len(message))
         if self._dropped <= MAX_BEFORE_UPGRADE:
             self.handle(Event.EARLY_MESSAGE)

@@ -18,11 +18,11 @@ States::
     each state ── plaintext in the wrong place, a refusal, the deadline, a loss ──> FAILED
 
 The client begins directly, with its ClientHello, or by command: with a request, which the server
-answers with a go-ahead. A server begins as the client does. Implicit TLS begins with the first byte
+answers with a go-ahead. The server accepts both. Implicit TLS begins with the first byte
 (:rfc:`8314`). A socket without messages has no boundaries: as a server it begins directly, too.
 
-The switch is the step out of PLAIN. An attacker on the network path can add bytes before it, and
-cannot add bytes inside TLS. So one invariant decides what every state may do:
+The switch is the step out of PLAIN. An attacker on the network path can add bytes before the
+switch, but not inside TLS. So each state keeps one invariant:
 
 - Bytes that the peer sent in plaintext are never delivered after the switch.
 - Bytes that the application writes after the switch are never sent in plaintext.
@@ -30,16 +30,16 @@ cannot add bytes inside TLS. So one invariant decides what every state may do:
   failed attempt, back to plaintext.
 
 `delivers_in` and `sending_in` state this invariant as functions of the state. Each row below
-follows from them: in a state that delivers nothing, a message of the peer is an attack, and the
-connection fails. Dropping the message silently would hide the attack.
+follows from them: in a state that delivers nothing, a message of the peer counts as an attack, and
+the connection is aborted. Dropping the message silently would hide the attack.
 
 Why JUDGED is a state of its own: OpenSSL can complete a handshake without a verified peer. It
 verifies nothing if a session is resumed, and a peer may send no certificate. So the end of a
 handshake alone never makes a connection secure; only the verification does.
 
 Why there is one deadline: a peer that is silent, or sends one byte now and then, would otherwise
-occupy a connection for ever. The deadline begins with the switch, and no byte moves it. The
-handshake shares it with the wait for the go-ahead or the ClientHello.
+occupy a connection for ever. The deadline begins with the switch, and no byte extends it. It covers
+the wait for the go-ahead or the ClientHello, and the handshake.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ __all__ = [
 
 
 class Side(enum.Enum):
-    """Which end of the connection this is."""
+    """The sides of an upgrade."""
 
     SERVER = "server"
     CLIENT = "client"
@@ -82,7 +82,7 @@ class State(enum.Enum):
     REQUESTED = "the request was sent; the go-ahead is awaited"
     HELD = "a ClientHello is awaited"
     HANDSHAKE = "the handshake runs"
-    JUDGED = "the handshake is done; the verification decides"
+    JUDGED = "the handshake is done; the peer is not verified yet"
     SECURE = "the connection is secure"
     FAILED = "the upgrade failed, or the connection is lost"
 
@@ -95,7 +95,7 @@ class Event(enum.Enum):
     BEGIN_COMMAND = "a request for TLS"
     AWAIT_HELLO = "TLS from the first byte"
     CANCEL = "cancelling the upgrade"
-    # What the peer sends, as far as this end still reads messages.
+    # Bytes of the peer outside TLS, and messages.
     MESSAGE = "a message"
     EARLY_MESSAGE = "a message before an upgrade that is required"
     TOO_MANY_BYTES = "too many bytes before an upgrade that is required"
@@ -121,12 +121,12 @@ class Action(enum.Enum):
     SEND_GO_AHEAD = "send the go-ahead"
     SEND_REFUSAL = "answer that TLS is on already"
     #: Bytes written before are sent first.
-    HOLD_OUTPUT = "keep what is written"
+    HOLD_OUTPUT = "keep written bytes"
     ARM_DEADLINE = "arm the deadline"
     #: If it is armed.
     DISARM_DEADLINE = "disarm the deadline"
     START_HANDSHAKE = "start the handshake"
-    JUDGE = "ask the verification"
+    JUDGE = "verify the peer"
     CONTINUE = "continue above the engine"
     ABORT = "abort the connection"
     #: To the log, and to the caller who waits for the upgrade.
@@ -163,7 +163,8 @@ class Row(NamedTuple):
     actions: tuple[Action, ...]
 
 
-#: Calls of the application: they may be missing from a state. All other events never are.
+#: Calls of the application. A state may have no row for a call; it has one for each other event
+#: that its side can have.
 APPLICATION_EVENTS: Final = frozenset(
     (Event.BEGIN_DIRECT, Event.BEGIN_COMMAND, Event.AWAIT_HELLO, Event.CANCEL)
 )
@@ -185,12 +186,12 @@ CLIENT_EVENTS: Final = frozenset((Event.BEGIN_COMMAND, Event.GO_AHEAD))
 #: The states in which the deadline is armed.
 TIMED_STATES: Final = frozenset((State.REQUESTED, State.HELD, State.HANDSHAKE, State.JUDGED))
 
-# The table below is read more easily with short names.
+# With short names, most rules below fit on one line.
 _S, _E, _A = State, Event, Action
 
 #: The peer broke a rule, or was refused.
 _FAIL: Final = Row(_S.FAILED, (_A.DISARM_DEADLINE, _A.ABORT, _A.REPORT))
-#: The caller knows: it cancelled the wait.
+#: The application cancelled the upgrade, so nothing is reported.
 _END: Final = Row(_S.FAILED, (_A.DISARM_DEADLINE, _A.ABORT))
 
 _Rule = tuple[Event, tuple[State, ...], Row]
@@ -311,7 +312,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     *_rules(
         _E.LOST,
         ((_S.REQUESTED, *_SWITCHING), _to(_S.FAILED, _A.DISARM_DEADLINE, _A.REPORT)),
-        # A client that leaves before its ClientHello broke no rule.
+        # A client that disconnects before its ClientHello has broken no rule.
         (_S.HELD, _to(_S.FAILED, _A.DISARM_DEADLINE)),
         ((_S.PLAIN, _S.SECURE, _S.FAILED), _to(_S.FAILED)),
     ),

@@ -88,7 +88,7 @@ class Engine(TLSMemoryBIOProtocol):
     ``IHalfCloseableProtocol``; it may still write. With any other receiver the connection ends, as
     in Twisted.
 
-    :ivar completed: called once after the end of the handshake; None to call nothing.
+    :ivar completed: called once, when the handshake has succeeded; None to call nothing.
     :ivar ended: called with OpenSSL's connection when the transport is lost; None to call nothing.
     """
 
@@ -236,7 +236,7 @@ class Engine(TLSMemoryBIOProtocol):
         if self.disconnecting and self._output_ended:
             self._lostTLSConnection = True  # This end is no truncation.
         super().connectionLost(reason)
-        self.disconnecting = True  # What is written from now on is dropped.
+        self.disconnecting = True  # Later writes are dropped.
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -380,7 +380,7 @@ def adopt_engine(transport: Any) -> bool:
     the start of the next record is not known then.
 
     :param transport: the transport of a connection that was just made.
-    :returns: whether it is an `Engine` now, whose handshake is not done.
+    :returns: whether it was converted; its handshake is not done then.
     """
     if type(transport) not in (BufferingTLSTransport, TLSMemoryBIOProtocol):
         return False

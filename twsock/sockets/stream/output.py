@@ -3,7 +3,8 @@ The sending side of a stream socket: application → **output stream** → conne
 
 One per socket. It queues writes until the connection takes them; cancelling withdraws a queued
 write. Writes queued together leave in one system call: when the application awaits one of them or
-a flush, else at the end of the ``dataReceived`` that woke it, else in the reactor's next turn.
+a flush; otherwise at the end of the ``dataReceived`` that woke it; otherwise in the reactor's next
+turn.
 
 Writes and flushes share one queue. A flush has no bytes: it is done when all before it is done::
 

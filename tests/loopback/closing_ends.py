@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from typing_extensions import override
 from zope.interface import implementer
 
+from tests.loopback.contract import turns
 from tests.loopback.hostile import ALLOWED, IMPLICIT, ROOT
 from tests.loopback.raw_peer import RawPeer, Security
 from tests.tls.peer import ClientPeer, ServerPeer, client_context
@@ -153,6 +154,7 @@ async def connect_kept(
         await peer.shake_hands(ServerPeer())
         await upgrading
     await _settle(near, peer)
+    await turns(reactor, 1)  # Within the call of a read, writes would be collected.
     return near, peer, endpoint.transport
 
 

@@ -2,8 +2,8 @@
 Attempts to connect to one of several addresses: addresses → **attempts** → connection, or errors.
 
 Used by `twsock.StreamSocket`. Twisted's ``HostnameEndpoint`` makes the attempts, one address after
-the other until one answers (:rfc:`8305`). It gets a replacement of the reactor that returns the
-known addresses, starts the next attempt as soon as one has failed, and records each error.
+the other until one answers (:rfc:`8305`). `_Attempts` replaces its reactor: it returns the known
+addresses, starts the next attempt as soon as one has failed, and records each error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ATTEMPT_TIMEOUT: Final = 30.0
 #: The delay if attempts must not overlap: longer than any attempt.
 _NEVER: Final = 1e6
 
-#: Statuses that describe this machine, not the one to connect to.
+#: Statuses whose cause is this machine, and not the remote host.
 _LOCAL_REASONS: Final = frozenset(
     {
         SocketErrorStatus.ADDRESS_FAMILY_NOT_SUPPORTED,
@@ -74,8 +74,8 @@ class ConnectError(SocketError):
     """
     All attempts to connect failed.
 
-    Its status is that of the first attempt whose error concerns the host, and not only this machine
-    (such as that it has no IPv6).
+    Its status is that of the first attempt whose error concerns the remote host. An error that only
+    concerns this machine, such as a lack of IPv6, counts if there is no other.
 
     :ivar attempts: all attempts, in the order in which they failed.
     """
@@ -123,8 +123,8 @@ async def connect_to_any(
 
 
 def _sum_up(name: str, failed: Sequence[Attempt]) -> ConnectError:
-    told = [attempt.error for attempt in failed if attempt.error.status not in _LOCAL_REASONS]
-    main = (told or [attempt.error for attempt in failed])[0]
+    remote = [attempt.error for attempt in failed if attempt.error.status not in _LOCAL_REASONS]
+    main = (remote or [attempt.error for attempt in failed])[0]
     reasons = "; ".join(f"{each.address} port {each.port}: {each.error}" for each in failed)
     error = ConnectError(
         f"cannot connect to {name}: {reasons}", status=main.status, hresult=main.hresult
@@ -262,12 +262,12 @@ class _Observed(ClientFactory):
         # First, so that the list is complete when the last failure ends the wait.
         self._failed(destination.host, destination.port, typing.cast(BaseException, reason.value))
         self._factory.clientConnectionFailed(connector, reason)
-        self._let_go()
+        self._release()
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         self._factory.clientConnectionLost(connector, reason)
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
-        # The endpoint's factory refers to the connector, and that to this factory.
+    def _release(self) -> None:
+        # The endpoint's factory refers to the connector, and the connector to this factory.
         self._factory = ClientFactory()

@@ -1,8 +1,8 @@
 """
-Ways to a connection: service, endpoint, transport or socket → **connecting** → protocol.
+Connects a stream socket: service, endpoint, transport or socket → **connecting** → protocol.
 
-Called by a `twsock.StreamSocket`, whose protocol gets the transport. Nothing is held once a call
-has ended.
+A `twsock.StreamSocket` calls these functions, and its protocol receives the transport. They hold
+nothing after a call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def connect_to_service(
     build_protocol: Callable[[], Protocol],
 ) -> None:
     """
-    Look the remote end of a pair up, and connect to the first of its addresses that answers.
+    Look up the remote end of a pair, and connect to the first of its addresses that answers.
 
     :param bind: local address, or empty, and local port, or 0.
     :param resolver: looks up SRV records; None for the DNS servers of this machine.
@@ -75,7 +75,7 @@ async def connect_through(
 
 def adopt_transport(transport: Any, protocol: Protocol, unread: bytes) -> None:
     """
-    Connect a protocol to a transport in the place of the transport's own protocol.
+    Connect a protocol to a transport; it replaces the transport's own protocol.
 
     :param unread: bytes that the other protocol received and did not use.
     :raises ClosedError: when the transport is no longer connected.
@@ -98,10 +98,12 @@ def adopt_socket(
     reactor: Any, connection: socket.socket, build_protocol: Callable[[], Protocol]
 ) -> None:
     """
-    Connect a protocol to a socket of Python, which is closed: the reactor has a copy of it.
+    Connect a protocol to a socket of Python.
 
-    :raises ValueError: when it is no stream socket.
-    :raises SocketError: when it is not connected. It stays open then.
+    The reactor uses a copy of the descriptor, and the Python object is closed.
+
+    :raises ValueError: when the socket is no stream socket.
+    :raises SocketError: when the socket is not connected. It stays open then.
     """
     if connection.type != socket.SOCK_STREAM:
         raise ValueError(f"a stream socket is needed, not {connection.type!r}")

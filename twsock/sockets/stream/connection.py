@@ -1,8 +1,9 @@
 """
 The protocol of a stream socket: transport → **socket protocol** → input stream, output stream.
 
-One per connected socket. Twisted calls it. It passes the events of a
-`twsock.stream.connection.Connection` to the two streams, and holds the waits for a close.
+Each connected `twsock.StreamSocket` has one `SocketProtocol`. Twisted reports the events of a
+transport to it. It passes the events of a `twsock.stream.connection.Connection` to the two streams
+and to the socket. It holds no bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class SocketProtocol(Protocol):
     :param clock: measures ``close_timeout``.
     :param connected: called once the connection is open.
     :param lost: called once when the connection is lost, with the error; None if it ended in order.
-    :param close_timeout: seconds that a close waits for the peer before it aborts.
+    :param close_timeout: how long a close waits for the peer, in seconds; 0 or more.
     :param buffer_limit: shared by all connections of a listener; None for no limit.
     :param is_plain: whether the streams open when the transport is connected; if not, only
         `continue_above` opens them.
@@ -50,7 +51,7 @@ class SocketProtocol(Protocol):
 
     _stream: Connection | None = None
     _switch: Switch | None = None
-    # Whether the application has closed or aborted it; queued writes may still leave.
+    # Whether the application has closed or aborted the connection; queued writes may still be sent.
     _is_closing = False
 
     def __init__(
@@ -80,19 +81,20 @@ class SocketProtocol(Protocol):
 
     @property
     def is_secure(self) -> bool:
-        """Whether the transport is TLS and its handshake is done."""
+        """Whether the connection is encrypted, and its peer was accepted."""
         return self._stream is not None and self._stream.is_secure
 
     @property
     def carries_tls(self) -> bool:
-        """Whether there is a TLS engine below the connection."""
+        """Whether the connection is above a TLS engine."""
         return self._stream is not None and self._stream.carries_tls
 
     def close(self) -> Deferred[None]:
         """
         Send the queued writes, then close; see `twsock.stream.connection.Connection.close`.
 
-        :returns: fires when the kernel has FIN, or the connection has ended.
+        :returns: fires when the kernel has FIN, or the connection is lost. Cancelling stops the
+            wait and not the close.
         """
         stream = self._stream
         if stream is None:
@@ -124,7 +126,7 @@ class SocketProtocol(Protocol):
         return self._stream
 
     def begin_upgrade(self, switch: Switch) -> None:
-        """Report the loss of the connection to an upgrade."""
+        """Report the loss of the connection to this upgrade, too."""
         self._switch = switch
 
     def suspend(self) -> None:
@@ -132,11 +134,11 @@ class SocketProtocol(Protocol):
         self._output.suspend()
 
     def take_buffered(self) -> bytes:
-        """Take all bytes that were received and not read."""
+        """Remove and return all bytes that were received and not read."""
         return self._input.take_buffered()
 
     def continue_above(self, engine: Any) -> None:
-        """Continue above a TLS engine."""
+        """Continue above a TLS engine whose handshake is done."""
         self.transport = engine
         stream = self.stream
         stream.rebind(engine)
@@ -144,11 +146,11 @@ class SocketProtocol(Protocol):
         self._react(lambda: self._output.opened(stream))
 
     def when_lost(self) -> Deferred[None]:
-        """Wait until the connection has ended."""
+        """Wait until the connection is lost; see `Connection.when_lost`."""
         return succeed(None) if self._stream is None else self._stream.when_lost()
 
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
-        """Abort now: drop queued bytes, reset the connection."""
+        """Abort the connection now; see `Connection.abort`."""
         stream = self._stream
         if stream is None:
             self._input.close()
@@ -208,7 +210,7 @@ class SocketProtocol(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that were received and not read, or queued and not begun to leave."""
+        """Bytes that were received and not read, or written and not passed to the connection."""
         return self._input.buffered + self._output.unsent
 
     def drop_input(self) -> None:
@@ -237,7 +239,7 @@ class SocketProtocol(Protocol):
             loss = BrokenError.from_exception(typing.cast(BaseException, reason.value))
         report_loss, self._lost = self._lost, _do_nothing
         self._connected = _do_nothing  # Both callbacks refer to the socket.
-        report_loss(loss)  # First, as the callbacks of pending calls may ask the socket.
+        report_loss(loss)  # First: callbacks of pending calls may read the socket's properties.
         if self._is_closing:
             self._input.close()  # A transport in memory calls from within `close`.
             if error is None:
@@ -253,7 +255,7 @@ class SocketProtocol(Protocol):
         self._react(self._input.ended)
 
     def _react(self, event: Callable[[], object]) -> None:
-        """Call an event, and send together what the application writes in it."""
+        """Report an event; send in one piece all bytes that the application writes meanwhile."""
         self._output.hold()
         event()
         self._output.release()

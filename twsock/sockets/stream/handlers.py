@@ -73,7 +73,7 @@ class RunningHandlers:
         listener: object,
         args: StreamSocketListenerConnectionReceivedEventArgs,
     ) -> None:
-        """Call a handler. If it returns a coroutine or a Deferred, it runs until that ends."""
+        """Call a handler; it runs until the coroutine or Deferred that it returns has ended."""
         try:
             handled = handler(listener, args)
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
@@ -83,7 +83,7 @@ class RunningHandlers:
             handled = Deferred.fromCoroutine(handled)
         if isinstance(handled, Deferred):
             self.add(args.socket, handled)
-            if args.socket.was_lost:  # The handler lost it within the call.
+            if args.socket.was_lost:  # The connection was lost within the call.
                 self.cancel(args.socket)
 
     def add(self, socket: StreamSocket, ending: Deferred[Any]) -> None:
@@ -101,7 +101,7 @@ class RunningHandlers:
         Wait until no handler runs.
 
         :param timeout: seconds until the deadline.
-        :returns: fires then, or at the deadline.
+        :returns: fires when no handler runs, or at the deadline. Cancelling stops the wait only.
         """
         return self._emptied.wait_at_most(timeout if self._running else 0, self._clock)
 

@@ -1,9 +1,9 @@
 """
 The listener for stream sockets: port → accept gate → **listener** → handlers, or `accept`.
 
-Made by applications. Its `ConnectionRegistry` holds the accepted sockets until their connections
-end. Without a handler the listener also queues up to `MAX_WAITING` accepted sockets for `accept`;
-further peers wait in the kernel's backlog.
+Applications make a listener. Its `ConnectionRegistry` holds the accepted sockets until their
+connections are lost. Without a handler the listener also queues up to `MAX_WAITING` accepted
+sockets for `accept`; further connections wait in the kernel's backlog.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ __all__ = ["MAX_WAITING", "StreamSocketListener"]
 #: How many accepted sockets are queued for `accept`, where there is no handler.
 MAX_WAITING: Final = 16
 
-#: Seconds that `close_all` waits for cancelled handlers that continue. To abort their socket they
-#: need only one turn of the reactor.
+#: Seconds that `close_all` waits for handlers that continue after they were cancelled. A handler
+#: that aborts its socket needs one turn of the reactor.
 _MOST_AFTER_CANCEL: Final = 0.5
 
 
@@ -80,8 +80,9 @@ class StreamSocketListener(ClosesInBlock):
     returns: the handler closes it, or passes it to other code.
 
     The listener cancels the coroutine or Deferred of a handler when the connection is reset or
-    aborted, by either side; its error is then not logged as a failure. It does not cancel when the
-    peer only ended its output, as the peer can still read an answer, nor after an orderly end.
+    aborted, by either side; its error is then not logged as a failure. A handler is not cancelled
+    when the peer has only ended its output, as the peer can still read an answer. Nor is it
+    cancelled when both ends have ended their output.
 
     :param reactor: runs the listener, and opens its ports (``IReactorTCP``).
     :param max_connections: how many connections may be open at once. At the limit the listener

@@ -248,7 +248,7 @@ class OutputStream:
         1.2 may then stop sending. Closing twice is harmless. When the peer has ended its output,
         too, the connection ends within the ``close_timeout`` of the socket.
 
-        :returns: fires when the kernel has all bytes, and FIN is next; cancelling ends the wait
+        :returns: fires when the kernel has all written bytes; FIN follows. Cancelling ends the wait
             only. It fails with `OperationNotSupported`, and nothing is closed, if the transport
             cannot end one direction, such as TLS that the application started with ``startTLS``.
         """
@@ -369,7 +369,7 @@ class OutputStream:
     def output_drained(self) -> None:
         """Complete the writes that had begun: the kernel has them."""
         if self._is_handing_over:
-            return  # Called from within `send_pieces`, whose result says the same.
+            return  # `send_pieces` is running; its result has the same information.
         self._sends_left = SENDS_PER_TURN
         begun, self._begun = self._begun, []
         self._finish(begun)

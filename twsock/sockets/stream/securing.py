@@ -98,7 +98,7 @@ def refuse_plaintext(
 
 class TlsRole:
     """
-    What this end does in a handshake.
+    The side of this end in a handshake: client or server.
 
     :ivar is_server: whether this end is the server, so that the peer's handshake comes first.
     """
@@ -115,7 +115,7 @@ class TlsRole:
         """
         Start the handshake.
 
-        :param timeout: seconds until it fails.
+        :param timeout: seconds until the handshake fails; above 0.
         :param leftover: the beginning of the client's handshake, if this end is the server and has
             received it.
         :returns: fires when the handshake is done and the peer verified. If it fails, the

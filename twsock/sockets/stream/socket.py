@@ -184,8 +184,8 @@ class StreamSocket:
         :param timeout: seconds for all of it, until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: fires when connected. It fails with `ConnectError`, which lists every attempt, or
             with the `SocketError` of the lookup. After that, or when cancelled, the socket is in
-            its earlier state, and can be connected again. `LocalProtocolError` when it is
-            connected, `BusyError` while it is being connected, `ClosedError` after `close`.
+            its earlier state, and can be connected again. It fails with `LocalProtocolError` when
+            it is connected, `BusyError` while it is being connected, `ClosedError` after `close`.
         :raises ValueError: at once, for a malformed name, a missing service, and an invalid port
             or level.
         """
@@ -236,11 +236,11 @@ class StreamSocket:
         :param timeout: seconds for the handshake, until it fails with ``CONNECTION_TIMED_OUT``.
         :returns: fires when the handshake is done and the peer verified. It fails with the status
             of the certificate error; ``information`` has all errors. It fails with
-            `LocalProtocolError`, and nothing else happens, when the socket is not connected, is
-            secure already or was accepted, or a read or write is pending; with
-            `RemoteProtocolError`, and the connection is aborted, when received bytes were not read:
-            they could pass as encrypted ones. With `OperationNotSupported` for a level that this
-            machine's OpenSSL does not support. Cancelling aborts the connection.
+            `LocalProtocolError`, and changes nothing, when the socket is not connected, is secure
+            already or was accepted, or a read or write is pending. It fails with
+            `RemoteProtocolError`, and aborts the connection, when received bytes were not read:
+            they could pass as encrypted ones. It fails with `OperationNotSupported` for a level
+            that this machine's OpenSSL does not support. Cancelling aborts the connection.
         :raises ValueError: at once, for a level that is no level of TLS, and a malformed name.
         """
         if not timeout > 0:
@@ -333,7 +333,7 @@ class StreamSocket:
 
         :returns: fires when the kernel has all written bytes and FIN. If the connection is lost
             before, it fires as well, and the pending writes have failed. It does not wait for the
-            peer, as `wait_closed` does. It need not be awaited.
+            peer, as `wait_closed` does. It need not be awaited. Cancelling stops the wait only.
         """
         self._state.close()
         self._close_unconnected_streams()
@@ -341,9 +341,9 @@ class StreamSocket:
 
     def wait_closed(self) -> Deferred[None]:
         """
-        Wait until the connection has ended: closed at both ends, aborted or lost.
+        Wait until the connection has ended: both ends have closed it, or it was aborted or lost.
 
-        :returns: fires then, or at once if there is no connection. Cancelling ends the wait only.
+        :returns: fires then; at once if there is no connection. Cancelling stops the wait only.
         """
         return succeed(None) if self._connection is None else self._connection.when_lost()
 
@@ -353,7 +353,8 @@ class StreamSocket:
 
         A pending read, write or connect fails with `ClosedError`.
 
-        :returns: fires when the connection has ended. It need not be awaited.
+        :returns: fires when the connection is lost. It need not be awaited. Cancelling stops the
+            wait only.
         """
         self._state.abort()
         self._close_unconnected_streams()
@@ -411,6 +412,7 @@ class StreamSocket:
         """
         Start a handshake as its server.
 
+        :param timeout: seconds until the handshake fails; above 0.
         :returns: fires when the handshake is done and the client accepted. If it fails, the
             connection has been aborted.
         """
@@ -431,7 +433,7 @@ class StreamSocket:
     def _made(self, connection: SocketProtocol) -> None:
         self._connection = connection
         if self._state.is_ended:
-            connection.abort()  # It was closed just before.
+            connection.abort()  # The socket was closed just before.
             return
         if self._observer is not None or not self._is_secure_from_the_start:
             self._state.connected()

@@ -10,8 +10,8 @@ The state of a stream socket: unconnected → connecting → connected → ended
 
     any phase ── close ──> CLOSED, abort ──> ABORTED
 
-Each `twsock.StreamSocket` has one. It holds the connect that is under way, which fails when the
-socket is closed, and makes the error of each call that the state does not allow.
+Each `twsock.StreamSocket` has one `StreamSocketState`. It holds the pending connect, which fails
+when the socket is closed. It makes the errors of the calls that the phase does not allow.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class StreamSocketState:
         return self._phase in _ENDED
 
     def is_in_use(self) -> bool:
-        """Return whether options are fixed, from the first connect on."""
+        """Return whether the options are fixed: the socket is connecting, connected or ended."""
         return self._phase is not _Phase.UNCONNECTED
 
     def is_securing(self) -> bool:
-        """Return whether the options of TLS are fixed, from the handshake on."""
+        """Return whether the options of TLS are fixed: a handshake was started."""
         return self.has_begun_tls
 
     def connect(
@@ -86,7 +86,7 @@ class StreamSocketState:
         timeout: float | None,
     ) -> Deferred[None]:
         """
-        Run a coroutine that connects the socket; `connected` is called before it ends.
+        Run a coroutine that connects the socket, and calls `connected` when it has succeeded.
 
         :param start_again: called when the coroutine fails, or is cancelled, and the socket is
             unconnected again.
@@ -136,8 +136,8 @@ class StreamSocketState:
         """
         Record the end of a connection.
 
-        It has no effect on a socket that is not connected: a failed connect aborts its connection,
-        whose end is reported later.
+        This has no effect on a socket that is not connected. A failed connect aborts its
+        connection, and the loss is reported later.
 
         :param error: the reason; None if both ends had ended their output.
         """

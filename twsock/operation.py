@@ -104,7 +104,7 @@ def run_coroutine(coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T] | 
 
     :returns: None if the coroutine has ended; otherwise as ``Deferred.fromCoroutine``: fires with
         its result, and cancelling it cancels the coroutine.
-    :raises Exception: what the coroutine raises before it waits.
+    :raises Exception: any error that the coroutine raises before it waits.
     """
     context = copy_context()
     try:

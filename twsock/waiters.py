@@ -53,7 +53,7 @@ class Waiters:
         deadline = clock.callLater(timeout, self.fire_one, waiting)
 
         def stop(result: None) -> None:
-            # Also when the wait is cancelled.
+            # A cancelled wait ends here, too.
             if deadline.active():
                 deadline.cancel()
             return result

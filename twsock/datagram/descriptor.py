@@ -53,7 +53,7 @@ class DatagramDescriptor:
         self._reactor = reactor
         # None after the port was closed.
         self._udp: socket.socket | None = udp
-        #: Returns the descriptor; -1 after the socket was closed. The reactor asks at each event.
+        #: Returns the descriptor; -1 after the socket was closed. Called at each event.
         self.fileno = udp.fileno
 
     # To be overridden.
@@ -106,9 +106,9 @@ class DatagramDescriptor:
 
     def connectionLost(self, reason: Failure) -> None:
         """Continue if a socket error is the reason; otherwise close the port."""
-        # Reactors on epoll and poll report an error so, if the port only waits to write. A send may
-        # have cleared the error already. A reactor that stops makes the same call; only its private
-        # attribute shows it (Twisted 26.10).
+        # Reactors on epoll and poll report an error by this call if the port only waits to write.
+        # A send may have cleared the error already. A reactor that stops makes the same call; only
+        # its private attribute shows that it stops (Twisted 26.10).
         is_ending = getattr(self._reactor, "_stopped", False)
         if self._take_error() or not (self._receiver.is_reading or is_ending):
             self._watch_again()
@@ -146,7 +146,7 @@ class DatagramDescriptor:
         return bool(number)
 
     def _watch_again(self) -> None:
-        """Add the port to the reactor again, which removed it after an error."""
+        """Add the port to the reactor again: the reactor has removed it after an error."""
         if self._receiver.is_reading:
             self._reactor.addReader(self)
         if self._output.is_waiting:

@@ -1,11 +1,11 @@
 """
 UDP port of a protocol: socket → **datagram port** → protocol → send queue → socket.
 
-It replaces Twisted's UDP port, under any reactor that watches descriptors. The kernel joins
-datagrams to runs (``UDP_GRO``), and the port delivers each run as one event. Datagrams that the
-protocol sends during the event leave together after it. Events that end other ports do not end this
-one. An ICMP reply is an event, a full send buffer makes datagrams wait, and a datagram that is too
-long is flagged.
+A `DatagramPort` replaces Twisted's UDP port, under any reactor that watches descriptors. The kernel
+joins datagrams to runs (``UDP_GRO``), and the port delivers each run as one event. Datagrams that
+the protocol sends during the event leave together after it. No error of the network ends the port:
+an ICMP reply is reported as an event, a full send buffer makes datagrams wait, and a datagram that
+is too long is flagged. The send queue holds unsent datagrams.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class DatagramPort(DatagramDescriptor):
         return interface_control(address)
 
     def withdraw(self, item: Sendable) -> bool:
-        """Remove an item from the send queue; return whether it was still there."""
+        """Remove an item from the send queue; return False if it is being sent."""
         return self._output.withdraw(item)
 
     @contextmanager

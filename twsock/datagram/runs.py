@@ -3,8 +3,8 @@ Runs of received datagrams: socket → **run** → protocol.
 
 A run is consecutive datagrams of one size between the same two addresses, as the kernel joins them
 (``UDP_GRO``; udp(7)). The `RunReceiver` of each `twsock.datagram.port.DatagramPort` receives them.
-Their bytes stay in one piece: a protocol that answers or forwards whole runs never splits them. It
-holds nothing: what is not received waits in the kernel.
+Their bytes stay in one piece: a protocol that answers or forwards whole runs never splits them. The
+receiver holds no datagrams: those not yet received wait in the kernel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 #: program that sends to itself loses none. With the largest runs this is 4 MiB.
 MAX_READS: Final = 64
 
-#: Most wake-ups between two tries.
+#: Most wake-ups between two tries of a second read.
 _MAX_INTERVAL: Final = 64
 
 
@@ -45,8 +45,8 @@ class Run:
     :ivar count: how many datagrams; the same as ``len(run)``, and faster.
     :ivar source: the peer: address and port, for IPv6 also flow information and scope id, as the
         kernel reports and accepts it.
-    :ivar destination: the address they were sent to, for example of a group; empty where the
-        system does not report it.
+    :ivar destination: the address that they were sent to, for example that of a group; empty where
+        the system does not report it.
     :ivar interface: index of the interface that received them; 0 where the system does not report
         it.
     :ivar local: the address of this machine to answer from; empty for the system's choice.
@@ -85,7 +85,7 @@ class Run:
         self.is_truncated = is_truncated
 
     def part(self, data: bytes, segment_size: int, *, is_truncated: bool = False) -> Run:
-        """Return a run of some of its bytes, with the same addresses and interface."""
+        """Return a run of some bytes of this run, with the same addresses and interface."""
         return Run(
             data,
             segment_size,

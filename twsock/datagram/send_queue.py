@@ -172,7 +172,7 @@ class DatagramOutput:
             self._pushed()
 
     def push_all(self, items: Sequence[Sendable]) -> None:
-        """Send items, after all queued items; one that `push` would refuse fails, alone."""
+        """Send items, after all queued items. An item that `push` would refuse fails alone."""
         size = sum([len(item.data) for item in items])
         if (
             self._state is not _CLOSED
@@ -208,7 +208,7 @@ class DatagramOutput:
         self.unsent += len(item.data)
 
     def _pushed(self) -> None:
-        # Items that leave at once were never seen in the queue.
+        # In IDLE all items leave at once, so the queue does not count as full.
         if self.unsent >= OUTPUT_HIGH_WATER and self._state is not _IDLE:
             self.is_full = True
         self._advance(_PUSH)
@@ -281,7 +281,7 @@ class DatagramOutput:
     # Changes of the state.
 
     def _advance(self, event: Event) -> None:
-        """Handle an event, and send the queue if the state says so."""
+        """Handle an event; send the queue if the state becomes FLUSHING."""
         before = self._state
         self._state = state = TABLE[before, event]
         if state is not _FLUSHING or before is _FLUSHING:
@@ -335,7 +335,7 @@ class DatagramOutput:
         self.unsent = 0
         self._calls.close()
         owner = self._owner
-        del self._owner  # A closed queue calls it no more.
+        del self._owner  # A closed queue calls no further method of it.
         owner.output_ended()
         self._partly_failed = None
         self._withdrawn.clear()
@@ -496,5 +496,5 @@ class CountedRun:
         self._counters.sent += self.count
 
     def failed(self, error: SocketError) -> None:
-        """Report that they could not be sent."""
+        """Report that the datagrams could not be sent."""
         self._failed(error, self)

@@ -15,26 +15,26 @@ States::
 
     every state ── close ──> CLOSED
 
-IDLE has no item: a pushed item is sent at once. HELD collects what the handler of an event pushes,
-so that it leaves in few system calls. FLUSHING sends, and calls back for each item. A callback may
-push, hold, release, or close the queue. Pushed items leave in a further round of the same flush, so
-no flush begins within another.
+IDLE has no item: a pushed item is sent at once. HELD collects the items that the handler of an
+event pushes, so that they leave in few system calls. FLUSHING sends, and calls back for each item.
+A callback may push, hold, release, or close the queue. Pushed items leave in a further round of the
+same flush, so no flush begins within another.
 
 BLOCKED and RESTING keep the items in order. Pushed items join them, and a hold changes nothing,
 since nothing would leave anyway. BLOCKED waits for an event of the kernel: the socket is writable.
 RESTING waits for a timer, for one of two reasons. No event reports that the kernel has memory
-again. And callbacks that push as fast as the kernel sends would never end a flush: the reactor gets
-its turn first.
+again. And a flush would never end if its callbacks push as fast as the kernel sends: the reactor
+has to handle other events.
 
 REPORTING calls the owner: the queue was full, and has drained. Like HELD, it collects what the
 owner pushes. If that fills the queue again, the next report comes after a turn of the reactor, so
 reports do not nest.
 
-The kernel answers calls of the socket only. So the answers to a flush happen in FLUSHING alone; if
-a callback has closed the queue, the flush ends without one. Writable and timer come from outside,
-and have a row in every state. A reactor may report writable late, since it collects events before
-it makes the calls. The owner also flushes before it closes the socket, in any state. That is the
-same event, as the socket may be writable.
+The kernel answers calls of the socket only, so the answers to a flush happen only in FLUSHING. If a
+callback has closed the queue, the flush ends without an answer. Writable and timer come from
+outside, and have a row in every state. A reactor may report writable late, since it collects events
+before it makes the calls. The owner also flushes before it closes the socket, in any state. That is
+the same event, as the socket may be writable.
 
 One fact is no state: whether the queue is full, so that senders wait until it has drained. A queue
 becomes full while it is HELD or FLUSHING. It stays full through BLOCKED, RESTING and the next
@@ -60,23 +60,23 @@ class OutputOwner(typing.Protocol):
         """Call `DatagramOutput.flush` when the socket is writable; stop if not ``is_waiting``."""
 
     def output_drained(self) -> None:
-        """The queue was full, and all of it is with the kernel now."""
+        """Report that a full queue has drained: the kernel has all items."""
 
     def refused(self, error: SocketError) -> None:
-        """An ICMP reply refused an earlier datagram."""
+        """Report the error of an ICMP reply to an earlier datagram."""
 
     def output_ended(self) -> None:
-        """The queue was closed; it calls no further method."""
+        """Handle the close of the queue, which calls no further method."""
 
 
 class Sendable(Outgoing, typing.Protocol):
     """A datagram or run to send, to which the queue reports the outcome."""
 
     def sent(self) -> None:
-        """All of it is with the kernel."""
+        """Report that the kernel has the whole item."""
 
     def failed(self, error: SocketError) -> None:
-        """It was not sent; the queue does not try again."""
+        """Report that a datagram of the item was not sent; the queue does not try again."""
 
 
 class State(enum.Enum):
@@ -90,7 +90,7 @@ class State(enum.Enum):
     REPORTING = "the queue has drained; the owner is called"
     CLOSED = "the queue is closed"
 
-    # In C: the hash of the base class is a Python function, and each event needs two.
+    # Written in C, unlike the hash of ``Enum``. Each event hashes two members.
     __hash__ = object.__hash__
 
 
@@ -152,7 +152,7 @@ TABLE: Final = _Table(
         (State.RESTING, Event.RELEASE): State.RESTING,
         (State.REPORTING, Event.RELEASE): State.REPORTING,
         (State.CLOSED, Event.RELEASE): State.CLOSED,
-        # A closed queue takes no item.
+        # A closed queue refuses items.
         (State.IDLE, Event.PUSH): State.FLUSHING,
         (State.HELD, Event.PUSH): State.HELD,
         (State.FLUSHING, Event.PUSH): State.FLUSHING,
@@ -167,7 +167,7 @@ TABLE: Final = _Table(
         (State.RESTING, Event.CLOSE): State.CLOSED,
         (State.REPORTING, Event.CLOSE): State.CLOSED,
         (State.CLOSED, Event.CLOSE): State.CLOSED,
-        # Without memory, a writable socket says nothing.
+        # In RESTING the kernel may lack memory although the socket is writable.
         (State.IDLE, Event.WRITABLE): State.IDLE,
         (State.HELD, Event.WRITABLE): State.FLUSHING,
         (State.FLUSHING, Event.WRITABLE): State.FLUSHING,
@@ -189,7 +189,7 @@ TABLE: Final = _Table(
         (State.FLUSHING, Event.TURN_OVER): State.RESTING,
         (State.FLUSHING, Event.DRAINED): State.IDLE,
         (State.FLUSHING, Event.DRAINED_FULL): State.REPORTING,
-        # If items were collected, the owner flushes instead.
+        # If items were collected, the queue flushes instead.
         (State.REPORTING, Event.REPORTED): State.IDLE,
     }
 )

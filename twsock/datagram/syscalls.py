@@ -173,8 +173,8 @@ class Segmentation:
     """
     Decides which queued datagrams of one socket leave together as a run.
 
-    It stops offering runs of a size that a route refused, and all runs where the system cannot
-    segment.
+    After a refusal, runs of that size or more to that peer are not tried again. If the system
+    cannot segment, no run is.
 
     :param max_size: bytes of the largest datagram, and of the largest run, of the address family.
     :param is_offered: whether the kernel splits runs at all.

@@ -1,13 +1,14 @@
 """
 A TLS handshake on an open connection: plain transport → TLS engine → **handshake** → connection.
 
-The owner of an upgrade makes one for each handshake. It is the protocol above the TLS engine until
-the handshake is done *and* the peer was accepted; until then the connection receives nothing. Then
-the connection takes its place. The owner has the deadline, and keeps bytes that are written
-meanwhile.
+`twsock.stream.switch` makes one `Handshake` for each upgrade. It is the protocol above the TLS
+engine until the handshake is done *and* the peer was accepted. Until then the protocol or socket
+of the connection receives nothing; then it takes the place of the `Handshake`. The owner has the
+deadline, and keeps the bytes that are written meanwhile.
 
-``transport.startTLS`` is not used. The engine is built here, above our own transport, so that the
-end of the handshake is reported under any wrapper, and no cached socket can leak plaintext.
+``transport.startTLS`` is not used. The engine is made here, above a transport of twsock. So the end
+of the handshake is reported under any wrapper, and code that has cached the socket cannot send
+plaintext.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ class HandshakeOwner(typing.Protocol):
     """Receives the events of a handshake."""
 
     def handshake_completed(self) -> None:
-        """Ask `Handshake.judge` whether the peer is accepted: the handshake is done."""
+        """Verify the peer with `Handshake.judge`: the handshake is done."""
 
     def handshake_lost(self, refusal: SocketError | None, reason: Failure) -> None:
         """
         Handle the loss of the connection before the peer was accepted.
 
         :param refusal: why the peer was refused; None if it was not.
-        :param reason: as Twisted reports it.
+        :param reason: the loss as Twisted reports it.
         """
 
 
@@ -87,6 +88,7 @@ class Handshake(Protocol):
     :param creator: makes the OpenSSL connection.
     :param verification: decides at the end whether the peer is accepted.
     :param clock: the reactor.
+    :param is_client: whether this end is the client of the handshake.
 
     :ivar is_lost: whether the connection was lost before the peer was accepted.
     """
@@ -133,14 +135,15 @@ class Handshake(Protocol):
         verification.conclude(engine.getHandle())
         if verification.is_accepted:
             return None
-        # Whatever OpenSSL reports: a peer that was not verified is refused.
+        # OpenSSL may report success without a verification: such a peer is refused.
         return verification.refusal() or _not_judged()
 
     def pass_to(self, receiver: Any) -> Any:
         """
-        Let a protocol receive from the engine from now on.
+        Connect a protocol to the engine, in the place of this object.
 
-        :returns: the engine, which is its transport.
+        :param receiver: receives the decrypted bytes from now on.
+        :returns: the engine, which is the transport of the protocol.
         """
         self._is_over = True
         engine: Any = self.transport

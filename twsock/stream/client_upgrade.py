@@ -21,7 +21,7 @@ from typing_extensions import override
 from twsock.errors import ClosedError, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.operation import Operation
 from twsock.stream.connection import Connection
-from twsock.stream.switch import MessageOwner, MessageSwitch
+from twsock.stream.switch import MessageOwner, MessageSwitch, ended_when_secure
 from twsock.stream.upgrade_core import Event, Side, State
 from twsock.tls.client import ClientOptions, make_client
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT, Verification
@@ -148,8 +148,12 @@ class ClientUpgrading(MessageSwitch):
 
     @override
     def accepted(self, engine: Any) -> None:
-        if not self._done.called:  # The application may have cancelled it in a hook.
+        if self._done.called:
+            return  # The application has cancelled it in a hook.
+        if engine.connected:
             self._done.callback(None)
+        else:
+            self._done.errback(ended_when_secure())
 
     @override
     def timeout_error(self) -> SocketError:

@@ -26,7 +26,14 @@ from twsock.stream.connection import Connection
 from twsock.stream.upgrade_core import Action, Event, Side, State, UpgradeCore
 from twsock.tls.handshake import Handshake, Verification
 
-__all__ = ["MessageDecoder", "MessageOwner", "MessageSwitch", "Switch", "SwitchOwner"]
+__all__ = [
+    "MessageDecoder",
+    "MessageOwner",
+    "MessageSwitch",
+    "Switch",
+    "SwitchOwner",
+    "ended_when_secure",
+]
 
 
 class SwitchOwner(typing.Protocol):
@@ -224,6 +231,11 @@ class Switch:
         engine = handshake.pass_to(self._owner)
         self._owner.continue_above(engine)
         self.accepted(engine)
+
+
+def ended_when_secure() -> SocketError:
+    """Return the error of a connection in memory that is lost when what was held is sent."""
+    return BrokenError("the connection ended when it became secure")
 
 
 def _misplaced(event: Event) -> SocketError:

@@ -124,10 +124,12 @@ class Handshake(Protocol):
         """
         engine = make_engine(self._creator, self._is_client, self, self._clock)
         plain.protocol = engine
-        plain.resumeProducing()
         engine.makeConnection(plain)
         if leftover and not self._is_over:
             engine.dataReceived(leftover)
+        if not self._is_over:
+            # Last: a transport in memory may deliver what it has kept at once.
+            plain.resumeProducing()
 
     def judge(self) -> SocketError | None:
         """Return why the peer of a handshake that is done is refused; None if it is accepted."""

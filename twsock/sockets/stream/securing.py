@@ -24,7 +24,7 @@ from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
-from twsock.stream.switch import Switch
+from twsock.stream.switch import Switch, ended_when_secure
 from twsock.stream.upgrade_core import Event, Side
 from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions, make_client
@@ -268,8 +268,12 @@ class _SocketSwitch(Switch):
 
     @override
     def accepted(self, engine: Any) -> None:
-        if not self._done.called:  # A callback of the socket may have cancelled it.
+        if self._done.called:
+            return  # A callback of the socket has cancelled it.
+        if engine.connected:
             self._done.callback(engine.getHandle())
+        else:
+            self._done.errback(ended_when_secure())
 
     @override
     def failed(self, event: Event, error: SocketError) -> None:

@@ -69,6 +69,8 @@ class ConnectionProtocol(Protocol):
     _ordered: ApplicationTransport | None = None
     _stream: Connection | None = None
     _is_announced = False
+    # Whether a write has reported a full output, which has not drained since.
+    _is_full = False
     # Whether the running handler was cancelled because the connection was lost.
     _is_cancelled = False
 
@@ -154,6 +156,16 @@ class ConnectionProtocol(Protocol):
         while its buffer was full are counted. 0 while not connected.
         """
         return 0 if self._stream is None else self._stream.unsent
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether to wait before sending more: True from ``writing_paused`` to ``writing_resumed``.
+
+        A program that pushes messages without checking this reaches ``max_unsent``, and then the
+        connection is aborted.
+        """
+        return self.is_open and (self._is_full or self._connected_stream().is_full)
 
     @property
     def buffered(self) -> int:

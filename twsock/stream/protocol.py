@@ -73,7 +73,6 @@ class StreamProtocol(ConnectionProtocol):
     _handler: Deferred[Any] | None = None
     _is_delivering = False
     _early = b""
-    _is_full = False
     _is_stalled = False
     # Set by `drain`.
     _drain: Drain | None = None
@@ -133,16 +132,6 @@ class StreamProtocol(ConnectionProtocol):
             return fail(error)
         self._upgrading = upgrading
         return upgrading.begin()
-
-    @property
-    def is_full(self) -> bool:
-        """
-        Whether to wait before sending more: True from `writing_paused` to `writing_resumed`.
-
-        A program that pushes messages without checking this reaches ``max_unsent``, and then the
-        connection is aborted.
-        """
-        return self.is_open and (self._is_full or self._connected_stream().is_full)
 
     # Called by the registry.
 

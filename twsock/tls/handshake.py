@@ -127,7 +127,8 @@ class Handshake(Protocol):
         engine.makeConnection(plain)
         if leftover and not self._is_over:
             engine.dataReceived(leftover)
-        if not self._is_over:
+        # A transport in memory may be without the attribute.
+        if not self._is_over and not getattr(plain, "disconnecting", False):
             # Last: a transport in memory may deliver what it has kept at once.
             plain.resumeProducing()
 

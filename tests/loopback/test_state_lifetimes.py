@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gc
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from tests.loopback.contract import turns
+from tests.loopback.raw_peer import RawPeer, Security
 from tests.loopback.reactors import VARIANT_REACTORS
 from tests.loopback.test_lifetimes import OPTIONS, LifetimeTests, all_ended
-from tests.tls.peer import Peer
+from tests.tls.peer import ClientPeer, trusting
 from twsock import BrokenError, StreamSocket, StreamSocketListener
 from twsock.sockets.stream.input import READ_AHEAD_LIMIT
 from twsock.stream.closing import State
@@ -25,54 +25,6 @@ def states() -> list[State]:
     """Return the states of all connections in memory that are not lost."""
     found = [thing.state for thing in gc.get_objects() if type(thing) is Connection]
     return [state for state in found if state is not State.LOST]
-
-
-class RawPeer:
-    """
-    The other end: a socket of the kernel, under TLS with Python's ``ssl``.
-
-    :ivar reactor: gets its turns while this end waits.
-    """
-
-    def __init__(self, reactor: Any, port: int, is_secure: bool) -> None:
-        self.reactor = reactor
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setblocking(False)
-        self._tls = Peer() if is_secure else None
-
-    async def shake_hands(self) -> None:
-        """Make the handshake, if there is TLS."""
-        if self._tls is None:
-            return
-        self._socket.send(self._tls.hello())
-        while not self._tls.is_done:
-            await turns(self.reactor, 1)
-            try:
-                self._socket.send(self._tls.take(self._socket.recv(MIB)))
-            except BlockingIOError:
-                pass
-
-    async def send(self, data: bytes) -> None:
-        """Send bytes, as fast as the other end takes them."""
-        if self._tls is not None:
-            data = self._tls.say(data)
-        while data:
-            try:
-                data = data[self._socket.send(data) :]
-            except BlockingIOError:
-                await turns(self.reactor, 1)
-
-    def end(self) -> None:
-        """End the output: close_notify under TLS, otherwise FIN."""
-        if self._tls is None:
-            self._socket.shutdown(socket.SHUT_WR)
-        else:
-            self._socket.send(self._tls.end())
-
-    def reset(self) -> None:
-        """Send a reset."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
 
 
 Step = Callable[[StreamSocket, RawPeer], Awaitable[None]]
@@ -108,9 +60,10 @@ async def end_output(far: StreamSocket, _peer: RawPeer) -> None:
 
 async def meet_a_reset(far: StreamSocket, peer: RawPeer) -> None:
     """Write to a peer that has reset the connection, while nothing is read."""
-    await peer.send(bytes(MIB))
     while far.input_stream.buffered < READ_AHEAD_LIMIT:
+        peer.send(bytes(16 * 1024))
         await turns(peer.reactor, 1)
+    await turns(peer.reactor)
     peer.reset()
     while True:
         try:
@@ -163,8 +116,11 @@ class StateLifetimes(LifetimeTests):
 
         async def converse(port: int) -> None:
             accepting = self.listening.accept()
-            peer = RawPeer(self.reactor, port, self.is_secure)
-            await peer.shake_hands()
+            security = Security.TLS13 if self.is_secure else Security.PLAIN
+            connected = socket.create_connection(("127.0.0.1", port))
+            peer = RawPeer(self.reactor, connected, security)
+            if self.is_secure:
+                await peer.shake_hands(ClientPeer(trusting()))
             far = await accepting
             await reach(far, peer)
             self.assertEqual(states(), [state])

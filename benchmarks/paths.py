@@ -7,13 +7,13 @@ that ``--checkout`` names. Nothing is timed: the figures are the same in every r
 *Modules* are those in the folders of twsock that have a Python function called. Modules in no
 folder, such as `twsock.operation`, are left out: they serve all others.
 
-*Returns* are the calls that go to another module than the call before, less the modules. So a path
-may come back once for nothing: to the module that it entered by. It does not matter where the call
-is made, and the return from a call is no call.
+*Returns* are the calls into another module than that of the call before, minus the number of
+modules. So one return of a path is free, such as the last one to the module where it began. The
+module of the caller is not compared, and the return from a call is no call.
 
-*Calls* are those of Python functions, in twsock and in all: Twisted, pyOpenSSL and the application
-as well. A coroutine or generator that continues is called again. From Python 3.12 on there are
-fewer, as list comprehensions are no functions there.
+*Calls* are those of Python functions: in twsock, and in all code (Twisted, pyOpenSSL and the
+application as well). A coroutine or generator that continues counts as a call. From Python 3.12 on
+there are fewer calls, as list comprehensions are no functions there.
 
 Today's maxima are in ``tests/test_paths.py``.
 """
@@ -32,7 +32,7 @@ from benchmarks.tables import Table
 
 __all__ = ["PATHS", "Passed", "follow_paths", "main"]
 
-#: Name of a path → what is followed.
+#: Name of a path → its title in the table.
 PATHS: Final = {
     "frame": "echoed frame",
     "handler": "frame answered by a handler",
@@ -48,11 +48,11 @@ _PROGRAM: Final = Program("paths", "twsock", "path_counts")
 @dataclass(frozen=True, slots=True)
 class Passed:
     """
-    What one event passes.
+    The calls and modules of one event.
 
-    :ivar calls: of Python functions in twsock.
-    :ivar all_calls: of all Python functions.
-    :ivar sequence: modules in the order in which they are called, below ``twsock.``.
+    :ivar calls: the number of calls of Python functions in twsock.
+    :ivar all_calls: the number of calls of all Python functions.
+    :ivar sequence: modules in the order in which they are called, without ``twsock.``.
     """
 
     calls: int
@@ -61,12 +61,12 @@ class Passed:
 
     @property
     def modules(self) -> int:
-        """How many modules have a function called."""
+        """How many modules are called."""
         return len(set(self._counted))
 
     @property
     def returns(self) -> int:
-        """How often a call goes to another module, less the modules."""
+        """How many calls go to another module than the call before, minus the number of modules."""
         return max(0, len(self._counted) - 1 - self.modules)
 
     @property

@@ -1,14 +1,14 @@
 """
 Removes each row of a table in turn, and runs tests: ``python -m tests.rows MODULE TABLE TEST ...``.
 
-Prints the rows for whose removal no test fails: no test shows why such a row is there. ``TABLE`` is
-the name of a dictionary in the module, ``TEST`` a test module, class or method, as for ``trial``.
-Leave out the tests that check the table itself, such as one that every state has all its events:
-they fail for each row.
+Prints the rows that no test needs: no test fails without them. ``TABLE`` is the name of a
+dictionary in the module, ``TEST`` a test module, class or method, as for ``trial``. Leave out tests
+that check the table itself, for example that every state has all its events: they fail for each
+row.
 
-Each run is a process of its own. The first one removes nothing, and records which tests look which
-rows up. Without a row, only the tests that look it up are run, and only until the first fails. A
-run that takes much longer than these tests took before is ended, and its row reported.
+Each run is a process of its own. The first run removes nothing, and records which tests look up
+which rows. A later run removes one row, and runs only the tests that look up this row, until the
+first fails. If these tests take much longer than before, the run is ended and the row is printed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = ["Outcome", "Recorded", "judge_rows", "main", "record_lookups", "run_t
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
-#: Seconds that a run may take longer than three times what its tests took before: the start of the
-#: process, and the patience of one test that waits in vain.
+#: Seconds that a run may take beyond three times the earlier duration of its tests. They cover the
+#: start of the process, and the timeout of one test that waits for an event that never comes.
 _PATIENCE: Final = 60.0
 
 #: The status of a process with a failed test. 1 is Python's for an exception.
@@ -44,7 +44,7 @@ _FAILED: Final = 3
 
 
 class Outcome(enum.Enum):
-    """What the removal of a row does."""
+    """The effect of removing a row."""
 
     NOTICED = "a test fails"
     STOPPED = "the tests do not end"
@@ -55,11 +55,11 @@ class Outcome(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """
-    What the tests do with a whole table.
+    The result of a run with the whole table.
 
     :ivar rows: the keys, as text, in the order of the table.
     :ivar users: number of a row → the tests that look it up.
-    :ivar seconds: test → how long it takes.
+    :ivar seconds: test → its duration, in seconds.
     """
 
     rows: list[str]
@@ -71,7 +71,7 @@ class Recorded:
 
 
 class _Reporter(MinimalReporter):
-    """Knows the test that runs, and how long each took."""
+    """Records the running test, and the duration of each test."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -93,7 +93,7 @@ class _Reporter(MinimalReporter):
 
 
 def _watch(table: dict[Any, Any], looked_up: Callable[[object], None]) -> None:
-    """Have a function called with each key that is looked up in a table, in all modules."""
+    """Call a function with each key that is looked up in a table, in all modules."""
 
     def get_item(self: Any, key: object) -> Any:
         looked_up(key)
@@ -112,7 +112,7 @@ def _watch(table: dict[Any, Any], looked_up: Callable[[object], None]) -> None:
 
 
 def _trial(tests: Sequence[str], reporters: list[_Reporter]) -> bool:
-    """Run tests until the first fails; return whether none did. Its reporter is appended."""
+    """Run tests until the first fails; append the reporter. Return whether all passed."""
 
     def report(*arguments: Any, **keywords: Any) -> _Reporter:
         reporters.append(_Reporter(*arguments, **keywords))
@@ -182,15 +182,15 @@ def run_tests(
     Run tests in a new process.
 
     :param row: the number of the row that is removed; None for no row.
-    :param seconds: after these the process is killed; None for no limit.
-    :returns: the outcome, and what the process printed.
+    :param seconds: seconds after which the process is killed; None for no limit.
+    :returns: the outcome, and the output of the process.
     :raises ValueError: when the process neither succeeds nor has a failed test.
     """
     options = [] if row is None else ["--without", str(row)]
     command = [sys.executable, "-m", "tests.rows", "--here", *options, module, name]
     try:
         done = subprocess.run(
-            # The names come by standard input, since there may be more than a command line takes.
+            # The names are passed by standard input: a command line may be too short for them.
             command,
             input=json.dumps(list(tests)),
             cwd=_ROOT,
@@ -211,7 +211,7 @@ def judge_rows(module: str, name: str, tests: Sequence[str]) -> list[tuple[str, 
     """
     Remove each row of a table in turn.
 
-    :returns: each row with what its removal does.
+    :returns: each row, with the effect of its removal.
     :raises ValueError: when a test fails with the whole table, or none looks a row up.
     """
     _, printed = run_tests(module, name, tests, None, None)
@@ -245,7 +245,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Judge all rows; return 0 if a test fails for each of them, otherwise 1."""
+    """Remove each row in turn; return 0 if a test fails for each of them, otherwise 1."""
     options = _make_parser().parse_args(argv)
     if options.here:
         return _run_here(options.module, options.table, json.load(sys.stdin), options.without)

@@ -1,4 +1,4 @@
-"""A table and its tests, which notice the removal of some rows only: for `tests.test_rows`."""
+"""A table, and tests that fail without some of its rows; for `tests.test_rows`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["COPY", "TABLE", "Color", "ExampleTests"]
 
 
 class Color(enum.Enum):
-    """The keys, with a number each."""
+    """The keys of the table, each with a number."""
 
     RED = enum.auto()
     GREEN = enum.auto()
@@ -25,17 +25,17 @@ TABLE: Final = {
     (Color.BLUE, 1): Color.RED,
 }
 
-#: The name under which another module might have it.
+#: A second name of the table, as an importing module has.
 COPY = TABLE
 
 
 class ExampleTests(SynchronousTestCase):
-    """Trial finds them by name only."""
+    """Tests that `tests.test_rows` runs by name; trial does not discover them."""
 
     def test_red_is_followed(self) -> None:
-        """It fails without the row of red."""
+        """Without the row of red, the test fails."""
         self.assertIs(TABLE[Color.RED, 1], Color.GREEN)
 
     def test_green_may_be_followed(self) -> None:
-        """It does not fail without the row of green."""
+        """Without the row of green, the test still passes."""
         self.assertIn(COPY.get((Color.GREEN, 1)), (None, Color.BLUE))

@@ -26,21 +26,21 @@ __all__ = ["PAGE", "PARTS", "Part", "render_grid", "replace_parts"]
 #: The page with the tables.
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "architecture.rst"
 
-#: What the columns of the tables may take, in characters; a line of the page has at most 119.
+#: Widths of the columns of steps, in characters, by their number. A line has at most 119.
 _WIDTHS: Final = {1: (74,), 2: (35, 35)}
 _STATES_WIDTH: Final = 21
 
-#: One step: the next state, None for the same one; and the actions in it.
+#: One step: the next state (None if the state stays the same), and the actions.
 _Step = tuple["enum.Enum | None", tuple[enum.Enum, ...]]
 
 
 @dataclass(frozen=True)
 class Part:
     """
-    What the page shows between two comments.
+    The text of the page between two comments.
 
     :ivar module: has a table, and its states and events.
-    :ivar what: what the part shows of it.
+    :ivar what: ``states`` for the diagram, ``table`` for the table.
     :ivar render: makes the text.
     """
 
@@ -112,7 +112,7 @@ class _Table:
         ]
 
     def _missing(self) -> Iterator[str]:
-        """List the events that have no row in some state; the caller is wrong there."""
+        """List the events that have no row in some state; there they are errors of the caller."""
         missing = {
             event.name: [
                 state.name for state in self.module.State if (state, event) not in self.module.TABLE

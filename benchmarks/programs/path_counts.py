@@ -1,10 +1,11 @@
 """
 Follows events through the modules of twsock: which of its modules are called, in which order.
 
-Run by `benchmarks.paths`, which says what the figures count. Each path is one event of the stock
-reactor, from its wake-up until the answer is with the kernel, and what the event left for the next
-turn. A profile hook notes each call of a Python function. The client is in the same process but is
-not followed. Prints for each path the calls in twsock, the calls in all, and the modules.
+`benchmarks.paths` runs this program, and defines the figures. Each path is one event of the stock
+reactor, from its wake-up until the answer is with the kernel. The delayed calls that the event left
+for the next turn are followed, too. A profile hook counts each call of a Python function. The
+client is in the same process but is not followed. For each path the program prints the calls in
+twsock, the calls in all code, and the modules.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ from twsock.tls import Certificate, ServerOptions, ServerTls
 
 __all__ = ["follow_datagrams", "follow_frames", "follow_socket", "follow_upgraded", "main"]
 
-#: What one event passes: the calls in twsock, the calls in all, the modules without repetitions.
+#: The calls of one event in twsock and in all code, and the modules in their order.
 Followed = tuple[int, int, tuple[str, ...]]
-#: A name of a path, and what it passes.
+#: The name of a path, and its calls and modules.
 Named = tuple[str, Followed]
 
 _PACKAGE: Final = str(Path(twsock.__file__).parent) + "/"
-#: Events that are not followed: caches fill, and the reads of a port settle.
+#: How many events come first and are not followed: they fill caches.
 _WARM_UP: Final = 16
-#: Events that are followed. The most common result counts, as a datagram port sometimes reads once
-#: more.
+#: How many events are followed. The most common result counts, since a datagram port reads once
+#: more at some wake-ups.
 _FOLLOWED: Final = 9
 #: Bytes that a `twsock.StreamSocket` reads, and writes in four pieces.
 _READ: Final = 64
 
 
 class _Hook:
-    """Notes the calls of Python functions while it is the profile function."""
+    """Counts the calls of Python functions while it is the profile function."""
 
     def __init__(self) -> None:
         self._own = self._all = 0
@@ -79,8 +80,8 @@ def _follow(reactor: Any, send: Callable[[], object], receive: Callable[[], obje
     """
     Follow the event that the client's bytes cause.
 
-    :param send: sends what causes one event.
-    :param receive: takes the answer.
+    :param send: sends the bytes that cause one event.
+    :param receive: receives the answer.
     """
     results: Counter[Followed] = Counter()
     for number in range(_WARM_UP + _FOLLOWED):
@@ -88,7 +89,7 @@ def _follow(reactor: Any, send: Callable[[], object], receive: Callable[[], obje
         hook = _Hook()
         sys.setprofile(hook)
         reactor.doIteration(STALLED)
-        reactor.runUntilCurrent()  # The calls of the next turn that the event left.
+        reactor.runUntilCurrent()  # The delayed calls that the event left for the next turn.
         sys.setprofile(None)
         receive()
         if number >= _WARM_UP:
@@ -97,7 +98,7 @@ def _follow(reactor: Any, send: Callable[[], object], receive: Callable[[], obje
 
 
 def _settle(reactor: Any) -> None:
-    """Handle events until there are no more of them."""
+    """Handle all pending events, in five turns of the reactor."""
     for _ in range(5):
         reactor.iterate(0.01)
 
@@ -106,7 +107,7 @@ def _receive_frame(receive_into: Callable[[memoryview], int]) -> None:
     """
     Receive the echo of `FRAME`.
 
-    :raises MeasurementError: when it is something else.
+    :raises MeasurementError: when the answer differs from `FRAME`.
     """
     buffer = memoryview(bytearray(LARGEST_RUN))
     size = receive_into(buffer)
@@ -163,7 +164,7 @@ def follow_upgraded(reactor: Any) -> Iterator[Named]:
 
 
 def _shake_hands(reactor: Any, connection: socket.socket, pem: Path) -> TlsClient:
-    """Make the handshake in a thread while the reactor answers; take the server's tickets."""
+    """Make the handshake in a thread while the reactor answers; read the server's tickets."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         made = pool.submit(TlsClient, connection, make_client_context(pem))
         while not made.done():
@@ -173,7 +174,7 @@ def _shake_hands(reactor: Any, connection: socket.socket, pem: Path) -> TlsClien
     try:
         client.receive_into(memoryview(bytearray(LARGEST_RUN)))
     except BlockingIOError:
-        pass  # There was no plaintext, as there should be.
+        pass  # Session tickets contain no data of the application.
     return client
 
 
@@ -232,7 +233,7 @@ async def _write_four_times(
 
 def main(_argv: Sequence[str]) -> None:
     """Print the paths as JSON."""
-    gc.disable()  # A collection would call what weak references call back.
+    gc.disable()  # The hook would count the callbacks that a collection runs.
     reactor = EPollReactor()
     paths = {}
     for follow in (follow_frames, follow_upgraded, follow_datagrams, follow_socket):

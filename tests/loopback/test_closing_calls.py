@@ -30,7 +30,6 @@ from twsock import (
     BrokenError,
     ClosedError,
     SocketError,
-    SocketErrorStatus,
     SocketProtectionLevel,
     StreamSocket,
 )
@@ -148,11 +147,10 @@ class CloseTests(RowTests):
 class HeldTests(RowTests):
     """``close`` during a handshake."""
 
-    async def close_held(self, near: StreamSocket, can_write: bool = True) -> SocketError:
+    async def close_held(self, near: StreamSocket) -> SocketError:
         """Begin a handshake that the peer does not answer, and close; return its error."""
         upgrading = near.upgrade_to_ssl(SocketProtectionLevel.TLS13, "localhost")
-        if can_write:
-            near.output_stream.write(b"secret")
+        near.output_stream.write(b"secret")
         await near.close()
         await near.wait_closed()
         return await failure_of(upgrading)
@@ -187,30 +185,6 @@ class HeldTests(RowTests):
             self.assertEqual(await near.input_stream.receive_some(), b"")
             self.assertIsInstance(await self.close_held(near), ClosedError)
             await self.assert_reset(peer)
-
-    @over(Security.UPGRADED)
-    @row(State.HALF_CLOSED, Event.CLOSE_HELD)
-    async def test_after_the_output_ended_it_is_an_abort(
-        self, reactor: Any, security: Security
-    ) -> None:
-        """An end that has sent FIN can do no handshake, either."""
-        near, peer = await connect_plain(reactor, security)
-        with closing(peer):
-            await near.output_stream.close()
-            self.assertIsInstance(await self.close_held(near, can_write=False), ClosedError)
-            await self.assert_reset(peer)
-
-    @over(Security.UPGRADED)
-    @row(State.BROKEN, Event.CLOSE_HELD)
-    async def test_after_a_failed_send_it_is_an_abort(
-        self, reactor: Any, security: Security
-    ) -> None:
-        """The error of the send is the reason."""
-        near, peer = await connect_plain(reactor, security)
-        peer.reset()
-        self.assertIsInstance(await failure_of(near.output_stream.write(b"x")), BrokenError)
-        error = await self.close_held(near, can_write=False)
-        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
     @over(Security.TLS12, Security.TLS13)
     @row(State.OPEN, Event.CLOSE_SILENT)

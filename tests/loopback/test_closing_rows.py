@@ -48,6 +48,10 @@ EXCEPTIONS: Final[dict[str, tuple[Iterable[Security], tuple[Row, ...]]]] = {
             (State.BROKEN, Event.CLOSE_HELD),
         ),
     ),
+    "a socket starts no upgrade if its output was closed or a send has failed": (
+        [Security.UPGRADED],
+        ((State.HALF_CLOSED, Event.CLOSE_HELD), (State.BROKEN, Event.CLOSE_HELD)),
+    ),
     "a client that was granted TLS is waited for": (
         [Security.UPGRADED],
         ((State.OPEN, Event.CLOSE_SILENT),),

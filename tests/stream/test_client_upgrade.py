@@ -636,6 +636,28 @@ class EndTests(SynchronousTestCase):
                 connection.clock.getDelayedCalls(), [], f"{settings is COMMAND=}, {answer=}"
             )
 
+    def test_a_loss_while_the_kept_bytes_are_sent_fails_the_upgrade(self) -> None:
+        """The transport reports it within its write; `connection_secured` is not called then."""
+        connection = Connection()
+        upgrading = connection.protocol.upgrade_to_ssl(DIRECT)
+        connection.protocol.send_frame(b"kept")
+        answer = connection.peer.take(connection.sent())
+        lower = connection.transport.protocol.transport
+        send, engine = lower.write, connection.transport.protocol
+
+        def write(data: bytes) -> None:
+            send(data)
+            if connection.protocol.is_secure:
+                lower.write = send
+                engine.connectionLost(Failure(ConnectionDone()))
+
+        lower.write = write
+        connection.receive(answer)
+        self.failureResultOf(upgrading, BrokenError)
+        self.assertEqual(connection.protocol.secured, [])
+        self.assertEqual(len(connection.protocol.lost), 1)
+        self.assertEqual(connection.clock.getDelayedCalls(), [])
+
     def test_cancelling_in_the_secured_hook_aborts_the_connection(self) -> None:
         """The connection is secure already when the application cancels the upgrade."""
 

@@ -37,6 +37,17 @@ class DrainTests(SynchronousTestCase):
         on_kernel.reactor.advance(0.05)
         self.assertFalse(on_kernel.protocol.is_open)
 
+    def test_a_second_drain_leaves_no_delayed_call(self) -> None:
+        """Both wait for the same unread bytes, and the connection is lost meanwhile."""
+        on_kernel = OnKernel(FrameRecorder)
+        self.addCleanup(on_kernel.close)
+        on_kernel.far.sendall(b"x")
+        select.select([on_kernel.near], [], [], 10)
+        on_kernel.protocol.drain()
+        on_kernel.protocol.drain()
+        on_kernel.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(on_kernel.reactor.getDelayedCalls(), [])
+
 
 class TlsEndpointTests(SynchronousTestCase):
     """Connections that an endpoint of TLS accepted."""

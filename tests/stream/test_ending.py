@@ -212,6 +212,42 @@ class EndingTests(KernelCase):
         self.successResultOf(first)
         self.successResultOf(second)
 
+    def test_a_close_of_a_held_connection_that_cannot_send_aborts(self) -> None:
+        """Its output was ended, or a send has failed; no handshake can follow."""
+        for is_broken in (False, True):
+            if is_broken:
+                self.break_sending()
+            else:
+                self.stream.end_output()
+            self.stream.hold()
+            self.stream.close()
+            self.reactor.advance(0)
+            (reason,) = self.protocol.reasons
+            self.assertTrue(reason.check(ConnectionAborted), f"{is_broken=}")
+            self.setUp()
+
+    def test_a_further_close_does_not_move_the_deadline(self) -> None:
+        """Both directions have ended, and the socket is not writable."""
+        self.stream.peer_ended()
+        self.stream.end_output()
+        self.reactor.pump([0.5] * 8)
+        self.stream.close()
+        self.assertEqual(self.protocol.reasons, [])
+        self.reactor.advance(1)
+        self.assertEqual(len(self.protocol.reasons), 1)
+
+    def test_the_waits_end_although_the_owner_fails(self) -> None:
+        """A handler's Deferred may have a canceller that raises an error."""
+
+        def fail(error: SocketError | None, _reason: Failure) -> None:
+            raise ZeroDivisionError
+
+        closed, finished = self.stream.close(), self.stream.when_fin_sent()
+        self.owner.connection_ended = fail  # type: ignore[method-assign]
+        self.assertRaises(ZeroDivisionError, self.stream.lost, Failure(ConnectionDone()))
+        self.successResultOf(closed)
+        self.successResultOf(finished)
+
     def test_a_close_resumes_reading(self) -> None:
         """A paused connection is read from again, to see the peer's FIN."""
         self.stream.pause_reading()
@@ -525,16 +561,32 @@ class AboveTwistedsTlsTests(KernelCase):
         self.assertEqual(self.client.received, b"last")
         self.assertTrue(self.client.is_ended)
 
+    def test_bytes_that_wait_for_the_handshake_leave_before_the_end(self) -> None:
+        """A close before the handshake is done waits for it; FIN would make it fail."""
+        self.wrapper.writeConnectionLost = lambda: None
+        stream = StreamConnection(self.owner, self.engine, self.reactor)
+        stream.write(b"last")
+        stream.close()
+        self.secure()
+        self.reactor.pump([0.01] * 3)
+        while not self.client.is_ended:
+            self.descriptor.doWrite()
+            self.client.take(self.peer.recv(1 << 16))
+        self.assertEqual(self.client.received, b"last")
+
     def test_bytes_that_wait_for_the_handshake_at_the_deadline_end_in_a_reset(self) -> None:
         """After FIN the peer would not know that bytes are missing."""
-        stream = StreamConnection(self.owner, self.engine, self.reactor)
-        stream.write(bytes(HIGH_WATER))
-        stream.send()
-        stream.close()
-        self.reactor.pump([DEFAULT_CLOSE_TIMEOUT / 10] * 10)
-        self.reactor.advance(0)
-        self.peer.settimeout(10)
-        self.assertRaises(ConnectionResetError, self.peer.recv, 1)
+        for size in (1, HIGH_WATER):
+            self.setUp()
+            stream = StreamConnection(self.owner, self.engine, self.reactor)
+            stream.write(bytes(size))
+            stream.send()
+            stream.close()
+            self.reactor.pump([DEFAULT_CLOSE_TIMEOUT / 10] * 10)
+            self.reactor.advance(0)
+            self.peer.settimeout(10)
+            with self.assertRaises(ConnectionResetError, msg=f"{size=}"):
+                self.peer.recv(1)
 
 
 class InMemoryTests(SynchronousTestCase):

@@ -204,8 +204,8 @@ _RULES: Final[tuple[_Rule, ...]] = (
         tls=_to(_S.FINISHING, _A.START_DEADLINE, _A.READ_ON),
     ),
     _rule(_E.CLOSE, (_S.BROKEN,), _to(_S.ABORTED, _A.RESET)),
-    _rule(_E.CLOSE, (_S.ENDED,), _stay(_A.START_DEADLINE)),
-    _rule(_E.CLOSE, (_S.FINISHING, _S.ANSWERED, _S.LINGERING, *_GONE), _stay()),
+    # The deadline runs already, and a further close does not move it.
+    _rule(_E.CLOSE, (*_CLOSED, *_GONE), _stay()),
     # Bytes that wait for the handshake cannot be sent any more. So this is no end in order.
     _rule(
         _E.CLOSE_HELD,

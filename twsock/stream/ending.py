@@ -211,6 +211,7 @@ class EndingTransport(StreamTransport):
         if self.is_open:
             self.send()  # A failed send ends the connection by itself.
         self._follow(Event.CLOSE)
+        self._watch_held_bytes()
         is_waiting = self._watch is not None or self._settling is not None
         if not is_waiting or self._descriptor is None:
             self._follow(Event.FLUSHED)
@@ -305,11 +306,13 @@ class EndingTransport(StreamTransport):
         self._stop_watching()
         owner, self._owner = self._owner, _NOBODY
         self._release()
-        # A copy, since an error that is raised holds the frames of its traceback.
-        owner.connection_ended(None if self._error is None else self._error.copy(), reason)
-        for waiters in (self._finishing, self._ending):
-            if waiters is not None:
-                waiters.fire()
+        try:
+            # A copy, since an error that is raised holds the frames of its traceback.
+            owner.connection_ended(None if self._error is None else self._error.copy(), reason)
+        finally:  # The canceller of a handler's Deferred may raise an error.
+            for waiters in (self._finishing, self._ending):
+                if waiters is not None:
+                    waiters.fire()
 
     def _release(self) -> None:
         """Drop written bytes, and the references to the socket."""

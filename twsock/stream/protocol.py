@@ -154,7 +154,8 @@ class StreamProtocol(ConnectionProtocol):
     @override
     def drain(self) -> None:
         """Answer all received messages, then close."""
-        self._drain = Drain(self, self._connected_stream())
+        if self._drain is None:
+            self._drain = Drain(self, self._connected_stream())
         self._drain.close_if_idle()
 
     # Called by the drain.

@@ -206,7 +206,8 @@ class Switch:
     def _start_handshake(self) -> None:
         connection = self._connection
         if not connection.is_open:
-            return  # The last send in plaintext failed; the loss follows.
+            connection.abort()  # A send has failed; the loss, with its error, follows.
+            return
         creator, verification = self.prepare()
         is_client = self._core.side is Side.CLIENT
         self._handshake = Handshake(self, creator, verification, connection.clock, is_client)

@@ -331,6 +331,13 @@ class StreamTransport:
             self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
         return True
 
+    def _watch_held_bytes(self) -> None:
+        """Check a TLS engine again later if it keeps bytes until its handshake is done."""
+        if self._descriptor is None or self._settling is not None:
+            return
+        if engine_holds(self._transport):
+            self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
+
     def _settle(self) -> None:
         self._settling = None
         self._watch_queue()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sockets.stream.connected import InMemory
+from tests.sockets.stream.connected import InMemory, OnKernel
 from tests.tls.peer import AUTHORITY, SERVER, Peer, ServerPeer
-from twsock.errors import ClosedError, OperationNotSupported, RemoteProtocolError
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    LocalProtocolError,
+    OperationNotSupported,
+    RemoteProtocolError,
+    SocketErrorStatus,
+)
 from twsock.names import HostName
 from twsock.sockets.stream.securing import ClientRole, ServerRole, refuse_plaintext
 from twsock.tls.certificates import Certificate
@@ -55,6 +63,32 @@ class RefusalTests(SynchronousTestCase):
                 f"{len(leftover)} bytes of plaintext", formatEvent(event), (leftover, is_server)
             )
             self.assertNotIn("evil", repr(event), (leftover, is_server))
+
+
+class ClosedOutputTests(SynchronousTestCase):
+    """A handshake needs both directions."""
+
+    def test_a_closed_output_refuses_the_upgrade(self) -> None:
+        """At once, and the input can still be read."""
+        here = OnKernel()
+        self.addCleanup(here.close)
+        self.successResultOf(here.output.close())
+        upgrading = here.socket.upgrade_to_ssl(SocketProtectionLevel.SSL, "localhost")
+        self.failureResultOf(upgrading, LocalProtocolError)
+        here.protocol.dataReceived(b"answer")
+        self.assertEqual(self.successResultOf(here.socket.input_stream.receive_some()), b"answer")
+
+    def test_after_a_failed_send_the_upgrade_fails_with_its_error(self) -> None:
+        """It does not wait for its deadline; the connection is aborted."""
+        here = OnKernel()
+        self.addCleanup(here.close)
+        here.kernel.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        self.failureResultOf(here.output.send_all(b"x"), BrokenError)
+        upgrading = here.socket.upgrade_to_ssl(SocketProtectionLevel.SSL, "localhost")
+        here.next_turn()
+        error = self.failureResultOf(upgrading, BrokenError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
+        self.assertEqual(here.reactor.getDelayedCalls(), [])
 
 
 class HandshakeTests(SynchronousTestCase):

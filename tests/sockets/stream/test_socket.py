@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
@@ -26,6 +26,7 @@ from twsock import (
     LocalProtocolError,
     SocketError,
     SocketErrorStatus,
+    SocketProtectionLevel,
     StreamSocket,
 )
 
@@ -170,6 +171,20 @@ class ConnectTests(SocketTests):
         error = self.failureResultOf(connecting, SocketError).value
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
         self.socket.connect("127.0.0.1", 1)
+
+    def test_the_late_end_of_a_failed_connect_does_not_end_the_next(self) -> None:
+        """The reactor reports an abort in a later turn; the socket is connected by then."""
+        connecting = self.socket.connect("127.0.0.1", 1, SocketProtectionLevel.SSL, timeout=2)
+        aborted: Any = self.answer()
+        self.reactor.advance(2)
+        self.failureResultOf(connecting, SocketError)
+        again = self.socket.connect("127.0.0.1", 2)
+        self.answer()
+        self.successResultOf(again)
+        aborted.protocol.connectionLost(Failure(ConnectionAborted()))
+        self.assertTrue(self.socket.is_open)
+        self.assertEqual(self.socket.information.remote_port, "2")
+        self.failureResultOf(self.socket.connect("127.0.0.1", 3), LocalProtocolError)
 
     def test_connecting_to_an_unknown_name_fails(self) -> None:
         """Without an attempt."""

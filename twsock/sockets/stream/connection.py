@@ -117,6 +117,10 @@ class SocketProtocol(Protocol):
             self._is_closing = True
             stream.close_drained()
 
+    def forget_socket(self) -> None:
+        """Do not report the loss: the connect failed, and the socket may be connected again."""
+        self._lost = _do_nothing
+
     # Called by the upgrade.
 
     @property

@@ -24,6 +24,7 @@ from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
+from twsock.stream.closing import State
 from twsock.stream.switch import Switch, ended_when_secure
 from twsock.stream.upgrade_core import Event, Side
 from twsock.tls.certificates import Certificate
@@ -56,11 +57,14 @@ def take_unread(
     Check that a handshake can begin here; take the bytes that were received and not read.
 
     :returns: the beginning of the client's handshake, or no bytes.
-    :raises LocalProtocolError: if the connection is secure already, or a read or write is pending.
+    :raises LocalProtocolError: if the connection is secure already, its output was closed, or a
+        read or write is pending.
     :raises RemoteProtocolError: if the bytes are plaintext. The connection was aborted.
     """
     if connection.carries_tls:
         raise LocalProtocolError("cannot upgrade: the connection is secure already")
+    if connection.stream.state in (State.HALF_CLOSED, State.ENDED):
+        raise LocalProtocolError("cannot upgrade: the output was closed")
     if input_stream.is_pending or output_stream.is_pending:
         raise LocalProtocolError("cannot upgrade: a read or write is pending")
     unread = input_stream.take_buffered()

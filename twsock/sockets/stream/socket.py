@@ -237,10 +237,10 @@ class StreamSocket:
         :returns: fires when the handshake is done and the peer verified. It fails with the status
             of the certificate error; ``information`` has all errors. It fails with
             `LocalProtocolError`, and changes nothing, when the socket is not connected, is secure
-            already or was accepted, or a read or write is pending. It fails with
-            `RemoteProtocolError`, and aborts the connection, when received bytes were not read:
-            they could pass as encrypted ones. It fails with `OperationNotSupported` for a level
-            that this machine's OpenSSL does not support. Cancelling aborts the connection.
+            already or was accepted, its output was closed, or a read or write is pending. It fails
+            with `RemoteProtocolError`, and aborts the connection, when received bytes were not
+            read: they could pass as encrypted ones. It fails with `OperationNotSupported` for a
+            level that this machine's OpenSSL does not support. Cancelling aborts the connection.
         :raises ValueError: at once, for a level that is no level of TLS, and a malformed name.
         """
         if not timeout > 0:
@@ -471,6 +471,7 @@ class StreamSocket:
         """Restore the state before a failed connect, with new streams."""
         self._is_secure_from_the_start = False
         if self._connection is not None:
+            self._connection.forget_socket()  # Its end may come after the next connection.
             self._connection.abort()
             self._connection = None
             self.input_stream = InputStream(self._reactor, self.input_stream.max_load)

@@ -93,17 +93,26 @@ class _Reporter(MinimalReporter):
 
 
 def _watch(table: dict[Any, Any], looked_up: Callable[[object], None]) -> None:
-    """Call a function with each key that is looked up in a table, in all modules."""
+    """Have a function called with each key that is looked up in a table, in all modules."""
 
-    def get_item(self: Any, key: object) -> Any:
-        looked_up(key)
-        return super(watched, self).__getitem__(key)
+    def of_one(name: str) -> Callable[..., Any]:
+        def call(self: Any, key: object, *rest: object) -> Any:
+            looked_up(key)
+            return getattr(super(watched, self), name)(key, *rest)
 
-    def get(self: Any, key: object, default: object = None) -> Any:
-        looked_up(key)
-        return super(watched, self).get(key, default)
+        return call
 
-    watched: Any = type("Watched", (type(table),), {"__getitem__": get_item, "get": get})
+    def of_all(name: str) -> Callable[..., Any]:
+        def call(self: Any) -> Any:
+            for key in table:
+                looked_up(key)
+            return getattr(super(watched, self), name)()
+
+        return call
+
+    methods = {name: of_one(name) for name in ("__getitem__", "__contains__", "get")}
+    methods.update({name: of_all(name) for name in ("__iter__", "keys", "values", "items")})
+    watched: Any = type("Watched", (type(table),), methods)
     replacement = watched(table)
     for module in list(sys.modules.values()):
         for name, value in list(vars(module).items()):

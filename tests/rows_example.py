@@ -7,7 +7,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-__all__ = ["COPY", "TABLE", "Color", "ExampleTests"]
+__all__ = ["COPY", "TABLE", "Color", "ExampleTests", "WholeTests"]
 
 
 class Color(enum.Enum):
@@ -23,6 +23,8 @@ TABLE: Final = {
     (Color.RED, 1): Color.GREEN,
     (Color.GREEN, 1): Color.BLUE,
     (Color.BLUE, 1): Color.RED,
+    (Color.RED, 2): Color.BLUE,
+    (Color.GREEN, 2): Color.GREEN,
 }
 
 #: A second name of the table, as an importing module has.
@@ -39,3 +41,17 @@ class ExampleTests(SynchronousTestCase):
     def test_green_may_be_followed(self) -> None:
         """Without the row of green, the test still passes."""
         self.assertIn(COPY.get((Color.GREEN, 1)), (None, Color.BLUE))
+
+    def test_second_red_is_there(self) -> None:
+        """It fails without the second row of red."""
+        self.assertIn((Color.RED, 2), TABLE)
+
+
+class WholeTests(SynchronousTestCase):
+    """A test of the whole table."""
+
+    def test_each_color_is_followed_by_one(self) -> None:
+        """It fails without the second row of green, and uses all rows."""
+        self.assertEqual(
+            [value for value in TABLE.values() if value is Color.GREEN][1:], [Color.GREEN]
+        )

@@ -13,22 +13,31 @@ _EXAMPLE = "tests.rows_example"
 
 
 class RowsTests(SynchronousTestCase):
-    """A table of three rows, in processes of their own."""
+    """A small table, in processes of their own."""
 
     def test_rows_that_no_test_needs_are_printed(self) -> None:
         """One that no test looks up, and one whose removal no test notices."""
         with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as progress:
-            status = main([_EXAMPLE, "TABLE", _EXAMPLE])
+            status = main([_EXAMPLE, "TABLE", f"{_EXAMPLE}.ExampleTests"])
         self.assertEqual(status, 1)
         self.assertEqual(
             printed.getvalue().splitlines(),
             [
-                "1 of 3 rows: a test fails without them",
+                "2 of 5 rows: a test fails without them",
                 "GREEN, 1: no test fails",
                 "BLUE, 1: no test looks it up",
+                "GREEN, 2: no test looks it up",
             ],
         )
-        self.assertEqual(progress.getvalue().splitlines()[0], "1/3 RED, 1: a test fails")
+        self.assertEqual(progress.getvalue().splitlines()[0], "1/5 RED, 1: a test fails")
+
+    def test_test_of_the_whole_table_uses_each_row(self) -> None:
+        """Whichever row is removed, it runs."""
+        with redirect_stderr(StringIO()):
+            judged = judge_rows(_EXAMPLE, "TABLE", [f"{_EXAMPLE}.WholeTests"])
+        outcomes = [outcome for _, outcome in judged]
+        self.assertEqual(outcomes.count(Outcome.UNUSED), 0)
+        self.assertIs(outcomes[-1], Outcome.NOTICED)
 
     def test_tests_that_look_up_no_row_are_refused(self) -> None:
         """They belong to something else."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -255,7 +256,7 @@ async def hold(protocol: Recorder, peer: RawPeer) -> None:
 # What the kernel holds.
 
 
-def fill(handle: socket.socket) -> None:
+async def fill(reactor: Any, handle: socket.socket) -> None:
     """
     Leave no room in the kernel, below TLS and the queue of Twisted.
 
@@ -263,12 +264,30 @@ def fill(handle: socket.socket) -> None:
     not be writable before the peer has read much more than a `narrow` socket holds.
     """
     _fix_size(handle)
-    for size in (1 << 16, 1):
+    while not _has_no_room(handle):
+        await deferLater(reactor, 0.001)
+
+
+def _has_no_room(handle: socket.socket) -> bool:
+    """Send until the kernel takes no byte; return whether no acknowledgement will make room."""
+    is_settled = not _unacknowledged(handle)
+    for size in (1 << 16, 256, 1):
         try:
             while True:
                 handle.send(bytes(size))
+                is_settled = False
         except BlockingIOError:
             pass
+    return is_settled
+
+
+def _unacknowledged(handle: socket.socket) -> int:
+    """Return how many segments are on their way to the peer; 0 if the system does not tell."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None:
+        return 0
+    count: int = struct.unpack_from("=I", handle.getsockopt(socket.IPPROTO_TCP, option, 28), 24)[0]
+    return count
 
 
 def crowd(handle: socket.socket, write: Callable[[bytes], object]) -> int:

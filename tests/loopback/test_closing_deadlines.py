@@ -76,7 +76,7 @@ class DeadlineTests(RowTests):
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
         """The kernel has no room left when the connection is closed."""
-        fill(protocol.own.getHandle())
+        await fill(peer.reactor, protocol.own.getHandle())
         await protocol.close()
         self.assert_blamed(await protocol.ended)
         self.assertEqual((await peer.raw_rest()).ends, (End.RST,))
@@ -87,8 +87,8 @@ class DeadlineTests(RowTests):
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
         """The peer has ended, and does not read."""
+        await fill(peer.reactor, protocol.own.getHandle())
         peer.end()
-        fill(protocol.own.getHandle())  # After the acknowledgement that comes with the end.
         self.assert_blamed(await protocol.ended)
         self.assertEqual((await peer.raw_rest()).ends, (End.RST,))
 

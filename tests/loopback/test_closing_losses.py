@@ -76,7 +76,7 @@ class ResetTests(RowTests):
     ) -> None:
         """The kernel had no room for close_notify."""
         near, peer, transport = await connect_kept(reactor, security)
-        fill(transport.getHandle())
+        await fill(reactor, transport.getHandle())
         await near.output_stream.close()
         peer.reset()
         self.assertIsInstance(await failure_of(near.input_stream.receive_some()), BrokenError)
@@ -146,7 +146,7 @@ class ResetTests(RowTests):
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
         """The kernel had no room for it, and the peer has not ended."""
-        fill(protocol.own.getHandle())
+        await fill(peer.reactor, protocol.own.getHandle())
         protocol.close()
         peer.reset()
         self.assertIsInstance(await protocol.ended, BrokenError)
@@ -157,8 +157,8 @@ class ResetTests(RowTests):
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
         """The peer has ended, and only this end's close_notify is lost."""
+        await fill(peer.reactor, protocol.own.getHandle())
         peer.end()
-        fill(protocol.own.getHandle())  # After the acknowledgement that comes with the end.
         while protocol.is_open:
             await deferLater(peer.reactor, 0.001)
         peer.reset()

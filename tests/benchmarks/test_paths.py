@@ -19,21 +19,21 @@ def pass_modules(*sequence: str) -> Passed:
 
 
 class PassedTests(SynchronousTestCase):
-    """What counts as a module, and what as a return."""
+    """The definitions of a module and of a return."""
 
     def test_way_back_to_the_first_module_is_no_return(self) -> None:
-        """Only the second time that the path comes back counts."""
+        """The first return is free; only a second one counts."""
         self.assertEqual(pass_modules("a.a", "a.b", "a.a").returns, 0)
         self.assertEqual(pass_modules("a.a", "a.b", "a.a", "a.b", "a.a").returns, 2)
 
     def test_path_without_a_way_back_has_no_returns(self) -> None:
-        """Their number is never negative."""
+        """The number of returns is never negative."""
         for sequence in ((), ("a.a",), ("a.a", "a.b")):
             path = pass_modules(*sequence)
             self.assertEqual((path.modules, path.returns), (len(sequence), 0), f"{sequence=}")
 
     def test_modules_in_no_folder_do_not_count(self) -> None:
-        """The module that calls one of them is not left."""
+        """A call of such a module does not leave the module that calls it."""
         path = pass_modules("a.a", "top", "a.a", "a.b", "top", "a.a", "top")
         self.assertEqual((path.modules, path.returns), (2, 0))
 
@@ -45,7 +45,7 @@ class FollowTests(SynchronousTestCase):
         skip = "the benchmarks need Linux"
 
     def test_paths_are_the_same_in_every_run(self) -> None:
-        """Each begins where Twisted enters; each kernel has all but the run."""
+        """Each path begins where Twisted enters; every kernel has all paths but the run."""
         first = follow_paths()
         self.assertEqual(first, follow_paths(Path(ROOT)))
         self.assertEqual(first.keys() | {"run"}, PATHS.keys())
@@ -58,7 +58,7 @@ class FollowTests(SynchronousTestCase):
             self.assertEqual(first[name].sequence[0], entered, f"{name=}")
 
     def test_table_has_a_row_for_each_path(self) -> None:
-        """With ``--verbose``, the modules of each path follow it."""
+        """With ``--verbose``, the modules of each path follow the table."""
         with redirect_stdout(StringIO()) as printed:
             main(["--verbose", "--checkout", str(ROOT)])
         table, *sequences = printed.getvalue().split("\n\n")[1:]

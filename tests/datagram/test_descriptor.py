@@ -24,7 +24,7 @@ RESET = SocketErrorStatus.CONNECTION_RESET_BY_PEER
 
 
 class Reactor(Clock):
-    """A reactor that records what it watches."""
+    """A reactor that records the descriptors that it watches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Descriptor(DatagramDescriptor):
 
 
 class DescriptorTests(SynchronousTestCase):
-    """The port of `tests.datagram.test_port` is one; here is what its protocol does not see."""
+    """The calls of the reactor; `tests.datagram.test_port` has the calls of applications."""
 
     def setUp(self) -> None:
         self.reactor = Reactor()
@@ -103,7 +103,7 @@ class DescriptorTests(SynchronousTestCase):
         self.assertTrue(issubclass(DatagramPort, DatagramDescriptor))
 
     def test_pausing_and_resuming_twice_is_harmless(self) -> None:
-        """The reactor is asked once."""
+        """The reactor is called once for each change."""
         self.descriptor.resumeProducing()
         self.assertEqual(self.reactor.watched, ["read"])
         for _ in range(2):
@@ -111,7 +111,7 @@ class DescriptorTests(SynchronousTestCase):
         self.assertEqual(self.reactor.watched, [])
 
     def test_an_error_does_not_end_the_watch(self) -> None:
-        """It is reported."""
+        """The error is reported, and the socket is watched again."""
         for of_input in (True, False):
             self.descriptor.refusals.clear()
             self.udp.pending = [errno.ECONNREFUSED]
@@ -121,7 +121,7 @@ class DescriptorTests(SynchronousTestCase):
         self.assertEqual(self.descriptor.closes, 0)
 
     def test_a_queue_that_waits_is_watched_again(self) -> None:
-        """Also if all its items were withdrawn: it is full until the socket is writable."""
+        """A queue without items waits, too: it is full until the socket is writable."""
         self.udp.plan = [errno.EAGAIN]
         self.descriptor.withdraw(self.descriptor.send(b"a"))
         self.udp.pending = [errno.ECONNREFUSED]
@@ -131,6 +131,6 @@ class DescriptorTests(SynchronousTestCase):
         self.assertEqual(self.reactor.watched, ["read"])
 
     def test_an_end_without_an_error_closes_the_port(self) -> None:
-        """The reactor stops."""
+        """A reactor that stops makes this call."""
         self.end(of_input=False)
         self.assertEqual(self.descriptor.closes, 1)

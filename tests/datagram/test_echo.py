@@ -454,10 +454,10 @@ class FailureTests(SynchronousTestCase):
 
 
 class LoopRiskTests(SynchronousTestCase):
-    """Some sources are never answered."""
+    """Datagrams of some sources are never answered."""
 
     def test_sources_that_no_host_sends_from_are_a_risk(self) -> None:
-        """Port 0, an unspecified, broadcast or group address, also as an IPv4-mapped address."""
+        """Port 0; an unspecified, broadcast or group address, also if IPv4-mapped."""
         for host in (
             "0.0.0.0",
             "::",

@@ -179,7 +179,7 @@ class EventsTests(SynchronousTestCase):
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
     def test_an_icmp_error_is_ignored_by_default(self) -> None:
-        """The event need not be overridden, nor that of an empty queue; neither is logged."""
+        """A protocol need not override ``refused`` and ``output_drained``."""
         with log_lines() as lines:
             self.protocol.connectionRefused()
             self.protocol.output_drained()

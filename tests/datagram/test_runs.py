@@ -1,4 +1,4 @@
-"""Received runs stay in one piece, and reads are tried where runs wait."""
+"""Received runs stay in one piece; further reads are tried when datagrams are likely to wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunTests(SynchronousTestCase):
     """Runs of received datagrams."""
 
     def test_all_counters_start_at_zero(self) -> None:
-        """Each of them."""
+        """Each counter of a new port is 0."""
         counters = DatagramCounters()
         self.assertEqual({getattr(counters, name) for name in counters.__slots__}, {0})
 
@@ -82,11 +82,11 @@ class ReadBudgetTests(SynchronousTestCase):
         self.budget = ReadBudget()
 
     def test_the_first_wake_up_has_one_read(self) -> None:
-        """There is no earlier result."""
+        """The first wake-up has no earlier result to follow."""
         self.assertEqual(self.budget.allowed, 1)
 
     def test_one_datagram_in_flight_needs_one_read(self) -> None:
-        """Over time one wake-up of 64 tries a read in vain, and no fewer."""
+        """Over time, exactly one wake-up of 64 has a read that finds nothing."""
         for _ in range(20_000):
             wake_up(self.budget, 1)
         vain = sum(has_met_end for _, has_met_end in (wake_up(self.budget, 1) for _ in range(6400)))
@@ -94,12 +94,12 @@ class ReadBudgetTests(SynchronousTestCase):
         self.assertGreater(vain, 90)
 
     def test_tries_become_rarer(self) -> None:
-        """At the beginning there are only a few tries more than the powers of two."""
+        """The intervals between tries of a second read double up to the maximum."""
         vain = sum(has_met_end for _, has_met_end in (wake_up(self.budget, 1) for _ in range(128)))
         self.assertLessEqual(vain, 8)
 
     def test_waiting_datagrams_raise_the_number_of_reads(self) -> None:
-        """After a few wake-ups it is the maximum, and never more."""
+        """The number reaches the maximum after a few wake-ups, and stays there."""
         allowed = []
         for _ in range(10):
             wake_up(self.budget, 1000)
@@ -108,7 +108,7 @@ class ReadBudgetTests(SynchronousTestCase):
         self.assertEqual(allowed[-1], MAX_READS)
 
     def test_a_load_after_silence_is_found(self) -> None:
-        """Within the longest interval between two tries."""
+        """More reads begin within the longest interval between two tries."""
         for _ in range(1000):
             wake_up(self.budget, 1)
         for _ in range(64 + 6):
@@ -116,14 +116,14 @@ class ReadBudgetTests(SynchronousTestCase):
         self.assertEqual(self.budget.allowed, MAX_READS)
 
     def test_the_end_of_a_load_resets_to_one_read(self) -> None:
-        """At the first wake-up with a single datagram."""
+        """The first wake-up with a single datagram resets the number."""
         for _ in range(10):
             wake_up(self.budget, 1000)
         wake_up(self.budget, 1)
         self.assertEqual(self.budget.allowed, 1)
 
     def test_a_wake_up_without_datagrams_resets_to_one_read(self) -> None:
-        """For example if other code has read them."""
+        """Other code may have read the datagrams."""
         for _ in range(10):
             wake_up(self.budget, 1000)
         wake_up(self.budget, 0)
@@ -131,7 +131,7 @@ class ReadBudgetTests(SynchronousTestCase):
 
     @given(lists(integers(min_value=0, max_value=100)))
     def test_the_number_of_reads_stays_within_its_bounds(self, loads: list[int]) -> None:
-        """At least one read, and at most the maximum."""
+        """A wake-up has at least one read, and at most `MAX_READS`."""
         budget = ReadBudget()
         for waiting in loads:
             wake_up(budget, waiting)
@@ -151,7 +151,7 @@ class Owner:
 
 
 class ReceiverTests(SynchronousTestCase):
-    """A socket's runs are delivered; `tests.datagram.test_port` has the rest."""
+    """A receiver delivers the runs of a socket; `tests.datagram.test_port` has further tests."""
 
     def setUp(self) -> None:
         self.udp = FakeUdp()
@@ -164,7 +164,7 @@ class ReceiverTests(SynchronousTestCase):
         self.receiver.is_reading = True
 
     def test_the_run_of_the_current_event_is_known(self) -> None:
-        """During the event only."""
+        """The receiver has a run while the owner handles it, and then none."""
         during: list[Run | None] = []
         self.owner.when_received = lambda run: during.append(self.receiver.run)
         self.udp.arrive(b"aabb", segment_size=2)
@@ -174,7 +174,7 @@ class ReceiverTests(SynchronousTestCase):
         self.assertEqual(self.counters.received, 2)
 
     def test_only_the_peer_of_a_connected_socket_is_heard(self) -> None:
-        """Datagrams of others, which came before the connect, are counted."""
+        """Datagrams of others, received before the connect, are counted."""
         self.receiver.peer = PEER
         for source in (OTHER, PEER):
             self.udp.arrive(b"a", source)
@@ -183,7 +183,7 @@ class ReceiverTests(SynchronousTestCase):
         self.assertEqual((self.counters.received, self.counters.unexpected_source), (1, 1))
 
     def test_an_error_of_the_socket_is_raised(self) -> None:
-        """The runs behind it are received at the next wake-up."""
+        """The runs behind the error are received at the next wake-up."""
         self.udp.pending = [errno.ECONNREFUSED]
         self.udp.arrive(b"a")
         self.assertRaises(ConnectionRefusedError, self.receiver.read)
@@ -191,7 +191,7 @@ class ReceiverTests(SynchronousTestCase):
         self.assertEqual([run.data for run in self.owner.runs], [b"a"])
 
     def test_a_closed_receiver_reads_nothing(self) -> None:
-        """A close in an event ends the wake-up."""
+        """A close within an event ends the wake-up."""
         for _ in range(9):
             self.udp.arrive(b"a")
         self.owner.when_received = lambda run: self.receiver.close()

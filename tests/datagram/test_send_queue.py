@@ -201,7 +201,7 @@ class GroupingTests(SynchronousTestCase):
         self.assertEqual(len(queue.udp.sent), 1)
 
     def test_only_the_hold_of_an_idle_queue_needs_a_release(self) -> None:
-        """Otherwise the items leave at the end of an earlier hold, or when the kernel has room."""
+        """Otherwise an earlier hold or the next flush sends the items."""
         queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))
         self.assertEqual((queue.output.hold(), queue.output.hold()), (True, False))
         queue.output.push(Item(b"a"))
@@ -371,7 +371,7 @@ class WaitingTests(SynchronousTestCase):
             self.assertEqual(queue.clock.getDelayedCalls(), [], number)
 
     def test_an_event_without_kernel_memory_ends_without_a_call(self) -> None:
-        """What it pushed waits for the clock, behind the other items."""
+        """Items pushed in the event wait for the timer, behind all others."""
         queue = QueueSetup(FakeUdp(plan=[errno.ENOBUFS]))
         queue.push(Item(bytes(1)))
         queue.push(Item(bytes(2)))
@@ -380,7 +380,7 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(queue.udp.sizes, [1, 2])
 
     def test_a_flush_while_items_are_collected_sends_them(self) -> None:
-        """The release after it finds none, whether the kernel had room or not."""
+        """The release afterwards has nothing to send, with and without room."""
         for plan, sizes in (([], [1]), ([errno.EAGAIN], []), ([errno.ENOMEM], [])):
             queue = QueueSetup(FakeUdp(plan=plan))
             queue.output.hold()
@@ -574,7 +574,7 @@ class ReentranceTests(SynchronousTestCase):
             self.assertEqual(outcomes([*items, late]), ["sent"] * 6, has_runs)
 
     def test_a_callback_may_hold_release_and_flush(self) -> None:
-        """The current flush sends what it pushes, in order."""
+        """The current flush sends the items that the callback pushes, in order."""
         queue = QueueSetup(FakeUdp())
         late = datagrams(3, 4)
 
@@ -667,7 +667,7 @@ class ReentranceTests(SynchronousTestCase):
                 self.assertEqual((queue.output.unsent, queue.owner.waits), (0, 0), has_runs)
 
     def test_items_pushed_by_a_drained_report_leave_together_after_it(self) -> None:
-        """As items of any other event do."""
+        """The report collects items as any other event does."""
         queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))
         seen: list[int] = []
 
@@ -698,7 +698,7 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual((outcomes([last]), queue.owner.is_over), (["sent"], True))
 
     def test_a_queue_that_was_filled_is_reported_as_drained(self) -> None:
-        """Also if its items were withdrawn instead of sent."""
+        """The report also follows if the items were withdrawn and not sent."""
         for then in ("sent", "withdrawn"):
             queue = QueueSetup(FakeUdp())
             items = datagrams(*[OUTPUT_HIGH_WATER // 4] * 4)
@@ -711,7 +711,7 @@ class ReentranceTests(SynchronousTestCase):
             self.assertEqual((queue.output.is_full, queue.owner.drained), (False, 1), then)
 
     def test_a_callback_that_fills_the_queue_is_told_when_it_has_drained(self) -> None:
-        """It may wait for that before it sends more."""
+        """A sender may wait for the report before it sends more."""
         queue = QueueSetup(FakeUdp())
         items = datagrams(*[OUTPUT_HIGH_WATER // 4] * 4)
         first = Item(b"a", then=lambda: queue.output.push_all(items))
@@ -719,7 +719,7 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual((outcomes(items), queue.owner.drained), (["sent"] * 4, 1))
 
     def test_a_close_while_items_are_collected_fails_them(self) -> None:
-        """The release after it is harmless."""
+        """The release afterwards is harmless."""
         queue = QueueSetup(FakeUdp())
         items = datagrams(9, 9)
         queue.output.hold()
@@ -730,7 +730,7 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual(queue.udp.calls, [])
 
     def test_a_close_in_a_drained_report_ends_the_queue(self) -> None:
-        """What the report pushed fails."""
+        """Items that were pushed in the report fail."""
         queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))
         late = Item(b"late")
 
@@ -758,7 +758,7 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual(outcomes([late]), ["sent"])
 
     def test_an_item_pushed_after_a_close_is_refused(self) -> None:
-        """With the error of the first close; a second one is harmless."""
+        """The error is that of the first close; a second close is harmless."""
         queue = QueueSetup(FakeUdp())
         queue.output.close(lambda: ClosedError("closed"))
         queue.output.close(lambda: ClosedError("closed again"))
@@ -867,7 +867,7 @@ class WithdrawTests(SynchronousTestCase):
         self.assertFalse(queue.output.withdraw(item))
 
     def test_an_item_that_the_kernel_refuses_cannot_be_withdrawn(self) -> None:
-        """The call is over, although its outcome is not yet reported; without room it can be."""
+        """Its call has failed; after a lack of room it can be withdrawn."""
         for number, is_refused in ((errno.EMSGSIZE, True), (errno.EAGAIN, False)):
             queue = QueueSetup(FakeUdp(plan=[0, number]))
             last = Item(bytes(2))
@@ -941,7 +941,7 @@ steps = sampled_from(
 
 
 class AnyOrderTests(SynchronousTestCase):
-    """In any order of events each item is notified once, and no sender waits in vain."""
+    """In any order of events, each item is notified once, and each wait of a sender ends."""
 
     queue: QueueSetup
     items: list[Item]
@@ -985,7 +985,7 @@ class AnyOrderTests(SynchronousTestCase):
             self.take_step(step)
 
     def check(self, step: str) -> None:
-        """What is queued waits for one thing that will happen."""
+        """Queued items wait for exactly one event that will happen."""
         output, owner = self.queue.output, self.queue.owner
         calls = self.queue.clock.getDelayedCalls()
         self.assertEqual(owner.is_waiting, output.is_waiting, step)
@@ -1009,7 +1009,7 @@ class AnyOrderTests(SynchronousTestCase):
     def test_each_item_is_notified_once_and_each_wait_ends(
         self, outer: list[str], inner: list[str], plan: list[int], has_runs: bool
     ) -> None:
-        """Callbacks take steps, too, also the report that the queue has drained."""
+        """Callbacks and the report of a drained queue make calls, too."""
         self.queue = QueueSetup(FakeUdp(plan=plan), has_runs=has_runs)
         self.items, self.withdrawn = [], []
         self.inner_steps = iter(inner)

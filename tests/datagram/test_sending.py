@@ -40,7 +40,7 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(states, [State.FLUSHING], event.name)
 
     def test_holds_releases_and_closes_are_possible_in_every_state(self) -> None:
-        """The handler of an event holds and releases, whatever it does in between."""
+        """An event holds and releases, whatever its handler does."""
         for state in State:
             for event in (Event.HOLD, Event.RELEASE, Event.CLOSE):
                 self.assertIn((state, event), TABLE)
@@ -53,27 +53,27 @@ class TableTests(SynchronousTestCase):
             follow(Event.CLOSE, Event.PUSH)
 
     def test_only_a_report_can_end_as_one(self) -> None:
-        """The queue ends it itself."""
+        """The queue itself ends each report."""
         states = [state for state in State if (state, Event.REPORTED) in TABLE]
         self.assertEqual(states, [State.REPORTING])
 
     def test_every_state_is_reached_and_left(self) -> None:
-        """Each state but the first has a step into it, each but the last a step out of it."""
+        """A step leads into each state but the first, and out of each but the last."""
         steps = {(state, target) for (state, _), target in TABLE.items() if state is not target}
         self.assertEqual({target for _, target in steps}, set(State))
         self.assertEqual({state for state, _ in steps}, set(State) - {State.CLOSED})
 
 
 class StepTests(SynchronousTestCase):
-    """What each event does."""
+    """The step of each event."""
 
     def test_a_push_is_sent_at_once(self) -> None:
-        """If nothing is queued."""
+        """A push to an idle queue begins a flush."""
         self.assertIs(follow(Event.PUSH), State.FLUSHING)
         self.assertIs(follow(Event.PUSH, Event.DRAINED, Event.PUSH), State.FLUSHING)
 
     def test_a_held_queue_collects_until_its_release(self) -> None:
-        """However often it is held."""
+        """A second hold changes nothing."""
         for holds in ((Event.HOLD,), (Event.HOLD, Event.HOLD)):
             self.assertIs(follow(*holds, Event.PUSH), State.HELD, len(holds))
             released = (*holds, Event.PUSH, Event.RELEASE)
@@ -81,29 +81,29 @@ class StepTests(SynchronousTestCase):
             self.assertIs(follow(*released, Event.PUSH), State.FLUSHING, len(holds))
 
     def test_a_held_queue_can_be_flushed_before_its_socket_is_closed(self) -> None:
-        """Inside the event of which it collects the datagrams."""
+        """The owner may close the socket within a held event."""
         self.assertIs(follow(Event.HOLD, Event.WRITABLE), State.FLUSHING)
 
     def test_no_flush_begins_within_another(self) -> None:
-        """Nor does a call of a callback end one, unless it closes the queue."""
+        """A call of a callback neither begins nor ends a flush, unless it closes the queue."""
         for event in (*OUTSIDE_EVENTS, *CALLS - {Event.CLOSE, Event.REPORTED}):
             self.assertIs(TABLE[State.FLUSHING, event], State.FLUSHING, event.name)
 
     def test_a_waiting_queue_leaves_its_state_for_its_own_event_only(self) -> None:
-        """A full kernel is not asked again for each push."""
+        """A push does not call a kernel without room again."""
         for state, awaited in WAITING_STATES.items():
             for event in (*OUTSIDE_EVENTS, *CALLS - {Event.CLOSE, Event.REPORTED}):
                 expected = State.FLUSHING if event is awaited else state
                 self.assertIs(TABLE[state, event], expected, f"{state.name}, {event.name}")
 
     def test_a_full_kernel_is_awaited(self) -> None:
-        """No event reports free memory, and none the next turn of the reactor."""
+        """A lack of memory, and the next turn of the reactor, need a timer."""
         self.assertIs(follow(Event.PUSH, Event.NO_ROOM), State.BLOCKED)
         self.assertIs(follow(Event.PUSH, Event.NO_MEMORY), State.RESTING)
         self.assertIs(follow(Event.PUSH, Event.TURN_OVER), State.RESTING)
 
     def test_a_report_collects_what_is_pushed_in_it(self) -> None:
-        """A flush sends it; without a push the report just ends."""
+        """A flush sends the collected items; without items the report ends."""
         reporting = (Event.PUSH, Event.DRAINED_FULL)
         for event in (Event.HOLD, Event.RELEASE, Event.PUSH, Event.TIMER):
             self.assertIs(follow(*reporting, event), State.REPORTING, event.name)
@@ -111,13 +111,13 @@ class StepTests(SynchronousTestCase):
         self.assertIs(follow(*reporting, Event.REPORTED), State.IDLE)
 
     def test_late_events_change_nothing(self) -> None:
-        """The socket of an idle queue is writable, too."""
+        """For example, the socket of an idle queue becomes writable."""
         for event in (Event.WRITABLE, Event.TIMER, Event.RELEASE):
             self.assertIs(follow(event), State.IDLE, event.name)
         self.assertIs(follow(Event.HOLD, Event.TIMER), State.HELD)
 
     def test_a_close_is_final(self) -> None:
-        """From every state, and for every event that still happens."""
+        """Every state leads to CLOSED, and no event leads out of it."""
         for state in State:
             self.assertIs(TABLE[state, Event.CLOSE], State.CLOSED, state.name)
         for event in Event:
@@ -126,7 +126,7 @@ class StepTests(SynchronousTestCase):
 
     @given(lists(sampled_from(sorted(Event, key=lambda event: event.name)), max_size=30))
     def test_after_any_events_a_pushed_item_can_leave(self, events: list[Event]) -> None:
-        """Unless the queue was closed: at once, after a release, or after the awaited event."""
+        """It leaves at once, after a release, or after the awaited event."""
         state = State.IDLE
         for event in events:
             if (state, event) in TABLE:

@@ -145,13 +145,13 @@ class SegmentationTests(SynchronousTestCase):
         self.assertEqual(_segmentation().count_run(window), 3)
 
     def test_growing_sizes_leave_one_by_one(self) -> None:
-        """No datagram of these can join the one before it."""
+        """Only a datagram of the same or a smaller size can join the one before it."""
         window = [_Queued(b"a", 1), _Queued(b"bb", 2), _Queued(b"ccc", 3)]
         self.assertFalse(_segmentation().begins_run(window))
         self.assertEqual(_segmentation().count_singles(window), 3)
 
     def test_without_segmentation_all_datagrams_leave_one_by_one(self) -> None:
-        """A kernel without ``UDP_SEGMENT`` is offered no run."""
+        """Without ``UDP_SEGMENT``, no run is passed to the kernel."""
         window = [_Queued(b"aa", 2), _Queued(b"bb", 2)]
         segmentation = _segmentation(is_offered=False)
         self.assertEqual(
@@ -174,7 +174,7 @@ class SegmentationTests(SynchronousTestCase):
         self.assertFalse(segmentation.allows(_Queued(b"a", 1, "192.0.2.2")))
 
     def test_at_most_256_addresses_are_remembered(self) -> None:
-        """At the limit the remembered sizes are dropped; the next refusals teach them again."""
+        """At the limit all sizes are dropped, and learned again from refusals."""
         segmentation = _segmentation()
         for number in range(257):
             segmentation.note_refusal(OSError(errno.EINVAL, ""), (f"192.0.2.{number}", 7001), 10)
@@ -188,7 +188,7 @@ class SplitItemTests(SynchronousTestCase):
     """A queued run is split into its datagrams."""
 
     def test_each_datagram_keeps_the_address_and_the_control_message(self) -> None:
-        """The last one may be shorter."""
+        """The last datagram may be shorter."""
         pieces = split_item(_Queued(b"aabbc", 2))
         self.assertEqual([piece.data for piece in pieces], [b"aa", b"bb", b"c"])
         self.assertEqual([piece.segment_size for piece in pieces], [2, 2, 1])

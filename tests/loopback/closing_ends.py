@@ -127,7 +127,7 @@ async def connect_socket(
 async def connect_plain(
     reactor: Any, security: Security, close_timeout: float = NEVER
 ) -> tuple[StreamSocket, RawPeer]:
-    """Connect a socket which has asked for TLS and was granted it; no handshake has begun."""
+    """Connect a socket to a peer that has granted TLS; no handshake has begun."""
     near = _socket(reactor, close_timeout)
     with _listening() as listener:
         connecting = near.connect("127.0.0.1", listener.getsockname()[1])
@@ -143,7 +143,7 @@ async def connect_plain(
 async def connect_kept(
     reactor: Any, security: Security, close_timeout: float = NEVER
 ) -> tuple[StreamSocket, RawPeer, Any]:
-    """Connect a socket to a narrow peer, and return Twisted's own transport as well."""
+    """Connect a socket to a peer with a small buffer; return Twisted's own transport, too."""
     near = _socket(reactor, close_timeout)
     with _listening(is_narrow=True) as listener:
         endpoint = _Keeping(reactor, listener.getsockname()[1])
@@ -175,7 +175,7 @@ async def _settle(near: StreamSocket, peer: RawPeer) -> None:
 
 @implementer(IStreamClientEndpoint)
 class _Keeping:
-    """An endpoint of TCP that keeps the transport, as code of an application may."""
+    """An endpoint of TCP that stores the transport, as other code of an application may."""
 
     transport: Any
 
@@ -247,7 +247,7 @@ class Recorder(FrameProtocol):
 
 
 async def hold(protocol: Recorder, peer: RawPeer) -> None:
-    """Let a handler run, so that the protocol does not close when its peer ends."""
+    """Start a handler that does not end, so that the protocol stays open at the peer's end."""
     peer.send(encode_frame(HOLD))
     while not protocol.received:
         await deferLater(peer.reactor, 0.001)
@@ -260,8 +260,8 @@ async def fill(reactor: Any, handle: socket.socket) -> None:
     """
     Leave no room in the kernel, below TLS and the queue of Twisted.
 
-    The bytes are no record of TLS, so the peer must not decrypt what it receives. The socket will
-    not be writable before the peer has read much more than a `narrow` socket holds.
+    The bytes are no record of TLS, so the peer must not decrypt them. The socket becomes writable
+    only after the peer has read much more than a `narrow` socket holds.
     """
     _fix_size(handle)
     while not _has_no_room(handle):
@@ -309,7 +309,7 @@ def crowd(handle: socket.socket, write: Callable[[bytes], object]) -> int:
 
 
 def _fix_size(handle: socket.socket) -> None:
-    """Keep the kernel from enlarging its buffer later."""
+    """Fix the size of a buffer, which the kernel would enlarge later."""
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
 
 

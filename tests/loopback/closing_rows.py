@@ -59,7 +59,7 @@ _Scenario = TypeVar("_Scenario", bound=Scenario)
 
 
 def is_trivial(state: State, event: Event, security: Security) -> bool:
-    """Return whether nothing happens in a row, or the row does not exist."""
+    """Return whether a row keeps the state and has no action, or does not exist."""
     row = TABLE.get((state, event))
     if row is None:
         return True
@@ -115,7 +115,7 @@ def over(*securities: Security) -> Callable[[Scenario], Test]:
 def with_socket(
     over: Iterable[Security] = ALL, close_timeout: float = NEVER
 ) -> Callable[[Scenario], Test]:
-    """Make a test of a scenario, which gets a socket and its peer."""
+    """Make a test of a scenario; its arguments are a socket and the peer."""
     return _between(connect_socket, over, close_timeout)
 
 
@@ -149,7 +149,7 @@ def _between(
 
 
 class RowTests(OnEveryReactor):
-    """Runs scenarios; those of one test at the same time, since some wait for a deadline."""
+    """Runs the scenarios of a test at the same time, since some wait for a deadline."""
 
     _reactors = VARIANT_REACTORS
 
@@ -181,7 +181,7 @@ class RowTests(OnEveryReactor):
         self.assertEqual(missing, [], "rows that the scenario did not pass")
 
     def assert_received(self, rest: Rest, data: bytes, *ends: End) -> None:
-        """Require what a peer received; the bytes are not printed, as they may be many."""
+        """Require the bytes that a peer received; many bytes are not printed."""
         self.assertEqual(rest.ends, ends)
         self.assertEqual(len(rest.data), len(data))
         self.assertTrue(rest.data == data, "other bytes than were sent")
@@ -189,7 +189,7 @@ class RowTests(OnEveryReactor):
 
 @contextmanager
 def followed() -> Iterator[set[tuple[State, Event, Carrier]]]:
-    """Record which rows are asked for."""
+    """Record the rows that are looked up."""
     passed: set[tuple[State, Event, Carrier]] = set()
 
     def note(frame: Any, event: str, _argument: object) -> None:

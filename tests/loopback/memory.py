@@ -1,7 +1,7 @@
 """
-Pairs of transports in memory: what one end is told to do, the other end learns.
+Pairs of transports in memory: each call to one end causes an event at the other end.
 
-With `memory_pair` it learns it in a later turn of the reactor, as with a socket; with
+With `memory_pair` the event comes in a later turn of the reactor, as with a socket; with
 `synchronous_pair` within the call.
 """
 
@@ -147,7 +147,7 @@ class SynchronousTransport(MemoryTransport):
 
     ``write`` calls the other ``dataReceived``, which may write back within it; ``loseConnection``
     and ``abortConnection`` call ``connectionLost`` at both ends; ``loseWriteConnection`` calls the
-    other ``readConnectionLost``. What a paused end does not take waits until it resumes.
+    other ``readConnectionLost``. Bytes for a paused end wait until it resumes.
     """
 
     @override

@@ -27,7 +27,7 @@ _READ_SIZE = 1 << 18
 
 
 class End(enum.Enum):
-    """How the other end has ended, as the kernel and TLS report it."""
+    """How the other side has ended, as the kernel and TLS report it."""
 
     CLOSE_NOTIFY = enum.auto()
     FIN = enum.auto()
@@ -35,7 +35,7 @@ class End(enum.Enum):
 
 
 class Security(enum.Enum):
-    """What a connection runs on: the four kinds for which each row of the table is tested."""
+    """The four kinds of connection with which each row of the table is tested."""
 
     PLAIN = "TCP"
     TLS12 = "TLS 1.2"
@@ -48,12 +48,12 @@ class Security(enum.Enum):
 
     @property
     def ends(self) -> tuple[End, ...]:
-        """The end in order of both TLS and TCP, as the peer receives it."""
+        """The end in order of TLS and TCP, as the peer receives it."""
         return (End.CLOSE_NOTIFY, End.FIN) if self.is_encrypted else (End.FIN,)
 
 
 class Rest(NamedTuple):
-    """What a peer received up to the end of the connection."""
+    """The bytes and ends that a peer received up to the end of the connection."""
 
     data: bytes
     ends: tuple[End, ...]
@@ -81,7 +81,7 @@ class RawPeer:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def shake_hands(self, tls: ClientPeer | ServerPeer) -> None:
-        """Do a handshake; what is sent and received from here on is inside TLS."""
+        """Do a handshake; later bytes are inside TLS."""
         if isinstance(tls, ClientPeer):
             self.send_raw(tls.hello())
         while not tls.is_done:
@@ -92,7 +92,7 @@ class RawPeer:
         self._tls = tls
 
     def send(self, data: bytes) -> None:
-        """Send bytes; they have to fit into the kernel's buffers."""
+        """Send bytes, which have to fit into the kernel's buffers."""
         self.send_raw(data if self._tls is None else self._tls.say(data))
 
     def send_raw(self, data: bytes) -> None:
@@ -102,7 +102,7 @@ class RawPeer:
             raise AssertionError(f"the kernel took {sent} of {len(data)} bytes")
 
     def end(self) -> None:
-        """End the output in order: close_notify under TLS, and no FIN; FIN without TLS."""
+        """End the output in order: close_notify without FIN under TLS, otherwise FIN."""
         if self._tls is None:
             self.send_fin()
         else:
@@ -124,11 +124,11 @@ class RawPeer:
 
     @property
     def is_reset(self) -> bool:
-        """Whether a reset has arrived. The kernel reports it once."""
+        """Whether a reset has arrived; the kernel reports it once."""
         return bool(self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     async def receive(self, count: int) -> bytes:
-        """Wait for a number of bytes; fewer only at an end."""
+        """Wait for a number of bytes; return fewer only at an end."""
         while len(self._received) < count and await self._receive_some():
             pass
         received = bytes(self._received[:count])
@@ -161,7 +161,7 @@ class RawPeer:
         return await self.rest()
 
     async def _receive_some(self) -> bool:
-        """Receive what has arrived, and wait if that is nothing; return False at FIN or reset."""
+        """Receive the bytes that have arrived, or wait for some; return False at FIN or reset."""
         data = await self._arrival()
         tls = self._tls
         if tls is None or not data:
@@ -175,7 +175,7 @@ class RawPeer:
         return True
 
     async def _arrival(self) -> bytes:
-        """Wait for bytes; return none at FIN or a reset, and note which."""
+        """Wait for bytes and return them; return none at FIN or a reset, and record which."""
         while End.FIN not in self.ends and End.RST not in self.ends:
             try:
                 data = self._connection.recv(_READ_SIZE)

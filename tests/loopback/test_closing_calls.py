@@ -48,7 +48,7 @@ class CloseTests(RowTests):
     async def test_a_close_sends_what_is_written_and_drops_what_comes(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The peer gets all bytes and an end in order, and its own bytes cause no reset."""
+        """The peer receives all bytes and an end in order; its bytes cause no reset."""
         peer.send(UNREAD)
         await turns(peer.reactor, 20)
         near.output_stream.write(b"answer")
@@ -63,7 +63,7 @@ class CloseTests(RowTests):
     @with_socket()
     @row(State.LINGERING, Event.PEER_ENDED)
     async def test_ends_may_cross(self, near: StreamSocket, peer: RawPeer) -> None:
-        """Both ends close before either has received the other's end."""
+        """Both sides close before either has received the end of the other."""
         near.output_stream.write(b"answer")
         closing_near = near.close()
         peer.end()
@@ -80,7 +80,7 @@ class CloseTests(RowTests):
     async def test_a_close_after_the_peers_end_ends_at_once(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The answer is sent first."""
+        """The answer is sent before the end."""
         peer.send(b"question")
         peer.end()
         question = b"".join([chunk async for chunk in near.input_stream])
@@ -98,7 +98,7 @@ class CloseTests(RowTests):
     async def test_a_close_after_the_output_ended_goes_on_reading(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """Under TLS it sends FIN. What the peer sends is dropped, and causes no reset."""
+        """Under TLS it sends FIN. Later bytes of the peer cause no reset."""
         await near.output_stream.close()
         await peer.until_end()
         await turns(peer.reactor)
@@ -116,7 +116,7 @@ class CloseTests(RowTests):
     async def test_a_close_after_a_failed_send_is_an_abort(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """There is nobody to wait for."""
+        """After a failed send, the peer sends no end to wait for."""
         peer.send(b"last words")
         peer.reset()
         writing = near.output_stream.write(b"x")
@@ -133,7 +133,7 @@ class CloseTests(RowTests):
     async def test_a_close_after_both_ends_changes_nothing(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The output was closed in the same turn, after the peer's end."""
+        """The output was ended in the same turn, after the peer's end."""
         peer.end()
         self.assertEqual(await near.input_stream.receive_some(), b"")
         near.output_stream.write(b"answer")
@@ -167,7 +167,7 @@ class HeldTests(RowTests):
     async def test_a_close_with_bytes_that_wait_for_a_handshake_is_an_abort(
         self, reactor: Any, security: Security
     ) -> None:
-        """The peer gets a reset, and none of these bytes."""
+        """The peer receives a reset, and none of the bytes."""
         near, peer = await connect_plain(reactor, security)
         with closing(peer):
             self.assertIsInstance(await self.close_held(near), ClosedError)
@@ -178,7 +178,7 @@ class HeldTests(RowTests):
     async def test_after_the_peers_fin_it_is_an_abort(
         self, reactor: Any, security: Security
     ) -> None:
-        """A peer that has ended can do no handshake."""
+        """A peer that has sent FIN cannot do a handshake."""
         near, peer = await connect_plain(reactor, security)
         with closing(peer):
             peer.send_fin()
@@ -191,7 +191,7 @@ class HeldTests(RowTests):
     async def test_a_server_that_stops_ends_a_silent_client_in_order(
         self, reactor: Any, security: Security
     ) -> None:
-        """The client has not begun its handshake: it gets FIN and no alert."""
+        """A client that has not begun its handshake receives FIN and no alert."""
         factory, peer, reached = await serve(reactor, security)
         reached.addErrback(lambda failure: failure.trap(CancelledError))
         reached.cancel()  # It would be left behind, since the application gets no connection.
@@ -223,7 +223,7 @@ class AbortTests(RowTests):
     async def test_an_abort_is_the_reason_of_the_end(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The protocol is told that this end has aborted the connection."""
+        """The error that the protocol receives names the abort."""
         await protocol.abort()
         self.assert_own(await protocol.ended)
         self.assert_received(await peer.rest(), b"", End.RST)
@@ -295,7 +295,7 @@ class AbortTests(RowTests):
     async def test_while_an_answer_is_sent_it_is_a_reset(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The same after the peer's end."""
+        """Bytes of an answer to a peer that has ended are unsent."""
         peer.end()
         self.assertEqual(await near.input_stream.receive_some(), b"")
         writing = near.output_stream.write(bytes(MUCH))
@@ -319,7 +319,7 @@ class AbortTests(RowTests):
     @with_socket()
     @row(State.ENDED, Event.ABORT)
     async def test_after_both_ends_it_is_a_reset(self, near: StreamSocket, peer: RawPeer) -> None:
-        """While the transport has not closed."""
+        """The transport has not yet closed."""
         peer.end()
         self.assertEqual(await near.input_stream.receive_some(), b"")
         near.output_stream.close()

@@ -31,7 +31,7 @@ from twsock.wire import encode_frame
 
 
 class DeadlineTests(RowTests):
-    """The deadline of a close; the error at the end names it."""
+    """The deadline of a close; the error of the end names it."""
 
     def assert_blamed(self, error: object) -> None:
         self.assertIsInstance(error, ClosedError)
@@ -42,7 +42,7 @@ class DeadlineTests(RowTests):
     async def test_a_slow_peer_still_gets_what_the_kernel_has(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """It had sent bytes that nobody read, and reads when the connection is closed: no reset."""
+        """Unread bytes of the peer cause no reset at the deadline."""
         peer.send(UNREAD)
         payload = bytes(500_000)
         protocol.send_frame(payload)
@@ -53,7 +53,7 @@ class DeadlineTests(RowTests):
     @with_protocol(close_timeout=SOON)
     @row(State.FINISHING, Event.DEADLINE_UNSENT)
     async def test_unsent_bytes_end_in_a_reset(self, protocol: Recorder, peer: RawPeer) -> None:
-        """An end in order would hide that they are lost."""
+        """An end in order would hide that the bytes are lost."""
         protocol.send_frame(bytes(MUCH))
         await protocol.close()
         self.assert_blamed(await protocol.ended)
@@ -64,7 +64,7 @@ class DeadlineTests(RowTests):
     async def test_an_unsent_answer_ends_in_a_reset(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The protocol closes when the peer has ended, which does not read."""
+        """The protocol closes at the end of a peer that does not read."""
         protocol.send_frame(bytes(MUCH))
         peer.end()
         self.assert_blamed(await protocol.ended)
@@ -86,7 +86,7 @@ class DeadlineTests(RowTests):
     async def test_after_the_peers_end_an_unsent_close_notify_ends_in_a_reset(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The peer has ended, and does not read."""
+        """The peer has ended its output, and does not read."""
         await fill(peer.reactor, protocol.own.getHandle())
         peer.end()
         self.assert_blamed(await protocol.ended)
@@ -113,7 +113,7 @@ class DeadlineTests(RowTests):
     async def test_a_full_kernel_does_not_delay_the_deadline_after_the_peers_end(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The same, if the peer has ended and does not read."""
+        """The peer has ended its output, and does not read."""
         count = crowd(protocol.own.getHandle(), protocol.send_frame)
         peer.end()
         self.assert_blamed(await protocol.ended)
@@ -142,7 +142,7 @@ class DeadlineTests(RowTests):
     async def test_an_output_that_ended_first_has_a_deadline(
         self, reactor: Any, security: Security
     ) -> None:
-        """The peer ends, and does not read: even FIN may wait."""
+        """The peer ends its output and does not read, so even FIN may wait."""
         near, peer, transport = await connect_kept(reactor, security, SOON)
         with closing(peer):
             count = crowd(transport.getHandle(), near.output_stream.send_all)
@@ -157,7 +157,7 @@ class DeadlineTests(RowTests):
     async def test_bytes_in_an_endpoint_of_tls_end_in_a_reset(
         self, reactor: Any, security: Security
     ) -> None:
-        """Its handshake is not answered, so the engine still has them at the deadline."""
+        """The peer answers no handshake, so the engine holds the bytes at the deadline."""
         near, peer = await connect_endpoint(reactor, security, close_timeout=SOON)
         with closing(peer):
             writing = near.output_stream.write(b"secret")

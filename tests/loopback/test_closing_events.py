@@ -28,7 +28,7 @@ from twsock.wire import encode_frame
 
 
 class EndTests(RowTests):
-    """The peer ends its output, or the kernel has this end's."""
+    """The peer ends its output, or the kernel has FIN of this end."""
 
     @with_socket()
     @row(State.OPEN, Event.END_OUTPUT)
@@ -38,7 +38,7 @@ class EndTests(RowTests):
     async def test_an_ended_output_leaves_the_input_open(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """Under TLS it is close_notify, and no FIN; that follows the peer's end."""
+        """Under TLS close_notify is sent; FIN follows the peer's end."""
         near.output_stream.write(b"question")
         await near.output_stream.close()
         self.assert_received(await peer.until_end(), b"question", peer.security.ends[0])
@@ -58,7 +58,7 @@ class EndTests(RowTests):
     async def test_a_peer_may_end_while_bytes_are_sent(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """It still gets all of them, and then the end."""
+        """The peer still receives all bytes, and then the end."""
         writing = near.output_stream.write(bytes(MUCH))
         closed = near.close()
         peer.end()
@@ -75,7 +75,7 @@ class EndTests(RowTests):
     async def test_a_fin_of_other_code_leaves_the_input_open(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """It has Twisted's own transport: messages are received until the peer's end."""
+        """Other code ends the output of Twisted's transport; input is still received."""
         protocol.own.loseWriteConnection()
         self.assert_received(await peer.rest(), b"", End.FIN)
         peer.send(encode_frame(b"late"))
@@ -88,7 +88,7 @@ class EndTests(RowTests):
     async def test_a_fin_of_other_code_may_follow_the_peers_end(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """While a handler runs; the connection ends when that is done."""
+        """A handler is running; the connection ends after the handler."""
         await hold(protocol, peer)
         peer.end()
         await turns(peer.reactor)
@@ -119,7 +119,7 @@ class EndTests(RowTests):
 
 
 class FailureTests(RowTests):
-    """A send fails, or the peer is gone."""
+    """A send fails, or the peer has disconnected."""
 
     @with_socket()
     @row(State.OPEN, Event.SEND_FAILED)
@@ -128,7 +128,7 @@ class FailureTests(RowTests):
     async def test_after_a_failed_send_received_bytes_can_be_read(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The end behind them is no end in order, although the kernel reports FIN."""
+        """The end behind them counts as a reset, although the kernel reports FIN."""
         peer.send(b"last words")
         peer.reset()
         error = await failure_of(near.output_stream.write(b"x"))
@@ -142,7 +142,7 @@ class FailureTests(RowTests):
     async def test_after_a_failed_send_a_close_notify_ends_the_input(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The peer had sent all of its bytes; those of this end are lost."""
+        """The input is complete; bytes of this end are lost."""
         peer.send(b"last words")
         peer.end()
         peer.reset()
@@ -158,7 +158,7 @@ class FailureTests(RowTests):
     async def test_a_failed_answer_ends_the_connection(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """Nothing is read any more, so the next look at the socket finds the reset."""
+        """Nothing is read any more, so the next check of the socket finds the reset."""
         peer.end()
         if peer.security.is_encrypted:
             peer.send_fin()
@@ -174,7 +174,7 @@ class FailureTests(RowTests):
     async def test_a_reset_behind_the_peers_end_is_found(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The application is about to answer; its next write fails with the reset."""
+        """The application has not answered yet; its next write fails with the reset."""
         peer.end()
         if peer.security.is_encrypted:
             peer.send_fin()
@@ -192,7 +192,7 @@ class FailureTests(RowTests):
     async def test_an_end_in_order_hides_a_failed_close_notify(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """What the peer has sent says more, and no byte of this end is lost."""
+        """The peer ended in order, and no byte of this end is lost."""
         peer.send(b"last words")
         peer.end()
         peer.reset()
@@ -208,7 +208,7 @@ class FailureTests(RowTests):
     async def test_a_failed_close_notify_is_the_reason_of_the_end(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """If the peer has not ended in order."""
+        """The peer has not ended in order."""
         peer.reset()
         protocol.close()
         error = await protocol.ended
@@ -219,7 +219,7 @@ class FailureTests(RowTests):
     @row(State.ENDED, Event.SEND_FAILED, over=ENCRYPTED)
     @row(State.ENDED, Event.RESET)
     async def test_a_reset_behind_both_ends(self, protocol: Recorder, peer: RawPeer) -> None:
-        """With TCP it is an error; with TLS the peer's close_notify was the end."""
+        """With TCP this is an error; with TLS the peer's close_notify was the end."""
         await hold(protocol, peer)
         peer.end()
         await turns(peer.reactor)

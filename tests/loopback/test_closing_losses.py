@@ -31,14 +31,14 @@ from twsock.stream.closing import Event, State
 
 
 class ResetTests(RowTests):
-    """The peer resets the connection, and this end learns of it from the kernel."""
+    """The peer resets the connection, and the kernel reports the reset."""
 
     @with_protocol()
     @row(State.OPEN, Event.RESET)
     async def test_in_an_open_connection_it_is_an_error(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The status is that of a reset."""
+        """The status of the error is that of a reset."""
         peer.reset()
         error = await protocol.ended
         assert isinstance(error, BrokenError)
@@ -49,7 +49,7 @@ class ResetTests(RowTests):
     async def test_with_bytes_unsent_it_is_an_error(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """Nothing is left to be sent."""
+        """The unsent bytes are dropped."""
         protocol.send_frame(bytes(MUCH))
         peer.reset()
         self.assertIsInstance(await protocol.ended, BrokenError)
@@ -60,7 +60,7 @@ class ResetTests(RowTests):
     async def test_after_the_output_ended_it_is_an_error(
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
-        """The bytes before it can be read."""
+        """The bytes before the reset can be read."""
         await near.output_stream.close()
         await peer.until_end()
         peer.send(b"half of it")
@@ -96,7 +96,7 @@ class ResetTests(RowTests):
     @with_protocol()
     @row(State.LINGERING, Event.RESET)
     async def test_in_a_close_it_is_an_error(self, protocol: Recorder, peer: RawPeer) -> None:
-        """The peer has received this end's end, and not ended in order."""
+        """The peer has received the end of this end, and has not ended in order."""
         protocol.close()
         self.assert_received(await peer.rest(), b"", *peer.security.ends)
         peer.reset()
@@ -107,7 +107,7 @@ class ResetTests(RowTests):
     async def test_with_an_answer_unsent_it_is_an_error(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """Also after the peer's close_notify: bytes of this end are lost."""
+        """The same holds after the peer's close_notify: bytes of this end are lost."""
         await hold(protocol, peer)
         peer.end()
         await turns(peer.reactor)
@@ -120,7 +120,7 @@ class ResetTests(RowTests):
     async def test_in_a_close_with_an_answer_unsent_it_is_an_error(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The protocol has closed when the peer ended."""
+        """The protocol has closed at the peer's end."""
         protocol.send_frame(bytes(MUCH))
         peer.end()
         while protocol.is_open:
@@ -133,7 +133,7 @@ class ResetTests(RowTests):
     async def test_behind_close_notify_it_is_an_end_in_order(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """What TCP does after the peer's end does not count."""
+        """A reset of TCP after the peer's close_notify changes nothing."""
         await hold(protocol, peer)
         peer.end()
         await turns(peer.reactor)
@@ -145,7 +145,7 @@ class ResetTests(RowTests):
     async def test_with_close_notify_unsent_it_is_an_error(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The kernel had no room for it, and the peer has not ended."""
+        """The kernel had no room for close_notify, and the peer has not ended."""
         await fill(peer.reactor, protocol.own.getHandle())
         protocol.close()
         peer.reset()
@@ -156,7 +156,7 @@ class ResetTests(RowTests):
     async def test_behind_close_notify_an_unsent_one_is_no_error(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The peer has ended, and only this end's close_notify is lost."""
+        """The peer has ended in order; only the close_notify of this end is lost."""
         await fill(peer.reactor, protocol.own.getHandle())
         peer.end()
         while protocol.is_open:
@@ -180,7 +180,7 @@ class ResetTests(RowTests):
 
 
 class LossTests(RowTests):
-    """The loss that Twisted reports as one in order."""
+    """Losses that Twisted reports as ends in order."""
 
     @with_protocol(ENCRYPTED)
     @row(State.LINGERING, Event.DONE)
@@ -198,7 +198,7 @@ class LossTests(RowTests):
     async def test_a_close_by_other_code_ends_a_close(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """It has Twisted's own transport, and does not wait for the peer's FIN."""
+        """Other code closes Twisted's transport, and does not wait for the peer's FIN."""
         protocol.close()
         self.assert_received(await peer.rest(), b"", End.FIN)
         protocol.own.loseConnection()
@@ -209,7 +209,7 @@ class LossTests(RowTests):
     async def test_a_close_by_other_code_is_an_end_in_order(
         self, reactor: Any, security: Security
     ) -> None:
-        """It does not wait for the peer."""
+        """Such a close does not wait for the peer."""
         near, peer, transport = await connect_kept(reactor, security)
         with closing(peer):
             transport.loseConnection()
@@ -223,7 +223,7 @@ class LossTests(RowTests):
     async def test_a_close_by_other_code_may_follow_the_end_of_the_output(
         self, reactor: Any, security: Security
     ) -> None:
-        """The same."""
+        """The output of this end has ended, and the peer's has not."""
         near, peer, transport = await connect_kept(reactor, security)
         with closing(peer):
             await near.output_stream.close()
@@ -237,7 +237,7 @@ class LossTests(RowTests):
     async def test_a_close_by_other_code_may_follow_the_peers_end(
         self, reactor: Any, security: Security
     ) -> None:
-        """The same."""
+        """The peer has ended its output, and this end has not."""
         near, peer, transport = await connect_kept(reactor, security)
         with closing(peer):
             peer.end()
@@ -252,7 +252,7 @@ class LossTests(RowTests):
     async def test_a_close_by_other_code_keeps_the_error_of_a_send(
         self, reactor: Any, security: Security
     ) -> None:
-        """The other code had sent FIN, so a write failed."""
+        """The other code had sent FIN, so a later write failed."""
         near, peer, transport = await connect_kept(reactor, security)
         with closing(peer):
             transport.loseWriteConnection()
@@ -267,7 +267,7 @@ class LossTests(RowTests):
     async def test_a_close_by_other_code_after_a_reset_keeps_the_error_of_a_send(
         self, reactor: Any, security: Security
     ) -> None:
-        """Bytes of this end were lost before."""
+        """The failed send has lost bytes of this end."""
         near, peer, transport = await connect_kept(reactor, security)
         peer.reset()
         self.assertIsInstance(await failure_of(near.output_stream.write(b"x")), BrokenError)

@@ -122,14 +122,14 @@ Program = Callable[[int], bytes]
 
 
 def needs(program: str, *, is_slow: bool = False) -> Callable[[Any], Any]:
-    """Skip a test if a program is missing, or if it is slow and the profile is the daily one."""
+    """Skip a test if a program is missing, or is slow and the profile is not the thorough one."""
     if is_slow and not THOROUGH:
         return skipIf(True, f"{program} runs with TWSOCK_TESTS=thorough")
     return skipIf(shutil.which(program) is None, f"{program} is not installed")
 
 
 def run(*command: str, say: bytes = b"") -> bytes:
-    """Run a program to its end, which is a success; return its output."""
+    """Run a program, require its success, and return its output."""
     done = subprocess.run(command, input=say, capture_output=True, timeout=_PATIENCE, check=False)
     if done.returncode:
         raise AssertionError(f"{command[0]} failed: {done.stderr.decode(errors='replace')}")
@@ -137,7 +137,7 @@ def run(*command: str, say: bytes = b"") -> bytes:
 
 
 def run_and_kill(*command: str, say: bytes, until: bytes) -> bytes:
-    """Run a program, and end it with SIGKILL when it has printed this."""
+    """Run a program, and send it SIGKILL when it has printed a text."""
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as running:
@@ -164,7 +164,7 @@ class Answering(LineProtocol):
 
 
 class ProgramTests(OnEveryReactor):
-    """Programs that end first, after this end, or not in order."""
+    """Programs that end before this end, after this end, or not in order."""
 
     _reactors = ["twisted.internet.epollreactor.EPollReactor"]
 
@@ -183,7 +183,7 @@ class ProgramTests(OnEveryReactor):
         """
         Serve one program; require that the connection passed these rows.
 
-        :returns: what the program received, and why the connection ended.
+        :returns: the bytes that the program received, and the error of the end; None in order.
         """
         found: list[Any] = []
 
@@ -206,7 +206,7 @@ class ProgramTests(OnEveryReactor):
         return found[0], found[1]
 
     def assert_both_orders(self, make_program: Callable[..., Program]) -> None:
-        """Let a program end first, and after this end; both are ends in order."""
+        """Require an end in order from a program that ends first, and from one that ends last."""
         for security in Security:
             for message, is_first, rows in (
                 (b"hello", True, [(State.OPEN, Event.PEER_ENDED), (State.ANSWERED, Event.FLUSHED)]),
@@ -228,7 +228,7 @@ class ProgramTests(OnEveryReactor):
 
     @needs("openssl")
     def test_openssl_may_end_first(self) -> None:
-        """It sends close_notify at the end of its input, and waits for no answer."""
+        """OpenSSL sends close_notify at the end of its input, and waits for no answer."""
         for security in _VERSIONS:
             command = self.s_client(security, "-no_ign_eof")
             _, error = self.serve(
@@ -240,7 +240,7 @@ class ProgramTests(OnEveryReactor):
 
     @needs("openssl")
     def test_openssl_may_end_last(self) -> None:
-        """It ends when it has read this end's close_notify."""
+        """OpenSSL ends when it has read the close_notify of this end."""
         for security in _VERSIONS:
             command = self.s_client(security)
             printed, error = self.serve(
@@ -252,7 +252,7 @@ class ProgramTests(OnEveryReactor):
 
     @needs("openssl")
     def test_an_openssl_that_is_killed_is_a_truncation(self) -> None:
-        """The kernel sends FIN for it, without close_notify."""
+        """The kernel sends FIN without close_notify."""
         for security in _VERSIONS:
             command = self.s_client(security)
             _, error = self.serve(
@@ -268,7 +268,7 @@ class ProgramTests(OnEveryReactor):
 
     @needs("socat")
     def test_a_socat_that_is_killed_without_lingering_is_a_reset(self) -> None:
-        """The kernel sends a reset for it."""
+        """The kernel sends a reset."""
         _, error = self.serve(
             lambda port: run_and_kill(
                 *("socat", "-", f"TCP:127.0.0.1:{port},linger=0"),
@@ -282,7 +282,7 @@ class ProgramTests(OnEveryReactor):
 
     @needs("socat")
     def test_socat_gets_answers_after_its_close_notify(self) -> None:
-        """It ends its output at the end of its input, and then reads."""
+        """The peer ends its output at the end of its input, and then reads."""
         secure = f"cafile={self.authority},commonname=localhost"
         for security in (Security.TLS13, Security.UPGRADED):
             found = self.serve(
@@ -305,7 +305,7 @@ class ProgramTests(OnEveryReactor):
 
     @needs("go", is_slow=True)
     def test_go_may_end_first_or_last(self) -> None:
-        """With ``CloseWrite``, and with ``Close`` after this end."""
+        """Go calls ``CloseWrite`` before this end, or ``Close`` after it."""
         source, program = self.folder / "client.go", str(self.folder / "client")
         source.write_text(_GO, encoding="utf-8")
         run("go", "build", "-o", program, str(source))
@@ -315,7 +315,7 @@ class ProgramTests(OnEveryReactor):
 
     @needs("node", is_slow=True)
     def test_node_may_end_first_or_last(self) -> None:
-        """With ``end`` before and after this end."""
+        """Node calls ``end`` before this end or after it."""
         self.assert_both_orders(
             lambda *case: lambda port: run("node", "-e", _NODE, str(port), *self.arguments(*case))
         )

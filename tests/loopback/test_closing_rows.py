@@ -1,4 +1,4 @@
-"""Each row of the table of ends is passed over each kind of connection, or it is listed why not."""
+"""Each row of the table of ends is passed over each kind of connection, or listed with a reason."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class RowsTests(SynchronousTestCase):
     """The table, the scenarios, and the exceptions."""
 
     def test_each_row_has_a_scenario_over_each_kind_of_connection(self) -> None:
-        """Except for rows in which nothing happens, and those that are listed with a reason."""
+        """Trivial rows, and those listed with a reason, need none."""
         needed = {
             (state, event, security)
             for state, event in TABLE
@@ -139,6 +139,6 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual(_names(needed - SCENARIOS.keys() - _excepted()), [])
 
     def test_exceptions_are_needed(self) -> None:
-        """Each is a row of the table in which something happens, and that no scenario passes."""
+        """Each listed row is in the table, has a step, and is passed by no scenario."""
         self.assertEqual(_names(_excepted() & SCENARIOS.keys()), [])
         self.assertEqual(_names(row for row in _excepted() if is_trivial(*row)), [])

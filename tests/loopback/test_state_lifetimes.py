@@ -1,4 +1,4 @@
-"""A connection that is lost dies with its last reference, whichever state its end was in."""
+"""A lost connection is freed with its last reference, in each state of its end."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def do_nothing(_far: StreamSocket, _peer: RawPeer) -> None:
 
 
 async def read_the_end(far: StreamSocket, peer: RawPeer) -> None:
-    """The peer ends its output."""
+    """The peer ends its output, and this end reads it."""
     peer.end()
     while await far.input_stream.receive_some():
         pass
 
 
 async def write_after_the_end(far: StreamSocket, peer: RawPeer) -> None:
-    """The peer ends its output, and takes no answer."""
+    """The peer ends its output, and does not read the answer."""
     await read_the_end(far, peer)
     await write_much(far, peer)
 
@@ -54,7 +54,7 @@ async def write_much(far: StreamSocket, _peer: RawPeer) -> None:
 
 
 async def end_output(far: StreamSocket, _peer: RawPeer) -> None:
-    """Close the output alone."""
+    """End the output alone."""
     await far.output_stream.close()
 
 
@@ -73,35 +73,35 @@ async def meet_a_reset(far: StreamSocket, peer: RawPeer) -> None:
 
 
 async def close_with_unsent_bytes(far: StreamSocket, peer: RawPeer) -> None:
-    """Close, and wait for a peer that takes no bytes."""
+    """Close with bytes that the peer does not read."""
     await write_much(far, peer)
     far.close()
 
 
 async def close_after_the_end(far: StreamSocket, peer: RawPeer) -> None:
-    """Close after the peer has ended its output: nothing more is awaited."""
+    """Close after the peer has ended its output."""
     await read_the_end(far, peer)
     far.close()
 
 
 async def close_with_unsent_bytes_after_the_end(far: StreamSocket, peer: RawPeer) -> None:
-    """Close after the peer has ended its output and takes no bytes."""
+    """Close after the end of a peer that does not read."""
     await write_after_the_end(far, peer)
     far.close()
 
 
 async def close_and_finish(far: StreamSocket, peer: RawPeer) -> None:
-    """Close, and give the kernel all bytes."""
+    """Close when the kernel has room for all bytes."""
     await far.close()
 
 
 async def abort(far: StreamSocket, _peer: RawPeer) -> None:
-    """Abort."""
+    """Abort the connection."""
     far.abort()
 
 
 class StateLifetimes(LifetimeTests):
-    """An accepted socket is brought into each state, and lost there."""
+    """The connection of an accepted socket is lost in each state."""
 
     _reactors = VARIANT_REACTORS
     has_variants = False
@@ -149,16 +149,16 @@ class StateLifetimes(LifetimeTests):
         return serve
 
     def test_a_loss_in_open_leaves_nothing(self) -> None:
-        """Nothing has ended."""
+        """Neither direction has ended."""
         self.lose_in(State.OPEN, do_nothing)
 
     def test_a_loss_in_answering_leaves_nothing(self) -> None:
-        """The peer has ended; with and without unsent bytes."""
+        """The peer has ended its output; with and without unsent bytes."""
         self.lose_in(State.ANSWERING, read_the_end)
         self.lose_in(State.ANSWERING, write_after_the_end)
 
     def test_a_loss_in_half_closed_leaves_nothing(self) -> None:
-        """Its output has ended, and its input has not."""
+        """The output has ended, and the input has not."""
         self.lose_in(State.HALF_CLOSED, end_output)
 
     def test_a_loss_in_broken_leaves_nothing(self) -> None:
@@ -166,19 +166,19 @@ class StateLifetimes(LifetimeTests):
         self.lose_in(State.BROKEN, meet_a_reset)
 
     def test_a_loss_in_finishing_leaves_nothing(self) -> None:
-        """It is closed, and bytes are unsent."""
+        """The socket is closed, and bytes are unsent."""
         self.lose_in(State.FINISHING, close_with_unsent_bytes)
 
     def test_a_loss_in_answered_leaves_nothing(self) -> None:
-        """It is closed after the peer's end, and bytes are unsent."""
+        """The socket is closed after the peer's end, and bytes are unsent."""
         self.lose_in(State.ANSWERED, close_with_unsent_bytes_after_the_end)
 
     def test_a_loss_in_lingering_leaves_nothing(self) -> None:
-        """It is closed, and the peer is not."""
+        """The socket is closed, and the peer has not ended."""
         self.lose_in(State.LINGERING, close_and_finish)
 
     def test_a_loss_in_ended_leaves_nothing(self) -> None:
-        """Both ends are closed; the transport closes in the next turn."""
+        """Both directions have ended; the transport closes in the next turn."""
         self.lose_in(State.ENDED, close_after_the_end)
 
     def test_a_loss_in_aborted_leaves_nothing(self) -> None:
@@ -187,7 +187,7 @@ class StateLifetimes(LifetimeTests):
 
 
 class SecureStateLifetimes(StateLifetimes):
-    """The same under TLS."""
+    """Losses in each state under TLS."""
 
     is_secure = True
 

@@ -305,7 +305,7 @@ class ConnectTests(ClientCase):
 
     @on_every_reactor
     def test_a_failed_handshake_leaves_the_socket_unconnected(self) -> None:
-        """Also once its connection has ended; it was no connection of the application."""
+        """The loss of the failed connection, reported later, changes nothing."""
 
         async def work(reactor: Any) -> None:
             with plain_server(drop) as silent, secure_server(make_context()) as server:

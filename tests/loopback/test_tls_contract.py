@@ -54,7 +54,7 @@ class Tls13Contract(TlsContract):
 
 
 async def upgrade(near: StreamSocket, far: StreamSocket, level: Level) -> None:
-    """Put TLS on a connection, with the far end as the server."""
+    """Put TLS on a connection; the far end is the server."""
     near.control.trust_roots = [root()]
     upgrades: list[Deferred[None]] = [
         far.upgrade_to_ssl(level, certificate=with_key(SERVER)),
@@ -93,7 +93,7 @@ class Upgraded13Contract(UpgradedContract):
 
 
 class SynchronousTlsContract(StreamContract):
-    """Upgraded to TLS 1.3 on transports in memory that call the other end before they return."""
+    """TLS 1.3 on transports in memory that call the other end before they return."""
 
     _reactors = VARIANT_REACTORS
 
@@ -106,7 +106,7 @@ class SynchronousTlsContract(StreamContract):
 
 
 class Synchronous12Contract(SynchronousTlsContract):
-    """The same with TLS 1.2."""
+    """TLS 1.2 on such transports."""
 
     level = Level.TLS12
 

@@ -115,7 +115,7 @@ class UpgradeTests(SynchronousTestCase):
     """Upgrades that succeed."""
 
     def test_what_a_hook_writes_behind_the_request_is_held(self) -> None:
-        """The request may fill the output, and `writing_paused` is called within the send."""
+        """The request may fill the output; `writing_paused` is then called within the send."""
         made = Connection(Pushing)
         write = made.transport.write
 

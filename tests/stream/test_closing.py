@@ -1,4 +1,4 @@
-"""The table of ends: every event has a row, every row leads towards the end."""
+"""The table of ends has a row for every event, and every row leads towards the end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TableTests(SynchronousTestCase):
     """Each state has a row for each event from outside."""
 
     def test_events_from_outside_have_a_row_in_every_state(self) -> None:
-        """Whatever a peer, the kernel or the clock does, there is a step for it."""
+        """Each event of the peer, the kernel or the clock has a step."""
         missing = [
             f"{state.name} {event.name}"
             for state in State
@@ -70,7 +70,7 @@ class TableTests(SynchronousTestCase):
                 )
 
     def test_every_state_is_reached_and_left(self) -> None:
-        """Each state but the first has a step into it, each but the last a step out of it."""
+        """A step leads into each state but the first, and out of each but the last."""
         steps = {(state, step.state) for (state, _), row in TABLE.items() for step in row}
         for state in State:
             into = [source for source, target in steps if target is state is not source]
@@ -89,7 +89,7 @@ class TableTests(SynchronousTestCase):
                     self.assertEqual((step.state, len(outcomes)), (State.LOST, expected), where)
 
     def test_only_a_close_notify_makes_a_reset_an_end_in_order(self) -> None:
-        """Without TLS, a loss with an error is reported as one, whatever came before."""
+        """Without TLS, a loss with an error is always reported as an error."""
         for state in State:
             for event in (Event.RESET, Event.RESET_UNSENT):
                 row = TABLE[state, event]
@@ -97,7 +97,7 @@ class TableTests(SynchronousTestCase):
                     self.assertNotIn(Action.END_IN_ORDER, step.actions, state.name)
 
     def test_a_wait_for_the_peer_has_a_deadline(self) -> None:
-        """Each step of an end that waits for the peer starts the deadline before."""
+        """Each close that waits for the peer has started the deadline before."""
         waiting = (State.FINISHING, State.ANSWERED, State.LINGERING)
         for (state, event), row in TABLE.items():
             for step in row:

@@ -25,13 +25,13 @@ class ConnectionTests(KernelCase):
     """A connection over a plain socket."""
 
     def test_the_receive_size_doubles_up_to_128000_bytes(self) -> None:
-        """It grows while reads come back full."""
+        """The size grows while reads fill the buffer."""
         for _ in range(10):
             self.stream.note_read(self.descriptor.bufferSize)
         self.assertEqual(self.descriptor.bufferSize, 128_000)
 
     def test_unread_input_is_noticed_and_stays(self) -> None:
-        """The look at the kernel's buffer takes no bytes from it."""
+        """The check takes no bytes from the kernel's buffer."""
         self.assertFalse(self.stream.has_unread_input)
         self.peer.send(b"x")
         self.assertTrue(self.stream.has_unread_input)
@@ -52,7 +52,7 @@ class ConnectionTests(KernelCase):
         self.assertRaises(BlockingIOError, self.peer.recv, 1)
 
     def test_after_a_handshake_a_failed_send_is_the_reason_of_the_end(self) -> None:
-        """The connection ends with the error that the engine's own send met."""
+        """The error is that of the failed send of the engine."""
         lower = self.stream.hold()
         engine: Any = StringTransport()
         engine.transport = lower
@@ -103,7 +103,7 @@ class TlsEndpointTests(SynchronousTestCase):
         self.engine.dataReceived(self.peer.take(self.transport.value()))
 
     def test_a_handshake_that_is_not_done_in_time_aborts_the_connection(self) -> None:
-        """After ten seconds, whether the peer is silent or has begun; the error says so."""
+        """The limit is 10 seconds, for a silent peer and for one that has begun."""
         for has_begun in (False, True):
             events: list[Any] = []
             note: Any = events.append
@@ -132,7 +132,7 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertTrue(protocol.is_open)
 
     def test_a_close_during_the_handshake_has_its_own_deadline(self) -> None:
-        """The end of the handshake does not stop it."""
+        """The end of the handshake does not stop the deadline of the close."""
         protocol = self.connect()
         protocol.close()
         (deadline,) = self.clock.getDelayedCalls()

@@ -1,4 +1,4 @@
-"""A protocol has one connection: it reports its loss, and limits its unsent bytes."""
+"""A protocol reports the loss of its connection, and limits the unsent bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FRAME = encode_frame(b"x" * 60)
 
 
 class UnsentTests(SynchronousTestCase):
-    """Unsent bytes: their number can be read, and is limited."""
+    """The number of unsent bytes is known and limited."""
 
     def brake(self, connected: Connected[Any]) -> None:
         """Fill the transport's buffer."""
@@ -52,7 +52,7 @@ class UnsentTests(SynchronousTestCase):
         self.assertFalse(connected.transport.disconnected)
 
     def test_before_and_after_the_connection_nothing_is_unsent(self) -> None:
-        """Reading the number raises no error then."""
+        """The number is 0, and reading it raises no error."""
         self.assertEqual((FrameRecorder().unsent, FrameRecorder().is_full), (0, False))
         connected = Connected(FrameRecorder)
         self.brake(connected)
@@ -61,7 +61,7 @@ class UnsentTests(SynchronousTestCase):
         self.assertEqual((connected.protocol.unsent, connected.protocol.is_full), (0, False))
 
     def test_a_full_transport_in_memory_counts_as_unsent(self) -> None:
-        """Bytes that were written while it was full count until it reports room."""
+        """Bytes written while its buffer is full count until the buffer has room."""
         connected = Connected(FrameRecorder)
         protocol = connected.protocol
         protocol.send_frame(b"x" * 96)
@@ -74,7 +74,7 @@ class UnsentTests(SynchronousTestCase):
         self.assertEqual((protocol.unsent, protocol.is_full), (0, False))
 
     def test_a_handler_sees_its_own_writes_as_unsent(self) -> None:
-        """They count before they are sent, at the end of the read."""
+        """Written bytes count before the end of the read, when they are sent."""
         seen: list[tuple[int, bool]] = []
 
         class Looking(FrameRecorder):
@@ -110,7 +110,7 @@ class UnsentTests(SynchronousTestCase):
             self.assertEqual(connected.factory.counters.unsent_limit_aborts, 1, f"{protocol=}")
 
     def test_answers_above_the_limit_pause_reading_and_do_not_abort(self) -> None:
-        """However large the answers are, and however many requests arrive."""
+        """Large answers and many requests abort no connection."""
 
         class Generous(FrameRecorder):
             max_unsent = HIGH_WATER + 1
@@ -209,7 +209,7 @@ class EndTests(SynchronousTestCase):
         self.assertTrue(connected.transport.disconnecting)
 
     def test_a_failed_send_ends_the_connection(self) -> None:
-        """Nobody could answer what the peer still sends; the reason is that of the send."""
+        """Later messages could not be answered; the error is that of the send."""
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.dataReceived(FRAME)
@@ -224,7 +224,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(on_kernel.protocol.ended, ["CancelledError"])
 
     def test_a_close_is_seen_at_the_transport(self) -> None:
-        """Over a socket too, where only FIN was sent."""
+        """The same holds over a socket on which only FIN was sent."""
         on_kernel = OnKernel(FrameRecorder)
         self.addCleanup(on_kernel.close)
         self.assertFalse(on_kernel.protocol.transport.disconnecting)
@@ -232,7 +232,7 @@ class EndTests(SynchronousTestCase):
         self.assertTrue(on_kernel.protocol.transport.disconnecting)
 
     def test_a_partial_message_at_the_end_is_dropped(self) -> None:
-        """FIN in the middle of a frame: the whole one was handled, the log tells of the rest."""
+        """The whole message before it is handled; the log has the size of the rest."""
         events: list[Any] = []
         note: Any = events.append
         globalLogPublisher.addObserver(note)
@@ -296,7 +296,7 @@ class EndTests(SynchronousTestCase):
         self.assertIsInstance(error, SocketError)
 
     def test_a_connection_lost_hook_that_raises_is_logged(self) -> None:
-        """The handler that runs is cancelled all the same."""
+        """The running handler is cancelled nevertheless."""
 
         class Failing(Waiting):
             def connection_lost(self, error: SocketError | None) -> None:
@@ -322,7 +322,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(on_kernel.reactor.getDelayedCalls(), [])
 
     def test_a_reset_that_the_hang_up_watch_notices_is_reported_as_a_reset(self) -> None:
-        """It follows the peer's FIN while a handler runs, and nothing else would notice it."""
+        """The peer resets after its FIN, and no other event reports the reset."""
         on_kernel = OnKernel()
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.dataReceived(FRAME)
@@ -335,7 +335,7 @@ class EndTests(SynchronousTestCase):
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
     def test_a_closing_connection_has_one_delayed_call(self) -> None:
-        """It is the deadline of the close; the hang-up watch has stopped."""
+        """The call is the deadline of the close; the hang-up watch has stopped."""
         on_kernel = OnKernel(FrameRecorder)
         self.addCleanup(on_kernel.close)
         on_kernel.protocol.readConnectionLost()
@@ -429,7 +429,7 @@ class WithoutFactoryTests(SynchronousTestCase):
             echo.connectionLost()
 
     def test_a_wrong_close_timeout_of_a_class_ends_the_connection(self) -> None:
-        """The error names the value; no timer is ever started with it."""
+        """The error names the value, and no timer is started with it."""
         echo, transport = FrameEcho(), StringTransport()
         echo.close_timeout = -1.0
         with self.assertRaisesRegex(ValueError, "close_timeout is 0 seconds or more, not -1.0"):

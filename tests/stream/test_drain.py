@@ -191,14 +191,14 @@ class BufferWatchTests(SynchronousTestCase):
         self.assertFalse(self.watch.is_full)
 
     def test_a_buffer_with_room_again_is_reported(self) -> None:
-        """A full buffer is noted, and its end reported."""
+        """A full buffer is noted, and the next room is reported."""
         self.watch.pauseProducing()
         self.assertEqual((self.watch.is_full, self.drained), (True, 0))
         self.watch.resumeProducing()
         self.assertEqual((self.watch.is_full, self.drained), (False, 1))
 
     def test_bytes_count_while_the_buffer_is_full(self) -> None:
-        """What was written before has left as far as is known; a drained buffer has none."""
+        """Bytes written before do not count; a buffer with room counts as empty."""
         self.watch.note(3)
         self.watch.pauseProducing()
         self.watch.note(4)
@@ -207,7 +207,7 @@ class BufferWatchTests(SynchronousTestCase):
         self.assertEqual(self.watch.queued, 0)
 
     def test_a_watch_is_stopped_once(self) -> None:
-        """The second stop leaves another producer registered."""
+        """A second stop does not unregister another producer."""
         self.watch.stop()
         self.transport.registerProducer(self, True)
         self.watch.stop()

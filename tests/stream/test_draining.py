@@ -69,7 +69,7 @@ class TlsEndpointTests(SynchronousTestCase):
         return engine
 
     def connect(self) -> Any:
-        """Connect, with the client's first message in the kernel; return the engine."""
+        """Connect with the client's first message in the kernel; return the engine."""
         near, self.far = tcp_pair()
         self.addCleanup(near.close)
         self.addCleanup(self.far.close)
@@ -84,7 +84,7 @@ class TlsEndpointTests(SynchronousTestCase):
         return engine
 
     def send(self, data: bytes) -> None:
-        """Let the peer send; return when it has arrived in the kernel."""
+        """Send bytes of the peer; return when they are in the kernel."""
         self.far.sendall(data)
         select.select([self.transport], [], [], 10)
 
@@ -97,7 +97,7 @@ class TlsEndpointTests(SynchronousTestCase):
         self.transport.doRead()
 
     def test_after_the_peers_close_notify_its_answers_are_sent(self) -> None:
-        """close_notify ends one direction; the other ends behind the answer."""
+        """Only the input has ended; the output ends behind the answer."""
         self.listen(Waiting)
         transport = StringTransport()
         engine = self.begin(transport)
@@ -115,7 +115,7 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertEqual(protocol.lost, [None])
 
     def test_a_message_right_behind_the_handshake_is_the_last(self) -> None:
-        """It is answered, and the connection closes without a further wait."""
+        """The message is answered, and the connection closes without a further wait."""
         transport = StringTransport()
         engine = self.begin(transport)
         protocol = engine.wrappedProtocol
@@ -131,7 +131,7 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertFalse(protocol.is_open)
 
     def test_a_first_message_is_awaited_behind_a_handshake_that_waits_in_the_kernel(self) -> None:
-        """Nobody had read the client's first message when the drain began."""
+        """The ClientHello was not read when the drain began."""
         engine = self.connect()
         protocol = engine.wrappedProtocol
         self.factory.drain(10)
@@ -147,7 +147,7 @@ class TlsEndpointTests(SynchronousTestCase):
         self.assertEqual(self.peer.received, FRAME)
 
     def test_a_partial_record_is_awaited_no_longer_than_a_partial_message(self) -> None:
-        """The handshake was done before, so no first message is awaited."""
+        """The handshake was done, so no first message is awaited."""
         engine = self.connect()
         self.shake_hands()
         protocol = engine.wrappedProtocol

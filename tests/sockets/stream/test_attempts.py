@@ -1,4 +1,4 @@
-"""Attempts to connect give one connection, or an error that lists all attempts."""
+"""Attempts to connect lead to one connection, or to an error that lists all attempts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def no_local_address() -> Exception:
 
 
 class HastyReactor(MemoryReactorClock):
-    """Refuses some attempts within the call that starts them."""
+    """A reactor that refuses some attempts within the call that starts them."""
 
     def __init__(self, *hosts: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class HastyReactor(MemoryReactorClock):
 
 
 class ConnectingTestCase(SynchronousTestCase):
-    """Connects on a reactor in memory, whose attempts end when the test says so."""
+    """Connects on a reactor in memory; the test decides how each attempt ends."""
 
     def setUp(self) -> None:
         self.reactor: MemoryReactorClock = MemoryReactorClock()
@@ -69,7 +69,7 @@ class ConnectingTestCase(SynchronousTestCase):
         return [client[0] for client in self.reactor.tcpClients]
 
     def answer(self, place: int) -> StringTransport:
-        """Let an attempt succeed."""
+        """Complete an attempt with success."""
         protocol = self.reactor.tcpClients[place][2].buildProtocol(None)
         assert protocol is not None
         transport = StringTransport()
@@ -77,7 +77,7 @@ class ConnectingTestCase(SynchronousTestCase):
         return transport
 
     def refuse(self, place: int, error: Exception | None = None) -> None:
-        """Let an attempt fail."""
+        """Fail an attempt."""
         factory: Any = self.reactor.tcpClients[place][2]
         factory.clientConnectionFailed(self.reactor.connectors[place], Failure(error or refused()))
 
@@ -90,10 +90,10 @@ class ConnectingTestCase(SynchronousTestCase):
 
 
 class OneAddressTests(ConnectingTestCase):
-    """A single address."""
+    """The destination has a single address."""
 
     def test_a_successful_attempt_returns_the_protocol(self) -> None:
-        """The one that the factory built, connected."""
+        """The protocol is the one that the factory built, and is connected."""
         connecting = self.connect(A)
         self.assertNoResult(connecting)
         transport = self.answer(0)
@@ -103,13 +103,13 @@ class OneAddressTests(ConnectingTestCase):
         self.assert_nothing_left()
 
     def test_an_attempt_has_the_port_and_a_timeout(self) -> None:
-        """An address that never answers does not block the others for ever."""
+        """The timeout ends an attempt at an address that never answers."""
         self.connect(A6)
         host, port, _factory, timeout, bind = self.reactor.tcpClients[0]
         self.assertEqual((host, port, timeout, bind), ("::1", 81, 30, None))
 
     def test_the_factory_is_started_and_stopped(self) -> None:
-        """With the attempt, as by any connector of Twisted."""
+        """The factory starts and stops with the attempt, as with any connector of Twisted."""
         self.connect(A)
         attempt: Any = self.reactor.tcpClients[0][2]
         attempt.doStart()
@@ -132,10 +132,10 @@ class OneAddressTests(ConnectingTestCase):
 
 
 class SeveralAddressesTests(ConnectingTestCase):
-    """Attempts overlap when the first does not answer."""
+    """Attempts overlap if the first address does not answer."""
 
     def test_without_an_answer_the_next_attempt_starts_after_the_delay(self) -> None:
-        """The first attempt continues."""
+        """The first attempt continues meanwhile."""
         self.connect(A, B, C)
         self.reactor.advance(ALMOST)
         self.assertEqual(self.begun(), [A.host])
@@ -145,11 +145,11 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
     def test_the_delay_is_a_quarter_of_a_second(self) -> None:
-        """As RFC 8305 recommends, section 5."""
+        """RFC 8305, section 5, recommends this delay."""
         self.assertEqual(ATTEMPT_DELAY, 0.25)
 
     def test_a_failure_within_the_call_starts_the_next_at_once(self) -> None:
-        """The attempt after it has its full delay."""
+        """The attempt after that has its full delay."""
         self.reactor = HastyReactor(A.host)
         self.connect(A, B, C)
         self.reactor.advance(0)
@@ -159,7 +159,7 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
     def test_failures_within_the_call_take_no_time(self) -> None:
-        """When all have failed so, the wait ends at once."""
+        """When all attempts fail within their calls, the wait ends at once."""
         self.reactor = HastyReactor(A.host, B.host)
         connecting = self.connect(A, B)
         self.reactor.pump([0, 0, 0])
@@ -174,7 +174,7 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assertEqual(self.begun(), [A.host, B.host])
 
     def test_after_a_failure_the_next_attempt_has_its_full_delay(self) -> None:
-        """The delay is counted from the start of the attempt before."""
+        """The delay counts from the start of the attempt before."""
         self.connect(A, B, C)
         self.reactor.advance(ALMOST)
         self.refuse(0)
@@ -185,7 +185,7 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
     def test_a_late_failure_starts_one_attempt_only(self) -> None:
-        """It does not start all remaining attempts."""
+        """The other remaining attempts keep their delays."""
         self.connect(A, B, C, A6)
         self.reactor.advance(ATTEMPT_DELAY)
         self.refuse(0)
@@ -193,7 +193,7 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assertEqual(self.begun(), [A.host, B.host, C.host])
 
     def test_the_first_success_cancels_the_other_attempts(self) -> None:
-        """One connection is left."""
+        """Exactly one connection remains."""
         connecting = self.connect(A, B, C)
         self.reactor.advance(ATTEMPT_DELAY)
         self.answer(1)
@@ -202,7 +202,7 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assert_nothing_left()
 
     def test_an_earlier_attempt_may_still_succeed(self) -> None:
-        """Starting the next attempt does not end it."""
+        """The start of the next attempt does not end the earlier one."""
         connecting = self.connect(A, B)
         self.reactor.advance(ATTEMPT_DELAY)
         self.answer(0)
@@ -219,7 +219,7 @@ class SeveralAddressesTests(ConnectingTestCase):
         self.assert_nothing_left()
 
     def test_the_last_attempt_may_succeed_late(self) -> None:
-        """When all have started, the wait continues until the last has ended."""
+        """When all attempts have started, the wait lasts until the last one has ended."""
         connecting = self.connect(A, B)
         self.reactor.advance(ATTEMPT_DELAY)
         self.refuse(0)
@@ -234,7 +234,7 @@ class SerialTests(ConnectingTestCase):
     """Attempts that must not overlap."""
 
     def test_attempts_never_overlap(self) -> None:
-        """However long one takes."""
+        """The next attempt does not start, however long one takes."""
         self.connect(A, B, is_serial=True)
         self.reactor.pump([3600] * 24)
         self.assertEqual(self.begun(), [A.host])
@@ -249,7 +249,7 @@ class SerialTests(ConnectingTestCase):
             self.assertEqual(self.begun(), hosts, (number, hosts))
 
     def test_the_last_failure_ends_the_wait(self) -> None:
-        """At once."""
+        """The wait ends at once."""
         connecting = self.connect(A, B, is_serial=True)
         for place in (0, 1):
             self.refuse(place)
@@ -258,7 +258,7 @@ class SerialTests(ConnectingTestCase):
         self.assert_nothing_left()
 
     def test_a_success_leaves_no_timer(self) -> None:
-        """The remaining attempts are dropped."""
+        """The remaining attempts are not made."""
         connecting = self.connect(A, B, is_serial=True)
         self.answer(0)
         self.successResultOf(connecting)
@@ -266,7 +266,7 @@ class SerialTests(ConnectingTestCase):
 
 
 class Refusing(MemoryReactorClock):
-    """Raises for some hosts, as for a local address of another family."""
+    """A reactor that raises an error for some hosts, as for a local address of another family."""
 
     refused = ("127.0.0.1",)
 
@@ -285,7 +285,7 @@ class NoAttemptTests(ConnectingTestCase):
         self.reactor = Refusing()
 
     def test_the_next_attempt_starts_at_once(self) -> None:
-        """Also if attempts must not overlap."""
+        """The delay of serial attempts does not apply."""
         for is_serial in (False, True):
             begun = len(self.begun())
             self.connect(IPv4Address("TCP", "127.0.0.1", 80), A6, is_serial=is_serial)
@@ -293,7 +293,7 @@ class NoAttemptTests(ConnectingTestCase):
             self.assertEqual(self.begun()[begun:], ["::1"], is_serial)
 
     def test_the_error_lists_it(self) -> None:
-        """With the others, and a readable reason."""
+        """The list has the other attempts, too, and each reason as text."""
         connecting = self.connect(IPv4Address("TCP", "127.0.0.1", 80))
         self.reactor.advance(0)
         error = self.failureResultOf(connecting, ConnectError).value
@@ -306,7 +306,7 @@ class FailureTests(ConnectingTestCase):
     """All attempts fail."""
 
     def fail_all(self, *failures: tuple[RemoteAddress, Exception]) -> ConnectError:
-        """Let the attempts fail, one after the other."""
+        """Fail the attempts, one after the other."""
         connecting = self.connect(*(address for address, _ in failures))
         for place, (_, error) in enumerate(failures):
             self.refuse(place, error)
@@ -317,7 +317,7 @@ class FailureTests(ConnectingTestCase):
         return error
 
     def test_the_error_lists_each_attempt(self) -> None:
-        """Address, port and reason of each, in the order in which they failed."""
+        """The list has address, port and reason, in the order of the failures."""
         attempts = self.fail_all((A6, no_local_address()), (A, refused())).attempts
         self.assertEqual(
             [(each.address, each.port) for each in attempts], [("::1", 81), (A.host, 80)]
@@ -341,7 +341,7 @@ class FailureTests(ConnectingTestCase):
         self.assertEqual([each.address for each in error.attempts], [B.host, A.host])
 
     def test_the_message_names_host_and_addresses(self) -> None:
-        """The host as given, and each address with its reason."""
+        """The message has the host as the caller wrote it, and each address with its reason."""
         message = str(self.fail_all((A6, no_local_address()), (A, refused())))
         self.assertEqual(
             message,
@@ -350,30 +350,30 @@ class FailureTests(ConnectingTestCase):
         )
 
     def test_the_status_is_that_of_the_host(self) -> None:
-        """A reason on this machine, such as no IPv6, does not hide that the peer refuses."""
+        """A reason on this machine, such as no IPv6, does not hide a refusal by the peer."""
         error = self.fail_all((A6, no_local_address()), (A, refused()))
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_REFUSED)
         self.assertEqual(error.hresult, 0x8007274D)
 
     def test_the_first_error_of_the_host_gives_the_status(self) -> None:
-        """Later ones do not."""
+        """Later errors do not change the status."""
         error = self.fail_all((A, refused()), (B, ConnectTimeout()))
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_REFUSED)
 
     def test_errors_of_this_machine_count_without_others(self) -> None:
-        """The first one gives the status."""
+        """The status is that of the first such error."""
         no_network = OSError(errno.ENETUNREACH, "Network is unreachable")
         error = self.fail_all((A6, no_network), (A, no_local_address()))
         self.assertIs(error.status, SocketErrorStatus.NETWORK_IS_UNREACHABLE)
 
     def test_a_reason_without_a_status_keeps_its_number(self) -> None:
-        """It has an HRESULT of its own: here WSAEACCES."""
+        """The error has the HRESULT of its reason: here WSAEACCES."""
         error = self.fail_all((A, ConnectBindError(errno.EACCES, "Permission denied")))
         self.assertIs(error.status, SocketErrorStatus.UNKNOWN)
         self.assertEqual(error.hresult, 0x8007271D)
 
     def test_the_error_of_twisted_is_the_cause(self) -> None:
-        """Of each attempt."""
+        """The error of each attempt has the error of Twisted as its cause."""
         error = self.fail_all((A, refused()))
         self.assertIsInstance(error.__cause__, ConnectionRefusedError)
         self.assertIsInstance(error.attempts[0].error.__cause__, ConnectionRefusedError)
@@ -390,7 +390,7 @@ class CancelTests(ConnectingTestCase):
     """Cancelling ends all attempts."""
 
     def test_cancelling_ends_all_attempts(self) -> None:
-        """Those under way are stopped, and no other starts."""
+        """Running attempts are stopped, and no further attempt starts."""
         connecting = self.connect(A, B, C)
         self.reactor.advance(ATTEMPT_DELAY)
         connecting.cancel()
@@ -399,7 +399,7 @@ class CancelTests(ConnectingTestCase):
         self.assert_nothing_left()
 
     def test_earlier_failures_do_not_change_a_cancellation(self) -> None:
-        """Also between two attempts."""
+        """The same holds between two attempts."""
         connecting = self.connect(A, B)
         self.refuse(0)
         connecting.cancel()
@@ -407,7 +407,7 @@ class CancelTests(ConnectingTestCase):
         self.assert_nothing_left()
 
     def test_cancelling_ends_a_serial_attempt(self) -> None:
-        """The next one does not start."""
+        """The next attempt does not start."""
         connecting = self.connect(A, B, is_serial=True)
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
@@ -425,11 +425,11 @@ class BindTests(ConnectingTestCase):
         return [client[4] for client in self.reactor.tcpClients]
 
     def test_without_a_local_end_the_system_chooses(self) -> None:
-        """No attempt is bound."""
+        """No attempt binds a local address."""
         self.assertEqual(self.bound(A, A6, bind=None), [None, None])
 
     def test_a_local_address_is_passed_on(self) -> None:
-        """As given, with its port."""
+        """Each attempt binds the given address and port."""
         self.assertEqual(self.bound(A, bind=("192.0.2.9", 4000)), [("192.0.2.9", 4000)])
 
     def test_a_local_port_alone_is_bound_on_all_addresses(self) -> None:

@@ -1,4 +1,4 @@
-"""A protocol gets a transport: through an endpoint, or one that other code connected."""
+"""A protocol is connected to a transport: of an endpoint, or one that other code has connected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twsock.sockets.stream.control import StreamSocketControl
 
 
 class ServiceTests(SynchronousTestCase):
-    """A lookup, then attempts."""
+    """A service is connected by a lookup and attempts."""
 
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
@@ -52,7 +52,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
 
     def test_a_cancelled_call_builds_no_protocol(self) -> None:
-        """Whether it was cancelled during the lookup or an attempt."""
+        """The cancellation may fall into the lookup or into an attempt."""
         connecting = self.connect("192.0.2.1")
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
@@ -61,10 +61,10 @@ class ServiceTests(SynchronousTestCase):
 
 
 class EndpointTests(SynchronousTestCase):
-    """Any stream endpoint of Twisted."""
+    """Any stream endpoint of Twisted can be used."""
 
     def test_an_endpoint_that_ignores_the_cancellation_gets_no_protocol(self) -> None:
-        """It may connect too late, and keep its factory."""
+        """Such an endpoint may connect too late, and keep its factory."""
 
         class Stubborn:
             def connect(self, factory: Any) -> Deferred[Any]:
@@ -80,7 +80,7 @@ class EndpointTests(SynchronousTestCase):
 
 
 class TakeOverTests(SynchronousTestCase):
-    """Connections that other code made."""
+    """Connections that other code has made."""
 
     def test_a_transport_of_twisted_can_be_taken_over(self) -> None:
         """The unread bytes of its protocol are read first."""
@@ -91,7 +91,7 @@ class TakeOverTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(read), b"left over")
 
     def test_a_transport_with_tls_can_be_taken_over(self) -> None:
-        """The socket gets the decrypted bytes."""
+        """The socket receives the decrypted bytes."""
         transport: Any = StringTransport()
         transport.TLS = True
         transport.protocol = engine = StringTransport()
@@ -102,7 +102,7 @@ class TakeOverTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(stream_socket.input_stream.receive_some()), b"x")
 
     def test_many_unread_bytes_pause_reading(self) -> None:
-        """Until the application reads."""
+        """Reading pauses until the application reads."""
         transport: Any = StringTransport()
         loose = bytearray(100_000)
         stream_socket = StreamSocket.from_transport(Clock(), transport, loose)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ class TakeOverTests(SynchronousTestCase):
         self.assertEqual(len(loose), 100_000)
 
     def test_a_lost_transport_is_refused(self) -> None:
-        """With `ClosedError`."""
+        """The call raises `ClosedError`."""
         transport: Any = StringTransport()
         transport.connected = False
         self.assertRaises(ClosedError, StreamSocket.from_transport, Clock(), transport)
@@ -126,7 +126,7 @@ class TakeOverTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(stream_socket.input_stream.receive_some()), b"x")
 
     def test_an_unconnected_socket_is_refused(self) -> None:
-        """It stays open."""
+        """The Python socket stays open."""
         with socket.socket() as alone, socket.socket(type=socket.SOCK_DGRAM) as datagram:
             self.assertRaises(SocketError, StreamSocket.from_socket, Clock(), alone)
             self.assertRaises(ValueError, StreamSocket.from_socket, Clock(), datagram)

@@ -310,7 +310,7 @@ class EndTests(SocketTests):
         self.assertFalse(self.socket.is_open)
 
     def test_limits_out_of_bounds_are_refused(self) -> None:
-        """Before a socket is opened."""
+        """The call raises the error before a socket is opened."""
         self.assertRaises(ValueError, StreamSocket, Clock(), close_timeout=-1)
 
     def test_async_with_closes_the_socket(self) -> None:

@@ -18,7 +18,7 @@ from twsock.sockets.stream.state import StreamSocketState
 
 
 class StateCase(SynchronousTestCase):
-    """A state, and a connect that takes as long as the test wants."""
+    """A state, and a connect that ends when the test decides."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -38,10 +38,10 @@ class StateCase(SynchronousTestCase):
 
 
 class ConnectingTests(StateCase):
-    """One connect at a time."""
+    """A socket has one connect at a time."""
 
     def test_a_connect_connects_the_socket(self) -> None:
-        """Options are fixed from its start; a further connect is refused during it and after it."""
+        """Options are fixed from its start; further connects are refused."""
         self.assertFalse(self.state.is_in_use())
         connecting = self.connect()
         self.assertTrue(self.state.is_in_use())
@@ -52,7 +52,7 @@ class ConnectingTests(StateCase):
         self.assertEqual(self.restarts, 0)
 
     def test_after_a_failure_the_socket_is_unconnected(self) -> None:
-        """The owner is called to begin anew; other errors become a `SocketError`."""
+        """``start_again`` is called; other errors become a `SocketError`."""
         for error in (BrokenError("lost"), OSError(111, "Connection refused")):
             self.setUp()
             connecting = self.connect()
@@ -64,7 +64,7 @@ class ConnectingTests(StateCase):
             self.assertEqual(self.restarts, 1, error)
 
     def test_after_a_cancellation_or_a_timeout_the_socket_is_unconnected(self) -> None:
-        """The error of a timeout has its status."""
+        """The error of a timeout has the status of a timeout."""
         cancelled = self.connect()
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
@@ -77,7 +77,7 @@ class ConnectingTests(StateCase):
         self.assertEqual(self.restarts, 2)
 
     def test_the_end_of_a_failed_connection_changes_nothing(self) -> None:
-        """A transport reports it later, before or during the next connect."""
+        """Its loss is reported later, before or during the next connect."""
         self.connect().addErrback(lambda _: None).cancel()
         self.state.lost(BrokenError("aborted"))
         self.assertFalse(self.state.is_in_use())
@@ -92,10 +92,10 @@ class ConnectingTests(StateCase):
 
 
 class EndTests(StateCase):
-    """Close, abort and loss."""
+    """Close, abort and loss end a socket."""
 
     def test_the_end_of_a_socket_fails_its_connect(self) -> None:
-        """With `ClosedError`; it does not begin anew, and later calls are refused."""
+        """The connect fails with `ClosedError`, and later calls are refused."""
         for end in ("close", "abort"):
             self.setUp()
             connecting = self.connect()
@@ -107,13 +107,13 @@ class EndTests(StateCase):
             self.assertEqual(self.restarts, 0, end)
 
     def test_a_closed_socket_is_not_connected_afterwards(self) -> None:
-        """A transport may connect in the same moment."""
+        """A transport may report its connection after the close."""
         self.state.close()
         self.state.connected()
         self.assertTrue(self.state.is_ended)
 
     def test_resets_and_aborts_count_as_losses(self) -> None:
-        """An orderly end does not, nor does anything after a close."""
+        """An end in order, and any event after a close, do not count."""
         reset = BrokenError("reset")
         for ends, error, was_lost in (
             ((), None, False),
@@ -138,10 +138,10 @@ class EndTests(StateCase):
 
 
 class UpgradeTests(StateCase):
-    """A handshake in mid-connection."""
+    """A handshake on a connected socket."""
 
     def test_a_connected_socket_is_upgraded_once(self) -> None:
-        """Neither before it is connected nor after it has begun TLS."""
+        """An upgrade is refused before the connection and after the begin of TLS."""
         self.assertRaises(LocalProtocolError, self.state.check_upgrade)
         self.state.connected()
         self.state.check_upgrade()

@@ -70,7 +70,7 @@ _EXAMPLES: Final = settings(max_examples=1600 if THOROUGH else 200)
 
 
 def steps_of(*calls: str) -> st.SearchStrategy[Steps]:
-    """Generate steps that are made of some calls."""
+    """Generate steps from some calls."""
     call = st.tuples(st.integers(0, 1), st.sampled_from(calls))
     return st.lists(st.tuples(call, st.none() | call), max_size=12)
 
@@ -101,7 +101,7 @@ class Conversation:
         self._is_ending = False
 
     def received(self, number: int) -> bytes:
-        """Return what one end has received."""
+        """Return the bytes that one end has received."""
         return b"".join(self._received[number])
 
     def upgrade(self) -> list[Deferred[None]]:
@@ -134,7 +134,7 @@ class Conversation:
         self.clock.advance(60)
 
     def end_in_order(self) -> None:
-        """Close both outputs, and read to both ends."""
+        """Close both outputs, and read at both ends until the end."""
         self._is_ending = True
         for number, one in enumerate(self.ends):
             self._cancel_read(number)
@@ -232,7 +232,7 @@ class ConversationTests(SynchronousTestCase):
         return conversation
 
     def assert_ended(self, conversation: Conversation) -> None:
-        """Every wait has ended, and nothing raised an error that is no error of a socket."""
+        """Assert that every wait has ended, and that only errors of sockets were raised."""
         self.assertEqual([name for name, call in conversation.pending if not call.called], [])
         self.assertEqual(conversation.unexpected, [])
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
@@ -259,7 +259,7 @@ class ConversationTests(SynchronousTestCase):
     @_EXAMPLES
     @given(KINDS, steps_of(*HARMLESS_CALLS))
     def test_an_end_in_order_loses_nothing(self, kind: Kind, steps: Steps) -> None:
-        """Both ends close their output, and read all that was sent."""
+        """Both ends close their output, and read all sent bytes."""
         conversation = self.begin(kind, steps)
         conversation.end_in_order()
         self.assert_ended(conversation)

@@ -20,7 +20,7 @@ class Thing:
 
 
 class KeptError(Exception):
-    """An error that can be looked for in memory."""
+    """An error that a test can find in memory."""
 
 
 class OperationTests(SynchronousTestCase):
@@ -132,10 +132,10 @@ class OperationTests(SynchronousTestCase):
 
 
 class RunCoroutineTests(SynchronousTestCase):
-    """A coroutine that runs until it waits or ends."""
+    """`run_coroutine` runs a coroutine until it waits or ends."""
 
     def test_a_coroutine_that_never_waits_ends_at_once(self) -> None:
-        """Also if it awaits a Deferred that has fired."""
+        """A Deferred that has fired is no wait."""
         done: list[int] = []
 
         async def work() -> None:
@@ -145,7 +145,7 @@ class RunCoroutineTests(SynchronousTestCase):
         self.assertEqual(done, [5])
 
     def test_an_error_before_the_first_wait_is_raised(self) -> None:
-        """It is that of the coroutine, with its frames."""
+        """The call raises the error of the coroutine, with its frames."""
 
         async def work() -> None:
             raise ZeroDivisionError
@@ -153,7 +153,7 @@ class RunCoroutineTests(SynchronousTestCase):
         self.assertRaises(ZeroDivisionError, run_coroutine, work())
 
     def test_a_coroutine_that_waits_gets_each_result(self) -> None:
-        """Results and errors of what it waits for arrive where it waits; its result is returned."""
+        """Each wait returns a result or raises its error; the Deferred has the final result."""
         waits: list[Deferred[int]] = [Deferred(), Deferred(), succeed(3), Deferred()]
 
         async def work() -> list[object]:
@@ -206,7 +206,7 @@ class RunCoroutineTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(working), "cleaned up")
 
     def test_context_variables_are_those_of_the_coroutine(self) -> None:
-        """It sees those of its caller, changes none of them, and keeps its own over a wait."""
+        """The coroutine has a copy of its caller's context, and keeps it over a wait."""
         variable = ContextVar("variable", default="none")
         wait: Deferred[None] = Deferred()
         seen: list[str] = []
@@ -226,7 +226,7 @@ class RunCoroutineTests(SynchronousTestCase):
         self.assertEqual(seen, ["outside", "outside", "inside"])
 
     def test_an_abandoned_coroutine_is_closed(self) -> None:
-        """Its ``finally`` runs when nobody refers to what it waits for."""
+        """Its ``finally`` runs when no object refers to the awaited Deferred."""
         gc.disable()
         self.addCleanup(gc.enable)
         ended: list[str] = []
@@ -246,7 +246,7 @@ class RunCoroutineTests(SynchronousTestCase):
         self.assertEqual(ended, ["closed"])
 
     def test_a_handled_error_is_not_kept(self) -> None:
-        """While the coroutine waits again, nothing refers to the error of an earlier wait."""
+        """During the next wait, no object refers to the error of the earlier wait."""
         gc.disable()
         self.addCleanup(gc.enable)
         waits: list[Deferred[None]] = [Deferred(), Deferred()]

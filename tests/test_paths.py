@@ -61,19 +61,19 @@ class PathTests(SynchronousTestCase):
             self.assertLessEqual(needed, allowed, f"{figure} of {name}: {path.sequence}")
 
     def test_echoed_frame(self) -> None:
-        """A protocol that sends runs of frames back."""
+        """The protocol sends runs of frames back."""
         self.assert_within("frame")
 
     def test_frame_answered_by_a_handler(self) -> None:
-        """A protocol with a method that is called for each frame."""
+        """The protocol has a method that is called for each frame."""
         self.assert_within("handler")
 
     def test_echoed_frame_after_an_upgrade(self) -> None:
-        """The same connection, with TLS 1.3 after STARTTLS."""
+        """The connection has TLS 1.3 after STARTTLS."""
         self.assert_within("upgraded")
 
     def test_echoed_datagram(self) -> None:
-        """It comes and leaves by itself."""
+        """The datagram arrives and leaves alone."""
         self.assert_within("datagram")
 
     def test_echoed_run_of_datagrams(self) -> None:

@@ -153,7 +153,7 @@ class PublicNamesTests(SynchronousTestCase):
         self.assertEqual(silent, [])
 
     def test_every_name_is_listed_by_one_module(self) -> None:
-        """No two modules list the same name, but for the fixed ones."""
+        """Apart from the fixed names, no two modules list the same name."""
         shared = {name: places for name, places in homes().items() if len(places) > 1}
         self.assertEqual(shared.keys() - NAMES_OF_TWISTED - NAMES_OF_TABLES, set(), shared)
 

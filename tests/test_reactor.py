@@ -138,7 +138,7 @@ class _Descriptor(FileDescriptor):
 
 
 class LoopTests(ReactorBuilder, SynchronousTestCase):
-    """What the loop does with errors and with far timers."""
+    """Errors and far timers do not stop the loop."""
 
     if sys.platform != "linux":
         skip = "only Linux has epoll"
@@ -165,7 +165,7 @@ class LoopTests(ReactorBuilder, SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_error_at_the_loss_is_logged(self) -> None:
-        """It does not end the loop, nor is the descriptor disconnected again."""
+        """The loop continues, and the descriptor is not disconnected again."""
         reactor: Any = self.buildReactor()
         errors = {"doRead": ZeroDivisionError(), "connectionLost": LookupError()}
         descriptor = _Descriptor(self, reactor, **errors)

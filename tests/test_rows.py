@@ -16,7 +16,7 @@ class RowsTests(SynchronousTestCase):
     """A small table, in processes of their own."""
 
     def test_rows_that_no_test_needs_are_printed(self) -> None:
-        """One that no test looks up, and one whose removal no test notices."""
+        """No test looks one row up, and none fails without another."""
         with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as progress:
             status = main([_EXAMPLE, "TABLE", f"{_EXAMPLE}.ExampleTests"])
         self.assertEqual(status, 1)
@@ -40,16 +40,16 @@ class RowsTests(SynchronousTestCase):
         self.assertIs(outcomes[-1], Outcome.NOTICED)
 
     def test_tests_that_look_up_no_row_are_refused(self) -> None:
-        """They belong to something else."""
+        """Such tests belong to another table."""
         other = "tests.test_pairing.PairingTests.test_listed_exceptions_exist"
         with self.assertRaisesRegex(ValueError, r"no test looks up a row of tests\.rows_example"):
             judge_rows(_EXAMPLE, "TABLE", [other])
 
     def test_missing_tests_are_refused(self) -> None:
-        """A wrong name is no success."""
+        """A wrong name raises an error."""
         with self.assertRaisesRegex(ValueError, "fails with the whole table"):
             judge_rows(_EXAMPLE, "TABLE", [f"{_EXAMPLE}.MissingTests"])
 
     def test_tests_that_do_not_end_are_stopped(self) -> None:
-        """At the limit, their process is killed."""
+        """Their process is killed at the limit."""
         self.assertIs(run_tests(_EXAMPLE, "TABLE", [_EXAMPLE], 0, 0.0)[0], Outcome.STOPPED)

@@ -12,19 +12,19 @@ class PageTests(SynchronousTestCase):
     """The generated parts of the page."""
 
     def test_page_shows_the_tables_of_the_code(self) -> None:
-        """If this fails, run ``python -m tests.state_tables``."""
+        """If the test fails, run ``python -m tests.state_tables``."""
         text = PAGE.read_text("utf-8")
         self.assertEqual(replace_parts(text), text, "run python -m tests.state_tables")
 
     def test_edited_part_is_made_anew(self) -> None:
-        """What somebody wrote between the two comments is replaced."""
+        """Text that was edited between the two comments is replaced."""
         text = PAGE.read_text("utf-8")
         edited = text.replace(PARTS[0].end, f"by hand\n\n{PARTS[0].end}")
         self.assertNotEqual(edited, text)
         self.assertEqual(replace_parts(edited), text)
 
     def test_missing_comment_is_an_error(self) -> None:
-        """A page without a place for a table does not lose the table silently."""
+        """A page without the comments of a table raises an error."""
         for part in PARTS:
             text = PAGE.read_text("utf-8").replace(f"\n{part.end}\n", "\n")
             with self.assertRaisesRegex(ValueError, part.module.__name__):
@@ -79,17 +79,17 @@ class EndsTests(SynchronousTestCase):
         self.assertEqual(cells, ["SEND_FAILED", "OPEN, ANSWERING", step, "the same"])
 
     def test_steps_that_do_nothing_are_left_out(self) -> None:
-        """BROKEN is no state of FLUSHED, and no call without a row is a step."""
+        """BROKEN is no state of FLUSHED, and a call without a row has no step."""
         between = self.rendered.partition("| FLUSHED ")[2].partition("| FIN_SENT ")[0]
         self.assertIn("FINISHING", between)
         self.assertNotIn("BROKEN", between)
 
     def test_calls_without_a_row_are_listed(self) -> None:
-        """They raise an error."""
+        """The list says that these calls raise an error."""
         self.assertIn("\n- END_OUTPUT in BROKEN, ABORTED, LOST\n", self.rendered)
 
     def test_whole_is_described_where_it_differs(self) -> None:
-        """It has no column."""
+        """WHOLE has no column of its own."""
         self.assertTrue(
             self.rendered.endswith("\n- FLUSHED in FINISHING: → ENDED; close the transport")
         )

@@ -77,7 +77,7 @@ class WaitersTests(SynchronousTestCase):
             self.assertEqual(len(self.waiters), 0, shuffle)
 
     def test_a_wait_with_a_timeout_ends_with_the_event_or_the_timeout(self) -> None:
-        """It leaves no timer; other waits are not affected. A timeout of 0 has passed at once."""
+        """No timer is left, and other waits continue. A timeout of 0 fires at once."""
         clock = Clock()
         first, second = (self.waiters.wait_at_most(seconds, clock) for seconds in (2, 3))
         clock.advance(2)
@@ -90,7 +90,7 @@ class WaitersTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_a_cancelled_wait_with_a_timeout_leaves_no_timer(self) -> None:
-        """The event does not fire it."""
+        """The event does not fire the cancelled wait."""
         clock = Clock()
         waiting = self.waiters.wait_at_most(2, clock)
         waiting.cancel()
@@ -103,6 +103,6 @@ class NoWaitTests(SynchronousTestCase):
     """`NO_WAIT` stands for an event that has occurred."""
 
     def test_each_wait_has_fired(self) -> None:
-        """It keeps no entry for a wait."""
+        """`NO_WAIT` holds no entry for a wait."""
         self.assertIsNone(self.successResultOf(NO_WAIT.wait()))
         self.assertEqual(len(NO_WAIT), 0)

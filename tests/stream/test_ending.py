@@ -42,7 +42,7 @@ class EndingTests(KernelCase):
     """A connection over a plain socket."""
 
     def break_sending(self) -> BrokenError:
-        """Let a send meet the peer's reset; return the error that the owner received."""
+        """Fail a send by a reset of the peer; return the error that the owner received."""
         self.socket.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
         self.stream.write(b"answer")
         self.stream.send()
@@ -50,7 +50,7 @@ class EndingTests(KernelCase):
         return error
 
     def test_the_error_of_a_failed_send_is_the_reason_of_the_end(self) -> None:
-        """It is reported even if Twisted sees a clean end later."""
+        """Twisted may report an end in order later."""
         self.assertIs(self.break_sending().status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
         self.stream.abort()
         self.reactor.advance(0)
@@ -60,7 +60,7 @@ class EndingTests(KernelCase):
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
     def test_after_a_failed_send_the_input_can_be_read(self) -> None:
-        """Bytes that arrived before the reset are read; no more is written."""
+        """Bytes that arrived before the reset are read; writing raises an error."""
         self.break_sending()
         self.assertFalse(self.stream.is_open)
         self.assertRaises(BrokenError, self.stream.write, b"more")
@@ -77,14 +77,14 @@ class EndingTests(KernelCase):
         self.assertEqual((len(self.protocol.reasons), self.owner.ends), (1, 0))
 
     def test_a_close_after_a_failed_send_aborts(self) -> None:
-        """The connection is gone, so there is no FIN to wait for."""
+        """The peer sends no FIN to wait for."""
         self.break_sending()
         self.stream.close()
         self.reactor.advance(0)
         self.assertEqual(len(self.protocol.reasons), 1)
 
     def test_a_callback_of_the_end_may_cancel_another_wait_for_it(self) -> None:
-        """The other waits still end."""
+        """The remaining waits still end."""
         first, second, third = (self.stream.when_lost() for _ in range(3))
         first.addCallback(lambda _: second.cancel())
         second.addErrback(lambda _: None)
@@ -92,7 +92,7 @@ class EndingTests(KernelCase):
         self.successResultOf(third)
 
     def test_each_end_frees_unsent_bytes(self) -> None:
-        """A transport that is still referenced holds none of them."""
+        """A transport that is still referenced holds no unsent bytes."""
         ends: dict[str, Callable[[], object]] = {
             "lost": lambda: self.stream.lost(Failure(ConnectionLost())),
             "aborted": lambda: self.stream.abort(),
@@ -112,7 +112,7 @@ class EndingTests(KernelCase):
         self.assertRaises(ValueError, StreamConnection, self.owner, self.descriptor, self.reactor)
 
     def test_writing_after_an_abort_raises_closed_error(self) -> None:
-        """Also after the loss: this end closed, and nothing broke."""
+        """The error stays the same after the loss: this end closed."""
         self.stream.abort()
         self.assertRaises(ClosedError, self.stream.write, b"x")
         self.stream.lost(Failure(ConnectionAborted()))
@@ -148,7 +148,7 @@ class EndingTests(KernelCase):
         self.assertEqual(self.protocol.reasons, [])
 
     def test_with_both_halves_ended_the_connection_is_lost(self) -> None:
-        """In either order."""
+        """Either side may end first."""
         self.stream.end_output()
         self.descriptor.doWrite()
         self.stream.peer_ended()
@@ -162,7 +162,7 @@ class EndingTests(KernelCase):
         self.assertIsInstance(self.descriptor.doWrite(), ConnectionDone)
 
     def test_a_close_after_the_output_ended_waits_for_the_peer(self) -> None:
-        """It waits for the peer's FIN or the deadline, and sends no second FIN."""
+        """The close sends no second FIN, and lasts until the peer's FIN or the deadline."""
         self.stream.end_output()
         self.descriptor.doWrite()
         self.stream.close()
@@ -172,7 +172,7 @@ class EndingTests(KernelCase):
         self.assertEqual(len(self.protocol.reasons), 1)
 
     def test_a_close_sends_fin_and_waits_for_the_peers_fin(self) -> None:
-        """The connection ends when the peer has ended too."""
+        """The connection ends when the peer has ended, too."""
         self.stream.write(b"last")
         closed = self.stream.close()
         self.descriptor.doWrite()
@@ -249,14 +249,14 @@ class EndingTests(KernelCase):
         self.successResultOf(finished)
 
     def test_a_close_resumes_reading(self) -> None:
-        """A paused connection is read from again, to see the peer's FIN."""
+        """A paused connection is read again, to receive the peer's FIN."""
         self.stream.pause_reading()
         self.assertNotIn(self.descriptor, self.reactor.readers)
         self.stream.close()
         self.assertIn(self.descriptor, self.reactor.readers)
 
     def test_the_first_of_several_errors_is_the_reason(self) -> None:
-        """Later errors are mostly consequences of the first."""
+        """Later errors are mostly consequences of the first error."""
         self.stream.note_error(BrokenError("the first"))
         self.stream.note_error(BrokenError("the second"))
         self.stream.abort(BrokenError("the third"))
@@ -265,7 +265,7 @@ class EndingTests(KernelCase):
         self.assertEqual(str(error), "the first")
 
     def test_a_close_after_the_peers_fin_does_not_resume_reading(self) -> None:
-        """The reactor would else report that FIN a second time."""
+        """Otherwise the reactor would report the FIN a second time."""
         self.fill()
         self.stream.pause_reading()
         self.stream.peer_ended()
@@ -276,7 +276,7 @@ class EndingTests(KernelCase):
         self.assertNotIn(self.descriptor, self.reactor.readers)
 
     def test_cancelling_the_wait_does_not_cancel_the_close(self) -> None:
-        """The connection ends all the same."""
+        """The connection ends nevertheless."""
         closed = self.stream.close()
         closed.cancel()
         self.failureResultOf(closed)
@@ -284,7 +284,7 @@ class EndingTests(KernelCase):
         self.assertEqual(self.peer.recv(1), b"")
 
     def test_an_abort_drops_the_queue(self) -> None:
-        """The connection ends in the next turn, without sending the rest."""
+        """The connection ends in the next turn, and the rest is not sent."""
         self.fill()
         self.stream.abort()
         self.reactor.advance(0)
@@ -292,7 +292,7 @@ class EndingTests(KernelCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_writing_after_close_is_refused(self) -> None:
-        """The call raises an error, and no byte is dropped in silence."""
+        """The call raises an error, so no byte is dropped silently."""
         self.stream.close()
         self.assertRaises(ClosedError, self.stream.write, b"late")
 
@@ -303,14 +303,14 @@ class EndingTests(KernelCase):
         self.assertIsNotNone(error.__cause__)
 
     def test_a_lost_connection_leaves_no_delayed_call(self) -> None:
-        """Also after a close with a deadline."""
+        """The deadline of a close is stopped, too."""
         self.fill()
         self.stream.close()
         self.stream.lost(Failure(ConnectionLost()))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_calls_to_a_lost_connection_do_nothing(self) -> None:
-        """It takes bytes without an effect, and stays lost."""
+        """The calls raise no error, and the connection stays lost."""
         self.descriptor.connectionLost(Failure(ConnectionLost()))
         self.stream.lost(self.protocol.reasons[0])
         self.stream.send_pieces([b"too late"])
@@ -321,7 +321,7 @@ class EndingTests(KernelCase):
 
 @implementer(IHalfCloseableProtocol)
 class Receiver(Protocol):
-    """Records the calls of an engine, and passes on the end of the input."""
+    """Records the calls of an engine, and reports the end of the input to the connection."""
 
     stream: StreamConnection
     reason: Failure | None = None
@@ -336,7 +336,7 @@ class Receiver(Protocol):
 
 
 class AboveTlsTests(KernelCase):
-    """A `StreamConnection` over TLS: the peer's close_notify ends the input, not TCP's FIN."""
+    """A `Connection` over TLS: the peer's close_notify ends the input, and FIN does not."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -361,11 +361,11 @@ class AboveTlsTests(KernelCase):
         self.stream.rebind(self.engine)
 
     def fail_sending(self, error: int) -> None:
-        """Let the kernel refuse all further sends."""
+        """Make the kernel refuse all further sends."""
         self.socket.error = OSError(error, os.strerror(error))
 
     def lose(self, reason: Exception) -> SocketError | None:
-        """End TCP; return the error that the transport reports."""
+        """End the TCP connection; return the error that the transport reports."""
         self.engine.connectionLost(Failure(reason))
         assert self.receiver.reason is not None
         return self.lost(self.receiver.reason)
@@ -386,7 +386,7 @@ class AboveTlsTests(KernelCase):
         self.assertEqual(self.owner.ends, 1)
 
     def test_a_failed_send_of_close_notify_is_the_reason_of_the_end(self) -> None:
-        """The closing owner gets no call at the failure; the error keeps no frame."""
+        """The failure calls no method of the owner; the error holds no frame."""
         self.secure()
         self.fail_sending(errno.ECONNRESET)
         self.stream.close()
@@ -398,7 +398,7 @@ class AboveTlsTests(KernelCase):
         self.assertIsNone(error.__cause__.__traceback__)
 
     def test_a_failed_send_of_close_notify_after_the_peers_is_an_end_in_order(self) -> None:
-        """Both ends have closed."""
+        """Both directions have ended."""
         self.secure()
         self.end_input()
         self.fail_sending(errno.ECONNRESET)
@@ -406,7 +406,7 @@ class AboveTlsTests(KernelCase):
         self.assertIsNone(self.lose(ConnectionLost()))
 
     def test_a_queued_close_notify_after_the_peers_is_an_end_in_order(self) -> None:
-        """All data is with the kernel."""
+        """The kernel has all other bytes."""
         self.secure()
         self.end_input()
         self.fail_sending(errno.EAGAIN)
@@ -415,7 +415,7 @@ class AboveTlsTests(KernelCase):
         self.assertIsNone(self.lose(ConnectionLost()))
 
     def test_queued_bytes_at_the_loss_are_an_error_after_the_peers_end(self) -> None:
-        """Part of the answer is not with the kernel."""
+        """The kernel lacks a part of the answer."""
         self.secure()
         self.end_input()
         self.fail_sending(errno.EAGAIN)
@@ -424,7 +424,7 @@ class AboveTlsTests(KernelCase):
         self.assertIsInstance(self.lose(ConnectionLost()), BrokenError)
 
     def test_unsent_bytes_at_the_loss_are_an_error_after_the_peers_end(self) -> None:
-        """They wait for the end of the call that wrote them."""
+        """The bytes wait for the end of the call that wrote them."""
         self.secure()
         self.end_input()
         self.stream.write(b"answer")
@@ -440,7 +440,7 @@ class AboveTlsTests(KernelCase):
         self.assertIsInstance(error, BrokenError)
 
     def test_a_close_after_the_output_ended_sends_fin(self) -> None:
-        """Ending the output sends close_notify only."""
+        """The end of the output has sent close_notify only."""
         self.secure()
         self.stream.end_output()
         self.client.take(self.peer.recv(1 << 16))
@@ -451,7 +451,7 @@ class AboveTlsTests(KernelCase):
         self.assertEqual(self.peer.recv(1), b"")
 
     def test_a_close_notify_queued_at_the_deadline_ends_in_a_reset(self) -> None:
-        """FIN without it would look like a truncation."""
+        """FIN without close_notify would look like a truncation."""
         self.secure()
         self.fail_sending(errno.EAGAIN)
         self.stream.close()
@@ -460,19 +460,19 @@ class AboveTlsTests(KernelCase):
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def test_a_close_during_the_handshake_aborts(self) -> None:
-        """Bytes that wait for the handshake can't be sent."""
+        """Bytes that wait for the handshake cannot be sent."""
         self.stream.write(b"waits")
         self.stream.close()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def test_a_close_of_a_drain_before_the_peers_first_byte_is_an_end_in_order(self) -> None:
-        """Nothing is lost; a second close changes nothing."""
+        """No byte is lost, and a second close changes nothing."""
         self.stream.close_drained()
         self.stream.close()
         self.read_to_the_end()
 
     def test_a_close_of_a_drain_with_unsent_bytes_aborts(self) -> None:
-        """The bytes are lost, and the reset shows it."""
+        """The bytes are lost, and the reset shows the loss."""
         self.stream.write(b"waits")
         self.stream.close_drained()
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
@@ -491,7 +491,7 @@ class AboveTlsTests(KernelCase):
         self.assertRaises(ConnectionResetError, self.read_to_the_end)
 
     def read_to_the_end(self) -> None:
-        """Let the reactor run; read at the peer up to FIN."""
+        """Run the reactor, and read at the peer up to FIN."""
         self.reactor.advance(0)
         if self.descriptor in self.reactor.writers:
             reason = self.descriptor.doWrite()
@@ -502,14 +502,14 @@ class AboveTlsTests(KernelCase):
             pass
 
     def test_a_write_of_others_is_dropped_by_an_abort(self) -> None:
-        """The write waited for the handshake."""
+        """Such a write waited for the handshake."""
         self.stream.abort()
         self.descriptor.write(b"too late")
         self.assertEqual(self.stream.unsent, 0)
 
 
 class AboveTwistedsTlsTests(KernelCase):
-    """Over an engine that Twisted made, whose directions end together."""
+    """A connection above an engine of Twisted, whose directions end together."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -535,7 +535,7 @@ class AboveTwistedsTlsTests(KernelCase):
         self.assertTrue(stream.is_open)
 
     def test_a_wrapper_that_knows_of_half_close_is_no_engine(self) -> None:
-        """Its close sends FIN, as below every wrapper that leaves bytes as they are."""
+        """Its close sends FIN, as below every wrapper that keeps bytes unchanged."""
 
         @implementer(IHalfCloseableProtocol)
         class HalfClosing(ProtocolWrapper):
@@ -599,7 +599,7 @@ class InMemoryTests(SynchronousTestCase):
         self.stream = StreamConnection(self.owner, self.transport, self.clock)
 
     def test_a_close_unregisters_the_producer_and_loses_the_connection(self) -> None:
-        """The transport ends by itself, without a producer that would delay it."""
+        """A registered producer would delay the end."""
         self.stream.close()
         self.assertIsNone(self.transport.producer)
         self.assertTrue(self.transport.disconnecting)
@@ -610,7 +610,7 @@ class InMemoryTests(SynchronousTestCase):
         self.assertTrue(self.transport.disconnected)
 
     def test_ending_the_output_without_half_close_is_refused(self) -> None:
-        """The call raises an error, and nothing is ended."""
+        """The call raises an error and changes nothing."""
         stream = StreamConnection(self.owner, Whole(), self.clock)
         self.assertRaises(OperationNotSupported, stream.end_output)
         self.assertTrue(stream.is_open)

@@ -1,4 +1,4 @@
-"""Every event in every state of an end: it is handled, and the connection ends with a reason."""
+"""Every event in every state of an end has a step, and the connection ends with a reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LONG: Final = 60.0
 
 
 class CountingOwner(Owner):
-    """Counts how often the loss is reported."""
+    """Counts the reports of the loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class CountingOwner(Owner):
 
 @implementer(IHalfCloseableProtocol)
 class Receiver(Protocol):
-    """Passes on the loss of a connection; the tests make all other calls."""
+    """Reports the loss to a connection; the tests make all other calls."""
 
     def __init__(self, stream: Connection) -> None:
         self._stream = stream
@@ -119,11 +119,11 @@ class OverTcpTests(KernelCase):
         self.assertIs(self.stream.state, state)
 
     def break_sending(self) -> None:
-        """Let a send fail for good."""
+        """Make a send fail for good."""
         self.stream.output_broke(OSError(errno.EPIPE, "Broken pipe"))
 
     def reset(self) -> None:
-        """Let the peer reset the connection, and some seconds pass."""
+        """Reset the connection at the peer, and let some seconds pass."""
         if self.peer.fileno() != -1:
             self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.peer.close()
@@ -135,7 +135,7 @@ class OverTcpTests(KernelCase):
         self.stream.lost(Failure(reason))
 
     def assert_ends(self, case: str) -> None:
-        """At the loss, the owner is told once, the waits end, and no timer is left."""
+        """At the loss the owner gets one report, the waits end, and no timer is left."""
         waits = (self.stream.when_lost(), self.stream.when_fin_sent())
         self.lose(ConnectionDone())
         for wait in waits:
@@ -153,7 +153,7 @@ class OverTcpTests(KernelCase):
                 self.assert_ends(f"{name} in {state}")
 
     def test_two_events_lead_to_the_end(self) -> None:
-        """The second one comes in whichever state is next."""
+        """The second event happens in the state after the first."""
         if not (THOROUGH or self.is_fast):
             raise SkipTest("part of the thorough profile: a handshake for each of 1,000 pairs")
         for state in State:
@@ -164,7 +164,7 @@ class OverTcpTests(KernelCase):
                 self.assert_ends(f"{first}, {second} in {state}")
 
     def test_output_can_be_ended_while_there_is_one(self) -> None:
-        """Otherwise it is an error of the caller, which ends nothing."""
+        """In other states the call raises an error and changes nothing."""
         for state in State:
             self.reach(state)
             if state in WITHOUT_OUTPUT:
@@ -175,7 +175,7 @@ class OverTcpTests(KernelCase):
             self.assert_ends(f"{state}")
 
     def test_a_loss_in_order_is_no_error_unless_this_end_made_it_one(self) -> None:
-        """A send had failed, or this end had aborted."""
+        """A failed send and an abort of this end are errors."""
         for state in State:
             self.reach(state)
             self.lose(ConnectionDone())
@@ -183,7 +183,7 @@ class OverTcpTests(KernelCase):
             self.assertIs(_kind_of(self.owner.error), expected, state)
 
     def test_a_loss_with_an_error_is_reported(self) -> None:
-        """What was lost is not known."""
+        """Bytes may be lost, and this end does not know which."""
         for state in State:
             self.reach(state)
             self.lose(ConnectionLost())
@@ -203,7 +203,7 @@ class OverTcpTests(KernelCase):
 
 
 class OverTlsTests(OverTcpTests):
-    """The same under TLS."""
+    """A connection over TLS."""
 
     is_fast = False
     #: After the peer's close_notify, a loss is an end in order, unless bytes are unsent.

@@ -195,7 +195,7 @@ class DrainTests(SynchronousTestCase):
 
 
 class Plain:
-    """A connection without an idle timeout, which ends when the test wants."""
+    """A connection without an idle timeout; the test decides when it ends."""
 
     __slots__ = ("aborts", "drains", "registry")
 
@@ -223,7 +223,7 @@ class MemberTests(SynchronousTestCase):
             self.registry.join(member)
 
     def test_members_need_no_activity(self) -> None:
-        """Nor is there a delayed call."""
+        """They need no ``active_tick``, and the registry has no delayed call."""
         self.assertEqual(set(self.registry.members), set(self.members))
         self.assertEqual(self.registry.counters.accepted, 3)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -242,7 +242,7 @@ class MemberTests(SynchronousTestCase):
         self.assertEqual([member.aborts for member in self.members], [0, 1, 1])
 
     def test_a_drain_ends_with_the_last_member(self) -> None:
-        """Without a delayed call; with a timeout of 0 at once, and nothing is drained."""
+        """No delayed call is left; a timeout of 0 ends at once and drains nothing."""
         self.successResultOf(self.registry.drain_within(0))
         self.assertEqual([member.drains for member in self.members], [0, 0, 0])
         waiting = self.registry.drain_within(5)

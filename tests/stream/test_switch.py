@@ -1,4 +1,4 @@
-"""A switch to TLS carries out what its core decides, with the one deadline of its connection."""
+"""A switch carries out the actions of its core, with the one deadline of its connection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OPTIONS = ClientOptions(
 
 
 class Owner:
-    """The protocol above a connection; records what it is told."""
+    """The protocol above a connection; records the calls that it receives."""
 
     held_bytes = 0
     close_timeout = 5.0
@@ -70,7 +70,7 @@ class Owner:
 
 
 class Recorded(Switch):
-    """The client's side of an upgrade without messages; records how it ends."""
+    """The client's side of an upgrade without messages; records the outcome."""
 
     __slots__ = ("done", "ends")
 
@@ -93,7 +93,7 @@ class Recorded(Switch):
 
 
 def things() -> list[Any]:
-    """Return the objects of upgrades that are in memory."""
+    """Return all objects of upgrades that are in memory."""
     kinds = (Switch, UpgradeCore, Handshake, Engine, Connection, StreamProtocol)
     return [each for each in gc.get_objects() if isinstance(each, kinds)]
 
@@ -116,13 +116,13 @@ class SwitchTests(SynchronousTestCase):
         self.connection: Any = self.owner.connection
 
     def converse(self) -> None:
-        """Pass on what each side sends, until neither sends more."""
+        """Deliver the bytes of each side to the other, until neither sends more."""
         while data := self.transport.value():
             self.transport.clear()
             self.transport.protocol.dataReceived(self.peer.take(data))
 
     def test_bytes_written_before_leave_in_plaintext_and_later_ones_inside(self) -> None:
-        """The owner continues when the peer is accepted, and then the caller is told."""
+        """The owner continues above TLS before the caller's Deferred fires."""
         self.connection.write(b"before")
         self.switch.handle(Event.BEGIN_DIRECT)
         sent = self.transport.value()
@@ -141,7 +141,7 @@ class SwitchTests(SynchronousTestCase):
         self.assertEqual(self.connection.peer_certificate.subject, "server")
 
     def test_a_deadline_that_comes_early_is_armed_again(self) -> None:
-        """The clock of the system was set back: the upgrade goes on until it is late."""
+        """If the clock was set back, the upgrade continues until its deadline."""
         self.switch.handle(Event.BEGIN_DIRECT)
         call: Any = self.clock.getDelayedCalls()[0]
         passed, arguments = call.func, call.args
@@ -157,7 +157,7 @@ class SwitchTests(SynchronousTestCase):
         self.assertTrue(self.transport.disconnected)
 
     def test_a_loss_reaches_the_owner_before_the_caller(self) -> None:
-        """Both hear of it once."""
+        """Each of them gets one report."""
         self.switch.handle(Event.BEGIN_DIRECT)
         self.transport.protocol.connectionLost(Failure(ConnectionLost()))
         self.assertEqual(self.owner.events, ["lost"])
@@ -167,7 +167,7 @@ class SwitchTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_close_of_this_end_is_the_reason_of_a_failed_handshake(self) -> None:
-        """Not the loss that follows it."""
+        """The loss that follows is not the reason."""
         self.switch.handle(Event.BEGIN_DIRECT)
         self.connection.close()
         self.transport.protocol.connectionLost(Failure(ConnectionLost()))
@@ -175,7 +175,7 @@ class SwitchTests(SynchronousTestCase):
         self.assertIsInstance(error, ClosedError)
 
     def test_an_event_in_the_wrong_place_aborts_with_its_name(self) -> None:
-        """A handshake ends where none runs."""
+        """A handshake ends although none was started."""
         self.switch.handle(Event.COMPLETED)
         self.assertTrue(self.transport.disconnected)
         ((event, error),) = self.switch.ends
@@ -185,7 +185,7 @@ class SwitchTests(SynchronousTestCase):
 
 
 class LosingVerification:
-    """Accepts the peer of a connection that is lost while it decides."""
+    """Loses the connection within the verification, and accepts the peer."""
 
     certificate = None
     is_accepted = True
@@ -204,7 +204,7 @@ class LosingVerification:
 
 
 class LosingSwitch(Recorded):
-    """Its connection is lost in JUDGED, which lasts no longer than the verification."""
+    """Loses its connection in JUDGED, which lasts as long as the verification."""
 
     __slots__ = ("transport",)
 
@@ -217,10 +217,10 @@ class LosingSwitch(Recorded):
 
 
 class JudgedTests(SynchronousTestCase):
-    """A connection that is lost while the verification decides."""
+    """A connection is lost within the verification of its peer."""
 
     def test_a_lost_connection_does_not_become_secure(self) -> None:
-        """Although the peer was accepted."""
+        """The acceptance of the peer changes nothing."""
         transport: Any = StringTransport()
         owner, peer = Owner(), ServerPeer()
         owner.connection = Connection(owner, transport, Clock())
@@ -238,7 +238,7 @@ class JudgedTests(SynchronousTestCase):
 
 
 class LifetimeTests(SynchronousTestCase):
-    """A lost connection leaves no object, whichever state its upgrade was in."""
+    """A lost connection leaves no object, in each state of its upgrade."""
 
     def setUp(self) -> None:
         gc.collect()
@@ -247,11 +247,11 @@ class LifetimeTests(SynchronousTestCase):
         self.before = [id(each) for each in things()]
 
     def new_things(self) -> list[Any]:
-        """Return the objects of upgrades that were made in this test and are in memory."""
+        """Return the objects of upgrades that this test has made and that are in memory."""
         return [each for each in things() if id(each) not in self.before]
 
     def assert_freed(self, converse: Callable[[], Any], expected: State) -> None:
-        """Lose the connection that a conversation has made; look for what it leaves."""
+        """Lose the connection of a conversation; require that no object is left."""
         made = converse()
         (state,) = [each.state for each in self.new_things() if isinstance(each, Switch)]
         self.assertIs(state, expected)
@@ -261,7 +261,7 @@ class LifetimeTests(SynchronousTestCase):
         self.assertEqual(self.new_things(), [], expected)
 
     def test_a_lost_server_is_freed_in_every_state(self) -> None:
-        """In plaintext, behind the request, in the handshake, inside TLS, and after a failure."""
+        """PLAIN, HELD, HANDSHAKE, SECURE and FAILED."""
 
         def hold(end: bytes = b"") -> ServerConnection:
             made = ServerConnection(idle_timeout=None)
@@ -284,7 +284,7 @@ class LifetimeTests(SynchronousTestCase):
             self.assert_freed(converse, expected)
 
     def test_a_lost_client_is_freed_in_every_state(self) -> None:
-        """Behind its request, in the handshake, inside TLS, and after a failure."""
+        """REQUESTED, HANDSHAKE, SECURE and FAILED."""
 
         def upgrade(settings: ClientUpgrade, answer: bytes = b"") -> ClientConnection:
             made = ClientConnection()
@@ -307,7 +307,7 @@ class LifetimeTests(SynchronousTestCase):
 
 
 class FailedSendTests(KernelCase):
-    """A switch over a plain socket, on which the last send in plaintext fails."""
+    """The last send in plaintext fails, on a plain socket."""
 
     def test_no_engine_is_put_on_a_connection_that_failed(self) -> None:
         """Nothing more is sent; the error of the send is the reason."""

@@ -145,7 +145,7 @@ class Conversation:
             end.makeConnection(transport)
 
     def make(self, call: Call, then: Call | None = None) -> None:
-        """Make a call; have another one made when that end receives its next message."""
+        """Make a call; make another one when that end receives its next message."""
         number, name = call
         end = self.ends[number]
         if then is not None:
@@ -225,10 +225,10 @@ class Conversation:
 
 
 class ConversationTests(SynchronousTestCase):
-    """The rules that an application relies on, whatever is called within what."""
+    """The rules that an application relies on hold in any nesting of calls."""
 
     def assert_order(self, end: End) -> None:
-        """It was made first, lost last and once, and made secure at most once."""
+        """Require ``connection_made`` first, one loss last, and at most one upgrade."""
         events = end.events
         if events:
             self.assertEqual((events[0], events[-1]), ("made", "lost"), events)

@@ -1,4 +1,4 @@
-"""A `StreamConnection` sends at once, limits its output, and ends in order."""
+"""A `StreamTransport` sends at once, limits its output, and reports room."""
 
 from __future__ import annotations
 
@@ -200,13 +200,13 @@ class KernelCase(SynchronousTestCase):
         return grown / len(self.pushed)
 
     def lost(self, reason: Failure) -> SocketError | None:
-        """Let the connection be lost; return the error that the owner received."""
+        """Lose the connection; return the error that the owner received."""
         self.stream.lost(reason)
         return self.owner.error
 
 
 class PlainTests(KernelCase):
-    """A `StreamConnection` over a plain socket."""
+    """A `Connection` over a plain socket."""
 
     def test_five_writes_and_a_send_are_one_system_call(self) -> None:
         """Bytes that were written before a send leave in one piece."""
@@ -417,7 +417,7 @@ class Whole:
 
 
 class InMemoryTests(SynchronousTestCase):
-    """A `StreamConnection` over a transport without a socket."""
+    """A `Connection` over a transport without a socket."""
 
     def setUp(self) -> None:
         self.transport = StringTransport()

@@ -1,4 +1,4 @@
-"""An upgrade leads from plaintext to TLS, or to its end; never back."""
+"""An upgrade leads from plaintext to TLS, or to a failure; it never leads back."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def start(side: Side, *events: Event) -> UpgradeCore:
 
 
 def walk(side: Side) -> Iterator[tuple[State, Event, Row]]:
-    """Return each row that one side reaches, found breadth-first."""
+    """Return each row that one side can reach."""
     found, queue = {State.PLAIN}, [State.PLAIN]
     while queue:
         state = queue.pop(0)
@@ -79,7 +79,7 @@ def walk(side: Side) -> Iterator[tuple[State, Event, Row]]:
 
 
 class Wire:
-    """A connection that does what the actions say, and knows nothing of the states."""
+    """A connection that carries out the actions, and does not know the states."""
 
     def __init__(self) -> None:
         self.output = Sending.PLAINTEXT
@@ -102,7 +102,7 @@ class Wire:
 
 
 class ConversationTests(SynchronousTestCase):
-    """Both sides, both triggers, TLS from the first byte, and a socket without messages."""
+    """Both sides, both ways to begin, TLS from the first byte, and a socket without messages."""
 
     def assert_conversation(self, side: Side, *steps: tuple[Event, Row]) -> None:
         core = UpgradeCore(side, TIMEOUT)
@@ -137,7 +137,7 @@ class ConversationTests(SynchronousTestCase):
         )
 
     def test_a_server_awaits_the_hello_with_implicit_tls(self) -> None:
-        """No word in plaintext is sent."""
+        """The server sends nothing in plaintext."""
         self.assert_conversation(
             Side.SERVER,
             (
@@ -148,7 +148,7 @@ class ConversationTests(SynchronousTestCase):
         )
 
     def test_a_client_upgrades_by_command(self) -> None:
-        """Bytes that are written behind the request wait."""
+        """Bytes written behind the request wait."""
         self.assert_conversation(
             Side.CLIENT,
             (Event.MESSAGE, Row(State.PLAIN, (Action.DELIVER,))),
@@ -167,19 +167,19 @@ class ConversationTests(SynchronousTestCase):
         )
 
     def test_a_server_above_a_tls_endpoint_begins_secure(self) -> None:
-        """There is no TLS inside TLS."""
+        """A request inside TLS is refused."""
         core = UpgradeCore(Side.SERVER, TIMEOUT, is_secure=True)
         self.assertEqual(core.handle(Event.MESSAGE, 0.0), (Action.DELIVER,))
         self.assertEqual(core.handle(Event.REQUEST, 0.0), (Action.SEND_REFUSAL,))
         self.assertRaises(LocalProtocolError, core.handle, Event.AWAIT_HELLO, 0.0)
 
     def test_both_sides_begin_directly(self) -> None:
-        """A client with its ClientHello, a socket without messages as the application says."""
+        """A client sends its ClientHello; a server without messages begins when it is called."""
         for side in Side:
             self.assert_conversation(side, (Event.BEGIN_DIRECT, Row(State.HANDSHAKE, BEGIN)))
 
     def test_a_refused_peer_fails_the_upgrade(self) -> None:
-        """Though OpenSSL has completed the handshake."""
+        """OpenSSL had completed the handshake."""
         self.assert_conversation(
             Side.CLIENT,
             (Event.BEGIN_DIRECT, Row(State.HANDSHAKE, BEGIN)),
@@ -190,10 +190,10 @@ class ConversationTests(SynchronousTestCase):
 
 
 class FailureTests(SynchronousTestCase):
-    """What ends an upgrade."""
+    """Events that end an upgrade."""
 
     def test_plaintext_after_the_switch_fails_it(self) -> None:
-        """Whatever the message says, a second request too; none is handled."""
+        """No such message is handled, not even a second request."""
         for side, path in (
             (Side.SERVER, TO_HELD),
             (Side.CLIENT, TO_REQUESTED),
@@ -212,21 +212,21 @@ class FailureTests(SynchronousTestCase):
                     self.assertIn(path, (TO_HELD, TO_REQUESTED), (side, event))
 
     def test_plaintext_that_nobody_handled_fails_it(self) -> None:
-        """It would be taken for an answer from inside TLS."""
+        """Such bytes would pass as an answer from inside TLS."""
         for side in Side:
             self.assertEqual(start(side).handle(Event.PLAINTEXT, 0.0), FAIL, side)
 
     def test_too_many_bytes_before_a_required_upgrade_fail_it(self) -> None:
-        """Also of messages that are dropped."""
+        """The bytes of dropped messages count."""
         self.assertEqual(start(Side.SERVER).handle(Event.TOO_MANY_BYTES, 0.0), FAIL)
 
     def test_inside_tls_nothing_comes_before_the_upgrade(self) -> None:
-        """An event that is reported too late ends the connection, and is not ignored."""
+        """An event that is reported too late aborts the connection."""
         for event in (Event.EARLY_MESSAGE, Event.TOO_MANY_BYTES, Event.PLAINTEXT):
             self.assertEqual(start(Side.SERVER, *TO_SECURE).handle(event, 0.0), FAIL, event)
 
     def test_the_end_of_a_handshake_that_does_not_run_fails_the_upgrade(self) -> None:
-        """Only the verification of a handshake that is done makes a connection secure."""
+        """A connection becomes secure only by the verification of a finished handshake."""
         ends = (Event.COMPLETED, Event.ACCEPTED, Event.REFUSED)
         for side, path in (
             (Side.SERVER, ()),
@@ -247,7 +247,7 @@ class FailureTests(SynchronousTestCase):
                     self.assertIs(core.state, State.FAILED, (side, path, event))
 
     def test_after_a_failure_messages_are_dropped(self) -> None:
-        """No other event has a consequence either."""
+        """All other events keep the state and cause no action."""
         for side in Side:
             for event in events_of(side) - APPLICATION_EVENTS:
                 core = start(side, *TO_FAILED)
@@ -256,7 +256,7 @@ class FailureTests(SynchronousTestCase):
                 self.assertIs(core.state, State.FAILED, (side, event))
 
     def test_a_cancelled_upgrade_aborts_without_a_report(self) -> None:
-        """Also while the application is told that the connection is secure."""
+        """The application may cancel in `connection_secured`, too."""
         for side, path in (
             (Side.SERVER, TO_HELD),
             (Side.CLIENT, TO_REQUESTED),
@@ -270,11 +270,11 @@ class FailureTests(SynchronousTestCase):
             self.assertIs(core.state, State.FAILED, path)
 
     def test_cancelling_a_failed_upgrade_does_nothing(self) -> None:
-        """It has ended."""
+        """A failed upgrade has ended."""
         self.assertEqual(start(Side.CLIENT, *TO_FAILED).handle(Event.CANCEL, 0.0), ())
 
     def test_a_loss_is_reported_to_whoever_waits(self) -> None:
-        """A client that left before its ClientHello broke no rule, and nobody waits for it."""
+        """A client that disconnects before its ClientHello is not reported."""
         report = (Action.DISARM_DEADLINE, Action.REPORT)
         for side, path, expected in (
             (Side.CLIENT, (), ()),
@@ -291,10 +291,10 @@ class FailureTests(SynchronousTestCase):
 
 
 class DeadlineTests(SynchronousTestCase):
-    """One deadline, from the switch to the end of the handshake."""
+    """One deadline lasts from the switch to the end of the handshake."""
 
     def test_it_begins_with_the_switch(self) -> None:
-        """A connection in plaintext has none."""
+        """A connection in plaintext has no deadline."""
         core = UpgradeCore(Side.SERVER, 2.5)
         core.handle(Event.MESSAGE, 1.0)
         self.assertIsNone(core.deadline)
@@ -302,7 +302,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(core.deadline, 102.5)
 
     def test_no_event_moves_it(self) -> None:
-        """The handshake has the seconds that are left."""
+        """The handshake has the remaining seconds."""
         core = UpgradeCore(Side.SERVER, TIMEOUT)
         core.handle(Event.REQUEST, 100.0)
         core.handle(Event.CLIENT_HELLO, 105.0)
@@ -310,7 +310,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(core.deadline, 110.0)
 
     def test_it_fails_the_upgrade_once_when_it_is_due(self) -> None:
-        """Not before, in each state that has it."""
+        """In each state with a deadline, an earlier call changes nothing."""
         for side, path in (
             (Side.SERVER, TO_HELD),
             (Side.CLIENT, TO_REQUESTED),
@@ -325,7 +325,7 @@ class DeadlineTests(SynchronousTestCase):
             self.assertEqual(core.advance(2 * TIMEOUT), (), path)
 
     def test_a_late_call_changes_nothing(self) -> None:
-        """Neither a connection in plaintext nor one that is secure has a deadline."""
+        """PLAIN and SECURE have no deadline."""
         for path in ((), TO_SECURE, TO_FAILED):
             core = start(Side.CLIENT, *path)
             state = core.state
@@ -334,7 +334,7 @@ class DeadlineTests(SynchronousTestCase):
 
 
 class WrongCallTests(SynchronousTestCase):
-    """Calls of the application that have no place in a state."""
+    """Calls of the application that a state does not allow."""
 
     def test_an_upgrade_begins_once(self) -> None:
         """The error names the call and the state; the state does not change."""
@@ -350,11 +350,11 @@ class WrongCallTests(SynchronousTestCase):
                     self.assertIs(core.state, state, (event, path))
 
     def test_an_upgrade_that_was_not_begun_cannot_be_cancelled(self) -> None:
-        """In plaintext there is nothing to cancel."""
+        """The call raises an error in PLAIN."""
         self.assertRaises(LocalProtocolError, start(Side.CLIENT).handle, Event.CANCEL, 0.0)
 
     def test_each_side_has_its_own_events(self) -> None:
-        """A client is not asked for TLS, and a server not granted it."""
+        """A client receives no request for TLS, and a server no go-ahead."""
         for side, events in ((Side.SERVER, CLIENT_EVENTS), (Side.CLIENT, SERVER_EVENTS)):
             for event in events:
                 error = self.assertRaises(LocalProtocolError, start(side).handle, event, 0.0)
@@ -362,10 +362,10 @@ class WrongCallTests(SynchronousTestCase):
 
 
 class TableTests(SynchronousTestCase):
-    """What holds for every row."""
+    """Rules that hold for every row."""
 
     def test_no_event_of_the_peer_the_kernel_or_the_clock_is_missing(self) -> None:
-        """In each state that a side has."""
+        """Each state of a side has a row for each event of that side."""
         for side in Side:
             states = {state for state, _, _ in walk(side)}
             for state in states:
@@ -373,14 +373,14 @@ class TableTests(SynchronousTestCase):
                     self.assertIn((state, event), TABLE, side)
 
     def test_every_row_is_reached(self) -> None:
-        """By a server or by a client; every state and every action too."""
+        """A server or a client reaches every row, state and action."""
         reached = {(state, event) for side in Side for state, event, _ in walk(side)}
         self.assertEqual(set(TABLE) - reached, set())
         self.assertEqual({state for state, _ in reached}, set(State))
         self.assertEqual({action for row in TABLE.values() for action in row.actions}, set(Action))
 
     def test_only_messages_of_one_side_are_delivered(self) -> None:
-        """A message is handled in plaintext, or inside TLS, and fails the upgrade in between."""
+        """Messages are handled in PLAIN and SECURE; in between they fail the upgrade."""
         for (state, event), row in TABLE.items():
             is_handled = Action.DELIVER in row.actions
             self.assertLessEqual(
@@ -392,7 +392,7 @@ class TableTests(SynchronousTestCase):
                     self.assertEqual(row.actions, expected, (state, event))
 
     def test_words_in_plaintext_are_sent_before_the_switch_only(self) -> None:
-        """When all other output is held already; the refusal inside TLS only."""
+        """All other output is held by then; the refusal is sent inside TLS."""
         for (state, event), row in TABLE.items():
             words = {Action.SEND_REQUEST, Action.SEND_GO_AHEAD} & set(row.actions)
             if words:
@@ -402,7 +402,7 @@ class TableTests(SynchronousTestCase):
                 self.assertIs(sending_in(state), Sending.ENCRYPTED, event)
 
     def test_an_action_is_where_its_step_is(self) -> None:
-        """No step forgets its action, and no action is without its step."""
+        """Each step has its actions, and each action belongs to its step."""
         for (state, event), row in TABLE.items():
             before, after = sending_in(state), sending_in(row.state)
             is_step = state is not row.state
@@ -419,7 +419,7 @@ class TableTests(SynchronousTestCase):
                 self.assertEqual(row.actions[0], Action.DISARM_DEADLINE, (state, event))
 
     def test_no_state_leads_back(self) -> None:
-        """Neither to plaintext nor out of a failure, and to TLS only by way of the verification."""
+        """No step leads to PLAIN or out of FAILED; only the verification leads to SECURE."""
         for (state, event), row in TABLE.items():
             if state is not row.state:
                 self.assertIsNot(row.state, State.PLAIN, (state, event))
@@ -429,7 +429,7 @@ class TableTests(SynchronousTestCase):
 
 
 class AnyOrderTests(SynchronousTestCase):
-    """What holds in any order of events."""
+    """Rules that hold in any order of events."""
 
     @given(
         sampled_from(Side),

@@ -228,7 +228,7 @@ class EngineTests(SynchronousTestCase):
         self.receiver.reason.trap(ConnectionLost)
 
     def test_writes_after_the_loss_are_dropped(self) -> None:
-        """As a plain transport drops them; whether the end was in order does not matter."""
+        """A plain transport drops them, too, after any kind of end."""
         for reason in (ConnectionDone(), ConnectionLost()):
             self.setUp()
             self.engine.connectionLost(Failure(reason))

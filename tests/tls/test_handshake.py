@@ -16,13 +16,13 @@ from twsock.tls.levels import SocketProtectionLevel
 
 
 class HandshakeTests(SynchronousTestCase):
-    """A handshake of a socket with a silent peer; other tests are on real connections."""
+    """A handshake of a socket with a silent peer; other tests use real connections."""
 
     def setUp(self) -> None:
         self.connected = InMemory()
 
     def begin(self) -> Deferred[None]:
-        """Begin the handshake; its engine is the protocol of the transport then."""
+        """Begin the handshake; its engine becomes the protocol of the transport."""
         level, timeout = SocketProtectionLevel.TLS13, 10.0
         return self.connected.socket.upgrade_to_ssl(level, "localhost", timeout=timeout)
 

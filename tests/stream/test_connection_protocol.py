@@ -263,7 +263,7 @@ class EndTests(SynchronousTestCase):
 
     def test_a_lost_peer_during_a_handler_ends_with_the_idle_timeout(self) -> None:
         """
-        Reading is paused while many bytes wait for the handler, so only the timeout notices it.
+        Reading is paused while many bytes wait for the handler, so no other event reports the loss.
         """
         reactor = IdleReactor()
         factory = StreamServerFactory(reactor, Waiting, idle_timeout=10.0)

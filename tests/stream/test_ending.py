@@ -69,7 +69,7 @@ class EndingTests(KernelCase):
 
     def test_after_a_failed_send_the_end_of_the_input_is_clean(self) -> None:
         """
-        The kernel reports its error once, so the input ends as if the peer had closed in order.
+        The kernel reports an error once, so the input then ends as if the peer had ended in order.
         """
         self.break_sending()
         self.stream.peer_ended()

@@ -471,7 +471,7 @@ class StreamSocket:
         """Restore the state before a failed connect, with new streams."""
         self._is_secure_from_the_start = False
         if self._connection is not None:
-            self._connection.forget_socket()  # Its end may come after the next connection.
+            self._connection.forget_socket()  # Its loss may be reported after the next connect.
             self._connection.abort()
             self._connection = None
             self.input_stream = InputStream(self._reactor, self.input_stream.max_load)

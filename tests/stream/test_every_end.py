@@ -77,6 +77,14 @@ WAYS: Final[dict[State, Ending]] = {
     State.LOST: lambda case: case.lose(ConnectionDone()),
 }
 
+#: The same while output is held, where a close is no way to it.
+WAYS_WHILE_HELD: Final[dict[State, Ending]] = {
+    State.ENDED: lambda case: (case.stream.peer_ended(), case.stream.end_output()),
+}
+
+#: States in which a close changes nothing.
+ENDED_STATES: Final = (State.ENDED, State.ABORTED, State.LOST)
+
 #: What may happen in each of them.
 EVENTS: Final[dict[str, Ending]] = {
     "bytes are queued": lambda case: case.stream.is_open and case.fill(),
@@ -95,15 +103,8 @@ EVENTS: Final[dict[str, Ending]] = {
 WITHOUT_OUTPUT: Final = (State.BROKEN, State.ABORTED, State.LOST)
 
 
-class OverTcpTests(KernelCase):
-    """A connection over a plain socket."""
-
-    is_fast = True
-    #: The errors of a loss with an error; all other states report `BrokenError`.
-    resets: dict[State, type[SocketError] | None] = {
-        State.ABORTED: ClosedError,
-        State.LOST: None,
-    }
+class EndCase(KernelCase):
+    """Makes a connection over a plain socket, and brings it into a state."""
 
     @override
     def setUp(self) -> None:
@@ -143,6 +144,17 @@ class OverTcpTests(KernelCase):
         self.assertEqual(self.counting.losses, 1, case)
         self.reactor.advance(0)  # The descriptor's own.
         self.assertEqual(self.reactor.getDelayedCalls(), [], case)
+
+
+class OverTcpTests(EndCase):
+    """A connection over a plain socket."""
+
+    is_fast = True
+    #: The errors of a loss with an error; all other states report `BrokenError`.
+    resets: dict[State, type[SocketError] | None] = {
+        State.ABORTED: ClosedError,
+        State.LOST: None,
+    }
 
     def test_every_event_leads_to_the_end(self) -> None:
         """No event raises an error."""
@@ -200,6 +212,24 @@ class OverTcpTests(KernelCase):
             self.assertFalse(self.descriptor.connected, state)
             self.lose(ConnectionDone())
             self.assertIs(_kind_of(self.owner.error), ClosedError, state)
+
+
+class HeldTests(EndCase):
+    """What is written waits for a handshake."""
+
+    def test_a_close_while_output_is_held_aborts(self) -> None:
+        """What waits for a handshake cannot be sent; a connection that has ended stays ended."""
+        for state in (State.OPEN, State.ANSWERING, State.HALF_CLOSED, State.BROKEN, *ENDED_STATES):
+            self.setUp()
+            if state is not State.BROKEN:
+                self.stream.hold()
+            WAYS_WHILE_HELD.get(state, WAYS[state])(self)
+            self.stream.hold()
+            self.assertIs(self.stream.state, state)
+            self.stream.close()
+            expected = state if state in ENDED_STATES else State.ABORTED
+            self.assertIs(self.stream.state, expected)
+            self.assert_ends(f"{state}")
 
 
 class OverTlsTests(OverTcpTests):

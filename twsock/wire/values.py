@@ -11,15 +11,24 @@ each value: docs/wire/values.rst.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from twsock._enums import DocumentedEnum
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
+from twsock.wire._value_forms import (
+    BOOLEAN,
+    BYTE,
+    CODECS,
+    UNIT_SIZES,
+    ByteOrder,
+    Form,
+    Format,
+    UnicodeEncoding,
+    check_type,
+)
 from twsock.wire.byte_queue import Buffer, ByteQueue, as_bytes
 
 __all__ = [
@@ -31,37 +40,6 @@ __all__ = [
     "ValueWriter",
 ]
 
-
-class ByteOrder(DocumentedEnum):
-    """The order of the bytes of a number; ``Windows.Storage.Streams.ByteOrder``."""
-
-    LITTLE_ENDIAN = 0
-    BIG_ENDIAN = 1
-
-
-class UnicodeEncoding(DocumentedEnum):
-    """The encoding of text; ``Windows.Storage.Streams.UnicodeEncoding``."""
-
-    UTF8 = 0
-    UTF16_LE = 1
-    UTF16_BE = 2
-
-
-#: Both as in WinRT, where the zero of the enumeration is not the default: network order.
-_DEFAULT_ORDER: Final = ByteOrder.BIG_ENDIAN
-_DEFAULT_ENCODING: Final = UnicodeEncoding.UTF8
-
-# Strict, and without a byte order mark, which Python's "utf-16" would write and remove.
-_CODECS: Final[Mapping[UnicodeEncoding, str]] = {
-    UnicodeEncoding.UTF8: "utf-8",
-    UnicodeEncoding.UTF16_LE: "utf-16-le",
-    UnicodeEncoding.UTF16_BE: "utf-16-be",
-}
-_UNIT_SIZES: Final[Mapping[UnicodeEncoding, int]] = {
-    UnicodeEncoding.UTF8: 1,
-    UnicodeEncoding.UTF16_LE: 2,
-    UnicodeEncoding.UTF16_BE: 2,
-}
 
 # HRESULTs of values only: E_BOUNDS, and ERROR_NO_UNICODE_TRANSLATION of Win32.
 _E_BOUNDS: Final = 0x8000_000B
@@ -76,85 +54,6 @@ _TICKS_PER_MICROSECOND: Final = 10
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _ValueT = TypeVar("_ValueT")
-
-
-#: How many formats of records stay compiled, in each byte order.
-_MAX_RECORDS: Final = 128
-
-
-class _Format(Generic[_ValueT]):
-    """
-    A compiled format of `struct`.
-
-    Its functions are attributes of this object: ``struct.Struct`` makes a method object for each
-    lookup, which costs up to a fifth of a whole read or write.
-    """
-
-    __slots__ = ("pack", "size", "unpack_from")
-
-    def __init__(self, text: str) -> None:
-        compiled = struct.Struct(text)
-        self.size: Final = compiled.size
-        self.pack: Final[Callable[..., bytes]] = compiled.pack
-        self.unpack_from: Final[Callable[[bytes, int], tuple[_ValueT, ...]]] = compiled.unpack_from
-
-
-class _Records(dict[str, _Format[Any]]):
-    """The compiled formats of records in one byte order."""
-
-    def __init__(self, sign: str) -> None:
-        super().__init__()
-        self._sign = sign
-
-    def __missing__(self, text: str) -> _Format[Any]:
-        """Compile a format; forget all others when there are too many, as `struct` does."""
-        _check_type(text, str)
-        try:
-            # A second sign is an error of `struct`, so a format cannot name another byte order.
-            form = _Format[Any](self._sign + text)
-        except struct.error as error:
-            raise ValueError(f"{text!r} is not the format of a record: {error}") from error
-        if len(self) >= _MAX_RECORDS:
-            self.clear()
-        self[text] = form
-        return form
-
-
-class _Formats:
-    """Each fixed form, and the records, in one byte order."""
-
-    __slots__ = (
-        *("int16", "uint16", "int32", "uint32", "int64", "uint64"),
-        *("single", "double", "guid", "records"),
-    )
-
-    def __init__(self, sign: str) -> None:
-        """
-        Compile the fixed forms.
-
-        :param sign: the byte order, as `struct` writes it.
-        """
-        self.int16 = _Format[int](sign + "h")
-        self.uint16 = _Format[int](sign + "H")
-        self.int32 = _Format[int](sign + "i")
-        self.uint32 = _Format[int](sign + "I")
-        self.int64 = _Format[int](sign + "q")
-        self.uint64 = _Format[int](sign + "Q")
-        self.single = _Format[float](sign + "f")
-        self.double = _Format[float](sign + "d")
-        # The last eight bytes of a GUID are one number here, so they turn round in big-endian
-        # order: neither ``UUID.bytes`` nor ``UUID.bytes_le``.
-        self.guid = _Format[int](sign + "IHHQ")
-        self.records = _Records(sign)
-
-
-_FORMATS: Final[Mapping[ByteOrder, _Formats]] = {
-    ByteOrder.LITTLE_ENDIAN: _Formats("<"),
-    ByteOrder.BIG_ENDIAN: _Formats(">"),
-}
-
-_BYTE: Final = _Format[int]("B")
-_BOOLEAN: Final = _Format[bool]("?")
 
 
 class OutOfBoundsError(LocalProtocolError, ValueError):
@@ -179,35 +78,7 @@ class TextError(RemoteProtocolError):
     _class_hresult = _NO_UNICODE_TRANSLATION
 
 
-class _Form:
-    """The settings that a reader and a writer have to agree on."""
-
-    def __init__(self) -> None:
-        self._order = _DEFAULT_ORDER
-        self._formats = _FORMATS[_DEFAULT_ORDER]
-        self._encoding = _DEFAULT_ENCODING
-
-    @property
-    def byte_order(self) -> ByteOrder:
-        """Order of the bytes of each number, date, duration and GUID; at first big-endian."""
-        return self._order
-
-    @byte_order.setter
-    def byte_order(self, order: ByteOrder) -> None:
-        self._order = ByteOrder(order)
-        self._formats = _FORMATS[self._order]
-
-    @property
-    def unicode_encoding(self) -> UnicodeEncoding:
-        """Encoding of text; at first UTF-8."""
-        return self._encoding
-
-    @unicode_encoding.setter
-    def unicode_encoding(self, encoding: UnicodeEncoding) -> None:
-        self._encoding = UnicodeEncoding(encoding)
-
-
-class ValueReader(_Form):
+class ValueReader(Form):
     """
     Reads values from the front of the bytes that were fed.
 
@@ -240,11 +111,11 @@ class ValueReader(_Form):
 
     def read_byte(self) -> int:
         """Read a byte, 0 to 255."""
-        return self._unpack(_BYTE)[0]
+        return self._unpack(BYTE)[0]
 
     def read_boolean(self) -> bool:
         """Read one byte, of which every value but 0 is true."""
-        return self._unpack(_BOOLEAN)[0]
+        return self._unpack(BOOLEAN)[0]
 
     def read_int16(self) -> int:
         """Read two bytes as a signed number."""
@@ -342,9 +213,9 @@ class ValueReader(_Form):
         :raises TextError: when the bytes are not text in this encoding. They stay loaded.
         """
         count = checked_integer(code_unit_count, "a count of code units")
-        raw = self.read_bytes(count * _UNIT_SIZES[self._encoding])
+        raw = self.read_bytes(count * UNIT_SIZES[self._encoding])
         try:
-            return raw.decode(_CODECS[self._encoding])
+            return raw.decode(CODECS[self._encoding])
         except UnicodeDecodeError as error:
             self._position -= len(raw)
             raise TextError(
@@ -369,7 +240,7 @@ class ValueReader(_Form):
         """Remove and return all bytes that were not read."""
         return self.read_bytes(self.unconsumed_buffer_length)
 
-    def _unpack(self, form: _Format[_ValueT]) -> tuple[_ValueT, ...]:
+    def _unpack(self, form: Format[_ValueT]) -> tuple[_ValueT, ...]:
         position = self._position
         unpack_from = form.unpack_from  # As a call of `form`, it costs 7% of a read in Python 3.11.
         try:
@@ -403,7 +274,7 @@ class ValueReader(_Form):
             self._position = 0
 
 
-class ValueWriter(_Form):
+class ValueWriter(Form):
     """
     Appends values to a buffer.
 
@@ -431,7 +302,7 @@ class ValueWriter(_Form):
 
         :raises ValueError: when it is not 0 to 255.
         """
-        self._write(_BYTE, value)
+        self._write(BYTE, value)
 
     def write_boolean(self, value: bool) -> None:
         """Write 1 or 0 as one byte."""
@@ -479,7 +350,7 @@ class ValueWriter(_Form):
 
         :raises TypeError: when it is not a ``UUID``.
         """
-        _check_type(value, UUID)
+        check_type(value, UUID)
         last = int.from_bytes(value.bytes[8:], "little")
         number = value.int
         self._pieces.append(
@@ -498,7 +369,7 @@ class ValueWriter(_Form):
             could not be read back as a ``datetime``.
         :raises TypeError: when it is not a ``datetime``.
         """
-        _check_type(value, datetime)
+        check_type(value, datetime)
         # `utcoffset` and not `tzinfo`: a time zone may have no offset.
         if value.utcoffset() is None:
             raise ValueError(f"{value!r} has no time zone")
@@ -514,7 +385,7 @@ class ValueWriter(_Form):
         :raises ValueError: when it is longer than 10,675,199 days and some hours.
         :raises TypeError: when it is not a ``timedelta``.
         """
-        _check_type(value, timedelta)
+        check_type(value, timedelta)
         self._write(self._formats.int64, value // _MICROSECOND * _TICKS_PER_MICROSECOND)
 
     def write_bytes(self, value: Buffer) -> None:
@@ -544,8 +415,8 @@ class ValueWriter(_Form):
         :raises ValueError: when it has no form in the encoding (a lone surrogate).
         :raises TypeError: when it is not a ``str``.
         """
-        _check_type(value, str)
-        encoded = value.encode(_CODECS[self._encoding])
+        check_type(value, str)
+        encoded = value.encode(CODECS[self._encoding])
         self._pieces.append(encoded)
         return len(encoded)
 
@@ -556,8 +427,8 @@ class ValueWriter(_Form):
         :raises ValueError: when it has no form in the encoding (a lone surrogate).
         :raises TypeError: when it is not a ``str``.
         """
-        _check_type(value, str)
-        return len(value.encode(_CODECS[self._encoding]))
+        check_type(value, str)
+        return len(value.encode(CODECS[self._encoding]))
 
     def write_struct(self, format: str, *values: object) -> None:
         """
@@ -586,7 +457,7 @@ class ValueWriter(_Form):
         self._size = self._measured = 0
         return b"".join(pieces)
 
-    def _write(self, form: _Format[_ValueT], value: _ValueT) -> None:
+    def _write(self, form: Format[_ValueT], value: _ValueT) -> None:
         pack = form.pack
         try:
             packed = pack(value)
@@ -595,8 +466,3 @@ class ValueWriter(_Form):
                 raise TypeError(f"a number is asked for, not {value!r}") from error
             raise ValueError(f"{value!r} does not fit: {error}") from error
         self._pieces.append(packed)
-
-
-def _check_type(value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"a {kind.__name__} is asked for, not {value!r}")

@@ -2,7 +2,7 @@
 The structure of twsock in figures: modules, lines, imports between modules, time of an import.
 
 ``python -m benchmarks structure`` reads the source of this checkout, or of the one that
-``--checkout`` names, without importing it; only the last table starts processes. What each figure
+``--checkout`` names, without importing it; only the last tables start processes. What each figure
 counts:
 
 Modules
@@ -18,7 +18,9 @@ Imports
 Functions
     From the line of ``def`` to the last line, decorators left out and the docstring included.
 Processor time
-    User and system time of a child process, medians of the rounds; the programs take turns.
+    User and system time of a child process, medians of the rounds; the programs take turns. The
+    modules are compiled before, as those of an installed package are. A service is measured until
+    it listens (Linux only).
 """
 
 from __future__ import annotations
@@ -27,17 +29,22 @@ import argparse
 import ast
 import io
 import os
+import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import tokenize
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from benchmarks.kernel import cpu_time
+from benchmarks.processes import MeasurementError
 from benchmarks.tables import Table
 
 __all__ = [
@@ -53,6 +60,47 @@ _ROOT: Final = Path(__file__).resolve().parent.parent
 _PACKAGE: Final = "twsock"
 _LONG_MODULE: Final = 500
 _LONG_FUNCTION: Final = 40
+
+_TWISTD: Final = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=")
+#: What Twisted logs for the first port of a service.
+_LISTENS: Final = " starting on "
+
+
+@dataclass(frozen=True)
+class _Start:
+    """
+    The start of a program.
+
+    :ivar arguments: those of the interpreter.
+    :ivar listens: whether it is a service, measured until it listens.
+    """
+
+    title: str
+    arguments: tuple[str, ...]
+    listens: bool = False
+
+
+#: Each program and the one of Twisted alone that it is compared to.
+_COMPARED: Final = (
+    (
+        _Start("from twsock import StreamSocket", ("-c", "from twsock import StreamSocket")),
+        _Start(
+            "twisted.internet: reactor, ssl", ("-c", "from twisted.internet import reactor, ssl")
+        ),
+    ),
+    (
+        _Start(
+            "twistd -n twsock-stream",
+            (*_TWISTD, "twsock-stream", "--endpoint", "tcp:0:interface=127.0.0.1"),
+            listens=True,
+        ),
+        _Start(
+            "twistd -n web",
+            (*_TWISTD, "web", "--listen", "tcp:0:interface=127.0.0.1"),
+            listens=True,
+        ),
+    ),
+)
 
 #: Title → arguments of the interpreter. The first one is what ratios refer to.
 _PROGRAMS: Final = {
@@ -243,6 +291,20 @@ def _in_order(measured: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     return [(f"  {name}", lines) for name, lines in sorted(measured, key=lambda one: -one[1])]
 
 
+@contextmanager
+def _compiled_modules() -> Iterator[None]:
+    """Have child processes keep what they compile, in a place of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = dict(os.environ)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
 def _processor_table(checkout: Path, rounds: int) -> Table:
     times: dict[str, list[float]] = {title: [] for title in _PROGRAMS}
     for _ in range(rounds):
@@ -257,6 +319,51 @@ def _processor_table(checkout: Path, rounds: int) -> Table:
         rows.append((title, f"{milliseconds:.0f}", f"{ratio:.1f}", str(own), str(loaded)))
     header = ("program", "CPU, ms", "ratio", f"modules of {_PACKAGE}", "modules in all")
     return Table(f"Start of a program, medians of {rounds} rounds", header, rows)
+
+
+def _comparison_table(checkout: Path, rounds: int) -> Table:
+    rows = []
+    for ours, theirs in _COMPARED:
+        if ours.listens and sys.platform != "linux":
+            continue
+        times = [[_measure_start(checkout, each) for each in (ours, theirs)] for _ in range(rounds)]
+        own, other = map(statistics.median, zip(*times, strict=True))
+        ratio = statistics.median(first / second for first, second in times)
+        rows.append((ours.title, f"{own:.0f}", theirs.title, f"{other:.0f}", f"{ratio:.2f}"))
+    header = ("program", "CPU, ms", "beside", "CPU, ms", "ratio")
+    return Table(f"Start beside Twisted, medians of {rounds} rounds", header, rows)
+
+
+def _measure_start(checkout: Path, start: _Start) -> float:
+    """Return the processor time of a start in milliseconds."""
+    measure = _time_to_listen if start.listens else _processor_time
+    return measure(checkout, start.arguments) * 1000
+
+
+def _time_to_listen(checkout: Path, arguments: Sequence[str]) -> float:
+    """
+    Seconds of processor time until a service listens; then it is stopped.
+
+    :raises MeasurementError: when it ends before.
+    """
+    service = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=checkout,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with service:
+        lines = []
+        for line in service.stdout or ():
+            lines.append(line)
+            if _LISTENS in line:
+                spent = cpu_time(service.pid)
+                service.terminate()
+                service.communicate()
+                return spent / 1e9
+    raise MeasurementError(f"{shlex.join(arguments)} does not listen: {''.join(lines)}")
 
 
 def _processor_time(checkout: Path, arguments: Sequence[str]) -> float:
@@ -312,9 +419,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     options = _make_parser().parse_args(argv)
     print(_source_table(options.checkout).to_text())
-    if not options.only_source:
-        print()
-        print(_processor_table(options.checkout, options.rounds).to_text())
+    if options.only_source:
+        return
+    with _compiled_modules():
+        for make_table in (_processor_table, _comparison_table):
+            make_table(options.checkout, 1)  # Compiles the modules.
+            print()
+            print(make_table(options.checkout, options.rounds).to_text())
 
 
 if __name__ == "__main__":

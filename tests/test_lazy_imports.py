@@ -17,6 +17,8 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import twsock
+import twsock.sockets
+import twsock.stream
 
 _TOP = Path(__file__).parents[1]
 
@@ -44,6 +46,13 @@ twsock.StreamSocket
 """
 
 
+_MODULES = """
+import json, sys
+{statement}
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
 def run(*command: str | Path, folder: str | Path = _TOP) -> subprocess.CompletedProcess[str]:
     """Run a program that finds this checkout to its end."""
     environment = {**os.environ, "PYTHONPATH": str(_TOP), "MYPYPATH": str(_TOP)}
@@ -63,6 +72,16 @@ def run_python(code: str) -> str:
 def third_parties(statement: str) -> list[str]:
     """Return the packages of third parties that a statement loads into a new Python."""
     return cast("list[str]", json.loads(run_python(_REPORT.format(statement=statement))))
+
+
+def modules_after(statement: str) -> list[str]:
+    """Return the names of all modules that a new Python has after a statement."""
+    return cast("list[str]", json.loads(run_python(_MODULES.format(statement=statement))))
+
+
+def is_below(name: str, modules: tuple[str, ...]) -> bool:
+    """Return whether a module is one of these, or in one of these packages."""
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
 def find(*tools: str) -> str:
@@ -88,6 +107,29 @@ class LoadingTests(SynchronousTestCase):
         """A value or an error that is imported from `twsock` does not load Twisted."""
         names = "BrokenError, ByteOrder, EndpointPair, HostName, SocketErrorStatus"
         self.assertEqual(third_parties(f"from twsock import {names}"), [])
+
+    def test_a_stream_socket_loads_what_stream_sockets_need(self) -> None:
+        """No datagrams, no services, no DNS client, no endpoints of Twisted, and no reactor."""
+        unwanted = (
+            *("twsock.datagram", "twsock.sockets.datagram", "twsock.sockets.service_records"),
+            *("twsock.services", "twsock.cli", "twsock.protocols", "twsock.tls.development"),
+            *("twsock.sockets.stream.listener", "twsock.stream.protocol", "twsock.stream.registry"),
+            *("twsock.stream.listening.proxy_endpoint", "twsock.stream.listening.unix_endpoint"),
+            *("twisted.names", "twisted.plugin", "twisted.web", "twisted.internet.endpoints"),
+            *("twisted.internet.reactor", "twisted.internet.posixbase", "twisted.internet.unix"),
+            *("h11", "rich", "hypothesis"),
+        )
+        for statement in ("from twsock import StreamSocket", "import twsock.stream.connection"):
+            loaded = modules_after(statement)
+            self.assertEqual(
+                [name for name in loaded if is_below(name, unwanted)], [], f"{statement=}"
+            )
+
+    def test_a_listener_loads_no_datagrams_and_no_endpoints(self) -> None:
+        """A server of streams needs neither."""
+        unwanted = ("twsock.datagram", "twsock.sockets.datagram", "twisted.internet.endpoints")
+        loaded = modules_after("from twsock import StreamSocketListener")
+        self.assertEqual([name for name in loaded if is_below(name, unwanted)], [])
 
     def test_only_international_names_load_idna(self) -> None:
         """A host name of ASCII characters loads nothing; the first other one loads `idna`."""
@@ -117,11 +159,20 @@ class NamesTests(SynchronousTestCase):
     """Lazy names are used as others are."""
 
     def test_star_import_gives_all_names(self) -> None:
-        """``from twsock import *`` binds exactly what ``__all__`` lists."""
-        names: dict[str, object] = {}
-        exec("from twsock import *", names)
-        names.pop("__builtins__")
-        self.assertEqual(sorted(names), sorted(twsock.__all__))
+        """``from twsock import *`` binds exactly what ``__all__`` lists; so do its packages."""
+        for package in ("twsock", "twsock.sockets", "twsock.stream"):
+            names: dict[str, object] = {}
+            exec(f"from {package} import *", names)
+            names.pop("__builtins__")
+            self.assertEqual(sorted(names), sorted(sys.modules[package].__all__), package)
+
+    def test_each_module_of_a_lazy_package_can_be_the_first(self) -> None:
+        """In a new Python, a name of any module is found without a cycle of imports."""
+        for package in (twsock.sockets, twsock.stream):
+            names = {getattr(package, name).__module__: name for name in package.__all__}
+            for name in names.values():
+                code = f"from {package.__name__} import {name}; print({name}.__name__)"
+                self.assertEqual(run_python(code).strip(), name, f"{package=}")
 
     def test_dir_lists_names_that_were_not_used(self) -> None:
         """``dir(twsock)`` has each public name from the beginning, for completion in shells."""

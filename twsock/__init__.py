@@ -8,9 +8,9 @@ A name is imported when it is first used, so that `twsock.wire`, `twsock.errors`
 load neither Twisted nor OpenSSL.
 """
 
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from twsock._lazy import import_when_used
 
 if TYPE_CHECKING:
     from twsock.errors import (
@@ -95,23 +95,9 @@ __all__ = [
     "WebErrorStatus",
 ]
 
-# Where the names come from, and the modules that are attributes after `import twsock` alone. Each
-# stands behind those that it imports itself, so a lookup loads no more than its name needs.
-_MODULES = ("errors", "names", "wire", "wire.values", "tls", "sockets", "protocols")
-
 # Type checkers do not see this: they would take it for a promise that every name exists.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        if name in _MODULES:
-            return import_module(f"{__name__}.{name}")
-        if name not in __all__:
-            message = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(message, name=name, obj=sys.modules[__name__])
-        places = (import_module(f"{__name__}.{place}") for place in _MODULES)
-        value = next(vars(place)[name] for place in places if name in place.__all__)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, *(name for name in _MODULES if "." not in name)})
+    # They are attributes after `import twsock` alone, too.
+    __getattr__, __dir__ = import_when_used(
+        __name__, ("errors", "names", "wire", "wire.values", "tls", "sockets", "protocols")
+    )

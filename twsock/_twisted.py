@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import _WrappingFactory
 from twisted.internet.tcp import BaseClient
 from twisted.python.failure import Failure
 
@@ -186,6 +185,9 @@ class _LastReport:
     # Called by Twisted.
 
     def connectionLost(self, reason: Failure) -> None:
+        # Here, since it loads all endpoints of Twisted: a server has no connector.
+        from twisted.internet.endpoints import _WrappingFactory
+
         connector, self._last = self._last, None
         connector.connectionLost(reason)
         # The factory of an endpoint needs its connector only to cancel a pending attempt.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +13,7 @@ from benchmarks.structure import (
     Module,
     count_code,
     imports_to_definitions,
+    main,
     plain_imports,
     read_package,
 )
@@ -84,3 +88,20 @@ class ReadPackageTests(SynchronousTestCase):
         modules = read_package(root, "p")
         self.assertEqual(list(modules), ["p", "p.inner", "p.inner.module"])
         self.assertEqual([module.is_package for module in modules.values()], [True, True, False])
+
+
+class StartTests(SynchronousTestCase):
+    """The start of programs."""
+
+    if sys.platform != "linux":
+        skip = "the benchmarks need Linux"
+
+    def test_programs_are_compared_to_twisted_alone(self) -> None:
+        """The import of a socket, and a service until it listens."""
+        with redirect_stdout(StringIO()) as printed:
+            main(["--rounds", "1"])
+        table = printed.getvalue().partition("Start beside Twisted")[2].splitlines()
+        ours = [line for line in table if line.startswith(("from twsock", "twistd -n twsock"))]
+        self.assertEqual(len(ours), 2, table)
+        for line in ours:
+            self.assertGreater(float(line.split()[-1]), 0, line)

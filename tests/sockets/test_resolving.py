@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given
-from hypothesis.strategies import integers, lists, tuples
+from hypothesis.strategies import integers, lists
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -29,7 +29,7 @@ from zope.interface.verify import verifyObject
 
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.names import HostName
-from twsock.sockets.resolving import RemoteAddress, find_port, interleave, order_targets, resolve
+from twsock.sockets.resolving import RemoteAddress, find_port, interleave, resolve
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 A6, B6 = "2001:db8::1", "2001:db8::2"
@@ -431,64 +431,6 @@ class DefaultClientTests(ResolvingTestCase):
             self.reactor.advance(1)
         self.assert_status(looking, SocketErrorStatus.CONNECTION_TIMED_OUT)
         self.assertFalse(any(port.is_listening for port, _ in self.reactor.ports))
-
-
-Record = tuple[int, int, str, int]
-
-
-def choosing(*numbers: int) -> Callable[[int], int]:
-    """Return a function that returns these numbers instead of random ones."""
-    left = iter(numbers)
-    return lambda _limit: next(left)
-
-
-class OrderTests(SynchronousTestCase):
-    """The order in which to try the targets of a service."""
-
-    def test_priorities_ascend(self) -> None:
-        """Weight matters within one priority only."""
-        records = [(2, 100, "c", 1), (1, 0, "a", 2), (1, 0, "b", 3)]
-        self.assertEqual(order_targets(records, lambda _: 0), [("a", 2), ("b", 3), ("c", 1)])
-
-    def test_the_random_number_selects_by_weight(self) -> None:
-        """With weights 1 and 3: 0 and 1 choose the first, 2 to 4 the second."""
-        records = [(0, 1, "light", 1), (0, 3, "heavy", 2)]
-        first = [order_targets(records, choosing(number, 0))[0][0] for number in range(5)]
-        self.assertEqual(first, ["light", "light", "heavy", "heavy", "heavy"])
-
-    def test_weight_0_is_chosen_by_0_alone(self) -> None:
-        """Wherever it is in the answer, a target with weight 0 has a small chance."""
-        records = [(0, 2, "heavy", 1), (0, 0, "none", 2)]
-        first = [order_targets(records, choosing(number, 0))[0][0] for number in range(3)]
-        self.assertEqual(first, ["none", "heavy", "heavy"])
-
-    def test_the_random_number_is_at_most_the_sum_of_weights(self) -> None:
-        """Chosen targets do not count any more; the sum itself is included (RFC 2782)."""
-        limits: list[int] = []
-
-        def choose(limit: int) -> int:
-            limits.append(limit)
-            return limit - 1
-
-        order_targets([(0, 1, "a", 1), (0, 3, "b", 2), (1, 5, "c", 3)], choose)
-        self.assertEqual(limits, [5, 2, 6])
-
-    @given(lists(tuples(integers(0, 3), integers(0, 9), integers(0, 99))), integers(0, 2**32))
-    def test_every_order_has_all_targets_by_priority(
-        self, records: list[tuple[int, int, int]], chance: int
-    ) -> None:
-        """No target is lost or repeated, and priorities ascend."""
-        targets: list[Record] = [(*each[:2], str(n), each[2]) for n, each in enumerate(records)]
-        ordered = order_targets(targets, lambda limit: chance % limit)
-        self.assertEqual(sorted(ordered), sorted(target[2:] for target in targets))
-        priorities = [records[int(name)][0] for name, _ in ordered]
-        self.assertEqual(priorities, sorted(priorities))
-
-    def test_the_default_random_number_is_within_bounds(self) -> None:
-        """It is one of Python's random numbers."""
-        self.assertEqual(
-            sorted(order_targets([(0, 1, "a", 1), (0, 1, "b", 2)])), [("a", 1), ("b", 2)]
-        )
 
 
 class InterleaveTests(SynchronousTestCase):

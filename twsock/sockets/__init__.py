@@ -2,38 +2,44 @@
 Awaitable sockets: stream sockets, listeners, datagram sockets, and readers and writers of values.
 
 `twsock` itself exports the names that most programs need. `twsock.protocols` has the same
-connections as Protocol and Factory classes.
+connections as Protocol and Factory classes. A name is imported when it is first used: a program
+with stream sockets does not load datagram sockets.
 """
 
-from twsock.sockets.data_reader import DataReader
-from twsock.sockets.data_writer import DataWriter
-from twsock.sockets.datagram.control import DatagramSocketControl
-from twsock.sockets.datagram.information import DatagramSocketInformation
-from twsock.sockets.datagram.message import DatagramSocketMessageReceivedEventArgs
-from twsock.sockets.datagram.output import DatagramOutputStream
-from twsock.sockets.datagram.socket import DatagramSocket
-from twsock.sockets.stream.attempts import Attempt, ConnectError
-from twsock.sockets.stream.control import (
-    SocketQualityOfService,
-    StreamSocketControl,
-    StreamSocketListenerControl,
-)
-from twsock.sockets.stream.handlers import StreamSocketListenerConnectionReceivedEventArgs
-from twsock.sockets.stream.information import (
-    BandwidthStatistics,
-    RoundTripTimeStatistics,
-    StreamSocketInformation,
-    StreamSocketListenerInformation,
-)
-from twsock.sockets.stream.input import (
-    DelimiterNotFoundError,
-    EndOfStreamError,
-    InputStream,
-    InputStreamOptions,
-)
-from twsock.sockets.stream.listener import StreamSocketListener
-from twsock.sockets.stream.output import OutputStream
-from twsock.sockets.stream.socket import StreamSocket
+from typing import TYPE_CHECKING
+
+from twsock._lazy import import_when_used
+
+if TYPE_CHECKING:
+    from twsock.sockets.data_reader import DataReader
+    from twsock.sockets.data_writer import DataWriter
+    from twsock.sockets.datagram.control import DatagramSocketControl
+    from twsock.sockets.datagram.information import DatagramSocketInformation
+    from twsock.sockets.datagram.message import DatagramSocketMessageReceivedEventArgs
+    from twsock.sockets.datagram.output import DatagramOutputStream
+    from twsock.sockets.datagram.socket import DatagramSocket
+    from twsock.sockets.stream.attempts import Attempt, ConnectError
+    from twsock.sockets.stream.control import (
+        SocketQualityOfService,
+        StreamSocketControl,
+        StreamSocketListenerControl,
+    )
+    from twsock.sockets.stream.handlers import StreamSocketListenerConnectionReceivedEventArgs
+    from twsock.sockets.stream.information import (
+        BandwidthStatistics,
+        RoundTripTimeStatistics,
+        StreamSocketInformation,
+        StreamSocketListenerInformation,
+    )
+    from twsock.sockets.stream.input import (
+        DelimiterNotFoundError,
+        EndOfStreamError,
+        InputStream,
+        InputStreamOptions,
+    )
+    from twsock.sockets.stream.listener import StreamSocketListener
+    from twsock.sockets.stream.output import OutputStream
+    from twsock.sockets.stream.socket import StreamSocket
 
 __all__ = [
     "Attempt",
@@ -61,3 +67,15 @@ __all__ = [
     "StreamSocketListenerControl",
     "StreamSocketListenerInformation",
 ]
+
+# Type checkers do not see this: they would take it for a promise that every name exists.
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = import_when_used(
+        __name__,
+        (
+            *("stream.input", "data_reader", "data_writer", "stream.output", "stream.control"),
+            *("stream.attempts", "stream.information", "stream.socket", "stream.handlers"),
+            *("stream.listener", "datagram.control", "datagram.information", "datagram.message"),
+            *("datagram.output", "datagram.socket"),
+        ),
+    )

@@ -3,40 +3,28 @@ Lookups of hosts and services: host and service → **resolving** → addresses 
 
 Used by the sockets before they connect or send. A service is a number, or a name in the services
 file of this machine, or else the name of an SRV record (:rfc:`2782`). Hosts are looked up with the
-reactor's resolver, SRV records with a DNS client of Twisted. Nothing is cached.
+reactor's resolver, SRV records by `twsock.sockets.service_records`. Nothing is cached.
 """
 
 from __future__ import annotations
 
-import random
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostResolution, IResolutionReceiver, IResolver
-from twisted.names import dns
-from twisted.names.client import Resolver
-from twisted.names.error import DNSNameError
 from zope.interface import implementer
 
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.zones import with_zone
 from twsock.names import HostName, HostNameType
 
-__all__ = ["RemoteAddress", "find_port", "interleave", "order_targets", "resolve"]
+__all__ = ["RemoteAddress", "find_port", "interleave", "resolve"]
 
 #: Somewhere to connect to.
 RemoteAddress = IPv4Address | IPv6Address
-
-#: Where the DNS servers of this machine are named.
-_RESOLV_CONF: Final = Path("/etc/resolv.conf")
-_DNS_PORT: Final = 53
-
-#: Seconds of each query for an SRV record; Twisted's own default takes a minute.
-_QUERY_TIMEOUTS: Final = (1, 3, 6)
 
 
 def find_port(service: str, protocol: str = "tcp") -> int | None:
@@ -84,44 +72,7 @@ async def resolve(
             f"there is no service {service!r} on this machine, and an address has no SRV records",
             status=SocketErrorStatus.CLASS_TYPE_NOT_FOUND,
         )
-    addresses: list[RemoteAddress] = []
-    failed: SocketError | None = None
-    for target, target_port in await _look_up_service(
-        reactor, host, f"_{service}._{protocol}", resolver
-    ):
-        try:
-            addresses += await _look_up(reactor, target, target_port)
-        except SocketError as error:
-            failed = error
-    if not addresses and failed is not None:
-        raise failed
-    return addresses
-
-
-def order_targets(
-    records: Iterable[tuple[int, int, str, int]], choose: Callable[[int], int] = random.randrange
-) -> list[tuple[str, int]]:
-    """
-    Return the targets of SRV records in the order in which to try them (:rfc:`2782`).
-
-    :param records: priority (low first), weight, host, port.
-    :param choose: returns a random number from 0 to below its argument.
-    :returns: hosts and ports. The lowest priority comes first. Within one priority, the chance of a
-        target to be first is proportional to its weight; with weight 0 it is very small.
-    """
-    ordered = []
-    # Records of weight 0 first: then the random number 0 selects them, as the RFC says.
-    left = sorted(records, key=lambda record: record[:2])
-    while left:
-        same = [record for record in left if record[0] == left[0][0]]
-        chosen = choose(sum(weight for _, weight, _, _ in same) + 1)
-        for record in same:
-            chosen -= record[1]
-            if chosen <= 0:
-                break
-        left.remove(record)
-        ordered.append(record[2:])
-    return ordered
+    return await _resolve_service(reactor, host, f"_{service}._{protocol}", resolver)
 
 
 def interleave(addresses: Sequence[RemoteAddress]) -> list[RemoteAddress]:
@@ -137,6 +88,24 @@ def interleave(addresses: Sequence[RemoteAddress]) -> list[RemoteAddress]:
         mixed.append(address)
         mixed += others[place : place + 1]
     return mixed + others[len(first) :]
+
+
+async def _resolve_service(
+    reactor: Any, host: HostName, labels: str, resolver: IResolver | None
+) -> list[RemoteAddress]:
+    # Here, since it loads Twisted's DNS client: most programs look up no SRV record.
+    from twsock.sockets.service_records import look_up_service
+
+    addresses: list[RemoteAddress] = []
+    failed: SocketError | None = None
+    for target, port in await look_up_service(reactor, host, labels, resolver):
+        try:
+            addresses += await _look_up(reactor, target, port)
+        except SocketError as error:
+            failed = error
+    if not addresses and failed is not None:
+        raise failed
+    return addresses
 
 
 async def _look_up(reactor: Any, host: HostName, port: int) -> list[RemoteAddress]:
@@ -192,59 +161,3 @@ class _Receiver:
     def resolutionComplete(self) -> None:
         if not self.complete.called:
             self.complete.callback(self._found)
-
-
-async def _look_up_service(
-    reactor: Any, host: HostName, labels: str, resolver: IResolver | None
-) -> list[tuple[HostName, int]]:
-    name = f"{labels}.{host.canonical_name}"
-    client: Any = resolver or Resolver(servers=_dns_servers(), reactor=reactor)
-    try:
-        answers, _authority, _additional = await client.lookupService(name, _QUERY_TIMEOUTS)
-    except CancelledError:
-        raise
-    except DNSNameError as error:
-        raise _no_service(name) from error
-    except Exception as error:
-        raise SocketError.from_exception(error, f"the lookup of {name} failed: {error}") from error
-    records = [
-        (record.priority, record.weight, _text(record.target), record.port)
-        for record in (answer.payload for answer in answers if answer.type == dns.SRV)
-        # The root as target means that the service does not exist (RFC 2782).
-        if _text(record.target)
-    ]
-    targets = [
-        (found, port)
-        for target, port in order_targets(records)
-        if (found := _well_formed(target)) is not None
-    ]
-    if not targets:
-        raise _no_service(name)
-    return targets
-
-
-def _well_formed(target: str) -> HostName | None:
-    """Return the name that a DNS server sent; None if it is malformed."""
-    try:
-        return HostName(target)
-    except ValueError:
-        return None
-
-
-def _no_service(name: str) -> SocketError:
-    return SocketError(f"there is no service {name}", status=SocketErrorStatus.CLASS_TYPE_NOT_FOUND)
-
-
-def _text(name: Any) -> str:
-    return bytes(name.name).decode("ascii", "replace").rstrip(".")
-
-
-def _dns_servers() -> list[tuple[str, int]]:
-    """Return the DNS servers of this machine, or the local host, as the C library does."""
-    try:
-        lines = _RESOLV_CONF.read_text().splitlines()
-    except OSError:
-        lines = []
-    words = [line.split() for line in lines]
-    servers = [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]
-    return [(server, _DNS_PORT) for server in servers or ["127.0.0.1"]]

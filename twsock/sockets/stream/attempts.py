@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IAddress,
@@ -104,6 +103,9 @@ async def connect_to_any(
     :param prepare: called with each transport before it connects, to set options on its socket.
     :raises ConnectError: when all attempts failed.
     """
+    # Here, since it loads all endpoints of Twisted: a program that only accepts needs none.
+    from twisted.internet.endpoints import HostnameEndpoint
+
     delay = _NEVER if is_serial else ATTEMPT_DELAY
     attempts = _Attempts(reactor, addresses, bind, delay, prepare)
     endpoint = HostnameEndpoint(

@@ -1,0 +1,47 @@
+"""
+Lazy names: a package and its modules → **lazy names** → its ``__getattr__`` and ``__dir__``.
+
+Used by `twsock`, `twsock.sockets` and `twsock.stream`, so that a program that imports one name
+waits for the modules of that name only (:pep:`562`). Type checkers read the imports that such a
+package has under ``TYPE_CHECKING``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+__all__ = ["import_when_used"]
+
+
+def import_when_used(
+    package: str, modules: Sequence[str]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """
+    Return the ``__getattr__`` and the ``__dir__`` of a package that imports names when used.
+
+    :param package: its full name; its ``__all__`` has the names.
+    :param modules: where they come from, relative to the package: searched in this order, and each
+        attribute of its own. Each stands behind those that it imports itself, so a lookup loads no
+        more than its name needs.
+    """
+
+    def get_attribute(name: str) -> object:
+        module = sys.modules[package]
+        if name in modules:
+            return import_module(f"{package}.{name}")
+        if name not in module.__all__:
+            message = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=module)
+        places = (import_module(f"{package}.{place}") for place in modules)
+        value: object = next(getattr(place, name) for place in places if name in place.__all__)
+        vars(module)[name] = value
+        return value
+
+    def list_names() -> list[str]:
+        module = sys.modules[package]
+        submodules = (name for name in modules if "." not in name)
+        return sorted({*vars(module), *module.__all__, *submodules})
+
+    return get_attribute, list_names

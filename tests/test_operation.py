@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import AlreadyCalledError, CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from twsock.errors import ClosedError
-from twsock.operation import Operation, fail, run_coroutine, start_operation
+from twsock.operation import Fired, Operation, fail, run_coroutine, start_operation
 
 
 class Thing:
@@ -129,6 +129,43 @@ class OperationTests(SynchronousTestCase):
         cancelled: Operation[int] = Operation()
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
+
+
+class FiredTests(SynchronousTestCase):
+    """A Deferred that has fired with a result."""
+
+    def test_it_is_a_deferred_that_has_fired(self) -> None:
+        """Callbacks run at once, it cannot be fired again, and cancelling changes nothing."""
+        fired = Fired(5)
+        self.assertIsInstance(fired, Deferred)
+        fired.cancel()
+        self.assertRaises(AlreadyCalledError, fired.callback, 6)
+        self.assertEqual(self.successResultOf(fired.addCallback(str)), "5")
+
+    def test_it_can_be_awaited(self) -> None:
+        """Without waiting; a second await returns the same, as with ``succeed``."""
+        fired = Fired(5)
+
+        async def caller() -> list[int]:
+            return [await fired, await fired]
+
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(caller())), [5, 5])
+
+    def test_it_chains_as_any_deferred(self) -> None:
+        """A callback may return it, and one of its own may return a Deferred that waits."""
+        self.assertEqual(self.successResultOf(succeed(1).addCallback(lambda _: Fired(5))), 5)
+        wait: Deferred[int] = Deferred()
+        chained = Fired(1).addCallback(lambda _: wait)
+        self.assertNoResult(chained)
+        wait.callback(7)
+        self.assertEqual(self.successResultOf(chained), 7)
+
+    def test_it_has_what_twisted_gives_a_deferred(self) -> None:
+        """A new release of Twisted may need more than it sets: compare the attributes."""
+        theirs = succeed(5)
+        ours = Fired(5)
+        for name in vars(theirs):
+            self.assertEqual(getattr(ours, name), getattr(theirs, name), name)
 
 
 class RunCoroutineTests(SynchronousTestCase):

@@ -34,7 +34,7 @@ _MAXIMA: Final = {
     "upgraded": _Maximum(6, 2, 17),
     "datagram": _Maximum(5, 4, 25),
     "run": _Maximum(6, 5, 30),
-    "socket": _Maximum(5, 6, 41),
+    "socket": _Maximum(5, 2, 33),
 }
 
 _LONGEST_MODULE: Final = 500

@@ -8,6 +8,7 @@ error, all of them stay in memory until the garbage collector runs.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from typing_extensions import override
 from twsock.errors import SocketError
 from twsock.log import forget_frames
 
-__all__ = ["Operation", "fail", "run_coroutine", "start_operation"]
+__all__ = ["Fired", "Operation", "fail", "run_coroutine", "start_operation"]
 
 T = TypeVar("T")
 
@@ -46,31 +47,34 @@ class Operation(Deferred[T]):
 
     @override
     def __await__(self) -> Generator[Deferred[Any], None, T]:
-        if self.called and not self.paused and isinstance(self.result, Failure):
-            failure: Failure = self.result
+        while not self.called or self.paused:
+            yield self
+        result = self.result
+        if isinstance(result, Failure):
+            error = typing.cast(BaseException, result.value)
             self.addErrback(_ignore)  # The failure counts as handled.
-            return _Raise(failure.value)  # type: ignore[return-value]
-        return super().__await__()
-
-
-class _Raise:
-    """An iterator that raises an error once and keeps no reference to it."""
-
-    __slots__ = ("_error",)
-
-    def __init__(self, error: BaseException | None) -> None:
-        self._error = error
-
-    def __iter__(self) -> _Raise:
-        return self
-
-    def __next__(self) -> None:
-        error, self._error = self._error, None
-        try:
-            if error is not None:
+            del result
+            try:
                 raise error
-        finally:
-            del error  # This frame is in its traceback.
+            finally:
+                del error  # This frame is in its traceback.
+        return typing.cast(T, result)
+
+
+class Fired(Deferred[T]):
+    """
+    A Deferred that has fired with a result.
+
+    As ``succeed`` of Twisted, in one call in place of two; most calls of a busy stream return one.
+    """
+
+    called = True
+    _canceller = None
+
+    def __init__(self, result: T) -> None:
+        # Twisted's own would set the same, and the place where a debugged Deferred was made.
+        self._callbacks = []
+        self.result = result
 
 
 def fail(error: SocketError) -> Deferred[Any]:

@@ -37,9 +37,7 @@ async def echo(
                 if size > MAX_PAYLOAD:
                     connection.abort()
                     return
-                sent.write(header + await received.receive_exactly(size))
-                if sent.is_full:
-                    await sent.flush()
+                await sent.send_all(header + await received.receive_exactly(size))
         except EndOfStreamError:
             pass
 

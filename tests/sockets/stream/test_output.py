@@ -21,7 +21,6 @@ from twsock import (
     BusyError,
     ClosedError,
     LocalProtocolError,
-    OperationNotSupported,
     SocketError,
     SocketErrorStatus,
     StreamSocket,
@@ -671,66 +670,125 @@ class DeathTests(OutputTests):
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_RESET_BY_PEER)
 
 
-class CloseTests(OutputTests):
-    """Closing the output alone."""
+class TakenTests(OutputTests):
+    """Within a receive, ``send_all`` takes bytes without an object for the single write."""
 
-    def test_closing_the_output_ends_the_stream_for_the_peer(self) -> None:
-        """After all writes; the input can still be read."""
-        self.output.write(GREETING)
-        self.successResultOf(self.output.close())
-        self.assertEqual(self.connected.receive(), GREETING)
-        self.connected.protocol.dataReceived(b"answer")
-        read = self.connected.socket.input_stream.receive_some()
-        self.assertEqual(self.successResultOf(read), b"answer")
-        self.failureResultOf(self.output.write(b"late"), ClosedError)
+    def within_a_receive(self, work: Callable[[], Any]) -> Any:
+        """Return what the work returns; call it while the connection handles a receive."""
+        results: list[Any] = []
+        read = self.connected.socket.input_stream.receive_exactly(1)
+        read.addCallback(lambda _: results.append(work()))
+        self.connected.protocol.dataReceived(b"?")
+        return results[0]
 
-    def test_closing_waits_for_queued_writes(self) -> None:
-        """FIN follows them."""
-        self.fill()
-        closing = self.output.close()
-        self.assertNoResult(closing)
-        self.assertEqual(len(self.connected.receive()), 60 * 64 * KIB)
-        self.successResultOf(closing)
+    def test_other_calls_follow_the_taken_bytes(self) -> None:
+        """In the order of the calls, in one system call; the flush waits for all of them."""
 
-    def test_closing_twice_is_harmless(self) -> None:
-        """The second close fires at once."""
-        self.successResultOf(self.output.close())
-        self.successResultOf(self.output.close())
+        def work() -> list[Deferred[Any]]:
+            taken = [self.output.send_all(b"a"), self.output.send_all(b"b")]
+            self.assertTrue(all(each.called for each in taken))
+            self.assertTrue(self.output.is_pending)
+            return [*taken, self.output.write(b"c"), self.output.send_all(b"d")]
 
-    def test_async_with_closes_the_output(self) -> None:
-        """At the end of the block."""
+        sent = self.within_a_receive(work)
+        self.assertEqual([self.successResultOf(each) for each in sent], [1] * 4)
+        self.assertEqual(self.connected.kernel.sends, 1)
+        self.assertEqual(self.connected.receive(), b"abcd")
+        self.assertEqual((self.output.unsent, self.output.is_pending), (0, False))
 
-        async def block() -> None:
-            async with self.output:
-                pass
+    def test_a_flush_sends_the_taken_bytes(self) -> None:
+        """At once, within the receive."""
 
-        self.successResultOf(conduct(block))
-        self.failureResultOf(self.output.write(b"x"), ClosedError)
+        def work() -> Deferred[bool]:
+            self.output.send_all(b"a")
+            flush = self.output.flush()
+            self.assertEqual(self.connected.kernel.sends, 1)
+            return flush
 
-    def test_a_transport_that_cannot_close_one_direction_refuses(self) -> None:
-        """The connection stays open."""
-        connected = InMemory()
-        connected.protocol.transport.loseWriteConnection = None
-        output = connected.output
-        if hasattr(connected.transport, "loseWriteConnection"):
-            del connected.transport.loseWriteConnection
-        self.failureResultOf(output.close(), OperationNotSupported)
-        self.successResultOf(output.send_all(b"still here"))
+        self.assertIs(self.successResultOf(self.within_a_receive(work)), True)
+        self.assertEqual(self.connected.receive(), b"a")
 
-    def test_closing_the_socket_sends_queued_writes(self) -> None:
-        """Also those that wait for the kernel."""
-        writes = self.fill()
-        self.connected.socket.close()
-        self.assertEqual(len(self.connected.receive()), 60 * 64 * KIB)
-        self.assertEqual([self.successResultOf(write) for write in writes], [64 * KIB] * 60)
+    def test_taken_bytes_without_room_wait_for_the_kernel(self) -> None:
+        """The stream is full until then, and a flush waits."""
+        shrink_buffers(self.connected.kernel)
 
-    def test_a_transport_in_memory_can_pause_the_output(self) -> None:
-        """A flush fires when the transport resumes it."""
-        connected = InMemory()
-        assert connected.transport.producer is not None
-        connected.transport.producer.pauseProducing()
-        flush = connected.output.write(GREETING), connected.output.flush()
-        self.assertNoResult(flush[1])
-        connected.transport.producer.resumeProducing()
-        self.assertEqual(self.successResultOf(flush[0]), 13)
-        self.assertIs(self.successResultOf(flush[1]), True)
+        def work() -> None:
+            for number in range(6):
+                self.output.send_all(bytes([number]) * (10 * KIB if number < 5 else MIB))
+
+        self.within_a_receive(work)
+        self.assertTrue(self.output.is_full)
+        flush = self.output.flush()
+        self.assertNoResult(flush)
+        received = self.connected.receive()
+        whole = b"".join(bytes([number]) * 10 * KIB for number in range(5)) + b"\5" * MIB
+        self.assertEqual(received == whole, True)
+        self.successResultOf(flush)
+        self.assertEqual((self.output.is_full, self.output.unsent), (False, 0))
+
+    def test_cancel_io_withdraws_the_taken_bytes(self) -> None:
+        """As any other write that has not begun; one line is logged."""
+        events: list[Any] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+        def work() -> None:
+            self.output.send_all(b"a")
+            self.output.send_all(b"b")
+            self.connected.socket.cancel_io()
+            self.output.send_all(b"c")
+
+        self.within_a_receive(work)
+        self.assertEqual(self.connected.receive(), b"c")
+        told = [event for event in events if "nobody awaits" in (event.get("log_format") or "")]
+        self.assertEqual([event["count"] for event in told], [2])
+
+    def test_a_send_that_fails_drops_the_taken_bytes(self) -> None:
+        """With one log line; the next call reports the error."""
+        self.connected.kernel.error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+        self.within_a_receive(lambda: self.output.send_all(b"a"))
+        self.assertEqual((self.output.unsent, self.output.is_pending), (0, False))
+        self.failureResultOf(self.output.send_all(b"b"), BrokenError)
+
+    def test_the_limits_count_the_taken_bytes(self) -> None:
+        """In bytes and in calls."""
+
+        def work() -> list[Deferred[int]]:
+            self.output.max_writes = 2
+            first = [self.output.send_all(data) for data in (b"a", b"b", b"c")]
+            self.output.max_writes = 10
+            self.output.max_unsent = 2
+            return [*first, self.output.send_all(b"d")]
+
+        first, second, *refused = self.within_a_receive(work)
+        self.assertEqual([self.successResultOf(first), self.successResultOf(second)], [1, 1])
+        for each in refused:
+            self.failureResultOf(each, BusyError)
+        self.assertEqual(self.connected.receive(), b"ab")
+
+    def test_an_upgrade_is_refused_while_taken_bytes_wait(self) -> None:
+        """They were written in plaintext, and would be encrypted."""
+
+        def work() -> Deferred[None]:
+            self.output.send_all(b"a")
+            return self.connected.socket.upgrade_to_ssl(Level.TLS12, "localhost")
+
+        self.failureResultOf(self.within_a_receive(work), LocalProtocolError)
+        self.assertEqual(self.connected.receive(), b"a")
+
+    def test_closing_sends_the_taken_bytes(self) -> None:
+        """The output alone, or the socket."""
+        for close in ("output", "socket"):
+            connected = self.connected = OnKernel()
+            self.addCleanup(connected.close)
+            self.output = connected.output
+
+            def work(close: str = close, connected: OnKernel = connected) -> None:
+                connected.output.send_all(b"a")
+                (connected.output if close == "output" else connected.socket).close()
+
+            self.within_a_receive(work)
+            self.descriptor_writes()
+            self.assertEqual(connected.receive(), b"a", close)
+            self.assertEqual(connected.far.recv(1), b"", close)

@@ -184,15 +184,15 @@ class SocketProtocol(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        stream = typing.cast(Connection, self._stream)
+        stream, output = self._stream, self._output
+        assert stream is not None
         size = len(data)
         if size >= _FULL_READ:
             stream.note_read(size)
-        output = self._output
-        output.hold()
-        self._input.feed(data)
+        output.is_held = True
+        left = self._input.feed(data)
         output.release()
-        if stream.noted or self._input.buffered:
+        if left or stream.noted:
             stream.note_buffered()
 
     def readConnectionLost(self) -> None:
@@ -260,7 +260,7 @@ class SocketProtocol(Protocol):
 
     def _react(self, event: Callable[[], object]) -> None:
         """Report an event; send in one piece all bytes that the application writes meanwhile."""
-        self._output.hold()
+        self._output.is_held = True
         event()
         self._output.release()
 

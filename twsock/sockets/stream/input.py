@@ -5,7 +5,7 @@ One per socket. `twsock.sockets.stream.connection` passes received bytes to it. 
 that were not read: at most `READ_AHEAD_LIMIT` bytes and one receive while no read is pending,
 and as many as a pending read asks for. Above that, the transport stops reading.
 
-One read may be pending. Its request checks, whenever bytes arrive, whether it can be completed::
+One read may be pending. Whenever bytes arrive, it is checked whether they complete the read::
 
     UNCONNECTED ──> OPEN ── peer's FIN ──> ENDED ─────┐
                      │ └──── a reset ────> FAILED ────┤ received bytes can still be read
@@ -21,7 +21,6 @@ from typing import Final
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
-from typing_extensions import override
 
 from twsock._enums import DocumentedFlag
 from twsock._integers import checked_integer
@@ -33,7 +32,7 @@ from twsock.errors import (
     RemoteProtocolError,
     SocketError,
 )
-from twsock.operation import Operation, fail
+from twsock.operation import Fired, Operation, fail
 from twsock.sockets.waiting import ClosesInBlock, check_timeout, limit, lost_again
 from twsock.stream.connection import FIRST_MESSAGE_TIME, Connection
 from twsock.wire.byte_queue import ByteQueue, as_bytes
@@ -100,48 +99,7 @@ class DelimiterNotFoundError(RemoteProtocolError):
         self.limit = limit
 
 
-class _Request(typing.Protocol):
-    """What a read asks for."""
-
-    def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
-        """Take the requested bytes from the queue; None if they have not arrived."""
-
-
-class _Some:
-    """Any bytes, up to a number."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
-        if queue.size or is_ended:
-            return queue.take(min(self._count, queue.size))
-        return None
-
-
-class _AtMost(_Some):
-    """A number of bytes, or fewer at the end of the stream."""
-
-    @override
-    def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
-        if queue.size >= self._count or is_ended:
-            return queue.take(min(self._count, queue.size))
-        return None
-
-
-class _Exactly(_Some):
-    """A number of bytes, or an error at the end of the stream."""
-
-    @override
-    def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
-        if queue.size >= self._count:
-            return queue.take(self._count)
-        if is_ended:
-            raise EndOfStreamError(self._count, queue.size)
-        return None
-
-
-class _Until:
+class _Search:
     """The bytes before a delimiter, within a limit."""
 
     def __init__(self, delimiter: bytes, limit: int) -> None:
@@ -193,9 +151,12 @@ class InputStream(ClosesInBlock):
         "_error",
         "_grace",
         "_is_draining",
+        "_is_exact",
+        "_least",
+        "_most",
         "_queue",
         "_read",
-        "_request",
+        "_search",
         "_state",
         "_transport",
         "max_load",
@@ -206,9 +167,12 @@ class InputStream(ClosesInBlock):
         self._clock = clock
         self._queue = ByteQueue()
         self._state = _State.UNCONNECTED
-        # The pending read, and its request.
+        # The pending read, and what it asks for: as soon as `_least` bytes have arrived, up to
+        # `_most` of them, or what `_search` finds. If `_is_exact`, the end of the stream fails it.
         self._read: Deferred[bytes] | None = None
-        self._request: _Request | None = None
+        self._least = self._most = 0
+        self._is_exact = False
+        self._search: _Search | None = None
         self._error: SocketError | None = None
         self._is_draining = False
         # Set when a draining connection becomes secure: the drain continues when this is due.
@@ -251,14 +215,12 @@ class InputStream(ClosesInBlock):
         :raises ValueError: at once, when a number is out of bounds.
         """
         # The common case, that the bytes have arrived, costs half as much this way.
-        is_idle = self._state is _OPEN and self._read is None
+        is_idle = self._state is _OPEN and self._read is None and timeout is None
         if is_idle and type(count) is int and 0 < count <= self._queue.size:
-            return succeed(self._queue.take(count))
+            return Fired(self._queue.take(count))
         self._check(count, timeout)
-        if not count:
-            return succeed(b"") if self._refusal() is None else self._refuse()
-        kind = _Some if options & InputStreamOptions.PARTIAL else _AtMost
-        return self._start(kind(count), timeout)
+        is_partial = count and options & InputStreamOptions.PARTIAL
+        return self._start(1 if is_partial else count, count, timeout)
 
     def receive_some(
         self, max_bytes: int | None = None, *, timeout: float | None = None
@@ -275,7 +237,7 @@ class InputStream(ClosesInBlock):
         if max_bytes is None:
             max_bytes = min(READ_AHEAD_LIMIT, self.max_load)
         self._check(max_bytes, timeout, least=1)
-        return self._start(_Some(max_bytes), timeout)
+        return self._start(1, max_bytes, timeout)
 
     def receive_exactly(self, count: int, *, timeout: float | None = None) -> Deferred[bytes]:
         """
@@ -287,12 +249,16 @@ class InputStream(ClosesInBlock):
             before.
         :raises ValueError: at once, when a number is out of bounds.
         """
-        # The common case, that the bytes have arrived, costs half as much this way.
-        is_idle = self._state is _OPEN and self._read is None
-        if is_idle and type(count) is int and 0 < count <= self._queue.size:
-            return succeed(self._queue.take(count))
+        # The common cases: the bytes have arrived, or the read waits. Without the general path they
+        # cost half as much.
+        is_idle = self._state is _OPEN and self._read is None and timeout is None
+        if is_idle and type(count) is int and count > 0:
+            if count <= self._queue.size:
+                return Fired(self._queue.take(count))
+            if count <= self.max_load:
+                return self._wait(count, count, is_exact=True)
         self._check(count, timeout)
-        return self._start(_Exactly(count), timeout)
+        return self._start(count, count, timeout, is_exact=True)
 
     def receive_until(
         self, delimiter: bytes, limit: int, *, timeout: float | None = None
@@ -312,7 +278,7 @@ class InputStream(ClosesInBlock):
         delimiter = as_bytes(delimiter)
         if not delimiter:
             raise ValueError("a delimiter has one byte or more")
-        return self._start(_Until(delimiter, limit), timeout)
+        return self._start(1, limit, timeout, search=_Search(delimiter, limit))
 
     def close(self) -> Deferred[None]:
         """
@@ -368,16 +334,27 @@ class InputStream(ClosesInBlock):
             self._is_draining = False
             self._grace = self._clock.callLater(FIRST_MESSAGE_TIME, self.end_when_drained)
 
-    def feed(self, data: bytes) -> None:
-        """Add received bytes, and complete the pending read if they suffice."""
+    def feed(self, data: bytes) -> int:
+        """
+        Add received bytes, and complete the pending read if they suffice.
+
+        :returns: how many bytes are left that were not read.
+        """
         if self._state is not _OPEN:
-            return
+            return 0
         queue = self._queue
         queue.feed(data)
-        if self._read is not None:
-            self._try_again()
-        if self._read is None and queue.size >= READ_AHEAD_LIMIT and self._transport is not None:
+        read = self._read
+        if read is not None and queue.size >= self._least:
+            if self._search is None:
+                self._read = None  # Cleared first: the callback may read again.
+                read.callback(queue.take(min(self._most, queue.size)))
+            else:
+                self._try_again()
+        left = self._queue.size  # A callback may have closed the stream.
+        if left >= READ_AHEAD_LIMIT and self._read is None and self._transport is not None:
             self._transport.pause_reading()
+        return left
 
     def end_when_drained(self) -> None:
         """Report the end of the stream to the pending read and to later reads without bytes."""
@@ -418,32 +395,56 @@ class InputStream(ClosesInBlock):
             return BusyError("cannot read: another read is pending")
         return None
 
-    def _refuse(self) -> Deferred[bytes]:
-        return fail(typing.cast(SocketError, self._refusal()))
-
     def _broken(self) -> BrokenError | ClosedError:
         return lost_again(typing.cast(SocketError, self._error))
 
-    def _start(self, request: _Request, timeout: float | None) -> Deferred[bytes]:
-        if self._refusal() is not None:
-            return self._refuse()
+    def _start(
+        self,
+        least: int,
+        most: int,
+        timeout: float | None,
+        *,
+        is_exact: bool = False,
+        search: _Search | None = None,
+    ) -> Deferred[bytes]:
+        refusal = self._refusal()
+        if refusal is not None:
+            return fail(refusal)
         try:
-            taken = request.attempt(self._queue, self._state is _State.ENDED)
+            taken = self._take(least, most, is_exact, search)
         except SocketError as error:
             return fail(error)
         if taken is not None:
-            return succeed(taken)
+            return Fired(taken)
         if self._state is _State.FAILED:
             return fail(self._broken())
+        read = self._wait(least, most, is_exact, search)
+        return read if timeout is None else limit(read, timeout, self._clock, "the read")
+
+    def _take(self, least: int, most: int, is_exact: bool, search: _Search | None) -> bytes | None:
+        """Take what a read asks for; None if it has not arrived."""
+        queue, is_ended = self._queue, self._state is _State.ENDED
+        if search is not None:
+            return search.attempt(queue, is_ended)
+        if queue.size >= least or (is_ended and not is_exact):
+            return queue.take(min(most, queue.size))
+        if is_ended:
+            raise EndOfStreamError(most, queue.size)
+        return None
+
+    def _wait(
+        self, least: int, most: int, is_exact: bool, search: _Search | None = None
+    ) -> Deferred[bytes]:
+        """Make a read that is pending."""
+        self._least, self._most, self._is_exact, self._search = least, most, is_exact, search
         read: Deferred[bytes] = Operation(self._forget)
         self._read = read
-        self._request = request
         transport = self._transport
         if transport is not None and not transport.is_reading:
             transport.resume_reading()
         if self._is_draining:
             self._end_if_drained()
-        return read if timeout is None else limit(read, timeout, self._clock, "the read")
+        return read
 
     def _end_grace(self) -> None:
         grace, self._grace = self._grace, None
@@ -457,22 +458,22 @@ class InputStream(ClosesInBlock):
             self.ended()
 
     def _try_again(self) -> None:
-        read, request = self._read, self._request
-        if read is None or request is None:
+        read = self._read
+        if read is None:
             return
         try:
-            taken = request.attempt(self._queue, self._state is _State.ENDED)
+            taken = self._take(self._least, self._most, self._is_exact, self._search)
         except SocketError as error:
             self._end_read(error)
             return
         if taken is not None:
-            self._read = self._request = None  # Cleared first: the callback may read again.
+            self._read = self._search = None  # Cleared first: the callback may read again.
             read.callback(taken)
 
     def _forget(self, _read: Deferred[bytes]) -> None:
-        self._read = self._request = None
+        self._read = self._search = None
 
     def _end_read(self, error: SocketError) -> None:
-        read, self._read, self._request = self._read, None, None
+        read, self._read, self._search = self._read, None, None
         if read is not None:
             read.errback(error)

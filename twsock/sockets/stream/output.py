@@ -15,32 +15,22 @@ Writes and flushes share one queue. A flush has no bytes: it is done when all be
 
 from __future__ import annotations
 
+import operator
 import typing
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from typing_extensions import override
 
 from twsock._twisted import silence_unhandled
-from twsock.errors import (
-    BrokenError,
-    BusyError,
-    LocalProtocolError,
-    OperationNotSupported,
-    SocketError,
-)
+from twsock.errors import BusyError, SocketError
 from twsock.log import TextLogger
-from twsock.operation import Operation, fail
-from twsock.sockets.waiting import (
-    SENDS_PER_TURN,
-    check_timeout,
-    limit,
-    lost_again,
-    output_closed,
-    uncancellable,
-)
+from twsock.operation import Fired, Operation, fail
+from twsock.sockets.stream.output_end import EndingOutput
+from twsock.sockets.waiting import SENDS_PER_TURN, check_timeout, limit
 from twsock.stream.connection import Connection
 from twsock.stream.transport import HIGH_WATER
 from twsock.wire.byte_queue import Buffer, as_bytes
@@ -60,6 +50,10 @@ _MAX_BATCH: Final = 1024
 DEFAULT_MAX_WRITES: Final = 1_000_000
 
 
+#: In C: a comprehension would be a call for each batch.
+_data_of: Final = operator.attrgetter("data")
+
+
 class _Write(Operation[Any]):
     """A write, or a flush: an empty write in the same queue."""
 
@@ -77,8 +71,15 @@ class _Write(Operation[Any]):
 
     def done(self) -> None:
         self.data = b""  # An application that keeps the Deferred does not keep the bytes.
-        if not self.called:  # It may have been cancelled after it had begun.
+        if self.called:
+            return  # It was cancelled after it had begun.
+        # Most writes of a batch have no callback yet: setting the result here is faster than the
+        # call, which takes longer than all the rest.
+        if self._callbacks:
             self.callback(self.outcome)
+        else:
+            self.called = True
+            self.result = self.outcome
 
     def failed(self, error: SocketError) -> bool:
         """Fail the write; return whether no code awaits it."""
@@ -94,7 +95,7 @@ def _withdraw(write: Deferred[Any]) -> None:
     typing.cast(_Write, write).stream._withdraw(typing.cast(_Write, write))
 
 
-class OutputStream:
+class OutputStream(EndingOutput):
     """
     The sending side of a stream socket.
 
@@ -114,17 +115,14 @@ class OutputStream:
         "_begun",
         "_clock",
         "_done",
-        "_ending",
-        "_is_finishing",
         "_is_handing_over",
-        "_is_held",
         "_is_sending",
-        "_refusal",
         "_sends_left",
-        "_transport",
+        "_taken",
         "_turn",
         "_unsent",
         "_waiting",
+        "is_held",
         "max_unsent",
         "max_writes",
         "on_kept",
@@ -136,26 +134,23 @@ class OutputStream:
         max_unsent: int = DEFAULT_MAX_UNSENT,
         max_writes: int = DEFAULT_MAX_WRITES,
     ) -> None:
+        super().__init__()
         self.max_unsent = max_unsent
         self.max_writes = max_writes
         #: Called when bytes stay queued after a send, and when the kernel has them; or None.
         self.on_kept: Callable[[], object] | None = None
         self._clock = clock
-        self._transport: Connection | None = None
         # In order. An OrderedDict removes a cancelled write in constant time.
         self._waiting: OrderedDict[_Write, None] = OrderedDict()
         self._begun: list[_Write] = []
         self._unsent = 0
-        # Makes the error with which a write fails at once; None while writes are accepted.
-        self._refusal: Callable[[], SocketError] | None = _not_connected
-        # Whether `release` will send the writes that are queued now.
-        self._is_held = False
+        #: Set by the connection: queue writes until `release`, which sends them together.
+        self.is_held = False
+        # What `send_all` took while held and empty; it precedes all writes that wait.
+        self._taken: list[bytes] = []
         self._is_sending = self._is_handing_over = False
-        # Writes that the kernel has and whose Deferreds have not fired, in order.
-        self._done: list[_Write] = []
-        self._is_finishing = False
-        # Fires when FIN is sent; None unless `close` was called.
-        self._ending: Deferred[None] | None = None
+        # Writes that the kernel has and whose Deferreds are being fired, in order.
+        self._done: list[_Write] | None = None
         self._sends_left = SENDS_PER_TURN
         self._turn: IDelayedCall | None = None
 
@@ -191,13 +186,15 @@ class OutputStream:
             data = as_bytes(data)
         if self._refusal is not None:
             return self._refuse()
+        if self._taken:
+            self._queue_taken()
         if self._unsent >= self.max_unsent or len(self._waiting) >= self.max_writes:
             waiting = f"{len(self._waiting)} writes of {self._unsent} bytes"
             return fail(BusyError(f"{waiting} wait to be sent: await flush() first"))
         write = _Write(self, data, len(data))
         self._waiting[write] = None
         self._unsent += len(data)
-        if not self._is_held and self._turn is None:
+        if not self.is_held and self._turn is None:
             self._turn = self._clock.callLater(0, self._next_turn)
         return write
 
@@ -212,11 +209,25 @@ class OutputStream:
             `is_full`; then as `write` does. It fails, and is cancelled, as `write`.
         :raises TypeError: at once, when ``data`` is no buffer.
         """
+        taken, unsent = self._taken, self._unsent
+        if (
+            self.is_held
+            and self._refusal is None
+            and not (self._waiting or self._begun or self._is_sending)
+            and unsent < HIGH_WATER
+            and unsent < self.max_unsent
+            and len(taken) < self.max_writes
+            and type(data) is bytes
+            and data
+        ):
+            taken.append(data)  # The common case: no object is made for the write.
+            self._unsent = unsent + len(data)
+            return Fired(len(data))
         write = self.write(data)
         if write.called:
             return write
-        if self._is_held and self._unsent < HIGH_WATER and not self._begun:
-            return succeed(len(data))
+        if self.is_held and self._unsent < HIGH_WATER and not self._begun:
+            return Fired(len(data))
         self._send()
         return write
 
@@ -233,92 +244,31 @@ class OutputStream:
             check_timeout(timeout)
         if self._refusal is not None:
             return self._refuse()
-        if not (self._waiting or self._begun or self._done):
-            return succeed(True)
+        if self._taken:
+            self._queue_taken()
+        if not (self.is_pending or self._done):
+            return Fired(True)
         flush = _Write(self, b"", True)
         self._waiting[flush] = None
         self._send()
         return flush if timeout is None else limit(flush, timeout, self._clock, "the flush")
 
-    def close(self) -> Deferred[None]:
-        """
-        Send the queued writes, then FIN. The application can still read.
-
-        Under TLS, close_notify is sent in place of FIN (:rfc:`8446`, section 6.1). A peer with TLS
-        1.2 may then stop sending. Closing twice is harmless. When the peer has ended its output,
-        too, the connection ends within the ``close_timeout`` of the socket.
-
-        :returns: fires when the kernel has all written bytes; FIN follows. Cancelling ends the wait
-            only. It fails with `OperationNotSupported`, and nothing is closed, if the transport
-            cannot end one direction, such as TLS that the application started with ``startTLS``.
-        """
-        if self._refusal is not None:
-            if self._refusal is _not_connected:
-                self._refusal = output_closed
-            return succeed(None)
-        transport = self._transport  # None during a handshake; the end is sent after it.
-        if transport is not None and not transport.can_end_output:
-            return fail(OperationNotSupported("the output of this stream cannot be closed alone"))
-        self._refusal = output_closed
-        self._ending = ending = uncancellable()
-        self._send()
-        return ending
-
-    def abort(self) -> None:
-        """
-        End the whole connection now, for code that has only this stream, not the socket.
-
-        It drops the queued writes, which fail with `ClosedError`, and sends a reset.
-        """
-        self._refusal = output_closed
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def __aenter__(self) -> OutputStream:
-        return self
-
-    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        if isinstance(exception, GeneratorExit):
-            self.abort()  # An abandoned coroutine can neither await nor complete its message.
-        else:
-            await self.close()
-
     # Called by the socket and its connection.
 
-    def opened(self, transport: Connection) -> None:
-        """Use a transport: the connection is open."""
-        self._transport = transport
-        if self._refusal is _not_connected:
-            self._refusal = None
-
     @property
-    def is_open(self) -> bool:
-        """Whether writes are accepted: the stream is connected, and neither closed nor lost."""
-        return self._refusal is None
-
-    @property
+    @override
     def is_pending(self) -> bool:
         """Whether a write or flush is pending."""
-        return bool(self._waiting or self._begun)
-
-    def suspend(self) -> None:
-        """Queue writes until there is a transport again."""
-        self._transport = None
-
-    def hold(self) -> None:
-        """Queue writes until `release`, which sends them together."""
-        self._is_held = True
-        self._sends_left = SENDS_PER_TURN
+        return bool(self._taken or self._waiting or self._begun)
 
     def release(self) -> None:
-        """Send the writes queued since `hold`."""
-        self._is_held = False
-        if self._waiting or self._ending is not None:
+        """Send the writes that were queued while it was held."""
+        self.is_held = False
+        if self._taken:
+            self._send_taken()
+        if self._waiting or self._begun or self._ending is not None:
             self._send()
-
-    def refuse(self, refusal: Callable[[], SocketError]) -> None:
-        """Refuse further writes with this error: this end was closed."""
-        self._refusal = refusal
+        self._sends_left = SENDS_PER_TURN
 
     def cancel_writes(self, error: SocketError) -> None:
         """Withdraw the queued writes, and fail all pending ones."""
@@ -326,8 +276,10 @@ class OutputStream:
         # The transport still sends writes that have begun, and later writes still wait for them.
         self._waiting.clear()
         self._unsent = 0
+        unawaited = len(self._taken)
+        self._taken.clear()
         # One error for each write: an error that is raised keeps the frames of its traceback.
-        unawaited = sum([write.failed(error.copy()) for write in pending])
+        unawaited += sum([write.failed(error.copy()) for write in pending])
         if unawaited:
             self._log.info(
                 "{count} writes that nobody awaits were not sent: {error}",
@@ -349,20 +301,13 @@ class OutputStream:
             self._waiting.clear()
             self._unsent = 0
 
-    def lost(self, error: SocketError) -> None:
-        """Fail all pending writes: the connection has ended, or a send has failed."""
-        if self._refusal is None or self._refusal is _not_connected:
-            self._refusal = lambda: lost_again(error)
+    @override
+    def _fail_writes(self, error: SocketError) -> None:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        ending, self._ending = self._ending, None
         self.cancel_writes(error)
         self._begun = []
-        if ending is not None and not ending.called:
-            failure = error.copy()
-            ending.errback(failure)
-            silence_unhandled(ending, failure)
 
     # Called by the transport.
 
@@ -381,28 +326,45 @@ class OutputStream:
 
     # Sending.
 
-    def _refuse(self) -> Deferred[Any]:
-        assert self._refusal is not None
-        error = self._refusal()
-        refused: Deferred[Any] = fail(error)
-        if isinstance(error, BrokenError):
-            silence_unhandled(refused, error)
-        return refused
-
     def _next_turn(self) -> None:
         self._turn = None
         self._sends_left = SENDS_PER_TURN
         if self._waiting:
             self._send()
 
+    @override
     def _send(self) -> None:
-        """Pass queued writes to the transport. Callbacks may write and flush again."""
+        # Callbacks may write and flush again.
         if self._is_sending:
             return
+        if self._taken:
+            self._queue_taken()
         self._send_waiting()
         if self.on_kept is not None and (self._waiting or self._begun):
             self.on_kept()
-        self._end_if_empty()  # A callback closed it, or it was closed while writes were queued.
+        if self._ending is not None:
+            self._end_if_empty()  # A callback closed it, or it was closed with writes queued.
+
+    def _send_taken(self) -> None:
+        """Send what `send_all` took; in the common case the kernel takes all of it."""
+        taken, transport = self._taken, self._transport
+        if self._is_sending or transport is None or not transport.is_open:
+            self._queue_taken()
+            return
+        self._is_sending = self._is_handing_over = True
+        handed, done = transport.send_pieces(taken)
+        self._is_sending = self._is_handing_over = False
+        self._unsent -= sum(map(len, taken[:handed]))
+        if done < len(taken) and transport.is_open:
+            self._keep_rest([_Write(self, data, len(data)) for data in taken], handed, done)
+        taken.clear()
+
+    def _queue_taken(self) -> None:
+        """Make writes of what `send_all` took; no other write waits."""
+        if not self._is_sending:  # Otherwise it is being sent.
+            for data in self._taken:
+                self._waiting[_Write(self, data, len(data))] = None
+            self._taken.clear()
 
     def _send_waiting(self) -> None:
         self._is_sending = True
@@ -422,31 +384,18 @@ class OutputStream:
 
     def _finish(self, writes: list[_Write]) -> None:
         """Complete writes in order, also when the callback of one sends others."""
-        done = self._done
-        done += writes
-        if self._is_finishing:
+        if self._done is not None:
+            self._done += writes
             return
-        self._is_finishing = True
-        for write in done:  # Callbacks may add further writes to this list.
+        self._done = writes
+        for write in writes:  # Callbacks may add further writes to this list.
             write.done()
-        done.clear()
-        self._is_finishing = False
-
-    def _end_if_empty(self) -> None:
-        """Send FIN if `close` was called and no write is pending."""
-        ending, transport = self._ending, self._transport
-        if ending is None or transport is None or self._waiting or self._begun:
-            return
-        self._ending = None
-        if transport.is_open:
-            transport.end_output()
-        if not ending.called:
-            ending.callback(None)
+        self._done = None
 
     def _hand_over(self, transport: Connection) -> list[_Write]:
         """Pass writes to the transport for one system call; return those that are done."""
         batch = self._take_batch()
-        pieces = [write.data for write in batch if write.data]
+        pieces = list(filter(None, map(_data_of, batch)))
         if not pieces:
             return batch
         self._begun = batch  # A failure within the call fails them.
@@ -456,10 +405,11 @@ class OutputStream:
         if not transport.is_open:
             return []
         self._begun = []
-        if done == len(pieces):
-            self._unsent -= sum(map(len, pieces))
-            return batch
         self._unsent -= sum(map(len, pieces[:handed]))
+        return batch if done == len(pieces) else self._keep_rest(batch, handed, done)
+
+    def _keep_rest(self, batch: list[_Write], handed: int, done: int) -> list[_Write]:
+        """Keep the writes that the kernel does not have; return the others, which are done."""
         last_done, last_handed = _split(batch, done), _split(batch, handed)
         self._begun = batch[last_done:last_handed]
         for write in self._begun:
@@ -493,7 +443,3 @@ def _split(batch: list[_Write], count: int) -> int:
                 return place
             count -= 1
     return len(batch)
-
-
-def _not_connected() -> SocketError:
-    return LocalProtocolError("cannot write: the socket is not connected")

@@ -26,7 +26,7 @@ class _Maximum(NamedTuple):
     calls: int
 
 
-#: Path → the most that it may need. The aims are at most 5 and 3 for ``frame``, 6 and 4 for
+#: Path → its maxima. The aims are at most 5 and 3 for ``frame``, 6 and 4 for
 #: ``upgraded``, 6 and 6 for ``run``, 5 and 8 for ``socket``, and no more calls.
 _MAXIMA: Final = {
     "frame": _Maximum(4, 1, 9),
@@ -38,7 +38,7 @@ _MAXIMA: Final = {
 }
 
 _LONGEST_MODULE: Final = 500
-#: Modules that are still longer; the aim is none.
+#: Modules that are longer than the limit; the aim is none.
 _LONG_MODULES: Final = {"twsock.wire.values"}
 
 

@@ -12,7 +12,7 @@ from twsock.errors import LocalProtocolError
 #: Calls of the owner.
 CALLS = frozenset(Event) - OUTSIDE_EVENTS - ANSWERS
 
-#: States in which something else than the owner will send the items that are pushed.
+#: States in which pushed items leave without a further call of the owner.
 WAITING_STATES = {State.BLOCKED: Event.WRITABLE, State.RESTING: Event.TIMER}
 
 

@@ -49,13 +49,13 @@ __all__ = [
     "serve",
 ]
 
-#: Seconds of a deadline that no test reaches.
+#: A deadline that no test reaches, in seconds.
 NEVER: Final = 3600.0
 
 #: More bytes than the kernel takes for a peer that does not read.
 MUCH: Final = 8 * 1024 * 1024
 
-#: Bytes that the peer sends and the application does not read; more than an input stream takes.
+#: Bytes that the peer sends and the application does not read; more than an input stream holds.
 UNREAD: Final = bytes(400_000)
 
 #: A piece, and how many of them are sent after the socket has stopped being writable. The third of
@@ -66,7 +66,7 @@ _BEYOND: Final = 5
 #: The receive buffer of a narrow peer, in bytes; the kernel doubles it.
 _NARROW: Final = 4096
 
-#: A message whose handler ends when the test ends it.
+#: A message whose handler runs until the test ends it.
 HOLD: Final = b"hold"
 
 _LEVELS = {
@@ -253,7 +253,7 @@ async def hold(protocol: Recorder, peer: RawPeer) -> None:
         await deferLater(peer.reactor, 0.001)
 
 
-# What the kernel holds.
+# The buffers of the kernel.
 
 
 async def fill(reactor: Any, handle: socket.socket) -> None:
@@ -334,7 +334,7 @@ async def serve(
     connection = socket.socket()
     if is_narrow:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW)
-    connection.connect(("127.0.0.1", port.getHost().port))  # The kernel answers by itself.
+    connection.connect(("127.0.0.1", port.getHost().port))  # The kernel accepts by itself.
     peer = RawPeer(reactor, connection, security)
     while not len(factory.group):
         await deferLater(reactor, 0.001)

@@ -44,7 +44,7 @@ ALL: Final = tuple(Security)
 PLAIN: Final = (Security.PLAIN,)
 ENCRYPTED: Final = tuple(security for security in Security if security.is_encrypted)
 
-#: Seconds of a deadline that a test waits for.
+#: A deadline that a test waits for, in seconds.
 SOON: Final = 0.1
 
 Row = tuple[State, Event]
@@ -52,7 +52,7 @@ Row = tuple[State, Event]
 #: The tests of each row over each kind of connection.
 SCENARIOS: Final[dict[tuple[State, Event, Security], list[str]]] = {}
 
-#: Called with the test, and with what its decorator says.
+#: A scenario; its decorator determines its arguments after the test.
 Scenario = Callable[..., Coroutine[Any, Any, None]]
 Test = Callable[["RowTests"], None]
 _Scenario = TypeVar("_Scenario", bound=Scenario)
@@ -70,7 +70,7 @@ def is_trivial(state: State, event: Event, security: Security) -> bool:
 def column(security: Security, event: Event) -> Carrier:
     """Return the column of the table for an event of a connection."""
     is_held = event in (Event.CLOSE_HELD, Event.CLOSE_SILENT)
-    # Until the end of its handshake a connection continues on what is below TLS.
+    # During its handshake a connection is still above the transport below TLS.
     return Carrier.TLS if security.is_encrypted and not is_held else Carrier.TCP
 
 

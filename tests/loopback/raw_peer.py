@@ -19,10 +19,10 @@ from tests.tls.peer import ClientPeer, ServerPeer
 
 __all__ = ["End", "RawPeer", "Rest", "Security"]
 
-#: Seconds between two looks at a socket that has nothing to read.
+#: Seconds between two checks of a socket that has nothing to read.
 _INTERVAL = 0.001
 
-#: One receive, in bytes.
+#: The size of one receive, in bytes.
 _READ_SIZE = 1 << 18
 
 

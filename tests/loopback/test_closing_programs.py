@@ -30,7 +30,7 @@ from twsock import BrokenError, SocketError
 from twsock.protocols import LineProtocol, StreamServerFactory
 from twsock.stream.closing import Event, State
 
-#: Seconds for a program; many times the time of the slowest.
+#: The limit of a program, in seconds; many times the duration of the slowest one.
 _PATIENCE = 60
 
 _VERSIONS = {
@@ -39,7 +39,7 @@ _VERSIONS = {
     Security.UPGRADED: "1.3",
 }
 
-#: Arguments: port, kind, version of TLS, what to send, whether to end first, file of the authority.
+#: Arguments: port, kind, TLS version, text to send, whether to end first, file of the authority.
 _GO = """
 package main
 
@@ -117,7 +117,7 @@ plain.on('connect', () => {
 });
 """
 
-#: Called in a thread with the port; returns what the program received.
+#: Called in a thread with the port; returns the bytes that the program received.
 Program = Callable[[int], bytes]
 
 

@@ -28,7 +28,7 @@ _OUTCOMES = (
     Action.END_BY_ABORT,
 )
 
-#: How many ends are behind a state; no step leads back to a lower one.
+#: How many ends each state has behind it; no step leads to a state with fewer.
 _PROGRESS = {
     State.OPEN: 0,
     State.ANSWERING: 1,

@@ -63,7 +63,7 @@ class Receiver(Protocol):
 
 Ending = Callable[[Any], object]
 
-#: How each state is reached. Where it waits, the kernel takes no more bytes.
+#: The calls that lead to each state. In states that wait, the kernel takes no more bytes.
 WAYS: Final[dict[State, Ending]] = {
     State.OPEN: lambda _: None,
     State.ANSWERING: lambda case: case.stream.peer_ended(),
@@ -77,7 +77,7 @@ WAYS: Final[dict[State, Ending]] = {
     State.LOST: lambda case: case.lose(ConnectionDone()),
 }
 
-#: The same while output is held, where a close is no way to it.
+#: The calls that lead to a state while output is held: a close would abort.
 WAYS_WHILE_HELD: Final[dict[State, Ending]] = {
     State.ENDED: lambda case: (case.stream.peer_ended(), case.stream.end_output()),
 }
@@ -85,7 +85,7 @@ WAYS_WHILE_HELD: Final[dict[State, Ending]] = {
 #: States in which a close changes nothing.
 ENDED_STATES: Final = (State.ENDED, State.ABORTED, State.LOST)
 
-#: What may happen in each of them.
+#: The events that may happen in each state.
 EVENTS: Final[dict[str, Ending]] = {
     "bytes are queued": lambda case: case.stream.is_open and case.fill(),
     "close()": lambda case: case.stream.close(),
@@ -99,7 +99,7 @@ EVENTS: Final[dict[str, Ending]] = {
     "a loss with an error": lambda case: case.lose(ConnectionLost()),
 }
 
-#: States in which the output cannot be ended, as there is none.
+#: States without an output, which therefore cannot be ended.
 WITHOUT_OUTPUT: Final = (State.BROKEN, State.ABORTED, State.LOST)
 
 
@@ -142,7 +142,7 @@ class EndCase(KernelCase):
         for wait in waits:
             self.successResultOf(wait)
         self.assertEqual(self.counting.losses, 1, case)
-        self.reactor.advance(0)  # The descriptor's own.
+        self.reactor.advance(0)  # Runs the delayed calls of the descriptor itself.
         self.assertEqual(self.reactor.getDelayedCalls(), [], case)
 
 

@@ -65,7 +65,7 @@ KINDS: Final = st.tuples(
     st.sampled_from((synchronous_pair, memory_pair)), st.sampled_from(UpgradePolicy)
 )
 
-#: The client ends the connection when it receives what waited for the handshake.
+#: The client ends the connection when it receives bytes that waited for the handshake.
 LOST_BEFORE_IT_IS_MADE: Final[Steps] = [
     ((0, "turn"), (1, "close")),
     ((1, "write"), None),
@@ -251,6 +251,6 @@ class ConversationTests(SynchronousTestCase):
         for number, end in enumerate(conversation.ends):
             self.assert_order(end)
             sent = iter(conversation.sent[1 - number])
-            # Those of before a required upgrade are dropped.
+            # Messages before a required upgrade are dropped.
             for message in end.received:
                 self.assertIn(message, sent, f"{number=}")

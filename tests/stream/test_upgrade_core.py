@@ -29,7 +29,7 @@ from twsock.stream.upgrade_core import (
 TIMEOUT = 10.0
 BEGIN = (Action.ARM_DEADLINE, Action.HOLD_OUTPUT, Action.START_HANDSHAKE)
 FAIL = (Action.DISARM_DEADLINE, Action.ABORT, Action.REPORT)
-#: What a peer can send.
+#: Events of messages and bytes of the peer.
 SENT = frozenset(
     (
         Event.MESSAGE,
@@ -205,7 +205,7 @@ class FailureTests(SynchronousTestCase):
             for event in SENT & events_of(side):
                 core = start(side, *path)
                 if core.handle(event, 0.0) != FAIL:
-                    # Only what a peer has to send next leads on.
+                    # Only the event that has to come next continues the upgrade.
                     expected = Event.CLIENT_HELLO if side is Side.SERVER else Event.GO_AHEAD
                     self.assertIs(event, expected, (side, path))
                     self.assertIs(core.state, State.HANDSHAKE, (side, path))

@@ -31,7 +31,7 @@ from twsock.log import TextLogger
 
 __all__ = ["DatagramDescriptor"]
 
-#: Other code closed the socket. It receives nothing any more.
+#: Errors of a socket that other code has closed.
 _CLOSED_ELSEWHERE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
 
 

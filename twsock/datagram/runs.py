@@ -28,8 +28,9 @@ Address = tuple[Any, ...]
 #: plain integer: an operation on the enum costs as much as a function call.
 _TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
-#: Most reads in one wake-up. One stream may send as many datagrams in a turn of the reactor, so a
-#: program that sends to itself loses none. With the largest runs this is 4 MiB.
+#: The most reads in one wake-up. An output stream of `twsock.DatagramSocket` sends at most as many
+#: datagrams in one turn of the reactor, so a program that sends to itself loses none. With the
+#: largest runs this is 4 MiB.
 MAX_READS: Final = 64
 
 #: Most wake-ups between two tries of a second read.

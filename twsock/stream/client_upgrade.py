@@ -132,7 +132,7 @@ class ClientUpgrading(MessageSwitch):
     def is_urgent(self) -> bool:
         return self.state is State.REQUESTED
 
-    # What the core decides.
+    # Overrides of `Switch`.
 
     @override
     def _update(self) -> None:

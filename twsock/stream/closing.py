@@ -109,12 +109,12 @@ class Action(enum.Enum):
     CUT = "drop unread input, close(2)"
     RESET = "reset"
     WATCH_FOR_RESET = "look for a reset at intervals"
-    # What is reported.
+    # Reports to the owner and to waits.
     REPORT_INPUT_END = "report the end of the input"
     REPORT_FIN = "end the wait for FIN"
     REPORT_BROKEN = "report the failed send"
     KEEP_SEND_ERROR = "keep the error of the send"
-    # What is recorded as the reason of the end.
+    # Records of the reason of the end.
     BLAME_RESET = "reason: the peer reset the connection"
     BLAME_DEADLINE = "reason: the peer did not end in time"
     # The outcome.

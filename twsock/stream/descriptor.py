@@ -51,7 +51,7 @@ SMALL: Final = 1024
 #: OpenSSL's name of the state in which no message of a handshake was sent or read.
 _NOT_BEGUN: Final = b"before SSL initialization"
 
-#: Bytes that are read before a close: in one call, and in all.
+#: How many bytes are read before a close: in one call, and in all calls.
 _DISCARDED: Final = 64 * 1024
 _MAX_DISCARDED: Final = 16 * _DISCARDED
 

@@ -220,7 +220,7 @@ class Upgrade(MessageSwitch):
             return RemoteProtocolError("plaintext in place of a handshake")
         return RemoteProtocolError("plaintext after the request for TLS")
 
-    # What the core decides.
+    # Overrides of `Switch`.
 
     @override
     def _update(self) -> None:

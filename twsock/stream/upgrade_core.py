@@ -123,13 +123,13 @@ class Action(enum.Enum):
     #: Bytes written before are sent first.
     HOLD_OUTPUT = "keep written bytes"
     ARM_DEADLINE = "arm the deadline"
-    #: If it is armed.
+    #: Nothing happens if no deadline is armed.
     DISARM_DEADLINE = "disarm the deadline"
     START_HANDSHAKE = "start the handshake"
     JUDGE = "verify the peer"
     CONTINUE = "continue above the engine"
     ABORT = "abort the connection"
-    #: To the log, and to the caller who waits for the upgrade.
+    #: In the log, and to the caller of the upgrade.
     REPORT = "report the failure"
 
 

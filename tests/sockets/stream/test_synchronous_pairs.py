@@ -50,7 +50,7 @@ Steps = list[tuple[Call, "Call | None"]]
 #: How the transports are made, and whether there is TLS above them.
 Kind = tuple[Callable[[Any], tuple[Any, Any]], bool]
 
-#: A callback closes the connection while what was held is sent.
+#: A callback closes the connection while held bytes are sent.
 LOST_WHEN_SECURE: Final[Steps] = [
     ((1, "upgrade"), None),
     ((1, "end_output"), (0, "close")),
@@ -201,7 +201,7 @@ class Conversation:
         place = len(received)
         received.append(b"")
         read = receive()
-        if not read.called:  # It is not refused because another one is pending.
+        if not read.called:  # A read is refused, and fired, while another one is pending.
             self._reads[number] = read
         return read.addCallback(partial(received.__setitem__, place))
 

@@ -250,7 +250,7 @@ class _SocketSwitch(Switch):
         self.handle(Event.BEGIN_DIRECT)
         return self._done
 
-    # What the core decides.
+    # Overrides of `Switch`.
 
     @override
     def prepare(self) -> tuple[Any, Verification]:

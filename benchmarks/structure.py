@@ -62,7 +62,7 @@ _LONG_MODULE: Final = 500
 _LONG_FUNCTION: Final = 40
 
 _TWISTD: Final = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=")
-#: What Twisted logs for the first port of a service.
+#: A part of the line that Twisted logs for the first port of a service.
 _LISTENS: Final = " starting on "
 
 
@@ -71,8 +71,8 @@ class _Start:
     """
     The start of a program.
 
-    :ivar arguments: those of the interpreter.
-    :ivar listens: whether it is a service, measured until it listens.
+    :ivar arguments: the arguments of the interpreter.
+    :ivar listens: whether the program is a service, measured until it listens.
     """
 
     title: str
@@ -80,7 +80,7 @@ class _Start:
     listens: bool = False
 
 
-#: Each program and the one of Twisted alone that it is compared to.
+#: Pairs of a program with twsock and a program with Twisted alone.
 _COMPARED: Final = (
     (
         _Start("from twsock import StreamSocket", ("-c", "from twsock import StreamSocket")),
@@ -293,7 +293,7 @@ def _in_order(measured: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 @contextmanager
 def _compiled_modules() -> Iterator[None]:
-    """Have child processes keep what they compile, in a place of their own."""
+    """Make child processes store compiled modules in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         before = dict(os.environ)
         os.environ["PYTHONPYCACHEPREFIX"] = folder
@@ -342,9 +342,9 @@ def _measure_start(checkout: Path, start: _Start) -> float:
 
 def _time_to_listen(checkout: Path, arguments: Sequence[str]) -> float:
     """
-    Seconds of processor time until a service listens; then it is stopped.
+    Return the seconds of processor time until a service listens; then stop the service.
 
-    :raises MeasurementError: when it ends before.
+    :raises MeasurementError: when the service ends before it listens.
     """
     service = subprocess.Popen(
         [sys.executable, *arguments],

@@ -1,5 +1,5 @@
 """
-``python -m benchmarks values``: what it costs to read and to write a record of four values.
+``python -m benchmarks values``: the cost of reading and of writing a record of four values.
 
 Compares `twsock.DataReader` and `twsock.DataWriter`, with a format for the record and value by
 value, to one ``struct.Struct`` that is used by hand. There is no stream: the bytes are in memory.

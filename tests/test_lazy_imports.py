@@ -109,7 +109,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertEqual(third_parties(f"from twsock import {names}"), [])
 
     def test_a_stream_socket_loads_what_stream_sockets_need(self) -> None:
-        """No datagrams, no services, no DNS client, no endpoints of Twisted, and no reactor."""
+        """Datagrams, services, DNS client, endpoints and reactor are not loaded."""
         unwanted = (
             *("twsock.datagram", "twsock.sockets.datagram", "twsock.sockets.service_records"),
             *("twsock.services", "twsock.cli", "twsock.protocols", "twsock.tls.development"),
@@ -126,7 +126,7 @@ class LoadingTests(SynchronousTestCase):
             )
 
     def test_a_listener_loads_no_datagrams_and_no_endpoints(self) -> None:
-        """A server of streams needs neither."""
+        """A server of streams needs neither of them."""
         unwanted = ("twsock.datagram", "twsock.sockets.datagram", "twisted.internet.endpoints")
         loaded = modules_after("from twsock import StreamSocketListener")
         self.assertEqual([name for name in loaded if is_below(name, unwanted)], [])

@@ -21,10 +21,10 @@ def import_when_used(
     """
     Return the ``__getattr__`` and the ``__dir__`` of a package that imports names when used.
 
-    :param package: its full name; its ``__all__`` has the names.
-    :param modules: where they come from, relative to the package: searched in this order, and each
-        attribute of its own. Each stands behind those that it imports itself, so a lookup loads no
-        more than its name needs.
+    :param package: the full name of the package; its ``__all__`` has the names.
+    :param modules: the modules that define the names, relative to the package, in the order of the
+        search. Each is an attribute of the package, too. A module comes after the modules that it
+        imports, so a lookup loads no module that its name does not need.
     """
 
     def get_attribute(name: str) -> object:

@@ -6,10 +6,10 @@ name of their connection. The context costs a dictionary copy, a context switch 
 per event, more than a read of 64 bytes. This reactor sets none; messages contain the ``system`` of
 their logger.
 
-A turn of its loop asks whether a timer, a call from a thread or a stop is due, and calls Twisted's
-code for them only then. For an event of input alone it calls ``doRead`` itself. Everything else is
-Twisted's. Most of the remaining cost is needed for fairness: the reactor runs timers between
-events, and skips events that an earlier event made stale.
+A turn of the loop checks whether a timer, a call from a thread or a stop is due, and calls
+Twisted's code for them only then. For an event of input alone it calls ``doRead`` itself.
+Everything else is Twisted's. Most of the remaining cost is needed for fairness: the reactor runs
+timers between events, and skips events that an earlier event made stale.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from twsock.log import TextLogger
 __all__ = ["LeanEpollReactor", "install"]
 
 #: Seconds from an error of the loop itself to the next turn. If the kernel refuses to wait for
-#: events, it does so at once and in each turn: the loop would take a core, and fill the log.
+#: events, each turn fails at once: without a pause the loop would occupy a core and fill the log.
 _PAUSE_AFTER_ERROR: Final = 0.1
 
-#: Waits of more seconds are left to Twisted, which knows the longest wait that epoll accepts.
+#: Twisted handles waits of more seconds, since it knows the longest wait that epoll accepts.
 _LONG_WAIT: Final = 3600.0
 
 
@@ -96,7 +96,7 @@ class LeanEpollReactor(EPollReactor):
                 self._guard(self._disconnectSelectable, selectable, reason, True)
 
     def _guard(self, method: Callable[..., None], selectable: Any, *arguments: object) -> None:
-        """Call a method of Twisted's, and log its error: a protocol raised it at its loss."""
+        """Call a method of Twisted; log an error that a protocol raises at its loss."""
         try:
             method(selectable, *arguments)
         except BaseException:  # noqa: BLE001 - logged; a reactor survives its protocols

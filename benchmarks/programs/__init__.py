@@ -111,7 +111,7 @@ FRAMINGS: Final = (
     Program("1B", "twsock FrameDecoder, pieces of 1 byte", "decoding", ("1", "1048576")),
 )
 
-#: Ways to read and write records of values; ratios refer to the one by hand.
+#: Ways to read and write records of values; ratios are relative to ``hand``.
 RECORD_WAYS: Final = (
     Program("struct", "twsock read_struct and write_struct", "records", ("struct",)),
     Program("values", "twsock, value by value", "records", ("values",)),

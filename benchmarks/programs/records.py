@@ -20,7 +20,7 @@ _VALUES: Final = (1, 2, -3, 4.0)
 
 #: Records in one buffer: 1,408 bytes, which one packet carries.
 _RECORDS: Final = 64
-#: The median of so many buffers.
+#: How many buffers are measured; the figure is their median.
 _BUFFERS: Final = 1001
 
 
@@ -103,6 +103,6 @@ def measure(way: str, case: str) -> float:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure a way in a case; print the figure."""
+    """Measure one way of reading or writing; print the figure."""
     way, case = argv
     print(json.dumps({"record": measure(way, case)}))

@@ -97,7 +97,7 @@ class StartTests(SynchronousTestCase):
         skip = "the benchmarks need Linux"
 
     def test_programs_are_compared_to_twisted_alone(self) -> None:
-        """The import of a socket, and a service until it listens."""
+        """The table has the import of a socket, and a service until it listens."""
         with redirect_stdout(StringIO()) as printed:
             main(["--rounds", "1"])
         table = printed.getvalue().partition("Start beside Twisted")[2].splitlines()

@@ -1,4 +1,4 @@
-"""The order of the targets of SRV records. Lookups of them are in test_resolving.py."""
+"""The order of the targets of SRV records; test_resolving.py tests the lookups."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(first, ["light", "light", "heavy", "heavy", "heavy"])
 
     def test_weight_0_is_chosen_by_0_alone(self) -> None:
-        """Wherever it is in the answer, a target with weight 0 has a small chance."""
+        """A target with weight 0 has a small chance at any place in the answer."""
         records = [(0, 2, "heavy", 1), (0, 0, "none", 2)]
         first = [order_targets(records, choosing(number, 0))[0][0] for number in range(3)]
         self.assertEqual(first, ["none", "heavy", "heavy"])
 
     def test_the_random_number_is_at_most_the_sum_of_weights(self) -> None:
-        """Chosen targets do not count any more; the sum itself is included (RFC 2782)."""
+        """Chosen targets no longer count; the sum itself is included (RFC 2782)."""
         limits: list[int] = []
 
         def choose(limit: int) -> int:
@@ -62,7 +62,7 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(priorities, sorted(priorities))
 
     def test_the_default_random_number_is_within_bounds(self) -> None:
-        """It is one of Python's random numbers."""
+        """Python makes the random number."""
         self.assertEqual(
             sorted(order_targets([(0, 1, "a", 1), (0, 1, "b", 2)])), [("a", 1), ("b", 2)]
         )

@@ -256,7 +256,7 @@ class RecordTests(SynchronousTestCase):
     """Several values by one format string."""
 
     def test_a_record_has_the_byte_order_of_its_reader_and_writer(self) -> None:
-        """No value is aligned, and bytes are never swapped."""
+        """Values are not aligned, and bytes are never swapped."""
         for order, record in ((LITTLE, LITTLE_RECORD), (BIG, BIG_RECORD)):
             writer = ValueWriter()
             writer.byte_order = order
@@ -267,14 +267,14 @@ class RecordTests(SynchronousTestCase):
             self.assertEqual(reader.unconsumed_buffer_length, 0, f"{order=}")
 
     def test_a_pad_byte_is_written_as_zero_and_read_as_nothing(self) -> None:
-        """Any byte may be in its place when it is read."""
+        """When it is read, a pad byte may have any value."""
         writer = ValueWriter()
         writer.write_struct("BxB", 1, 2)
         self.assertEqual(writer.detach_buffer(), b"\1\0\2")
         self.assertEqual(reader_of(b"\1\xff\2").read_struct("BxB"), (1, 2))
 
     def test_a_record_of_no_bytes_is_no_error(self) -> None:
-        """As of a field of bytes whose count is 0."""
+        """A field of bytes may have the count 0."""
         writer = ValueWriter()
         writer.write_struct("0s", b"")
         writer.write_struct("")
@@ -286,7 +286,7 @@ class RecordTests(SynchronousTestCase):
     def test_a_record_is_its_values_one_by_one(
         self, draw: DataObject, order: ByteOrder, step: int
     ) -> None:
-        """However the bytes were fed, in either byte order."""
+        """The bytes may be fed in any pieces, and have either byte order."""
         codes = draw.draw(lists(sampled_from(sorted(CODES)), max_size=8))
         values = tuple(draw.draw(KINDS[CODES[code]]) for code in codes)
         record, one_by_one = ValueWriter(), ValueWriter()
@@ -304,7 +304,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(repr(reader.read_struct("".join(codes))), repr(singly))
 
     def test_a_record_that_is_not_loaded_as_a_whole_is_left(self) -> None:
-        """One byte short; the error has both numbers."""
+        """If one byte is missing, the error has both numbers."""
         reader = reader_of(BIG_RECORD[:-1])
         error = self.assertRaises(OutOfBoundsError, reader.read_struct, RECORD_FORMAT)
         self.assertEqual((error.wanted, error.available), (13, 12))
@@ -312,14 +312,14 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(reader.read_struct(RECORD_FORMAT), RECORD)
 
     def test_a_format_that_names_a_byte_order_is_refused(self) -> None:
-        """So the order has one owner, and no native size or alignment goes to the wire."""
+        """The reader has the byte order; no native size or alignment is on the wire."""
         for sign in "<>!=@":
             error = self.assertRaises(ValueError, reader_of(b"ab").read_struct, f"{sign}H")
             self.assertIn("is not the format of a record", str(error), f"{sign=}")
             self.assertRaises(ValueError, ValueWriter().write_struct, f" {sign}H", 1)
 
     def test_what_is_no_format_is_refused(self) -> None:
-        """Codes that only native order has are none."""
+        """Codes that exist in native order only are refused, too."""
         for wrong in ("n", "N", "P", "J", "3", "H\0", "é", "99999999999999999999s"):
             reader, writer = reader_of(b"abcdefgh"), ValueWriter()
             with self.assertRaises(ValueError, msg=f"{wrong=}"):
@@ -331,7 +331,7 @@ class RecordTests(SynchronousTestCase):
             self.assertRaises(TypeError, reader_of(b"ab").read_struct, wrong_type)
 
     def test_values_that_do_not_fit_their_format_are_refused(self) -> None:
-        """Nothing is written, not even those that fit."""
+        """Nothing is written, not even the values that fit."""
         for form, values in (
             ("BB", (1, 256)),
             ("BB", (1,)),
@@ -348,17 +348,17 @@ class RecordTests(SynchronousTestCase):
         self.assertRaises(TypeError, ValueWriter().write_struct, "Bi", 1, "2")
 
     def test_formats_without_number_need_bounded_memory(self) -> None:
-        """A program may make a format for each record."""
+        """A program may make a new format for each record."""
         reader = reader_of(bytes(sum(range(600))))
         sizes = [len(reader.read_struct(f"{size}s")[0]) for size in range(600)]
         self.assertEqual(sizes, list(range(600)))
 
 
 class PieceTests(SynchronousTestCase):
-    """Values that are spread over pieces, and the bytes behind them."""
+    """Values that span pieces, and the bytes behind them."""
 
     def test_a_value_across_three_pieces_is_joined(self) -> None:
-        """Those behind it are read from where it ends."""
+        """The values behind it are read from its end on."""
         reader = reader_of(b"\0\0")
         for piece in (b"\0", b"\5He", b"llo", b"\0\7"):
             reader.feed(piece)
@@ -368,7 +368,7 @@ class PieceTests(SynchronousTestCase):
         self.assertEqual(reader.unconsumed_buffer_length, 0)
 
     def test_refused_values_across_pieces_are_left(self) -> None:
-        """A text that is malformed, and a date that is too late."""
+        """For example, a malformed text, or a date that is too late."""
         reader = reader_of(b"\x7f")
         reader.feed(b"\xff" * 8)
         self.assertRaises(TextError, reader.read_string, 2)
@@ -377,7 +377,7 @@ class PieceTests(SynchronousTestCase):
         self.assertEqual(reader.detach_buffer(), b"\x7f" + b"\xff" * 8)
 
     def test_a_mutable_piece_is_read_as_bytes(self) -> None:
-        """Whether it is the first piece or a later one."""
+        """The first piece or a later one may be mutable."""
         pieces: list[Any] = [bytearray(b"ab"), bytearray(b"cd")]
         reader = reader_of(b"")
         for piece in pieces:
@@ -386,7 +386,7 @@ class PieceTests(SynchronousTestCase):
         self.assertEqual(reader.detach_buffer(), b"d")
 
     def test_the_size_is_right_between_any_two_writes(self) -> None:
-        """It is asked for after some of them only."""
+        """The size is read after some writes only."""
         writer = ValueWriter()
         sizes = []
         for count in range(5):

@@ -156,7 +156,7 @@ class DataReader(ClosesInBlock, ValueReader):
         :returns: fires when the stream is closed. It need not be awaited.
         """
         self._is_closed = True
-        # Behind the end, so that a read asks the queue, even one of no bytes.
+        # The position is behind the end, so that each read uses the queue, even one of no bytes.
         self._front, self._position = b"", 1
         self._queue = _ClosedQueue()
         stream, self._stream = self._stream, _NO_STREAM

@@ -1,8 +1,8 @@
 """
 The forms of values: byte order and encoding → **forms** → formats of `struct`, names of codecs.
 
-Shared by the reader and the writer of `twsock.wire.values`, which have to agree on them. Holds the
-compiled formats of records, a limited number of them.
+The reader and the writer of `twsock.wire.values` share these forms. Holds the compiled formats of
+at most 128 records in each byte order.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class UnicodeEncoding(DocumentedEnum):
     UTF16_BE = 2
 
 
-#: Both as in WinRT, where the zero of the enumeration is not the default: network order.
+#: The defaults of WinRT: network byte order, which is not the zero of the enumeration, and UTF-8.
 _DEFAULT_ORDER: Final = ByteOrder.BIG_ENDIAN
 _DEFAULT_ENCODING: Final = UnicodeEncoding.UTF8
 
-#: Strict, and without a byte order mark, which Python's "utf-16" would write and remove.
+#: Names of codecs without a byte order mark, which Python's "utf-16" would write and remove.
 CODECS: Final[Mapping[UnicodeEncoding, str]] = {
     UnicodeEncoding.UTF8: "utf-8",
     UnicodeEncoding.UTF16_LE: "utf-16-le",
@@ -89,7 +89,7 @@ class _Records(dict[str, Format[Any]]):
         self._sign = sign
 
     def __missing__(self, text: str) -> Format[Any]:
-        """Compile a format; forget all others when there are too many, as `struct` does."""
+        """Compile a format; drop all others when there are too many, as `struct` does."""
         check_type(text, str)
         try:
             # A second sign is an error of `struct`, so a format cannot name another byte order.
@@ -124,8 +124,8 @@ class _Formats:
         self.uint64 = Format[int](sign + "Q")
         self.single = Format[float](sign + "f")
         self.double = Format[float](sign + "d")
-        # The last eight bytes of a GUID are one number here, so they turn round in big-endian
-        # order: neither ``UUID.bytes`` nor ``UUID.bytes_le``.
+        # The last eight bytes of a GUID are one number here, so big-endian order reverses them.
+        # Neither ``UUID.bytes`` nor ``UUID.bytes_le`` does that.
         self.guid = Format[int](sign + "IHHQ")
         self.records = _Records(sign)
 
@@ -171,7 +171,7 @@ def check_type(value: object, kind: type) -> None:
     """
     Check the type of an argument.
 
-    :raises TypeError: when it is another one.
+    :raises TypeError: when the argument has another type.
     """
     if not isinstance(value, kind):
         raise TypeError(f"a {kind.__name__} is asked for, not {value!r}")

@@ -3,9 +3,9 @@ Reader and writer of the values of ``Windows.Storage.Streams``: bytes ↔ **valu
 
 The values are integers, floating-point numbers, GUIDs, dates, durations and text, each without a
 type, a name or a length in front. `twsock.DataReader` and `twsock.DataWriter` add a stream. A
-reader holds the bytes that were fed and not read, and all of a piece while a part of it was not
-read or nothing else was fed. A writer holds the bytes that were written and not taken. The bytes of
-each value: docs/wire/values.rst.
+reader holds the bytes that were fed and not read. It holds a whole piece until all of that piece
+was read and more bytes were fed. A writer holds the bytes that were written and not taken. The
+bytes of each value: docs/wire/values.rst.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ class ValueReader(Form):
 
     def __init__(self, data: Buffer = b"") -> None:
         super().__init__()
-        # What is decoded, and the index of its first byte that was not read. One object, so that
-        # the read of a value is one call of `struct`.
+        # The bytes to decode, and the index of the first one that was not read. All are in one
+        # object, so that the read of a value is one call of `struct`.
         self._front = as_bytes(data)
         self._position = 0
-        # What was fed while `_front` had bytes left.
+        # Bytes that were fed while `_front` had bytes left.
         self._queue = ByteQueue()
 
     @property
@@ -231,8 +231,8 @@ class ValueReader(Form):
         :param format: without a sign for the byte order, such as ``"HIqd"``. It comes from the
             program, never from the peer: the count in ``"99s"`` takes as many bytes.
         :raises OutOfBoundsError: when fewer bytes are loaded than the whole record has.
-        :raises ValueError: when it is no such format, or names a byte order.
-        :raises TypeError: when it is not a ``str``.
+        :raises ValueError: when ``format`` is malformed, or names a byte order.
+        :raises TypeError: when ``format`` is not a ``str``.
         """
         return self._unpack(self._formats.records[format])
 
@@ -242,11 +242,11 @@ class ValueReader(Form):
 
     def _unpack(self, form: Format[_ValueT]) -> tuple[_ValueT, ...]:
         position = self._position
-        unpack_from = form.unpack_from  # As a call of `form`, it costs 7% of a read in Python 3.11.
+        unpack_from = form.unpack_from  # A method call of `form` costs 7% of a read more (3.11).
         try:
             values = unpack_from(self._front, position)
         except struct.error:
-            # The only error that is possible here: too few bytes.
+            # Only too few bytes can cause this error.
             self._gather(form.size)
             return self._unpack(form)
         self._position = position + form.size
@@ -284,14 +284,14 @@ class ValueWriter(Form):
     def __init__(self) -> None:
         super().__init__()
         self._pieces: list[bytes] = []
-        # The size of the first pieces, and how many these are.
+        # The size of the pieces measured so far, and their number.
         self._size = 0
         self._measured = 0
 
     @property
     def unstored_buffer_length(self) -> int:
         """The number of bytes that were written and not taken."""
-        # Each piece is measured when its size is asked for, and once.
+        # Each piece is measured once, when the size is read.
         self._size += sum(map(len, islice(self._pieces, self._measured, None)))
         self._measured = len(self._pieces)
         return self._size
@@ -436,8 +436,8 @@ class ValueWriter(Form):
 
         :param format: see `ValueReader.read_struct`.
         :param values: one for each item of the format.
-        :raises ValueError: when it is no such format, or names a byte order; when the number of
-            values is another, or a value does not fit. Nothing was written.
+        :raises ValueError: when ``format`` is malformed or names a byte order, when the number of
+            values differs, or a value does not fit. Nothing was written.
         :raises TypeError: when the format is not a ``str``, or a value neither a number nor bytes.
         """
         pack = self._formats.records[format].pack

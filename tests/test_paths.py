@@ -29,9 +29,9 @@ class _Maximum(NamedTuple):
 #: Path → its maxima. The aims are at most 5 and 3 for ``frame``, 6 and 4 for
 #: ``upgraded``, 6 and 6 for ``run``, 5 and 8 for ``socket``, and no more calls.
 _MAXIMA: Final = {
-    "frame": _Maximum(4, 1, 9),
-    "handler": _Maximum(5, 4, 12),
-    "upgraded": _Maximum(6, 2, 17),
+    "frame": _Maximum(4, 0, 7),
+    "handler": _Maximum(4, 0, 8),
+    "upgraded": _Maximum(6, 0, 15),
     "datagram": _Maximum(5, 4, 25),
     "run": _Maximum(6, 5, 30),
     "socket": _Maximum(5, 2, 33),

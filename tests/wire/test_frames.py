@@ -178,6 +178,16 @@ class DecodingTests(SynchronousTestCase):
         decoder.feed(encode_frame(b"4"))
         self.assertEqual(list(decoder.frames()), [b"3", b"4"])
 
+    def test_the_only_frame_is_pulled_where_the_loop_begins(self) -> None:
+        """In one piece or in two, it is ``bytes``, and nothing of it stays stored."""
+        for pieces in ([b"\0\0\0\3one"], [b"\0\0\0\3o", b"ne"]):
+            decoder = FrameDecoder(max_payload=3)
+            for piece in pieces:
+                decoder.feed(piece)
+            found = list(decoder.frames())
+            self.assertEqual((found, decoder.stored), ([b"one"], b""), f"{pieces=}")
+            self.assertIs(type(found[0]), bytes, f"{pieces=}")
+
 
 class LimitTests(SynchronousTestCase):
     """A length above the limit is refused at its prefix."""

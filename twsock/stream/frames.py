@@ -13,7 +13,13 @@ from typing_extensions import override
 from twsock.stream.connection import Connection
 from twsock.stream.protocol import Handled, StreamProtocol
 from twsock.wire.byte_queue import as_bytes
-from twsock.wire.frames import DEFAULT_MAX_PAYLOAD, FrameDecoder, encode_frame, encode_header
+from twsock.wire.frames import (
+    DEFAULT_MAX_PAYLOAD,
+    FrameDecoder,
+    encode_frame,
+    encode_header,
+    pack_size,
+)
 
 __all__ = ["FrameProtocol"]
 
@@ -70,7 +76,7 @@ class FrameProtocol(StreamProtocol):
         """
         stream = self._stream or self._connected_stream()
         if len(payload) < _SMALL:
-            stream.write(encode_frame(payload))
+            stream.write(pack_size(len(payload)) + payload)
         else:
             payload = as_bytes(payload)
             stream.write(encode_header(len(payload)))

@@ -249,6 +249,10 @@ class StreamProtocol(ConnectionProtocol):
         room = stream.room
         if stream.send():
             return stream.is_open
+        return self._hold_back(stream, room, is_answer)
+
+    def _hold_back(self, stream: Connection, room: int, is_answer: bool) -> bool:
+        """Handle a send of which bytes are left; return as `_flush` does."""
         stream.note_buffered()
         if not stream.is_open or not stream.is_full:
             return stream.is_open
@@ -430,7 +434,9 @@ class StreamProtocol(ConnectionProtocol):
         if decoder.delivered != before and self.group is not None:
             self.group.counters.messages += decoder.delivered - before
             self.active_tick = self.group.tick
-        self._flush(stream, is_answer=True)
+        room = stream.room
+        if not stream.send():
+            self._hold_back(stream, room, is_answer=True)
         if not stream.is_open:
             return
         if stream.is_held and upgrading is not None and upgrading.is_shaking_hands:

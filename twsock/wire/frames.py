@@ -25,6 +25,7 @@ __all__ = [
     "FrameTooLargeError",
     "encode_frame",
     "encode_header",
+    "pack_size",
 ]
 
 #: Default of the largest payload, in bytes. Larger than messages that people write, and small
@@ -36,6 +37,10 @@ MAX_UINT32: Final = 0xFFFF_FFFF
 
 _HEADER: Final = struct.Struct(">I")
 _HEADER_SIZE: Final = _HEADER.size
+
+#: Returns the header of a payload whose size is known to fit. `encode_frame` and `encode_header`
+#: report a size that does not; this saves a small frame their call.
+pack_size: Final = _HEADER.pack
 
 #: Not the size of any frame.
 _NO_SIZE: Final = -1
@@ -142,13 +147,18 @@ class FrameDecoder(StoredBytes):
         """
         Iterate over the payloads.
 
-        Frames that the loop has not taken stay for the next pull. Do not continue the loop after a
-        `feed`.
+        Frames that the loop has not taken stay for the next pull, except for one that is all that
+        is stored: this call pulls it. Do not continue the loop after a `feed`.
 
         :returns: the payloads without their headers, until more bytes are needed or the next frame
             is the one of `stop_before`.
         :raises FrameTooLargeError: when the next header announces more than ``max_payload``.
         """
+        buffer = self.stored
+        if isinstance(buffer, bytes) and self._holds_one_frame(buffer):
+            self.delivered += 1
+            self.stored = b""
+            return iter((buffer[_HEADER_SIZE:],))
         return self._pull(self._word)
 
     def stops_here(self) -> bool:
@@ -157,6 +167,21 @@ class FrameDecoder(StoredBytes):
         if beginning and self.peek(len(beginning)) == beginning:
             return True
         return bool(word) and self.peek(_HEADER_SIZE + len(word)) == encode_frame(word)
+
+    def _holds_one_frame(self, buffer: bytes | bytearray) -> bool:
+        """
+        Return whether one frame is all that is stored, and not the one of `stop_before`.
+
+        Loops and runs find it without this check, too. A peer that awaits each answer sends nothing
+        else, and its frames cost the decoder a third less with it.
+        """
+        size = len(buffer) - _HEADER_SIZE
+        return (
+            0 < size <= self.max_payload
+            and size != len(self._word)
+            and not self._position
+            and _HEADER.unpack_from(buffer) == (size,)
+        )
 
     def _pull(self, word: bytes) -> Iterator[bytes]:
         """Pull payloads until more bytes are needed or the next one is ``word``, if not empty."""
@@ -190,7 +215,8 @@ class FrameDecoder(StoredBytes):
                 self.stored = buffer = b""
                 self._position = position = size_of_buffer = 0
             yield payload  # type: ignore[misc]
-        self._drop_pulled()
+        if self._position:
+            self._drop_pulled()
 
     def take_run(self) -> bytes | bytearray:
         """
@@ -207,6 +233,10 @@ class FrameDecoder(StoredBytes):
         buffer = self.stored
         if not buffer:
             return b""
+        if self._holds_one_frame(buffer):
+            self.delivered += 1
+            self.stored = b""
+            return buffer
         end, count = self._measure_run(buffer)
         if not count:
             if not self.stops_here():

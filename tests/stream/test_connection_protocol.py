@@ -356,6 +356,24 @@ class EndTests(SynchronousTestCase):
         on_kernel.protocol = on_kernel.descriptor.protocol = None
         self.assertIsNone(freed())
 
+    def test_calls_in_connection_lost_keep_nothing_of_the_connection(self) -> None:
+        """The application uses the transport there for the first time, or drains."""
+
+        class Late(FrameRecorder):
+            def connection_lost(self, error: SocketError | None) -> None:
+                super().connection_lost(error)
+                self.transport.loseConnection()
+                self.drain()
+
+        on_kernel = OnKernel(Late)
+        self.addCleanup(on_kernel.close)
+        on_kernel.protocol.connectionLost(Failure(ConnectionAborted()))
+        freed = weakref.ref(on_kernel.protocol)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        on_kernel.protocol = on_kernel.descriptor.protocol = None
+        self.assertIsNone(freed())
+
     def test_a_close_keeps_its_deadline_after_the_peers_fin(self) -> None:
         """
         The hang-up of a peer that ended its output does not shorten a close that is under way.

@@ -110,6 +110,8 @@ class ConnectionProtocol(Protocol):
                 is_ending=lambda: self._stream is not None and not self._stream.is_open,
                 may_start_tls=self._has_nothing_left_over,
             )
+            if self._stream is not None and self._stream.is_gone:
+                self._ordered.release()  # It refers back to this protocol.
         return self._ordered
 
     @transport.setter

@@ -154,8 +154,11 @@ class StreamProtocol(ConnectionProtocol):
     @override
     def drain(self) -> None:
         """Answer all received messages, then close."""
+        stream = self._connected_stream()
+        if not stream.is_open:
+            return  # Closed, or lost: then nothing would end the drain.
         if self._drain is None:
-            self._drain = Drain(self, self._connected_stream())
+            self._drain = Drain(self, stream)
         self._drain.close_if_idle()
 
     # Called by the drain.

@@ -282,7 +282,7 @@ def _has_no_room(handle: socket.socket) -> bool:
 
 
 def _unacknowledged(handle: socket.socket) -> int:
-    """Return how many segments are on their way to the peer; 0 if the system does not tell."""
+    """Return how many segments are on their way to the peer; 0 if it is not known."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return 0

@@ -61,8 +61,8 @@ class Destinations:
         :raises ValueError: when the host is a name, or a number is out of bounds.
         :raises SocketError: with status ``UNREACHABLE_HOST``, when no interface has the name of the
             zone; with ``CANNOT_ASSIGN_REQUESTED_ADDRESS``, when the port is 0.
-        :raises LocalProtocolError: when the address has the wrong family or is not the connected
-            peer, or the port is shared for multicast and the address is not a group.
+        :raises LocalProtocolError: when the address has the wrong family, is not the connected
+            peer, or is no group and the port is shared for multicast.
         """
         if self.peer is not None:
             if address is not None and address[:2] != self.peer[:2]:

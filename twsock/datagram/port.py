@@ -154,7 +154,8 @@ class DatagramPort(DatagramDescriptor):
         Send a run: datagrams of one size; the last may be shorter.
 
         :param data: the bytes of all datagrams, in order.
-        :param segment_size: bytes of each datagram.
+        :param segment_size: bytes of each datagram; 1 or more.
+        :raises ValueError: when ``segment_size`` is below 1.
         :raises SocketError: and the other errors of `send`.
         """
         size = checked_integer(segment_size, "segment_size")
@@ -284,6 +285,8 @@ class DatagramPort(DatagramDescriptor):
         Set the hop limit or TTL of unicast datagrams.
 
         :param hops: 1 to 255.
+        :raises ValueError: when the number is out of bounds.
+        :raises ClosedError: when the port was closed.
         """
         set_hop_limit(self._check_open(), hops)
 

@@ -29,8 +29,8 @@ Address = tuple[Any, ...]
 _TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 #: The most reads in one wake-up. An output stream of `twsock.DatagramSocket` sends at most as many
-#: datagrams in one turn of the reactor, so a program that sends to itself loses none. With the
-#: largest runs this is 4 MiB.
+#: datagrams in one turn of the reactor. So a program that sends to itself loses none. With the
+#: largest runs the reads return 4 MiB.
 MAX_READS: Final = 64
 
 #: Most wake-ups between two tries of a second read.

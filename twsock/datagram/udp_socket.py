@@ -249,7 +249,7 @@ def set_hop_limit(udp: socket.socket, hops: int) -> None:
     Set the hop limit or TTL of unicast datagrams of an open socket.
 
     :param hops: 1 to 255.
-    :raises ValueError: when it is out of bounds.
+    :raises ValueError: when the number is out of bounds.
     """
     if not 1 <= checked_integer(hops, "a hop limit") <= 255:
         raise ValueError(f"a hop limit is 1 to 255, not {hops}")

@@ -1,9 +1,9 @@
 """
 One stream connection, from open to lost: protocol or socket → **connection** → Twisted's transport.
 
-The one owner of all facts about a connection. It knows whether each direction has ended, the
-deadline, whether the connection is secure, the certificate of the peer, and how many bytes are held
-in memory. At the loss it releases what belongs to the connection. Each
+The one owner of all facts about a connection. It holds the state of both directions, the deadline,
+the security of the connection, and the certificate of the peer. It counts the bytes in memory. At
+the loss it releases what belongs to the connection. Each
 `twsock.protocols.StreamProtocol` has one, and each `twsock.StreamSocket` while it is connected. Its
 base classes send (`twsock.stream.transport`) and end the connection (`twsock.stream.ending`).
 """

@@ -324,8 +324,8 @@ class MessageSwitch(Switch):
         """
         Send the last message in plaintext.
 
-        All other output is held by now. So nothing can be sent in plaintext behind this message,
-        neither by a hook of the application nor by an event that a transport in memory reports.
+        All other output is held by now. So no hook of the application, and no event of a transport
+        in memory, can send bytes in plaintext behind this message.
         """
         if self._connection.is_open:
             self._connection.hold().write(self._owner.encode_message(word))

@@ -165,7 +165,7 @@ class StreamSocketListener(ClosesInBlock):
             is then in ``information.local_port``.
         :returns: fires when it listens. It fails with status ``ADDRESS_ALREADY_IN_USE`` when the
             port is taken; then the listener can be bound again. It fails with `LocalProtocolError`
-            when the listener is bound.
+            when the listener is bound. Cancelling leaves the listener unbound.
         :raises ValueError: at once, when this machine does not know the service.
         """
         return self.bind_endpoint(None, service)
@@ -294,7 +294,8 @@ class StreamSocketListener(ClosesInBlock):
         :param timeout: seconds until the deadline; 0 cancels and aborts at once.
         :returns: fires with the number of sockets that were aborted, when no socket is left and all
             handlers have ended. It waits at most half a second for cancelled handlers that
-            continue, and then logs one line.
+            continue, and then logs one line. Cancelling it before the deadline aborts no socket and
+            cancels no handler.
         :raises ValueError: at once, when the timeout is negative.
         """
         if timeout is None:

@@ -180,7 +180,7 @@ class StreamSocket:
         :param service: a port; or a name in the services file of this machine; or else ``name`` of
             an SRV record ``_name._tcp.host`` (:rfc:`2782`).
         :param protection_level: with a level of TLS, `connect` includes the handshake, which takes
-            at most 10 s, and the certificate of the server must have the name of the host.
+            at most 10 s. The certificate of the server must then have the name of the host.
         :param timeout: seconds for all of it, until it fails with status ``CONNECTION_TIMED_OUT``.
         :returns: fires when connected. It fails with `ConnectError`, which lists every attempt, or
             with the `SocketError` of the lookup. After that, or when cancelled, the socket is in

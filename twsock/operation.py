@@ -8,7 +8,6 @@ error, all of them stay in memory until the garbage collector runs.
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -49,16 +48,17 @@ class Operation(Deferred[T]):
     def __await__(self) -> Generator[Deferred[Any], None, T]:
         while not self.called or self.paused:
             yield self
-        result = self.result
+        result: Any = self.result
         if isinstance(result, Failure):
-            error = typing.cast(BaseException, result.value)
+            error: Any = result.value
             self.addErrback(_ignore)  # The failure counts as handled.
             del result
             try:
                 raise error
             finally:
                 del error  # This frame is in its traceback.
-        return typing.cast(T, result)
+        fired: T = result
+        return fired
 
 
 class Fired(Deferred[T]):

@@ -224,7 +224,8 @@ class StreamTransport:
     def _queue_data(self, data: bytes | bytearray) -> bool:
         """Pass data to Twisted's queue; return False if bytes wait there afterwards."""
         transport = self._transport
-        if not (self.is_plain and join_queued(transport, data)):
+        is_plain = self._socket is not None and not transport.TLS
+        if not (is_plain and join_queued(transport, data)):
             transport.write(data if isinstance(data, bytes) else bytes(data))
         descriptor = self._descriptor
         if descriptor is None:
@@ -233,14 +234,20 @@ class StreamTransport:
                 watch.note(len(data))
             return watch is None or not watch.is_full
         # The common case with an engine of twsock: no byte waits in the engine or below it.
-        if (
-            getattr(transport, "held_bytes", None) == 0
-            and not descriptor.dataBuffer
-            and not descriptor._tempDataLen
-        ):
+        if self._engine_sent_all(descriptor):
             return True
         is_engine_full = self._watch_engine()
         return not (self._watch_queue() or is_engine_full)
+
+    def _engine_sent_all(self, descriptor: Any) -> bool:
+        """Return whether no byte waits in an engine of twsock, and none below it."""
+        transport = self._transport
+        return (
+            getattr(transport, "held_bytes", None) == 0
+            and not transport._appSendBuffer
+            and not descriptor.dataBuffer
+            and not descriptor._tempDataLen
+        )
 
     def send_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """
@@ -294,17 +301,20 @@ class StreamTransport:
     def _queue_pieces(self, pieces: Sequence[bytes]) -> tuple[int, int]:
         """Pass pieces to a transport that queues them, until it is full."""
         handed = 0
+        descriptor = self._descriptor
         is_little = sum(map(len, pieces)) <= _MAX_JOINED
         while handed < len(pieces) and (is_little or not self.is_full):
-            end = _joined_end(pieces, handed)
+            end = len(pieces) if is_little else _joined_end(pieces, handed)
             joined = b"".join(pieces[handed:end])
             self._transport.write(joined)
-            watch = self._buffer_watch
-            if watch is not None:
+            if descriptor is None and (watch := self._buffer_watch) is not None:
                 watch.note(len(joined))
             handed = end
+        # The common case under TLS. The checks below take as many calls as all the rest.
+        if descriptor is not None and self._settling is None and self._engine_sent_all(descriptor):
+            return handed, handed
         self._watch_queue()
-        if self._descriptor is not None and self._settling is None and may_collect(self._transport):
+        if descriptor is not None and self._settling is None and may_collect(self._transport):
             self._settling = self._clock.callLater(0, self._settle)
         return handed, handed if self.is_flushed else 0
 

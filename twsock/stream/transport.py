@@ -233,8 +233,12 @@ class StreamTransport:
             if watch is not None:
                 watch.note(len(data))
             return watch is None or not watch.is_full
-        # The common case with an engine of twsock: no byte waits in the engine or below it.
-        if self._engine_sent_all(descriptor):
+        # The common case with an engine of twsock, as in `_engine_sent_all`: one call less.
+        if (
+            getattr(transport, "held_bytes", None) == 0
+            and not descriptor.dataBuffer
+            and not descriptor._tempDataLen
+        ):
             return True
         is_engine_full = self._watch_engine()
         return not (self._watch_queue() or is_engine_full)

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "system-calls": "how many system calls a batch of datagrams takes",
     "idle": "how much memory an idle connection needs",
     "flush": "what a long stream in small writes costs",
+    "relay": "what a proxy costs that passes bytes on in both directions",
     "framing": "what it costs to decode frames, for each byte",
     "values": "what it costs to read and to write a record of four values",
     "structure": "modules, lines and imports of twsock, and what it costs to import it",

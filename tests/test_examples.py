@@ -163,6 +163,30 @@ class ExamplesTests(SynchronousTestCase):
             sample = run_example("stream_socket_sample.py", *words)
             self.assertEqual((sample.returncode, sample.stderr.count("\n")), (1, 1), sample.stderr)
 
+    def test_the_proxy_passes_bytes_and_ends_on(self) -> None:
+        """Both ways; without the remote host, the connection ends, and the proxy goes on."""
+        with socket.create_server(("127.0.0.1", 0)) as remote:
+            remote.settimeout(_PATIENCE)
+            address = ("127.0.0.1", str(remote.getsockname()[1]))
+            with running(_EXAMPLES / "proxy.py", "0", *address) as (server, _opened, _port):
+                port = int(re.findall(r"127.0.0.1:(\d+) leads", _opened)[0])
+                with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as client:
+                    onward, _ = remote.accept()
+                    with onward:
+                        client.sendall(b"request")
+                        client.shutdown(socket.SHUT_WR)
+                        self.assertEqual(onward.makefile("rb").read(), b"request")
+                        onward.sendall(b"answer")
+                    self.assertEqual(client.makefile("rb").read(), b"answer")
+                remote.close()
+                with (
+                    socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as client,
+                    contextlib.suppress(ConnectionResetError),
+                ):
+                    self.assertEqual(client.recv(100), b"")
+                self.assertIsNone(server.poll())
+        self.assertEqual(run_example("proxy.py", "0").returncode, 1)
+
     def test_the_batched_sends_example_compares_three_ways(self) -> None:
         """It refuses an unknown word."""
         compared = run_example("batched_sends.py").stdout.splitlines()

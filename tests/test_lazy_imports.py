@@ -181,11 +181,12 @@ class NamesTests(SynchronousTestCase):
         self.assertIn("protocols", listed)
 
     def test_documentation_shows_every_name(self) -> None:
-        """``help(twsock)`` in a new Python has a heading for each public class."""
+        """``help(twsock)`` in a new Python has a heading for each public class and function."""
         code = "import pydoc, twsock; print(pydoc.plain(pydoc.render_doc(twsock)))"
         shown = run_python(code)
         for name in twsock.__all__:
-            self.assertIn(f"class {name}(", shown, name)
+            heading = "class " if isinstance(getattr(twsock, name), type) else "    "
+            self.assertIn(f"{heading}{name}(", shown, name)
         self.assertIn("class StreamSocket", pydoc.render_doc("twsock.StreamSocket"))
 
     def test_a_misspelt_name_fails_with_a_suggestion(self) -> None:

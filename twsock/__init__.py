@@ -36,12 +36,15 @@ if TYPE_CHECKING:
         DataWriter,
         DelimiterNotFoundError,
         EndOfStreamError,
+        FileTooShortError,
         InputStreamOptions,
+        RelayedBytes,
         RoundTripTimeStatistics,
         SocketQualityOfService,
         StreamSocket,
         StreamSocketListener,
         StreamSocketListenerConnectionReceivedEventArgs,
+        relay,
     )
     from twsock.tls import (
         Certificate,
@@ -72,6 +75,7 @@ __all__ = [
     "DelimiterNotFoundError",
     "EndOfStreamError",
     "EndpointPair",
+    "FileTooShortError",
     "HostName",
     "HostNameSortOptions",
     "HostNameType",
@@ -80,6 +84,7 @@ __all__ = [
     "OperationNotSupported",
     "OutOfBoundsError",
     "ProtocolError",
+    "RelayedBytes",
     "RemoteProtocolError",
     "RoundTripTimeStatistics",
     "SocketError",
@@ -93,6 +98,7 @@ __all__ = [
     "TextError",
     "UnicodeEncoding",
     "WebErrorStatus",
+    "relay",
 ]
 
 # Type checkers do not see this: they would take it for a promise that every name exists.

@@ -18,6 +18,7 @@ __all__ = [
     "FLUSH_WAYS",
     "FRAMINGS",
     "IDLE_SERVERS",
+    "PROXIES",
     "RECORD_WAYS",
     "REFERENCE",
     "SENDERS",
@@ -101,6 +102,13 @@ FLUSH_WAYS: Final = (
     Program("each", "twsock, a flush per write", "stream_sender", ("each",)),
     Program("write", "Twisted, transport.write", "stream_sender", ("write",)),
     Program("producer", "Twisted, a pull producer", "stream_sender", ("producer",)),
+)
+
+#: Ways to pass bytes on between two connections; ratios refer to the plain one.
+PROXIES: Final = (
+    Program("relay", "twsock relay", "proxies", ("relay",)),
+    Program("coroutines", "StreamSocket, a coroutine each way", "proxies", ("coroutines",)),
+    Program("plain", "Twisted, transports as producers", "proxies", ("plain",)),
 )
 
 #: Pieces in which a stream of frames reaches the decoder: their size, and how many bytes in all.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StreamSocketControl,
         StreamSocketListenerControl,
     )
+    from twsock.sockets.stream.files import FileTooShortError
     from twsock.sockets.stream.handlers import StreamSocketListenerConnectionReceivedEventArgs
     from twsock.sockets.stream.information import (
         BandwidthStatistics,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
     from twsock.sockets.stream.listener import StreamSocketListener
     from twsock.sockets.stream.output import OutputStream
+    from twsock.sockets.stream.relaying import Relay, RelayedBytes, relay
     from twsock.sockets.stream.socket import StreamSocket
 
 __all__ = [
@@ -54,9 +56,12 @@ __all__ = [
     "DatagramSocketMessageReceivedEventArgs",
     "DelimiterNotFoundError",
     "EndOfStreamError",
+    "FileTooShortError",
     "InputStream",
     "InputStreamOptions",
     "OutputStream",
+    "Relay",
+    "RelayedBytes",
     "RoundTripTimeStatistics",
     "SocketQualityOfService",
     "StreamSocket",
@@ -66,6 +71,7 @@ __all__ = [
     "StreamSocketListenerConnectionReceivedEventArgs",
     "StreamSocketListenerControl",
     "StreamSocketListenerInformation",
+    "relay",
 ]
 
 # Type checkers do not see this: they would take it for a promise that every name exists.
@@ -73,8 +79,10 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = import_when_used(
         __name__,
         (
-            *("stream.input", "data_reader", "data_writer", "stream.output", "stream.control"),
+            *("stream.input", "data_reader", "data_writer", "stream.files", "stream.output"),
+            "stream.control",
             *("stream.attempts", "stream.information", "stream.socket", "stream.handlers"),
+            "stream.relaying",
             *("stream.listener", "datagram.control", "datagram.information", "datagram.message"),
             *("datagram.output", "datagram.socket"),
         ),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
@@ -180,6 +181,16 @@ class Connection(EndingTransport):
         descriptor = self._descriptor
         if descriptor is not None and size >= descriptor.bufferSize < _MAX_READ_SIZE:
             descriptor.bufferSize = min(2 * descriptor.bufferSize, _MAX_READ_SIZE)
+
+    def reset_read_size(self) -> None:
+        """Let each receive be of 64 KiB again: a target takes that at once, but seldom more."""
+        if self._descriptor is not None:
+            vars(self._descriptor).pop("bufferSize", None)
+
+    @property
+    def plain_descriptor(self) -> FileDescriptor | None:
+        """Twisted's descriptor, if the bytes received are the bytes on the wire."""
+        return self._descriptor if self.is_plain else None
 
     # The deadline of a handshake on a TLS endpoint of Twisted, which has none of its own.
 

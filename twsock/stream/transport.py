@@ -322,6 +322,30 @@ class StreamTransport:
             self._settling = self._clock.callLater(0, self._settle)
         return handed, handed if self.is_flushed else 0
 
+    @property
+    def direct_descriptor(self) -> int | None:
+        """
+        The file descriptor to which the kernel itself may move bytes, by sendfile and splice.
+
+        None under TLS, without a socket, and while bytes are queued, which come first.
+        """
+        connection = self._socket
+        if connection is None or self._transport.TLS or not self.is_flushed:
+            return None
+        return None if self._transport._aborting else connection.fileno()
+
+    def await_room(self) -> None:
+        """Report ``output_drained`` when the kernel has room, although nothing is queued here."""
+        descriptor: Any = self._descriptor
+        if self._watch is None:
+            self._watch = DrainWatch(descriptor, self._queue_is_empty)
+        descriptor.startWriting()
+
+    def stop_awaiting_room(self) -> None:
+        """End the wait of `await_room`; Twisted sends no FIN while there is one."""
+        if isinstance(self._watch, DrainWatch) and self.is_flushed:
+            self._stop_watching()
+
     # Waiting for the kernel.
 
     def _watch_queue(self) -> bool:

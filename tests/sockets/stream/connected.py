@@ -35,6 +35,11 @@ class InMemory:
         """Whether the transport is read from."""
         return self.transport.producerState == "producing"
 
+    @property
+    def producer(self) -> Any:
+        """What the transport pauses when it is full."""
+        return self.transport.producer
+
     def receive(self, *pieces: bytes) -> None:
         """Let bytes arrive."""
         for piece in pieces:

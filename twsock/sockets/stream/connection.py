@@ -102,13 +102,28 @@ class SocketProtocol(Protocol):
             return succeed(None)
         if not self._is_closing:
             self._is_closing = True
-            self._output.refuse(output_closed)
-            self._output.send_waiting()
-            stream.close()
-            if stream.is_flushed:
-                self._output.output_drained()
-            self._input.close()
+            if self._output.is_transferring:
+                self._close_after_transfers(stream)
+            else:
+                self._close_stream(stream)
         return stream.when_fin_sent()
+
+    def _close_stream(self, stream: Connection) -> None:
+        self._output.refuse(output_closed)
+        self._output.send_waiting()
+        stream.close()
+        if stream.is_flushed:
+            self._output.output_drained()
+        self._input.close()
+
+    def _close_after_transfers(self, stream: Connection) -> None:
+        """Let transfers be sent to their ends, within the time of a close; drop what arrives."""
+        stream.start_deadline(self.close_timeout, self._transfers_timed_out)
+        self._output.finish().addCallback(lambda _: stream.close())
+        self._input.close()
+
+    def _transfers_timed_out(self) -> None:
+        self.abort(ClosedError(f"the peer did not take all bytes within {self.close_timeout:g} s"))
 
     def end_if_silent(self) -> None:
         """Close the connection if it waits for a handshake that the peer has not started."""
@@ -187,7 +202,7 @@ class SocketProtocol(Protocol):
         stream, output = self._stream, self._output
         assert stream is not None
         size = len(data)
-        if size >= _FULL_READ:
+        if size >= _FULL_READ and not self._input.reads_continuously:
             stream.note_read(size)
         output.is_held = True
         left = self._input.feed(data)

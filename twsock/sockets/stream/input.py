@@ -29,10 +29,10 @@ from twsock.errors import (
     BusyError,
     ClosedError,
     LocalProtocolError,
-    RemoteProtocolError,
     SocketError,
 )
 from twsock.operation import Fired, Operation, fail
+from twsock.sockets.stream._read_errors import DelimiterNotFoundError, EndOfStreamError
 from twsock.sockets.waiting import ClosesInBlock, check_timeout, limit, lost_again
 from twsock.stream.connection import FIRST_MESSAGE_TIME, Connection
 from twsock.wire.byte_queue import ByteQueue, as_bytes
@@ -40,6 +40,7 @@ from twsock.wire.byte_queue import ByteQueue, as_bytes
 __all__ = [
     "DEFAULT_MAX_LOAD",
     "READ_AHEAD_LIMIT",
+    "ContinuousRead",
     "DelimiterNotFoundError",
     "EndOfStreamError",
     "InputStream",
@@ -51,9 +52,6 @@ READ_AHEAD_LIMIT: Final = 64 * 1024
 
 #: Default of the largest number of bytes that one read may ask for: 16 MiB, as for a frame.
 DEFAULT_MAX_LOAD: Final = 16 * 1024 * 1024
-
-# ERROR_HANDLE_EOF of Win32.
-_END_OF_FILE: Final = 0x8007_0026
 
 
 class InputStreamOptions(DocumentedFlag):
@@ -68,35 +66,6 @@ class InputStreamOptions(DocumentedFlag):
     NONE = 0
     PARTIAL = 1
     READ_AHEAD = 2
-
-
-class EndOfStreamError(BrokenError):
-    """
-    The peer ended its output before all requested bytes arrived. Those that arrived can be read.
-
-    :ivar wanted: how many bytes were requested; None for bytes up to a delimiter.
-    :ivar available: how many arrived; 0 if the peer ended between two messages.
-    """
-
-    _class_hresult = _END_OF_FILE
-
-    def __init__(self, wanted: int | None, available: int) -> None:
-        asked = "the delimiter" if wanted is None else f"{wanted} bytes"
-        super().__init__(f"the peer ended its output after {available} bytes, before {asked}")
-        self.wanted = wanted
-        self.available = available
-
-
-class DelimiterNotFoundError(RemoteProtocolError):
-    """
-    The peer sent more than the limit without the delimiter. All of it can still be read.
-
-    :ivar limit: how many bytes may precede the delimiter.
-    """
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"peer sent more than {limit} bytes without the delimiter")
-        self.limit = limit
 
 
 class _Search:
@@ -118,6 +87,18 @@ class _Search:
         if is_ended:
             raise EndOfStreamError(None, queue.size)
         return None
+
+
+class ContinuousRead:
+    """A read that takes all bytes as they arrive, until the input ends; see `InputStream.pull`."""
+
+    def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
+        """Take bytes from the queue; return ``b""`` when the read is done, and else None."""
+        raise NotImplementedError
+
+
+#: A read that is not simply of a number of bytes.
+_Special = _Search | ContinuousRead
 
 
 class _State(enum.Enum):
@@ -172,7 +153,7 @@ class InputStream(ClosesInBlock):
         self._read: Deferred[bytes] | None = None
         self._least = self._most = 0
         self._is_exact = False
-        self._search: _Search | None = None
+        self._search: _Special | None = None
         self._error: SocketError | None = None
         self._is_draining = False
         # Set when a draining connection becomes secure: the drain continues when this is due.
@@ -312,6 +293,33 @@ class InputStream(ClosesInBlock):
         """Whether a read is pending."""
         return self._read is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected and was not closed; received bytes or the end can be read."""
+        return self._state in (_OPEN, _State.ENDED)
+
+    @property
+    def transport(self) -> Connection | None:
+        """The connection below the stream; None before it is open."""
+        return self._transport
+
+    @property
+    def reads_continuously(self) -> bool:
+        """Whether the pending read is one of `pull`."""
+        return isinstance(self._search, ContinuousRead)
+
+    def pull(self, read: ContinuousRead) -> Deferred[bytes]:
+        """
+        Read until the input ends; ``read`` pauses and resumes the transport itself.
+
+        :returns: fires with ``b""`` then. It fails, and is cancelled, as other reads.
+        """
+        return self._start(0, 0, None, search=read)
+
+    def pull_again(self) -> None:
+        """Let the pending read take bytes that it has left in the queue."""
+        self._try_again()
+
     def take_buffered(self) -> bytes:
         """Take all bytes that were received and not read, for another reader."""
         return self._queue.take(self._queue.size)
@@ -405,7 +413,7 @@ class InputStream(ClosesInBlock):
         timeout: float | None,
         *,
         is_exact: bool = False,
-        search: _Search | None = None,
+        search: _Special | None = None,
     ) -> Deferred[bytes]:
         refusal = self._refusal()
         if refusal is not None:
@@ -421,7 +429,7 @@ class InputStream(ClosesInBlock):
         read = self._wait(least, most, is_exact, search)
         return read if timeout is None else limit(read, timeout, self._clock, "the read")
 
-    def _take(self, least: int, most: int, is_exact: bool, search: _Search | None) -> bytes | None:
+    def _take(self, least: int, most: int, is_exact: bool, search: _Special | None) -> bytes | None:
         """Take what a read asks for; None if it has not arrived."""
         queue, is_ended = self._queue, self._state is _State.ENDED
         if search is not None:
@@ -433,7 +441,7 @@ class InputStream(ClosesInBlock):
         return None
 
     def _wait(
-        self, least: int, most: int, is_exact: bool, search: _Search | None = None
+        self, least: int, most: int, is_exact: bool, search: _Special | None = None
     ) -> Deferred[bytes]:
         """Make a read that is pending."""
         self._least, self._most, self._is_exact, self._search = least, most, is_exact, search

@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import operator
 import typing
-from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
 from twsock._twisted import silence_unhandled
 from twsock.errors import BusyError, SocketError
 from twsock.log import TextLogger
 from twsock.operation import Fired, Operation, fail
-from twsock.sockets.stream.output_end import EndingOutput
+from twsock.sockets.stream.files import FileSending
+from twsock.sockets.stream.transfers import Transfer
 from twsock.sockets.waiting import SENDS_PER_TURN, check_timeout, limit
 from twsock.stream.connection import Connection
 from twsock.stream.transport import HIGH_WATER
@@ -95,7 +95,7 @@ def _withdraw(write: Deferred[Any]) -> None:
     typing.cast(_Write, write).stream._withdraw(typing.cast(_Write, write))
 
 
-class OutputStream(EndingOutput):
+class OutputStream(FileSending):
     """
     The sending side of a stream socket.
 
@@ -112,16 +112,11 @@ class OutputStream(EndingOutput):
     _log = TextLogger()
 
     __slots__ = (
-        "_begun",
-        "_clock",
         "_done",
-        "_is_handing_over",
         "_is_sending",
         "_sends_left",
         "_taken",
-        "_turn",
         "_unsent",
-        "_waiting",
         "is_held",
         "max_unsent",
         "max_writes",
@@ -134,25 +129,20 @@ class OutputStream(EndingOutput):
         max_unsent: int = DEFAULT_MAX_UNSENT,
         max_writes: int = DEFAULT_MAX_WRITES,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.max_unsent = max_unsent
         self.max_writes = max_writes
         #: Called when bytes stay queued after a send, and when the kernel has them; or None.
         self.on_kept: Callable[[], object] | None = None
-        self._clock = clock
-        # In order. An OrderedDict removes a cancelled write in constant time.
-        self._waiting: OrderedDict[_Write, None] = OrderedDict()
-        self._begun: list[_Write] = []
         self._unsent = 0
         #: Set by the connection: queue writes until `release`, which sends them together.
         self.is_held = False
         # What `send_all` took while held and empty; it precedes all writes that wait.
         self._taken: list[bytes] = []
-        self._is_sending = self._is_handing_over = False
+        self._is_sending = False
         # Writes that the kernel has and whose Deferreds are being fired, in order.
         self._done: list[_Write] | None = None
         self._sends_left = SENDS_PER_TURN
-        self._turn: IDelayedCall | None = None
 
     @property
     def is_full(self) -> bool:
@@ -278,6 +268,8 @@ class OutputStream(EndingOutput):
         self._unsent = 0
         unawaited = len(self._taken)
         self._taken.clear()
+        if self._transfers:
+            self._forget_transfers()
         # One error for each write: an error that is raised keeps the frames of its traceback.
         unawaited += sum([write.failed(error.copy()) for write in pending])
         if unawaited:
@@ -316,6 +308,9 @@ class OutputStream(EndingOutput):
         if self._is_handing_over:
             return  # `send_pieces` is running; its result has the same information.
         self._sends_left = SENDS_PER_TURN
+        if self._transfers and self._current_transfer() is not None:
+            self.proceed()
+            return
         begun, self._begun = self._begun, []
         self._finish(begun)
         if self._waiting:
@@ -326,9 +321,12 @@ class OutputStream(EndingOutput):
 
     # Sending.
 
+    @override
     def _next_turn(self) -> None:
         self._turn = None
         self._sends_left = SENDS_PER_TURN
+        if self._transfers:
+            self._proceed_if_due()
         if self._waiting:
             self._send()
 
@@ -359,6 +357,7 @@ class OutputStream(EndingOutput):
             self._keep_rest([_Write(self, data, len(data)) for data in taken], handed, done)
         taken.clear()
 
+    @override
     def _queue_taken(self) -> None:
         """Make writes of what `send_all` took; no other write waits."""
         if not self._is_sending:  # Otherwise it is being sent.
@@ -382,6 +381,7 @@ class OutputStream(EndingOutput):
             self._finish(self._hand_over(transport))
         self._is_sending = False
 
+    @override
     def _finish(self, writes: list[_Write]) -> None:
         """Complete writes in order, also when the callback of one sends others."""
         if self._done is not None:
@@ -394,7 +394,9 @@ class OutputStream(EndingOutput):
 
     def _hand_over(self, transport: Connection) -> list[_Write]:
         """Pass writes to the transport for one system call; return those that are done."""
-        batch = self._take_batch()
+        batch = self._take_up_to_transfer() if self._transfers else self._take_batch()
+        if self._transfers and isinstance(batch[0], Transfer):
+            return self._begin_transfer(batch[0], transport)
         pieces = list(filter(None, map(_data_of, batch)))
         if not pieces:
             return batch

@@ -140,7 +140,7 @@ class EndingOutput:
         if ending is None or transport is None or self.is_pending:
             return
         self._ending = None
-        if transport.is_open:
+        if transport.is_open and transport.can_end_output:
             transport.end_output()
         if not ending.called:
             ending.callback(None)

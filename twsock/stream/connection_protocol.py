@@ -256,7 +256,7 @@ class ConnectionProtocol(Protocol):
         if unsent < limit or not stream.is_open:
             return False
         self._log.warn(
-            "{peer} aborted: {unsent} bytes wait to be sent to it, limit is {limit}",
+            "{peer} aborted: {unsent} bytes wait to be sent, limit is {limit}",
             peer=self.peer,
             unsent=unsent,
             limit=limit,

@@ -153,7 +153,7 @@ class Switch:
         """Report the loss to the connection and its owner, then to the caller of the upgrade."""
         error = refusal
         if error is None and not self._connection.is_open:
-            error = ClosedError("the socket was closed during the handshake")
+            error = ClosedError("this end was closed during the handshake")
         if error is None:
             error = BrokenError.from_exception(typing.cast(BaseException, reason.value))
         self._connection.note_error(error)
@@ -235,12 +235,12 @@ class Switch:
 
 
 def ended_when_secure() -> SocketError:
-    """Return the error of a connection in memory that is lost when what was held is sent."""
+    """Return the error of a connection in memory that is lost when held bytes are sent."""
     return BrokenError("the connection ended when it became secure")
 
 
 def _misplaced(event: Event) -> SocketError:
-    return RemoteProtocolError(f"not expected here: {event.value}")
+    return RemoteProtocolError(f"not expected in this state of the upgrade: {event.value}")
 
 
 class MessageDecoder(typing.Protocol):

@@ -209,7 +209,7 @@ class Upgrade(MessageSwitch):
         if self._dropped <= MAX_BEFORE_UPGRADE:
             self.handle(Event.EARLY_MESSAGE)
             return True
-        what = f"more than {MAX_BEFORE_UPGRADE} bytes before the upgrade that is required"
+        what = f"more than {MAX_BEFORE_UPGRADE} bytes before the required upgrade"
         self.handle(Event.TOO_MANY_BYTES, RemoteProtocolError(what))
         return False
 
@@ -217,7 +217,7 @@ class Upgrade(MessageSwitch):
         if self.is_shaking_hands:
             return _plaintext_in_handshake()
         if self.is_implicit:
-            return RemoteProtocolError("plaintext in place of a handshake")
+            return RemoteProtocolError("plaintext instead of a handshake")
         return RemoteProtocolError("plaintext after the request for TLS")
 
     # Overrides of `Switch`.

@@ -174,4 +174,4 @@ def check_type(value: object, kind: type) -> None:
     :raises TypeError: when the argument has another type.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"a {kind.__name__} is asked for, not {value!r}")
+        raise TypeError(f"a {kind.__name__} is needed, not {value!r}")

@@ -446,7 +446,7 @@ class ValueWriter(Form):
         except (struct.error, OverflowError) as error:
             for value in values:
                 if not isinstance(value, (int, float, bytes, bytearray)):
-                    raise TypeError(f"a number or bytes is asked for, not {value!r}") from error
+                    raise TypeError(f"a value is a number or bytes, not {value!r}") from error
             # Without the values: their bytes may be secret.
             raise ValueError(f"the values do not fit {format!r}: {error}") from error
         self._pieces.append(packed)
@@ -463,6 +463,6 @@ class ValueWriter(Form):
             packed = pack(value)
         except (struct.error, OverflowError) as error:
             if not isinstance(value, (int, float)):
-                raise TypeError(f"a number is asked for, not {value!r}") from error
+                raise TypeError(f"a value is a number, not {value!r}") from error
             raise ValueError(f"{value!r} does not fit: {error}") from error
         self._pieces.append(packed)

@@ -325,13 +325,13 @@ def upgrading_role(
     if certificate is None:
         return ClientRole(control, level, _checked_name(server_name))
     if server_name is not None:
-        raise ValueError("a server has a certificate, a client validates a name: not both")
+        raise ValueError("pass a certificate as the server, or a name as the client: not both")
     return ServerRole(ServerTls(ServerOptions([certificate], level, control.min_protection_level)))
 
 
 def _checked_name(name: HostName | str | None) -> HostName:
     if not name:
-        raise ValueError("the name that the certificate has to be for is missing")
+        raise ValueError("the name that the certificate must have is missing")
     host = as_host_name(name)
     if host.type is HostNameType.BLUETOOTH:
         raise ValueError(f"a certificate cannot name a Bluetooth address: {host.display_name}")

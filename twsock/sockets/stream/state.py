@@ -167,7 +167,7 @@ class StreamSocketState:
 
     def _refusal_to_connect(self) -> SocketError | None:
         if self._phase is _Phase.CONNECTING:
-            return BusyError("cannot connect: another attempt is under way")
+            return BusyError("cannot connect: another connect is pending")
         if self._phase is _Phase.CONNECTED:
             return LocalProtocolError("cannot connect: the socket is connected")
         if self.is_ended:

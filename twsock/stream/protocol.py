@@ -84,7 +84,6 @@ class StreamProtocol(ConnectionProtocol):
         The connection is now secure: encrypted, and the peer was accepted.
 
         Not called with TLS from the first byte: then ``connection_made`` is called at this point.
-
         An attacker may have sent the earlier messages. Drop all that they said, such as a login.
         """
 
@@ -203,16 +202,14 @@ class StreamProtocol(ConnectionProtocol):
 
     def has_stopped(self, stream: Connection) -> bool:
         """Return whether a request or ClientHello is next, and may be handled now."""
-        is_free = self._handler is None and not self._is_stalled
-        if not is_free or not self._decoder.stops_here():
+        if self._handler is not None or self._is_stalled or not self._decoder.stops_here():
             return False
         return stream.room > 0 or self._may_go_on(stream)
 
     def take_buffered(self) -> bytes:
         """Remove and return all bytes that were received and not pulled."""
         early, self._early = self._early, b""
-        rest: bytes = self._decoder.take_buffered()
-        return rest + early
+        return typing.cast(bytes, self._decoder.take_buffered()) + early
 
     def continue_above(self, engine: Any) -> None:
         """Continue above a TLS engine; drop the decoder from before the handshake."""

@@ -7,23 +7,28 @@ timeout, and only processes that were started here are ended.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import http.server
 import json
 import os
 import shutil
 import signal
 import smtplib
+import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from tests import THOROUGH
 from tests.services.processes import twistd
@@ -68,6 +73,65 @@ def run(folder: Path, tool: str, *arguments: str, say: str = "") -> tuple[int, s
         check=False,
     )
     return done.returncode, done.stdout
+
+
+class ProxyTests(SynchronousTestCase):
+    """``examples/proxy.py`` between programs that know nothing of it."""
+
+    def setUp(self) -> None:
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        self.folder = Path(made.name)
+        self.data = self.folder / "data"
+        self.data.write_bytes(os.urandom(8 * 1024 * 1024))
+
+    @needs("socat")
+    def test_socat_ends_its_output_and_gets_the_answer(self) -> None:
+        """The far end sees the end of the bytes, and answers with their hash."""
+
+        def answer() -> None:
+            connection, _ = remote.accept()
+            with connection, connection.makefile("rb") as file:
+                connection.sendall(hashlib.sha256(file.read()).hexdigest().encode())
+
+        with socket.create_server(("127.0.0.1", 0)) as remote:
+            remote.settimeout(_PATIENCE)
+            answering = threading.Thread(target=answer)
+            answering.start()
+            with self.proxy(remote.getsockname()[1]) as port:
+                here = f"OPEN:{self.data},rdonly!!STDOUT"
+                _, printed = run(self.folder, "socat", "-t", "60", here, f"TCP:127.0.0.1:{port}")
+            answering.join()
+        self.assertEqual(printed, hashlib.sha256(self.data.read_bytes()).hexdigest())
+
+    @needs("curl")
+    def test_curl_gets_a_file_of_a_web_server(self) -> None:
+        """Byte by byte the same."""
+        handler = functools.partial(_QuietHandler, directory=str(self.folder))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            serving = threading.Thread(target=server.serve_forever)
+            serving.start()
+            with self.proxy(server.server_address[1]) as port:
+                url = f"http://127.0.0.1:{port}/data"
+                status, _ = run(self.folder, "curl", "--silent", "--output", "got", url)
+            server.shutdown()
+            serving.join()
+        self.assertEqual(status, 0)
+        self.assertEqual(self.folder.joinpath("got").read_bytes() == self.data.read_bytes(), True)
+
+    @contextmanager
+    def proxy(self, remote_port: int) -> Iterator[int]:
+        """Run the proxy to a port; yields its own."""
+        path = _EXAMPLE.with_name("proxy.py")
+        with running(path, "0", "127.0.0.1", str(remote_port)) as (_server, opened, _):
+            yield int(opened.split(" ")[0].rpartition(":")[2])
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Prints nothing."""
+
+    @override
+    def log_message(self, *_arguments: object) -> None: ...
 
 
 class MailServerTests(SynchronousTestCase):

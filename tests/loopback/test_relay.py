@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import random
 import socket
 from collections.abc import Callable, Coroutine
@@ -353,6 +355,22 @@ class TcpRelays(RelayContract):
             self.assertIsInstance(await failure_of(sending), BrokenError)
             self.assertIsInstance(await failure_of(relaying), BrokenError)
             self.assertIs(relaying.failed_socket, ends.right)
+
+        self.converse(conversation)
+
+    def test_bytes_are_copied_where_no_pipe_can_be_made(self) -> None:
+        """The process has too many open files, or the system no splice."""
+
+        def refuse(_flags: int) -> tuple[int, int]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(os, "pipe2", refuse)
+        data = pattern(8 * MIB)
+
+        async def conversation(ends: Ends, relaying: Relay) -> None:
+            _, received = await together(send(ends.client, data), receive(ends.server))
+            self.assertEqual(received, hashlib.sha256(data).digest())
+            self.assertEqual(relaying.relayed, RelayedBytes(len(data), 0))
 
         self.converse(conversation)
 

@@ -409,6 +409,41 @@ class PlainTests(KernelCase):
         self.assertEqual((self.owner.drained, stream.is_flushed), (1, True))
 
 
+class DirectTests(KernelCase):
+    """The kernel itself may move bytes to the socket."""
+
+    def test_bytes_may_go_to_the_socket_while_nothing_is_queued(self) -> None:
+        """Queued bytes come first; and none go there after an abort."""
+        self.assertEqual(self.stream.direct_descriptor, self.socket.fileno())
+        self.stream.write(b"x")
+        self.assertIsNone(self.stream.direct_descriptor)
+        self.stream.send()
+        self.assertEqual(self.stream.direct_descriptor, self.socket.fileno())
+        self.descriptor.write(b"own")
+        self.assertIsNone(self.stream.direct_descriptor)
+        self.descriptor.abortConnection()
+        self.assertIsNone(self.stream.direct_descriptor)
+
+    def test_room_is_reported_although_nothing_is_queued(self) -> None:
+        """Once; then the descriptor waits no more."""
+        self.stream.await_room()
+        self.stream.await_room()
+        self.assertIn(self.descriptor, self.reactor.writers)
+        self.assertEqual(self.owner.drained, 0)
+        self.descriptor.doWrite()
+        self.assertEqual(self.owner.drained, 1)
+        self.assertNotIn(self.descriptor, self.reactor.writers)
+
+    def test_fin_is_sent_after_a_wait_that_was_stopped(self) -> None:
+        """Twisted sends none while a producer is registered."""
+        self.stream.await_room()
+        self.stream.stop_awaiting_room()
+        self.stream.end_output()
+        self.descriptor.doWrite()
+        self.assertEqual(self.peer.recv(1), b"")
+        self.assertEqual(self.owner.drained, 0)
+
+
 class Whole:
     """A transport without half-close."""
 

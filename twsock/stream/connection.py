@@ -183,7 +183,7 @@ class Connection(EndingTransport):
             descriptor.bufferSize = min(2 * descriptor.bufferSize, _MAX_READ_SIZE)
 
     def reset_read_size(self) -> None:
-        """Let each receive be of 64 KiB again: a target takes that at once, but seldom more."""
+        """Let each receive be of 64 KiB again: larger ones do not make a relay cheaper."""
         if self._descriptor is not None:
             vars(self._descriptor).pop("bufferSize", None)
 

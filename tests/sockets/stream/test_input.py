@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from tests.sockets.stream.connected import InMemory
 from tests.stream.test_transport import Owner
@@ -25,8 +26,14 @@ from twsock import (
     SocketErrorStatus,
     StreamSocket,
 )
-from twsock.sockets.stream.input import DEFAULT_MAX_LOAD, READ_AHEAD_LIMIT, InputStream
+from twsock.sockets.stream.input import (
+    DEFAULT_MAX_LOAD,
+    READ_AHEAD_LIMIT,
+    ContinuousRead,
+    InputStream,
+)
 from twsock.stream.connection import Connection
+from twsock.wire.byte_queue import ByteQueue
 
 NONE, PARTIAL = InputStreamOptions.NONE, InputStreamOptions.PARTIAL
 READ_AHEAD = InputStreamOptions.READ_AHEAD
@@ -468,3 +475,54 @@ class EndTests(InputTests):
 
         self.successResultOf(Deferred.fromCoroutine(block()))
         self.failureResultOf(self.stream.receive_some(), ClosedError)
+
+
+class _Taking(ContinuousRead):
+    """Takes all bytes but the last one, which it leaves."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+
+    @override
+    def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
+        if queue.size > 1:
+            self.taken.append(queue.take(queue.size - 1))
+        return b"" if is_ended else None
+
+
+class ContinuousReadTests(SynchronousTestCase):
+    """A read that takes bytes as they arrive."""
+
+    def test_it_takes_what_was_received_and_what_arrives(self) -> None:
+        """Until the input ends; meanwhile other reads are refused."""
+        connected, taking = InMemory(), _Taking()
+        connected.receive(b"abc")
+        self.assertFalse(connected.input.reads_continuously)
+        reading = connected.input.pull(taking)
+        self.assertTrue(connected.input.reads_continuously)
+        connected.receive(b"de")
+        self.failureResultOf(connected.input.read(1), BusyError)
+        self.assertEqual(taking.taken, [b"ab", b"cd"])
+        connected.input.pull_again()
+        self.assertEqual((taking.taken, connected.input.buffered), ([b"ab", b"cd"], 1))
+        connected.end()
+        self.assertEqual(self.successResultOf(reading), b"")
+        self.assertFalse(connected.input.reads_continuously)
+
+    def test_cancelling_leaves_what_was_not_taken(self) -> None:
+        """The next read gets it."""
+        connected = InMemory()
+        reading = connected.input.pull(_Taking())
+        connected.receive(b"abc")
+        reading.cancel()
+        self.failureResultOf(reading, CancelledError)
+        self.assertEqual(self.successResultOf(connected.input.read(1)), b"c")
+
+    def test_a_stream_is_open_until_it_is_closed_or_broken(self) -> None:
+        """Also after the peer's end."""
+        connected = InMemory()
+        self.assertTrue(connected.input.is_open)
+        connected.end()
+        self.assertTrue(connected.input.is_open)
+        connected.input.close()
+        self.assertFalse(connected.input.is_open)

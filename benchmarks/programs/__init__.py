@@ -54,6 +54,7 @@ STREAM_SERVERS: Final = (
         ("--handler", _LEAN),
     ),
     Program("sockets", "twsock StreamSocket, receive_exactly", "twsock_sockets"),
+    Program("sockets-lean", "twsock StreamSocket, --reactor=twsock", "twsock_sockets", (_LEAN,)),
     Program("values", "twsock DataReader and DataWriter", "twsock_sockets", ("--values",)),
     Program(REFERENCE, "Twisted Int32StringReceiver", "twisted_echo"),
     Program("asyncio", "asyncio Protocol, a write per read", "asyncio_echo", ("protocol",)),

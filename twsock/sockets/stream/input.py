@@ -415,8 +415,8 @@ class InputStream(ClosesInBlock):
         is_exact: bool = False,
         search: _Special | None = None,
     ) -> Deferred[bytes]:
-        refusal = self._refusal()
-        if refusal is not None:
+        is_idle = self._state is _OPEN and self._read is None
+        if not is_idle and (refusal := self._refusal()) is not None:
             return fail(refusal)
         try:
             taken = self._take(least, most, is_exact, search)

@@ -184,9 +184,32 @@ class DecodingTests(SynchronousTestCase):
             decoder = FrameDecoder(max_payload=3)
             for piece in pieces:
                 decoder.feed(piece)
-            found = list(decoder.frames())
+            found = list(decoder.take_frames())
             self.assertEqual((found, decoder.stored), ([b"one"], b""), f"{pieces=}")
             self.assertIs(type(found[0]), bytes, f"{pieces=}")
+
+    def test_a_loop_that_does_not_begin_pulls_nothing(self) -> None:
+        """A frame leaves the decoder when a loop takes it."""
+        decoder = FrameDecoder()
+        decoder.feed(encode_frame(b"one"))
+        decoder.frames()
+        self.assertEqual((decoder.delivered, decoder.next_frame()), (0, b"one"))
+
+    @given(lists(binary(max_size=4), max_size=4), integers(0, 40), sampled_from([b"", b"1", b"go"]))
+    def test_both_loops_give_the_same_frames(
+        self, payloads: list[bytes], end: int, word: bytes
+    ) -> None:
+        """Whatever is stored, and whichever message stops them."""
+        stream = b"".join(map(encode_frame, payloads))[:end]
+        lazy, eager = FrameDecoder(), FrameDecoder()
+        for decoder in (lazy, eager):
+            decoder.feed(stream)
+            if word:
+                decoder.stop_before(word)
+        self.assertEqual(list(eager.take_frames()), list(lazy.frames()))
+        self.assertEqual(
+            (eager.delivered, eager.take_buffered()), (lazy.delivered, lazy.take_buffered())
+        )
 
 
 class LimitTests(SynchronousTestCase):

@@ -37,7 +37,10 @@ from twsock.tls.certificates import Certificate
 from twsock.tls.engine import adopt_engine
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 
-__all__ = ["FIRST_MESSAGE_TIME", "Connection"]
+__all__ = ["FIRST_MESSAGE_TIME", "FULL_READ", "Connection"]
+
+#: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
+FULL_READ: Final = 64 * 1024
 
 #: Seconds that a server which ends waits for the first message after a handshake. With TLS 1.2 this
 #: message arrives one round trip after the server has completed the handshake.

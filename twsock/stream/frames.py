@@ -117,7 +117,7 @@ class FrameProtocol(StreamProtocol):
     @override
     def deliver_messages(self, stream: Connection) -> None:
         frame_received = self.frame_received
-        for payload in self._decoder.frames():
+        for payload in self._decoder.take_frames():
             handled = frame_received(payload)
             if handled is not None and not self._is_finished(handled):
                 return

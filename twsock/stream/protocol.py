@@ -25,7 +25,7 @@ from typing_extensions import override
 from twsock.errors import ClosedError, LocalProtocolError, SocketError
 from twsock.operation import fail, run_coroutine
 from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
-from twsock.stream.connection import Connection
+from twsock.stream.connection import FULL_READ, Connection
 from twsock.stream.connection_protocol import ConnectionProtocol
 from twsock.stream.draining import Drain
 from twsock.stream.switch import MessageDecoder, MessageSwitch
@@ -39,9 +39,6 @@ Handled = typing.Union[None, "Deferred[Any]", "Coroutine[Deferred[Any], Any, Any
 #: How many received bytes may wait, besides one read, while a handler runs or the peer receives no
 #: answers. A smaller message limit lowers it.
 MAX_BACKLOG: Final = 64 * 1024
-
-#: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
-_FULL_READ: Final = 64 * 1024
 
 
 class Decoder(MessageDecoder, typing.Protocol):
@@ -332,7 +329,7 @@ class StreamProtocol(ConnectionProtocol):
             return
         size = len(data)
         self.group.counters.bytes_received += size
-        if size >= _FULL_READ:
+        if size >= FULL_READ:
             stream.note_read(size)
         if self._is_delivering:
             # A transport in memory delivers within a send. These bytes wait until the loop ends.
@@ -343,7 +340,8 @@ class StreamProtocol(ConnectionProtocol):
             decoder.feed(data)
         else:
             decoder.stored = data  # As `feed` does, without a call.
-        if (self._handler is None and not self._is_stalled) or self._is_asking():
+        is_free = self._handler is None and not self._is_stalled
+        if is_free or (self._upgrading is not None and self._upgrading.is_urgent):
             self._go_on(stream)
         else:
             self._limit_backlog(stream)
@@ -441,12 +439,8 @@ class StreamProtocol(ConnectionProtocol):
             return
         if stream.is_held and upgrading is not None and upgrading.is_shaking_hands:
             return  # The engine receives the rest.
-        if self._early:
-            early, self._early = self._early, b""
-            self._decoder.feed(early)
-            if not self._is_stalled and self._handler is None:
-                self._go_on(stream)
-                return
+        if self._early and self._deliver_early(stream):
+            return
         if self._is_stalled or self._handler is not None:
             self._limit_backlog(stream)
             return
@@ -458,9 +452,14 @@ class StreamProtocol(ConnectionProtocol):
         if self._drain is not None:
             self._drain.close_if_idle()
 
-    def _is_asking(self) -> bool:
-        """Return whether an upgrade waits for the go-ahead, perhaps within a running handler."""
-        return self._upgrading is not None and self._upgrading.is_urgent
+    def _deliver_early(self, stream: Connection) -> bool:
+        """Deliver bytes that arrived within a write; return whether a message could be handled."""
+        early, self._early = self._early, b""
+        self._decoder.feed(early)
+        if self._is_stalled or self._handler is not None:
+            return False
+        self._go_on(stream)
+        return True
 
     def _limit_backlog(self, stream: Connection) -> None:
         """Pause reading if too many bytes have arrived that cannot be handled yet."""

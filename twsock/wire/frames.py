@@ -147,12 +147,21 @@ class FrameDecoder(StoredBytes):
         """
         Iterate over the payloads.
 
-        Frames that the loop has not taken stay for the next pull, except for one that is all that
-        is stored: this call pulls it. Do not continue the loop after a `feed`.
+        Frames that the loop has not taken stay for the next pull. Do not continue the loop after a
+        `feed`.
 
         :returns: the payloads without their headers, until more bytes are needed or the next frame
             is the one of `stop_before`.
         :raises FrameTooLargeError: when the next header announces more than ``max_payload``.
+        """
+        return self._pull(self._word)
+
+    def take_frames(self) -> Iterator[bytes]:
+        """
+        Begin a loop over the payloads, as `frames` does.
+
+        A frame that is all that is stored is pulled by this call, which is faster than the first
+        step of the loop. So the caller has to take the first payload.
         """
         buffer = self.stored
         if isinstance(buffer, bytes) and self._holds_one_frame(buffer):

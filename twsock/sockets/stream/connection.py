@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
@@ -24,15 +24,12 @@ from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import output_closed
-from twsock.stream.connection import Connection
+from twsock.stream.connection import FULL_READ, Connection
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.stream.switch import Switch
 
 __all__ = ["SocketProtocol"]
-
-#: A read of this many bytes filled Twisted's smallest receive buffer, so more was probably there.
-_FULL_READ: Final = 64 * 1024
 
 
 @implementer(IHalfCloseableProtocol)
@@ -202,7 +199,7 @@ class SocketProtocol(Protocol):
         stream, output = self._stream, self._output
         assert stream is not None
         size = len(data)
-        if size >= _FULL_READ and not self._input.reads_continuously:
+        if size >= FULL_READ and not self._input.reads_continuously:
             stream.note_read(size)
         output.is_held = True
         left = self._input.feed(data)

@@ -349,6 +349,8 @@ def _time_to_listen(checkout: Path, arguments: Sequence[str]) -> float:
     service = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=checkout,
+        # Warnings of Twisted's own service are none of ours, and may be errors in this process.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -172,6 +172,7 @@ class SendFileContract(OnEveryReactor):
             expected = hashlib.sha256(self.data + b"trailer").digest()
             self.assertEqual(await receive(far), expected)
             self.assertEqual(await sending, self.size)
+            await far.close()
             await closing
             self.assertFalse(near.was_lost)
 

@@ -66,7 +66,7 @@ UNREAD_AT_THE_UPGRADE: Final[Steps] = [
 
 KINDS: Final = st.tuples(st.sampled_from((synchronous_pair, memory_pair)), st.booleans())
 
-_EXAMPLES: Final = settings(max_examples=1600 if THOROUGH else 200)
+_EXAMPLES: Final = settings(max_examples=800 if THOROUGH else 200)
 
 
 def steps_of(*calls: str) -> st.SearchStrategy[Steps]:

@@ -276,12 +276,8 @@ class AbortTests(RowTests):
         self.assertIsInstance(await failure_of(near.input_stream.receive_some()), ClosedError)
         self.assertTrue(near.was_lost)
 
-    @with_socket()
-    @row(State.FINISHING, Event.ABORT)
-    async def test_while_bytes_are_sent_it_is_a_reset(
-        self, near: StreamSocket, peer: RawPeer
-    ) -> None:
-        """The peer sees no end in order behind the bytes that it has."""
+    async def assert_abort_of_a_close(self, near: StreamSocket, peer: RawPeer) -> None:
+        """Close with unsent bytes, abort, and check that the peer sees a reset only."""
         writing = near.output_stream.write(bytes(MUCH))
         closed = near.close()
         await turns(peer.reactor)
@@ -291,6 +287,14 @@ class AbortTests(RowTests):
         self.assertEqual((await peer.rest()).ends, (End.RST,))
 
     @with_socket()
+    @row(State.FINISHING, Event.ABORT)
+    async def test_while_bytes_are_sent_it_is_a_reset(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The peer sees no end in order behind the bytes that it has."""
+        await self.assert_abort_of_a_close(near, peer)
+
+    @with_socket()
     @row(State.ANSWERED, Event.ABORT)
     async def test_while_an_answer_is_sent_it_is_a_reset(
         self, near: StreamSocket, peer: RawPeer
@@ -298,13 +302,7 @@ class AbortTests(RowTests):
         """Bytes of an answer to a peer that has ended are unsent."""
         peer.end()
         self.assertEqual(await near.input_stream.receive_some(), b"")
-        writing = near.output_stream.write(bytes(MUCH))
-        closed = near.close()
-        await turns(peer.reactor)
-        await near.abort()
-        await closed
-        self.assertIsInstance(await failure_of(writing), ClosedError)
-        self.assertEqual((await peer.rest()).ends, (End.RST,))
+        await self.assert_abort_of_a_close(near, peer)
 
     @with_socket()
     @row(State.LINGERING, Event.ABORT)

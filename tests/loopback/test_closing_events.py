@@ -152,6 +152,15 @@ class FailureTests(RowTests):
         await near.wait_closed()
         self.assertTrue(near.was_lost)
 
+    async def reset_after_the_end(self, near: StreamSocket, peer: RawPeer) -> None:
+        """End the peer's output in order, check that it is read, and then reset."""
+        peer.end()
+        if peer.security.is_encrypted:
+            peer.send_fin()
+        self.assertEqual(await near.input_stream.receive_some(), b"")
+        await turns(peer.reactor)
+        peer.reset()
+
     @with_socket()
     @row(State.ANSWERING, Event.SEND_FAILED)
     @row(State.BROKEN, Event.HUNG_UP)
@@ -159,12 +168,7 @@ class FailureTests(RowTests):
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
         """Nothing is read any more, so the next check of the socket finds the reset."""
-        peer.end()
-        if peer.security.is_encrypted:
-            peer.send_fin()
-        self.assertEqual(await near.input_stream.receive_some(), b"")
-        await turns(peer.reactor)
-        peer.reset()
+        await self.reset_after_the_end(near, peer)
         self.assertIsInstance(await failure_of(near.output_stream.write(b"x")), BrokenError)
         await near.wait_closed()
         self.assertTrue(near.was_lost)
@@ -175,12 +179,7 @@ class FailureTests(RowTests):
         self, near: StreamSocket, peer: RawPeer
     ) -> None:
         """The application has not answered yet; its next write fails with the reset."""
-        peer.end()
-        if peer.security.is_encrypted:
-            peer.send_fin()
-        self.assertEqual(await near.input_stream.receive_some(), b"")
-        await turns(peer.reactor)
-        peer.reset()
+        await self.reset_after_the_end(near, peer)
         await near.wait_closed()
         self.assertTrue(near.was_lost)
         error = await failure_of(near.output_stream.write(b"x"))

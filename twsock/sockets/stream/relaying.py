@@ -36,14 +36,11 @@ from twsock.operation import Operation
 from twsock.sockets.stream.input import ContinuousRead
 from twsock.sockets.stream.socket import StreamSocket
 from twsock.sockets.stream.transfers import MAX_PIECE, Transfer
-from twsock.stream.connection import Connection
+from twsock.stream.connection import FULL_READ, Connection
 from twsock.stream.splicing import DirectReader, Pipe
 from twsock.wire.byte_queue import ByteQueue
 
 __all__ = ["Relay", "RelayedBytes", "relay"]
-
-#: A read of this many bytes filled the buffer of the transport: the peer sends fast.
-_FULL_READ: Final = 64 * 1024
 
 #: Full reads in a row after which a direction splices.
 _FULL_READS: Final = 2
@@ -125,7 +122,7 @@ class _Direction(Transfer, ContinuousRead):
         """Pass on what was received; return ``b""`` when the input has ended and all is passed."""
         size = queue.size
         if size:
-            self._in_a_row = self._in_a_row + 1 if size >= _FULL_READ else 0
+            self._in_a_row = self._in_a_row + 1 if size >= FULL_READ else 0
         while queue.size and self._has_turn and not self._is_blocked:
             piece = queue.take(min(queue.size, MAX_PIECE))
             self.count += len(piece)

@@ -63,6 +63,11 @@ UNREAD_AT_THE_UPGRADE: Final[Steps] = [
     ((0, "read"), None),
     ((0, "upgrade"), None),
 ]
+#: A write fires within an upgrade, and its callback upgrades the same end again.
+UPGRADED_WITHIN_THE_UPGRADE: Final[Steps] = [
+    ((1, "write"), (0, "upgrade")),
+    ((0, "upgrade"), None),
+]
 
 KINDS: Final = st.tuples(st.sampled_from((synchronous_pair, memory_pair)), st.booleans())
 
@@ -241,6 +246,7 @@ class ConversationTests(SynchronousTestCase):
     @given(KINDS, steps_of(*HARMLESS_CALLS, *ENDING_CALLS))
     @example((synchronous_pair, False), LOST_WHEN_SECURE)
     @example((synchronous_pair, False), UNREAD_AT_THE_UPGRADE)
+    @example((synchronous_pair, False), UPGRADED_WITHIN_THE_UPGRADE)
     def test_any_calls_and_an_abort_leave_no_wait(self, kind: Kind, steps: Steps) -> None:
         """
         What was received is the beginning of what was sent.

@@ -83,7 +83,9 @@ class SocketProtocol(Protocol):
 
     @property
     def carries_tls(self) -> bool:
-        """Whether the connection is above a TLS engine."""
+        """Whether the connection is above a TLS engine, or a handshake was started."""
+        if self._switch is not None:
+            return True  # A transport in memory may call back before the engine has it.
         return self._stream is not None and self._stream.carries_tls
 
     def close(self) -> Deferred[None]:

@@ -68,7 +68,8 @@ class ConnectionProtocol(Protocol):
     _transport: Any = None
     _ordered: ApplicationTransport | None = None
     _stream: Connection | None = None
-    _is_announced = False
+    # Whether the application does not know of the connection yet: an upgrade comes first.
+    _is_unannounced = False
     # Whether a write has reported a full output, which has not drained since.
     _is_full = False
     # Whether the running handler was cancelled because the connection was lost.
@@ -117,7 +118,8 @@ class ConnectionProtocol(Protocol):
     @transport.setter
     def transport(self, transport: Any) -> None:
         self._transport = transport
-        self._ordered = None
+        if self._ordered is not None:
+            self._ordered = None
 
     @property
     def peer(self) -> str:
@@ -288,7 +290,8 @@ class ConnectionProtocol(Protocol):
         return self.group
 
     def _announce(self) -> None:
-        self._is_announced = True
+        if self._is_unannounced:
+            self._is_unannounced = False
         self._call_hook(self.connection_made)
 
     def readConnectionLost(self) -> None:
@@ -342,7 +345,7 @@ class ConnectionProtocol(Protocol):
             self._ordered.release()
         if self.group is not None:
             self.group.leave(self)
-        if self._is_announced:
+        if not self._is_unannounced:
             self._report_loss(error)
 
     def input_ended(self) -> None:

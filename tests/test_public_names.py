@@ -20,8 +20,10 @@ import twsock
 #: Names that twistd looks up in the module of each plugin, so several modules have them.
 NAMES_OF_TWISTED = {"Options", "install", "makeService"}
 
-#: Names that each module with a table of states has: `twsock.stream.closing`, `upgrade_core`.
-NAMES_OF_TABLES = {"APPLICATION_EVENTS", "TABLE", "Action", "Event", "Row", "State", "Step"}
+#: Names that each module with a table of states has, such as `twsock.stream.closing`.
+NAMES_OF_TABLES = {
+    *("APPLICATION_EVENTS", "TABLE", "Action", "Event", "Row", "State", "Step", "follow"),
+}
 
 #: Packages that export names of other packages.
 FACES = {"twsock.protocols": ("twsock.stream.", "twsock.datagram.")}

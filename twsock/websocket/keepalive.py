@@ -1,0 +1,105 @@
+"""
+When to ping a peer, and when to give it up: times → **keepalive** → ping or end. No I/O, no clock.
+
+`twsock.websocket.connection` holds one `KeepAlive` for each WebSocket, sets `KeepAlive.is_heard`
+with each read, and calls `KeepAlive.advance` from one delayed call. It holds two times.
+
+A ping leaves at the end of each interval. Any byte that arrives after it is a sign of life, not
+only its pong: the pong of a peer that sends a long message waits behind that message. Time in which
+this end does not read does not count, since it could not see a pong (back-pressure). Nor does a
+byte have to be read: bytes that wait in the kernel are a sign of life, too. So a busy or blocked
+process does not drop all its peers when it continues.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+__all__ = [
+    "DEFAULT_PING_INTERVAL",
+    "DEFAULT_PING_TIMEOUT",
+    "Due",
+    "KeepAlive",
+    "check_times",
+]
+
+#: Seconds between two pings. Proxies and address translators drop silent connections after 30
+#: seconds or more.
+DEFAULT_PING_INTERVAL: Final = 20.0
+
+#: Seconds after a ping within which a byte of the peer has to arrive.
+DEFAULT_PING_TIMEOUT: Final = 20.0
+
+
+class Due(enum.Enum):
+    """What is due at a time."""
+
+    NOTHING = "nothing"
+    PING = "a ping"
+    END = "the end: there was no sign of life"
+
+
+def check_times(interval: float | None, timeout: float | None) -> None:
+    """
+    Check the seconds between pings, and those to an answer. None stands for no ping, or no end.
+
+    :raises ValueError: when one is not above 0, or a timeout has no interval.
+    """
+    if interval is not None and not interval > 0:
+        raise ValueError(f"ping_interval is above 0 seconds, not {interval:g}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"ping_timeout is above 0 seconds, not {timeout:g}")
+
+
+class KeepAlive:
+    """
+    The times of the pings of one WebSocket.
+
+    :param interval: seconds between two pings; above 0.
+    :param timeout: seconds after a ping within which a byte has to arrive; above 0. None to ping
+        without waiting for an answer.
+    :param now: the time at which the WebSocket was opened, in seconds on any clock.
+
+    :ivar is_heard: set to True with each read: a byte has arrived.
+    """
+
+    __slots__ = ("_end_at", "_interval", "_ping_at", "_timeout", "is_heard")
+
+    def __init__(self, interval: float, timeout: float | None, now: float) -> None:
+        check_times(interval, timeout)
+        self._interval = interval
+        self._timeout = timeout
+        self.is_heard = False
+        self._ping_at = now + interval
+        # The time at which the wait for a sign of life ends; None while there is none.
+        self._end_at: float | None = None
+
+    @property
+    def next_deadline(self) -> float:
+        """The time at which `advance` has to be called, on the clock of ``now``."""
+        end_at = self._end_at
+        return self._ping_at if end_at is None else min(end_at, self._ping_at)
+
+    def advance(self, now: float, *, is_deaf: bool = False) -> Due:
+        """
+        Return what is due; afterwards, `next_deadline` is later than ``now``.
+
+        :param is_deaf: whether this end does not read now, or has bytes to read: then the silence
+            says nothing about the peer.
+        """
+        if self.is_heard or is_deaf:
+            self.is_heard = False
+            if self._end_at is not None:
+                # The wait begins anew while this end is deaf: it was, until now.
+                self._end_at = now + (self._timeout or 0) if is_deaf else None
+        if self._end_at is not None and now >= self._end_at:
+            self._end_at = None
+            self._ping_at = now + self._interval
+            return Due.END
+        if now < self._ping_at:
+            return Due.NOTHING
+        self._ping_at = now + self._interval
+        if self._end_at is None and self._timeout is not None:
+            self._end_at = now + self._timeout
+        return Due.PING

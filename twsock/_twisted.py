@@ -52,6 +52,11 @@ PRIVATE_NAMES: Final = (
         },
     ),
     PrivateNames(
+        "twisted.internet.abstract._LogOwner",
+        "tests.stream.listening.test_server_transport",
+        {"_getLogPrefix": "make the prefix of log messages when it is needed"},
+    ),
+    PrivateNames(
         "twisted.internet.tcp.Connection",
         "tests.stream.test_transport",
         {"_aborting": "send nothing after an application has aborted the transport"},

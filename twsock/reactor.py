@@ -36,7 +36,13 @@ _LONG_WAIT: Final = 3600.0
 
 
 class LeanEpollReactor(EPollReactor):
-    """Twisted's epoll reactor without a log context for each event."""
+    """
+    Twisted's epoll reactor without a log context for each event.
+
+    :ivar sets_log_context: False; transports then need not keep the prefix of their log messages.
+    """
+
+    sets_log_context: Final = False
 
     _log = TextLogger()
 

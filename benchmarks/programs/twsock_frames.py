@@ -7,10 +7,11 @@ With ``--handler``, a protocol with a method that is called for each frame and a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from typing_extensions import override
 
-from benchmarks.programs.serving import install, make_parser, serve
+from benchmarks.programs.serving import BACKLOG, HOST, install, make_parser
 from twsock.protocols import FrameEchoFactory, FrameProtocol, StreamServerFactory
 
 __all__ = ["Answer", "main"]
@@ -24,6 +25,19 @@ class Answer(FrameProtocol):
         self.send_frame(payload)
 
 
+def _serve(reactor: Any, factory: StreamServerFactory) -> None:
+    """Serve as twsock's own services do, through the factory; see `StreamServerFactory.listen`."""
+    from twisted.internet.endpoints import TCP4ServerEndpoint
+
+    listening = factory.listen(TCP4ServerEndpoint(reactor, 0, BACKLOG, HOST))
+    listening.addCallback(_print_port)
+    reactor.run()
+
+
+def _print_port(port: Any) -> None:
+    print(port.getHost().port, flush=True)
+
+
 def main(argv: Sequence[str]) -> None:
     """Serve, as the command line says."""
     parser = make_parser()
@@ -31,9 +45,9 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     reactor = install(options.reactor)
     if options.handler:
-        serve(reactor, StreamServerFactory(reactor, Answer))
+        _serve(reactor, StreamServerFactory(reactor, Answer))
     elif options.tls is None:
-        serve(reactor, FrameEchoFactory(reactor))
+        _serve(reactor, FrameEchoFactory(reactor))
     else:
         # Not at the top, as a server without TLS needs no memory for it.
         from twsock.protocols import UpgradePolicy, UpgradeToSsl
@@ -41,4 +55,4 @@ def main(argv: Sequence[str]) -> None:
 
         tls = ServerTls(ServerOptions([Certificate.load(options.tls)]))
         upgrade = UpgradeToSsl(tls, UpgradePolicy.IMPLICIT)
-        serve(reactor, FrameEchoFactory(reactor, upgrade=upgrade))
+        _serve(reactor, FrameEchoFactory(reactor, upgrade=upgrade))

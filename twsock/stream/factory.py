@@ -25,6 +25,7 @@ from twsock.log import TextLogger
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
+from twsock.stream.listening.server_transport import make_small_transports
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.registry import ConnectionRegistry, Counters
 from twsock.stream.upgrade import UpgradeToSsl
@@ -167,6 +168,7 @@ class StreamServerFactory(ServerFactory):
         port = await endpoint.listen(self)
         # Other ports, such as those in memory, have no socket: buildProtocol limits them.
         if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+            make_small_transports(port)
             # Drop the gates of stopped ports.
             self._gates = [gate for gate in self._gates if not gate.is_closed]
             self._gates.append(

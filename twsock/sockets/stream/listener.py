@@ -46,6 +46,7 @@ from twsock.sockets.waiting import (
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
+from twsock.stream.listening.server_transport import make_small_transports
 from twsock.stream.registry import ConnectionRegistry
 from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
@@ -334,6 +335,7 @@ class StreamSocketListener(ClosesInBlock):
         for port in ports:
             # Other ports, such as those in memory, have no socket and so no accept gate.
             if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
+                make_small_transports(port)
                 self._gates.append(AcceptGate(port, self._reactor, self._has_room, self.admits))
         self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
 

@@ -1,0 +1,102 @@
+"""The small transport of accepted connections has the texts of Twisted's own, when needed."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, cast
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port, Server
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.stream.test_transport import IdleReactor
+from twsock.stream.listening.server_transport import (
+    QuietServerTransport,
+    ServerTransport,
+    make_small_transports,
+)
+
+
+class ServerTransportTests(SynchronousTestCase):
+    """A small transport beside Twisted's own transport of the same connection."""
+
+    transport_class: type[ServerTransport] = ServerTransport
+    #: The texts that a new connection from 127.0.0.1 has.
+    stored = ["127.0.0.1", "Protocol,7,127.0.0.1"]
+
+    def setUp(self) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        client = socket.create_connection(listening.getsockname())
+        self.addCleanup(client.close)
+        accepted, _ = listening.accept()
+        self.addCleanup(accepted.close)
+        self.port = cast(Any, Port)(0, Factory(), reactor=IdleReactor())
+        self.port._realPortNumber = listening.getsockname()[1]
+        arguments = (accepted, Protocol(), client.getsockname(), self.port, 7, IdleReactor())
+        self.transport = self.transport_class(*cast(Any, arguments))
+        self.twisted = Server(*cast(Any, arguments))
+
+    def test_its_texts_are_those_of_twisted(self) -> None:
+        """Its log prefix and its name are the same as those of Twisted's transport."""
+        self.assertEqual(self.transport.logPrefix(), self.twisted.logPrefix())
+        self.assertEqual(self.transport.logstr, self.twisted.logstr)
+        self.assertEqual(repr(self.transport), repr(self.twisted))
+
+    def test_it_stores_few_texts(self) -> None:
+        """A new connection has no text that is not needed for each event."""
+        texts = [value for value in vars(self.transport).values() if isinstance(value, str)]
+        self.assertEqual(texts, self.stored)
+
+    def test_it_has_texts_after_the_loss(self) -> None:
+        """After the loss its name says so, and it still has a log prefix."""
+        self.transport.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(repr(self.transport), "<lost connection #7>")
+        self.assertIn(",7,127.0.0.1", self.transport.logPrefix())
+
+    def test_it_is_a_transport_of_twisted(self) -> None:
+        """It provides the interface of Twisted's TCP transports."""
+        self.assertTrue(verifyObject(ITCPTransport, self.transport))
+
+
+class QuietServerTransportTests(ServerTransportTests):
+    """The same with a transport for a reactor that sets no log context."""
+
+    transport_class = QuietServerTransport
+    stored = ["127.0.0.1"]
+
+
+class MakeSmallTransportsTests(SynchronousTestCase):
+    """`make_small_transports` changes ports of Twisted only."""
+
+    def test_a_port_makes_small_transports(self) -> None:
+        """A TCP port of Twisted makes them from then on."""
+        port = cast(Any, Port)(0, Factory(), reactor=IdleReactor())
+        make_small_transports(port)
+        self.assertIs(port.transport, ServerTransport)
+
+    def test_a_port_of_a_reactor_without_log_contexts_makes_quiet_transports(self) -> None:
+        """Where no event needs a log prefix, connections have none."""
+
+        class QuietReactor(IdleReactor):
+            sets_log_context = False
+
+        port = cast(Any, Port)(0, Factory(), reactor=QuietReactor())
+        make_small_transports(port)
+        self.assertIs(port.transport, QuietServerTransport)
+
+    def test_a_port_with_its_own_transport_keeps_it(self) -> None:
+        """A class that an application has chosen stays, and so does a port without one."""
+
+        class Own(Server):
+            pass
+
+        port = cast(Any, Port)(0, Factory(), reactor=IdleReactor())
+        port.transport = Own
+        make_small_transports(port)
+        self.assertIs(port.transport, Own)
+        make_small_transports(object())

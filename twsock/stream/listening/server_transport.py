@@ -1,0 +1,55 @@
+"""
+A transport of accepted connections that takes less memory: port of Twisted → **transport**.
+
+A `twsock.protocols.StreamServerFactory` or a `twsock.StreamSocketListener` lets the TCP ports that
+it opens make this transport. Twisted's own makes two texts of some 80 bytes for each connection:
+its name, and the prefix of its log messages. Most connections need no name. A prefix is needed for
+each event, unless the reactor is that of `twsock.reactor`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.tcp import Server
+
+__all__ = ["QuietServerTransport", "ServerTransport", "make_small_transports"]
+
+
+class ServerTransport(Server):
+    """Twisted's transport of an accepted TCP connection; its name is made when it is needed."""
+
+    # Assigned by Twisted.
+
+    @property
+    def repstr(self) -> str:
+        """The name of the connection; an assigned one is dropped."""
+        protocol = getattr(self, "protocol", None)
+        if protocol is None:  # Twisted deletes it at the loss.
+            return f"<lost connection #{self.sessionno}>"
+        return f"<{type(protocol).__name__} #{self.sessionno} on {self.getHost().port}>"
+
+    @repstr.setter
+    def repstr(self, _text: str) -> None: ...
+
+
+class QuietServerTransport(ServerTransport):
+    """The same for a reactor that sets no log context: the log prefix, too, is made when needed."""
+
+    # Assigned by Twisted.
+
+    @property
+    def logstr(self) -> str:
+        """The prefix of log messages; an assigned one is dropped."""
+        application = self._getLogPrefix(getattr(self, "protocol", None))
+        return f"{application},{self.sessionno},{self.hostname}"
+
+    @logstr.setter
+    def logstr(self, _text: str) -> None: ...
+
+
+def make_small_transports(port: Any) -> None:
+    """Let a port make these transports, unless it has its own class of transports."""
+    if getattr(port, "transport", None) is Server:
+        sets_context = getattr(port.reactor, "sets_log_context", True)
+        port.transport = ServerTransport if sets_context else QuietServerTransport

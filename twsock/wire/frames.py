@@ -16,7 +16,7 @@ from typing import Final
 
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
-from twsock.wire._stored import StoredBytes
+from twsock.wire.stored_bytes import StoppingBytes
 
 __all__ = [
     "DEFAULT_MAX_PAYLOAD",
@@ -114,7 +114,7 @@ def _skip_alike(
     return end, count
 
 
-class FrameDecoder(StoredBytes):
+class FrameDecoder(StoppingBytes):
     """
     Decodes a stream of length-prefixed frames, pulled one by one or run by run.
 

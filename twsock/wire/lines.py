@@ -16,7 +16,7 @@ from typing import Final
 
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError, RemoteProtocolError
-from twsock.wire._stored import StoredBytes
+from twsock.wire.stored_bytes import StoppingBytes
 
 __all__ = [
     "DEFAULT_MAX_LINE",
@@ -80,7 +80,7 @@ def decode_text(line: bytes) -> str:
         ) from error
 
 
-class LineDecoder(StoredBytes):
+class LineDecoder(StoppingBytes):
     """
     Decodes a stream of lines, pulled one by one or run by run.
 

@@ -1,5 +1,7 @@
 """
-Base class of the decoders: stores the bytes that were fed and not yet pulled.
+Base classes of the decoders: they store the bytes that were fed and not yet pulled.
+
+Used by `twsock.wire.frames`, `twsock.wire.lines` and `twsock.websocket.messages`.
 
 A read that contains only whole messages is never copied: it stays the ``bytes`` object of the
 receive. When a message is spread over reads, a ``bytearray`` replaces it, which grows in place.
@@ -7,7 +9,7 @@ receive. When a message is spread over reads, a ``bytearray`` replaces it, which
 
 from __future__ import annotations
 
-__all__ = ["StoredBytes"]
+__all__ = ["StoppingBytes", "StoredBytes"]
 
 
 class StoredBytes:
@@ -18,7 +20,7 @@ class StoredBytes:
     :ivar delivered: the number of messages pulled so far.
     """
 
-    __slots__ = ("_beginning", "_position", "_word", "delivered", "max_payload", "stored")
+    __slots__ = ("_position", "delivered", "max_payload", "stored")
 
     def __init__(self, max_payload: int) -> None:
         self.max_payload = max_payload
@@ -28,9 +30,6 @@ class StoredBytes:
         self.stored: bytes | bytearray = b""
         # The first byte that was not pulled. A buffer that is pulled to its end is dropped at once.
         self._position = 0
-        # Runs and loops stop before this message; empty for none.
-        self._word = b""
-        self._beginning = b""
 
     @property
     def buffered(self) -> int:
@@ -63,6 +62,30 @@ class StoredBytes:
         """Return the next bytes, at most ``count``, without pulling them."""
         return bytes(self.stored[self._position : self._position + count])
 
+    def take_buffered(self) -> bytes:
+        """Remove and return all bytes that were fed and not pulled."""
+        rest = bytes(memoryview(self.stored)[self._position :])
+        self.clear()
+        return rest
+
+    def _drop_pulled(self) -> None:
+        """Drop the pulled bytes; called when a pull finds no message, not once per message."""
+        if self._position:
+            self.stored = bytearray(memoryview(self.stored)[self._position :])
+            self._position = 0
+
+
+class StoppingBytes(StoredBytes):
+    """Bytes of a format on which an upgrade may begin between two messages."""
+
+    __slots__ = ("_beginning", "_word")
+
+    def __init__(self, max_payload: int) -> None:
+        super().__init__(max_payload)
+        # Runs and loops stop before this message; empty for none.
+        self._word = b""
+        self._beginning = b""
+
     def stop_before(self, word: bytes, beginning: bytes = b"") -> None:
         """
         Make runs and loops stop before one message, which is then pulled by itself.
@@ -75,15 +98,3 @@ class StoredBytes:
         """
         self._word = word
         self._beginning = beginning
-
-    def take_buffered(self) -> bytes:
-        """Remove and return all bytes that were fed and not pulled."""
-        rest = bytes(memoryview(self.stored)[self._position :])
-        self.clear()
-        return rest
-
-    def _drop_pulled(self) -> None:
-        """Drop the pulled bytes; called when a pull finds no message, not once per message."""
-        if self._position:
-            self.stored = bytearray(memoryview(self.stored)[self._position :])
-            self._position = 0

@@ -1,0 +1,105 @@
+"""
+Encoder of WebSocket frames (:rfc:`6455`, section 5.2): opcode and payload → **frame**.
+
+Called by `twsock.websocket.messages` for messages, and by the connection for control frames. Holds
+nothing. Frames are decoded by `twsock.websocket.messages`, since most messages have one frame.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final
+
+from twsock.errors import LocalProtocolError
+from twsock.websocket.masking import mask
+
+__all__ = ["MAX_CONTROL_PAYLOAD", "Opcode", "encode_frame", "encode_header"]
+
+#: The largest payload of a control frame, in bytes (section 5.5).
+MAX_CONTROL_PAYLOAD: Final = 125
+
+# Bits of the first two bytes of a frame.
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_MASKED: Final = 0x80
+
+#: The largest payload with a length of 7 bits, and with one of 16 bits. Larger ones have 64 bits.
+_SHORT: Final = 125
+_MEDIUM: Final = 0xFFFF
+
+_PACK_SHORT: Final = struct.Struct(">BB").pack
+_PACK_MEDIUM: Final = struct.Struct(">BBH").pack
+_PACK_LONG: Final = struct.Struct(">BBQ").pack
+
+
+class Opcode(enum.IntEnum):
+    """What a frame is; from 8 on it is a control frame (section 5.2)."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+def encode_header(
+    opcode: Opcode,
+    size: int,
+    *,
+    is_final: bool = True,
+    is_compressed: bool = False,
+    is_masked: bool = False,
+) -> bytes:
+    """
+    Return a header without the key of a mask, 2 to 10 bytes.
+
+    :param size: bytes in the payload.
+    :param is_final: whether the frame ends its message.
+    :param is_compressed: sets RSV1, which begins a compressed message (:rfc:`7692`, section 6).
+    :param is_masked: whether a key follows the header.
+    :raises LocalProtocolError: when a control frame is fragmented, compressed or too large.
+    """
+    if opcode >= Opcode.CLOSE:
+        if size > MAX_CONTROL_PAYLOAD:
+            raise LocalProtocolError(
+                f"a control frame carries {MAX_CONTROL_PAYLOAD} bytes at most, not {size}"
+            )
+        if not is_final or is_compressed:
+            raise LocalProtocolError("a control frame is neither fragmented nor compressed")
+    first = opcode | (_FIN if is_final else 0) | (_RSV1 if is_compressed else 0)
+    masked = _MASKED if is_masked else 0
+    if size <= _SHORT:
+        return _PACK_SHORT(first, masked | size)
+    if size <= _MEDIUM:
+        return _PACK_MEDIUM(first, masked | 126, size)
+    return _PACK_LONG(first, masked | 127, size)
+
+
+def encode_frame(
+    opcode: Opcode,
+    payload: bytes,
+    *,
+    is_final: bool = True,
+    is_compressed: bool = False,
+    key: bytes | None = None,
+) -> bytes:
+    """
+    Return a frame.
+
+    :param is_final: whether the frame ends its message.
+    :param is_compressed: sets RSV1, which begins a compressed message (:rfc:`7692`, section 6).
+    :param key: 4 bytes to mask the payload with, as a client does; None for a server.
+    :raises LocalProtocolError: when a control frame is fragmented, compressed or too large.
+    """
+    header = encode_header(
+        opcode,
+        len(payload),
+        is_final=is_final,
+        is_compressed=is_compressed,
+        is_masked=key is not None,
+    )
+    if key is None:
+        return header + payload
+    return b"".join((header, key, mask(payload, key)))

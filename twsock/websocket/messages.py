@@ -1,0 +1,531 @@
+"""
+Messages of a WebSocket (:rfc:`6455`, sections 5 and 8.1): frames ↔ **messages**.
+
+Fed and pulled by `twsock.websocket.connection`. Pulled, so that a message in front of a close frame
+or of a violation is delivered and answered first, although both came with one read. The decoder
+holds the bytes that were not pulled, and at most one incomplete message within the limit.
+
+Most messages are one small frame, which is decoded in the loop of `MessageDecoder.messages`. Its
+other methods handle every frame, and find every violation.
+"""
+
+from __future__ import annotations
+
+import typing
+from codecs import utf_8_decode
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from typing_extensions import override
+
+from twsock._integers import checked_integer
+from twsock.errors import LocalProtocolError
+from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.frames import MAX_CONTROL_PAYLOAD, Opcode, encode_frame, encode_header
+from twsock.websocket.masking import KEY_SIZE, MaskKeys, mask
+from twsock.wire.stored_bytes import StoredBytes
+
+__all__ = [
+    "DEFAULT_MAX_FRAGMENTS",
+    "MIN_COMPRESSED_SIZE",
+    "Compressor",
+    "Decompressor",
+    "Message",
+    "MessageDecoder",
+    "MessageEncoder",
+]
+
+#: Default of the most frames of one message. Without a limit, a peer can send empty ones for ever.
+DEFAULT_MAX_FRAGMENTS: Final = 1024
+
+#: Smaller messages are not compressed, in bytes: they would hardly become smaller.
+MIN_COMPRESSED_SIZE: Final = 256
+
+#: A message, or a piece of it: opcode, payload, and whether the message is complete.
+Message = tuple[Opcode, "str | bytes", bool]
+
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_RSV: Final = 0x70
+_MASKED: Final = 0x80
+_OPCODES: Final = {int(opcode): opcode for opcode in Opcode}
+
+# First bytes of a frame that is a whole message.
+_WHOLE_TEXT: Final = _FIN | Opcode.TEXT
+_WHOLE_BINARY: Final = _FIN | Opcode.BINARY
+
+# Values of the length of 7 bits that announce one of 16 or 64 bits.
+_LENGTH_16: Final = 126
+_LENGTH_64: Final = 127
+
+#: From this size on, bytes are unmasked in place instead of being copied first.
+_VIEWED: Final = 4096
+
+#: Frames up to this size, in bytes, are never divided into pieces.
+_UNDIVIDED: Final = 16 * 1024
+
+# A step has pulled bytes, but no message is complete.
+_GO_ON: Final = ()
+
+
+class Decompressor(typing.Protocol):
+    """What the decoder needs for compressed messages: `twsock.websocket.deflate`."""
+
+    def inflate(self, data: bytes, limit: int, /) -> bytes:
+        """
+        Return a decompressed message.
+
+        :raises WebSocketViolation: 1009 when it has more than ``limit`` bytes, which are never in
+            memory; also when it is damaged.
+        """
+
+
+class Compressor(typing.Protocol):
+    """What the encoder needs to compress messages: `twsock.websocket.deflate`."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Return a compressed message."""
+
+
+class _Incomplete:
+    """
+    A message of which some bytes were pulled.
+
+    :ivar size: how many bytes of payload its frames have announced so far.
+    :ivar left: how many of them have not arrived.
+    :ivar is_last: whether the current frame is the last one.
+    :ivar key: of the current frame, rotated to its next byte; empty without a mask.
+    :ivar payload: what was pulled, without masks; stays empty where pieces are delivered.
+    :ivar tail: the beginning of a character of which the other bytes have not arrived.
+    """
+
+    __slots__ = (
+        "fragments", "is_compressed", "is_last", "key", "left", "opcode", "payload", "size", "tail",
+    )  # fmt: skip
+
+    def __init__(self, opcode: Opcode, is_compressed: bool) -> None:
+        self.opcode = opcode
+        self.is_compressed = is_compressed
+        self.fragments = 0
+        self.size = 0
+        self.left = 0
+        self.is_last = False
+        self.key: bytes | bytearray = b""
+        self.payload = bytearray()
+        self.tail = b""
+
+    def unmask(self, piece: Any) -> Any:
+        """Return a piece without its mask; the next piece continues with the next byte of it."""
+        key = self.key
+        if not key:
+            return piece
+        turn = len(piece) % KEY_SIZE
+        if turn:
+            self.key = key[turn:] + key[:turn]
+        return mask(piece, key)
+
+    def check_text(self, piece: Any, is_complete: bool) -> None:
+        """Check that the next bytes continue a text (section 8.1), as soon as they arrive."""
+        data = self.tail + piece if self.tail else piece
+        try:
+            _, used = utf_8_decode(data, "strict", is_complete)
+        except UnicodeDecodeError:
+            raise _not_utf_8() from None
+        self.tail = bytes(data[used:])
+
+
+class MessageDecoder(StoredBytes):
+    """
+    Decodes the messages and control frames of a peer, pulled one by one.
+
+    After a violation the decoder stays failed: every later pull raises that error. After a close
+    frame it drops all further bytes.
+
+    :param is_server: whether this end is the server, whose peer masks its frames.
+    :param max_message_size: largest message accepted, in bytes, 0 or more; also the limit of a
+        compressed message when it is decompressed.
+    :param max_fragments: the most frames of one message, 1 or more. With ``is_partial`` it holds
+        only for compressed messages.
+    :param inflater: decompresses messages; None if no compression was agreed.
+    :param is_partial: whether messages are delivered in pieces. A message is then not collected.
+    :raises ValueError: when a limit is outside its bounds.
+    """
+
+    __slots__ = (
+        "_failure", "_inflater", "_is_ended", "_is_partial", "_is_server", "_max_fragments",
+        "_message",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        is_server: bool,
+        max_message_size: int,
+        max_fragments: int = DEFAULT_MAX_FRAGMENTS,
+        inflater: Decompressor | None = None,
+        is_partial: bool = False,
+    ) -> None:
+        if checked_integer(max_message_size, "max_message_size") < 0:
+            raise ValueError(f"max_message_size is 0 bytes or more, not {max_message_size}")
+        if checked_integer(max_fragments, "max_fragments") < 1:
+            raise ValueError(f"max_fragments is 1 or more, not {max_fragments}")
+        super().__init__(max_message_size)
+        self._is_server = is_server
+        self._max_fragments = max_fragments
+        self._inflater = inflater
+        self._is_partial = is_partial
+        self._message: _Incomplete | None = None
+        self._failure: WebSocketViolation | None = None
+        self._is_ended = False
+
+    @property
+    @override
+    def buffered(self) -> int:
+        """The number of bytes that were fed and not delivered."""
+        collected = 0 if self._message is None else len(self._message.payload)
+        return len(self.stored) - self._position + collected
+
+    @override
+    def clear(self) -> None:
+        """Drop all bytes that were fed and not delivered."""
+        super().clear()
+        self._message = None
+
+    def messages(self) -> Iterator[Message]:
+        """
+        Iterate over the messages and control frames.
+
+        What the loop has not taken stays for the next pull. Do not continue the loop after a
+        `feed`.
+
+        :returns: opcode, payload, and whether the message is complete, until more bytes are needed
+            or a close frame was delivered. The payload of a text is a ``str``, all others are
+            bytes. With ``is_partial`` a text is bytes too, since a piece may end within a
+            character. A frame of at most 16 KiB is one piece; larger frames are divided as they
+            arrive.
+        :raises WebSocketViolation: when the next frame breaks a rule or a limit.
+        """
+        if self._failure is not None:
+            raise self._failure.copy()
+        if self._is_ended:
+            self.clear()
+            return
+        is_server = self._is_server
+        mask_bit, header_size = (_MASKED, 2 + KEY_SIZE) if is_server else (0, 2)
+        unmask = mask
+        limit = self.max_payload
+        text, binary = Opcode.TEXT, Opcode.BINARY
+        whole_text = -1 if self._is_partial else _WHOLE_TEXT
+        while True:
+            buffer = self.stored
+            position = self._position
+            size_of_buffer = len(buffer)
+            if self._message is not None:
+                size_of_buffer = 0  # No frame is a whole message.
+            # Whole messages of one frame. Whatever else there is ends the loop, for `_step`.
+            while (start := position + header_size) <= size_of_buffer:
+                size = buffer[position + 1] ^ mask_bit
+                if size >= _LENGTH_16:
+                    start += 2
+                    if size != _LENGTH_16 or start > size_of_buffer:
+                        break
+                    size = buffer[position + 2] << 8 | buffer[position + 3]
+                    if size < _LENGTH_16:
+                        break
+                end = start + size
+                if end > size_of_buffer or size > limit:
+                    break
+                first = buffer[position]
+                if first == _WHOLE_BINARY:
+                    opcode = binary
+                elif first == whole_text:
+                    opcode = text
+                else:
+                    break
+                payload: Any = buffer[start:end]
+                if is_server:
+                    payload = unmask(payload, buffer[start - KEY_SIZE : start])
+                if opcode is text:
+                    try:
+                        payload = str(payload, "utf-8")
+                    except UnicodeDecodeError:
+                        break
+                elif not is_server:
+                    payload = bytes(payload)  # A copy only if the frame was spread over reads.
+                self._position = position = end
+                self.delivered += 1
+                if end == size_of_buffer:
+                    # Drop the buffer before the payload is handled, which may take long.
+                    self.stored = buffer = b""
+                    self._position = position = size_of_buffer = 0
+                yield opcode, payload, True
+            if not self.stored:
+                return
+            try:
+                item = self._step()
+            except WebSocketViolation as violation:
+                self.clear()
+                self._failure = violation.copy()
+                raise
+            if item is None:
+                break
+            if item:
+                yield item
+                if item[0] is Opcode.CLOSE:
+                    return
+        self._drop_pulled()
+
+    def _step(self) -> Message | tuple[()] | None:
+        """
+        Pull the next control frame, or as much of a data frame as has arrived.
+
+        :returns: what is to be delivered; empty if there is nothing yet; None when more bytes are
+            needed.
+        """
+        message = self._message
+        if message is not None and message.left:
+            return self._take_piece(message)
+        buffer, position = self.stored, self._position
+        available = len(buffer) - position
+        if available < 2:
+            return None
+        first, second = buffer[position], buffer[position + 1]
+        opcode = self._check_beginning(first, second)
+        size = second & ~_MASKED
+        start = position + 2
+        if size >= _LENGTH_16:
+            start += 2 if size == _LENGTH_16 else 8
+        key_start, start = start, start + (KEY_SIZE if self._is_server else 0)
+        if start > len(buffer):
+            return None
+        if size >= _LENGTH_16:
+            size = _checked_length(size, int.from_bytes(buffer[position + 2 : key_start], "big"))
+        key = buffer[key_start:start]
+        if opcode >= Opcode.CLOSE:
+            return self._take_control(opcode, start, size, key)
+        message = self._check_size(opcode, size, first)
+        if self._is_partial and start + size > len(buffer) and size <= _UNDIVIDED:
+            return None
+        message.size += size
+        message.left = size
+        message.fragments += 1
+        message.is_last = first >= _FIN
+        message.key = key
+        self._message = message
+        self._pull_to(start)
+        return self._take_piece(message)
+
+    def _pull_to(self, end: int) -> None:
+        """Drop the bytes in front of ``end``; the buffer itself if that is all of it."""
+        if end == len(self.stored):
+            self.stored, end = b"", 0
+        self._position = end
+
+    def _check_beginning(self, first: int, second: int) -> Opcode:
+        """Check the first two bytes of a frame (sections 5.1, 5.2, 5.4 and 5.5)."""
+        opcode = _OPCODES.get(first & 0x0F)
+        if opcode is None:
+            raise _protocol_error(f"reserved opcode {first & 0x0F}")
+        if bits := first & _RSV:
+            begins = opcode in (Opcode.TEXT, Opcode.BINARY)
+            if bits != _RSV1 or self._inflater is None or not begins:
+                raise _protocol_error("reserved bits are set")
+        if (second >= _MASKED) != self._is_server:
+            raise _protocol_error(
+                "frame without a mask" if self._is_server else "masked frame from a server"
+            )
+        if opcode >= Opcode.CLOSE:
+            if first < _FIN:
+                raise _protocol_error("fragmented control frame")
+            if second & ~_MASKED > MAX_CONTROL_PAYLOAD:
+                raise _protocol_error(f"control frame above {MAX_CONTROL_PAYLOAD} bytes")
+        elif (opcode is Opcode.CONTINUATION) is (self._message is None):
+            raise _protocol_error(
+                "continuation without a message"
+                if self._message is None
+                else "new message within a fragmented one"
+            )
+        return opcode
+
+    def _check_size(self, opcode: Opcode, size: int, first: int) -> _Incomplete:
+        """Return the message that a data frame belongs to, if the frame is within the limits."""
+        message = self._message
+        if message is None:
+            message = _Incomplete(opcode, bool(first & _RSV1))
+        limit = self.max_payload
+        if message.is_compressed:
+            # Data that cannot be compressed become larger, by at most this much (``deflateBound``
+            # of zlib). The limit itself holds for the decompressed message.
+            limit += (limit >> 3) + 64
+        total = message.size + size
+        if total > limit:
+            raise WebSocketViolation(
+                CloseCode.MESSAGE_TOO_BIG,
+                f"message of {total} bytes or more, limit is {self.max_payload}",
+            )
+        is_collected = not self._is_partial or message.is_compressed
+        if message.fragments >= self._max_fragments and is_collected:
+            raise WebSocketViolation(
+                CloseCode.POLICY_VIOLATION,
+                f"message of more than {self._max_fragments} fragments",
+            )
+        return message
+
+    def _take_control(
+        self, opcode: Opcode, start: int, size: int, key: bytes | bytearray
+    ) -> Message | None:
+        """Pull one control frame; it may be between the fragments of a message (section 5.4)."""
+        end = start + size
+        buffer = self.stored
+        if end > len(buffer):
+            return None
+        payload = buffer[start:end]
+        self._pull_to(end)
+        if opcode is Opcode.CLOSE:
+            # Nothing that follows a close frame counts (section 1.4).
+            self.clear()
+            self._is_ended = True
+        return opcode, mask(payload, key) if key else bytes(payload), True
+
+    def _take_piece(self, message: _Incomplete) -> Message | tuple[()] | None:
+        """Pull what has arrived of a data frame."""
+        buffer, start = self.stored, self._position
+        end = min(start + message.left, len(buffer))
+        if end == start and message.left:
+            return None
+        piece: Any = buffer if end - start < _VIEWED else memoryview(buffer)
+        piece = message.unmask(piece[start:end])
+        message.left -= end - start
+        self._pull_to(end)
+        is_complete = message.is_last and not message.left
+        is_plain = not message.is_compressed
+        if message.opcode is Opcode.TEXT and is_plain:
+            message.check_text(piece, is_complete)
+        if is_complete:
+            self._message = None
+            self.delivered += 1
+        if self._is_partial and is_plain:
+            return message.opcode, bytes(piece), is_complete
+        if is_complete and not message.payload:
+            return self._complete(message, piece)
+        message.payload += piece
+        return self._complete(message, message.payload) if is_complete else _GO_ON
+
+    def _complete(self, message: _Incomplete, payload: Any) -> Message:
+        """Return a whole message, decompressed and as text."""
+        opcode = message.opcode
+        if message.is_compressed:
+            assert self._inflater is not None
+            payload = self._inflater.inflate(bytes(payload), self.max_payload)
+        if opcode is Opcode.BINARY or self._is_partial:
+            if opcode is Opcode.TEXT:
+                message.check_text(payload, is_complete=True)
+            return opcode, bytes(payload), True
+        try:
+            return opcode, str(payload, "utf-8"), True
+        except UnicodeDecodeError:
+            raise _not_utf_8() from None
+
+
+def _protocol_error(reason: str) -> WebSocketViolation:
+    return WebSocketViolation(CloseCode.PROTOCOL_ERROR, reason)
+
+
+def _not_utf_8() -> WebSocketViolation:
+    return WebSocketViolation(CloseCode.INVALID_PAYLOAD_DATA, "text that is not UTF-8")
+
+
+def _checked_length(form: int, size: int) -> int:
+    """Return a length of 16 or 64 bits; a smaller one has the shorter form (section 5.2)."""
+    if size < (_LENGTH_16 if form == _LENGTH_16 else 0x1_0000):
+        raise _protocol_error(f"length {size} in too many bytes")
+    if size >= 1 << 63:
+        raise _protocol_error("length of 2**63 or more")
+    return size
+
+
+class MessageEncoder:
+    """
+    Encodes messages and control frames.
+
+    :param is_server: whether this end is the server; a client masks its frames.
+    :param random_bytes: the source of masks, see `MaskKeys`; a client needs it.
+    :param deflater: compresses messages of `MIN_COMPRESSED_SIZE` bytes and more; None if no
+        compression was agreed.
+    :param max_fragment_size: messages with more bytes are sent in several frames, the last of which
+        may be shorter; None for one frame each.
+    :raises ValueError: when ``max_fragment_size`` is not 1 or more, or a client has no
+        ``random_bytes``.
+    """
+
+    __slots__ = ("_deflater", "_is_usual", "_keys", "_max_fragment_size")
+
+    def __init__(
+        self,
+        *,
+        is_server: bool,
+        random_bytes: Callable[[int], bytes] | None = None,
+        deflater: Compressor | None = None,
+        max_fragment_size: int | None = None,
+    ) -> None:
+        if (
+            max_fragment_size is not None
+            and checked_integer(max_fragment_size, "max_fragment_size") < 1
+        ):
+            raise ValueError(f"max_fragment_size is 1 byte or more, not {max_fragment_size}")
+        self._keys: MaskKeys | None = None
+        if not is_server:
+            if random_bytes is None:
+                raise ValueError("a client needs random_bytes for its masks")
+            self._keys = MaskKeys(random_bytes)
+        self._deflater = deflater
+        self._max_fragment_size = max_fragment_size
+        self._is_usual = is_server and deflater is None and max_fragment_size is None
+
+    def encode(self, opcode: Opcode, data: str | bytes) -> bytes:
+        """
+        Return the frames of a message, or a control frame.
+
+        :param data: the payload; of a text as ``str``, or as bytes in UTF-8.
+        :raises LocalProtocolError: when a text in bytes is not UTF-8, or a control frame is above
+            125 bytes.
+        :raises UnicodeEncodeError: when a text has no form in UTF-8, such as half of a surrogate
+            pair.
+        """
+        if isinstance(data, str):
+            data = data.encode("utf-8")
+        elif opcode is Opcode.TEXT and not data.isascii():
+            try:
+                utf_8_decode(data, "strict", True)
+            except UnicodeDecodeError:
+                raise LocalProtocolError("a text message in bytes is not UTF-8") from None
+        if self._is_usual:
+            return encode_header(opcode, len(data)) + data
+        if opcode >= Opcode.CLOSE:
+            return encode_frame(opcode, data, key=self._next_key())
+        is_compressed = self._deflater is not None and len(data) >= MIN_COMPRESSED_SIZE
+        if is_compressed:
+            assert self._deflater is not None
+            data = self._deflater.compress(data)
+        limit = self._max_fragment_size
+        if limit is None or len(data) <= limit:
+            key = self._next_key()
+            return encode_frame(opcode, data, is_compressed=is_compressed, key=key)
+        return b"".join(self._fragments(opcode, data, is_compressed, limit))
+
+    def _next_key(self) -> bytes | None:
+        return None if self._keys is None else self._keys.next()
+
+    def _fragments(
+        self, opcode: Opcode, data: bytes, is_compressed: bool, limit: int
+    ) -> Iterator[bytes]:
+        """Return the frames of a message (section 5.4); only the first is marked as compressed."""
+        for start in range(0, len(data), limit):
+            end = start + limit
+            yield encode_frame(
+                Opcode.CONTINUATION if start else opcode,
+                data[start:end],
+                is_final=end >= len(data),
+                is_compressed=is_compressed and not start,
+                key=self._next_key(),
+            )

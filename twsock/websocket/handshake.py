@@ -1,0 +1,399 @@
+"""
+The opening handshake on a server: parsed request → **judgement** → response.
+
+`twsock.websocket.http` parses a request with h11, and `twisted.web` parses its own. Both are judged
+here, by one rule book (:rfc:`6455` section 4), so a rule holds on each way in. No I/O, no clock;
+nothing is held after the handshake.
+
+What is looked at, in this order; the first objection is the answer:
+
+===================================  ===========================================================
+``Host``                             400 if it is missing, doubled or malformed, or contradicts
+                                     the target; 421 if this server does not have that name
+``Origin``                           403 unless absent, of the same host, or listed
+method, target, version of HTTP      400 for another method than GET, 505 for HTTP/1.0
+body                                 400
+``Upgrade``, ``Connection``          426 if the request is not for a WebSocket
+``Sec-WebSocket-Version``            426 with the version for another one than 13
+``Sec-WebSocket-Key``                400 unless it is one key of 16 bytes
+path                                 404 for another one than that of the rules
+``Sec-WebSocket-Protocol``           400 with the subprotocols of the server if none is offered
+``Sec-WebSocket-Extensions``         400 if it is malformed
+===================================  ===========================================================
+
+Why ``Host`` is first: with DNS rebinding, the page of an attacker makes its own name point to
+127.0.0.1. The browser then takes the server on this machine for the host of the page. So ``Origin``
+and ``Host`` agree, and only the name shows that it is none of this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from twsock.errors import RemoteProtocolError
+from twsock.names import HostName, HostNameType
+from twsock.websocket.header_fields import (
+    check_header,
+    check_subprotocols,
+    parse_extensions,
+)
+from twsock.websocket.http_message import Headers, Request, Response
+from twsock.websocket.uri import canonical_host, is_loopback_host, split_authority
+
+__all__ = [
+    "ANY_ORIGIN",
+    "SUPPORTED_VERSION",
+    "Acceptance",
+    "Refusal",
+    "RequestRules",
+    "accept_key",
+    "refuse",
+]
+
+#: The version of the protocol (:rfc:`6455` section 4.1, item 9).
+SUPPORTED_VERSION: Final = "13"
+#: In ``origins``: requests of every origin are accepted.
+ANY_ORIGIN: Final = "*"
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_KEY_SIZE: Final = 16
+
+_UPGRADE: Final = ("Upgrade", "websocket")
+#: What a request lacks that is answered with 426 (section 4.4, and RFC 9110 section 15.5.22).
+_REQUIRED: Final = (_UPGRADE, ("Sec-WebSocket-Version", SUPPORTED_VERSION))
+
+_TARGET: Final = re.compile(r"/[!-~]*")
+_ORIGIN: Final = re.compile(r"(https?)://(.*)", re.IGNORECASE)
+_ORIGIN_PORTS: Final = {"http": 80, "https": 443}
+_HTTP_1: Final = re.compile(r"1\.[1-9]")
+
+#: The most characters of a request that an explanation repeats.
+_MAX_QUOTE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    The judgement that a request is not accepted.
+
+    :ivar response: what the client receives; the connection is closed after it.
+    :ivar reason: one line, for the log and for the body of the response.
+    """
+
+    response: Response
+    reason: str
+
+
+def refuse(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> Refusal:
+    """
+    Refuse a request.
+
+    :param status: 400 to 599, or a redirection.
+    :param reason: one line that says what is wrong, for people.
+    :param headers: further fields. They are not checked.
+    """
+    body = f"{reason}\n".encode()
+    given = tuple(headers)
+    # The field Upgrade needs its name in Connection (RFC 9110 section 7.8).
+    has_upgrade = any(name == "Upgrade" for name, _ in given)
+    added = (
+        ("Connection", "Upgrade, close" if has_upgrade else "close"),
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        # The reason may repeat a part of the request.
+        ("X-Content-Type-Options", "nosniff"),
+    )
+    return Refusal(Response(status, (*given, *added), body), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """
+    The judgement that a request is accepted. ``dataclasses.replace`` makes another one.
+
+    :ivar request: the request.
+    :ivar subprotocol: the one that was chosen of those that the client offers; None for none.
+    :ivar headers: further fields of the response.
+    :raises ValueError: for a subprotocol that the client does not offer, and for a field that is
+        malformed or that the handshake writes itself.
+    """
+
+    request: Request
+    subprotocol: str | None = None
+    headers: Headers = ()
+
+    def __post_init__(self) -> None:
+        # RFC 6455 section 4.2.2, item 5: the value has to be one of the client's.
+        if self.subprotocol is not None and self.subprotocol not in self.request.subprotocols:
+            raise ValueError(f"the client does not offer the subprotocol {self.subprotocol!r}")
+        for name, value in self.headers:
+            check_header(name, value)
+
+    @property
+    def response(self) -> Response:
+        """The response that opens the WebSocket (:rfc:`6455` section 4.2.2, item 5)."""
+        key = self.request.header("Sec-WebSocket-Key") or ""
+        headers = [
+            _UPGRADE,
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", accept_key(key)),
+        ]
+        if self.subprotocol is not None:
+            headers.append(("Sec-WebSocket-Protocol", self.subprotocol))
+        return Response(HTTPStatus.SWITCHING_PROTOCOLS, (*headers, *self.headers))
+
+
+def accept_key(key: str) -> str:
+    """Return the value of ``Sec-WebSocket-Accept`` that answers a key (section 4.2.2, item 5.4)."""
+    # Not a matter of security: the digest shows that the server knows WebSockets (section 10.8).
+    digest = hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
+
+
+class _RefusedError(Exception):
+    """Ends a judgement."""
+
+    def __init__(self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(reason)
+        self.refusal = refuse(status, reason, headers)
+
+
+class RequestRules:
+    """
+    The rules of one server: whose requests it accepts, and what it agrees to.
+
+    :param hosts: names and addresses of this server, without ports. A request on a loopback address
+        is accepted for ``localhost``, loopback addresses and these names only. Otherwise all names
+        are accepted if there are none here, and else these only.
+    :param origins: origins beside those of the same host whose pages may connect, such as
+        ``https://example.com`` or ``null``; `ANY_ORIGIN` for all. A request without an origin is
+        accepted: it does not come from a browser.
+    :param subprotocols: those that the server has, the preferred one first. If there are any, a
+        request that offers none of them is refused.
+    :param path: the only path that is accepted; None for each path.
+    :raises ValueError: when one of them is malformed.
+    :raises TypeError: when a list is one ``str``.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: Collection[str] = (),
+        origins: Collection[str] = (),
+        subprotocols: Sequence[str] = (),
+        path: str | None = None,
+    ) -> None:
+        for name, value in (("hosts", hosts), ("origins", origins)):
+            if isinstance(value, str):
+                raise TypeError(f"{name} is a list of str, not one str")
+        self._hosts = frozenset(map(_own_host, hosts))
+        self._accepts_any_origin = ANY_ORIGIN in origins
+        self._origins = frozenset(map(_canonical_origin, origins))
+        self.subprotocols = check_subprotocols(subprotocols)
+        if path is not None and (not _TARGET.fullmatch(path) or "?" in path or "#" in path):
+            raise ValueError(f"{path!r} is no path: it begins with / and is percent-encoded")
+        self.path = path
+
+    def judge(self, request: Request, *, is_loopback: bool) -> Acceptance | Refusal:
+        """
+        Judge a request.
+
+        :param is_loopback: whether it arrived on a loopback address of this machine.
+        """
+        try:
+            self._check_host(request, is_loopback)
+            self._check_origin(request)
+            for check in _CHECKS:
+                check(request)
+            self._check_path(request)
+            subprotocol = self._choose_subprotocol(request)
+            _check_extensions(request)
+        except _RefusedError as error:
+            return error.refusal
+        except RemoteProtocolError as error:
+            return refuse(HTTPStatus.BAD_REQUEST, str(error))
+        return Acceptance(request, subprotocol)
+
+    def _check_host(self, request: Request, is_loopback: bool) -> None:
+        host = _host_of(request)
+        if host in self._hosts or (is_loopback and is_loopback_host(host)):
+            return
+        if is_loopback or self._hosts:
+            raise _RefusedError(
+                HTTPStatus.MISDIRECTED_REQUEST, f"this server is not {_quote(host)} (Host)"
+            )
+
+    def _check_origin(self, request: Request) -> None:
+        # RFC 6455 section 10.2, and RFC 6454.
+        origin = request.only("Origin")
+        if origin is None or self._accepts_any_origin:
+            return
+        canonical = _canonical_origin(origin)
+        if canonical in self._origins or _host_of_origin(origin) == _host_of(request):
+            return
+        raise _RefusedError(
+            HTTPStatus.FORBIDDEN, f"pages of {_quote(origin)} may not connect (Origin)"
+        )
+
+    def _check_path(self, request: Request) -> None:
+        if self.path is not None and request.path != self.path:
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no WebSocket at this path")
+
+    def _choose_subprotocol(self, request: Request) -> str | None:
+        # Section 4.2.2, item 4. The order of the server decides, as it does in `websockets`: the
+        # server knows which one is newer. A browser fails if it offers some and none is chosen, so
+        # the refusal names those that the server has.
+        offered = request.subprotocols
+        if not self.subprotocols:
+            return None
+        for subprotocol in self.subprotocols:
+            if subprotocol in offered:
+                return subprotocol
+        known = ", ".join(self.subprotocols)
+        raise _RefusedError(
+            HTTPStatus.BAD_REQUEST,
+            f"the request has to offer a subprotocol of this server: {known}",
+            [("Sec-WebSocket-Protocol", known)],
+        )
+
+
+def _check_method(request: Request) -> None:
+    # Section 4.2.1, item 1; the method is case-sensitive (RFC 9110 section 9.1).
+    if request.method != "GET":
+        raise RemoteProtocolError(f"the method is {_quote(request.method)}, not GET")
+    if not _HTTP_1.fullmatch(request.http_version):
+        raise _RefusedError(
+            HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+            f"a WebSocket needs HTTP/1.1, not HTTP/{_quote(request.http_version)}",
+        )
+
+
+def _check_target(request: Request) -> None:
+    # RFC 6455 section 3: no fragment. The other forms of a target are for proxies and OPTIONS.
+    if not _TARGET.fullmatch(request.resource) or "#" in request.target:
+        raise RemoteProtocolError("the target is neither a path nor a URI of HTTP")
+
+
+def _check_body(request: Request) -> None:
+    # RFC 6455 section 4.1: the frames follow the header at once.
+    lengths = request.tokens("Content-Length")
+    if request.values("Transfer-Encoding") or any(length.strip("0") for length in lengths):
+        raise RemoteProtocolError("the request has a body")
+
+
+def _check_upgrade(request: Request) -> None:
+    # Section 4.2.1, items 3 and 4.
+    for name, token in (("Upgrade", "websocket"), ("Connection", "upgrade")):
+        if not request.has_token(name, token):
+            raise _RefusedError(
+                HTTPStatus.UPGRADE_REQUIRED,
+                f"this address is for WebSockets: the header {name} does not have {token!r}",
+                _REQUIRED,
+            )
+
+
+def _check_version(request: Request) -> None:
+    # Section 4.2.1, item 6, and section 4.2.2, item 4.
+    version = request.only("Sec-WebSocket-Version")
+    if version != SUPPORTED_VERSION:
+        raise _RefusedError(
+            HTTPStatus.UPGRADE_REQUIRED,
+            f"the version of WebSockets is {SUPPORTED_VERSION} (Sec-WebSocket-Version)",
+            _REQUIRED,
+        )
+
+
+def _check_key(request: Request) -> None:
+    # Section 4.2.1, item 5.
+    key = request.only("Sec-WebSocket-Key")
+    if key is None:
+        raise RemoteProtocolError("the request has no Sec-WebSocket-Key")
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):  # ValueError: not ASCII.
+        size = 0
+    if size != _KEY_SIZE:
+        raise RemoteProtocolError(f"the Sec-WebSocket-Key is not {_KEY_SIZE} bytes in base64")
+
+
+def _check_extensions(request: Request) -> None:
+    # Section 9.1: a malformed field fails the handshake, also if no extension is wanted.
+    parse_extensions(request.values("Sec-WebSocket-Extensions"))
+
+
+_CHECKS: Final[Sequence[Callable[[Request], None]]] = (
+    _check_method,
+    _check_target,
+    _check_body,
+    _check_upgrade,
+    _check_version,
+    _check_key,
+)
+
+
+def _host_of(request: Request) -> str:
+    """Return the host that a request is for, in canonical form."""
+    field = request.only("Host")
+    if field is None:
+        raise RemoteProtocolError("the request has no Host")  # RFC 9112 section 3.2
+    host = _canonical(field, "Host")
+    authority = request.target_authority
+    # RFC 9112 section 3.2.2 lets the target decide. A contradiction can only be meant to deceive
+    # one of two servers (RFC 9110 section 7.2).
+    if authority is not None and _canonical(authority, "target") != host:
+        raise RemoteProtocolError("the target and the Host are different hosts")
+    return host
+
+
+def _canonical(authority: str, place: str) -> str:
+    try:
+        return canonical_host(split_authority(authority)[0])
+    except ValueError:
+        raise RemoteProtocolError(f"the {place} is malformed: {_quote(authority)}") from None
+
+
+def _own_host(text: str) -> str:
+    """Return a name of this server in canonical form."""
+    if text.startswith("[") or text.isascii():
+        is_bare = ":" in text and not text.startswith("[")
+        try:
+            return canonical_host(f"[{text}]" if is_bare else text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no host; it has no port") from None
+    host = HostName(text)
+    if host.type is not HostNameType.DOMAIN_NAME:
+        raise ValueError(f"{text!r} is no host")
+    return host.canonical_name
+
+
+def _host_of_origin(origin: str) -> str | None:
+    found = _ORIGIN.fullmatch(origin)
+    if not found:
+        return None
+    try:
+        return canonical_host(split_authority(found[2])[0])
+    except ValueError:
+        return None
+
+
+def _canonical_origin(origin: str) -> str:
+    """Return an origin in the form to compare; one without a host is compared as it is."""
+    found = _ORIGIN.fullmatch(origin)
+    host = _host_of_origin(origin)
+    if not found or host is None:
+        return origin.lower()
+    scheme = found[1].lower()
+    port = split_authority(found[2])[1] or _ORIGIN_PORTS[scheme]
+    return f"{scheme}://{host}:{port}"
+
+
+def _quote(text: str) -> str:
+    """Return a part of a request for an explanation: short, and in ASCII."""
+    return ascii(text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}...")

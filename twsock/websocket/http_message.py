@@ -1,0 +1,198 @@
+"""
+Requests and responses of HTTP as values: parser → **request** → rules → **response** → bytes.
+
+Made by `twsock.websocket.http`, or of what `twisted.web` parsed; judged by
+`twsock.websocket.handshake`. The format is that of :rfc:`9112`. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from http import HTTPStatus
+from typing import Final
+
+from twsock.errors import RemoteProtocolError
+from twsock.websocket.header_fields import parse_tokens
+
+__all__ = ["Headers", "Request", "Response"]
+
+#: Names and values in order.
+Headers = tuple[tuple[str, str], ...]
+
+#: A target in absolute form (:rfc:`9112` section 3.2.2), with the schemes of :rfc:`6455` section
+#: 4.2.1: authority, path, query.
+_ABSOLUTE: Final = re.compile(r"(?:http|https)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
+
+
+class _Head:
+    """Look-ups of header fields, for requests and responses."""
+
+    headers: Headers
+
+    @cached_property
+    def _fields(self) -> dict[str, list[str]]:
+        fields: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            fields.setdefault(name.lower(), []).append(value)
+        return fields
+
+    def values(self, name: str) -> list[str]:
+        """
+        Return the values of all fields of one name, in order.
+
+        :param name: in upper or lower case.
+        """
+        return self._fields.get(name.lower(), [])
+
+    def header(self, name: str) -> str | None:
+        """
+        Return the value of a field; of several ones a list with commas (:rfc:`9110` section 5.3).
+
+        :param name: in upper or lower case.
+        :returns: None if there is no such field.
+        """
+        values = self.values(name)
+        return ", ".join(values) if values else None
+
+    def only(self, name: str) -> str | None:
+        """
+        Return the value of a field that may occur once.
+
+        :returns: None if there is no such field.
+        :raises RemoteProtocolError: when it occurs several times.
+        """
+        values = self.values(name)
+        if len(values) > 1:
+            raise RemoteProtocolError(f"the header {name} occurs {len(values)} times")
+        return values[0] if values else None
+
+    def tokens(self, name: str) -> list[str]:
+        """
+        Return the elements of a field that is a list of tokens.
+
+        :raises RemoteProtocolError: when it is malformed.
+        """
+        return parse_tokens(name, self.values(name))
+
+    def has_token(self, name: str, token: str) -> bool:
+        """Return whether a field that is a list has a token, in upper or lower case."""
+        return any(word.lower() == token for word in self.tokens(name))
+
+
+@dataclass(frozen=True)
+class Request(_Head):
+    """
+    The request of an opening handshake.
+
+    :ivar method: ``GET``.
+    :ivar target: path and query as sent, or an absolute URI.
+    :ivar headers: names and values in the order sent, decoded as Latin-1.
+    :ivar http_version: such as ``1.1``.
+    """
+
+    method: str
+    target: str
+    headers: Headers
+    http_version: str = "1.1"
+
+    @classmethod
+    def from_bytes(
+        cls,
+        method: bytes,
+        target: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        http_version: bytes = b"1.1",
+    ) -> Request:
+        """Make a request of what a parser returns."""
+        return cls(
+            method.decode("latin-1"),
+            target.decode("latin-1"),
+            tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers),
+            http_version.decode("latin-1"),
+        )
+
+    @property
+    def path(self) -> str:
+        """The path, percent-encoded as sent; ``/`` if the target has none."""
+        return self.resource.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """The text after ``?``, percent-encoded as sent; empty if there is none."""
+        return self.resource.partition("?")[2]
+
+    @property
+    def origin(self) -> str | None:
+        """The origin of the page whose script connects; None if the client is not a browser."""
+        return self.header("Origin")
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """
+        The subprotocols that the client offers; the one that it prefers is first.
+
+        :raises RemoteProtocolError: when the field is malformed. An accepted request's is not.
+        """
+        return self.tokens("Sec-WebSocket-Protocol")
+
+    @property
+    def resource(self) -> str:
+        """Path and query, percent-encoded as sent: the "resource name" of :rfc:`6455` section 3."""
+        found = _ABSOLUTE.fullmatch(self.target)
+        return (found[2] or "/") + (found[3] or "") if found else self.target
+
+    @property
+    def target_authority(self) -> str | None:
+        """Host and port of a target that is an absolute URI; None for other targets."""
+        found = _ABSOLUTE.fullmatch(self.target)
+        return found[1] if found else None
+
+
+@dataclass(frozen=True)
+class Response(_Head):
+    """
+    A response of HTTP/1.1.
+
+    :ivar status: such as 101.
+    :ivar headers: names and values in order.
+    :ivar body: empty with status 101.
+    :ivar phrase: what follows the status; that of the status if it is None.
+    :ivar http_version: such as ``1.1``; of received responses.
+    """
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    phrase: str | None = None
+    http_version: str = "1.1"
+
+    def encode(self, now: float | None = None) -> bytes:
+        """
+        Return the bytes of the response.
+
+        :param now: seconds since 1970, for ``Date`` (:rfc:`9110` section 6.6.1); None for none.
+        """
+        headers = self.headers if now is None else (*self.headers, ("Date", _http_date(now)))
+        phrase = HTTPStatus(self.status).phrase if self.phrase is None else self.phrase
+        lines = [
+            f"HTTP/1.1 {self.status} {phrase}",
+            *(f"{name}: {value}" for name, value in headers),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+
+
+def _http_date(now: float) -> str:
+    """Return a time in the form of :rfc:`9110` section 5.6.7, which no locale changes."""
+    at = datetime.fromtimestamp(now, timezone.utc)
+    day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]
+    return f"{day}, {at.day:02} {month} {at.year} {at:%H:%M:%S} GMT"

@@ -160,6 +160,22 @@ class FiredTests(SynchronousTestCase):
         wait.callback(7)
         self.assertEqual(self.successResultOf(chained), 7)
 
+    def test_an_await_gets_what_its_callbacks_made_of_it(self) -> None:
+        """The await waits for a Deferred of a callback, and raises the error of another one."""
+        wait: Deferred[int] = Deferred()
+        chained = Fired(1).addCallback(lambda _: wait)
+        failed = Fired(b"text").addCallback(int, 1)
+
+        async def caller() -> int:
+            with self.assertRaises(ValueError):
+                await failed
+            return await chained
+
+        called = Deferred.fromCoroutine(caller())
+        self.assertNoResult(called)
+        wait.callback(7)
+        self.assertEqual(self.successResultOf(called), 7)
+
     def test_it_has_what_twisted_gives_a_deferred(self) -> None:
         """A new release of Twisted may need more than it sets: compare the attributes."""
         theirs = succeed(5)

@@ -273,9 +273,12 @@ class StreamTransport:
             or transport._aborting  # by an application that has the transport itself
         ):
             return self._queue_pieces(pieces)
-        total = sum(map(len, pieces))
+        is_single = len(pieces) == 1
+        total = len(pieces[0]) if is_single else sum(map(len, pieces))
         try:
-            if total <= _MAX_JOINED:
+            if is_single:
+                sent = self._socket.send(pieces[0])
+            elif total <= _MAX_JOINED:
                 sent = self._socket.send(b"".join(pieces))
             else:
                 sent = self._socket.sendmsg(pieces[:_MAX_PIECES])

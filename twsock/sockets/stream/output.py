@@ -349,12 +349,16 @@ class OutputStream(FileSending):
         if self._is_sending or transport is None or not transport.is_open:
             self._queue_taken()
             return
+        size = self._unsent  # Nothing but `taken` waits yet; a transport in memory may add writes.
         self._is_sending = self._is_handing_over = True
         handed, done = transport.send_pieces(taken)
         self._is_sending = self._is_handing_over = False
-        self._unsent -= sum(map(len, taken[:handed]))
-        if done < len(taken) and transport.is_open:
-            self._keep_rest([_Write(self, data, len(data)) for data in taken], handed, done)
+        if taken and done == len(taken):
+            self._unsent -= size
+        else:  # Also after a failure, which has cleared `taken`.
+            self._unsent -= sum(map(len, taken[:handed]))
+            if transport.is_open:
+                self._keep_rest([_Write(self, data, len(data)) for data in taken], handed, done)
         taken.clear()
 
     @override

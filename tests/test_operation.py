@@ -163,7 +163,7 @@ class FiredTests(SynchronousTestCase):
     def test_an_await_gets_what_its_callbacks_made_of_it(self) -> None:
         """The await waits for a Deferred of a callback, and raises the error of another one."""
         wait: Deferred[int] = Deferred()
-        chained = Fired(1).addCallback(lambda _: wait)
+        chained: Deferred[int] = Fired(1).addCallback(lambda _: wait)
         failed = Fired(b"text").addCallback(int, 1)
 
         async def caller() -> int:

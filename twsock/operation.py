@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python.failure import Failure
@@ -22,6 +22,9 @@ from twsock.log import forget_frames
 __all__ = ["Fired", "Operation", "fail", "run_coroutine", "start_operation"]
 
 T = TypeVar("T")
+
+#: In the place of what a coroutine waits for: it has ended.
+_ENDED: Final = object()
 
 
 class Operation(Deferred[T]):
@@ -82,7 +85,8 @@ class Fired(Deferred[T]):
         # Without the general path, such an await takes a sixth less. Reads are the most frequent.
         if self.paused or (type(result) is not bytes and isinstance(result, Failure)):
             result = yield from super().__await__()
-        return result
+        fired: T = result
+        return fired
 
 
 def fail(error: SocketError) -> Deferred[Any]:
@@ -119,9 +123,9 @@ def run_coroutine(coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T] | 
     :raises Exception: any error that the coroutine raises before it waits.
     """
     context = copy_context()
-    try:
-        waits_for = context.run(coroutine.send, None)
-    except StopIteration:
+    # Half the cost of `send`, which raises a StopIteration for a coroutine that ends.
+    waits_for: Any = context.run(next, coroutine.__await__(), _ENDED)
+    if waits_for is _ENDED:
         return None
     return context.run(Deferred.fromCoroutine, _continue(coroutine, waits_for))
 

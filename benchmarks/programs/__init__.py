@@ -46,6 +46,12 @@ STREAM_SERVERS: Final = (
     Program(
         "handler", "twsock FrameProtocol, a handler per frame", "twsock_frames", ("--handler",)
     ),
+    Program(
+        "coroutine",
+        "twsock FrameProtocol, a coroutine per frame",
+        "twsock_frames",
+        ("--coroutine",),
+    ),
     Program("echo-lean", "twsock FrameEcho, --reactor=twsock", "twsock_frames", (_LEAN,)),
     Program(
         "handler-lean",

@@ -1,7 +1,8 @@
 """
 twsock's own echo of frames, as it ships: idle timeout, counters and limits on.
 
-With ``--handler``, a protocol with a method that is called for each frame and answers it by itself.
+With ``--handler``, a protocol with a method that is called for each frame and answers it by itself;
+with ``--coroutine``, that method is a coroutine, which does not wait.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing_extensions import override
 from benchmarks.programs.serving import BACKLOG, HOST, install, make_parser
 from twsock.protocols import FrameEchoFactory, FrameProtocol, StreamServerFactory
 
-__all__ = ["Answer", "main"]
+__all__ = ["Answer", "AnswerInCoroutine", "main"]
 
 
 class Answer(FrameProtocol):
@@ -22,6 +23,14 @@ class Answer(FrameProtocol):
 
     @override
     def frame_received(self, payload: bytes) -> None:
+        self.send_frame(payload)
+
+
+class AnswerInCoroutine(FrameProtocol):
+    """Sends back each frame by itself, from a coroutine that does not wait."""
+
+    @override
+    async def frame_received(self, payload: bytes) -> None:
         self.send_frame(payload)
 
 
@@ -42,10 +51,12 @@ def main(argv: Sequence[str]) -> None:
     """Serve, as the command line says."""
     parser = make_parser()
     parser.add_argument("--handler", action="store_true", help="answer each frame by itself")
+    parser.add_argument("--coroutine", action="store_true", help="do so in a coroutine")
     options = parser.parse_args(argv)
     reactor = install(options.reactor)
-    if options.handler:
-        _serve(reactor, StreamServerFactory(reactor, Answer))
+    if options.handler or options.coroutine:
+        protocol = AnswerInCoroutine if options.coroutine else Answer
+        _serve(reactor, StreamServerFactory(reactor, protocol))
     elif options.tls is None:
         _serve(reactor, FrameEchoFactory(reactor))
     else:

@@ -61,7 +61,7 @@ BENCHMARK: Final = Benchmark(
         Figure("lost", "Datagrams lost, to be 0", has_ratios=False, is_sum=True),
     ),
     open=_open,
-    references=("twisted", "c"),
+    references=("asyncio", "twisted", "c"),
     # The figures of Twisted's port say nothing about twsock's.
     unasked=("echo-plain",),
     add_options=add_seconds,

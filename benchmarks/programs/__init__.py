@@ -41,6 +41,16 @@ def _some(programs: tuple[Program, ...], *keys: str) -> tuple[Program, ...]:
     return tuple(program for program in programs if program.key in keys)
 
 
+def _datagram_sockets(way: str, title: str) -> tuple[Program, Program]:
+    socket = f"twsock DatagramSocket, {title}"
+    return (
+        Program(way, socket, "twsock_datagram_sockets", (way,)),
+        Program(
+            f"{way}-lean", f"{socket}, --reactor=twsock", "twsock_datagram_sockets", (way, _LEAN)
+        ),
+    )
+
+
 STREAM_SERVERS: Final = (
     Program("echo", "twsock FrameEcho", "twsock_frames"),
     Program(
@@ -89,6 +99,10 @@ DATAGRAM_SERVERS: Final = (
     Program(
         "echo-plain", "twsock DatagramEcho, Twisted's port", "twsock_datagrams", ("--twisted-port",)
     ),
+    *_datagram_sockets("event", "an event"),
+    *_datagram_sockets("coroutine", "an event, a coroutine each"),
+    *_datagram_sockets("receive", "receive_from"),
+    *_datagram_sockets("iterate", "async for"),
     Program("twisted", "Twisted DatagramProtocol", "twisted_echo", ("--datagrams",)),
     Program("asyncio", "asyncio DatagramProtocol", "asyncio_echo", ("datagrams",)),
     _on_uvloop("uvloop", "uvloop DatagramProtocol", "datagrams"),

@@ -264,6 +264,21 @@ class ReceiveTests(PortTestCase):
         self.assertEqual(self.owner.runs[0].source, LINK_LOCAL)
         self.assertEqual(self.udp.sent, [(b"a", LINK_LOCAL)])
 
+    def test_the_end_of_a_wake_up_is_reported_after_its_answers_have_left(self) -> None:
+        """Also when it found no datagram; not after a close."""
+        sent: list[int] = []
+        self.port.read_ended = lambda: sent.append(len(self.udp.sent))
+        self.owner.when_received = self.port.reply
+        self.udp.arrive(b"a")
+        self.port.doRead()
+        self.assertEqual(sent, [1])
+        self.port.doRead()
+        self.assertEqual(sent, [1, 1])
+        self.owner.when_received = lambda _: self.port.stopListening()
+        self.udp.arrive(b"b")
+        self.read()
+        self.assertEqual(sent, [1, 1])
+
     def test_one_datagram_in_flight_needs_one_read(self) -> None:
         """Hardly any read finds nothing."""
         for _ in range(1000):

@@ -11,7 +11,7 @@ is too long is flagged. The send queue holds unsent datagrams.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,6 @@ from twsock.datagram.network.packet_info import Control
 from twsock.datagram.owner import IDatagramOwner, IRunTransport, PlainProtocol
 from twsock.datagram.runs import Address, DatagramCounters, Run, RunReceiver
 from twsock.datagram.send_queue import CountedRun, DatagramOutput
-from twsock.datagram.sending import Sendable
 from twsock.datagram.udp_socket import (
     DatagramOptions,
     OpenedSocket,
@@ -60,6 +59,8 @@ class DatagramPort(DatagramDescriptor):
     :param protocol: connected to this port, as to a UDP port of Twisted.
     :param opened: the socket; the port closes it.
     :ivar counters: counts of datagrams.
+    :ivar read_ended: called after each wake-up, when the datagrams that the protocol sent meanwhile
+        have left; None for nothing.
     """
 
     _log = TextLogger()
@@ -92,6 +93,12 @@ class DatagramPort(DatagramDescriptor):
         )
         self._watch: LinkWatch | None = None
         self._destinations = Destinations(self.socket_family, multicast_only=options.multicast_only)
+        self.read_ended: Callable[[], None] | None = None
+        # For senders that check an address once, and send items that are notified of their result.
+        self.find_address = self._destinations.find
+        self.submit = self._output.push
+        self.submit_all = self._output.push_all
+        self.withdraw = self._output.withdraw
 
     # Called by applications.
 
@@ -182,23 +189,6 @@ class DatagramPort(DatagramDescriptor):
         control = None if self._answers is None else self._answers.make_control(run)
         self._send_run(run.data, run.segment_size, address, control)
 
-    def submit(self, items: Sequence[Sendable]) -> None:
-        """
-        Send items. Each item is notified of its result, so no error is raised.
-
-        Their addresses are not checked: the caller gets them from `find_address`.
-        """
-        self._output.push_all(items)
-
-    def find_address(self, address: Address | None) -> Address | None:
-        """
-        Check an address and convert it for the kernel, once for many sends.
-
-        :returns: None for the connected peer.
-        :raises ValueError: and the other errors of `send`, when the port cannot send to it.
-        """
-        return self._destinations.find(address)
-
     def answer_control(self, run: Run) -> Control | None:
         """Return the control message of `reply` for a run; None if the kernel chooses."""
         return None if self._answers is None else self._answers.make_control(run)
@@ -216,10 +206,6 @@ class DatagramPort(DatagramDescriptor):
         if run is not None and address[0] == run.source[0]:
             return self.answer_control(run)
         return interface_control(address)
-
-    def withdraw(self, item: Sendable) -> bool:
-        """Remove an item from the send queue; return False if it is being sent."""
-        return self._output.withdraw(item)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -370,6 +356,8 @@ class DatagramPort(DatagramDescriptor):
             self._read_failed(error)
         if must_release:
             self._output.release()
+        if self.read_ended is not None:
+            self.read_ended()
 
     # Called by the output.
 
@@ -447,7 +435,7 @@ class DatagramPort(DatagramDescriptor):
             self._watch.stop()
             self._watch = None
         protocol, self._dropped = self._protocol, self.dropped_by_kernel
-        self._udp = None
+        self._udp = self.read_ended = None
         self._output.close(_closed)
         udp.close()
         if self._is_started:

@@ -80,24 +80,6 @@ class DatagramOutput:
     :ivar is_full: whether senders should wait for `OutputOwner.output_drained`, which follows.
     """
 
-    __slots__ = (
-        "_calls",
-        "_clock",
-        "_make_error",
-        "_max_unsent",
-        "_owner",
-        "_partly_failed",
-        "_queue",
-        "_retry_call",
-        "_segmentation",
-        "_sending",
-        "_state",
-        "_withdrawn",
-        "is_full",
-        "max_size",
-        "unsent",
-    )
-
     def __init__(
         self,
         udp: socket.socket,
@@ -118,6 +100,8 @@ class DatagramOutput:
         # Items of the current system call whose outcome has not been reported.
         self._sending: Sequence[Sendable] = ()
         self._state = _IDLE
+        # The error that the next call is known to have; set by `push`.
+        self._first_error: OSError | None = None
         self.is_full = False
         self._retry_call: IDelayedCall | None = None
         # A run of which one datagram failed before the kernel had no room for the others.
@@ -162,11 +146,20 @@ class DatagramOutput:
         """
         Send an item, after all queued items.
 
+        It is notified before this returns, if the kernel accepts or refuses it now.
+
         :raises SocketError: with status ``MESSAGE_TOO_LONG``, when one of its datagrams is longer
             than `max_size`.
         :raises BusyError: when the queue is at its limit.
         :raises Exception: the error of `close`, when the queue was closed.
         """
+        if self._state is _IDLE and item.segment_size == len(item.data) <= self.max_size:
+            # Usual outside an event: nothing waits, so a datagram that the kernel accepts changes
+            # no state. The queue handles an error of this call.
+            self._first_error = self._calls.send((item,), is_run=False)
+            if self._first_error is None:
+                item.sent()
+                return
         self._accept(item)
         if self._state is not _HELD or self.unsent >= OUTPUT_HIGH_WATER:
             self._pushed()
@@ -388,7 +381,9 @@ class DatagramOutput:
         if is_run and not self._segmentation.allows(first):
             return self._send_separately(batch, None)
         self._sending = batch
-        error = self._calls.send(batch, is_run=is_run)
+        error, self._first_error = self._first_error, None
+        if error is None:
+            error = self._calls.send(batch, is_run=is_run)
         return self._sent(batch) if error is None else self._not_sent(batch, error, is_run=is_run)
 
     def _sent(self, batch: list[Sendable]) -> int:

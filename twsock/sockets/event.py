@@ -22,18 +22,19 @@ class Event(Generic[H]):
 
     :param name: name of the event in error messages.
     :param is_frozen: returns whether handlers can no longer be added or removed.
+    :ivar handlers: the handlers, in order; a new tuple after each change.
     """
 
     def __init__(self, name: str, is_frozen: Callable[[], bool]) -> None:
         self._name = name
         self._is_frozen = is_frozen
-        self._handlers: list[H] = []
+        self.handlers: tuple[H, ...] = ()
 
     def __len__(self) -> int:
-        return len(self._handlers)
+        return len(self.handlers)
 
     def __iter__(self) -> Iterator[H]:
-        return iter(list(self._handlers))
+        return iter(self.handlers)
 
     def add(self, handler: H) -> H:
         """
@@ -47,7 +48,7 @@ class Event(Generic[H]):
         if not callable(handler):
             raise TypeError(f"a handler is a function, not {handler!r}")
         self._check()
-        self._handlers.append(handler)
+        self.handlers = (*self.handlers, handler)
         return handler
 
     def remove(self, handler: H) -> None:
@@ -58,11 +59,13 @@ class Event(Generic[H]):
         :raises LocalProtocolError: when the socket is in use.
         """
         self._check()
-        self._handlers.remove(handler)
+        left = list(self.handlers)
+        left.remove(handler)
+        self.handlers = tuple(left)
 
     def clear(self) -> None:
         """Remove all handlers; called when the object of this event is closed."""
-        self._handlers.clear()
+        self.handlers = ()
 
     def _check(self) -> None:
         if self._is_frozen():

@@ -244,6 +244,58 @@ class HandlerOutputTests(SocketCase):
         self.assertEqual(receive(again, 2), [b"heard", b"again"])
 
 
+class ReceivingCoroutineTests(SocketCase):
+    """A socket without handlers, and a coroutine that receives."""
+
+    def bind_and_receive(self) -> tuple[DatagramSocket, Deferred[Message]]:
+        """Bind a socket, and begin to wait for a message."""
+        made = self.bind()
+        return made, made.receive()
+
+    def test_all_datagrams_of_a_wake_up_have_arrived_when_a_wait_ends(self) -> None:
+        """So the coroutine waits for the reactor once, not for each datagram."""
+        made, waiting = self.bind_and_receive()
+        later: list[list[bytes]] = []
+        waiting.addCallback(lambda _: later.append([self.take(made), self.take(made)]))
+        self.run_to(made, b"one", b"two", b"six")
+        self.assertEqual(later, [[b"two", b"six"]])
+
+    def test_an_awaited_answer_is_sent_before_the_await_returns(self) -> None:
+        """Datagrams of one wake-up are answered one after the other."""
+        peer = self.peer()
+        made = self.bind()
+        answered: list[bytes] = []
+
+        async def answer() -> None:
+            async for message in made:
+                await message.reply(message.data)
+                answered.append(peer.recv(100, socket.MSG_DONTWAIT))
+
+        answering = Deferred.fromCoroutine(answer())
+        self.send(peer, made, b"one", b"", b"three")
+        self.assertEqual(answered, [b"one", b"", b"three"])
+        made.close()
+        self.successResultOf(answering)
+
+    def test_writes_after_a_wait_leave_together(self) -> None:
+        """Those to one stream, at the end of the event that woke the coroutine."""
+        peer = self.peer()
+        made = self.connect(peer)
+        waiting = made.receive()
+        waiting.addCallback(lambda _: [made.output_stream.write(data) for data in (b"a", b"b")])
+        self.send(peer, made, b"begin")
+        self.assertEqual(receive(peer, 2), [b"a", b"b"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_a_wait_may_end_with_a_close(self) -> None:
+        """The other datagrams of the wake-up are dropped."""
+        made, waiting = self.bind_and_receive()
+        waiting.addCallback(lambda _: made.close())
+        self.run_to(made, b"one", b"two")
+        self.successResultOf(waiting)
+        self.failureResultOf(made.receive(), ClosedError)
+
+
 class RefusalTests(SocketCase):
     """A peer whose port is closed."""
 

@@ -13,6 +13,9 @@ from twsock import (
     SocketError,
     SocketErrorStatus,
 )
+from twsock.datagram.runs import Run
+from twsock.ip.zones import with_zone
+from twsock.sockets.datagram.message import SenderAddresses
 
 TOO_LONG = SocketError("too long", status=SocketErrorStatus.MESSAGE_TOO_LONG)
 REFUSED = SocketError("refused", status=SocketErrorStatus.CONNECTION_RESET_BY_PEER)
@@ -99,6 +102,53 @@ class DatagramTests(SynchronousTestCase):
     def test_an_unknown_local_address_is_none(self) -> None:
         """Not an empty host name, which would be invalid."""
         self.assertIsNone(message(destination="").local_address)
+
+
+class AddressTests(SynchronousTestCase):
+    """The addresses of a run."""
+
+    def test_datagrams_of_one_peer_share_an_address(self) -> None:
+        """With the addresses of the run, without its bytes."""
+        runs = [
+            Run(data, 5, ("192.0.2.1", 9), "192.0.2.9", 3, local="192.0.2.9")
+            for data in (b"first", b"later")
+        ]
+        (address, destination), again = map(SenderAddresses().find, runs)
+        self.assertEqual((address, destination), (("192.0.2.1", 9), "192.0.2.9"))
+        self.assertIs(again[0], address)
+        run = address.run
+        self.assertEqual((run.data, run.source, run.interface), (b"", ("192.0.2.1", 9), 3))
+        self.assertEqual((run.destination, run.local), ("192.0.2.9", "192.0.2.9"))
+
+    def test_another_destination_is_another_address(self) -> None:
+        """An answer leaves from the address that its datagram was sent to."""
+        addresses = SenderAddresses()
+        to_one, to_other = [
+            addresses.find(Run(b"x", 1, ("192.0.2.1", 9), destination))[0]
+            for destination in ("192.0.2.9", "192.0.2.10")
+        ]
+        self.assertEqual(to_one, to_other)
+        self.assertEqual(to_other.run.destination, "192.0.2.10")
+
+    def test_at_most_1024_senders_are_remembered(self) -> None:
+        """Then all are made again."""
+        addresses = SenderAddresses()
+        runs = [Run(b"x", 1, ("192.0.2.1", port), "192.0.2.9") for port in range(1, 1026)]
+        made = [addresses.find(run)[0] for run in runs]
+        self.assertIs(addresses.find(runs[-1])[0], made[-1])
+        self.assertIsNot(addresses.find(runs[0])[0], made[0])
+
+    def test_an_address_with_a_zone_is_not_shared(self) -> None:
+        """The index of an interface may change."""
+        addresses = SenderAddresses()
+        for source, destination in (
+            (("fe80::1", 9, 0, 1), "fe80::2"),
+            (("2001:db8::1", 9, 0, 0), "ff02::2"),
+        ):
+            run = Run(b"x", 1, source, destination, 1)
+            (address, name), again = addresses.find(run), addresses.find(run)
+            self.assertIsNot(address, again[0], source)
+            self.assertEqual(name, with_zone(destination, 1), source)
 
 
 class ErrorTests(SynchronousTestCase):

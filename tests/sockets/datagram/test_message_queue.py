@@ -123,6 +123,47 @@ class TakeTests(QueueCase):
         self.failureResultOf(other.take(), ClosedError)
 
 
+class StoreTests(QueueCase):
+    """Messages that are queued while a wait is pending."""
+
+    def test_a_stored_message_completes_a_wait_when_woken(self) -> None:
+        """The wait gets the first message, a callback the next."""
+        later: list[Message] = []
+        taking = self.queue.take()
+        taking.addCallback(lambda taken: later.extend((taken, self.take())))
+        first, second = message(b"1"), message(b"2")
+        self.queue.store([first, second])
+        self.assertTrue(self.queue.is_awaited)
+        self.assertEqual(later, [])
+        self.queue.wake()
+        self.assertEqual(later, [first, second])
+        self.assertFalse(self.queue.is_awaited)
+
+    def test_a_stored_message_is_kept_for_the_pending_wait(self) -> None:
+        """No other call takes it first."""
+        taking = self.queue.take()
+        only = message()
+        self.queue.store([only])
+        self.assertIsNone(self.queue.take_now())
+        self.failureResultOf(self.queue.take(), BusyError)
+        self.queue.wake()
+        self.assertIs(self.successResultOf(taking), only)
+
+    def test_waking_does_nothing_without_a_wait_or_a_message(self) -> None:
+        """A cancelled wait leaves the message to the next."""
+        self.queue.wake()
+        taking = self.queue.take()
+        self.queue.wake()
+        self.assertNoResult(taking)
+        only = message()
+        self.queue.store([only])
+        taking.cancel()
+        self.failureResultOf(taking, CancelledError)
+        self.queue.wake()
+        self.assertIs(self.queue.take_now(), only)
+        self.assertIsNone(self.queue.take_now())
+
+
 class RoomTests(QueueCase):
     """The limits of the queue."""
 

@@ -30,8 +30,7 @@ from twsock.sockets.datagram.information import readable_address
 from twsock.sockets.datagram.message import (
     Answering,
     DatagramSocketMessageReceivedEventArgs,
-    SenderAddress,
-    name_destination,
+    SenderAddresses,
 )
 from twsock.sockets.datagram.message_queue import MessageQueue
 from twsock.sockets.datagram.state import socket_closed
@@ -55,7 +54,7 @@ class MessageDelivery:
     :param group_changed: the handlers of changed memberships.
     :param streams: their datagrams are sent when the handlers of a run have been called.
     :param set_reading: called with whether the ports should read, when that changes.
-    :ivar queue: messages that no handler takes.
+    :ivar queue: messages that no handler takes; `wake` follows.
     """
 
     _log = TextLogger()
@@ -86,25 +85,42 @@ class MessageDelivery:
         self._is_closed = False
         self.queue = MessageQueue(clock, set_reading)
 
+    @property
+    def has_handlers(self) -> bool:
+        """Whether messages go to handlers; they are added before the socket has a port."""
+        return bool(self._received.handlers)
+
     def deliver(self, owner: object, messages: Sequence[_Message]) -> None:
         """
-        Call the handlers with each message, or queue it.
+        Call the handlers with each message, or queue it for `wake`.
 
         :param owner: the socket, which is the first argument of the handlers.
         """
+        handlers = self._received.handlers
+        if not handlers:
+            if not self._is_closed:
+                self.queue.store(messages)
+            return
         was_held = self._streams.hold()
         try:
             for message in messages:
+                for handler in handlers:
+                    self._call(handler, owner, message)
                 if self._is_closed:
                     break
-                if not self._received:
-                    self.queue.put(message)
-                    continue
-                for handler in self._received:
-                    self._call(handler, owner, message)
         finally:
             if not was_held:
                 self._streams.release()
+
+    def wake(self) -> None:
+        """Complete a pending wait of the queue; what its callbacks write leaves together."""
+        if self.queue.is_awaited:
+            was_held = self._streams.hold()
+            try:
+                self.queue.wake()
+            finally:
+                if not was_held:
+                    self._streams.release()
 
     def deliver_change(self, owner: object, change: MembershipChange) -> None:
         """Call the handlers of a group that is no longer received, or is received again."""
@@ -118,6 +134,8 @@ class MessageDelivery:
         except Exception:  # noqa: BLE001 - logged; one bad datagram must not end the socket
             self._failed(Failure())
             return
+        if handled is None:
+            return  # The usual function. The checks below cost as much as all of this call.
         if inspect.iscoroutine(handled):
             handled = Deferred.fromCoroutine(handled)
         if isinstance(handled, Deferred):
@@ -158,17 +176,26 @@ class MessageReceiver(DatagramProtocol):
     def __init__(self, owner: Answering, delivery: MessageDelivery) -> None:
         self._owner = owner
         self._delivery = delivery
+        self._addresses = SenderAddresses()
+
+    @override
+    def started(self) -> None:
+        if not self._delivery.has_handlers:
+            # Once for all datagrams of a wake-up: a coroutine that receives them continues once.
+            self.transport.read_ended = self._delivery.wake
 
     @override
     def run_received(self, run: Run) -> None:
         owner = self._owner
-        address, destination = SenderAddress.of(run), name_destination(run)
+        address, destination = self._addresses.find(run)
         if run.is_truncated:
             error = SocketError(
                 f"a datagram from {address[0]} has more than {len(run.data)} bytes",
                 status=SocketErrorStatus.MESSAGE_TOO_LONG,
             )
             messages = [_Message(run.data, address, destination, error, owner)]
+        elif run.count == 1:
+            messages = [_Message(run.data, address, destination, None, owner)]
         else:
             datagrams = run.datagrams()
             messages = [_Message(data, address, destination, None, owner) for data in datagrams]
@@ -181,6 +208,7 @@ class MessageReceiver(DatagramProtocol):
         local = with_zone(host.host, getattr(host, "scopeID", 0))
         address = readable_address(port.get_peer() or ("", 0))
         self._delivery.deliver(self._owner, [_Message(b"", address, local, error)])
+        self._delivery.wake()
 
     @override
     def membership_changed(self, change: MembershipChange) -> None:

@@ -8,6 +8,7 @@ the peer refused an earlier datagram, or that this one was too long. Reading it 
 from __future__ import annotations
 
 import typing
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -25,8 +26,11 @@ __all__ = [
     "Answering",
     "DatagramSocketMessageReceivedEventArgs",
     "SenderAddress",
-    "name_destination",
+    "SenderAddresses",
 ]
+
+#: Most senders in the cache; when it is full, it is cleared.
+_MAX_CACHED: Final = 1024
 
 
 class SenderAddress(tuple[str, int]):
@@ -48,7 +52,33 @@ class SenderAddress(tuple[str, int]):
         return made
 
 
-def name_destination(run: Run) -> str:
+class SenderAddresses:
+    """Makes the addresses of messages; caches those of up to 1,024 senders."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], tuple[SenderAddress, str]] = {}
+
+    def find(self, run: Run) -> tuple[SenderAddress, str]:
+        """
+        Return the sender's address for all messages of a run, and the address that it was sent to.
+
+        A link-local address has its zone.
+        """
+        key = run.source, run.destination, run.interface, run.local
+        found = self._made.get(key)
+        if found is None:
+            found = SenderAddress.of(run), _name_destination(run)
+            if len(self._made) >= _MAX_CACHED:
+                self._made.clear()
+            # The index of an interface may change, so addresses with a zone are not cached.
+            if "%" not in found[0][0] and "%" not in found[1]:
+                self._made[key] = found
+        return found
+
+
+def _name_destination(run: Run) -> str:
     """Return the address that a run was sent to; a link-local one has its zone."""
     destination = run.destination
     return with_zone(destination, run.interface if needs_zone(destination) else 0)
@@ -71,18 +101,19 @@ class DatagramSocketMessageReceivedEventArgs:
     :ivar error: the error that reading raises: status ``CONNECTION_RESET_BY_PEER`` if the peer
         refused an earlier datagram (ICMP port unreachable), ``MESSAGE_TOO_LONG`` if this one was
         longer than ``control.max_datagram``; None for a complete datagram.
+    :ivar beginning: the received part of a datagram that was too long; all of any other.
     :ivar address: numeric host and port of the sender; for a refusal, those of the connected peer.
         ``DatagramSocket.send_to`` with this address sends from the same address as `reply`.
     """
 
     __slots__ = (
         "__weakref__",
-        "_data",
         "_destination",
         "_reader",
         "_socket",
         "_stream",
         "address",
+        "beginning",
         "error",
     )
 
@@ -94,7 +125,7 @@ class DatagramSocketMessageReceivedEventArgs:
         error: SocketError | None = None,
         socket: Answering | None = None,
     ) -> None:
-        self._data = data
+        self.beginning = data
         self._destination = destination
         self._reader: DataReader | None = None
         self._stream: InputStream | None = None
@@ -112,7 +143,7 @@ class DatagramSocketMessageReceivedEventArgs:
         if self.error is not None:
             # A copy: a raised error has frames, which refer to this message.
             raise self.error.copy()
-        return self._data
+        return self.beginning
 
     @property
     def data_reader(self) -> DataReader:
@@ -137,11 +168,6 @@ class DatagramSocketMessageReceivedEventArgs:
         if self._stream is None:
             self._stream = InputStream.from_buffer(self.data)
         return self._stream
-
-    @property
-    def beginning(self) -> bytes:
-        """The received part of a datagram that was too long; all of any other."""
-        return self._data
 
     @property
     def is_truncated(self) -> bool:

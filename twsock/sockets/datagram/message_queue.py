@@ -9,14 +9,14 @@ its buffer is full.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from twsock.errors import BusyError, SocketError
-from twsock.operation import Operation, fail
+from twsock.operation import Fired, Operation, fail
 from twsock.sockets.datagram.message import DatagramSocketMessageReceivedEventArgs
 from twsock.sockets.waiting import check_timeout, limit
 
@@ -47,16 +47,30 @@ class MessageQueue:
         self._end: Callable[[], SocketError] | None = None
         self._has_room = True
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a wait is pending, and `wake` would complete it."""
+        return self._taker is not None and bool(self._messages)
+
     def put(self, message: _Message) -> None:
         """Complete the pending wait with a message, or queue it."""
+        self.store((message,))
+        self.wake()
+
+    def store(self, messages: Sequence[_Message]) -> None:
+        """Queue messages, also while a wait is pending; `wake` has to follow."""
+        for message in messages:
+            self._messages.append(message)
+            self._size += len(message.beginning)
+        if len(self._messages) >= MAX_MESSAGES or self._size >= MAX_MESSAGE_BYTES:
+            self._look_at_room()
+
+    def wake(self) -> None:
+        """Complete the pending wait with the first message, if there are both."""
         taker = self._taker
-        if taker is not None:
+        if taker is not None and self._messages:
             self._taker = None  # Cleared first: the callback may call `take` again.
-            taker.callback(message)
-            return
-        self._messages.append(message)
-        self._size += len(message.beginning)
-        self._look_at_room()
+            taker.callback(self._pop())
 
     def take(self, *, timeout: float | None = None) -> Deferred[_Message]:
         """
@@ -67,18 +81,30 @@ class MessageQueue:
             and after `close` with the error of the close. Cancelling takes no message.
         :raises ValueError: at once, when the timeout is negative.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         if self._taker is not None:
             return fail(BusyError("cannot receive: another wait is pending"))
-        if self._messages:
-            message = self._messages.popleft()
-            self._size -= len(message.beginning)
-            self._look_at_room()
-            return succeed(message)
+        message = self.take_now()
+        if message is not None:
+            return Fired(message)
         if self._end is not None:
             return fail(self._end())
         self._taker = Operation(self._forget_taker)
+        if timeout is None:
+            return self._taker
         return limit(self._taker, timeout, self._clock, "the wait for a datagram")
+
+    def take_now(self) -> _Message | None:
+        """Take the next message without a Deferred; None if `take` has to wait or fails."""
+        return self._pop() if self._messages and self._taker is None else None
+
+    def _pop(self) -> _Message:
+        message = self._messages.popleft()
+        self._size -= len(message.beginning)
+        if not self._has_room:
+            self._look_at_room()
+        return message
 
     def cancel(self, make_error: Callable[[], SocketError]) -> None:
         """Fail the pending wait; it takes no message."""

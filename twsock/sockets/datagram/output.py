@@ -19,12 +19,14 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from twsock._twisted import silence_unhandled
+from twsock.datagram.addresses import interface_control
 from twsock.datagram.network.packet_info import Control
 from twsock.datagram.port import DatagramPort
 from twsock.datagram.runs import Address
 from twsock.datagram.send_queue import OUTPUT_HIGH_WATER
 from twsock.errors import BusyError, SocketError
 from twsock.operation import Operation, fail
+from twsock.sockets.datagram.message import SenderAddress
 from twsock.sockets.waiting import (
     SENDS_PER_TURN,
     ClosesInBlock,
@@ -66,27 +68,26 @@ class DatagramWrite(Operation[Any]):
         # The coroutine writes nothing more before this is done, so waiting would gain nothing.
         if not self.called:
             self.stream.send()
-        return super().__await__()
+        if self.called and self.result.__class__ is int:
+            return self.result  # Usual: it was sent.
+        return (yield from super().__await__())
 
     # Called by the port.
 
     def sent(self) -> None:
         """Complete the write: the kernel has the datagram."""
-        # It may have been cancelled after it was passed to the port.
-        if not self.called:
-            self._done()
-        if not self.stream.is_sending:
-            self.stream.settle()
-
-    def _done(self) -> None:
-        self.data = b""  # An application that keeps the Deferred does not keep the bytes.
-        # Most writes of a batch have no callback yet: setting the result here is faster than the
-        # call, which takes longer than all the rest.
-        if self._callbacks:
-            self.callback(self.segment_size)
-        else:
-            self.called = True
-            self.result = self.segment_size
+        if not self.called:  # It may have been cancelled after it was passed to the port.
+            self.data = b""  # An application that keeps the Deferred does not keep the bytes.
+            # Most writes of a batch have no callback yet: setting the result here is faster than
+            # the call, which takes longer than all the rest.
+            if self._callbacks:
+                self.callback(self.segment_size)
+            else:
+                self.called = True
+                self.result = self.segment_size
+        stream = self.stream
+        if stream._line and not stream.is_sending:
+            stream.settle()
 
     def failed(self, error: SocketError) -> None:
         """Fail the write."""
@@ -279,6 +280,42 @@ class DatagramOutputStream(ClosesInBlock):
         self._controls = controls
         self._refusal = None
 
+    def write_to(self, data: Buffer, address: Address) -> Deferred[int]:
+        """
+        Send one datagram to an address of its own; see ``DatagramSocket.send_to``.
+
+        :raises SocketError: when the port cannot send to this address.
+        """
+        port = self._port
+        if port is None or self._refusal is not None:
+            return self.write(data)
+        found = port.find_address(address)
+        # A sender's address has the run; the source of any other is the kernel's choice.
+        if isinstance(address, SenderAddress):
+            control = port.answer_control(address.run)
+        else:
+            control = interface_control(address if found is None else found)
+        if self._waiting or not self._sends_left:
+            writing = self.write(data)
+            if isinstance(writing, DatagramWrite):
+                writing.address, writing.control = found, control
+                self.send()
+            return writing
+        # Usual: no write waits here, so the port sends the datagram now, or queues it.
+        write = DatagramWrite(self, data if data.__class__ is bytes else as_bytes(data))
+        write.address, write.control = found, control
+        try:
+            port.submit(write)
+        except SocketError as error:
+            write.failed(error.with_traceback(None))
+        if not write.called:
+            self._line.append(write)
+            return write
+        if self._sends_left == SENDS_PER_TURN:
+            self._pending(self)
+        self._sends_left -= 1
+        return write
+
     def next_turn(self) -> None:
         """Send queued writes: the reactor had its turn."""
         self._sends_left = SENDS_PER_TURN
@@ -318,11 +355,11 @@ class DatagramOutputStream(ClosesInBlock):
             copies = [_Copy(write, control) for write in writes]
             for write, copy in zip(writes, copies, strict=True):
                 write.copies = (*write.copies, copy)
-            port.submit(copies)
+            port.submit_all(copies)
         if self._controls:
             for write in writes:
                 write.control = self._controls[0]
-        port.submit(writes)
+        port.submit_all(writes)
         self._line.extend([write for write in writes if not write.called])
 
     def settle(self) -> None:

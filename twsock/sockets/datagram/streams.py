@@ -14,20 +14,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from twsock.datagram.addresses import interface_control
-from twsock.datagram.network.packet_info import Control
 from twsock.datagram.port import DatagramPort
 from twsock.errors import SocketError
 from twsock.log import TextLogger
-from twsock.sockets.datagram.message import SenderAddress
-from twsock.sockets.datagram.output import DatagramOutputStream, DatagramWrite
+from twsock.sockets.datagram.output import DatagramOutputStream
 from twsock.sockets.datagram.ports import DatagramPorts
 from twsock.sockets.datagram.state import DatagramSocketState, socket_closed
 from twsock.sockets.weakly import weak_callback, weak_factory
-from twsock.wire.byte_queue import Buffer
 
 __all__ = ["OutputStreams"]
 
@@ -39,13 +34,13 @@ class OutputStreams:
     :param reactor: calls at its next turn.
     :param state: makes the errors of writes; no turn is scheduled once it is closed.
     :param ports: the ports to send through.
+    :ivar direct: the streams of ``DatagramSocket.send_to``, by whether they are for IPv6.
     """
 
     _log = TextLogger()
 
     __slots__ = (
         "__weakref__",
-        "_direct",
         "_is_held",
         "_pending",
         "_ports",
@@ -53,6 +48,7 @@ class OutputStreams:
         "_state",
         "_streams",
         "_turn",
+        "direct",
     )
 
     def __init__(self, reactor: Any, state: DatagramSocketState, ports: DatagramPorts) -> None:
@@ -60,8 +56,7 @@ class OutputStreams:
         self._state = state
         self._ports = ports
         self._streams: weakref.WeakSet[DatagramOutputStream] = weakref.WeakSet()
-        # The streams of `send`, by address family.
-        self._direct: dict[int, DatagramOutputStream] = {}
+        self.direct: dict[bool, DatagramOutputStream] = {}
         # Streams with queued datagrams, the call that will send these, and whether `release` will.
         self._pending: list[DatagramOutputStream] = []
         self._turn: IDelayedCall | None = None
@@ -105,24 +100,13 @@ class OutputStreams:
         stream.opened(port, found, (source,) if source else self._ports.find_ways(found))
         return stream
 
-    def send(self, data: Buffer, port: DatagramPort, address: tuple[str, int]) -> Deferred[int]:
-        """
-        Send one datagram through a port; see ``DatagramSocket.send_to``.
-
-        :raises SocketError: when the port cannot send to this address.
-        """
-        found = port.find_address(address)
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        stream = self._direct.get(family)
-        if stream is None:
-            stream = self._direct[family] = self.make(self._state.not_bound)
-            stream.opened(port)
-        writing = stream.write(data)
-        if isinstance(writing, DatagramWrite):
-            writing.address = found
-            writing.control = _control_towards(port, found, address)
-            stream.send()
-        return writing
+    def open_direct(self, port: DatagramPort) -> DatagramOutputStream:
+        """Make the stream of ``DatagramSocket.send_to`` for the address family of a port."""
+        stream = self.direct[port.socket_family == socket.AF_INET6] = self.make(
+            self._state.not_bound
+        )
+        stream.opened(port)
+        return stream
 
     # Events of the socket.
 
@@ -154,7 +138,8 @@ class OutputStreams:
     def release(self) -> None:
         """Send the queued datagrams."""
         self._is_held = False
-        self.send_pending()
+        if self._pending:
+            self.send_pending()
 
     def send_pending(self) -> None:
         """Send the queued datagrams now, as far as the kernel has room."""
@@ -176,10 +161,3 @@ class OutputStreams:
 
     def _note_unawaited(self, error: SocketError) -> None:
         self._log.info("a datagram that nobody awaits was not sent: {error}", error=error)
-
-
-def _control_towards(port: DatagramPort, found: Any, address: tuple[str, int]) -> Control | None:
-    """Return the control message that sets the source of a datagram; None if none is needed."""
-    if isinstance(address, SenderAddress):
-        return port.answer_control(address.run)
-    return interface_control(found)

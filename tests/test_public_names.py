@@ -29,7 +29,7 @@ NAMES_OF_TABLES = {
 NAMES_OF_FORMATS = {"MessageDecoder", "encode_frame", "encode_header"}
 
 #: Packages that export names of other packages.
-FACES = {"twsock.protocols": ("twsock.stream.", "twsock.datagram.")}
+FACES = {"twsock.protocols": ("twsock.stream.", "twsock.datagram.", "twsock.websocket.")}
 
 #: The modules whose names and members are kept from one release to the next.
 STABLE_MODULES = (

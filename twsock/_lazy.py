@@ -1,9 +1,9 @@
 """
 Lazy names: a package and its modules → **lazy names** → its ``__getattr__`` and ``__dir__``.
 
-Used by `twsock`, `twsock.sockets` and `twsock.stream`, so that a program that imports one name
-waits for the modules of that name only (:pep:`562`). Type checkers read the imports that such a
-package has under ``TYPE_CHECKING``.
+Used by `twsock`, by packages of it, and for the classes of WebSockets in `twsock.protocols`. A
+program that imports one name then waits for the modules of that name only (:pep:`562`). Type
+checkers read the imports that such a package has under ``TYPE_CHECKING``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["import_when_used"]
 
 
 def import_when_used(
-    package: str, modules: Sequence[str]
+    package: str, modules: Sequence[str], root: str | None = None
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """
     Return the ``__getattr__`` and the ``__dir__`` of a package that imports names when used.
@@ -25,7 +25,9 @@ def import_when_used(
     :param modules: the modules that define the names, relative to the package, in the order of the
         search. Each is an attribute of the package, too. A module comes after the modules that it
         imports, so a lookup loads no module that its name does not need.
+    :param root: the package that ``modules`` are relative to; None for the package itself.
     """
+    places = [f"{root or package}.{name}" for name in modules]
 
     def get_attribute(name: str) -> object:
         module = sys.modules[package]
@@ -34,8 +36,8 @@ def import_when_used(
         if name not in module.__all__:
             message = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(message, name=name, obj=module)
-        places = (import_module(f"{package}.{place}") for place in modules)
-        value: object = next(getattr(place, name) for place in places if name in place.__all__)
+        found = map(import_module, places)
+        value: object = next(getattr(place, name) for place in found if name in place.__all__)
         vars(module)[name] = value
         return value
 

@@ -2,9 +2,13 @@
 Protocol and Factory classes that any Twisted application can embed.
 
 They stand between an endpoint of Twisted, which connects them, and the application, which overrides
-one method and answers with another. Every buffer has a limit and every wait an end.
+one method and answers with another. Every buffer has a limit and every wait an end. The modules of
+WebSockets are imported when one of their names is used.
 """
 
+from typing import TYPE_CHECKING
+
+from twsock._lazy import import_when_used
 from twsock.datagram.echo import DatagramEcho
 from twsock.datagram.multicast_echo import MulticastEcho, ReplyTo
 from twsock.datagram.protocol import DatagramProtocol
@@ -17,6 +21,11 @@ from twsock.stream.lines import LineProtocol
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.registry import ConnectionGroup, ConnectionRegistry, Counters
 from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
+
+if TYPE_CHECKING:
+    from twsock.websocket.echo import WebSocketEcho
+    from twsock.websocket.factory import WebSocketFactory
+    from twsock.websocket.protocol import WebSocketProtocol
 
 __all__ = [
     "ClientUpgrade",
@@ -39,4 +48,13 @@ __all__ = [
     "UpgradePolicy",
     "UpgradeStyle",
     "UpgradeToSsl",
+    "WebSocketEcho",
+    "WebSocketFactory",
+    "WebSocketProtocol",
 ]
+
+# Type checkers do not see this: they would take it for a promise that every name exists.
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = import_when_used(
+        __name__, ("protocol", "echo", "factory"), root="twsock.websocket"
+    )

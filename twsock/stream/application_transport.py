@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twsock._interfaces import provide_same
+from zope.interface import directlyProvides, providedBy
 
 __all__ = ["ApplicationTransport"]
 
@@ -52,7 +52,7 @@ class ApplicationTransport:
             _is_ending=is_ending,
             _may_start_tls=may_start_tls,
         )
-        provide_same(self, transport)
+        directlyProvides(self, providedBy(transport))
 
     def release(self) -> None:
         """Drop the references to the protocol, whose connection is lost."""

@@ -327,6 +327,10 @@ class ConnectionProtocol(Protocol):
         """Answer all received messages, then close."""
         raise NotImplementedError
 
+    def close_drained(self) -> None:
+        """Close: the server ends, and every received message was answered."""
+        self._connected_stream().close_drained()
+
     # Called by the connection.
 
     @property

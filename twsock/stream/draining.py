@@ -40,6 +40,9 @@ class Drainable(typing.Protocol):
     def has_delivered(self) -> bool:
         """Whether a message was delivered since the connection was made or secured."""
 
+    def close_drained(self) -> None:
+        """Close: no message waits."""
+
 
 class Drain:
     """
@@ -68,7 +71,7 @@ class Drain:
         if wait:
             self._looking = self._protocol.clock.callLater(wait, self._look_again)
         else:
-            self._stream.close_drained()
+            self._protocol.close_drained()
 
     def secured(self) -> None:
         """Wait for the first message after a handshake; then close."""

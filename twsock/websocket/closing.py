@@ -166,7 +166,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(_E.REFUSED, _OVER, _stay()),
     # The application closes.
     _rule(_E.CLOSE, (_S.OPENING,), _to(_S.REFUSED, _A.START_DEADLINE, _A.END)),
-    _rule(_E.CLOSE, (_S.OPEN,), _to(_S.CLOSING, _A.SEND_CLOSE, _A.START_DEADLINE, _A.DROP_INPUT)),
+    _rule(_E.CLOSE, (_S.OPEN,), _to(_S.CLOSING, _A.START_DEADLINE, _A.SEND_CLOSE, _A.DROP_INPUT)),
     _rule(_E.CLOSE, (_S.CLOSING, _S.CLOSED, *_OVER), _stay()),
     _rule(
         _E.ABORT,
@@ -179,16 +179,16 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(
         _E.CLOSE_RECEIVED,
         (_S.OPEN,),
-        _to(_S.ENDED, _A.ECHO_CLOSE, _A.START_DEADLINE, _A.END),
-        client=_to(_S.CLOSED, _A.ECHO_CLOSE, _A.START_DEADLINE),
+        _to(_S.ENDED, _A.START_DEADLINE, _A.ECHO_CLOSE, _A.END),
+        client=_to(_S.CLOSED, _A.START_DEADLINE, _A.ECHO_CLOSE),
     ),
     _rule(_E.CLOSE_RECEIVED, (_S.CLOSING,), _to(_S.ENDED, _A.END), client=_to(_S.CLOSED)),
     _rule(_E.CLOSE_RECEIVED, (_S.OPENING, _S.CLOSED, *_OVER), _stay()),
     # The peer breaks a rule, or a handler fails. Of the handshake, both are reported as REFUSED.
-    _rule(_E.VIOLATION, (_S.OPEN,), _to(_S.ENDED, _A.SEND_CLOSE, _A.START_DEADLINE, _A.END)),
+    _rule(_E.VIOLATION, (_S.OPEN,), _to(_S.ENDED, _A.START_DEADLINE, _A.SEND_CLOSE, _A.END)),
     _rule(_E.VIOLATION, (_S.CLOSING,), _to(_S.ENDED, _A.END)),
     _rule(_E.VIOLATION, (_S.OPENING, _S.CLOSED, *_OVER), _stay()),
-    _rule(_E.FAILURE, (_S.OPEN,), _to(_S.ENDED, _A.SEND_CLOSE, _A.START_DEADLINE, _A.END)),
+    _rule(_E.FAILURE, (_S.OPEN,), _to(_S.ENDED, _A.START_DEADLINE, _A.SEND_CLOSE, _A.END)),
     _rule(_E.FAILURE, (_S.OPENING, _S.CLOSING, _S.CLOSED, *_OVER), _stay()),
     # The peer ends its output. It cannot receive less than before, but it can send no close frame.
     _rule(_E.PEER_ENDED, (_S.OPENING,), _to(_S.REFUSED, _A.START_DEADLINE, _A.END)),

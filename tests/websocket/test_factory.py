@@ -1,0 +1,44 @@
+"""The factory of WebSockets passes its settings and limits to each connection."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.websocket.connections import Connected, Recorder
+from twsock.websocket.factory import WebSocketFactory
+from twsock.websocket.protocol import WebSocketProtocol
+
+
+class FactoryTests(SynchronousTestCase):
+    """Settings and limits."""
+
+    def test_connections_share_the_settings(self) -> None:
+        """They are one object."""
+        made = Connected(Recorder, ping_interval=5, max_message_size=7, max_unsent=100_000)
+        self.assertIs(made.protocol.settings, made.factory.settings)
+        self.assertEqual(made.protocol.settings.ping_interval, 5)
+        self.assertEqual((made.protocol.max_payload, made.protocol.max_unsent), (7, 100_000))
+
+    def test_limit_of_the_class_is_kept(self) -> None:
+        """Without a limit for messages, the factory leaves that of the class."""
+
+        class Small(Recorder):
+            max_payload = 5
+
+        self.assertEqual(Connected(Small).protocol.max_payload, 5)
+
+    def test_there_is_no_idle_timeout(self) -> None:
+        """Pings find out whether a peer is alive."""
+        self.assertIsNone(WebSocketFactory(Clock(), WebSocketProtocol).group.idle_timeout)
+
+    def test_wrong_rules_are_refused_at_once(self) -> None:
+        """Not with the first request."""
+        for options in ({"hosts": ["a:1"]}, {"path": "chat"}, {"subprotocols": ["a b"]}):
+            with self.assertRaises(ValueError, msg=str(options)):
+                WebSocketFactory(Clock(), WebSocketProtocol, **options)
+
+    def test_limit_of_connections_holds(self) -> None:
+        """A connection above it gets no protocol."""
+        made = Connected(Recorder, max_connections=1)
+        self.assertIsNone(made.factory.buildProtocol(None))

@@ -1,0 +1,623 @@
+"""Messages of one server connection, with its limits, its handlers and its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.websocket.connections import (
+    END,
+    REQUEST,
+    Connected,
+    Recorder,
+    binary,
+    close,
+    connected,
+    ping,
+    pong,
+    text,
+)
+from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketErrorStatus
+from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.frames import Opcode, encode_frame
+from twsock.websocket.protocol import WebSocketProtocol
+
+#: A text frame with a byte that is not UTF-8, as a client sends it.
+BAD_TEXT = encode_frame(Opcode.TEXT, b"\xff", key=b"\0\0\0\0")
+
+
+class Waiting(Recorder):
+    """Answers each text when the test calls `go_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[Deferred[None]] = []
+
+    async def text_received(self, text: str) -> None:
+        self.events.append(text)
+        self.waits.append(Deferred())
+        try:
+            await self.waits[-1]
+        except BaseException as error:
+            self.events.append(type(error).__name__)
+            raise
+        self.send_text(text)
+
+    def go_on(self) -> None:
+        """Let the handler that waits answer."""
+        self.waits.pop(0).callback(None)
+
+
+class Collecting(Recorder):
+    """Records pieces of messages."""
+
+    def fragment_received(self, data: bytes, is_text: bool, is_complete: bool) -> Any:
+        self.events.append((data, is_text, is_complete))
+
+
+class MessageTests(SynchronousTestCase):
+    """Messages reach the handlers, and answers leave together."""
+
+    def test_messages_of_one_read_are_answered_in_one_send(self) -> None:
+        """Text and binary messages reach their methods in order."""
+        made = connected(Recorder)
+        made.receive(text("a") + binary(b"b") + text("\u20ac"))
+        self.assertEqual(made.protocol.events, ["made", "a", b"b", "\u20ac"])
+        self.assertEqual(made.frames(), [("text", "a"), ("binary", b"b"), ("text", "\u20ac")])
+        self.assertEqual(made.factory.counters.messages, 3)
+
+    @given(st.lists(st.text(max_size=200) | st.binary(max_size=200)), st.integers(1, 50))
+    def test_any_cut_gives_the_same_answers(self, messages: list[str | bytes], step: int) -> None:
+        """However the stream is cut, the answers are the same."""
+        made = connected(Recorder)
+        sent = b"".join(text(m) if isinstance(m, str) else binary(m) for m in messages)
+        made.receive(sent, step)
+        self.assertEqual([payload for _, payload in made.frames()], messages)
+
+    def test_pings_between_fragments_are_answered(self) -> None:
+        """A control frame may be within a message."""
+        made = connected(Recorder)
+        first = text("ab", is_final=False)
+        last = encode_frame(Opcode.CONTINUATION, b"c", key=b"abcd")
+        made.receive(first + ping(b"p") + last)
+        self.assertEqual(made.frames(), [("pong", b"p"), ("text", "abc")])
+
+    def test_messages_can_be_pushed(self) -> None:
+        """Outside a handler, a message is sent at once."""
+        made = connected(Recorder)
+        made.protocol.send_binary(b"x" * 200)
+        self.assertEqual(made.sent(), b"\x82\x7e\x00\xc8" + b"x" * 200)
+
+    def test_message_types_without_a_handler_are_refused(self) -> None:
+        """The code 1003 says so."""
+        for message in (text("a"), binary(b"b")):
+            made = connected(WebSocketProtocol)
+            made.receive(message)
+            ((kind, payload),) = made.frames()
+            assert isinstance(payload, bytes)
+            self.assertEqual((kind, payload[:2]), ("close", b"\x03\xeb"))
+            self.assertTrue(made.is_ending)
+
+    def test_pieces_are_delivered_as_they_arrive(self) -> None:
+        """With `fragment_received` no message is collected."""
+        made = connected(Collecting)
+        made.receive(text("ab", is_final=False))
+        made.receive(encode_frame(Opcode.CONTINUATION, b"c", key=b"abcd") + binary(b"d") + ping())
+        expected = [(b"ab", True, False), (b"c", True, True), (b"d", False, True)]
+        self.assertEqual(made.protocol.events[1:], expected)
+        self.assertEqual(made.frames(), [("pong", b"")])
+
+    def test_large_messages_are_sent_in_fragments_if_so_set(self) -> None:
+        """``max_fragment_size`` divides them."""
+        made = connected(Recorder, max_fragment_size=2)
+        made.receive(text("abc"))
+        self.assertEqual(made.sent(), b"\x01\x02ab\x80\x01c")
+
+    def test_sending_before_the_handshake_is_an_error(self) -> None:
+        """The connection is open, and the WebSocket is not."""
+        made = Connected(Recorder)
+        self.assertFalse(made.protocol.is_open)
+        with self.assertRaisesRegex(LocalProtocolError, "handshake is not done"):
+            made.protocol.send_text("a")
+
+    def test_wrong_limit_of_a_class_ends_the_connection(self) -> None:
+        """A class attribute out of bounds is found when the connection is made."""
+
+        class Wrong(Recorder):
+            max_payload = -1
+
+        with self.assertRaisesRegex(ValueError, "max_message_size is 0"):
+            Connected(Wrong)
+
+
+class HandlerTests(SynchronousTestCase):
+    """Handlers that take their time, and handlers that fail."""
+
+    def test_next_message_waits_for_the_handler(self) -> None:
+        """Messages are handled one after the other."""
+        made = connected(Waiting)
+        made.receive(text("a") + text("b"))
+        self.assertEqual(made.protocol.events, ["made", "a"])
+        made.protocol.go_on()
+        self.assertEqual(made.protocol.events, ["made", "a", "b"])
+        self.assertEqual(made.frames(), [("text", "a")])
+
+    def test_reading_pauses_while_a_handler_runs(self) -> None:
+        """At most 64 KiB besides one read wait in memory."""
+        made = connected(Waiting)
+        made.receive(text("a"))
+        made.receive(binary(b"x" * 70_000))
+        self.assertEqual(made.transport.producerState, "paused")
+        made.protocol.go_on()
+        self.assertEqual(made.transport.producerState, "producing")
+
+    def test_lost_connection_cancels_the_handler(self) -> None:
+        """`closed` is called before the cancellation."""
+        made = connected(Waiting)
+        made.receive(text("a"))
+        made.reset()
+        self.assertEqual(made.protocol.events, ["made", "a", (1006, ""), "CancelledError"])
+        self.assertIsInstance(made.protocol.lost[0], BrokenError)
+
+    def test_close_frame_behind_a_handled_message_waits(self) -> None:
+        """A message in front of a close frame is still answered."""
+        made = connected(Waiting)
+        made.receive(text("a") + close(4000, "bye"))
+        self.assertEqual(made.frames(), [])
+        made.protocol.go_on()
+        self.assertEqual(made.frames(), [("text", "a"), ("close", b"\x0f\xa0bye")])
+
+    def test_failed_handler_closes_with_1011(self) -> None:
+        """The answers before it are sent, the error is logged once, and nothing follows."""
+
+        class Failing(Recorder):
+            def binary_received(self, data: bytes) -> None:
+                raise RuntimeError("secret")
+
+        made = connected(Failing)
+        made.receive(text("a") + binary(b"") + text("b"))
+        self.assertEqual(made.frames(), [("text", "a"), ("close", b"\x03\xf3")])
+        self.assertTrue(made.is_ending)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        made.lose()
+        self.assertEqual(made.protocol.events, ["made", "a", (1011, "")])
+
+    def test_handler_may_find_a_violation(self) -> None:
+        """The code and reason of the application are sent."""
+
+        class Strict(Recorder):
+            def text_received(self, text: str) -> None:
+                raise WebSocketViolation(CloseCode.POLICY_VIOLATION, "no text today")
+
+        made = connected(Strict)
+        made.receive(text("a"))
+        self.assertEqual(made.frames(), [("close", b"\x03\xf0no text today")])
+        self.assertEqual(made.factory.counters.violations, 1)
+
+    def test_failed_hooks_are_logged(self) -> None:
+        """An error in `closed` does not keep `connection_lost` from being called."""
+
+        class Failing(Recorder):
+            def closed(self, code: int, reason: str) -> None:
+                raise RuntimeError("no")
+
+        made = connected(Failing)
+        made.lose()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(made.protocol.lost, [None])
+
+    def test_failed_connection_made_closes(self) -> None:
+        """The handshake was answered, so a close frame follows."""
+
+        class Failing(Recorder):
+            def connection_made(self) -> None:
+                raise RuntimeError("no")
+
+        made = Connected(Failing)
+        made.receive(REQUEST + END)
+        self.assertTrue(made.sent().endswith(b"\x88\x02\x03\xf3"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+
+class ViolationTests(SynchronousTestCase):
+    """What the peer does wrong is answered with a close frame."""
+
+    def test_violation_follows_the_answers_before_it(self) -> None:
+        """A message in front of a violation in the same read is delivered and answered."""
+        made = connected(Recorder)
+        made.receive(text("a") + BAD_TEXT + text("b"))
+        first, (kind, payload) = made.frames()
+        assert isinstance(payload, bytes)
+        self.assertEqual((first, kind, payload[:2]), (("text", "a"), "close", b"\x03\xef"))
+        self.assertTrue(made.is_ending)
+        self.assertEqual(made.factory.counters.violations, 1)
+
+    def test_too_large_message_is_refused_at_its_header(self) -> None:
+        """The code is 1009; no byte of the message is needed."""
+        made = connected(Recorder, max_message_size=10)
+        made.receive(binary(b"x" * 11)[:7])
+        ((kind, payload),) = made.frames()
+        assert isinstance(payload, bytes)
+        self.assertEqual((kind, payload[:2]), ("close", b"\x03\xf1"))
+
+    def test_default_limit_is_one_mebibyte(self) -> None:
+        """A message of 1 MiB is accepted, one byte more is not."""
+        size = 1024 * 1024
+        made = connected(Recorder)
+        made.receive(binary(b"x" * size))
+        self.assertEqual(len(made.protocol.events[-1]), size)
+        made.sent()
+        made.receive(binary(b"x" * (size + 1))[:14])
+        self.assertTrue(made.is_ending)
+
+    def test_unmasked_frames_are_refused(self) -> None:
+        """A client masks its frames (section 5.1)."""
+        made = connected(Recorder)
+        made.receive(b"\x81\x01a")
+        self.assertEqual(made.frames()[0][1][:2], b"\x03\xea")
+
+    def test_violation_is_one_log_line(self) -> None:
+        """The line has the peer and the reason, and no payload."""
+        made = connected(Recorder)
+        with capturedLogs() as lines:
+            made.receive(BAD_TEXT)
+            made.receive(BAD_TEXT)
+        self.assertEqual([line["log_level"] for line in lines], [LogLevel.warn])
+        self.assertIn("not UTF-8", formatEvent(lines[0]))
+
+
+class CloseTests(SynchronousTestCase):
+    """The end of a WebSocket: one close frame, one deadline, and the server ends TCP first."""
+
+    def test_peer_that_closes_is_answered_with_its_code(self) -> None:
+        """The server then ends the connection; what follows is dropped."""
+        made = connected(Recorder)
+        made.receive(text("a") + close(1001, "away") + text("b"))
+        self.assertEqual(made.frames(), [("text", "a"), ("close", b"\x03\xe9away")])
+        self.assertTrue(made.is_ending)
+        made.receive(close() * 1000)
+        self.assertEqual(made.sent(), b"")
+        made.lose()
+        self.assertEqual(made.protocol.events, ["made", "a", (1001, "away")])
+        self.assertEqual(made.protocol.lost, [None])
+
+    def test_empty_close_frame_is_1005(self) -> None:
+        """It is answered with an empty one."""
+        made = connected(Recorder)
+        made.receive(close(1005))
+        self.assertEqual(made.sent(), b"\x88\x00")
+        made.lose()
+        self.assertEqual(made.protocol.events[-1], (1005, ""))
+
+    def test_close_awaits_the_peers_close_frame(self) -> None:
+        """Messages that still arrive are dropped, and pings are not answered."""
+        made = connected(Recorder)
+        closed = made.protocol.close(4001, "enough")
+        self.assertEqual(made.frames(), [("close", b"\x0f\xa1enough")])
+        made.receive(text("late") + ping())
+        self.assertFalse(made.is_ending)
+        made.receive(close(4001))
+        self.assertEqual(made.sent(), b"")
+        self.assertTrue(made.is_ending)
+        self.assertNoResult(closed)
+        made.lose()
+        self.successResultOf(closed)
+        self.assertEqual(made.protocol.events, ["made", (4001, "enough")])
+
+    def test_second_close_changes_nothing(self) -> None:
+        """Only the first close frame is sent."""
+        made = connected(Recorder)
+        made.protocol.close(4001)
+        made.protocol.close(4002)
+        self.assertEqual(made.frames(), [("close", b"\x0f\xa1")])
+
+    def test_no_traffic_extends_the_deadline(self) -> None:
+        """Five seconds after the close frame the connection ends, whatever the peer sends."""
+        made = connected(Recorder)
+        made.protocol.close()
+        for _ in range(39):
+            made.clock.advance(0.125)
+            made.receive(text("more"))
+        self.assertFalse(made.is_ending)
+        made.clock.advance(0.125)
+        self.assertTrue(made.is_ending)
+        made.clock.advance(0)
+        self.assertTrue(made.is_aborted)
+
+    def test_end_of_tcp_has_the_rest_of_the_deadline(self) -> None:
+        """A peer that answers late and does not end has no five seconds more."""
+        made = connected(Recorder)
+        made.protocol.close()
+        made.clock.advance(4)
+        made.receive(close())
+        self.assertTrue(made.is_ending)
+        made.clock.advance(0.9)
+        self.assertFalse(made.is_aborted)
+        made.clock.advance(0.1)
+        self.assertTrue(made.is_aborted)
+
+    def test_close_timeout_is_that_of_the_factory(self) -> None:
+        """With 0 the connection ends in the next turn."""
+        made = connected(Recorder, close_timeout=0)
+        made.protocol.close()
+        made.clock.advance(0)
+        self.assertTrue(made.is_ending)
+
+    def test_close_does_not_wait_for_a_handler(self) -> None:
+        """The peer's close frame is found behind messages that no handler takes any more."""
+        made = connected(Waiting)
+        made.receive(text("a") + text("b"))
+        made.protocol.close()
+        self.assertEqual(made.frames(), [("close", b"\x03\xe8")])
+        made.receive(text("c") + close())
+        self.assertTrue(made.is_ending)
+        with self.assertRaises(ClosedError):
+            made.protocol.send_text("x")
+
+    def test_close_within_a_handler_drops_the_rest(self) -> None:
+        """Messages behind it in the same read are not delivered; a close frame is."""
+
+        class Closing(Recorder):
+            def text_received(self, text: str) -> None:
+                super().text_received(text)
+                self.close()
+
+        made = connected(Closing)
+        made.receive(text("a") + text("b") + close())
+        self.assertEqual(made.frames(), [("text", "a"), ("close", b"\x03\xe8")])
+        self.assertEqual(made.protocol.events, ["made", "a"])
+        self.assertTrue(made.is_ending)
+
+    def test_violation_while_closing_ends_at_once(self) -> None:
+        """No second close frame is sent."""
+        made = connected(Recorder)
+        made.protocol.close()
+        made.sent()
+        made.receive(BAD_TEXT)
+        self.assertEqual(made.sent(), b"")
+        self.assertTrue(made.is_ending)
+
+    def test_violation_behind_a_running_handler_ends_a_close(self) -> None:
+        """The handler does not hide it."""
+        made = connected(Waiting)
+        made.receive(text("a") + BAD_TEXT)
+        made.protocol.close()
+        self.assertTrue(made.is_ending)
+
+    def test_wrong_code_or_reason_is_an_error_of_the_caller(self) -> None:
+        """Nothing is sent."""
+        made = connected(Recorder)
+        for code, reason in ((1006, ""), (999, ""), (1000, "x" * 124), (1005, "x")):
+            with self.assertRaises(ValueError, msg=f"{code}"):
+                made.protocol.close(code, reason)
+        self.assertTrue(made.protocol.is_open)
+        self.assertEqual(made.sent(), b"")
+
+    def test_end_without_a_close_frame_is_1006(self) -> None:
+        """All answers are sent, then the connection ends without a close frame."""
+        made = connected(Recorder)
+        made.receive(text("a") + text("b")[:3])
+        made.end()
+        self.assertEqual(made.frames(), [("text", "a")])
+        self.assertTrue(made.is_ending)
+        made.lose()
+        self.assertEqual(made.protocol.events, ["made", "a", (1006, "")])
+
+    def test_end_while_closing_ends_the_connection(self) -> None:
+        """The close frame that is awaited cannot come any more."""
+        made = connected(Recorder)
+        made.protocol.close()
+        made.end()
+        self.assertTrue(made.is_ending)
+
+    def test_abort_sends_no_close_frame(self) -> None:
+        """The Deferred fires when the connection is lost."""
+        made = connected(Recorder)
+        aborted = made.protocol.abort()
+        self.assertEqual((made.sent(), made.is_aborted), (b"", True))
+        made.lose()
+        self.successResultOf(aborted)
+        self.assertEqual(made.protocol.events[-1], (1006, ""))
+
+    def test_transport_of_the_application_closes_the_websocket(self) -> None:
+        """``loseConnection`` is `close`, and ``abortConnection`` is `abort`."""
+        made = connected(Recorder)
+        made.protocol.transport.loseConnection()
+        self.assertEqual(made.frames(), [("close", b"\x03\xe8")])
+        made.protocol.transport.abortConnection()
+        self.assertTrue(made.is_aborted)
+
+    def test_sending_after_the_end_says_why(self) -> None:
+        """`ClosedError` names the code; `BrokenError` the loss."""
+        made = connected(Recorder)
+        made.receive(close(4003))
+        with self.assertRaisesRegex(ClosedError, "code 4003"):
+            made.protocol.send_text("x")
+        made = connected(Recorder)
+        made.reset()
+        with self.assertRaises(BrokenError):
+            made.protocol.send_text("x")
+
+    def test_lost_connection_leaves_nothing(self) -> None:
+        """No delayed call stays, in whatever state the connection is lost."""
+        for begin in (
+            lambda made: None,
+            lambda made: made.protocol.close(),
+            lambda made: made.receive(close()),
+            lambda made: made.receive(BAD_TEXT),
+            lambda made: made.end(),
+        ):
+            made = connected(Recorder)
+            begin(made)
+            made.reset()
+            self.assertEqual(made.clock.getDelayedCalls(), [])
+            self.assertEqual(len(made.factory.group), 0)
+
+
+class DrainTests(SynchronousTestCase):
+    """A server that ends says so to its peers."""
+
+    def test_drained_peer_receives_1001(self) -> None:
+        """What it has sent is answered first."""
+        made = connected(Waiting)
+        made.receive(text("a"))
+        drained = made.factory.drain(10)
+        self.assertEqual(made.frames(), [])
+        made.protocol.go_on()
+        first, (kind, payload) = made.frames()
+        assert isinstance(payload, bytes)
+        self.assertEqual((first, kind, payload[:2]), (("text", "a"), "close", b"\x03\xe9"))
+        made.receive(close(1001))
+        made.lose()
+        self.assertEqual(self.successResultOf(drained), 0)
+
+    def test_drain_ends_a_handshake(self) -> None:
+        """No request is awaited any more."""
+        made = Connected(Recorder)
+        drained = made.factory.drain(10)
+        self.assertTrue(made.is_ending)
+        made.lose()
+        self.assertEqual(self.successResultOf(drained), 0)
+
+    def test_peer_that_does_not_close_is_aborted(self) -> None:
+        """The deadline of the drain counts."""
+        made = connected(Recorder)
+        drained = made.factory.drain(2)
+        made.clock.advance(2)
+        self.assertTrue(made.is_aborted)
+        made.lose()
+        self.assertEqual(self.successResultOf(drained), 1)
+
+
+class PingTests(SynchronousTestCase):
+    """Pings of this end."""
+
+    def test_ping_gives_the_round_trip(self) -> None:
+        """The Deferred fires with seconds."""
+        made = connected(Recorder)
+        pinged = made.protocol.ping()
+        ((kind, payload),) = made.frames()
+        assert isinstance(payload, bytes)
+        made.clock.advance(0.25)
+        made.receive(pong(b"other") + pong(payload))
+        self.assertEqual((kind, self.successResultOf(pinged)), ("ping", 0.25))
+
+    def test_pong_answers_earlier_pings_too(self) -> None:
+        """A peer may answer only the newest ping."""
+        made = connected(Recorder)
+        pings = [made.protocol.ping() for _ in range(3)]
+        payloads = [payload for _, payload in made.frames()]
+        assert isinstance(payloads[1], bytes)
+        made.receive(pong(payloads[1]))
+        self.assertEqual([self.successResultOf(p) for p in pings[:2]], [0, 0])
+        self.assertNoResult(pings[2])
+        made.lose()
+        self.failureResultOf(pings[2], BrokenError)
+
+    def test_cancelled_ping_is_forgotten(self) -> None:
+        """Its pong is ignored."""
+        made = connected(Recorder)
+        pinged = made.protocol.ping()
+        pinged.addErrback(lambda _: None)
+        pinged.cancel()
+        made.receive(pong(b"\0\0\0\1"))
+        self.assertTrue(made.protocol.is_open)
+
+    def test_closed_websocket_fails_its_pings(self) -> None:
+        """The reason is the close; a later ping fails at once."""
+        made = connected(Recorder)
+        pinged = made.protocol.ping()
+        made.protocol.close()
+        self.failureResultOf(pinged, ClosedError)
+        self.failureResultOf(made.protocol.ping(), ClosedError)
+
+    def test_silent_peer_is_given_up(self) -> None:
+        """After 20 seconds a ping leaves, and after 40 the connection is aborted."""
+        made = connected(Recorder)
+        made.clock.advance(20)
+        self.assertEqual(made.frames(), [("ping", b"")])
+        made.clock.advance(20)
+        self.assertTrue(made.is_aborted)
+        made.lose()
+        (error,) = made.protocol.lost
+        assert error is not None
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+
+    def test_any_byte_is_a_sign_of_life(self) -> None:
+        """A part of a long message counts as well as a pong."""
+        made = connected(Recorder)
+        message = binary(b"x" * 100)
+        for second in range(10):
+            made.clock.advance(20)
+            made.receive(message[second : second + 1])
+        self.assertFalse(made.is_aborted)
+        self.assertEqual(made.frames(), [("ping", b"")] * 10)
+
+    def test_the_clock_stands_while_nothing_is_read(self) -> None:
+        """A handler that takes minutes does not end the connection of its peer."""
+        made = connected(Waiting)
+        made.receive(text("a"))
+        made.receive(binary(b"x" * 70_000))
+        for _ in range(10):
+            made.clock.advance(20)
+        self.assertFalse(made.is_aborted)
+
+    def test_pings_can_be_turned_off(self) -> None:
+        """None for the interval sends none."""
+        made = connected(Recorder, ping_interval=None)
+        self.assertEqual(made.clock.getDelayedCalls(), [])
+
+
+class OutputTests(SynchronousTestCase):
+    """A peer that does not read."""
+
+    def fill(self, made: Connected[Any]) -> None:
+        """Let the transport report a full buffer."""
+        made.transport.producer.pauseProducing()
+
+    def test_peer_that_does_not_read_is_not_read_from(self) -> None:
+        """Answers fill the output up to the high-water mark and one message."""
+        made = connected(Recorder)
+        self.fill(made)
+        made.receive(text("a") + text("b"))
+        self.assertEqual(made.transport.producerState, "paused")
+        self.assertEqual(made.protocol.events, ["made", "a", "b", "paused"])
+        made.transport.producer.resumeProducing()
+        self.assertEqual(made.transport.producerState, "producing")
+        self.assertEqual(made.protocol.events[-1], "resumed")
+
+    def test_one_pong_waits_at_most(self) -> None:
+        """Of pings that arrive while the output is not empty, the newest is answered."""
+        made = connected(Recorder)
+        self.fill(made)
+        made.protocol.send_binary(b"x")
+        made.sent()
+        for number in range(100):
+            made.protocol.dataReceived(ping(b"%d" % number))
+        self.assertEqual(made.sent(), b"")
+        made.transport.producer.resumeProducing()
+        self.assertEqual(made.frames(), [("pong", b"99")])
+
+    def test_pushes_are_limited(self) -> None:
+        """At ``max_unsent`` the connection is aborted."""
+        made = connected(Recorder, max_unsent=70_000)
+        self.fill(made)
+        for _ in range(3):
+            made.protocol.send_binary(b"x" * 40_000)
+        self.assertTrue(made.is_aborted)
+        self.assertEqual(made.factory.counters.unsent_limit_aborts, 1)
+
+    def test_close_behind_full_output_has_its_deadline(self) -> None:
+        """A peer that never reads cannot keep the connection."""
+        made = connected(Recorder)
+        self.fill(made)
+        made.receive(text("a"))
+        made.protocol.close()
+        made.clock.advance(5)
+        made.clock.advance(0)
+        self.assertTrue(made.is_aborted)

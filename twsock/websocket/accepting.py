@@ -1,0 +1,171 @@
+"""
+The handshake of a server's WebSocket: transport → **accepting protocol** → `accept` → response.
+
+The base of `twsock.websocket.protocol.WebSocketProtocol`, which has the messages. A
+`twsock.websocket.http.ServerHttp` reads the request, the rules of the settings judge it, and then
+the application. Nothing else of the application runs before. Bytes that arrive while the
+application decides wait in the decoder of `twsock.stream.protocol.StreamProtocol`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Coroutine
+from types import CoroutineType
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from typing_extensions import override
+
+from twsock.errors import SocketError
+from twsock.ip.addresses import host_of
+from twsock.stream.connection import Connection
+from twsock.stream.protocol import StreamProtocol
+from twsock.stream.registry import ConnectionRegistry
+from twsock.websocket.closing import Role
+from twsock.websocket.connection import WebSocket
+from twsock.websocket.handshake import Acceptance, Refusal
+from twsock.websocket.http import MAX_HEAD, ServerHttp
+from twsock.websocket.http_message import Request
+from twsock.websocket.settings import WebSocketSettings
+from twsock.websocket.uri import is_loopback_host
+from twsock.wire.stored_bytes import StoredBytes
+
+__all__ = ["AcceptingProtocol", "Choice", "Judgement"]
+
+#: The decision of `AcceptingProtocol.accept`.
+Choice = Acceptance | Refusal | str | None
+
+#: What `AcceptingProtocol.accept` may return.
+Judgement = typing.Union[Choice, "Deferred[Choice]", "Coroutine[Deferred[Any], Any, Choice]"]
+
+
+class AcceptingProtocol(StreamProtocol):
+    """
+    A connection that begins with the handshake of a WebSocket.
+
+    :ivar subprotocol: the subprotocol that was agreed; None without one.
+    """
+
+    #: The settings of the server, set by its factory.
+    settings: WebSocketSettings = WebSocketSettings()
+
+    subprotocol: str | None = None
+
+    _web_socket: WebSocket
+    # Reads the request; None when it was answered.
+    _http: ServerHttp | None = None
+
+    # Overridden by applications.
+
+    def accept(self, request: Request) -> Judgement:
+        """
+        Judge the request of a client, which has passed the rules of the settings.
+
+        :returns: None to accept it with the subprotocol that the rules have chosen; the name of
+            another one that the client offers; an `Acceptance`, for further header fields; or what
+            `refuse` returns. A coroutine or Deferred of one of these delays the answer, within the
+            ``handshake_timeout`` of the settings. It is cancelled when the connection is lost.
+        :raises Exception: is logged with its traceback, and answered with the status 500.
+        """
+
+    # Overridden by the protocol of messages.
+
+    def _open(self, received: bytes) -> None:
+        """Begin with messages, with bytes that were received already: the request is accepted."""
+        raise NotImplementedError
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a control frame."""
+        raise NotImplementedError
+
+    def drop_messages(self) -> None:
+        """Read on, and drop messages until the peer's close frame."""
+        raise NotImplementedError
+
+    def socket_closed(self, code: int, reason: str) -> None:
+        """Report the end to the application."""
+        raise NotImplementedError
+
+    # Called by Twisted.
+
+    @override
+    def _make_decoder(self) -> Any:
+        """Return the store of the request."""
+        return StoredBytes(MAX_HEAD)
+
+    @override
+    def _connect(self, group: ConnectionRegistry) -> Connection:
+        stream = super()._connect(group)
+        self._is_unannounced = True  # Until the request is accepted.
+        self._web_socket = WebSocket(self, stream, Role.SERVER, self.close_timeout)
+        return stream
+
+    @override
+    def _announce(self) -> None:
+        """Await the request: the connection is open, and secure if it has to be."""
+        if self._connected_stream().is_open:
+            self._http = ServerHttp()
+            self._web_socket.start_handshake(self.settings.handshake_timeout)
+
+    @override
+    def _release(self, error: SocketError | None) -> None:
+        super()._release(error)
+        self._http = None
+
+    # The steps of the handshake.
+
+    def _judge(self, http: ServerHttp) -> None:
+        """Read and judge the request; answer it, unless more bytes or `accept` are awaited."""
+        found = http.feed(self._decoder.take_buffered())
+        if isinstance(found, Request):
+            host = host_of(self._transport.getHost())
+            is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
+            judged = self.settings.rules.judge(found, is_loopback=is_loopback)
+            if isinstance(judged, Refusal):
+                self._refuse(judged)
+            else:
+                self._ask(judged)
+        elif found is not None:
+            self._refuse(found)
+
+    def _ask(self, acceptance: Acceptance) -> None:
+        """Let the application decide; it may take its time."""
+        choice: Any = self.accept(acceptance.request)
+        if isinstance(choice, CoroutineType):
+            choice = Deferred.fromCoroutine(choice)
+        if isinstance(choice, Deferred):
+            self._is_finished(choice.addCallback(self._answer, acceptance))
+        else:
+            self._answer(choice, acceptance)
+
+    def _answer(self, choice: Choice, acceptance: Acceptance) -> None:
+        """Answer the request as the application has decided."""
+        http = self._http
+        if http is None or not self._web_socket.is_opening:
+            return  # The connection was closed meanwhile.
+        if isinstance(choice, Refusal):
+            self._refuse(choice)
+            return
+        if isinstance(choice, Acceptance):
+            acceptance = choice
+        elif choice is not None:
+            acceptance = dataclasses.replace(acceptance, subprotocol=choice)
+        self.subprotocol = acceptance.subprotocol
+        self._http = None
+        self._connected_stream().write(acceptance.response.encode())
+        self._open(http.leftover + self._decoder.take_buffered())
+        super()._announce()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, and end the connection."""
+        self._log.info(
+            "{peer} refused: {status}, {reason}",
+            peer=self.peer,
+            status=refusal.response.status,
+            reason=refusal.reason,
+        )
+        self._http = None
+        self._connected_stream().write(refusal.response.encode())
+        self._web_socket.refuse()

@@ -1,0 +1,399 @@
+"""
+One WebSocket, from the handshake to its loss: owner → **WebSocket** → stream connection.
+
+Both roles use it: the owner is a protocol or a socket, which pulls messages and sends them through
+the `twsock.stream.connection.Connection`. This class has what is no message. It looks up each event
+of the beginning and the end in the table of `twsock.websocket.closing`, answers pings, sends its
+own, and holds the one deadline of the close. It holds the pings that wait for their pongs, and at
+most one pong that waits for room.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
+from twsock.operation import Operation, fail
+from twsock.stream.connection import Connection
+from twsock.websocket.close_frame import CloseCode, decode_close, encode_close
+from twsock.websocket.closing import Action, Event, Role, State, follow
+from twsock.websocket.frames import Opcode
+from twsock.websocket.keepalive import Due, KeepAlive
+from twsock.websocket.messages import MessageEncoder
+
+__all__ = ["WebSocket", "WebSocketOwner"]
+
+#: The size of the payload of a ping whose sender waits for the pong, in bytes.
+_PING_SIZE: Final = 4
+
+
+class WebSocketOwner(typing.Protocol):
+    """
+    Receives the events of a WebSocket, and writes its control frames.
+
+    :ivar close_timeout: seconds that the connection below waits for the end of the peer; set to the
+        rest of the deadline when the WebSocket ends.
+    """
+
+    close_timeout: float
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a frame: with other answers while messages are handled, otherwise at once."""
+
+    def drop_messages(self) -> None:
+        """Read on, and drop messages until the peer's close frame: this end has closed."""
+
+    def socket_closed(self, code: int, reason: str) -> None:
+        """
+        Handle the end, the last event; called if the handshake was accepted.
+
+        :param code: of the first close frame, of either side; 1006 without one.
+        """
+
+
+class WebSocket:
+    """
+    The control frames, the end, and the times of one WebSocket.
+
+    :param owner: receives the events.
+    :param stream: the connection below.
+    :param close_timeout: seconds from the first close frame, of either side, to the loss of the
+        connection; 0 or more.
+
+    :ivar is_open: whether messages can be sent and are handled.
+    :ivar is_heard: set by the owner with each read: a byte has arrived.
+    :ivar code: of the first close frame; 1006 while there is none.
+    :ivar reason: of the first close frame.
+    """
+
+    __slots__ = (
+        "_close_at",
+        "_close_timeout",
+        "_encoder",
+        "_keepalive",
+        "_owner",
+        "_payload",
+        "_ping_number",
+        "_pings",
+        "_pong",
+        "_role",
+        "_state",
+        "_stream",
+        "_timer",
+        "_unsent",
+        "code",
+        "is_heard",
+        "is_open",
+        "reason",
+    )
+
+    def __init__(
+        self, owner: WebSocketOwner, stream: Connection, role: Role, close_timeout: float
+    ) -> None:
+        self._owner = owner
+        self._stream = stream
+        self._role = role
+        self._close_timeout = close_timeout
+        self._state = State.OPENING
+        self.is_open = False
+        self.is_heard = False
+        self.code: int = CloseCode.ABNORMAL_CLOSURE
+        self.reason = ""
+        self._encoder: MessageEncoder | None = None
+        self._keepalive: KeepAlive | None = None
+        self._timer: IDelayedCall | None = None
+        # Bytes that were unsent when `_keepalive` was last asked.
+        self._unsent = 0
+        # The payload of the close frame to be sent.
+        self._payload = b""
+        # The time at which the close ends.
+        self._close_at = 0.0
+        # The pings of the application and their times, oldest first; None for none.
+        self._pings: dict[bytes, tuple[Deferred[float], float]] | None = None
+        self._ping_number = 0
+        # The payload of the newest ping that waits for room to be answered.
+        self._pong: bytes | None = None
+
+    @property
+    def state(self) -> State:
+        """How far the WebSocket has ended."""
+        return self._state
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the handshake runs."""
+        return self._state is State.OPENING
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether this end sent its close frame, and the peer's is awaited."""
+        return self._state is State.CLOSING
+
+    # The beginning.
+
+    def start_handshake(self, timeout: float) -> None:
+        """Abort the connection if the handshake is not done within some seconds."""
+        self._stream.start_deadline(timeout, self._deadline_passed)
+
+    def accept(
+        self, encoder: MessageEncoder, ping_interval: float | None, ping_timeout: float | None
+    ) -> None:
+        """
+        Open: the handshake is done.
+
+        :param ping_interval: seconds between two pings; None for no pings.
+        :param ping_timeout: seconds within which the peer has to show a sign of life after a ping;
+            None to wait for ever.
+        """
+        self._encoder = encoder
+        self._follow(Event.ACCEPTED)
+        if ping_interval is not None and self.is_open:
+            now = self._stream.clock.seconds()
+            self._keepalive = KeepAlive(ping_interval, ping_timeout, now)
+            self._timer = self._stream.clock.callLater(ping_interval, self._advance)
+
+    def refuse(self) -> None:
+        """End the connection: the handshake has failed, and an answer was written."""
+        self._follow(Event.REFUSED)
+
+    # The end.
+
+    def close(self, code: int, reason: str) -> None:
+        """
+        Send the close frame, and end within the deadline; harmless if that has begun already.
+
+        :raises ValueError: when the code or the reason cannot be sent.
+        """
+        payload = encode_close(code, reason)
+        if self.is_open:
+            self._note_close(code, reason, payload)
+        self._follow(Event.CLOSE)
+
+    def abort(self, error: SocketError | None = None) -> None:
+        """Reset the connection; the error is the reason, None if the application asked for it."""
+        if error is not None:
+            self._stream.note_error(error)
+        self._follow(Event.ABORT)
+
+    def violated(self, code: int, reason: str) -> None:
+        """End the connection: the peer broke a rule, which the close frame says."""
+        if self.is_open:
+            self._note_close(code, reason, encode_close(code, reason))
+        self._follow(Event.VIOLATION)
+
+    def failed(self) -> None:
+        """End the connection: a handler failed."""
+        if self.is_open:
+            self._note_close(
+                CloseCode.INTERNAL_ERROR, "", encode_close(CloseCode.INTERNAL_ERROR, "")
+            )
+        self._follow(Event.FAILURE)
+
+    def peer_ended(self) -> None:
+        """End the connection: the peer has ended its output."""
+        self._follow(Event.PEER_ENDED)
+
+    def lost(self) -> None:
+        """Release everything, fail the pings, and report the end; a second call does nothing."""
+        self._stop_pings()
+        self._follow(Event.LOST)
+
+    # Frames.
+
+    def control_received(self, opcode: Opcode, payload: bytes) -> None:
+        """
+        Handle a control frame.
+
+        :raises WebSocketViolation: when the payload of a close frame breaks a rule.
+        """
+        if opcode is Opcode.PING:
+            self._answer_ping(payload)
+        elif opcode is Opcode.PONG:
+            if self._pings is not None:
+                self._pong_received(self._pings, payload)
+        else:
+            code, reason = decode_close(payload)
+            if self.is_open:
+                self._note_close(code, reason, payload)
+            self._follow(Event.CLOSE_RECEIVED)
+
+    def ping(self) -> Deferred[float]:
+        """
+        Send a ping.
+
+        :returns: fires with the seconds until its pong. It fails with `ClosedError` when the
+            WebSocket closes first, and with `BrokenError` when the connection is lost. Cancelling
+            stops the wait.
+        """
+        if not self.is_open:
+            return fail(ClosedError("cannot ping: the WebSocket is closed"))
+        if self._pings is None:
+            self._pings = {}
+        self._ping_number = (self._ping_number + 1) % (1 << 8 * _PING_SIZE)
+        payload = self._ping_number.to_bytes(_PING_SIZE, "big")
+        waiting: Deferred[float] = Operation(lambda _: self._forget_ping(payload))
+        self._pings[payload] = waiting, self._stream.clock.seconds()
+        self._send(Opcode.PING, payload)
+        return waiting
+
+    def drained(self) -> None:
+        """Send the pong that waited for room: the kernel has all bytes."""
+        payload, self._pong = self._pong, None
+        if payload is not None and self.is_open:
+            self._send(Opcode.PONG, payload)
+
+    def _answer_ping(self, payload: bytes) -> None:
+        """
+        Answer a ping; if the peer does not read, only the newest (:rfc:`6455`, section 5.5.3).
+
+        So a peer that sends pings and reads nothing fills no memory.
+        """
+        if not self.is_open:
+            return
+        if self._stream.queued:
+            self._pong = payload
+        else:
+            self._send(Opcode.PONG, payload)
+
+    def _pong_received(
+        self, pings: dict[bytes, tuple[Deferred[float], float]], payload: bytes
+    ) -> None:
+        """Fire the wait for a pong, and those for earlier ones, which the peer may leave out."""
+        if payload not in pings:
+            return
+        now = self._stream.clock.seconds()
+        fired = []
+        for sent in tuple(pings):
+            waiting, sent_at = pings.pop(sent)
+            fired.append((waiting, now - sent_at))
+            if sent == payload:
+                break
+        for waiting, seconds in fired:
+            if not waiting.called:  # A callback may cancel another wait.
+                waiting.callback(seconds)
+
+    def _forget_ping(self, payload: bytes) -> None:
+        if self._pings is not None:
+            self._pings.pop(payload, None)
+
+    def _send(self, opcode: Opcode, payload: bytes) -> None:
+        assert self._encoder is not None
+        self._owner.send_control(self._encoder.encode(opcode, payload))
+
+    # The pings at intervals.
+
+    def _advance(self) -> None:
+        """Do what is due by now, and wait for what is due next."""
+        self._timer = None
+        keepalive = self._keepalive
+        if keepalive is None:
+            return
+        stream = self._stream
+        keepalive.is_heard, self.is_heard = self.is_heard, False
+        unsent, self._unsent = self._unsent, stream.unsent
+        # A peer that takes bytes is alive, and its pong waits behind them.
+        is_deaf = not stream.is_reading or stream.has_unread_input or self._unsent < unsent
+        due = keepalive.advance(stream.clock.seconds(), is_deaf=is_deaf)
+        if due is Due.END:
+            stream.note_error(
+                BrokenError(
+                    "the peer showed no sign of life after a ping",
+                    status=SocketErrorStatus.CONNECTION_TIMED_OUT,
+                )
+            )
+            self._follow(Event.SILENCE)
+            return
+        self._timer = stream.clock.callLater(
+            max(0, keepalive.next_deadline - stream.clock.seconds()), self._advance
+        )
+        if due is Due.PING and not stream.is_full:
+            self._send(Opcode.PING, b"")
+
+    def _stop_pings(self) -> None:
+        """Stop the pings at intervals, and fail those of the application."""
+        self._keepalive = None
+        self._pong = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        pings, self._pings = self._pings, None
+        for waiting, _ in (pings or {}).values():
+            if not waiting.called:  # A callback may cancel another wait.
+                waiting.errback(self._reason_without_pong())
+
+    def _reason_without_pong(self) -> SocketError:
+        if self.code == CloseCode.ABNORMAL_CLOSURE:
+            return BrokenError("the connection ended before the pong")
+        return ClosedError(f"the WebSocket closed before the pong: code {self.code:d}")
+
+    # Steps of the table.
+
+    def _note_close(self, code: int, reason: str, payload: bytes) -> None:
+        """Record the first close frame, which is the reason of the end."""
+        self.code = code
+        self.reason = reason
+        self._payload = payload
+
+    def _follow(self, event: Event) -> None:
+        """Take the step for an event."""
+        state, actions = follow(self._state, event, self._role)
+        self._state = state
+        was_open, self.is_open = self.is_open, state is State.OPEN
+        for action in actions:
+            _PERFORM[action](self)
+            if self._state is not state:
+                break  # A transport in memory reports events within a call.
+        if was_open and not self.is_open:
+            self._stop_pings()
+
+    def _send_close(self) -> None:
+        assert self._encoder is not None
+        self._stream.write(self._encoder.encode(Opcode.CLOSE, self._payload))
+        self._stream.send()
+
+    def _start_deadline(self) -> None:
+        self._close_at = self._stream.clock.seconds() + self._close_timeout
+        self._stream.start_deadline(self._close_timeout, self._deadline_passed)
+
+    def _stop_deadline(self) -> None:
+        self._stream.stop_deadline()
+
+    def _deadline_passed(self) -> None:
+        if self._state is State.OPENING:
+            self._stream.note_error(
+                SocketError(
+                    "no WebSocket handshake in time", status=SocketErrorStatus.CONNECTION_TIMED_OUT
+                )
+            )
+        self._follow(Event.DEADLINE)
+
+    def _drop_input(self) -> None:
+        self._owner.drop_messages()
+
+    def _end(self) -> None:
+        # The connection below has one deadline, which this call starts: with the rest of ours.
+        self._owner.close_timeout = max(0.0, self._close_at - self._stream.clock.seconds())
+        self._stream.close()
+
+    def _reset(self) -> None:
+        self._stream.abort()
+
+    def _report_closed(self) -> None:
+        self._owner.socket_closed(self.code, self.reason)
+
+
+_PERFORM: Final[dict[Action, Callable[[WebSocket], None]]] = {
+    Action.SEND_CLOSE: WebSocket._send_close,
+    Action.ECHO_CLOSE: WebSocket._send_close,
+    Action.START_DEADLINE: WebSocket._start_deadline,
+    Action.STOP_DEADLINE: WebSocket._stop_deadline,
+    Action.DROP_INPUT: WebSocket._drop_input,
+    Action.END: WebSocket._end,
+    Action.RESET: WebSocket._reset,
+    Action.REPORT_CLOSED: WebSocket._report_closed,
+}

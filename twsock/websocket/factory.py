@@ -1,0 +1,78 @@
+"""
+The server factory of WebSockets: endpoint → **factory** → connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+from typing_extensions import override
+
+from twsock.stream.factory import StreamServerFactory
+from twsock.stream.protocol import StreamProtocol
+from twsock.websocket.handshake import RequestRules
+from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT
+from twsock.websocket.protocol import WebSocketProtocol
+from twsock.websocket.settings import DEFAULT_WEBSOCKET_TIMEOUT, WebSocketSettings
+
+__all__ = ["WebSocketFactory"]
+
+
+class WebSocketFactory(StreamServerFactory):
+    """
+    Serves WebSockets on any number of stream endpoints.
+
+    There is no idle timeout: pings find out whether a peer is alive.
+
+    :param reactor: measures the timeouts; any ``IReactorTime``.
+    :param protocol: a subclass of `WebSocketProtocol`, made without arguments for each connection.
+    :param hosts: names and addresses of this server, without ports; see `RequestRules`. A listener
+        on a loopback address accepts only ``localhost``, loopback addresses and these names. So a
+        server behind a proxy of the same machine needs the names that the proxy passes on.
+    :param origins: origins beside those of the same host whose pages may connect; ``*`` for all.
+    :param subprotocols: those that the server has, the preferred one first.
+    :param path: the only path that is accepted; None for each path.
+    :param max_message_size: largest message accepted, in bytes; None for the ``max_payload`` of the
+        protocol, which is 1 MiB if the class does not set it.
+    :param handshake_timeout: see `WebSocketSettings`, as for the next ones.
+    :param limits: as for `StreamServerFactory`: ``max_unsent``, ``max_connections``,
+        ``max_connections_per_address``, ``max_buffered``, ``close_timeout`` and ``upgrade``, which
+        has to be implicit.
+    :raises ValueError: when a number is out of bounds, or a name is malformed.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        protocol: type[WebSocketProtocol],
+        *,
+        hosts: Collection[str] = (),
+        origins: Collection[str] = (),
+        subprotocols: Sequence[str] = (),
+        path: str | None = None,
+        max_message_size: int | None = None,
+        handshake_timeout: float = DEFAULT_WEBSOCKET_TIMEOUT,
+        ping_interval: float | None = DEFAULT_PING_INTERVAL,
+        ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
+        max_fragment_size: int | None = None,
+        **limits: Any,
+    ) -> None:
+        self.settings = WebSocketSettings(
+            rules=RequestRules(hosts=hosts, origins=origins, subprotocols=subprotocols, path=path),
+            handshake_timeout=handshake_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            max_fragment_size=max_fragment_size,
+        )
+        super().__init__(
+            reactor, protocol, max_payload=max_message_size, idle_timeout=None, **limits
+        )
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> StreamProtocol | None:
+        built = super().buildProtocol(addr)
+        if isinstance(built, WebSocketProtocol):
+            built.settings = self.settings
+        return built

@@ -1,0 +1,415 @@
+"""
+The protocol class for WebSockets on servers: transport → **protocol** → handler → connection.
+
+A `twsock.protocols.StreamProtocol`, so handlers, back-pressure and limits are those of frames and
+lines. `twsock.websocket.accepting` has the handshake. Then `twsock.websocket.messages` decodes the
+messages, and a `twsock.websocket.connection.WebSocket` has the control frames and the end. The
+decoder holds the bytes that were not handled.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from twsock.errors import ClosedError, LocalProtocolError, RemoteProtocolError, SocketError
+from twsock.log import forget_frames
+from twsock.stream.connection import Connection
+from twsock.stream.protocol import Handled
+from twsock.websocket.accepting import AcceptingProtocol
+from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.connection import WebSocket
+from twsock.websocket.frames import Opcode
+from twsock.websocket.handshake import refuse
+from twsock.websocket.messages import MessageDecoder, MessageEncoder
+
+__all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "WebSocketProtocol"]
+
+#: Default of ``max_payload`` on servers, in bytes.
+DEFAULT_MAX_MESSAGE_SIZE: Final = 1024 * 1024
+
+# Names of this module: an attribute of an enumeration takes twice as long.
+_TEXT: Final = Opcode.TEXT
+_BINARY: Final = Opcode.BINARY
+
+
+class WebSocketProtocol(AcceptingProtocol):
+    """
+    The server's side of one WebSocket (:rfc:`6455`).
+
+    Override `accept` to judge the request, `text_received` and `binary_received`; answer with
+    `send_text` and `send_binary`::
+
+        class Shout(WebSocketProtocol):
+            def text_received(self, text: str) -> None:
+                self.send_text(text.upper())
+
+    Nothing but `accept` is called before the handshake is done. `connection_made` is called then.
+    A message above ``max_payload`` (default 1 MiB) closes the WebSocket with the code 1009.
+    """
+
+    _is_partial: ClassVar[bool] = False
+    _encoder: MessageEncoder
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._is_partial = cls.fragment_received is not WebSocketProtocol.fragment_received
+
+    # Overridden by applications.
+
+    def text_received(self, text: str) -> Handled:
+        """
+        Handle one text message.
+
+        :returns: None when it is handled; otherwise a coroutine or Deferred, and the next message
+            is handled after it. It is cancelled when the connection is lost. It is not cancelled
+            when the peer closes the WebSocket, so a long operation needs its own timeout.
+        :raises WebSocketViolation: when the peer broke a rule of the application: the WebSocket
+            closes with its code, and one line is logged. Any other exception is logged with its
+            traceback, and closes the WebSocket with the code 1011.
+        """
+        raise WebSocketViolation(CloseCode.UNSUPPORTED_DATA, "text messages are not accepted")
+
+    def binary_received(self, data: bytes) -> Handled:
+        """Handle one binary message; see `text_received`."""
+        raise WebSocketViolation(CloseCode.UNSUPPORTED_DATA, "binary messages are not accepted")
+
+    def fragment_received(self, data: bytes, is_text: bool, is_complete: bool) -> Handled:
+        """
+        Handle a piece of a message as it arrives.
+
+        If a class overrides this method, `text_received` and `binary_received` are not called, and
+        no message is collected in memory. ``max_payload`` still limits a whole message.
+
+        :param data: of a text message in UTF-8, which was checked. A piece may end within a
+            character.
+        :param is_complete: whether this piece ends its message. Only the last piece of a message
+            can be empty.
+        :returns: as for `text_received`.
+        """
+        raise NotImplementedError
+
+    def closed(self, code: int, reason: str) -> None:
+        """
+        The WebSocket is gone; called once, after the last message, and before `connection_lost`.
+
+        :param code: of the first close frame, of the peer or of this end; 1005 if that had no code;
+            1006 if the connection was lost without a close frame.
+        :param reason: of the same close frame. If the peer sent it, never trust it.
+        """
+
+    # Called by applications.
+
+    @property
+    @override
+    def is_open(self) -> bool:
+        """Whether messages can be sent: the handshake is done, and neither end has closed."""
+        return self._stream is not None and self._stream.is_open and self._web_socket.is_open
+
+    def send_text(self, text: str) -> None:
+        """
+        Send a text message: within a handler together with all other answers, otherwise at once.
+
+        Outside a handler, if ``max_unsent`` bytes are queued already, the connection is aborted
+        instead. This call then raises nothing; a later one raises `BrokenError`.
+
+        :raises ClosedError: when either end has closed the WebSocket.
+        :raises BrokenError: when the connection died.
+        :raises LocalProtocolError: before the handshake is done.
+        :raises UnicodeEncodeError: when the text has no form in UTF-8.
+        """
+        self._send(_TEXT, text)
+
+    def send_binary(self, data: bytes) -> None:
+        """Send a binary message; see `send_text`."""
+        self._send(_BINARY, data)
+
+    def ping(self) -> Deferred[float]:
+        """
+        Send a ping.
+
+        :returns: fires with the seconds until the pong arrives. It fails with `ClosedError` when
+            the WebSocket closes first, and with `BrokenError` when the connection is lost without a
+            close frame. Cancelling stops the wait.
+        :raises LocalProtocolError: at once, before the protocol is connected.
+        """
+        self._connected_stream()
+        return self._web_socket.ping()
+
+    @override
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Deferred[None]:
+        """
+        Send all written messages and a close frame, then end the connection in order.
+
+        No further message is handled. The peer has ``close_timeout`` seconds to answer with its
+        close frame and to end the connection; nothing that it sends extends them. Closing twice is
+        harmless: only the first close frame is sent. Before the handshake is done the connection
+        ends without a close frame.
+
+        :param code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a close frame without a
+            code.
+        :param reason: at most 123 bytes in UTF-8; empty with 1005.
+        :returns: fires when the connection is lost; at once when it is already. It need not be
+            awaited. Cancelling stops the wait and not the close.
+        :raises ValueError: at once, when the code or the reason cannot be sent.
+        :raises LocalProtocolError: at once, before the protocol is connected.
+        """
+        stream = self._connected_stream()
+        self._web_socket.close(code, reason)
+        return stream.when_lost()
+
+    @override
+    def abort(self) -> Deferred[None]:
+        """
+        End the connection now: without a close frame, and with a reset if there is a socket.
+
+        :returns: fires when the connection is lost; at once when it is already. It need not be
+            awaited. Cancelling stops the wait and not the abort.
+        :raises LocalProtocolError: at once, before the protocol is connected.
+        """
+        stream = self._connected_stream()
+        self._web_socket.abort()
+        return stream.when_lost()
+
+    def _send(self, opcode: Opcode, data: str | bytes) -> None:
+        stream = self._stream or self._connected_stream()
+        if not self._web_socket.is_open:
+            self._refuse_to_send(stream)
+        frame = self._encoder.encode(opcode, data)
+        stream.write(frame)
+        if not self._is_delivering:
+            self._push(stream, len(frame))
+
+    def _refuse_to_send(self, stream: Connection) -> typing.NoReturn:
+        if self._web_socket.is_opening:
+            raise LocalProtocolError("cannot send: the handshake is not done")
+        code = self._web_socket.code
+        if code == CloseCode.ABNORMAL_CLOSURE:
+            stream.write(b"")  # Raises the reason of its end.
+        raise ClosedError(f"cannot send: the WebSocket is closed, code {code:d}")
+
+    # Called by the transport of the application.
+
+    @override
+    def _close_transport(self) -> None:
+        if self._stream is None:
+            super()._close_transport()
+        else:
+            self.close()
+
+    @override
+    def _abort_transport(self) -> None:
+        if self._stream is None:
+            super()._abort_transport()
+        else:
+            self.abort()
+
+    # Called by the registry and the drain.
+
+    @override
+    def close_drained(self) -> None:
+        """Close: the server ends, and every received message was answered."""
+        self.close(CloseCode.GOING_AWAY, "the server ends")
+
+    # Called by Twisted.
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        self._web_socket.is_heard = True
+        super().dataReceived(data)
+        if self._handler is not None and self._web_socket.is_closing:
+            self.drop_messages()  # The close does not wait for the handler.
+
+    # The beginning.
+
+    @override
+    @classmethod
+    def check_max_payload(cls, max_payload: int) -> None:
+        MessageDecoder(is_server=True, max_message_size=max_payload)
+
+    @property
+    def _max_message_size(self) -> int:
+        return DEFAULT_MAX_MESSAGE_SIZE if self.max_payload is None else self.max_payload
+
+    @override
+    def _make_decoder(self) -> Any:
+        self.check_max_payload(self._max_message_size)
+        return super()._make_decoder()
+
+    def _open(self, received: bytes) -> None:
+        """Begin with messages: the request is accepted."""
+        settings = self.settings
+        self._decoder = MessageDecoder(
+            is_server=True,
+            max_message_size=self._max_message_size,
+            max_fragments=settings.max_fragments,
+            is_partial=self._is_partial,
+        )
+        self._decoder.feed(received)
+        self._encoder = MessageEncoder(is_server=True, max_fragment_size=settings.max_fragment_size)
+        self._web_socket.accept(self._encoder, settings.ping_interval, settings.ping_timeout)
+
+    # The flow of messages.
+
+    @override
+    def deliver_messages(self, stream: Connection) -> None:
+        web_socket = self._web_socket
+        if self._http is not None:
+            request = self._decoder
+            self._judge(self._http)
+            if web_socket.is_open:
+                self._deliver(stream, web_socket)
+                request.delivered = self._decoder.delivered  # The caller counts these.
+        elif web_socket.is_open:
+            self._deliver(stream, web_socket)
+        if web_socket.is_closing:
+            self._await_close()
+
+    def _deliver(self, stream: Connection, web_socket: WebSocket) -> None:
+        """Pull and handle messages, until a handler runs or the output is full."""
+        if self._is_partial:
+            self._deliver_fragments(stream, web_socket)
+            return
+        text_received, binary_received = self.text_received, self.binary_received
+        messages: Iterator[tuple[Opcode, Any, bool]] = self._decoder.messages()
+        for opcode, data, _ in messages:
+            if opcode is _TEXT:
+                handled = text_received(data)
+            elif opcode is _BINARY:
+                handled = binary_received(data)
+            else:
+                web_socket.control_received(opcode, data)
+                handled = None
+            if handled is not None and not self._is_finished(handled):
+                return
+            if not web_socket.is_open:
+                return
+            if stream.room <= 0 and not self._may_go_on(stream):
+                return
+
+    def _deliver_fragments(self, stream: Connection, web_socket: WebSocket) -> None:
+        """As `_deliver`, with pieces of messages."""
+        messages: Iterator[tuple[Opcode, Any, bool]] = self._decoder.messages()
+        for opcode, data, is_complete in messages:
+            if opcode is _TEXT or opcode is _BINARY:
+                handled = self.fragment_received(data, opcode is _TEXT, is_complete)
+                if handled is not None and not self._is_finished(handled):
+                    return
+            else:
+                web_socket.control_received(opcode, data)
+            if not web_socket.is_open:
+                return
+            if stream.room <= 0 and not self._may_go_on(stream):
+                return
+
+    @override
+    def _may_deliver(self, stream: Connection) -> bool:
+        if self._web_socket.is_closing:
+            return stream.is_open and not self._is_delivering
+        return super()._may_deliver(stream)
+
+    # Called by the WebSocket.
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a control frame: together with other answers, or at once."""
+        stream = self._connected_stream()
+        stream.write(frame)
+        if not self._is_delivering:
+            self._push(stream, len(frame))
+
+    def drop_messages(self) -> None:
+        """Read on, and drop messages until the peer's close frame."""
+        if self._is_delivering:
+            return  # The loop continues here.
+        try:
+            self._await_close()
+        except WebSocketViolation:
+            self._failed(Failure())
+        self._connected_stream().resume_reading()
+
+    def socket_closed(self, code: int, reason: str) -> None:
+        """Report the end to the application."""
+        try:
+            self.closed(code, reason)
+        except Exception:  # noqa: BLE001 - logged here; Twisted's log event would keep its frames
+            self._log.failure("closed of {peer} failed", peer=self.peer)
+
+    def _await_close(self) -> None:
+        """Drop messages; handle the peer's close frame."""
+        messages: Iterator[tuple[Opcode, Any, bool]] = self._decoder.messages()
+        for opcode, data, _ in messages:
+            if opcode is Opcode.CLOSE:
+                self._web_socket.control_received(opcode, data)
+                return
+
+    # Called by the connection.
+
+    @override
+    def has_stopped(self, stream: Connection) -> bool:
+        """Return False: TLS begins with the first byte, or below this protocol, or never."""
+        return False
+
+    @override
+    def input_ended(self) -> None:
+        """Answer all received messages, then close: the peer has ended its output."""
+        if self._web_socket.is_open:
+            super().input_ended()
+        else:
+            self._web_socket.peer_ended()
+
+    @override
+    def output_drained(self) -> None:
+        """Send a pong and handle messages that waited while the output was full."""
+        self._web_socket.drained()
+        super().output_drained()
+
+    @override
+    def _close_answered(self, stream: Connection) -> None:
+        if self._decoder.buffered:
+            self._log.info("{peer} ended in the middle of a message", peer=self.peer)
+        self._web_socket.peer_ended()
+
+    @override
+    def _report_loss(self, error: SocketError | None) -> None:
+        self._web_socket.lost()
+        super()._report_loss(error)
+
+    @override
+    def connection_ended(self, error: SocketError | None, reason: Failure) -> None:
+        try:
+            super().connection_ended(error, reason)
+        finally:  # The canceller of a handler's Deferred may raise an error.
+            self._web_socket.lost()
+
+    # Errors.
+
+    @override
+    def _failed(self, failure: Failure) -> None:
+        """Log an error once; close the WebSocket with the code for it, or refuse the request."""
+        stream = self._connected_stream()
+        web_socket = self._web_socket
+        error = failure.value
+        if not stream.is_open or self.group is None:
+            super()._failed(failure)
+            return
+        forget_frames(failure)
+        if isinstance(error, RemoteProtocolError):
+            self.note_violation()
+            self._log.warn("{peer} closed: {error}", peer=self.peer, error=error)
+        else:
+            self.group.counters.handler_errors += 1
+            self._log.failure("handler failed: {peer} closed", failure, peer=self.peer)
+        if web_socket.is_opening:
+            self._refuse(refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed"))
+        elif isinstance(error, WebSocketViolation):
+            web_socket.violated(error.code, error.reason)
+        elif isinstance(error, RemoteProtocolError):
+            web_socket.violated(CloseCode.POLICY_VIOLATION, "")
+        else:
+            web_socket.failed()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import (
     ANY_ORIGIN,
     Acceptance,
@@ -395,6 +396,44 @@ class SubprotocolTests(JudgementTestCase):
         """A browser would fail the connection."""
         acceptance = self.accepted(self.with_offers("v1"))
         self.assertRaises(ValueError, replace, acceptance, subprotocol="v2")
+
+
+class CompressionTests(JudgementTestCase):
+    """The server answers offers of compression (RFC 7692 section 5)."""
+
+    def answer(self, offers: str | Sequence[str], settings: DeflateSettings | None) -> str | None:
+        request = changed(PLAIN, ("Sec-WebSocket-Extensions", offers))
+        acceptance = self.accepted(request, compression=settings)
+        self.assertEqual(acceptance.response.status, 101)
+        return acceptance.response.header("Sec-WebSocket-Extensions")
+
+    def test_compression_is_off_by_default(self) -> None:
+        """An offer alone agrees to nothing."""
+        self.assertIsNone(self.answer("permessage-deflate; client_max_window_bits", None))
+        self.assertIsNone(self.accepted(PLAIN, compression=DeflateSettings()).compression)
+
+    def test_the_offer_of_browsers_is_answered(self) -> None:
+        """Without context takeover, and with windows of 4 KiB."""
+        self.assertEqual(
+            self.answer("permessage-deflate; client_max_window_bits", DeflateSettings()),
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+            "server_max_window_bits=12; client_max_window_bits=12",
+        )
+
+    def test_an_invalid_offer_is_declined(self) -> None:
+        """It is no error of the handshake; a later one may be accepted, also in another field."""
+        invalid = "permessage-deflate; server_max_window_bits=16"
+        self.assertIsNone(self.answer(invalid, DeflateSettings()))
+        settings = DeflateSettings(context_takeover=True, max_window_bits=15)
+        self.assertEqual(
+            self.answer([f"{invalid}, foo", "permessage-deflate"], settings), "permessage-deflate"
+        )
+
+    def test_a_malformed_field_is_refused(self) -> None:
+        """400, whether or not compression is wanted (section 9.1 of RFC 6455)."""
+        request = changed(PLAIN, ("Sec-WebSocket-Extensions", "permessage-deflate; a=="))
+        self.assert_refused(400, request, compression=DeflateSettings())
+        self.assert_refused(400, request)
 
 
 class ResponseTests(JudgementTestCase):

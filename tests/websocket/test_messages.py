@@ -33,6 +33,7 @@ from tests.websocket.frame_bytes import (
 )
 from twsock.errors import LocalProtocolError
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.frames import Opcode
 from twsock.websocket.messages import Message, MessageDecoder, MessageEncoder
 
@@ -711,8 +712,11 @@ class EncodingTests(SynchronousTestCase):
         )
 
     def test_small_messages_are_not_compressed(self) -> None:
-        """Below 256 bytes, nor are control frames."""
-        encode = MessageEncoder(is_server=True, deflater=Deflater()).encode
+        """Below 256 bytes by default, nor are control frames."""
+        agreement = DeflateSettings().accept([("permessage-deflate", ())])
+        assert agreement is not None
+        deflater = agreement.deflater(is_server=True)
+        encode = MessageEncoder(is_server=True, deflater=deflater).encode
         self.assertEqual(encode(BINARY, bytes(255)), server_frame(0x82, bytes(255)))
         self.assertEqual(encode(BINARY, bytes(256))[0], 0xC2)
         self.assertEqual(encode(Opcode.PING, bytes(125)), server_frame(0x89, bytes(125)))

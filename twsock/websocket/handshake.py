@@ -39,9 +39,11 @@ from typing import Final
 
 from twsock.errors import RemoteProtocolError
 from twsock.names import HostName, HostNameType
+from twsock.websocket.deflate import DeflateAgreement, DeflateSettings
 from twsock.websocket.header_fields import (
     check_header,
     check_subprotocols,
+    format_extension,
     parse_extensions,
 )
 from twsock.websocket.http_message import Headers, Request, Response
@@ -120,6 +122,7 @@ class Acceptance:
 
     :ivar request: the request.
     :ivar subprotocol: the one that was chosen of those that the client offers; None for none.
+    :ivar compression: how both ends compress messages; None if they do not.
     :ivar headers: further fields of the response.
     :raises ValueError: for a subprotocol that the client does not offer, and for a field that is
         malformed or that the handshake writes itself.
@@ -127,6 +130,7 @@ class Acceptance:
 
     request: Request
     subprotocol: str | None = None
+    compression: DeflateAgreement | None = None
     headers: Headers = ()
 
     def __post_init__(self) -> None:
@@ -147,6 +151,9 @@ class Acceptance:
         ]
         if self.subprotocol is not None:
             headers.append(("Sec-WebSocket-Protocol", self.subprotocol))
+        if self.compression is not None:
+            answer = format_extension(self.compression.answer)
+            headers.append(("Sec-WebSocket-Extensions", answer))
         return Response(HTTPStatus.SWITCHING_PROTOCOLS, (*headers, *self.headers))
 
 
@@ -177,6 +184,7 @@ class RequestRules:
         accepted: it does not come from a browser.
     :param subprotocols: those that the server has, the preferred one first. If there are any, a
         request that offers none of them is refused.
+    :param compression: how to compress messages, if the client offers it; None for no compression.
     :param path: the only path that is accepted; None for each path.
     :raises ValueError: when one of them is malformed.
     :raises TypeError: when a list is one ``str``.
@@ -188,6 +196,7 @@ class RequestRules:
         hosts: Collection[str] = (),
         origins: Collection[str] = (),
         subprotocols: Sequence[str] = (),
+        compression: DeflateSettings | None = None,
         path: str | None = None,
     ) -> None:
         for name, value in (("hosts", hosts), ("origins", origins)):
@@ -199,6 +208,7 @@ class RequestRules:
         self.subprotocols = check_subprotocols(subprotocols)
         if path is not None and (not _TARGET.fullmatch(path) or "?" in path or "#" in path):
             raise ValueError(f"{path!r} is no path: it begins with / and is percent-encoded")
+        self.compression = compression
         self.path = path
 
     def judge(self, request: Request, *, is_loopback: bool) -> Acceptance | Refusal:
@@ -214,12 +224,12 @@ class RequestRules:
                 check(request)
             self._check_path(request)
             subprotocol = self._choose_subprotocol(request)
-            _check_extensions(request)
+            compression = self._choose_compression(request)
         except _RefusedError as error:
             return error.refusal
         except RemoteProtocolError as error:
             return refuse(HTTPStatus.BAD_REQUEST, str(error))
-        return Acceptance(request, subprotocol)
+        return Acceptance(request, subprotocol, compression)
 
     def _check_host(self, request: Request, is_loopback: bool) -> None:
         host = _host_of(request)
@@ -262,6 +272,11 @@ class RequestRules:
             f"the request has to offer a subprotocol of this server: {known}",
             [("Sec-WebSocket-Protocol", known)],
         )
+
+    def _choose_compression(self, request: Request) -> DeflateAgreement | None:
+        # Section 9.1: a malformed field fails the handshake, also if no extension is wanted.
+        offers = parse_extensions(request.values("Sec-WebSocket-Extensions"))
+        return None if self.compression is None else self.compression.accept(offers)
 
 
 def _check_method(request: Request) -> None:
@@ -321,11 +336,6 @@ def _check_key(request: Request) -> None:
         size = 0
     if size != _KEY_SIZE:
         raise RemoteProtocolError(f"the Sec-WebSocket-Key is not {_KEY_SIZE} bytes in base64")
-
-
-def _check_extensions(request: Request) -> None:
-    # Section 9.1: a malformed field fails the handshake, also if no extension is wanted.
-    parse_extensions(request.values("Sec-WebSocket-Extensions"))
 
 
 _CHECKS: Final[Sequence[Callable[[Request], None]]] = (

@@ -27,7 +27,6 @@ from twsock.wire.stored_bytes import StoredBytes
 
 __all__ = [
     "DEFAULT_MAX_FRAGMENTS",
-    "MIN_COMPRESSED_SIZE",
     "Compressor",
     "Decompressor",
     "Message",
@@ -37,9 +36,6 @@ __all__ = [
 
 #: Default of the most frames of one message. Without a limit, a peer can send empty ones for ever.
 DEFAULT_MAX_FRAGMENTS: Final = 1024
-
-#: Smaller messages are not compressed, in bytes: they would hardly become smaller.
-MIN_COMPRESSED_SIZE: Final = 256
 
 #: A message, or a piece of it: opcode, payload, and whether the message is complete.
 Message = tuple[Opcode, "str | bytes", bool]
@@ -83,8 +79,8 @@ class Decompressor(typing.Protocol):
 class Compressor(typing.Protocol):
     """What the encoder needs to compress messages: `twsock.websocket.deflate`."""
 
-    def compress(self, data: bytes, /) -> bytes:
-        """Return a compressed message."""
+    def compress(self, data: bytes, /) -> bytes | None:
+        """Return a compressed message; None if it is to be sent as it is, such as a small one."""
 
 
 class _Incomplete:
@@ -450,8 +446,7 @@ class MessageEncoder:
 
     :param is_server: whether this end is the server; a client masks its frames.
     :param random_bytes: the source of masks, see `MaskKeys`; a client needs it.
-    :param deflater: compresses messages of `MIN_COMPRESSED_SIZE` bytes and more; None if no
-        compression was agreed.
+    :param deflater: compresses messages; None if no compression was agreed.
     :param max_fragment_size: messages with more bytes are sent in several frames, the last of which
         may be shorter; None for one frame each.
     :raises ValueError: when ``max_fragment_size`` is not 1 or more, or a client has no
@@ -503,10 +498,10 @@ class MessageEncoder:
             return encode_header(opcode, len(data)) + data
         if opcode >= Opcode.CLOSE:
             return encode_frame(opcode, data, key=self._next_key())
-        is_compressed = self._deflater is not None and len(data) >= MIN_COMPRESSED_SIZE
-        if is_compressed:
-            assert self._deflater is not None
-            data = self._deflater.compress(data)
+        compressed = None if self._deflater is None else self._deflater.compress(data)
+        is_compressed = compressed is not None
+        if compressed is not None:
+            data = compressed
         limit = self._max_fragment_size
         if limit is None or len(data) <= limit:
             key = self._next_key()

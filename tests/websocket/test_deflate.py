@@ -1,0 +1,456 @@
+"""Messages are compressed as RFC 7692 says; no message becomes larger than the limit."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+import zlib
+from typing import Any, cast
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twsock.errors import RemoteProtocolError
+from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.deflate import (
+    EXTENSION,
+    DeflateAgreement,
+    Deflater,
+    DeflateSettings,
+    Inflater,
+)
+from twsock.websocket.header_fields import Extension, format_extension, parse_extensions
+
+DEFAULTS = DeflateSettings()
+#: As much as RFC 7692 allows, without any parameter.
+LARGEST = DeflateSettings(context_takeover=True, max_window_bits=15, min_size=0)
+MIB = 1 << 20
+#: Text that compresses to about a half.
+PROSE = b"".join(b"%d bottles of beer; " % number for number in range(400))
+NOISE = random.Random(7692).randbytes(1000)
+
+HELLO = b"\xf2\x48\xcd\xc9\xc9\x07\x00"
+
+
+def parse(text: str) -> Extension:
+    (extension,) = parse_extensions([f"{EXTENSION}{text}"])
+    return extension
+
+
+def answer_to(text: str, settings: DeflateSettings = DEFAULTS) -> str | None:
+    """Return the parameters of a server's answer to the offers; None if it declines all."""
+    agreement = settings.accept(parse_extensions([text]))
+    if agreement is None:
+        return None
+    return format_extension(agreement.answer).removeprefix(EXTENSION)
+
+
+def agree(settings: DeflateSettings = DEFAULTS, offer: str = "") -> DeflateAgreement:
+    agreement = settings.accept([parse(offer)])
+    assert agreement is not None
+    return agreement
+
+
+def make_inflater(*, keeps_context: bool = False, window_bits: int = 15) -> Inflater:
+    return Inflater(window_bits=window_bits, keeps_context=keeps_context)
+
+
+def make_deflater(
+    *, keeps_context: bool = False, window_bits: int = 15, min_size: int = 0
+) -> Deflater:
+    return Deflater(
+        window_bits=window_bits, keeps_context=keeps_context, memory_level=8, min_size=min_size
+    )
+
+
+class ExampleTests(SynchronousTestCase):
+    """The examples of RFC 7692 section 7.2.3, byte for byte."""
+
+    def assert_inflates(self, data: bytes, message: bytes) -> None:
+        for keeps_context in (False, True):
+            inflater = make_inflater(keeps_context=keeps_context)
+            for _ in range(2):
+                found = inflater.inflate(data, 100)
+                self.assertEqual(found, message, f"{data.hex()}, {keeps_context=}")
+
+    def test_a_message_is_compressed(self) -> None:
+        """Section 7.2.3.1."""
+        self.assertEqual(make_deflater(keeps_context=True).compress(b"Hello"), HELLO)
+        self.assert_inflates(HELLO, b"Hello")
+
+    def test_the_second_message_refers_to_the_first(self) -> None:
+        """Section 7.2.3.2, with context takeover and without."""
+        deflater = make_deflater(keeps_context=True)
+        deflater.compress(b"Hello")
+        second = deflater.compress(b"Hello")
+        self.assertEqual(second, b"\xf2\x00\x11\x00\x00")
+        inflater = make_inflater(keeps_context=True)
+        inflater.inflate(HELLO, 100)
+        self.assertEqual(inflater.inflate(second or b"", 100), b"Hello")
+        inflater = make_inflater(keeps_context=False)
+        inflater.inflate(HELLO, 100)
+        self.assertRaises(WebSocketViolation, inflater.inflate, second, 100)
+
+    def test_a_block_without_compression(self) -> None:
+        """Section 7.2.3.3."""
+        self.assert_inflates(bytes.fromhex("000500faff48656c6c6f00"), b"Hello")
+
+    def test_a_block_with_bfinal(self) -> None:
+        """Section 7.2.3.4; with the empty block behind it, and without."""
+        self.assert_inflates(bytes.fromhex("f348cdc9c9070000"), b"Hello")
+        self.assert_inflates(bytes.fromhex("f348cdc9c90700"), b"Hello")
+
+    def test_two_blocks(self) -> None:
+        """Section 7.2.3.5."""
+        self.assert_inflates(bytes.fromhex("f248050000 00ffffcac9c90700"), b"Hello")
+
+    def test_an_empty_message(self) -> None:
+        """Section 7.2.3.6; also the second one, for which zlib flushes nothing."""
+        deflater = make_deflater(keeps_context=True)
+        self.assertEqual([deflater.compress(b"") for _ in range(3)], [b"\0"] * 3)
+        self.assert_inflates(b"\0", b"")
+
+
+class AnswerTests(SynchronousTestCase):
+    """A server answers the offers of clients (sections 5 and 7.1)."""
+
+    def test_the_defaults_of_the_answer(self) -> None:
+        """No context takeover, and windows of 12 bits where they can be limited."""
+        takeover = "; server_no_context_takeover; client_no_context_takeover"
+        self.assertEqual(answer_to("permessage-deflate"), f"{takeover}; server_max_window_bits=12")
+        self.assertEqual(
+            answer_to("permessage-deflate; client_max_window_bits"),
+            f"{takeover}; server_max_window_bits=12; client_max_window_bits=12",
+        )
+
+    def test_offers_of_less_are_kept(self) -> None:
+        """The answer has each parameter of the offer, with its value or a smaller one."""
+        for offer, answer in (
+            ("", ""),
+            ("; server_no_context_takeover", "; server_no_context_takeover"),
+            ("; client_no_context_takeover", "; client_no_context_takeover"),
+            ("; server_max_window_bits=10", "; server_max_window_bits=10"),
+            ("; server_max_window_bits=15", "; server_max_window_bits=15"),
+            ("; server_max_window_bits=8", "; server_max_window_bits=8"),
+            ('; server_max_window_bits="9"', "; server_max_window_bits=9"),
+            ("; client_max_window_bits", ""),
+            ("; client_max_window_bits=15", ""),
+            ("; client_max_window_bits=9", "; client_max_window_bits=9"),
+        ):
+            self.assertEqual(answer_to(f"permessage-deflate{offer}", LARGEST), answer, offer)
+
+    def test_the_window_of_the_client_is_limited_only_if_it_offers_that(self) -> None:
+        """Section 7.1.2.2; otherwise this end decompresses with the largest one."""
+        self.assertEqual(agree().client_window, 15)
+        self.assertEqual(agree(offer="; client_max_window_bits").client_window, 12)
+        self.assertEqual(agree(offer="; client_max_window_bits=10").client_window, 10)
+
+    def test_the_first_valid_offer_is_accepted(self) -> None:
+        """An offer that is invalid or of another extension is passed over."""
+        offers = (
+            "x-deflate, permessage-deflate; unknown, permessage-deflate; server_max_window_bits=10,"
+            "permessage-deflate"
+        )
+        self.assertEqual(answer_to(offers, LARGEST), "; server_max_window_bits=10")
+        self.assertIsNone(answer_to("x-deflate, permessage-deflat"))
+        self.assertIsNone(DEFAULTS.accept([]))
+
+    def test_an_invalid_offer_is_declined(self) -> None:
+        """Section 7: unknown or double parameters, and wrong values."""
+        for offer in (
+            "; unknown",
+            "; server_no_context_takeover=1",
+            "; client_no_context_takeover=true",
+            "; server_no_context_takeover; server_no_context_takeover",
+            "; server_max_window_bits",
+            "; server_max_window_bits=7",
+            "; server_max_window_bits=16",
+            "; server_max_window_bits=08",
+            "; server_max_window_bits=+9",
+            "; server_max_window_bits=12; server_max_window_bits=12",
+            "; client_max_window_bits=7",
+            "; client_max_window_bits=1",
+            "; client_max_window_bits; client_max_window_bits=9",
+            "; SERVER_MAX_WINDOW_BITS=9",
+        ):
+            self.assertIsNone(answer_to(f"permessage-deflate{offer}"), offer)
+
+
+class OfferTests(SynchronousTestCase):
+    """A client offers, and judges the answer of the server."""
+
+    def judge(self, answer: str, settings: DeflateSettings = DEFAULTS) -> DeflateAgreement:
+        return settings.judge(parse(answer))
+
+    def assert_refused(self, answer: str, settings: DeflateSettings) -> None:
+        with self.assertRaises(RemoteProtocolError, msg=f"{answer=}, {settings=}"):
+            self.judge(answer, settings)
+
+    def test_the_offer(self) -> None:
+        """It has all that the settings limit; the client's window can always be limited."""
+        self.assertEqual(
+            format_extension(DEFAULTS.offer()),
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+            "server_max_window_bits=12; client_max_window_bits=12",
+        )
+        self.assertEqual(
+            format_extension(LARGEST.offer()), "permessage-deflate; client_max_window_bits"
+        )
+
+    def test_an_answer_that_keeps_to_the_offer_is_accepted(self) -> None:
+        """It may have less than was offered, in either direction."""
+        agreement = self.judge(
+            "; server_no_context_takeover; server_max_window_bits=10; client_max_window_bits=9"
+        )
+        self.assertEqual((agreement.server_window, agreement.client_window), (10, 9))
+        self.assertTrue(agreement.server_no_takeover)
+        # This end needs no takeover, whether or not the server asks for that.
+        self.assertTrue(agreement.client_no_takeover)
+        agreement = self.judge("", LARGEST)
+        self.assertEqual((agreement.server_window, agreement.client_window), (15, 15))
+        self.assertFalse(agreement.server_no_takeover or agreement.client_no_takeover)
+        agreement = self.judge("; client_no_context_takeover; server_max_window_bits=8", LARGEST)
+        self.assertEqual(agreement.server_window, 8)
+        self.assertTrue(agreement.client_no_takeover)
+
+    def test_an_answer_that_offers_less_than_asked_is_refused(self) -> None:
+        """Sections 7.1.1.1 and 7.1.2.1: a server includes what it agrees to."""
+        for answer in (
+            "",
+            "; server_max_window_bits=12",
+            "; server_no_context_takeover",
+            "; server_no_context_takeover; server_max_window_bits=13",
+            "; server_no_context_takeover; server_max_window_bits=12; client_max_window_bits=13",
+        ):
+            self.assert_refused(answer, DEFAULTS)
+
+    def test_an_invalid_answer_is_refused(self) -> None:
+        """Section 7: unknown or double parameters, and wrong values."""
+        for answer in (
+            "; unknown",
+            "; server_no_context_takeover=1",
+            "; client_no_context_takeover; client_no_context_takeover",
+            "; server_max_window_bits",
+            "; server_max_window_bits=16",
+            "; client_max_window_bits",
+            "; client_max_window_bits=08",
+        ):
+            self.assert_refused(answer, LARGEST)
+
+    @given(st.booleans(), st.booleans(), st.integers(9, 15), st.integers(9, 15))
+    def test_both_sides_agree_on_the_same(
+        self, client_takeover: bool, server_takeover: bool, client_bits: int, server_bits: int
+    ) -> None:
+        """The answer to any offer is accepted, and both ends understand each other."""
+        client = DeflateSettings(context_takeover=client_takeover, max_window_bits=client_bits)
+        server = DeflateSettings(context_takeover=server_takeover, max_window_bits=server_bits)
+        agreed = server.accept([client.offer()])
+        assert agreed is not None
+        judged = client.judge(agreed.answer)
+        facts = ("server_no_takeover", "client_no_takeover", "server_window", "client_window")
+        for fact in facts:
+            self.assertEqual(getattr(judged, fact), getattr(agreed, fact), fact)
+        pairs = (
+            (agreed.deflater(is_server=True), judged.inflater(is_server=False)),
+            (judged.deflater(is_server=False), agreed.inflater(is_server=True)),
+        )
+        for deflater, inflater in pairs:
+            for data in (PROSE, PROSE[:300], NOISE, PROSE):
+                compressed = deflater.compress(data)
+                if compressed is not None:
+                    self.assertEqual(inflater.inflate(compressed, MIB), data)
+
+
+class SettingsTests(SynchronousTestCase):
+    """Settings are checked, and their defaults cost little memory."""
+
+    def test_defaults(self) -> None:
+        """No context takeover, window 12, memory level 5, nothing below 256 bytes."""
+        self.assertEqual(
+            DEFAULTS,
+            DeflateSettings(
+                context_takeover=False, max_window_bits=12, memory_level=5, min_size=256
+            ),
+        )
+
+    def test_numbers_outside_their_bounds_are_refused(self) -> None:
+        """A window of 8 cannot be compressed with."""
+        for name, value in (
+            ("max_window_bits", 8),
+            ("max_window_bits", 16),
+            ("memory_level", 0),
+            ("memory_level", 10),
+            ("min_size", -1),
+        ):
+            with self.assertRaises(ValueError, msg=name):
+                DeflateSettings(**{name: cast(Any, value)})
+        for name in ("max_window_bits", "memory_level", "min_size"):
+            with self.assertRaises(TypeError, msg=name):
+                DeflateSettings(**{name: cast(Any, 9.5)})
+
+    def test_without_context_takeover_nothing_is_kept(self) -> None:
+        """An idle connection has the two objects, and no window."""
+        for settings, is_kept in ((DEFAULTS, False), (LARGEST, True)):
+            agreement = agree(settings)
+            deflater, inflater = (
+                agreement.deflater(is_server=True),
+                agreement.inflater(is_server=True),
+            )
+            inflater.inflate(make_deflater(keeps_context=True).compress(PROSE) or b"", MIB)
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            before = tracemalloc.get_traced_memory()[0]
+            deflater.compress(PROSE)
+            grown = tracemalloc.get_traced_memory()[0] - before
+            tracemalloc.stop()
+            self.assertEqual(grown > 4096, is_kept, f"{settings=}, {grown=}")
+
+
+class DeflaterTests(SynchronousTestCase):
+    """Messages that this end sends."""
+
+    def test_small_messages_are_sent_as_they_are(self) -> None:
+        """Below 256 bytes by default."""
+        deflater = agree().deflater(is_server=True)
+        self.assertIsNone(deflater.compress(PROSE[:255]))
+        self.assertIsNotNone(deflater.compress(PROSE[:256]))
+
+    def test_what_does_not_become_smaller_is_sent_as_it_is(self) -> None:
+        """Section 6 allows it for each message."""
+        self.assertIsNone(agree().deflater(is_server=True).compress(NOISE))
+
+    def test_with_context_takeover_the_peer_has_to_see_each_message(self) -> None:
+        """What the compressor saw is in its window, so it is sent compressed."""
+        deflater = make_deflater(keeps_context=True)
+        inflater = make_inflater(keeps_context=True)
+        for data in (NOISE, PROSE, NOISE):
+            self.assertEqual(inflater.inflate(deflater.compress(data) or b"", MIB), data)
+
+    def test_a_window_of_8_bits_is_kept_by_not_compressing(self) -> None:
+        """The answer agrees to it; zlib cannot keep to it."""
+        agreement = agree(DEFAULTS, "; server_max_window_bits=8")
+        self.assertIn(("server_max_window_bits", "8"), agreement.answer[1])
+        self.assertIsNone(agreement.deflater(is_server=True).compress(PROSE))
+
+    def test_the_agreed_window_is_kept(self) -> None:
+        """A repetition further back than the window is not referred to."""
+        data = NOISE + bytes(600) + NOISE
+        far = make_deflater(window_bits=15).compress(data)
+        near = make_deflater(window_bits=10).compress(data)
+        assert far is not None
+        assert near is not None
+        self.assertLess(len(far) + 500, len(near))
+
+    def test_messages_stand_alone_without_context_takeover(self) -> None:
+        """The same message gives the same bytes."""
+        deflater = agree().deflater(is_server=True)
+        self.assertEqual(deflater.compress(PROSE), deflater.compress(PROSE))
+
+
+class InflaterTests(SynchronousTestCase):
+    """Messages of the peer."""
+
+    def assert_violation(self, code: CloseCode, data: bytes, limit: int = MIB) -> None:
+        for keeps_context in (False, True):
+            with self.assertRaises(WebSocketViolation, msg=f"{data[:99]!r}") as caught:
+                make_inflater(keeps_context=keeps_context).inflate(data, limit)
+            self.assertEqual(caught.exception.code, code, f"{data[:99]!r}")
+
+    def test_the_limit_is_exact(self) -> None:
+        """A message of the limit passes; one byte more is 1009."""
+        data = make_deflater().compress(bytes(1000)) or b""
+        self.assertEqual(make_inflater().inflate(data, 1000), bytes(1000))
+        self.assert_violation(CloseCode.MESSAGE_TOO_BIG, data, 999)
+        self.assert_violation(CloseCode.MESSAGE_TOO_BIG, data, 0)
+        self.assertEqual(make_inflater().inflate(b"\0", 0), b"")
+
+    def test_a_bomb_never_takes_more_than_its_limit(self) -> None:
+        """256 MiB of zeros in 256 KiB: the memory is that of the limit, and of joining it."""
+        compressor = zlib.compressobj(9, wbits=-15)
+        block = bytes(MIB)
+        pieces = [compressor.compress(block) for _ in range(256)]
+        bomb = b"".join([*pieces, compressor.flush(zlib.Z_SYNC_FLUSH)])[:-4]
+        for keeps_context in (False, True):
+            inflater = make_inflater(keeps_context=keeps_context)
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            self.assertRaises(WebSocketViolation, inflater.inflate, bomb, MIB)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            self.assertLess(peak, 2 * MIB + 2 * len(bomb) + 256 * 1024, f"{keeps_context=}")
+
+    def test_a_bomb_in_many_blocks_is_stopped(self) -> None:
+        """The limit is of the message, not of a block."""
+        block = make_deflater().compress(bytes(10_000)) or b""
+        bomb = (block + b"\0\0\xff\xff") * 200
+        self.assert_violation(CloseCode.MESSAGE_TOO_BIG, bomb)
+
+    def test_malformed_data_is_refused(self) -> None:
+        """1007: the data does not fit the message."""
+        for data in (b"\xff" * 10, b"", b"\x07", b"Hello, World"):
+            self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, data)
+
+    def test_a_message_that_was_cut_is_refused(self) -> None:
+        """Without context takeover each cut is found; zlib would take our tail for data."""
+        data = make_deflater().compress(PROSE) or b""
+        for end in range(len(data)):
+            with self.assertRaises(WebSocketViolation, msg=f"{end=}") as caught:
+                make_inflater().inflate(data[:end], MIB)
+            self.assertEqual(caught.exception.code, CloseCode.INVALID_PAYLOAD_DATA, f"{end=}")
+
+    def test_bytes_behind_the_last_block_are_refused(self) -> None:
+        """They would be lost, and many small streams would cost much time."""
+        final = zlib.compressobj(wbits=-15)
+        stream = final.compress(b"Hello") + final.flush()
+        for rest in (b"x", b"\0\0", stream, HELLO):
+            self.assert_violation(CloseCode.INVALID_PAYLOAD_DATA, stream + rest)
+
+    def test_a_peer_may_end_its_stream_with_each_message(self) -> None:
+        """With context takeover, the next message may still refer to the last one."""
+        inflater = make_inflater(keeps_context=True, window_bits=12)
+        history = b""
+        for data in (PROSE, NOISE, b"", PROSE + NOISE, b"Hello"):
+            compressor = (
+                zlib.compressobj(wbits=-12, zdict=history[-4096:])
+                if history
+                else zlib.compressobj(wbits=-12)
+            )
+            stream = compressor.compress(data) + compressor.flush()
+            self.assertEqual(inflater.inflate(stream + b"\0", MIB), data, f"{data[:20]!r}")
+            history = data
+
+    @given(
+        st.lists(st.binary(max_size=50) | st.sampled_from([PROSE, NOISE, b""]), max_size=6),
+        st.booleans(),
+        st.integers(9, 15),
+        st.integers(1, 9),
+    )
+    def test_any_messages_make_the_round_trip(
+        self, messages: list[bytes], keeps_context: bool, window_bits: int, memory_level: int
+    ) -> None:
+        """With each window and level."""
+        deflater = Deflater(
+            window_bits=window_bits,
+            keeps_context=keeps_context,
+            memory_level=memory_level,
+            min_size=0,
+        )
+        inflater = make_inflater(keeps_context=keeps_context, window_bits=window_bits)
+        for data in messages:
+            compressed = deflater.compress(data)
+            if compressed is not None:
+                self.assertEqual(inflater.inflate(compressed, len(data)), data)
+
+    @given(st.lists(st.binary(max_size=40), max_size=3), st.booleans(), st.integers(0, 100))
+    @example([b"\x03\x00\x00", HELLO], True, 100)
+    def test_garbage_raises_only_the_documented_error(
+        self, messages: list[bytes], keeps_context: bool, limit: int
+    ) -> None:
+        """No message has more bytes than the limit."""
+        inflater = make_inflater(keeps_context=keeps_context)
+        try:
+            for data in messages:
+                self.assertLessEqual(len(inflater.inflate(data, limit)), limit)
+        except WebSocketViolation as error:
+            self.assertIn(error.code, (CloseCode.MESSAGE_TOO_BIG, CloseCode.INVALID_PAYLOAD_DATA))

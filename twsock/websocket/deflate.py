@@ -1,0 +1,362 @@
+"""
+Compression of messages (:rfc:`7692`): offers ↔ **agreement**; message ↔ **compressed message**.
+
+`DeflateSettings` are what the application wants. On a server they judge the offers of the client
+(`twsock.websocket.handshake`), on a client they make the offer and judge the answer. The result, a
+`DeflateAgreement`, makes the `Deflater` and the `Inflater` that `twsock.websocket.messages` uses.
+
+Memory: an agreement without context takeover, the default, holds none between two messages. With
+it, a connection holds a window for each direction: for the own one 2 ** (window bits + 2) +
+2 ** (memory level + 9) bytes, and for the peer's 2 ** (window bits) bytes and some 10 KiB. While a
+message is decompressed, its output is held, at most the limit, and once more when it is joined.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from twsock._integers import checked_integer
+from twsock.errors import RemoteProtocolError
+from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.header_fields import Extension
+
+__all__ = ["EXTENSION", "DeflateAgreement", "DeflateSettings", "Deflater", "Inflater"]
+
+#: The name of the extension (section 7).
+EXTENSION: Final = "permessage-deflate"
+
+_SERVER_TAKEOVER: Final = "server_no_context_takeover"
+_CLIENT_TAKEOVER: Final = "client_no_context_takeover"
+_SERVER_WINDOW: Final = "server_max_window_bits"
+_CLIENT_WINDOW: Final = "client_max_window_bits"
+_TAKEOVERS: Final = frozenset({_SERVER_TAKEOVER, _CLIENT_TAKEOVER})
+_WINDOWS: Final = frozenset({_SERVER_WINDOW, _CLIENT_WINDOW})
+
+#: Values of the windows: section 7.1.2.
+_WINDOW_BITS: Final = re.compile(r"[89]|1[0-5]")
+_LARGEST_WINDOW: Final = 15
+#: What zlib can compress. It cannot keep to a window of 256 bytes; an agreement on 8 is kept by
+#: compressing nothing, which is allowed for each message (section 6).
+_LEAST_WINDOW: Final = 9
+#: MAX_MEM_LEVEL of zlib.
+_LARGEST_LEVEL: Final = 9
+
+#: Ends each message and is not sent (section 7.2.1): an empty block without compression.
+_TAIL: Final = b"\0\0\xff\xff"
+#: The empty block that ends a whole stream. A stream that ends here has not been cut.
+_END: Final = b"\x01\0\0\xff\xff"
+#: An empty message (section 7.2.3.6), and what a block with BFINAL needs in front of `_TAIL`.
+_EMPTY: Final = b"\0"
+
+
+class _Parameters:
+    """The parameters of one offer or answer, checked one by one; absent ones are the defaults."""
+
+    __slots__ = ("client_no_takeover", "client_window", "server_no_takeover", "server_window")
+
+    def __init__(self, extension: Extension, *, is_answer: bool) -> None:
+        """
+        Read the parameters (sections 7.1.1 and 7.1.2).
+
+        :raises RemoteProtocolError: when one is unknown, double, or has a wrong value.
+        """
+        _, parameters = extension
+        found = dict(parameters)
+        if len(found) != len(parameters):
+            raise RemoteProtocolError(f"{EXTENSION} has a parameter twice")
+        for key, value in parameters:
+            _check_parameter(key, value, is_answer)
+        self.server_no_takeover = _SERVER_TAKEOVER in found
+        self.client_no_takeover = _CLIENT_TAKEOVER in found
+        #: None if it is absent.
+        self.server_window = _read_window(found, _SERVER_WINDOW)
+        self.client_window = _read_window(found, _CLIENT_WINDOW)
+
+
+def _check_parameter(key: str, value: str | None, is_answer: bool) -> None:
+    if key in _TAKEOVERS:
+        is_valid = value is None
+    elif key in _WINDOWS:
+        # Section 7.1.2.2: without a value, it is an offer to keep to the server's choice.
+        may_be_bare = key == _CLIENT_WINDOW and not is_answer
+        is_valid = may_be_bare if value is None else _WINDOW_BITS.fullmatch(value) is not None
+    else:
+        is_valid = False
+    if not is_valid:
+        raise RemoteProtocolError(f"a parameter of {EXTENSION} is unknown or has a wrong value")
+
+
+def _read_window(found: dict[str, str | None], key: str) -> int | None:
+    if key not in found:
+        return None
+    return int(found[key] or _LARGEST_WINDOW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeflateSettings:
+    """
+    How an application wants to compress messages, in both directions.
+
+    :param context_takeover: whether a message may refer to the ones before it. That compresses
+        small messages better, and costs memory as long as the connection lasts.
+    :param max_window_bits: how far back a message may refer, in bytes as a power of 2; 9 to 15.
+        The peer may ask for less. A client that does not know this parameter compresses with 15.
+    :param memory_level: of zlib, for the messages that this end sends; 1 to 9.
+    :param min_size: smaller messages are sent uncompressed, in bytes; 0 or more.
+    :raises ValueError: when a number is outside its bounds.
+    """
+
+    context_takeover: bool = False
+    max_window_bits: int = 12
+    memory_level: int = 5
+    min_size: int = 256
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("max_window_bits", self.max_window_bits, _LEAST_WINDOW, _LARGEST_WINDOW),
+            ("memory_level", self.memory_level, 1, _LARGEST_LEVEL),
+        )
+        for name, value, least, largest in bounds:
+            if not least <= checked_integer(value, name) <= largest:
+                raise ValueError(f"{name} is {least} to {largest}, not {value}")
+        if checked_integer(self.min_size, "min_size") < 0:
+            raise ValueError(f"min_size is 0 bytes or more, not {self.min_size}")
+
+    def accept(self, extensions: Iterable[Extension]) -> DeflateAgreement | None:
+        """
+        Choose an offer of a client: the first that this end can keep to (section 5).
+
+        :param extensions: all that the client offers, in its order.
+        :returns: None if there is none. An offer with an invalid parameter is declined, and is no
+            error of the handshake (section 7).
+        """
+        for extension in extensions:
+            if extension[0] == EXTENSION:
+                try:
+                    offer = _Parameters(extension, is_answer=False)
+                except RemoteProtocolError:
+                    continue
+                return self._agree(offer)
+        return None
+
+    def _agree(self, offer: _Parameters) -> DeflateAgreement:
+        """Answer a valid offer. A server may ask for less than the offer does, never for more."""
+        keeps_context = self.context_takeover
+        window = self.max_window_bits
+        client_window = offer.client_window
+        return DeflateAgreement(
+            self,
+            server_no_takeover=offer.server_no_takeover or not keeps_context,
+            client_no_takeover=offer.client_no_takeover or not keeps_context,
+            server_window=min(window, offer.server_window or _LARGEST_WINDOW),
+            # Section 7.1.2.2: it may be limited only if the offer has the parameter.
+            client_window=_LARGEST_WINDOW if client_window is None else min(window, client_window),
+            has_server_window=offer.server_window is not None,
+        )
+
+    def offer(self) -> Extension:
+        """Return the offer of a client."""
+        parameters: list[tuple[str, str | None]] = []
+        if not self.context_takeover:
+            parameters += [(_SERVER_TAKEOVER, None), (_CLIENT_TAKEOVER, None)]
+        if self.max_window_bits == _LARGEST_WINDOW:
+            parameters.append((_CLIENT_WINDOW, None))
+        else:
+            bits = str(self.max_window_bits)
+            parameters += [(_SERVER_WINDOW, bits), (_CLIENT_WINDOW, bits)]
+        return EXTENSION, tuple(parameters)
+
+    def judge(self, answer: Extension) -> DeflateAgreement:
+        """
+        Judge the answer of a server to the offer.
+
+        :raises RemoteProtocolError: when it has an invalid parameter (section 7), or does not keep
+            to the offer: a server includes what it agrees to (sections 7.1.1.1 and 7.1.2.1).
+        """
+        given = _Parameters(answer, is_answer=True)
+        window = self.max_window_bits
+        if not (self.context_takeover or given.server_no_takeover):
+            raise RemoteProtocolError(f"the server does not agree to {_SERVER_TAKEOVER}")
+        for key, bits in (
+            (_SERVER_WINDOW, given.server_window),
+            (_CLIENT_WINDOW, given.client_window),
+        ):
+            if bits is not None and bits > window:
+                raise RemoteProtocolError(f"the server answers {key}={bits}, offered was {window}")
+        if given.server_window is None and window < _LARGEST_WINDOW:
+            raise RemoteProtocolError(f"the server does not agree to {_SERVER_WINDOW}={window}")
+        return DeflateAgreement(
+            self,
+            server_no_takeover=given.server_no_takeover,
+            # The own direction may always use less than what was agreed.
+            client_no_takeover=given.client_no_takeover or not self.context_takeover,
+            server_window=given.server_window or _LARGEST_WINDOW,
+            client_window=min(window, given.client_window or _LARGEST_WINDOW),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeflateAgreement:
+    """
+    What both ends agreed on.
+
+    :ivar settings: those of this end.
+    :ivar server_no_takeover: whether each message of the server stands alone.
+    :ivar client_no_takeover: the same for the client.
+    :ivar server_window: window bits of the server's messages, 8 to 15.
+    :ivar client_window: the same for the client.
+    :ivar has_server_window: whether the answer has to name ``server_window``, also if it is 15.
+    """
+
+    settings: DeflateSettings
+    server_no_takeover: bool
+    client_no_takeover: bool
+    server_window: int
+    client_window: int
+    has_server_window: bool = False
+
+    @property
+    def answer(self) -> Extension:
+        """The answer of a server."""
+        parameters: list[tuple[str, str | None]] = []
+        if self.server_no_takeover:
+            parameters.append((_SERVER_TAKEOVER, None))
+        if self.client_no_takeover:
+            parameters.append((_CLIENT_TAKEOVER, None))
+        if self.has_server_window or self.server_window < _LARGEST_WINDOW:
+            parameters.append((_SERVER_WINDOW, str(self.server_window)))
+        if self.client_window < _LARGEST_WINDOW:
+            parameters.append((_CLIENT_WINDOW, str(self.client_window)))
+        return EXTENSION, tuple(parameters)
+
+    def deflater(self, *, is_server: bool) -> Deflater:
+        """Make the compressor of this end's messages."""
+        return Deflater(
+            window_bits=self.server_window if is_server else self.client_window,
+            keeps_context=not (self.server_no_takeover if is_server else self.client_no_takeover),
+            memory_level=self.settings.memory_level,
+            min_size=self.settings.min_size,
+        )
+
+    def inflater(self, *, is_server: bool) -> Inflater:
+        """Make the decompressor of the peer's messages."""
+        return Inflater(
+            window_bits=self.client_window if is_server else self.server_window,
+            keeps_context=not (self.client_no_takeover if is_server else self.server_no_takeover),
+        )
+
+
+class Deflater:
+    """Compresses the messages of one direction (section 7.2.1); see `DeflateAgreement.deflater`."""
+
+    __slots__ = ("_compressor", "_keeps_context", "_memory_level", "_min_size", "_window_bits")
+
+    def __init__(
+        self, *, window_bits: int, keeps_context: bool, memory_level: int, min_size: int
+    ) -> None:
+        self._window_bits = window_bits
+        self._keeps_context = keeps_context
+        self._memory_level = memory_level
+        self._min_size = min_size
+        self._compressor: zlib._Compress | None = None
+
+    def compress(self, data: bytes) -> bytes | None:
+        """
+        Compress a message.
+
+        :returns: None if the message is to be sent as it is: it is small, or would not become
+            smaller.
+        """
+        if len(data) < self._min_size or self._window_bits < _LEAST_WINDOW:
+            return None
+        compressor = self._compressor or zlib.compressobj(
+            wbits=-self._window_bits, memLevel=self._memory_level
+        )
+        beginning = compressor.compress(data)
+        rest = compressor.flush(zlib.Z_SYNC_FLUSH)
+        # The cut of the tail copies only what the flush returned. A second flush without new data
+        # returns nothing.
+        compressed = beginning + rest[: -len(_TAIL)] or _EMPTY
+        if self._keeps_context:
+            # The peer has to see what this compressor saw, also if it did not become smaller.
+            self._compressor = compressor
+        elif len(compressed) >= len(data):
+            return None
+        return compressed
+
+
+class Inflater:
+    """
+    Decompresses the messages of one direction (section 7.2.2); see `DeflateAgreement.inflater`.
+    """
+
+    __slots__ = ("_decompressor", "_keeps_context", "_window_bits")
+
+    def __init__(self, *, window_bits: int, keeps_context: bool) -> None:
+        self._window_bits = window_bits
+        self._keeps_context = keeps_context
+        self._decompressor: zlib._Decompress | None = None
+
+    def inflate(self, data: bytes, limit: int) -> bytes:
+        """
+        Decompress a message.
+
+        :param data: the whole payload of the message.
+        :param limit: the largest result, in bytes. Decompression stops one byte after it.
+        :raises WebSocketViolation: 1009 when the result is larger; 1007 when the data is malformed
+            or incomplete. Do not call it again then.
+        """
+        if not data:
+            raise _malformed()
+        decompressor = self._decompressor or self._new_decompressor()
+        try:
+            # zlib takes 0 for no limit.
+            found = decompressor.decompress(data, limit + 1)
+            is_ended = decompressor.eof
+            if not is_ended and len(found) <= limit:
+                self._check_tail(decompressor)
+        except zlib.error:
+            raise _malformed() from None
+        if len(found) > limit:
+            raise WebSocketViolation(
+                CloseCode.MESSAGE_TOO_BIG, f"compressed message above {limit} bytes"
+            )
+        if is_ended:
+            # The peer ended its stream (section 7.2.3.4). Further streams would be lost, and many
+            # small ones cost much time.
+            if decompressor.unused_data not in (b"", _EMPTY):
+                raise _malformed()
+            decompressor = self._new_decompressor(found)
+        if self._keeps_context:
+            self._decompressor = decompressor
+        return found
+
+    def _check_tail(self, decompressor: zlib._Decompress) -> None:
+        """
+        Pass in what the peer has not sent. For a message that was cut, zlib takes it for data.
+
+        Without a context, the stream is ended too, which shows a cut as well.
+        """
+        tail = _TAIL if self._keeps_context else _TAIL + _END
+        if decompressor.decompress(tail, 1) or decompressor.eof is self._keeps_context:
+            raise _malformed()
+
+    def _new_decompressor(self, history: bytes = b"") -> zlib._Decompress:
+        """
+        Make a decompressor that knows the end of one message.
+
+        A peer whose streams end begins anew, or refers to its last message. A reference to an
+        earlier one cannot be followed then, and is malformed.
+        """
+        if not (self._keeps_context and history):
+            return zlib.decompressobj(wbits=-self._window_bits)
+        window = history[-(1 << self._window_bits) :]
+        return zlib.decompressobj(wbits=-self._window_bits, zdict=window)
+
+
+def _malformed() -> WebSocketViolation:
+    return WebSocketViolation(CloseCode.INVALID_PAYLOAD_DATA, "compressed message is malformed")

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "sending": "what it costs to send a batch of datagrams",
     "system-calls": "how many system calls a batch of datagrams takes",
     "idle": "how much memory an idle connection needs",
+    "idle-tls": "how much memory an idle connection over TLS needs",
     "flush": "what a long stream in small writes costs",
     "relay": "what a proxy costs that passes bytes on in both directions",
     "framing": "what it costs to decode frames, for each byte",

@@ -14,10 +14,12 @@ from typing import Final
 from benchmarks.processes import Program
 
 __all__ = [
+    "BARE_TLS",
     "DATAGRAM_SERVERS",
     "FLUSH_WAYS",
     "FRAMINGS",
     "IDLE_SERVERS",
+    "IDLE_TLS_SERVERS",
     "PROXIES",
     "RECORD_WAYS",
     "REFERENCE",
@@ -28,6 +30,9 @@ __all__ = [
 
 #: The server of streams that ratios refer to.
 REFERENCE: Final = "int32"
+
+#: The server of idle connections over TLS that ratios refer to.
+BARE_TLS: Final = "bare"
 
 _LEAN: Final = "--reactor=twsock"
 _UVLOOP: Final = "--uvloop"
@@ -91,6 +96,12 @@ TLS_SERVERS: Final = _some(
 #: Those whose memory for idle connections is compared unless others are asked for.
 IDLE_SERVERS: Final = _some(
     STREAM_SERVERS, "echo", "sockets", REFERENCE, "uvloop", "asyncio-streams"
+)
+
+#: Those whose memory for idle connections is compared over TLS.
+IDLE_TLS_SERVERS: Final = (
+    *_some(STREAM_SERVERS, "echo", "sockets", REFERENCE),
+    Program(BARE_TLS, "pyOpenSSL alone, MODE_RELEASE_BUFFERS", "pyopenssl_echo"),
 )
 
 DATAGRAM_SERVERS: Final = (

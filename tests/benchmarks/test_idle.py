@@ -1,4 +1,4 @@
-"""Tests of `benchmarks.idle`: the whole command, in small."""
+"""Tests of `benchmarks.idle` and `benchmarks.idle_tls`: the whole command, in small."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import idle_tls
 from benchmarks.idle import BENCHMARK
 from tests.benchmarks.commands import run_small
 
 
 class IdleTests(SynchronousTestCase):
-    """``python -m benchmarks idle``."""
+    """``python -m benchmarks idle``, plain and over TLS."""
 
     if sys.platform != "linux":
         skip = "the benchmarks need Linux"
@@ -25,3 +26,10 @@ class IdleTests(SynchronousTestCase):
         for name, server in servers.items():
             figures = server["cases"]["idle"]
             self.assertGreaterEqual(figures["echoed"], figures["connected"], name)
+
+    def test_idle_connections_over_tls_are_measured(self) -> None:
+        """Each server gets a row; ratios refer to OpenSSL alone."""
+        servers = run_small(self, idle_tls.BENCHMARK, "--connections", "20")
+        self.assertEqual(list(servers), ["echo", "sockets", "int32", "bare"])
+        for name, server in servers.items():
+            self.assertGreater(server["cases"]["idle"]["echoed"], 0, name)

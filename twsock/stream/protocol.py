@@ -71,8 +71,7 @@ class StreamProtocol(ConnectionProtocol):
     _is_delivering = False
     _early = b""
     _is_stalled = False
-    # Set by `drain`.
-    _drain: Drain | None = None
+    _drain: Drain | None = None  # Set by `drain`.
 
     # Overridden by applications.
 
@@ -123,10 +122,9 @@ class StreamProtocol(ConnectionProtocol):
         if self._upgrading is not None or stream.carries_tls:
             return fail(LocalProtocolError("cannot upgrade: it was done or begun already"))
         try:
-            upgrading = ClientUpgrading(settings, self, stream)
+            self._upgrading = upgrading = ClientUpgrading(settings, self, stream)
         except SocketError as error:
             return fail(error)
-        self._upgrading = upgrading
         return upgrading.begin()
 
     # Called by the registry.
@@ -223,6 +221,10 @@ class StreamProtocol(ConnectionProtocol):
         if self._drain is not None and self._may_deliver(stream):
             self._drain.secured()
 
+    def forget_switch(self) -> None:
+        """Drop the upgrade: the connection is secure, and no message concerns the upgrade."""
+        self._upgrading = None
+
     # Overridden by the wire formats.
 
     @classmethod
@@ -253,8 +255,7 @@ class StreamProtocol(ConnectionProtocol):
         stream.note_buffered()
         if not stream.is_open or not stream.is_full:
             return stream.is_open
-        # Only answers pause the reading. Two ends that both push would otherwise wait for each
-        # other for ever, and bytes that wait for a handshake need its messages to be read.
+        # Bytes that wait for a handshake pause no reading: its messages have to be read.
         is_answered = (is_answer and room < self.high_water) or self._handler is not None
         if is_answered and not stream.is_held:
             self._is_stalled = True
@@ -469,8 +470,7 @@ class StreamProtocol(ConnectionProtocol):
 
     @property
     def _max_backlog(self) -> int:
-        limit: int = self._decoder.max_payload
-        return min(MAX_BACKLOG, limit)
+        return min(MAX_BACKLOG, typing.cast(int, self._decoder.max_payload))
 
     def _close_answered(self, stream: Connection) -> None:
         """Close: the peer has ended its output, and every message was answered."""

@@ -45,6 +45,9 @@ class SwitchOwner(typing.Protocol):
     def continue_above(self, engine: Any) -> None:
         """Continue above the engine; drop all state from before the handshake."""
 
+    def forget_switch(self) -> None:
+        """Drop the switch: the connection is secure, and no message concerns the switch."""
+
 
 class Switch:
     """

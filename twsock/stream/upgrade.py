@@ -245,10 +245,12 @@ class Upgrade(MessageSwitch):
 
     @override
     def accepted(self, engine: Any) -> None:
-        self._watch_for_request()
+        if self._settings.policy is UpgradePolicy.IMPLICIT:
+            self._owner.forget_switch()  # There is no request.
+        else:
+            self._watch_for_request()
 
     def _watch_for_request(self) -> None:
-        # With TLS from the first byte there is no request.
         if self._settings.policy is not UpgradePolicy.IMPLICIT:
             self._owner.decoder.stop_before(self._settings.request)
 

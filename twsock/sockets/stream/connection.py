@@ -147,6 +147,10 @@ class SocketProtocol(Protocol):
         """Report the loss of the connection to this upgrade, too."""
         self._switch = switch
 
+    def forget_switch(self) -> None:
+        """Drop the upgrade, which is done: an idle connection needs no memory for it."""
+        self._switch = None
+
     def suspend(self) -> None:
         """Queue writes until `continue_above`."""
         self._output.suspend()

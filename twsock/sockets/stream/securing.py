@@ -272,6 +272,7 @@ class _SocketSwitch(Switch):
 
     @override
     def accepted(self, engine: Any) -> None:
+        self._socket.forget_switch()
         if self._done.called:
             return  # A callback of the socket has cancelled it.
         if engine.connected:

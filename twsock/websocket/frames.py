@@ -14,7 +14,7 @@ from typing import Final
 from twsock.errors import LocalProtocolError
 from twsock.websocket.masking import mask
 
-__all__ = ["MAX_CONTROL_PAYLOAD", "Opcode", "encode_frame", "encode_header"]
+__all__ = ["MAX_CONTROL_PAYLOAD", "Opcode", "encode_frame", "encode_header", "pack_short"]
 
 #: The largest payload of a control frame, in bytes (section 5.5).
 MAX_CONTROL_PAYLOAD: Final = 125
@@ -24,11 +24,14 @@ _FIN: Final = 0x80
 _RSV1: Final = 0x40
 _MASKED: Final = 0x80
 
-#: The largest payload with a length of 7 bits, and with one of 16 bits. Larger ones have 64 bits.
+# The largest payloads with a length of 7 bits and of 16 bits. Larger ones have 64 bits.
 _SHORT: Final = 125
 _MEDIUM: Final = 0xFFFF
 
-_PACK_SHORT: Final = struct.Struct(">BB").pack
+#: Returns the header of a payload of at most 125 bytes from its two bytes. A small message is
+#: encoded without the calls of `encode_frame`.
+pack_short: Final = struct.Struct(">BB").pack
+
 _PACK_MEDIUM: Final = struct.Struct(">BBH").pack
 _PACK_LONG: Final = struct.Struct(">BBQ").pack
 
@@ -71,7 +74,7 @@ def encode_header(
     first = opcode | (_FIN if is_final else 0) | (_RSV1 if is_compressed else 0)
     masked = _MASKED if is_masked else 0
     if size <= _SHORT:
-        return _PACK_SHORT(first, masked | size)
+        return pack_short(first, masked | size)
     if size <= _MEDIUM:
         return _PACK_MEDIUM(first, masked | 126, size)
     return _PACK_LONG(first, masked | 127, size)

@@ -32,32 +32,29 @@ _CHUNK: Final = 4096
 _POOL_SIZE: Final = 64 * KEY_SIZE
 
 
-def _mask_as_integer(data: Maskable, key: bytes | bytearray) -> bytes:
-    """Mask with one XOR of two integers."""
+def mask_in_python(data: Maskable, key: bytes | bytearray) -> bytes:
+    """
+    Mask or unmask a payload without the function in C: one XOR of two integers, or one per chunk.
+
+    :param key: 4 bytes.
+    """
     size = len(data)
+    if size > _CHUNK:
+        return _mask_in_chunks(memoryview(data), key)
     repeated = (key * (size // KEY_SIZE + 1))[:size]
     masked = int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")
     return masked.to_bytes(size, "little")
 
 
-def mask_in_python(data: Maskable, key: bytes | bytearray) -> bytes:
-    """
-    Mask or unmask a payload without the function in C.
-
-    :param key: 4 bytes.
-    """
-    size = len(data)
-    if size <= _CHUNK:
-        return _mask_as_integer(data, key)
+def _mask_in_chunks(data: memoryview, key: bytes | bytearray) -> bytes:
     repeated = int.from_bytes(key * (_CHUNK // KEY_SIZE), "little")
-    view = memoryview(data)
     from_bytes = int.from_bytes
-    whole = size - size % _CHUNK
+    end = len(data) // _CHUNK * _CHUNK
     chunks = [
-        (from_bytes(view[start : start + _CHUNK], "little") ^ repeated).to_bytes(_CHUNK, "little")
-        for start in range(0, whole, _CHUNK)
+        (from_bytes(data[start : start + _CHUNK], "little") ^ repeated).to_bytes(_CHUNK, "little")
+        for start in range(0, end, _CHUNK)
     ]
-    chunks.append(_mask_as_integer(view[whole:], key))
+    chunks.append(mask_in_python(data[end:], key))
     return b"".join(chunks)
 
 

@@ -21,7 +21,13 @@ from typing_extensions import override
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
-from twsock.websocket.frames import MAX_CONTROL_PAYLOAD, Opcode, encode_frame, encode_header
+from twsock.websocket.frames import (
+    MAX_CONTROL_PAYLOAD,
+    Opcode,
+    encode_frame,
+    encode_header,
+    pack_short,
+)
 from twsock.websocket.masking import KEY_SIZE, MaskKeys, mask
 from twsock.wire.stored_bytes import StoredBytes
 
@@ -495,7 +501,10 @@ class MessageEncoder:
             except UnicodeDecodeError:
                 raise LocalProtocolError("a text message in bytes is not UTF-8") from None
         if self._is_usual:
-            return encode_header(opcode, len(data)) + data
+            size = len(data)
+            if size < _LENGTH_16:
+                return pack_short(_FIN | opcode, size) + data
+            return encode_header(opcode, size) + data
         if opcode >= Opcode.CLOSE:
             return encode_frame(opcode, data, key=self._next_key())
         compressed = None if self._deflater is None else self._deflater.compress(data)

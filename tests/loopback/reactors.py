@@ -121,6 +121,9 @@ class EveryReactor(ClosingBuilder):
 
     _reactors = REACTORS
 
+    #: Makes the factory of a protocol.
+    make_factory: ClassVar[Callable[..., StreamServerFactory]] = StreamServerFactory
+
     def serve(
         self,
         protocol: type[StreamProtocol],
@@ -131,12 +134,12 @@ class EveryReactor(ClosingBuilder):
         """
         Serve a protocol until the peer has returned and every connection is gone.
 
-        :param peer: called in a thread with the address to connect to; what it raises fails the
-            test.
+        :param peer: called in a thread with the address to connect to, on a UNIX socket with its
+            path and 0; what it raises fails the test.
         :param make_endpoint: where to listen; None for TCP on a free port of 127.0.0.1.
         """
         reactor = self.buildReactor()
-        factory = StreamServerFactory(reactor, protocol, **limits)
+        factory = type(self).make_factory(reactor, protocol, **limits)
         problems: list[BaseException] = []
         ports: list[Any] = []
         threads: list[threading.Thread] = []
@@ -157,7 +160,7 @@ class EveryReactor(ClosingBuilder):
         def listening(port: Any) -> None:
             ports.append(port)
             host = port.getHost()
-            address = host.host, host.port
+            address = (host.host, host.port) if hasattr(host, "host") else (host.name, 0)
             threads.append(threading.Thread(target=run, args=(address,), daemon=True))
             threads[0].start()
 

@@ -56,6 +56,24 @@ class WebSocketOwner(typing.Protocol):
         """
 
 
+class _Nobody:
+    """The owner of a WebSocket that was lost."""
+
+    close_timeout = 0.0
+
+    def send_control(self, frame: bytes) -> None:
+        """Send nothing: the connection is gone."""
+
+    def drop_messages(self) -> None:
+        """Do nothing."""
+
+    def socket_closed(self, code: int, reason: str) -> None:
+        """Do nothing."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class WebSocket:
     """
     The control frames, the end, and the times of one WebSocket.
@@ -202,6 +220,7 @@ class WebSocket:
         """Release everything, fail the pings, and report the end; a second call does nothing."""
         self._stop_pings()
         self._follow(Event.LOST)
+        self._owner = _NOBODY  # It refers to this object.
 
     # Frames.
 

@@ -1,10 +1,10 @@
-"""Enumerations whose members also have the spelling of the WinRT documentation."""
+"""Base classes of enumerations: documented names, and members that are fast keys."""
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import Enum, IntEnum, IntFlag
 
-__all__ = ["DocumentedEnum", "DocumentedFlag"]
+__all__ = ["DocumentedEnum", "DocumentedFlag", "KeyEnum"]
 
 # Words that WinRT writes in capitals.
 _CAPITALS = frozenset({"BE", "LE"})
@@ -13,6 +13,12 @@ _CAPITALS = frozenset({"BE", "LE"})
 def _spell(name: str | None) -> str:
     words = (name or "").split("_")
     return "".join(word if word in _CAPITALS else word.capitalize() for word in words)
+
+
+class KeyEnum(Enum):
+    """Keys of tables. `Enum` itself hashes a member by its name, in a Python call each time."""
+
+    __hash__ = object.__hash__
 
 
 class DocumentedEnum(IntEnum):

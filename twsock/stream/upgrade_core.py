@@ -48,6 +48,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from twsock._enums import KeyEnum
 from twsock.errors import LocalProtocolError
 
 __all__ = [
@@ -75,7 +76,7 @@ class Side(enum.Enum):
     CLIENT = "client"
 
 
-class State(enum.Enum):
+class State(KeyEnum):
     """How far the upgrade of a connection is."""
 
     PLAIN = "the connection is in plaintext"
@@ -87,7 +88,7 @@ class State(enum.Enum):
     FAILED = "the upgrade failed, or the connection is lost"
 
 
-class Event(enum.Enum):
+class Event(KeyEnum):
     """What happens to an upgrade."""
 
     # Calls of the application.
@@ -112,7 +113,7 @@ class Event(enum.Enum):
     LOST = "the loss of the connection"
 
 
-class Action(enum.Enum):
+class Action(KeyEnum):
     """What the owner of the upgrade does next."""
 
     DELIVER = "handle the message"

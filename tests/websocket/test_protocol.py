@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 from hypothesis import given
@@ -24,6 +25,7 @@ from tests.websocket.connections import (
 )
 from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketErrorStatus
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.frames import Opcode, encode_frame
 from twsock.websocket.protocol import WebSocketProtocol
 
@@ -571,6 +573,56 @@ class PingTests(SynchronousTestCase):
         """None for the interval sends none."""
         made = connected(Recorder, ping_interval=None)
         self.assertEqual(made.clock.getDelayedCalls(), [])
+
+
+class CompressionTests(SynchronousTestCase):
+    """Messages are compressed if the factory wants it and the client offers it."""
+
+    OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+
+    def compressing(self, **settings: Any) -> Connected[Recorder]:
+        """Return a connection with compression."""
+        made = Connected(Recorder, compression=DeflateSettings(**settings))
+        made.receive(REQUEST + self.OFFER + END)
+        self.assertIn(b"Sec-WebSocket-Extensions: permessage-deflate; ", made.sent())
+        return made
+
+    def test_large_answers_are_compressed(self) -> None:
+        """Small ones are not."""
+        made = self.compressing()
+        made.receive(text("x" * 255) + text("y" * 256))
+        sent = made.sent()
+        self.assertEqual(sent[:4], b"\x81\x7e\x00\xff")
+        self.assertEqual(sent[4 + 255], 0xC1)
+        self.assertLess(len(sent), 300)
+
+    def test_threshold_is_that_of_the_settings(self) -> None:
+        """With 1, a message of one byte stays as it is, and one of 100 alike bytes does not."""
+        made = self.compressing(min_size=1)
+        made.protocol.send_binary(b"z" * 100)
+        self.assertEqual(made.sent()[0], 0xC2)
+
+    def test_compressed_messages_are_handled(self) -> None:
+        """A bomb is refused at the limit, and nothing of it is delivered."""
+        made = self.compressing()
+        deflater = zlib.compressobj(wbits=-15)
+        small = deflater.compress(b"Hello") + deflater.flush(zlib.Z_SYNC_FLUSH)
+        frame = encode_frame(Opcode.TEXT, small[:-4], is_compressed=True, key=b"abcd")
+        deflater = zlib.compressobj(wbits=-15)
+        large = deflater.compress(bytes(1 << 24)) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        bomb = encode_frame(Opcode.BINARY, large[:-4], is_compressed=True, key=b"abcd")
+        made.receive(frame + bomb)
+        first, (kind, payload) = made.frames()
+        assert isinstance(payload, bytes)
+        self.assertEqual((first, kind, payload[:2]), (("text", "Hello"), "close", b"\x03\xf1"))
+
+    def test_compression_is_off_unless_asked_for(self) -> None:
+        """The offer is not answered, and a compressed frame is a violation."""
+        made = Connected(Recorder)
+        made.receive(REQUEST + self.OFFER + END)
+        self.assertNotIn(b"Extensions", made.sent())
+        made.receive(encode_frame(Opcode.TEXT, b"x", is_compressed=True, key=b"abcd"))
+        self.assertEqual(made.frames()[0][1][:2], b"\x03\xea")
 
 
 class OutputTests(SynchronousTestCase):

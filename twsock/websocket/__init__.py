@@ -13,6 +13,7 @@ from twsock._lazy import import_when_used
 
 if TYPE_CHECKING:
     from twsock.websocket.close_frame import CloseCode, WebSocketViolation
+    from twsock.websocket.deflate import DeflateSettings
     from twsock.websocket.handshake import Acceptance, Refusal, RequestRules, refuse
     from twsock.websocket.http_message import Request
     from twsock.websocket.settings import WebSocketSettings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Acceptance",
     "CloseCode",
+    "DeflateSettings",
     "Refusal",
     "Request",
     "RequestRules",
@@ -31,5 +33,5 @@ __all__ = [
 # Type checkers do not see this: they would take it for a promise that every name exists.
 if not TYPE_CHECKING:
     __getattr__, __dir__ = import_when_used(
-        __name__, ("close_frame", "http_message", "handshake", "settings")
+        __name__, ("close_frame", "http_message", "deflate", "handshake", "settings")
     )

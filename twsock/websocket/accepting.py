@@ -65,14 +65,15 @@ class AcceptingProtocol(StreamProtocol):
 
         :returns: None to accept it with the subprotocol that the rules have chosen; the name of
             another one that the client offers; an `Acceptance`, for further header fields; or what
-            `refuse` returns. A coroutine or Deferred of one of these delays the answer, within the
-            ``handshake_timeout`` of the settings. It is cancelled when the connection is lost.
+            `refuse` returns. The rules decide on compression in each case. A coroutine or Deferred
+            of one of these delays the answer, within the ``handshake_timeout`` of the settings. It
+            is cancelled when the connection is lost.
         :raises Exception: is logged with its traceback, and answered with the status 500.
         """
 
     # Overridden by the protocol of messages.
 
-    def _open(self, received: bytes) -> None:
+    def _open(self, acceptance: Acceptance, received: bytes) -> None:
         """Begin with messages, with bytes that were received already: the request is accepted."""
         raise NotImplementedError
 
@@ -149,13 +150,13 @@ class AcceptingProtocol(StreamProtocol):
             self._refuse(choice)
             return
         if isinstance(choice, Acceptance):
-            acceptance = choice
+            acceptance = dataclasses.replace(choice, compression=acceptance.compression)
         elif choice is not None:
             acceptance = dataclasses.replace(acceptance, subprotocol=choice)
         self.subprotocol = acceptance.subprotocol
         self._http = None
         self._connected_stream().write(acceptance.response.encode())
-        self._open(http.leftover + self._decoder.take_buffered())
+        self._open(acceptance, http.leftover + self._decoder.take_buffered())
         super()._announce()
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.protocol import StreamProtocol
+from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import RequestRules
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT
 from twsock.websocket.protocol import WebSocketProtocol
@@ -34,6 +35,7 @@ class WebSocketFactory(StreamServerFactory):
     :param origins: origins beside those of the same host whose pages may connect; ``*`` for all.
     :param subprotocols: those that the server has, the preferred one first.
     :param path: the only path that is accepted; None for each path.
+    :param compression: how to compress messages, if the client offers it; None for no compression.
     :param max_message_size: largest message accepted, in bytes; None for the ``max_payload`` of the
         protocol, which is 1 MiB if the class does not set it.
     :param handshake_timeout: see `WebSocketSettings`, as for the next ones.
@@ -52,6 +54,7 @@ class WebSocketFactory(StreamServerFactory):
         origins: Collection[str] = (),
         subprotocols: Sequence[str] = (),
         path: str | None = None,
+        compression: DeflateSettings | None = None,
         max_message_size: int | None = None,
         handshake_timeout: float = DEFAULT_WEBSOCKET_TIMEOUT,
         ping_interval: float | None = DEFAULT_PING_INTERVAL,
@@ -60,7 +63,13 @@ class WebSocketFactory(StreamServerFactory):
         **limits: Any,
     ) -> None:
         self.settings = WebSocketSettings(
-            rules=RequestRules(hosts=hosts, origins=origins, subprotocols=subprotocols, path=path),
+            rules=RequestRules(
+                hosts=hosts,
+                origins=origins,
+                subprotocols=subprotocols,
+                compression=compression,
+                path=path,
+            ),
             handshake_timeout=handshake_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,

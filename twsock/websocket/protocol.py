@@ -26,7 +26,7 @@ from twsock.websocket.accepting import AcceptingProtocol
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.connection import WebSocket
 from twsock.websocket.frames import MAX_CONTROL_PAYLOAD, Opcode, encode_header
-from twsock.websocket.handshake import refuse
+from twsock.websocket.handshake import Acceptance, refuse
 from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
 __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "WebSocketProtocol"]
@@ -38,7 +38,7 @@ DEFAULT_MAX_MESSAGE_SIZE: Final = 1024 * 1024
 _TEXT: Final = Opcode.TEXT
 _BINARY: Final = Opcode.BINARY
 
-# Headers of small messages: their sizes are one byte, and they are never compressed.
+# Headers of small messages, whose sizes are one byte.
 _HEADER_SIZE: Final = 2
 _TEXT_HEADERS: Final = tuple(encode_header(_TEXT, size) for size in range(MAX_CONTROL_PAYLOAD + 1))
 _BINARY_HEADERS: Final = tuple(
@@ -62,7 +62,7 @@ class WebSocketProtocol(AcceptingProtocol):
     """
 
     _is_partial: ClassVar[bool] = False
-    # The largest message that is one small frame, in bytes.
+    # The largest message that is neither compressed nor divided, in bytes.
     _max_plain = MAX_CONTROL_PAYLOAD
     _encoder: MessageEncoder
 
@@ -266,19 +266,27 @@ class WebSocketProtocol(AcceptingProtocol):
         self.check_max_payload(self._max_message_size)
         return super()._make_decoder()
 
-    def _open(self, received: bytes) -> None:
-        """Begin with messages: the request is accepted."""
+    @override
+    def _open(self, acceptance: Acceptance, received: bytes) -> None:
         settings = self.settings
+        compression = acceptance.compression
         self._decoder = MessageDecoder(
             is_server=True,
             max_message_size=self._max_message_size,
             max_fragments=settings.max_fragments,
+            inflater=None if compression is None else compression.inflater(is_server=True),
             is_partial=self._is_partial,
         )
         self._decoder.feed(received)
-        self._encoder = MessageEncoder(is_server=True, max_fragment_size=settings.max_fragment_size)
+        self._encoder = MessageEncoder(
+            is_server=True,
+            deflater=None if compression is None else compression.deflater(is_server=True),
+            max_fragment_size=settings.max_fragment_size,
+        )
         if settings.max_fragment_size is not None:
-            self._max_plain = min(MAX_CONTROL_PAYLOAD, settings.max_fragment_size)
+            self._max_plain = min(self._max_plain, settings.max_fragment_size)
+        if compression is not None:
+            self._max_plain = min(self._max_plain, compression.settings.min_size - 1)
         self._web_socket.accept(self._encoder, settings.ping_interval, settings.ping_timeout)
 
     # The flow of messages.

@@ -81,6 +81,11 @@ PRIVATE_NAMES: Final = (
         },
     ),
     PrivateNames(
+        "twisted.internet.defer",
+        "tests.sockets.datagram.test_output",
+        {"_NO_RESULT": "give a queued datagram the attributes of a sent one"},
+    ),
+    PrivateNames(
         "twisted.internet.unix.Port",
         "tests.services.test_systemd",
         {"_fromListeningDescriptor": "listen on a UNIX socket of systemd and keep its path"},

@@ -390,10 +390,11 @@ class DatagramOutput:
         one = len(batch) == 1  # Most batches have one item.
         self.unsent -= len(batch[0].data) if one else sum([len(item.data) for item in batch])
         partly_failed, self._partly_failed = self._partly_failed, None
+        failed = None if partly_failed is None else partly_failed[0]
         for item in batch:
-            if partly_failed is None or item is not partly_failed[0]:
+            if item is not failed:
                 item.sent()
-            else:
+            elif partly_failed is not None:
                 item.failed(partly_failed[1])
         return len(batch)
 

@@ -24,7 +24,7 @@ from hypothesis.strategies import (
     sampled_from,
     tuples,
 )
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.datagram.cases import LOCALHOST, ConnectedStream
@@ -73,6 +73,13 @@ class OutputCase(SynchronousTestCase):
 
 class WriteTests(OutputCase):
     """When a write is sent, and its result."""
+
+    def test_a_callback_that_returns_a_write_waits_for_it(self) -> None:
+        """A write that is not sent has no result."""
+        chained = succeed(None).addCallback(lambda _: self.output.write(b"Hello"))
+        self.assertNoResult(chained)
+        self.output.send()
+        self.assertEqual(self.successResultOf(chained), 5)
 
     def test_an_unawaited_write_is_queued(self) -> None:
         """So that writes queued together can be sent together."""

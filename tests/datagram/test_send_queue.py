@@ -200,6 +200,19 @@ class GroupingTests(SynchronousTestCase):
         queue.output.push(Item(b"a"))
         self.assertEqual(len(queue.udp.sent), 1)
 
+    def test_collected_items_can_be_sent_before_the_release(self) -> None:
+        """Later items are collected again; without a hold nothing changes."""
+        queue = QueueSetup(FakeUdp())
+        queue.output.send_held()
+        self.assertTrue(queue.output.hold())
+        queue.output.push(Item(bytes(3)))
+        queue.output.send_held()
+        self.assertEqual(queue.udp.sizes, [3])
+        queue.output.push(Item(bytes(2)))
+        self.assertEqual(queue.udp.sizes, [3])
+        queue.output.release()
+        self.assertEqual(queue.udp.sizes, [3, 2])
+
     def test_only_the_hold_of_an_idle_queue_needs_a_release(self) -> None:
         """Otherwise an earlier hold or the next flush sends the items."""
         queue = QueueSetup(FakeUdp(plan=[errno.EAGAIN]))

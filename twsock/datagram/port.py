@@ -207,6 +207,16 @@ class DatagramPort(DatagramDescriptor):
             return self.answer_control(run)
         return interface_control(address)
 
+    def send_awaited(self) -> None:
+        """
+        Send collected datagrams, as a coroutine waits for one of them.
+
+        They stay collected if further datagrams of this wake-up may add answers that leave in the
+        same call.
+        """
+        if self._receiver.is_single:
+            self._output.send_held()
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Hold the datagrams sent inside the ``with`` block, and send them together at its end."""

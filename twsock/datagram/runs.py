@@ -209,6 +209,12 @@ class RunReceiver:
         self._destination = "" if host in ("0.0.0.0", "::") else host
         self._scope = more[1] if more else 0
 
+    @property
+    def is_single(self) -> bool:
+        """Whether the owner handles the only datagram of this wake-up."""
+        run = self.run
+        return run is not None and run.count == 1 and self._budget.allowed == 1
+
     def read(self) -> None:
         """
         Receive waiting runs, and deliver them.

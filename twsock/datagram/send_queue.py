@@ -142,6 +142,12 @@ class DatagramOutput:
         if self._queue or self.is_full:
             self._advance(_PUSH)
 
+    def send_held(self) -> None:
+        """Send the items collected so far, and collect again until `release`."""
+        if self._state is _HELD:
+            self.flush()
+            self._state = TABLE[self._state, _HOLD]
+
     def push(self, item: Sendable) -> None:
         """
         Send an item, after all queued items.
@@ -154,8 +160,7 @@ class DatagramOutput:
         :raises Exception: the error of `close`, when the queue was closed.
         """
         if self._state is _IDLE and item.segment_size == len(item.data) <= self.max_size:
-            # Usual outside an event: nothing waits, so a datagram that the kernel accepts changes
-            # no state. The queue handles an error of this call.
+            # Usual outside an event: nothing waits. The queue handles an error of this call.
             self._first_error = self._calls.send((item,), is_run=False)
             if self._first_error is None:
                 item.sent()
@@ -390,11 +395,10 @@ class DatagramOutput:
         one = len(batch) == 1  # Most batches have one item.
         self.unsent -= len(batch[0].data) if one else sum([len(item.data) for item in batch])
         partly_failed, self._partly_failed = self._partly_failed, None
-        failed = None if partly_failed is None else partly_failed[0]
         for item in batch:
-            if item is not failed:
+            if partly_failed is None or item is not partly_failed[0]:
                 item.sent()
-            elif partly_failed is not None:
+            else:
                 item.failed(partly_failed[1])
         return len(batch)
 

@@ -221,6 +221,29 @@ class HandlerOutputTests(SocketCase):
         self.reactor.advance(0)
         self.assertEqual(receive(peer, 2), [b"one", b"and more"])
 
+    def steps_of_answering(self, *datagrams: bytes) -> list[str]:
+        """Let a coroutine answer each of these datagrams, which arrive in one call."""
+        steps: list[str] = []
+
+        async def handler(_called: DatagramSocket, message: Message) -> None:
+            steps.append("called")
+            await message.reply(message.data)
+            steps.append("answered")
+
+        made = self.make()
+        made.message_received.add(handler)
+        self.run_to(self.bind(made), *datagrams)
+        return steps
+
+    def test_an_awaited_answer_to_a_single_datagram_is_sent_at_once(self) -> None:
+        """No other answer can leave with it, so the coroutine does not wait."""
+        self.assertEqual(self.steps_of_answering(b"one"), ["called", "answered"])
+
+    def test_awaited_answers_to_a_run_are_sent_when_all_handlers_were_called(self) -> None:
+        """They leave in one call."""
+        steps = self.steps_of_answering(b"one", b"two", b"six")
+        self.assertEqual(steps, ["called"] * 3 + ["answered"] * 3)
+
     def test_writes_of_the_handler_of_a_refusal_are_sent(self) -> None:
         """Also when a send detects the refusal."""
         peer = self.peer()

@@ -10,8 +10,8 @@ handlers of one run write leave together.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
+from types import CoroutineType
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -26,6 +26,7 @@ from twsock.datagram.runs import Run
 from twsock.errors import LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.ip.zones import with_zone
 from twsock.log import TextLogger, forget_frames
+from twsock.operation import run_coroutine
 from twsock.sockets.datagram.information import readable_address
 from twsock.sockets.datagram.message import (
     Answering,
@@ -131,14 +132,13 @@ class MessageDelivery:
         """Call one handler; log its error. A coroutine or Deferred counts until it ends."""
         try:
             handled = handler(owner, argument)
+            if isinstance(handled, CoroutineType):
+                handled = run_coroutine(handled)
         except Exception:  # noqa: BLE001 - logged; one bad datagram must not end the socket
             self._failed(Failure())
             return
-        if handled is None:
-            return  # The usual function. The checks below cost as much as all of this call.
-        if inspect.iscoroutine(handled):
-            handled = Deferred.fromCoroutine(handled)
-        if isinstance(handled, Deferred):
+        # Usual is None: a function, or a coroutine that did not wait. `isinstance` costs more.
+        if handled is not None and isinstance(handled, Deferred):
             self._running += 1
             if self._running == _MAX_RUNNING:
                 self._set_reading(False)

@@ -71,7 +71,7 @@ class DatagramWrite(Operation[Any]):
     def __await__(self) -> Generator[Deferred[Any], None, Any]:
         # The coroutine writes nothing more before this is done, so waiting would gain nothing.
         if not self.called:
-            self.stream.send()
+            self.stream.send_awaited(self)
         if self.called and self.result.__class__ is int:
             return self.result  # Usual: it was sent.
         return (yield from super().__await__())
@@ -319,6 +319,12 @@ class DatagramOutputStream(ClosesInBlock):
             self._pending(self)
         self._sends_left -= 1
         return write
+
+    def send_awaited(self, write: DatagramWrite) -> None:
+        """Send queued writes now, if the port need not collect more."""
+        self.send()
+        if self._port is not None and not write.called:
+            self._port.send_awaited()
 
     def next_turn(self) -> None:
         """Send queued writes: the reactor had its turn."""

@@ -130,13 +130,13 @@ class Upgrade(MessageSwitch):
     @property
     def is_implicit(self) -> bool:
         """Whether the application learns of the connection only when it becomes secure."""
-        is_secure = self.state is State.SECURE
+        is_secure = self._core.state is State.SECURE
         return self._settings.policy is UpgradePolicy.IMPLICIT and not is_secure
 
     def begin(self) -> None:
         """Prepare for the first bytes of the client."""
         settings, decoder = self._settings, self._owner.decoder
-        if self.state is State.SECURE:
+        if self._core.state is State.SECURE:
             self._check_endpoint()
             self._watch_for_request()
         elif self.is_implicit:
@@ -179,7 +179,7 @@ class Upgrade(MessageSwitch):
 
     def _begins_handshake(self) -> bool:
         """Report what is at a boundary; return whether no message may be pulled there."""
-        state = self.state
+        state = self._core.state
         if state is State.SECURE:
             return False
         head = self._owner.decoder.peek(len(CLIENT_HELLO))
@@ -224,7 +224,7 @@ class Upgrade(MessageSwitch):
 
     @override
     def _update(self) -> None:
-        settings, state = self._settings, self.state
+        settings, state = self._settings, self._core.state
         is_dropped = settings.policy is UpgradePolicy.REQUIRED and state is State.PLAIN
         has_words = settings.policy in (UpgradePolicy.ALLOWED, UpgradePolicy.REQUIRED)
         self.passes_messages = (

@@ -134,7 +134,8 @@ class Handshake(Protocol):
 
     def judge(self) -> SocketError | None:
         """Return why the peer of a handshake that is done is refused; None if it is accepted."""
-        verification, engine = self._verification, typing.cast(Any, self.transport)
+        verification = self._verification
+        engine: Any = self.transport
         verification.conclude(engine.getHandle())
         if verification.is_accepted:
             return None

@@ -118,6 +118,7 @@ PRIVATE_NAMES: Final = (
             "_bufferedWrite": "join small writes that wait for the handshake",
             "_flushReceiveBIO": "stop reading at the peer's close_notify",
             "_flushSendBIO": "bound the answers to a peer that does not read",
+            "_checkHandshakeStatus": "begin the handshake of a client",
             "_handshakeDone": "know when the connection is secure and the fast path is open",
             "_lostTLSConnection": "deliver and send nothing after the end of TLS",
             "_producer": "leave writes to Twisted while it pauses a producer",

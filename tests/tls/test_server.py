@@ -44,11 +44,19 @@ class ServerTests(SynchronousTestCase):
     """A `ServerTls` before and during handshakes."""
 
     def test_it_provides_twisteds_creator_of_connections(self) -> None:
-        """It makes a new connection for each handshake."""
-        tls = ServerTls(ServerOptions([CERTIFICATE]))
+        """It makes a new connection for each handshake, and verifies each client anew."""
+        authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
+        tls = ServerTls(
+            ServerOptions(
+                [CERTIFICATE], client_certificate=REQUIRED, client_authorities=[authority]
+            )
+        )
         creator, verification = tls.begin()
         verifyObject(IOpenSSLServerConnectionCreator, creator)
         self.assertIsNot(tls.begin()[1], verification)
+        for each in (creator, ServerTls(ServerOptions([CERTIFICATE])).begin()[0]):
+            connections = [each.serverConnectionForTLS(None) for _ in range(2)]
+            self.assertIsNot(connections[0], connections[1], each)
 
     def test_settings_that_cannot_serve_are_refused(self) -> None:
         """No certificate, no key, no authority to trust, a level that OpenSSL lacks."""

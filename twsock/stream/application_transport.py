@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from zope.interface import directlyProvides, providedBy
+from twsock._interfaces import provide_same
 
 __all__ = ["ApplicationTransport"]
 
@@ -52,7 +52,7 @@ class ApplicationTransport:
             _is_ending=is_ending,
             _may_start_tls=may_start_tls,
         )
-        directlyProvides(self, providedBy(transport))
+        provide_same(self, transport)
 
     def release(self) -> None:
         """Drop the references to the protocol, whose connection is lost."""

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
-from zope.interface import directlyProvides, providedBy
 
+from twsock._interfaces import provide_same
 from twsock.stream.descriptor import join_queued, queued_bytes
 
 __all__ = ["TRY_LATER", "Held", "TlsLowerTransport"]
@@ -100,7 +100,7 @@ class TlsLowerTransport:
         if descriptor is not None:
             transport.registerProducer = self._keep_producer
             transport.unregisterProducer = self._drop_producer
-        directlyProvides(self, providedBy(transport))
+        provide_same(self, transport)
 
     def take_producer(self) -> None:
         """Pause the application's producer until the handshake is done."""

@@ -91,7 +91,7 @@ class Switch:
         """
         Handle one event: take its step, and carry out the actions.
 
-        :param error: the reason, if the event fails the upgrade.
+        :param error: the reason, if the event fails the upgrade; None for the usual one.
         :raises LocalProtocolError: for a call of the application that has no row in this state.
         """
         actions = self._core.handle(event, self._connection.clock.seconds())
@@ -106,9 +106,7 @@ class Switch:
         handshake = self._handshake
         # If the handshake is lost, `handshake_lost` handles the event after the owner has returned.
         if handshake is None or not handshake.is_lost:
-            self.handle(
-                Event.LOST, error or BrokenError("the connection ended before the handshake")
-            )
+            self.handle(Event.LOST, error)
 
     # Overridden by the subclasses.
 
@@ -131,6 +129,12 @@ class Switch:
         return SocketError(
             "the handshake did not finish in time", status=SocketErrorStatus.CONNECTION_TIMED_OUT
         )
+
+    def _error_of(self, event: Event) -> SocketError:
+        """Return the error of an event that fails the upgrade, if the event brought none."""
+        if event is Event.LOST:
+            return BrokenError("the connection ended before the handshake")
+        return RemoteProtocolError(f"not expected in this state of the upgrade: {event.value}")
 
     def _abort(self, error: SocketError) -> None:
         """Abort the connection."""
@@ -178,9 +182,9 @@ class Switch:
             if perform is not None:
                 perform(self)
             elif action is Action.ABORT:
-                self._abort(error or _misplaced(event))
+                self._abort(error or self._error_of(event))
             elif action is Action.REPORT:
-                self.failed(event, error or _misplaced(event))
+                self.failed(event, error or self._error_of(event))
         if state is State.FAILED:
             self._handshake = None  # It refers back to this object.
 
@@ -240,10 +244,6 @@ class Switch:
 def ended_when_secure() -> SocketError:
     """Return the error of a connection in memory that is lost when held bytes are sent."""
     return BrokenError("the connection ended when it became secure")
-
-
-def _misplaced(event: Event) -> SocketError:
-    return RemoteProtocolError(f"not expected in this state of the upgrade: {event.value}")
 
 
 class MessageDecoder(typing.Protocol):

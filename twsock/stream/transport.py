@@ -95,9 +95,13 @@ class StreamTransport:
         # Checks in the next turn whether the TLS engine has sent its data.
         self._settling: IDelayedCall | None = None
         self._attach(transport)
+        set_no_delay = getattr(self._descriptor, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            # Otherwise an answer that the kernel takes in two parts waits 40 ms for the peer's ACK.
+            set_no_delay(True)
 
     def _attach(self, transport: Any) -> None:
-        """Use a transport; disable Nagle's algorithm."""
+        """Use a transport, or the TLS engine above it."""
         self._transport = transport
         self._socket = plain_socket(transport)
         self._descriptor = find_descriptor(transport)
@@ -105,10 +109,6 @@ class StreamTransport:
         self._watch: DrainWatch | BufferWatch | None = None
         if self._descriptor is None and hasattr(transport, "registerProducer"):
             self._watch = BufferWatch(transport, self._queue_is_empty)
-        set_no_delay = getattr(self._descriptor, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            # Otherwise an answer that the kernel takes in two parts waits 40 ms for the peer's ACK.
-            set_no_delay(True)
 
     # Implemented by `EndingTransport`.
 

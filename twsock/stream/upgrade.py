@@ -184,7 +184,7 @@ class Upgrade(MessageSwitch):
             return False
         head = self._owner.decoder.peek(len(CLIENT_HELLO))
         if head == CLIENT_HELLO:
-            self.handle(Event.CLIENT_HELLO, _plaintext_in_handshake())
+            self.handle(Event.CLIENT_HELLO)
         elif CLIENT_HELLO.startswith(head):
             return True  # Undecided until more bytes arrive.
         elif state is State.PLAIN:
@@ -221,6 +221,12 @@ class Upgrade(MessageSwitch):
         return RemoteProtocolError("plaintext after the request for TLS")
 
     # Overrides of `Switch`.
+
+    @override
+    def _error_of(self, event: Event) -> SocketError:
+        # The TLS engine receives during a handshake, so this ClientHello came outside it.
+        is_misplaced = event is Event.CLIENT_HELLO
+        return _plaintext_in_handshake() if is_misplaced else super()._error_of(event)
 
     @override
     def _update(self) -> None:

@@ -215,7 +215,6 @@ class _Creator:
         tlsProtocol: TLSMemoryBIOProtocol,  # noqa: N803 - Twisted's name
     ) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(tlsProtocol)
         host = self._options.host_name
         if host.type is HostNameType.DOMAIN_NAME:
             # SNI must not contain an address (RFC 6066, section 3).

@@ -20,15 +20,16 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import (
     BufferingTLSTransport,
-    TLSMemoryBIOFactory,
     TLSMemoryBIOProtocol,
 )
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvidedBy, directlyProvides, implementer
+
+from twsock._interfaces import provide_same
 
 __all__ = ["Engine", "RecordBoundaries", "adopt_engine", "make_engine"]
 
@@ -79,6 +80,16 @@ class RecordBoundaries:
         return ended
 
 
+class _NoFactory:
+    """The part of a factory that Twisted's engine uses; this one keeps no list of engines."""
+
+    def unregisterProtocol(self, engine: TLSMemoryBIOProtocol) -> None:
+        """Do nothing at the loss of a connection."""
+
+
+_NO_FACTORY: Final = _NoFactory()
+
+
 @implementer(IHalfCloseableProtocol)
 class Engine(TLSMemoryBIOProtocol):
     """
@@ -103,13 +114,28 @@ class Engine(TLSMemoryBIOProtocol):
     _owes_close_notify = False
     #: Whether the application has closed both directions.
     _is_finished = False
+    # Measures the deadline; None for the clock of the factory of a TLS endpoint.
+    _reactor: IReactorTime | None = None
     _unread_answers = 0
     # After a failure: aborts the connection if the peer does not read.
     _deadline: IDelayedCall | None = None
 
-    def __init__(self, factory: TLSMemoryBIOFactory, receiver: Any) -> None:
-        super().__init__(factory, receiver)
+    def __init__(self, clock: IReactorTime, receiver: Any, is_client: bool) -> None:
+        super().__init__(_NO_FACTORY, receiver)
+        self._reactor = clock
         self._boundaries = RecordBoundaries()
+        self._appSendBuffer = []
+        self._is_client = is_client
+
+    @override
+    def makeConnection(self, transport: Any) -> None:
+        # Twisted's engine does the same in many more calls: it declares each interface by itself,
+        # and a server tries to read a ClientHello before any byte has arrived.
+        provide_same(self, transport)
+        Protocol.makeConnection(self, transport)
+        self.wrappedProtocol.makeConnection(self)
+        if self._is_client:
+            self._checkHandshakeStatus()
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -255,7 +281,8 @@ class Engine(TLSMemoryBIOProtocol):
         super()._tlsShutdownFinished(reason)
         if reason is not None and self._deadline is None and self.connected:
             # The receiver is called when the transport is lost, which first sends its queue.
-            self._deadline = self.factory._clock.callLater(_ALERT_TIMEOUT, self._give_up)
+            reactor = self._reactor or self.factory._clock
+            self._deadline = reactor.callLater(_ALERT_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
         self._deadline = None
@@ -353,12 +380,6 @@ class Engine(TLSMemoryBIOProtocol):
             self.abortConnection()
 
 
-class _QuietFactory(Factory):
-    """The factory attributes that Twisted's engine reads; they have no effect."""
-
-    noisy = False
-
-
 def make_engine(creator: Any, is_client: bool, receiver: Any, clock: IReactorTime) -> Engine:
     """
     Make an engine that is not connected yet.
@@ -367,9 +388,15 @@ def make_engine(creator: Any, is_client: bool, receiver: Any, clock: IReactorTim
     :param receiver: the protocol that receives the decrypted bytes.
     :param clock: the reactor; without it, Twisted would install a default reactor.
     """
-    factory = TLSMemoryBIOFactory(creator, is_client, _QuietFactory(), clock)
-    factory.noisy = False
-    return Engine(factory, receiver)
+    engine = Engine(clock, receiver, is_client)
+    if is_client:
+        connection = creator.clientConnectionForTLS(engine)
+        connection.set_connect_state()
+    else:
+        connection = creator.serverConnectionForTLS(engine)
+        connection.set_accept_state()
+    engine._tlsConnection = connection
+    return engine
 
 
 def adopt_engine(transport: Any) -> bool:

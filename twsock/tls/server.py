@@ -144,7 +144,7 @@ class ServerTls:
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
-        self._contexts = self._make_contexts(options.certificates)
+        self._use(options.certificates)
 
     @property
     def protection_level(self) -> SocketProtectionLevel:
@@ -164,7 +164,7 @@ class ServerTls:
         :raises SocketError: when OpenSSL refuses one; the old ones stay in use.
         """
         ServerOptions(certificates)
-        self._contexts = self._make_contexts(certificates)
+        self._use(certificates)
 
     def begin(self) -> tuple[Any, ServerVerification]:
         """
@@ -172,16 +172,19 @@ class ServerTls:
 
         :returns: an ``IOpenSSLServerConnectionCreator`` for Twisted's engine, and the verification.
         """
-        verification = ServerVerification(self._options.client_certificate)
-        return _Creator(self._contexts[0][1], verification), verification
+        # Without client certificates, nothing that belongs to one handshake is recorded.
+        return self._prepare() if self.identifies_clients else self._prepared
 
-    def _make_contexts(
-        self, certificates: Sequence[Certificate]
-    ) -> list[tuple[Certificate, SSL.Context]]:
+    def _use(self, certificates: Sequence[Certificate]) -> None:
         made = [(certificate, self._make_context(certificate)) for certificate in certificates]
         if len(made) > 1:
             made[0][1].set_tlsext_servername_callback(self._choose)
-        return made
+        self._contexts = made
+        self._prepared = self._prepare()
+
+    def _prepare(self) -> tuple[Any, ServerVerification]:
+        verification = ServerVerification(self._options.client_certificate)
+        return _Creator(self._contexts[0][1], verification), verification
 
     def _make_context(self, certificate: Certificate) -> SSL.Context:
         options = self._options
@@ -245,7 +248,6 @@ class _Creator:
         tlsProtocol: TLSMemoryBIOProtocol,  # noqa: N803 - Twisted's name
     ) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(tlsProtocol)
         policy = self._verification.policy
         if policy is not ClientCertificatePolicy.OFF:
             verify_peer(connection, _VERIFY[policy], self._verification.check)

@@ -17,13 +17,16 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from tests.services.processes import twistd
-from twsock.protocols import UpgradePolicy
+from twsock.protocols import UpgradePolicy, WebSocketEcho
 from twsock.services.datagram import DatagramService
 from twsock.services.everything import Options, everything_service, makeService
 from twsock.services.multicast import MulticastService
 from twsock.services.process import ProcessOptions, ProcessService, StartError
 from twsock.services.stream import StreamService, default_max_connections
+from twsock.services.websocket import DEFAULT_WEBSOCKET_PORT
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
+
+_SERVICES = ("twsock", *(f"twsock-{k}" for k in ("stream", "datagram", "multicast", "websocket")))
 
 
 class EverythingTests(SynchronousTestCase):
@@ -45,21 +48,24 @@ class EverythingTests(SynchronousTestCase):
         """Start all services on unused ports; return the stream service."""
         reactor = MemoryReactorClock()
         service = everything_service(
-            reactor, port=0, group_endpoint="multicast:224.3.0.5:0:interface=lo"
+            reactor,
+            port=0,
+            group_endpoint="multicast:224.3.0.5:0:interface=lo",
+            websocket_port=0,
         )
         service.startService()
         self.addCleanup(service.stopService)
         reactor.run()
         reactor.advance(0)
-        stream, *self.others = service
+        stream, *self.others, self.websocket = service
         return stream
 
     def test_it_has_every_service(self) -> None:
-        """Streams, datagrams and a multicast group."""
+        """Streams, datagrams, a multicast group and WebSockets."""
         process: Any = makeService(Options())
         self.assertTrue(verifyObject(IService, process))
         (service,) = process
-        kinds = [StreamService, DatagramService, MulticastService]
+        kinds = [StreamService, DatagramService, MulticastService, StreamService]
         self.assertEqual([type(child) for child in service], kinds)
 
     def test_the_log_has_a_client_command_for_each_service(self) -> None:
@@ -80,6 +86,12 @@ class EverythingTests(SynchronousTestCase):
         group = self.run_it().factory.group
         self.assertEqual(group.max_connections, default_max_connections())
         self.assertEqual(group.buffer_limit.max_buffered, DEFAULT_MAX_BUFFERED)
+
+    def test_websockets_are_echoed(self) -> None:
+        """On their own port, by default 1338."""
+        self.run_it()
+        self.assertIsInstance(self.websocket.factory.buildProtocol(None), WebSocketEcho)
+        self.assertEqual(DEFAULT_WEBSOCKET_PORT, 1338)
 
     def test_a_stop_stops_every_service(self) -> None:
         """No port stays open."""
@@ -118,7 +130,7 @@ class EverythingTests(SynchronousTestCase):
         """Each has a line that says what it does."""
         with twistd("--help") as helping:
             self.assertEqual(helping.wait(), 0)
-            for name in ("twsock", "twsock-stream", "twsock-datagram", "twsock-multicast"):
+            for name in _SERVICES:
                 self.assertRegex(helping.log, rf"(?m)^ +{name} +[A-Z].*", f"{name=}")
 
 
@@ -136,7 +148,10 @@ class StartTests(TestCase):
                 port = taken.getsockname()[1]
                 process: Any = ProcessService(ProcessOptions())
                 everything_service(
-                    reactor, port=port, group_endpoint="multicast:224.3.0.5:0:interface=lo"
+                    reactor,
+                    port=port,
+                    group_endpoint="multicast:224.3.0.5:0:interface=lo",
+                    websocket_port=0,
                 ).setServiceParent(process)
                 error = self.assertRaises(StartError, process.privilegedStartService)
                 self.assertIn(

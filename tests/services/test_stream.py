@@ -24,17 +24,16 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-import twsock.services.stream as services
+import twsock.services.stream_options as stream_options
 from tests.services.processes import PATIENCE, echo, twistd
 from twsock.protocols import FrameEcho, FrameEchoFactory, LineEcho
 from twsock.services.stream import (
-    MOST_CONNECTIONS,
-    RESERVED_DESCRIPTORS,
     Options,
     StreamService,
     default_max_connections,
     stream_service,
 )
+from twsock.services.stream_options import MOST_CONNECTIONS, RESERVED_DESCRIPTORS
 from twsock.stream.listening.proxy_endpoint import LOOPBACK
 
 LOCAL = "tcp:0:interface=127.0.0.1"
@@ -171,7 +170,7 @@ class OptionsTests(SynchronousTestCase):
         for option in (["--tls"], ["--upgrade", "required"]):
             for endpoint in ("ssl:1", "TLS:1", "haproxy:ssl:1"):
                 self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.mktemp()})
-                self.patch(services, "parse_server_endpoint", lambda *_: None)
+                self.patch(stream_options, "parse_server_endpoint", lambda *_: None)
                 error = self.assertRaises(UsageError, self.parse, "--endpoint", endpoint, *option)
                 self.assertIn("already uses TLS", str(error), f"{option=}, {endpoint=}: {error}")
 

@@ -22,6 +22,7 @@ from twsock.services.multicast import DEFAULT_GROUP_ENDPOINT, multicast_service
 from twsock.services.process import ProcessOptions, in_process
 from twsock.services.security import Security, find_development_certificate
 from twsock.services.stream import DEFAULT_PORT, stream_service
+from twsock.services.websocket import DEFAULT_WEBSOCKET_PORT, websocket_service
 
 __all__ = ["Options", "everything_service", "makeService"]
 
@@ -31,7 +32,8 @@ class Options(ProcessOptions):
 
     longdesc = (
         "Runs every twsock service with its defaults; connections can be upgraded to TLS. "
-        "For options, see twistd twsock-stream, twsock-datagram and twsock-multicast."
+        "For options, see twistd twsock-stream, twsock-datagram, twsock-multicast and "
+        "twsock-websocket."
     )
 
 
@@ -40,7 +42,7 @@ class _Everything(MultiService):
 
     _log = TextLogger()
 
-    def __init__(self, reactor: Any, port: int, group_endpoint: str) -> None:
+    def __init__(self, reactor: Any, port: int, group_endpoint: str, websocket_port: int) -> None:
         super().__init__()
         self._reactor = reactor
         self._upgrade = ""
@@ -50,7 +52,8 @@ class _Everything(MultiService):
         )
         self._datagram = datagram_service(reactor, default_endpoints(port, "udp"))
         self._multicast = multicast_service(reactor, [group_endpoint])
-        for service in (self._stream, self._datagram, self._multicast):
+        websocket = websocket_service(reactor, default_endpoints(websocket_port))
+        for service in (self._stream, self._datagram, self._multicast, websocket):
             service.setServiceParent(self)
 
     def _find_security(self) -> Security | None:
@@ -92,6 +95,7 @@ def everything_service(
     *,
     port: int = DEFAULT_PORT,
     group_endpoint: str = DEFAULT_GROUP_ENDPOINT,
+    websocket_port: int = DEFAULT_WEBSOCKET_PORT,
 ) -> MultiService:
     """
     Make all services with their defaults.
@@ -102,8 +106,9 @@ def everything_service(
     :param port: port of streams and of datagrams on the loopback addresses; 0 lets the system
         choose both.
     :param group_endpoint: endpoint string of the group that is answered.
+    :param websocket_port: port of WebSockets on the loopback addresses; 0 lets the system choose.
     """
-    return _Everything(reactor, port, group_endpoint)
+    return _Everything(reactor, port, group_endpoint, websocket_port)
 
 
 def makeService(options: Options) -> IService:

@@ -1,0 +1,182 @@
+"""
+``twistd twsock-websocket``: an echo for WebSockets, over TCP, UNIX sockets and TLS.
+
+Options → `websocket_service` → `twsock.services.stream.StreamService` →
+`twsock.protocols.WebSocketFactory` with `WebSocketEcho`. The service owns the ports and the drain;
+the factory owns the connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from twisted.application.service import IService
+from twisted.python import usage
+from typing_extensions import override
+
+from twsock.protocols import UpgradePolicy, WebSocketEcho, WebSocketFactory
+from twsock.services.listening import default_endpoints
+from twsock.services.options import count_option, seconds_option
+from twsock.services.process import in_process
+from twsock.services.security import Security
+from twsock.services.stream import StreamService, default_max_connections
+from twsock.services.stream_endpoints import StreamEndpointSettings, parse_server_endpoint
+from twsock.services.stream_options import DEFAULT_DRAIN_TIMEOUT, StreamServiceOptions
+from twsock.websocket.deflate import DeflateSettings
+from twsock.websocket.handshake import RequestRules
+from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL
+
+__all__ = ["DEFAULT_WEBSOCKET_PORT", "Options", "makeService", "websocket_service"]
+
+#: The port of the service.
+DEFAULT_WEBSOCKET_PORT: Final = 1338
+
+
+class Options(StreamServiceOptions):
+    """The options of ``twistd twsock-websocket``."""
+
+    optFlags = [["compression", None, "Compress messages, if the client offers it."]]
+    optParameters = [
+        ["path", None, None, "The only path that is served. [default: each path]"],
+        ["max-message-size", None, None, "Largest message accepted, in bytes. [default: 1 MiB]"],
+        [
+            "ping-interval",
+            None,
+            DEFAULT_PING_INTERVAL,
+            "Seconds between two pings of each client; 0: no pings.",
+        ],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["hosts"] = []
+        self["origins"] = []
+        self["subprotocols"] = []
+
+    def opt_endpoint(self, description: str) -> None:
+        """
+        Server endpoint string to listen on; repeatable. [default: port 1338 on 127.0.0.1 and ::1]
+        """
+        self["endpoints"].append(description)
+
+    opt_e = opt_endpoint
+
+    def opt_host(self, name: str) -> None:
+        """
+        Name or address of this server, as its clients write it; repeatable. [default: on a loopback
+        address localhost and loopback addresses, otherwise each name]
+        """
+        self["hosts"].append(name)
+
+    def opt_origin(self, origin: str) -> None:
+        """
+        Origin whose pages may connect, such as https://example.com, or * for all; repeatable.
+        [default: the same host]
+        """
+        self["origins"].append(origin)
+
+    def opt_subprotocol(self, name: str) -> None:
+        """
+        Subprotocol of this server, the preferred one first; repeatable. Requests that offer none of
+        them are refused.
+        """
+        self["subprotocols"].append(name)
+
+    @override
+    def check_format(self) -> None:
+        if self["upgrade"] is not None:
+            raise usage.UsageError("--upgrade is not for WebSockets: use --tls")
+        self["max-message-size"] = count_option(self, "max-message-size", 0)
+        self["ping-interval"] = seconds_option(self, "ping-interval") or None
+        for option, rule in (
+            ("host", {"hosts": self["hosts"]}),
+            ("origin", {"origins": self["origins"]}),
+            ("subprotocol", {"subprotocols": self["subprotocols"]}),
+            ("path", {"path": self["path"]}),
+        ):
+            try:
+                RequestRules(**rule)
+            except ValueError as error:
+                raise usage.UsageError(f"--{option}: {error}") from error
+
+
+def websocket_service(
+    reactor: Any,
+    endpoints: Sequence[str] = (),
+    *,
+    path: str | None = None,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    subprotocols: Sequence[str] = (),
+    compression: bool = False,
+    max_message_size: int | None = None,
+    ping_interval: float | None = DEFAULT_PING_INTERVAL,
+    max_connections: int | None = None,
+    max_connections_per_address: int | None = None,
+    max_buffered: int | None = None,
+    drain_timeout: float = DEFAULT_DRAIN_TIMEOUT,
+    security: Security | None = None,
+    endpoint_settings: StreamEndpointSettings | None = None,
+) -> StreamService:
+    """
+    Make the WebSocket echo service.
+
+    :param endpoints: server endpoint strings; if empty, port 1338 on the loopback addresses.
+    :param path: see `WebSocketFactory`, also for the next three and ``max_message_size``.
+    :param compression: whether to compress messages, if the client offers it.
+    :param ping_interval: seconds between two pings; None for no pings.
+    :param max_connections: how many may be open at once; None for `default_max_connections`.
+    :param max_connections_per_address: see `StreamServerFactory`, also for the next one.
+    :param drain_timeout: see `StreamService`.
+    :param security: TLS from the first byte; None for none.
+    :param endpoint_settings: defaults for arguments that the strings omit; None for our own.
+    :raises ValueError: when an endpoint, a name or a number cannot be used, or the security is an
+        upgrade; the text is a line for users.
+    """
+    if security is not None and security.upgrade.policy is not UpgradePolicy.IMPLICIT:
+        raise ValueError("TLS of WebSockets begins with the first byte")
+    factory = WebSocketFactory(
+        reactor,
+        WebSocketEcho,
+        path=path,
+        hosts=hosts,
+        origins=origins,
+        subprotocols=subprotocols,
+        compression=DeflateSettings() if compression else None,
+        max_message_size=max_message_size,
+        ping_interval=ping_interval,
+        max_connections=default_max_connections() if max_connections is None else max_connections,
+        max_connections_per_address=max_connections_per_address,
+        max_buffered=max_buffered,
+        upgrade=None if security is None else security.upgrade,
+    )
+    parse = partial(parse_server_endpoint, reactor, settings=endpoint_settings)
+    strings = list(endpoints) or default_endpoints(DEFAULT_WEBSOCKET_PORT)
+    parsed = [(each, parse(each)) for each in strings]
+    return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that ``twistd twsock-websocket`` runs."""
+    from twisted.internet import reactor
+
+    service = websocket_service(
+        reactor,
+        options["endpoints"],
+        path=options["path"],
+        hosts=options["hosts"],
+        origins=options["origins"],
+        subprotocols=options["subprotocols"],
+        compression=bool(options["compression"]),
+        max_message_size=options["max-message-size"],
+        ping_interval=options["ping-interval"],
+        max_connections=options["max-connections"],
+        max_connections_per_address=options["max-connections-per-address"],
+        max_buffered=options["max-buffered"],
+        drain_timeout=options["drain-timeout"],
+        security=options["security"],
+        endpoint_settings=options["endpoint-settings"],
+    )
+    return in_process(options, service)

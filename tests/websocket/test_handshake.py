@@ -142,6 +142,11 @@ class HostTests(JudgementTestCase):
         request = changed(PLAIN, ("Host", "evil.example"), ("Origin", "http://evil.example"))
         self.assert_refused(421, request, is_loopback=True)
 
+    def test_host_is_checked_before_origin(self) -> None:
+        """A request that fails both is answered with 421."""
+        request = changed(PLAIN, ("Host", "evil.example"), ("Origin", "http://other.example"))
+        self.assert_refused(421, request, is_loopback=True)
+
     def test_a_missing_double_or_malformed_host_is_refused(self) -> None:
         """400 (RFC 9112 section 3.2)."""
         for value in (
@@ -401,7 +406,7 @@ class SubprotocolTests(JudgementTestCase):
 class CompressionTests(JudgementTestCase):
     """The server answers offers of compression (RFC 7692 section 5)."""
 
-    def answer(self, offers: str | Sequence[str], settings: DeflateSettings | None) -> str | None:
+    def answer(self, offers: str | Sequence[str], settings: DeflateSettings) -> str | None:
         request = changed(PLAIN, ("Sec-WebSocket-Extensions", offers))
         acceptance = self.accepted(request, compression=settings)
         self.assertEqual(acceptance.response.status, 101)
@@ -409,7 +414,10 @@ class CompressionTests(JudgementTestCase):
 
     def test_compression_is_off_by_default(self) -> None:
         """An offer alone agrees to nothing."""
-        self.assertIsNone(self.answer("permessage-deflate; client_max_window_bits", None))
+        offer = ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")
+        acceptance = self.accepted(changed(PLAIN, offer))
+        self.assertIsNone(acceptance.compression)
+        self.assertIsNone(acceptance.response.header("Sec-WebSocket-Extensions"))
         self.assertIsNone(self.accepted(PLAIN, compression=DeflateSettings()).compression)
 
     def test_the_offer_of_browsers_is_answered(self) -> None:

@@ -365,7 +365,8 @@ class TextTests(SynchronousTestCase):
         )
         found = pull_all(make_decoder(is_partial=is_partial), stream, 5)
         if is_partial:
-            self.assertEqual(found, [(TEXT, p, p is parts[-1]) for p in parts])
+            last = len(parts) - 1
+            self.assertEqual(found, [(TEXT, part, i == last) for i, part in enumerate(parts)])
         else:
             self.assertEqual(found, [(TEXT, data, True)])
 

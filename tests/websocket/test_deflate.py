@@ -106,7 +106,7 @@ class ExampleTests(SynchronousTestCase):
         self.assert_inflates(bytes.fromhex("f248050000 00ffffcac9c90700"), b"Hello")
 
     def test_an_empty_message(self) -> None:
-        """Section 7.2.3.6; also the second one, for which zlib flushes nothing."""
+        """Section 7.2.3.6; also if nothing is new since the last one."""
         deflater = make_deflater(keeps_context=True)
         self.assertEqual([deflater.compress(b"") for _ in range(3)], [b"\0"] * 3)
         self.assert_inflates(b"\0", b"")
@@ -207,6 +207,9 @@ class OfferTests(SynchronousTestCase):
         self.assertTrue(agreement.server_no_takeover)
         # This end needs no takeover, whether or not the server asks for that.
         self.assertTrue(agreement.client_no_takeover)
+        # The server knows no window of the client, which keeps to its own.
+        answer = "; server_no_context_takeover; server_max_window_bits=12"
+        self.assertEqual(self.judge(answer).client_window, 12)
         agreement = self.judge("", LARGEST)
         self.assertEqual((agreement.server_window, agreement.client_window), (15, 15))
         self.assertFalse(agreement.server_no_takeover or agreement.client_no_takeover)
@@ -410,7 +413,7 @@ class InflaterTests(SynchronousTestCase):
         """With context takeover, the next message may still refer to the last one."""
         inflater = make_inflater(keeps_context=True, window_bits=12)
         history = b""
-        for data in (PROSE, NOISE, b"", PROSE + NOISE, b"Hello"):
+        for data in (PROSE, PROSE, NOISE, b"", PROSE + NOISE, PROSE):
             compressor = (
                 zlib.compressobj(wbits=-12, zdict=history[-4096:])
                 if history

@@ -479,6 +479,20 @@ class ResponseTests(JudgementTestCase):
             b"not today\n",
         )
 
+    def test_a_refusal_cannot_be_broken(self) -> None:
+        """Fields of the application are checked as in an acceptance; the status is a failure."""
+        wrong: list[Headers] = [
+            (("X", "a\r\nSet-Cookie: b"),),
+            (("Content-Type", "text/html"),),
+            (("Content-Length", "0"),),
+            (("Connection", "keep-alive"),),
+            (("Sec-WebSocket-Accept", "x"),),
+        ]
+        for headers in wrong:
+            self.assertRaises(ValueError, refuse, 403, "no", headers)
+        for status in (101, 200, 299, 600, 0):
+            self.assertRaises(ValueError, refuse, status, "no")
+
     def test_a_refusal_quotes_little_of_the_request(self) -> None:
         """At most 100 characters, without control characters."""
         origin = "http://" + "\u00fc\x1b" * 5000

@@ -49,8 +49,8 @@ _LARGEST_LEVEL: Final = 9
 _TAIL: Final = b"\0\0\xff\xff"
 #: The empty block that ends a whole stream. A stream that ends here has not been cut.
 _END: Final = b"\x01\0\0\xff\xff"
-#: An empty message (section 7.2.3.6), and what a block with BFINAL needs in front of `_TAIL`.
-_EMPTY: Final = b"\0"
+#: Follows a block with BFINAL: the beginning of the block whose rest is `_TAIL` (section 7.2.3.4).
+_PADDING: Final = b"\0"
 
 
 class _Parameters:
@@ -278,9 +278,8 @@ class Deflater:
         )
         beginning = compressor.compress(data)
         rest = compressor.flush(zlib.Z_SYNC_FLUSH)
-        # The cut of the tail copies only what the flush returned. A second flush without new data
-        # returns nothing.
-        compressed = beginning + rest[: -len(_TAIL)] or _EMPTY
+        # The flush returns the tail and one byte more at least. So no message is empty.
+        compressed = beginning + rest[: -len(_TAIL)]
         if self._keeps_context:
             # The peer has to see what this compressor saw, also if it did not become smaller.
             self._compressor = compressor
@@ -328,7 +327,7 @@ class Inflater:
         if is_ended:
             # The peer ended its stream (section 7.2.3.4). Further streams would be lost, and many
             # small ones cost much time.
-            if decompressor.unused_data not in (b"", _EMPTY):
+            if decompressor.unused_data not in (b"", _PADDING):
                 raise _malformed()
             decompressor = self._new_decompressor(found)
         if self._keeps_context:

@@ -10,7 +10,7 @@ What is looked at, in this order; the first objection is the answer:
 ===================================  ===========================================================
 ``Host``                             400 if it is missing, doubled or malformed, or contradicts
                                      the target; 421 if this server does not have that name
-``Origin``                           403 unless absent, of the same host, or listed
+``Origin``                           403 unless absent, of the same host with any port, or listed
 method, target, version of HTTP      400 for another method than GET, 505 for HTTP/1.0
 body                                 400
 ``Upgrade``, ``Connection``          426 if the request is not for a WebSocket
@@ -78,6 +78,9 @@ _ORIGIN: Final = re.compile(r"(https?)://(.*)", re.IGNORECASE)
 _ORIGIN_PORTS: Final = {"http": 80, "https": 443}
 _HTTP_1: Final = re.compile(r"1\.[1-9]")
 
+#: Fields that each refusal has, beside those that `check_header` refuses.
+_FIELDS_OF_REFUSALS: Final = frozenset({"content-type", "x-content-type-options"})
+
 #: The most characters of a request that an explanation repeats.
 _MAX_QUOTE: Final = 100
 
@@ -99,14 +102,27 @@ def refuse(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) ->
     """
     Refuse a request.
 
-    :param status: 400 to 599, or a redirection.
+    :param status: 300 to 599, of those that Python's ``http.HTTPStatus`` has.
     :param reason: one line that says what is wrong, for people.
-    :param headers: further fields. They are not checked.
+    :param headers: further fields, such as ``WWW-Authenticate`` or ``Location``.
+    :raises ValueError: when the status is another one, or a field is malformed or one that a
+        refusal or the handshake has anyway.
     """
-    body = f"{reason}\n".encode()
     given = tuple(headers)
+    if HTTPStatus(status) < HTTPStatus.MULTIPLE_CHOICES:
+        raise ValueError(f"a refusal has a status of 300 to 599, not {status}")
+    for name, value in given:
+        check_header(name, value)
+        if name.lower() in _FIELDS_OF_REFUSALS:
+            raise ValueError(f"the header {name} is set by the refusal itself")
+    return _refuse(status, reason, given)
+
+
+def _refuse(status: int, reason: str, headers: Headers = ()) -> Refusal:
+    """Refuse a request with fields that need no check."""
+    body = f"{reason}\n".encode()
     # The field Upgrade needs its name in Connection (RFC 9110 section 7.8).
-    has_upgrade = any(name == "Upgrade" for name, _ in given)
+    has_upgrade = any(name == "Upgrade" for name, _ in headers)
     added = (
         ("Connection", "Upgrade, close" if has_upgrade else "close"),
         ("Content-Type", "text/plain; charset=utf-8"),
@@ -114,7 +130,7 @@ def refuse(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) ->
         # The reason may repeat a part of the request.
         ("X-Content-Type-Options", "nosniff"),
     )
-    return Refusal(Response(status, (*given, *added), body), reason)
+    return Refusal(Response(status, (*headers, *added), body), reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +185,9 @@ def accept_key(key: str) -> str:
 class _RefusedError(Exception):
     """Ends a judgement."""
 
-    def __init__(self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, status: int, reason: str, headers: Headers = ()) -> None:
         super().__init__(reason)
-        self.refusal = refuse(status, reason, headers)
+        self.refusal = _refuse(status, reason, headers)
 
 
 class RequestRules:
@@ -181,9 +197,9 @@ class RequestRules:
     :param hosts: names and addresses of this server, without ports. A request on a loopback address
         is accepted for ``localhost``, loopback addresses and these names only. Otherwise all names
         are accepted if there are none here, and else these only.
-    :param origins: origins beside those of the same host whose pages may connect, such as
-        ``https://example.com`` or ``null``; `ANY_ORIGIN` for all. A request without an origin is
-        accepted: it does not come from a browser.
+    :param origins: origins whose pages may connect, beside those of the same host with any port:
+        such as ``https://example.com`` or ``null``; `ANY_ORIGIN` for all. A request without an
+        origin is accepted: it does not come from a browser.
     :param subprotocols: those that the server has, the preferred one first. If there are any, a
         request that offers none of them is refused.
     :param compression: how to compress messages, if the client offers it; None for no compression.
@@ -272,7 +288,7 @@ class RequestRules:
         raise _RefusedError(
             HTTPStatus.BAD_REQUEST,
             f"the request has to offer a subprotocol of this server: {known}",
-            [("Sec-WebSocket-Protocol", known)],
+            (("Sec-WebSocket-Protocol", known),),
         )
 
     def _choose_compression(self, request: Request) -> DeflateAgreement | None:

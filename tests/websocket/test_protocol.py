@@ -8,9 +8,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.loopback.memory import synchronous_pair
 from tests.websocket.connections import (
     END,
     REQUEST,
@@ -26,7 +29,9 @@ from tests.websocket.connections import (
 from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketErrorStatus
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.deflate import DeflateSettings
+from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.frames import Opcode, encode_frame
+from twsock.websocket.messages import MessageDecoder
 from twsock.websocket.protocol import WebSocketProtocol
 
 #: A text frame with a byte that is not UTF-8, as a client sends it.
@@ -673,3 +678,101 @@ class OutputTests(SynchronousTestCase):
         made.clock.advance(5)
         made.clock.advance(0)
         self.assertTrue(made.is_aborted)
+
+
+class Reacting(Protocol):
+    """A raw peer that reacts within the call that delivers to it."""
+
+    def __init__(self, reactions: list[str]) -> None:
+        self.reactions = reactions
+        self.received = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if self.reactions:
+            self.react(self.reactions.pop(0))
+
+    def readConnectionLost(self) -> None:
+        """React to the end of the server."""
+        if self.reactions:
+            self.react(self.reactions.pop(0))
+
+    def react(self, reaction: str) -> None:
+        """Do one thing to the connection."""
+        transport: Any = self.transport
+        if reaction == "end":
+            transport.loseWriteConnection()
+        elif reaction == "lose":
+            transport.loseConnection()
+        elif reaction == "abort":
+            transport.abortConnection()
+        else:
+            transport.write(SENT[reaction])
+
+
+#: What a raw peer sends.
+SENT = {
+    "text": text("a"),
+    "run": text("a") * 3 + binary(b"b"),
+    "ping": ping(b"p"),
+    "close": close(4000, "bye"),
+    "bad": BAD_TEXT,
+    "leave": text("leave"),
+    "fail": text("fail"),
+}
+
+
+class Talkative(Recorder):
+    """Does several things within its methods."""
+
+    def text_received(self, text: str) -> None:
+        if text == "leave":
+            self.close(4001, "left")
+        elif text == "fail":
+            raise RuntimeError("failed")
+        else:
+            super().text_received(text)
+            self.ping().addErrback(lambda _: None)
+
+
+class ReentranceTests(SynchronousTestCase):
+    """On a transport in memory each call may cause any event before it returns."""
+
+    @given(st.lists(st.sampled_from([*SENT, "end", "lose", "abort"]), max_size=8), st.data())
+    def test_any_reaction_ends_once(self, reactions: list[str], data: st.DataObject) -> None:
+        """
+        At most one close frame is sent, nothing follows it, and one end is reported.
+
+        No delayed call is left when the connection is lost.
+        """
+        clock = Clock()
+        factory = WebSocketFactory(clock, Talkative)
+        near, far = synchronous_pair(clock)
+        peer = Reacting(reactions)
+        server: Any = factory.buildProtocol(None)
+        near.protocol, far.protocol = server, peer
+        peer.makeConnection(far)
+        server.makeConnection(near)
+        far.write(REQUEST + END)
+        step = data.draw(st.sampled_from(["close", "abort", "text", "leave", "bad", "drain"]))
+        if step in SENT:
+            peer.react(step)
+        elif step == "drain":
+            factory.drain(1)
+        else:
+            getattr(server, step)()
+        clock.pump([1] * 45)  # The last pings of a peer that is silent are not answered.
+        self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(clock.getDelayedCalls(), [], reactions)
+        self.assertEqual(len(factory.group), 0)
+        ends = [event for event in server.events if isinstance(event, tuple)]
+        self.assertEqual(len(ends), 1)
+        _, _, frames = peer.received.partition(b"\r\n\r\n")
+        decoder = MessageDecoder(is_server=False, max_message_size=1 << 20)
+        decoder.feed(frames)
+        opcodes = [opcode for opcode, _, _ in decoder.messages()]
+        self.assertLessEqual(opcodes.count(Opcode.CLOSE), 1)
+        if Opcode.CLOSE in opcodes:
+            # A decoder ignores what follows a close frame, so the bytes are looked at.
+            end = frames.rindex(b"\x88")
+            self.assertEqual(len(frames), end + 2 + frames[end + 1])

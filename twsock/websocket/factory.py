@@ -15,6 +15,7 @@ from twsock.stream.protocol import StreamProtocol
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import RequestRules
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT
+from twsock.websocket.messages import DEFAULT_MAX_FRAGMENTS
 from twsock.websocket.protocol import WebSocketProtocol
 from twsock.websocket.settings import DEFAULT_WEBSOCKET_TIMEOUT, WebSocketSettings
 
@@ -59,6 +60,7 @@ class WebSocketFactory(StreamServerFactory):
         handshake_timeout: float = DEFAULT_WEBSOCKET_TIMEOUT,
         ping_interval: float | None = DEFAULT_PING_INTERVAL,
         ping_timeout: float | None = DEFAULT_PING_TIMEOUT,
+        max_fragments: int = DEFAULT_MAX_FRAGMENTS,
         max_fragment_size: int | None = None,
         **limits: Any,
     ) -> None:
@@ -73,6 +75,7 @@ class WebSocketFactory(StreamServerFactory):
             handshake_timeout=handshake_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            max_fragments=max_fragments,
             max_fragment_size=max_fragment_size,
         )
         super().__init__(

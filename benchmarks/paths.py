@@ -37,6 +37,7 @@ PATHS: Final = {
     "frame": "echoed frame",
     "handler": "frame answered by a handler",
     "upgraded": "echoed frame after STARTTLS",
+    "websocket": "echoed message of a WebSocket",
     "datagram": "echoed datagram",
     "run": "run of 8 datagrams echoed",
     "socket": "StreamSocket: read, four writes, flush",

@@ -32,6 +32,7 @@ _MAXIMA: Final = {
     "frame": _Maximum(4, 0, 7),
     "handler": _Maximum(4, 0, 8),
     "upgraded": _Maximum(6, 0, 15),
+    "websocket": _Maximum(5, 3, 11),
     "datagram": _Maximum(5, 4, 25),
     "run": _Maximum(6, 5, 30),
     "socket": _Maximum(5, 2, 33),
@@ -71,6 +72,10 @@ class PathTests(SynchronousTestCase):
     def test_echoed_frame_after_an_upgrade(self) -> None:
         """The connection has TLS 1.3 after STARTTLS."""
         self.assert_within("upgraded")
+
+    def test_echoed_message_of_a_websocket(self) -> None:
+        """The protocol has a method that is called for each message."""
+        self.assert_within("websocket")
 
     def test_echoed_datagram(self) -> None:
         """The datagram arrives and leaves alone."""

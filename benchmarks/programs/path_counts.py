@@ -24,7 +24,7 @@ from typing import Any, Final
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IProtocolFactory
 
-import twsock
+import twsock.protocols
 from benchmarks.certificate import temporary_certificate
 from benchmarks.connections import FRAME, STALLED, connect, encode_frame
 from benchmarks.processes import MeasurementError
@@ -36,7 +36,14 @@ from twsock import StreamSocketListener, StreamSocketListenerConnectionReceivedE
 from twsock.protocols import DatagramEcho, FrameEchoFactory, StreamServerFactory, UpgradeToSsl
 from twsock.tls import Certificate, ServerOptions, ServerTls
 
-__all__ = ["follow_datagrams", "follow_frames", "follow_socket", "follow_upgraded", "main"]
+__all__ = [
+    "follow_datagrams",
+    "follow_frames",
+    "follow_socket",
+    "follow_upgraded",
+    "follow_websocket",
+    "main",
+]
 
 #: The calls of one event in twsock and in all code, and the modules in their order.
 Followed = tuple[int, int, tuple[str, ...]]
@@ -49,6 +56,14 @@ _WARM_UP: Final = 16
 #: How many events are followed. The most common result counts, since a datagram port reads once
 #: more at some wake-ups.
 _FOLLOWED: Final = 9
+#: The request of a WebSocket (:rfc:`6455`, section 1.3).
+_REQUEST: Final = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+_MASK_SIZE: Final = 4
+#: A binary message of 64 zeros from a client.
+_MASKED_FRAME: Final = b"\x82\xc0" + bytes(_MASK_SIZE + 64)
 #: Bytes that a `twsock.StreamSocket` reads, and writes in four pieces.
 _READ: Final = 64
 
@@ -178,6 +193,27 @@ def _shake_hands(reactor: Any, connection: socket.socket, pem: Path) -> TlsClien
     return client
 
 
+def follow_websocket(reactor: Any) -> Iterator[Named]:
+    """A binary message of a WebSocket that is echoed by its handler."""
+    if not hasattr(twsock.protocols, "WebSocketEcho"):
+        return  # An earlier twsock.
+    factory = twsock.protocols.WebSocketFactory(reactor, twsock.protocols.WebSocketEcho)
+    with _serve(reactor, factory) as connection:
+        connection.sendall(_REQUEST)
+        _settle(reactor)
+        if not connection.recv(LARGEST_RUN).startswith(b"HTTP/1.1 101 "):
+            raise MeasurementError("the server accepts no WebSocket")
+        size = len(_MASKED_FRAME) - _MASK_SIZE
+        yield (
+            "websocket",
+            _follow(
+                reactor,
+                lambda: connection.sendall(_MASKED_FRAME),
+                lambda: connection.recv(size, socket.MSG_WAITALL),
+            ),
+        )
+
+
 def follow_datagrams(reactor: Any) -> Iterator[Named]:
     """A datagram that is echoed, and a run of 8 where the kernel has runs."""
     ports = import_first("twsock.datagram.port", "twsock.transport.datagrams")
@@ -236,6 +272,7 @@ def main(_argv: Sequence[str]) -> None:
     gc.disable()  # The hook would count the callbacks that a collection runs.
     reactor = EPollReactor()
     paths = {}
-    for follow in (follow_frames, follow_upgraded, follow_datagrams, follow_socket):
+    streams = (follow_frames, follow_upgraded, follow_websocket, follow_socket)
+    for follow in (*streams, follow_datagrams):
         paths.update(dict(follow(reactor)))
     print(json.dumps(paths))

@@ -302,7 +302,7 @@ class WebSocketProtocol(AcceptingProtocol):
                 request.delivered = self._decoder.delivered  # The caller counts these.
         elif web_socket.is_open:
             self._deliver(stream, web_socket)
-        if web_socket.is_closing:
+        if not web_socket.is_open and web_socket.is_closing:
             self._await_close()
 
     def _deliver(self, stream: Connection, web_socket: WebSocket) -> None:

@@ -38,7 +38,7 @@ from http import HTTPStatus
 from typing import Final
 
 from twsock.errors import RemoteProtocolError
-from twsock.names import HostName, HostNameType
+from twsock.names import HostName
 from twsock.websocket.deflate import DeflateAgreement, DeflateSettings
 from twsock.websocket.header_fields import (
     check_header,
@@ -389,16 +389,13 @@ def _canonical(authority: str, place: str) -> str:
 
 def _own_host(text: str) -> str:
     """Return a name of this server in canonical form."""
-    if text.startswith("[") or text.isascii():
-        is_bare = ":" in text and not text.startswith("[")
-        try:
-            return canonical_host(f"[{text}]" if is_bare else text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no host; it has no port") from None
-    host = HostName(text)
-    if host.type is not HostNameType.DOMAIN_NAME:
-        raise ValueError(f"{text!r} is no host")
-    return host.canonical_name
+    if not text.isascii():
+        return HostName(text).canonical_name
+    is_bare_ipv6 = ":" in text and not text.startswith("[")
+    try:
+        return canonical_host(f"[{text}]" if is_bare_ipv6 else text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no host; it has no port") from None
 
 
 def _host_of_origin(origin: str) -> str | None:

@@ -70,7 +70,9 @@ class MessageQueue:
         taker = self._taker
         if taker is not None and self._messages:
             self._taker = None  # Cleared first: the callback may call `take` again.
-            taker.callback(self._pop())
+            message = self.take_now()
+            assert message is not None  # There are messages, and no other wait.
+            taker.callback(message)
 
     def take(self, *, timeout: float | None = None) -> Deferred[_Message]:
         """
@@ -97,9 +99,8 @@ class MessageQueue:
 
     def take_now(self) -> _Message | None:
         """Take the next message without a Deferred; None if `take` has to wait or fails."""
-        return self._pop() if self._messages and self._taker is None else None
-
-    def _pop(self) -> _Message:
+        if self._taker is not None or not self._messages:
+            return None
         message = self._messages.popleft()
         self._size -= len(message.beginning)
         if not self._has_room:

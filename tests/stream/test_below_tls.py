@@ -26,7 +26,8 @@ class TlsLowerTransportTests(SynchronousTestCase):
         self.socket.sends = 0
         self.socket.error = None
         self.reactor = IdleReactor()
-        self.descriptor: Any = Connection(self.socket, FakeProtocol(), self.reactor)  # type: ignore[arg-type]
+        self.protocol = FakeProtocol()
+        self.descriptor: Any = Connection(self.socket, self.protocol, self.reactor)  # type: ignore[arg-type]
         self.descriptor.connected = 1
         self.failures: list[OSError] = []
         self.taken: list[bytes] = []
@@ -80,6 +81,31 @@ class TlsLowerTransportTests(SynchronousTestCase):
         self.lower.write(b"answer")
         self.assertEqual(self.peer.recv(100), b"answer")
         self.assertEqual((self.socket.sends, self.reactor.writers), (1, set()))
+
+    def test_an_answered_connection_is_closed_at_once(self) -> None:
+        """No turn of the reactor is needed if the kernel has all bytes."""
+        self.lower.write(b"answer")
+        self.lower.close_answered()
+        self.assertEqual(self.socket.fileno(), -1)
+        self.assertEqual((len(self.protocol.reasons), self.reactor.writers), (1, set()))
+        self.assertEqual((self.peer.recv(100), self.peer.recv(100)), (b"answer", b""))
+
+    def test_an_answered_connection_sends_its_queue_before_it_is_closed(self) -> None:
+        """As with `loseConnection`."""
+        large = bytes(1 << 23)
+        self.lower.write(large)
+        self.lower.close_answered()
+        self.assertEqual(self.protocol.reasons, [])
+        self.assertTrue(self.descriptor.disconnecting)
+        self.assertEqual(self.receive(len(large)), large)
+
+    def test_an_answered_connection_waits_for_the_producer_of_an_application(self) -> None:
+        """It may still write."""
+        producer = FakeProtocol()
+        self.descriptor.producer = producer
+        self.lower.close_answered()
+        self.assertEqual(self.protocol.reasons, [])
+        self.assertTrue(self.descriptor.disconnecting)
 
     def test_aborting_the_transport_aborts_the_connection(self) -> None:
         """

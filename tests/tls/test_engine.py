@@ -14,7 +14,7 @@ from unittest import SkipTest
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -136,6 +136,40 @@ class Eager(Protocol):
         engine.loseWriteConnection()
 
 
+@implementer(IHalfCloseableProtocol)
+class Ending(Receiver):
+    """Ends the connection as soon as the peer has ended its output."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self._end = end
+
+    def readConnectionLost(self) -> None:
+        getattr(self.engine, self._end)()
+        self.received.append(b"end")
+
+    def writeConnectionLost(self) -> None: ...
+
+
+class ClosingTransport(StringTransport):
+    """Records how the connection was closed."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        super().__init__()
+        self.receiver = receiver
+        self.events: list[str] = []
+
+    def loseConnection(self) -> None:
+        self.events.append("closed later")
+
+    def abortConnection(self) -> None:
+        self.events.append("aborted")
+
+    def close_answered(self) -> None:
+        # The receiver has returned from the report of the end.
+        self.events.append(f"closed after {self.receiver.received}")
+
+
 class EngineTests(SynchronousTestCase):
     """An engine over a transport in memory, with Python's ``ssl`` as the peer."""
 
@@ -180,6 +214,21 @@ class EngineTests(SynchronousTestCase):
         self.engine.write(b"answer")
         self.peer.take(self.sent())
         self.assertEqual((self.receiver.received, self.peer.received), ([b"question"], b"answer"))
+
+    def test_a_close_within_the_end_of_the_input_follows_that_event(self) -> None:
+        """The receiver is not called within its own call; an abort acts at once."""
+        for end, expected in (
+            ("loseConnection", ["closed after [b'end']"]),
+            ("abortConnection", ["aborted"]),
+        ):
+            creator, _ = ServerTls(ServerOptions([CERTIFICATE])).begin()
+            receiver = Ending(end)
+            receiver.engine = make_engine(creator, False, receiver, Clock())
+            transport = ClosingTransport(receiver)
+            receiver.engine.makeConnection(transport)
+            peer = converse(receiver.engine, transport)
+            receiver.engine.dataReceived(peer.end())
+            self.assertEqual(transport.events, expected, end)
 
     def test_bytes_written_before_the_handshake_leave_first(self) -> None:
         """Also if more is written as soon as the handshake is done."""

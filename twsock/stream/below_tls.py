@@ -18,9 +18,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.protocol import connectionDone
 
 from twsock._interfaces import provide_same
-from twsock.stream.descriptor import join_queued, queued_bytes
+from twsock.stream.descriptor import is_writable, join_queued, queued_bytes
 
 __all__ = ["TRY_LATER", "Held", "TlsLowerTransport"]
 
@@ -221,6 +222,25 @@ class TlsLowerTransport:
     def loseConnection(self) -> None:
         """End the connection; close_notify was written."""
         self._lose()
+
+    def close_answered(self) -> None:
+        """
+        End the connection at once if a plain socket has nothing to send; close_notify was written.
+
+        The loss is reported within this call. If the kernel has no room, the peer may not read: the
+        end then waits, as that of `loseConnection`.
+        """
+        descriptor: Any = self._descriptor
+        if (
+            self._socket is not None
+            and self.is_flushed
+            and descriptor.producer is None  # Twisted waits for the producer of an application.
+            and is_writable(descriptor)
+        ):
+            # ``loseConnection`` would wait for the next turn, with four system calls.
+            descriptor.connectionLost(connectionDone)
+        else:
+            self._lose()
 
     def abortConnection(self) -> None:
         """Abort the connection, with a reset if there is a socket."""

@@ -33,6 +33,7 @@ __all__ = [
     "hung_up",
     "is_half_closing_engine",
     "is_shaking_hands",
+    "is_writable",
     "join_queued",
     "may_collect",
     "plain_socket",
@@ -254,6 +255,14 @@ def hung_up(descriptor: FileDescriptor) -> bool:
     waiting = select.poll()
     waiting.register(descriptor.fileno(), 0)  # Both are always reported.
     return bool(waiting.poll(0))
+
+
+def is_writable(descriptor: FileDescriptor) -> bool:
+    """Return whether the kernel has room for bytes, and the connection has no error."""
+    waiting = select.poll()
+    number = descriptor.fileno()
+    waiting.register(number, select.POLLOUT)
+    return waiting.poll(0) == [(number, select.POLLOUT)]
 
 
 def discard_input(descriptor: FileDescriptor) -> None:

@@ -114,6 +114,8 @@ class Engine(TLSMemoryBIOProtocol):
     _owes_close_notify = False
     #: Whether the application has closed both directions.
     _is_finished = False
+    # Whether a close has to wait until the end of the input was reported, and whether one waits.
+    _closes_later = _has_to_close = False
     # Measures the deadline; None for the clock of the factory of a TLS endpoint.
     _reactor: IReactorTime | None = None
     _unread_answers = 0
@@ -191,16 +193,24 @@ class Engine(TLSMemoryBIOProtocol):
     def _end_input(self) -> None:
         """Report the peer's close_notify to the receiver."""
         self._input_ended = True
-        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
-            self.wrappedProtocol.readConnectionLost()
-        else:
+        if not IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
             self._shutdownTLS()
+            return
+        transport: Any = self.transport
+        self._closes_later = hasattr(transport, "close_answered")
+        self.wrappedProtocol.readConnectionLost()
+        if self._has_to_close and self.connected and not self._aborted:
+            transport.close_answered()
+        self._closes_later = self._has_to_close = False
 
     @override
     def _shutdownTLS(self) -> None:
         self.loseWriteConnection()
         transport: Any = self.transport
-        transport.loseConnection()
+        if self._closes_later:
+            self._has_to_close = True
+        else:
+            transport.loseConnection()
 
     def loseWriteConnection(self) -> None:
         """Send close_notify after all written bytes; input is still received."""

@@ -28,6 +28,7 @@ from twsock.websocket.connection import WebSocket
 from twsock.websocket.handshake import Acceptance, Refusal
 from twsock.websocket.http import MAX_HEAD, ServerHttp
 from twsock.websocket.http_message import Request
+from twsock.websocket.ping_schedule import PingSchedule
 from twsock.websocket.settings import WebSocketSettings
 from twsock.websocket.uri import is_loopback_host
 from twsock.wire.stored_bytes import StoredBytes
@@ -50,6 +51,9 @@ class AcceptingProtocol(StreamProtocol):
 
     #: The settings of the server, set by its factory.
     settings: WebSocketSettings = WebSocketSettings()
+    #: Wakes all connections of the server for their pings, set by its factory; a connection without
+    #: a factory makes its own.
+    ping_schedule: PingSchedule | None = None
 
     subprotocol: str | None = None
 

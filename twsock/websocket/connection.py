@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 
 from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
 from twsock.operation import Operation, fail
@@ -25,6 +24,7 @@ from twsock.websocket.closing import Action, Event, Role, State, follow
 from twsock.websocket.frames import Opcode
 from twsock.websocket.keepalive import Due, KeepAlive
 from twsock.websocket.messages import MessageEncoder
+from twsock.websocket.ping_schedule import PingSchedule
 
 __all__ = ["WebSocket", "WebSocketOwner"]
 
@@ -100,9 +100,10 @@ class WebSocket:
         "_pings",
         "_pong",
         "_role",
+        "_round",
+        "_schedule",
         "_state",
         "_stream",
-        "_timer",
         "_unsent",
         "code",
         "is_heard",
@@ -124,7 +125,9 @@ class WebSocket:
         self.reason = ""
         self._encoder: MessageEncoder | None = None
         self._keepalive: KeepAlive | None = None
-        self._timer: IDelayedCall | None = None
+        self._schedule: PingSchedule | None = None
+        # The round of the schedule that this WebSocket waits for.
+        self._round = 0
         # Bytes that were unsent when `_keepalive` was last asked.
         self._unsent = 0
         # The payload of the close frame to be sent.
@@ -159,7 +162,11 @@ class WebSocket:
         self._stream.start_deadline(timeout, self._deadline_passed)
 
     def accept(
-        self, encoder: MessageEncoder, ping_interval: float | None, ping_timeout: float | None
+        self,
+        encoder: MessageEncoder,
+        ping_interval: float | None,
+        ping_timeout: float | None,
+        schedule: PingSchedule | None = None,
     ) -> None:
         """
         Open: the handshake is done.
@@ -167,13 +174,15 @@ class WebSocket:
         :param ping_interval: seconds between two pings; None for no pings.
         :param ping_timeout: seconds within which the peer has to show a sign of life after a ping;
             None to wait for ever.
+        :param schedule: wakes this WebSocket for its pings; None for one of its own.
         """
         self._encoder = encoder
         self._follow(Event.ACCEPTED)
         if ping_interval is not None and self.is_open:
-            now = self._stream.clock.seconds()
-            self._keepalive = KeepAlive(ping_interval, ping_timeout, now)
-            self._timer = self._stream.clock.callLater(ping_interval, self._advance)
+            clock = self._stream.clock
+            self._schedule = schedule or PingSchedule(clock, ping_interval)
+            self._keepalive = KeepAlive(ping_interval, ping_timeout, clock.seconds())
+            self._round = self._schedule.add(self, self._keepalive.next_deadline)
 
     def refuse(self) -> None:
         """End the connection: the handshake has failed, and an answer was written."""
@@ -306,11 +315,10 @@ class WebSocket:
 
     # The pings at intervals.
 
-    def _advance(self) -> None:
-        """Do what is due by now, and wait for what is due next."""
-        self._timer = None
+    def wake(self) -> None:
+        """Do what is due by now, and wait for what is due next; called by the schedule."""
         keepalive = self._keepalive
-        if keepalive is None:
+        if keepalive is None or self._schedule is None:
             return
         stream = self._stream
         keepalive.is_heard, self.is_heard = self.is_heard, False
@@ -327,9 +335,7 @@ class WebSocket:
             )
             self._follow(Event.SILENCE)
             return
-        self._timer = stream.clock.callLater(
-            max(0, keepalive.next_deadline - stream.clock.seconds()), self._advance
-        )
+        self._round = self._schedule.add(self, keepalive.next_deadline)
         if due is Due.PING and not stream.is_full:
             self._send(Opcode.PING, b"")
 
@@ -337,9 +343,9 @@ class WebSocket:
         """Stop the pings at intervals, and fail those of the application."""
         self._keepalive = None
         self._pong = None
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        schedule, self._schedule = self._schedule, None
+        if schedule is not None:
+            schedule.remove(self, self._round)
         pings, self._pings = self._pings, None
         for waiting, _ in (pings or {}).values():
             if not waiting.called:  # A callback may cancel another wait.

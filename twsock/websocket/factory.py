@@ -16,6 +16,7 @@ from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import RequestRules
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT
 from twsock.websocket.messages import DEFAULT_MAX_FRAGMENTS
+from twsock.websocket.ping_schedule import PingSchedule
 from twsock.websocket.protocol import WebSocketProtocol
 from twsock.websocket.settings import DEFAULT_WEBSOCKET_TIMEOUT, WebSocketSettings
 
@@ -82,9 +83,14 @@ class WebSocketFactory(StreamServerFactory):
             reactor, protocol, max_payload=max_message_size, idle_timeout=None, **limits
         )
 
+        self._ping_schedule = (
+            None if ping_interval is None else PingSchedule(self.group.clock, ping_interval)
+        )
+
     @override
     def buildProtocol(self, addr: IAddress | None) -> StreamProtocol | None:
         built = super().buildProtocol(addr)
         if isinstance(built, WebSocketProtocol):
             built.settings = self.settings
+            built.ping_schedule = self._ping_schedule
         return built

@@ -2,7 +2,8 @@
 When to ping a peer, and when to give it up: times → **keepalive** → ping or end. No I/O, no clock.
 
 `twsock.websocket.connection` holds one `KeepAlive` for each WebSocket, sets `KeepAlive.is_heard`
-with each read, and calls `KeepAlive.advance` from one delayed call. It holds two times.
+with each read, and calls `KeepAlive.advance` when `twsock.websocket.ping_schedule` wakes it. It
+holds two times.
 
 A ping leaves at the end of each interval. Any byte that arrives after it is a sign of life, not
 only its pong: the pong of a peer that sends a long message waits behind that message. Time in which

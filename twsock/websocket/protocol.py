@@ -287,7 +287,9 @@ class WebSocketProtocol(AcceptingProtocol):
             self._max_plain = min(self._max_plain, settings.max_fragment_size)
         if compression is not None:
             self._max_plain = min(self._max_plain, compression.settings.min_size - 1)
-        self._web_socket.accept(self._encoder, settings.ping_interval, settings.ping_timeout)
+        self._web_socket.accept(
+            self._encoder, settings.ping_interval, settings.ping_timeout, self.ping_schedule
+        )
 
     # The flow of messages.
 

@@ -1,0 +1,100 @@
+"""
+Wakes many WebSockets at their times: clock → **ping schedule** → `twsock.websocket.connection`.
+
+A factory makes one for all its connections, which holds one delayed call. A delayed call for each
+connection would take more memory than the rest of an idle WebSocket. The times are divided into
+rounds: a WebSocket waits for the end of the round that its time is in.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from twsock.log import TextLogger
+
+__all__ = ["PingSchedule", "Sleeper"]
+
+#: The most rounds in an interval: a ping is late by a sixteenth of its interval at most.
+_ROUNDS: Final = 16
+
+
+class Sleeper(typing.Protocol):
+    """What a schedule wakes."""
+
+    def wake(self) -> None:
+        """Do what is due; the schedule has forgotten the sleeper."""
+
+
+class PingSchedule:
+    """
+    Wakes sleepers.
+
+    :param clock: measures the times.
+    :param interval: seconds; a sleeper is woken at its time or up to a sixteenth of this later.
+        Above 0.
+    """
+
+    __slots__ = ("_call", "_clock", "_length", "_next", "_past", "_rounds")
+
+    _log = TextLogger()
+
+    def __init__(self, clock: IReactorTime, interval: float) -> None:
+        self._clock = clock
+        self._length = interval / _ROUNDS
+        # The number of a round → who waits for its end.
+        self._rounds: dict[int, set[Sleeper]] = {}
+        self._call: IDelayedCall | None = None
+        # The round that `_call` waits for.
+        self._next = 0
+        # The last round that has ended.
+        self._past = -1
+
+    def add(self, sleeper: Sleeper, at: float) -> int:
+        """
+        Wake a sleeper once.
+
+        :param at: the time, on the clock.
+        :returns: the number of its round, for `remove`.
+        """
+        number = max(math.ceil(at / self._length), self._past + 1)
+        self._rounds.setdefault(number, set()).add(sleeper)
+        if self._call is None or number < self._next:
+            self._wait_for(number)
+        return number
+
+    def remove(self, sleeper: Sleeper, number: int) -> None:
+        """Wake a sleeper no more."""
+        sleepers = self._rounds.get(number)
+        if sleepers is None:
+            return  # It is being woken.
+        sleepers.discard(sleeper)
+        if not sleepers:
+            del self._rounds[number]
+        if not self._rounds and self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _wait_for(self, number: int) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        self._next = number
+        delay = max(0.0, number * self._length - self._clock.seconds())
+        self._call = self._clock.callLater(delay, self._end_round)
+
+    def _end_round(self) -> None:
+        self._call = None
+        # After a pause of the process, the rounds that it missed end together.
+        self._past = max(self._next, math.floor(self._clock.seconds() / self._length))
+        for number in sorted(number for number in self._rounds if number <= self._past):
+            # The round may be empty by now: a sleeper may remove others.
+            for sleeper in self._rounds.pop(number, ()):
+                try:
+                    sleeper.wake()
+                except Exception:  # noqa: BLE001 - logged; the others are woken, too
+                    self._log.failure("a WebSocket could not be pinged")
+        if self._rounds and self._call is None:
+            self._wait_for(min(self._rounds))

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from twsock._integers import checked_integer
 from twsock.errors import LocalProtocolError
+from twsock.websocket._incomplete import IncompleteMessage, not_utf_8
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.frames import (
     MAX_CONTROL_PAYLOAD,
@@ -89,53 +90,6 @@ class Compressor(typing.Protocol):
         """Return a compressed message; None if it is to be sent as it is, such as a small one."""
 
 
-class _Incomplete:
-    """
-    A message of which some bytes were pulled.
-
-    :ivar size: how many bytes of payload its frames have announced so far.
-    :ivar left: how many of them have not arrived.
-    :ivar is_last: whether the current frame is the last one.
-    :ivar key: of the current frame, rotated to its next byte; empty without a mask.
-    :ivar payload: what was pulled, without masks; stays empty where pieces are delivered.
-    :ivar tail: the beginning of a character of which the other bytes have not arrived.
-    """
-
-    __slots__ = (
-        "fragments", "is_compressed", "is_last", "key", "left", "opcode", "payload", "size", "tail",
-    )  # fmt: skip
-
-    def __init__(self, opcode: Opcode, is_compressed: bool) -> None:
-        self.opcode = opcode
-        self.is_compressed = is_compressed
-        self.fragments = 0
-        self.size = 0
-        self.left = 0
-        self.is_last = False
-        self.key: bytes | bytearray = b""
-        self.payload = bytearray()
-        self.tail = b""
-
-    def unmask(self, piece: Any) -> Any:
-        """Return a piece without its mask; the next piece continues with the next byte of it."""
-        key = self.key
-        if not key:
-            return piece
-        turn = len(piece) % KEY_SIZE
-        if turn:
-            self.key = key[turn:] + key[:turn]
-        return mask(piece, key)
-
-    def check_text(self, piece: Any, is_complete: bool) -> None:
-        """Check that the next bytes continue a text (section 8.1), as soon as they arrive."""
-        data = self.tail + piece if self.tail else piece
-        try:
-            _, used = utf_8_decode(data, "strict", is_complete)
-        except UnicodeDecodeError:
-            raise _not_utf_8() from None
-        self.tail = bytes(data[used:])
-
-
 class MessageDecoder(StoredBytes):
     """
     Decodes the messages and control frames of a peer, pulled one by one.
@@ -176,7 +130,7 @@ class MessageDecoder(StoredBytes):
         self._max_fragments = max_fragments
         self._inflater = inflater
         self._is_partial = is_partial
-        self._message: _Incomplete | None = None
+        self._message: IncompleteMessage | None = None
         self._failure: WebSocketViolation | None = None
         self._is_ended = False
 
@@ -349,11 +303,11 @@ class MessageDecoder(StoredBytes):
             )
         return opcode
 
-    def _check_size(self, opcode: Opcode, size: int, first: int) -> _Incomplete:
+    def _check_size(self, opcode: Opcode, size: int, first: int) -> IncompleteMessage:
         """Return the message that a data frame belongs to, if the frame is within the limits."""
         message = self._message
         if message is None:
-            message = _Incomplete(opcode, bool(first & _RSV1))
+            message = IncompleteMessage(opcode, bool(first & _RSV1))
         limit = self.max_payload
         if message.is_compressed:
             # Data that cannot be compressed become larger, by at most this much (``deflateBound``
@@ -389,7 +343,7 @@ class MessageDecoder(StoredBytes):
             self._is_ended = True
         return opcode, mask(payload, key) if key else bytes(payload), True
 
-    def _take_piece(self, message: _Incomplete) -> Message | tuple[()] | None:
+    def _take_piece(self, message: IncompleteMessage) -> Message | tuple[()] | None:
         """Pull what has arrived of a data frame."""
         buffer, start = self.stored, self._position
         end = min(start + message.left, len(buffer))
@@ -413,7 +367,7 @@ class MessageDecoder(StoredBytes):
         message.payload += piece
         return self._complete(message, message.payload) if is_complete else _GO_ON
 
-    def _complete(self, message: _Incomplete, payload: Any) -> Message:
+    def _complete(self, message: IncompleteMessage, payload: Any) -> Message:
         """Return a whole message, decompressed and as text."""
         opcode = message.opcode
         if message.is_compressed:
@@ -426,15 +380,11 @@ class MessageDecoder(StoredBytes):
         try:
             return opcode, str(payload, "utf-8"), True
         except UnicodeDecodeError:
-            raise _not_utf_8() from None
+            raise not_utf_8() from None
 
 
 def _protocol_error(reason: str) -> WebSocketViolation:
     return WebSocketViolation(CloseCode.PROTOCOL_ERROR, reason)
-
-
-def _not_utf_8() -> WebSocketViolation:
-    return WebSocketViolation(CloseCode.INVALID_PAYLOAD_DATA, "text that is not UTF-8")
 
 
 def _checked_length(form: int, size: int) -> int:

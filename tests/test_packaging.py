@@ -287,8 +287,8 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual(metadata["License-File"], "LICENSE")
         self.assertEqual(metadata["Requires-Python"], ">=3.10")
 
-    def test_at_run_time_it_needs_twisted_with_tls_only(self) -> None:
-        """Without extras it needs only Twisted and a package that Twisted needs, too."""
+    def test_at_run_time_it_needs_twisted_with_tls_and_h11_only(self) -> None:
+        """Without extras it needs Twisted, a package that Twisted needs, too, and a parser."""
         needed = map(Requirement, self.metadata().get_all("Requires-Dist", []))
         names = {need.name: need.extras for need in needed if need.marker is None}
-        self.assertEqual(names, {"Twisted": {"tls"}, "typing_extensions": set()})
+        self.assertEqual(names, {"Twisted": {"tls"}, "h11": set(), "typing_extensions": set()})

@@ -17,7 +17,7 @@ from typing import Final
 from twsock.errors import RemoteProtocolError, WebErrorStatus
 from twsock.errors.statuses import WIN32
 from twsock.websocket.deflate import EXTENSION, DeflateAgreement, DeflateSettings
-from twsock.websocket.handshake import KEY_SIZE, SUPPORTED_VERSION, accept_key
+from twsock.websocket.handshake import NONCE_SIZE, SUPPORTED_VERSION, accept_key
 from twsock.websocket.header_fields import (
     check_header,
     check_subprotocols,
@@ -116,8 +116,8 @@ class ClientHandshake:
         headers: Iterable[tuple[str, str]] = (),
         compression: DeflateSettings | None = None,
     ) -> None:
-        if len(key) != KEY_SIZE:
-            raise ValueError(f"a key has {KEY_SIZE} bytes, not {len(key)}")
+        if len(key) != NONCE_SIZE:
+            raise ValueError(f"a key has {NONCE_SIZE} bytes, not {len(key)}")
         self._key = base64.b64encode(key).decode("ascii")
         self._subprotocols = check_subprotocols(subprotocols)
         self._compression = compression

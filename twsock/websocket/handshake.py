@@ -51,7 +51,7 @@ from twsock.websocket.uri import canonical_host, is_loopback_host, split_authori
 
 __all__ = [
     "ANY_ORIGIN",
-    "KEY_SIZE",
+    "NONCE_SIZE",
     "SUPPORTED_VERSION",
     "Acceptance",
     "Refusal",
@@ -66,8 +66,8 @@ SUPPORTED_VERSION: Final = "13"
 ANY_ORIGIN: Final = "*"
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-#: The size of a key, in bytes (section 4.1, item 7).
-KEY_SIZE: Final = 16
+#: The size of the random number in a ``Sec-WebSocket-Key``, in bytes (section 4.1, item 7).
+NONCE_SIZE: Final = 16
 
 _UPGRADE: Final = ("Upgrade", "websocket")
 #: What a request lacks that is answered with 426 (section 4.4, and RFC 9110 section 15.5.22).
@@ -352,8 +352,8 @@ def _check_key(request: Request) -> None:
         size = len(base64.b64decode(key, validate=True))
     except (binascii.Error, ValueError):  # ValueError: not ASCII.
         size = 0
-    if size != KEY_SIZE:
-        raise RemoteProtocolError(f"the Sec-WebSocket-Key is not {KEY_SIZE} bytes in base64")
+    if size != NONCE_SIZE:
+        raise RemoteProtocolError(f"the Sec-WebSocket-Key is not {NONCE_SIZE} bytes in base64")
 
 
 _CHECKS: Final[Sequence[Callable[[Request], None]]] = (

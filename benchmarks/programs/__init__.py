@@ -26,6 +26,7 @@ __all__ = [
     "SENDERS",
     "STREAM_SERVERS",
     "TLS_SERVERS",
+    "WEBSOCKET_CORES",
 ]
 
 #: The server of streams that ratios refer to.
@@ -53,6 +54,19 @@ def _datagram_sockets(way: str, title: str) -> tuple[Program, Program]:
         Program(
             f"{way}-lean", f"{socket}, --reactor=twsock", "twsock_datagram_sockets", (way, _LEAN)
         ),
+    )
+
+
+def _decoders(prefix: str, title: str, form: str) -> tuple[Program, ...]:
+    sizes = {"64KiB": ("64 KiB", "65536"), "1KiB": ("1 KiB", "1024"), "1B": ("1 byte", "1")}
+    return tuple(
+        Program(
+            f"{prefix}{key}",
+            f"{title}, pieces of {words}",
+            "decoding",
+            (size, "1048576" if size == "1" else "67108864", form),
+        )
+        for key, (words, size) in sizes.items()
     )
 
 
@@ -146,9 +160,8 @@ PROXIES: Final = (
 #: Pieces in which a stream of frames reaches the decoder: their size, and how many bytes in all.
 #: Byte by byte 64 MiB would take a minute.
 FRAMINGS: Final = (
-    Program("64KiB", "twsock FrameDecoder, pieces of 64 KiB", "decoding", ("65536", "67108864")),
-    Program("1KiB", "twsock FrameDecoder, pieces of 1 KiB", "decoding", ("1024", "67108864")),
-    Program("1B", "twsock FrameDecoder, pieces of 1 byte", "decoding", ("1", "1048576")),
+    *_decoders("", "twsock FrameDecoder", "frames"),
+    *_decoders("websocket-", "twsock MessageDecoder", "websocket"),
 )
 
 #: Ways to read and write records of values; ratios are relative to ``hand``.
@@ -156,4 +169,18 @@ RECORD_WAYS: Final = (
     Program("struct", "twsock read_struct and write_struct", "records", ("struct",)),
     Program("values", "twsock, value by value", "records", ("values",)),
     Program("hand", "a struct.Struct by hand", "records", ("hand",)),
+)
+
+#: Decoders and encoders of WebSocket messages, without connections.
+WEBSOCKET_CORES: Final = (
+    Program("twsock", "twsock MessageDecoder, MessageEncoder", "websocket_core", ("twsock",)),
+    Program("python", "twsock, masks in Python", "websocket_core", ("python",)),
+    Program(
+        "websockets",
+        "websockets, Sans-I/O",
+        "websocket_core",
+        ("websockets",),
+        package="websockets",
+    ),
+    Program("wsproto", "wsproto", "websocket_core", ("wsproto",), package="wsproto"),
 )

@@ -1,4 +1,8 @@
-"""Decodes a stream of frames of one size that comes in pieces of one size."""
+"""
+Decodes a stream of frames of one size that comes in pieces of one size.
+
+The frames are length-prefixed, or those of a WebSocket client, masked.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +10,60 @@ import json
 import time
 from collections.abc import Sequence
 
+from twsock.websocket.frames import Opcode
+from twsock.websocket.frames import encode_frame as encode_websocket_frame
+from twsock.websocket.messages import MessageDecoder
 from twsock.wire import FrameDecoder, encode_frame
 
 __all__ = ["main", "measure"]
 
 
-def measure(frame_size: int, piece_size: int, total: int) -> float:
+def measure(frame_size: int, piece_size: int, total: int, *, is_websocket: bool = False) -> float:
     """
     Decode a stream.
 
     :param frame_size: bytes in each payload; one frame of ``total`` bytes where that is less.
     :returns: nanoseconds of processor time for each byte.
     """
-    frame = encode_frame(bytes(min(frame_size, total)))
+    payload_size = min(frame_size, total)
+    if is_websocket:
+        frame = encode_websocket_frame(Opcode.BINARY, bytes(payload_size), key=b"\1\2\3\4")
+    else:
+        frame = encode_frame(bytes(payload_size))
     stream = frame * max(1, total // len(frame))
     pieces = [stream[at : at + piece_size] for at in range(0, len(stream), piece_size)]
-    decoder = FrameDecoder(max_payload=len(frame))
-    delivered = 0
+    decode = _decode_messages if is_websocket else _decode_frames
     began = time.process_time()
-    for piece in pieces:
-        decoder.feed(piece)
-        for payload in decoder.frames():
-            delivered += len(payload)
+    delivered = decode(pieces, payload_size)
     spent = time.process_time() - began
-    if delivered != len(stream) - 4 * decoder.delivered:
+    if delivered != len(stream) // len(frame) * payload_size:
         raise AssertionError("the decoder lost bytes")
     return spent / len(stream) * 1e9
 
 
+def _decode_frames(pieces: Sequence[bytes], limit: int) -> int:
+    decoder = FrameDecoder(max_payload=limit)
+    delivered = 0
+    for piece in pieces:
+        decoder.feed(piece)
+        for payload in decoder.frames():
+            delivered += len(payload)
+    return delivered
+
+
+def _decode_messages(pieces: Sequence[bytes], limit: int) -> int:
+    decoder = MessageDecoder(is_server=True, max_message_size=limit)
+    delivered = 0
+    for piece in pieces:
+        decoder.feed(piece)
+        for _, payload, _ in decoder.messages():
+            delivered += len(payload)
+    return delivered
+
+
 def main(argv: Sequence[str]) -> None:
-    """Decode pieces of a size, bytes in all, frames of a size; print the figure."""
-    piece_size, total, frame_size = map(int, argv)
-    print(json.dumps({"decoding": measure(frame_size, piece_size, total)}))
+    """Decode pieces of a size, bytes in all, of a format, frames of a size; print the figure."""
+    piece_size, total, form, frame_size = argv
+    is_websocket = form == "websocket"
+    spent = measure(int(frame_size), int(piece_size), int(total), is_websocket=is_websocket)
+    print(json.dumps({"decoding": spent}))

@@ -20,3 +20,9 @@ class FramingTests(SynchronousTestCase):
         """No byte is lost, and each costs something."""
         pieces = run_small(self, BENCHMARK, "--servers", "64KiB", "--cases", "64MiB")
         self.assertGreater(pieces["64KiB"]["cases"]["64MiB"]["decoding"], 0)
+
+    def test_decoding_of_websockets_is_measured(self) -> None:
+        """Messages in one frame each, from a client, which masks them."""
+        options = ("--servers", "websocket-64KiB", "--cases", "1MiB")
+        pieces = run_small(self, BENCHMARK, *options)
+        self.assertGreater(pieces["websocket-64KiB"]["cases"]["1MiB"]["decoding"], 0)

@@ -34,6 +34,7 @@ from twsock import (
     StreamSocket,
 )
 from twsock.stream.closing import Event, State
+from twsock.wire import encode_frame
 
 
 class CloseTests(RowTests):
@@ -89,6 +90,19 @@ class CloseTests(RowTests):
         self.assert_received(await peer.rest(), b"answer to question", *peer.security.ends)
         await near.wait_closed()
         self.assertFalse(near.was_lost)
+
+    @with_protocol(PLAIN)
+    @row(State.OPEN, Event.PEER_ENDED)
+    @row(State.ANSWERING, Event.CLOSE_ANSWERED)
+    @row(State.ENDED, Event.DONE)
+    async def test_a_protocol_that_has_answered_closes_its_socket_at_the_peers_end(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """The answer is sent before the end, and the end is in order."""
+        protocol.send_frame(b"answer")
+        peer.end()
+        self.assertIsNone(await protocol.ended)
+        self.assert_received(await peer.rest(), encode_frame(b"answer"), *peer.security.ends)
 
     @with_socket()
     @row(State.HALF_CLOSED, Event.CLOSE)

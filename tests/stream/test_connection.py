@@ -14,15 +14,21 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.stream.connections import FrameRecorder
-from tests.stream.test_transport import KernelCase, Pusher
+from tests.stream.test_transport import KernelCase, PausedPusher, Pusher
 from tests.tls.peer import SERVER, Peer, twisted_options
 from twsock.errors import SocketErrorStatus
 from twsock.protocols import StreamProtocol, StreamServerFactory
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 
 
 class ConnectionTests(KernelCase):
     """A connection over a plain socket."""
+
+    def deadlines(self) -> list[Any]:
+        """Return the delayed calls of a close; those of the hang-up watch are earlier."""
+        calls = self.reactor.getDelayedCalls()
+        return [call for call in calls if call.getTime() == DEFAULT_CLOSE_TIMEOUT]
 
     def test_the_receive_size_doubles_up_to_128000_bytes(self) -> None:
         """The size grows while reads fill the buffer."""
@@ -73,6 +79,48 @@ class ConnectionTests(KernelCase):
         lower.write(bytes(1 << 24))
         self.assertFalse(self.stream.send())
         self.assertTrue(self.stream.is_full)
+
+    def test_a_close_at_the_peers_end_closes_the_socket_at_once(self) -> None:
+        """The close takes no deadline, and no turn of the reactor."""
+        self.stream.write(b"answer")
+        self.stream.send()
+        self.stream.peer_ended()
+        self.stream.close_answered()
+        self.assertEqual(len(self.protocol.reasons), 1)
+        self.assertIsNone(self.lost(self.protocol.reasons[0]))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual((self.peer.recv(10), self.peer.recv(10)), (b"answer", b""))
+
+    def test_a_close_at_the_peers_end_sends_what_is_written(self) -> None:
+        """The socket is closed in a later turn, by the deadline at the latest."""
+        self.stream.peer_ended()
+        self.stream.write(b"answer")
+        self.stream.close_answered()
+        self.assertEqual(self.peer.recv(10), b"answer")
+        self.assertEqual(self.protocol.reasons, [])
+        (_deadline,) = self.deadlines()
+
+    def test_a_close_at_the_peers_end_waits_for_queued_bytes(self) -> None:
+        """The kernel has no room for the bytes."""
+        self.fill()
+        self.stream.peer_ended()
+        self.stream.close_answered()
+        self.assertEqual(self.protocol.reasons, [])
+        (_deadline,) = self.deadlines()
+
+    def test_a_close_at_the_peers_end_waits_for_a_producer(self) -> None:
+        """As Twisted does, since the producer may write more."""
+        self.descriptor.registerProducer(PausedPusher(), True)
+        self.stream.peer_ended()
+        self.stream.close_answered()
+        self.assertEqual(self.protocol.reasons, [])
+        (_deadline,) = self.deadlines()
+
+    def test_a_close_before_the_peers_end_waits_for_it(self) -> None:
+        """The table has no other row."""
+        self.stream.close_answered()
+        self.assertEqual(self.protocol.reasons, [])
+        (_deadline,) = self.deadlines()
 
     def test_small_messages_before_a_handshake_take_little_more_than_their_bytes(self) -> None:
         """Messages that wait for a handshake are joined as in a full queue."""

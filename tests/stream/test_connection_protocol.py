@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from tests.stream.connections import Connected, FrameRecorder, LineRecorder, Waiting
 from tests.stream.test_protocol import OnKernel
-from tests.stream.test_transport import IdleReactor
+from tests.stream.test_transport import IdleReactor, PausedPusher
 from twsock.errors import BrokenError, LocalProtocolError, SocketError, SocketErrorStatus
 from twsock.protocols import FrameEcho, FrameProtocol, LineEcho, StreamServerFactory
 from twsock.stream.connection_protocol import LEAST_MAX_UNSENT
@@ -338,6 +338,8 @@ class EndTests(SynchronousTestCase):
         """The call is the deadline of the close; the hang-up watch has stopped."""
         on_kernel = OnKernel(FrameRecorder)
         self.addCleanup(on_kernel.close)
+        # Twisted waits for it, so the connection is not lost at once.
+        on_kernel.descriptor.registerProducer(PausedPusher(), True)
         on_kernel.protocol.readConnectionLost()
         self.assertTrue(on_kernel.descriptor.disconnecting)
         (deadline,) = on_kernel.reactor.getDelayedCalls()

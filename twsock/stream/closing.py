@@ -32,6 +32,9 @@ Why the deadline has two outcomes: the kernel sends the bytes that it has taken 
 after ``close(2)``. Bytes that this process still holds would be lost. The connection is then reset:
 after an end in order, the peer would take the bytes that it has for all bytes.
 
+Why an answered connection skips ANSWERED: if a plain socket has sent all bytes when the peer ends,
+there is nothing to wait for, and ``close(2)`` follows in the same turn of the reactor.
+
 A carrier is what the connection runs on, as far as its end differs. ``TCP`` includes UNIX sockets.
 ``TLS`` is an engine of `twsock.tls.engine`, whose directions end separately. ``WHOLE`` is any
 transport that ends both directions at once, such as a TLS engine of Twisted.
@@ -43,6 +46,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from twsock._enums import KeyEnum
 from twsock.errors import LocalProtocolError
 
 __all__ = [
@@ -60,7 +64,7 @@ __all__ = [
 ]
 
 
-class State(enum.Enum):
+class State(KeyEnum):
     """How far a connection has ended."""
 
     OPEN = "both directions are open"
@@ -75,12 +79,13 @@ class State(enum.Enum):
     LOST = "the connection is gone"
 
 
-class Event(enum.Enum):
+class Event(KeyEnum):
     """What happens to a connection and belongs to its end."""
 
     # Calls of the application.
     CLOSE = "close()"
     CLOSE_HELD = "close() during an upgrade"
+    CLOSE_ANSWERED = "close() at the peer's end, all bytes with the kernel"
     CLOSE_SILENT = "close() before the peer began its handshake"
     END_OUTPUT = "end_output()"
     ABORT = "abort()"
@@ -97,7 +102,7 @@ class Event(enum.Enum):
     RESET_UNSENT = "loss with an error, bytes unsent"
 
 
-class Action(enum.Enum):
+class Action(KeyEnum):
     """What the owner of the connection does next."""
 
     START_DEADLINE = "start the deadline"
@@ -106,6 +111,7 @@ class Action(enum.Enum):
     SEND_CLOSE_NOTIFY = "send close_notify"
     SEND_BOTH = "send close_notify and FIN"
     CLOSE_TRANSPORT = "close the transport"
+    CLOSE_SOCKET = "close(2)"
     CUT = "drop unread input, close(2)"
     RESET = "reset"
     WATCH_FOR_RESET = "look for a reset at intervals"
@@ -149,7 +155,14 @@ class Row(NamedTuple):
 
 #: Calls of the application. A state may have no row for a call; it has one for each other event.
 APPLICATION_EVENTS: Final = frozenset(
-    (Event.CLOSE, Event.CLOSE_HELD, Event.CLOSE_SILENT, Event.END_OUTPUT, Event.ABORT)
+    (
+        Event.CLOSE,
+        Event.CLOSE_HELD,
+        Event.CLOSE_ANSWERED,
+        Event.CLOSE_SILENT,
+        Event.END_OUTPUT,
+        Event.ABORT,
+    )
 )
 
 #: States in which the application may write.
@@ -213,6 +226,8 @@ _RULES: Final[tuple[_Rule, ...]] = (
         _to(_S.ABORTED, _A.RESET),
     ),
     _rule(_E.CLOSE_HELD, (_S.ENDED, *_GONE), _stay()),
+    # Nothing is left to wait for, so the socket is closed in the same turn of the reactor.
+    _rule(_E.CLOSE_ANSWERED, (_S.ANSWERING,), _to(_S.ENDED, _A.CLOSE_SOCKET)),
     _rule(_E.CLOSE_SILENT, (_S.OPEN,), _to(_S.ENDED, _A.CLOSE_TRANSPORT)),
     # The application ends its output alone.
     _rule(

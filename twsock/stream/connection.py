@@ -27,6 +27,7 @@ from twsock.stream.descriptor import (
     describe_peer,
     hung_up,
     is_shaking_hands,
+    is_writable,
     secured_by,
     unread_input,
 )
@@ -280,6 +281,25 @@ class Connection(EndingTransport):
         return self.when_lost()
 
     # The end.
+
+    def close_answered(self) -> None:
+        """
+        Close within the event of the peer's end: at once if a plain socket has nothing to send.
+
+        Call it within that event only, since the owner then receives the loss within this call. If
+        the kernel has no room, the peer may not read: then its deadline starts, as with `close`.
+        """
+        descriptor: Any = self._descriptor
+        if (
+            self.is_plain
+            and self._state is State.ANSWERING
+            and self.is_flushed
+            and descriptor.producer is None  # Twisted waits for the producer of an application.
+            and is_writable(descriptor)
+        ):
+            self._follow(Event.CLOSE_ANSWERED)
+        else:
+            self.close()
 
     @override
     def _release(self) -> None:

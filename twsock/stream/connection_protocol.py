@@ -296,7 +296,7 @@ class ConnectionProtocol(Protocol):
 
     def readConnectionLost(self) -> None:
         """Report the end of the peer's output to the connection."""
-        self._connected_stream().peer_ended()
+        (self._stream or self._connected_stream()).peer_ended()
 
     def writeConnectionLost(self) -> None:
         """Report to the connection that the kernel has FIN."""
@@ -373,7 +373,8 @@ class ConnectionProtocol(Protocol):
 
     def _call_hook(self, hook: Callable[[], None]) -> None:
         """Call a method of the application; after the loss was reported, do nothing."""
-        if self._connected_stream().state is State.LOST:
+        stream = self._stream or self._connected_stream()
+        if not stream.is_open and stream.state is State.LOST:
             return  # A transport in memory may lose the connection within a send.
         try:
             hook()

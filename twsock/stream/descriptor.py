@@ -69,6 +69,8 @@ def find_descriptor(transport: ITransport) -> FileDescriptor | None:
         if isinstance(candidate, FileDescriptor):
             return candidate
         candidate = getattr(candidate, "transport", None)
+        if candidate is None:
+            break
     return None
 
 
@@ -92,6 +94,8 @@ def carries_tls(transport: ITransport) -> bool:
         if isinstance(candidate, TLSMemoryBIOProtocol) or getattr(candidate, "TLS", False):
             return True
         candidate = getattr(candidate, "transport", None)
+        if candidate is None:
+            break
     return False
 
 
@@ -103,6 +107,8 @@ def engine_holds(transport: ITransport) -> bool:
             if isinstance(layer, TLSMemoryBIOProtocol) and layer._appSendBuffer:
                 return True
         candidate = getattr(candidate, "transport", None)
+        if candidate is None:
+            break
     return False
 
 
@@ -138,8 +144,6 @@ def engine_bytes(transport: ITransport) -> int:
     kept = 0
     candidate: object = transport
     for _ in range(_MAX_WRAPPERS):
-        if candidate is None:
-            break
         for layer in (candidate, _started_engine(candidate)):
             if isinstance(layer, TLSMemoryBIOProtocol):
                 held: int | None = getattr(layer, "held_bytes", None)
@@ -147,6 +151,8 @@ def engine_bytes(transport: ITransport) -> int:
             if isinstance(layer, BufferingTLSTransport):
                 kept += sum(map(len, getattr(layer._aggregator, "_buffer", ())))
         candidate = getattr(candidate, "transport", None)
+        if candidate is None:
+            break
     return kept
 
 
@@ -182,6 +188,8 @@ def may_collect(transport: ITransport) -> bool:
         if isinstance(candidate, BufferingTLSTransport) or getattr(candidate, "TLS", False):
             return True
         candidate = getattr(candidate, "transport", None)
+        if candidate is None:
+            break
     return engine_holds(transport)
 
 
@@ -200,6 +208,8 @@ def secured_by(transport: ITransport) -> Any:
             if isinstance(layer, TLSMemoryBIOProtocol):
                 return layer.getHandle() if layer._handshakeDone else None
         candidate = getattr(candidate, "transport", None)
+        if candidate is None:
+            break
     return None
 
 
@@ -216,6 +226,8 @@ def is_shaking_hands(transport: ITransport) -> bool:
                 state = layer.getHandle().get_state_string()
                 return not layer._handshakeDone and state != _NOT_BEGUN
         candidate = getattr(candidate, "transport", None)
+        if candidate is None:
+            break
     return False
 
 
@@ -235,7 +247,8 @@ def plain_socket(transport: ITransport) -> socket.socket | None:
     handle = get_handle()
     if (
         isinstance(handle, socket.socket)
-        and handle.type == socket.SOCK_STREAM
+        # The number: the property of the class makes an enum member of it, in four calls.
+        and super(socket.socket, handle).type == socket.SOCK_STREAM
         and handle.gettimeout() == 0
         and handle.fileno() == transport.fileno()
     ):

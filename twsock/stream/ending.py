@@ -15,6 +15,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -296,11 +297,11 @@ class EndingTransport(StreamTransport):
         """
         if self._state is State.LOST:
             return
-        descriptor = self._descriptor
-        is_unsent = self._pending or (descriptor is not None and queued_bytes(descriptor))
-        if reason.check(ConnectionDone):
+        if isinstance(reason.value, ConnectionDone):
             self._follow(Event.DONE)
         else:
+            descriptor = self._descriptor
+            is_unsent = self._pending or (descriptor is not None and queued_bytes(descriptor))
             self._follow(Event.RESET_UNSENT if is_unsent else Event.RESET, reason.value)
         self.stop_deadline()
         self._stop_watching()
@@ -361,6 +362,8 @@ class EndingTransport(StreamTransport):
 
     @property
     def _carrier(self) -> Carrier:
+        if self._socket is not None and not self._transport.TLS:  # As `is_plain`, without a call.
+            return Carrier.TCP
         if is_half_closing_engine(self._transport):
             return Carrier.TLS
         if self._descriptor is None or carries_tls(self._transport):
@@ -397,6 +400,11 @@ class EndingTransport(StreamTransport):
         if self._descriptor is None:
             self._stop_watching()  # A TLS engine waits for its producer before it ends.
         self._transport.loseConnection()
+
+    def _close_socket(self, _error: object) -> None:
+        # ``loseConnection`` would wait for the next turn, with four system calls.
+        descriptor: Any = self._descriptor
+        descriptor.connectionLost(connectionDone)
 
     def _cut(self, _error: object) -> None:
         # The kernel has all bytes, and continues to send them to a slow peer.
@@ -472,6 +480,7 @@ _PERFORM: Final[dict[Action, Callable[[EndingTransport, BaseException | None], N
     Action.SEND_CLOSE_NOTIFY: EndingTransport._send_close_notify,
     Action.SEND_BOTH: EndingTransport._send_both,
     Action.CLOSE_TRANSPORT: EndingTransport._close_transport,
+    Action.CLOSE_SOCKET: EndingTransport._close_socket,
     Action.CUT: EndingTransport._cut,
     Action.RESET: EndingTransport._reset,
     Action.WATCH_FOR_RESET: EndingTransport._watch_for_reset,

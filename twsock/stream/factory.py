@@ -8,6 +8,7 @@ at the limit on connections, further peers wait in the kernel's queue and are no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -144,15 +145,16 @@ class StreamServerFactory(ServerFactory):
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> StreamProtocol | None:
-        if not self.group.has_room:
-            self.group.counters.refused += 1
+        group = self.group
+        if not group.has_room:
+            group.counters.refused += 1
             self._tell_of_limit()
             return None
-        if not self.group.admits(host_of(addr)):
+        if group.address_limit is not None and not group.admits(host_of(addr)):
             return None
         protocol = self._protocol_class()
         protocol.factory = self
-        protocol.group = self.group
+        protocol.group = group
         # Each attribute that a connection only has in its class saves 8 bytes of memory.
         if protocol.close_timeout != self.close_timeout:
             protocol.close_timeout = self.close_timeout
@@ -171,10 +173,13 @@ class StreamServerFactory(ServerFactory):
             make_small_transports(port)
             # Drop the gates of stopped ports.
             self._gates = [gate for gate in self._gates if not gate.is_closed]
-            self._gates.append(
-                AcceptGate(port, self.group.clock, self._has_room, self.group.admits)
-            )
+            self._gates.append(AcceptGate(port, self.group.clock, self._has_room, self._admits))
         return port
+
+    @property
+    def _admits(self) -> Callable[[str | None], bool] | None:
+        """The check of a peer's address; None if there is no limit for one address."""
+        return None if self.group.address_limit is None else self.group.admits
 
     def _has_room(self) -> bool:
         if self.group.has_room:

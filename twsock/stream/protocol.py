@@ -303,10 +303,11 @@ class StreamProtocol(ConnectionProtocol):
 
     @override
     def connectionMade(self) -> None:
-        group = self._join_group()
+        group = self._join_group() if self.group is None else self.group
         try:
             self._decoder = self._make_decoder()
-            self.check_max_unsent(self.max_unsent)
+            if self.max_unsent is not None:
+                self.check_max_unsent(self.max_unsent)
             if self.upgrade is not None:
                 self.upgrade.check_limit(self._decoder.max_payload, self.is_counted)
             stream = self._connect(group)
@@ -387,9 +388,11 @@ class StreamProtocol(ConnectionProtocol):
     @override
     def input_ended(self) -> None:
         """Answer all received messages, then close: the peer has ended its output."""
-        stream = self._connected_stream()
+        stream = self._stream or self._connected_stream()
         if self._may_deliver(stream):
-            self._close_answered(stream)
+            if self._decoder.stored:
+                self._note_rest()
+            stream.close_answered()
 
     @override
     def output_drained(self) -> None:
@@ -448,7 +451,9 @@ class StreamProtocol(ConnectionProtocol):
             return
         if not stream.is_reading:
             if stream.has_peer_ended:
-                self._close_answered(stream)
+                if self._decoder.stored:
+                    self._note_rest()
+                stream.close()
                 return
             stream.resume_reading()
         if self._drain is not None:
@@ -472,16 +477,13 @@ class StreamProtocol(ConnectionProtocol):
     def _max_backlog(self) -> int:
         return min(MAX_BACKLOG, typing.cast(int, self._decoder.max_payload))
 
-    def _close_answered(self, stream: Connection) -> None:
-        """Close: the peer has ended its output, and every message was answered."""
-        rest = self._decoder.buffered
-        if rest:
-            self._log.info(
-                "{peer} ended in the middle of a message: {size} bytes dropped",
-                peer=self.peer,
-                size=rest,
-            )
-        stream.close()
+    def _note_rest(self) -> None:
+        """Log the part of a message that the peer sent before it ended its output."""
+        self._log.info(
+            "{peer} ended in the middle of a message: {size} bytes dropped",
+            peer=self.peer,
+            size=self._decoder.buffered,
+        )
 
     # How a handler ends.
 

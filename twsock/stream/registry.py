@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -163,7 +163,8 @@ class ConnectionRegistry(Generic[M]):
             self.address_limit.add(member, host)
         self.counters.accepted += 1
         if self.idle_timeout is not None:
-            typing.cast(TimedMember, member).active_tick = self.tick
+            timed: Any = member  # A cast would be a call.
+            timed.active_tick = self.tick
             if self._ticking is None:
                 self._ticking = self.clock.callLater(self.idle_timeout / 2, self._next_tick)
 

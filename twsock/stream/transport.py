@@ -374,7 +374,7 @@ class StreamTransport:
 
     def _watch_held_bytes(self) -> None:
         """Check a TLS engine again later if it keeps bytes until its handshake is done."""
-        if self._descriptor is None or self._settling is not None:
+        if self._descriptor is None or self._settling is not None or self.is_plain:
             return
         if engine_holds(self._transport):
             self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)

@@ -99,6 +99,7 @@ class CloseTests(RowTests):
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
         """The answer is sent before the end, and the end is in order."""
+        self.assertTrue(protocol.own.getTcpNoDelay())
         protocol.send_frame(b"answer")
         peer.end()
         self.assertIsNone(await protocol.ended)

@@ -95,10 +95,12 @@ class StreamTransport:
         # Checks in the next turn whether the TLS engine has sent its data.
         self._settling: IDelayedCall | None = None
         self._attach(transport)
-        set_no_delay = getattr(self._descriptor, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            # Otherwise an answer that the kernel takes in two parts waits 40 ms for the peer's ACK.
-            set_no_delay(True)
+        # Otherwise an answer that the kernel takes in two parts waits 40 ms for the peer's ACK.
+        port = getattr(self._descriptor, "server", None)
+        if not getattr(getattr(port, "socket", None), "has_no_delay", False):
+            set_no_delay = getattr(self._descriptor, "setTcpNoDelay", None)
+            if set_no_delay is not None:
+                set_no_delay(True)
 
     def _attach(self, transport: Any) -> None:
         """Use a transport, or the TLS engine above it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from typing import Any, cast
 
 from twisted.internet.protocol import Factory
@@ -70,6 +71,14 @@ class AcceptGateTests(SynchronousTestCase):
     def is_listening(self) -> bool:
         """Whether the reactor watches the port."""
         return self.port in self.reactor.readers
+
+    def test_accepted_connections_have_no_delay(self) -> None:
+        """They inherit the option where the gate says so; elsewhere each has to set it."""
+        accepted, _ = self.gate.accept()
+        with accepted:
+            option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        self.assertEqual(bool(option), self.gate.has_no_delay)
+        self.assertEqual(self.gate.has_no_delay, sys.platform == "linux")
 
     def test_a_peer_that_is_not_admitted_is_closed(self) -> None:
         """

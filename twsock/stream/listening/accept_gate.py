@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -54,6 +55,9 @@ class AcceptGate:
     :param has_room: called before each accept. If it returns False, nothing is accepted.
     :param admits: called with the host of each accepted connection, or None for a UNIX socket. If
         it returns False, the connection is closed. It is not called if the peers are proxies.
+
+    :ivar has_no_delay: whether accepted connections have ``TCP_NODELAY`` on without a call of their
+        own: the gate has turned it on for the listening socket.
     """
 
     _log = TextLogger()
@@ -76,6 +80,7 @@ class AcceptGate:
         self._is_shut = False
         # Connections that the stopping port may still accept; None while it is not stopping.
         self._left: int | None = None
+        self.has_no_delay = _turn_nagle_off(self._socket)
         port.socket = self
 
     def __getattr__(self, name: str) -> Any:
@@ -184,6 +189,15 @@ class AcceptGate:
     def _rested(self) -> None:
         self._resting = None
         self.reopen()
+
+
+def _turn_nagle_off(listening: socket.socket) -> bool:
+    """Turn Nagle's algorithm off for connections to come; return whether they inherit that."""
+    # Linux copies the option to accepted sockets. POSIX does not demand that.
+    if sys.platform != "linux" or listening.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return True
 
 
 def _host_of(address: object) -> str | None:

@@ -20,6 +20,8 @@ def checked_integer(value: int, name: str) -> int:
     :raises TypeError: when it is a float, a text, None or a bool. Python itself accepts a bool as
         an integer.
     """
+    if type(value) is int:
+        return value
     if value is not True and value is not False:
         try:
             return operator.index(value)

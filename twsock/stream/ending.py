@@ -303,7 +303,8 @@ class EndingTransport(StreamTransport):
             descriptor = self._descriptor
             is_unsent = self._pending or (descriptor is not None and queued_bytes(descriptor))
             self._follow(Event.RESET_UNSENT if is_unsent else Event.RESET, reason.value)
-        self.stop_deadline()
+        if self._deadline is not None:
+            self.stop_deadline()
         self._stop_watching()
         owner, self._owner = self._owner, _NOBODY
         self._release()
@@ -352,7 +353,10 @@ class EndingTransport(StreamTransport):
 
         :param error: of a failed send, or of the loss.
         """
-        state, actions = follow(self._state, event, self._carrier)
+        # As `is_plain`, without a call.
+        is_plain = self._socket is not None and not self._transport.TLS
+        carrier = Carrier.TCP if is_plain else self._carrier
+        state, actions = follow(self._state, event, carrier)
         self._state = state
         if self.is_open and state not in OPEN_STATES:
             self.is_open = False
@@ -362,8 +366,6 @@ class EndingTransport(StreamTransport):
 
     @property
     def _carrier(self) -> Carrier:
-        if self._socket is not None and not self._transport.TLS:  # As `is_plain`, without a call.
-            return Carrier.TCP
         if is_half_closing_engine(self._transport):
             return Carrier.TLS
         if self._descriptor is None or carries_tls(self._transport):

@@ -306,8 +306,7 @@ class StreamProtocol(ConnectionProtocol):
         group = self._join_group() if self.group is None else self.group
         try:
             self._decoder = self._make_decoder()
-            if self.max_unsent is not None:
-                self.check_max_unsent(self.max_unsent)
+            self.check_max_unsent(self.max_unsent)
             if self.upgrade is not None:
                 self.upgrade.check_limit(self._decoder.max_payload, self.is_counted)
             stream = self._connect(group)
@@ -390,9 +389,7 @@ class StreamProtocol(ConnectionProtocol):
         """Answer all received messages, then close: the peer has ended its output."""
         stream = self._stream or self._connected_stream()
         if self._may_deliver(stream):
-            if self._decoder.stored:
-                self._note_rest()
-            stream.close_answered()
+            self._close_answered(stream, is_event=True)
 
     @override
     def output_drained(self) -> None:
@@ -451,9 +448,7 @@ class StreamProtocol(ConnectionProtocol):
             return
         if not stream.is_reading:
             if stream.has_peer_ended:
-                if self._decoder.stored:
-                    self._note_rest()
-                stream.close()
+                self._close_answered(stream)
                 return
             stream.resume_reading()
         if self._drain is not None:
@@ -477,13 +472,16 @@ class StreamProtocol(ConnectionProtocol):
     def _max_backlog(self) -> int:
         return min(MAX_BACKLOG, typing.cast(int, self._decoder.max_payload))
 
-    def _note_rest(self) -> None:
-        """Log the part of a message that the peer sent before it ended its output."""
-        self._log.info(
-            "{peer} ended in the middle of a message: {size} bytes dropped",
-            peer=self.peer,
-            size=self._decoder.buffered,
-        )
+    def _close_answered(self, stream: Connection, is_event: bool = False) -> None:
+        """Close when all is answered, in the event of the peer's end (``is_event``) or later."""
+        if self._decoder.stored:
+            self._log.info(
+                "{peer} ended in the middle of a message: {size} bytes dropped",
+                peer=self.peer,
+                size=self._decoder.buffered,
+            )
+        close = stream.close_answered if is_event else stream.close
+        close()
 
     # How a handler ends.
 

@@ -106,7 +106,7 @@ class StreamTransport:
         """Use a transport, or the TLS engine above it."""
         self._transport = transport
         self._socket = plain_socket(transport)
-        self._descriptor = find_descriptor(transport)
+        self._descriptor = transport if self._socket is not None else find_descriptor(transport)
         # A `DrainWatch` while bytes are queued; without a descriptor, a `BufferWatch` all the time.
         self._watch: DrainWatch | BufferWatch | None = None
         if self._descriptor is None and hasattr(transport, "registerProducer"):

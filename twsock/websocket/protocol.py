@@ -406,7 +406,7 @@ class WebSocketProtocol(AcceptingProtocol):
         super().output_drained()
 
     @override
-    def _close_answered(self, stream: Connection) -> None:
+    def _close_answered(self, stream: Connection, is_event: bool = False) -> None:
         if self._decoder.buffered:
             self._log.info("{peer} ended in the middle of a message", peer=self.peer)
         self._web_socket.peer_ended()

@@ -19,6 +19,8 @@ __all__ = ["COMMANDS", "end_in_order", "main"]
 COMMANDS: Final = {
     "stream": "what an echoed frame costs a server",
     "stream-tls": "what an echoed frame costs a server over TLS",
+    "short-connections": "what a connection with one echo costs a server",
+    "connection-calls": "how many system calls such a connection takes",
     "handshakes": "what full and resumed TLS handshakes cost a server",
     "pending": "how long a round trip takes beside stalled handshakes",
     "datagrams": "what an echoed datagram costs a server",

@@ -1,7 +1,8 @@
 """
 Opens connections to a server on 127.0.0.1, and sends a frame there and back.
 
-Used by `benchmarks.stream_load`, `benchmarks.handshakes`, `benchmarks.pending`, `benchmarks.idle`.
+Used by `benchmarks.stream_load`, `benchmarks.handshakes`, `benchmarks.pending`, `benchmarks.idle`
+and `benchmarks.short_connections`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import select
 import socket
 import time
+import typing
 from typing import Final
 
 from benchmarks.processes import MeasurementError
-from benchmarks.tls_client import TlsClient
 
-__all__ = ["FRAME", "STALLED", "connect", "encode_frame", "round_trip"]
+__all__ = ["FRAME", "STALLED", "Client", "connect", "encode_frame", "round_trip"]
 
 #: Seconds without any answer after which a server counts as stuck.
 STALLED: Final = 10.0
@@ -36,7 +37,20 @@ def connect(port: int) -> socket.socket:
     return connection
 
 
-def round_trip(connection: TlsClient, *, sleeps: bool) -> None:
+class Client(typing.Protocol):
+    """A non-blocking connection, encrypted or not."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+
+    def send(self, data: memoryview) -> int:
+        """Send bytes; return how many the kernel has."""
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Receive bytes; return how many, 0 at the end."""
+
+
+def round_trip(connection: Client, *, sleeps: bool) -> None:
     """
     Send `FRAME`, and receive the answer.
 

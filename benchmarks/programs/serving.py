@@ -12,7 +12,9 @@ import importlib
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from zope.interface import implementer
 
 __all__ = ["BACKLOG", "HOST", "MAX_PAYLOAD", "import_first", "install", "make_parser", "serve"]
 
@@ -60,8 +62,30 @@ def install(name: str) -> Any:
     return reactor
 
 
-def serve(reactor: Any, factory: IProtocolFactory) -> None:
-    """Serve streams until a signal ends the process."""
-    port = reactor.listenTCP(0, factory, BACKLOG, HOST)
+@implementer(IStreamServerEndpoint)
+class Loopback:
+    """A free port of 127.0.0.1. Twisted's own endpoints would load modules that take memory."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen; the Deferred has fired."""
+        return execute(self._reactor.listenTCP, 0, factory, BACKLOG, HOST)
+
+
+def _announce(port: Any) -> None:
     print(port.getHost().port, flush=True)
+
+
+def serve(reactor: Any, factory: Any) -> None:
+    """
+    Serve streams until a signal ends the process.
+
+    A factory of twsock listens as its services do: with a gate that keeps its limits.
+    """
+    endpoint = Loopback(reactor)
+    listen = getattr(factory, "listen", None)
+    listening = endpoint.listen(factory) if listen is None else listen(endpoint)
+    listening.addCallback(_announce)
     reactor.run()

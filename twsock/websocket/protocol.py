@@ -64,6 +64,8 @@ class WebSocketProtocol(AcceptingProtocol):
     _is_partial: ClassVar[bool] = False
     # The largest message that is neither compressed nor divided, in bytes.
     _max_plain = MAX_CONTROL_PAYLOAD
+    # Whether no message is compressed or divided.
+    _is_plain = True
     _encoder: MessageEncoder
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -137,7 +139,7 @@ class WebSocketProtocol(AcceptingProtocol):
         data = text.encode()
         size = len(data)
         if size > self._max_plain or not self._web_socket.is_open:
-            self._send(stream, _TEXT, text)
+            self._send(stream, _TEXT, data, text)
             return
         stream.write(_TEXT_HEADERS[size] + data)
         if not self._is_delivering:
@@ -148,7 +150,7 @@ class WebSocketProtocol(AcceptingProtocol):
         stream = self._stream or self._connected_stream()
         size = len(data)
         if size > self._max_plain or not self._web_socket.is_open:
-            self._send(stream, _BINARY, data)
+            self._send(stream, _BINARY, data, data)
             return
         # As `_send` does, in four calls less.
         stream.write(_BINARY_HEADERS[size] + data)
@@ -202,10 +204,14 @@ class WebSocketProtocol(AcceptingProtocol):
         self._web_socket.abort()
         return stream.when_lost()
 
-    def _send(self, stream: Connection, opcode: Opcode, data: str | bytes) -> None:
+    def _send(self, stream: Connection, opcode: Opcode, data: bytes, message: str | bytes) -> None:
+        """Send a message of any size; ``data`` are its bytes."""
         if not self._web_socket.is_open:
             self._refuse_to_send(stream)
-        frame = self._encoder.encode(opcode, data)
+        if self._is_plain:
+            frame = encode_header(opcode, len(data)) + data
+        else:
+            frame = self._encoder.encode(opcode, message)
         stream.write(frame)
         if not self._is_delivering:
             self._push(stream, len(frame))
@@ -283,6 +289,8 @@ class WebSocketProtocol(AcceptingProtocol):
             deflater=None if compression is None else compression.deflater(is_server=True),
             max_fragment_size=settings.max_fragment_size,
         )
+        if not (settings.max_fragment_size is None and compression is None):
+            self._is_plain = False
         if settings.max_fragment_size is not None:
             self._max_plain = min(self._max_plain, settings.max_fragment_size)
         if compression is not None:

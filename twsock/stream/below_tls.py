@@ -238,6 +238,9 @@ class TlsLowerTransport:
             and is_writable(descriptor)
         ):
             # ``loseConnection`` would wait for the next turn, with four system calls.
+            # As in Twisted's abortConnection: one event may report input and room, and the reactor
+            # writes after it has read.
+            descriptor.doWrite = _write_nothing
             descriptor.connectionLost(connectionDone)
         else:
             self._lose()
@@ -255,3 +258,7 @@ class TlsLowerTransport:
     def unregisterProducer(self) -> None:
         """Unregister the producer."""
         self._unregister()
+
+
+def _write_nothing() -> None:
+    """Replaces ``doWrite`` of a descriptor that a read has closed."""

@@ -158,7 +158,11 @@ class FindingTests(SynchronousTestCase):
                 "_pendingTimedCalls",
                 "_started",
             },
-            "twisted.internet.posixbase": {"_disconnectSelectable", "_doReadOrWrite"},
+            "twisted.internet.posixbase": {
+                "_disconnectSelectable",
+                "_doReadOrWrite",
+                "_internalReaders",
+            },
             "twisted.internet.epollreactor": {"_poller", "_selectables"},
         }
         self.assertEqual(used, set().union(*inherited_from.values()))

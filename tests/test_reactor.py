@@ -8,6 +8,7 @@ of file descriptors.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import importlib
@@ -103,6 +104,22 @@ class _FailingPoller:
         return getattr(self._poller, name)
 
 
+class _RecordingPoller:
+    """An epoll object that notes the timeouts of its waits."""
+
+    def __init__(self, poller: Any) -> None:
+        self._poller = poller
+        self.timeouts: list[float | None] = []
+
+    def poll(self, timeout: float | None, most: int) -> list[tuple[int, int]]:
+        self.timeouts.append(timeout)
+        events: list[tuple[int, int]] = self._poller.poll(timeout, most)
+        return events
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+
 class _Descriptor(FileDescriptor):
     """A socket with bytes to read; its methods raise the given errors."""
 
@@ -182,6 +199,50 @@ class LoopTests(ReactorBuilder, SynchronousTestCase):
         self.runReactor(reactor)
         far.cancel()
         self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_far_timers_end_a_wait_in_time(self) -> None:
+        """A wait without a timeout ends when a timer is due that was far when the wait began."""
+        reactor: Any = self.buildReactor()
+        poller = reactor._poller = _RecordingPoller(reactor._poller)
+        due = reactor.seconds() + 1.2
+        ended: list[float] = []
+
+        def end() -> None:
+            ended.append(reactor.seconds())
+            reactor.stop()
+
+        reactor.callLater(1.2, end)
+        self.runReactor(reactor)
+        self.assertGreaterEqual(ended[0], due)
+        self.assertIn(None, poller.timeouts)
+
+    def test_a_timer_that_becomes_due_sooner_ends_a_wait_in_time(self) -> None:
+        """A timer that is reset to an earlier time is not late, nor is one that was added later."""
+        reactor: Any = self.buildReactor()
+        order: list[str] = []
+        far = reactor.callLater(3600, order.append, "reset")
+        never = reactor.callLater(1800, order.append, "never")
+
+        def hurry() -> None:
+            far.reset(0.02)
+            never.cancel()
+            reactor.callLater(0.04, order.append, "added")
+            reactor.callLater(0.06, reactor.stop)
+
+        reactor.callLater(0, reactor.callLater, 0, hurry)
+        self.runReactor(reactor)
+        self.assertEqual(order, ["reset", "added"])
+
+    def test_without_an_alarm_waits_have_timeouts(self) -> None:
+        """On a system without timerfd, Twisted's timeouts end the waits."""
+        self.patch(ctypes, "sizeof", lambda _type: 4)
+        reactor: Any = self.buildReactor()
+        poller = reactor._poller = _RecordingPoller(reactor._poller)
+        far = reactor.callLater(3600, self.fail)
+        reactor.callLater(0.01, far.cancel)
+        reactor.callLater(0.02, reactor.callLater, 0, reactor.stop)
+        self.runReactor(reactor)
+        self.assertNotIn(None, poller.timeouts)
 
 
 class LeanReactorTests(SynchronousTestCase):

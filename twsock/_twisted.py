@@ -101,6 +101,7 @@ PRIVATE_NAMES: Final = (
         {
             "_disconnectSelectable": "end a connection after a read",
             "_doReadOrWrite": "handle any other event than input alone",
+            "_internalReaders": "keep the alarm when all connections are closed",
             "_justStopped": "know that the reactor was stopped",
             "_newTimedCalls": "know that a timer was added",
             "_pendingTimedCalls": "know when the next timer is due",

@@ -70,8 +70,6 @@ class _Alarm:
         if when >= self.time or self._is_missing:
             return not self._is_missing
         try:
-            if self._descriptor < 0:
-                self._open()
             # The interval of a timer that rings again, and the time: seconds and nanoseconds.
             setting = (ctypes.c_long * 4)(0, 0, int(when), int(when % 1 * 1e9))
             _call("timerfd_settime", self._descriptor, _TFD_TIMER_ABSTIME, setting, None)
@@ -81,11 +79,16 @@ class _Alarm:
         self.time = when
         return True
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Make the timer, if the system has one; the reactor does so once, as with its waker."""
         # ``ReactorBase.seconds`` is this clock, too. The flags have the values of those of open(2).
         flags = os.O_NONBLOCK | os.O_CLOEXEC
-        self._descriptor = _call("timerfd_create", time.CLOCK_REALTIME, flags)
-        self._watch(self)
+        try:
+            self._descriptor = _call("timerfd_create", time.CLOCK_REALTIME, flags)
+        except (AttributeError, OSError):
+            self._is_missing = True
+        else:
+            self._watch(self)
 
     # Called by Twisted.
 
@@ -102,6 +105,7 @@ class _Alarm:
 
     def connectionLost(self, _reason: object) -> None:
         self.time = math.inf
+        self._is_missing = True
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -135,6 +139,7 @@ class LeanEpollReactor(EPollReactor):
     def __init__(self) -> None:
         super().__init__()
         self._alarm = _Alarm(self._watch_alarm)
+        self._alarm.open()
 
     @override
     def mainLoop(self) -> None:

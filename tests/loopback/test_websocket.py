@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     SSL4ServerEndpoint,
     TCP4ServerEndpoint,
@@ -303,6 +305,31 @@ class HostileTests(WebSocketBuilder):
         Measured.most = 0
         self.serve(Measured, peer)
         self.assertLess(Measured.most, HIGH_WATER + 2 * ONE_READ)
+
+    def test_reset_of_a_peer_that_is_not_read_from_is_noticed(self) -> None:
+        """A paused connection gets no event for a reset, so the pings have to find out."""
+        cancelled: list[type] = []
+        ended = threading.Event()
+
+        class Endless(WebSocketEcho):
+            async def text_received(self, text: str) -> None:  # type: ignore[override]
+                try:
+                    await Deferred()
+                except BaseException as error:
+                    cancelled.append(type(error))
+                    ended.set()
+                    raise
+
+        def peer(address: Address) -> None:
+            with raw(address) as client:
+                client.sendall(text("a") + binary(bytes(200_000)))
+                reset(client)
+            # Before the drain of the server, which would abort the connection, too.
+            self.assertTrue(ended.wait(PATIENCE))
+
+        factory = self.serve(Endless, peer, ping_interval=0.1, ping_timeout=0.1)
+        self.assertEqual(len(factory.group), 0)
+        self.assertEqual(cancelled, [CancelledError])
 
     def test_slow_handshake_is_aborted(self) -> None:
         """A peer that sends half a request is reset."""

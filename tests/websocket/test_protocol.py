@@ -574,6 +574,18 @@ class PingTests(SynchronousTestCase):
             made.clock.advance(20)
         self.assertFalse(made.is_aborted)
 
+    def test_peer_that_has_ended_cannot_keep_a_handler(self) -> None:
+        """No pong can come any more, so the handler is cancelled after the timeout."""
+        made = connected(Waiting)
+        made.receive(text("a"))
+        made.end()
+        self.assertFalse(made.is_ending)
+        made.clock.advance(20)
+        made.clock.advance(20)
+        self.assertTrue(made.is_aborted)
+        made.lose()
+        self.assertEqual(made.protocol.events[-1], "CancelledError")
+
     def test_pings_can_be_turned_off(self) -> None:
         """None for the interval sends none."""
         made = connected(Recorder, ping_interval=None)

@@ -322,10 +322,7 @@ class WebSocket:
             return
         stream = self._stream
         keepalive.is_heard, self.is_heard = self.is_heard, False
-        unsent, self._unsent = self._unsent, stream.unsent
-        # A peer that takes bytes is alive, and its pong waits behind them.
-        is_deaf = not stream.is_reading or stream.has_unread_input or self._unsent < unsent
-        due = keepalive.advance(stream.clock.seconds(), is_deaf=is_deaf)
+        due = keepalive.advance(stream.clock.seconds(), is_deaf=self._is_deaf())
         if due is Due.END:
             stream.note_error(
                 BrokenError(
@@ -338,6 +335,17 @@ class WebSocket:
         self._round = self._schedule.add(self, keepalive.next_deadline)
         if due is Due.PING and not stream.is_full:
             self._send(Opcode.PING, b"")
+
+    def _is_deaf(self) -> bool:
+        """Return whether the silence of the peer may have its reason at this end."""
+        stream = self._stream
+        before, self._unsent = self._unsent, stream.unsent
+        if stream.has_peer_ended:
+            return False  # A handler still runs. The peer cannot send a pong any more.
+        if not stream.is_reading:
+            return not stream.has_hung_up
+        # A peer that takes bytes is alive, and its pong waits behind them.
+        return stream.has_unread_input or self._unsent < before
 
     def _stop_pings(self) -> None:
         """Stop the pings at intervals, and fail those of the application."""

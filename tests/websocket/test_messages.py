@@ -733,3 +733,85 @@ class EncodingTests(SynchronousTestCase):
         for is_server in (True, False):
             encoder = MessageEncoder(is_server=is_server, random_bytes=os.urandom)
             self.assertRaises(LocalProtocolError, encoder.encode, Opcode.PING, bytes(126))
+
+
+class FragmentTests(SynchronousTestCase):
+    """`encode_fragment` sends a message that its caller divides."""
+
+    def make(self, **options: Any) -> MessageEncoder:
+        return MessageEncoder(**{"is_server": True, **options})
+
+    def test_the_message_of_the_rfc(self) -> None:
+        """Section 5.7, with a ping between the fragments; then a whole message."""
+        encoder = self.make()
+        self.assertEqual(
+            encoder.encode_fragment(TEXT, "Hello"[:3], is_final=False)
+            + encoder.encode(Opcode.PING, b"")
+            + encoder.encode_fragment(TEXT, "Hello"[3:], is_final=True)
+            + encoder.encode(TEXT, "Hello"),
+            bytes.fromhex("01 03 48 65 6c 89 00 80 02 6c 6f 81 05 48 65 6c 6c 6f"),
+        )
+
+    @given(lists(binary(max_size=9), min_size=1), booleans(), sampled_from([None, 1, 4]))
+    def test_the_peer_gets_one_message(
+        self, parts: list[bytes], is_server: bool, max_fragment_size: int | None
+    ) -> None:
+        """From both sides, also if fragments are divided further; empty ones count."""
+        encoder = self.make(
+            is_server=is_server, random_bytes=os.urandom, max_fragment_size=max_fragment_size
+        )
+        decoder = make_decoder(is_server=not is_server)
+        found: list[Message] = []
+        for number, part in enumerate(parts, 1):
+            is_final = number == len(parts)
+            frames = encoder.encode_fragment(BINARY, part, is_final=is_final)
+            self.assertEqual(encoder.has_unfinished_message, not is_final)
+            found = pull_all(decoder, frames)
+        self.assertEqual(found, [(BINARY, b"".join(parts), True)])
+
+    @given(text(max_size=20), integers(1, 5))
+    def test_a_character_may_be_divided(self, data: str, size: int) -> None:
+        """The pieces are bytes then."""
+        encoder, decoder = self.make(), make_decoder(is_server=False)
+        stream = b"".join(
+            encoder.encode_fragment(TEXT, part, is_final=False)
+            for part in pieces(data.encode(), size)
+        ) + encoder.encode_fragment(TEXT, b"", is_final=True)
+        self.assertEqual(pull_all(decoder, stream), [(TEXT, data, True)])
+
+    def test_what_is_no_text_is_refused(self) -> None:
+        """Also half a character at the end; the message can be continued."""
+        encoder = self.make()
+        encoder.encode_fragment(TEXT, b"\xc3", is_final=False)
+        for data, is_final in ((b"(", False), (b"\xff", False), (b"", True)):
+            with self.assertRaises(LocalProtocolError, msg=f"{data=}"):
+                encoder.encode_fragment(TEXT, data, is_final=is_final)
+        self.assertEqual(encoder.encode_fragment(TEXT, b"\xa9", is_final=True), b"\x80\x01\xa9")
+
+    def test_another_message_is_refused_within_a_message(self) -> None:
+        """Whole and in fragments; after the last fragment both can be sent."""
+        for options in ({}, {"max_fragment_size": 1}, {"deflater": Deflater()}):
+            encoder = self.make(**options)
+            encoder.encode_fragment(TEXT, "a", is_final=False)
+            for opcode in (TEXT, BINARY):
+                self.assertRaises(LocalProtocolError, encoder.encode, opcode, b"")
+            self.assertRaises(
+                LocalProtocolError, encoder.encode_fragment, BINARY, b"", is_final=True
+            )
+            encoder.encode(Opcode.PONG, b"")
+            encoder.encode_fragment(TEXT, "", is_final=True)
+            self.assertFalse(encoder.has_unfinished_message, f"{options=}")
+            encoder.encode(BINARY, b"x")
+
+    def test_a_control_frame_is_no_fragment(self) -> None:
+        """Nor is a continuation, which the encoder adds by itself."""
+        for opcode in (Opcode.PING, Opcode.CONTINUATION):
+            self.assertRaises(
+                LocalProtocolError, self.make().encode_fragment, opcode, b"", is_final=True
+            )
+
+    def test_fragments_are_not_compressed(self) -> None:
+        """A message is compressed as a whole."""
+        encoder = self.make(deflater=Deflater())
+        frame = encoder.encode_fragment(BINARY, bytes(300), is_final=True)
+        self.assertEqual(frame, server_frame(0x82, bytes(300)))

@@ -12,24 +12,17 @@ other methods handle every frame, and find every violation.
 from __future__ import annotations
 
 import typing
-from codecs import utf_8_decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from typing_extensions import override
 
 from twsock._integers import checked_integer
-from twsock.errors import LocalProtocolError
 from twsock.websocket._incomplete import IncompleteMessage, not_utf_8
+from twsock.websocket._message_encoder import Compressor, MessageEncoder
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
-from twsock.websocket.frames import (
-    MAX_CONTROL_PAYLOAD,
-    Opcode,
-    encode_frame,
-    encode_header,
-    pack_short,
-)
-from twsock.websocket.masking import KEY_SIZE, MaskKeys, mask
+from twsock.websocket.frames import MAX_CONTROL_PAYLOAD, Opcode
+from twsock.websocket.masking import KEY_SIZE, mask
 from twsock.wire.stored_bytes import StoredBytes
 
 __all__ = [
@@ -81,13 +74,6 @@ class Decompressor(typing.Protocol):
         :raises WebSocketViolation: 1009 when it has more than ``limit`` bytes, which are never in
             memory; also when it is damaged.
         """
-
-
-class Compressor(typing.Protocol):
-    """What the encoder needs to compress messages: `twsock.websocket.deflate`."""
-
-    def compress(self, data: bytes, /) -> bytes | None:
-        """Return a compressed message; None if it is to be sent as it is, such as a small one."""
 
 
 class MessageDecoder(StoredBytes):
@@ -394,92 +380,3 @@ def _checked_length(form: int, size: int) -> int:
     if size >= 1 << 63:
         raise _protocol_error("length of 2**63 or more")
     return size
-
-
-class MessageEncoder:
-    """
-    Encodes messages and control frames.
-
-    :param is_server: whether this end is the server; a client masks its frames.
-    :param random_bytes: the source of masks, see `MaskKeys`; a client needs it.
-    :param deflater: compresses messages; None if no compression was agreed.
-    :param max_fragment_size: messages with more bytes are sent in several frames, the last of which
-        may be shorter; None for one frame each.
-    :raises ValueError: when ``max_fragment_size`` is not 1 or more, or a client has no
-        ``random_bytes``.
-    """
-
-    __slots__ = ("_deflater", "_is_usual", "_keys", "_max_fragment_size")
-
-    def __init__(
-        self,
-        *,
-        is_server: bool,
-        random_bytes: Callable[[int], bytes] | None = None,
-        deflater: Compressor | None = None,
-        max_fragment_size: int | None = None,
-    ) -> None:
-        if (
-            max_fragment_size is not None
-            and checked_integer(max_fragment_size, "max_fragment_size") < 1
-        ):
-            raise ValueError(f"max_fragment_size is 1 byte or more, not {max_fragment_size}")
-        self._keys: MaskKeys | None = None
-        if not is_server:
-            if random_bytes is None:
-                raise ValueError("a client needs random_bytes for its masks")
-            self._keys = MaskKeys(random_bytes)
-        self._deflater = deflater
-        self._max_fragment_size = max_fragment_size
-        self._is_usual = is_server and deflater is None and max_fragment_size is None
-
-    def encode(self, opcode: Opcode, data: str | bytes) -> bytes:
-        """
-        Return the frames of a message, or a control frame.
-
-        :param data: the payload; of a text as ``str``, or as bytes in UTF-8.
-        :raises LocalProtocolError: when a text in bytes is not UTF-8, or a control frame is above
-            125 bytes.
-        :raises UnicodeEncodeError: when a text has no form in UTF-8, such as half of a surrogate
-            pair.
-        """
-        if isinstance(data, str):
-            data = data.encode("utf-8")
-        elif opcode is Opcode.TEXT and not data.isascii():
-            try:
-                utf_8_decode(data, "strict", True)
-            except UnicodeDecodeError:
-                raise LocalProtocolError("a text message in bytes is not UTF-8") from None
-        if self._is_usual:
-            size = len(data)
-            if size < _LENGTH_16:
-                return pack_short(_FIN | opcode, size) + data
-            return encode_header(opcode, size) + data
-        if opcode >= Opcode.CLOSE:
-            return encode_frame(opcode, data, key=self._next_key())
-        compressed = None if self._deflater is None else self._deflater.compress(data)
-        is_compressed = compressed is not None
-        if compressed is not None:
-            data = compressed
-        limit = self._max_fragment_size
-        if limit is None or len(data) <= limit:
-            key = self._next_key()
-            return encode_frame(opcode, data, is_compressed=is_compressed, key=key)
-        return b"".join(self._fragments(opcode, data, is_compressed, limit))
-
-    def _next_key(self) -> bytes | None:
-        return None if self._keys is None else self._keys.next()
-
-    def _fragments(
-        self, opcode: Opcode, data: bytes, is_compressed: bool, limit: int
-    ) -> Iterator[bytes]:
-        """Return the frames of a message (section 5.4); only the first is marked as compressed."""
-        for start in range(0, len(data), limit):
-            end = start + limit
-            yield encode_frame(
-                Opcode.CONTINUATION if start else opcode,
-                data[start:end],
-                is_final=end >= len(data),
-                is_compressed=is_compressed and not start,
-                key=self._next_key(),
-            )

@@ -1,0 +1,174 @@
+"""
+The encoder of `twsock.websocket.messages`: messages and control frames → **frames** → connection.
+
+Holds the keys of some later masks. While a message is sent in fragments, it also holds the opcode
+of the message, and the beginning of a character that the last fragment has divided.
+"""
+
+from __future__ import annotations
+
+import typing
+from codecs import utf_8_decode
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from twsock._integers import checked_integer
+from twsock.errors import LocalProtocolError
+from twsock.websocket.frames import Opcode, encode_frame, encode_header, pack_short
+from twsock.websocket.masking import MaskKeys
+
+__all__ = ["Compressor", "MessageEncoder"]
+
+_FIN: Final = 0x80
+
+#: Payloads below this size have a header of two bytes.
+_LONG: Final = 126
+
+
+class Compressor(typing.Protocol):
+    """What the encoder needs to compress messages: `twsock.websocket.deflate`."""
+
+    def compress(self, data: bytes, /) -> bytes | None:
+        """Return a compressed message; None if it is to be sent as it is, such as a small one."""
+
+
+class MessageEncoder:
+    """
+    Encodes messages and control frames.
+
+    :param is_server: whether this end is the server; a client masks its frames.
+    :param random_bytes: the source of masks, see `MaskKeys`; a client needs it.
+    :param deflater: compresses messages; None if no compression was agreed.
+    :param max_fragment_size: messages with more bytes are sent in several frames, the last of which
+        may be shorter; None for one frame each.
+    :raises ValueError: when ``max_fragment_size`` is not 1 or more, or a client has no
+        ``random_bytes``.
+    """
+
+    __slots__ = (
+        "_deflater", "_has_shortcut", "_is_usual", "_keys", "_max_fragment_size", "_tail",
+        "_unfinished",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        is_server: bool,
+        random_bytes: Callable[[int], bytes] | None = None,
+        deflater: Compressor | None = None,
+        max_fragment_size: int | None = None,
+    ) -> None:
+        if (
+            max_fragment_size is not None
+            and checked_integer(max_fragment_size, "max_fragment_size") < 1
+        ):
+            raise ValueError(f"max_fragment_size is 1 byte or more, not {max_fragment_size}")
+        self._keys: MaskKeys | None = None
+        if not is_server:
+            if random_bytes is None:
+                raise ValueError("a client needs random_bytes for its masks")
+            self._keys = MaskKeys(random_bytes)
+        self._deflater = deflater
+        self._max_fragment_size = max_fragment_size
+        # The message that `encode_fragment` has begun, and the beginning of its next character.
+        self._unfinished: Opcode | None = None
+        self._tail = b""
+        # Whether a message is one frame of its bytes: always, and now.
+        self._has_shortcut = is_server and deflater is None and max_fragment_size is None
+        self._is_usual = self._has_shortcut
+
+    @property
+    def has_unfinished_message(self) -> bool:
+        """Whether `encode_fragment` has begun a message and not ended it."""
+        return self._unfinished is not None
+
+    def encode(self, opcode: Opcode, data: str | bytes) -> bytes:
+        """
+        Return the frames of a message, or a control frame.
+
+        :param data: the payload; of a text as ``str``, or as bytes in UTF-8.
+        :raises LocalProtocolError: when a text in bytes is not UTF-8, a control frame is above 125
+            bytes, or a message is to be sent within another one, see `encode_fragment`.
+        :raises UnicodeEncodeError: when a text has no form in UTF-8, such as half of a surrogate
+            pair.
+        """
+        if isinstance(data, str):
+            data = data.encode("utf-8")
+        elif opcode is Opcode.TEXT and not data.isascii():
+            _check_text(data, is_complete=True)
+        if self._is_usual:
+            size = len(data)
+            if size < _LONG:
+                return pack_short(_FIN | opcode, size) + data
+            return encode_header(opcode, size) + data
+        if opcode >= Opcode.CLOSE:
+            return encode_frame(opcode, data, key=self._next_key())
+        if self._unfinished is not None:
+            raise LocalProtocolError(f"a {self._unfinished.name} message is sent in fragments")
+        compressed = None if self._deflater is None else self._deflater.compress(data)
+        is_compressed = compressed is not None
+        if compressed is not None:
+            data = compressed
+        limit = self._max_fragment_size
+        if limit is None or len(data) <= limit:
+            # As `_frames` does, in fewer calls.
+            key = self._next_key()
+            return encode_frame(opcode, data, is_compressed=is_compressed, key=key)
+        return b"".join(self._frames(opcode, data, is_compressed=is_compressed))
+
+    def encode_fragment(self, opcode: Opcode, data: str | bytes, *, is_final: bool) -> bytes:
+        """
+        Return the next fragment of a message that the caller divides, without compression.
+
+        A fragment above ``max_fragment_size`` is divided further. Until the last fragment, only
+        control frames can be sent between the fragments (:rfc:`6455`, section 5.4).
+
+        :param opcode: the same for each fragment of a message: ``TEXT`` or ``BINARY``.
+        :param data: of a text as ``str``, or as bytes in UTF-8 that may end within a character.
+        :param is_final: whether the message ends.
+        :raises LocalProtocolError: when a text is not UTF-8, or another message is unfinished. The
+            unfinished message can be continued.
+        :raises UnicodeEncodeError: when a text has no form in UTF-8.
+        """
+        if opcode not in (Opcode.TEXT, Opcode.BINARY):
+            raise LocalProtocolError(f"{opcode.name} is not the opcode of a message")
+        if self._unfinished not in (None, opcode):
+            raise LocalProtocolError(f"a {self._unfinished.name} message is sent in fragments")
+        if isinstance(data, str):
+            data = data.encode("utf-8")
+        if opcode is Opcode.TEXT:
+            self._tail = _check_text(self._tail + data, is_final)
+        first = opcode if self._unfinished is None else Opcode.CONTINUATION
+        self._unfinished = None if is_final else opcode
+        self._is_usual = self._has_shortcut and is_final
+        return b"".join(self._frames(first, data, is_final=is_final))
+
+    def _next_key(self) -> bytes | None:
+        return None if self._keys is None else self._keys.next()
+
+    def _frames(
+        self, opcode: Opcode, data: bytes, *, is_compressed: bool = False, is_final: bool = True
+    ) -> Iterator[bytes]:
+        """Return the frames of a message (section 5.4); only the first is marked as compressed."""
+        size = len(data)
+        limit = self._max_fragment_size
+        if limit is None or size <= limit:
+            limit = size or 1
+        for start in range(0, size or 1, limit):
+            end = start + limit
+            yield encode_frame(
+                Opcode.CONTINUATION if start else opcode,
+                data if limit == size else data[start:end],
+                is_final=is_final and end >= size,
+                is_compressed=is_compressed and not start,
+                key=self._next_key(),
+            )
+
+
+def _check_text(data: bytes, is_complete: bool) -> bytes:
+    """Check that bytes are UTF-8; return the beginning of a character at their end."""
+    try:
+        _, used = utf_8_decode(data, "strict", is_complete)
+    except UnicodeDecodeError:
+        raise LocalProtocolError("a text message in bytes is not UTF-8") from None
+    return data[used:]

@@ -174,7 +174,7 @@ RECORD_WAYS: Final = (
 #: Decoders and encoders of WebSocket messages, without connections.
 WEBSOCKET_CORES: Final = (
     Program("twsock", "twsock MessageDecoder, MessageEncoder", "websocket_core", ("twsock",)),
-    Program("python", "twsock, masks in Python", "websocket_core", ("python",)),
+    Program("python", "twsock, masks in Python", "without_speedups", ("websocket_core", "twsock")),
     Program(
         "websockets",
         "websockets, Sans-I/O",

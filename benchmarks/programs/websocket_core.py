@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from twsock.websocket import masking, messages
 from twsock.websocket.frames import Opcode, encode_frame
+from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
 __all__ = ["SHAPES", "WAYS", "Shape", "main", "measure", "reads_of"]
 
@@ -55,8 +55,8 @@ def reads_of(shape: Shape) -> list[bytes]:
 
 def echo_with_twsock() -> Echo:
     """Make a connection of `twsock.websocket.messages`."""
-    decoder = messages.MessageDecoder(is_server=True, max_message_size=_LIMIT)
-    encode = messages.MessageEncoder(is_server=True).encode
+    decoder = MessageDecoder(is_server=True, max_message_size=_LIMIT)
+    encode = MessageEncoder(is_server=True).encode
 
     def echo(data: bytes) -> tuple[bytes, int]:
         before = decoder.delivered
@@ -65,12 +65,6 @@ def echo_with_twsock() -> Echo:
         return answer, decoder.delivered - before
 
     return echo
-
-
-def echo_with_masks_in_python() -> Echo:
-    """Make the same, as without the package ``websockets``."""
-    vars(messages)["mask"] = masking.mask_in_python
-    return echo_with_twsock()
 
 
 def echo_with_websockets() -> Echo:
@@ -121,7 +115,6 @@ def echo_with_wsproto() -> Echo:
 #: Name → makes one connection.
 WAYS: Final[dict[str, Callable[[], Echo]]] = {
     "twsock": echo_with_twsock,
-    "python": echo_with_masks_in_python,
     "websockets": echo_with_websockets,
     "wsproto": echo_with_wsproto,
 }

@@ -125,6 +125,48 @@ class MessageTests(SynchronousTestCase):
         made.receive(text("abc"))
         self.assertEqual(made.sent(), b"\x01\x02ab\x80\x01c")
 
+    def test_pieces_can_be_answered_with_pieces(self) -> None:
+        """As the server of the WebSocket sample does: FIN is copied from the frame it answers."""
+
+        class Echoing(Recorder):
+            def fragment_received(self, data: bytes, is_text: bool, is_complete: bool) -> Any:
+                self.send_fragment(b'You said: "%b"' % data, is_text, is_complete)
+
+        made = connected(Echoing)
+        made.receive(text("one", is_final=False) + ping(b"p"))
+        made.receive(encode_frame(Opcode.CONTINUATION, b"two", key=b"abcd"))
+        self.assertEqual(
+            made.sent(),
+            b'\x01\x0fYou said: "one"' + b"\x8a\x01p" + b'\x80\x0fYou said: "two"',
+        )
+
+    def test_no_message_is_sent_within_another(self) -> None:
+        """Small and large ones; a ping is, and after the last piece all are."""
+        made = connected(Recorder)
+        send = made.protocol.send_fragment
+        send(b"\xc3", is_text=True, is_complete=False)
+        for size in (0, 1, 200):
+            self.assertRaises(LocalProtocolError, made.protocol.send_binary, bytes(size))
+            self.assertRaises(LocalProtocolError, made.protocol.send_text, "x" * size)
+        self.assertRaises(LocalProtocolError, send, b"", is_text=False, is_complete=True)
+        self.assertRaises(LocalProtocolError, send, b"(", is_text=True, is_complete=True)
+        send(b"", is_text=True, is_complete=False)
+        send(b"\xa9", is_text=True, is_complete=True)
+        made.protocol.send_binary(b"b")
+        self.assertEqual(
+            made.sent(), b"\x01\x01\xc3" + b"\x00\x00" + b"\x80\x01\xa9" + b"\x82\x01b"
+        )
+
+    def test_pieces_need_an_open_websocket(self) -> None:
+        """Before the handshake, and after a close, they are refused as messages are."""
+        made = Connected(Recorder)
+        with self.assertRaisesRegex(LocalProtocolError, "handshake is not done"):
+            made.protocol.send_fragment(b"a", is_text=True, is_complete=True)
+        made = connected(Recorder)
+        made.protocol.close()
+        with self.assertRaises(ClosedError):
+            made.protocol.send_fragment(b"a", is_text=True, is_complete=True)
+
     def test_sending_before_the_handshake_is_an_error(self) -> None:
         """The connection is open, and the WebSocket is not."""
         made = Connected(Recorder)

@@ -64,6 +64,8 @@ class WebSocketProtocol(AcceptingProtocol):
     _is_partial: ClassVar[bool] = False
     # The largest message that is neither compressed nor divided, in bytes.
     _max_plain = MAX_CONTROL_PAYLOAD
+    # The same between two messages that are sent in pieces.
+    _max_plain_between = MAX_CONTROL_PAYLOAD
     # Whether no message is compressed or divided.
     _is_plain = True
     _encoder: MessageEncoder
@@ -100,8 +102,7 @@ class WebSocketProtocol(AcceptingProtocol):
 
         :param data: of a text message in UTF-8, which was checked. A piece may end within a
             character.
-        :param is_complete: whether this piece ends its message. Only the last piece of a message
-            can be empty.
+        :param is_complete: whether this piece ends its message. Any piece may be empty.
         :returns: as for `text_received`.
         """
         raise NotImplementedError
@@ -157,6 +158,31 @@ class WebSocketProtocol(AcceptingProtocol):
         if not self._is_delivering:
             self._push(stream, size + _HEADER_SIZE)
 
+    def send_fragment(self, data: bytes, is_text: bool, is_complete: bool) -> None:
+        """
+        Send a piece of a message; see `send_text`. The parameters are those of `fragment_received`.
+
+        Until the last piece was sent no other message can be sent. A message that is sent in pieces
+        is not compressed.
+
+        :param data: of a text message in UTF-8; a piece may end within a character.
+        :raises LocalProtocolError: also when another message is unfinished, or a text is not UTF-8.
+        """
+        stream = self._stream or self._connected_stream()
+        if not self._web_socket.is_open:
+            self._refuse_to_send(stream)
+        encoder = self._encoder
+        was_unfinished = encoder.has_unfinished_message
+        opcode = _TEXT if is_text else _BINARY
+        frame = encoder.encode_fragment(opcode, data, is_final=is_complete)
+        if not was_unfinished:
+            self._max_plain_between = self._max_plain
+        # Until the message ends, every other one is left to the encoder, which refuses it.
+        self._max_plain = self._max_plain_between if is_complete else -1
+        stream.write(frame)
+        if not self._is_delivering:
+            self._push(stream, len(frame))
+
     def ping(self) -> Deferred[float]:
         """
         Send a ping.
@@ -208,7 +234,7 @@ class WebSocketProtocol(AcceptingProtocol):
         """Send a message of any size; ``data`` are its bytes."""
         if not self._web_socket.is_open:
             self._refuse_to_send(stream)
-        if self._is_plain:
+        if self._is_plain and self._max_plain >= 0:
             frame = encode_header(opcode, len(data)) + data
         else:
             frame = self._encoder.encode(opcode, message)

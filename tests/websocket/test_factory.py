@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.websocket.connections import Connected, Recorder
+from tests.websocket.connections import END, REQUEST, Connected, Recorder, text
+from twsock.protocols import ConnectionRegistry, WebSocketEcho
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.protocol import WebSocketProtocol
 
@@ -37,6 +43,20 @@ class FactoryTests(SynchronousTestCase):
         for options in ({"hosts": ["a:1"]}, {"path": "chat"}, {"subprotocols": ["a b"]}):
             with self.assertRaises(ValueError, msg=str(options)):
                 WebSocketFactory(Clock(), WebSocketProtocol, **options)
+
+    def test_any_factory_of_twisted_works(self) -> None:
+        """A connection then has the defaults, and no limit on their number."""
+        factory = Factory.forProtocol(WebSocketEcho)
+        built: Any = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        transport = StringTransport()
+        built.group = ConnectionRegistry(Clock())
+        built.makeConnection(transport)
+        built.dataReceived(REQUEST + END + text("a"))
+        self.assertTrue(transport.value().endswith(b"\r\n\r\n\x81\x01a"))
+        built.group.clock.advance(20)
+        self.assertTrue(transport.value().endswith(b"\x89\x00"))
+        built.connectionLost()
+        self.assertEqual(built.group.clock.getDelayedCalls(), [])
 
     def test_limit_of_connections_holds(self) -> None:
         """A connection above it gets no protocol."""

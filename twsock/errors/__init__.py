@@ -15,6 +15,7 @@ from twsock.errors.socket_error import (
     SocketError,
 )
 from twsock.errors.statuses import SocketErrorStatus, WebErrorStatus
+from twsock.errors.web_socket_error import WebSocketError
 
 __all__ = [
     "BrokenError",
@@ -27,4 +28,5 @@ __all__ = [
     "SocketError",
     "SocketErrorStatus",
     "WebErrorStatus",
+    "WebSocketError",
 ]

@@ -42,6 +42,26 @@ if TYPE_CHECKING:
     from twsock.sockets.stream.output import OutputStream
     from twsock.sockets.stream.relaying import Relay, RelayedBytes, relay
     from twsock.sockets.stream.socket import StreamSocket
+    from twsock.sockets.websocket.closed import WebSocketClosedError, WebSocketClosedEventArgs
+    from twsock.sockets.websocket.control import (
+        MessageWebSocketControl,
+        StreamWebSocketControl,
+        WebSocketControl,
+    )
+    from twsock.sockets.websocket.credential import PasswordCredential
+    from twsock.sockets.websocket.information import WebSocketInformation
+    from twsock.sockets.websocket.message import (
+        MessageWebSocketMessageReceivedEventArgs,
+        MessageWebSocketReceiveMode,
+        SocketMessageType,
+    )
+    from twsock.sockets.websocket.message_socket import MessageWebSocket
+    from twsock.sockets.websocket.output import WebSocketOutputStream
+    from twsock.sockets.websocket.stream_socket import StreamWebSocket
+    from twsock.sockets.websocket.validation import (
+        Deferral,
+        WebSocketServerCustomValidationRequestedEventArgs,
+    )
 
 __all__ = [
     "Attempt",
@@ -54,15 +74,22 @@ __all__ = [
     "DatagramSocketControl",
     "DatagramSocketInformation",
     "DatagramSocketMessageReceivedEventArgs",
+    "Deferral",
     "DelimiterNotFoundError",
     "EndOfStreamError",
     "FileTooShortError",
     "InputStream",
     "InputStreamOptions",
+    "MessageWebSocket",
+    "MessageWebSocketControl",
+    "MessageWebSocketMessageReceivedEventArgs",
+    "MessageWebSocketReceiveMode",
     "OutputStream",
+    "PasswordCredential",
     "Relay",
     "RelayedBytes",
     "RoundTripTimeStatistics",
+    "SocketMessageType",
     "SocketQualityOfService",
     "StreamSocket",
     "StreamSocketControl",
@@ -71,6 +98,14 @@ __all__ = [
     "StreamSocketListenerConnectionReceivedEventArgs",
     "StreamSocketListenerControl",
     "StreamSocketListenerInformation",
+    "StreamWebSocket",
+    "StreamWebSocketControl",
+    "WebSocketClosedError",
+    "WebSocketClosedEventArgs",
+    "WebSocketControl",
+    "WebSocketInformation",
+    "WebSocketOutputStream",
+    "WebSocketServerCustomValidationRequestedEventArgs",
     "relay",
 ]
 
@@ -85,5 +120,8 @@ if not TYPE_CHECKING:
             "stream.relaying",
             *("stream.listener", "datagram.control", "datagram.information", "datagram.message"),
             *("datagram.output", "datagram.socket"),
+            *("websocket.closed", "websocket.credential", "websocket.message"),
+            *("websocket.control", "websocket.information", "websocket.output"),
+            *("websocket.validation", "websocket.message_socket", "websocket.stream_socket"),
         ),
     )

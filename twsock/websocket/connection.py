@@ -386,8 +386,9 @@ class WebSocket:
 
     def _send_close(self) -> None:
         assert self._encoder is not None
-        self._stream.write(self._encoder.encode(Opcode.CLOSE, self._payload))
-        self._stream.send()
+        if self._stream.is_open:  # If a send has failed, the peer may still be read.
+            self._stream.write(self._encoder.encode(Opcode.CLOSE, self._payload))
+            self._stream.send()
 
     def _start_deadline(self) -> None:
         self._close_at = self._stream.clock.seconds() + self._close_timeout

@@ -8,6 +8,7 @@ encrypted.
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 from OpenSSL import SSL
@@ -25,7 +26,8 @@ from twsock.sockets.stream.information import StreamSocketInformation
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.stream.closing import State
-from twsock.stream.switch import Switch, ended_when_secure
+from twsock.stream.connection import Connection
+from twsock.stream.switch import Switch, SwitchOwner, ended_when_secure
 from twsock.stream.upgrade_core import Event, Side
 from twsock.tls.certificates import Certificate
 from twsock.tls.client import ClientOptions, make_client
@@ -35,6 +37,7 @@ from twsock.tls.server import ServerOptions, ServerTls
 
 __all__ = [
     "ClientRole",
+    "Securable",
     "ServerRole",
     "TlsRole",
     "connecting_role",
@@ -100,6 +103,23 @@ def refuse_plaintext(
     raise error
 
 
+class Securable(SwitchOwner, typing.Protocol):
+    """A protocol that has a connection, and lets this module secure it."""
+
+    @property
+    def stream(self) -> Connection:
+        """The connection; there is one between open and lost."""
+
+    def begin_upgrade(self, switch: Switch) -> None:
+        """Report the loss of the connection to this upgrade, too."""
+
+    def suspend(self) -> None:
+        """Queue writes until ``continue_above``."""
+
+    def abort(self, error: SocketError | None = None) -> Deferred[None]:
+        """Abort the connection now."""
+
+
 class TlsRole:
     """
     The side of this end in a handshake: client or server.
@@ -111,7 +131,7 @@ class TlsRole:
 
     def begin(
         self,
-        connection: SocketProtocol,
+        connection: Securable,
         information: StreamSocketInformation,
         timeout: float,
         leftover: bytes = b"",
@@ -153,7 +173,7 @@ class ClientRole(TlsRole):
     @override
     def begin(
         self,
-        connection: SocketProtocol,
+        connection: Securable,
         information: StreamSocketInformation,
         timeout: float,
         leftover: bytes = b"",
@@ -189,7 +209,7 @@ class ServerRole(TlsRole):
     @override
     def begin(
         self,
-        connection: SocketProtocol,
+        connection: Securable,
         information: StreamSocketInformation,
         timeout: float,
         leftover: bytes = b"",
@@ -226,7 +246,7 @@ class _SocketSwitch(Switch):
 
     def __init__(
         self,
-        connection: SocketProtocol,
+        connection: Securable,
         side: Side,
         creator: Any,
         verification: Verification,

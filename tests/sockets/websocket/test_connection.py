@@ -1,0 +1,171 @@
+"""The connection of a WebSocket reports each event once, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.sockets.websocket.connected import (
+    URI,
+    Aborting,
+    Served,
+    binary,
+    close,
+    ping,
+    served,
+    text,
+)
+from twsock import (
+    BrokenError,
+    ClosedError,
+    MessageWebSocket,
+    WebSocketClosedError,
+)
+from twsock.websocket.frames import Opcode, encode_frame
+
+
+@implementer(IStreamClientEndpoint)
+class InMemory:
+    """An endpoint that connects at once."""
+
+    def __init__(self, made: Served[Any]) -> None:
+        self.made = made
+
+    def connect(self, protocolFactory: Any) -> Any:  # noqa: N803 - the name of Twisted
+        self.made.protocol = protocolFactory.buildProtocol(None)
+        self.made.transport = Aborting()
+        self.made.protocol.makeConnection(self.made.transport)
+        return succeed(self.made.protocol)
+
+
+class EndTests(SynchronousTestCase):
+    """Ends that no other test has."""
+
+    def test_violation_while_closing_is_answered_by_the_end(self) -> None:
+        """One close frame was sent already."""
+        made = served(MessageWebSocket)
+        made.socket.close(1000)
+        made.receive(b"\xff\xff")
+        self.assertEqual(made.frames(), [("close", b"\x03\xe8")])
+        self.assertTrue(made.transport.disconnecting)
+        made.lose()
+
+    def test_nothing_behind_a_close_frame_counts(self) -> None:
+        """RFC 6455, section 1.4."""
+        made = served(MessageWebSocket)
+        receiving = made.socket.receive()
+        made.receive(close(1000) + text("a") + close(4000) + b"\xff")
+        self.failureResultOf(receiving, WebSocketClosedError)
+        made.receive(ping())
+        self.assertEqual(made.frames(), [("close", b"\x03\xe8")])
+        made.end()
+        made.lose()
+        self.assertEqual(made.closed, [(1000, "")])
+
+    def test_server_ends_tcp_first(self) -> None:
+        """The client waits for it, until the deadline."""
+        made = served(MessageWebSocket)
+        made.receive(close(1000))
+        self.assertFalse(made.transport.disconnecting)
+        made.reactor.advance(4.9)
+        self.assertFalse(made.transport.disconnecting)
+        made.reactor.advance(0.2)
+        self.assertTrue(made.transport.disconnecting)
+
+    def test_abort_in_a_callback_drops_the_rest(self) -> None:
+        """No further message is delivered."""
+        made = Served(MessageWebSocket)
+        events: list[Any] = []
+
+        def handle(_: object, args: Any) -> None:
+            events.append(args.data)
+            made.socket.abort()
+
+        made.socket.message_received.add(handle)
+        made.connect()
+        made.accept(behind=text("a") + text("b"))
+        made.receive(text("c"))
+        made.reset()
+        self.assertEqual(events, ["a"])
+        self.assertTrue(made.is_aborted)
+
+    def test_close_in_a_callback_drops_the_rest(self) -> None:
+        """The close frame of the server, in the same read, is taken."""
+        made = served(MessageWebSocket)
+
+        async def receive() -> None:
+            await made.socket.receive()
+            made.socket.close(4000)
+
+        receiving = Deferred.fromCoroutine(receive())
+        made.receive(text("a") + text("b") + close(4000))
+        self.successResultOf(receiving)
+        self.assertEqual(made.frames(), [("close", b"\x0f\xa0")])
+        self.assertEqual(made.closed, [(4000, "")])
+        made.end()
+        self.assertTrue(made.transport.disconnecting)
+
+    def test_lost_websocket_may_be_closed_and_aborted(self) -> None:
+        """Messages that nobody has taken are dropped then."""
+        for end in ("close", "abort"):
+            made = served(MessageWebSocket)
+            made.receive(text("a") + text("b"))
+            made.reset()
+            self.successResultOf(getattr(made.socket, end)())
+            self.failureResultOf(made.socket.receive(), ClosedError, BrokenError)
+            self.assertEqual(made.closed, [])
+
+    def test_held_bytes_are_counted(self) -> None:
+        """Those that were received and not taken, and those that wait to be sent."""
+        made = Served(MessageWebSocket)
+        connecting = made.socket.connect_endpoint(InMemory(made), URI)
+        made.receive(made.response(made.request()))
+        self.successResultOf(connecting)
+        made.receive(binary(b"ab") + binary(b"cd"))
+        self.assertEqual(made.protocol.held_bytes, 2 + 4)
+        made.socket.output_stream.write(b"e")
+        self.assertEqual(made.protocol.held_bytes, 2 + 4 + 7)
+        made.protocol.drop_input()
+        self.assertEqual(made.protocol.held_bytes, 2 + 7)
+
+    def test_bytes_that_arrive_within_a_callback_are_taken(self) -> None:
+        """A transport in memory delivers within a send."""
+        made = served(MessageWebSocket)
+        received: list[Any] = []
+
+        async def receive() -> None:
+            async for message in made.socket:
+                received.append(message)
+                if message == "a":
+                    made.receive(text("c"))
+
+        receiving = Deferred.fromCoroutine(receive())
+        made.receive(text("a") + text("b"))
+        made.receive(close())
+        self.successResultOf(receiving)
+        self.assertEqual(received, ["a", "b", "c"])
+
+    def test_compressed_frame_without_an_agreement_is_a_violation(self) -> None:
+        """RFC 6455, section 5.2."""
+        made = served(MessageWebSocket)
+        made.receive(encode_frame(Opcode.TEXT, b"a", is_compressed=True))
+        ((kind, payload),) = made.frames()
+        self.assertEqual((kind, payload[:2]), ("close", b"\x03\xea"))
+        self.failureResultOf(made.socket.send("a"), BrokenError)
+
+
+class OpeningEndTests(SynchronousTestCase):
+    """Ends before the handshake is done."""
+
+    def test_close_in_the_tls_handshake_fails_the_connect(self) -> None:
+        """Nothing stays open."""
+        made = Served(MessageWebSocket)
+        connecting = made.connect("wss://127.0.0.1/")
+        self.assertEqual(made.reactor.tcpClients[-1][1], 443)
+        made.answer_tcp()
+        made.socket.close()
+        self.failureResultOf(connecting, ClosedError)

@@ -1,0 +1,92 @@
+"""The sending side of a WebSocket waits for the kernel, and fails in time."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.websocket.connected import Served, close, served
+from twsock import BrokenError, ClosedError, LocalProtocolError, MessageWebSocket, SocketError
+from twsock.websocket.frames import Opcode
+
+
+class OutputTests(SynchronousTestCase):
+    """Waits for room, and their ends."""
+
+    def fill(self) -> Served[MessageWebSocket]:
+        """Return a WebSocket whose transport is full."""
+        made = served(MessageWebSocket)
+        made.transport.producer.pauseProducing()
+        return made
+
+    def test_messages_wait_while_the_transport_is_full(self) -> None:
+        """`send` fires when there is room again; the messages stay in order."""
+        made = self.fill()
+        output = made.socket.output_stream
+        first = made.socket.send("a")
+        self.assertNoResult(first)
+        self.assertTrue(output.is_full)
+        second = made.socket.send("b")
+        flushing = output.flush()
+        self.assertNoResult(flushing)
+        made.transport.producer.resumeProducing()
+        self.assertEqual(self.successResultOf(first), 1)
+        self.assertEqual(self.successResultOf(second), 1)
+        self.assertTrue(self.successResultOf(flushing))
+        self.assertEqual(made.frames(), [("text", "a"), ("text", "b")])
+
+    def test_loss_fails_what_waits(self) -> None:
+        """So does a close frame of the server, and an abort."""
+        made = self.fill()
+        sending = made.socket.send("a")
+        made.reset()
+        self.failureResultOf(sending, BrokenError)
+        self.failureResultOf(made.socket.send("b"), BrokenError)
+        made = self.fill()
+        sending = made.socket.send("a")
+        made.receive(close())
+        self.failureResultOf(sending, SocketError)
+        made = self.fill()
+        sending = made.socket.send("a")
+        made.socket.abort()
+        made.reset()
+        self.failureResultOf(sending, ClosedError)
+
+    def test_type_of_a_message_may_be_given(self) -> None:
+        """`send_message` does not depend on ``message_type``."""
+        made = served(MessageWebSocket)
+        made.socket.output_stream.send_message(Opcode.TEXT, b"a")
+        self.assertEqual(made.frames(), [("text", "a")])
+
+    def test_mutable_buffers_are_copied(self) -> None:
+        """The application may change them at once."""
+        made = served(MessageWebSocket)
+        data = bytearray(b"a")
+        made.socket.output_stream.write(data)
+        data[:] = b"b"
+        self.assertEqual(made.frames(), [("binary", b"a")])
+        self.assertRaises(TypeError, made.socket.output_stream.write, "text")
+
+    def test_block_closes_the_stream(self) -> None:
+        """The WebSocket stays open."""
+
+        async def use() -> None:
+            async with made.socket.output_stream as output:
+                await output.send_all(b"a")
+
+        made = served(MessageWebSocket)
+        self.assertEqual(made.socket.output_stream.unsent, 0)
+        using = Deferred.fromCoroutine(use())
+        made.turn()
+        self.successResultOf(using)
+        self.failureResultOf(made.socket.send("b"), ClosedError)
+        self.assertTrue(made.socket.is_open)
+
+    def test_frames_of_one_message_follow_the_type_of_the_first(self) -> None:
+        """A change of ``message_type`` in between has no effect on it."""
+        made = served(MessageWebSocket)
+        made.socket.send_nonfinal_frame(b"\xff")
+        made.socket.control.message_type = made.socket.control.message_type.__class__(1)
+        made.socket.send_final_frame(b"\xfe")
+        self.assertEqual(made.frames(), [("binary", b"\xff\xfe")])
+        self.failureResultOf(made.socket.send_final_frame(b"\xfe"), LocalProtocolError)

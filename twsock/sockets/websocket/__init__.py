@@ -1,0 +1,3 @@
+"""Awaitable WebSockets."""
+
+__all__: list[str] = []

@@ -1,0 +1,375 @@
+"""
+Awaitable WebSockets of clients: application → **WebSocket** → connection → transport.
+
+The base of `twsock.MessageWebSocket` and `twsock.StreamWebSocket`, which differ in how messages are
+received. Holds the options, the information, the header fields of the request, and the connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IResolver, IStreamClientEndpoint
+from typing_extensions import Self
+
+from twsock.errors import ClosedError, LocalProtocolError, SocketError
+from twsock.log import TextLogger
+from twsock.names import EndpointPair
+from twsock.operation import fail
+from twsock.sockets.event import Event
+from twsock.sockets.stream.connecting import connect_through, connect_to_service
+from twsock.sockets.stream.securing import ClientRole
+from twsock.sockets.stream.state import StreamSocketState
+from twsock.sockets.waiting import check_timeout
+from twsock.sockets.websocket.closed import WebSocketClosedEventArgs
+from twsock.sockets.websocket.connection import ClientProtocol
+from twsock.sockets.websocket.control import WebSocketControl
+from twsock.sockets.websocket.information import WebSocketInformation
+from twsock.sockets.websocket.opening import Opening
+from twsock.sockets.websocket.output import WebSocketOutputStream
+from twsock.sockets.websocket.receiving import Receiver
+from twsock.sockets.websocket.validation import (
+    WebSocketServerCustomValidationRequestedEventArgs,
+    validate,
+)
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
+from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
+from twsock.tls.levels import SocketProtectionLevel
+from twsock.websocket.client_handshake import (
+    Agreement,
+    ClientHandshake,
+    check_request_header,
+)
+from twsock.websocket.close_frame import CloseCode, check_code, check_reason
+from twsock.websocket.handshake import NONCE_SIZE
+from twsock.websocket.uri import WebSocketUri
+
+__all__ = ["RESPONSE_TIMEOUT", "WebSocketClient"]
+
+#: Seconds from the request until the server has to have answered.
+RESPONSE_TIMEOUT: Final = 10.0
+
+_ValidationHandler = Callable[[Any, WebSocketServerCustomValidationRequestedEventArgs], Any]
+
+
+class WebSocketClient:
+    """
+    What both kinds of WebSockets have in common.
+
+    ``async with MessageWebSocket(reactor) as websocket:`` closes it at the end of the block with
+    the code 1000, and aborts it when the block raises an error.
+
+    :param reactor: runs lookups, connections and timeouts.
+    :param resolver: of `twsock.StreamSocket`; not used for URIs with a port number.
+    :param close_timeout: seconds from the first close frame to the loss of the connection; 0 or
+        more. No traffic extends them.
+
+    :ivar control: the options, to be set before the WebSocket is connected.
+    :ivar information: addresses, subprotocol, TLS facts and statistics.
+    :ivar output_stream: the sending side: each write is one message.
+    :ivar closed: event with handlers ``handler(websocket, args)``, ``args`` being a
+        `WebSocketClosedEventArgs`. Raised once: when the close frame of the server arrives, or when
+        `close` is called. Not raised when the connection is lost without a close frame.
+    :ivar server_custom_validation_requested: event with handlers ``handler(websocket, args)``, with
+        `WebSocketServerCustomValidationRequestedEventArgs`. Raised during a connect over TLS, once
+        TLS has accepted the certificate of the server, before the request is sent. The time of the
+        handlers is not limited, except by the ``timeout`` of the connect.
+    """
+
+    _log = TextLogger()
+
+    #: Made by the subclasses.
+    control: WebSocketControl
+    _receiver: Receiver
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        resolver: IResolver | None = None,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+    ) -> None:
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
+        self._reactor = reactor
+        self._resolver = resolver
+        self._close_timeout = close_timeout
+        self._state = StreamSocketState()
+        self._connection: ClientProtocol | None = None
+        # Names in lower case → names and values.
+        self._headers: dict[str, tuple[str, str]] = {}
+        self.information = WebSocketInformation()
+        self.closed: Event[Callable[[Any, WebSocketClosedEventArgs], Any]] = Event(
+            "closed", lambda: False
+        )
+        self.server_custom_validation_requested: Event[_ValidationHandler] = Event(
+            "server_custom_validation_requested", self._state.is_in_use
+        )
+
+    # Implemented by the subclasses.
+
+    def _make_streams(self) -> None:
+        """Make the output stream and the receiver, for the first or the next connect."""
+        raise NotImplementedError
+
+    def _opening(self, handshake: ClientHandshake) -> Opening:
+        """Return what the opening handshake needs."""
+        raise NotImplementedError
+
+    output_stream: WebSocketOutputStream
+
+    # Facts.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent: it is connected, and neither closed nor lost."""
+        return self._connection is not None and self._connection.is_open
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection is encrypted, and the server was verified."""
+        return self._connection is not None and self._connection.is_secure
+
+    # Connecting.
+
+    def set_request_header(self, name: str, value: str) -> None:
+        """
+        Add a header field to the request, or replace the one that was set before.
+
+        :param value: Latin-1 text, without control characters.
+        :raises ValueError: when it is malformed, or a field that the handshake writes itself:
+            ``Sec-WebSocket-Extensions`` cannot be set, for example.
+        :raises LocalProtocolError: once `connect` was called.
+        """
+        if self._state.is_in_use():
+            raise LocalProtocolError("a header is set before the WebSocket is connected")
+        check_request_header(name, value)
+        self._headers[name.lower()] = name, value
+
+    def connect(self, uri: str, *, timeout: float | None = None) -> Deferred[None]:
+        """
+        Connect to a server.
+
+        All addresses of the host are tried, as `twsock.StreamSocket` does. A TLS handshake takes at
+        most 10 s, and the server has 10 s to answer the request. Redirections are not followed.
+
+        :param uri: absolute, with the scheme ``ws`` or ``wss`` and without a fragment.
+        :param timeout: seconds for all of it, until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: fires when the server has accepted. It fails with `ConnectError` if no address
+            answers, with the `SocketError` of the lookup or of TLS, or with `HandshakeError` if the
+            server refuses: ``WebSocketError.get_status`` returns its HTTP status. After that, or
+            when cancelled, it can be connected again, and the facts of the certificate stay in
+            ``information``. It fails with `LocalProtocolError` when it is connected, `BusyError`
+            while it is being connected, `ClosedError` after `close`.
+        :raises ValueError: at once, for a malformed URI, and malformed subprotocols.
+        """
+        return self._start(uri, None, timeout)
+
+    def connect_endpoint(
+        self, endpoint: IStreamClientEndpoint, uri: str, *, timeout: float | None = None
+    ) -> Deferred[None]:
+        """
+        Connect through any stream endpoint of Twisted, such as a UNIX socket. Not in WinRT.
+
+        :param uri: as for `connect`; it has the target and the name of the server. With ``wss``
+            the TLS handshake runs on the connection that the endpoint makes.
+        :param timeout: as for `connect`.
+        :returns: as `connect`; errors of the endpoint are `SocketError` too.
+        """
+        return self._start(uri, endpoint, timeout)
+
+    def _start(
+        self, uri: str, endpoint: IStreamClientEndpoint | None, timeout: float | None
+    ) -> Deferred[None]:
+        check_timeout(timeout)
+        parsed = WebSocketUri.parse(uri)
+        handshake = self._prepare(parsed)
+        try:
+            self._check_credentials(parsed)
+            role = self._role(parsed)
+        except SocketError as error:
+            return fail(error.copy())
+        work = self._connect(parsed, handshake, role, endpoint)
+        return self._state.connect(work, self._start_again, self._reactor, timeout)
+
+    def _prepare(self, uri: WebSocketUri) -> ClientHandshake:
+        headers = list(self._headers.values())
+        credential = self.control.server_credential
+        if credential is not None:
+            headers.append(("Authorization", credential.as_basic()))
+        return ClientHandshake(
+            uri,
+            key=os.urandom(NONCE_SIZE),
+            subprotocols=self.control.supported_protocols,
+            headers=headers,
+            compression=self.control.compression,
+        )
+
+    def _check_credentials(self, uri: WebSocketUri) -> None:
+        control = self.control
+        if control.server_credential is None or uri.is_secure:
+            return
+        if not control.sends_credentials_unencrypted:
+            raise LocalProtocolError(
+                "server_credential would be sent without TLS: use wss, or set"
+                " control.sends_credentials_unencrypted"
+            )
+
+    def _role(self, uri: WebSocketUri) -> ClientRole | None:
+        """
+        Return the role of this end in the TLS handshake; None without TLS.
+
+        :raises OperationNotSupported: when this machine does not support the level.
+        """
+        if not uri.is_secure:
+            return None
+        return ClientRole(self.control, SocketProtectionLevel.SSL, uri.host)
+
+    async def _connect(
+        self,
+        uri: WebSocketUri,
+        handshake: ClientHandshake,
+        role: ClientRole | None,
+        endpoint: IStreamClientEndpoint | None,
+    ) -> None:
+        self.information.asked_for(uri.host, str(uri.port))
+        if endpoint is None:
+            pair = EndpointPair(None, "", uri.host, str(uri.port))
+            await connect_to_service(
+                self._reactor, pair, None, self._resolver, self.control, self._build_protocol
+            )
+        else:
+            await connect_through(endpoint, self._build_protocol)
+        connection = self._connection
+        assert connection is not None
+        if role is not None:
+            self._state.has_begun_tls = True
+            await role.begin(connection, self.information, DEFAULT_HANDSHAKE_TIMEOUT)
+            await validate(self.server_custom_validation_requested, self, self.information)
+        await connection.shake_hands(self._opening(handshake))
+
+    def _build_protocol(self) -> ClientProtocol:
+        return ClientProtocol(
+            self._reactor, self._receiver, self.output_stream, self, self._close_timeout
+        )
+
+    def _start_again(self) -> None:
+        """Restore the state before a failed connect, with new streams."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.forget_socket()  # Its loss may be reported after the next connect.
+            connection.abort()
+            self._make_streams()
+
+    # Ending.
+
+    def ping(self) -> Deferred[float]:
+        """
+        Send a ping. Not in WinRT.
+
+        :returns: fires with the seconds until the pong arrives. It fails with `ClosedError` when
+            the WebSocket closes first, and with `BrokenError` when the connection is lost. While
+            this end does not read, because nobody asks for messages, no pong arrives. Cancelling
+            stops the wait.
+        """
+        if self._connection is None:
+            return fail(LocalProtocolError("cannot ping: the WebSocket is not connected"))
+        return self._connection.ping()
+
+    def close(self, code: int = CloseCode.NO_STATUS_RECEIVED, reason: str = "") -> Deferred[None]:
+        """
+        Send the queued messages and a close frame, then wait for the end of the server.
+
+        A pending receive, read or connect fails with `ClosedError`. Received messages that nobody
+        has asked for are dropped. The server has ``close_timeout`` seconds to answer with its close
+        frame and to end the connection. Closing twice is harmless: only the first close frame is
+        sent.
+
+        :param code: 1000 to 1003, 1007 to 1014 or 3000 to 4999. 1005, the default, sends an empty
+            close frame, which has no code.
+        :param reason: at most 123 bytes in UTF-8; empty with 1005.
+        :returns: fires when the connection is lost; at once if there is none. It need not be
+            awaited. Cancelling stops the wait and not the close.
+        :raises ValueError: at once, when the code or the reason cannot be sent.
+        """
+        code = int(check_code(code))
+        check_reason(code, reason)
+        self._state.close()
+        if self._connection is None:
+            self._close_unconnected()
+            return succeed(None)
+        return self._connection.close(code, reason)
+
+    def wait_closed(self) -> Deferred[None]:
+        """
+        Wait until the connection has ended, for any reason. Not in WinRT.
+
+        :returns: fires then; at once if there is no connection. Cancelling stops the wait only.
+        """
+        return succeed(None) if self._connection is None else self._connection.when_lost()
+
+    def abort(self) -> Deferred[None]:
+        """
+        End the connection now, without a close frame, and with a reset. Not in WinRT.
+
+        :returns: fires when the connection is lost. It need not be awaited. Cancelling stops the
+            wait only.
+        """
+        self._state.abort()
+        if self._connection is None:
+            self._close_unconnected()
+            return succeed(None)
+        return self._connection.abort()
+
+    def _close_unconnected(self) -> None:
+        error = ClosedError("the WebSocket was closed")
+        self._receiver.drop(error)
+        self.output_stream.frames.refuse(error.copy)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
+        if isinstance(exception, GeneratorExit):
+            self.abort()  # An abandoned coroutine cannot await.
+        elif exception is None:
+            await self.close(CloseCode.NORMAL_CLOSURE)
+        else:
+            await self.abort()
+
+    # Called by the connection.
+
+    def connection_made(self, connection: ClientProtocol) -> None:
+        """Record the connection and its addresses; set the options of its socket."""
+        self._connection = connection
+        self.information.connected(connection.transport)
+        self.control.apply(connection.transport)
+
+    def handshake_done(self, agreement: Agreement) -> None:
+        """Record what the server has agreed to."""
+        self._state.connected()
+        self.information.agreed(agreement)
+
+    def connection_closed(self, code: int, reason: str) -> None:
+        """Call the handlers of `closed`."""
+        args = WebSocketClosedEventArgs(code, reason)
+        for handler in self.closed.handlers:
+            try:
+                handled = handler(self, args)
+                if hasattr(handled, "__await__") and not isinstance(handled, Deferred):
+                    handled = Deferred.fromCoroutine(handled)
+            except Exception:  # noqa: BLE001 - logged; the other handlers are called too
+                self._log.failure("a handler of closed failed")
+                continue
+            if isinstance(handled, Deferred):
+                handled.addErrback(
+                    lambda failure: self._log.failure("a handler of closed failed", failure)
+                )
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        """Record the loss."""
+        self._state.lost(error)
+        self.information.lost()

@@ -1,0 +1,496 @@
+"""
+The protocol of a WebSocket on a client: transport → **client protocol** → receiver, output stream.
+
+Each attempt to connect has one. It has three stages: a TLS handshake if there is one, which the
+socket starts; the opening handshake of the WebSocket; the messages. The control frames and the end
+are those of `twsock.websocket.connection.WebSocket`. Holds the received bytes that were not pulled:
+those of one read, and one incomplete message.
+
+Received messages are delivered before the end is reported, also if the connection is lost before
+they are asked for. So this object may outlive its connection, until the last message is taken.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twsock.errors import BrokenError, ClosedError, RemoteProtocolError, SocketError
+from twsock.log import TextLogger
+from twsock.operation import Operation
+from twsock.sockets.stream.output import OutputStream
+from twsock.sockets.waiting import output_closed
+from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_close
+from twsock.sockets.websocket.opening import Opening
+from twsock.sockets.websocket.output import WebSocketOutputStream
+from twsock.sockets.websocket.receiving import Receiver
+from twsock.stream.connection import FULL_READ, Connection
+from twsock.stream.switch import Switch
+from twsock.websocket.client_handshake import Agreement
+from twsock.websocket.close_frame import CloseCode, WebSocketViolation, decode_close
+from twsock.websocket.closing import Role
+from twsock.websocket.connection import WebSocket
+from twsock.websocket.frames import Opcode
+from twsock.websocket.http import ClientHttp
+from twsock.websocket.messages import MessageDecoder
+
+__all__ = ["ClientProtocol", "WebSocketEvents"]
+
+
+class WebSocketEvents(typing.Protocol):
+    """The socket above a connection: receives its events."""
+
+    def connection_made(self, connection: ClientProtocol) -> None:
+        """Handle the connection: it is open, and no handshake has begun."""
+
+    def handshake_done(self, agreement: Agreement) -> None:
+        """Handle the end of the handshake: the server has accepted the WebSocket."""
+
+    def connection_closed(self, code: int, reason: str) -> None:
+        """Handle the first close frame, of either side."""
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        """Handle the loss of the connection."""
+
+
+@implementer(IHalfCloseableProtocol)
+class ClientProtocol(Protocol):
+    """
+    The connection of one WebSocket.
+
+    :param clock: measures the timeouts.
+    :param receiver: takes the messages.
+    :param output: gets its encoder and its transport here.
+    :param events: receives the events; the owner of the WebSocket for its handlers.
+    :param close_timeout: seconds from the first close frame to the loss of the connection; 0 or
+        more.
+    """
+
+    _log = TextLogger()
+
+    _stream: Connection | None = None
+    _switch: Switch | None = None
+    _web_socket: WebSocket | None = None
+    # Between the request and the response.
+    _opening: Opening | None = None
+    _http: ClientHttp | None = None
+    _answered: Deferred[None] | None = None
+    # Between the response and the last message.
+    _decoder: MessageDecoder | None = None
+    _is_pulling = False
+    # Whether bytes have arrived while messages were pulled.
+    _was_fed = False
+    # Whether messages are dropped: this end was closed.
+    _is_dropping = False
+    _has_peer_ended = False
+    # What to report after the last message.
+    _ending: SocketError | None = None
+    _is_finished = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        receiver: Receiver,
+        output: WebSocketOutputStream,
+        events: WebSocketEvents,
+        close_timeout: float,
+    ) -> None:
+        self._clock = clock
+        self._receiver = receiver
+        self._output = output
+        self._frames: OutputStream = output.frames
+        self._events: WebSocketEvents | None = events
+        self.close_timeout = close_timeout
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent and are received."""
+        return self._stream is not None and self._decoder is not None and self._is_web_socket_open
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection is encrypted, and its server was accepted."""
+        return self._stream is not None and self._stream.is_secure
+
+    @property
+    def _is_web_socket_open(self) -> bool:
+        return self._web_socket is not None and self._web_socket.is_open
+
+    # The opening handshake.
+
+    def shake_hands(self, opening: Opening) -> Deferred[None]:
+        """
+        Send the request, and wait for the response.
+
+        :returns: fires when the server has accepted the WebSocket, before any message is delivered.
+            If it fails, or is cancelled, the connection has been aborted.
+        """
+        answered: Deferred[None] = Operation(lambda _: self._opening_cancelled())
+        self._answered = answered
+        stream = self._stream
+        if stream is None or not stream.is_open:
+            self._fail_opening(BrokenError("the connection ended before the handshake"))
+            return answered
+        self._opening = opening
+        self._http = ClientHttp(opening.handshake.request)
+        self._web_socket = WebSocket(self, stream, Role.CLIENT, self.close_timeout)
+        self._web_socket.start_handshake(opening.timeout)
+        stream.write(self._http.request_bytes)
+        stream.send()
+        return answered
+
+    def _opening_cancelled(self) -> None:
+        self._answered = None
+        self.abort()
+
+    def _read_response(self, http: ClientHttp, data: bytes) -> None:
+        opening = self._opening
+        assert opening is not None
+        try:
+            agreement = opening.read_response(http, data)
+        except RemoteProtocolError as error:
+            self._fail_opening(error)
+            return
+        if agreement is not None:
+            self._opening = self._http = None
+            self._open(opening, agreement, http.leftover)
+
+    def _open(self, opening: Opening, agreement: Agreement, leftover: bytes) -> None:
+        """Begin with messages: the server has accepted the WebSocket."""
+        web_socket, answered, events = self._web_socket, self._answered, self._events
+        assert web_socket is not None and answered is not None and events is not None
+        self._answered = None
+        self._decoder = opening.make_decoder(agreement)
+        self._decoder.feed(leftover)
+        encoder = opening.make_encoder(agreement)
+        self._output.use(encoder)
+        self._frames.opened(self.stream)
+        self._receiver.opened(self, events)
+        control = opening.control
+        web_socket.accept(encoder, control.ping_interval, control.ping_timeout)
+        events.handshake_done(agreement)
+        self._frames.is_held = True
+        answered.callback(None)
+        self.pull()
+        self._frames.release()
+
+    def _fail_opening(self, error: SocketError) -> None:
+        """Abort the connection: the handshake has failed."""
+        self._opening = self._http = None
+        answered, self._answered = self._answered, None
+        self.abort(error)
+        if answered is not None:
+            answered.errback(error.copy())
+
+    # The end, by this end.
+
+    def close(self, code: int, reason: str) -> Deferred[None]:
+        """Send the queued messages and a close frame; return the wait for the loss."""
+        stream, web_socket = self._stream, self._web_socket
+        if stream is None or web_socket is None:
+            return self.abort()
+        if not web_socket.is_open or not stream.is_open:
+            if not stream.is_open:
+                self.abort()  # A send has failed.
+            return stream.when_lost()
+        error = WebSocketClosedError(code, reason)
+        waiting = stream.when_lost()
+        self._is_dropping = True
+        self._ending = error
+        self._frames.refuse(error.copy)
+        self._frames.send_waiting()
+        self._receiver.drop(error)
+        web_socket.close(code, reason)
+        if stream.is_flushed:
+            self._frames.output_drained()
+        self._report_closed(code, reason)
+        return waiting
+
+    def abort(self, error: SocketError | None = None) -> Deferred[None]:
+        """
+        End the connection now, without a close frame.
+
+        :param error: the reason; None if the application asked for it.
+        :returns: fires when the connection is lost.
+        """
+        stream = self._stream
+        self._is_dropping = True
+        if self._ending is None:
+            # A copy: a raised error holds frames, which refer to this object.
+            self._ending = error.copy() if error else ClosedError("the WebSocket was aborted")
+        self._frames.refuse(output_closed)
+        self._receiver.drop(ClosedError("the WebSocket was aborted"))
+        if stream is None:
+            self.pull()
+            return succeed(None)
+        waiting = stream.when_lost()
+        if self._web_socket is None:
+            stream.abort(error)
+        else:
+            self._web_socket.abort(error)
+        return waiting
+
+    def when_lost(self) -> Deferred[None]:
+        """Wait until the connection is lost; fires at once if it is already."""
+        return succeed(None) if self._stream is None else self._stream.when_lost()
+
+    def forget_socket(self) -> None:
+        """Report nothing more: the connect failed, and the socket may be connected again."""
+        self._events = None
+
+    def ping(self) -> Deferred[float]:
+        """Send a ping; see `twsock.websocket.connection.WebSocket.ping`."""
+        assert self._web_socket is not None
+        return self._web_socket.ping()
+
+    # Called by the receiver.
+
+    @property
+    def stream(self) -> Connection:
+        """The connection below; there is one between open and lost."""
+        assert self._stream is not None
+        return self._stream
+
+    def pull(self) -> None:
+        """Pull messages until the receiver is full, or more bytes are needed."""
+        is_full = self._receiver.is_full and not self._is_dropping
+        if self._is_pulling or is_full or self._decoder is None:
+            return
+        self._is_pulling = True
+        try:
+            is_dry = self._pull_from(self._decoder)
+        except WebSocketViolation as violation:
+            is_dry = True
+            self._violated(violation)
+        finally:
+            self._is_pulling = False
+        if is_dry:
+            self._finish_if_ended()
+        self._steer()
+
+    def handler_failed(self) -> None:
+        """Close the WebSocket with the code 1011: a handler of the application has failed."""
+        self.close(CloseCode.INTERNAL_ERROR, "")
+
+    # Messages.
+
+    def _pull_from(self, decoder: MessageDecoder) -> bool:
+        """Return whether all received bytes were pulled; not so if the receiver is full."""
+        take = self._receiver.take
+        while True:
+            self._was_fed = False
+            messages: Any = decoder.messages()
+            for opcode, payload, is_complete in messages:
+                if opcode > Opcode.BINARY:
+                    self._control_received(opcode, payload)
+                elif not (self._is_dropping or take(opcode, payload, is_complete)):
+                    return False
+                if self._was_fed:
+                    break  # A loop of the decoder does not see bytes that were fed meanwhile.
+            else:
+                return True
+
+    def _control_received(self, opcode: Opcode, payload: bytes) -> None:
+        web_socket = self._web_socket
+        if opcode is Opcode.CLOSE:
+            code, reason = decode_close(payload)
+            if not self._is_dropping:
+                self._close_received(code, reason)
+        if web_socket is not None:
+            web_socket.control_received(opcode, payload)
+
+    def _close_received(self, code: int, reason: str) -> None:
+        """Handle the close frame of the server, which answers none of this end."""
+        self._is_dropping = True
+        self._ending = error = WebSocketClosedError(code, reason)
+        self._frames.lost(error)
+        self._report_closed(code, reason)
+
+    def _report_closed(self, code: int, reason: str) -> None:
+        if self._events is not None:
+            self._events.connection_closed(code, reason)
+
+    def _violated(self, violation: WebSocketViolation) -> None:
+        """Close the WebSocket: the server broke a rule."""
+        if not self._is_dropping:
+            self._is_dropping = True
+            self._ending = violation.copy()
+            self._log.warn("WebSocket closed: {error}", error=violation)
+            self._frames.lost(violation.copy())
+        if self._web_socket is not None:
+            self._web_socket.violated(violation.code, violation.reason)
+
+    def _steer(self) -> None:
+        """Read from the connection, unless the receiver is full."""
+        stream = self._stream
+        if stream is None or self._has_peer_ended:
+            return
+        if self._is_dropping or self._receiver.may_read:
+            stream.resume_reading()
+        else:
+            stream.pause_reading()
+
+    def _finish_if_ended(self) -> None:
+        """Report the end, after the last message."""
+        if self._has_peer_ended and self._web_socket is not None:
+            self._web_socket.peer_ended()
+        if self._ending is not None and not self._is_finished:
+            self._is_finished = True
+            self._receiver.end(self._ending)
+        self._release_if_over()
+
+    def _release_if_over(self) -> None:
+        """Drop all references back to this object: nothing follows."""
+        if self._stream is None and self._is_finished:
+            self._decoder = None
+            self._web_socket = None
+            self._events = None
+
+    # Called by Twisted.
+
+    @override
+    def connectionMade(self) -> None:
+        self._stream = Connection(self, self.transport, self._clock)
+        if self._events is not None:
+            self._events.connection_made(self)
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        decoder, web_socket = self._decoder, self._web_socket
+        if decoder is None or web_socket is None:
+            if self._http is not None:
+                self._read_response(self._http, data)
+            elif self._events is not None:
+                self._fail_opening(RemoteProtocolError("the server sent bytes before the request"))
+            return
+        web_socket.is_heard = True
+        if len(data) >= FULL_READ:
+            self.stream.note_read(len(data))
+        decoder.feed(data)
+        self._was_fed = True
+        was_held, self._frames.is_held = self._frames.is_held, True
+        self.pull()
+        if not was_held:
+            self._frames.release()
+
+    def readConnectionLost(self) -> None:
+        """Report the end of the server's output to the connection."""
+        if self._stream is not None:
+            self._stream.peer_ended()
+
+    def writeConnectionLost(self) -> None:
+        """Report to the connection that the kernel has FIN."""
+        if self._stream is not None:
+            self._stream.fin_sent()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._stream is not None:
+            self._stream.lost(reason)
+
+    # Called by the WebSocket.
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a control frame at once, in front of messages that wait."""
+        stream = self._stream
+        if stream is not None and stream.is_open:
+            stream.write(frame)
+            stream.send()
+
+    def drop_messages(self) -> None:
+        """Read on, and drop messages until the server's close frame: this end has closed."""
+        self.pull()
+
+    def socket_closed(self, code: int, reason: str) -> None:
+        """Do nothing: the end was reported with its close frame."""
+
+    # Called by the connection.
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that were received and not taken, or written and not passed to the connection."""
+        received = 0 if self._decoder is None else self._decoder.buffered
+        return received + self._receiver.held_bytes + self._frames.unsent
+
+    def drop_input(self) -> None:
+        """Drop the received bytes."""
+        if self._decoder is not None:
+            self._decoder.clear()
+
+    def output_drained(self) -> None:
+        """Send a pong that waited, and complete the writes that had begun."""
+        if self._web_socket is not None:
+            self._web_socket.drained()
+        self._frames.output_drained()
+
+    def output_failed(self, error: BrokenError) -> None:
+        """Fail all pending writes; messages that were received can still be taken."""
+        self._frames.lost(error)
+
+    def input_ended(self) -> None:
+        """Deliver the messages that were received, then end: the server has ended its output."""
+        self._has_peer_ended = True
+        if self._decoder is None:
+            message = "the server ended the connection before it answered"
+            self._fail_opening(lost_without_close(None, message))
+            return
+        if self._ending is None:
+            message = "the server ended the connection without a close frame"
+            self._ending = lost_without_close(None, message)
+        self.pull()
+
+    def connection_ended(self, error: SocketError | None, _reason: Failure) -> None:
+        """Report the loss; messages that were received can still be taken."""
+        events, web_socket = self._events, self._web_socket
+        self._stream = None
+        switch, self._switch = self._switch, None
+        if switch is not None:
+            switch.lost(error)
+        self._opening = self._http = None
+        answered, self._answered = self._answered, None
+        loss = lost_without_close(error, "the connection was lost without a close frame")
+        if self._ending is None:
+            self._ending = loss
+        if web_socket is not None:
+            web_socket.lost()
+        if events is not None:
+            events.connection_lost(error)
+        if self._is_dropping and error is None:
+            self._frames.output_drained()
+        self._frames.lost(self._ending)
+        if answered is not None:
+            answered.errback(error or loss.copy())
+        if self._decoder is None:  # The handshake was not done.
+            self._is_finished = True
+            self._release_if_over()
+        else:
+            self.pull()
+
+    # Called by the TLS handshake.
+
+    def begin_upgrade(self, switch: Switch) -> None:
+        """Report the loss of the connection to this handshake, too."""
+        self._switch = switch
+
+    def forget_switch(self) -> None:
+        """Drop the handshake, which is done."""
+        self._switch = None
+
+    def suspend(self) -> None:
+        """Do nothing: nothing is written before the handshake is done."""
+
+    def take_buffered(self) -> bytes:
+        """Return no bytes: nothing is received before the handshake."""
+        return b""
+
+    def continue_above(self, engine: Any) -> None:
+        """Continue above a TLS engine whose handshake is done."""
+        self.transport = engine
+        self.stream.rebind(engine)

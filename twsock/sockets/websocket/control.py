@@ -1,0 +1,209 @@
+"""
+Options of a WebSocket: set by the application, applied when it is connected.
+
+Read by `twsock.MessageWebSocket` and `twsock.StreamWebSocket`. They include the options of a stream
+socket. Once the socket is in use, setting an option raises an error, except for those that WinRT
+ignores then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from twsock._integers import checked_integer
+from twsock.sockets.stream.control import StreamSocketControl
+from twsock.sockets.websocket.credential import PasswordCredential
+from twsock.sockets.websocket.message import MessageWebSocketReceiveMode, SocketMessageType
+from twsock.websocket.deflate import DeflateSettings
+from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT, check_times
+
+__all__ = [
+    "DEFAULT_MAX_RECEIVED_MESSAGE",
+    "MessageWebSocketControl",
+    "StreamWebSocketControl",
+    "WebSocketControl",
+]
+
+#: Default of ``max_message_size`` on clients, in bytes. WinRT has no limit.
+DEFAULT_MAX_RECEIVED_MESSAGE: Final = 16 * 1024 * 1024
+
+#: INFINITE of WinRT.
+_LARGEST: Final = 0xFFFF_FFFF
+
+T = TypeVar("T")
+
+
+class WebSocketControl(StreamSocketControl):
+    """
+    Options of one WebSocket. They are set before it is connected.
+
+    Setting one later raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``), except for
+    `outbound_buffer_size_in_bytes`, which is ignored then. Changes of the lists are ignored then,
+    too. After a connect that failed all can be set again.
+    """
+
+    __slots__ = (
+        "_compression",
+        "_max_fragment_size",
+        "_ping_interval",
+        "_ping_timeout",
+        "_sends_credentials_unencrypted",
+        "_server_credential",
+        "supported_protocols",
+    )
+
+    def __init__(
+        self, is_in_use: Callable[[], bool], is_securing: Callable[[], bool] = lambda: False
+    ) -> None:
+        super().__init__(is_in_use, is_securing)
+        #: Subprotocols to offer, the preferred one first; a list to be changed.
+        self.supported_protocols: list[str] = []
+        self._server_credential: PasswordCredential | None = None
+        self._sends_credentials_unencrypted = False
+        self._compression: DeflateSettings | None = None
+        self._ping_interval: float | None = DEFAULT_PING_INTERVAL
+        self._ping_timeout: float | None = DEFAULT_PING_TIMEOUT
+        self._max_fragment_size: int | None = None
+
+    @property
+    def server_credential(self) -> PasswordCredential | None:
+        """
+        User name and password for the server, sent with the request (Basic); default None.
+
+        They are sent over TLS only, see `sends_credentials_unencrypted`.
+        """
+        return self._server_credential
+
+    @server_credential.setter
+    def server_credential(self, value: PasswordCredential | None) -> None:
+        self._check("server_credential")
+        self._server_credential = _checked_type(value, PasswordCredential, "server_credential")
+
+    @property
+    def sends_credentials_unencrypted(self) -> bool:
+        """Whether credentials may be sent without TLS; default False. Not in WinRT."""
+        return self._sends_credentials_unencrypted
+
+    @sends_credentials_unencrypted.setter
+    def sends_credentials_unencrypted(self, value: bool) -> None:
+        self._check("sends_credentials_unencrypted")
+        self._sends_credentials_unencrypted = bool(value)
+
+    @property
+    def compression(self) -> DeflateSettings | None:
+        """The compression to offer; None, the default, for none. Not in WinRT."""
+        return self._compression
+
+    @compression.setter
+    def compression(self, value: DeflateSettings | None) -> None:
+        self._check("compression")
+        self._compression = _checked_type(value, DeflateSettings, "compression")
+
+    @property
+    def ping_interval(self) -> float | None:
+        """Seconds between two pings, above 0; default 20. None for no pings. Not in WinRT."""
+        return self._ping_interval
+
+    @ping_interval.setter
+    def ping_interval(self, value: float | None) -> None:
+        self._check("ping_interval")
+        check_times(value, None)
+        self._ping_interval = value
+
+    @property
+    def ping_timeout(self) -> float | None:
+        """
+        Seconds after a ping until the connection is aborted if no byte arrives; default 20.
+
+        Above 0. None to ping without waiting for an answer. Time in which this end does not read
+        does not count. Not in WinRT.
+        """
+        return self._ping_timeout
+
+    @ping_timeout.setter
+    def ping_timeout(self, value: float | None) -> None:
+        self._check("ping_timeout")
+        check_times(None, value)
+        self._ping_timeout = value
+
+    @property
+    def max_fragment_size(self) -> int | None:
+        """
+        Messages with more bytes are sent in several frames; None, the default, for one frame each.
+
+        1 or more. Not in WinRT.
+        """
+        return self._max_fragment_size
+
+    @max_fragment_size.setter
+    def max_fragment_size(self, value: int | None) -> None:
+        self._check("max_fragment_size")
+        if value is not None and checked_integer(value, "max_fragment_size") < 1:
+            raise ValueError(f"max_fragment_size is 1 byte or more, not {value}")
+        self._max_fragment_size = value
+
+
+class MessageWebSocketControl(WebSocketControl):
+    """Options of one `twsock.MessageWebSocket`; see `WebSocketControl`."""
+
+    __slots__ = ("_max_message_size", "_message_type", "_receive_mode")
+
+    def __init__(
+        self, is_in_use: Callable[[], bool], is_securing: Callable[[], bool] = lambda: False
+    ) -> None:
+        super().__init__(is_in_use, is_securing)
+        self._max_message_size = DEFAULT_MAX_RECEIVED_MESSAGE
+        self._message_type = SocketMessageType.BINARY
+        self._receive_mode = MessageWebSocketReceiveMode.FULL_MESSAGE
+
+    @property
+    def max_message_size(self) -> int:
+        """
+        The largest message accepted, in bytes: 0 to 0xFFFFFFFF; default 16 MiB.
+
+        A larger one closes the WebSocket with the code 1009. The default of WinRT is 0xFFFFFFFF.
+        """
+        return self._max_message_size
+
+    @max_message_size.setter
+    def max_message_size(self, value: int) -> None:
+        self._check("max_message_size")
+        if not 0 <= checked_integer(value, "max_message_size") <= _LARGEST:
+            raise ValueError(f"max_message_size is 0 to {_LARGEST} bytes, not {value}")
+        self._max_message_size = value
+
+    @property
+    def message_type(self) -> SocketMessageType:
+        """
+        The type of messages written to ``output_stream``; default ``BINARY``.
+
+        It can be set at any time, and applies to messages that are written afterwards.
+        """
+        return self._message_type
+
+    @message_type.setter
+    def message_type(self, value: SocketMessageType) -> None:
+        self._message_type = SocketMessageType(value)
+
+    @property
+    def receive_mode(self) -> MessageWebSocketReceiveMode:
+        """Whether messages are delivered whole, the default, or in pieces as they arrive."""
+        return self._receive_mode
+
+    @receive_mode.setter
+    def receive_mode(self, value: MessageWebSocketReceiveMode) -> None:
+        self._check("receive_mode")
+        self._receive_mode = MessageWebSocketReceiveMode(value)
+
+
+class StreamWebSocketControl(WebSocketControl):
+    """Options of one `twsock.StreamWebSocket`; see `WebSocketControl`."""
+
+    __slots__ = ()
+
+
+def _checked_type(value: Any, kind: type[T], name: str) -> T | None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} is a {kind.__name__} or None, not {type(value).__name__}")
+    return value

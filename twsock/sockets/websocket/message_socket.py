@@ -1,0 +1,167 @@
+"""
+WebSockets whose messages are delivered one by one: connection → **messages** → application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IResolver
+from typing_extensions import Self, override
+
+from twsock.errors import LocalProtocolError
+from twsock.operation import fail
+from twsock.sockets.event import Event
+from twsock.sockets.websocket.client import RESPONSE_TIMEOUT, WebSocketClient
+from twsock.sockets.websocket.closed import WebSocketClosedError
+from twsock.sockets.websocket.control import MessageWebSocketControl
+from twsock.sockets.websocket.message import (
+    MessageWebSocketMessageReceivedEventArgs,
+    MessageWebSocketReceiveMode,
+    SocketMessageType,
+)
+from twsock.sockets.websocket.opening import Opening
+from twsock.sockets.websocket.output import WebSocketOutputStream
+from twsock.sockets.websocket.receiving import WebSocketMessageReceiver
+from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
+from twsock.websocket.client_handshake import ClientHandshake
+from twsock.websocket.frames import Opcode
+from twsock.wire.byte_queue import Buffer, as_bytes
+
+__all__ = ["MessageWebSocket"]
+
+_Handler = Callable[["MessageWebSocket", MessageWebSocketMessageReceivedEventArgs], Any]
+
+
+class MessageWebSocket(WebSocketClient):
+    """
+    A WebSocket client of messages; ``Windows.Networking.Sockets.MessageWebSocket``.
+
+    ::
+
+        async with MessageWebSocket(reactor) as websocket:
+            await websocket.connect("ws://127.0.0.1:1338/")
+            await websocket.send("Hello")
+            print(await websocket.receive())
+
+    Messages are received in one of two ways: the handlers of `message_received` get them; or,
+    without a handler, `receive` and ``async for message in websocket``. While a handler runs or
+    nobody receives, this end stops reading, and the server has to wait.
+
+    :ivar message_received: event with handlers ``handler(websocket, args)``, with
+        `MessageWebSocketMessageReceivedEventArgs`; functions or coroutine functions. The next
+        message is delivered when all of them have ended. Handlers are added before `connect`. A
+        failure of receiving is delivered as well: reading the message raises it. A handler that
+        raises an error is logged, and closes the WebSocket with the code 1011.
+
+    The other parameters and attributes are those of `WebSocketClient`.
+    """
+
+    control: MessageWebSocketControl
+    _receiver: WebSocketMessageReceiver
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        resolver: IResolver | None = None,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+    ) -> None:
+        super().__init__(reactor, resolver=resolver, close_timeout=close_timeout)
+        self.control = MessageWebSocketControl(self._state.is_in_use, self._state.is_securing)
+        self.message_received: Event[_Handler] = Event("message_received", self._state.is_in_use)
+        self._make_streams()
+
+    # Receiving.
+
+    def receive(self, *, timeout: float | None = None) -> Deferred[str | bytes]:
+        """
+        Wait for the next message, and take it. Not in WinRT.
+
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :returns: a text as ``str``, a binary message as ``bytes``. After the last message it fails:
+            with `WebSocketClosedError`, which has code and reason, after a close frame; with
+            `WebSocketViolation` if the server broke a rule or a limit; with `BrokenError` if the
+            connection was lost. It fails with `BusyError` while another receive is pending, which
+            continues, and with `LocalProtocolError` before it is connected, if there are handlers
+            of `message_received`, and with ``PARTIAL_MESSAGE``. Cancelling takes no message.
+        :raises ValueError: at once, when the timeout is negative.
+        """
+        if self.control.receive_mode is MessageWebSocketReceiveMode.PARTIAL_MESSAGE:
+            return fail(LocalProtocolError("cannot receive: pieces of messages go to handlers"))
+        return self._receiver.receive(timeout)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.receive()
+        except WebSocketClosedError as error:
+            if error.is_in_order:
+                raise StopAsyncIteration from None
+            raise
+
+    # Sending.
+
+    def send(self, message: str | Buffer) -> Deferred[int]:
+        """
+        Send a message: a ``str`` as text, anything else as a binary message. Not in WinRT.
+
+        :returns: fires with the number of bytes once the message is queued: at once, unless
+            ``output_stream.is_full``; then when the kernel has it. It fails as
+            ``output_stream.write``.
+        :raises UnicodeEncodeError: at once, when a text has no form in UTF-8.
+        :raises TypeError: at once, when it is neither text nor a buffer.
+        """
+        if isinstance(message, str):
+            return self.output_stream.send_message(Opcode.TEXT, message)
+        return self.output_stream.send_message(Opcode.BINARY, as_bytes(message))
+
+    def send_nonfinal_frame(self, data: Buffer) -> Deferred[int]:
+        """
+        Send a part of a message in a frame of its own; further parts follow.
+
+        The message has the ``control.message_type`` of its first frame. Until `send_final_frame`,
+        other messages fail with `LocalProtocolError`. The message is not compressed.
+
+        :param data: of a text in UTF-8; a character may be in two frames.
+        :returns: as ``output_stream.write``.
+        :raises TypeError: at once, when ``data`` is no buffer.
+        """
+        return self.output_stream.send_frame(as_bytes(data), is_final=False)
+
+    def send_final_frame(self, data: Buffer) -> Deferred[int]:
+        """
+        Send the last frame of a message; also the only one.
+
+        :returns: as `send_nonfinal_frame`.
+        :raises TypeError: at once, when ``data`` is no buffer.
+        """
+        return self.output_stream.send_frame(as_bytes(data), is_final=True)
+
+    # Overrides of `WebSocketClient`.
+
+    @override
+    def _make_streams(self) -> None:
+        control = self.control  # Not this object, which has the stream.
+
+        def choose_opcode() -> Opcode:
+            is_text = control.message_type is SocketMessageType.UTF8
+            return Opcode.TEXT if is_text else Opcode.BINARY
+
+        self.output_stream = WebSocketOutputStream(self._reactor, choose_opcode)
+        self._receiver = WebSocketMessageReceiver(self._reactor, self.message_received)
+
+    @override
+    def _opening(self, handshake: ClientHandshake) -> Opening:
+        control = self.control
+        return Opening(
+            handshake,
+            control,
+            control.max_message_size,
+            control.receive_mode is MessageWebSocketReceiveMode.PARTIAL_MESSAGE,
+            RESPONSE_TIMEOUT,
+        )

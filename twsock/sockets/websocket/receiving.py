@@ -1,0 +1,241 @@
+"""
+The receiving side of a message WebSocket: connection → **receiver** → handlers, or `receive`.
+
+The connection pulls messages while `WebSocketMessageReceiver.take` asks for more, and pauses
+reading otherwise. So this end holds at most one message that nobody has asked for, besides the
+bytes of one read, and a server that sends more has to wait. That one message is pulled so that
+pings in front of the next one are answered.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
+from twsock.log import TextLogger, forget_frames
+from twsock.operation import Fired, Operation, fail
+from twsock.sockets.event import Event
+from twsock.sockets.waiting import check_timeout, limit
+from twsock.sockets.websocket.message import (
+    MessageWebSocketMessageReceivedEventArgs,
+    SocketMessageType,
+)
+from twsock.stream.connection import Connection
+from twsock.websocket.frames import Opcode
+
+__all__ = ["MessageSource", "Receiver", "WebSocketMessageReceiver"]
+
+_Args = MessageWebSocketMessageReceivedEventArgs
+
+
+class MessageSource(typing.Protocol):
+    """The connection that messages are pulled from."""
+
+    @property
+    def stream(self) -> Connection:
+        """The stream connection below, from the handshake to the loss."""
+
+    def pull(self) -> None:
+        """Pass on messages until `WebSocketMessageReceiver.take` asks for no more."""
+
+    def handler_failed(self) -> None:
+        """Close the WebSocket: a handler has failed."""
+
+
+class Receiver(typing.Protocol):
+    """Delivers messages to the application."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no message may be pulled."""
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the connection may read."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that were taken and not delivered."""
+
+    def opened(self, source: MessageSource, owner: object) -> None:
+        """Ask a connection for messages: the handshake is done."""
+
+    def take(self, opcode: Opcode, payload: Any, is_complete: bool) -> bool:
+        """Deliver or hold a message; return whether the next one may be pulled."""
+
+    def end(self, error: SocketError) -> None:
+        """Note that no more messages follow those that were taken."""
+
+    def drop(self, error: SocketError) -> None:
+        """Drop what was taken and not delivered: this end was closed."""
+
+
+class WebSocketMessageReceiver:
+    """
+    Delivers the messages of one WebSocket.
+
+    :param clock: measures timeouts.
+    :param received: the handlers of messages; without one, `receive` returns them.
+    """
+
+    __slots__ = (
+        "_clock", "_ending", "_held", "_is_running", "_owner", "_received", "_source", "_waiting",
+    )  # fmt: skip
+
+    _log = TextLogger()
+
+    def __init__(self, clock: IReactorTime, received: Event[Any]) -> None:
+        self._clock = clock
+        self._received = received
+        # The first argument of the handlers; None once no handler will be called.
+        self._owner: object = None
+        self._source: MessageSource | None = None
+        # The message that nobody has asked for.
+        self._held: _Args | None = None
+        self._waiting: Deferred[str | bytes] | None = None
+        # Whether a handler runs that returned a coroutine or a Deferred.
+        self._is_running = False
+        # The reason why no more messages follow.
+        self._ending: SocketError | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a message waits that nobody has asked for."""
+        return self._held is not None
+
+    @property
+    def may_read(self) -> bool:
+        """Whether no message waits."""
+        return self._held is None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the message that nobody has asked for; of a text, its characters."""
+        held = self._held
+        return 0 if held is None else len(held.data)
+
+    # Called by the socket.
+
+    def receive(self, timeout: float | None) -> Deferred[str | bytes]:
+        """Return the next message; see ``MessageWebSocket.receive``."""
+        check_timeout(timeout)
+        if self._received.handlers:
+            return fail(LocalProtocolError("cannot receive: handlers take the messages"))
+        if self._waiting is not None:
+            return fail(BusyError("cannot receive: another receive is pending"))
+        held, self._held = self._held, None
+        if held is not None:
+            if self._source is not None:
+                self._source.pull()
+            return Fired(held.data)
+        if self._ending is not None:
+            return fail(self._ending.copy())
+        if self._source is None:
+            return fail(LocalProtocolError("cannot receive: the WebSocket is not connected"))
+        waiting: Deferred[str | bytes] = Operation(self._forget)
+        self._waiting = waiting
+        return limit(waiting, timeout, self._clock, "the receive")
+
+    def _forget(self, _waiting: object) -> None:
+        self._waiting = None
+
+    # Called by the connection.
+
+    def opened(self, source: MessageSource, owner: object) -> None:
+        """
+        Ask a connection for messages: the handshake is done.
+
+        :param owner: the WebSocket, which is the first argument of the handlers.
+        """
+        self._source = source
+        self._owner = owner
+
+    def take(self, opcode: Opcode, payload: Any, is_complete: bool) -> bool:
+        """Deliver or hold a message; return whether the next one may be pulled."""
+        waiting = self._waiting
+        if waiting is not None:
+            self._waiting = None  # Cleared first: the callback may receive again.
+            waiting.callback(payload)
+            return True
+        is_text = opcode is Opcode.TEXT
+        kind = SocketMessageType.UTF8 if is_text else SocketMessageType.BINARY
+        args = _Args(payload, kind, is_complete)
+        if self._received.handlers and not self._is_running:
+            self._call_handlers(args)
+        else:
+            self._held = args
+        return self._held is None
+
+    def end(self, error: SocketError) -> None:
+        """Note that no more messages follow those that were taken; called once, or not at all."""
+        self._source = None
+        if self._ending is None:
+            self._ending = error
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.errback(error.copy())
+        if not self._is_running:
+            self._report_failure()
+
+    def drop(self, error: SocketError) -> None:
+        """Drop the message that is held: this end was closed."""
+        self._held = None
+        self.end(error)
+
+    # The handlers.
+
+    def _call_handlers(self, args: _Args) -> None:
+        """Call all handlers; further messages wait for those that take their time."""
+        pending = []
+        for handler in self._received.handlers:
+            try:
+                handled = handler(self._owner, args)
+                if inspect.iscoroutine(handled):
+                    handled = Deferred.fromCoroutine(handled)
+            except Exception:  # noqa: BLE001 - logged, and it closes the WebSocket
+                self._failed(Failure())
+                continue
+            if isinstance(handled, Deferred):
+                handled.addErrback(self._failed)
+                if not handled.called or handled.paused:
+                    pending.append(handled)
+        if pending:
+            self._is_running = True
+            DeferredList(pending).addCallback(self._finished)
+
+    def _finished(self, _results: object) -> None:
+        """Continue with the next message: all handlers of the last one have ended."""
+        self._is_running = False
+        held, self._held = self._held, None
+        if held is not None:
+            self._call_handlers(held)
+        if self._source is not None:
+            self._source.pull()
+        elif not self._is_running:
+            self._report_failure()
+
+    def _report_failure(self) -> None:
+        """Report an end that is no close to the handlers, as WinRT does."""
+        error = self._ending
+        if error is not None and self._owner is not None and not isinstance(error, ClosedError):
+            self._call_handlers(_Args(b"", SocketMessageType.BINARY, error=error))
+        self._owner = None  # It refers back to this object.
+
+    def _failed(self, failure: Failure) -> None:
+        """Log the error of a handler; close the WebSocket unless the connection is the reason."""
+        error = failure.value
+        if isinstance(error, SocketError) and not isinstance(
+            error, (LocalProtocolError, BusyError)
+        ):
+            self._log.info("the handler of a message failed: {error}", error=error)
+            forget_frames(failure)
+            return
+        self._log.failure("a handler failed: the WebSocket is closed", failure)
+        if self._source is not None:
+            self._source.handler_failed()

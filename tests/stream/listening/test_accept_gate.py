@@ -37,6 +37,9 @@ class Endless:
     def accept(self) -> tuple[Endless, tuple[str, int]]:
         return self, ("127.0.0.1", 1)
 
+    def setsockopt(self, *_: int) -> None:
+        """Do nothing: there is no socket."""
+
     def close(self) -> None:
         """Do nothing: there is no socket."""
 
@@ -79,6 +82,23 @@ class AcceptGateTests(SynchronousTestCase):
             option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self.assertEqual(bool(option), self.gate.has_no_delay)
         self.assertEqual(self.gate.has_no_delay, sys.platform == "linux")
+
+    def test_connections_from_before_the_gate_have_no_delay(self) -> None:
+        """The one that started the process by its socket, for example, inherited nothing."""
+        self.gate.accept()[0].close()
+        self.port.socket = self.socket
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        address = self.socket.getsockname()
+        with socket.create_connection(address):
+            gate = AcceptGate(self.port, self.reactor, lambda: self.room)
+            with socket.create_connection(address):
+                options = []
+                for _ in range(2):
+                    accepted, _ = gate.accept()
+                    with accepted:
+                        option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    options.append(bool(option))
+        self.assertEqual(options, [gate.has_no_delay] * 2)
 
     def test_a_peer_that_is_not_admitted_is_closed(self) -> None:
         """

@@ -57,7 +57,7 @@ class AcceptGate:
         it returns False, the connection is closed. It is not called if the peers are proxies.
 
     :ivar has_no_delay: whether accepted connections have ``TCP_NODELAY`` on without a call of their
-        own: the gate has turned it on for the listening socket.
+        own: the gate has turned it on for the listening socket, and for those that waited before.
     """
 
     _log = TextLogger()
@@ -81,6 +81,8 @@ class AcceptGate:
         # Connections that the stopping port may still accept; None while it is not stopping.
         self._left: int | None = None
         self.has_no_delay = _turn_nagle_off(self._socket)
+        # Whether the kernel may have made the next connection before the option was on.
+        self._may_be_early = self.has_no_delay
         port.socket = self
 
     def __getattr__(self, name: str) -> Any:
@@ -111,12 +113,15 @@ class AcceptGate:
             accepted = self._socket.accept()
         except BlockingIOError:
             self._left = None if self._left is None else 0
+            self._may_be_early = False
             raise
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
             self._rest(error)
             raise BlockingIOError(errno.EAGAIN, "out of resources") from error
+        if self._may_be_early:
+            accepted[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._is_exhausted = False
         if self._left is not None:
             self._left -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Callable
@@ -205,6 +206,16 @@ class RunCoroutineTests(SynchronousTestCase):
 
         self.assertRaises(ZeroDivisionError, run_coroutine, work())
 
+    def test_the_cancellation_of_a_task_before_the_first_wait_fails_the_deferred(self) -> None:
+        """It is no `Exception`, so it would end the caller, too; later ones fail the Deferred."""
+
+        async def work() -> None:
+            raise asyncio.CancelledError
+
+        working = run_coroutine(work())
+        assert working is not None
+        self.failureResultOf(working, asyncio.CancelledError)
+
     def test_a_coroutine_that_waits_gets_each_result(self) -> None:
         """Each wait returns a result or raises its error; the Deferred has the final result."""
         waits: list[Deferred[int]] = [Deferred(), Deferred(), succeed(3), Deferred()]
@@ -277,6 +288,27 @@ class RunCoroutineTests(SynchronousTestCase):
         wait.callback(None)
         self.successResultOf(working)
         self.assertEqual(seen, ["outside", "outside", "inside"])
+
+    def test_a_variable_can_be_reset_after_a_wait(self) -> None:
+        """Each step runs in one context, so the token of an earlier step is valid."""
+        variable = ContextVar("variable", default="none")
+        wait: Deferred[None] = Deferred()
+
+        async def work() -> str:
+            token = variable.set("inside")
+            try:
+                await wait
+            finally:
+                variable.reset(token)
+            return variable.get()
+
+        working: Any = run_coroutine(work())
+        wait.callback(None)
+        self.assertEqual(self.successResultOf(working), "none")
+        wait = Deferred()
+        working = run_coroutine(work())
+        working.cancel()
+        self.failureResultOf(working, CancelledError)
 
     def test_an_abandoned_coroutine_is_closed(self) -> None:
         """Its ``finally`` runs when no object refers to the awaited Deferred."""

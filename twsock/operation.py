@@ -9,7 +9,7 @@ error, all of them stay in memory until the garbage collector runs.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -120,32 +120,48 @@ def run_coroutine(coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T] | 
 
     :returns: None if the coroutine has ended; otherwise as ``Deferred.fromCoroutine``: fires with
         its result, and cancelling it cancels the coroutine.
-    :raises Exception: any error that the coroutine raises before it waits.
+    :raises Exception: any error that the coroutine raises before it waits. Another
+        ``BaseException``, such as the cancellation of a task of asyncio, fails the Deferred.
     """
     context = copy_context()
-    # Half the cost of `send`, which raises a StopIteration for a coroutine that ends.
-    waits_for: Any = context.run(next, coroutine.__await__(), _ENDED)
+    try:
+        # Half the cost of `send`, which raises a StopIteration for a coroutine that ends.
+        waits_for: Any = context.run(next, coroutine.__await__(), _ENDED)
+    except Exception:
+        raise
+    except BaseException:  # noqa: BLE001 - ends the coroutine, and not the reactor's event
+        failed: Deferred[T] = Deferred()
+        failed.errback(Failure())
+        return failed
     if waits_for is _ENDED:
         return None
-    return context.run(Deferred.fromCoroutine, _continue(coroutine, waits_for))
+    return Deferred.fromCoroutine(_continue(coroutine, waits_for, context))
 
 
 def _continue(
-    coroutine: Coroutine[Deferred[Any], Any, T], waits_for: Deferred[Any]
+    coroutine: Coroutine[Deferred[Any], Any, T], waits_for: Deferred[Any], context: Context
 ) -> Generator[Deferred[Any], Any, T]:
-    """Continue a coroutine that waits for a Deferred."""
+    """
+    Continue a coroutine that waits for a Deferred.
+
+    :param context: of its first step. Twisted runs this generator in a copy, in which the tokens of
+        variables that were set in the first step are invalid.
+    """
     error: BaseException | None
     while True:
         error = value = None
         try:
             value = yield waits_for
         except GeneratorExit:
-            coroutine.close()
+            context.run(coroutine.close)
             raise
         except BaseException as caught:  # noqa: BLE001 - the coroutine gets it
             error = caught
         try:
-            waits_for = coroutine.send(value) if error is None else coroutine.throw(error)
+            if error is None:
+                waits_for = context.run(coroutine.send, value)
+            else:
+                waits_for = context.run(coroutine.throw, error)
         except StopIteration as end:
             result: T = end.value
             return result

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from contextvars import ContextVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -102,6 +104,39 @@ class HandlerTests(SocketCase):
             self.reactor.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.assertEqual(len([line for line in lines if "the peer fell silent" in line]), 1)
+
+    def test_a_cancelled_task_in_a_coroutine_does_not_close_the_socket(self) -> None:
+        """The error of asyncio is no `Exception`; it is logged, and the next message handled."""
+        handled: list[bytes] = []
+
+        async def handler(_made: DatagramSocket, message: Message) -> None:
+            handled.append(message.data)
+            raise asyncio.CancelledError
+
+        made = self.make()
+        made.message_received.add(handler)
+        self.bind(made)
+        self.send(self.peer(), made, b"one", b"two")
+        self.assertEqual(handled, [b"one", b"two"])
+        self.assertEqual(len(self.flushLoggedErrors(asyncio.CancelledError)), 2)
+
+    def test_a_coroutine_can_reset_a_variable_after_it_waited(self) -> None:
+        """A handler runs in one context from its begin to its end."""
+        variable = ContextVar("variable", default="none")
+        ended: list[str] = []
+
+        async def handler(_made: DatagramSocket, _message: Message) -> None:
+            token = variable.set("inside")
+            await deferLater(self.reactor, 0)
+            variable.reset(token)
+            ended.append(variable.get())
+
+        made = self.make()
+        made.message_received.add(handler)
+        self.bind(made)
+        self.send(self.peer(), made, b"x")
+        self.reactor.advance(0)
+        self.assertEqual(ended, ["none"])
 
     def test_an_uncaught_refusal_is_logged_in_one_line(self) -> None:
         """The samples catch it; a handler that does not continues with the next message."""

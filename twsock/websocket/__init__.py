@@ -1,10 +1,17 @@
 """
 WebSockets (:rfc:`6455`, :rfc:`7692`): messages above one stream connection.
 
-`twsock.protocols` exports the protocol classes. ``masking``, ``frames``, ``close_frame`` and
-``messages`` are the wire format, ``handshake`` and ``http`` the request and its response, and
-``closing`` and ``keepalive`` the end: these are cores, without I/O and clock. ``connection`` has
-one WebSocket above one connection, in both roles.
+These modules do no I/O and read no clock:
+
+- the wire format: ``frames``, ``masking``, ``messages``, ``deflate`` and ``close_frame``;
+- the opening handshake: ``http`` parses, ``http_message`` and ``header_fields`` have the values,
+  ``uri`` compares hosts, and ``handshake`` (server) and ``client_handshake`` judge;
+- the times and the end: ``keepalive`` says when to ping, ``closing`` is the table of the end.
+
+The other modules use them. ``connection`` has the control frames and the end of one WebSocket, on a
+client as on a server; ``ping_schedule`` wakes it. On a server, ``factory`` makes one ``protocol``
+for each connection, with the ``settings``. Its base class in ``accepting`` answers the request.
+Then the protocol calls the handlers. `twsock.protocols` exports the protocol classes.
 """
 
 from typing import TYPE_CHECKING

@@ -21,12 +21,13 @@ class IncompleteMessage:
     """
     A message of which some bytes were pulled.
 
-    :ivar size: how many bytes of payload its frames have announced so far.
-    :ivar left: how many of them have not arrived.
+    :ivar fragments: how many frames of the message have begun.
+    :ivar size: how many bytes of payload these frames have announced.
+    :ivar left: how many bytes of the current frame have not been pulled.
     :ivar is_last: whether the current frame is the last one.
-    :ivar key: of the current frame, rotated to its next byte; empty without a mask.
-    :ivar payload: what was pulled, without masks; stays empty where pieces are delivered.
-    :ivar tail: the beginning of a character of which the other bytes have not arrived.
+    :ivar key: the key of the current frame, rotated to the next byte; empty without a mask.
+    :ivar payload: the bytes that were pulled, without masks; empty if pieces are delivered.
+    :ivar tail: the first bytes of a character that has not arrived completely.
     """
 
     __slots__ = (
@@ -45,7 +46,7 @@ class IncompleteMessage:
         self.tail = b""
 
     def unmask(self, piece: Any) -> Any:
-        """Return a piece without its mask; the next piece continues with the next byte of it."""
+        """Return a piece without its mask, and rotate the key for the next piece."""
         key = self.key
         if not key:
             return piece
@@ -55,7 +56,11 @@ class IncompleteMessage:
         return mask(piece, key)
 
     def check_text(self, piece: Any, is_complete: bool) -> None:
-        """Check that the next bytes continue a text (section 8.1), as soon as they arrive."""
+        """
+        Check that the next bytes continue a text (section 8.1).
+
+        :raises WebSocketViolation: 1007 when no UTF-8 text continues with these bytes.
+        """
         data = self.tail + piece if self.tail else piece
         try:
             _, used = utf_8_decode(data, "strict", is_complete)

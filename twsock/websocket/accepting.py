@@ -1,10 +1,11 @@
 """
 The handshake of a server's WebSocket: transport → **accepting protocol** → `accept` → response.
 
-The base of `twsock.websocket.protocol.WebSocketProtocol`, which has the messages. A
-`twsock.websocket.http.ServerHttp` reads the request, the rules of the settings judge it, and then
-the application. Nothing else of the application runs before. Bytes that arrive while the
-application decides wait in the decoder of `twsock.stream.protocol.StreamProtocol`.
+`AcceptingProtocol` is the base class of `twsock.websocket.protocol.WebSocketProtocol`, which
+handles the messages. A `twsock.websocket.http.ServerHttp` reads the request, the rules of the
+settings judge it, and then the application judges it in `accept`. No other code of the application
+runs before the request is accepted. Bytes that arrive while `accept` decides are held; above 16 KiB
+nothing more is read. The handshake has one deadline.
 """
 
 from __future__ import annotations
@@ -51,34 +52,38 @@ class AcceptingProtocol(StreamProtocol):
 
     #: The settings of the server, set by its factory.
     settings: WebSocketSettings = WebSocketSettings()
-    #: Wakes all connections of the server for their pings, set by its factory; a connection without
-    #: a factory makes its own.
+    #: Wakes all connections of the server for their pings; set by the factory. A connection without
+    #: a factory makes a schedule of its own.
     ping_schedule: PingSchedule | None = None
 
     subprotocol: str | None = None
 
     _web_socket: WebSocket
-    # Reads the request; None when it was answered.
+    # Reads the request; None once the request was answered.
     _http: ServerHttp | None = None
 
     # Overridden by applications.
 
     def accept(self, request: Request) -> Judgement:
         """
-        Judge the request of a client, which has passed the rules of the settings.
+        Judge the request of a client. The rules of the settings have accepted it before.
 
-        :returns: None to accept it with the subprotocol that the rules have chosen; the name of
-            another one that the client offers; an `Acceptance`, for further header fields; or what
-            `refuse` returns. The rules decide on compression in each case. A coroutine or Deferred
-            of one of these delays the answer, within the ``handshake_timeout`` of the settings. It
-            is cancelled when the connection is lost.
-        :raises Exception: is logged with its traceback, and answered with the status 500.
+        :returns: None to accept the request with the subprotocol that the rules have chosen; the
+            name of another subprotocol that the client offers; an `Acceptance`, to add header
+            fields; or the result of `refuse`. A coroutine or Deferred of one of these delays the
+            answer, within the ``handshake_timeout`` of the settings; it is cancelled when the
+            connection is lost. The rules alone decide on compression.
+        :raises Exception: any error is logged with its traceback, and answered with status 500.
         """
 
     # Overridden by the protocol of messages.
 
     def _open(self, acceptance: Acceptance, received: bytes) -> None:
-        """Begin with messages, with bytes that were received already: the request is accepted."""
+        """
+        Begin with messages: the request is accepted.
+
+        :param received: the bytes that arrived behind the request.
+        """
         raise NotImplementedError
 
     def send_control(self, frame: bytes) -> None:
@@ -86,7 +91,7 @@ class AcceptingProtocol(StreamProtocol):
         raise NotImplementedError
 
     def drop_messages(self) -> None:
-        """Read on, and drop messages until the peer's close frame."""
+        """Read and drop messages until the peer's close frame."""
         raise NotImplementedError
 
     def socket_closed(self, code: int, reason: str) -> None:
@@ -109,7 +114,7 @@ class AcceptingProtocol(StreamProtocol):
 
     @override
     def _announce(self) -> None:
-        """Await the request: the connection is open, and secure if it has to be."""
+        """Wait for the request: the connection is open, and secure if it has to be."""
         if self._connected_stream().is_open:
             self._http = ServerHttp()
             self._web_socket.start_handshake(self.settings.handshake_timeout)
@@ -122,7 +127,7 @@ class AcceptingProtocol(StreamProtocol):
     # The steps of the handshake.
 
     def _judge(self, http: ServerHttp) -> None:
-        """Read and judge the request; answer it, unless more bytes or `accept` are awaited."""
+        """Read and judge the request; answer unless more bytes, or `accept`, are awaited."""
         found = http.feed(self._decoder.take_buffered())
         if isinstance(found, Request):
             host = host_of(self._transport.getHost())
@@ -136,7 +141,7 @@ class AcceptingProtocol(StreamProtocol):
             self._refuse(found)
 
     def _ask(self, acceptance: Acceptance) -> None:
-        """Let the application decide; it may take its time."""
+        """Let the application decide, at once or later."""
         choice: Any = self.accept(acceptance.request)
         if isinstance(choice, CoroutineType):
             choice = Deferred.fromCoroutine(choice)
@@ -149,7 +154,7 @@ class AcceptingProtocol(StreamProtocol):
         """Answer the request as the application has decided."""
         http = self._http
         if http is None or not self._web_socket.is_opening:
-            return  # The connection was closed meanwhile.
+            return  # The connection was closed while the application decided.
         if isinstance(choice, Refusal):
             self._refuse(choice)
             return

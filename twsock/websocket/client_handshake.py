@@ -1,8 +1,9 @@
 """
 The opening handshake on a client: URI → **request**; response → **judgement**.
 
-Made by the sockets that connect; `twsock.websocket.http` writes the request and parses the
-response. The checks are those of :rfc:`6455` section 4.1. No I/O, no clock: the key is an argument.
+The code that connects makes a `ClientHandshake`, sends its request with a
+`twsock.websocket.http.ClientHttp`, and passes the parsed response to `ClientHandshake.judge`. The
+checks are those of :rfc:`6455` section 4.1. No I/O, no clock; the random key is an argument.
 Nothing is held after the handshake.
 """
 
@@ -29,7 +30,7 @@ from twsock.websocket.uri import WebSocketUri, canonical_host, split_authority
 
 __all__ = ["Agreement", "ClientHandshake", "HandshakeError", "check_request_header"]
 
-#: HRESULTs of statuses of HTTP: the facility of HTTP, with the failure bit, before the status.
+#: Added to a status of HTTP, this is the HRESULT: the failure bit and the facility of HTTP.
 _HTTP: Final = 0x8019_0000
 #: HRESULTs of members that are no status of HTTP.
 _HRESULTS: Final = {
@@ -39,7 +40,7 @@ _HRESULTS: Final = {
     WebErrorStatus.UNEXPECTED_CLIENT_ERROR: _HTTP | 4,
     WebErrorStatus.UNEXPECTED_SERVER_ERROR: _HTTP | 5,
 }
-#: Members for the statuses without one of their own, by the first digit.
+#: The first digit of a status that has no member of its own → the member for it.
 _CLASSES: Final = {
     3: WebErrorStatus.UNEXPECTED_REDIRECTION,
     4: WebErrorStatus.UNEXPECTED_CLIENT_ERROR,
@@ -49,11 +50,11 @@ _CLASSES: Final = {
 
 class HandshakeError(RemoteProtocolError):
     """
-    The server did not accept the WebSocket, or its answer breaks a rule.
+    The server did not accept the WebSocket, or its response breaks a rule.
 
-    :ivar response: what it answered; its body is not read.
-    :ivar web_status: the reason: the HTTP status where there is a member for it, or
-        ``ERROR_HTTP_INVALID_SERVER_RESPONSE``.
+    :ivar response: the response of the server, without a body.
+    :ivar web_status: the member for the HTTP status of a refusal;
+        ``ERROR_HTTP_INVALID_SERVER_RESPONSE`` if a response 101 breaks a rule.
     """
 
     def __init__(self, message: str, response: Response, web_status: WebErrorStatus) -> None:
@@ -68,7 +69,7 @@ class Agreement:
     What the server has agreed to.
 
     :ivar response: the response of the server, for its further header fields.
-    :ivar subprotocol: the one that it chose; None for none.
+    :ivar subprotocol: the subprotocol that the server chose; None for none.
     :ivar compression: how both ends compress messages; None if they do not.
     """
 
@@ -81,10 +82,10 @@ def check_request_header(name: str, value: str) -> None:
     """
     Check a header field that an application adds to the request.
 
-    :param value: Latin-1 text; of ``Host`` a host with an optional port.
-    :raises ValueError: when it is malformed, is a field that the handshake writes itself, or
-        belongs to proxies. ``Sec-WebSocket-Extensions`` cannot be set.
-    :raises TypeError: when one of them is no ``str``.
+    :param value: Latin-1 text; for ``Host`` a host with an optional port.
+    :raises ValueError: when name or value is malformed, the handshake writes the field itself (such
+        as ``Sec-WebSocket-Extensions``), or the name is ``Proxy-Authorization``.
+    :raises TypeError: when name or value is no ``str``.
     """
     check_header(name, value)
     lower = name.lower()
@@ -98,12 +99,12 @@ class ClientHandshake:
     """
     The handshake of one attempt to connect.
 
-    :param uri: what to connect to.
+    :param uri: the URI of the WebSocket.
     :param key: 16 random bytes, new for each attempt.
-    :param subprotocols: those that the client can speak, the preferred one first.
-    :param headers: further fields. ``Host`` replaces the one of the URI.
-    :param compression: what to offer; None for no compression.
-    :raises ValueError: when one of them is malformed, or a field must not be set.
+    :param subprotocols: those that the client offers, the preferred one first.
+    :param headers: further fields; see `check_request_header`. A ``Host`` replaces that of the URI.
+    :param compression: the compression to offer; None for no compression.
+    :raises ValueError: when an argument is malformed, or a field must not be set.
     :raises TypeError: when the subprotocols are one ``str``, or a field is no ``str``.
     """
 
@@ -149,8 +150,8 @@ class ClientHandshake:
         """
         Judge the response of the server.
 
-        :raises HandshakeError: when the server refuses or redirects, which is not followed, or when
-            the response does not answer this request.
+        :raises HandshakeError: when the server refuses or redirects, or when the response does not
+            answer this request. Redirections are not followed.
         """
         if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
             raise _refused(response)
@@ -179,7 +180,7 @@ class ClientHandshake:
             raise RemoteProtocolError("the Sec-WebSocket-Accept does not answer the key")
 
     def _check_subprotocol(self, response: Response) -> str | None:
-        # Item 6. A server that chooses none is accepted: the application finds out that it is None.
+        # Item 6. A server that chooses none is accepted: `Agreement.subprotocol` is then None.
         subprotocol = response.only("Sec-WebSocket-Protocol")
         if subprotocol is not None and subprotocol not in self._subprotocols:
             raise RemoteProtocolError("its subprotocol was not offered")

@@ -1,8 +1,9 @@
 """
 Payload of a close frame (:rfc:`6455`, sections 5.5.1 and 7.4): code and reason ↔ **payload**.
 
-Also the error that a violation of the peer raises, since it carries the code and the reason of the
-close frame that answers it. Holds nothing.
+Used by the decoder in `twsock.websocket.messages`, and by `twsock.websocket.connection`.
+`WebSocketViolation` is here, since it carries the code and the reason of the close frame that
+answers the violation. Nothing is held.
 """
 
 from __future__ import annotations
@@ -55,16 +56,19 @@ class CloseCode(enum.IntEnum):
 
 
 #: Codes that a close frame carries (section 7.4.2, and IANA's registry). 1004 has no meaning;
-#: 1005, 1006 and 1015 are never sent. From 3000 on: registered, and private ones.
+#: 1005, 1006 and 1015 are never sent. 3000 to 3999 are registered by applications, 4000 to 4999 are
+#: private.
 _SENT_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
 class WebSocketViolation(RemoteProtocolError):  # noqa: N818 - it says whose error it is
     """
-    The peer broke a rule of WebSockets, or a limit. A close frame answers it.
+    The peer broke a rule of WebSockets or exceeded a limit. A close frame answers the violation.
 
-    :ivar code: of the close frame, such as 1002.
-    :ivar reason: of the close frame, at most 123 bytes.
+    A handler may raise it for a rule of the application.
+
+    :ivar code: the code of the close frame, such as 1002.
+    :ivar reason: the text of the close frame; at most 123 bytes in UTF-8.
     """
 
     def __init__(self, code: CloseCode, reason: str) -> None:
@@ -77,8 +81,8 @@ def check_code(code: int) -> int:
     """
     Check the code of a close frame to be sent.
 
-    WinRT foresees 1000 to 1003, 1005, 1007 to 1010 and 3000 to 4999; 1011 to 1014 were registered
-    later, for servers.
+    WinRT accepts 1000 to 1003, 1005, 1007 to 1010 and 3000 to 4999. 1011 to 1014 were registered
+    later.
 
     :param code: 1005 for an empty close frame.
     :returns: the code.

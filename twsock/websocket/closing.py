@@ -1,9 +1,9 @@
 """
 How a WebSocket ends: event → **table** → next state and actions. No I/O, no clock.
 
-`twsock.websocket.connection` looks up each event that belongs to the beginning or the end, and
-carries out the actions. Sending and receiving a message uses no row. :rfc:`6455`, sections 5.5.1
-and 7.
+`twsock.websocket.connection` looks up each event of the handshake and of the end, and carries out
+the actions. Sending or receiving a message looks up nothing. The rules are those of :rfc:`6455`,
+sections 5.5.1 and 7.
 
 States::
 
@@ -20,20 +20,21 @@ States::
     each later state ── abort() ──> ABORTED           each state ── loss ──> LOST
 
 A WebSocket ends in two layers. Each side sends one close frame, its last frame. Then the server
-ends the TCP connection, and the client waits for that. The side that ends TCP first holds the state
-TIME_WAIT: that hinders a client which reuses a port, and hardly a server (section 7.1.1).
+ends the TCP connection, and the client waits for that end. The side that ends TCP first keeps the
+state TIME_WAIT, which can keep a client from using its port again (section 7.1.1).
 
 Why exactly one close frame: a frame behind a close frame breaks the protocol. Browsers then report
-the code 1006, as if the connection had died.
+the code 1006, as if the connection had been lost.
 
 Why a violation does not wait for the peer's close frame: nothing that follows a violation can be
-parsed (section 7.1.7). The close frame that says what was wrong is sent, then the connection ends.
-It is read and dropped until the peer's end, since unread bytes would turn the end into a reset, and
-a reset can destroy the close frame.
+parsed (section 7.1.7). This end sends a close frame that says what was wrong, then it ends the
+connection. It reads and drops bytes until the peer's end: unread bytes would turn the end into a
+reset, and a reset can destroy the close frame.
 
-Why one deadline: it begins with the first action that starts it, and covers the peer's close frame
-and the end of the TCP connection. Neither a message of the peer nor a second ``close()`` moves it.
-At the deadline, bytes that are with the kernel are still delivered; see `twsock.stream.closing`.
+Why one deadline: the first action that starts the deadline fixes its time. The deadline covers the
+peer's close frame and the end of the TCP connection. Neither a message of the peer nor a second
+``close()`` moves it. At the deadline the kernel still delivers the bytes that it has; see
+`twsock.stream.closing`.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ class Row(NamedTuple):
     client: Step
 
 
-#: Calls of the application, and of the handshake that this end carries out. A state may have no row
-#: for one of these; it has one for each other event.
+#: Calls of the application, and the results of the handshake that this end carries out. A state may
+#: have no row for these events. It has a row for every other event.
 APPLICATION_EVENTS: Final = frozenset((Event.CLOSE, Event.ABORT, Event.ACCEPTED, Event.REFUSED))
 
 
@@ -150,7 +151,7 @@ def _rule(
     *,
     client: Step | None = None,
 ) -> _Rule:
-    """Make one step for several states. Without an own step, CLIENT has that of SERVER."""
+    """Make one step for several states; ``client`` is given where its step differs."""
     return event, states, server, client
 
 
@@ -184,13 +185,13 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     _rule(_E.CLOSE_RECEIVED, (_S.CLOSING,), _to(_S.ENDED, _A.END), client=_to(_S.CLOSED)),
     _rule(_E.CLOSE_RECEIVED, (_S.OPENING, _S.CLOSED, *_OVER), _stay()),
-    # The peer breaks a rule, or a handler fails. Of the handshake, both are reported as REFUSED.
+    # The peer breaks a rule, or a handler fails. During the handshake the event is REFUSED instead.
     _rule(_E.VIOLATION, (_S.OPEN,), _to(_S.ENDED, _A.START_DEADLINE, _A.SEND_CLOSE, _A.END)),
     _rule(_E.VIOLATION, (_S.CLOSING,), _to(_S.ENDED, _A.END)),
     _rule(_E.VIOLATION, (_S.OPENING, _S.CLOSED, *_OVER), _stay()),
     _rule(_E.FAILURE, (_S.OPEN,), _to(_S.ENDED, _A.START_DEADLINE, _A.SEND_CLOSE, _A.END)),
     _rule(_E.FAILURE, (_S.OPENING, _S.CLOSING, _S.CLOSED, *_OVER), _stay()),
-    # The peer ends its output. It cannot receive less than before, but it can send no close frame.
+    # The peer ends its output. It may still read, but it can send no close frame any more.
     _rule(_E.PEER_ENDED, (_S.OPENING,), _to(_S.REFUSED, _A.START_DEADLINE, _A.END)),
     _rule(_E.PEER_ENDED, (_S.OPEN,), _to(_S.ENDED, _A.START_DEADLINE, _A.END)),
     _rule(_E.PEER_ENDED, (_S.CLOSING, _S.CLOSED), _to(_S.ENDED, _A.END)),
@@ -200,9 +201,9 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(_E.SILENCE, (_S.OPENING, _S.CLOSING, _S.CLOSED, *_OVER), _stay()),
     _rule(_E.DEADLINE, (_S.OPENING,), _to(_S.REFUSED, _A.RESET)),
     _rule(_E.DEADLINE, (_S.CLOSING, _S.CLOSED), _to(_S.ENDED, _A.END)),
-    # Of ENDED and REFUSED, the connection below has the deadline.
+    # In ENDED and REFUSED, the connection below has the deadline.
     _rule(_E.DEADLINE, (_S.OPEN, *_OVER), _stay()),
-    # The connection is lost. Of a WebSocket that was never open, the application knows nothing.
+    # The connection is lost. A WebSocket that was never open reports no end to the application.
     _rule(
         _E.LOST,
         (_S.OPEN, _S.CLOSING, _S.CLOSED, _S.ENDED, _S.ABORTED),

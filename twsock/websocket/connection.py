@@ -1,11 +1,14 @@
 """
 One WebSocket, from the handshake to its loss: owner → **WebSocket** → stream connection.
 
-Both roles use it: the owner is a protocol or a socket, which pulls messages and sends them through
-the `twsock.stream.connection.Connection`. This class has what is no message. It looks up each event
-of the beginning and the end in the table of `twsock.websocket.closing`, answers pings, sends its
-own, and holds the one deadline of the close. It holds the pings that wait for their pongs, and at
-most one pong that waits for room.
+The owner of a `WebSocket` pulls the messages, and sends its own through the
+`twsock.stream.connection.Connection`. On a server the owner is a
+`twsock.websocket.protocol.WebSocketProtocol`. The `WebSocket` handles everything but messages: it
+answers pings, sends pings, and looks up each event of the handshake and of the end in the table of
+`twsock.websocket.closing`. It starts the one deadline of the close.
+
+A `WebSocket` holds the pings that wait for their pongs, and at most one pong that waits for room in
+the output. It ends with the loss of the connection, and then drops its owner.
 """
 
 from __future__ import annotations
@@ -36,28 +39,29 @@ class WebSocketOwner(typing.Protocol):
     """
     Receives the events of a WebSocket, and writes its control frames.
 
-    :ivar close_timeout: seconds that the connection below waits for the end of the peer; set to the
-        rest of the deadline when the WebSocket ends.
+    :ivar close_timeout: seconds that the connection below waits for the peer's end. The WebSocket
+        sets it to the rest of its own deadline before it ends the connection.
     """
 
     close_timeout: float
 
     def send_control(self, frame: bytes) -> None:
-        """Send a frame: with other answers while messages are handled, otherwise at once."""
+        """Send a frame: with the other answers while messages are handled, otherwise at once."""
 
     def drop_messages(self) -> None:
-        """Read on, and drop messages until the peer's close frame: this end has closed."""
+        """Read and drop messages until the peer's close frame; this end has sent its own."""
 
     def socket_closed(self, code: int, reason: str) -> None:
         """
-        Handle the end, the last event; called if the handshake was accepted.
+        Handle the end, which is the last event; called only if the handshake was accepted.
 
-        :param code: of the first close frame, of either side; 1006 without one.
+        :param code: the code of the first close frame, of either end; 1006 if there was none.
+        :param reason: the text of the same close frame.
         """
 
 
 class _Nobody:
-    """The owner of a WebSocket that was lost."""
+    """Replaces the owner of a WebSocket that was lost."""
 
     close_timeout = 0.0
 
@@ -80,13 +84,13 @@ class WebSocket:
 
     :param owner: receives the events.
     :param stream: the connection below.
-    :param close_timeout: seconds from the first close frame, of either side, to the loss of the
+    :param close_timeout: seconds from the first close frame, of either end, to the end of the
         connection; 0 or more.
 
     :ivar is_open: whether messages can be sent and are handled.
-    :ivar is_heard: set by the owner with each read: a byte has arrived.
-    :ivar code: of the first close frame; 1006 while there is none.
-    :ivar reason: of the first close frame.
+    :ivar is_heard: whether a byte has arrived; the owner sets it with each read.
+    :ivar code: the code of the first close frame; 1006 while there is none.
+    :ivar reason: the text of the first close frame.
     """
 
     __slots__ = (
@@ -128,16 +132,16 @@ class WebSocket:
         self._schedule: PingSchedule | None = None
         # The round of the schedule that this WebSocket waits for.
         self._round = 0
-        # Bytes that were unsent when `_keepalive` was last asked.
+        # How many bytes were unsent at the last `wake`.
         self._unsent = 0
         # The payload of the close frame to be sent.
         self._payload = b""
-        # The time at which the close ends.
+        # The time of the deadline of the close.
         self._close_at = 0.0
-        # The pings of the application and their times, oldest first; None for none.
+        # The application's pings and the times at which they were sent, oldest first; or None.
         self._pings: dict[bytes, tuple[Deferred[float], float]] | None = None
         self._ping_number = 0
-        # The payload of the newest ping that waits for room to be answered.
+        # The payload of the newest ping whose pong waits for room; or None.
         self._pong: bytes | None = None
 
     @property
@@ -147,18 +151,18 @@ class WebSocket:
 
     @property
     def is_opening(self) -> bool:
-        """Whether the handshake runs."""
+        """Whether the handshake is not done."""
         return self._state is State.OPENING
 
     @property
     def is_closing(self) -> bool:
-        """Whether this end sent its close frame, and the peer's is awaited."""
+        """Whether this end has sent its close frame, and waits for that of the peer."""
         return self._state is State.CLOSING
 
     # The beginning.
 
     def start_handshake(self, timeout: float) -> None:
-        """Abort the connection if the handshake is not done within some seconds."""
+        """Abort the connection if the handshake is not done within ``timeout`` seconds."""
         self._stream.start_deadline(timeout, self._deadline_passed)
 
     def accept(
@@ -172,9 +176,9 @@ class WebSocket:
         Open: the handshake is done.
 
         :param ping_interval: seconds between two pings; None for no pings.
-        :param ping_timeout: seconds within which the peer has to show a sign of life after a ping;
-            None to wait for ever.
-        :param schedule: wakes this WebSocket for its pings; None for one of its own.
+        :param ping_timeout: seconds after a ping within which a byte of the peer has to arrive;
+            None for no limit.
+        :param schedule: wakes this WebSocket for its pings; None to make one for it alone.
         """
         self._encoder = encoder
         self._follow(Event.ACCEPTED)
@@ -185,14 +189,14 @@ class WebSocket:
             self._round = self._schedule.add(self, self._keepalive.next_deadline)
 
     def refuse(self) -> None:
-        """End the connection: the handshake has failed, and an answer was written."""
+        """End the connection: the handshake has failed, and the response was written."""
         self._follow(Event.REFUSED)
 
     # The end.
 
     def close(self, code: int, reason: str) -> None:
         """
-        Send the close frame, and end within the deadline; harmless if that has begun already.
+        Send the close frame, and end within the deadline; a second call changes nothing.
 
         :raises ValueError: when the code or the reason cannot be sent.
         """
@@ -202,19 +206,23 @@ class WebSocket:
         self._follow(Event.CLOSE)
 
     def abort(self, error: SocketError | None = None) -> None:
-        """Reset the connection; the error is the reason, None if the application asked for it."""
+        """
+        Reset the connection.
+
+        :param error: the reason; None if the application asked for it.
+        """
         if error is not None:
             self._stream.note_error(error)
         self._follow(Event.ABORT)
 
     def violated(self, code: int, reason: str) -> None:
-        """End the connection: the peer broke a rule, which the close frame says."""
+        """Send a close frame that names the broken rule, and end the connection."""
         if self.is_open:
             self._note_close(code, reason, encode_close(code, reason))
         self._follow(Event.VIOLATION)
 
     def failed(self) -> None:
-        """End the connection: a handler failed."""
+        """Send a close frame with the code 1011, and end the connection: a handler failed."""
         if self.is_open:
             self._note_close(
                 CloseCode.INTERNAL_ERROR, "", encode_close(CloseCode.INTERNAL_ERROR, "")
@@ -229,7 +237,7 @@ class WebSocket:
         """Release everything, fail the pings, and report the end; a second call does nothing."""
         self._stop_pings()
         self._follow(Event.LOST)
-        self._owner = _NOBODY  # It refers to this object.
+        self._owner = _NOBODY  # The owner refers to this object, and the cycle would stay.
 
     # Frames.
 
@@ -254,9 +262,9 @@ class WebSocket:
         """
         Send a ping.
 
-        :returns: fires with the seconds until its pong. It fails with `ClosedError` when the
-            WebSocket closes first, and with `BrokenError` when the connection is lost. Cancelling
-            stops the wait.
+        :returns: fires with the seconds until the pong arrived. It fails with `ClosedError` when
+            the WebSocket is not open, or closes before the pong, and with `BrokenError` when the
+            connection is lost without a close frame. Cancelling stops the wait.
         """
         if not self.is_open:
             return fail(ClosedError("cannot ping: the WebSocket is closed"))
@@ -270,16 +278,17 @@ class WebSocket:
         return waiting
 
     def drained(self) -> None:
-        """Send the pong that waited for room: the kernel has all bytes."""
+        """Send the pong that waited for room; called when the kernel has all bytes."""
         payload, self._pong = self._pong, None
         if payload is not None and self.is_open:
             self._send(Opcode.PONG, payload)
 
     def _answer_ping(self, payload: bytes) -> None:
         """
-        Answer a ping; if the peer does not read, only the newest (:rfc:`6455`, section 5.5.3).
+        Answer a ping. While bytes are queued, only the newest ping is kept, and answered later.
 
-        So a peer that sends pings and reads nothing fills no memory.
+        :rfc:`6455`, section 5.5.3, allows that. So a peer that sends pings and reads nothing fills
+        no memory.
         """
         if not self.is_open:
             return
@@ -291,7 +300,7 @@ class WebSocket:
     def _pong_received(
         self, pings: dict[bytes, tuple[Deferred[float], float]], payload: bytes
     ) -> None:
-        """Fire the wait for a pong, and those for earlier ones, which the peer may leave out."""
+        """Fire the wait for a pong, and the waits for earlier pongs, which a peer may leave out."""
         if payload not in pings:
             return
         now = self._stream.clock.seconds()
@@ -367,7 +376,7 @@ class WebSocket:
     # Steps of the table.
 
     def _note_close(self, code: int, reason: str, payload: bytes) -> None:
-        """Record the first close frame, which is the reason of the end."""
+        """Record the first close frame, which says why the WebSocket ends."""
         self.code = code
         self.reason = reason
         self._payload = payload
@@ -410,7 +419,7 @@ class WebSocket:
         self._owner.drop_messages()
 
     def _end(self) -> None:
-        # The connection below has one deadline, which this call starts: with the rest of ours.
+        # ``close`` starts the deadline of the connection below, with the rest of this deadline.
         self._owner.close_timeout = max(0.0, self._close_at - self._stream.clock.seconds())
         self._stream.close()
 

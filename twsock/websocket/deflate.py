@@ -1,14 +1,15 @@
 """
 Compression of messages (:rfc:`7692`): offers ↔ **agreement**; message ↔ **compressed message**.
 
-`DeflateSettings` are what the application wants. On a server they judge the offers of the client
-(`twsock.websocket.handshake`), on a client they make the offer and judge the answer. The result, a
-`DeflateAgreement`, makes the `Deflater` and the `Inflater` that `twsock.websocket.messages` uses.
+`DeflateSettings` are the application's wishes. On a server they answer the offers of the client
+(called by `twsock.websocket.handshake`). On a client they make the offer and judge the answer
+(called by `twsock.websocket.client_handshake`). The result is a `DeflateAgreement`, which makes the
+`Deflater` and the `Inflater` that `twsock.websocket.messages` uses.
 
-Memory: an agreement without context takeover, the default, holds none between two messages. With
-it, a connection holds a window for each direction: for the own one 2 ** (window bits + 2) +
-2 ** (memory level + 9) bytes, and for the peer's 2 ** (window bits) bytes and some 10 KiB. While a
-message is decompressed, its output is held, at most the limit, and once more when it is joined.
+Memory: without context takeover (the default), nothing is held between two messages. With context
+takeover, a connection holds 2 ** (window bits + 2) + 2 ** (memory level + 9) bytes to compress, and
+2 ** (window bits) bytes and some 10 KiB to decompress. While a message is decompressed, at most
+twice the limit is held: the pieces of the result, and the result itself.
 """
 
 from __future__ import annotations
@@ -39,22 +40,22 @@ _WINDOWS: Final = frozenset({_SERVER_WINDOW, _CLIENT_WINDOW})
 #: Values of the windows: section 7.1.2.
 _WINDOW_BITS: Final = re.compile(r"[89]|1[0-5]")
 _LARGEST_WINDOW: Final = 15
-#: What zlib can compress. It cannot keep to a window of 256 bytes; an agreement on 8 is kept by
-#: compressing nothing, which is allowed for each message (section 6).
+#: The smallest window that zlib can compress with. After an agreement on 8 (256 bytes), messages
+#: are sent uncompressed, which is allowed for each message (section 6).
 _LEAST_WINDOW: Final = 9
 #: MAX_MEM_LEVEL of zlib.
 _LARGEST_LEVEL: Final = 9
 
-#: Ends each message and is not sent (section 7.2.1): an empty block without compression.
+#: An empty block without compression. It ends each message, and is not sent (section 7.2.1).
 _TAIL: Final = b"\0\0\xff\xff"
-#: The empty block that ends a whole stream. A stream that ends here has not been cut.
+#: The empty block that ends a whole stream. A stream that accepts it was not cut.
 _END: Final = b"\x01\0\0\xff\xff"
 #: Follows a block with BFINAL: the beginning of the block whose rest is `_TAIL` (section 7.2.3.4).
 _PADDING: Final = b"\0"
 
 
 class _Parameters:
-    """The parameters of one offer or answer, checked one by one; absent ones are the defaults."""
+    """The checked parameters of one offer or answer. An absent parameter has its default."""
 
     __slots__ = ("client_no_takeover", "client_window", "server_no_takeover", "server_window")
 
@@ -62,7 +63,7 @@ class _Parameters:
         """
         Read the parameters (sections 7.1.1 and 7.1.2).
 
-        :raises RemoteProtocolError: when one is unknown, double, or has a wrong value.
+        :raises RemoteProtocolError: when one is unknown, occurs twice, or has a wrong value.
         """
         _, parameters = extension
         found = dict(parameters)
@@ -81,7 +82,7 @@ def _check_parameter(key: str, value: str | None, is_answer: bool) -> None:
     if key in _TAKEOVERS:
         is_valid = value is None
     elif key in _WINDOWS:
-        # Section 7.1.2.2: without a value, it is an offer to keep to the server's choice.
+        # Section 7.1.2.2: without a value, the client accepts any window that the server chooses.
         may_be_bare = key == _CLIENT_WINDOW and not is_answer
         is_valid = may_be_bare if value is None else _WINDOW_BITS.fullmatch(value) is not None
     else:
@@ -101,13 +102,14 @@ class DeflateSettings:
     """
     How an application wants to compress messages, in both directions.
 
-    :param context_takeover: whether a message may refer to the ones before it. That compresses
-        small messages better, and costs memory as long as the connection lasts.
-    :param max_window_bits: how far back a message may refer, in bytes as a power of 2; 9 to 15.
-        The peer may ask for less. A client that does not know this parameter compresses with 15.
-    :param memory_level: of zlib, for the messages that this end sends; 1 to 9.
-    :param min_size: smaller messages are sent uncompressed, in bytes; 0 or more.
+    :param context_takeover: whether a message may refer to the messages before it. That compresses
+        small messages better, and takes memory as long as the connection lasts.
+    :param max_window_bits: how many bytes back a message may refer, as a power of 2; 9 to 15. The
+        peer may ask for less. A client that does not offer this parameter compresses with 15.
+    :param memory_level: ``memLevel`` of zlib, for the messages that this end sends; 1 to 9.
+    :param min_size: messages with fewer bytes are sent uncompressed; 0 or more.
     :raises ValueError: when a number is outside its bounds.
+    :raises TypeError: when a number is no integer.
     """
 
     context_takeover: bool = False
@@ -128,11 +130,11 @@ class DeflateSettings:
 
     def accept(self, extensions: Iterable[Extension]) -> DeflateAgreement | None:
         """
-        Choose an offer of a client: the first that this end can keep to (section 5).
+        Choose the first valid offer of a client (section 5).
 
-        :param extensions: all that the client offers, in its order.
-        :returns: None if there is none. An offer with an invalid parameter is declined, and is no
-            error of the handshake (section 7).
+        :param extensions: all extensions that the client offers, in its order.
+        :returns: None if there is no valid offer. An offer with an invalid parameter is passed over
+            without an error (section 7).
         """
         for extension in extensions:
             if extension[0] == EXTENSION:
@@ -144,7 +146,7 @@ class DeflateSettings:
         return None
 
     def _agree(self, offer: _Parameters) -> DeflateAgreement:
-        """Answer a valid offer. A server may ask for less than the offer does, never for more."""
+        """Answer a valid offer. A server may reduce what a client offers, and never extend it."""
         keeps_context = self.context_takeover
         window = self.max_window_bits
         client_window = offer.client_window
@@ -153,7 +155,7 @@ class DeflateSettings:
             server_no_takeover=offer.server_no_takeover or not keeps_context,
             client_no_takeover=offer.client_no_takeover or not keeps_context,
             server_window=min(window, offer.server_window or _LARGEST_WINDOW),
-            # Section 7.1.2.2: it may be limited only if the offer has the parameter.
+            # Section 7.1.2.2: the client's window may be limited only if the offer has it.
             client_window=_LARGEST_WINDOW if client_window is None else min(window, client_window),
             has_server_window=offer.server_window is not None,
         )
@@ -174,8 +176,8 @@ class DeflateSettings:
         """
         Judge the answer of a server to the offer.
 
-        :raises RemoteProtocolError: when it has an invalid parameter (section 7), or does not keep
-            to the offer: a server includes what it agrees to (sections 7.1.1.1 and 7.1.2.1).
+        :raises RemoteProtocolError: when the answer has an invalid parameter (section 7), or lacks
+            a limit of the offer, which it has to repeat (sections 7.1.1.1 and 7.1.2.1).
         """
         given = _Parameters(answer, is_answer=True)
         window = self.max_window_bits
@@ -192,7 +194,7 @@ class DeflateSettings:
         return DeflateAgreement(
             self,
             server_no_takeover=given.server_no_takeover,
-            # The own direction may always use less than what was agreed.
+            # In its own direction, an end may always use less than what was agreed.
             client_no_takeover=given.client_no_takeover or not self.context_takeover,
             server_window=given.server_window or _LARGEST_WINDOW,
             client_window=min(window, given.client_window or _LARGEST_WINDOW),
@@ -204,11 +206,11 @@ class DeflateAgreement:
     """
     What both ends agreed on.
 
-    :ivar settings: those of this end.
-    :ivar server_no_takeover: whether each message of the server stands alone.
-    :ivar client_no_takeover: the same for the client.
+    :ivar settings: the settings of this end.
+    :ivar server_no_takeover: whether each message of the server is compressed by itself.
+    :ivar client_no_takeover: the same for messages of the client.
     :ivar server_window: window bits of the server's messages, 8 to 15.
-    :ivar client_window: the same for the client.
+    :ivar client_window: the same for messages of the client.
     :ivar has_server_window: whether the answer has to name ``server_window``, also if it is 15.
     """
 
@@ -221,7 +223,7 @@ class DeflateAgreement:
 
     @property
     def answer(self) -> Extension:
-        """The answer of a server."""
+        """The element of the header field with which a server answers."""
         parameters: list[tuple[str, str | None]] = []
         if self.server_no_takeover:
             parameters.append((_SERVER_TAKEOVER, None))
@@ -268,8 +270,8 @@ class Deflater:
         """
         Compress a message.
 
-        :returns: None if the message is to be sent as it is: it is small, or would not become
-            smaller.
+        :returns: None if the message has to be sent as it is, since it is small, or would not
+            become smaller.
         """
         if len(data) < self._min_size or self._window_bits < _LEAST_WINDOW:
             return None
@@ -278,10 +280,10 @@ class Deflater:
         )
         beginning = compressor.compress(data)
         rest = compressor.flush(zlib.Z_SYNC_FLUSH)
-        # The flush returns the tail and one byte more at least. So no message is empty.
+        # The flush returns at least one byte in front of the tail. So no message is empty.
         compressed = beginning + rest[: -len(_TAIL)]
         if self._keeps_context:
-            # The peer has to see what this compressor saw, also if it did not become smaller.
+            # Later messages refer to this one, so it is sent compressed, even if that is larger.
             self._compressor = compressor
         elif len(compressed) >= len(data):
             return None
@@ -305,15 +307,15 @@ class Inflater:
         Decompress a message.
 
         :param data: the whole payload of the message.
-        :param limit: the largest result, in bytes. Decompression stops one byte after it.
+        :param limit: the largest result, in bytes. Decompression stops one byte behind it.
         :raises WebSocketViolation: 1009 when the result is larger; 1007 when the data is malformed
-            or incomplete. Do not call it again then.
+            or incomplete. After an error, make no further call.
         """
         if not data:
             raise _malformed()
         decompressor = self._decompressor or self._new_decompressor()
         try:
-            # zlib takes 0 for no limit.
+            # One byte more shows that the result is too large. For zlib, 0 would mean no limit.
             found = decompressor.decompress(data, limit + 1)
             is_ended = decompressor.eof
             if not is_ended and len(found) <= limit:
@@ -325,8 +327,8 @@ class Inflater:
                 CloseCode.MESSAGE_TOO_BIG, f"compressed message above {limit} bytes"
             )
         if is_ended:
-            # The peer ended its stream (section 7.2.3.4). Further streams would be lost, and many
-            # small ones cost much time.
+            # The peer ended its DEFLATE stream (section 7.2.3.4). A message of many streams would
+            # cost much time.
             if decompressor.unused_data not in (b"", _PADDING):
                 raise _malformed()
             decompressor = self._new_decompressor(found)
@@ -336,9 +338,10 @@ class Inflater:
 
     def _check_tail(self, decompressor: zlib._Decompress) -> None:
         """
-        Pass in what the peer has not sent. For a message that was cut, zlib takes it for data.
+        Decompress the tail that the peer does not send, to find out whether the message was cut.
 
-        Without a context, the stream is ended too, which shows a cut as well.
+        In a message that was cut, zlib takes the tail for data. Without context takeover the stream
+        is ended, too, so that every cut is found.
         """
         tail = _TAIL if self._keeps_context else _TAIL + _END
         if decompressor.decompress(tail, 1) or decompressor.eof is self._keeps_context:
@@ -348,8 +351,8 @@ class Inflater:
         """
         Make a decompressor that knows the end of one message.
 
-        A peer whose streams end begins anew, or refers to its last message. A reference to an
-        earlier one cannot be followed then, and is malformed.
+        A peer that has ended its stream begins anew, or refers to its last message. A reference to
+        an earlier message is malformed.
         """
         if not (self._keeps_context and history):
             return zlib.decompressobj(wbits=-self._window_bits)

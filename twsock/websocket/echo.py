@@ -1,5 +1,7 @@
 """
-Echo protocol for WebSockets.
+Echo protocol for WebSockets: handler → **echo** → the same message.
+
+Used by `twsock.services.websocket`. Holds nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ __all__ = ["WebSocketEcho"]
 
 
 class WebSocketEcho(WebSocketProtocol):
-    """Sends each message back with its type, once it is complete."""
+    """Sends each complete message back: text as text, binary as binary."""
 
     @override
     def text_received(self, text: str) -> None:

@@ -27,24 +27,26 @@ class WebSocketFactory(StreamServerFactory):
     """
     Serves WebSockets on any number of stream endpoints.
 
-    There is no idle timeout: pings find out whether a peer is alive.
+    There is no idle timeout: pings show whether a peer is alive.
 
     :param reactor: measures the timeouts; any ``IReactorTime``.
     :param protocol: a subclass of `WebSocketProtocol`, made without arguments for each connection.
-    :param hosts: names and addresses of this server, without ports; see `RequestRules`. A listener
-        on a loopback address accepts only ``localhost``, loopback addresses and these names. So a
-        server behind a proxy of the same machine needs the names that the proxy passes on.
-    :param origins: origins beside those of the same host whose pages may connect; ``*`` for all.
-    :param subprotocols: those that the server has, the preferred one first.
-    :param path: the only path that is accepted; None for each path.
+    :param hosts: names and addresses of this server, without ports; see `RequestRules`. On a
+        loopback address only ``localhost``, loopback addresses and these names are accepted. So a
+        server behind a proxy on the same machine needs the names that the proxy passes on.
+    :param origins: origins whose pages may connect, besides those of the same host; ``*`` for all.
+    :param subprotocols: those that the server has, the preferred one first. If there are any, a
+        request that offers none of them is refused.
+    :param path: the only path that is accepted; None for any path.
     :param compression: how to compress messages, if the client offers it; None for no compression.
     :param max_message_size: largest message accepted, in bytes; None for the ``max_payload`` of the
-        protocol, which is 1 MiB if the class does not set it.
-    :param handshake_timeout: see `WebSocketSettings`, as for the next ones.
-    :param limits: as for `StreamServerFactory`: ``max_unsent``, ``max_connections``,
-        ``max_connections_per_address``, ``max_buffered``, ``close_timeout`` and ``upgrade``, which
-        has to be implicit.
+        protocol class, which is 1 MiB if the class does not set it.
+    :param handshake_timeout: see `WebSocketSettings`, also for the next four.
+    :param limits: keyword arguments of `StreamServerFactory`: ``max_unsent``, ``max_connections``,
+        ``max_connections_per_address``, ``max_buffered``, ``close_timeout`` and ``upgrade``. The
+        policy of ``upgrade`` has to be ``UpgradePolicy.IMPLICIT``: TLS from the first byte.
     :raises ValueError: when a number is out of bounds, or a name is malformed.
+    :raises TypeError: when an argument has the wrong type.
     """
 
     def __init__(

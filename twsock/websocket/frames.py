@@ -1,8 +1,8 @@
 """
 Encoder of WebSocket frames (:rfc:`6455`, section 5.2): opcode and payload → **frame**.
 
-Called by `twsock.websocket.messages` for messages, and by the connection for control frames. Holds
-nothing. Frames are decoded by `twsock.websocket.messages`, since most messages have one frame.
+Called by the encoder of `twsock.websocket.messages`, for messages and for control frames. Frames
+are decoded there, too, since most messages are one frame. Nothing is held.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _MASKED: Final = 0x80
 _SHORT: Final = 125
 _MEDIUM: Final = 0xFFFF
 
-#: Returns the header of a payload of at most 125 bytes from its two bytes. A small message is
-#: encoded without the calls of `encode_frame`.
+#: Packs the two bytes of the header of a frame of at most 125 bytes of payload. So a small message
+#: needs no call of `encode_header`.
 pack_short: Final = struct.Struct(">BB").pack
 
 _PACK_MEDIUM: Final = struct.Struct(">BBH").pack
@@ -37,7 +37,7 @@ _PACK_LONG: Final = struct.Struct(">BBQ").pack
 
 
 class Opcode(enum.IntEnum):
-    """What a frame is; from 8 on it is a control frame (section 5.2)."""
+    """The types of frames; those from 8 on are control frames (section 5.2)."""
 
     CONTINUATION = 0
     TEXT = 1

@@ -1,29 +1,31 @@
 """
 The opening handshake on a server: parsed request → **judgement** → response.
 
-`twsock.websocket.http` parses a request with h11, and `twisted.web` parses its own. Both are judged
-here, by one rule book (:rfc:`6455` section 4), so a rule holds on each way in. No I/O, no clock;
-nothing is held after the handshake.
+`twsock.websocket.accepting` asks `RequestRules.judge` about each request that
+`twsock.websocket.http` has parsed. The rules are those of :rfc:`6455` section 4. They hold for
+requests of any parser, such as that of ``twisted.web``. No I/O, no clock; nothing is held after the
+handshake.
 
-What is looked at, in this order; the first objection is the answer:
+The checks, in this order; the first that fails decides the response:
 
 ===================================  ===========================================================
-``Host``                             400 if it is missing, doubled or malformed, or contradicts
+``Host``                             400 if it is missing, double or malformed, or contradicts
                                      the target; 421 if this server does not have that name
 ``Origin``                           403 unless absent, of the same host with any port, or listed
-method, target, version of HTTP      400 for another method than GET, 505 for HTTP/1.0
-body                                 400
+method, version of HTTP, target      400 for another method than GET, 505 for HTTP/1.0, 400 for
+                                     a target that is no path and no URI
+body                                 400 if there is one
 ``Upgrade``, ``Connection``          426 if the request is not for a WebSocket
-``Sec-WebSocket-Version``            426 with the version for another one than 13
+``Sec-WebSocket-Version``            426 with the version 13, for any other version
 ``Sec-WebSocket-Key``                400 unless it is one key of 16 bytes
-path                                 404 for another one than that of the rules
+path                                 404 if the rules have another path
 ``Sec-WebSocket-Protocol``           400 with the subprotocols of the server if none is offered
 ``Sec-WebSocket-Extensions``         400 if it is malformed
 ===================================  ===========================================================
 
-Why ``Host`` is first: with DNS rebinding, the page of an attacker makes its own name point to
-127.0.0.1. The browser then takes the server on this machine for the host of the page. So ``Origin``
-and ``Host`` agree, and only the name shows that it is none of this machine.
+Why ``Host`` is first: in an attack by DNS rebinding, the name of the attacker's page points to
+127.0.0.1. The browser then takes the server on this machine for the host of the page, so that
+``Origin`` and ``Host`` agree. Only the name in ``Host`` shows that another machine is meant.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ __all__ = [
 
 #: The version of the protocol (:rfc:`6455` section 4.1, item 9).
 SUPPORTED_VERSION: Final = "13"
-#: In ``origins``: requests of every origin are accepted.
+#: In ``origins``: requests of all origins are accepted.
 ANY_ORIGIN: Final = "*"
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -70,7 +72,7 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 NONCE_SIZE: Final = 16
 
 _UPGRADE: Final = ("Upgrade", "websocket")
-#: What a request lacks that is answered with 426 (section 4.4, and RFC 9110 section 15.5.22).
+#: Fields of a response 426: what the request lacks (section 4.4, and RFC 9110 section 15.5.22).
 _REQUIRED: Final = (_UPGRADE, ("Sec-WebSocket-Version", SUPPORTED_VERSION))
 
 _TARGET: Final = re.compile(r"/[!-~]*")
@@ -78,10 +80,10 @@ _ORIGIN: Final = re.compile(r"(https?)://(.*)", re.IGNORECASE)
 _ORIGIN_PORTS: Final = {"http": 80, "https": 443}
 _HTTP_1: Final = re.compile(r"1\.[1-9]")
 
-#: Fields that each refusal has, beside those that `check_header` refuses.
+#: Fields that each refusal has itself, besides those that `check_header` refuses.
 _FIELDS_OF_REFUSALS: Final = frozenset({"content-type", "x-content-type-options"})
 
-#: The most characters of a request that an explanation repeats.
+#: The most characters of a request that a reason repeats.
 _MAX_QUOTE: Final = 100
 
 
@@ -102,11 +104,11 @@ def refuse(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) ->
     """
     Refuse a request.
 
-    :param status: 300 to 599, of those that Python's ``http.HTTPStatus`` has.
-    :param reason: one line that says what is wrong, for people.
+    :param status: 300 to 599, if Python's ``http.HTTPStatus`` has it.
+    :param reason: one line that says what is wrong; it is logged, and sent as the body.
     :param headers: further fields, such as ``WWW-Authenticate`` or ``Location``.
-    :raises ValueError: when the status is another one, or a field is malformed or one that a
-        refusal or the handshake has anyway.
+    :raises ValueError: when it is another status, a field is malformed, or the refusal or the
+        handshake writes the field itself.
     """
     given = tuple(headers)
     if HTTPStatus(status) < HTTPStatus.MULTIPLE_CHOICES:
@@ -136,14 +138,14 @@ def _refuse(status: int, reason: str, headers: Headers = ()) -> Refusal:
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """
-    The judgement that a request is accepted. ``dataclasses.replace`` makes another one.
+    The judgement that a request is accepted. ``dataclasses.replace`` makes a changed copy.
 
     :ivar request: the request.
-    :ivar subprotocol: the one that was chosen of those that the client offers; None for none.
+    :ivar subprotocol: the chosen subprotocol, which the client offers; None for none.
     :ivar compression: how both ends compress messages; None if they do not.
     :ivar headers: further fields of the response.
-    :raises ValueError: for a subprotocol that the client does not offer, and for a field that is
-        malformed or that the handshake writes itself.
+    :raises ValueError: when the client does not offer the subprotocol, a field is malformed, or the
+        handshake writes the field itself.
     """
 
     request: Request
@@ -177,7 +179,7 @@ class Acceptance:
 
 def accept_key(key: str) -> str:
     """Return the value of ``Sec-WebSocket-Accept`` that answers a key (section 4.2.2, item 5.4)."""
-    # Not a matter of security: the digest shows that the server knows WebSockets (section 10.8).
+    # The digest only shows that the server knows WebSockets; it protects nothing (section 10.8).
     digest = hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode("ascii")
 
@@ -192,19 +194,19 @@ class _RefusedError(Exception):
 
 class RequestRules:
     """
-    The rules of one server: whose requests it accepts, and what it agrees to.
+    The rules of one server: which requests it accepts, and what it agrees to.
 
-    :param hosts: names and addresses of this server, without ports. A request on a loopback address
-        is accepted for ``localhost``, loopback addresses and these names only. Otherwise all names
-        are accepted if there are none here, and else these only.
-    :param origins: origins whose pages may connect, beside those of the same host with any port:
-        such as ``https://example.com`` or ``null``; `ANY_ORIGIN` for all. A request without an
+    :param hosts: names and addresses of this server, without ports. A request that arrives on a
+        loopback address has to be for one of them, for ``localhost`` or for a loopback address. A
+        request on another address has to be for one of them; without ``hosts``, for any name.
+    :param origins: origins whose pages may connect, such as ``https://example.com`` or ``null``,
+        besides those of the same host with any port; `ANY_ORIGIN` for all. A request without an
         origin is accepted: it does not come from a browser.
     :param subprotocols: those that the server has, the preferred one first. If there are any, a
         request that offers none of them is refused.
     :param compression: how to compress messages, if the client offers it; None for no compression.
-    :param path: the only path that is accepted; None for each path.
-    :raises ValueError: when one of them is malformed.
+    :param path: the only path that is accepted, percent-encoded; None for any path.
+    :raises ValueError: when a host, a subprotocol or the path is malformed.
     :raises TypeError: when a list is one ``str``.
     """
 
@@ -233,7 +235,7 @@ class RequestRules:
         """
         Judge a request.
 
-        :param is_loopback: whether it arrived on a loopback address of this machine.
+        :param is_loopback: whether the request arrived on a loopback address of this machine.
         """
         try:
             self._check_host(request, is_loopback)
@@ -275,9 +277,9 @@ class RequestRules:
             raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no WebSocket at this path")
 
     def _choose_subprotocol(self, request: Request) -> str | None:
-        # Section 4.2.2, item 4. The order of the server decides, as it does in `websockets`: the
-        # server knows which one is newer. A browser fails if it offers some and none is chosen, so
-        # the refusal names those that the server has.
+        # Section 4.2.2, item 4. The order of the server decides, as in the package ``websockets``.
+        # A browser fails a connection if it offers subprotocols and the server chooses none. So the
+        # request is refused, with the names that the server has.
         offered = request.subprotocols
         if not self.subprotocols:
             return None
@@ -292,7 +294,7 @@ class RequestRules:
         )
 
     def _choose_compression(self, request: Request) -> DeflateAgreement | None:
-        # Section 9.1: a malformed field fails the handshake, also if no extension is wanted.
+        # Section 9.1: a malformed field fails the handshake, even if no extension is wanted.
         offers = parse_extensions(request.values("Sec-WebSocket-Extensions"))
         return None if self.compression is None else self.compression.accept(offers)
 
@@ -373,8 +375,8 @@ def _host_of(request: Request) -> str:
         raise RemoteProtocolError("the request has no Host")  # RFC 9112 section 3.2
     host = _canonical(field, "Host")
     authority = request.target_authority
-    # RFC 9112 section 3.2.2 lets the target decide. A contradiction can only be meant to deceive
-    # one of two servers (RFC 9110 section 7.2).
+    # RFC 9112 section 3.2.2 lets the target decide. No honest client sends a contradiction, which
+    # a proxy and a server may resolve in different ways (RFC 9110 section 7.2).
     if authority is not None and _canonical(authority, "target") != host:
         raise RemoteProtocolError("the target and the Host are different hosts")
     return host
@@ -409,7 +411,7 @@ def _host_of_origin(origin: str) -> str | None:
 
 
 def _canonical_origin(origin: str) -> str:
-    """Return an origin in the form to compare; one without a host is compared as it is."""
+    """Return an origin in the form to compare; an origin without a host in lower case."""
     found = _ORIGIN.fullmatch(origin)
     host = _host_of_origin(origin)
     if not found or host is None:
@@ -420,5 +422,5 @@ def _canonical_origin(origin: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """Return a part of a request for an explanation: short, and in ASCII."""
+    """Return a part of a request for a reason: short, and in ASCII."""
     return ascii(text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}...")

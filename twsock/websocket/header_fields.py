@@ -1,8 +1,8 @@
 """
 The grammar of header fields: values of fields ↔ **lists of tokens and extensions**.
 
-Used by both sides of the handshake. Fields are those of :rfc:`9110` section 5, their lists those of
-section 5.6.1, and extensions those of :rfc:`6455` section 9.1. Nothing is held.
+Used by both sides of the handshake. The source of fields is :rfc:`9110` section 5, of lists its
+section 5.6.1, and of extensions :rfc:`6455` section 9.1. Nothing is held.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
     "parse_tokens",
 ]
 
-#: The name of an extension and its parameters in order; None is a parameter without a value.
+#: The name of an extension, and its parameters in order; the value None stands for no value.
 Extension = tuple[str, tuple[tuple[str, str | None], ...]]
 
 _T: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -34,14 +34,14 @@ _TOKEN: Final = re.compile(_T)
 _VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
 _NAME_OF_EXTENSION: Final = re.compile(rf"[ \t]*({_T})[ \t]*")
-#: RFC 6455 section 9.1: the content of a quoted string is a token, too. So it needs no backslash.
+#: RFC 6455 section 9.1: the content of a quoted string is a token, so it needs no backslash.
 _PARAMETER: Final = re.compile(
     rf'[ \t]*({_T})[ \t]*(?:=[ \t]*(?:({_T})|"((?:[^"\\]|\\.)*)")[ \t]*)?'
 )
 _ESCAPE: Final = re.compile(r"\\(.)")
 
-#: Fields that the handshake writes. A second one would contradict it (:rfc:`6455` section 11.3),
-#: and a body would be taken for frames.
+#: Fields that the handshake writes itself: a second one would contradict it (:rfc:`6455` section
+#: 11.3). Also fields of a body, whose bytes would be taken for frames.
 _RESERVED: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
 _RESERVED_PREFIX: Final = "sec-websocket-"
 
@@ -56,9 +56,9 @@ def check_header(name: str, value: str) -> None:
     Check a field that an application adds to a handshake.
 
     :param value: Latin-1 text; without control characters, and without spaces at its ends.
-    :raises ValueError: when it is malformed, or a field that the handshake itself writes: those of
-        the body and of the upgrade, and all ``Sec-WebSocket-…`` ones.
-    :raises TypeError: when one of them is no ``str``.
+    :raises ValueError: when name or value is malformed, or the name is reserved for the handshake:
+        ``Connection``, ``Upgrade``, the fields of a body, and all ``Sec-WebSocket-…`` fields.
+    :raises TypeError: when name or value is no ``str``.
     """
     for text in (name, value):
         if not isinstance(text, str):
@@ -77,8 +77,8 @@ def check_subprotocols(subprotocols: Sequence[str]) -> tuple[str, ...]:
     """
     Return the subprotocols of an application as a tuple (:rfc:`6455` section 4.1, item 10).
 
-    :raises ValueError: when one is no token, or occurs twice.
-    :raises TypeError: when they are one ``str``, which would be a list of letters.
+    :raises ValueError: when a subprotocol is no token, or occurs twice.
+    :raises TypeError: when ``subprotocols`` is one ``str``, which would be a list of letters.
     """
     if isinstance(subprotocols, str):
         raise TypeError("subprotocols are a list of str, not one str")
@@ -95,10 +95,10 @@ def parse_tokens(name: str, values: Iterable[str]) -> list[str]:
     """
     Parse a field that is a list of tokens.
 
-    :param name: of the field, for the error.
-    :param values: of all fields of this name, in order: they are one list.
-    :raises RemoteProtocolError: when one is no token. Empty elements are ignored (:rfc:`9110`
-        section 5.6.1.2).
+    :param name: the name of the field, for the error.
+    :param values: the values of all fields of this name, in order: together they are one list.
+    :returns: the elements. Empty ones are ignored (:rfc:`9110` section 5.6.1.2).
+    :raises RemoteProtocolError: when an element is no token.
     """
     words = [word.strip(" \t") for value in values for word in value.split(",")]
     tokens = [word for word in words if word]
@@ -112,9 +112,9 @@ def parse_extensions(values: Iterable[str]) -> list[Extension]:
     """
     Parse the field ``Sec-WebSocket-Extensions``.
 
-    :param values: of all fields of this name, in order: they are one list.
-    :returns: names and parameters as sent. Values lose their quotes.
-    :raises RemoteProtocolError: when it is malformed.
+    :param values: the values of all fields of this name, in order: together they are one list.
+    :returns: names and parameters as sent, values without quotes.
+    :raises RemoteProtocolError: when the field is malformed.
     """
     return [extension for value in values for extension in _parse_extensions(value)]
 

@@ -1,13 +1,15 @@
 """
 HTTP of the opening handshake, parsed by h11: bytes ↔ **requests, responses** ↔ rules of WebSockets.
 
-Fed by the connection of a WebSocket until the head is complete; `twsock.websocket.handshake` judges
-the result. Holds the bytes of one head, at most 16 KiB, and those after it of the same read, which
-are frames. No I/O. The format is that of :rfc:`9112`.
+On a server, `twsock.websocket.accepting` feeds a `ServerHttp` until the head of the request is
+complete, and `twsock.websocket.handshake` judges the request. On a client, a `ClientHttp` does the
+same with the response, for `twsock.websocket.client_handshake`. Each holds the bytes of one head,
+at most 16 KiB, and the bytes behind it that came with the same read. No I/O. The format is that of
+:rfc:`9112`.
 
-h11 accepts some forms that proxies and servers read in different ways, which is how requests are
-smuggled (:rfc:`9112` section 11.2): a line that ends with LF alone, and continued lines. They are
-refused here before h11 sees them.
+h11 accepts a line that ends with LF alone, and a field that continues on a second line. Proxies and
+servers read these in different ways, which can be used to smuggle requests (:rfc:`9112` section
+11.2). So this module refuses such requests before h11 sees them.
 """
 
 from __future__ import annotations
@@ -38,9 +40,9 @@ _FOLD: Final = re.compile(rb"\r\n[ \t]")
 
 class _HeadError(RemoteProtocolError):
     """
-    The bytes are no head, or one above a limit.
+    The bytes are no head, or exceed a limit.
 
-    :ivar http_status: of the response to a request.
+    :ivar http_status: the status of the response, if the bytes should be a request.
     """
 
     def __init__(self, http_status: int, message: str) -> None:
@@ -50,7 +52,7 @@ class _HeadError(RemoteProtocolError):
 
 class _HeadReader:
     """
-    Collects the bytes of a head. However the bytes are cut, the result is the same.
+    Collects the bytes of a head. The result does not depend on how the bytes are cut.
 
     :ivar stored: the bytes that were not returned.
     """
@@ -77,7 +79,7 @@ class _HeadReader:
         available = min(len(stored), self._room)
         found = stored.find(_END, max(0, searched - len(_END) + 1), available)
         end = available if found < 0 else found + len(_END)
-        # The last byte once more: whether a CR is followed by LF was not known.
+        # The last byte is searched again, since a CR there may or may not be followed by LF.
         if _FORBIDDEN.search(stored, max(0, searched - 1), end):
             raise _HeadError(
                 HTTPStatus.BAD_REQUEST, "the head has a control character, or half of a line end"
@@ -99,7 +101,7 @@ class _HeadReader:
 
 
 def _check_fields(head: bytes) -> None:
-    # The first line and the empty one are no fields.
+    # The first line and the empty line are no fields.
     count = head.count(b"\r\n") - 2
     if count > MAX_FIELDS:
         raise _HeadError(
@@ -112,8 +114,8 @@ class ServerHttp:
     """
     Reads the request of an opening handshake.
 
-    :ivar leftover: the bytes after the request, which the client sent without waiting; empty until
-        the request is complete.
+    :ivar leftover: the bytes after the request, which the client sent without waiting for the
+        response; empty until the request is complete.
     """
 
     __slots__ = ("_reader", "leftover")
@@ -124,10 +126,10 @@ class ServerHttp:
 
     def feed(self, data: bytes) -> Request | Refusal | None:
         """
-        Take received bytes. After a result, do not call it again.
+        Take received bytes. After a result, make no further call.
 
         :returns: the request, which is not judged; a refusal as soon as the bytes cannot be a
-            request; None if more bytes are needed.
+            request, or exceed a limit; None if more bytes are needed.
         """
         self._reader.feed(data)
         try:
@@ -143,7 +145,7 @@ class ServerHttp:
 
 def _parse_request(head: bytes) -> Request:
     if _FOLD.search(head):
-        # RFC 9112 section 5.2: a server refuses it, or replaces it.
+        # RFC 9112 section 5.2: a server refuses the request, or replaces the line end by spaces.
         raise _HeadError(HTTPStatus.BAD_REQUEST, "a header field continues on a second line")
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     connection.receive_data(head)
@@ -160,9 +162,9 @@ class ClientHttp:
     """
     Writes one request, and reads the head of its response.
 
-    It also serves ``CONNECT`` of a proxy.
+    The request may also be a ``CONNECT`` to a proxy.
 
-    :param request: sent as it is; ``Host`` goes first.
+    :param request: sent as it is, except that ``Host`` is sent first.
     :ivar request_bytes: the bytes to send.
     :ivar leftover: the bytes after the head; empty until it is complete.
     """
@@ -179,9 +181,9 @@ class ClientHttp:
 
     def feed(self, data: bytes) -> Response | None:
         """
-        Take received bytes. After a result, do not call it again.
+        Take received bytes. After a result, make no further call.
 
-        Interim responses are skipped (:rfc:`9110` section 15.2); the limit of the head counts all.
+        Interim responses are skipped (:rfc:`9110` section 15.2). Their bytes count for the limit.
 
         :returns: the response without its body; None if more bytes are needed.
         :raises RemoteProtocolError: as soon as the bytes cannot be a response, or exceed a limit.
@@ -214,5 +216,5 @@ class ClientHttp:
 
 
 def _describe(kind: str, error: h11.RemoteProtocolError) -> str:
-    # After the colon, h11 repeats what it received, which may have any length, and may be secret.
+    # After the colon, h11 repeats what it received. That may be long, and may be secret.
     return f"the {kind} is malformed: {str(error).partition(':')[0]}"

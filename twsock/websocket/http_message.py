@@ -1,8 +1,9 @@
 """
 Requests and responses of HTTP as values: parser → **request** → rules → **response** → bytes.
 
-Made by `twsock.websocket.http`, or of what `twisted.web` parsed; judged by
-`twsock.websocket.handshake`. The format is that of :rfc:`9112`. No I/O, no clock.
+Made by `twsock.websocket.http`; `Request.from_bytes` takes what another parser returns, such as
+that of ``twisted.web``. `twsock.websocket.handshake` judges requests. Nothing is held. The format
+is that of :rfc:`9112`. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class _Head:
 
     def header(self, name: str) -> str | None:
         """
-        Return the value of a field; of several ones a list with commas (:rfc:`9110` section 5.3).
+        Return the value of a field; the values of several fields are joined by commas.
+
+        The source is :rfc:`9110`, section 5.3.
 
         :param name: in upper or lower case.
         :returns: None if there is no such field.
@@ -69,7 +72,7 @@ class _Head:
         Return the value of a field that may occur once.
 
         :returns: None if there is no such field.
-        :raises RemoteProtocolError: when it occurs several times.
+        :raises RemoteProtocolError: when the field occurs several times.
         """
         values = self.values(name)
         if len(values) > 1:
@@ -78,14 +81,19 @@ class _Head:
 
     def tokens(self, name: str) -> list[str]:
         """
-        Return the elements of a field that is a list of tokens.
+        Return the elements of a field that is a list of tokens; an empty list without the field.
 
-        :raises RemoteProtocolError: when it is malformed.
+        :raises RemoteProtocolError: when the field is malformed.
         """
         return parse_tokens(name, self.values(name))
 
     def has_token(self, name: str, token: str) -> bool:
-        """Return whether a field that is a list has a token, in upper or lower case."""
+        """
+        Return whether a field that is a list has a token, whose case does not matter.
+
+        :param token: in lower case.
+        :raises RemoteProtocolError: when the field is malformed.
+        """
         return any(word.lower() == token for word in self.tokens(name))
 
 
@@ -94,7 +102,7 @@ class Request(_Head):
     """
     The request of an opening handshake.
 
-    :ivar method: ``GET``.
+    :ivar method: such as ``GET``; an accepted request has no other method.
     :ivar target: path and query as sent, or an absolute URI.
     :ivar headers: names and values in the order sent, decoded as Latin-1.
     :ivar http_version: such as ``1.1``.
@@ -113,7 +121,7 @@ class Request(_Head):
         headers: Iterable[tuple[bytes, bytes]],
         http_version: bytes = b"1.1",
     ) -> Request:
-        """Make a request of what a parser returns."""
+        """Make a request from the bytes that a parser returns; they are decoded as Latin-1."""
         return cls(
             method.decode("latin-1"),
             target.decode("latin-1"),
@@ -139,9 +147,10 @@ class Request(_Head):
     @property
     def subprotocols(self) -> list[str]:
         """
-        The subprotocols that the client offers; the one that it prefers is first.
+        The subprotocols that the client offers, the preferred one first.
 
-        :raises RemoteProtocolError: when the field is malformed. An accepted request's is not.
+        :raises RemoteProtocolError: when the field is malformed. `WebSocketProtocol.accept` gets no
+            such request.
         """
         return self.tokens("Sec-WebSocket-Protocol")
 
@@ -166,8 +175,8 @@ class Response(_Head):
     :ivar status: such as 101.
     :ivar headers: names and values in order.
     :ivar body: empty with status 101.
-    :ivar phrase: what follows the status; that of the status if it is None.
-    :ivar http_version: such as ``1.1``; of received responses.
+    :ivar phrase: the text after the status; None for the usual text of the status.
+    :ivar http_version: the version of a received response, such as ``1.1``.
     """
 
     status: int
@@ -180,7 +189,8 @@ class Response(_Head):
         """
         Return the bytes of the response.
 
-        :param now: seconds since 1970, for ``Date`` (:rfc:`9110` section 6.6.1); None for none.
+        :param now: seconds since 1970, for the field ``Date`` (:rfc:`9110` section 6.6.1); None for
+            no such field.
         """
         headers = self.headers if now is None else (*self.headers, ("Date", _http_date(now)))
         phrase = HTTPStatus(self.status).phrase if self.phrase is None else self.phrase
@@ -192,7 +202,7 @@ class Response(_Head):
 
 
 def _http_date(now: float) -> str:
-    """Return a time in the form of :rfc:`9110` section 5.6.7, which no locale changes."""
+    """Return a time in the form of :rfc:`9110` section 5.6.7, whatever the locale is."""
     at = datetime.fromtimestamp(now, timezone.utc)
     day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]
     return f"{day}, {at.day:02} {month} {at.year} {at:%H:%M:%S} GMT"

@@ -1,15 +1,14 @@
 """
-When to ping a peer, and when to give it up: times → **keepalive** → ping or end. No I/O, no clock.
+When to ping a peer, and when to drop it: times → **keepalive** → ping or end. No I/O, no clock.
 
-`twsock.websocket.connection` holds one `KeepAlive` for each WebSocket, sets `KeepAlive.is_heard`
-with each read, and calls `KeepAlive.advance` when `twsock.websocket.ping_schedule` wakes it. It
-holds two times.
+`twsock.websocket.connection` holds one `KeepAlive` for each WebSocket that sends pings, and calls
+`KeepAlive.advance` when `twsock.websocket.ping_schedule` wakes it. A `KeepAlive` holds two times.
 
-A ping leaves at the end of each interval. Any byte that arrives after it is a sign of life, not
-only its pong: the pong of a peer that sends a long message waits behind that message. Time in which
-this end does not read does not count, since it could not see a pong (back-pressure). Nor does a
-byte have to be read: bytes that wait in the kernel are a sign of life, too. So a busy or blocked
-process does not drop all its peers when it continues.
+A ping leaves at the end of each interval. Any byte that arrives after the ping is a sign of life,
+not only its pong: the pong of a peer that sends a long message waits behind that message. Bytes
+that wait in the kernel count, too. So a process that was blocked does not drop all its peers when
+it continues. Time in which this end does not read (back-pressure) does not count, since no pong
+could be received.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = [
     "check_times",
 ]
 
-#: Seconds between two pings. Proxies and address translators drop silent connections after 30
+#: Seconds between two pings. Proxies and address translators (NAT) drop silent connections after 30
 #: seconds or more.
 DEFAULT_PING_INTERVAL: Final = 20.0
 
@@ -43,9 +42,11 @@ class Due(enum.Enum):
 
 def check_times(interval: float | None, timeout: float | None) -> None:
     """
-    Check the seconds between pings, and those to an answer. None stands for no ping, or no end.
+    Check the seconds between two pings, and the seconds that a ping waits for a byte of the peer.
 
-    :raises ValueError: when one is not above 0, or a timeout has no interval.
+    :param interval: None for no pings.
+    :param timeout: None for no limit.
+    :raises ValueError: when one is not above 0.
     """
     if interval is not None and not interval > 0:
         raise ValueError(f"ping_interval is above 0 seconds, not {interval:g}")
@@ -58,11 +59,12 @@ class KeepAlive:
     The times of the pings of one WebSocket.
 
     :param interval: seconds between two pings; above 0.
-    :param timeout: seconds after a ping within which a byte has to arrive; above 0. None to ping
-        without waiting for an answer.
+    :param timeout: seconds after a ping within which a byte has to arrive; above 0. None for no
+        limit.
     :param now: the time at which the WebSocket was opened, in seconds on any clock.
+    :raises ValueError: when a number is not above 0.
 
-    :ivar is_heard: set to True with each read: a byte has arrived.
+    :ivar is_heard: whether a byte has arrived since the last `advance`; set by the owner.
     """
 
     __slots__ = ("_end_at", "_interval", "_ping_at", "_timeout", "is_heard")
@@ -73,12 +75,12 @@ class KeepAlive:
         self._timeout = timeout
         self.is_heard = False
         self._ping_at = now + interval
-        # The time at which the wait for a sign of life ends; None while there is none.
+        # The time at which the wait for a sign of life ends; None while nothing is awaited.
         self._end_at: float | None = None
 
     @property
     def next_deadline(self) -> float:
-        """The time at which `advance` has to be called, on the clock of ``now``."""
+        """The time at which `advance` has to be called, in seconds on the clock of ``now``."""
         end_at = self._end_at
         return self._ping_at if end_at is None else min(end_at, self._ping_at)
 
@@ -86,13 +88,13 @@ class KeepAlive:
         """
         Return what is due; afterwards, `next_deadline` is later than ``now``.
 
-        :param is_deaf: whether this end does not read now, or has bytes to read: then the silence
-            says nothing about the peer.
+        :param is_deaf: whether the silence says nothing about the peer: this end does not read now,
+            bytes wait to be read, or the peer is reading the bytes in front of the ping.
         """
         if self.is_heard or is_deaf:
             self.is_heard = False
             if self._end_at is not None:
-                # The wait begins anew while this end is deaf: it was, until now.
+                # Until now this end was deaf, so the wait begins anew.
                 self._end_at = now + (self._timeout or 0) if is_deaf else None
         if self._end_at is not None and now >= self._end_at:
             self._end_at = None

@@ -2,10 +2,10 @@
 Masks of WebSocket frames (:rfc:`6455`, section 5.3): payload ↔ **mask** ↔ bytes on the wire.
 
 A client masks each frame with a new key of 4 bytes, and a server removes the mask. Masking and
-unmasking are the same operation: XOR with the key, repeated. Used by `twsock.websocket.messages`.
+unmasking are the same operation: XOR with the repeated key. Used by `twsock.websocket.messages`.
 
-Where the package ``websockets`` is installed (extra ``speedups``), its function in C is used. For
-64 KiB it needs about 2 % of the time of Python's integers; for 64 bytes it makes little difference.
+If the package ``websockets`` is installed (extra ``speedups``), its function in C is used. For
+64 KiB that function needs about 2 % of the time that Python needs; for 64 bytes about the same.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Maskable = bytes | bytearray | memoryview
 #: Masks or unmasks bytes with a key of 4 bytes.
 Mask = Callable[["Maskable", "bytes | bytearray"], bytes]
 
-#: Larger payloads are masked in chunks of this many bytes: larger integers leave the cache of the
-#: processor.
+#: Larger payloads are masked in chunks of this many bytes, which fit into the processor's cache.
 _CHUNK: Final = 4096
 
-#: Bytes that a `MaskKeys` gets at a time. One call for 64 keys costs as much as four for one key.
+#: Random bytes that a `MaskKeys` fetches at a time. One call for 64 keys costs as much as four
+#: calls for one key each.
 _POOL_SIZE: Final = 64 * KEY_SIZE
 
 
 def mask_in_python(data: Maskable, key: bytes | bytearray) -> bytes:
     """
-    Mask or unmask a payload without the function in C: one XOR of two integers, or one per chunk.
+    Mask or unmask a payload without the function in C: with one XOR of two integers per chunk.
 
     :param key: 4 bytes.
     """
@@ -78,8 +78,9 @@ class MaskKeys:
     """
     New keys of masks, one for each frame.
 
-    :param random_bytes: returns this many bytes that nobody can predict, such as ``os.urandom``. A
-        page in a browser could otherwise choose what passes through a proxy (section 10.3).
+    :param random_bytes: returns so many bytes that nobody can predict, such as ``os.urandom``. With
+        keys that it can predict, a page in a browser chooses which bytes pass through a proxy
+        (section 10.3).
     """
 
     __slots__ = ("_pool", "_position", "_random_bytes")

@@ -1,12 +1,13 @@
 """
 Messages of a WebSocket (:rfc:`6455`, sections 5 and 8.1): frames ↔ **messages**.
 
-Fed and pulled by `twsock.websocket.connection`. Pulled, so that a message in front of a close frame
-or of a violation is delivered and answered first, although both came with one read. The decoder
-holds the bytes that were not pulled, and at most one incomplete message within the limit.
+`twsock.websocket.protocol` feeds and pulls the decoder, and encodes its messages;
+`twsock.websocket.connection` encodes control frames. Messages are pulled: a message in front of a
+close frame or of a violation is delivered and answered first, also if one read brought both. The
+decoder holds the bytes that were not pulled, and at most one incomplete message within the limit.
 
-Most messages are one small frame, which is decoded in the loop of `MessageDecoder.messages`. Its
-other methods handle every frame, and find every violation.
+Most messages are one small frame. The loop of `MessageDecoder.messages` decodes them itself; other
+methods decode all other frames, and find every violation.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
     "MessageEncoder",
 ]
 
-#: Default of the most frames of one message. Without a limit, a peer can send empty ones for ever.
+#: Default of ``max_fragments``. Without this limit, a peer can send empty frames for ever.
 DEFAULT_MAX_FRAGMENTS: Final = 1024
 
 #: A message, or a piece of it: opcode, payload, and whether the message is complete.
@@ -50,7 +51,7 @@ _OPCODES: Final = {int(opcode): opcode for opcode in Opcode}
 _WHOLE_TEXT: Final = _FIN | Opcode.TEXT
 _WHOLE_BINARY: Final = _FIN | Opcode.BINARY
 
-# Values of the length of 7 bits that announce one of 16 or 64 bits.
+# Values of the 7-bit length: a length of 16 or of 64 bits follows.
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
 
@@ -65,14 +66,15 @@ _GO_ON: Final = ()
 
 
 class Decompressor(typing.Protocol):
-    """What the decoder needs for compressed messages: `twsock.websocket.deflate`."""
+    """Decompresses messages for the decoder; such as `twsock.websocket.deflate.Inflater`."""
 
     def inflate(self, data: bytes, limit: int, /) -> bytes:
         """
         Return a decompressed message.
 
-        :raises WebSocketViolation: 1009 when it has more than ``limit`` bytes, which are never in
-            memory; also when it is damaged.
+        :param limit: the largest result, in bytes.
+        :raises WebSocketViolation: 1009 when the result has more than ``limit`` bytes, which are
+            never all in memory; also when the data is malformed.
         """
 
 
@@ -80,17 +82,19 @@ class MessageDecoder(StoredBytes):
     """
     Decodes the messages and control frames of a peer, pulled one by one.
 
-    After a violation the decoder stays failed: every later pull raises that error. After a close
-    frame it drops all further bytes.
+    After a violation the decoder stays failed: every later pull raises an equal error. After a
+    close frame the decoder drops all further bytes.
 
     :param is_server: whether this end is the server, whose peer masks its frames.
-    :param max_message_size: largest message accepted, in bytes, 0 or more; also the limit of a
-        compressed message when it is decompressed.
-    :param max_fragments: the most frames of one message, 1 or more. With ``is_partial`` it holds
-        only for compressed messages.
+    :param max_message_size: largest message accepted, in bytes, 0 or more. A compressed message has
+        this limit after decompression, too.
+    :param max_fragments: the most frames of one message, 1 or more. With ``is_partial``, only
+        compressed messages have this limit.
     :param inflater: decompresses messages; None if no compression was agreed.
-    :param is_partial: whether messages are delivered in pieces. A message is then not collected.
+    :param is_partial: whether messages are delivered in pieces. Then only compressed messages are
+        collected.
     :raises ValueError: when a limit is outside its bounds.
+    :raises TypeError: when a limit is no integer.
     """
 
     __slots__ = (
@@ -137,14 +141,14 @@ class MessageDecoder(StoredBytes):
         """
         Iterate over the messages and control frames.
 
-        What the loop has not taken stays for the next pull. Do not continue the loop after a
-        `feed`.
+        Messages that the loop has not taken stay for the next call. After a `feed`, call this
+        method again instead of continuing the loop.
 
         :returns: opcode, payload, and whether the message is complete, until more bytes are needed
             or a close frame was delivered. The payload of a text is a ``str``, all others are
-            bytes. With ``is_partial`` a text is bytes too, since a piece may end within a
+            bytes. With ``is_partial`` a text is bytes, too, since a piece may end within a
             character. A frame of at most 16 KiB is one piece; larger frames are divided as they
-            arrive.
+            arrive. A compressed message is one piece.
         :raises WebSocketViolation: when the next frame breaks a rule or a limit.
         """
         if self._failure is not None:
@@ -164,7 +168,7 @@ class MessageDecoder(StoredBytes):
             size_of_buffer = len(buffer)
             if self._message is not None:
                 size_of_buffer = 0  # No frame is a whole message.
-            # Whole messages of one frame. Whatever else there is ends the loop, for `_step`.
+            # Whole messages of one frame. Everything else ends this loop, and `_step` handles it.
             while (start := position + header_size) <= size_of_buffer:
                 size = buffer[position + 1] ^ mask_bit
                 if size >= _LENGTH_16:
@@ -221,8 +225,8 @@ class MessageDecoder(StoredBytes):
         """
         Pull the next control frame, or as much of a data frame as has arrived.
 
-        :returns: what is to be delivered; empty if there is nothing yet; None when more bytes are
-            needed.
+        :returns: the message or piece to deliver; an empty tuple if there is none yet; None if more
+            bytes are needed.
         """
         message = self._message
         if message is not None and message.left:
@@ -258,7 +262,7 @@ class MessageDecoder(StoredBytes):
         return self._take_piece(message)
 
     def _pull_to(self, end: int) -> None:
-        """Drop the bytes in front of ``end``; the buffer itself if that is all of it."""
+        """Drop the bytes in front of ``end``; drop the buffer itself if no byte is left."""
         if end == len(self.stored):
             self.stored, end = b"", 0
         self._position = end
@@ -296,8 +300,8 @@ class MessageDecoder(StoredBytes):
             message = IncompleteMessage(opcode, bool(first & _RSV1))
         limit = self.max_payload
         if message.is_compressed:
-            # Data that cannot be compressed become larger, by at most this much (``deflateBound``
-            # of zlib). The limit itself holds for the decompressed message.
+            # Data that cannot be compressed become larger, at most by this (``deflateBound`` of
+            # zlib). The decompressed message is checked against the limit itself.
             limit += (limit >> 3) + 64
         total = message.size + size
         if total > limit:
@@ -354,7 +358,7 @@ class MessageDecoder(StoredBytes):
         return self._complete(message, message.payload) if is_complete else _GO_ON
 
     def _complete(self, message: IncompleteMessage, payload: Any) -> Message:
-        """Return a whole message, decompressed and as text."""
+        """Return a whole message: decompressed, and a text as ``str`` unless pieces are wanted."""
         opcode = message.opcode
         if message.is_compressed:
             assert self._inflater is not None
@@ -374,7 +378,7 @@ def _protocol_error(reason: str) -> WebSocketViolation:
 
 
 def _checked_length(form: int, size: int) -> int:
-    """Return a length of 16 or 64 bits; a smaller one has the shorter form (section 5.2)."""
+    """Return a length of 16 or 64 bits, if no shorter form could hold it (section 5.2)."""
     if size < (_LENGTH_16 if form == _LENGTH_16 else 0x1_0000):
         raise _protocol_error(f"length {size} in too many bytes")
     if size >= 1 << 63:

@@ -1,9 +1,10 @@
 """
 Wakes many WebSockets at their times: clock → **ping schedule** → `twsock.websocket.connection`.
 
-A factory makes one for all its connections, which holds one delayed call. A delayed call for each
-connection would take more memory than the rest of an idle WebSocket. The times are divided into
-rounds: a WebSocket waits for the end of the round that its time is in.
+A factory makes one schedule for all its connections. The schedule holds one delayed call, and the
+WebSockets that wait. A delayed call for each connection would take more memory than the rest of an
+idle WebSocket. Time is divided into rounds, 16 in a ping interval: a WebSocket is woken at the end
+of the round that its time is in.
 """
 
 from __future__ import annotations
@@ -18,24 +19,23 @@ from twsock.log import TextLogger
 
 __all__ = ["PingSchedule", "Sleeper"]
 
-#: The most rounds in an interval: a ping is late by a sixteenth of its interval at most.
+#: Rounds in a ping interval: a ping is late by a sixteenth of the interval at most.
 _ROUNDS: Final = 16
 
 
 class Sleeper(typing.Protocol):
-    """What a schedule wakes."""
+    """An object that a schedule wakes, such as `twsock.websocket.connection.WebSocket`."""
 
     def wake(self) -> None:
-        """Do what is due; the schedule has forgotten the sleeper."""
+        """Do what is due. To be woken again, call `PingSchedule.add`."""
 
 
 class PingSchedule:
     """
-    Wakes sleepers.
+    Wakes each sleeper once, at its time or up to a sixteenth of the interval later.
 
     :param clock: measures the times.
-    :param interval: seconds; a sleeper is woken at its time or up to a sixteenth of this later.
-        Above 0.
+    :param interval: the ping interval, in seconds; above 0.
     """
 
     __slots__ = ("_call", "_clock", "_length", "_next", "_past", "_rounds")
@@ -45,7 +45,7 @@ class PingSchedule:
     def __init__(self, clock: IReactorTime, interval: float) -> None:
         self._clock = clock
         self._length = interval / _ROUNDS
-        # The number of a round → who waits for its end.
+        # The number of a round → the sleepers that wait for its end.
         self._rounds: dict[int, set[Sleeper]] = {}
         self._call: IDelayedCall | None = None
         # The round that `_call` waits for.
@@ -57,8 +57,8 @@ class PingSchedule:
         """
         Wake a sleeper once.
 
-        :param at: the time, on the clock.
-        :returns: the number of its round, for `remove`.
+        :param at: the time, in seconds on the clock.
+        :returns: the number of the round, for `remove`.
         """
         number = max(math.ceil(at / self._length), self._past + 1)
         self._rounds.setdefault(number, set()).add(sleeper)
@@ -67,10 +67,10 @@ class PingSchedule:
         return number
 
     def remove(self, sleeper: Sleeper, number: int) -> None:
-        """Wake a sleeper no more."""
+        """Forget a sleeper, which then is not woken."""
         sleepers = self._rounds.get(number)
         if sleepers is None:
-            return  # It is being woken.
+            return  # The round has ended: its sleepers are being woken.
         sleepers.discard(sleeper)
         if not sleepers:
             del self._rounds[number]
@@ -87,10 +87,10 @@ class PingSchedule:
 
     def _end_round(self) -> None:
         self._call = None
-        # After a pause of the process, the rounds that it missed end together.
+        # If the process was stopped, the rounds that it missed end together.
         self._past = max(self._next, math.floor(self._clock.seconds() / self._length))
         for number in sorted(number for number in self._rounds if number <= self._past):
-            # The round may be empty by now: a sleeper may remove others.
+            # A sleeper that was woken may have removed the round.
             for sleeper in self._rounds.pop(number, ()):
                 try:
                     sleeper.wake()

@@ -1,10 +1,11 @@
 """
 The protocol class for WebSockets on servers: transport → **protocol** → handler → connection.
 
-A `twsock.protocols.StreamProtocol`, so handlers, back-pressure and limits are those of frames and
-lines. `twsock.websocket.accepting` has the handshake. Then `twsock.websocket.messages` decodes the
-messages, and a `twsock.websocket.connection.WebSocket` has the control frames and the end. The
-decoder holds the bytes that were not handled.
+A `WebSocketProtocol` is a `twsock.protocols.StreamProtocol`, so handlers, back-pressure and limits
+are those of frames and lines. Its base class in `twsock.websocket.accepting` answers the request.
+Then this class pulls the messages from a decoder of `twsock.websocket.messages` and calls the
+handlers. It passes control frames and the events of the end to a
+`twsock.websocket.connection.WebSocket`. The decoder holds the bytes that were not handled.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "WebSocketProtocol"]
 #: Default of ``max_payload`` on servers, in bytes.
 DEFAULT_MAX_MESSAGE_SIZE: Final = 1024 * 1024
 
-# Names of this module: an attribute of an enumeration takes twice as long.
+# Cached: a global lookup costs half of an enum attribute.
 _TEXT: Final = Opcode.TEXT
 _BINARY: Final = Opcode.BINARY
 
@@ -50,15 +51,15 @@ class WebSocketProtocol(AcceptingProtocol):
     """
     The server's side of one WebSocket (:rfc:`6455`).
 
-    Override `accept` to judge the request, `text_received` and `binary_received`; answer with
-    `send_text` and `send_binary`::
+    Override `text_received` and `binary_received`, and answer with `send_text` and `send_binary`.
+    Override `accept` to judge the request::
 
         class Shout(WebSocketProtocol):
             def text_received(self, text: str) -> None:
                 self.send_text(text.upper())
 
-    Nothing but `accept` is called before the handshake is done. `connection_made` is called then.
-    A message above ``max_payload`` (default 1 MiB) closes the WebSocket with the code 1009.
+    Before the handshake is done, only `accept` is called. Then `connection_made` is called. A
+    message above ``max_payload`` (default 1 MiB) closes the WebSocket with the code 1009.
     """
 
     _is_partial: ClassVar[bool] = False
@@ -80,12 +81,13 @@ class WebSocketProtocol(AcceptingProtocol):
         """
         Handle one text message.
 
-        :returns: None when it is handled; otherwise a coroutine or Deferred, and the next message
-            is handled after it. It is cancelled when the connection is lost. It is not cancelled
-            when the peer closes the WebSocket, so a long operation needs its own timeout.
-        :raises WebSocketViolation: when the peer broke a rule of the application: the WebSocket
-            closes with its code, and one line is logged. Any other exception is logged with its
-            traceback, and closes the WebSocket with the code 1011.
+        :returns: None when the message is handled. Otherwise a coroutine or Deferred, and the next
+            message is handled after that has ended. It is cancelled when the connection is lost. It
+            is not cancelled when the peer closes the WebSocket, so a long operation needs its own
+            timeout.
+        :raises WebSocketViolation: when the peer broke a rule of the application. The WebSocket
+            closes with the code of the error, and one line is logged. Any other exception is logged
+            with its traceback, and closes the WebSocket with the code 1011.
         """
         raise WebSocketViolation(CloseCode.UNSUPPORTED_DATA, "text messages are not accepted")
 
@@ -97,23 +99,27 @@ class WebSocketProtocol(AcceptingProtocol):
         """
         Handle a piece of a message as it arrives.
 
-        If a class overrides this method, `text_received` and `binary_received` are not called, and
-        no message is collected in memory. ``max_payload`` still limits a whole message.
+        If a class overrides this method, `text_received` and `binary_received` are not called.
+        Messages are not collected in memory, except compressed ones: each of these is one piece.
+        ``max_payload`` still limits a whole message.
 
-        :param data: of a text message in UTF-8, which was checked. A piece may end within a
-            character.
-        :param is_complete: whether this piece ends its message. Any piece may be empty.
+        :param data: the bytes of the piece; may be empty. Text is UTF-8, which was checked; a piece
+            may end within a character.
+        :param is_complete: whether this piece ends its message.
         :returns: as for `text_received`.
         """
         raise NotImplementedError
 
     def closed(self, code: int, reason: str) -> None:
         """
-        The WebSocket is gone; called once, after the last message, and before `connection_lost`.
+        Handle the end of the WebSocket.
 
-        :param code: of the first close frame, of the peer or of this end; 1005 if that had no code;
-            1006 if the connection was lost without a close frame.
-        :param reason: of the same close frame. If the peer sent it, never trust it.
+        Called once, after the last message and before `connection_lost`, and only if the request
+        was accepted.
+
+        :param code: the code of the first close frame, of either end; 1005 if that frame had no
+            code; 1006 if the connection was lost without a close frame.
+        :param reason: the text of the same close frame. Do not trust it: the peer may have sent it.
         """
 
     # Called by applications.
@@ -121,18 +127,18 @@ class WebSocketProtocol(AcceptingProtocol):
     @property
     @override
     def is_open(self) -> bool:
-        """Whether messages can be sent: the handshake is done, and neither end has closed."""
+        """Whether messages can be sent: the request was accepted, and neither end has closed."""
         return self._stream is not None and self._stream.is_open and self._web_socket.is_open
 
     def send_text(self, text: str) -> None:
         """
         Send a text message: within a handler together with all other answers, otherwise at once.
 
-        Outside a handler, if ``max_unsent`` bytes are queued already, the connection is aborted
-        instead. This call then raises nothing; a later one raises `BrokenError`.
+        A call outside a handler that finds ``max_unsent`` bytes queued aborts the connection. That
+        call raises no error; later calls raise `BrokenError`.
 
         :raises ClosedError: when either end has closed the WebSocket.
-        :raises BrokenError: when the connection died.
+        :raises BrokenError: when the connection was lost without a close frame.
         :raises LocalProtocolError: before the handshake is done.
         :raises UnicodeEncodeError: when the text has no form in UTF-8.
         """
@@ -153,7 +159,7 @@ class WebSocketProtocol(AcceptingProtocol):
         if size > self._max_plain or not self._web_socket.is_open:
             self._send(stream, _BINARY, data, data)
             return
-        # As `_send` does, in four calls less.
+        # The same as `_send`, with four calls fewer.
         stream.write(_BINARY_HEADERS[size] + data)
         if not self._is_delivering:
             self._push(stream, size + _HEADER_SIZE)
@@ -187,9 +193,9 @@ class WebSocketProtocol(AcceptingProtocol):
         """
         Send a ping.
 
-        :returns: fires with the seconds until the pong arrives. It fails with `ClosedError` when
-            the WebSocket closes first, and with `BrokenError` when the connection is lost without a
-            close frame. Cancelling stops the wait.
+        :returns: fires with the seconds until the pong arrived. It fails with `ClosedError` when
+            the WebSocket is not open, or closes before the pong, and with `BrokenError` when the
+            connection is lost without a close frame. Cancelling stops the wait.
         :raises LocalProtocolError: at once, before the protocol is connected.
         """
         self._connected_stream()
@@ -201,15 +207,15 @@ class WebSocketProtocol(AcceptingProtocol):
         Send all written messages and a close frame, then end the connection in order.
 
         No further message is handled. The peer has ``close_timeout`` seconds to answer with its
-        close frame and to end the connection; nothing that it sends extends them. Closing twice is
-        harmless: only the first close frame is sent. Before the handshake is done the connection
-        ends without a close frame.
+        close frame and to end the connection; nothing that the peer sends extends this time.
+        Closing twice is harmless: only the first call sends a close frame. Before the handshake is
+        done, the connection ends without a close frame.
 
         :param code: 1000 to 1003, 1007 to 1014 or 3000 to 4999; 1005 for a close frame without a
             code.
-        :param reason: at most 123 bytes in UTF-8; empty with 1005.
-        :returns: fires when the connection is lost; at once when it is already. It need not be
-            awaited. Cancelling stops the wait and not the close.
+        :param reason: at most 123 bytes in UTF-8; empty with code 1005.
+        :returns: fires when the connection is lost; at once if it was lost before. The Deferred
+            need not be awaited. Cancelling it does not cancel the close.
         :raises ValueError: at once, when the code or the reason cannot be sent.
         :raises LocalProtocolError: at once, before the protocol is connected.
         """
@@ -222,8 +228,8 @@ class WebSocketProtocol(AcceptingProtocol):
         """
         End the connection now: without a close frame, and with a reset if there is a socket.
 
-        :returns: fires when the connection is lost; at once when it is already. It need not be
-            awaited. Cancelling stops the wait and not the abort.
+        :returns: fires when the connection is lost; at once if it was lost before. The Deferred
+            need not be awaited. Cancelling it does not cancel the abort.
         :raises LocalProtocolError: at once, before the protocol is connected.
         """
         stream = self._connected_stream()
@@ -247,7 +253,7 @@ class WebSocketProtocol(AcceptingProtocol):
             raise LocalProtocolError("cannot send: the handshake is not done")
         code = self._web_socket.code
         if code == CloseCode.ABNORMAL_CLOSURE:
-            stream.write(b"")  # Raises the reason of its end.
+            stream.write(b"")  # Raises the reason why the connection ended.
         raise ClosedError(f"cannot send: the WebSocket is closed, code {code:d}")
 
     # Called by the transport of the application.
@@ -364,7 +370,7 @@ class WebSocketProtocol(AcceptingProtocol):
                 return
 
     def _deliver_fragments(self, stream: Connection, web_socket: WebSocket) -> None:
-        """As `_deliver`, with pieces of messages."""
+        """Do the same as `_deliver` with pieces of messages."""
         messages: Iterator[tuple[Opcode, Any, bool]] = self._decoder.messages()
         for opcode, data, is_complete in messages:
             if opcode is _TEXT or opcode is _BINARY:
@@ -411,7 +417,7 @@ class WebSocketProtocol(AcceptingProtocol):
             self._log.failure("closed of {peer} failed", peer=self.peer)
 
     def _await_close(self) -> None:
-        """Drop messages; handle the peer's close frame."""
+        """Drop messages up to the peer's close frame, and handle that frame."""
         messages: Iterator[tuple[Opcode, Any, bool]] = self._decoder.messages()
         for opcode, data, _ in messages:
             if opcode is Opcode.CLOSE:
@@ -422,7 +428,7 @@ class WebSocketProtocol(AcceptingProtocol):
 
     @override
     def has_stopped(self, stream: Connection) -> bool:
-        """Return False: TLS begins with the first byte, or below this protocol, or never."""
+        """Return False: no message of a WebSocket begins TLS."""
         return False
 
     @override
@@ -435,7 +441,7 @@ class WebSocketProtocol(AcceptingProtocol):
 
     @override
     def output_drained(self) -> None:
-        """Send a pong and handle messages that waited while the output was full."""
+        """Send the pong, and handle the messages, that waited while the output was full."""
         self._web_socket.drained()
         super().output_drained()
 
@@ -461,7 +467,7 @@ class WebSocketProtocol(AcceptingProtocol):
 
     @override
     def _failed(self, failure: Failure) -> None:
-        """Log an error once; close the WebSocket with the code for it, or refuse the request."""
+        """Log an error once; refuse the request, or close the WebSocket with a code."""
         stream = self._connected_stream()
         web_socket = self._web_socket
         error = failure.value

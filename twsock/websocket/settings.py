@@ -1,7 +1,7 @@
 """
 The settings of a WebSocket server: factory → **settings** → protocol.
 
-One object for all connections.
+All connections of a server share one object. A factory makes it, and each protocol reads it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ DEFAULT_WEBSOCKET_TIMEOUT = 10.0
 @dataclass(frozen=True, slots=True)
 class WebSocketSettings:
     """
-    What all WebSockets of a server have in common.
+    The settings of all WebSockets of a server.
 
-    :ivar rules: judge the requests.
-    :ivar handshake_timeout: seconds from the connection, or from the end of a TLS handshake, to the
-        answer of `WebSocketProtocol.accept`; then the connection is aborted. Above 0.
-    :ivar ping_interval: seconds between two pings; None for no pings. Above 0.
-    :ivar ping_timeout: seconds after a ping within which any byte of the peer has to arrive;
-        otherwise the connection is aborted. None to ping without this wait. Above 0.
-    :ivar max_fragments: the most frames of one message; 1 or more.
-    :ivar max_fragment_size: messages with more bytes are sent in several frames; None for one frame
-        each. 1 or more.
+    :ivar rules: the rules that judge the requests.
+    :ivar handshake_timeout: seconds until the request is answered, from the start of the connection
+        or the end of its TLS handshake; then the connection is aborted. Above 0.
+    :ivar ping_interval: seconds between two pings; above 0. None for no pings.
+    :ivar ping_timeout: seconds after a ping within which a byte of the peer has to arrive;
+        otherwise the connection is aborted. Above 0. None for no such limit.
+    :ivar max_fragments: the most frames of one received message; 1 or more. A message with more
+        closes the WebSocket with the code 1008.
+    :ivar max_fragment_size: a sent message with more bytes is divided into frames of this size; 1
+        or more. None for one frame for each message.
     :raises ValueError: when a number is out of bounds.
+    :raises TypeError: when a number of frames or bytes is no integer.
     """
 
     rules: RequestRules = field(default_factory=RequestRules)

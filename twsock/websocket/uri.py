@@ -1,9 +1,9 @@
 """
 WebSocket URIs, and the hosts in URIs and header fields: text → **host, port, target**.
 
-Used by both sides of the handshake, and by the sockets that connect. URIs are those of :rfc:`6455`
-section 3 and :rfc:`3986`; names of hosts in a client's URI follow `twsock.names`. Nothing is looked
-up or held.
+Used by both sides of the handshake, and by the code that connects. The source of URIs is
+:rfc:`6455` section 3 and :rfc:`3986`; the hosts in a client's URI are those of `twsock.names`.
+Nothing is looked up or held.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class WebSocketUri:
     The URI of a WebSocket, split.
 
     :ivar is_secure: whether the scheme is ``wss``.
-    :ivar host: the name or address to connect to, and for TLS to verify.
+    :ivar host: the name or address to connect to; under TLS the certificate has to be for it.
     :ivar port: 80 for ``ws`` and 443 for ``wss`` if the URI has none.
     :ivar target: path and query, percent-encoded: the "resource name" of :rfc:`6455` section 3.
     """
@@ -57,10 +57,11 @@ class WebSocketUri:
         """
         Split a URI.
 
-        :param text: absolute, with the scheme ``ws`` or ``wss``. Other characters than ASCII are
-            percent-encoded as UTF-8 in path and query, and encoded by IDNA in the host.
-        :raises ValueError: when it is malformed, has another scheme, a fragment, or a user name.
-        :raises TypeError: when it is no ``str``.
+        :param text: an absolute URI with the scheme ``ws`` or ``wss``. Characters outside ASCII are
+            encoded: in path and query as UTF-8 with percent signs, in the host by IDNA.
+        :raises ValueError: when the URI is malformed, or has another scheme, a fragment or a user
+            name.
+        :raises TypeError: when ``text`` is no ``str``.
         """
         if not isinstance(text, str):
             raise TypeError(f"a URI is a str, not {text.__class__.__name__}")
@@ -78,7 +79,7 @@ class WebSocketUri:
 
     @property
     def authority(self) -> str:
-        """The value of ``Host``: the port only if it is not that of the scheme; no zone."""
+        """The value of the field ``Host``: without a zone, and without the port of the scheme."""
         name = self.host.canonical_name
         if self.host.type is HostNameType.IPV6:
             name = f"[{name.partition('%')[0]}]"
@@ -92,7 +93,7 @@ def split_authority(text: str) -> tuple[str, int | None]:
     Split a host with an optional port, as in ``Host``, in ``Origin`` and in URIs.
 
     :returns: the host, with the brackets of an IPv6 address; the port, or None.
-    :raises ValueError: when it is malformed; user names are.
+    :raises ValueError: when the text is malformed; also when it has a user name.
     """
     found = _AUTHORITY.fullmatch(text)
     if not found or not found["host"]:
@@ -113,7 +114,7 @@ def canonical_host(text: str) -> str:
 
     :param text: a name, an IPv4 address, or an IPv6 address in brackets.
     :returns: an IPv6 address without its brackets.
-    :raises ValueError: when it is malformed; zones are.
+    :raises ValueError: when the text is malformed; also when it has a zone.
     """
     if text.startswith("["):
         literal = text[1:-1]

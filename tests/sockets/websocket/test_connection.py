@@ -23,6 +23,7 @@ from twsock import (
     BrokenError,
     ClosedError,
     MessageWebSocket,
+    SocketError,
     WebSocketClosedError,
 )
 from twsock.websocket.frames import Opcode, encode_frame
@@ -53,6 +54,22 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(made.frames(), [("close", b"\x03\xe8")])
         self.assertTrue(made.transport.disconnecting)
         made.lose()
+
+    def test_answers_precede_the_close_frame(self) -> None:
+        """Those to the messages in front of a violation or a close frame, in the same read."""
+        for end, expected in ((b"\xff\xff", b"\x03\xea"), (close(4000), b"\x0f\xa0")):
+            made = served(MessageWebSocket)
+
+            async def echo(made: Any = made) -> None:
+                async for message in made.socket:
+                    made.socket.send(message)
+
+            echoing = Deferred.fromCoroutine(echo())
+            made.receive(text("a") + end)
+            self.failureResultOf(echoing, SocketError)
+            answer, (kind, payload) = made.frames()
+            self.assertEqual(answer, ("text", "a"))
+            self.assertEqual((kind, payload[:2]), ("close", expected))
 
     def test_nothing_behind_a_close_frame_counts(self) -> None:
         """RFC 6455, section 1.4."""

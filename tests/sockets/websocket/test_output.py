@@ -6,7 +6,14 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.sockets.websocket.connected import Served, close, served
-from twsock import BrokenError, ClosedError, LocalProtocolError, MessageWebSocket, SocketError
+from twsock import (
+    BrokenError,
+    ClosedError,
+    LocalProtocolError,
+    MessageWebSocket,
+    SocketError,
+    WebSocketClosedError,
+)
 from twsock.websocket.frames import Opcode
 
 
@@ -45,6 +52,8 @@ class OutputTests(SynchronousTestCase):
         made = self.fill()
         sending = made.socket.send("a")
         made.receive(close())
+        self.failureResultOf(made.socket.send("b"), WebSocketClosedError)
+        made.reset()
         self.failureResultOf(sending, SocketError)
         made = self.fill()
         sending = made.socket.send("a")

@@ -13,6 +13,7 @@ they are asked for. So this object may outlive its connection, until the last me
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -26,7 +27,7 @@ from twsock.errors import BrokenError, ClosedError, RemoteProtocolError, SocketE
 from twsock.log import TextLogger
 from twsock.operation import Operation
 from twsock.sockets.stream.output import OutputStream
-from twsock.sockets.waiting import output_closed
+from twsock.sockets.waiting import lost_again, output_closed
 from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_close
 from twsock.sockets.websocket.opening import Opening
 from twsock.sockets.websocket.output import WebSocketOutputStream
@@ -69,8 +70,7 @@ class ClientProtocol(Protocol):
     :param receiver: takes the messages.
     :param output: gets its encoder and its transport here.
     :param events: receives the events; the owner of the WebSocket for its handlers.
-    :param close_timeout: seconds from the first close frame to the loss of the connection; 0 or
-        more.
+    :param close_timeout: seconds from the first close frame to the loss of the connection.
     """
 
     _log = TextLogger()
@@ -85,7 +85,6 @@ class ClientProtocol(Protocol):
     # Between the response and the last message.
     _decoder: MessageDecoder | None = None
     _is_pulling = False
-    # Whether bytes have arrived while messages were pulled.
     _was_fed = False
     # Whether messages are dropped: this end was closed.
     _is_dropping = False
@@ -204,21 +203,24 @@ class ClientProtocol(Protocol):
         waiting = stream.when_lost()
         self._is_dropping = True
         self._ending = error
-        self._frames.refuse(error.copy)
-        self._frames.send_waiting()
+        self._end_output(stream, error.copy)
         self._receiver.drop(error)
         web_socket.close(code, reason)
-        if stream.is_flushed:
-            self._frames.output_drained()
         self._report_closed(code, reason)
         return waiting
 
+    def _end_output(self, stream: Connection, refusal: Callable[[], SocketError]) -> None:
+        """Send the queued messages, which precede the close frame; refuse further ones."""
+        self._frames.refuse(refusal)
+        self._frames.send_waiting()
+        if stream.is_flushed:
+            self._frames.output_drained()
+
     def abort(self, error: SocketError | None = None) -> Deferred[None]:
         """
-        End the connection now, without a close frame.
+        End the connection now, without a close frame; return the wait for the loss.
 
         :param error: the reason; None if the application asked for it.
-        :returns: fires when the connection is lost.
         """
         stream = self._stream
         self._is_dropping = True
@@ -310,7 +312,8 @@ class ClientProtocol(Protocol):
         """Handle the close frame of the server, which answers none of this end."""
         self._is_dropping = True
         self._ending = error = WebSocketClosedError(code, reason)
-        self._frames.lost(error)
+        if self._stream is not None:
+            self._end_output(self._stream, error.copy)
         self._report_closed(code, reason)
 
     def _report_closed(self, code: int, reason: str) -> None:
@@ -321,9 +324,10 @@ class ClientProtocol(Protocol):
         """Close the WebSocket: the server broke a rule."""
         if not self._is_dropping:
             self._is_dropping = True
-            self._ending = violation.copy()
+            self._ending = error = violation.copy()
             self._log.warn("WebSocket closed: {error}", error=violation)
-            self._frames.lost(violation.copy())
+            if self._stream is not None:
+                self._end_output(self._stream, lambda: lost_again(error))
         if self._web_socket is not None:
             self._web_socket.violated(violation.code, violation.reason)
 

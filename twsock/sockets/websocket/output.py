@@ -7,10 +7,8 @@ together what was queued together. Pongs and pings do not wait there: they may p
 
 from __future__ import annotations
 
-import codecs
-import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -20,14 +18,11 @@ from typing_extensions import Self, override
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
 from twsock.operation import Fired, fail
 from twsock.sockets.stream.output import OutputStream
-from twsock.websocket.frames import Opcode, encode_frame
-from twsock.websocket.masking import MaskKeys
+from twsock.websocket.frames import Opcode
 from twsock.websocket.messages import MessageEncoder
 from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["WebSocketOutputStream"]
-
-_new_text_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class _Frames(OutputStream):
@@ -45,35 +40,6 @@ class _Frames(OutputStream):
         """Keep the frame in the queue."""
 
 
-class _Fragments:
-    """A message of which the application sends one frame after the other."""
-
-    __slots__ = ("_check", "_keys", "opcode")
-
-    def __init__(self, opcode: Opcode, keys: MaskKeys | None) -> None:
-        self.opcode = opcode
-        self._keys = keys
-        # Checks that the frames of a text are UTF-8 together; a character may be in two of them.
-        self._check = _new_text_decoder() if opcode is Opcode.TEXT else None
-
-    def encode(self, data: bytes, is_final: bool) -> bytes:
-        """
-        Return the next frame.
-
-        :raises LocalProtocolError: when a text is not UTF-8. The message is unchanged then.
-        """
-        if self._check is not None:
-            before = self._check.getstate()
-            try:
-                self._check.decode(data, is_final)
-            except UnicodeDecodeError:
-                self._check.setstate(before)
-                raise LocalProtocolError("a text message is not UTF-8") from None
-        opcode, self.opcode = self.opcode, Opcode.CONTINUATION
-        key = None if self._keys is None else self._keys.next()
-        return encode_frame(opcode, data, is_final=is_final, key=key)
-
-
 class WebSocketOutputStream:
     """
     The sending side of a WebSocket: each write is one message.
@@ -88,14 +54,15 @@ class WebSocketOutputStream:
         Default 256 MiB.
     """
 
-    __slots__ = ("_choose_opcode", "_encoder", "_fragments", "_frames", "_is_closed")
+    __slots__ = ("_choose_opcode", "_encoder", "_frames", "_is_closed", "_unfinished")
 
     def __init__(self, clock: IReactorTime, choose_opcode: Callable[[], Opcode]) -> None:
         self._frames = _Frames(clock)
         self._choose_opcode = choose_opcode
         # None before the handshake is done.
         self._encoder: MessageEncoder | None = None
-        self._fragments: _Fragments | None = None
+        # The type of the message that is sent in frames; None if there is none.
+        self._unfinished: Opcode | None = None
         self._is_closed = False
 
     @property
@@ -189,14 +156,13 @@ class WebSocketOutputStream:
         refused = self._refusal()
         if refused is not None:
             return refused
-        fragments = self._fragments
-        if fragments is None:
-            fragments = _Fragments(self._choose_opcode(), MaskKeys(os.urandom))
+        assert self._encoder is not None
+        opcode = self._choose_opcode() if self._unfinished is None else self._unfinished
         try:
-            frame = fragments.encode(data, is_final)
+            frame = self._encoder.encode_fragment(opcode, data, is_final=is_final)
         except LocalProtocolError as error:
             return fail(error.copy())
-        self._fragments = None if is_final else fragments
+        self._unfinished = None if is_final else opcode
         return _count(self._frames.write(frame), len(data))
 
     # Called by the connection.
@@ -218,8 +184,6 @@ class WebSocketOutputStream:
         refused = self._refusal()
         if refused is not None:
             return refused
-        if self._fragments is not None:
-            return fail(LocalProtocolError("cannot write: a message is being sent in frames"))
         assert self._encoder is not None
         try:
             frame = self._encoder.encode(opcode, data)

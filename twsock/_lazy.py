@@ -23,15 +23,17 @@ def import_when_used(
 
     :param package: the full name of the package; its ``__all__`` has the names.
     :param modules: the modules that define the names, relative to the package, in the order of the
-        search. Each is an attribute of the package, too. A module comes after the modules that it
-        imports, so a lookup loads no module that its name does not need.
-    :param root: the package that ``modules`` are relative to; None for the package itself.
+        search. A module comes after the modules that it imports, so a lookup loads no module that
+        its name does not need.
+    :param root: the package that ``modules`` are relative to; None for the package itself. Then
+        each module is an attribute of the package, too.
     """
     places = [f"{root or package}.{name}" for name in modules]
+    attributes = modules if root is None else ()
 
     def get_attribute(name: str) -> object:
         module = sys.modules[package]
-        if name in modules:
+        if name in attributes:
             return import_module(f"{package}.{name}")
         if name not in module.__all__:
             message = f"module {package!r} has no attribute {name!r}"
@@ -43,7 +45,7 @@ def import_when_used(
 
     def list_names() -> list[str]:
         module = sys.modules[package]
-        submodules = (name for name in modules if "." not in name)
+        submodules = (name for name in attributes if "." not in name)
         return sorted({*vars(module), *module.__all__, *submodules})
 
     return get_attribute, list_names

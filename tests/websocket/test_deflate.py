@@ -345,6 +345,17 @@ class DeflaterTests(SynchronousTestCase):
         assert near is not None
         self.assertLess(len(far) + 500, len(near))
 
+    def test_key_is_that_of_equal_results(self) -> None:
+        """Each setting counts; with context takeover there is none."""
+        usual = {"window_bits": 12, "keeps_context": False, "memory_level": 5, "min_size": 256}
+        keys = {
+            Deflater(**{**usual, **changed}).key  # type: ignore[arg-type]
+            for changed in ({}, {"window_bits": 9}, {"memory_level": 1}, {"min_size": 0})
+        }
+        self.assertEqual(len(keys), 4)
+        self.assertIn(Deflater(**usual).key, keys)  # type: ignore[arg-type]
+        self.assertIsNone(Deflater(**{**usual, "keeps_context": True}).key)  # type: ignore[arg-type]
+
     def test_messages_stand_alone_without_context_takeover(self) -> None:
         """The same message gives the same bytes."""
         deflater = agree().deflater(is_server=True)

@@ -6,6 +6,7 @@ import os
 import sys
 import tracemalloc
 import zlib
+from collections.abc import Hashable
 from typing import Any
 
 from hypothesis import given
@@ -48,6 +49,8 @@ _CONTROLS = tuples(sampled_from([Opcode.PING, Opcode.PONG]), binary(max_size=125
 
 class Deflater:
     """Compresses each message by itself (:rfc:`7692`, section 7.2)."""
+
+    key = 15
 
     def compress(self, data: bytes) -> bytes:
         compressor = zlib.compressobj(wbits=-15)
@@ -711,6 +714,25 @@ class EncodingTests(SynchronousTestCase):
             encode(BINARY, bytes(300)),
             server_frame(0x42, data[:5]) + server_frame(0x80, data[5:]),
         )
+
+    def test_shared_message_is_encoded_once_for_equal_settings(self) -> None:
+        """Fragments and compression are settings; an unfinished message refuses any other."""
+        frames: dict[Hashable, bytes] = {}
+        settings: list[dict[str, Any]] = [
+            {},
+            {"max_fragment_size": 100},
+            {"deflater": Deflater()},
+            {"deflater": Deflater(), "max_fragment_size": 3},
+        ]
+        for options in settings:
+            one, two = (MessageEncoder(is_server=True, **options) for _ in range(2))
+            shared = one.encode_shared(Opcode.TEXT, b"Hello" * 50, frames)
+            self.assertIs(two.encode_shared(Opcode.TEXT, b"Hello" * 50, frames), shared, options)
+            self.assertEqual(two.encode(Opcode.TEXT, b"Hello" * 50), shared, options)
+            two.encode_fragment(Opcode.TEXT, b"a", is_final=False)
+            with self.assertRaises(LocalProtocolError, msg=str(options)):
+                two.encode_shared(Opcode.TEXT, b"Hello" * 50, frames)
+        self.assertEqual(len(frames), len(settings))
 
     def test_small_messages_are_not_compressed(self) -> None:
         """Below 256 bytes by default, nor are control frames."""

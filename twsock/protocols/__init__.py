@@ -23,6 +23,7 @@ from twsock.stream.registry import ConnectionGroup, ConnectionRegistry, Counters
 from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
 
 if TYPE_CHECKING:
+    from twsock.websocket.broadcast import broadcast
     from twsock.websocket.echo import WebSocketEcho
     from twsock.websocket.factory import WebSocketFactory
     from twsock.websocket.protocol import WebSocketProtocol
@@ -51,10 +52,11 @@ __all__ = [
     "WebSocketEcho",
     "WebSocketFactory",
     "WebSocketProtocol",
+    "broadcast",
 ]
 
 # Type checkers do not see this: they would take it for a promise that every name exists.
 if not TYPE_CHECKING:
     __getattr__, __dir__ = import_when_used(
-        __name__, ("protocol", "echo", "factory"), root="twsock.websocket"
+        __name__, ("protocol", "echo", "factory", "broadcast"), root="twsock.websocket"
     )

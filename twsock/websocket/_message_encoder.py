@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from codecs import utf_8_decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Final
 
 from twsock._integers import checked_integer
@@ -26,7 +26,14 @@ _LONG: Final = 126
 
 
 class Compressor(typing.Protocol):
-    """What the encoder needs to compress messages: `twsock.websocket.deflate`."""
+    """
+    What the encoder needs to compress messages: `twsock.websocket.deflate`.
+
+    :ivar key: equal for compressors with equal results; None if they depend on earlier messages.
+    """
+
+    @property
+    def key(self) -> Hashable: ...
 
     def compress(self, data: bytes, /) -> bytes | None:
         """Return a compressed message; None if it is to be sent as it is, such as a small one."""
@@ -142,6 +149,26 @@ class MessageEncoder:
         self._unfinished = None if is_final else opcode
         self._is_usual = self._has_shortcut and is_final
         return b"".join(self._frames(first, data, is_final=is_final))
+
+    def encode_shared(self, opcode: Opcode, data: bytes, frames: dict[Hashable, bytes]) -> bytes:
+        """
+        Return the frames of a message of a server, encoded once for all encoders alike.
+
+        :param frames: what other encoders have returned for this message. The result is added,
+            unless it depends on the earlier messages of this encoder.
+        :raises LocalProtocolError: as `encode` does.
+        """
+        key: Hashable = None
+        if not self._is_usual:
+            compression = None if self._deflater is None else self._deflater.key
+            depends_on_others = self._deflater is not None and compression is None
+            if depends_on_others or self._unfinished is not None:
+                return self.encode(opcode, data)
+            key = compression, self._max_fragment_size
+        found = frames.get(key)
+        if found is None:
+            found = frames[key] = self.encode(opcode, data)
+        return found
 
     def _next_key(self) -> bytes | None:
         return None if self._keys is None else self._keys.next()

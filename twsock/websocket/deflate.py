@@ -266,6 +266,13 @@ class Deflater:
         self._min_size = min_size
         self._compressor: zlib._Compress | None = None
 
+    @property
+    def key(self) -> tuple[int, int, int] | None:
+        """Equal for compressors with equal results; None if they depend on earlier messages."""
+        if self._keeps_context:
+            return None
+        return self._window_bits, self._memory_level, self._min_size
+
     def compress(self, data: bytes) -> bytes | None:
         """
         Compress a message.

@@ -11,7 +11,7 @@ handlers. It passes control frames and the events of the end to a
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -255,6 +255,19 @@ class WebSocketProtocol(AcceptingProtocol):
         if code == CloseCode.ABNORMAL_CLOSURE:
             stream.write(b"")  # Raises the reason why the connection ended.
         raise ClosedError(f"cannot send: the WebSocket is closed, code {code:d}")
+
+    # Called by the broadcast.
+
+    def send_shared(self, opcode: Opcode, data: bytes, frames: dict[Hashable, bytes]) -> bool:
+        """Send a message, if this is possible; see `MessageEncoder.encode_shared`."""
+        stream = self._stream
+        if stream is None or not (self._web_socket.is_open and stream.is_open):
+            return False
+        frame = self._encoder.encode_shared(opcode, data, frames)
+        stream.write(frame)
+        if not self._is_delivering:
+            self._push(stream, len(frame))
+        return stream.is_open
 
     # Called by the transport of the application.
 

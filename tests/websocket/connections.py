@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -86,12 +87,16 @@ class Recorder(WebSocketProtocol):
 
 
 class Connected(Generic[P]):
-    """One server connection on a transport in memory."""
+    """
+    One server connection on a transport in memory.
 
-    def __init__(self, protocol: type[P], **settings: Any) -> None:
+    :param host: the address of this end.
+    """
+
+    def __init__(self, protocol: type[P], host: str = "192.0.2.1", **settings: Any) -> None:
         self.clock = Clock()
         self.factory = WebSocketFactory(self.clock, protocol, **settings)
-        self.transport: Any = StringTransport()
+        self.transport: Any = StringTransport(hostAddress=IPv4Address("TCP", host, 1338))
         built = self.factory.buildProtocol(None)
         assert isinstance(built, protocol)
         self.protocol: P = built

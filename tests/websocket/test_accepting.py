@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.websocket.connections import END, REQUEST, Connected, Recorder, connected, text
@@ -116,8 +117,9 @@ class AcceptTests(SynchronousTestCase):
                 self.close(4000, "no")
 
         made = Connected(Closing)
-        made.receive(REQUEST + END)
-        self.assertEqual(made.sent(), b"")
+        with capturedLogs() as events:
+            made.receive(REQUEST + END)
+        self.assertEqual((made.sent(), list(events)), (b"", []))
         self.assertTrue(made.is_ending)
 
 
@@ -163,6 +165,17 @@ class RequestTests(SynchronousTestCase):
             made = Connected(Deciding, **settings)
             made.receive(REQUEST + END)
             self.assertEqual(made.sent()[:12], b"HTTP/1.1 " + status)
+
+    def test_loopback_address_serves_this_machine_only(self) -> None:
+        """A page that makes its name point to 127.0.0.1 is refused: DNS rebinding."""
+        for host, name, status in (
+            ("127.0.0.1", b"example.com", b"421"),
+            ("127.0.0.1", b"localhost:1338", b"101"),
+            ("192.0.2.1", b"example.com", b"101"),
+        ):
+            made = Connected(Deciding, host)
+            made.receive(REQUEST.replace(b"example.com", name) + END)
+            self.assertEqual(made.sent()[:12], b"HTTP/1.1 " + status, f"{host}, {name!r}")
 
 
 class DeadlineTests(SynchronousTestCase):

@@ -67,6 +67,13 @@ class Collecting(Recorder):
         self.events.append((data, is_text, is_complete))
 
 
+class EchoingPieces(Recorder):
+    """Records and echoes pieces of messages."""
+
+    def fragment_received(self, data: bytes, is_text: bool, is_complete: bool) -> Any:
+        self.binary_received(data)
+
+
 class MessageTests(SynchronousTestCase):
     """Messages reach the handlers, and answers leave together."""
 
@@ -294,6 +301,15 @@ class ViolationTests(SynchronousTestCase):
         assert isinstance(payload, bytes)
         self.assertEqual((kind, payload[:2]), ("close", b"\x03\xf1"))
 
+    def test_fragments_are_limited(self) -> None:
+        """The limit is that of the factory; the code is 1008."""
+        made = connected(Recorder, max_fragments=2)
+        more = encode_frame(Opcode.CONTINUATION, b"", is_final=False, key=b"abcd")
+        made.receive(text("", is_final=False) + more)
+        self.assertEqual(made.sent(), b"")
+        made.receive(more)
+        self.assertEqual(made.frames()[0][1][:2], b"\x03\xf0")
+
     def test_default_limit_is_one_mebibyte(self) -> None:
         """A message of 1 MiB is accepted, one byte more is not."""
         size = 1024 * 1024
@@ -407,6 +423,15 @@ class CloseTests(SynchronousTestCase):
         self.assertTrue(made.is_ending)
         with self.assertRaises(ClosedError):
             made.protocol.send_text("x")
+
+    def test_close_reads_on(self) -> None:
+        """Reading had paused while a handler ran; the peer's close frame has to be found."""
+        made = connected(Waiting)
+        made.receive(text("a"))
+        made.receive(binary(b"x" * 70_000))
+        self.assertEqual(made.transport.producerState, "paused")
+        made.protocol.close()
+        self.assertEqual(made.transport.producerState, "producing")
 
     def test_close_within_a_handler_drops_the_rest(self) -> None:
         """Messages behind it in the same read are not delivered; a close frame is."""
@@ -553,7 +578,9 @@ class PingTests(SynchronousTestCase):
         ((kind, payload),) = made.frames()
         assert isinstance(payload, bytes)
         made.clock.advance(0.25)
-        made.receive(pong(b"other") + pong(payload))
+        made.receive(pong(b"other"))
+        self.assertNoResult(pinged)
+        made.receive(pong(payload))
         self.assertEqual((kind, self.successResultOf(pinged)), ("ping", 0.25))
 
     def test_pong_answers_earlier_pings_too(self) -> None:
@@ -701,6 +728,17 @@ class OutputTests(SynchronousTestCase):
         made.transport.producer.resumeProducing()
         self.assertEqual(made.transport.producerState, "producing")
         self.assertEqual(made.protocol.events[-1], "resumed")
+
+    def test_messages_of_one_read_wait_when_the_output_is_full(self) -> None:
+        """Of 200 messages of 1 KB, those that fill the high-water mark are answered."""
+        for protocol in (Recorder, EchoingPieces):
+            made = connected(protocol)
+            self.fill(made)
+            made.receive(binary(b"x" * 1000) * 200)
+            answered = made.protocol.events.count(b"x" * 1000)
+            self.assertLess(answered, 70, protocol.__name__)
+            made.transport.producer.resumeProducing()
+            self.assertGreater(made.protocol.events.count(b"x" * 1000), answered)
 
     def test_one_pong_waits_at_most(self) -> None:
         """Of pings that arrive while the output is not empty, the newest is answered."""

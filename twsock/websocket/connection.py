@@ -387,9 +387,9 @@ class WebSocket:
         self._state = state
         was_open, self.is_open = self.is_open, state is State.OPEN
         for action in actions:
+            # On a transport in memory this may cause further events, after which each action that
+            # is left does nothing.
             _PERFORM[action](self)
-            if self._state is not state:
-                break  # A transport in memory reports events within a call.
         if was_open and not self.is_open:
             self._stop_pings()
 

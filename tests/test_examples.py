@@ -18,9 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as connect_websocket
 
 from tests.ports import free_udp_port
 from tests.services.processes import twistd
+from tests.websocket.connections import text
 
 _TOP = Path(__file__).parents[1]
 _EXAMPLES = _TOP / "examples"
@@ -234,6 +238,78 @@ class SecureExamplesTests(SynchronousTestCase):
             refused = run_example(name, *words)
             self.assertEqual(refused.returncode, 1, f"{name=}, {words=}")
             self.assertRegex(refused.stderr, r"\Ausage: .+\n\Z", f"{name=}, {words=}")
+
+
+class ChatExampleTests(SynchronousTestCase):
+    """The chat room, with ``websockets`` as its members."""
+
+    PATH = _EXAMPLES / "websocket_chat.py"
+
+    @contextlib.contextmanager
+    def member(self, port: int, name: str) -> Iterator[ClientConnection]:
+        """Join the room."""
+        with connect_websocket(f"ws://127.0.0.1:{port}/", compression=None) as member:
+            self.assertEqual(member.recv(_PATIENCE), "What is your name?")
+            member.send(f"{name}\n")
+            self.assertEqual(member.recv(_PATIENCE), f"* {name} has joined")
+            yield member
+
+    def test_each_text_goes_to_all_members(self) -> None:
+        """A member that has left does not, and a name is given once; Ctrl-C closes with 1001."""
+        with running(self.PATH, _LOCAL) as (server, opened, port):
+            with self.member(port, "Ada") as ada:
+                with self.member(port, "Grace") as grace:
+                    self.assertEqual(ada.recv(_PATIENCE), "* Grace has joined")
+                    grace.send("Hello")
+                    for member in (ada, grace):
+                        self.assertEqual(member.recv(_PATIENCE), "Grace: Hello")
+                    with connect_websocket(f"ws://127.0.0.1:{port}/") as second:
+                        second.recv(_PATIENCE)
+                        second.send("")
+                        self.assertEqual(second.recv(_PATIENCE), "A name has 1 to 20 characters.")
+                        second.send("Ada")
+                        with self.assertRaises(ConnectionClosed):
+                            second.recv(_PATIENCE)
+                        self.assertEqual(second.close_code, 4000)
+                self.assertEqual(ada.recv(_PATIENCE), "* Grace has left")
+                server.send_signal(signal.SIGINT)
+                with self.assertRaises(ConnectionClosed):
+                    ada.recv(_PATIENCE)
+                self.assertEqual(ada.close_code, 1001)
+            printed, _ = server.communicate()
+        self.assertEqual(opened.replace(str(port), "1341"), promised("websocket_chat.py"))
+        self.assertEqual((printed, server.returncode), ("", 0))
+
+    def test_member_that_does_not_read_is_dropped(self) -> None:
+        """The others receive every text, and learn that it left."""
+        with (
+            running(self.PATH, _LOCAL) as (_server, _opened, port),
+            socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as slow,
+        ):
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.sendall(
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                b"Sec-WebSocket-Version: 13\r\n\r\n" + text("Slow")
+            )
+            self.assertTrue(slow.recv(1000).startswith(b"HTTP/1.1 101 "))
+            with self.member(port, "Ada") as ada:
+                heard: list[str | bytes] = []
+                while "* Slow has left" not in heard[-100:]:
+                    for _ in range(100):
+                        ada.send("x" * 990)
+                    heard.extend(ada.recv(_PATIENCE) for _ in range(100))
+                    self.assertLess(len(heard), 100_000)
+        self.assertEqual(set(heard), {f"Ada: {'x' * 990}", "* Slow has left"})
+
+    def test_unusable_endpoint_is_refused_in_one_line(self) -> None:
+        """An invalid string, a port in use and no endpoint give one line and no traceback."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            for words in (("nonsense:1",), (f"tcp:{port}:interface=127.0.0.1",), ()):
+                refused = run_example("websocket_chat.py", *words)
+                self.assertEqual(refused.returncode, 1, f"{words=}")
+                self.assertRegex(refused.stderr, r"\A(websocket_chat|usage): .+\n\Z", f"{words=}")
 
 
 class MailExampleTests(SynchronousTestCase):

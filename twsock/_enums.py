@@ -16,7 +16,7 @@ def _spell(name: str | None) -> str:
 
 
 class KeyEnum(Enum):
-    """Keys of tables. `Enum` itself hashes a member by its name, in a Python call each time."""
+    """Members are keys of tables. `Enum` hashes a member by its name, with a call in Python."""
 
     __hash__ = object.__hash__
 

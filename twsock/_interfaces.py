@@ -1,8 +1,9 @@
 """
 Declares which interfaces an object provides, for classes that have one object for each connection.
 
-`zope.interface` keeps a declaration only while an object has it. A server that accepts connections
-one after the other would compute it anew for each, which takes some hundred calls.
+`zope.interface` keeps a declaration only while an object has it. A server whose connections follow
+each other would compute the declaration for each of them, in some hundred calls. So this module
+keeps the last declarations.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from zope.interface.declarations import Provides
 
 __all__ = ["provide_same"]
 
-#: The most declarations that are kept. A server needs a few: one for each kind of its transports.
+#: The most declarations that are kept. A server needs one for each class of its transports.
 _MAX_KEPT: Final = 64
 
 

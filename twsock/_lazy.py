@@ -1,9 +1,9 @@
 """
 Lazy names: a package and its modules → **lazy names** → its ``__getattr__`` and ``__dir__``.
 
-Used by `twsock`, by packages of it, and for the classes of WebSockets in `twsock.protocols`. A
-program that imports one name then waits for the modules of that name only (:pep:`562`). Type
-checkers read the imports that such a package has under ``TYPE_CHECKING``.
+Used by `twsock` and its packages; in `twsock.protocols` only for the classes of WebSockets. A
+program that imports one name loads only the modules of that name (:pep:`562`). Type checkers read
+the imports that such a package has under ``TYPE_CHECKING``.
 """
 
 from __future__ import annotations

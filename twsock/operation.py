@@ -1,9 +1,10 @@
 """
 Deferreds of asynchronous calls: coroutine or event → **operation** → the caller's Deferred.
 
-Every call that returns a Deferred which may fail uses them. Their errors have no frames. A
-traceback holds frames, and frames hold sockets and buffers. If one of these refers back to the
-error, all of them stay in memory until the garbage collector runs.
+Each call whose Deferred may fail returns an `Operation`. Its error has no frames: a traceback
+holds frames, and frames hold sockets and buffers. If one of these refers back to the error, all of
+them stay in memory until the garbage collector runs. A call whose result is known returns a
+`Fired`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["Fired", "Operation", "fail", "run_coroutine", "start_operation"]
 
 T = TypeVar("T")
 
-#: In the place of what a coroutine waits for: it has ended.
+#: Stands for the end of a coroutine, where a Deferred stands for a wait.
 _ENDED: Final = object()
 
 
@@ -31,9 +32,9 @@ class Operation(Deferred[T]):
     """
     A Deferred that can be awaited after it has failed.
 
-    If a Deferred of Twisted has failed before it is awaited, its error and its failure refer to
-    each other afterwards. This class drops the failure when it raises the error. A Deferred that
-    fails while it is awaited does the same. Awaiting it a second time returns None.
+    If a Deferred of Twisted fails before it is awaited, its error and its failure refer to each
+    other after the await. An `Operation` drops the failure when it raises the error; Twisted does
+    that itself for a Deferred that fails during the await. A second await returns None.
     """
 
     @override
@@ -68,21 +69,21 @@ class Fired(Deferred[T]):
     """
     A Deferred that has fired with a result.
 
-    As ``succeed`` of Twisted, in one call in place of two; most calls of a busy stream return one.
+    Made in one call; ``succeed`` of Twisted takes two. Most calls on a busy stream return one.
     """
 
     called = True
     _canceller = None
 
     def __init__(self, result: T) -> None:
-        # Twisted's own would set the same, and the place where a debugged Deferred was made.
+        # ``Deferred.__init__`` sets the same two, and does more only if Deferreds are debugged.
         self._callbacks = []
         self.result = result
 
     @override
     def __await__(self) -> Generator[Deferred[Any], None, T]:
         result: Any = self.result
-        # Without the general path, such an await takes a sixth less. Reads are the most frequent.
+        # The general path costs a sixth more. Most results are the bytes of a read.
         if self.paused or (type(result) is not bytes and isinstance(result, Failure)):
             result = yield from super().__await__()
         fired: T = result
@@ -115,17 +116,17 @@ def run_coroutine(coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T] | 
     """
     Run a coroutine until it waits or ends, in a copy of the current context.
 
-    Twisted would make a Deferred also for a coroutine that never waits, which takes several times
-    as long as the coroutine itself.
+    ``Deferred.fromCoroutine`` makes a Deferred even if the coroutine never waits. That takes
+    several times as long as the coroutine itself.
 
-    :returns: None if the coroutine has ended; otherwise as ``Deferred.fromCoroutine``: fires with
-        its result, and cancelling it cancels the coroutine.
+    :returns: None if the coroutine has ended. Otherwise a Deferred that fires with the result of
+        the coroutine; cancelling it cancels the coroutine.
     :raises Exception: any error that the coroutine raises before it waits. Another
         ``BaseException``, such as the cancellation of a task of asyncio, fails the Deferred.
     """
     context = copy_context()
     try:
-        # Half the cost of `send`, which raises a StopIteration for a coroutine that ends.
+        # ``coroutine.send`` costs twice as much: it raises StopIteration when the coroutine ends.
         waits_for: Any = context.run(next, coroutine.__await__(), _ENDED)
     except Exception:
         raise

@@ -11,8 +11,8 @@ Twisted's code for them only then. For an event of input alone it calls ``doRead
 Everything else is Twisted's. Most of the remaining cost is needed for fairness: the reactor runs
 timers between events, and skips events that an earlier event made stale.
 
-A wait for events has no timeout if the next timer is far, as that of an idle timeout is: an
-`_Alarm` ends it. A timeout costs the kernel and Python a twentieth of an echo, at each wait.
+If the next timer is more than a second away, such as that of an idle timeout, a wait for events has
+no timeout: an `_Alarm` ends the wait. A timeout costs a twentieth of an echo at each wait.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _PAUSE_AFTER_ERROR: Final = 0.1
 #: Twisted handles waits of more seconds, since it knows the longest wait that epoll accepts.
 _LONG_WAIT: Final = 3600.0
 
-#: The alarm ends waits of more seconds. To set it costs as much as some waits with a timeout.
+#: Waits of more seconds than this have an alarm. Setting the alarm costs as much as some timeouts.
 _FAR: Final = 1.0
 
-#: Of ``timerfd_settime``: the time is one of the clock, and not a number of seconds from now.
+#: A flag of ``timerfd_settime``: the time is one of the clock, not a number of seconds from now.
 _TFD_TIMER_ABSTIME: Final = 1
 
 
@@ -53,10 +53,12 @@ class _Alarm:
     """
     A timer of the kernel (timerfd) that ends a wait for events, as a descriptor of the reactor.
 
-    It may ring too early, when the timer that it was set for was cancelled; it is never late.
+    If the reactor's timer is cancelled after the alarm was set, the alarm ends a wait for nothing.
+    An alarm is never late.
 
-    :param watch: called once with the alarm, when it has a descriptor.
-    :ivar time: when it rings, on the clock of the reactor; infinite while it is not set.
+    :param watch: called once with the alarm, when the alarm has a descriptor.
+    :ivar time: when the alarm ends a wait, in seconds on the clock of the reactor; infinite while
+        it is not set.
     """
 
     def __init__(self, watch: Callable[[_Alarm], None]) -> None:
@@ -66,11 +68,11 @@ class _Alarm:
         self._is_missing = False
 
     def ring_by(self, when: float) -> bool:
-        """Ring at this time or earlier; return False if the system has no such timer."""
+        """End a wait at this time or earlier; return False if the system has no such timer."""
         if when >= self.time or self._is_missing:
             return not self._is_missing
         try:
-            # The interval of a timer that rings again, and the time: seconds and nanoseconds.
+            # Seconds and nanoseconds of the interval (0: the timer fires once), and of the time.
             setting = (ctypes.c_long * 4)(0, 0, int(when), int(when % 1 * 1e9))
             _call("timerfd_settime", self._descriptor, _TFD_TIMER_ABSTIME, setting, None)
         except (AttributeError, OSError):
@@ -80,7 +82,7 @@ class _Alarm:
         return True
 
     def open(self) -> None:
-        """Make the timer, if the system has one; the reactor does so once, as with its waker."""
+        """Make the timer, if the system has one. The reactor calls this once."""
         # ``ReactorBase.seconds`` is this clock, too. The flags have the values of those of open(2).
         flags = os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -112,10 +114,10 @@ class _Alarm:
 
 def _call(name: str, *arguments: Any) -> int:
     """
-    Call a function of the C library; Python has these since 3.13.
+    Call a function of the C library. Since Python 3.13 the module ``os`` has these functions.
 
     :raises AttributeError: if the library does not have it.
-    :raises OSError: if it fails, or on a machine of 32 bits, where the size of a time differs.
+    :raises OSError: if the call fails; also on 32-bit machines, where times have another size.
     """
     if ctypes.sizeof(ctypes.c_long) != 8:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -129,7 +131,7 @@ class LeanEpollReactor(EPollReactor):
     """
     Twisted's epoll reactor without a log context for each event.
 
-    :ivar sets_log_context: False; transports then need not keep the prefix of their log messages.
+    :ivar sets_log_context: False. So transports need not store the prefix of their log messages.
     """
 
     sets_log_context: Final = False

@@ -59,8 +59,8 @@ class DatagramPort(DatagramDescriptor):
     :param protocol: connected to this port, as to a UDP port of Twisted.
     :param opened: the socket; the port closes it.
     :ivar counters: counts of datagrams.
-    :ivar read_ended: called after each wake-up, when the datagrams that the protocol sent meanwhile
-        have left; None for nothing.
+    :ivar read_ended: called after each wake-up, when the datagrams that the protocol sent during it
+        have left; None for no call.
     """
 
     _log = TextLogger()
@@ -94,7 +94,8 @@ class DatagramPort(DatagramDescriptor):
         self._watch: LinkWatch | None = None
         self._destinations = Destinations(self.socket_family, multicast_only=options.multicast_only)
         self.read_ended: Callable[[], None] | None = None
-        # For senders that check an address once, and send items that are notified of their result.
+        # For senders that check an address once for many sends, and whose items are notified of
+        # their result.
         self.find_address = self._destinations.find
         self.submit = self._output.push
         self.submit_all = self._output.push_all
@@ -209,10 +210,10 @@ class DatagramPort(DatagramDescriptor):
 
     def send_awaited(self) -> None:
         """
-        Send collected datagrams, as a coroutine waits for one of them.
+        Send collected datagrams, since a coroutine waits for one of them.
 
-        They stay collected if further datagrams of this wake-up may add answers that leave in the
-        same call.
+        If further received datagrams may still be handled in this wake-up, nothing is sent yet: all
+        answers then leave in one call.
         """
         if self._receiver.is_single:
             self._output.send_held()

@@ -211,7 +211,7 @@ class RunReceiver:
 
     @property
     def is_single(self) -> bool:
-        """Whether the owner handles the only datagram of this wake-up."""
+        """Whether the owner is handling the only datagram of this wake-up."""
         run = self.run
         return run is not None and run.count == 1 and self._budget.allowed == 1
 

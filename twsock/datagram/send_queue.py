@@ -100,7 +100,7 @@ class DatagramOutput:
         # Items of the current system call whose outcome has not been reported.
         self._sending: Sequence[Sendable] = ()
         self._state = _IDLE
-        # The error that the next call is known to have; set by `push`.
+        # The error of a call that `push` has made for the first item; handled by the next flush.
         self._first_error: OSError | None = None
         self.is_full = False
         self._retry_call: IDelayedCall | None = None
@@ -152,7 +152,7 @@ class DatagramOutput:
         """
         Send an item, after all queued items.
 
-        It is notified before this returns, if the kernel accepts or refuses it now.
+        If the kernel accepts or refuses the item at once, the item is notified within this call.
 
         :raises SocketError: with status ``MESSAGE_TOO_LONG``, when one of its datagrams is longer
             than `max_size`.
@@ -160,7 +160,7 @@ class DatagramOutput:
         :raises Exception: the error of `close`, when the queue was closed.
         """
         if self._state is _IDLE and item.segment_size == len(item.data) <= self.max_size:
-            # Usual outside an event: nothing waits. The queue handles an error of this call.
+            # The usual case outside an event: nothing waits. The queue handles an error.
             self._first_error = self._calls.send((item,), is_run=False)
             if self._first_error is None:
                 item.sent()

@@ -1,8 +1,8 @@
 """
 The options that all services of stream connections have: command line → **options** → service.
 
-Endpoints, limits of connections, TLS, and the process. `twsock.services.stream` and
-`twsock.services.websocket` add those of their format.
+They are those for endpoints, limits of connections, TLS, and the process. `twsock.services.stream`
+and `twsock.services.websocket` add the options of their formats. Holds the values of one command.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 #: Seconds that a stop waits for connections to end by themselves.
 DEFAULT_DRAIN_TIMEOUT: Final = 10.0
 
-#: The default if the limit on open files allows it.
+#: The default of ``--max-connections``, if the limit on open files allows it.
 MOST_CONNECTIONS: Final = 10_000
 
 #: Descriptors that are reserved for other uses: some 20 for ports, logs, the reactor and Python
@@ -89,7 +89,7 @@ class StreamServiceOptions(SecurityOptions, ProcessOptions):
         """
         Check the options, so that a mistake is reported in one line before anything starts.
 
-        :raises UsageError: when an option is invalid; names the option and what it takes.
+        :raises UsageError: when an option is invalid. The error names the option and what it takes.
         """
         from twisted.internet import reactor
 
@@ -119,7 +119,7 @@ class StreamServiceOptions(SecurityOptions, ProcessOptions):
         """
         Check the options of the format.
 
-        :raises UsageError: when an option is invalid; names the option and what it takes.
+        :raises UsageError: when an option is invalid. The error names the option and what it takes.
         """
         raise NotImplementedError
 

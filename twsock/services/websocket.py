@@ -39,7 +39,7 @@ class Options(StreamServiceOptions):
 
     optFlags = [["compression", None, "Compress messages, if the client offers it."]]
     optParameters = [
-        ["path", None, None, "The only path that is served. [default: each path]"],
+        ["path", None, None, "The only path that is served. [default: any path]"],
         ["max-message-size", None, None, "Largest message accepted, in bytes. [default: 1 MiB]"],
         [
             "ping-interval",
@@ -66,14 +66,14 @@ class Options(StreamServiceOptions):
     def opt_host(self, name: str) -> None:
         """
         Name or address of this server, as its clients write it; repeatable. [default: on a loopback
-        address localhost and loopback addresses, otherwise each name]
+        address localhost and loopback addresses, otherwise any name]
         """
         self["hosts"].append(name)
 
     def opt_origin(self, origin: str) -> None:
         """
         Origin whose pages may connect, such as https://example.com, or * for all; repeatable.
-        [default: the same host]
+        [default: pages of the same host]
         """
         self["origins"].append(origin)
 
@@ -124,16 +124,17 @@ def websocket_service(
     Make the WebSocket echo service.
 
     :param endpoints: server endpoint strings; if empty, port 1338 on the loopback addresses.
-    :param path: see `WebSocketFactory`, also for the next three and ``max_message_size``.
+    :param path: see `WebSocketFactory`, also for ``hosts``, ``origins``, ``subprotocols`` and
+        ``max_message_size``.
     :param compression: whether to compress messages, if the client offers it.
-    :param ping_interval: seconds between two pings; None for no pings.
+    :param ping_interval: seconds between two pings; above 0. None for no pings.
     :param max_connections: how many may be open at once; None for `default_max_connections`.
-    :param max_connections_per_address: see `StreamServerFactory`, also for the next one.
+    :param max_connections_per_address: see `StreamServerFactory`, also for ``max_buffered``.
     :param drain_timeout: see `StreamService`.
-    :param security: TLS from the first byte; None for none.
+    :param security: TLS from the first byte; None for no TLS.
     :param endpoint_settings: defaults for arguments that the strings omit; None for our own.
-    :raises ValueError: when an endpoint, a name or a number cannot be used, or the security is an
-        upgrade; the text is a line for users.
+    :raises ValueError: when an endpoint, a name or a number cannot be used, or the policy of
+        ``security`` is not ``UpgradePolicy.IMPLICIT``. The text of the error is one line for users.
     """
     if security is not None and security.upgrade.policy is not UpgradePolicy.IMPLICIT:
         raise ValueError("TLS of WebSockets begins with the first byte")

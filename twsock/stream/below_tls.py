@@ -225,10 +225,10 @@ class TlsLowerTransport:
 
     def close_answered(self) -> None:
         """
-        End the connection at once if a plain socket has nothing to send; close_notify was written.
+        End the connection after close_notify was written: at once if a plain socket has sent all.
 
-        The loss is reported within this call. If the kernel has no room, the peer may not read: the
-        end then waits, as that of `loseConnection`.
+        The loss is then reported within this call. Otherwise, and if the kernel has no room (the
+        peer may not read), the connection ends as with `loseConnection`.
         """
         descriptor: Any = self._descriptor
         if (
@@ -237,7 +237,7 @@ class TlsLowerTransport:
             and descriptor.producer is None  # Twisted waits for the producer of an application.
             and is_writable(descriptor)
         ):
-            # ``loseConnection`` would wait for the next turn, with four system calls.
+            # ``loseConnection`` would end in the next turn, and make four more system calls.
             # As in Twisted's abortConnection: one event may report input and room, and the reactor
             # writes after it has read.
             descriptor.doWrite = _write_nothing

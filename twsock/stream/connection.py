@@ -284,10 +284,11 @@ class Connection(EndingTransport):
 
     def close_answered(self) -> None:
         """
-        Close within the event of the peer's end: at once if a plain socket has nothing to send.
+        Close within the event of the peer's end: at once if a plain socket has sent all bytes.
 
-        Call it within that event only, since the owner then receives the loss within this call. If
-        the kernel has no room, the peer may not read: then its deadline starts, as with `close`.
+        Call this within that event only: the owner may receive the loss within this call. If bytes
+        are unsent, or the kernel has no room (the peer may not read), this is the same as `close`,
+        with its deadline.
         """
         descriptor: Any = self._descriptor
         if (

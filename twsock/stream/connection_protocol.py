@@ -68,7 +68,7 @@ class ConnectionProtocol(Protocol):
     _transport: Any = None
     _ordered: ApplicationTransport | None = None
     _stream: Connection | None = None
-    # Whether the application does not know of the connection yet: an upgrade comes first.
+    # Whether `connection_made` has not been called yet: a handshake comes first.
     _is_unannounced = False
     # Whether a write has reported a full output, which has not drained since.
     _is_full = False

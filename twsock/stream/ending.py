@@ -404,7 +404,7 @@ class EndingTransport(StreamTransport):
         self._transport.loseConnection()
 
     def _close_socket(self, _error: object) -> None:
-        # ``loseConnection`` would wait for the next turn, with four system calls.
+        # ``loseConnection`` would end in the next turn, and make four more system calls.
         descriptor: Any = self._descriptor
         descriptor.connectionLost(connectionDone)
 

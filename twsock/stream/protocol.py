@@ -473,7 +473,11 @@ class StreamProtocol(ConnectionProtocol):
         return min(MAX_BACKLOG, typing.cast(int, self._decoder.max_payload))
 
     def _close_answered(self, stream: Connection, is_event: bool = False) -> None:
-        """Close when all is answered, in the event of the peer's end (``is_event``) or later."""
+        """
+        Close: the peer has ended its output, and every message was answered.
+
+        :param is_event: whether this is called within the event of the peer's end.
+        """
         if self._decoder.stored:
             self._log.info(
                 "{peer} ended in the middle of a message: {size} bytes dropped",

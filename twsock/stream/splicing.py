@@ -2,9 +2,9 @@
 Bytes that the kernel moves from one socket to another: socket → **pipe** → socket.
 
 Used by `twsock.sockets.stream.relaying` between plain sockets on Linux. splice(2) moves bytes
-between a socket and a pipe without copying them into this process. A pipe holds at most 1 MiB,
-which is kernel memory, and takes two file descriptors. With the kernel's default of 64 KiB it would
-save nothing: each segment takes one of 16 places.
+between a socket and a pipe without copying them into this process. A pipe holds at most 1 MiB of
+kernel memory, and takes two file descriptors. A pipe of the kernel's default size, 64 KiB, saves
+nothing: each segment takes one of its 16 places.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PIPE_SIZE: Final = 1024 * 1024
 
 class Pipe:
     """
-    Bytes on their way between two sockets. `open_pipe` makes it.
+    A pipe for bytes on their way between two sockets; made by `Pipe.open`.
 
     :ivar held: how many bytes are in the pipe.
     """
@@ -38,7 +38,7 @@ class Pipe:
 
     @classmethod
     def open(cls) -> Pipe | None:
-        """Make a pipe; None where splice does not exist, or the system refuses such a pipe."""
+        """Make a pipe; return None if there is no splice, or the system refuses such a pipe."""
         if not (hasattr(os, "splice") and hasattr(fcntl, "F_SETPIPE_SZ")):
             return None  # Only Linux has both.
         try:
@@ -58,14 +58,14 @@ class Pipe:
         """
         Move bytes from a socket into the pipe, up to `PIPE_SIZE` in all.
 
-        :param source: a file descriptor.
-        :returns: how many; 0 at the end of the stream.
-        :raises BlockingIOError: when there are none, or the pipe is full: it may be full below its
-            size, since each segment takes a place.
+        :param source: the file descriptor of the socket.
+        :returns: how many bytes were moved; 0 at the end of the stream.
+        :raises BlockingIOError: when the socket has no bytes, or the pipe is full. A pipe can be
+            full below its size, since each segment takes a place.
         :raises OSError: when the connection is broken.
         """
         assert self._ends is not None
-        # The kernel counts places. One place may have 64 KiB, so that the size is no limit to it.
+        # The kernel only limits the places. One place may hold 64 KiB, so the size is checked here.
         room = PIPE_SIZE - self.held
         if not room:
             raise BlockingIOError
@@ -77,8 +77,8 @@ class Pipe:
         """
         Move bytes from the pipe into a socket.
 
-        :param target: a file descriptor.
-        :returns: how many; 0 when the socket has no room.
+        :param target: the file descriptor of the socket.
+        :returns: how many bytes were moved; 0 when the socket has no room.
         :raises OSError: when the connection is broken.
         """
         assert self._ends is not None
@@ -90,7 +90,7 @@ class Pipe:
         return moved
 
     def take(self, most: int) -> bytes:
-        """Read bytes that are in the pipe; none if it is empty."""
+        """Read at most ``most`` bytes out of the pipe; return none if it is empty."""
         assert self._ends is not None
         data = os.read(self._ends[0], min(most, self.held)) if self.held else b""
         self.held -= len(data)
@@ -106,13 +106,13 @@ class Pipe:
 
 class DirectReader:
     """
-    Reads from a socket in the place of Twisted's transport, whenever the reactor finds it readable.
+    Replaces the ``doRead`` of Twisted's transport, which the reactor calls for a readable socket.
 
-    The transport stays what the reactor knows: it is paused, resumed and closed as always.
+    The reactor continues to watch the transport, which is paused, resumed and closed as before.
 
     :param descriptor: a plain transport.
-    :param read: called in the place of ``doRead``, and returns what that returns: None, or the
-        reason why nothing more can be read.
+    :param read: called in the place of ``doRead``. It returns None, or the reason why nothing more
+        can be read.
     """
 
     __slots__ = ("_descriptor",)

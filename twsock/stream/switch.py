@@ -91,7 +91,7 @@ class Switch:
         """
         Handle one event: take its step, and carry out the actions.
 
-        :param error: the reason, if the event fails the upgrade; None for the usual one.
+        :param error: the reason, if the event fails the upgrade; None for that of `_error_of`.
         :raises LocalProtocolError: for a call of the application that has no row in this state.
         """
         actions = self._core.handle(event, self._connection.clock.seconds())
@@ -131,7 +131,7 @@ class Switch:
         )
 
     def _error_of(self, event: Event) -> SocketError:
-        """Return the error of an event that fails the upgrade, if the event brought none."""
+        """Return the error of an event that fails the upgrade and has no error of its own."""
         if event is Event.LOST:
             return BrokenError("the connection ended before the handshake")
         return RemoteProtocolError(f"not expected in this state of the upgrade: {event.value}")

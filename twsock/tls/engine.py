@@ -81,7 +81,7 @@ class RecordBoundaries:
 
 
 class _NoFactory:
-    """The part of a factory that Twisted's engine uses; this one keeps no list of engines."""
+    """Replaces the factory of Twisted's engine; keeps no list of engines."""
 
     def unregisterProtocol(self, engine: TLSMemoryBIOProtocol) -> None:
         """Do nothing at the loss of a connection."""
@@ -114,9 +114,9 @@ class Engine(TLSMemoryBIOProtocol):
     _owes_close_notify = False
     #: Whether the application has closed both directions.
     _is_finished = False
-    # Whether a close has to wait until the end of the input was reported, and whether one waits.
+    # Whether a close waits until the end of the input was reported, and whether a close waits now.
     _closes_later = _has_to_close = False
-    # Measures the deadline; None for the clock of the factory of a TLS endpoint.
+    # Measures the deadline. None: the clock of the factory, which a TLS endpoint of Twisted has.
     _reactor: IReactorTime | None = None
     _unread_answers = 0
     # After a failure: aborts the connection if the peer does not read.
@@ -131,8 +131,8 @@ class Engine(TLSMemoryBIOProtocol):
 
     @override
     def makeConnection(self, transport: Any) -> None:
-        # Twisted's engine does the same in many more calls: it declares each interface by itself,
-        # and a server tries to read a ClientHello before any byte has arrived.
+        # Twisted's engine does the same in many more calls: it computes the declaration of the
+        # interfaces anew, and a server tries to read a ClientHello before any byte has arrived.
         provide_same(self, transport)
         Protocol.makeConnection(self, transport)
         self.wrappedProtocol.makeConnection(self)

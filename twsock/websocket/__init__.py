@@ -3,7 +3,8 @@ WebSockets (:rfc:`6455`, :rfc:`7692`): messages above one stream connection.
 
 These modules do no I/O and read no clock:
 
-- the wire format: ``frames``, ``masking``, ``messages``, ``deflate`` and ``close_frame``;
+- the wire format: ``frames``, ``masking``, ``messages`` (decoder and encoder), ``deflate`` and
+  ``close_frame``;
 - the opening handshake: ``http`` parses, ``http_message`` and ``header_fields`` have the values,
   ``uri`` compares hosts, and ``handshake`` (server) and ``client_handshake`` judge;
 - the times and the end: ``keepalive`` says when to ping, ``closing`` is the table of the end.

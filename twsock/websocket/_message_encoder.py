@@ -1,8 +1,10 @@
 """
-The encoder of `twsock.websocket.messages`: messages and control frames → **frames** → connection.
+Encoder of messages and control frames: message → **frames** → connection.
 
-Holds the keys of some later masks. While a message is sent in fragments, it also holds the opcode
-of the message, and the beginning of a character that the last fragment has divided.
+`twsock.websocket.messages` exports it. Protocols and sockets encode messages,
+`twsock.websocket.connection` encodes control frames. The encoder of a client holds the keys of some
+later masks. While a message is sent in fragments, the encoder also holds the opcode of the message,
+and the first bytes of a character that the last fragment has divided.
 """
 
 from __future__ import annotations
@@ -27,16 +29,17 @@ _LONG: Final = 126
 
 class Compressor(typing.Protocol):
     """
-    What the encoder needs to compress messages: `twsock.websocket.deflate`.
+    Compresses messages for the encoder; such as `twsock.websocket.deflate.Deflater`.
 
-    :ivar key: equal for compressors with equal results; None if they depend on earlier messages.
+    :ivar key: equal for compressors with equal results; None if the results depend on earlier
+        messages.
     """
 
     @property
     def key(self) -> Hashable: ...
 
     def compress(self, data: bytes, /) -> bytes | None:
-        """Return a compressed message; None if it is to be sent as it is, such as a small one."""
+        """Return a compressed message; None if it has to be sent as it is."""
 
 
 class MessageEncoder:
@@ -44,12 +47,12 @@ class MessageEncoder:
     Encodes messages and control frames.
 
     :param is_server: whether this end is the server; a client masks its frames.
-    :param random_bytes: the source of masks, see `MaskKeys`; a client needs it.
+    :param random_bytes: the source of masks, see `MaskKeys`; required for a client.
     :param deflater: compresses messages; None if no compression was agreed.
-    :param max_fragment_size: messages with more bytes are sent in several frames, the last of which
-        may be shorter; None for one frame each.
-    :raises ValueError: when ``max_fragment_size`` is not 1 or more, or a client has no
-        ``random_bytes``.
+    :param max_fragment_size: messages with more bytes are divided into frames of this size; the
+        last frame may be smaller. 1 or more; None for one frame for each message.
+    :raises ValueError: when ``max_fragment_size`` is below 1, or a client has no ``random_bytes``.
+    :raises TypeError: when ``max_fragment_size`` is no integer.
     """
 
     __slots__ = (
@@ -77,10 +80,11 @@ class MessageEncoder:
             self._keys = MaskKeys(random_bytes)
         self._deflater = deflater
         self._max_fragment_size = max_fragment_size
-        # The message that `encode_fragment` has begun, and the beginning of its next character.
+        # The opcode of the message that `encode_fragment` has begun; None without such a message.
+        # And the first bytes of a character that its last fragment has divided.
         self._unfinished: Opcode | None = None
         self._tail = b""
-        # Whether a message is one frame of its bytes: always, and now.
+        # Whether each message is one plain frame: outside a message in fragments, and now.
         self._has_shortcut = is_server and deflater is None and max_fragment_size is None
         self._is_usual = self._has_shortcut
 
@@ -93,9 +97,9 @@ class MessageEncoder:
         """
         Return the frames of a message, or a control frame.
 
-        :param data: the payload; of a text as ``str``, or as bytes in UTF-8.
+        :param data: the payload; a text is a ``str``, or bytes in UTF-8.
         :raises LocalProtocolError: when a text in bytes is not UTF-8, a control frame is above 125
-            bytes, or a message is to be sent within another one, see `encode_fragment`.
+            bytes, or `encode_fragment` has begun another message and not ended it.
         :raises UnicodeEncodeError: when a text has no form in UTF-8, such as half of a surrogate
             pair.
         """
@@ -118,7 +122,7 @@ class MessageEncoder:
             data = compressed
         limit = self._max_fragment_size
         if limit is None or len(data) <= limit:
-            # As `_frames` does, in fewer calls.
+            # The same as `_frames`, with fewer calls.
             key = self._next_key()
             return encode_frame(opcode, data, is_compressed=is_compressed, key=key)
         return b"".join(self._frames(opcode, data, is_compressed=is_compressed))
@@ -127,14 +131,15 @@ class MessageEncoder:
         """
         Return the next fragment of a message that the caller divides, without compression.
 
-        A fragment above ``max_fragment_size`` is divided further. Until the last fragment, only
-        control frames can be sent between the fragments (:rfc:`6455`, section 5.4).
+        A fragment above ``max_fragment_size`` is divided further. Between the fragments of a
+        message only control frames can be sent (:rfc:`6455`, section 5.4).
 
-        :param opcode: the same for each fragment of a message: ``TEXT`` or ``BINARY``.
-        :param data: of a text as ``str``, or as bytes in UTF-8 that may end within a character.
-        :param is_final: whether the message ends.
-        :raises LocalProtocolError: when a text is not UTF-8, or another message is unfinished. The
-            unfinished message can be continued.
+        :param opcode: ``TEXT`` or ``BINARY``; the same for all fragments of a message.
+        :param data: the bytes of the fragment. A text may also be a ``str``; bytes of a text are
+            UTF-8, and may end within a character.
+        :param is_final: whether the message ends with this fragment.
+        :raises LocalProtocolError: when a text is not UTF-8, or a message with the other opcode is
+            unfinished. The unfinished message can still be continued.
         :raises UnicodeEncodeError: when a text has no form in UTF-8.
         """
         if opcode not in (Opcode.TEXT, Opcode.BINARY):
@@ -176,7 +181,7 @@ class MessageEncoder:
     def _frames(
         self, opcode: Opcode, data: bytes, *, is_compressed: bool = False, is_final: bool = True
     ) -> Iterator[bytes]:
-        """Return the frames of a message (section 5.4); only the first is marked as compressed."""
+        """Make the frames of a message (section 5.4); only the first can have RSV1."""
         size = len(data)
         limit = self._max_fragment_size
         if limit is None or size <= limit:
@@ -193,7 +198,7 @@ class MessageEncoder:
 
 
 def _check_text(data: bytes, is_complete: bool) -> bytes:
-    """Check that bytes are UTF-8; return the beginning of a character at their end."""
+    """Check that bytes are UTF-8; return the bytes of a character that is cut at their end."""
     try:
         _, used = utf_8_decode(data, "strict", is_complete)
     except UnicodeDecodeError:

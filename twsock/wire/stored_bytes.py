@@ -82,7 +82,7 @@ class StoppingBytes(StoredBytes):
 
     def __init__(self, max_payload: int) -> None:
         super().__init__(max_payload)
-        # Runs and loops stop before this message; empty for none.
+        # Pulls stop before this message; empty for none.
         self._word = b""
         self._beginning = b""
 

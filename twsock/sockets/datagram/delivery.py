@@ -55,7 +55,7 @@ class MessageDelivery:
     :param group_changed: the handlers of changed memberships.
     :param streams: their datagrams are sent when the handlers of a run have been called.
     :param set_reading: called with whether the ports should read, when that changes.
-    :ivar queue: messages that no handler takes; `wake` follows.
+    :ivar queue: messages if there is no handler; `wake` completes a wait for one.
     """
 
     _log = TextLogger()
@@ -88,7 +88,7 @@ class MessageDelivery:
 
     @property
     def has_handlers(self) -> bool:
-        """Whether messages go to handlers; they are added before the socket has a port."""
+        """Whether messages go to handlers. Handlers are added before the socket has a port."""
         return bool(self._received.handlers)
 
     def deliver(self, owner: object, messages: Sequence[_Message]) -> None:
@@ -114,7 +114,7 @@ class MessageDelivery:
                 self._streams.release()
 
     def wake(self) -> None:
-        """Complete a pending wait of the queue; what its callbacks write leaves together."""
+        """Complete a pending wait of the queue; answers of its callbacks leave together."""
         if self.queue.is_awaited:
             was_held = self._streams.hold()
             try:
@@ -137,7 +137,7 @@ class MessageDelivery:
         except Exception:  # noqa: BLE001 - logged; one bad datagram must not end the socket
             self._failed(Failure())
             return
-        # Usual is None: a function, or a coroutine that did not wait. `isinstance` costs more.
+        # Mostly None: a function, or a coroutine that did not wait. `isinstance` costs more.
         if handled is not None and isinstance(handled, Deferred):
             self._running += 1
             if self._running == _MAX_RUNNING:
@@ -181,7 +181,7 @@ class MessageReceiver(DatagramProtocol):
     @override
     def started(self) -> None:
         if not self._delivery.has_handlers:
-            # Once for all datagrams of a wake-up: a coroutine that receives them continues once.
+            # One call for all datagrams of a wake-up, so a coroutine that receives continues once.
             self.transport.read_ended = self._delivery.wake
 
     @override

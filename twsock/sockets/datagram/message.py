@@ -29,7 +29,7 @@ __all__ = [
     "SenderAddresses",
 ]
 
-#: Most senders in the cache; when it is full, it is cleared.
+#: The most senders in the cache. A full cache is cleared.
 _MAX_CACHED: Final = 1024
 
 
@@ -62,7 +62,7 @@ class SenderAddresses:
 
     def find(self, run: Run) -> tuple[SenderAddress, str]:
         """
-        Return the sender's address for all messages of a run, and the address that it was sent to.
+        Return the sender's address, and the address that the run was sent to.
 
         A link-local address has its zone.
         """
@@ -72,7 +72,7 @@ class SenderAddresses:
             found = SenderAddress.of(run), _name_destination(run)
             if len(self._made) >= _MAX_CACHED:
                 self._made.clear()
-            # The index of an interface may change, so addresses with a zone are not cached.
+            # An interface may be renamed, so addresses with a zone (its name) are not cached.
             if "%" not in found[0][0] and "%" not in found[1]:
                 self._made[key] = found
         return found
@@ -101,7 +101,7 @@ class DatagramSocketMessageReceivedEventArgs:
     :ivar error: the error that reading raises: status ``CONNECTION_RESET_BY_PEER`` if the peer
         refused an earlier datagram (ICMP port unreachable), ``MESSAGE_TOO_LONG`` if this one was
         longer than ``control.max_datagram``; None for a complete datagram.
-    :ivar beginning: the received part of a datagram that was too long; all of any other.
+    :ivar beginning: the bytes of the datagram; of one that was too long, the received part.
     :ivar address: numeric host and port of the sender; for a refusal, those of the connected peer.
         ``DatagramSocket.send_to`` with this address sends from the same address as `reply`.
     """

@@ -58,7 +58,7 @@ class MessageQueue:
         self.wake()
 
     def store(self, messages: Sequence[_Message]) -> None:
-        """Queue messages, also while a wait is pending; `wake` has to follow."""
+        """Queue messages without completing a pending wait; call `wake` afterwards."""
         for message in messages:
             self._messages.append(message)
             self._size += len(message.beginning)
@@ -66,7 +66,7 @@ class MessageQueue:
             self._look_at_room()
 
     def wake(self) -> None:
-        """Complete the pending wait with the first message, if there are both."""
+        """Complete the pending wait with the first message, if there is a wait and a message."""
         taker = self._taker
         if taker is not None and self._messages:
             self._taker = None  # Cleared first: the callback may call `take` again.

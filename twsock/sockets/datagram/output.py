@@ -63,8 +63,8 @@ class DatagramWrite(Operation[Any]):
         self.stream = stream
         self.data = data
         self.segment_size = len(data)
-        # An attribute that is added after `__init__` moves all of them to a dictionary of their own
-        # (CPython 3.11 and later), which costs more than the rest of `sent`.
+        # An attribute that is added after `__init__` moves all attributes to a dictionary of this
+        # object (CPython 3.11 and later). That costs more than the rest of `sent`.
         self.called = False
         self.result = _NO_RESULT
 
@@ -73,14 +73,14 @@ class DatagramWrite(Operation[Any]):
         if not self.called:
             self.stream.send_awaited(self)
         if self.called and self.result.__class__ is int:
-            return self.result  # Usual: it was sent.
+            return self.result  # The usual case: the datagram was sent.
         return (yield from super().__await__())
 
     # Called by the port.
 
     def sent(self) -> None:
         """Complete the write: the kernel has the datagram."""
-        if not self.called:  # It may have been cancelled after it was passed to the port.
+        if not self.called:  # The write may have been cancelled after the port had it.
             self.data = b""  # An application that keeps the Deferred does not keep the bytes.
             # Most writes of a batch have no callback yet: setting the result here is faster than
             # the call, which takes longer than all the rest.
@@ -286,7 +286,7 @@ class DatagramOutputStream(ClosesInBlock):
 
     def write_to(self, data: Buffer, address: Address) -> Deferred[int]:
         """
-        Send one datagram to an address of its own; see ``DatagramSocket.send_to``.
+        Send one datagram to a given address; see ``DatagramSocket.send_to``.
 
         :raises SocketError: when the port cannot send to this address.
         """
@@ -294,7 +294,8 @@ class DatagramOutputStream(ClosesInBlock):
         if port is None or self._refusal is not None:
             return self.write(data)
         found = port.find_address(address)
-        # A sender's address has the run; the source of any other is the kernel's choice.
+        # The address of a sender has its run, which says from where to answer. For any other
+        # address the kernel chooses the source.
         if isinstance(address, SenderAddress):
             control = port.answer_control(address.run)
         else:
@@ -305,7 +306,7 @@ class DatagramOutputStream(ClosesInBlock):
                 writing.address, writing.control = found, control
                 self.send()
             return writing
-        # Usual: no write waits here, so the port sends the datagram now, or queues it.
+        # The usual case: no write waits here, so the port sends the datagram now, or queues it.
         write = DatagramWrite(self, data if data.__class__ is bytes else as_bytes(data))
         write.address, write.control = found, control
         try:
@@ -321,7 +322,7 @@ class DatagramOutputStream(ClosesInBlock):
         return write
 
     def send_awaited(self, write: DatagramWrite) -> None:
-        """Send queued writes now, if the port need not collect more."""
+        """Send queued writes now, unless the port collects answers; ``write`` is awaited."""
         self.send()
         if self._port is not None and not write.called:
             self._port.send_awaited()

@@ -34,7 +34,7 @@ class OutputStreams:
     :param reactor: calls at its next turn.
     :param state: makes the errors of writes; no turn is scheduled once it is closed.
     :param ports: the ports to send through.
-    :ivar direct: the streams of ``DatagramSocket.send_to``, by whether they are for IPv6.
+    :ivar direct: the streams of ``DatagramSocket.send_to``; the key is whether it is for IPv6.
     """
 
     _log = TextLogger()

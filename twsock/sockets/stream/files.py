@@ -1,9 +1,10 @@
 """
 Files that are sent: file → **file transfer** → output stream.
 
-`FileSending` adds ``send_file`` to `twsock.sockets.stream.output`. On a plain socket the kernel
-sends the file itself (sendfile), so its bytes never enter this process. Elsewhere, and for a file
-that the kernel cannot send, 64 KiB at a time are read and sent.
+`FileSending` is a base class of the output stream in `twsock.sockets.stream.output`, and has
+``send_file``. On a plain socket the kernel sends the file (sendfile), and its bytes do not enter
+this process. On other transports, and for a file that the kernel cannot send, the transfer reads
+and sends 64 KiB at a time. A `FileTransfer` holds a descriptor of the file until it ends.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from twsock.stream.connection import Connection
 
 __all__ = ["FileSending", "FileTooShortError"]
 
-#: Bytes that the kernel is asked to send in one call. A call that sends all of them is followed by
-#: a turn of the reactor, so that a fast peer does not stop the other connections.
+#: The most bytes of one call of sendfile. After each call the reactor handles other connections, so
+#: that a fast peer does not stop them.
 _MAX_CALL: Final = 1024 * 1024
 
 #: Pieces that are copied in one turn of the reactor: 1 MiB.
@@ -37,7 +38,7 @@ class FileTooShortError(LocalProtocolError):
     A file has fewer bytes than were to be sent.
 
     :ivar wanted: how many bytes were to be sent.
-    :ivar available: how many there are, from the offset on.
+    :ivar available: how many bytes the file has from the offset on.
     """
 
     def __init__(self, wanted: int, available: int) -> None:
@@ -55,8 +56,8 @@ class FileTransfer(Transfer):
     """
     Sends a part of one file.
 
-    :param descriptor: of the file; the transfer closes it.
-    :ivar sent: how many bytes were sent so far: the kernel, or the transport, has them.
+    :param descriptor: the descriptor of the file; the transfer closes it.
+    :ivar sent: how many bytes the kernel or the transport has taken so far.
     """
 
     def __init__(self, stream: Transferring, descriptor: int, offset: int, count: int) -> None:
@@ -89,7 +90,7 @@ class FileTransfer(Transfer):
                 return self._copy()
             return self._send_directly(transport, socket_descriptor)
         except (OSError, FileTooShortError) as error:
-            # The peer would take later bytes for the missing ones.
+            # The peer would take the bytes of later writes for the missing ones.
             broken = error if isinstance(error, SocketError) else SocketError.from_exception(error)
             transport.abort(broken)
             return False
@@ -108,7 +109,7 @@ class FileTransfer(Transfer):
             transport.output_broke(error)
             return False
         except OSError:
-            # This file system, or this file, is not for sendfile. A read finds out about others.
+            # The kernel cannot send this file. If there is another error, the read reports it.
             self._is_direct = False
             return self._copy()
         self._note_sent(sent)
@@ -148,20 +149,23 @@ class FileSending(Transferring):
         """
         Send a part of a file, after all earlier writes and before all later ones.
 
-        The kernel sends it (sendfile) on a plain socket; under TLS, and on a transport in memory,
-        64 KiB at a time are read. The file may be closed, and its position is not used. It must not
-        become shorter meanwhile. Reading it may wait for the disk, and then the reactor waits.
+        On a plain socket the kernel sends the file (sendfile). Under TLS, and on a transport in
+        memory, 64 KiB at a time are read and sent. The position of the file is neither used nor
+        changed, and the file may be closed after the call. It must not become shorter before all
+        bytes are sent. If a read waits for the disk, the reactor waits, too.
 
         :param file: a regular file, opened for reading. Text is sent as the bytes on the disk.
-        :param offset: the first byte; 0 or more.
-        :param count: how many bytes; None for all that the file has now from the offset on.
-        :returns: fires with the number of bytes, once the kernel has them all. It has an attribute
-            ``sent``, the number of bytes so far. Cancelling stops it there; later writes are sent.
-            It fails with `FileTooShortError` if the file has fewer bytes: at once, or, if the file
-            was shortened meanwhile, after the connection was aborted, since the peer would take
-            later bytes for the missing ones. After an error of the disk the connection is aborted,
-            too.
+        :param offset: where the first byte is in the file, counted from 0; 0 or more.
+        :param count: how many bytes; 0 or more. None for all bytes from the offset to the present
+            end of the file.
+        :returns: fires with the number of bytes, once the kernel has all of them. The attribute
+            ``sent`` of the Deferred is the number of bytes so far. Cancelling stops the transfer;
+            later writes follow the bytes that were sent. The Deferred fails with
+            `FileTooShortError` at once if the file has fewer bytes. If the file becomes shorter
+            later, or the disk has an error, the connection is aborted and the Deferred fails: the
+            peer would take later bytes for the missing ones.
         :raises ValueError: at once, when a number is negative, or the file is not a regular file.
+        :raises TypeError: at once, when a number is no integer.
         """
         if checked_integer(offset, "an offset") < 0:
             raise ValueError(f"an offset is 0 or more, not {offset}")

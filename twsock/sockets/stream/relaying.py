@@ -1,18 +1,20 @@
 """
 Two sockets whose bytes are passed on to each other: socket → **relay** → socket, both ways.
 
-A `Relay` has two directions. Each takes all bytes from the input stream of one socket, as a read
-that stays pending, and has a place in the queue of the other's output stream, as a transfer. Two
-ways lead from one to the other::
+A `Relay` has two directions. Each is a read of one socket's input stream that stays pending, and a
+transfer in the queue of the other socket's output stream. A direction passes bytes on in one of two
+ways::
 
     COPYING ── two full reads, both sockets plain ──> SPLICING
        ^ └───────────── many small reads ────────────────┘
 
-Copying holds at most one read, 64 KiB or what a TLS engine delivers at once. Splicing leaves the
-bytes in the kernel, at most 1 MiB in a pipe (`twsock.stream.splicing`). It saves the copy, which
-counts for large segments only; and it takes two descriptors, which an idle relay should not.
+Copying holds at most the bytes of one read: 64 KiB, or as many as a TLS engine delivers at once.
+Splicing leaves the bytes in the kernel, at most 1 MiB in a pipe (`twsock.stream.splicing`). That
+saves time with large segments only, and takes two descriptors. So a direction with small segments
+copies.
 
-If the target has no room, the source is not read from.
+While the target has no room, the source is not read from. A relay ends when both inputs have ended,
+when a connection breaks, or when it is cancelled.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ __all__ = ["Relay", "RelayedBytes", "relay"]
 #: Full reads in a row after which a direction splices.
 _FULL_READS: Final = 2
 
-#: A splice of fewer bytes costs as much as copying them.
+#: A splice of fewer bytes costs as much as a copy.
 _SMALL_SPLICE: Final = 16 * 1024
 
 #: Small splices in a row after which a direction copies again, and closes its pipe.
@@ -68,15 +70,16 @@ class _Direction(Transfer, ContinuousRead):
 
     def __init__(self, relay: Relay, source: StreamSocket, target: StreamSocket) -> None:
         super().__init__(target.output_stream)
-        self.addErrback(_ignore)  # The relay reports it.
+        self.addErrback(_ignore)  # The relay reports the error.
         self.count = 0
         self.source = source
         self.target = target
         self._relay: Relay | None = relay
         self._reading: Deferred[bytes] | None = None
         self._is_input_ended = False
-        # Whether the earlier writes of the target are done, and whether the kernel has no room.
+        # Whether all earlier writes of the target are done.
         self._has_turn = False
+        # Whether the kernel has no room for bytes to the target.
         self._is_blocked = False
         # Full reads in a row; while splicing, small splices in a row.
         self._in_a_row = 0
@@ -95,7 +98,7 @@ class _Direction(Transfer, ContinuousRead):
         self.stream.queue_transfer(self)
 
     def hand_back(self) -> None:
-        """End before the end of the input: what was read is sent, the rest can be read."""
+        """End before the input has ended: bytes that were read are sent, later ones can be read."""
         if self._pipe is not None and self._has_turn:
             self._stop_reader()
             while data := self._pipe.take(MAX_PIECE):
@@ -107,7 +110,7 @@ class _Direction(Transfer, ContinuousRead):
             source.resume_reading()
 
     def stop(self) -> None:
-        """End; bytes in the pipe are lost."""
+        """End this direction; bytes in the pipe are lost."""
         self._relay = None
         reading, self._reading = self._reading, None
         if reading is not None:
@@ -119,7 +122,7 @@ class _Direction(Transfer, ContinuousRead):
 
     @override
     def attempt(self, queue: ByteQueue, is_ended: bool) -> bytes | None:
-        """Pass on what was received; return ``b""`` when the input has ended and all is passed."""
+        """Pass on received bytes; return ``b""`` when the input has ended and none is left."""
         size = queue.size
         if size:
             self._in_a_row = self._in_a_row + 1 if size >= FULL_READ else 0
@@ -191,7 +194,7 @@ class _Direction(Transfer, ContinuousRead):
             source.pause_reading()
 
     def _start_splicing(self) -> None:
-        """Splice from now on, if both sockets are plain: the peer sends fast."""
+        """Splice from now on, if both sockets are plain; the source has sent full reads."""
         self._in_a_row = 0
         source, target = self.source.input_stream.transport, self.stream.transport
         if source is None or target is None or self._pipe is not None:
@@ -234,7 +237,7 @@ class _Direction(Transfer, ContinuousRead):
                 target.output_broke(error)
                 return
         if pipe.held:
-            # Whether the pipe or the socket had no room: the next bytes have to wait for these.
+            # The socket has no room. Later bytes must not overtake these, so the source waits.
             self._is_blocked = True
             self._pause()
             target.await_room()
@@ -267,7 +270,7 @@ class Relay(Operation[RelayedBytes]):
 
     @property
     def relayed(self) -> RelayedBytes:
-        """How many bytes were passed on so far; also after a failure, and when cancelled."""
+        """How many bytes were passed on so far; still known after a failure or a cancel."""
         if self._directions:
             return RelayedBytes(*[direction.count for direction in self._directions])
         return self._relayed
@@ -286,7 +289,7 @@ class Relay(Operation[RelayedBytes]):
         closing.addCallbacks(self._end_passed_on, self._end_failed, errbackArgs=(target,))
 
     def socket_failed(self, failed: StreamSocket, error: SocketError) -> None:
-        """Abort both sockets, so that no peer takes what it has for everything."""
+        """Abort both sockets, so that no peer takes the bytes that it has for all bytes."""
         if not self._directions:
             return
         self.failed_socket = failed
@@ -295,7 +298,7 @@ class Relay(Operation[RelayedBytes]):
             self.hand_back()  # By ``cancel_io``, which keeps the connection.
         else:
             directions = self._end()
-            # First, since a stream without a transfer might otherwise send its FIN.
+            # Sockets first: a stream whose transfer has stopped might send FIN before the reset.
             for socket in self._take_sockets():
                 socket.abort()
             for direction in directions:
@@ -344,27 +347,29 @@ def relay(left: StreamSocket, right: StreamSocket) -> Relay:
     writes wait. Bytes that were received before, and writes that were queued before, come first.
 
     - When a peer ends its output, the output of the other socket is ended after the last byte. The
-      other direction goes on. (An engine of ``startTLS`` cannot end one direction alone; it is
-      closed when both have ended.) When both have ended, both sockets are closed.
+      other direction continues. When both peers have ended, both sockets are closed. (TLS that was
+      started with ``startTLS`` cannot end one direction alone, and is closed at that time.)
     - When either connection breaks, both are aborted: a reset is passed on as a reset, and never as
       an end in order. Bytes that are on their way are lost.
-    - When a peer does not read, the other one is not read from. Each direction holds at most 1 MiB
-      in a pipe of the kernel, or one read in memory.
+    - While a peer does not read, the other peer is not read from. Each direction holds at most
+      1 MiB in a pipe of the kernel, or the bytes of one read in memory.
 
-    Between two plain sockets on Linux, large segments do not pass through this process (splice);
-    this takes two descriptors in each direction. If the system refuses them, and in all other cases
-    (TLS on either side, small segments, other systems), bytes are received and sent.
+    Between two plain sockets on Linux, large segments do not pass through this process (splice).
+    Splicing takes two descriptors for each direction. In all other cases bytes are received and
+    sent: under TLS on either side, for small segments, on other systems, and without free
+    descriptors.
 
-    The relay waits as long as the peers do. To limit it, look at ``relayed`` and cancel.
+    A relay has no timeout. To limit its time, check ``relayed`` and cancel.
 
-    :returns: fires with the bytes of both directions, `RelayedBytes`, when both peers have ended
-        and the kernel has all bytes. Its attribute ``relayed`` has them at any time, and
-        ``failed_socket`` is the socket that ended the relay. It fails with the error of the
-        connection that broke, or with `ClosedError` if other code closed a socket. It fails at once
-        with `ClosedError` if a socket is not connected or one of its streams was closed, and with
-        `BusyError` if a read is pending; then nothing happens to the sockets. Cancelling, and
-        ``cancel_io`` of a socket, leave both sockets open: bytes that were received are still sent,
-        and both can be read and written at once. An end that was passed on stays.
+    :returns: fires with the numbers of bytes, `RelayedBytes`, when both peers have ended and the
+        kernel has all bytes. The attribute ``relayed`` of the Deferred has these numbers at any
+        time, and ``failed_socket`` is the socket whose connection ended the relay. The Deferred
+        fails with the error of the connection that broke, or with `ClosedError` if other code
+        closed a socket. It fails at once with `ClosedError` if a socket is not connected or one of
+        its streams was closed, and with `BusyError` if a read is pending; then both sockets are
+        left as they were. Cancelling it, and ``cancel_io`` of a socket, leave both sockets open:
+        bytes that were received are still sent, and both sockets can be read and written at once.
+        If the end of a peer was passed on before, that output stays ended.
     :raises ValueError: at once, when both are the same socket.
     """
     if left is right:
@@ -395,4 +400,4 @@ def _accept_undivided(failure: Failure) -> None:
 
 
 def _ignore(_failure: Failure) -> None:
-    """Do nothing: the relay has reported the error."""
+    """Consume an error that the relay has reported."""

@@ -1,11 +1,11 @@
 """
 Writes whose bytes come from elsewhere: file or socket → **transfer** → stream transport.
 
-A `Transfer` has its place in the queue of an output stream, and holds no bytes before its turn.
-Then it sends what the kernel takes, each time that the kernel has room, and the writes behind it
-wait. `Transferring` is the part of `twsock.sockets.stream.output` that runs transfers; it is apart,
-because most streams have none. `twsock.sockets.stream.files` and `twsock.sockets.stream.relaying`
-have the two kinds of transfers.
+A `Transfer` waits in the queue of an output stream, and holds no bytes before its turn. At its turn
+it sends as many bytes as the kernel takes, each time that the kernel has room; later writes wait.
+`Transferring` is a base class of the output stream in `twsock.sockets.stream.output`, and runs the
+transfers. The two kinds of transfers are in `twsock.sockets.stream.files` and
+`twsock.sockets.stream.relaying`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from twsock.stream.connection import Connection
 
 __all__ = ["MAX_PIECE", "Transfer", "Transferring"]
 
-#: Bytes that a transfer may pass on in one call: the transport then takes the whole piece.
+#: The most bytes that a transfer passes on in one call: the transport takes so many as one piece.
 MAX_PIECE: Final = 64 * 1024
 
 
 class Transfer(Operation[Any]):
     """
-    A write whose bytes come from elsewhere while it is being sent.
+    A write whose bytes come from a file or another socket while it is being sent.
 
-    :param stream: the output stream; the transfer is queued by `Transferring.queue_transfer`.
+    :param stream: the output stream. `Transferring.queue_transfer` queues the transfer.
     """
 
-    #: A queued write has bytes; a transfer has none.
+    #: The bytes of a queued write. A transfer has none.
     data = b""
 
-    #: Whether the next turn of the reactor is to let it proceed.
+    #: Whether the stream calls `proceed` in the next turn of the reactor.
     is_due = False
 
     def __init__(self, stream: Transferring) -> None:
@@ -58,7 +58,7 @@ class Transfer(Operation[Any]):
         raise NotImplementedError
 
     def release(self) -> None:
-        """Free what the transfer holds: it is done, failed or cancelled. Called once or more."""
+        """Free the resources: the transfer is done, failed or cancelled. Called once or more."""
         raise NotImplementedError
 
     @property
@@ -126,13 +126,13 @@ class Transferring(EndingOutput):
 
     def queue_transfer(self, transfer: Transfer) -> None:
         """Queue a transfer behind all earlier writes, and begin it if there are none."""
-        self._queue_taken()  # They precede it.
+        self._queue_taken()  # These writes precede the transfer.
         self._transfers += 1
         self._waiting[transfer] = None
         self._send()
 
     def proceed(self) -> None:
-        """Call `Transfer.proceed` of the transfer that has begun, since it has bytes to send."""
+        """Call `Transfer.proceed` of the transfer that has begun: there may be bytes to send."""
         transfer, transport = self._current_transfer(), self._transport
         if transfer is None or transport is None or not transport.is_open:
             return
@@ -154,8 +154,8 @@ class Transferring(EndingOutput):
         Send bytes of the transfer that has begun.
 
         :param data: at most `MAX_PIECE` bytes, and at least one.
-        :returns: whether the kernel has all of them. If not, `Transfer.proceed` is called when it
-            has, unless the connection broke.
+        :returns: whether the kernel has all of these bytes. If not, `Transfer.proceed` is called
+            once the kernel has them, unless the connection breaks.
         """
         transport = self._transport
         if transport is None or not transport.is_open:

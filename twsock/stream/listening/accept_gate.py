@@ -81,7 +81,7 @@ class AcceptGate:
         # Connections that the stopping port may still accept; None while it is not stopping.
         self._left: int | None = None
         self.has_no_delay = _turn_nagle_off(self._socket)
-        # Whether the kernel may have made the next connection before the option was on.
+        # Whether the next connection may be older than the option.
         self._may_be_early = self.has_no_delay
         port.socket = self
 

@@ -1,10 +1,10 @@
 """
 A transport of accepted connections that takes less memory: port of Twisted → **transport**.
 
-A `twsock.protocols.StreamServerFactory` or a `twsock.StreamSocketListener` lets the TCP ports that
-it opens make this transport. Twisted's own makes two texts of some 80 bytes for each connection:
-its name, and the prefix of its log messages. Most connections need no name. A prefix is needed for
-each event, unless the reactor is that of `twsock.reactor`.
+The TCP ports that a `twsock.protocols.StreamServerFactory` or a `twsock.StreamSocketListener` opens
+use this transport. Twisted's own transport makes two texts of some 80 bytes for each connection:
+its name, and the prefix of its log messages. Most connections need no name. Other reactors than
+that of `twsock.reactor` need the prefix for each event.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ServerTransport(Server):
     def repstr(self) -> str:
         """The name of the connection; an assigned one is dropped."""
         protocol = getattr(self, "protocol", None)
-        if protocol is None:  # Twisted deletes it at the loss.
+        if protocol is None:  # Twisted deletes the attribute at the loss.
             return f"<lost connection #{self.sessionno}>"
         return f"<{type(protocol).__name__} #{self.sessionno} on {self.getHost().port}>"
 
@@ -34,7 +34,7 @@ class ServerTransport(Server):
 
 
 class QuietServerTransport(ServerTransport):
-    """The same for a reactor that sets no log context: the log prefix, too, is made when needed."""
+    """Makes the log prefix, too, only when it is needed; for a reactor that sets no log context."""
 
     # Assigned by Twisted.
 
@@ -49,7 +49,7 @@ class QuietServerTransport(ServerTransport):
 
 
 def make_small_transports(port: Any) -> None:
-    """Let a port make these transports, unless it has its own class of transports."""
+    """Make a port use these transports, unless it has a transport class other than Twisted's."""
     if getattr(port, "transport", None) is Server:
         sets_context = getattr(port.reactor, "sets_log_context", True)
         port.transport = ServerTransport if sets_context else QuietServerTransport

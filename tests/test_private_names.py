@@ -20,8 +20,11 @@ from twsock._twisted import PRIVATE_NAMES
 ROOT = Path(__file__).resolve().parent.parent
 #: It uses private names of pyOpenSSL, and lists them itself.
 OTHER_REGISTER = "twsock.tls.openssl"
-#: Objects of the standard library with private names that are documented, or used nowhere else.
-STANDARD_LIBRARY = {"argparse._ArgumentGroup", "member._value_"}
+#: Objects of the standard library with private names that are documented, or used nowhere else, or
+#: that only type checkers know.
+STANDARD_LIBRARY = {
+    *("argparse._ArgumentGroup", "member._value_", "zlib._Compress", "zlib._Decompress"),
+}
 
 
 def is_private(name: str) -> bool:

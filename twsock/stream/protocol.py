@@ -473,11 +473,7 @@ class StreamProtocol(ConnectionProtocol):
         return min(MAX_BACKLOG, typing.cast(int, self._decoder.max_payload))
 
     def _close_answered(self, stream: Connection, is_event: bool = False) -> None:
-        """
-        Close: the peer has ended its output, and every message was answered.
-
-        :param is_event: whether this is called within the event of the peer's end.
-        """
+        """Close: all is answered. ``is_event`` is true within the event of the peer's end."""
         if self._decoder.stored:
             self._log.info(
                 "{peer} ended in the middle of a message: {size} bytes dropped",

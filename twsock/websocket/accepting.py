@@ -98,6 +98,22 @@ class AcceptingProtocol(StreamProtocol):
         """Report the end to the application."""
         raise NotImplementedError
 
+    # Called by the transport of the application.
+
+    @override
+    def _close_transport(self) -> None:
+        if self._stream is None:
+            super()._close_transport()
+        else:
+            self.close()
+
+    @override
+    def _abort_transport(self) -> None:
+        if self._stream is None:
+            super()._abort_transport()
+        else:
+            self.abort()
+
     # Called by Twisted.
 
     @override

@@ -269,22 +269,6 @@ class WebSocketProtocol(AcceptingProtocol):
             self._push(stream, len(frame))
         return stream.is_open
 
-    # Called by the transport of the application.
-
-    @override
-    def _close_transport(self) -> None:
-        if self._stream is None:
-            super()._close_transport()
-        else:
-            self.close()
-
-    @override
-    def _abort_transport(self) -> None:
-        if self._stream is None:
-            super()._abort_transport()
-        else:
-            self.abort()
-
     # Called by the registry and the drain.
 
     @override

@@ -16,6 +16,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from websockets.exceptions import ConnectionClosed
@@ -24,7 +25,8 @@ from websockets.sync.client import connect as connect_websocket
 
 from tests.ports import free_udp_port
 from tests.services.processes import twistd
-from tests.websocket.connections import text
+from tests.websocket.connections import END, REQUEST, Connected, connected, text
+from twsock.websocket import Acceptance, Refusal, Request
 
 _TOP = Path(__file__).parents[1]
 _EXAMPLES = _TOP / "examples"
@@ -471,6 +473,126 @@ class GuideToDatagramsTests(SynchronousTestCase):
             client.settimeout(_PATIENCE)
             client.sendto(b"hello", ("127.0.0.1", port))
             self.assertEqual(client.recv(100), b"HELLO")
+
+
+class GuideToWebSocketsTests(SynchronousTestCase):
+    """The programs in docs/websockets.rst: the first as a process, the others in memory."""
+
+    def setUp(self) -> None:
+        self.server, *self.others = programs_in("websockets.rst")
+
+    def define(self, name: str) -> Any:
+        """Run the program that defines a name; return that."""
+        (program,) = [
+            program
+            for program in self.others
+            if re.search(rf"^(class|def) {name}\b|^{name} = ", program, re.MULTILINE)
+        ]
+        defined: dict[str, Any] = {}
+        exec(compile(program, "websockets.rst", "exec", dont_inherit=True), defined)
+        return defined[name]
+
+    def test_the_server_answers_the_client_of_the_page(self) -> None:
+        """It runs at a free port; the client is the command of ``websockets``."""
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        path = Path(made.name, "shout.py")
+        self.assertIn("tcp:1341:", self.server)
+        path.write_text(self.server.replace("tcp:1341:", "tcp:0:"), encoding="utf-8")
+        with (
+            running(path) as (_process, _opened, port),
+            subprocess.Popen(
+                [sys.executable, "-m", "websockets", f"ws://127.0.0.1:{port}/"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=_ENVIRONMENT,
+                text=True,
+            ) as client,
+        ):
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdin.write("Hello\n")
+            client.stdin.flush()
+            self.assertIn(f"ws://127.0.0.1:{port}/", client.stdout.readline())
+            shown = ""
+            while "< HELLO" not in shown:
+                character = client.stdout.read(1)
+                self.assertTrue(character, shown)
+                shown += character
+            client.stdin.close()
+            self.assertIn("1000 (OK)", client.stdout.read())
+
+    def test_each_program_is_run(self) -> None:
+        """There are five besides the server, each of which has a test below."""
+        self.assertEqual(len(self.others), 5)
+
+    def test_handler_that_waits_answers_in_order(self) -> None:
+        """The second message is handled after the first."""
+        made = connected(self.define("Slow"))
+        made.receive(text("a") + text("b"))
+        self.assertEqual(made.frames(), [])
+        made.clock.pump((1, 1))
+        expected = [("text", "the answer to a"), ("text", "the answer to b")]
+        self.assertEqual(made.frames(), expected)
+
+    def test_only_visitors_with_a_session_are_accepted(self) -> None:
+        """Others get the status 401."""
+        personal = self.define("Personal")
+        for cookie, answer in (
+            (b"", b"HTTP/1.1 401 "),
+            (b"Cookie: session=\r\n", b"HTTP/1.1 401 "),
+            (b"Cookie: session=51ab\r\n", b"HTTP/1.1 101 "),
+        ):
+            made = Connected(personal)
+            made.receive(REQUEST + cookie + END)
+            sent = made.sent()
+            self.assertTrue(sent.startswith(answer), sent)
+            is_greeted = sent.endswith(b"\r\n\r\n\x81\x0aHello, Ada")
+            self.assertEqual(is_greeted, b"51ab" in cookie, sent)
+
+    def test_page_behind_the_proxy_may_connect(self) -> None:
+        """On a loopback address, with the name that the proxy passes on, and no other."""
+        rules = self.define("factory").settings.rules
+        for host, origin, expected in (
+            ("www.example.com", "https://www.example.com", Acceptance),
+            ("www.example.com", "https://example.net", Refusal),
+            ("example.net", "https://example.net", Refusal),
+            ("127.0.0.1:1341", "https://www.example.com", Refusal),
+        ):
+            fields = (
+                ("Host", host),
+                ("Origin", origin),
+                ("Upgrade", "websocket"),
+                ("Connection", "upgrade"),
+                ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("Sec-WebSocket-Version", "13"),
+            )
+            judged = rules.judge(Request("GET", "/chat", fields), is_loopback=True)
+            self.assertIsInstance(judged, expected, f"{host} {origin}")
+
+    def test_slow_peer_misses_some_numbers(self) -> None:
+        """Nothing is sent while the output is full; the loop ends with the connection."""
+        made = connected(self.define("Counting"))
+        made.clock.advance(1)
+        made.transport.producer.pauseProducing()
+        made.clock.pump((1, 1))
+        made.transport.producer.resumeProducing()
+        made.clock.advance(1)
+        _, _, messages = made.sent().rpartition(b"\r\n\r\n")
+        made.decoder.feed(messages)
+        counted = [data for _, data, _ in made.decoder.messages()]
+        self.assertEqual(counted, ["2", "5"])
+        made.reset()
+        self.assertFalse(made.protocol.loop.running)
+
+    def test_news_reach_all_subscribers(self) -> None:
+        """One that has left is not counted."""
+        publish = self.define("publish")
+        subscriber = publish.__globals__["Subscriber"]
+        rows = [connected(subscriber) for _ in range(3)]
+        rows[0].reset()
+        self.assertEqual(publish("news"), 2)
+        self.assertEqual(rows[1].frames(), [("text", "news")])
 
 
 class ReadmeTests(SynchronousTestCase):

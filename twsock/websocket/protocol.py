@@ -168,8 +168,7 @@ class WebSocketProtocol(AcceptingProtocol):
         """
         Send a piece of a message; see `send_text`. The parameters are those of `fragment_received`.
 
-        Until the last piece was sent no other message can be sent. A message that is sent in pieces
-        is not compressed.
+        Until the last piece was sent, no other message can be. The message is not compressed.
 
         :param data: of a text message in UTF-8; a piece may end within a character.
         :raises LocalProtocolError: also when another message is unfinished, or a text is not UTF-8.
@@ -177,17 +176,13 @@ class WebSocketProtocol(AcceptingProtocol):
         stream = self._stream or self._connected_stream()
         if not self._web_socket.is_open:
             self._refuse_to_send(stream)
-        encoder = self._encoder
-        was_unfinished = encoder.has_unfinished_message
-        opcode = _TEXT if is_text else _BINARY
-        frame = encoder.encode_fragment(opcode, data, is_final=is_complete)
-        if not was_unfinished:
+        if not self._encoder.has_unfinished_message:
             self._max_plain_between = self._max_plain
+        opcode = _TEXT if is_text else _BINARY
+        frame = self._encoder.encode_fragment(opcode, data, is_final=is_complete)
         # Until the message ends, every other one is left to the encoder, which refuses it.
         self._max_plain = self._max_plain_between if is_complete else -1
-        stream.write(frame)
-        if not self._is_delivering:
-            self._push(stream, len(frame))
+        self._write(stream, frame)
 
     def ping(self) -> Deferred[float]:
         """
@@ -244,6 +239,9 @@ class WebSocketProtocol(AcceptingProtocol):
             frame = encode_header(opcode, len(data)) + data
         else:
             frame = self._encoder.encode(opcode, message)
+        self._write(stream, frame)
+
+    def _write(self, stream: Connection, frame: bytes) -> None:
         stream.write(frame)
         if not self._is_delivering:
             self._push(stream, len(frame))
@@ -264,9 +262,7 @@ class WebSocketProtocol(AcceptingProtocol):
         if stream is None or not (self._web_socket.is_open and stream.is_open):
             return False
         frame = self._encoder.encode_shared(opcode, data, frames)
-        stream.write(frame)
-        if not self._is_delivering:
-            self._push(stream, len(frame))
+        self._write(stream, frame)
         return stream.is_open
 
     # Called by the registry and the drain.
@@ -391,10 +387,7 @@ class WebSocketProtocol(AcceptingProtocol):
 
     def send_control(self, frame: bytes) -> None:
         """Send a control frame: together with other answers, or at once."""
-        stream = self._connected_stream()
-        stream.write(frame)
-        if not self._is_delivering:
-            self._push(stream, len(frame))
+        self._write(self._connected_stream(), frame)
 
     def drop_messages(self) -> None:
         """Read on, and drop messages until the peer's close frame."""

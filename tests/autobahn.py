@@ -1,7 +1,8 @@
 """
-Runs the test suite of Autobahn against `WebSocketEcho`: ``python -m tests.autobahn [SECTION ...]``.
+Runs the test suite of Autobahn: ``python -m tests.autobahn [client] [SECTION ...]``.
 
-It prints the table of docs/websockets.rst. The suite needs Python 2.7::
+It tests `WebSocketEcho`; with ``client``, an echo that is a `MessageWebSocket`. It prints the table
+of docs/websockets.rst. The suite needs Python 2.7::
 
     python2.7 -m pip install --user virtualenv==20.15.1
     python2.7 -m virtualenv autobahn
@@ -16,24 +17,37 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FAST", "Outcomes", "find_wstest", "render", "run_suite", "wrong_cases"]
+__all__ = [
+    "FAST",
+    "Outcomes",
+    "find_wstest",
+    "render",
+    "run_client_suite",
+    "run_suite",
+    "wrong_cases",
+]
 
 #: The sections that are run if none are named.
 FAST: Final = ("1", "2", "3", "4", "5", "6", "7", "10")
 
 #: The largest message of the suite, in bytes.
 _LARGEST: Final = 16 * 1024 * 1024
-#: A message of 4 MiB in fragments of 64 bytes.
-_MOST_FRAGMENTS: Final = 65_536
+#: A message of 4 MiB in fragments of 64 bytes, and an empty one at its end.
+_MOST_FRAGMENTS: Final = 65_537
+
+#: Seconds until the suite has to listen.
+_PATIENCE: Final = 60
 
 _SERVER: Final = """
 from twisted.internet import reactor
@@ -46,6 +60,44 @@ factory = WebSocketFactory(
 port = reactor.listenTCP(0, factory, interface="127.0.0.1")
 reactor.callWhenRunning(lambda: print(port.getHost().port, flush=True))
 reactor.run()
+"""
+
+_CLIENT: Final = """
+import json
+from twisted.internet import reactor, task
+from twsock import MessageWebSocket, SocketError
+from twsock.websocket import DeflateSettings
+
+async def connect(path):
+    websocket = MessageWebSocket(reactor)
+    control = websocket.control
+    control.compression = DeflateSettings(context_takeover=True, max_window_bits=15)
+    control.max_message_size, control.max_fragments = {largest}, {fragments}
+    await websocket.connect("ws://127.0.0.1:{port}" + path)
+    return websocket
+
+async def ask(path):
+    websocket = await connect(path)
+    answer = [message async for message in websocket]
+    await websocket.wait_closed()
+    return answer
+
+async def run(case):
+    websocket = await connect(f"/runCase?case={{case}}&agent=twsock")
+    try:
+        async for message in websocket:
+            await websocket.send(message)
+    except SocketError:
+        pass  # The suite judges the end.
+    await websocket.wait_closed()
+
+async def main(reactor):
+    (count,) = await ask("/getCaseCount")
+    for case in range(1, int(count) + 1):
+        await run(case)
+    await ask("/updateReports?agent=twsock")
+
+task.react(main)
 """
 
 #: Case, such as ``7.1.3`` → what the suite found for its messages, and for its close.
@@ -71,12 +123,64 @@ def run_suite(wstest: str, sections: Sequence[str]) -> Outcomes:
             "exclude-cases": [],
             "exclude-agent-cases": {},
         }
-        file = Path(folder, "settings.json")
-        file.write_text(json.dumps(settings))
-        command = [wstest, "-m", "fuzzingclient", "-s", str(file)]
+        command = _command(wstest, "fuzzingclient", folder, settings)
         subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
-        found = json.loads(Path(folder, "index.json").read_text())["twsock"]
+        return _read_outcomes(folder)
+
+
+def run_client_suite(wstest: str, sections: Sequence[str]) -> Outcomes:
+    """Run sections of the suite against a client in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = _free_port()
+        settings = {
+            "outdir": folder,
+            "url": f"ws://127.0.0.1:{port}",
+            "cases": [f"{section}.*" for section in sections],
+            "exclude-cases": [],
+            "exclude-agent-cases": {},
+        }
+        command = [*_command(wstest, "fuzzingserver", folder, settings), "-u", "0"]
+        code = _CLIENT.format(largest=_LARGEST, fragments=_MOST_FRAGMENTS, port=port)
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
+            try:
+                _wait_until_it_listens(port)
+                subprocess.run([sys.executable, "-c", code], check=True)
+            finally:
+                server.kill()
+        return _read_outcomes(folder)
+
+
+def _command(wstest: str, mode: str, folder: str, settings: object) -> list[str]:
+    """Return the command of the suite, whose settings are written to a file."""
+    file = Path(folder, "settings.json")
+    file.write_text(json.dumps(settings))
+    return [wstest, "-m", mode, "-s", str(file)]
+
+
+def _read_outcomes(folder: str) -> Outcomes:
+    found = json.loads(Path(folder, "index.json").read_text())["twsock"]
     return {case: (said["behavior"], said["behaviorClose"]) for case, said in found.items()}
+
+
+def _free_port() -> int:
+    """Return a port that nobody uses; the suite cannot choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def _wait_until_it_listens(port: int) -> None:
+    """Wait for the server of the suite, which takes a second to start."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextmanager
@@ -111,13 +215,15 @@ def render(outcomes: Outcomes) -> str:
     )
 
 
-def main(sections: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table, and the cases that are wrong; return the status of the process."""
+    is_client = arguments[:1] == ["client"]
+    sections = arguments[1:] if is_client else arguments
     wstest = find_wstest()
     if wstest is None:
         print("there is no wstest: see python -c 'import tests.autobahn; help(tests.autobahn)'")
         return 2
-    outcomes = run_suite(wstest, sections or FAST)
+    outcomes = (run_client_suite if is_client else run_suite)(wstest, sections or FAST)
     print(render(outcomes))
     wrong = wrong_cases(outcomes)
     print("\n".join(wrong) or "no case is wrong")

@@ -1,10 +1,10 @@
-"""`WebSocketEcho` passes the test suite of Autobahn, where that is installed."""
+"""`WebSocketEcho` and `MessageWebSocket` pass the test suite of Autobahn, where it is installed."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.autobahn import FAST, find_wstest, render, run_suite, wrong_cases
+from tests.autobahn import FAST, find_wstest, render, run_client_suite, run_suite, wrong_cases
 
 OUTCOMES = {
     "1.1.1": ("OK", "OK"),
@@ -24,6 +24,15 @@ class SuiteTests(SynchronousTestCase):
         if wstest is None:
             self.skipTest("there is no wstest, which needs Python 2.7: see tests/autobahn.py")
         outcomes = run_suite(wstest, FAST)
+        self.assertEqual(len(outcomes), 247)
+        self.assertEqual(wrong_cases(outcomes), [])
+
+    def test_fast_sections_of_clients_are_all_right(self) -> None:
+        """The same, where this end is the client."""
+        wstest = find_wstest()
+        if wstest is None:
+            self.skipTest("there is no wstest, which needs Python 2.7: see tests/autobahn.py")
+        outcomes = run_client_suite(wstest, FAST)
         self.assertEqual(len(outcomes), 247)
         self.assertEqual(wrong_cases(outcomes), [])
 

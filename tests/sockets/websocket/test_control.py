@@ -31,6 +31,7 @@ class ControlTests(SynchronousTestCase):
             "ping_interval": 20,
             "ping_timeout": 20,
             "max_fragment_size": None,
+            "max_fragments": 1024,
             "client_certificate": None,
             "ignorable_server_certificate_errors": [],
             "trust_roots": None,
@@ -52,6 +53,7 @@ class ControlTests(SynchronousTestCase):
             "ping_interval": None,
             "ping_timeout": 0.5,
             "max_fragment_size": 1,
+            "max_fragments": 1,
         }
         changed = control()
         for name, value in options.items():
@@ -68,6 +70,7 @@ class ControlTests(SynchronousTestCase):
             ("ping_interval", 0),
             ("ping_timeout", -1),
             ("max_fragment_size", 0),
+            ("max_fragments", 0),
         ):
             with self.assertRaises(ValueError, msg=f"{name} {value}"):
                 setattr(control(), name, value)

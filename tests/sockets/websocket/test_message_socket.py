@@ -333,6 +333,20 @@ class ReceiveTests(SynchronousTestCase):
         self.assertEqual((kind, payload[:2]), ("close", b"\x03\xf1"))
         self.assertTrue(made.transport.disconnecting)
 
+    def test_message_of_too_many_fragments_closes_with_1008(self) -> None:
+        """A server could send empty ones for ever."""
+        made = Served(MessageWebSocket)
+        made.socket.control.max_fragments = 2
+        made.connect()
+        made.accept()
+        made.receive(text("", is_final=False) + encode_frame(Opcode.CONTINUATION, b"") + text("a"))
+        self.assertEqual(self.successResultOf(made.socket.receive()), "")
+        continuation = encode_frame(Opcode.CONTINUATION, b"", is_final=False)
+        made.receive(text("", is_final=False) + continuation * 2)
+        self.assertEqual(self.successResultOf(made.socket.receive()), "a")
+        error: Any = self.failureResultOf(made.socket.receive(), WebSocketViolation).value
+        self.assertEqual(error.code, CloseCode.POLICY_VIOLATION)
+
     def test_masked_frame_of_a_server_is_refused(self) -> None:
         """RFC 6455, section 5.1."""
         made = served(MessageWebSocket)

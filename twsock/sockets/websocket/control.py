@@ -17,6 +17,7 @@ from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.sockets.websocket.message import MessageWebSocketReceiveMode, SocketMessageType
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT, check_times
+from twsock.websocket.messages import DEFAULT_MAX_FRAGMENTS
 
 __all__ = [
     "DEFAULT_MAX_RECEIVED_MESSAGE",
@@ -46,6 +47,7 @@ class WebSocketControl(StreamSocketControl):
     __slots__ = (
         "_compression",
         "_max_fragment_size",
+        "_max_fragments",
         "_ping_interval",
         "_ping_timeout",
         "_sends_credentials_unencrypted",
@@ -65,6 +67,7 @@ class WebSocketControl(StreamSocketControl):
         self._ping_interval: float | None = DEFAULT_PING_INTERVAL
         self._ping_timeout: float | None = DEFAULT_PING_TIMEOUT
         self._max_fragment_size: int | None = None
+        self._max_fragments = DEFAULT_MAX_FRAGMENTS
 
     @property
     def server_credential(self) -> PasswordCredential | None:
@@ -142,6 +145,23 @@ class WebSocketControl(StreamSocketControl):
         if value is not None and checked_integer(value, "max_fragment_size") < 1:
             raise ValueError(f"max_fragment_size is 1 byte or more, not {value}")
         self._max_fragment_size = value
+
+    @property
+    def max_fragments(self) -> int:
+        """
+        The most frames of a message of the server, 1 or more; default 1,024. Not in WinRT.
+
+        A message of more closes the WebSocket with the code 1008. Messages that are delivered in
+        pieces, and are not compressed, have no such limit.
+        """
+        return self._max_fragments
+
+    @max_fragments.setter
+    def max_fragments(self, value: int) -> None:
+        self._check("max_fragments")
+        if checked_integer(value, "max_fragments") < 1:
+            raise ValueError(f"max_fragments is 1 or more, not {value}")
+        self._max_fragments = value
 
 
 class MessageWebSocketControl(WebSocketControl):

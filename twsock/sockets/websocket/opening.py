@@ -62,6 +62,7 @@ class Opening(typing.NamedTuple):
         return MessageDecoder(
             is_server=False,
             max_message_size=size,
+            max_fragments=self.control.max_fragments,
             inflater=None if compression is None else compression.inflater(is_server=False),
             is_partial=self.is_partial,
         )

@@ -10,7 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXClientEndpoint, UNIXServerEndpoint
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    UNIXClientEndpoint,
+    UNIXServerEndpoint,
+    connectProtocol,
+)
 from twisted.internet.protocol import Factory, Protocol
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -84,6 +90,49 @@ class Sending(WebSocketProtocol):
         while not self.is_full and self.sent < 10_000:
             self.sent += 1
             self.send_binary(bytes(10_000))
+
+
+class Tunnelled(Protocol):
+    """The far side of a tunnel."""
+
+    transport: Any
+
+    def __init__(self, near: Proxying) -> None:
+        self.near = near
+
+    def dataReceived(self, data: bytes) -> None:
+        self.near.transport.write(data)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.near.transport.loseConnection()
+
+
+class Proxying(Protocol):
+    """An HTTP proxy that connects to any port of this machine."""
+
+    transport: Any
+    factory: Any
+    far: Tunnelled | None = None
+    requests: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.far is not None:
+            self.far.transport.write(data)
+            return
+        self.requests.append(data)
+        port = int(data.split()[1].rpartition(b":")[2])
+        endpoint = TCP4ClientEndpoint(self.factory.reactor, "127.0.0.1", port)
+        connecting: Any = connectProtocol(endpoint, Tunnelled(self))
+        connecting.addCallback(self.connected_to)
+
+    def connected_to(self, far: Tunnelled) -> None:
+        """Answer the request."""
+        self.far = far
+        self.transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    def connectionLost(self, reason: Any = None) -> None:
+        if self.far is not None:
+            self.far.transport.loseConnection()
 
 
 class ClientTests(OnEveryReactor):
@@ -380,6 +429,41 @@ class SecureTests(ClientTests):
         self.use(work, upgrade=secured(options))
 
 
+class ProxyTests(ClientTests):
+    """WebSockets through an HTTP proxy."""
+
+    def check(self, scheme: str, **settings: Any) -> None:
+        """Converse through a proxy."""
+        Proxying.requests.clear()
+
+        async def work(reactor: Any, port: int) -> None:
+            factory: Any = Factory.forProtocol(Proxying)
+            factory.reactor = reactor
+            proxy: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+            async with MessageWebSocket(reactor) as websocket:
+                websocket.control.trust_roots = [ROOT]
+                websocket.control.proxy = f"http://127.0.0.1:{proxy.getHost().port}"
+                await websocket.connect(f"{scheme}://localhost:{port}/")
+                self.assertEqual(websocket.is_secure, scheme == "wss")
+                for message in ("Hello", b"x" * MIB):
+                    await websocket.send(message)
+                    self.assertEqual(await websocket.receive(), message)
+            await proxy.stopListening()
+            await turns(reactor, 50)
+
+        self.use(work, **settings)
+        (request,) = Proxying.requests
+        self.assertTrue(request.startswith(b"CONNECT localhost:"), request)
+
+    def test_tunnel_carries_websockets(self) -> None:
+        """Over TCP."""
+        self.check("ws")
+
+    def test_tunnel_carries_tls(self) -> None:
+        """The certificate is the one of the server."""
+        self.check("wss", upgrade=secured())
+
+
 class HostileTests(OnEveryReactor):
     """Servers that do what no library does."""
 
@@ -589,5 +673,12 @@ class LifetimeTests(ClientTests):
         self.check(converse, permitted="twisted.internet.tcp.Client", path="/")
 
 
-for _builder in (ConversationTests, SecureTests, HostileTests, InteroperationTests, LifetimeTests):
+for _builder in (
+    ConversationTests,
+    SecureTests,
+    ProxyTests,
+    HostileTests,
+    InteroperationTests,
+    LifetimeTests,
+):
     globals().update(_builder.makeTestCaseClasses())

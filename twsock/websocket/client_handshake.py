@@ -28,7 +28,7 @@ from twsock.websocket.header_fields import (
 from twsock.websocket.http_message import Headers, Request, Response
 from twsock.websocket.uri import WebSocketUri, canonical_host, split_authority
 
-__all__ = ["Agreement", "ClientHandshake", "HandshakeError", "check_request_header"]
+__all__ = ["Agreement", "ClientHandshake", "HandshakeError", "check_request_header", "refused"]
 
 #: Added to a status of HTTP, this is the HRESULT: the failure bit and the facility of HTTP.
 _HTTP: Final = 0x8019_0000
@@ -154,7 +154,7 @@ class ClientHandshake:
             answer this request. Redirections are not followed.
         """
         if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
-            raise _refused(response)
+            raise refused(response, "the server")
         try:
             self._check(response)
             subprotocol = self._check_subprotocol(response)
@@ -196,14 +196,18 @@ class ClientHandshake:
         return self._compression.judge(extensions[0])
 
 
-def _refused(response: Response) -> HandshakeError:
-    """Return the error for a status other than 101."""
+def refused(response: Response, who: str) -> HandshakeError:
+    """
+    Return the error for a status that is a failure.
+
+    :param who: what has answered, for the message: the server, or a proxy.
+    """
     status = response.status
     try:
         web_status = WebErrorStatus(status)
     except ValueError:
         web_status = _CLASSES.get(status // 100, WebErrorStatus.UNEXPECTED_STATUS_CODE)
-    message = f"the server answered with the status {status}, not 101"
+    message = f"{who} answered with the status {status}"
     version = response.header("Sec-WebSocket-Version")
     if status == HTTPStatus.UPGRADE_REQUIRED and version is not None:
         message += f"; its versions of WebSockets are {version[:100]!a}"

@@ -280,6 +280,7 @@ class ControlTests(SynchronousTestCase):
         options = {
             "max_message_size": 1,
             "server_credential": CREDENTIAL,
+            "proxy_credential": CREDENTIAL,
             "no_delay": False,
             "ping_interval": 1.0,
             "compression": DeflateSettings(),

@@ -26,6 +26,8 @@ class ControlTests(SynchronousTestCase):
             "receive_mode": 0,
             "supported_protocols": [],
             "server_credential": None,
+            "proxy_credential": None,
+            "proxy": None,
             "sends_credentials_unencrypted": False,
             "compression": None,
             "ping_interval": 20,
@@ -48,6 +50,8 @@ class ControlTests(SynchronousTestCase):
             "message_type": SocketMessageType.UTF8,
             "receive_mode": 1,
             "server_credential": PasswordCredential("a", "b"),
+            "proxy_credential": PasswordCredential("a", "b"),
+            "proxy": "http://proxy.example:8080",
             "sends_credentials_unencrypted": True,
             "compression": DeflateSettings(),
             "ping_interval": None,
@@ -62,7 +66,8 @@ class ControlTests(SynchronousTestCase):
 
     def test_bounds_are_checked(self) -> None:
         """W5: A wrong value is a ``ValueError`` or ``TypeError``, which is E_INVALIDARG."""
-        for name, value in (
+        wrong_values: tuple[tuple[str, object], ...] = (
+            ("proxy", "proxy.example:8080"),
             ("max_message_size", -1),
             ("max_message_size", 1 << 32),
             ("message_type", 2),
@@ -71,12 +76,15 @@ class ControlTests(SynchronousTestCase):
             ("ping_timeout", -1),
             ("max_fragment_size", 0),
             ("max_fragments", 0),
-        ):
+        )
+        for name, value in wrong_values:
             with self.assertRaises(ValueError, msg=f"{name} {value}"):
                 setattr(control(), name, value)
         for name, wrong in (
             ("max_message_size", 1.5),
             ("server_credential", "user:secret"),
+            ("proxy_credential", "user:secret"),
+            ("proxy", b"http://a:1"),
             ("compression", True),
         ):
             with self.assertRaises(TypeError, msg=name):

@@ -31,6 +31,7 @@ from twsock.sockets.websocket.information import WebSocketInformation
 from twsock.sockets.websocket.opening import Opening
 from twsock.sockets.websocket.output import WebSocketOutputStream
 from twsock.sockets.websocket.receiving import Receiver
+from twsock.sockets.websocket.tunnel import Proxy, Tunnel
 from twsock.sockets.websocket.validation import (
     WebSocketServerCustomValidationRequestedEventArgs,
     validate,
@@ -49,7 +50,7 @@ from twsock.websocket.uri import WebSocketUri
 
 __all__ = ["RESPONSE_TIMEOUT", "WebSocketClient"]
 
-#: Seconds from the request until the server has to have answered.
+#: Seconds from a request until the server, or the proxy, has to have answered.
 RESPONSE_TIMEOUT: Final = 10.0
 
 _ValidationHandler = Callable[[Any, WebSocketServerCustomValidationRequestedEventArgs], Any]
@@ -209,14 +210,22 @@ class WebSocketClient:
         )
 
     def _check_credentials(self, uri: WebSocketUri) -> None:
+        """
+        Check that no credential is sent without TLS, unless the application permits it.
+
+        :raises LocalProtocolError: when one would be.
+        """
         control = self.control
-        if control.server_credential is None or uri.is_secure:
+        if control.sends_credentials_unencrypted:
             return
-        if not control.sends_credentials_unencrypted:
-            raise LocalProtocolError(
-                "server_credential would be sent without TLS: use wss, or set"
-                " control.sends_credentials_unencrypted"
-            )
+        for name, is_sent in (
+            ("server_credential", control.server_credential is not None and not uri.is_secure),
+            ("proxy_credential", control.proxy_credential and control.proxy is not None),
+        ):
+            if is_sent:
+                raise LocalProtocolError(
+                    f"{name} would be sent without TLS: set control.sends_credentials_unencrypted"
+                )
 
     def _role(self, uri: WebSocketUri) -> ClientRole | None:
         """
@@ -236,20 +245,28 @@ class WebSocketClient:
         endpoint: IStreamClientEndpoint | None,
     ) -> None:
         self.information.asked_for(uri.host, str(uri.port))
+        proxy = None
         if endpoint is None:
-            pair = EndpointPair(None, "", uri.host, str(uri.port))
-            await connect_to_service(
-                self._reactor, pair, None, self._resolver, self.control, self._build_protocol
-            )
+            proxy = None if self.control.proxy is None else Proxy.parse(self.control.proxy)
+            await self._connect_tcp(proxy or uri)
         else:
             await connect_through(endpoint, self._build_protocol)
         connection = self._connection
         assert connection is not None
+        if proxy is not None:
+            credential = self.control.proxy_credential
+            await connection.open_tunnel(Tunnel(uri, credential, RESPONSE_TIMEOUT))
         if role is not None:
             self._state.has_begun_tls = True
             await role.begin(connection, self.information, DEFAULT_HANDSHAKE_TIMEOUT)
             await validate(self.server_custom_validation_requested, self, self.information)
         await connection.shake_hands(self._opening(handshake))
+
+    async def _connect_tcp(self, remote: WebSocketUri | Proxy) -> None:
+        pair = EndpointPair(None, "", remote.host, str(remote.port))
+        await connect_to_service(
+            self._reactor, pair, None, self._resolver, self.control, self._build_protocol
+        )
 
     def _build_protocol(self) -> ClientProtocol:
         return ClientProtocol(

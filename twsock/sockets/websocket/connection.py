@@ -12,28 +12,24 @@ they are asked for. So this object may outlive its connection, until the last me
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
 
-from twsock.errors import BrokenError, ClosedError, RemoteProtocolError, SocketError
+from twsock.errors import BrokenError, ClosedError, SocketError
 from twsock.log import TextLogger
-from twsock.operation import Operation
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import lost_again, output_closed
 from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_close
+from twsock.sockets.websocket.connecting import ConnectingProtocol, WebSocketEvents
 from twsock.sockets.websocket.opening import Opening
 from twsock.sockets.websocket.output import WebSocketOutputStream
 from twsock.sockets.websocket.receiving import Receiver
 from twsock.stream.connection import FULL_READ, Connection
-from twsock.stream.switch import Switch
 from twsock.websocket.client_handshake import Agreement
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation, decode_close
 from twsock.websocket.closing import Role
@@ -42,27 +38,10 @@ from twsock.websocket.frames import Opcode
 from twsock.websocket.http import ClientHttp
 from twsock.websocket.messages import MessageDecoder
 
-__all__ = ["ClientProtocol", "WebSocketEvents"]
+__all__ = ["ClientProtocol"]
 
 
-class WebSocketEvents(typing.Protocol):
-    """The socket above a connection: receives its events."""
-
-    def connection_made(self, connection: ClientProtocol) -> None:
-        """Handle the connection: it is open, and no handshake has begun."""
-
-    def handshake_done(self, agreement: Agreement) -> None:
-        """Handle the end of the handshake: the server has accepted the WebSocket."""
-
-    def connection_closed(self, code: int, reason: str) -> None:
-        """Handle the first close frame, of either side."""
-
-    def connection_lost(self, error: SocketError | None) -> None:
-        """Handle the loss of the connection."""
-
-
-@implementer(IHalfCloseableProtocol)
-class ClientProtocol(Protocol):
+class ClientProtocol(ConnectingProtocol):
     """
     The connection of one WebSocket.
 
@@ -75,13 +54,7 @@ class ClientProtocol(Protocol):
 
     _log = TextLogger()
 
-    _stream: Connection | None = None
-    _switch: Switch | None = None
     _web_socket: WebSocket | None = None
-    # Between the request and the response.
-    _opening: Opening | None = None
-    _http: ClientHttp | None = None
-    _answered: Deferred[None] | None = None
     # Between the response and the last message.
     _decoder: MessageDecoder | None = None
     _is_pulling = False
@@ -101,22 +74,16 @@ class ClientProtocol(Protocol):
         events: WebSocketEvents,
         close_timeout: float,
     ) -> None:
-        self._clock = clock
+        super().__init__(clock, events)
         self._receiver = receiver
         self._output = output
         self._frames: OutputStream = output.frames
-        self._events: WebSocketEvents | None = events
         self.close_timeout = close_timeout
 
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent and are received."""
         return self._stream is not None and self._decoder is not None and self._is_web_socket_open
-
-    @property
-    def is_secure(self) -> bool:
-        """Whether the connection is encrypted, and its server was accepted."""
-        return self._stream is not None and self._stream.is_secure
 
     @property
     def _is_web_socket_open(self) -> bool:
@@ -131,41 +98,22 @@ class ClientProtocol(Protocol):
         :returns: fires when the server has accepted the WebSocket, before any message is delivered.
             If it fails, or is cancelled, the connection has been aborted.
         """
-        answered: Deferred[None] = Operation(lambda _: self._opening_cancelled())
-        self._answered = answered
-        stream = self._stream
-        if stream is None or not stream.is_open:
-            self._fail_opening(BrokenError("the connection ended before the handshake"))
-            return answered
-        self._opening = opening
-        self._http = ClientHttp(opening.handshake.request)
-        self._web_socket = WebSocket(self, stream, Role.CLIENT, self.close_timeout)
-        self._web_socket.start_handshake(opening.timeout)
-        stream.write(self._http.request_bytes)
-        stream.send()
-        return answered
 
-    def _opening_cancelled(self) -> None:
-        self._answered = None
-        self.abort()
-
-    def _read_response(self, http: ClientHttp, data: bytes) -> None:
-        opening = self._opening
-        assert opening is not None
-        try:
+        def read(http: ClientHttp, data: bytes) -> bool:
             agreement = opening.read_response(http, data)
-        except RemoteProtocolError as error:
-            self._fail_opening(error)
-            return
-        if agreement is not None:
-            self._opening = self._http = None
-            self._open(opening, agreement, http.leftover)
+            if agreement is not None:
+                self._open(opening, agreement, http.leftover)
+            return agreement is not None
+
+        if self._stream is not None and self._stream.is_open:
+            self._web_socket = WebSocket(self, self._stream, Role.CLIENT, self.close_timeout)
+            self._web_socket.start_handshake(opening.timeout)
+        return self._ask(opening.handshake.request, read)
 
     def _open(self, opening: Opening, agreement: Agreement, leftover: bytes) -> None:
-        """Begin with messages: the server has accepted the WebSocket."""
-        web_socket, answered, events = self._web_socket, self._answered, self._events
-        assert web_socket is not None and answered is not None and events is not None
-        self._answered = None
+        """Prepare for messages: the server has accepted the WebSocket."""
+        web_socket, events = self._web_socket, self._events
+        assert web_socket is not None and events is not None
         self._decoder = opening.make_decoder(agreement)
         self._decoder.feed(leftover)
         encoder = opening.make_encoder(agreement)
@@ -175,18 +123,6 @@ class ClientProtocol(Protocol):
         control = opening.control
         web_socket.accept(encoder, control.ping_interval, control.ping_timeout)
         events.handshake_done(agreement)
-        self._frames.is_held = True
-        answered.callback(None)
-        self.pull()
-        self._frames.release()
-
-    def _fail_opening(self, error: SocketError) -> None:
-        """Abort the connection: the handshake has failed."""
-        self._opening = self._http = None
-        answered, self._answered = self._answered, None
-        self.abort(error)
-        if answered is not None:
-            answered.errback(error.copy())
 
     # The end, by this end.
 
@@ -239,26 +175,12 @@ class ClientProtocol(Protocol):
             self._web_socket.abort(error)
         return waiting
 
-    def when_lost(self) -> Deferred[None]:
-        """Wait until the connection is lost; fires at once if it is already."""
-        return succeed(None) if self._stream is None else self._stream.when_lost()
-
-    def forget_socket(self) -> None:
-        """Report nothing more: the connect failed, and the socket may be connected again."""
-        self._events = None
-
     def ping(self) -> Deferred[float]:
         """Send a ping; see `twsock.websocket.connection.WebSocket.ping`."""
         assert self._web_socket is not None
         return self._web_socket.ping()
 
     # Called by the receiver.
-
-    @property
-    def stream(self) -> Connection:
-        """The connection below; there is one between open and lost."""
-        assert self._stream is not None
-        return self._stream
 
     def pull(self) -> None:
         """Pull messages until the receiver is full, or more bytes are needed."""
@@ -360,44 +282,21 @@ class ClientProtocol(Protocol):
     # Called by Twisted.
 
     @override
-    def connectionMade(self) -> None:
-        self._stream = Connection(self, self.transport, self._clock)
-        if self._events is not None:
-            self._events.connection_made(self)
-
-    @override
     def dataReceived(self, data: bytes) -> None:
         decoder, web_socket = self._decoder, self._web_socket
+        frames = self._frames
+        was_held, frames.is_held = frames.is_held, True
         if decoder is None or web_socket is None:
-            if self._http is not None:
-                self._read_response(self._http, data)
-            elif self._events is not None:
-                self._fail_opening(RemoteProtocolError("the server sent bytes before the request"))
-            return
-        web_socket.is_heard = True
-        if len(data) >= FULL_READ:
-            self.stream.note_read(len(data))
-        decoder.feed(data)
-        self._was_fed = True
-        was_held, self._frames.is_held = self._frames.is_held, True
+            super().dataReceived(data)  # A response, and messages behind it.
+        else:
+            web_socket.is_heard = True
+            if len(data) >= FULL_READ:
+                self.stream.note_read(len(data))
+            decoder.feed(data)
+            self._was_fed = True
         self.pull()
         if not was_held:
-            self._frames.release()
-
-    def readConnectionLost(self) -> None:
-        """Report the end of the server's output to the connection."""
-        if self._stream is not None:
-            self._stream.peer_ended()
-
-    def writeConnectionLost(self) -> None:
-        """Report to the connection that the kernel has FIN."""
-        if self._stream is not None:
-            self._stream.fin_sent()
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._stream is not None:
-            self._stream.lost(reason)
+            frames.release()
 
     # Called by the WebSocket.
 
@@ -443,7 +342,7 @@ class ClientProtocol(Protocol):
         self._has_peer_ended = True
         if self._decoder is None:
             message = "the server ended the connection before it answered"
-            self._fail_opening(lost_without_close(None, message))
+            self._fail_connect(lost_without_close(None, message))
             return
         if self._ending is None:
             message = "the server ended the connection without a close frame"
@@ -454,11 +353,7 @@ class ClientProtocol(Protocol):
         """Report the loss; messages that were received can still be taken."""
         events, web_socket = self._events, self._web_socket
         self._stream = None
-        switch, self._switch = self._switch, None
-        if switch is not None:
-            switch.lost(error)
-        self._opening = self._http = None
-        answered, self._answered = self._answered, None
+        self._lose_switch(error)
         loss = lost_without_close(error, "the connection was lost without a close frame")
         if self._ending is None:
             self._ending = loss
@@ -469,32 +364,9 @@ class ClientProtocol(Protocol):
         if self._is_dropping and error is None:
             self._frames.output_drained()
         self._frames.lost(self._ending)
-        if answered is not None:
-            answered.errback(error or loss.copy())
+        self._fail_request(error or loss)
         if self._decoder is None:  # The handshake was not done.
             self._is_finished = True
             self._release_if_over()
         else:
             self.pull()
-
-    # Called by the TLS handshake.
-
-    def begin_upgrade(self, switch: Switch) -> None:
-        """Report the loss of the connection to this handshake, too."""
-        self._switch = switch
-
-    def forget_switch(self) -> None:
-        """Drop the handshake, which is done."""
-        self._switch = None
-
-    def suspend(self) -> None:
-        """Do nothing: nothing is written before the handshake is done."""
-
-    def take_buffered(self) -> bytes:
-        """Return no bytes: nothing is received before the handshake."""
-        return b""
-
-    def continue_above(self, engine: Any) -> None:
-        """Continue above a TLS engine whose handshake is done."""
-        self.transport = engine
-        self.stream.rebind(engine)

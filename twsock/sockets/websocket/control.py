@@ -15,6 +15,7 @@ from twsock._integers import checked_integer
 from twsock.sockets.stream.control import StreamSocketControl
 from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.sockets.websocket.message import MessageWebSocketReceiveMode, SocketMessageType
+from twsock.sockets.websocket.tunnel import Proxy
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT, check_times
 from twsock.websocket.messages import DEFAULT_MAX_FRAGMENTS
@@ -50,6 +51,8 @@ class WebSocketControl(StreamSocketControl):
         "_max_fragments",
         "_ping_interval",
         "_ping_timeout",
+        "_proxy",
+        "_proxy_credential",
         "_sends_credentials_unencrypted",
         "_server_credential",
         "supported_protocols",
@@ -62,6 +65,8 @@ class WebSocketControl(StreamSocketControl):
         #: Subprotocols to offer, the preferred one first; a list to be changed.
         self.supported_protocols: list[str] = []
         self._server_credential: PasswordCredential | None = None
+        self._proxy: str | None = None
+        self._proxy_credential: PasswordCredential | None = None
         self._sends_credentials_unencrypted = False
         self._compression: DeflateSettings | None = None
         self._ping_interval: float | None = DEFAULT_PING_INTERVAL
@@ -82,6 +87,37 @@ class WebSocketControl(StreamSocketControl):
     def server_credential(self, value: PasswordCredential | None) -> None:
         self._check("server_credential")
         self._server_credential = _checked_type(value, PasswordCredential, "server_credential")
+
+    @property
+    def proxy(self) -> str | None:
+        """
+        The HTTP proxy to connect through: ``http://host:port``; None, the default, for none.
+
+        The connection passes through a tunnel (``CONNECT``), with and without TLS. The proxies of
+        environment variables are not used. Not in WinRT.
+        """
+        return self._proxy
+
+    @proxy.setter
+    def proxy(self, value: str | None) -> None:
+        self._check("proxy")
+        if value is not None:
+            Proxy.parse(value)
+        self._proxy = value
+
+    @property
+    def proxy_credential(self) -> PasswordCredential | None:
+        """
+        User name and password for the proxy (Basic); default None. The server never gets them.
+
+        The connection to the proxy has no TLS, see `sends_credentials_unencrypted`.
+        """
+        return self._proxy_credential
+
+    @proxy_credential.setter
+    def proxy_credential(self, value: PasswordCredential | None) -> None:
+        self._check("proxy_credential")
+        self._proxy_credential = _checked_type(value, PasswordCredential, "proxy_credential")
 
     @property
     def sends_credentials_unencrypted(self) -> bool:

@@ -91,14 +91,14 @@ class CloseTests(RowTests):
         await near.wait_closed()
         self.assertFalse(near.was_lost)
 
-    @with_protocol(PLAIN)
+    @with_protocol()
     @row(State.OPEN, Event.PEER_ENDED)
     @row(State.ANSWERING, Event.CLOSE_ANSWERED)
     @row(State.ENDED, Event.DONE)
     async def test_a_protocol_that_has_answered_closes_its_socket_at_the_peers_end(
         self, protocol: Recorder, peer: RawPeer
     ) -> None:
-        """The answer is sent before the end, and the end is in order."""
+        """The answer is sent before the end, under TLS with close_notify."""
         self.assertTrue(protocol.own.getTcpNoDelay())
         protocol.send_frame(b"answer")
         peer.end()

@@ -25,6 +25,7 @@ from tests.loopback.closing_rows import (
 )
 from tests.loopback.contract import failure_of
 from tests.loopback.raw_peer import End, RawPeer, Security
+from tests.stream.test_transport import PausedPusher
 from twsock import ClosedError
 from twsock.stream.closing import Event, State
 from twsock.wire import encode_frame
@@ -119,6 +120,16 @@ class DeadlineTests(RowTests):
         self.assert_blamed(await protocol.ended)
         received = encode_frame(CHUNK) * count
         self.assert_received(await peer.rest(), received, *peer.security.ends)
+
+    @with_protocol(ENCRYPTED, close_timeout=SOON)
+    @row(State.ANSWERING, Event.CLOSE)
+    async def test_a_producer_that_does_not_end_has_a_deadline_after_the_peers_end(
+        self, protocol: Recorder, peer: RawPeer
+    ) -> None:
+        """The TLS engine waits for the producer, which may still write."""
+        protocol.transport.registerProducer(PausedPusher(), True)
+        peer.end()
+        self.assert_blamed(await protocol.ended)
 
     @over(*Security)
     @row(State.ANSWERING, Event.END_OUTPUT)

@@ -13,7 +13,7 @@ from tests.loopback import (
     test_closing_events,
     test_closing_losses,
 )
-from tests.loopback.closing_rows import ALL, ENCRYPTED, PLAIN, SCENARIOS, Row, is_trivial
+from tests.loopback.closing_rows import ALL, PLAIN, SCENARIOS, Row, is_trivial
 from tests.loopback.raw_peer import Security
 from twsock.stream.closing import TABLE, Event, State
 
@@ -51,10 +51,6 @@ EXCEPTIONS: Final[dict[str, tuple[Iterable[Security], tuple[Row, ...]]]] = {
     "a socket starts no upgrade if its output was closed or a send has failed": (
         [Security.UPGRADED],
         ((State.HALF_CLOSED, Event.CLOSE_HELD), (State.BROKEN, Event.CLOSE_HELD)),
-    ),
-    "a TLS engine sends its close_notify, and closes later": (
-        ENCRYPTED,
-        ((State.ANSWERING, Event.CLOSE_ANSWERED),),
     ),
     "a client that was granted TLS is waited for": (
         [Security.UPGRADED],

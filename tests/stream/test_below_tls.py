@@ -31,7 +31,7 @@ class TlsLowerTransportTests(SynchronousTestCase):
         self.descriptor.connected = 1
         self.failures: list[OSError] = []
         self.taken: list[bytes] = []
-        self.aborts = 0
+        self.aborts = self.waits = 0
         self.lower = TlsLowerTransport(self.descriptor, self.socket, self.descriptor, self)
         self.peer.setblocking(False)
         self.addCleanup(self.peer.close)
@@ -45,6 +45,9 @@ class TlsLowerTransportTests(SynchronousTestCase):
 
     def abort(self) -> None:
         self.aborts += 1
+
+    def close_waits(self) -> None:
+        self.waits += 1
 
     def receive(self, size: int) -> bytes:
         """Read at the peer, and let the transport send its queue, until ``count`` bytes arrived."""
@@ -86,16 +89,16 @@ class TlsLowerTransportTests(SynchronousTestCase):
         """No turn of the reactor is needed if the kernel has all bytes."""
         self.lower.write(b"answer")
         self.lower.close_answered()
-        self.assertEqual(self.socket.fileno(), -1)
+        self.assertEqual((self.socket.fileno(), self.waits), (-1, 0))
         self.assertEqual((len(self.protocol.reasons), self.reactor.writers), (1, set()))
         self.assertEqual((self.peer.recv(100), self.peer.recv(100)), (b"answer", b""))
 
     def test_an_answered_connection_sends_its_queue_before_it_is_closed(self) -> None:
-        """As with `loseConnection`."""
+        """As with `loseConnection`; the connection learns that it needs a deadline."""
         large = bytes(1 << 23)
         self.lower.write(large)
         self.lower.close_answered()
-        self.assertEqual(self.protocol.reasons, [])
+        self.assertEqual((self.protocol.reasons, self.waits), ([], 1))
         self.assertTrue(self.descriptor.disconnecting)
         self.assertEqual(self.receive(len(large)), large)
 
@@ -104,7 +107,7 @@ class TlsLowerTransportTests(SynchronousTestCase):
         producer = FakeProtocol()
         self.descriptor.producer = producer
         self.lower.close_answered()
-        self.assertEqual(self.protocol.reasons, [])
+        self.assertEqual((self.protocol.reasons, self.waits), ([], 1))
         self.assertTrue(self.descriptor.disconnecting)
 
     def test_aborting_the_transport_aborts_the_connection(self) -> None:
@@ -273,6 +276,9 @@ class SilentConnection:
         raise NotImplementedError
 
     def abort(self) -> None:
+        raise NotImplementedError
+
+    def close_waits(self) -> None:
         raise NotImplementedError
 
 

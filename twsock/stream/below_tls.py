@@ -21,7 +21,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.protocol import connectionDone
 
 from twsock._interfaces import provide_same
-from twsock.stream.descriptor import is_writable, join_queued, queued_bytes
+from twsock.stream.descriptor import is_writable, join_queued
 
 __all__ = ["TRY_LATER", "Held", "TlsLowerTransport"]
 
@@ -45,6 +45,9 @@ class Held(typing.Protocol):
     def abort(self) -> object:
         """Abort the connection; nothing more is sent."""
 
+    def close_waits(self) -> object:
+        """Report that a close waits until the kernel has room."""
+
 
 class _Nobody:
     """Replaces a lost connection; does nothing."""
@@ -52,6 +55,7 @@ class _Nobody:
     def take(self, data: bytes) -> None: ...
     def output_broke(self, error: OSError) -> None: ...
     def abort(self) -> None: ...
+    def close_waits(self) -> None: ...
 
 
 def _drop(_data: object) -> None:
@@ -125,7 +129,9 @@ class TlsLowerTransport:
     @property
     def is_flushed(self) -> bool:
         """Whether the kernel has all bytes that the engine wrote, as far as is known."""
-        return self._descriptor is None or not queued_bytes(self._descriptor)
+        descriptor: Any = self._descriptor
+        # As `queued_bytes`, without a call: each message of a handshake asks.
+        return descriptor is None or not (descriptor.dataBuffer or descriptor._tempDataLen)
 
     def lead_to(self, engine: Any, connection: Held) -> None:
         """
@@ -228,7 +234,7 @@ class TlsLowerTransport:
         End the connection after close_notify was written: at once if a plain socket has sent all.
 
         The loss is then reported within this call. Otherwise, and if the kernel has no room (the
-        peer may not read), the connection ends as with `loseConnection`.
+        peer may not read), the connection starts its deadline, and ends as with `loseConnection`.
         """
         descriptor: Any = self._descriptor
         if (
@@ -243,6 +249,7 @@ class TlsLowerTransport:
             descriptor.doWrite = _write_nothing
             descriptor.connectionLost(connectionDone)
         else:
+            self._connection.close_waits()
             self._lose()
 
     def abortConnection(self) -> None:

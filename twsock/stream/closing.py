@@ -32,8 +32,8 @@ Why the deadline has two outcomes: the kernel sends the bytes that it has taken 
 after ``close(2)``. Bytes that this process still holds would be lost. The connection is then reset:
 after an end in order, the peer would take the bytes that it has for all bytes.
 
-Why an answered connection skips ANSWERED: if a plain socket has sent all bytes when the peer ends,
-there is nothing to wait for, and ``close(2)`` follows in the same turn of the reactor.
+Why an answered connection skips ANSWERED: if a socket has sent all bytes when the peer ends, there
+is nothing to wait for, and ``close(2)`` follows in the same turn of the reactor.
 
 A carrier is what the connection runs on, as far as its end differs. ``TCP`` includes UNIX sockets.
 ``TLS`` is an engine of `twsock.tls.engine`, whose directions end separately. ``WHOLE`` is any
@@ -227,7 +227,14 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     _rule(_E.CLOSE_HELD, (_S.ENDED, *_GONE), _stay()),
     # Nothing is left to wait for, so the socket is closed in the same turn of the reactor.
-    _rule(_E.CLOSE_ANSWERED, (_S.ANSWERING,), _to(_S.ENDED, _A.CLOSE_SOCKET)),
+    _rule(
+        _E.CLOSE_ANSWERED,
+        (_S.ANSWERING,),
+        _to(_S.ENDED, _A.CLOSE_SOCKET),
+        # The engine sends close_notify, and then closes the socket in the same turn.
+        tls=_to(_S.ENDED, _A.CLOSE_TRANSPORT),
+        whole=_to(_S.ENDED, _A.CLOSE_TRANSPORT),
+    ),
     _rule(_E.CLOSE_SILENT, (_S.OPEN,), _to(_S.ENDED, _A.CLOSE_TRANSPORT)),
     # The application ends its output alone.
     _rule(

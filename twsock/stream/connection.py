@@ -92,11 +92,6 @@ class Connection(EndingTransport):
     # Facts.
 
     @property
-    def clock(self) -> IReactorTime:
-        """The reactor, or a clock in a test; measures the deadlines."""
-        return self._clock
-
-    @property
     def is_secure(self) -> bool:
         """Whether the connection is encrypted, and its peer was accepted."""
         return secured_by(self._transport) is not None
@@ -104,7 +99,9 @@ class Connection(EndingTransport):
     @property
     def carries_tls(self) -> bool:
         """Whether the connection is above a TLS engine."""
-        return carries_tls(self._transport)
+        # As `is_plain`, without a call.
+        is_plain = self._socket is not None and not self._transport.TLS
+        return not is_plain and carries_tls(self._transport)
 
     @property
     def is_shaking_hands(self) -> bool:
@@ -255,7 +252,6 @@ class Connection(EndingTransport):
         if lower is not None:
             lower.lead_to(engine, self)
         self.send()
-        self._watch_queue()
         if lower is not None:
             lower.resume_producer()
 
@@ -284,23 +280,34 @@ class Connection(EndingTransport):
 
     def close_answered(self) -> None:
         """
-        Close within the event of the peer's end: at once if a plain socket has sent all bytes.
+        Close within the event of the peer's end: at once if a socket has sent all bytes.
 
-        Call this within that event only: the owner may receive the loss within this call. If bytes
-        are unsent, or the kernel has no room (the peer may not read), this is the same as `close`,
-        with its deadline.
+        Call this within that event only: the owner may receive the loss within this call, under TLS
+        at the end of the event. If bytes are unsent, or the kernel has no room (the peer may not
+        read), this is the same as `close`, with its deadline.
         """
-        descriptor: Any = self._descriptor
-        if (
-            self.is_plain
-            and self._state is State.ANSWERING
-            and self.is_flushed
-            and descriptor.producer is None  # Twisted waits for the producer of an application.
-            and is_writable(descriptor)
-        ):
+        if self._state is State.ANSWERING and self.is_flushed and self._may_close_at_once:
             self._follow(Event.CLOSE_ANSWERED)
         else:
             self.close()
+
+    @property
+    def _may_close_at_once(self) -> bool:
+        """Whether a transport without queued bytes closes in this turn of the reactor."""
+        descriptor: Any = self._descriptor
+        transport = self._transport
+        # Twisted waits for the producer of an application.
+        if self._socket is not None and not transport.TLS:
+            return descriptor.producer is None and is_writable(descriptor)
+        # The transport below the engine looks for room itself, after close_notify.
+        if self._lower is None or descriptor is None:
+            return False
+        return self._engine_sent_all(descriptor) and transport._producer is None
+
+    def close_waits(self) -> None:
+        """Start the deadline of a close, unless it runs: the kernel has no room."""
+        if self._state is State.ENDED and self._deadline is None:
+            self._start_close_deadline(None)
 
     @override
     def _release(self) -> None:

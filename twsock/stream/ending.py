@@ -33,11 +33,11 @@ from twsock.stream.closing import (
 from twsock.stream.descriptor import (
     carries_tls,
     discard_input,
-    is_half_closing_engine,
     queued_bytes,
 )
 from twsock.stream.hangup import HangUpWatch, hung_up_error
 from twsock.stream.transport import StreamTransport
+from twsock.tls.engine import Engine
 from twsock.waiters import NO_WAIT, Waiters
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "ConnectionOwner", "EndingTransport"]
@@ -162,7 +162,7 @@ class EndingTransport(StreamTransport):
     @property
     def can_end_output(self) -> bool:
         """Whether FIN or close_notify can be sent while input is still read."""
-        if is_half_closing_engine(self._transport):
+        if isinstance(self._transport, Engine):
             return True
         if self._descriptor is not None:
             return self.is_plain
@@ -177,7 +177,7 @@ class EndingTransport(StreamTransport):
         The loss of the connection stops the deadline.
         """
         self.stop_deadline()
-        self._deadline = self._clock.callLater(seconds, self._pass_deadline, passed)
+        self._deadline = self.clock.callLater(seconds, self._pass_deadline, passed)
 
     def stop_deadline(self) -> None:
         """Stop the deadline, if there is one."""
@@ -353,9 +353,12 @@ class EndingTransport(StreamTransport):
 
         :param error: of a failed send, or of the loss.
         """
-        # As `is_plain`, without a call.
-        is_plain = self._socket is not None and not self._transport.TLS
-        carrier = Carrier.TCP if is_plain else self._carrier
+        # As `is_plain` and `is_half_closing_engine`, without a call.
+        transport = self._transport
+        if self._socket is not None and not transport.TLS:
+            carrier = Carrier.TCP
+        else:
+            carrier = Carrier.TLS if isinstance(transport, Engine) else self._other_carrier
         state, actions = follow(self._state, event, carrier)
         self._state = state
         if self.is_open and state not in OPEN_STATES:
@@ -365,9 +368,7 @@ class EndingTransport(StreamTransport):
             _PERFORM[action](self, error)
 
     @property
-    def _carrier(self) -> Carrier:
-        if is_half_closing_engine(self._transport):
-            return Carrier.TLS
+    def _other_carrier(self) -> Carrier:
         if self._descriptor is None or carries_tls(self._transport):
             return Carrier.WHOLE
         return Carrier.TCP
@@ -425,7 +426,7 @@ class EndingTransport(StreamTransport):
         descriptor = self._descriptor
         # The owner may have closed the connection when it received the end of the input.
         if descriptor is not None and self.is_open:
-            self._hang_up_watch = HangUpWatch(self._clock, descriptor, self._hung_up)
+            self._hang_up_watch = HangUpWatch(self.clock, descriptor, self._hung_up)
 
     def _hung_up(self) -> None:
         self._follow(Event.HUNG_UP)

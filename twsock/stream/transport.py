@@ -64,7 +64,6 @@ class StreamTransport:
     """
 
     __slots__ = (
-        "_clock",
         "_descriptor",
         "_high_water",
         "_lower",
@@ -73,13 +72,15 @@ class StreamTransport:
         "_socket",
         "_transport",
         "_watch",
+        "clock",
         "is_held",
         "is_open",
         "room",
     )
 
     def __init__(self, transport: Any, clock: IReactorTime, high_water: int) -> None:
-        self._clock = clock
+        #: The reactor, or a clock in a test; measures the deadlines.
+        self.clock = clock
         self._high_water = high_water
         # None between two sends: an idle connection has no list.
         self._pending: list[bytes | bytearray] | None = None
@@ -324,7 +325,7 @@ class StreamTransport:
             return handed, handed
         self._watch_queue()
         if descriptor is not None and self._settling is None and may_collect(self._transport):
-            self._settling = self._clock.callLater(0, self._settle)
+            self._settling = self.clock.callLater(0, self._settle)
         return handed, handed if self.is_flushed else 0
 
     @property
@@ -371,7 +372,7 @@ class StreamTransport:
         if engine_bytes(transport) < self._high_water:
             return False
         if self._settling is None:
-            self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
+            self._settling = self.clock.callLater(_SETTLE_INTERVAL, self._settle)
         return True
 
     def _watch_held_bytes(self) -> None:
@@ -379,14 +380,14 @@ class StreamTransport:
         if self._descriptor is None or self._settling is not None or self.is_plain:
             return
         if engine_holds(self._transport):
-            self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
+            self._settling = self.clock.callLater(_SETTLE_INTERVAL, self._settle)
 
     def _settle(self) -> None:
         self._settling = None
         self._watch_queue()
         if engine_holds(self._transport):
             # A handshake runs, and no event reports its end to this class.
-            self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
+            self._settling = self.clock.callLater(_SETTLE_INTERVAL, self._settle)
         elif self._watch is None:
             self._queue_is_empty()
 
@@ -396,7 +397,7 @@ class StreamTransport:
             self._stop_watching()
             if is_settling and engine_holds(self._transport):
                 # The bytes sent were part of the handshake.
-                self._settling = self._clock.callLater(_SETTLE_INTERVAL, self._settle)
+                self._settling = self.clock.callLater(_SETTLE_INTERVAL, self._settle)
                 return
         self._drained()
 

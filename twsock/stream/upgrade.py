@@ -230,12 +230,14 @@ class Upgrade(MessageSwitch):
 
     @override
     def _update(self) -> None:
-        settings, state = self._settings, self._core.state
+        state = self._core.state
+        if not delivers_in(state):
+            self.passes_messages = False
+            return
+        settings = self._settings
         is_dropped = settings.policy is UpgradePolicy.REQUIRED and state is State.PLAIN
         has_words = settings.policy in (UpgradePolicy.ALLOWED, UpgradePolicy.REQUIRED)
-        self.passes_messages = (
-            delivers_in(state) and not is_dropped and not (has_words and settings.ignores_case)
-        )
+        self.passes_messages = not is_dropped and not (has_words and settings.ignores_case)
 
     @override
     def prepare(self) -> tuple[Any, Verification]:

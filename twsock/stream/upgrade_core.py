@@ -145,7 +145,7 @@ class Sending(enum.Enum):
 
 def delivers_in(state: State) -> bool:
     """Return whether messages of the peer may be handled: all of them, or none."""
-    return state in (State.PLAIN, State.SECURE)
+    return state is State.PLAIN or state is State.SECURE
 
 
 def sending_in(state: State) -> Sending:

@@ -148,7 +148,8 @@ class Engine(TLSMemoryBIOProtocol):
         ended = self._boundaries.count(data)
         if not self._handshakeDone or self._appSendBuffer:
             super().dataReceived(data)
-            self._send_close_notify()  # If it had to wait.
+            if self._owes_close_notify:  # It had to wait.
+                self._send_close_notify()
             completed = self.completed
             if completed is not None and self._handshakeDone:
                 self.completed = None
@@ -157,11 +158,14 @@ class Engine(TLSMemoryBIOProtocol):
         connection = self._tlsConnection
         connection.bio_write(data)
         pieces: list[bytes] = []
+        has_ended = False
         error: Failure | None = None
         try:
             for _ in range(ended):
                 pieces.append(connection.recv(_RECORD))  # noqa: PERF401 - kept when one fails
-        except (SSL.WantReadError, SSL.ZeroReturnError):
+        except SSL.ZeroReturnError:
+            has_ended = True
+        except SSL.WantReadError:
             pass  # One was no data. What else it may be, OpenSSL tells again below.
         except SSL.Error:
             error = Failure()
@@ -170,7 +174,9 @@ class Engine(TLSMemoryBIOProtocol):
             self._tlsShutdownFinished(error)
         if pieces and self.connected:  # Where FIN was sent, the error has ended the connection.
             self.wrappedProtocol.dataReceived(b"".join(pieces))
-        if error is None and len(pieces) < ended:
+        if has_ended:
+            self._end_after_data()
+        elif error is None and len(pieces) < ended:
             self._flushReceiveBIO()
 
     @override
@@ -189,6 +195,12 @@ class Engine(TLSMemoryBIOProtocol):
         self._flushSendBIO()
 
     # How the directions end.
+
+    def _end_after_data(self) -> None:
+        """Report the peer's close_notify, unless the data before it has ended the connection."""
+        if not (self._lostTLSConnection or self._aborted):
+            self._end_input()
+        self._flushSendBIO()
 
     def _end_input(self) -> None:
         """Report the peer's close_notify to the receiver."""

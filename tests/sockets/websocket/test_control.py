@@ -34,6 +34,8 @@ class ControlTests(SynchronousTestCase):
             "ping_timeout": 20,
             "max_fragment_size": None,
             "max_fragments": 1024,
+            "desired_unsolicited_pong_interval": None,
+            "actual_unsolicited_pong_interval": None,
             "client_certificate": None,
             "ignorable_server_certificate_errors": [],
             "trust_roots": None,
@@ -76,6 +78,7 @@ class ControlTests(SynchronousTestCase):
             ("ping_timeout", -1),
             ("max_fragment_size", 0),
             ("max_fragments", 0),
+            ("desired_unsolicited_pong_interval", 0),
         )
         for name, value in wrong_values:
             with self.assertRaises(ValueError, msg=f"{name} {value}"):

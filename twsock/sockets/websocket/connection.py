@@ -13,6 +13,7 @@ they are asked for. So this object may outlive its connection, until the last me
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -28,6 +29,7 @@ from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_c
 from twsock.sockets.websocket.connecting import ConnectingProtocol, WebSocketEvents
 from twsock.sockets.websocket.opening import Opening
 from twsock.sockets.websocket.output import WebSocketOutputStream
+from twsock.sockets.websocket.pongs import UnsolicitedPongs
 from twsock.sockets.websocket.receiving import Receiver
 from twsock.stream.connection import FULL_READ, Connection
 from twsock.websocket.client_handshake import Agreement
@@ -36,7 +38,7 @@ from twsock.websocket.closing import Role
 from twsock.websocket.connection import WebSocket
 from twsock.websocket.frames import Opcode
 from twsock.websocket.http import ClientHttp
-from twsock.websocket.messages import MessageDecoder
+from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
 __all__ = ["ClientProtocol"]
 
@@ -65,6 +67,7 @@ class ClientProtocol(ConnectingProtocol):
     # What to report after the last message.
     _ending: SocketError | None = None
     _is_finished = False
+    _pongs: UnsolicitedPongs | None = None
 
     def __init__(
         self,
@@ -122,7 +125,18 @@ class ClientProtocol(ConnectingProtocol):
         self._receiver.opened(self, events)
         control = opening.control
         web_socket.accept(encoder, control.ping_interval, control.ping_timeout)
+        interval = control.actual_unsolicited_pong_interval
+        if interval is not None:
+            pong = partial(self._send_pong, encoder)
+            self._pongs = UnsolicitedPongs(self._clock, interval, pong)
         events.handshake_done(agreement)
+
+    def _send_pong(self, encoder: MessageEncoder) -> bool:
+        """Send a pong that nobody has asked for; return whether the WebSocket is open."""
+        stream = self._stream
+        if stream is not None and self.is_open and not stream.is_full:
+            self.send_control(encoder.encode(Opcode.PONG, b""))
+        return self.is_open
 
     # The end, by this end.
 
@@ -354,6 +368,8 @@ class ClientProtocol(ConnectingProtocol):
         events, web_socket = self._events, self._web_socket
         self._stream = None
         self._lose_switch(error)
+        if self._pongs is not None:
+            self._pongs.stop()
         loss = lost_without_close(error, "the connection was lost without a close frame")
         if self._ending is None:
             self._ending = loss

@@ -47,6 +47,7 @@ class WebSocketControl(StreamSocketControl):
 
     __slots__ = (
         "_compression",
+        "_desired_unsolicited_pong_interval",
         "_max_fragment_size",
         "_max_fragments",
         "_ping_interval",
@@ -73,6 +74,7 @@ class WebSocketControl(StreamSocketControl):
         self._ping_timeout: float | None = DEFAULT_PING_TIMEOUT
         self._max_fragment_size: int | None = None
         self._max_fragments = DEFAULT_MAX_FRAGMENTS
+        self._desired_unsolicited_pong_interval: float | None = None
 
     @property
     def server_credential(self) -> PasswordCredential | None:
@@ -165,6 +167,28 @@ class WebSocketControl(StreamSocketControl):
         self._check("ping_timeout")
         check_times(None, value)
         self._ping_timeout = value
+
+    @property
+    def desired_unsolicited_pong_interval(self) -> float | None:
+        """
+        Seconds between two pongs that the server has not asked for, above 0; default None: no pong.
+
+        It is a heartbeat without an answer. Pings find out whether the server is alive, and are
+        sent by default.
+        """
+        return self._desired_unsolicited_pong_interval
+
+    @desired_unsolicited_pong_interval.setter
+    def desired_unsolicited_pong_interval(self, value: float | None) -> None:
+        self._check("desired_unsolicited_pong_interval")
+        if value is not None and not value > 0:
+            raise ValueError(f"an interval of pongs is above 0 seconds, not {value:g}")
+        self._desired_unsolicited_pong_interval = value
+
+    @property
+    def actual_unsolicited_pong_interval(self) -> float | None:
+        """The interval in use: the desired one."""
+        return self._desired_unsolicited_pong_interval
 
     @property
     def max_fragment_size(self) -> int | None:

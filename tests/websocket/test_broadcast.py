@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.stream.test_protocol import OnKernel
 from tests.websocket.connections import (
     END,
     REQUEST,
@@ -19,6 +22,7 @@ from tests.websocket.connections import (
 )
 from twsock.protocols import broadcast
 from twsock.websocket.deflate import DeflateSettings, Inflater
+from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.messages import MessageDecoder
 
 
@@ -113,6 +117,37 @@ class BroadcastTests(SynchronousTestCase):
         self.assertEqual(speaker.frames(), expected)
         self.assertEqual(other.frames(), [("text", "Hello")])
         self.assertEqual(speaker.protocol.events, ["made", 2])
+
+
+class CostTests(SynchronousTestCase):
+    """What one more receiver costs."""
+
+    def count_calls(self, connections: list[Any]) -> int:
+        """Return the number of Python calls of a broadcast."""
+        calls = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        previous = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            broadcast(connections, "x" * 500)
+        finally:
+            sys.setprofile(previous)
+        return calls
+
+    def test_each_receiver_on_a_socket_takes_eight_calls(self) -> None:
+        """So 1,000 receivers take 1,000 system calls and little else."""
+        factory = WebSocketFactory(Clock(), Recorder, ping_interval=None)
+        rows = [OnKernel(lambda: factory.buildProtocol(None)) for _ in range(11)]
+        for row in rows:
+            self.addCleanup(row.close)
+            row.protocol.dataReceived(REQUEST + END)
+        connections = [row.protocol for row in rows]
+        one, eleven = (self.count_calls(connections[:count]) for count in (1, 11))
+        self.assertLessEqual(eleven - one, 10 * 8)
 
 
 class CompressionTests(SynchronousTestCase):

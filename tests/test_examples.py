@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
@@ -26,7 +27,12 @@ from websockets.sync.client import connect as connect_websocket
 from tests.ports import free_udp_port
 from tests.services.processes import twistd
 from tests.websocket.connections import END, REQUEST, Connected, connected, text
+from twsock.protocols import WebSocketEcho, WebSocketFactory
+from twsock.stream.connection_protocol import LEAST_MAX_UNSENT
+from twsock.stream.protocol import MAX_BACKLOG
 from twsock.websocket import Acceptance, Refusal, Request
+from twsock.websocket.http import MAX_FIELDS, MAX_HEAD
+from twsock.websocket.protocol import DEFAULT_MAX_MESSAGE_SIZE
 
 _TOP = Path(__file__).parents[1]
 _EXAMPLES = _TOP / "examples"
@@ -584,6 +590,35 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         self.assertEqual(counted, ["2", "5"])
         made.reset()
         self.assertFalse(made.protocol.loop.running)
+
+    def test_limits_are_those_of_the_code(self) -> None:
+        """The column "Default" of the table."""
+        page = (_TOP / "docs" / "websockets.rst").read_text(encoding="utf-8")
+        table = page.partition("\nLimits\n")[2].partition("\nCompression\n")[0]
+        told = {
+            name.strip("` "): default.rstrip(" ,")
+            for name, default in re.findall(r"^([^\s=].{25})  (.{8})  \S", table, re.MULTILINE)
+        }
+        factory = WebSocketFactory(Clock(), WebSocketEcho)
+        settings = factory.settings
+        self.assertEqual(
+            told,
+            {
+                "What": "Default",
+                "max_message_size": f"{DEFAULT_MAX_MESSAGE_SIZE >> 20} MiB",
+                "max_fragments": f"{settings.max_fragments:,}",
+                "the head of a request": f"{MAX_HEAD >> 10} KiB",
+                "handshake_timeout": f"{settings.handshake_timeout:g} s",
+                "ping_interval": f"{settings.ping_interval:g} s",
+                "ping_timeout": f"{settings.ping_timeout:g} s",
+                "close_timeout": f"{factory.close_timeout:g} s",
+                "high_water": f"{WebSocketEcho.high_water >> 10} KiB",
+                "max_unsent": f"{LEAST_MAX_UNSENT >> 20} MiB",
+                "input during a handler": f"{MAX_BACKLOG >> 10} KiB",
+                "unanswered pings": "1",
+            },
+        )
+        self.assertIn(f"                            {MAX_FIELDS}\n", table)
 
     def test_news_reach_all_subscribers(self) -> None:
         """One that has left is not counted."""

@@ -1,8 +1,8 @@
 """
 The status of a failed WebSocket: exception or HRESULT → `WebErrorStatus`.
 
-Failures of WebSockets are `SocketError` exceptions like all others. This module has the table from
-their statuses to the statuses of the Web, as in WinRT.
+Failures of WebSockets are `SocketError` exceptions. This module has the tables from their HRESULTs
+and statuses to the statuses of the Web, as in WinRT.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONNECTION_ABORTED: Final = WIN32 | 12030
 #: The application refused the certificate of the server.
 INET_E_SECURITY_PROBLEM: Final = 0x800C_000E
 
-#: The HRESULT of an HTTP status: this facility, and the status.
+#: Added to an HTTP status, this is the HRESULT: the failure bit and the facility of HTTP.
 _HTTP: Final = 0x8019_0000
 
 _S, _W = SocketErrorStatus, WebErrorStatus
@@ -53,7 +53,7 @@ _STATUS_OF_HRESULT: Final[Mapping[int, WebErrorStatus]] = {
     **{_HTTP | status: status for status in WebErrorStatus if status >= 300},
 }
 
-#: Statuses without an entry are unknown.
+#: A status without an entry is ``UNKNOWN``.
 _STATUS_OF_STATUS: Final[Mapping[SocketErrorStatus, WebErrorStatus]] = {
     _S.OPERATION_ABORTED: _W.OPERATION_CANCELED,
     _S.HTTP_INVALID_SERVER_RESPONSE: _W.ERROR_HTTP_INVALID_SERVER_RESPONSE,
@@ -85,7 +85,7 @@ class WebSocketError:
     """
     Returns the status of a failed WebSocket; ``Windows.Networking.Sockets.WebSocketError``.
 
-    It is no exception: WebSockets raise `SocketError` and its subclasses.
+    This class is no exception: WebSockets raise `SocketError` and its subclasses.
     """
 
     @staticmethod
@@ -94,7 +94,7 @@ class WebSocketError:
         Return the status of any failure.
 
         :param thing: an exception, a ``Failure``, or an HRESULT (signed or unsigned).
-        :returns: the HTTP status of a server that refused, where there is a member for it;
+        :returns: the HTTP status if a server refused and there is a member for its status;
             `WebErrorStatus.UNKNOWN` if the failure does not show its reason.
         """
         if isinstance(thing, WebErrorStatus):

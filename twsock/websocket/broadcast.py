@@ -2,8 +2,8 @@
 One message to many WebSockets: application → **broadcast** → connections.
 
 The message is encoded once, and compressed once for all connections that agreed on the same
-compression without context takeover. While the call runs it holds these results. What the kernel
-does not take is queued at each connection, at most ``max_unsent`` bytes and one message.
+compression without context takeover. The results are held while the call runs. Bytes that the
+kernel does not take are queued at each connection: at most ``max_unsent`` bytes and one message.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ def broadcast(connections: Iterable[WebSocketProtocol], message: str | bytes) ->
     """
     Send a message to many WebSockets of this server, without waiting for any of them.
 
-    A connection whose peer does not read is treated as with `WebSocketProtocol.send_text`: it is
-    aborted when ``max_unsent`` bytes wait for it. Connections that are closed, or whose handshake
-    is not done, are skipped. So are those that are sending a message in fragments, with one log
-    line each. Any other error of a connection is logged and aborts that connection only.
+    A connection whose peer does not read is treated as by `WebSocketProtocol.send_text`: it is
+    aborted when ``max_unsent`` bytes are queued. Connections that are closed, or whose handshake is
+    not done, are skipped. A connection that is sending a message in fragments is skipped, and one
+    line is logged. Any other error of a connection is logged, and aborts that connection only.
 
-    :param connections: may change while the call runs: those that it had at the beginning count. A
-        connection that is lost meanwhile is skipped.
-    :param message: a text as ``str``, or binary data.
+    :param connections: the WebSockets. The collection may change while the call runs: the message
+        goes to those that it had at the beginning. A connection that is lost during the call is
+        skipped.
+    :param message: a text as ``str``, or a binary message as ``bytes``.
     :returns: how many connections sent or queued the message. Whether a peer received it is
         unknown.
     :raises UnicodeEncodeError: when a text has no form in UTF-8; nothing is sent then.

@@ -198,9 +198,9 @@ class ClientHandshake:
 
 def refused(response: Response, who: str) -> HandshakeError:
     """
-    Return the error for a status that is a failure.
+    Return the error for a response that refuses.
 
-    :param who: what has answered, for the message: the server, or a proxy.
+    :param who: the sender of the response, for the message: "the server" or "the proxy".
     """
     status = response.status
     try:

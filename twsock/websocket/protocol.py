@@ -63,11 +63,11 @@ class WebSocketProtocol(AcceptingProtocol):
     """
 
     _is_partial: ClassVar[bool] = False
-    # The largest message that is neither compressed nor divided, in bytes.
+    # The largest message, in bytes, that is sent with one of the headers above.
     _max_plain = MAX_CONTROL_PAYLOAD
     # The same between two messages that are sent in pieces.
     _max_plain_between = MAX_CONTROL_PAYLOAD
-    # Whether no message is compressed or divided.
+    # Whether each message is sent as one frame without compression.
     _is_plain = True
     _encoder: MessageEncoder
 
@@ -82,9 +82,8 @@ class WebSocketProtocol(AcceptingProtocol):
         Handle one text message.
 
         :returns: None when the message is handled. Otherwise a coroutine or Deferred, and the next
-            message is handled after that has ended. It is cancelled when the connection is lost. It
-            is not cancelled when the peer closes the WebSocket, so a long operation needs its own
-            timeout.
+            message is handled after that has ended. It is cancelled when the connection is lost,
+            but not when the peer closes the WebSocket. So a long operation needs its own timeout.
         :raises WebSocketViolation: when the peer broke a rule of the application. The WebSocket
             closes with the code of the error, and one line is logged. Any other exception is logged
             with its traceback, and closes the WebSocket with the code 1011.
@@ -166,12 +165,16 @@ class WebSocketProtocol(AcceptingProtocol):
 
     def send_fragment(self, data: bytes, is_text: bool, is_complete: bool) -> None:
         """
-        Send a piece of a message; see `send_text`. The parameters are those of `fragment_received`.
+        Send a piece of a message; see `send_text`.
 
-        Until the last piece was sent, no other message can be. The message is not compressed.
+        Until the last piece is sent, no other message can be sent. The message is not compressed.
 
-        :param data: of a text message in UTF-8; a piece may end within a character.
-        :raises LocalProtocolError: also when another message is unfinished, or a text is not UTF-8.
+        :param data: the bytes of the piece; may be empty. Text is UTF-8; a piece may end within a
+            character.
+        :param is_text: whether the message is a text; the same for all pieces of a message.
+        :param is_complete: whether this piece ends the message.
+        :raises LocalProtocolError: also when a message of the other type is unfinished, or a text
+            is not UTF-8.
         """
         stream = self._stream or self._connected_stream()
         if not self._web_socket.is_open:
@@ -180,7 +183,7 @@ class WebSocketProtocol(AcceptingProtocol):
             self._max_plain_between = self._max_plain
         opcode = _TEXT if is_text else _BINARY
         frame = self._encoder.encode_fragment(opcode, data, is_final=is_complete)
-        # Until the message ends, every other one is left to the encoder, which refuses it.
+        # Until the message ends, all other messages go to the encoder, which refuses them.
         self._max_plain = self._max_plain_between if is_complete else -1
         self._write(stream, frame)
 
@@ -257,7 +260,7 @@ class WebSocketProtocol(AcceptingProtocol):
     # Called by the broadcast.
 
     def send_shared(self, opcode: Opcode, data: bytes, frames: dict[Hashable, bytes]) -> bool:
-        """Send a message, if this is possible; see `MessageEncoder.encode_shared`."""
+        """Send a message if the WebSocket is open; see `MessageEncoder.encode_shared`."""
         stream = self._stream
         if stream is None or not (self._web_socket.is_open and stream.is_open):
             return False

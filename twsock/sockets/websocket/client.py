@@ -1,8 +1,10 @@
 """
 Awaitable WebSockets of clients: application → **WebSocket** → connection → transport.
 
-The base of `twsock.MessageWebSocket` and `twsock.StreamWebSocket`, which differ in how messages are
-received. Holds the options, the information, the header fields of the request, and the connection.
+`WebSocketClient` is the base class of `twsock.MessageWebSocket` and `twsock.StreamWebSocket`, which
+differ in how they receive messages. It runs the steps of a connect, and passes calls on to the
+`twsock.sockets.websocket.connection.ClientProtocol` of the last connect. Holds the options, the
+information, the header fields of the request, and that protocol.
 """
 
 from __future__ import annotations
@@ -58,26 +60,27 @@ _ValidationHandler = Callable[[Any, WebSocketServerCustomValidationRequestedEven
 
 class WebSocketClient:
     """
-    What both kinds of WebSockets have in common.
+    The common base class of both kinds of WebSockets.
 
-    ``async with MessageWebSocket(reactor) as websocket:`` closes it at the end of the block with
-    the code 1000, and aborts it when the block raises an error.
+    ``async with MessageWebSocket(reactor) as websocket:`` closes the WebSocket at the end of the
+    block with the code 1000, or aborts it when the block raises an error.
 
     :param reactor: runs lookups, connections and timeouts.
-    :param resolver: of `twsock.StreamSocket`; not used for URIs with a port number.
-    :param close_timeout: seconds from the first close frame to the loss of the connection; 0 or
-        more. No traffic extends them.
+    :param resolver: not used: a URI always has a port, so no SRV record is looked up.
+    :param close_timeout: seconds from the first close frame to the end of the connection; 0 or
+        more. No traffic extends this time.
+    :raises ValueError: when ``close_timeout`` is negative.
 
     :ivar control: the options, to be set before the WebSocket is connected.
     :ivar information: addresses, subprotocol, TLS facts and statistics.
-    :ivar output_stream: the sending side: each write is one message.
-    :ivar closed: event with handlers ``handler(websocket, args)``, ``args`` being a
-        `WebSocketClosedEventArgs`. Raised once: when the close frame of the server arrives, or when
-        `close` is called. Not raised when the connection is lost without a close frame.
-    :ivar server_custom_validation_requested: event with handlers ``handler(websocket, args)``, with
-        `WebSocketServerCustomValidationRequestedEventArgs`. Raised during a connect over TLS, once
-        TLS has accepted the certificate of the server, before the request is sent. The time of the
-        handlers is not limited, except by the ``timeout`` of the connect.
+    :ivar output_stream: the sending side. Each write is one message.
+    :ivar closed: an event whose handlers are called with the WebSocket and a
+        `WebSocketClosedEventArgs`: once, when the close frame of the server arrives, or when
+        `close` is called. They are not called when the connection is lost without a close frame.
+    :ivar server_custom_validation_requested: an event whose handlers are called with the WebSocket
+        and a `WebSocketServerCustomValidationRequestedEventArgs`. They are called during a connect
+        over TLS, after TLS has accepted the certificate of the server and before the request is
+        sent. Only the ``timeout`` of the connect limits their time.
     """
 
     _log = TextLogger()
@@ -126,7 +129,7 @@ class WebSocketClient:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent: it is connected, and neither closed nor lost."""
+        """Whether messages can be sent: the WebSocket is connected, and neither closed nor lost."""
         return self._connection is not None and self._connection.is_open
 
     @property
@@ -141,9 +144,10 @@ class WebSocketClient:
         Add a header field to the request, or replace the one that was set before.
 
         :param value: Latin-1 text, without control characters.
-        :raises ValueError: when it is malformed, or a field that the handshake writes itself:
-            ``Sec-WebSocket-Extensions`` cannot be set, for example.
+        :raises ValueError: when name or value is malformed, or the handshake writes the field
+            itself, such as ``Sec-WebSocket-Extensions``.
         :raises LocalProtocolError: once `connect` was called.
+        :raises TypeError: when name or value is no ``str``.
         """
         if self._state.is_in_use():
             raise LocalProtocolError("a header is set before the WebSocket is connected")
@@ -154,18 +158,20 @@ class WebSocketClient:
         """
         Connect to a server.
 
-        All addresses of the host are tried, as `twsock.StreamSocket` does. A TLS handshake takes at
-        most 10 s, and the server has 10 s to answer the request. Redirections are not followed.
+        All addresses of the host are tried, as by `twsock.StreamSocket`. The TLS handshake may take
+        10 s, and the server has 10 s to answer the request. Redirections are not followed.
 
-        :param uri: absolute, with the scheme ``ws`` or ``wss`` and without a fragment.
-        :param timeout: seconds for all of it, until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: fires when the server has accepted. It fails with `ConnectError` if no address
-            answers, with the `SocketError` of the lookup or of TLS, or with `HandshakeError` if the
-            server refuses: ``WebSocketError.get_status`` returns its HTTP status. After that, or
-            when cancelled, it can be connected again, and the facts of the certificate stay in
-            ``information``. It fails with `LocalProtocolError` when it is connected, `BusyError`
-            while it is being connected, `ClosedError` after `close`.
-        :raises ValueError: at once, for a malformed URI, and malformed subprotocols.
+        :param uri: an absolute URI with the scheme ``ws`` or ``wss``, without a fragment.
+        :param timeout: seconds for the whole connect, which then fails with status
+            ``CONNECTION_TIMED_OUT``; 0 or more. None for no limit.
+        :returns: fires when the server has accepted the WebSocket. It fails with `ConnectError` if
+            no address answers, with the `SocketError` of the lookup or of TLS, and with
+            `HandshakeError` if the server refuses; then ``WebSocketError.get_status`` returns the
+            HTTP status. After a failure or a cancel, the WebSocket can be connected again, and the
+            facts of the certificate stay in ``information``. It fails with `LocalProtocolError` if
+            the WebSocket is connected, or a credential would be sent without TLS, with `BusyError`
+            during another connect, and with `ClosedError` after `close`.
+        :raises ValueError: at once, for a malformed URI or subprotocol, or a negative timeout.
         """
         return self._start(uri, None, timeout)
 
@@ -175,10 +181,12 @@ class WebSocketClient:
         """
         Connect through any stream endpoint of Twisted, such as a UNIX socket. Not in WinRT.
 
-        :param uri: as for `connect`; it has the target and the name of the server. With ``wss``
+        ``control.proxy`` is not used.
+
+        :param uri: as for `connect`; it gives the path and the name of the server. With ``wss``
             the TLS handshake runs on the connection that the endpoint makes.
         :param timeout: as for `connect`.
-        :returns: as `connect`; errors of the endpoint are `SocketError` too.
+        :returns: as `connect`. An error of the endpoint is reported as a `SocketError`.
         """
         return self._start(uri, endpoint, timeout)
 
@@ -213,7 +221,7 @@ class WebSocketClient:
         """
         Check that no credential is sent without TLS, unless the application permits it.
 
-        :raises LocalProtocolError: when one would be.
+        :raises LocalProtocolError: when a credential would be sent without TLS.
         """
         control = self.control
         if control.sends_credentials_unencrypted:
@@ -277,7 +285,7 @@ class WebSocketClient:
         """Restore the state before a failed connect, with new streams."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.forget_socket()  # Its loss may be reported after the next connect.
+            connection.forget_socket()  # Twisted may report its loss after the next connect.
             connection.abort()
             self._make_streams()
 
@@ -287,10 +295,11 @@ class WebSocketClient:
         """
         Send a ping. Not in WinRT.
 
-        :returns: fires with the seconds until the pong arrives. It fails with `ClosedError` when
-            the WebSocket closes first, and with `BrokenError` when the connection is lost. While
-            this end does not read, because nobody asks for messages, no pong arrives. Cancelling
-            stops the wait.
+        :returns: fires with the seconds until the pong arrived. It fails with `ClosedError` when
+            the WebSocket closes before the pong, with `BrokenError` when the connection is lost
+            without a close frame, and with `LocalProtocolError` before the first `connect`. While
+            the application does not receive messages, this end may not read, and then no pong
+            arrives. Cancelling stops the wait.
         """
         if self._connection is None:
             return fail(LocalProtocolError("cannot ping: the WebSocket is not connected"))
@@ -298,18 +307,18 @@ class WebSocketClient:
 
     def close(self, code: int = CloseCode.NO_STATUS_RECEIVED, reason: str = "") -> Deferred[None]:
         """
-        Send the queued messages and a close frame, then wait for the end of the server.
+        Send the queued messages and a close frame, then wait until the server ends the connection.
 
-        A pending receive, read or connect fails with `ClosedError`. Received messages that nobody
-        has asked for are dropped. The server has ``close_timeout`` seconds to answer with its close
-        frame and to end the connection. Closing twice is harmless: only the first close frame is
-        sent.
+        A pending receive, read or connect fails with `ClosedError`. Received messages that the
+        application has not taken are dropped. The server has ``close_timeout`` seconds to answer
+        with its close frame and to end the connection. Closing twice is harmless: only the first
+        call sends a close frame.
 
         :param code: 1000 to 1003, 1007 to 1014 or 3000 to 4999. 1005, the default, sends an empty
             close frame, which has no code.
-        :param reason: at most 123 bytes in UTF-8; empty with 1005.
-        :returns: fires when the connection is lost; at once if there is none. It need not be
-            awaited. Cancelling stops the wait and not the close.
+        :param reason: at most 123 bytes in UTF-8; empty with code 1005.
+        :returns: fires when the connection is lost; at once if there is none. The Deferred need not
+            be awaited. Cancelling it does not cancel the close.
         :raises ValueError: at once, when the code or the reason cannot be sent.
         """
         code = int(check_code(code))
@@ -324,7 +333,8 @@ class WebSocketClient:
         """
         Wait until the connection has ended, for any reason. Not in WinRT.
 
-        :returns: fires then; at once if there is no connection. Cancelling stops the wait only.
+        :returns: fires when the connection is lost; at once if there is none. Cancelling stops the
+            wait.
         """
         return succeed(None) if self._connection is None else self._connection.when_lost()
 
@@ -332,8 +342,8 @@ class WebSocketClient:
         """
         End the connection now, without a close frame, and with a reset. Not in WinRT.
 
-        :returns: fires when the connection is lost. It need not be awaited. Cancelling stops the
-            wait only.
+        :returns: fires when the connection is lost; at once if there is none. The Deferred need not
+            be awaited. Cancelling it does not cancel the abort.
         """
         self._state.abort()
         if self._connection is None:

@@ -1,8 +1,8 @@
 """
 The end of a WebSocket, with or without a close frame: connection → **closed** → handlers, calls.
 
-The first close frame, of either side, says why a WebSocket is closed. A connection that is lost
-without one is a `twsock.BrokenError`.
+The first close frame, of either end, says why a WebSocket is closed. If the connection is lost
+without a close frame, calls fail with `twsock.BrokenError`. Nothing is held.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class WebSocketClosedEventArgs:
     """
     Argument of a handler of ``closed``.
 
-    :ivar code: of the first close frame, of either side: 1005 if it had none. 3000 to 3999 are
-        registered by libraries, 4000 to 4999 are private.
-    :ivar reason: of the same close frame. If the server sent it, never trust it.
+    :ivar code: the code of the first close frame, of either end; 1005 if that frame had no code.
+        3000 to 3999 are registered by libraries and applications, 4000 to 4999 are private.
+    :ivar reason: the text of the same close frame. Do not trust it: the server may have sent it.
     """
 
     code: int
@@ -52,7 +52,7 @@ class WebSocketClosedError(ClosedError):
 
     @property
     def is_in_order(self) -> bool:
-        """Whether the code says that nothing failed: 1000, 1001, or none (1005)."""
+        """Whether the code is that of a normal end: 1000, 1001, or no code (1005)."""
         return self.code in _IN_ORDER
 
 

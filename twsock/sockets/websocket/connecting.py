@@ -1,9 +1,9 @@
 """
 The steps of a connect on one connection: TCP → proxy → TLS → **request and response**.
 
-The base of `twsock.sockets.websocket.connection.ClientProtocol`, which has the messages. A request
-goes to a proxy, to open a tunnel, or to the server; the socket decides on the order of the steps.
-Holds at most one head of a response, 16 KiB.
+`ConnectingProtocol` is the base class of `twsock.sockets.websocket.connection.ClientProtocol`,
+which handles the messages. The socket calls the steps: a request to a proxy opens a tunnel, TLS
+begins, and the request of the WebSocket follows. Holds at most the head of one response, 16 KiB.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class WebSocketEvents(typing.Protocol):
         """Handle the end of the handshake: the server has accepted the WebSocket."""
 
     def connection_closed(self, code: int, reason: str) -> None:
-        """Handle the first close frame, of either side."""
+        """Handle the first close frame, of either end."""
 
     def connection_lost(self, error: SocketError | None) -> None:
         """Handle the loss of the connection."""
@@ -50,7 +50,7 @@ class WebSocketEvents(typing.Protocol):
 @implementer(IHalfCloseableProtocol)
 class ConnectingProtocol(Protocol):
     """
-    A connection that becomes one of a WebSocket.
+    A connection on which a WebSocket is opened.
 
     :param clock: measures the timeouts.
     :param events: receives the events.
@@ -67,7 +67,7 @@ class ConnectingProtocol(Protocol):
 
     def __init__(self, clock: IReactorTime, events: WebSocketEvents) -> None:
         self._clock = clock
-        # None once nothing more is to be reported.
+        # None once no more events are reported.
         self._events: WebSocketEvents | None = events
 
     # Implemented by the protocol of messages.
@@ -94,16 +94,17 @@ class ConnectingProtocol(Protocol):
         return succeed(None) if self._stream is None else self._stream.when_lost()
 
     def forget_socket(self) -> None:
-        """Report nothing more: the connect failed, and the socket may be connected again."""
+        """Report no more events: the connect failed, and the socket may be connected again."""
         self._events = None
 
     # Requests.
 
     def open_tunnel(self, tunnel: Tunnel) -> Deferred[None]:
         """
-        Let a proxy connect to the server.
+        Ask a proxy to connect to the server.
 
-        :returns: fires when it has. If it fails, or is cancelled, the connection has been aborted.
+        :returns: fires when the proxy has connected. If it fails or is cancelled, the connection
+            was aborted.
         """
         if self._stream is not None:
             self._stream.start_deadline(tunnel.timeout, self._tunnel_timed_out)
@@ -124,7 +125,8 @@ class ConnectingProtocol(Protocol):
 
         :param read_response: called with received bytes until it returns True, or raises a
             `RemoteProtocolError`.
-        :returns: fires then. If it fails, or is cancelled, the connection has been aborted.
+        :returns: fires when ``read_response`` has returned True. If it fails or is cancelled, the
+            connection was aborted.
         """
         answered: Deferred[None] = Operation(self._cancelled)
         self._answered = answered

@@ -1,8 +1,8 @@
 """
 Credentials of HTTP: application → **user name and password** → header fields of a handshake.
 
-They are those of the Basic scheme (:rfc:`7617`), which sends the password in plain text. Held by
-the options of a WebSocket until the application replaces them.
+The scheme is Basic (:rfc:`7617`), which sends the password without encryption of its own. The
+options of a WebSocket hold a credential until the application replaces it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class PasswordCredential:
     """
     A user name and a password; ``Windows.Security.Credentials.PasswordCredential``.
 
-    :param user_name: without a colon.
-    :param password: is not shown in the text of this object.
-    :param resource: what it is for; not sent.
-    :raises ValueError: when the user name has a colon, or one of the two a control character.
+    :param user_name: a text without a colon and without control characters.
+    :param password: a text without control characters; ``repr`` does not show it.
+    :param resource: what the credential is for; not sent.
+    :raises ValueError: when the user name has a colon, or user name or password has a control
+        character.
     """
 
     user_name: str

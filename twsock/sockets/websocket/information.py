@@ -20,8 +20,8 @@ class WebSocketInformation(StreamSocketInformation):
     """
     Facts of one WebSocket; ``Windows.Networking.Sockets.MessageWebSocketInformation``.
 
-    Beyond WinRT it has the facts of a `twsock.StreamSocket`, and the response of the server. The
-    facts of a failed connect stay until the next one.
+    Not in WinRT: the facts of a `twsock.StreamSocket`, and the response of the server. The facts of
+    a failed connect stay until the next connect.
     """
 
     __slots__ = ("_agreement",)
@@ -32,7 +32,7 @@ class WebSocketInformation(StreamSocketInformation):
 
     @property
     def protocol(self) -> str | None:
-        """The subprotocol that the server chose; None before it is connected, and without one."""
+        """The subprotocol that the server chose; None without one, and before it has accepted."""
         return None if self._agreement is None else self._agreement.subprotocol
 
     @property

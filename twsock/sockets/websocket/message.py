@@ -1,8 +1,8 @@
 """
 Received messages of a WebSocket: connection → **message** → handler.
 
-A message may also report that receiving has failed, as in WinRT. Reading it raises the error. Holds
-the bytes of one message, or of one piece of it.
+A message may also report that receiving has failed, as in WinRT; reading the message then raises
+the error. A message holds its bytes, or those of one piece.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MessageWebSocketReceiveMode(DocumentedEnum):
     """
     When messages are delivered; ``Windows.Networking.Sockets.MessageWebSocketReceiveMode``.
 
-    ``FULL_MESSAGE``: once they are complete. ``PARTIAL_MESSAGE``: in pieces, as they arrive.
+    ``FULL_MESSAGE``: when they are complete. ``PARTIAL_MESSAGE``: in pieces, as they arrive.
     """
 
     FULL_MESSAGE = 0
@@ -42,10 +42,12 @@ class MessageWebSocketMessageReceivedEventArgs:
     A received message or a piece of one, or an error in its place.
 
     :ivar message_type: the type that the server has given the message.
-    :ivar is_message_complete: whether the message ends here. False only with ``PARTIAL_MESSAGE``.
-    :ivar error: the error that reading raises; None for a message. A lost connection has the
-        HRESULT 0x80072EFE. A message above ``control.max_message_size``, and any other violation,
-        is a `WebSocketViolation`. No further message follows an error.
+    :ivar is_message_complete: whether this is the end of a message. False only with
+        ``PARTIAL_MESSAGE``.
+    :ivar error: the error that reading raises; None for a message. If the connection was lost, the
+        error has the HRESULT 0x80072EFE. If a message was above ``control.max_message_size``, or
+        the server broke another rule, the error is a `WebSocketViolation`. No message follows an
+        error.
     """
 
     __slots__ = ("_payload", "error", "is_message_complete", "message_type")

@@ -1,5 +1,8 @@
 """
 WebSockets whose messages are delivered one by one: connection → **messages** → application.
+
+`MessageWebSocket` adds a receiver of `twsock.sockets.websocket.receiving`, and the calls that send
+messages, to `twsock.sockets.websocket.client.WebSocketClient`. The receiver holds one message.
 """
 
 from __future__ import annotations
@@ -46,15 +49,16 @@ class MessageWebSocket(WebSocketClient):
             await websocket.send("Hello")
             print(await websocket.receive())
 
-    Messages are received in one of two ways: the handlers of `message_received` get them; or,
-    without a handler, `receive` and ``async for message in websocket``. While a handler runs or
-    nobody receives, this end stops reading, and the server has to wait.
+    There are two ways to receive messages. If `message_received` has handlers, they get the
+    messages. Otherwise `receive` and ``async for message in websocket`` return them. While a
+    handler runs, or the application does not receive, this end stops reading, and the server has to
+    wait.
 
-    :ivar message_received: event with handlers ``handler(websocket, args)``, with
-        `MessageWebSocketMessageReceivedEventArgs`; functions or coroutine functions. The next
-        message is delivered when all of them have ended. Handlers are added before `connect`. A
-        failure of receiving is delivered as well: reading the message raises it. A handler that
-        raises an error is logged, and closes the WebSocket with the code 1011.
+    :ivar message_received: an event whose handlers are called with the WebSocket and a
+        `MessageWebSocketMessageReceivedEventArgs`. Handlers are functions or coroutine functions,
+        and are added before `connect`. The next message is delivered when all of them have ended. A
+        failure of receiving is delivered as a message, and reading that message raises the error.
+        An error that a handler raises is logged, and closes the WebSocket with the code 1011.
 
     The other parameters and attributes are those of `WebSocketClient`.
     """
@@ -80,13 +84,15 @@ class MessageWebSocket(WebSocketClient):
         """
         Wait for the next message, and take it. Not in WinRT.
 
-        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: a text as ``str``, a binary message as ``bytes``. After the last message it fails:
-            with `WebSocketClosedError`, which has code and reason, after a close frame; with
-            `WebSocketViolation` if the server broke a rule or a limit; with `BrokenError` if the
-            connection was lost. It fails with `BusyError` while another receive is pending, which
-            continues, and with `LocalProtocolError` before it is connected, if there are handlers
-            of `message_received`, and with ``PARTIAL_MESSAGE``. Cancelling takes no message.
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``; 0 or more. None
+            for no limit.
+        :returns: fires with a text as ``str``, or a binary message as ``bytes``. After the last
+            message it fails with `WebSocketClosedError`, which has code and reason, if there was a
+            close frame; with `WebSocketViolation` if the server broke a rule or a limit; with
+            `BrokenError` if the connection was lost. It fails with `BusyError` while another
+            receive is pending; that receive continues. It fails with `LocalProtocolError` before
+            the WebSocket is connected, if there are handlers of `message_received`, and with
+            ``PARTIAL_MESSAGE``. Cancelling takes no message.
         :raises ValueError: at once, when the timeout is negative.
         """
         if self.control.receive_mode is MessageWebSocketReceiveMode.PARTIAL_MESSAGE:
@@ -110,11 +116,11 @@ class MessageWebSocket(WebSocketClient):
         """
         Send a message: a ``str`` as text, anything else as a binary message. Not in WinRT.
 
-        :returns: fires with the number of bytes once the message is queued: at once, unless
-            ``output_stream.is_full``; then when the kernel has it. It fails as
-            ``output_stream.write``.
+        :returns: fires with the number of bytes once the message is queued: at once, or, while
+            ``output_stream.is_full``, when the kernel has the message. It fails as
+            ``output_stream.write`` does.
         :raises UnicodeEncodeError: at once, when a text has no form in UTF-8.
-        :raises TypeError: at once, when it is neither text nor a buffer.
+        :raises TypeError: at once, when the message is neither text nor a buffer.
         """
         if isinstance(message, str):
             return self.output_stream.send_message(Opcode.TEXT, message)
@@ -127,7 +133,8 @@ class MessageWebSocket(WebSocketClient):
         The message has the ``control.message_type`` of its first frame. Until `send_final_frame`,
         other messages fail with `LocalProtocolError`. The message is not compressed.
 
-        :param data: of a text in UTF-8; a character may be in two frames.
+        :param data: the bytes of the frame. Text is UTF-8; a character may be divided between
+            frames.
         :returns: as ``output_stream.write``.
         :raises TypeError: at once, when ``data`` is no buffer.
         """
@@ -135,7 +142,7 @@ class MessageWebSocket(WebSocketClient):
 
     def send_final_frame(self, data: Buffer) -> Deferred[int]:
         """
-        Send the last frame of a message; also the only one.
+        Send the last frame of a message, which may be its only frame.
 
         :returns: as `send_nonfinal_frame`.
         :raises TypeError: at once, when ``data`` is no buffer.
@@ -146,7 +153,7 @@ class MessageWebSocket(WebSocketClient):
 
     @override
     def _make_streams(self) -> None:
-        control = self.control  # Not this object, which has the stream.
+        control = self.control  # The stream must not refer to this object, which has the stream.
 
         def choose_opcode() -> Opcode:
             is_text = control.message_type is SocketMessageType.UTF8

@@ -1,8 +1,8 @@
 """
 The settings of one connect: options and handshake → **opening** → decoder, encoder.
 
-Made by a WebSocket for each connect, and dropped when the server has answered. It fixes the options
-of the messages that follow.
+A WebSocket makes one `Opening` for each connect, and drops it when the server has answered. Its
+decoder and encoder have the options that were set before the connect.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["Opening"]
 
 class Opening(typing.NamedTuple):
     """
-    What the opening handshake needs.
+    The settings of one connect.
 
     :ivar handshake: makes the request, and judges the response.
-    :ivar control: the options of the messages that follow.
-    :ivar max_message_size: largest message accepted, in bytes; None for a stream.
+    :ivar control: the options for the messages that follow.
+    :ivar max_message_size: largest message accepted, in bytes; None for a `StreamWebSocket`.
     :ivar is_partial: whether messages are delivered in pieces.
     :ivar timeout: seconds from the request until the server has to have answered.
     """
@@ -42,7 +42,7 @@ class Opening(typing.NamedTuple):
 
         :param data: bytes that were received.
         :returns: None if more bytes are needed.
-        :raises RemoteProtocolError: when it refuses, or breaks a rule.
+        :raises RemoteProtocolError: when the server refuses, or breaks a rule.
         """
         try:
             response = http.feed(data)
@@ -53,7 +53,7 @@ class Opening(typing.NamedTuple):
         return None if response is None else self.handshake.judge(response)
 
     def make_decoder(self, agreement: Agreement) -> MessageDecoder:
-        """Make the decoder of the messages of the server."""
+        """Make the decoder for messages of the server."""
         compression = agreement.compression
         size = self.max_message_size
         if size is None:
@@ -68,7 +68,7 @@ class Opening(typing.NamedTuple):
         )
 
     def make_encoder(self, agreement: Agreement) -> MessageEncoder:
-        """Make the encoder of the messages of this end."""
+        """Make the encoder for messages of this end."""
         compression = agreement.compression
         return MessageEncoder(
             is_server=False,

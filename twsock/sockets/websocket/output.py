@@ -1,8 +1,9 @@
 """
 The sending side of a WebSocket: application → **messages** → frames → output stream → connection.
 
-Each write is one message. The frames wait in an `OutputStream` of stream sockets, which sends
-together what was queued together. Pongs and pings do not wait there: they may precede a message.
+Each write is one message. Its frames wait in an output stream of `twsock.sockets.stream.output`,
+which sends together what was queued together. Pings and pongs do not wait there, so they may
+precede a message.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ class _Frames(OutputStream):
     """
     The queue of frames.
 
-    A cancelled write is still sent: with a context, the next message is compressed with
-    reference to it, and without a part its message would never end.
+    A cancelled write is still sent, for two reasons. With context takeover, the next message refers
+    to the cancelled one. And without one of its frames, a message in fragments never ends.
     """
 
     __slots__ = ()
 
     @override
     def _withdraw(self, write: object) -> None:
-        """Keep the frame in the queue."""
+        """Do nothing: the frame stays in the queue."""
 
 
 class WebSocketOutputStream:
@@ -46,12 +47,12 @@ class WebSocketOutputStream:
 
     The Deferreds fail with `LocalProtocolError` before the WebSocket is connected, with
     `ClosedError` after either end has closed it, and with `BrokenError` after the connection broke.
-    Cancelling them ends the wait only: a message that was written is sent.
+    Cancelling a Deferred stops the wait only: a message that was written is sent.
 
     :param clock: calls at the next turn of the reactor, and measures timeouts.
     :param choose_opcode: returns the type of the message that is written now.
-    :ivar max_unsent: bytes that may be queued; at the limit a further write fails with `BusyError`.
-        Default 256 MiB.
+    :ivar max_unsent: how many bytes may be queued; default 256 MiB. At this limit a further write
+        fails with `BusyError`.
     """
 
     __slots__ = ("_choose_opcode", "_encoder", "_frames", "_is_closed", "_unfinished")
@@ -67,7 +68,7 @@ class WebSocketOutputStream:
 
     @property
     def max_unsent(self) -> int:
-        """Bytes that may be queued."""
+        """How many bytes may be queued."""
         return self._frames.max_unsent
 
     @max_unsent.setter
@@ -92,13 +93,13 @@ class WebSocketOutputStream:
         """
         Send a message, after all earlier ones.
 
-        It is sent whether or not it is awaited. Its type is ``control.message_type``; of the stream
-        form, binary.
+        The message is sent whether or not the Deferred is awaited. Its type is
+        ``control.message_type``; messages of a `StreamWebSocket` are binary.
 
-        :param data: the whole message; of a text in UTF-8.
+        :param data: the whole message; text is UTF-8.
         :returns: fires with the number of bytes, once the kernel has the whole message. It fails
             with `LocalProtocolError` if a text is not UTF-8, or a message is being sent in frames,
-            and with `BusyError` if `max_unsent` bytes are queued; then nothing was sent.
+            and with `BusyError` if `max_unsent` bytes are queued; then nothing is sent.
         :raises TypeError: at once, when ``data`` is no buffer.
         """
         data = as_bytes(data)
@@ -106,10 +107,10 @@ class WebSocketOutputStream:
 
     def send_all(self, data: Buffer) -> Deferred[int]:
         """
-        Send a message, and wait only if there is no room for more.
+        Send a message, and wait only while there is no room for more.
 
         :returns: fires with the number of bytes once this stream has queued the message: at once,
-            unless `is_full`; then as `write` does. It fails as `write`.
+            or, while `is_full`, when the kernel has the message. It fails as `write` does.
         :raises TypeError: at once, when ``data`` is no buffer.
         """
         return self._send(self._frames.send_all, self._choose_opcode(), as_bytes(data))
@@ -118,9 +119,10 @@ class WebSocketOutputStream:
         """
         Send the queued messages, and wait until the kernel has all of them.
 
-        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
+        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``; 0 or more. None
+            for no limit.
         :returns: fires with True, as in WinRT, when every earlier write is done: at once if none is
-            pending. Cancelling ends the wait only.
+            pending. Cancelling stops the wait only.
         :raises ValueError: at once, when the timeout is negative.
         """
         if self._is_closed:
@@ -129,7 +131,7 @@ class WebSocketOutputStream:
 
     def close(self) -> Deferred[None]:
         """
-        Accept no more messages. Queued ones are sent, and the WebSocket stays open.
+        Accept no more messages. Queued messages are sent, and the WebSocket stays open.
 
         Closing twice is harmless.
 
@@ -152,7 +154,7 @@ class WebSocketOutputStream:
         return self._send(self._frames.send_all, opcode, payload)
 
     def send_frame(self, data: bytes, *, is_final: bool) -> Deferred[int]:
-        """Send one frame of a message as `write` does; the first one decides on the type."""
+        """Send one frame of a message as `write` does; the first frame decides on the type."""
         refused = self._refusal()
         if refused is not None:
             return refused
@@ -173,7 +175,7 @@ class WebSocketOutputStream:
         return self._frames
 
     def use(self, encoder: MessageEncoder) -> None:
-        """Encode messages from now on: the handshake is done."""
+        """Set the encoder of messages: the handshake is done."""
         self._encoder = encoder
 
     # One message.
@@ -195,7 +197,8 @@ class WebSocketOutputStream:
         """
         Return the failure of a message that cannot be queued.
 
-        Looked at before it is compressed: the next message may refer to it.
+        The check comes before the compression: later messages may refer to a compressed message, so
+        that message has to be sent.
         """
         if self._is_closed:
             return fail(_closed())
@@ -208,7 +211,7 @@ class WebSocketOutputStream:
 
 
 def _count(sending: Deferred[int], size: int) -> Deferred[int]:
-    """Let a write fire with the size of the message, and not with that of its frame."""
+    """Make a write fire with the size of the message instead of the size of its frames."""
     if not sending.called:
         return sending.addCallback(lambda _: size)
     if isinstance(sending.result, Failure):

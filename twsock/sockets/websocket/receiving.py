@@ -1,10 +1,10 @@
 """
 The receiving side of a message WebSocket: connection → **receiver** → handlers, or `receive`.
 
-The connection pulls messages while `WebSocketMessageReceiver.take` asks for more, and pauses
-reading otherwise. So this end holds at most one message that nobody has asked for, besides the
-bytes of one read, and a server that sends more has to wait. That one message is pulled so that
-pings in front of the next one are answered.
+The connection pulls messages while `WebSocketMessageReceiver.take` returns True; otherwise it
+pauses reading. So this end holds at most one message that the application has not asked for, and
+the bytes of one read. A server that sends more has to wait. One message is pulled in advance, so
+that pings in front of it are answered.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MessageSource(typing.Protocol):
         """The stream connection below, from the handshake to the loss."""
 
     def pull(self) -> None:
-        """Pass on messages until `WebSocketMessageReceiver.take` asks for no more."""
+        """Pass on messages until `WebSocketMessageReceiver.take` returns False."""
 
     def handler_failed(self) -> None:
         """Close the WebSocket: a handler has failed."""
@@ -64,16 +64,16 @@ class Receiver(typing.Protocol):
         """Bytes that were taken and not delivered."""
 
     def opened(self, source: MessageSource, owner: object) -> None:
-        """Ask a connection for messages: the handshake is done."""
+        """Begin to receive messages from a connection: the handshake is done."""
 
     def take(self, opcode: Opcode, payload: Any, is_complete: bool) -> bool:
         """Deliver or hold a message; return whether the next one may be pulled."""
 
     def end(self, error: SocketError) -> None:
-        """Note that no more messages follow those that were taken."""
+        """Record that no more messages follow, and why."""
 
     def drop(self, error: SocketError) -> None:
-        """Drop what was taken and not delivered: this end was closed."""
+        """Drop messages that were taken and not delivered: this end was closed."""
 
 
 class WebSocketMessageReceiver:
@@ -81,7 +81,7 @@ class WebSocketMessageReceiver:
     Delivers the messages of one WebSocket.
 
     :param clock: measures timeouts.
-    :param received: the handlers of messages; without one, `receive` returns them.
+    :param received: the handlers of messages; if there are none, `receive` returns the messages.
     """
 
     __slots__ = (
@@ -96,7 +96,7 @@ class WebSocketMessageReceiver:
         # The first argument of the handlers; None once no handler will be called.
         self._owner: object = None
         self._source: MessageSource | None = None
-        # The message that nobody has asked for.
+        # The message that the application has not asked for.
         self._held: _Args | None = None
         self._waiting: Deferred[str | bytes] | None = None
         # Whether a handler runs that returned a coroutine or a Deferred.
@@ -106,7 +106,7 @@ class WebSocketMessageReceiver:
 
     @property
     def is_full(self) -> bool:
-        """Whether a message waits that nobody has asked for."""
+        """Whether a message waits that the application has not asked for."""
         return self._held is not None
 
     @property
@@ -116,7 +116,7 @@ class WebSocketMessageReceiver:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the message that nobody has asked for; of a text, its characters."""
+        """The size of the message that waits: bytes, or characters of a text."""
         held = self._held
         return 0 if held is None else len(held.data)
 
@@ -149,7 +149,7 @@ class WebSocketMessageReceiver:
 
     def opened(self, source: MessageSource, owner: object) -> None:
         """
-        Ask a connection for messages: the handshake is done.
+        Begin to receive messages from a connection: the handshake is done.
 
         :param owner: the WebSocket, which is the first argument of the handlers.
         """
@@ -173,7 +173,7 @@ class WebSocketMessageReceiver:
         return self._held is None
 
     def end(self, error: SocketError) -> None:
-        """Note that no more messages follow those that were taken; called once, or not at all."""
+        """Record that no more messages follow, and why."""
         self._source = None
         if self._ending is None:
             self._ending = error
@@ -191,7 +191,7 @@ class WebSocketMessageReceiver:
     # The handlers.
 
     def _call_handlers(self, args: _Args) -> None:
-        """Call all handlers; further messages wait for those that take their time."""
+        """Call all handlers; the next message waits until all of them have ended."""
         pending = []
         for handler in self._received.handlers:
             try:
@@ -221,11 +221,11 @@ class WebSocketMessageReceiver:
             self._report_failure()
 
     def _report_failure(self) -> None:
-        """Report an end that is no close to the handlers, as WinRT does."""
+        """Report a failure, which is no close frame, to the handlers, as WinRT does."""
         error = self._ending
         if error is not None and self._owner is not None and not isinstance(error, ClosedError):
             self._call_handlers(_Args(b"", SocketMessageType.BINARY, error=error))
-        self._owner = None  # It refers back to this object.
+        self._owner = None  # The owner refers to this object, and the cycle would stay.
 
     def _failed(self, failure: Failure) -> None:
         """Log the error of a handler; close the WebSocket unless the connection is the reason."""

@@ -2,7 +2,8 @@
 WebSockets whose messages are one stream of bytes: connection → **input stream** → application.
 
 The boundaries of messages are not visible. Pieces of messages are passed on as they arrive, so a
-message of any size needs no memory of its size.
+message may have any size. (A compressed message is collected, and has at most 16 MiB.) The input
+stream holds the bytes that were received and not read.
 """
 
 from __future__ import annotations
@@ -65,14 +66,14 @@ class _StreamReceiver:
         return True
 
     def end(self, error: SocketError) -> None:
-        """Report the end: in order after a close frame that says so, and else the error."""
+        """End the input stream: in order after a normal close frame, else with the error."""
         if isinstance(error, WebSocketClosedError) and error.is_in_order:
             self.input_stream.ended()
         else:
             self.input_stream.failed(error)
 
     def drop(self, _error: SocketError) -> None:
-        """Drop what was not read: this end was closed."""
+        """Drop the bytes that were not read: this end was closed."""
         self.input_stream.close()
 
 
@@ -80,9 +81,9 @@ class StreamWebSocket(WebSocketClient):
     """
     A WebSocket client of a byte stream; ``Windows.Networking.Sockets.StreamWebSocket``.
 
-    Each write is one binary message. The bytes of all received messages are one stream; those of
-    text messages are passed through in UTF-8. When the server closes with the code 1000, 1001 or
-    none, the reads return the end of the stream; after any other end they fail.
+    Each write is one binary message. The bytes of all received messages are one stream; text
+    messages are read as UTF-8. If the server closes with the code 1000, 1001 or no code, reads
+    return the end of the stream. After any other end, reads fail.
 
     The parameters and attributes are those of `WebSocketClient`.
     """
@@ -103,7 +104,7 @@ class StreamWebSocket(WebSocketClient):
 
     @property
     def input_stream(self) -> InputStream:
-        """The receiving side; closing it drops what the server still sends."""
+        """The receiving side. After it was closed, bytes of the server are dropped."""
         return self._receiver.input_stream
 
     # Overrides of `WebSocketClient`.

@@ -1,9 +1,9 @@
 """
 Tunnels through HTTP proxies: proxy and server → **CONNECT** → response.
 
-A WebSocket goes through a proxy in a tunnel, with and without TLS (:rfc:`6455` section 4.1, and
-:rfc:`9110` section 9.3.6). The proxy sees the name of the server and the credential that is meant
-for the proxy; the request of the WebSocket follows in the tunnel. Holds nothing.
+A WebSocket passes a proxy in a tunnel, with and without TLS (:rfc:`6455` section 4.1, and
+:rfc:`9110` section 9.3.6). The request to the proxy has the name of the server and the credential
+for the proxy. The request of the WebSocket follows in the tunnel. Nothing is held.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Proxy:
     """
     An HTTP proxy.
 
-    :ivar host: its name or address.
-    :ivar port: its port.
+    :ivar host: the name or address of the proxy.
+    :ivar port: the port of the proxy.
     """
 
     host: HostName
@@ -42,8 +42,8 @@ class Proxy:
         """
         Read the URI of a proxy, such as ``http://proxy.example:8080``.
 
-        :raises ValueError: when it is malformed, or has another scheme, no port, or a user name.
-        :raises TypeError: when it is no ``str``.
+        :raises ValueError: when the URI is malformed, has another scheme, no port, or a user name.
+        :raises TypeError: when ``text`` is no ``str``.
         """
         if not isinstance(text, str):
             raise TypeError(f"a proxy is a str, not {type(text).__name__}")
@@ -62,9 +62,9 @@ class Tunnel:
     """
     One tunnel to a server.
 
-    :param uri: of the server.
-    :param credential: for the proxy; None for none.
-    :param timeout: seconds until the proxy has to have answered.
+    :param uri: the URI of the server.
+    :param credential: the credential for the proxy; None for none.
+    :param timeout: seconds within which the proxy has to answer.
 
     :ivar request: the request to the proxy.
     """
@@ -101,6 +101,6 @@ class Tunnel:
         if not 200 <= response.status < 300:
             raise refused(response, "the proxy")
         if http.leftover:
-            # The server speaks after the client. They could pass as part of the TLS handshake.
+            # A server speaks after the client. These bytes might be taken for its TLS handshake.
             raise RemoteProtocolError("bytes arrived behind the response of the proxy")
         return True

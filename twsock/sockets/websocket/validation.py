@@ -1,9 +1,9 @@
 """
 Validation of a server's certificate by the application: handshake → **event** → accepted or not.
 
-Raised once for each connect over TLS, after TLS itself has accepted the certificate. So handlers
-can only refuse more than the settings do. The request of the WebSocket is sent afterwards: an
-impostor does not see it.
+`twsock.sockets.websocket.client` calls `validate` once for each connect over TLS, after TLS has
+accepted the certificate. So handlers can refuse a certificate that the settings accept, but cannot
+accept another one. The request is sent afterwards: a server that is refused never receives it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class WebSocketServerCustomValidationRequestedEventArgs:
 
     @property
     def server_intermediate_certificates(self) -> tuple[Certificate, ...]:
-        """The certificates of its issuers that the server sent."""
+        """The issuers' certificates that the server sent."""
         return self._information.server_intermediate_certificates
 
     @property
@@ -85,14 +85,14 @@ class WebSocketServerCustomValidationRequestedEventArgs:
         return self._information.server_certificate_error_severity
 
     def reject(self) -> None:
-        """Let the connect fail, with the HRESULT 0x800C000E."""
+        """Refuse the certificate: the connect fails with the HRESULT 0x800C000E."""
         self.is_rejected = True
 
     def get_deferral(self) -> Deferral:
         """
-        Let the connect wait until the deferral is completed.
+        Make the connect wait until the returned deferral is completed.
 
-        A handler that is a coroutine function needs none: the connect waits for its end.
+        A coroutine function needs no deferral: the connect waits until it has ended.
         """
         completed: Deferred[None] = Deferred()
         self._pending.append(completed)
@@ -101,7 +101,7 @@ class WebSocketServerCustomValidationRequestedEventArgs:
     # Called by `validate`.
 
     async def decided(self) -> None:
-        """Wait for all handlers that take their time."""
+        """Wait for all deferrals, coroutines and Deferreds of handlers."""
         while self._pending:
             await self._pending.pop()
 
@@ -115,8 +115,8 @@ async def validate(event: Event[Any], owner: object, information: WebSocketInfor
     Ask the handlers of an event whether the certificate of the server is accepted.
 
     :param owner: the WebSocket, which is the first argument of the handlers.
-    :raises SocketError: when a handler has rejected it, with the HRESULT 0x800C000E. The error of a
-        handler is raised unchanged: it rejects, too.
+    :raises SocketError: when a handler has rejected the certificate, with the HRESULT 0x800C000E.
+    :raises Exception: an error of a handler, which rejects the certificate, too.
     """
     if not event.handlers:
         return

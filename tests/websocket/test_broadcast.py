@@ -198,15 +198,17 @@ class FailureTests(SynchronousTestCase):
     """Nothing that happens to one connection reaches the others."""
 
     def test_connection_that_does_not_read_is_aborted_at_its_limit(self) -> None:
-        """The others receive each message; the aborted one is not counted."""
+        """The others receive each message; the aborted one is not counted, and logged once."""
         slow, fast = connected(Recorder, max_unsent=70_000), connected(Recorder)
         fill(slow)
         both = protocols(slow, fast)
-        counts = [broadcast(both, b"x" * 40_000) for _ in range(4)]
-        self.assertEqual(counts, [2, 2, 1, 1])
+        with capturedLogs() as logs:
+            counts = [broadcast(both, b"x" * 40_000) for _ in range(5)]
+        self.assertEqual(counts, [2, 2, 1, 1, 1])
+        self.assertEqual(len([event for event in logs if event["log_level"] is LogLevel.warn]), 1)
         self.assertTrue(slow.is_aborted)
         self.assertEqual(slow.factory.counters.unsent_limit_aborts, 1)
-        self.assertEqual(len(fast.frames()), 4)
+        self.assertEqual(len(fast.frames()), 5)
         self.assertFalse(fast.is_aborted)
 
     def test_message_in_fragments_is_not_interrupted(self) -> None:

@@ -1,7 +1,7 @@
 """
-``python -m benchmarks connection-calls``: system calls of a connection that is used once.
+``python -m benchmarks connection-calls``: system calls of a connection with one echo.
 
-Counted from outside by ``strace``, which has to be installed and allowed to trace. The connections
+The program ``strace`` counts them, and has to be installed and allowed to trace. The connections
 are those of `benchmarks.short_connections`.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.short_connections import converse
 
 __all__ = ["BENCHMARK"]
 
-#: Connections that are counted, and those before them.
+#: Connections that are counted, and connections before them to warm up.
 _COUNTED: Final = 100
 _WARM_UP: Final = 20
 #: Seconds to wait until strace has written the calls of a server that sleeps.
@@ -65,9 +65,9 @@ def _open(subject: Subject, setting: Setting) -> Iterator[Measure]:
 
 
 def _count_calls(trace: Path) -> int:
-    """Count the calls that have returned; the server sleeps in one that has not."""
+    """Count the calls that have returned; the server sleeps in a call that has not."""
     time.sleep(_SETTLE)
-    # A call that another thread's call interrupts has a second line, which begins "<...".
+    # A call that strace interrupts for that of another thread has a second line, with the result.
     lines = trace.read_text(errors="replace").splitlines()
     return sum(" = " in line for line in lines)
 

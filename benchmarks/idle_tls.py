@@ -1,8 +1,8 @@
 """
-``python -m benchmarks idle-tls``: what a TLS connection that does nothing costs a server.
+``python -m benchmarks idle-tls``: how much memory an idle TLS connection takes in a server.
 
-As `benchmarks.idle`. The client goes through a handshake and one echo, and then keeps the socket
-alone, so that its own memory does not limit the number of connections.
+Measured as in `benchmarks.idle`. After a handshake and one echo, the client keeps only the socket,
+so that its own memory does not limit the number of connections.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _open_connection(port: int, context: ssl.SSLContext) -> socket.socket:
 
 def _measure(running: Running, count: int, context: ssl.SSLContext) -> dict[str, float]:
     with ExitStack() as stack:
-        # The first connection makes the server import and allocate what all share.
+        # The first connection makes the server load and allocate what all connections share.
         stack.enter_context(_open_connection(running.port, context))
         before = resident_memory(running.pid)
         for _ in range(count):
@@ -62,7 +62,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=2000,
         metavar="N",
-        help="to each server; both sides need a descriptor for each (default 2000)",
+        help="connections to each server; each takes a descriptor on both sides (default 2000)",
     )
 
 

@@ -1,10 +1,10 @@
 """
-``python -m benchmarks short-connections``: what a connection costs a server that is used once.
+``python -m benchmarks short-connections``: what a connection with one echo costs a server.
 
 Connect → one echo → close, one connection after the other, in plaintext. The client ends its output
-when the echo has arrived, and begins the next connection when the server has closed. So the
-processor time in between belongs to exactly the connections counted: each is accepted, echoes one
-frame of 64 bytes, and is closed. All subjects take turns, in batches and in a random order.
+when the echo of 64 bytes has arrived, and begins the next connection when the server has closed. So
+the processor time between two readings is that of the counted connections. All subjects take turns,
+in batches and in a random order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["BENCHMARK", "converse", "measure_connections"]
 _LONGEST: Final = 120.0
 #: Seconds to wait until a server that has closed a connection sleeps.
 _SETTLE: Final = 0.005
-#: Connections before those that are counted, to warm up; no more of them than are counted.
+#: Connections before the counted ones, to warm up; at most as many as are counted.
 _WARM_UP: Final = 50
 
 
@@ -55,9 +55,10 @@ def measure_connections(port: int, pid: int, count: int, *, sleeps: bool) -> dic
     """
     Open, use and close connections, one after the other.
 
-    :param sleeps: whether the client sleeps until an echo or an end comes.
+    :param sleeps: whether the client sleeps until an echo or an end arrives.
     :returns: ``cpu``, the server's processor time for each connection in microseconds.
-    :raises MeasurementError: when the server does not echo or close, or all together take too long.
+    :raises MeasurementError: when the server does not echo or close, or all connections together
+        take more than two minutes.
     """
     end = time.monotonic() + _LONGEST
     for _ in range(min(count, _WARM_UP)):
@@ -74,9 +75,9 @@ def measure_connections(port: int, pid: int, count: int, *, sleeps: bool) -> dic
 
 def converse(port: int, *, sleeps: bool) -> None:
     """
-    Open a connection, send a frame there and back, end the output, and wait until the server ends.
+    Open a connection, wait for an echo, end the output, and wait until the server ends.
 
-    :param sleeps: whether to sleep until something comes.
+    :param sleeps: whether the client sleeps until an echo or an end arrives.
     :raises MeasurementError: when the server does not echo or close.
     """
     with connect(port) as connection:

@@ -2,7 +2,7 @@
 ``python -m benchmarks websocket-core``: what it costs to decode a WebSocket message and to answer.
 
 There is no connection: the bytes of clients are in memory. So the figures are those of the formats
-alone, beside the cores of ``websockets`` and ``wsproto``, which do no I/O either.
+alone. The cores of ``websockets`` and ``wsproto``, which do no I/O either, are measured beside.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-An echo on bare pyOpenSSL: what OpenSSL itself needs for a connection, with nothing of Twisted.
+An echo on bare pyOpenSSL, without Twisted, to measure what OpenSSL needs for an idle connection.
 
-One dictionary holds a socket and a `Connection` for each client. It echoes bytes, knows no frames,
-and keeps no answer that the kernel does not take: it is there to measure idle connections.
+One dictionary holds a socket and an ``SSL.Connection`` for each client. The program echoes bytes
+without regard to frames, and waits until the kernel has taken an answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RECEIVE = 64 * 1024
 
 def _make_context(file: Path) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    # As Twisted's options: without it each idle connection keeps buffers of 32 KiB.
+    # Twisted sets this mode, too. Without it each idle connection keeps buffers of 32 KiB.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.use_privatekey_file(str(file))
     context.use_certificate_file(str(file))
@@ -30,7 +30,7 @@ def _make_context(file: Path) -> SSL.Context:
 
 
 def _answer(plain: socket.socket, tls: SSL.Connection) -> bool:
-    """Read what has come and echo it; return False at the end of the connection."""
+    """Echo the bytes that have arrived; return False at the end of the connection."""
     data = plain.recv(_RECEIVE)
     if not data:
         return False
@@ -50,7 +50,7 @@ def _answer(plain: socket.socket, tls: SSL.Connection) -> bool:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serve, as the command line says, until a signal ends the process."""
+    """Serve as the command line says, until a signal ends the process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tls", type=Path, metavar="FILE", required=True)
     context = _make_context(parser.parse_args(argv).tls)

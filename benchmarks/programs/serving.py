@@ -64,7 +64,7 @@ def install(name: str) -> Any:
 
 @implementer(IStreamServerEndpoint)
 class Loopback:
-    """A free port of 127.0.0.1. Twisted's own endpoints would load modules that take memory."""
+    """A free port of 127.0.0.1, without Twisted's endpoints, whose modules take memory."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -82,7 +82,7 @@ def serve(reactor: Any, factory: Any) -> None:
     """
     Serve streams until a signal ends the process.
 
-    A factory of twsock listens as its services do: with a gate that keeps its limits.
+    A factory of twsock listens through `StreamServerFactory.listen`, as twsock's services do.
     """
     endpoint = Loopback(reactor)
     listen = getattr(factory, "listen", None)

@@ -1,8 +1,9 @@
 """
-Echoes of datagrams on twsock's awaitable socket, in the forms that its manual leads to.
+Echoes datagrams with twsock's awaitable socket, in the ways that docs/datagrams.rst shows.
 
-``event``: a function handles each message. ``coroutine``: a coroutine function does, and awaits the
-answer. ``receive``: a loop around ``receive_from``. ``iterate``: ``async for``.
+``event``: a function handles each message. ``coroutine``: a coroutine function handles each
+message, and awaits the answer. ``receive``: a loop around ``receive_from``. ``iterate``: ``async
+for``.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _serve_iterate(socket: DatagramSocket) -> None:
     Deferred.fromCoroutine(_iterate(socket))
 
 
-#: By name: binds a socket, and echoes what it receives.
+#: Name → a function that binds a socket and echoes received datagrams.
 WAYS: Final[dict[str, Callable[[Any], None]]] = {
     "event": _serve_event,
     "coroutine": _serve_coroutine,
@@ -69,7 +70,7 @@ WAYS: Final[dict[str, Callable[[Any], None]]] = {
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serve, as the command line says."""
+    """Serve as the command line says."""
     parser = make_parser()
     parser.add_argument("way", choices=WAYS)
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Echoes the messages of WebSocket clients in memory: frames are decoded, and answers encoded."""
+"""Echoes the messages of WebSocket clients in memory: decodes frames, and encodes answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
 __all__ = ["SHAPES", "WAYS", "Shape", "main", "measure", "reads_of"]
 
-#: Takes what was received, and returns the bytes of the answers and the number of whole messages.
+#: Takes received bytes, and returns the bytes of the answers and the number of whole messages.
 Echo = Callable[[bytes], tuple[bytes, int]]
 
 #: Bytes of one receive.

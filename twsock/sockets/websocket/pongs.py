@@ -1,9 +1,8 @@
 """
-Pongs that nobody has asked for: clock → **pongs** → connection.
+Pongs that answer no ping: clock → **pongs** → connection.
 
-A heartbeat in one direction (:rfc:`6455`, section 5.5.3), as WinRT sends it: it keeps a connection
-alive in proxies and address translators. It cannot find out that the server is gone; pings can.
-Holds one delayed call.
+WinRT can send them as a heartbeat (:rfc:`6455`, section 5.5.3). They keep a connection alive in
+proxies and address translators. Only pings show whether the server is gone. Holds one delayed call.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class UnsolicitedPongs:
             self._next = self._clock.callLater(self._interval, self._send_next)
 
     def stop(self) -> None:
-        """Send no more; a second call does nothing."""
-        self._send = None  # It refers to the connection.
+        """Send no more pongs; a second call does nothing."""
+        self._send = None  # The callable refers to the connection.
         due, self._next = self._next, None
         if due is not None:
             due.cancel()

@@ -499,7 +499,7 @@ class GuideToWebSocketsTests(SynchronousTestCase):
         return defined[name]
 
     def test_the_server_answers_the_client_of_the_page(self) -> None:
-        """It runs at a free port; the client is the command of ``websockets``."""
+        """The server runs on a free port; the client is the command of ``websockets``."""
         made = tempfile.TemporaryDirectory()
         self.addCleanup(made.cleanup)
         path = Path(made.name, "shout.py")

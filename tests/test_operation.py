@@ -207,7 +207,7 @@ class RunCoroutineTests(SynchronousTestCase):
         self.assertRaises(ZeroDivisionError, run_coroutine, work())
 
     def test_the_cancellation_of_a_task_before_the_first_wait_fails_the_deferred(self) -> None:
-        """It is no `Exception`, so it would end the caller, too; later ones fail the Deferred."""
+        """A cancellation is no `Exception`, so a raised one would end the caller, too."""
 
         async def work() -> None:
             raise asyncio.CancelledError

@@ -47,7 +47,7 @@ class MeasureConnectionsTests(SynchronousTestCase):
         return int(listening.getsockname()[1])
 
     def test_each_connection_carries_a_frame_and_ends(self) -> None:
-        """As many warm up as are counted. The client ends its output after the answer."""
+        """Warm-up has at most the counted number. The client ends its output after the answer."""
         received = []
 
         def echo(peer: socket.socket) -> None:

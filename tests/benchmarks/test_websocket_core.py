@@ -20,7 +20,7 @@ class WebSocketCoreTests(SynchronousTestCase):
         skip = "the benchmarks need Linux"
 
     def test_each_core_is_measured(self) -> None:
-        """Those that are installed; no message is lost, and each costs something."""
+        """Each installed core echoes all messages, and takes some time."""
         cores = run_small(self, BENCHMARK, "--cases", "B,E")
         self.assertLessEqual({"twsock", "python"}, set(cores))
         for key, result in cores.items():
@@ -45,7 +45,7 @@ class WebSocketCoreTests(SynchronousTestCase):
                 self.assertEqual(sum(count for _, count in answers), shape.number, f"{name} {case}")
 
     def test_an_unfinished_message_is_not_echoed(self) -> None:
-        """It is counted when its last byte has arrived."""
+        """A message is counted when its last byte has arrived."""
         echo = echo_with_twsock()
         (data,) = reads_of(SHAPES["A"])
         self.assertEqual(echo(data[:9]), (b"", 0))

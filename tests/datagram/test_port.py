@@ -265,7 +265,7 @@ class ReceiveTests(PortTestCase):
         self.assertEqual(self.udp.sent, [(b"a", LINK_LOCAL)])
 
     def test_the_end_of_a_wake_up_is_reported_after_its_answers_have_left(self) -> None:
-        """Also when it found no datagram; not after a close."""
+        """A wake-up without a datagram is reported, too; nothing is reported after a close."""
         sent: list[int] = []
         self.port.read_ended = lambda: sent.append(len(self.udp.sent))
         self.owner.when_received = self.port.reply

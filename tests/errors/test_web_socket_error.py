@@ -36,7 +36,7 @@ class StatusTests(SynchronousTestCase):
             self.assertIs(WebSocketError.get_status(hresult), status, hex(hresult))
 
     def test_each_socket_error_status_is_mapped(self) -> None:
-        """Those of connecting and of certificates have one of the Web."""
+        """Statuses of connects and of certificates have a status of the Web."""
         unknown = []
         for status in SocketErrorStatus:
             error = SocketError("wrong", status=status)

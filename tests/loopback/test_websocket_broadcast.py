@@ -40,7 +40,7 @@ class BroadcastTests(WebSocketBuilder):
     """A slow peer among others."""
 
     def test_peer_that_never_reads_is_bounded_and_stops_nobody(self) -> None:
-        """It is aborted at ``max_unsent``; another peer receives every message."""
+        """The peer is aborted at ``max_unsent``; another peer receives every message."""
 
         def peer(address: Address) -> None:
             message = binary(b"x" * MESSAGE)

@@ -614,7 +614,7 @@ class LifetimeTests(ClientTests):
 
     @on_every_reactor
     def test_closed_websockets_leave_nothing(self) -> None:
-        """Both kinds, over TCP; closed by this end, or aborted."""
+        """Both kinds leave nothing over TCP, closed by this end or aborted."""
 
         async def converse(reactor: Any, port: int) -> None:
             for end in ("close", "abort"):
@@ -633,7 +633,7 @@ class LifetimeTests(ClientTests):
         self.check(converse)
 
     def test_handlers_and_secure_websockets_leave_nothing(self) -> None:
-        """Also messages that nobody took."""
+        """Messages that nobody took leave nothing, too."""
 
         async def converse(reactor: Any, port: int) -> None:
             websocket = MessageWebSocket(reactor)

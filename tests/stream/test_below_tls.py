@@ -94,7 +94,7 @@ class TlsLowerTransportTests(SynchronousTestCase):
         self.assertEqual((self.peer.recv(100), self.peer.recv(100)), (b"answer", b""))
 
     def test_an_answered_connection_sends_its_queue_before_it_is_closed(self) -> None:
-        """As with `loseConnection`; the connection learns that it needs a deadline."""
+        """The queue is sent as by `loseConnection`; the connection gets a deadline."""
         large = bytes(1 << 23)
         self.lower.write(large)
         self.lower.close_answered()
@@ -103,7 +103,7 @@ class TlsLowerTransportTests(SynchronousTestCase):
         self.assertEqual(self.receive(len(large)), large)
 
     def test_an_answered_connection_waits_for_the_producer_of_an_application(self) -> None:
-        """It may still write."""
+        """The producer may still write."""
         producer = FakeProtocol()
         self.descriptor.producer = producer
         self.lower.close_answered()

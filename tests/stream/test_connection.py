@@ -109,7 +109,7 @@ class ConnectionTests(KernelCase):
         (_deadline,) = self.deadlines()
 
     def test_a_close_at_the_peers_end_waits_for_a_producer(self) -> None:
-        """As Twisted does, since the producer may write more."""
+        """The close waits as in Twisted, since the producer may write more."""
         self.descriptor.registerProducer(PausedPusher(), True)
         self.stream.peer_ended()
         self.stream.close_answered()

@@ -44,7 +44,7 @@ class ServerTests(SynchronousTestCase):
     """A `ServerTls` before and during handshakes."""
 
     def test_it_provides_twisteds_creator_of_connections(self) -> None:
-        """It makes a new connection for each handshake, and verifies each client anew."""
+        """The creator makes a new connection for each handshake, and verifies each client anew."""
         authority = Certificate.from_pem(AUTHORITY.cert_pem.bytes())
         tls = ServerTls(
             ServerOptions(

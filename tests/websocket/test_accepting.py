@@ -127,7 +127,7 @@ class RequestTests(SynchronousTestCase):
     """Requests that the application does not see."""
 
     def test_request_may_arrive_in_pieces(self) -> None:
-        """However the stream is cut, the handshake and the first message are handled."""
+        """The handshake and the first message are handled, however the stream is cut."""
         for step in (1, 7, 0):
             made = Connected(Recorder)
             made.receive(REQUEST + END + text("Hello"), step)

@@ -89,7 +89,7 @@ class BroadcastTests(SynchronousTestCase):
         self.assertEqual(broadcast((), "x"), 0)
 
     def test_closed_and_opening_connections_are_skipped(self) -> None:
-        """Not connected, in the handshake, closing, closed by the peer, and lost."""
+        """Connections that are not connected, opening, closing, closed or lost receive nothing."""
         unconnected, opening = Recorder(), Connected(Recorder)
         closing, left, lost, alive = (connected(Recorder) for _ in range(4))
         closing.protocol.close()
@@ -280,7 +280,7 @@ class ReentranceTests(SynchronousTestCase):
         self.assertEqual(members, set(protocols(first, third)))
 
     def test_connection_may_close_itself_meanwhile(self) -> None:
-        """It sends the message in front of its close frame."""
+        """The connection sends the message in front of its close frame."""
         made = connected(Acting)
         fill(made)
         made.protocol.paused = made.protocol.close

@@ -74,12 +74,12 @@ class RequestTests(SynchronousTestCase):
         )
 
     def test_host_has_the_port(self) -> None:
-        """Unless it is that of the scheme."""
+        """``Host`` omits the port only if it is that of the scheme."""
         self.assertEqual(handshake("ws://a.example:1338/").request.header("Host"), "a.example:1338")
         self.assertEqual(handshake("wss://[::1]:443/").request.header("Host"), "[::1]")
 
     def test_host_can_be_replaced(self) -> None:
-        """As for a server that is reached by its address; it stays the first field."""
+        """The field stays the first; a server may be reached by its address."""
         request = handshake(headers=[("X", "1"), ("host", "b.example:80")]).request
         self.assertEqual(request.headers[0], ("Host", "b.example:80"))
         self.assertEqual(request.headers[-1], ("X", "1"))
@@ -88,7 +88,7 @@ class RequestTests(SynchronousTestCase):
             self.assertRaises(ValueError, handshake, headers=headers)
 
     def test_compression_is_offered_if_it_is_wanted(self) -> None:
-        """Not by default."""
+        """By default nothing is offered."""
         self.assertIsNone(handshake().request.header("Sec-WebSocket-Extensions"))
         offer = handshake(compression=DeflateSettings()).request.header("Sec-WebSocket-Extensions")
         self.assertEqual(
@@ -246,7 +246,7 @@ class JudgementTests(SynchronousTestCase):
     def test_any_response_opens_or_is_the_documented_error(
         self, headers: list[tuple[str, str]]
     ) -> None:
-        """Whatever a parser lets pass."""
+        """No response of a parser raises another error."""
         client = handshake(compression=DeflateSettings())
         try:
             client.judge(Response(101, tuple(headers)))

@@ -34,7 +34,7 @@ class SendingTests(SynchronousTestCase):
         self.assertEqual(len(payload), 29)
 
     def test_code_1005_is_an_empty_frame(self) -> None:
-        """It has no reason."""
+        """Code 1005 with a reason is refused."""
         self.assertEqual(encode_close(1005), b"")
         self.assertRaises(ValueError, encode_close, 1005, "reason")
 
@@ -45,13 +45,13 @@ class SendingTests(SynchronousTestCase):
             self.assertEqual(encode_close(code), code.to_bytes(2, "big"), f"{code=}")
 
     def test_codes_that_cannot_be_sent(self) -> None:
-        """Not assigned, never sent, or outside all ranges."""
+        """Codes that are not assigned, never sent, or outside all ranges are refused."""
         for code in _UNSENDABLE:
             self.assertRaises(ValueError, check_code, code)
             self.assertRaises(ValueError, encode_close, code, "reason")
 
     def test_a_code_is_a_whole_number(self) -> None:
-        """Also not a bool."""
+        """A float, a text and a bool are refused."""
         codes: tuple[Any, ...] = (True, 1000.0, "1000", None)
         for code in codes:
             self.assertRaises(TypeError, check_code, code)

@@ -84,7 +84,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(owner.events, ["drop"])
 
     def test_client_does_not_end_tcp_first(self) -> None:
-        """It ends when the server has ended, or at the deadline."""
+        """The client ends TCP when the server has ended it, or at the deadline."""
         for end in ("server", "deadline"):
             owner = Owner(Role.CLIENT)
             owner.socket.close(1000, "")

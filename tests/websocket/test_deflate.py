@@ -188,7 +188,7 @@ class OfferTests(SynchronousTestCase):
             self.judge(answer, settings)
 
     def test_the_offer(self) -> None:
-        """It has all that the settings limit; the client's window can always be limited."""
+        """The offer has all limits of the settings; the client's window can always be limited."""
         self.assertEqual(
             format_extension(DEFAULTS.offer()),
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
@@ -199,7 +199,7 @@ class OfferTests(SynchronousTestCase):
         )
 
     def test_an_answer_that_keeps_to_the_offer_is_accepted(self) -> None:
-        """It may have less than was offered, in either direction."""
+        """The answer may have less than was offered, in either direction."""
         agreement = self.judge(
             "; server_no_context_takeover; server_max_window_bits=10; client_max_window_bits=9"
         )
@@ -414,7 +414,7 @@ class InflaterTests(SynchronousTestCase):
             self.assertEqual(caught.exception.code, CloseCode.INVALID_PAYLOAD_DATA, f"{end=}")
 
     def test_bytes_behind_the_last_block_are_refused(self) -> None:
-        """They would be lost, and many small streams would cost much time."""
+        """Further streams in one message would cost much time."""
         final = zlib.compressobj(wbits=-15)
         stream = final.compress(b"Hello") + final.flush()
         for rest in (b"x", b"\0\0", stream, HELLO):

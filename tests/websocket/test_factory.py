@@ -20,7 +20,7 @@ class FactoryTests(SynchronousTestCase):
     """Settings and limits."""
 
     def test_connections_share_the_settings(self) -> None:
-        """They are one object."""
+        """All connections read one settings object."""
         made = Connected(Recorder, ping_interval=5, max_message_size=7, max_unsent=100_000)
         self.assertIs(made.protocol.settings, made.factory.settings)
         self.assertEqual(made.protocol.settings.ping_interval, 5)
@@ -39,7 +39,7 @@ class FactoryTests(SynchronousTestCase):
         self.assertIsNone(WebSocketFactory(Clock(), WebSocketProtocol).group.idle_timeout)
 
     def test_wrong_rules_are_refused_at_once(self) -> None:
-        """Not with the first request."""
+        """The factory refuses wrong rules when it is made, not with the first request."""
         for options in ({"hosts": ["a:1"]}, {"path": "chat"}, {"subprotocols": ["a b"]}):
             with self.assertRaises(ValueError, msg=str(options)):
                 WebSocketFactory(Clock(), WebSocketProtocol, **options)

@@ -81,6 +81,6 @@ class EncodingTests(SynchronousTestCase):
             self.assertRaises(LocalProtocolError, encode_frame, opcode, bytes(126))
 
     def test_a_control_frame_is_whole(self) -> None:
-        """It is not fragmented (section 5.5), nor compressed (RFC 7692, section 6)."""
+        """A control frame is not fragmented (section 5.5), nor compressed (RFC 7692, section 6)."""
         self.assertRaises(LocalProtocolError, encode_frame, Opcode.PING, b"", is_final=False)
         self.assertRaises(LocalProtocolError, encode_frame, Opcode.PING, b"", is_compressed=True)

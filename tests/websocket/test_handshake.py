@@ -131,7 +131,7 @@ class HostTests(JudgementTestCase):
         self.assert_refused(421, self.with_host("a.example"), is_loopback=True, hosts=hosts)
 
     def test_another_listener_has_each_name(self) -> None:
-        """Unless names are listed; then it has these only."""
+        """If names are listed, only these are accepted; otherwise any name is."""
         self.accepted(self.with_host("evil.example"))
         self.accepted(self.with_host("a.example"), hosts=["a.example"])
         self.assert_refused(421, self.with_host("evil.example"), hosts=["a.example"])
@@ -178,7 +178,7 @@ class HostTests(JudgementTestCase):
             self.assert_refused(400, replace(request, target=target))
 
     def test_an_absolute_target_is_no_way_around_the_names(self) -> None:
-        """Neither of the two places may have a foreign name."""
+        """Neither the target nor ``Host`` may have a foreign name."""
         request = replace(self.with_host("evil.example"), target="http://localhost/")
         self.assert_refused(400, request, is_loopback=True)
         request = replace(self.with_host("localhost"), target="http://evil.example/")
@@ -198,7 +198,7 @@ class OriginTests(JudgementTestCase):
         return changed(PLAIN, ("Host", "a.example:1338"), ("Origin", origin))
 
     def test_a_request_without_an_origin_is_accepted(self) -> None:
-        """It comes from no browser, or from one that nobody can force."""
+        """Such a request does not come from a page in a browser."""
         self.accepted(PLAIN)
 
     def test_the_same_host_is_accepted(self) -> None:
@@ -246,7 +246,7 @@ class OriginTests(JudgementTestCase):
         self.assert_refused(400, self.with_origin(["http://a.example", "http://b.example"]))
 
     def test_a_text_is_no_list(self) -> None:
-        """It would be a list of letters."""
+        """One ``str`` would be a list of letters."""
         self.assertRaises(TypeError, RequestRules, origins=cast(Any, "null"))
 
 
@@ -429,7 +429,7 @@ class CompressionTests(JudgementTestCase):
         )
 
     def test_an_invalid_offer_is_declined(self) -> None:
-        """It is no error of the handshake; a later one may be accepted, also in another field."""
+        """An invalid offer is no error; a later offer may be accepted, also in another field."""
         invalid = "permessage-deflate; server_max_window_bits=16"
         self.assertIsNone(self.answer(invalid, DeflateSettings()))
         settings = DeflateSettings(context_takeover=True, max_window_bits=15)

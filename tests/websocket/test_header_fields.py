@@ -84,7 +84,7 @@ class CheckSubprotocolsTests(SynchronousTestCase):
             self.assertRaises(ValueError, check_subprotocols, names)
 
     def test_one_text_is_refused(self) -> None:
-        """It would be a list of letters."""
+        """One ``str`` would be a list of letters."""
         self.assertRaises(TypeError, check_subprotocols, "chat")
 
 

@@ -86,7 +86,7 @@ class ServerHttpTests(SynchronousTestCase):
             self.assertEqual(leftover, b"", f"{step=}")
 
     def test_bytes_behind_the_request_are_kept(self) -> None:
-        """They are frames of a client that did not wait."""
+        """These bytes are frames of a client that did not wait for the response."""
         for step in (1, 7, len(EXAMPLE_BYTES), len(EXAMPLE_BYTES) + 1, 1000):
             result, leftover = serve(EXAMPLE_BYTES + FRAME, step)
             self.assertIsInstance(result, Request, f"{step=}")
@@ -98,7 +98,7 @@ class ServerHttpTests(SynchronousTestCase):
         self.assertIsNone(ServerHttp().feed(b""))
 
     def test_a_control_character_is_refused_at_once(self) -> None:
-        """Also the first byte of TLS: that client does not wait for the deadline."""
+        """The first byte of TLS is refused, too: that client does not wait for the deadline."""
         for data in (
             b"\x16\x03\x01\x02\x00",
             b"GET /\0",
@@ -145,7 +145,7 @@ class ServerHttpTests(SynchronousTestCase):
             self.assert_refused(400, data)
 
     def test_a_refusal_repeats_nothing_of_a_malformed_head(self) -> None:
-        """It may be a secret, and long."""
+        """The head may be secret, and long."""
         result, _ = serve(head(b"Cookie secret" * 500), 100_000)
         assert isinstance(result, Refusal)
         self.assertNotIn("secret", result.reason)
@@ -182,7 +182,7 @@ class ServerHttpTests(SynchronousTestCase):
 
     @given(st.binary(max_size=200), st.integers(1, 50))
     def test_garbage_behind_a_request_is_untouched(self, data: bytes, step: int) -> None:
-        """However it looks, it is no part of the head."""
+        """No bytes behind the head become a part of it."""
         result, leftover = serve(EXAMPLE_BYTES + data, step)
         self.assertIsInstance(result, Request)
         self.assertEqual(leftover, data)
@@ -240,7 +240,7 @@ class ClientHttpTests(SynchronousTestCase):
         self.assertEqual(response.header("X"), "a b")
 
     def test_what_is_no_http_is_refused(self) -> None:
-        """Also heads above the limits."""
+        """Heads above the limits are refused, too."""
         for data in (
             b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
             b"\x16\x03\x01",

@@ -21,14 +21,14 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(request.values("Missing"), [])
 
     def test_a_field_that_may_occur_once_is_refused_twice(self) -> None:
-        """Also if both are the same."""
+        """Two equal fields are refused, too."""
         request = Request("GET", "/", (("X", "1"), ("x", "1"), ("Y", "2")))
         self.assertEqual(request.only("y"), "2")
         self.assertIsNone(request.only("z"))
         self.assertRaises(RemoteProtocolError, request.only, "X")
 
     def test_tokens_of_a_list_are_compared_without_case(self) -> None:
-        """As for ``Connection: keep-alive, Upgrade``."""
+        """An example is ``Connection: keep-alive, Upgrade``."""
         request = Request("GET", "/", (("Connection", "keep-alive"), ("connection", "UpGrade")))
         self.assertEqual(request.tokens("Connection"), ["keep-alive", "UpGrade"])
         self.assertTrue(request.has_token("Connection", "upgrade"))

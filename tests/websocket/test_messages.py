@@ -191,7 +191,7 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(decoder.buffered, 0)
 
     def test_undelivered_bytes_are_counted(self) -> None:
-        """Those of incomplete frames and of incomplete messages."""
+        """Bytes of incomplete frames and of incomplete messages count."""
         decoder = make_decoder()
         pull_all(decoder, client_frame(0x02, b"12345"))
         self.assertEqual(decoder.buffered, 5)
@@ -208,7 +208,7 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual((decoder.stored, decoder.buffered), (b"", 0))
 
     def test_a_payload_is_bytes(self) -> None:
-        """Also where the frame was spread over reads, from a server as from a client."""
+        """A frame that was spread over reads gives bytes, too, on a client as on a server."""
         for is_server, make in ((True, client_frame), (False, server_frame)):
             for step in (1, 3, None):
                 stream = make(0x82, b"12") + make(0x89, b"3") + make(0x82, b"4")
@@ -308,7 +308,7 @@ class ViolationTests(SynchronousTestCase):
         self.assertEqual(self.violation.code, CloseCode.PROTOCOL_ERROR)
 
     def test_a_compressed_continuation(self) -> None:
-        """Only the first frame of a message is marked (RFC 7692, section 6.1)."""
+        """Only the first frame of a message may have RSV1 (RFC 7692, section 6.1)."""
         decoder = make_decoder(inflater=Inflater())
         self.assert_violates(decoder, client_frame(0x41, b"x") + client_frame(0xC0, b"x"), 3)
         self.assertEqual(self.violation.code, CloseCode.PROTOCOL_ERROR)
@@ -400,7 +400,7 @@ class LimitTests(SynchronousTestCase):
         return violation
 
     def test_a_message_of_exactly_the_limit_passes(self) -> None:
-        """As one frame and in fragments, whole or cut."""
+        """One frame and fragments pass, whole or cut."""
         for stream in (
             client_frame(0x82, bytes(300)),
             client_frame(0x02, bytes(200)) + client_frame(0x80, bytes(100)),
@@ -426,7 +426,7 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(violation.code, CloseCode.MESSAGE_TOO_BIG, f"{is_partial=}")
 
     def test_a_limit_of_zero_allows_empty_messages_only(self) -> None:
-        """It is the smallest limit."""
+        """0 is the smallest limit."""
         decoder = make_decoder(max_message_size=0)
         self.assertEqual(pull_all(decoder, client_frame(0x81)), [(TEXT, "", True)])
         self.refuse(decoder, client_frame(0x81, b"x"))
@@ -440,7 +440,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self.refuse(decoder, bomb).code, CloseCode.MESSAGE_TOO_BIG)
 
     def test_data_that_cannot_be_compressed_pass(self) -> None:
-        """They become larger by compression, and are still within the limit."""
+        """Such data become larger by compression, and are still within the limit."""
         data = os.urandom(70_000)
         decoder = make_decoder(max_message_size=len(data), inflater=Inflater())
         compressed = Deflater().compress(data)
@@ -536,7 +536,7 @@ class PartialTests(SynchronousTestCase):
         self.assertEqual(len(pull_all(make_decoder(is_partial=True), stream)), 2001)
 
     def test_a_compressed_message_is_one_piece(self) -> None:
-        """It can be decompressed when it is complete; a text is bytes here too."""
+        """A compressed message is decompressed when it is complete; its text is bytes, too."""
         decoder = make_decoder(is_partial=True, inflater=Inflater())
         data = Deflater().compress(b"text")
         stream = client_frame(0x41, data[:3]) + client_frame(0x80, data[3:])
@@ -802,7 +802,7 @@ class FragmentTests(SynchronousTestCase):
         self.assertEqual(pull_all(decoder, stream), [(TEXT, data, True)])
 
     def test_what_is_no_text_is_refused(self) -> None:
-        """Also half a character at the end; the message can be continued."""
+        """Half a character at the end is refused, too; the message can be continued."""
         encoder = self.make()
         encoder.encode_fragment(TEXT, b"\xc3", is_final=False)
         for data, is_final in ((b"(", False), (b"\xff", False), (b"", True)):
@@ -826,7 +826,7 @@ class FragmentTests(SynchronousTestCase):
             encoder.encode(BINARY, b"x")
 
     def test_a_control_frame_is_no_fragment(self) -> None:
-        """Nor is a continuation, which the encoder adds by itself."""
+        """The caller cannot send a continuation, which the encoder adds by itself."""
         for opcode in (Opcode.PING, Opcode.CONTINUATION):
             self.assertRaises(
                 LocalProtocolError, self.make().encode_fragment, opcode, b"", is_final=True

@@ -47,7 +47,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_many_sleepers_need_one_delayed_call(self) -> None:
-        """That of the earliest; without a sleeper there is none."""
+        """The call is for the earliest sleeper; without a sleeper there is no call."""
         sleepers = [Sleeper(self.clock, self.schedule, 9 - n / 10) for n in range(90)]
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         for sleeper in sleepers:
@@ -56,7 +56,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_sleeper_may_remove_others(self) -> None:
-        """Those of its own round are woken, once; those of a later round are not."""
+        """Sleepers of its own round are woken once; sleepers of a later round are not."""
 
         class Removing(Sleeper):
             def wake(self) -> None:
@@ -97,7 +97,7 @@ class ScheduleTests(SynchronousTestCase):
     def test_nobody_is_woken_early_or_forgotten(
         self, times: list[float], interval: float, steps: list[float]
     ) -> None:
-        """Whatever the steps of the clock, each sleeper is woken once, within one round."""
+        """Each sleeper is woken once, within one round, whatever the steps of the clock."""
         clock = Clock()
         schedule = PingSchedule(clock, interval)
         sleepers = {time: Sleeper(clock, schedule, time) for time in times}

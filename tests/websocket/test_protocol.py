@@ -87,7 +87,7 @@ class MessageTests(SynchronousTestCase):
 
     @given(st.lists(st.text(max_size=200) | st.binary(max_size=200)), st.integers(1, 50))
     def test_any_cut_gives_the_same_answers(self, messages: list[str | bytes], step: int) -> None:
-        """However the stream is cut, the answers are the same."""
+        """The answers do not depend on how the stream is cut."""
         made = connected(Recorder)
         sent = b"".join(text(m) if isinstance(m, str) else binary(m) for m in messages)
         made.receive(sent, step)
@@ -133,7 +133,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(made.sent(), b"\x01\x02ab\x80\x01c")
 
     def test_pieces_can_be_answered_with_pieces(self) -> None:
-        """As the server of the WebSocket sample does: FIN is copied from the frame it answers."""
+        """As in the WebSocket sample, the answer copies FIN from the frame that it answers."""
 
         class Echoing(Recorder):
             def fragment_received(self, data: bytes, is_text: bool, is_complete: bool) -> Any:
@@ -352,7 +352,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(made.protocol.lost, [None])
 
     def test_empty_close_frame_is_1005(self) -> None:
-        """It is answered with an empty one."""
+        """The answer is an empty close frame."""
         made = connected(Recorder)
         made.receive(close(1005))
         self.assertEqual(made.sent(), b"\x88\x00")
@@ -375,7 +375,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(made.protocol.events, ["made", (4001, "enough")])
 
     def test_second_close_changes_nothing(self) -> None:
-        """Only the first close frame is sent."""
+        """Only the first call sends a close frame."""
         made = connected(Recorder)
         made.protocol.close(4001)
         made.protocol.close(4002)

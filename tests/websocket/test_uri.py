@@ -59,7 +59,7 @@ class WebSocketUriTests(SynchronousTestCase):
         )
 
     def test_wrong_uris_are_refused(self) -> None:
-        """Not absolute, another scheme, a fragment, a user, a wrong host or port, wrong bytes."""
+        """Relative ones, a wrong scheme, host, port or byte, a fragment, and a user are refused."""
         for text in (
             "",
             "/path",

@@ -67,7 +67,7 @@ class HandshakeTests(SynchronousTestCase):
         return ClientHandshake(WebSocketUri.parse(URI), key=bytes(16), **options)
 
     def test_their_server_accepts_our_client(self) -> None:
-        """It chooses by its own order, too."""
+        """Their server chooses a subprotocol by its own order, too."""
         server = ServerProtocol(subprotocols=cast(Any, ["b", "a"]))
         agreement = serve(self.client(subprotocols=["a", "b", "c"]), server)
         self.assertEqual(agreement.subprotocol, "b")
@@ -81,7 +81,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(error.web_status, 400)
 
     def test_our_server_accepts_their_client(self) -> None:
-        """And chooses by its own order."""
+        """Our server chooses a subprotocol by its own order."""
         client = ClientProtocol(parse_uri(URI), subprotocols=cast(Any, ["a", "b", "c"]))
         acceptance = connect(client, RequestRules(subprotocols=["b", "a"]))
         self.assertEqual(acceptance.request.target, "/chat?room=1")
@@ -135,7 +135,7 @@ class CompressionTests(SynchronousTestCase):
         server_bits: int | None,
         client_bits: int | None,
     ) -> None:
-        """Whatever their client asks for is kept."""
+        """The answer keeps to each offer of their client."""
         theirs = ClientPerMessageDeflateFactory(
             server_alone, client_alone, server_bits, client_bits
         )

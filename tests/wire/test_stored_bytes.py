@@ -14,7 +14,7 @@ class StoredBytesTests(SynchronousTestCase):
 
     @given(lists(binary(max_size=9), max_size=9))
     def test_what_is_fed_is_what_is_taken(self, data: list[bytes]) -> None:
-        """However the bytes were cut."""
+        """The taken bytes do not depend on how they were cut."""
         stored = StoredBytes(0)
         for piece in data:
             stored.feed(piece)
@@ -24,7 +24,7 @@ class StoredBytesTests(SynchronousTestCase):
         self.assertEqual((stored.buffered, stored.take_buffered()), (0, b""))
 
     def test_one_read_is_not_copied(self) -> None:
-        """It stays the object of the receive."""
+        """The stored bytes are the object of the receive."""
         data = bytes(9)
         stored = StoredBytes(0)
         stored.feed(data)

@@ -275,7 +275,7 @@ class HandlerOutputTests(SocketCase):
         self.assertEqual(self.steps_of_answering(b"one"), ["called", "answered"])
 
     def test_awaited_answers_to_a_run_are_sent_when_all_handlers_were_called(self) -> None:
-        """They leave in one call."""
+        """The answers leave in one call."""
         steps = self.steps_of_answering(b"one", b"two", b"six")
         self.assertEqual(steps, ["called"] * 3 + ["answered"] * 3)
 
@@ -311,7 +311,7 @@ class ReceivingCoroutineTests(SocketCase):
         return made, made.receive()
 
     def test_all_datagrams_of_a_wake_up_have_arrived_when_a_wait_ends(self) -> None:
-        """So the coroutine waits for the reactor once, not for each datagram."""
+        """A coroutine waits for the reactor once, not for each datagram."""
         made, waiting = self.bind_and_receive()
         later: list[list[bytes]] = []
         waiting.addCallback(lambda _: later.append([self.take(made), self.take(made)]))
@@ -336,7 +336,7 @@ class ReceivingCoroutineTests(SocketCase):
         self.successResultOf(answering)
 
     def test_writes_after_a_wait_leave_together(self) -> None:
-        """Those to one stream, at the end of the event that woke the coroutine."""
+        """Writes to one stream leave at the end of the event that woke the coroutine."""
         peer = self.peer()
         made = self.connect(peer)
         waiting = made.receive()

@@ -131,7 +131,7 @@ class AddressTests(SynchronousTestCase):
         self.assertEqual(to_other.run.destination, "192.0.2.10")
 
     def test_at_most_1024_senders_are_remembered(self) -> None:
-        """Then all are made again."""
+        """With one sender more, the addresses of all are made again."""
         addresses = SenderAddresses()
         runs = [Run(b"x", 1, ("192.0.2.1", port), "192.0.2.9") for port in range(1, 1026)]
         made = [addresses.find(run)[0] for run in runs]

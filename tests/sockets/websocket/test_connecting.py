@@ -30,7 +30,7 @@ class TunnelTests(SynchronousTestCase):
         self.control.proxy = "http://192.0.2.1:8080"
 
     def test_request_goes_through_the_tunnel(self) -> None:
-        """It follows the response of the proxy; the information is about the server."""
+        """The request follows the response of the proxy; the information is about the server."""
         connecting = self.made.connect("ws://server.example:81/a")
         self.assertEqual(self.made.reactor.tcpClients[-1][:2], ("192.0.2.1", 8080))
         self.made.answer_tcp()
@@ -60,7 +60,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertNotIn(b"Basic", self.made.sent())
 
     def test_credential_without_a_proxy_is_not_sent(self) -> None:
-        """It does no harm."""
+        """A connect without a proxy accepts the option, and sends no credential."""
         self.control.proxy = None
         self.control.proxy_credential = PasswordCredential("user", "secret")
         connecting = self.made.connect()
@@ -91,7 +91,7 @@ class TunnelTests(SynchronousTestCase):
         self.successResultOf(connecting)
 
     def test_connect_fires_whatever_the_proxy_does(self) -> None:
-        """It hangs up, resets, is silent, or sends too much."""
+        """The proxy hangs up, resets, is silent, or sends too much."""
         for end in ("end", "lose", "reset"):
             connecting = self.made.connect()
             self.made.answer_tcp()
@@ -108,7 +108,7 @@ class TunnelTests(SynchronousTestCase):
         self.failureResultOf(connecting, RemoteProtocolError)
 
     def test_cancelled_connect_aborts(self) -> None:
-        """So does a close."""
+        """A close during the connect aborts the connection, too."""
         connecting = self.made.connect()
         self.made.answer_tcp()
         connecting.cancel()

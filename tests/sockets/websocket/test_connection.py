@@ -56,7 +56,7 @@ class EndTests(SynchronousTestCase):
         made.lose()
 
     def test_answers_precede_the_close_frame(self) -> None:
-        """Those to the messages in front of a violation or a close frame, in the same read."""
+        """Messages in front of a violation or close frame of the same read are answered first."""
         for end, expected in ((b"\xff\xff", b"\x03\xea"), (close(4000), b"\x0f\xa0")):
             made = served(MessageWebSocket)
 
@@ -137,7 +137,7 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(made.closed, [])
 
     def test_held_bytes_are_counted(self) -> None:
-        """Those that were received and not taken, and those that wait to be sent."""
+        """Received bytes that nobody took, and bytes that wait to be sent, count."""
         made = Served(MessageWebSocket)
         connecting = made.socket.connect_endpoint(InMemory(made), URI)
         made.receive(made.response(made.request()))

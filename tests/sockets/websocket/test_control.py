@@ -94,7 +94,7 @@ class ControlTests(SynchronousTestCase):
                 setattr(control(), name, wrong)
 
     def test_stream_form_has_the_common_options(self) -> None:
-        """And no others."""
+        """The control of a `StreamWebSocket` has no other options."""
         stream: Any = StreamWebSocketControl(lambda: False)
         self.assertEqual(stream.ping_interval, 20)
         self.assertFalse(hasattr(stream, "max_message_size"))

@@ -19,7 +19,7 @@ class CredentialTests(SynchronousTestCase):
         )
 
     def test_password_is_not_shown(self) -> None:
-        """Neither in the text nor in the representation."""
+        """Neither ``str`` nor ``repr`` has the password."""
         credential = PasswordCredential("user", "secret")
         self.assertNotIn("secret", f"{credential} {credential!r}")
 

@@ -24,7 +24,7 @@ class MessageTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(args.get_data_stream().read(3)), b"\xc3\xa9")
 
     def test_errors_are_raised_each_time(self) -> None:
-        """As copies, which do not keep frames."""
+        """Each read raises a copy, which keeps no frames."""
         error = SocketError("lost")
         args = MessageWebSocketMessageReceivedEventArgs(b"", SocketMessageType.BINARY, error=error)
         for read in (lambda: args.data, args.get_data_reader, args.get_data_stream):

@@ -37,7 +37,7 @@ class OpeningTests(SynchronousTestCase):
     """Decoders and encoders."""
 
     def test_messages_of_streams_have_any_size(self) -> None:
-        """Unless they are compressed: then 16 MiB."""
+        """Compressed messages have a limit of 16 MiB."""
         plain = opening().make_decoder(Agreement(Response(101)))
         plain.feed(HUGE)
         self.assertEqual(list(plain.messages()), [(Opcode.BINARY, b"a", False)])

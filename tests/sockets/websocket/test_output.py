@@ -43,7 +43,7 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual(made.frames(), [("text", "a"), ("text", "b")])
 
     def test_loss_fails_what_waits(self) -> None:
-        """So does a close frame of the server, and an abort."""
+        """A close frame of the server and an abort fail the waiting writes, too."""
         made = self.fill()
         sending = made.socket.send("a")
         made.reset()

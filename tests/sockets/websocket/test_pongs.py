@@ -14,7 +14,7 @@ class PongTests(SynchronousTestCase):
     """One heartbeat."""
 
     def test_pongs_are_sent_until_the_websocket_is_closed(self) -> None:
-        """Or until they are stopped, which may be done twice."""
+        """Stopping ends the pongs, too; a second stop does nothing."""
         clock = Clock()
         sent: list[float] = []
 

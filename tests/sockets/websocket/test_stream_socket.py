@@ -26,7 +26,7 @@ class StreamTests(SynchronousTestCase):
     """Messages are one stream of bytes."""
 
     def test_each_write_is_a_binary_message(self) -> None:
-        """Also one of a `DataWriter`."""
+        """Each ``store`` of a `DataWriter` is one, too."""
         made = served(StreamWebSocket)
         made.socket.output_stream.write(b"ab")
         writer = DataWriter(made.socket.output_stream)
@@ -116,7 +116,7 @@ class StreamTests(SynchronousTestCase):
         made.lose()
 
     def test_control_has_no_options_of_messages(self) -> None:
-        """Those are of `MessageWebSocketControl` only; `no_delay` is True."""
+        """Only `MessageWebSocketControl` has the options of messages; `no_delay` is True."""
         control: Any = Served(StreamWebSocket).socket.control
         self.assertIsInstance(control, StreamWebSocketControl)
         self.assertTrue(control.no_delay)

@@ -59,7 +59,7 @@ class ValidationTests(SynchronousTestCase):
         self.assertRaises(LocalProtocolError, deferral.complete)
 
     def test_coroutines_are_awaited(self) -> None:
-        """They need no deferral; their errors reject, too."""
+        """A coroutine needs no deferral; its error rejects the certificate, too."""
         wait: Deferred[None] = Deferred()
 
         async def check(_: object, args: Any) -> None:

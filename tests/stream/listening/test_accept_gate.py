@@ -76,7 +76,7 @@ class AcceptGateTests(SynchronousTestCase):
         return self.port in self.reactor.readers
 
     def test_accepted_connections_have_no_delay(self) -> None:
-        """They inherit the option where the gate says so; elsewhere each has to set it."""
+        """Connections inherit the option if the gate says so; otherwise each connection sets it."""
         accepted, _ = self.gate.accept()
         with accepted:
             option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -59,7 +59,7 @@ class ServerTransportTests(SynchronousTestCase):
         self.assertIn(",7,127.0.0.1", self.transport.logPrefix())
 
     def test_it_is_a_transport_of_twisted(self) -> None:
-        """It provides the interface of Twisted's TCP transports."""
+        """The transport provides the interface of Twisted's TCP transports."""
         self.assertTrue(verifyObject(ITCPTransport, self.transport))
 
 
@@ -80,7 +80,7 @@ class MakeSmallTransportsTests(SynchronousTestCase):
         self.assertIs(port.transport, ServerTransport)
 
     def test_a_port_of_a_reactor_without_log_contexts_makes_quiet_transports(self) -> None:
-        """Where no event needs a log prefix, connections have none."""
+        """If no event needs a log prefix, connections store none."""
 
         class QuietReactor(IdleReactor):
             sets_log_context = False

@@ -105,6 +105,19 @@ class WriteTests(OutputCase):
         self.assertEqual(self.successResultOf(conduct(work)), 13)
         self.assertEqual(self.connected.received(2), [b"before", GREETING])
 
+    def test_awaiting_a_paused_write_waits_until_it_continues(self) -> None:
+        """As with any Deferred, although the datagram was sent."""
+
+        async def work() -> int:
+            return await write
+
+        write = self.output.send_all(GREETING)
+        write.pause()
+        working = conduct(work)
+        self.assertNoResult(working)
+        write.unpause()
+        self.assertEqual(self.successResultOf(working), len(GREETING))
+
     def test_every_write_is_a_datagram(self) -> None:
         """Of any size; none is merged or split."""
         sizes = (13, 0, 1200, 1200, 7, 0, 65_507, 13)

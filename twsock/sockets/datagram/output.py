@@ -72,7 +72,7 @@ class DatagramWrite(Operation[Any]):
         # The coroutine writes nothing more before this is done, so waiting would gain nothing.
         if not self.called:
             self.stream.send_awaited(self)
-        if self.called and self.result.__class__ is int:
+        if self.called and self.result.__class__ is int and not self.paused:
             return self.result  # The usual case: the datagram was sent.
         return (yield from super().__await__())
 

@@ -21,6 +21,7 @@ UNPAIRED_TESTS = {
     "tests/test_layers.py": "the imports of all modules",
     "tests/test_main.py": "twsock/__main__.py",
     "tests/websocket/test_websockets_handshake.py": "the handshake with `websockets`",
+    "tests/sockets/websocket/test_any_conversation.py": "calls and events in any order",
     "tests/stream/test_every_end.py": "each event in each state of twsock/stream/closing.py",
     "tests/stream/test_synchronous_conversations.py": "protocols on transports in memory",
     "tests/websocket/test_beside_websockets.py": "frames and messages, against another decoder",

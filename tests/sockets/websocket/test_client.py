@@ -269,6 +269,15 @@ class CredentialTests(SynchronousTestCase):
         one.connect()
         self.assertEqual(one.accept().header("Authorization"), "Basic dXNlcjpzZWNyZXQ=")
 
+    def test_header_of_the_application_replaces_it(self) -> None:
+        """For other schemes, such as tokens."""
+        one = made()
+        one.socket.control.server_credential = CREDENTIAL
+        one.socket.control.sends_credentials_unencrypted = True
+        one.socket.set_request_header("authorization", "Bearer abc")
+        one.connect()
+        self.assertEqual(one.accept().values("Authorization"), ["Bearer abc"])
+
 
 class ControlTests(SynchronousTestCase):
     """When options can be set."""

@@ -515,6 +515,7 @@ class PingTests(SynchronousTestCase):
         waiting = made.socket.ping()
         made.reset()
         self.failureResultOf(waiting, BrokenError)
+        self.failureResultOf(made.socket.ping(), BrokenError)
 
     def test_silent_server_is_given_up(self) -> None:
         """By default a ping leaves after 20 s; 20 s later the connection is aborted."""

@@ -207,7 +207,7 @@ class WebSocketClient:
     def _prepare(self, uri: WebSocketUri) -> ClientHandshake:
         headers = list(self._headers.values())
         credential = self.control.server_credential
-        if credential is not None:
+        if credential is not None and "authorization" not in self._headers:
             headers.append(("Authorization", credential.as_basic()))
         return ClientHandshake(
             uri,

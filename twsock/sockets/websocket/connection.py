@@ -21,8 +21,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twsock.errors import BrokenError, ClosedError, SocketError
+from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketError
 from twsock.log import TextLogger
+from twsock.operation import fail
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import lost_again, output_closed
 from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_close
@@ -86,11 +87,10 @@ class ClientProtocol(ConnectingProtocol):
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent and are received."""
-        return self._stream is not None and self._decoder is not None and self._is_web_socket_open
-
-    @property
-    def _is_web_socket_open(self) -> bool:
-        return self._web_socket is not None and self._web_socket.is_open
+        stream, web_socket = self._stream, self._web_socket
+        if stream is None or web_socket is None:
+            return False
+        return stream.is_open and web_socket.is_open
 
     # The opening handshake.
 
@@ -191,7 +191,9 @@ class ClientProtocol(ConnectingProtocol):
 
     def ping(self) -> Deferred[float]:
         """Send a ping; see `twsock.websocket.connection.WebSocket.ping`."""
-        assert self._web_socket is not None
+        if self._web_socket is None:
+            error = self._ending or LocalProtocolError("cannot ping: it is not connected")
+            return fail(error.copy())
         return self._web_socket.ping()
 
     # Called by the receiver.

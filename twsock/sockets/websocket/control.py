@@ -81,7 +81,8 @@ class WebSocketControl(StreamSocketControl):
         """
         User name and password for the server, sent with the request (Basic); default None.
 
-        They are sent over TLS only, see `sends_credentials_unencrypted`.
+        They are sent over TLS only, see `sends_credentials_unencrypted`. A header ``Authorization``
+        of the application replaces them.
         """
         return self._server_credential
 

@@ -1,0 +1,140 @@
+"""Whatever happens in whatever order, each Deferred fires, and nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.websocket.connected import Served, binary, close, ping, pong, text
+from twsock import MessageWebSocket, SocketError, StreamWebSocket
+from twsock.websocket.frames import Opcode, encode_frame
+
+Step = Callable[["Conversation"], object]
+
+
+class Conversation:
+    """One WebSocket, and all Deferreds that its calls have returned."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.made: Any = Served(kind)
+        self.pending: list[Deferred[Any]] = [self.made.connect()]
+        self.made.accept()
+        self.is_over = False
+
+    def call(self, operation: Deferred[Any]) -> None:
+        """Record a call of the application."""
+        self.pending.append(operation)
+
+    def receive(self, data: bytes) -> None:
+        """Let bytes arrive, unless the connection has ended."""
+        if not self.is_over:
+            self.made.receive(data)
+
+    def end(self, how: str) -> None:
+        """Let the connection end, once."""
+        if not self.is_over:
+            self.is_over = how != "end"
+            getattr(self.made, how)()
+
+    def make_room(self, has_room: bool) -> None:
+        """Let the transport be full, or have room again."""
+        producer = self.made.transport.producer
+        if producer is not None:
+            (producer.resumeProducing if has_room else producer.pauseProducing)()
+
+    def read(self) -> Deferred[Any]:
+        """Ask for what comes next."""
+        socket = self.made.socket
+        if isinstance(socket, MessageWebSocket):
+            return socket.receive()
+        stream: Deferred[Any] = socket.input_stream.receive_some()
+        return stream
+
+
+def arrives(data: bytes) -> Step:
+    """Return a step in which bytes arrive."""
+    return lambda conversation: conversation.receive(data)
+
+
+STEPS: dict[str, Step] = {
+    "receive": lambda c: c.call(c.read()),
+    "cancel": lambda c: c.pending[-1].cancel(),
+    "write": lambda c: c.call(c.made.socket.output_stream.write(b"abc")),
+    "send_all": lambda c: c.call(c.made.socket.output_stream.send_all(b"abc")),
+    "flush": lambda c: c.call(c.made.socket.output_stream.flush()),
+    "ping": lambda c: c.call(c.made.socket.ping()),
+    "close": lambda c: c.call(c.made.socket.close(1000)),
+    "abort": lambda c: c.call(c.made.socket.abort()),
+    "full": lambda c: c.make_room(False),
+    "room": lambda c: c.make_room(True),
+    "turn": lambda c: c.made.turn(),
+    "second": lambda c: c.made.reactor.advance(1),
+    "minute": lambda c: c.made.reactor.pump([10] * 6),
+    "FIN": lambda c: c.end("end"),
+    "loss": lambda c: c.end("lose"),
+    "reset": lambda c: c.end("reset"),
+    "text": arrives(text("a")),
+    "messages": arrives(text("a") + ping(b"b") + binary(b"c") + text("d")),
+    "part": arrives(text("a", is_final=False)),
+    "rest": arrives(encode_frame(Opcode.CONTINUATION, b"b")),
+    "their ping": arrives(ping(b"x")),
+    "their pong": arrives(pong(b"\0\0\0\1")),
+    "their close": arrives(text("e") + close(4000)),
+    "violation": arrives(text("f") + b"\xff\xff"),
+    "half a frame": arrives(text("abc")[:3]),
+}
+
+
+class AnyConversationTests(SynchronousTestCase):
+    """Steps in any order, for both kinds of WebSockets."""
+
+    @given(
+        st.sampled_from((MessageWebSocket, StreamWebSocket)),
+        st.lists(st.sampled_from(sorted(STEPS)), max_size=12),
+    )
+    def test_each_deferred_fires(self, kind: type[Any], steps: list[str]) -> None:
+        """At the latest when the connection is lost; then no delayed call is left."""
+        conversation = Conversation(kind)
+        for step in steps:
+            STEPS[step](conversation)
+        conversation.call(conversation.made.socket.close(1000))
+        conversation.end("lose")
+        conversation.made.turn()
+        for operation in conversation.pending:
+            self.assertTrue(operation.called, steps)
+            operation.addErrback(self.check_error)
+        self.assertEqual(conversation.made.reactor.getDelayedCalls(), [], steps)
+        self.assertLessEqual(len(conversation.made.closed), 1, steps)
+
+    def check_error(self, failure: Failure) -> None:
+        """Check that an error is documented."""
+        failure.trap(SocketError, CancelledError)
+
+    @given(st.binary(max_size=300), st.integers(1, 20))
+    def test_any_bytes_end_the_connect(self, data: bytes, step: int) -> None:
+        """As a response, and in its place the end."""
+        made = Served(MessageWebSocket)
+        connecting = made.connect()
+        made.answer_tcp()
+        made.receive(data, step)
+        made.reset()
+        self.failureResultOf(connecting, SocketError)
+        self.assertEqual(made.reactor.getDelayedCalls(), [])
+
+    @given(st.binary(max_size=300), st.integers(1, 20))
+    def test_any_bytes_are_messages_or_a_violation(self, data: bytes, step: int) -> None:
+        """Behind the response; each message can be received, then the end."""
+        for kind in (MessageWebSocket, StreamWebSocket):
+            conversation = Conversation(kind)
+            conversation.receive(data)
+            conversation.end("reset")
+            for _ in range(len(data) + 1):
+                reading = conversation.read()
+                self.assertTrue(reading.called)
+                reading.addErrback(self.check_error)

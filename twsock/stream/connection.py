@@ -299,7 +299,7 @@ class Connection(EndingTransport):
         # Twisted waits for the producer of an application.
         if self._socket is not None and not transport.TLS:
             return descriptor.producer is None and is_writable(descriptor)
-        # The transport below the engine looks for room itself, after close_notify.
+        # The transport below the engine checks for room itself, after close_notify.
         if self._lower is None or descriptor is None:
             return False
         return self._engine_sent_all(descriptor) and transport._producer is None

@@ -346,14 +346,14 @@ class WebSocket:
             self._send(Opcode.PING, b"")
 
     def _is_deaf(self) -> bool:
-        """Return whether the silence of the peer may have its reason at this end."""
+        """Return whether the silence says nothing about the peer; see `KeepAlive.advance`."""
         stream = self._stream
         before, self._unsent = self._unsent, stream.unsent
         if stream.has_peer_ended:
-            return False  # A handler still runs. The peer cannot send a pong any more.
+            return False  # A handler still runs, and the peer cannot send a pong any more.
         if not stream.is_reading:
             return not stream.has_hung_up
-        # A peer that takes bytes is alive, and its pong waits behind them.
+        # If fewer bytes are unsent, the peer reads, and has not reached the ping behind them.
         return stream.has_unread_input or self._unsent < before
 
     def _stop_pings(self) -> None:

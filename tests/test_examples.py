@@ -660,7 +660,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_the_server_of_frames_answers_as_printed(self) -> None:
         """``twsock echo`` prints the lines of README.md, and exits with status 1."""
-        path = self.write(self.frames, '"tcp:1338:', '"tcp:0:')
+        path = self.write(self.frames, '"tcp:1340:', '"tcp:0:')
         with running(path) as (_server, _opened, port):
             client = self.echo(f"tcp:127.0.0.1:{port}", "Hello, World!")
         self.assertEqual(client.returncode, 1)

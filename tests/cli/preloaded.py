@@ -17,7 +17,8 @@ import socket
 import sys
 
 import twsock.cli.datagram
-import twsock.cli.stream  # noqa: F401
+import twsock.cli.stream
+import twsock.cli.websocket  # noqa: F401
 from twsock.cli import main
 
 __all__: list[str] = []

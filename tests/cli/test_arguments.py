@@ -270,6 +270,72 @@ class SecurityTests(SynchronousTestCase):
             self.assertNotIn("\n", error.line, f"{words=}: {error.line!r}")
 
 
+class WebSocketTests(SynchronousTestCase):
+    """A URI is the endpoint of a WebSocket."""
+
+    def test_the_scheme_decides_on_tls(self) -> None:
+        """In upper or lower case."""
+        for uri, is_secure in (("ws://h:1/", False), ("wss://h/a?b", True), ("WSS://h", True)):
+            arguments = parse(uri)
+            self.assertTrue(arguments.is_websocket, f"{uri=}")
+            self.assertEqual(arguments.is_secure, is_secure, f"{uri=}")
+            self.assertEqual(arguments.endpoint, uri, f"{uri=}")
+            self.assertFalse(arguments.has_datagrams, f"{uri=}")
+
+    def test_other_endpoints_are_none(self) -> None:
+        """A host may be named as a scheme is."""
+        for word in ("tcp:h:1", "ws:1", "unix://run/echo.sock", "udp:h:1"):
+            self.assertFalse(parse(word).is_websocket, f"{word=}")
+
+    def test_options_stand_in_any_order(self) -> None:
+        """Each subprotocol and header field has an option of its own."""
+        parts = (
+            ["--binary"],
+            ["--subprotocol", "a", "--subprotocol=b"],
+            ["--header", "Origin: https://h"],
+            ["ws://h/"],
+            ["one", "two"],
+        )
+        wanted = EchoArguments(
+            endpoint="ws://h/",
+            texts=(b"one", b"two"),
+            binary=True,
+            subprotocol=["a", "b"],
+            header=["Origin: https://h"],
+        )
+        for order in itertools.permutations(parts):
+            words = [word for part in order for word in part]
+            if words.index("ws://h/") < words.index("one"):
+                self.assertEqual(values(parse(*words)), values(wanted), words)
+
+    def test_what_does_not_go_together(self) -> None:
+        """One line that names the option, and says what to write."""
+        foreign = "is not for WebSockets; TLS and the host are in wss://HOST"
+        needs_tls = "needs TLS: write wss:// instead of ws://"
+        for words, line in (
+            (("ws://h", "--tls"), f"--tls {foreign}"),
+            (("ws://h", "--upgrade"), f"--upgrade {foreign}"),
+            (("ws://h", "--framing", "line"), f"--framing {foreign}"),
+            (("ws://h", "--raw"), f"--raw {foreign}"),
+            (("wss://h", "--name", "h"), f"--name {foreign}"),
+            (("wss://h", "--level", "tls12"), f"--level {foreign}"),
+            (("ws://h", "--ca", "a.pem"), f"--ca {needs_tls}"),
+            (("ws://h", "--client-certificate", "a.pem"), f"--client-certificate {needs_tls}"),
+            (("ws://h", "--show-certificate"), f"--show-certificate {needs_tls}"),
+            (("tcp:h:1", "--binary"), "--binary is for WebSockets: give an endpoint ws://HOST"),
+            (("udp:h:1", "--header", "A: b"), "--header is for WebSockets"),
+            (("tcp:h:1", "--subprotocol", "a"), "--subprotocol is for WebSockets"),
+        ):
+            error = self.assertRaises(UsageError, parse, *words)
+            self.assertIn(line, error.line, f"{words=}")
+            self.assertNotIn("\n", error.line, f"{words=}")
+
+    def test_the_largest_message_is_that_of_frames(self) -> None:
+        """16 MiB, unless it is given."""
+        self.assertEqual(parse("ws://h").max_frame, 16_777_216)
+        self.assertEqual(parse("ws://h", "--max-frame", "7").max_frame, 7)
+
+
 class RawTests(SynchronousTestCase):
     """Bytes instead of messages."""
 

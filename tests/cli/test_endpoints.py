@@ -15,6 +15,7 @@ from twsock.cli.endpoints import (
     name_address,
     parse_endpoint,
     parse_target,
+    parse_uri,
 )
 from twsock.cli.output import UsageError
 from twsock.datagram.network.interfaces import find_interface
@@ -190,3 +191,22 @@ class AddressTests(SynchronousTestCase):
                 f"{address=}: {error.line}",
             )
             self.assertIn(f"has at most {largest}", error.line, f"{address=}: {error.line}")
+
+
+class UriTests(SynchronousTestCase):
+    """The URI of a WebSocket."""
+
+    def test_its_parts_are_read(self) -> None:
+        """Host, port and target; the scheme decides on TLS and on the port."""
+        uri = parse_uri("wss://[::1]/a?b=c")
+        self.assertEqual((uri.host, uri.port), (HostName("::1"), 443))
+        self.assertEqual((uri.is_secure, uri.target), (True, "/a?b=c"))
+
+    def test_anything_else_is_bad_usage(self) -> None:
+        """The line has the reason and an example."""
+        error = self.assertRaises(UsageError, parse_uri, "http://h/")
+        self.assertEqual(
+            error.line,
+            "cannot use the endpoint 'http://h/': the scheme of a WebSocket URI is ws or wss, "
+            "not http; give one such as ws://127.0.0.1:1338/",
+        )

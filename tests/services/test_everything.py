@@ -76,10 +76,14 @@ class EverythingTests(SynchronousTestCase):
         endpoints = [line.split()[4] for line in lines]
         self.assertEqual(
             endpoints,
-            ["tcp:127.0.0.1:0", f"udp:127.0.0.1:{ports[0]}", f"multicast:224.3.0.5:{ports[1]}"],
+            [
+                *("tcp:127.0.0.1:0", f"udp:127.0.0.1:{ports[0]}"),
+                *(f"multicast:224.3.0.5:{ports[1]}", "ws://127.0.0.1:0/"),
+            ],
         )
         self.assertTrue(lines[1].endswith(' "Hello, World!"'), lines[1])
-        self.assertTrue(lines[2].endswith(" Hello"), lines[2])
+        for line in lines[2:]:
+            self.assertTrue(line.endswith(" Hello"), line)
 
     def test_connections_are_limited_as_in_the_stream_service(self) -> None:
         """The default is the same."""
@@ -109,7 +113,7 @@ class EverythingTests(SynchronousTestCase):
         before = signal.getsignal(signal.SIGHUP)
         stream = self.run_it()
         self.assertIs(stream.factory.buildProtocol(None).upgrade.policy, UpgradePolicy.ALLOWED)
-        line, _, _ = [line for line in self.said if line.startswith("try it")]
+        line, *_ = [line for line in self.said if line.startswith("try it")]
         authority = Path(line.rpartition(" --upgrade --ca ")[2])
         self.assertTrue(authority.is_relative_to(self.state))
         self.assertTrue(authority.exists())
@@ -123,7 +127,7 @@ class EverythingTests(SynchronousTestCase):
         self.assertIsNone(stream.factory.buildProtocol(None).upgrade)
         (problem,) = [line for line in self.said if "TLS is not offered" in line]
         self.assertIn(str(self.state), problem)
-        line, _, _ = [line for line in self.said if line.startswith("try it")]
+        line, *_ = [line for line in self.said if line.startswith("try it")]
         self.assertNotIn("--upgrade", line)
 
     def test_help_names_every_service(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 from typing_extensions import override
 
+from twsock.cli._help import CERTIFICATES_HELP, ECHO_HELP
 from twsock.cli.output import UsageError, open_output
 from twsock.names import HostName, HostNameType
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
@@ -23,121 +24,6 @@ from twsock.wire.frames import DEFAULT_MAX_PAYLOAD, MAX_UINT32
 from twsock.wire.lines import DEFAULT_MAX_LINE
 
 __all__ = ["EchoArguments", "InitArguments", "parse_certificates", "parse_echo"]
-
-_ECHO_HELP: Final = f"""\
-usage: twsock echo [OPTION ...] ENDPOINT [TEXT ...]
-
-Send each TEXT to an echo server, and compare the answer with it.
-
-arguments:
-  ENDPOINT            HOST:PORT or tcp:HOST:PORT, also tcp:[::1]:PORT, or any
-                      client endpoint string of Twisted, such as
-                      unix:/run/echo.sock;
-                      udp:HOST:PORT for datagrams to one peer;
-                      multicast:GROUP:PORT[:interface=NAME][:ttl=N] for
-                      datagrams to a group; NAME is the name, index or address
-                      of the interface (default: lo), N the largest number of
-                      hops (default: 1)
-  TEXT                one message; without a TEXT, each line of standard input
-                      is one message. Put a TEXT that begins with a dash
-                      after --
-
-options:
-  --framing FORMAT    uint32: 4-byte big-endian length, then bytes (default);
-                      line: text ended by CRLF
-  --raw               no messages: send the bytes of standard input, and write
-                      the received bytes to standard output
-  --count N           send each TEXT N times, and print the round trips at the
-                      end (default: 1)
-  --size BYTES        generate messages of that size, instead of a TEXT;
-                      datagrams are numbered
-  --interval SECONDS  time between two sends (default: 0: send when the last
-                      answer has arrived). On a connection, the next send also
-                      waits for a late answer; datagrams do not wait
-  --timeout SECONDS   limit for the connection, and for each answer (default:
-                      10, with udp: 2, with multicast: 1). With multicast the
-                      command waits that long for the answers of all members
-  --max-frame BYTES   largest message (default: {DEFAULT_MAX_PAYLOAD}, with line {DEFAULT_MAX_LINE})
-  --quiet             write only the responses, one per line
-  -h, --help          show this help message and exit
-
-TLS:
-  --tls               TLS from the first byte
-  --upgrade[=HOW]     TLS in mid-connection: --upgrade or --upgrade=direct
-                      begins the handshake at once; --upgrade=command first
-                      sends STARTTLS and waits for OK
-  --ca FILE           trust the authorities in FILE (PEM), and no others
-                      (default: those of this machine)
-  --name HOST         host that the server's certificate must name (default:
-                      HOST in tcp:HOST:PORT)
-  --client-certificate FILE
-                      certificate to send if the server requests one (PEM or
-                      PKCS#12, with the key)
-  --level VERSION     highest version offered: tls12 or tls13; the lowest is
-                      TLS 1.2 (default: the highest that OpenSSL supports)
-  --show-certificate  show the server's certificate on standard error, also if
-                      it is refused
-
-Options can be before, between and after the arguments.
-
-With --tls or --upgrade no TEXT is sent before the server's certificate has been
-verified, and a connection never continues in plaintext.
-
-The next message is sent when the answer to the last has arrived. Control
-characters, and bytes that are not UTF-8, are written as escapes. Responses are
-written byte for byte only with --quiet, and not to a terminal.
-
-With --raw the command sends and receives at the same time. At the end of the
-input it closes its sending side. It ends when the server closes the connection,
-or when nothing has arrived for --timeout seconds after the end of the input.
-
-Each datagram is one TEXT and nothing else. The next is sent when the last was
-answered, or after --timeout; with --interval it is sent on time in any case.
-All members of a group may answer; each is listed with its figures. Datagrams
-with --size begin with a number (8 bytes, big-endian), so that losses and
-duplicates are counted exactly.
-
-exit status:
-  0    every answer is equal to its message; with --raw, the connection ended
-       in order
-  1    something failed, was lost or changed; standard error has one line with
-       the error, and one more for each reason why a certificate is refused
-  2    the command line is wrong
-  130  ended by Ctrl-C, with the figures so far
-
-examples:
-  twsock echo localhost:1337 "Hello, World!"
-  twsock echo tcp:127.0.0.1:1337 --count 1000 --quiet ping > /dev/null
-  twsock echo unix:/run/echo.sock --framing line < messages.txt
-  twsock echo tcp:localhost:1337 "Hello, World!" --upgrade --ca authority.pem
-  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | twsock echo localhost:8000 --raw
-  twsock echo udp:127.0.0.1:1337 --size 1200 --count 1000 --interval 0.001
-  twsock echo multicast:224.3.0.5:22113 Hello
-"""
-
-_CERTIFICATES_HELP: Final = """\
-usage: twsock certificates init [OPTION ...] DIR
-
-Make an authority, a server's and a client's certificate, to test TLS.
-
-arguments:
-  DIR            folder for the files; it is empty, or does not exist
-
-options:
-  --name HOST    host or address that the server's certificate names; can be
-                 given several times (default: localhost, 127.0.0.1, ::1)
-  --key KIND     kind of the keys: ecdsa (default), or rsa for peers that do
-                 not support ecdsa, such as old .NET
-  -h, --help     show this help message and exit
-
-The certificates are valid for a year. Only you can read the keys. The key of
-the authority is not stored, so nobody can issue more certificates with it.
-
-exit status:
-  0    DIR has authority.pem, server.pem and client.pem
-  1    something failed; standard error has one line with the error
-  2    the command line is wrong
-"""
 
 #: The formats, and the largest message of each unless told otherwise.
 _MAX_FRAMES: Final = {"uint32": DEFAULT_MAX_PAYLOAD, "line": DEFAULT_MAX_LINE}
@@ -155,10 +41,17 @@ _HOST_AND_PORT: Final = re.compile(
     r"(?!(?:tcp|udp|multicast|unix|tls|ssl):)(?:\[[^][]*\]|[^][:=\\/]+):[0-9]+", re.IGNORECASE
 )
 
+#: The beginning of a URI; those of HTTP are no WebSockets, and are refused with the right scheme.
+_URI: Final = re.compile(r"(wss?|https?)://", re.IGNORECASE)
+
 #: Options for connections that become secure, for connections, and for messages.
 _ONLY_SECURE: Final = ("ca", "name", "client-certificate", "level", "show-certificate")
 _ONLY_STREAMS: Final = ("raw", "tls", "upgrade", *_ONLY_SECURE, "framing", "max-frame")
 _ONLY_MESSAGES: Final = ("framing", "max-frame", "count", "size", "interval", "quiet")
+#: Options for WebSockets, those that need TLS, and those that the URI stands for.
+_ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header")
+_ONLY_WSS: Final = ("ca", "client-certificate", "show-certificate")
+_NOT_WEBSOCKETS: Final = ("raw", "framing", "tls", "upgrade", "name", "level")
 
 
 class EchoArguments(argparse.Namespace):
@@ -187,11 +80,19 @@ class EchoArguments(argparse.Namespace):
     client_certificate: str | None = None
     level: str | None = None
     show_certificate: bool = False
+    binary: bool = False
+    subprotocol: Sequence[str] = ()
+    header: Sequence[str] = ()
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the endpoint is a URI, and messages are those of a WebSocket."""
+        return _is_uri(self.endpoint)
 
     @property
     def is_secure(self) -> bool:
         """Whether the connection becomes secure."""
-        return self.tls or self.upgrade is not None
+        return self.tls or self.upgrade is not None or _kind_of(self.endpoint) == "wss"
 
     @property
     def has_datagrams(self) -> bool:
@@ -224,12 +125,12 @@ def parse_echo(words: Sequence[str]) -> EchoArguments:
     :raises UsageError: with what is wrong.
     :raises SystemExit: with 0, after the help was printed.
     """
-    parser = _Parser("twsock echo", _ECHO_HELP)
+    parser = _Parser("twsock echo", ECHO_HELP)
     _add_echo_options(parser.add_argument)
     given, (endpoint, *texts) = parser.read(_complete_upgrade(parser, words), "ENDPOINT", "TEXT")
     if _HOST_AND_PORT.fullmatch(endpoint):
         endpoint = f"tcp:{endpoint}"
-    _check_options(parser, given, _kind_of(endpoint), has_texts=bool(texts))
+    _check_options(parser, given, endpoint, has_texts=bool(texts))
     given = {name: value for name, value in given.items() if value is not None}
     arguments = EchoArguments(endpoint=endpoint, **given)
     arguments.quiet = arguments.quiet or arguments.raw
@@ -255,7 +156,7 @@ def parse_certificates(words: Sequence[str]) -> InitArguments:
     :raises UsageError: with what is wrong.
     :raises SystemExit: with 0, after the help was printed.
     """
-    parser = _Parser("twsock certificates", _CERTIFICATES_HELP)
+    parser = _Parser("twsock certificates", CERTIFICATES_HELP)
     parser.add_argument("--name", type=_host, action="append")
     parser.add_argument("--key", choices=("ecdsa", "rsa"), default=InitArguments.key)
     given, (command, *folders) = parser.read(words, "init", "DIR")
@@ -325,7 +226,9 @@ def _add_echo_options(add: Callable[..., object]) -> None:
     add("--level", choices=("tls12", "tls13"))
     for option in ("--ca", "--client-certificate"):
         add(option)
-    for option in ("--raw", "--quiet", "--tls", "--show-certificate"):
+    for option in ("--subprotocol", "--header"):
+        add(option, action="append")
+    for option in ("--raw", "--quiet", "--tls", "--show-certificate", "--binary"):
         add(option, action="store_true")
 
 
@@ -340,9 +243,10 @@ def _complete_upgrade(parser: _Parser, words: Sequence[str]) -> list[str]:
 
 
 def _check_options(
-    parser: _Parser, given: dict[str, object], kind: str, *, has_texts: bool
+    parser: _Parser, given: dict[str, object], endpoint: str, *, has_texts: bool
 ) -> None:
     """Refuse options that exclude each other."""
+    kind = _kind_of(endpoint)
 
     def refuse(names: Sequence[str], reason: str) -> None:
         for name in names:
@@ -351,9 +255,15 @@ def _check_options(
 
     if kind in _TIMEOUTS:
         refuse(_ONLY_STREAMS, f"needs a connection, and {kind}: has none")
+    if _is_uri(endpoint):
+        refuse(_NOT_WEBSOCKETS, "is not for WebSockets; TLS and the host are in wss://HOST")
+        if kind != "wss":
+            refuse(_ONLY_WSS, "needs TLS: write wss:// instead of ws://")
+    else:
+        refuse(_ONLY_WEBSOCKETS, "is for WebSockets: give an endpoint ws://HOST or wss://HOST")
     if given["tls"]:
         refuse(["upgrade"], "excludes --tls: --tls is TLS from the first byte")
-    elif given["upgrade"] is None:
+    elif given["upgrade"] is None and kind != "wss":
         refuse(_ONLY_SECURE, "needs --tls or --upgrade")
     if given["raw"]:
         refuse(_ONLY_MESSAGES, "is for messages, and --raw has none")
@@ -363,6 +273,10 @@ def _check_options(
             parser.error("--upgrade=command sends a message, and --raw has none")
     if has_texts and given["size"] is not None:
         parser.error("--size generates the messages, and takes no TEXT")
+
+
+def _is_uri(endpoint: str) -> bool:
+    return _URI.match(endpoint) is not None
 
 
 def _kind_of(endpoint: str) -> str:

@@ -22,6 +22,7 @@ from twsock.datagram.network.membership import find_group
 from twsock.datagram.network.membership_calls import check_group
 from twsock.errors import SocketError
 from twsock.names import HostName
+from twsock.websocket.uri import WebSocketUri
 from twsock.wire.datagrams import MAX_IPV4_DATAGRAM, MAX_IPV6_DATAGRAM
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "name_address",
     "parse_endpoint",
     "parse_target",
+    "parse_uri",
 ]
 
 #: unix(7): ``sun_path`` has 108 bytes on Linux and 104 on the BSDs, of which one is a NUL.
@@ -46,7 +48,8 @@ _FIELDS: Final = {
 _REQUIRED: Final = 2
 
 _EXAMPLES: Final = {"udp": "udp:127.0.0.1:1337", "multicast": "multicast:224.3.0.5:22113"}
-_STREAM_EXAMPLES: Final = "127.0.0.1:1337 or unix:/run/echo.sock"
+_URI_EXAMPLES: Final = "ws://127.0.0.1:1338/"
+_STREAM_EXAMPLES: Final = f"127.0.0.1:1337, unix:/run/echo.sock or {_URI_EXAMPLES}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,18 @@ def parse_target(description: str) -> PeerTarget | GroupTarget:
     except (ValueError, SocketError) as error:
         kind = description.partition(":")[0].lower()
         raise _bad_endpoint(description, str(error), _EXAMPLES[kind]) from error
+
+
+def parse_uri(description: str) -> WebSocketUri:
+    """
+    Read ``ws://HOST[:PORT]/PATH`` or ``wss://HOST[:PORT]/PATH``.
+
+    :raises UsageError: when it is another URI, or malformed.
+    """
+    try:
+        return WebSocketUri.parse(description)
+    except ValueError as error:
+        raise _bad_endpoint(description, str(error), _URI_EXAMPLES) from error
 
 
 def name_address(host: str, port: int) -> str:

@@ -110,6 +110,10 @@ def _prepare_echo(
         from twsock.cli.datagram import prepare_datagrams
 
         return prepare_datagrams(reactor, arguments)
+    if arguments.is_websocket:
+        from twsock.cli.websocket import prepare_websocket
+
+        return prepare_websocket(reactor, arguments)
     from twsock.cli.stream import prepare_stream
 
     return prepare_stream(reactor, arguments)

@@ -1,9 +1,8 @@
 """
-One conversation on a connection: **request, response, request, …**, or bytes in both directions.
+A conversation on a stream connection: `twsock.cli.conversation`, or bytes in both directions.
 
-Stands on `twsock.StreamSocket` and the decoders of `twsock.wire`. Messages go one after the other,
-so in memory are one message on its way out and one on its way back; with ``--raw``, one piece in
-each direction and what the socket reads ahead.
+Stands on `twsock.StreamSocket` and the decoders of `twsock.wire`. With ``--raw``, in memory are one
+piece in each direction and what the socket reads ahead.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
+from typing_extensions import override
 
 from twsock.cli.arguments import EchoArguments
+from twsock.cli.conversation import Conversation, report_echoes, run_to_end
 from twsock.cli.endpoints import parse_endpoint
 from twsock.cli.output import CommandError, Output, RoundTrips, no_answer, open_output
 from twsock.cli.resolver import first_of, in_thread
@@ -43,9 +44,6 @@ from twsock.tls import ClientOptions
 from twsock.wire import FrameDecoder, LineDecoder, encode_frame, encode_line
 
 __all__ = ["echo", "exchange_bytes", "prepare_stream"]
-
-#: How long a connection may take to end in order after Ctrl-C, in seconds.
-_HURRIED_CLOSE: Final = 0.5
 
 #: The request for TLS, the answer that grants it, and the largest answer, in bytes.
 _REQUEST: Final = b"STARTTLS"
@@ -109,19 +107,10 @@ async def echo(
             await conversation.secure(security)
         await conversation.run(texts, now)
 
-    output.say("client is trying to connect...")
-    try:
-        await _on_connection(reactor, endpoint, arguments.timeout, converse)
-    except CancelledError:
-        output.erase_bar()
-        if arguments.count > 1 or round_trips.count > 1:
-            output.say(_describe_echoes(round_trips))
-        raise
-    finally:
-        output.erase_bar()
-    output.say("client closed its socket")
-    if arguments.count > 1:
-        output.say(_describe_echoes(round_trips))
+    def run() -> Coroutine[Any, Any, None]:
+        return _on_connection(reactor, endpoint, arguments.timeout, converse)
+
+    await report_echoes(arguments, output, round_trips, run)
 
 
 async def exchange_bytes(
@@ -176,20 +165,7 @@ async def _on_connection(
     # Whatever an endpoint meets, a name without an address or a certificate that nobody can read.
     except Exception as error:
         raise CommandError(f"connect failed: {connecting_error(error).summary}") from error
-    try:
-        await converse(stream_socket)
-        stream_socket.close()
-        await stream_socket.wait_closed()
-    except CancelledError:
-        stream_socket.close()
-        try:
-            await stream_socket.wait_closed().addTimeout(_HURRIED_CLOSE, reactor)
-        except defer.TimeoutError:
-            stream_socket.abort()
-        raise
-    except BaseException:
-        stream_socket.abort()
-        raise
+    await run_to_end(reactor, stream_socket, converse(stream_socket), stream_socket.close)
 
 
 @dataclass
@@ -240,11 +216,11 @@ class _Messages:
         if framing == "line":
             lines = LineDecoder(max_size)
             self._decoder: FrameDecoder | LineDecoder = lines
-            self.pull = lines.next_line
+            self._next = lines.next_line
         else:
             frames = FrameDecoder(max_size)
             self._decoder = frames
-            self.pull = frames.next_frame
+            self._next = frames.next_frame
 
     @property
     def buffered(self) -> int:
@@ -261,7 +237,7 @@ class _Messages:
 
         :raises SocketError: when the connection failed, or the message is too large.
         """
-        while (message := self.pull()) is None:
+        while (message := self._next()) is None:
             data = await self._socket.input_stream.receive_some()
             if not data:
                 return None
@@ -269,20 +245,30 @@ class _Messages:
             self._decoder.feed(data)
         return message
 
+    def pull(self) -> bytes | None:
+        """Return a message that was received already; None if there is none."""
+        return self._next()
 
-@dataclass
-class _Conversation:
-    """Requests and responses on one connection."""
 
-    reactor: Any
-    stream_socket: StreamSocket
-    arguments: EchoArguments
-    output: Output
-    round_trips: RoundTrips
-    is_secure: bool = False
+class _Conversation(Conversation):
+    """
+    Messages on one stream connection.
 
-    def __post_init__(self) -> None:
-        self.messages = self._make_messages(self.arguments.max_frame)
+    :ivar is_secure: whether it has TLS.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        stream_socket: StreamSocket,
+        arguments: EchoArguments,
+        output: Output,
+        round_trips: RoundTrips,
+    ) -> None:
+        super().__init__(reactor, arguments, output, round_trips)
+        self.stream_socket = stream_socket
+        self.is_secure = False
+        self.messages = self._make_messages(arguments.max_frame)
 
     async def secure(self, security: ClientOptions) -> None:
         """Put TLS on the connection; nothing that the server sends before that is shown."""
@@ -291,77 +277,6 @@ class _Conversation:
         await secure(self.stream_socket, security, self.arguments, self.output)
         self.is_secure = True
         self.messages = self._make_messages(self.arguments.max_frame)
-
-    async def run(self, texts: Texts, now: Callable[[], float]) -> None:
-        """Send all texts, each after the answer to the last."""
-        due = 0.0
-        while (text := await self._next_text(texts)) is not None:
-            for _ in range(self.arguments.repeats):
-                if (wait := due - self.reactor.seconds()) > 0:
-                    await self._undisturbed(deferLater(self.reactor, wait))
-                due = self.reactor.seconds() + self.arguments.interval
-                await self._echo(text, now)
-
-    async def _echo(self, text: bytes, now: Callable[[], float]) -> None:
-        """Send one message, and compare the response."""
-        sent_at = now()
-        self.messages.send(text)
-        self.output.show_request(text)
-        response = await self._answer()
-        round_trip = now() - sent_at
-        self.output.show_response(response)
-        if response != text:
-            raise CommandError(_describe_difference(text, response) + self._find_hint())
-        self.round_trips.add(round_trip)
-        # A second response in the same piece is noticed before the next request is sent.
-        if (unasked := self.messages.pull()) is not None:
-            raise _describe_unasked(unasked)
-        self.output.advance()
-
-    async def _answer(self) -> bytes:
-        timeout = self.arguments.timeout
-        answering = Deferred.fromCoroutine(self._receive())
-        answering.addTimeout(timeout, self.reactor)
-        try:
-            response = await answering
-        except defer.TimeoutError:
-            what = "no whole message" if self.messages.beginning else "nothing"
-            late = no_answer(f"the server sent {what}") + self._find_hint()
-            raise CommandError(f"no answer within {timeout:g} s: {late}") from None
-        if response is None:
-            hint = self._find_hint()
-            raise CommandError(f"the server closed the connection before it answered{hint}")
-        return response
-
-    async def _next_text(self, texts: Texts) -> bytes | None:
-        waiting = Deferred.fromCoroutine(texts.next_text())
-        text = await (waiting if waiting.called else self._undisturbed(waiting))
-        assert text is None or isinstance(text, bytes)
-        return text
-
-    async def _undisturbed(self, waiting: Deferred[Any]) -> Any:
-        """
-        Wait for something else than the server, which has nothing to send now.
-
-        :raises CommandError: as soon as the server sends something, or ends the connection.
-        """
-        position, result = await first_of(waiting, Deferred.fromCoroutine(self._receive()))
-        if position == 0:
-            return result
-        if result is None:
-            raise CommandError("the server ended the connection")
-        raise _describe_unasked(result)
-
-    async def _receive(self) -> bytes | None:
-        try:
-            return await self.messages.receive()
-        except RemoteProtocolError as error:
-            hint = self._find_hint()
-            raise CommandError(f"cannot read the response: {error}{hint}") from error
-        except SocketError as error:
-            is_reset = error.status is SocketErrorStatus.CONNECTION_RESET_BY_PEER
-            hint = self._find_hint() if is_reset else ""
-            raise _describe_loss(error, hint, is_secure=self.is_secure) from error
 
     async def _request_tls(self) -> None:
         """Ask for TLS in the clear."""
@@ -388,8 +303,36 @@ class _Conversation:
     def _make_messages(self, max_size: int) -> _Messages:
         return _Messages(self.stream_socket, self.arguments.framing, max_size)
 
-    def _find_hint(self) -> str:
-        """Return what is probably wrong with the framing or TLS, as the end of a line."""
+    # Overrides of `Conversation`.
+
+    @override
+    def send(self, message: bytes) -> None:
+        self.messages.send(message)
+
+    @override
+    async def pull(self) -> bytes | None:
+        return self.messages.pull()
+
+    @override
+    async def receive(self) -> bytes | None:
+        try:
+            return await self.messages.receive()
+        except RemoteProtocolError as error:
+            hint = self.find_hint()
+            raise CommandError(f"cannot read the response: {error}{hint}") from error
+        except SocketError as error:
+            is_reset = error.status is SocketErrorStatus.CONNECTION_RESET_BY_PEER
+            hint = self.find_hint() if is_reset else ""
+            raise _describe_loss(error, hint, is_secure=self.is_secure) from error
+
+    @override
+    def describe_silence(self) -> str:
+        what = "no whole message" if self.messages.beginning else "nothing"
+        return f"the server sent {what}"
+
+    @override
+    def find_hint(self) -> str:
+        """Return what is probably wrong with the framing or TLS."""
         if self.round_trips.count:  # Both were right until now.
             return ""
         beginning, is_line = self.messages.beginning, self.arguments.framing == "line"
@@ -407,24 +350,7 @@ class _Conversation:
         return ""
 
 
-def _describe_echoes(round_trips: RoundTrips) -> str:
-    echoes = "1 echo" if round_trips.count == 1 else f"{round_trips.count} echoes"
-    return ", ".join(filter(None, (echoes, round_trips.summary)))
-
-
 def _describe_loss(error: SocketError, hint: str = "", *, is_secure: bool) -> CommandError:
     # With TLS 1.3 a server judges this end only after the handshake.
     summary = explain_failure(error) if is_secure else error.summary
     return CommandError(f"connection lost: {summary}{hint}")
-
-
-def _describe_unasked(message: bytes) -> CommandError:
-    return CommandError(f"the server sent a message of {len(message)} bytes that was not requested")
-
-
-def _describe_difference(request: bytes, response: bytes) -> str:
-    sizes = f"sent {len(request)} bytes, received {len(response)} bytes"
-    pairs = enumerate(zip(request, response, strict=False), 1)
-    position = next((number for number, (a, b) in pairs if a != b), None)
-    where = "" if position is None else f", first difference at byte {position}"
-    return f"the response differs from the request: {sizes}{where}"

@@ -18,11 +18,11 @@ from typing import Final
 from OpenSSL import SSL
 
 from twsock.cli.arguments import EchoArguments, InitArguments
-from twsock.cli.endpoints import find_host
+from twsock.cli.endpoints import find_host, parse_uri
 from twsock.cli.output import CommandError, Output, UsageError, escape
 from twsock.errors import BrokenError, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.names import HostName
-from twsock.sockets import StreamSocket
+from twsock.sockets import StreamSocket, StreamSocketControl, StreamSocketInformation
 from twsock.tls import (
     Certificate,
     CertificateError,
@@ -38,11 +38,15 @@ from twsock.tls.development import LOOPBACK_NAMES, KeyKind, make_certificates
 __all__ = [
     "MAX_NAMES",
     "NO_TLS",
+    "OTHER_NAME",
+    "apply_security",
     "describe_certificate",
     "explain_failure",
+    "explain_handshake",
     "explain_refusal",
     "init_certificates",
     "prepare_security",
+    "report_security",
     "secure",
     "warn_of_exposed_key",
 ]
@@ -83,6 +87,9 @@ _HINTS: Final = {
 
 #: The end of the line when a server ends a handshake, or lets it wait, without a word of TLS.
 NO_TLS: Final = "; perhaps the server does not offer TLS"
+
+#: What to do if a certificate is for another name.
+OTHER_NAME: Final = "set the expected name with --name HOST"
 
 _R = ChainValidationResult
 
@@ -136,29 +143,56 @@ async def secure(
     :raises CommandError: when the connection is not secure; it is gone then.
     """
     control, information = stream_socket.control, stream_socket.information
-    control.trust_roots = options.trust_roots
-    control.client_certificate = options.certificate
-    control.resumes_sessions = False
+    apply_security(control, options)
     level, host = _LEVELS[arguments.level], options.host_name
     try:
         await stream_socket.upgrade_to_ssl(level, host, timeout=arguments.timeout)
-    except CertificateError as error:
-        if arguments.show_certificate and error.certificate is not None:
-            output.note(*describe_certificate(error.certificate))
-        raise explain_refusal(error, options) from error
-    except RemoteProtocolError as error:
-        raise CommandError(f"TLS failed: {error}") from error
     except SocketError as error:
-        # The connection ended without an alert of TLS, or nothing that is TLS came in time.
-        is_end = isinstance(error, BrokenError) and not isinstance(error.__cause__, SSL.Error)
-        is_late = error.status is SocketErrorStatus.CONNECTION_TIMED_OUT
-        hint = NO_TLS if is_end or is_late else ""
-        raise CommandError(f"TLS failed: {explain_failure(error)}{hint}") from error
+        raise explain_handshake(error, options, arguments, output) from error
+    report_security(information, host, arguments, output)
+
+
+def apply_security(control: StreamSocketControl, options: ClientOptions) -> None:
+    """Set the options of a socket that is not secure yet."""
+    control.trust_roots = options.trust_roots
+    control.client_certificate = options.certificate
+    control.resumes_sessions = False
+
+
+def report_security(
+    information: StreamSocketInformation, host: HostName, arguments: EchoArguments, output: Output
+) -> None:
+    """Print that a connection is secure, and its certificate if the arguments say so."""
     version = information.negotiated_version
     if arguments.show_certificate and information.server_certificate is not None:
         connection = f"{version}, {information.cipher}"
         output.note(*describe_certificate(information.server_certificate, connection))
     output.say(f"client is secure: {version}, certificate verified for {host.display_name}")
+
+
+def explain_handshake(
+    error: SocketError,
+    options: ClientOptions,
+    arguments: EchoArguments,
+    output: Output,
+    other_name: str = OTHER_NAME,
+) -> CommandError:
+    """
+    Describe why a handshake failed; print a refused certificate if the arguments say so.
+
+    :param other_name: as for `explain_refusal`.
+    """
+    if isinstance(error, CertificateError):
+        if arguments.show_certificate and error.certificate is not None:
+            output.note(*describe_certificate(error.certificate))
+        return explain_refusal(error, options, other_name)
+    if isinstance(error, RemoteProtocolError):
+        return CommandError(f"TLS failed: {error}")
+    # The connection ended without an alert of TLS, or nothing that is TLS came in time.
+    is_end = isinstance(error, BrokenError) and not isinstance(error.__cause__, SSL.Error)
+    is_late = error.status is SocketErrorStatus.CONNECTION_TIMED_OUT
+    hint = NO_TLS if is_end or is_late else ""
+    return CommandError(f"TLS failed: {explain_failure(error)}{hint}")
 
 
 def explain_failure(error: SocketError) -> str:
@@ -190,14 +224,20 @@ def describe_certificate(certificate: Certificate, connection: str = "") -> list
     return ["the server sent a certificate:", *lines]
 
 
-def explain_refusal(error: CertificateError, options: ClientOptions) -> CommandError:
-    """Describe why a certificate was refused, reason by reason, and what to do about it."""
+def explain_refusal(
+    error: CertificateError, options: ClientOptions, other_name: str = OTHER_NAME
+) -> CommandError:
+    """
+    Describe why a certificate was refused, reason by reason, and what to do about it.
+
+    :param other_name: what to do if the certificate is for another name.
+    """
     status = error.status
     return CommandError(
         f"the certificate of {options.host_name.display_name} is refused: "
         f"{status.documented_name} ({status.value})",
         details=[
-            f"{reason.documented_name}: {_explain(reason, error.certificate, options)}"
+            f"{reason.documented_name}: {_explain(reason, error.certificate, options, other_name)}"
             for reason in error.errors
         ],
     )
@@ -236,6 +276,8 @@ def init_certificates(arguments: InitArguments, output: Output) -> None:
 
 def _find_name(arguments: EchoArguments) -> HostName:
     endpoint = arguments.endpoint
+    if arguments.is_websocket:
+        return parse_uri(endpoint).host
     if endpoint.partition(":")[0].lower() in _SECURE_ENDPOINTS:
         raise UsageError(f"the endpoint {endpoint!r} already uses TLS: remove --tls and --upgrade")
     name = arguments.name or find_host(endpoint)
@@ -266,12 +308,15 @@ def _read_certificate(path: str | None) -> Certificate | None:
 
 
 def _explain(
-    reason: ChainValidationResult, certificate: Certificate | None, options: ClientOptions
+    reason: ChainValidationResult,
+    certificate: Certificate | None,
+    options: ClientOptions,
+    other_name: str,
 ) -> str:
     if certificate is not None:
         if reason is _R.INVALID_NAME:
             names = _describe_names(certificate)
-            return f"it is for {names or 'nobody'}; set the expected name with --name HOST"
+            return f"it is for {names or 'nobody'}; {other_name}"
         if reason is _R.EXPIRED:
             return f"it is valid {_describe_validity(certificate)}, unless an issuer expired"
         if reason in (_R.UNTRUSTED, _R.INCOMPLETE_CHAIN):

@@ -52,8 +52,8 @@ class _Everything(MultiService):
         )
         self._datagram = datagram_service(reactor, default_endpoints(port, "udp"))
         self._multicast = multicast_service(reactor, [group_endpoint])
-        websocket = websocket_service(reactor, default_endpoints(websocket_port))
-        for service in (self._stream, self._datagram, self._multicast, websocket):
+        self._websocket = websocket_service(reactor, default_endpoints(websocket_port))
+        for service in (self._stream, self._datagram, self._multicast, self._websocket):
             service.setServiceParent(self)
 
     def _find_security(self) -> Security | None:
@@ -71,15 +71,16 @@ class _Everything(MultiService):
     def startService(self) -> None:
         super().startService()
         # The first port of each service is on IPv4.
-        services = (self._stream, self._datagram, self._multicast)
+        services = (self._stream, self._datagram, self._multicast, self._websocket)
         firsts: list[Any] = [service.ports[0] for service in services]
-        stream, datagram, group = firsts
+        stream, datagram, group, websocket = firsts
         # The client uses this interface by default.
         member = self._multicast.describe_opened(group).removesuffix(":interface=lo")
         words = (
             f'tcp:127.0.0.1:{stream.getHost().port} "Hello, World!"{self._upgrade}',
             f'udp:127.0.0.1:{datagram.getHost().port} "Hello, World!"',
             f"{member} Hello",
+            f"ws://127.0.0.1:{websocket.getHost().port}/ Hello",
         )
         self._reactor.callWhenRunning(self._log_commands, words)
 

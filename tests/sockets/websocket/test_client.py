@@ -185,7 +185,7 @@ class ConnectTests(SynchronousTestCase):
         self.assertIs(WebSocketError.get_status(failure), WebErrorStatus.TIMEOUT)
 
     def test_timeout_limits_all_of_it(self) -> None:
-        """Also the attempts to connect."""
+        """The attempts to connect are limited, too."""
         one = made()
         connecting = one.connect(timeout=3)
         one.reactor.advance(3)
@@ -381,7 +381,7 @@ class CloseTests(SynchronousTestCase):
         self.assertTrue(one.is_aborted)
 
     def test_queued_messages_precede_the_close_frame(self) -> None:
-        """They are sent, and their waits fire."""
+        """Queued messages are sent, and their waits fire."""
         one = served(MessageWebSocket)
         writing = one.socket.output_stream.write(b"a")
         one.socket.close(1000)
@@ -389,7 +389,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(writing), 1)
 
     def test_close_waits_for_the_server(self) -> None:
-        """For its close frame, and for its end; messages are dropped meanwhile."""
+        """A close waits for the server's close frame and end, and drops messages until then."""
         one = served(MessageWebSocket)
         one.receive(text("held"))
         closing = one.socket.close(1000)
@@ -427,7 +427,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(one.frames(), [("close", b"\x03\xe9")])
 
     def test_close_cancels_a_pending_connect(self) -> None:
-        """It fails with `ClosedError`; nothing is left open."""
+        """The connect fails with `ClosedError`; nothing is left open."""
         for steps in (0, 1):
             one = made()
             connecting = one.connect()

@@ -127,7 +127,7 @@ class EndTests(SynchronousTestCase):
         self.assertTrue(made.transport.disconnecting)
 
     def test_lost_websocket_may_be_closed_and_aborted(self) -> None:
-        """Messages that nobody has taken are dropped then."""
+        """A close or abort after the loss drops messages that nobody has taken."""
         for end in ("close", "abort"):
             made = served(MessageWebSocket)
             made.receive(text("a") + text("b"))

@@ -131,7 +131,7 @@ class SendTests(SynchronousTestCase):
         self.assertEqual(made.frames(), expected)
 
     def test_frames_of_a_text_are_checked(self) -> None:
-        """A frame that cannot be UTF-8 fails, and the message can go on without it."""
+        """A frame that is not UTF-8 fails, and the message can be continued without it."""
         made = served(MessageWebSocket)
         made.socket.control.message_type = UTF8
         made.socket.send_nonfinal_frame(b"a")
@@ -210,7 +210,7 @@ class ReceiveTests(SynchronousTestCase):
 
     @given(st.lists(st.text(max_size=200) | st.binary(max_size=200)), st.integers(1, 50))
     def test_any_cut_gives_the_same_messages(self, messages: list[str | bytes], step: int) -> None:
-        """However the stream is cut, the same messages are received."""
+        """The received messages do not depend on how the stream is cut."""
         made = served(MessageWebSocket)
         sent = b"".join(text(m) if isinstance(m, str) else binary(m) for m in messages)
 
@@ -245,14 +245,14 @@ class ReceiveTests(SynchronousTestCase):
         self.assertTrue(made.is_reading)
 
     def test_client_that_only_sends_answers_pings(self) -> None:
-        """And it is told of a close frame."""
+        """Its handlers of ``closed`` are called for a close frame, too."""
         made = served(MessageWebSocket)
         made.receive(ping(b"1") + close(1001))
         self.assertEqual(made.frames()[0], ("pong", b"1"))
         self.assertEqual(made.closed, [(1001, "")])
 
     def test_one_receive_may_be_pending(self) -> None:
-        """A second one fails, and the first one goes on."""
+        """A second receive fails, and the first one continues."""
         made = served(MessageWebSocket)
         receiving = made.socket.receive()
         self.failureResultOf(made.socket.receive(), BusyError)
@@ -296,7 +296,7 @@ class ReceiveTests(SynchronousTestCase):
                 self.assertEqual(error.code, code)
 
     def test_received_messages_precede_the_loss(self) -> None:
-        """Both are known when they are asked for; the ping in between does no harm."""
+        """Both messages can be received after the loss; the ping between them does no harm."""
         made = served(MessageWebSocket)
         made.receive(text("a") + ping() + text("b"))
         made.reset()
@@ -452,7 +452,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual((len(made.events), made.closed), (1, []))
 
     def test_messages_wait_for_handlers(self) -> None:
-        """The next one is delivered when the last one was handled; reading stops meanwhile."""
+        """Reading stops while a handler runs; then the next message is delivered."""
         waits: list[Deferred[None]] = []
 
         async def handle(_args: Any) -> None:

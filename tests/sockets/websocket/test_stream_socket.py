@@ -61,7 +61,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(made.frames(), [("pong", b"1")])
 
     def test_reading_stops_if_nobody_reads(self) -> None:
-        """At 64 KiB; a read that needs more lets it go on."""
+        """Reading stops at 64 KiB, and continues when a read needs more."""
         made = served(StreamWebSocket)
         made.receive(binary(b"a" * 40_000))
         self.assertTrue(made.is_reading)
@@ -74,7 +74,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(read), b"b")
 
     def test_close_in_order_is_the_end_of_the_stream(self) -> None:
-        """A read returns what is left, then nothing."""
+        """A read returns the bytes that are left; the next one returns none."""
         for code in (1000, 1001, 1005):
             made = served(StreamWebSocket)
             made.receive(binary(b"ab"))

@@ -1,13 +1,15 @@
 """
 The protocol of a WebSocket on a client: transport → **client protocol** → receiver, output stream.
 
-Each attempt to connect has one. It has three stages: a TLS handshake if there is one, which the
-socket starts; the opening handshake of the WebSocket; the messages. The control frames and the end
-are those of `twsock.websocket.connection.WebSocket`. Holds the received bytes that were not pulled:
-those of one read, and one incomplete message.
+A socket makes one `ClientProtocol` for each attempt to connect. Its base class in
+`twsock.sockets.websocket.connecting` has the steps of the connect. Then this class pulls messages
+from a decoder, and passes them to the receiver of the socket. It passes control frames and the
+events of the end to a `twsock.websocket.connection.WebSocket`. Holds the received bytes that were
+not pulled: those of one read, and one incomplete message.
 
-Received messages are delivered before the end is reported, also if the connection is lost before
-they are asked for. So this object may outlive its connection, until the last message is taken.
+All received messages are delivered before the end is reported, even if the application takes them
+after the loss of the connection. So this object may outlive its connection, until the last message
+is taken.
 """
 
 from __future__ import annotations
@@ -50,9 +52,9 @@ class ClientProtocol(ConnectingProtocol):
 
     :param clock: measures the timeouts.
     :param receiver: takes the messages.
-    :param output: gets its encoder and its transport here.
-    :param events: receives the events; the owner of the WebSocket for its handlers.
-    :param close_timeout: seconds from the first close frame to the loss of the connection.
+    :param output: the sending side of the socket, which gets its encoder and its connection here.
+    :param events: the socket, which receives the events, and is the first argument of handlers.
+    :param close_timeout: seconds from the first close frame to the end of the connection.
     """
 
     _log = TextLogger()
@@ -65,7 +67,7 @@ class ClientProtocol(ConnectingProtocol):
     # Whether messages are dropped: this end was closed.
     _is_dropping = False
     _has_peer_ended = False
-    # What to report after the last message.
+    # The error to report after the last message.
     _ending: SocketError | None = None
     _is_finished = False
     _pongs: UnsolicitedPongs | None = None
@@ -132,7 +134,7 @@ class ClientProtocol(ConnectingProtocol):
         events.handshake_done(agreement)
 
     def _send_pong(self, encoder: MessageEncoder) -> bool:
-        """Send a pong that nobody has asked for; return whether the WebSocket is open."""
+        """Send a pong that answers no ping; return whether the WebSocket is open."""
         stream = self._stream
         if stream is not None and self.is_open and not stream.is_full:
             self.send_control(encoder.encode(Opcode.PONG, b""))
@@ -222,7 +224,7 @@ class ClientProtocol(ConnectingProtocol):
     # Messages.
 
     def _pull_from(self, decoder: MessageDecoder) -> bool:
-        """Return whether all received bytes were pulled; not so if the receiver is full."""
+        """Pull messages; return whether all were pulled, and False if the receiver is full."""
         take = self._receiver.take
         while True:
             self._was_fed = False
@@ -233,7 +235,7 @@ class ClientProtocol(ConnectingProtocol):
                 elif not (self._is_dropping or take(opcode, payload, is_complete)):
                     return False
                 if self._was_fed:
-                    break  # A loop of the decoder does not see bytes that were fed meanwhile.
+                    break  # This loop would not see the bytes that were fed during `take`.
             else:
                 return True
 
@@ -247,7 +249,7 @@ class ClientProtocol(ConnectingProtocol):
             web_socket.control_received(opcode, payload)
 
     def _close_received(self, code: int, reason: str) -> None:
-        """Handle the close frame of the server, which answers none of this end."""
+        """Handle a close frame of the server that came before one of this end."""
         self._is_dropping = True
         self._ending = error = WebSocketClosedError(code, reason)
         if self._stream is not None:
@@ -289,7 +291,7 @@ class ClientProtocol(ConnectingProtocol):
         self._release_if_over()
 
     def _release_if_over(self) -> None:
-        """Drop all references back to this object: nothing follows."""
+        """Drop all references back to this object, when no event follows."""
         if self._stream is None and self._is_finished:
             self._decoder = None
             self._web_socket = None
@@ -324,7 +326,7 @@ class ClientProtocol(ConnectingProtocol):
             stream.send()
 
     def drop_messages(self) -> None:
-        """Read on, and drop messages until the server's close frame: this end has closed."""
+        """Read and drop messages until the server's close frame; this end has sent its own."""
         self.pull()
 
     def socket_closed(self, code: int, reason: str) -> None:
@@ -344,7 +346,7 @@ class ClientProtocol(ConnectingProtocol):
             self._decoder.clear()
 
     def output_drained(self) -> None:
-        """Send a pong that waited, and complete the writes that had begun."""
+        """Send a pong that waited for room, and complete the writes that had begun."""
         if self._web_socket is not None:
             self._web_socket.drained()
         self._frames.output_drained()

@@ -1,9 +1,9 @@
 """
 Options of a WebSocket: set by the application, applied when it is connected.
 
-Read by `twsock.MessageWebSocket` and `twsock.StreamWebSocket`. They include the options of a stream
-socket. Once the socket is in use, setting an option raises an error, except for those that WinRT
-ignores then.
+`twsock.MessageWebSocket` and `twsock.StreamWebSocket` read the options when they connect. All
+options of a stream socket are included. Once the WebSocket is in use, setting an option raises an
+error, except for options that WinRT ignores then. Holds the values.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
     "WebSocketControl",
 ]
 
-#: Default of ``max_message_size`` on clients, in bytes. WinRT has no limit.
+#: Default of ``max_message_size`` on clients, in bytes. The default of WinRT is 4 GiB.
 DEFAULT_MAX_RECEIVED_MESSAGE: Final = 16 * 1024 * 1024
 
-#: INFINITE of WinRT.
+#: The largest size in bytes, which WinRT calls INFINITE.
 _LARGEST: Final = 0xFFFF_FFFF
 
 T = TypeVar("T")
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 class WebSocketControl(StreamSocketControl):
     """
-    Options of one WebSocket. They are set before it is connected.
+    Options of one WebSocket, to be set before it is connected.
 
-    Setting one later raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``), except for
-    `outbound_buffer_size_in_bytes`, which is ignored then. Changes of the lists are ignored then,
-    too. After a connect that failed all can be set again.
+    Later, setting an option raises `LocalProtocolError` (HRESULT ``E_ILLEGAL_METHOD_CALL``). Only
+    `outbound_buffer_size_in_bytes` and changes of the lists are ignored instead. After a connect
+    that failed, all options can be set again.
     """
 
     __slots__ = (
@@ -81,8 +81,8 @@ class WebSocketControl(StreamSocketControl):
         """
         User name and password for the server, sent with the request (Basic); default None.
 
-        They are sent over TLS only, see `sends_credentials_unencrypted`. A header ``Authorization``
-        of the application replaces them.
+        Without TLS, a connect fails; see `sends_credentials_unencrypted`. A header field
+        ``Authorization`` of the application replaces them.
         """
         return self._server_credential
 
@@ -94,10 +94,10 @@ class WebSocketControl(StreamSocketControl):
     @property
     def proxy(self) -> str | None:
         """
-        The HTTP proxy to connect through: ``http://host:port``; None, the default, for none.
+        The HTTP proxy to connect through: ``http://host:port``; default None, for no proxy.
 
-        The connection passes through a tunnel (``CONNECT``), with and without TLS. The proxies of
-        environment variables are not used. Not in WinRT.
+        The proxy opens a tunnel (``CONNECT``), with and without TLS. Proxies in environment
+        variables are not used. Not in WinRT.
         """
         return self._proxy
 
@@ -111,9 +111,11 @@ class WebSocketControl(StreamSocketControl):
     @property
     def proxy_credential(self) -> PasswordCredential | None:
         """
-        User name and password for the proxy (Basic); default None. The server never gets them.
+        User name and password for the proxy (Basic); default None. They are never sent to the
+        server.
 
-        The connection to the proxy has no TLS, see `sends_credentials_unencrypted`.
+        The connection to the proxy has no TLS, so a connect fails unless
+        `sends_credentials_unencrypted` is set. Not in WinRT.
         """
         return self._proxy_credential
 
@@ -134,7 +136,7 @@ class WebSocketControl(StreamSocketControl):
 
     @property
     def compression(self) -> DeflateSettings | None:
-        """The compression to offer; None, the default, for none. Not in WinRT."""
+        """The compression to offer; default None, for no compression. Not in WinRT."""
         return self._compression
 
     @compression.setter
@@ -158,8 +160,8 @@ class WebSocketControl(StreamSocketControl):
         """
         Seconds after a ping until the connection is aborted if no byte arrives; default 20.
 
-        Above 0. None to ping without waiting for an answer. Time in which this end does not read
-        does not count. Not in WinRT.
+        Above 0. None for no such limit. Time in which this end does not read does not count. Not in
+        WinRT.
         """
         return self._ping_timeout
 
@@ -172,10 +174,10 @@ class WebSocketControl(StreamSocketControl):
     @property
     def desired_unsolicited_pong_interval(self) -> float | None:
         """
-        Seconds between two pongs that the server has not asked for, above 0; default None: no pong.
+        Seconds between two pongs that answer no ping, above 0; default None, for no such pongs.
 
-        It is a heartbeat without an answer. Pings find out whether the server is alive, and are
-        sent by default.
+        These pongs keep proxies from dropping the connection. Only pings, which are sent by
+        default, show whether the server is alive.
         """
         return self._desired_unsolicited_pong_interval
 
@@ -194,9 +196,9 @@ class WebSocketControl(StreamSocketControl):
     @property
     def max_fragment_size(self) -> int | None:
         """
-        Messages with more bytes are sent in several frames; None, the default, for one frame each.
+        The largest frame in bytes: messages with more are sent in several frames; 1 or more.
 
-        1 or more. Not in WinRT.
+        Default None, for one frame for each message. Not in WinRT.
         """
         return self._max_fragment_size
 
@@ -210,10 +212,10 @@ class WebSocketControl(StreamSocketControl):
     @property
     def max_fragments(self) -> int:
         """
-        The most frames of a message of the server, 1 or more; default 1,024. Not in WinRT.
+        The most frames of a received message, 1 or more; default 1,024. Not in WinRT.
 
-        A message of more closes the WebSocket with the code 1008. Messages that are delivered in
-        pieces, and are not compressed, have no such limit.
+        A message with more frames closes the WebSocket with the code 1008. Uncompressed messages
+        that are delivered in pieces do not have this limit.
         """
         return self._max_fragments
 

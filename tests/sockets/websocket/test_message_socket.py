@@ -231,7 +231,7 @@ class ReceiveTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(made.socket.receive()), b"b")
 
     def test_one_message_is_held_that_nobody_has_asked_for(self) -> None:
-        """Then reading stops, and goes on when it is taken. Pings in front of the next count."""
+        """Reading stops until the message is taken. Pings behind it are answered after that."""
         made = served(MessageWebSocket)
         self.assertTrue(made.is_reading)
         made.receive(text("a") + ping(b"1") + text("b") + ping(b"2"))

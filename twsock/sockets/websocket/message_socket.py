@@ -8,7 +8,7 @@ messages, to `twsock.sockets.websocket.client.WebSocketClient`. The receiver hol
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IResolver
@@ -34,6 +34,10 @@ from twsock.websocket.frames import Opcode
 from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["MessageWebSocket"]
+
+# Names of this module: an attribute of an enumeration takes twice as long.
+_TEXT: Final = Opcode.TEXT
+_BINARY: Final = Opcode.BINARY
 
 _Handler = Callable[["MessageWebSocket", MessageWebSocketMessageReceivedEventArgs], Any]
 
@@ -75,6 +79,8 @@ class MessageWebSocket(WebSocketClient):
     ) -> None:
         super().__init__(reactor, resolver=resolver, close_timeout=close_timeout)
         self.control = MessageWebSocketControl(self._state.is_in_use, self._state.is_securing)
+        # Whether the messages of this connection are delivered in pieces.
+        self._is_partial = False
         self.message_received: Event[_Handler] = Event("message_received", self._state.is_in_use)
         self._make_streams()
 
@@ -95,7 +101,7 @@ class MessageWebSocket(WebSocketClient):
             ``PARTIAL_MESSAGE``. Cancelling takes no message.
         :raises ValueError: at once, when the timeout is negative.
         """
-        if self.control.receive_mode is MessageWebSocketReceiveMode.PARTIAL_MESSAGE:
+        if self._is_partial:
             return fail(LocalProtocolError("cannot receive: pieces of messages go to handlers"))
         return self._receiver.receive(timeout)
 
@@ -123,8 +129,9 @@ class MessageWebSocket(WebSocketClient):
         :raises TypeError: at once, when the message is neither text nor a buffer.
         """
         if isinstance(message, str):
-            return self.output_stream.send_message(Opcode.TEXT, message)
-        return self.output_stream.send_message(Opcode.BINARY, as_bytes(message))
+            return self.output_stream.send_message(_TEXT, message)
+        data = message if type(message) is bytes else as_bytes(message)
+        return self.output_stream.send_message(_BINARY, data)
 
     def send_nonfinal_frame(self, data: Buffer) -> Deferred[int]:
         """
@@ -165,10 +172,8 @@ class MessageWebSocket(WebSocketClient):
     @override
     def _opening(self, handshake: ClientHandshake) -> Opening:
         control = self.control
+        partial = MessageWebSocketReceiveMode.PARTIAL_MESSAGE
+        self._is_partial = control.receive_mode is partial
         return Opening(
-            handshake,
-            control,
-            control.max_message_size,
-            control.receive_mode is MessageWebSocketReceiveMode.PARTIAL_MESSAGE,
-            RESPONSE_TIMEOUT,
+            handshake, control, control.max_message_size, self._is_partial, RESPONSE_TIMEOUT
         )

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from typing_extensions import Self, override
 
 from twsock.errors import BusyError, ClosedError, LocalProtocolError, SocketError
-from twsock.operation import Fired, fail
+from twsock.operation import fail
 from twsock.sockets.stream.output import OutputStream
 from twsock.websocket.frames import Opcode
 from twsock.websocket.messages import MessageEncoder
@@ -183,9 +183,12 @@ class WebSocketOutputStream:
     def _send(
         self, send: Callable[[bytes], Deferred[int]], opcode: Opcode, data: bytes
     ) -> Deferred[int]:
-        refused = self._refusal()
-        if refused is not None:
-            return refused
+        frames = self._frames
+        # As `_refusal` checks, in a call less.
+        if self._is_closed or not frames.is_open or frames.unsent >= frames.max_unsent:
+            refused = self._refusal()
+            if refused is not None:
+                return refused
         assert self._encoder is not None
         try:
             frame = self._encoder.encode(opcode, data)
@@ -214,9 +217,9 @@ def _count(sending: Deferred[int], size: int) -> Deferred[int]:
     """Make a write fire with the size of the message instead of the size of its frames."""
     if not sending.called:
         return sending.addCallback(lambda _: size)
-    if isinstance(sending.result, Failure):
-        return sending
-    return Fired(size)
+    if not isinstance(sending.result, Failure):
+        sending.result = size  # Less work than a second Deferred; nobody else has this one.
+    return sending
 
 
 def _closed() -> SocketError:

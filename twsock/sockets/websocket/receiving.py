@@ -124,7 +124,8 @@ class WebSocketMessageReceiver:
 
     def receive(self, timeout: float | None) -> Deferred[str | bytes]:
         """Return the next message; see ``MessageWebSocket.receive``."""
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         if self._received.handlers:
             return fail(LocalProtocolError("cannot receive: handlers take the messages"))
         if self._waiting is not None:
@@ -140,7 +141,9 @@ class WebSocketMessageReceiver:
             return fail(LocalProtocolError("cannot receive: the WebSocket is not connected"))
         waiting: Deferred[str | bytes] = Operation(self._forget)
         self._waiting = waiting
-        return limit(waiting, timeout, self._clock, "the receive")
+        if timeout is not None:
+            limit(waiting, timeout, self._clock, "the receive")
+        return waiting
 
     def _forget(self, _waiting: object) -> None:
         self._waiting = None

@@ -15,6 +15,7 @@ from twsock import (
     DataWriter,
     EndpointPair,
     HostName,
+    MessageWebSocket,
     SocketError,
     SocketErrorStatus,
     SocketProtectionLevel,
@@ -48,6 +49,10 @@ def listener(**options: Any) -> StreamSocketListener:
 
 def datagrams() -> DatagramSocket:
     return DatagramSocket(Clock())
+
+
+def websocket() -> MessageWebSocket:
+    return MessageWebSocket(Clock())
 
 
 def reader() -> DataReader:
@@ -122,6 +127,11 @@ NUMBERS: dict[str, Call] = {
         datagrams().control, "inbound_buffer_size_in_bytes"
     ),
     "DatagramSocketControl.max_datagram": set_option(datagrams().control, "max_datagram"),
+    **{
+        f"MessageWebSocketControl.{name}": set_option(websocket().control, name)
+        for name in ("max_message_size", "max_fragments", "max_fragment_size")
+    },
+    "MessageWebSocket.close": lambda value: websocket().close(value),
     "DatagramOptions.hop_limit": lambda value: DatagramOptions(hop_limit=value),
     "DatagramOptions.max_datagram": lambda value: DatagramOptions(max_datagram=value),
     "DatagramOptions.receive_buffer": lambda value: DatagramOptions(receive_buffer=value),

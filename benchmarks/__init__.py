@@ -4,9 +4,10 @@ What a message costs in processor time, wall time and memory, beside other ways 
 ``python -m benchmarks`` lists the names, ``python -m benchmarks NAME`` measures, and ``--help`` has
 the options. All of it runs from a checkout, on Linux, over loopback only, for some minutes. Every
 benchmark but ``structure`` has these options: ``--rounds``; ``--servers`` and ``--cases``, of those
-that the help lists; ``--client-sleeps``; ``--json`` and ``--markdown``, which write the figures to
-files; and ``--baseline PATH``, which runs the programs of twsock on the twsock of another checkout
-as well, turn by turn in the same rounds, and prints the ratios.
+that the help lists; ``--references``, the servers that ratios refer to; ``--spread``, which prints
+the quartiles of each ratio; ``--client-sleeps``; ``--json`` and ``--markdown``, which write the
+figures to files; and ``--baseline PATH``, which runs the programs of twsock on the twsock of
+another checkout as well, turn by turn in the same rounds, and prints the ratios.
 
 What follows is the method of ``stream``. The others share the rounds, and have their methods in the
 docstrings of their modules.

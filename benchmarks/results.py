@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Final
 
 from benchmarks.processes import Subject
@@ -17,6 +17,9 @@ from benchmarks.tables import Table
 __all__ = ["Figure", "Results"]
 
 _NOTHING: Final = "-"
+
+#: Of fewer rounds, quartiles say nothing.
+_FEWEST_FOR_SPREAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,19 @@ class Results:
 
     :param figures: of each case. A measurement may lack some of them.
     :param references: keys of the programs that ratios refer to.
+    :param shows_spread: whether each ratio is followed by the quartiles of the rounds.
     """
 
-    def __init__(self, figures: Sequence[Figure], references: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        figures: Sequence[Figure],
+        references: Sequence[str] = (),
+        *,
+        shows_spread: bool = False,
+    ) -> None:
         self._figures = figures
         self._references = references
+        self._shows_spread = shows_spread
         self._rounds: dict[Subject, dict[str, list[Mapping[str, float]]]] = {}
 
     def add(self, subject: Subject, case: str, measured: Mapping[str, float]) -> None:
@@ -64,11 +75,8 @@ class Results:
         self, subject: Subject, reference: Subject, case: str, figure: Figure
     ) -> float | None:
         """The figure beside that of another subject in the same round: the median of the rounds."""
-        ours = self._values(subject, case, figure.name)
-        theirs = self._values(reference, case, figure.name)
-        if not ours or not theirs or not all(theirs):
-            return None
-        return median(one / other for one, other in zip(ours, theirs, strict=True))
+        ratios = self._ratios(subject, reference, case, figure)
+        return median(ratios) if ratios else None
 
     def tables(self) -> Iterator[Table]:
         """The figures, the ratios to each reference, and those to the other checkout."""
@@ -103,6 +111,15 @@ class Results:
         rounds = self._rounds.get(subject, {}).get(case, [])
         return [measured[name] for measured in rounds] if all(name in m for m in rounds) else []
 
+    def _ratios(
+        self, subject: Subject, reference: Subject, case: str, figure: Figure
+    ) -> list[float]:
+        ours = self._values(subject, case, figure.name)
+        theirs = self._values(reference, case, figure.name)
+        if not ours or not theirs or not all(theirs):
+            return []
+        return [one / other for one, other in zip(ours, theirs, strict=True)]
+
     def _ratio_tables(self, columns: Sequence[tuple[Figure, str]]) -> Iterator[Table]:
         for key in self._references:
             for reference in self._rounds:
@@ -125,8 +142,14 @@ class Results:
         references: Mapping[Subject, Subject],
     ) -> Table:
         def cell(subject: Subject, case: str, figure: Figure) -> str:
-            ratio = self.ratio(subject, references[subject], case, figure)
-            return _NOTHING if ratio is None else f"{ratio:.2f}"
+            ratios = self._ratios(subject, references[subject], case, figure)
+            if not ratios:
+                return _NOTHING
+            text = f"{median(ratios):.2f}"
+            if not self._shows_spread or len(ratios) < _FEWEST_FOR_SPREAD:
+                return text
+            lower, _, upper = quantiles(ratios, method="inclusive")
+            return f"{text} ({lower:.2f}-{upper:.2f})"
 
         return self._table(f"The same as a {caption}", columns, references, cell)
 

@@ -151,6 +151,18 @@ def _make_parser(benchmark: Benchmark) -> argparse.ArgumentParser:
         help="let the client sleep while it waits, as a real peer does; "
         "by default it asks the kernel again and again",
     )
+    add(
+        "--references",
+        type=some_of(keys),
+        default=tuple(benchmark.references),
+        metavar="NAME,...",
+        help="what ratios refer to",
+    )
+    add(
+        "--spread",
+        action="store_true",
+        help="print the quartiles of the rounds behind each ratio, from 4 rounds on",
+    )
     add("--json", type=Path, metavar="FILE", help="write all figures there")
     add("--markdown", type=Path, metavar="FILE", help="write the tables there")
     benchmark.add_options(parser)
@@ -191,8 +203,8 @@ def _prepare(benchmark: Benchmark, options: argparse.Namespace) -> Iterator[Sett
 
 
 def _measure(benchmark: Benchmark, subjects: Sequence[Subject], setting: Setting) -> Results:
-    results = Results(benchmark.figures, benchmark.references)
     options = setting.options
+    results = Results(benchmark.figures, options.references, shows_spread=options.spread)
     for number in range(1, options.rounds + 1):
         with ExitStack() as stack:
             measures = {

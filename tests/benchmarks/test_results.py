@@ -59,6 +59,16 @@ class ResultsTests(SynchronousTestCase):
         captions = [table.caption for table in self.results.tables()]
         self.assertEqual(captions, ["CPU", "Lost"])
 
+    def test_spread_is_the_quartiles_of_the_ratios(self) -> None:
+        """Of fewer than four rounds only the median is shown."""
+        self.results = Results([_CPU], references=["other"], shows_spread=True)
+        self.add(_ECHO, 1, 2, 3, 4, 5)
+        self.add(_OTHER, 10, 10, 10, 10, 10)
+        self.add(_ECHO, 1, 2, 3, case="B")
+        self.add(_OTHER, 10, 10, 10, case="B")
+        _, ratios = self.results.tables()
+        self.assertEqual(ratios.rows[0], ["twsock echo", "0.30 (0.20-0.40)", "0.20"])
+
     def test_each_figure_has_a_table_and_the_compared_one_its_ratios(self) -> None:
         """The columns are the cases."""
         for case in ("A", "B"):

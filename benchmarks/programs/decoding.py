@@ -10,9 +10,6 @@ import json
 import time
 from collections.abc import Sequence
 
-from twsock.websocket.frames import Opcode
-from twsock.websocket.frames import encode_frame as encode_websocket_frame
-from twsock.websocket.messages import MessageDecoder
 from twsock.wire import FrameDecoder, encode_frame
 
 __all__ = ["main", "measure"]
@@ -26,10 +23,7 @@ def measure(frame_size: int, piece_size: int, total: int, *, is_websocket: bool 
     :returns: nanoseconds of processor time for each byte.
     """
     payload_size = min(frame_size, total)
-    if is_websocket:
-        frame = encode_websocket_frame(Opcode.BINARY, bytes(payload_size), key=b"\1\2\3\4")
-    else:
-        frame = encode_frame(bytes(payload_size))
+    frame = (_websocket_frame if is_websocket else encode_frame)(bytes(payload_size))
     stream = frame * max(1, total // len(frame))
     pieces = [stream[at : at + piece_size] for at in range(0, len(stream), piece_size)]
     decode = _decode_messages if is_websocket else _decode_frames
@@ -39,6 +33,15 @@ def measure(frame_size: int, piece_size: int, total: int, *, is_websocket: bool 
     if delivered != len(stream) // len(frame) * payload_size:
         raise AssertionError("the decoder lost bytes")
     return spent / len(stream) * 1e9
+
+
+# Imported where they are used: an older checkout has no WebSockets.
+
+
+def _websocket_frame(payload: bytes) -> bytes:
+    from twsock.websocket import frames
+
+    return frames.encode_frame(frames.Opcode.BINARY, payload, key=b"\1\2\3\4")
 
 
 def _decode_frames(pieces: Sequence[bytes], limit: int) -> int:
@@ -52,6 +55,8 @@ def _decode_frames(pieces: Sequence[bytes], limit: int) -> int:
 
 
 def _decode_messages(pieces: Sequence[bytes], limit: int) -> int:
+    from twsock.websocket.messages import MessageDecoder
+
     decoder = MessageDecoder(is_server=True, max_message_size=limit)
     delivered = 0
     for piece in pieces:

@@ -38,7 +38,7 @@ class RunProgramTests(SynchronousTestCase):
     if sys.platform != "linux":
         skip = "the benchmarks need Linux"
 
-    program = Program("decoder", "twsock decoder", "decoding", ("68", "64"))
+    program = Program("decoder", "twsock decoder", "decoding", ("68", "64", "frames"))
 
     def test_program_runs_on_the_other_checkout(self) -> None:
         """Its twsock is imported from there, the program itself from here."""

@@ -949,12 +949,20 @@ class WithdrawTests(SynchronousTestCase):
 
 #: Calls of an owner, events of the kernel and the clock, and pushes of different size.
 steps = sampled_from(
-    ["hold", "release", "writable", "timer", "withdraw", *["small"] * 4, *["large"] * 3, "many"]
+    [
+        *["hold", "release", "writable", "timer", "withdraw", "awaited", "many"],
+        *["one"] * 3,
+        *["small"] * 3,
+        *["large"] * 3,
+    ]
 )
 
 
 class AnyOrderTests(SynchronousTestCase):
-    """In any order of events, each item is notified once, and each wait of a sender ends."""
+    """
+    In any order of events, items leave in the order of their pushes, each is notified once, and
+    each wait of a sender ends.
+    """
 
     queue: QueueSetup
     items: list[Item]
@@ -985,11 +993,25 @@ class AnyOrderTests(SynchronousTestCase):
                 for item in self.items[-2:]
                 if not item.outcomes and item not in self.withdrawn and output.withdraw(item)
             ]
+        elif step == "awaited" and self.holds:
+            # The caller of `hold` waits meanwhile, so it cannot release.
+            holds, self.holds = self.holds, 0
+            output.send_held()
+            self.holds += holds
+        elif step == "one":
+            self.items.append(Item(self.number(9), then=self.next_inner_step))
+            output.push(self.items[-1])
         elif step in ("small", "large", "many"):
             size, count = {"small": (9, 1), "large": (60_000, 1), "many": (40_000, 4)}[step]
-            made = [Item(bytes(size), then=self.next_inner_step) for _ in range(count)]
-            self.items += made
+            made = []
+            for _ in range(count):
+                made.append(Item(self.number(size), then=self.next_inner_step))
+                self.items.append(made[-1])
             output.push_all(made)
+
+    def number(self, size: int) -> bytes:
+        """Return the bytes of the next item, which begin with its number."""
+        return len(self.items).to_bytes(4, "big") + bytes(size - 4)
 
     def next_inner_step(self) -> None:
         # The clock makes no call within another.
@@ -1050,6 +1072,9 @@ class AnyOrderTests(SynchronousTestCase):
         self.assertEqual((self.queue.output.is_empty, self.queue.output.is_full), (True, False))
         for number, item in enumerate(self.items):
             self.assertEqual(len(item.outcomes), item not in self.withdrawn, number)
+        sent = [number for number, item in enumerate(self.items) if item.outcomes == ["sent"]]
+        found = [int.from_bytes(data[:4], "big") for data, _ in self.queue.udp.sent]
+        self.assertEqual(found, sent)
 
 
 #: The kernel's answers to a run; the last is the option that turns runs off.

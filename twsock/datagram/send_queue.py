@@ -143,7 +143,11 @@ class DatagramOutput:
             self._advance(_PUSH)
 
     def send_held(self) -> None:
-        """Send the items collected so far, and collect again until `release`."""
+        """
+        Send the items collected so far, and collect again until `release`.
+
+        The caller of `hold` waits for this call, so no callback may call `release`.
+        """
         if self._state is _HELD:
             self.flush()
             self._state = TABLE[self._state, _HOLD]

@@ -143,11 +143,7 @@ class DatagramOutput:
             self._advance(_PUSH)
 
     def send_held(self) -> None:
-        """
-        Send the items collected so far, and collect again until `release`.
-
-        The caller of `hold` waits for this call, so no callback may call `release`.
-        """
+        """Send the collected items, and collect again until `release`, which no item may call."""
         if self._state is _HELD:
             self.flush()
             self._state = TABLE[self._state, _HOLD]

@@ -10,10 +10,17 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tls.peer import SERVER
 from tests.websocket.connections import END, REQUEST, Connected, Recorder, text
-from twsock.protocols import ConnectionRegistry, WebSocketEcho
+from twsock.protocols import ConnectionRegistry, UpgradePolicy, UpgradeToSsl, WebSocketEcho
+from twsock.tls.certificates import Certificate
+from twsock.tls.server import ServerOptions, ServerTls
 from twsock.websocket.factory import WebSocketFactory
 from twsock.websocket.protocol import WebSocketProtocol
+
+TLS = ServerTls(
+    ServerOptions([Certificate.from_pem(SERVER.private_key_and_cert_chain_pem.bytes())])
+)
 
 
 class FactoryTests(SynchronousTestCase):
@@ -43,6 +50,35 @@ class FactoryTests(SynchronousTestCase):
         for options in ({"hosts": ["a:1"]}, {"path": "chat"}, {"subprotocols": ["a b"]}):
             with self.assertRaises(ValueError, msg=str(options)):
                 WebSocketFactory(Clock(), WebSocketProtocol, **options)
+
+    def test_upgrade_is_implicit_only(self) -> None:
+        """The factory refuses any other policy when it is made, also that of the class."""
+        for policy in UpgradePolicy:
+
+            class Upgrading(Recorder):
+                upgrade = UpgradeToSsl(TLS, policy)
+
+            if policy is UpgradePolicy.IMPLICIT:
+                WebSocketFactory(Clock(), Recorder, upgrade=Upgrading.upgrade)
+                WebSocketFactory(Clock(), Upgrading)
+                continue
+            with self.assertRaisesRegex(ValueError, "IMPLICIT", msg=str(policy)):
+                WebSocketFactory(Clock(), Recorder, upgrade=Upgrading.upgrade)
+            with self.assertRaisesRegex(ValueError, "IMPLICIT", msg=str(policy)):
+                WebSocketFactory(Clock(), Upgrading)
+
+    def test_upgrade_is_checked_without_the_factory_too(self) -> None:
+        """Under any factory of Twisted, a wrong policy of the class aborts the connection."""
+
+        class Upgrading(Recorder):
+            upgrade = UpgradeToSsl(TLS, UpgradePolicy.REQUIRED)
+
+        built = Upgrading()
+        built.group = ConnectionRegistry(Clock())
+        transport = StringTransport()
+        with self.assertRaisesRegex(ValueError, "IMPLICIT"):
+            built.makeConnection(transport)
+        self.assertTrue(transport.disconnecting)
 
     def test_any_factory_of_twisted_works(self) -> None:
         """A connection then has the defaults, and no limit on their number."""

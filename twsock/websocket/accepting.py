@@ -24,6 +24,7 @@ from twsock.ip.addresses import host_of
 from twsock.stream.connection import Connection
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.registry import ConnectionRegistry
+from twsock.stream.upgrade import UpgradePolicy, UpgradeToSsl
 from twsock.websocket.closing import Role
 from twsock.websocket.connection import WebSocket
 from twsock.websocket.handshake import Acceptance, Refusal
@@ -34,13 +35,25 @@ from twsock.websocket.settings import WebSocketSettings
 from twsock.websocket.uri import is_loopback_host
 from twsock.wire.stored_bytes import StoredBytes
 
-__all__ = ["AcceptingProtocol", "Choice", "Judgement"]
+__all__ = ["AcceptingProtocol", "Choice", "Judgement", "check_upgrade"]
 
 #: The decision of `AcceptingProtocol.accept`.
 Choice = Acceptance | Refusal | str | None
 
 #: What `AcceptingProtocol.accept` may return.
 Judgement = typing.Union[Choice, "Deferred[Choice]", "Coroutine[Deferred[Any], Any, Choice]"]
+
+
+def check_upgrade(upgrade: UpgradeToSsl) -> None:
+    """
+    Check that TLS begins with the first byte: no message of a WebSocket begins it.
+
+    :raises ValueError: when the policy is not ``UpgradePolicy.IMPLICIT``.
+    """
+    if upgrade.policy is not UpgradePolicy.IMPLICIT:
+        raise ValueError(
+            f"the upgrade of WebSockets has UpgradePolicy.IMPLICIT, not {upgrade.policy}"
+        )
 
 
 class AcceptingProtocol(StreamProtocol):
@@ -118,7 +131,13 @@ class AcceptingProtocol(StreamProtocol):
 
     @override
     def _make_decoder(self) -> Any:
-        """Return the store of the request."""
+        """
+        Return the store of the request.
+
+        :raises ValueError: when the policy of the upgrade is wrong.
+        """
+        if self.upgrade is not None:
+            check_upgrade(self.upgrade)
         return StoredBytes(MAX_HEAD)
 
     @override

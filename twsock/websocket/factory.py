@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from twsock.stream.factory import StreamServerFactory
 from twsock.stream.protocol import StreamProtocol
+from twsock.websocket.accepting import check_upgrade
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.handshake import RequestRules
 from twsock.websocket.keepalive import DEFAULT_PING_INTERVAL, DEFAULT_PING_TIMEOUT
@@ -45,7 +46,8 @@ class WebSocketFactory(StreamServerFactory):
     :param limits: keyword arguments of `StreamServerFactory`: ``max_unsent``, ``max_connections``,
         ``max_connections_per_address``, ``max_buffered``, ``close_timeout`` and ``upgrade``. The
         policy of ``upgrade`` has to be ``UpgradePolicy.IMPLICIT``: TLS from the first byte.
-    :raises ValueError: when a number is out of bounds, or a name is malformed.
+    :raises ValueError: when a number is out of bounds, a name is malformed, or the policy of
+        ``upgrade``, or of the ``upgrade`` of the protocol class, is another.
     :raises TypeError: when an argument has the wrong type.
     """
 
@@ -81,6 +83,9 @@ class WebSocketFactory(StreamServerFactory):
             max_fragments=max_fragments,
             max_fragment_size=max_fragment_size,
         )
+        upgrade = limits.get("upgrade") or protocol.upgrade
+        if upgrade is not None:
+            check_upgrade(upgrade)
         super().__init__(
             reactor, protocol, max_payload=max_message_size, idle_timeout=None, **limits
         )

@@ -22,6 +22,7 @@ from tests.sockets.websocket.connected import (
 from twsock import (
     BrokenError,
     ClosedError,
+    LocalProtocolError,
     MessageWebSocket,
     SocketError,
     WebSocketClosedError,
@@ -41,6 +42,11 @@ class InMemory:
         self.made.transport = Aborting()
         self.made.protocol.makeConnection(self.made.transport)
         return succeed(self.made.protocol)
+
+
+def close_again(_written: int, made: Served[MessageWebSocket]) -> None:
+    """Close a WebSocket that is being closed."""
+    made.socket.close(4002)
 
 
 class EndTests(SynchronousTestCase):
@@ -125,6 +131,86 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(made.closed, [(4000, "")])
         made.end()
         self.assertTrue(made.transport.disconnecting)
+
+    def test_close_in_a_handler_of_closed_changes_nothing(self) -> None:
+        """The first close frame is that of the server; `closed` is raised once (W24)."""
+        made = served(MessageWebSocket)
+        made.socket.closed.add(lambda websocket, _: websocket.close(4001))
+        made.receive(close(4000))
+        self.assertEqual(made.closed, [(4000, "")])
+        self.assertEqual(made.frames(), [("close", b"\x0f\xa0")])
+
+    def test_close_in_a_callback_of_another_close_changes_nothing(self) -> None:
+        """A write and a receive end before the first call of `close` has returned."""
+
+        async def read(made: Served[MessageWebSocket]) -> None:
+            async with made.socket:  # Closes with 1000 at the end of the block.
+                async for _ in made.socket:
+                    pass
+
+        made = served(MessageWebSocket)
+        writing = made.socket.output_stream.write(b"x")
+        writing.addCallback(close_again, made)
+        reading = Deferred.fromCoroutine(read(made))
+        made.socket.close(1001, "bye")
+        self.assertEqual(made.closed, [(1001, "bye")])
+        self.assertEqual(made.frames(), [("binary", b"x"), ("close", b"\x03\xe9bye")])
+        made.receive(close(1001))
+        made.lose()
+        self.successResultOf(reading)
+
+    def test_close_in_a_callback_of_a_violation_changes_nothing(self) -> None:
+        """The close frame names the broken rule."""
+        made = served(MessageWebSocket)
+        writing = made.socket.output_stream.write(b"x")
+        writing.addCallback(close_again, made)
+        made.receive(b"\xff\xff")
+        self.assertEqual(made.closed, [])
+        _, (kind, payload) = made.frames()
+        self.assertEqual((kind, payload[:2]), ("close", b"\x03\xea"))
+        made.lose()
+
+    def test_block_that_ends_with_the_close_aborts_nothing(self) -> None:
+        """A reset could destroy the close frame."""
+
+        async def read(made: Served[MessageWebSocket]) -> None:
+            async with made.socket:
+                await made.socket.receive()
+
+        def close_here(made: Served[MessageWebSocket]) -> None:
+            made.socket.close(4001, "bye")
+
+        def close_there(made: Served[MessageWebSocket]) -> None:
+            made.receive(close(4001, "bye"))
+
+        def violate(made: Served[MessageWebSocket]) -> None:
+            made.receive(b"\xff\xff")
+
+        for end in (close_here, close_there, violate):
+            made = served(MessageWebSocket)
+            reading = Deferred.fromCoroutine(read(made))
+            end(made)
+            self.assertFalse(made.is_aborted, end.__name__)
+            self.assertEqual([kind for kind, _ in made.frames()], ["close"], end.__name__)
+            self.assertNoResult(reading)
+            made.lose()
+            self.failureResultOf(reading, SocketError)
+
+    def test_ping_needs_an_open_websocket(self) -> None:
+        """It fails with the reason, also once all was reported."""
+        made = Served(MessageWebSocket)
+        made.connect()
+        made.answer_tcp()
+        self.failureResultOf(made.socket.ping(), LocalProtocolError)
+        made = served(MessageWebSocket)
+        made.reset()
+        self.failureResultOf(made.socket.ping(), BrokenError)
+        made = served(MessageWebSocket)
+        made.socket.close(1000)
+        self.failureResultOf(made.socket.ping(), ClosedError)
+        made.receive(close(1000))
+        made.lose()
+        self.failureResultOf(made.socket.ping(), ClosedError)
 
     def test_lost_websocket_may_be_closed_and_aborted(self) -> None:
         """A close or abort after the loss drops messages that nobody has taken."""

@@ -26,7 +26,7 @@ from twsock.sockets.stream.connecting import connect_through, connect_to_service
 from twsock.sockets.stream.securing import ClientRole
 from twsock.sockets.stream.state import StreamSocketState
 from twsock.sockets.waiting import check_timeout
-from twsock.sockets.websocket.closed import WebSocketClosedEventArgs
+from twsock.sockets.websocket.closed import WebSocketClosedError, WebSocketClosedEventArgs
 from twsock.sockets.websocket.connection import ClientProtocol
 from twsock.sockets.websocket.control import WebSocketControl
 from twsock.sockets.websocket.information import WebSocketInformation
@@ -46,7 +46,12 @@ from twsock.websocket.client_handshake import (
     ClientHandshake,
     check_request_header,
 )
-from twsock.websocket.close_frame import CloseCode, check_code, check_reason
+from twsock.websocket.close_frame import (
+    CloseCode,
+    WebSocketViolation,
+    check_code,
+    check_reason,
+)
 from twsock.websocket.handshake import NONCE_SIZE
 from twsock.websocket.uri import WebSocketUri
 
@@ -54,6 +59,9 @@ __all__ = ["RESPONSE_TIMEOUT", "WebSocketClient"]
 
 #: Seconds from a request until the server, or the proxy, has to have answered.
 RESPONSE_TIMEOUT: Final = 10.0
+
+#: Errors of a WebSocket that ends with a close frame. An abort could destroy that frame.
+_CLOSING: Final = (WebSocketClosedError, WebSocketViolation)
 
 _ValidationHandler = Callable[[Any, WebSocketServerCustomValidationRequestedEventArgs], Any]
 
@@ -63,7 +71,8 @@ class WebSocketClient:
     The common base class of both kinds of WebSockets.
 
     ``async with MessageWebSocket(reactor) as websocket:`` closes the WebSocket at the end of the
-    block with the code 1000, or aborts it when the block raises an error.
+    block with the code 1000, or aborts it when the block raises an error. An error that reports the
+    close itself, such as `WebSocketClosedError`, does not abort it: the block awaits its end.
 
     :param reactor: runs lookups, connections and timeouts.
     :param resolver: not used: a URI always has a port, so no SRV record is looked up.
@@ -362,7 +371,7 @@ class WebSocketClient:
     async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
         if isinstance(exception, GeneratorExit):
             self.abort()  # An abandoned coroutine cannot await.
-        elif exception is None:
+        elif exception is None or (isinstance(exception, _CLOSING) and not self.is_open):
             await self.close(CloseCode.NORMAL_CLOSURE)
         else:
             await self.abort()

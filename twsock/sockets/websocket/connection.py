@@ -90,7 +90,7 @@ class ClientProtocol(ConnectingProtocol):
     def is_open(self) -> bool:
         """Whether messages can be sent and are received."""
         stream, web_socket = self._stream, self._web_socket
-        if stream is None or web_socket is None:
+        if stream is None or web_socket is None or self._is_dropping:
             return False
         return stream.is_open and web_socket.is_open
 
@@ -147,8 +147,8 @@ class ClientProtocol(ConnectingProtocol):
         stream, web_socket = self._stream, self._web_socket
         if stream is None or web_socket is None:
             return self.abort()
-        if not web_socket.is_open or not stream.is_open:
-            if not stream.is_open:
+        if self._is_dropping or not web_socket.is_open or not stream.is_open:
+            if web_socket.is_open and not stream.is_open:
                 self.abort()  # A send has failed.
             return stream.when_lost()
         error = WebSocketClosedError(code, reason)
@@ -193,10 +193,11 @@ class ClientProtocol(ConnectingProtocol):
 
     def ping(self) -> Deferred[float]:
         """Send a ping; see `twsock.websocket.connection.WebSocket.ping`."""
-        if self._web_socket is None:
-            error = self._ending or LocalProtocolError("cannot ping: it is not connected")
-            return fail(error.copy())
-        return self._web_socket.ping()
+        web_socket = self._web_socket
+        if web_socket is not None and web_socket.is_open:
+            return web_socket.ping()
+        error = self._ending or LocalProtocolError("cannot ping: it is not connected")
+        return fail(error.copy())
 
     # Called by the receiver.
 

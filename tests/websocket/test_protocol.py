@@ -433,6 +433,22 @@ class CloseTests(SynchronousTestCase):
         made.protocol.close()
         self.assertEqual(made.transport.producerState, "producing")
 
+    def test_close_reads_on_while_the_output_is_full(self) -> None:
+        """A peer that sends all before it reads has to come to its close frame."""
+        made = connected(Recorder)
+        made.transport.producer.pauseProducing()
+        made.receive(text("a"))
+        self.assertEqual(made.transport.producerState, "paused")
+        made.protocol.close()
+        for _ in range(40):
+            made.receive(binary(b"x" * 60_000))
+            self.assertEqual(made.transport.producerState, "producing")
+            self.assertLess(made.protocol.held_bytes, 100)
+        made.receive(close())
+        self.assertTrue(made.is_ending)
+        self.assertEqual(made.protocol.events[:2], ["made", "a"])
+        self.assertNotIn(b"x" * 60_000, made.protocol.events)
+
     def test_close_within_a_handler_drops_the_rest(self) -> None:
         """Messages behind it in the same read are not delivered; a close frame is."""
 

@@ -281,8 +281,8 @@ class WebSocketProtocol(AcceptingProtocol):
     def dataReceived(self, data: bytes) -> None:
         self._web_socket.is_heard = True
         super().dataReceived(data)
-        if self._handler is not None and self._web_socket.is_closing:
-            self.drop_messages()  # The close does not wait for the handler.
+        if (self._handler is not None or self._is_stalled) and self._web_socket.is_closing:
+            self.drop_messages()  # The close waits for no handler, and for no room in the output.
 
     # The beginning.
 

@@ -101,6 +101,15 @@ class BroadcastTests(SynchronousTestCase):
         self.assertEqual(broadcast([unconnected, *protocols(*rows)], "x"), 1)
         self.assertEqual([made.sent() for made in rows], [b""] * 4 + [b"\x81\x01x"])
 
+    def test_message_of_another_type_is_sent_to_nobody(self) -> None:
+        """An error of the caller ends no connection."""
+        made = connected(Recorder)
+        for wrong in (5, None, [1], {"a": 1}):
+            with self.assertRaises(TypeError, msg=repr(wrong)):
+                broadcast(protocols(made), wrong)  # type: ignore[arg-type]
+        self.assertFalse(made.is_aborted)
+        self.assertEqual(made.frames(), [])
+
     def test_text_without_a_form_in_utf_8_is_sent_to_nobody(self) -> None:
         """The caller gets the error."""
         made = connected(Recorder)

@@ -15,6 +15,7 @@ from twsock.errors import SocketError
 from twsock.log import TextLogger
 from twsock.websocket.frames import Opcode
 from twsock.websocket.protocol import WebSocketProtocol
+from twsock.wire.byte_queue import as_bytes
 
 __all__ = ["broadcast"]
 
@@ -37,10 +38,12 @@ def broadcast(connections: Iterable[WebSocketProtocol], message: str | bytes) ->
     :returns: how many connections sent or queued the message. Whether a peer received it is
         unknown.
     :raises UnicodeEncodeError: when a text has no form in UTF-8; nothing is sent then.
+    :raises TypeError: when it is neither a text nor a buffer; nothing is sent then.
     """
-    opcode, data = (
-        (Opcode.TEXT, message.encode()) if isinstance(message, str) else (Opcode.BINARY, message)
-    )
+    if isinstance(message, str):
+        opcode, data = Opcode.TEXT, message.encode()
+    else:
+        opcode, data = Opcode.BINARY, as_bytes(message)
     frames: dict[Hashable, bytes] = {}
     count = 0
     for connection in tuple(connections):

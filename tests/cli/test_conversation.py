@@ -104,10 +104,14 @@ class ConversationTests(SynchronousTestCase):
 class EndTests(SynchronousTestCase):
     """A connection ends with its conversation."""
 
-    def run_it(self, conversing: Coroutine[Any, Any, None]) -> Deferred[None]:
+    def run_it(
+        self, conversing: Coroutine[Any, Any, None], *, closes_after_errors: bool = False
+    ) -> Deferred[None]:
         self.clock, self.connection = Clock(), Connection()
         close = self.connection.close
-        return Deferred.fromCoroutine(run_to_end(self.clock, self.connection, conversing, close))
+        fail = close if closes_after_errors else None
+        ending = run_to_end(self.clock, self.connection, conversing, close, fail)
+        return Deferred.fromCoroutine(ending)
 
     def test_a_finished_conversation_closes_it(self) -> None:
         """The command waits for its loss."""
@@ -129,6 +133,22 @@ class EndTests(SynchronousTestCase):
 
         self.failureResultOf(self.run_it(converse()), CommandError)
         self.assertEqual(self.connection.calls, ["abort"])
+
+    def test_an_error_may_close_it_in_a_hurry(self) -> None:
+        """Only an error of the conversation; a bug aborts it."""
+
+        async def converse(error: Exception) -> None:
+            raise error
+
+        done = self.run_it(converse(CommandError("no")), closes_after_errors=True)
+        self.assertEqual(self.connection.calls, ["close"])
+        self.assertNoResult(done)
+        self.clock.advance(0.5)
+        self.assertEqual(self.connection.calls, ["close", "abort"])
+        self.failureResultOf(done, CommandError)
+        done = self.run_it(converse(RuntimeError()), closes_after_errors=True)
+        self.assertEqual(self.connection.calls, ["abort"])
+        self.failureResultOf(done, RuntimeError)
 
     def test_cancelling_closes_it_in_a_hurry(self) -> None:
         """A server that does not answer within half a second loses it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import queue
 import signal
 import socket
 import ssl
@@ -44,6 +45,7 @@ from twsock.websocket.frames import Opcode, encode_frame
 from twsock.websocket.messages import MessageDecoder
 
 try:
+    from websockets.exceptions import ConnectionClosed
     from websockets.sync.server import ServerConnection
     from websockets.sync.server import serve as serve_websockets
 except Exception as error:  # noqa: BLE001 - whatever stops the import is the reason to skip
@@ -97,7 +99,12 @@ class Conversation(Served[MessageWebSocket]):
         return self.output.getvalue().decode().splitlines()
 
     def fails(self, case: SynchronousTestCase) -> str:
-        """Return the line for standard error, and make sure that the connection is aborted."""
+        """
+        Return the line for standard error, and make sure that the connection is aborted.
+
+        An open WebSocket has half a second to end in order.
+        """
+        self.reactor.advance(0.5)
         line = str(case.failureResultOf(self.done, CommandError).value.line)
         case.assertTrue(self.transport.is_aborted, line)
         case.assertNotIn("\n", line)
@@ -352,6 +359,30 @@ class AnswerTests(SynchronousTestCase):
         conversation.lose()
         self.successResultOf(conversation.done)
 
+    def test_a_close_frame_precedes_the_end(self) -> None:
+        """The code says whose error it is; the server's close frame is answered with its code."""
+        for data, words, code in (
+            (text("b"), (), 1001),
+            (text("a" * 9), ("--max-frame", "8"), 1009),
+            (b"\xff\xff", (), 1002),
+            (close(4711, "bye"), (), 4711),
+        ):
+            conversation = self.answered(data, *words)
+            ((name, payload),) = conversation.frames()
+            assert isinstance(payload, bytes)
+            self.assertEqual((name, int.from_bytes(payload[:2], "big")), ("close", code))
+            self.assertFalse(conversation.is_aborted, f"{data=}")
+            self.assertNoResult(conversation.done)
+            conversation.lose()
+            self.failureResultOf(conversation.done, CommandError)
+
+    def test_cancelling_that_end_aborts_the_connection(self) -> None:
+        """A second Ctrl-C does not wait."""
+        conversation = self.answered(text("b"))
+        conversation.done.cancel()
+        self.failureResultOf(conversation.done, CancelledError)
+        self.assertTrue(conversation.is_aborted)
+
     def test_a_violation_is_no_answer(self) -> None:
         """With the option that sets the limit, if it is too large."""
         line = self.answered(text("a" * 9), "--max-frame", "8").fails(self)
@@ -567,6 +598,21 @@ class WebsocketsTests(Files):
             'twsock: the server closed the WebSocket: 1008 (policy violation), "not today"\n',
         )
         self.assertEqual(result.returncode, 1)
+
+    def test_a_server_learns_what_it_broke(self) -> None:
+        """The close code of the client arrives."""
+        codes: queue.Queue[int | None] = queue.Queue()
+
+        def handle(connection: ServerConnection) -> None:
+            with contextlib.suppress(ConnectionClosed):
+                for message in connection:
+                    connection.send(message * 2)
+            codes.put(connection.close_code)
+
+        with websockets_server(handle) as uri:
+            for words, code in (((), 1001), (("--max-frame", "8"), 1009)):
+                self.assertEqual(run("echo", uri, "Hello", *words).returncode, 1, f"{code=}")
+                self.assertEqual(codes.get(timeout=PATIENCE), code)
 
     def test_ctrl_c_closes_the_websocket_and_exits_with_130(self) -> None:
         """The server sees the code 1000, and no reset."""

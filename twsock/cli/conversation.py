@@ -23,7 +23,7 @@ from twsock.cli.texts import Texts
 
 __all__ = ["Conversation", "report_echoes", "run_to_end"]
 
-#: How long a connection may take to end in order after Ctrl-C, in seconds.
+#: How long a connection may take to end in order after Ctrl-C or an error, in seconds.
 _HURRIED_CLOSE: Final = 0.5
 
 
@@ -173,24 +173,38 @@ async def run_to_end(
     connection: Closable,
     conversing: Coroutine[Any, Any, None],
     close: Callable[[], object],
+    fail: Callable[[], object] | None = None,
 ) -> None:
     """
-    Converse, and close the connection; abort it after an error.
+    Converse, and close the connection.
 
     :param close: closes it in order; a second call has no effect.
+    :param fail: closes it in order after a `CommandError`; None to abort it then.
     """
     try:
         await conversing
         close()
         await connection.wait_closed()
     except CancelledError:
-        close()
-        try:
-            await connection.wait_closed().addTimeout(_HURRIED_CLOSE, reactor)
-        except defer.TimeoutError:
+        await _close_in_a_hurry(reactor, connection, close)
+        raise
+    except BaseException as error:
+        if fail is not None and isinstance(error, CommandError):
+            await _close_in_a_hurry(reactor, connection, fail)
+        else:
             connection.abort()
         raise
-    except BaseException:
+
+
+async def _close_in_a_hurry(
+    reactor: Any, connection: Closable, close: Callable[[], object]
+) -> None:
+    close()
+    try:
+        await connection.wait_closed().addTimeout(_HURRIED_CLOSE, reactor)
+    except defer.TimeoutError:
+        connection.abort()
+    except CancelledError:
         connection.abort()
         raise
 

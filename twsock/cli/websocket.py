@@ -161,10 +161,20 @@ async def echo_messages(
         except SocketError as error:
             raise _explain(error, websocket, uri, arguments, output, security) from error
         await run_to_end(
-            reactor, websocket, converse(), lambda: websocket.close(CloseCode.NORMAL_CLOSURE)
+            reactor,
+            websocket,
+            converse(),
+            lambda: websocket.close(CloseCode.NORMAL_CLOSURE),
+            lambda: _close_after_error(websocket),
         )
 
     await report_echoes(arguments, output, round_trips, connect_and_converse)
+
+
+def _close_after_error(websocket: MessageWebSocket) -> None:
+    """Close it, unless a close frame was sent already, to a server that closed or broke a rule."""
+    if websocket.is_open:
+        websocket.close(CloseCode.GOING_AWAY)
 
 
 def _set_options(

@@ -325,6 +325,7 @@ class WebSocketTests(SynchronousTestCase):
             (("tcp:h:1", "--binary"), "--binary is for WebSockets: give an endpoint ws://HOST"),
             (("udp:h:1", "--header", "A: b"), "--header is for WebSockets"),
             (("tcp:h:1", "--subprotocol", "a"), "--subprotocol is for WebSockets"),
+            (("tcp:h:1", "--proxy", "http://h:1"), "--proxy is for WebSockets"),
         ):
             error = self.assertRaises(UsageError, parse, *words)
             self.assertIn(line, error.line, f"{words=}")

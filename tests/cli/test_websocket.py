@@ -196,6 +196,41 @@ class EchoTests(SynchronousTestCase):
         self.assertTrue(conversation.transport.is_aborted)
 
 
+class ProxyTests(SynchronousTestCase):
+    """A tunnel leads to the server."""
+
+    def test_the_proxy_is_asked_for_the_server(self) -> None:
+        """What follows is as without a proxy."""
+        conversation = Conversation(
+            *("Hello", "--proxy", "http://127.0.0.1:3128", "--header", "X-Token: secret"),
+            uri="ws://server.example/",
+        )
+        conversation.answer_tcp()
+        self.assertEqual(conversation.reactor.tcpClients[0][:2], ("127.0.0.1", 3128))
+        asked = conversation.sent()
+        self.assertTrue(asked.startswith(b"CONNECT server.example:80 HTTP/1.1\r\n"), asked)
+        self.assertNotIn(b"secret", asked)
+        conversation.receive(b"HTTP/1.1 200 OK\r\n\r\n")
+        request = conversation.request()
+        self.assertEqual(request.header("Host"), "server.example")
+        conversation.receive(conversation.response(request))
+        self.assertEqual(conversation.frames(), [("text", "Hello")])
+        conversation.receive(text("Hello"))
+        conversation.turn()
+        conversation.finish()
+        self.successResultOf(conversation.done)
+        self.assertEqual(conversation.lines, FIVE_LINES)
+
+    def test_a_refusal_of_the_proxy_is_named(self) -> None:
+        """It is not that of the server."""
+        conversation = Conversation("a", "--proxy", "http://127.0.0.1:3128")
+        conversation.refuse("407 Proxy Authentication Required")
+        self.assertEqual(
+            conversation.fails(self),
+            "the proxy refused the WebSocket: 407 Proxy Authentication Required",
+        )
+
+
 class RefusedTests(SynchronousTestCase):
     """The server does not accept the WebSocket; the line says why, and what to do."""
 
@@ -450,6 +485,7 @@ class PrepareTests(Files):
         """The line names the option."""
         for words, line in (
             (("--subprotocol", "a b"), "--subprotocol: 'a b' is no name of a subprotocol"),
+            (("--proxy", "https://h:1"), "--proxy: a proxy is given as http://host:port"),
             (("--header", "Origin"), "--header takes 'NAME: VALUE', not 'Origin'"),
             (("--header", "a b: c"), "--header: "),
             (("--header", "A: b\r\nC: d"), "--header: "),

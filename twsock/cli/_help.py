@@ -59,6 +59,7 @@ WebSockets:
   --header 'NAME: VALUE'
                       header field to add to the request, such as Origin or
                       Authorization; can be given several times
+  --proxy URI         HTTP proxy to connect through: http://HOST:PORT
 
 TLS:
   --tls               TLS from the first byte

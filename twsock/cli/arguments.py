@@ -49,7 +49,7 @@ _ONLY_SECURE: Final = ("ca", "name", "client-certificate", "level", "show-certif
 _ONLY_STREAMS: Final = ("raw", "tls", "upgrade", *_ONLY_SECURE, "framing", "max-frame")
 _ONLY_MESSAGES: Final = ("framing", "max-frame", "count", "size", "interval", "quiet")
 #: Options for WebSockets, those that need TLS, and those that the URI stands for.
-_ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header")
+_ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header", "proxy")
 _ONLY_WSS: Final = ("ca", "client-certificate", "show-certificate")
 _NOT_WEBSOCKETS: Final = ("raw", "framing", "tls", "upgrade", "name", "level")
 
@@ -83,6 +83,7 @@ class EchoArguments(argparse.Namespace):
     binary: bool = False
     subprotocol: Sequence[str] = ()
     header: Sequence[str] = ()
+    proxy: str | None = None
 
     @property
     def is_websocket(self) -> bool:
@@ -224,7 +225,7 @@ def _add_echo_options(add: Callable[..., object]) -> None:
     add("--upgrade", choices=_STYLES)
     add("--name", type=_host)
     add("--level", choices=("tls12", "tls13"))
-    for option in ("--ca", "--client-certificate"):
+    for option in ("--ca", "--client-certificate", "--proxy"):
         add(option)
     for option in ("--subprotocol", "--header"):
         add(option, action="append")

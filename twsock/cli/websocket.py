@@ -31,6 +31,7 @@ from twsock.cli.tls import (
 )
 from twsock.errors import RemoteProtocolError, SocketError
 from twsock.sockets import MessageWebSocket, WebSocketClosedError
+from twsock.sockets.websocket.tunnel import Proxy
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls import ClientOptions, SocketProtectionLevel
 from twsock.websocket.client_handshake import HandshakeError, check_request_header
@@ -90,6 +91,11 @@ def prepare_websocket(
         check_subprotocols(arguments.subprotocol)
     except ValueError as error:
         raise UsageError(f"--subprotocol: {error}") from None
+    try:
+        if arguments.proxy is not None:
+            Proxy.parse(arguments.proxy)
+    except ValueError as error:
+        raise UsageError(f"--proxy: {error}") from None
     security = prepare_security(arguments) if arguments.is_secure else None
     texts = find_texts(reactor, arguments)
     output = open_echo_output(arguments, texts)
@@ -182,6 +188,7 @@ def _set_options(
 ) -> None:
     control = websocket.control
     control.max_message_size = arguments.max_frame
+    control.proxy = arguments.proxy
     control.supported_protocols.extend(arguments.subprotocol)
     for name, value in read_headers(arguments.header):
         websocket.set_request_header(name, value)
@@ -267,7 +274,8 @@ def _explain(
             return CommandError(f"handshake failed: {error}")
         hosts = [value for name, value in read_headers(arguments.header) if name.lower() == "host"]
         host = hosts[0] if hosts else uri.authority
-        return CommandError(_describe_refusal(error.response, uri.target, host))
+        who = "proxy" if str(error).startswith("the proxy") else "server"
+        return CommandError(_describe_refusal(who, error.response, uri.target, host))
     has_begun_tls = information.protection_level is not SocketProtectionLevel.PLAIN_SOCKET
     if security is not None and has_begun_tls and not information.negotiated_version:
         return explain_handshake(error, security, arguments, output, _OTHER_NAME)
@@ -275,17 +283,19 @@ def _explain(
         return CommandError(f"connect failed: {error.summary}")
     # With TLS 1.3 a server judges this end only after the handshake of TLS.
     line = explain_failure(error)
-    if line == error.summary:
+    if line == error.summary and arguments.proxy is None:
         line += "; perhaps no WebSocket server listens there"
         line += "" if uri.is_secure else ", or one that expects TLS (wss://)"
     return CommandError(f"handshake failed: {line}")
 
 
-def _describe_refusal(response: Response, target: str, host: str) -> str:
+def _describe_refusal(who: str, response: Response, target: str, host: str) -> str:
     status = response.status
-    line = f"the server refused the WebSocket: {status}"
+    line = f"the {who} refused the WebSocket: {status}"
     if response.phrase:
         line += f" {_shorten(response.phrase)}"
+    if who == "proxy":
+        return line
     location = response.header("Location")
     subprotocols = response.header("Sec-WebSocket-Protocol")
     if status // 100 == 3 and location is not None:

@@ -628,6 +628,14 @@ class PingTests(SynchronousTestCase):
         self.failureResultOf(pinged, ClosedError)
         self.failureResultOf(made.protocol.ping(), ClosedError)
 
+    def test_close_in_the_failure_of_a_ping_changes_nothing(self) -> None:
+        """The connection is lost: no deadline starts, and the code is that of the loss."""
+        made = connected(Recorder, ping_interval=None)
+        made.protocol.ping().addErrback(lambda _: made.protocol.close())
+        made.reset()
+        self.assertEqual(made.protocol.events, ["made", (1006, "")])
+        self.assertEqual(made.clock.getDelayedCalls(), [])
+
     def test_silent_peer_is_given_up(self) -> None:
         """After 20 seconds a ping leaves, and after 40 the connection is aborted."""
         made = connected(Recorder)

@@ -234,8 +234,8 @@ class WebSocket:
         self._follow(Event.PEER_ENDED)
 
     def lost(self) -> None:
-        """Release everything, fail the pings, and report the end; a second call does nothing."""
-        self._stop_pings()
+        """Release everything, report the end, and fail the pings; a second call does nothing."""
+        # Fails the pings last: their callbacks may close, which would start a deadline before.
         self._follow(Event.LOST)
         self._owner = _NOBODY  # The owner refers to this object, and the cycle would stay.
 

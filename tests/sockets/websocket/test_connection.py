@@ -212,6 +212,15 @@ class EndTests(SynchronousTestCase):
         made.lose()
         self.failureResultOf(made.socket.ping(), ClosedError)
 
+    def test_close_in_the_failure_of_a_ping_starts_no_deadline(self) -> None:
+        """Also if a violation had been received and not been pulled."""
+        made = served(MessageWebSocket)
+        pinging = made.socket.ping()
+        pinging.addErrback(lambda _: made.socket.close(4000))
+        made.receive(text("a") + text("b") + b"\xff\xff")
+        made.reset()
+        self.assertEqual(made.reactor.getDelayedCalls(), [])
+
     def test_lost_websocket_may_be_closed_and_aborted(self) -> None:
         """A close or abort after the loss drops messages that nobody has taken."""
         for end in ("close", "abort"):

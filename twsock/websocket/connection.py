@@ -235,7 +235,7 @@ class WebSocket:
 
     def lost(self) -> None:
         """Release everything, report the end, and fail the pings; a second call does nothing."""
-        # Fails the pings last: their callbacks may close, which would start a deadline before.
+        # The pings fail in the new state: a callback may close, which must start no deadline.
         self._follow(Event.LOST)
         self._owner = _NOBODY  # The owner refers to this object, and the cycle would stay.
 

@@ -636,6 +636,15 @@ class PingTests(SynchronousTestCase):
         self.assertEqual(made.protocol.events, ["made", (1006, "")])
         self.assertEqual(made.clock.getDelayedCalls(), [])
 
+    def test_ping_before_the_handshake_fails(self) -> None:
+        """Nothing is sent, and the handshake goes on."""
+        made = Connected(Recorder)
+        self.failureResultOf(made.protocol.ping(), LocalProtocolError)
+        self.assertEqual(made.sent(), b"")
+        made.receive(REQUEST + END)
+        self.assertTrue(made.protocol.is_open)
+        self.assertNoResult(made.protocol.ping())
+
     def test_silent_peer_is_given_up(self) -> None:
         """After 20 seconds a ping leaves, and after 40 the connection is aborted."""
         made = connected(Recorder)

@@ -19,7 +19,13 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from twsock.errors import BrokenError, ClosedError, SocketError, SocketErrorStatus
+from twsock.errors import (
+    BrokenError,
+    ClosedError,
+    LocalProtocolError,
+    SocketError,
+    SocketErrorStatus,
+)
 from twsock.operation import Operation, fail
 from twsock.stream.connection import Connection
 from twsock.websocket.close_frame import CloseCode, decode_close, encode_close
@@ -262,10 +268,13 @@ class WebSocket:
         """
         Send a ping.
 
-        :returns: fires with the seconds until the pong arrived. It fails with `ClosedError` when
-            the WebSocket is not open, or closes before the pong, and with `BrokenError` when the
-            connection is lost without a close frame. Cancelling stops the wait.
+        :returns: fires with the seconds until the pong arrived. It fails with `LocalProtocolError`
+            before the handshake is done, with `ClosedError` when the WebSocket is not open, or
+            closes before the pong, and with `BrokenError` when the connection is lost without a
+            close frame. Cancelling stops the wait.
         """
+        if self.is_opening:
+            return fail(LocalProtocolError("cannot ping: the handshake is not done"))
         if not self.is_open:
             return fail(ClosedError("cannot ping: the WebSocket is closed"))
         if self._pings is None:

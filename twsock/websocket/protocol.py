@@ -191,9 +191,10 @@ class WebSocketProtocol(AcceptingProtocol):
         """
         Send a ping.
 
-        :returns: fires with the seconds until the pong arrived. It fails with `ClosedError` when
-            the WebSocket is not open, or closes before the pong, and with `BrokenError` when the
-            connection is lost without a close frame. Cancelling stops the wait.
+        :returns: fires with the seconds until the pong arrived. It fails with `LocalProtocolError`
+            before the handshake is done, with `ClosedError` when the WebSocket is not open, or
+            closes before the pong, and with `BrokenError` when the connection is lost without a
+            close frame. Cancelling stops the wait.
         :raises LocalProtocolError: at once, before the protocol is connected.
         """
         self._connected_stream()

@@ -17,7 +17,7 @@ def _events(keepalive: KeepAlive, until: float, heard: set[int] | None = None) -
     last = 0.0
     while (now := keepalive.next_deadline) <= until:
         if heard is not None and any(last < second <= now for second in heard):
-            keepalive.is_heard = True
+            keepalive.has_received = True
         last = now
         due = keepalive.advance(now)
         found.append(f"{due.name} {now:g}")
@@ -60,8 +60,8 @@ class KeepAliveTests(SynchronousTestCase):
         """The peer has the whole timeout once this end reads again."""
         keepalive = KeepAlive(20, 20, 0)
         self.assertIs(keepalive.advance(20), Due.PING)
-        self.assertIs(keepalive.advance(40, is_deaf=True), Due.PING)
-        self.assertIs(keepalive.advance(60, is_deaf=True), Due.PING)
+        self.assertIs(keepalive.advance(40, ignores_silence=True), Due.PING)
+        self.assertIs(keepalive.advance(60, ignores_silence=True), Due.PING)
         self.assertIs(keepalive.advance(79), Due.NOTHING)
         self.assertIs(keepalive.advance(80), Due.END)
 
@@ -77,7 +77,7 @@ class KeepAliveTests(SynchronousTestCase):
         keepalive = KeepAlive(interval, timeout, 0)
         for _ in range(50):
             now = keepalive.next_deadline
-            keepalive.is_heard = round(now) in heard
+            keepalive.has_received = round(now) in heard
             keepalive.advance(now)
             self.assertGreater(keepalive.next_deadline, now)
 
@@ -96,7 +96,7 @@ class KeepAliveTests(SynchronousTestCase):
         for _ in range(50):
             now = keepalive.next_deadline
             if answer_at is not None and answer_at <= now:
-                keepalive.is_heard = True
+                keepalive.has_received = True
                 answer_at = None
             due = keepalive.advance(now)
             self.assertIsNot(due, Due.END, f"at {now}")

@@ -94,7 +94,7 @@ class WebSocket:
         connection; 0 or more.
 
     :ivar is_open: whether messages can be sent and are handled.
-    :ivar is_heard: whether a byte has arrived; the owner sets it with each read.
+    :ivar has_received: whether a byte has arrived; the owner sets it with each read.
     :ivar code: the code of the first close frame; 1006 while there is none.
     :ivar reason: the text of the first close frame.
     """
@@ -116,7 +116,7 @@ class WebSocket:
         "_stream",
         "_unsent",
         "code",
-        "is_heard",
+        "has_received",
         "is_open",
         "reason",
     )
@@ -130,7 +130,7 @@ class WebSocket:
         self._close_timeout = close_timeout
         self._state = State.OPENING
         self.is_open = False
-        self.is_heard = False
+        self.has_received = False
         self.code: int = CloseCode.ABNORMAL_CLOSURE
         self.reason = ""
         self._encoder: MessageEncoder | None = None
@@ -339,8 +339,8 @@ class WebSocket:
         if keepalive is None or self._schedule is None:
             return
         stream = self._stream
-        keepalive.is_heard, self.is_heard = self.is_heard, False
-        due = keepalive.advance(stream.clock.seconds(), is_deaf=self._is_deaf())
+        keepalive.has_received, self.has_received = self.has_received, False
+        due = keepalive.advance(stream.clock.seconds(), ignores_silence=self._ignores_silence())
         if due is Due.END:
             stream.note_error(
                 BrokenError(
@@ -354,7 +354,7 @@ class WebSocket:
         if due is Due.PING and not stream.is_full:
             self._send(Opcode.PING, b"")
 
-    def _is_deaf(self) -> bool:
+    def _ignores_silence(self) -> bool:
         """Return whether the silence says nothing about the peer; see `KeepAlive.advance`."""
         stream = self._stream
         before, self._unsent = self._unsent, stream.unsent

@@ -64,16 +64,16 @@ class KeepAlive:
     :param now: the time at which the WebSocket was opened, in seconds on any clock.
     :raises ValueError: when a number is not above 0.
 
-    :ivar is_heard: whether a byte has arrived since the last `advance`; set by the owner.
+    :ivar has_received: whether a byte has arrived since the last `advance`; set by the owner.
     """
 
-    __slots__ = ("_end_at", "_interval", "_ping_at", "_timeout", "is_heard")
+    __slots__ = ("_end_at", "_interval", "_ping_at", "_timeout", "has_received")
 
     def __init__(self, interval: float, timeout: float | None, now: float) -> None:
         check_times(interval, timeout)
         self._interval = interval
         self._timeout = timeout
-        self.is_heard = False
+        self.has_received = False
         self._ping_at = now + interval
         # The time at which the wait for a sign of life ends; None while nothing is awaited.
         self._end_at: float | None = None
@@ -84,18 +84,18 @@ class KeepAlive:
         end_at = self._end_at
         return self._ping_at if end_at is None else min(end_at, self._ping_at)
 
-    def advance(self, now: float, *, is_deaf: bool = False) -> Due:
+    def advance(self, now: float, *, ignores_silence: bool = False) -> Due:
         """
         Return what is due; afterwards, `next_deadline` is later than ``now``.
 
-        :param is_deaf: whether the silence says nothing about the peer: this end does not read now,
-            bytes wait to be read, or the peer is reading the bytes in front of the ping.
+        :param ignores_silence: whether the silence says nothing about the peer: this end does not
+            read now, bytes wait to be read, or the peer is reading the bytes in front of the ping.
         """
-        if self.is_heard or is_deaf:
-            self.is_heard = False
+        if self.has_received or ignores_silence:
+            self.has_received = False
             if self._end_at is not None:
-                # Until now this end was deaf, so the wait begins anew.
-                self._end_at = now + (self._timeout or 0) if is_deaf else None
+                # Until now the silence meant nothing, so the wait begins anew.
+                self._end_at = now + (self._timeout or 0) if ignores_silence else None
         if self._end_at is not None and now >= self._end_at:
             self._end_at = None
             self._ping_at = now + self._interval

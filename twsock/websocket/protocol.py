@@ -280,7 +280,7 @@ class WebSocketProtocol(AcceptingProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        self._web_socket.is_heard = True
+        self._web_socket.has_received = True
         super().dataReceived(data)
         if (self._handler is not None or self._is_stalled) and self._web_socket.is_closing:
             self.drop_messages()  # The close waits for no handler, and for no room in the output.

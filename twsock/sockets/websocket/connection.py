@@ -308,7 +308,7 @@ class ClientProtocol(ConnectingProtocol):
         if decoder is None or web_socket is None:
             super().dataReceived(data)  # A response, and messages behind it.
         else:
-            web_socket.is_heard = True
+            web_socket.has_received = True
             if len(data) >= FULL_READ:
                 self.stream.note_read(len(data))
             decoder.feed(data)

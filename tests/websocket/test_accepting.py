@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from email import message_from_bytes
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -142,6 +145,18 @@ class RequestTests(SynchronousTestCase):
         self.assertTrue(made.sent().startswith(b"HTTP/1.1 403 "))
         self.assertEqual(made.protocol.events, [])
         self.assertTrue(made.is_ending)
+
+    def test_refusals_have_the_date(self) -> None:
+        """RFC 9110, section 6.6.1: the time of day, not that of the reactor's clock."""
+        for request in (REQUEST + b"Origin: http://evil.example\r\n" + END, b"\x16\x03\x01\x00"):
+            made = Connected(Deciding)
+            before = int(time.time())
+            made.receive(request)
+            head = made.sent().partition(b"\r\n")[2].partition(b"\r\n\r\n")[0]
+            date = message_from_bytes(head)["Date"]
+            self.assertIsNotNone(date, head)
+            seconds = parsedate_to_datetime(date).timestamp()
+            self.assertTrue(before <= seconds <= time.time(), f"{date}, not {before}")
 
     def test_what_is_no_http_is_refused(self) -> None:
         """The connection ends with the status 400."""

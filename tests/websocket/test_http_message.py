@@ -72,3 +72,8 @@ class ResponseTests(SynchronousTestCase):
         """In the form of RFC 9110 section 5.6.7, whose example this is."""
         encoded = Response(101).encode(now=784_111_777.9)
         self.assertIn(b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n", encoded)
+
+    def test_a_date_of_the_response_is_kept(self) -> None:
+        """RFC 9110 section 6.6.1 has one date in each response."""
+        response = Response(403, (("date", "Sun, 06 Nov 1994 08:49:37 GMT"),))
+        self.assertEqual(response.encode(now=0), response.encode())

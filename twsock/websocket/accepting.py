@@ -11,6 +11,7 @@ nothing more is read. The handshake has one deadline.
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing
 from collections.abc import Coroutine
 from types import CoroutineType
@@ -212,5 +213,6 @@ class AcceptingProtocol(StreamProtocol):
             reason=refusal.reason,
         )
         self._http = None
-        self._connected_stream().write(refusal.response.encode())
+        # The time of day: the clock of the reactor may count from anywhere.
+        self._connected_stream().write(refusal.response.encode(time.time()))
         self._web_socket.refuse()

@@ -189,10 +189,12 @@ class Response(_Head):
         """
         Return the bytes of the response.
 
-        :param now: seconds since 1970, for the field ``Date`` (:rfc:`9110` section 6.6.1); None for
-            no such field.
+        :param now: seconds since 1970, for the field ``Date`` (:rfc:`9110` section 6.6.1), if
+            ``headers`` has none; None for no such field.
         """
-        headers = self.headers if now is None else (*self.headers, ("Date", _http_date(now)))
+        headers = self.headers
+        if now is not None and not self.values("Date"):
+            headers = (*headers, ("Date", _http_date(now)))
         phrase = HTTPStatus(self.status).phrase if self.phrase is None else self.phrase
         lines = [
             f"HTTP/1.1 {self.status} {phrase}",

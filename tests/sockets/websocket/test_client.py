@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -238,6 +239,11 @@ class ConnectTests(SynchronousTestCase):
         self.assertNoResult(connecting)
         one.lose()
         self.failureResultOf(connecting, SocketError)
+
+    def test_no_resolver_is_taken(self) -> None:
+        """A URI has a port, so there is no service to look up."""
+        for kind in (MessageWebSocket, StreamWebSocket):
+            self.assertNotIn("resolver", inspect.signature(kind).parameters, kind.__name__)
 
     def test_endpoint_may_make_the_connection(self) -> None:
         """The URI has the target and the host."""

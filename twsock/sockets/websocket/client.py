@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IResolver, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from typing_extensions import Self
 
 from twsock.errors import ClosedError, LocalProtocolError, SocketError
@@ -75,7 +75,6 @@ class WebSocketClient:
     close itself, such as `WebSocketClosedError`, does not abort it: the block awaits its end.
 
     :param reactor: runs lookups, connections and timeouts.
-    :param resolver: not used: a URI always has a port, so no SRV record is looked up.
     :param close_timeout: seconds from the first close frame to the end of the connection; 0 or
         more. No traffic extends this time.
     :raises ValueError: when ``close_timeout`` is negative.
@@ -98,17 +97,10 @@ class WebSocketClient:
     control: WebSocketControl
     _receiver: Receiver
 
-    def __init__(
-        self,
-        reactor: Any,
-        *,
-        resolver: IResolver | None = None,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-    ) -> None:
+    def __init__(self, reactor: Any, *, close_timeout: float = DEFAULT_CLOSE_TIMEOUT) -> None:
         if not close_timeout >= 0:
             raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
         self._reactor = reactor
-        self._resolver = resolver
         self._close_timeout = close_timeout
         self._state = StreamSocketState()
         self._connection: ClientProtocol | None = None
@@ -281,8 +273,9 @@ class WebSocketClient:
 
     async def _connect_tcp(self, remote: WebSocketUri | Proxy) -> None:
         pair = EndpointPair(None, "", remote.host, str(remote.port))
+        # Without a resolver: a URI always has a port, so no SRV record is looked up.
         await connect_to_service(
-            self._reactor, pair, None, self._resolver, self.control, self._build_protocol
+            self._reactor, pair, None, None, self.control, self._build_protocol
         )
 
     def _build_protocol(self) -> ClientProtocol:

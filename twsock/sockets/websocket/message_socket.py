@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IResolver
 from typing_extensions import Self, override
 
 from twsock.errors import LocalProtocolError
@@ -70,14 +69,8 @@ class MessageWebSocket(WebSocketClient):
     control: MessageWebSocketControl
     _receiver: WebSocketMessageReceiver
 
-    def __init__(
-        self,
-        reactor: Any,
-        *,
-        resolver: IResolver | None = None,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-    ) -> None:
-        super().__init__(reactor, resolver=resolver, close_timeout=close_timeout)
+    def __init__(self, reactor: Any, *, close_timeout: float = DEFAULT_CLOSE_TIMEOUT) -> None:
+        super().__init__(reactor, close_timeout=close_timeout)
         self.control = MessageWebSocketControl(self._state.is_in_use, self._state.is_securing)
         # Whether the messages of this connection are delivered in pieces.
         self._is_partial = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime, IResolver
+from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
 from twsock.errors import SocketError
@@ -91,14 +91,8 @@ class StreamWebSocket(WebSocketClient):
     control: StreamWebSocketControl
     _receiver: _StreamReceiver
 
-    def __init__(
-        self,
-        reactor: Any,
-        *,
-        resolver: IResolver | None = None,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-    ) -> None:
-        super().__init__(reactor, resolver=resolver, close_timeout=close_timeout)
+    def __init__(self, reactor: Any, *, close_timeout: float = DEFAULT_CLOSE_TIMEOUT) -> None:
+        super().__init__(reactor, close_timeout=close_timeout)
         self.control = StreamWebSocketControl(self._state.is_in_use, self._state.is_securing)
         self._make_streams()
 

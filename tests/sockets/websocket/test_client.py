@@ -261,6 +261,27 @@ class ConnectTests(SynchronousTestCase):
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
 
+    def test_endpoint_does_not_bypass_the_proxy(self) -> None:
+        """With a proxy the connect fails, and the endpoint is not used; without one it is."""
+        used: list[Any] = []
+
+        class Endpoint:
+            def connect(self, factory: Any) -> Any:
+                used.append(factory)
+                return Deferred()
+
+        one = made()
+        endpoint: Any = Endpoint()
+        one.socket.control.proxy = "http://192.0.2.1:8080"
+        one.socket.control.proxy_credential = CREDENTIAL
+        failed = one.socket.connect_endpoint(endpoint, "ws://server.example/")
+        error = self.failureResultOf(failed, LocalProtocolError).value
+        self.assertIn("control.proxy", str(error))
+        self.assertEqual(used, [])
+        one.socket.control.proxy = None
+        self.assertNoResult(one.socket.connect_endpoint(endpoint, "ws://server.example/"))
+        self.assertEqual(len(used), 1)
+
 
 class CredentialTests(SynchronousTestCase):
     """User name and password of the server."""

@@ -182,12 +182,12 @@ class WebSocketClient:
         """
         Connect through any stream endpoint of Twisted, such as a UNIX socket. Not in WinRT.
 
-        ``control.proxy`` is not used.
-
         :param uri: as for `connect`; it gives the path and the name of the server. With ``wss``
             the TLS handshake runs on the connection that the endpoint makes.
         :param timeout: as for `connect`.
-        :returns: as `connect`. An error of the endpoint is reported as a `SocketError`.
+        :returns: as `connect`. An error of the endpoint is reported as a `SocketError`. It also
+            fails with `LocalProtocolError` if ``control.proxy`` is set: the endpoint decides how to
+            connect.
         """
         return self._start(uri, endpoint, timeout)
 
@@ -198,6 +198,7 @@ class WebSocketClient:
         parsed = WebSocketUri.parse(uri)
         handshake = self._prepare(parsed)
         try:
+            self._check_proxy(endpoint)
             self._check_credentials(parsed)
             role = self._role(parsed)
         except SocketError as error:
@@ -217,6 +218,17 @@ class WebSocketClient:
             headers=headers,
             compression=self.control.compression,
         )
+
+    def _check_proxy(self, endpoint: IStreamClientEndpoint | None) -> None:
+        """
+        Check that an endpoint does not bypass the proxy.
+
+        :raises LocalProtocolError: when both are set.
+        """
+        if endpoint is not None and self.control.proxy is not None:
+            raise LocalProtocolError(
+                "connect_endpoint uses no proxy: set control.proxy to None, or call connect"
+            )
 
     def _check_credentials(self, uri: WebSocketUri) -> None:
         """

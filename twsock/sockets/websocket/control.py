@@ -97,7 +97,7 @@ class WebSocketControl(StreamSocketControl):
         The HTTP proxy to connect through: ``http://host:port``; default None, for no proxy.
 
         The proxy opens a tunnel (``CONNECT``), with and without TLS. Proxies in environment
-        variables are not used. Not in WinRT.
+        variables are not used. ``connect_endpoint`` fails if there is a proxy. Not in WinRT.
         """
         return self._proxy
 

@@ -209,7 +209,11 @@ class ProgramTests(OnEveryReactor):
         """Require an end in order from a program that ends first, and from one that ends last."""
         for security in Security:
             for message, is_first, rows in (
-                (b"hello", True, [(State.OPEN, Event.PEER_ENDED), (State.ANSWERED, Event.FLUSHED)]),
+                (
+                    b"hello",
+                    True,
+                    [(State.OPEN, Event.PEER_ENDED), (State.ANSWERING, Event.CLOSE_ANSWERED)],
+                ),
                 (b"QUIT", False, [(State.OPEN, Event.CLOSE), (State.FINISHING, Event.FLUSHED)]),
             ):
                 found = self.serve(make_program(security, message, is_first), security, rows)
@@ -234,7 +238,7 @@ class ProgramTests(OnEveryReactor):
             _, error = self.serve(
                 lambda port, command=command: run(*command(port), say=b"hello\r\n"),  # type: ignore[misc]
                 security,
-                [(State.OPEN, Event.PEER_ENDED), (State.ANSWERED, Event.FLUSHED)],
+                [(State.OPEN, Event.PEER_ENDED), (State.ANSWERING, Event.CLOSE_ANSWERED)],
             )
             self.assertIsNone(error, security.value)
 
@@ -291,7 +295,7 @@ class ProgramTests(OnEveryReactor):
                     say=b"hello\r\n",
                 ),
                 security,
-                [(State.OPEN, Event.PEER_ENDED), (State.ANSWERED, Event.FLUSHED)],
+                [(State.OPEN, Event.PEER_ENDED), (State.ANSWERING, Event.CLOSE_ANSWERED)],
             )
             self.assertEqual(found, (b"answer to hello\r\n", None), security.value)
 

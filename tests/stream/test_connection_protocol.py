@@ -31,6 +31,25 @@ from twsock.wire import encode_frame
 FRAME = encode_frame(b"x" * 60)
 
 
+class Producing(FrameRecorder):
+    """Sends six messages of half a full output, as long as the output is not full."""
+
+    left = 6
+    resumed = 0
+
+    def frame_received(self, payload: bytes) -> None:
+        self.produce()
+
+    def writing_resumed(self) -> None:
+        self.resumed += 1
+        self.produce()
+
+    def produce(self) -> None:
+        while self.left and not self.is_full:
+            self.left -= 1
+            self.send_frame(bytes(HIGH_WATER // 2))
+
+
 class UnsentTests(SynchronousTestCase):
     """The number of unsent bytes is known and limited."""
 
@@ -87,6 +106,44 @@ class UnsentTests(SynchronousTestCase):
         Connected(Looking).receive(encode_frame(b"?"))
         half = HIGH_WATER // 2 + 4
         self.assertEqual(seen, [(half, False), (2 * half, True)])
+
+    def test_a_handler_that_fills_the_output_may_go_on(self) -> None:
+        """
+        The kernel takes all answers of the handler at once, so no event reports that.
+
+        Otherwise a program that sends until the output is full would wait for ever.
+        """
+        connected = Connected(Producing)
+        connected.receive(encode_frame(b"?"))
+        self.assertEqual((connected.protocol.left, connected.protocol.resumed), (4, 0))
+        for turn in range(1, 4):
+            connected.clock.advance(0)
+            self.assertEqual(connected.protocol.resumed, 1, f"{turn=}")
+        self.assertEqual(connected.protocol.left, 0)
+        self.assertEqual(len(connected.transport.value()), 6 * (HIGH_WATER // 2 + 4))
+
+    def test_a_full_transport_reports_its_room_once(self) -> None:
+        """Although the handler found it full, and has sent nothing."""
+        connected = Connected(Producing)
+        self.brake(connected)
+        connected.receive(encode_frame(b"?"))
+        connected.clock.advance(0)
+        self.assertEqual(connected.protocol.resumed, 0)
+        assert connected.transport.producer is not None
+        connected.transport.producer.resumeProducing()
+        connected.clock.advance(0)
+        self.assertEqual((connected.protocol.resumed, connected.protocol.left), (1, 0))
+
+    def test_no_report_of_room_outlives_the_connection(self) -> None:
+        """Lost in the turn of the handler: no hook is called, and no delayed call is left."""
+        connected = Connected(Producing)
+        before = len(connected.clock.getDelayedCalls())
+        connected.receive(encode_frame(b"?"))
+        self.assertEqual(len(connected.clock.getDelayedCalls()), before + 1)
+        connected.reset()
+        connected.clock.advance(0)
+        self.assertEqual(connected.protocol.resumed, 0)
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
 
     def test_a_push_above_the_limit_aborts(self) -> None:
         """The push that crosses the limit is queued; the next one aborts, and raises nothing."""

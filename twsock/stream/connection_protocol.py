@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -72,6 +72,8 @@ class ConnectionProtocol(Protocol):
     _is_unannounced = False
     # Whether a write has reported a full output, which has not drained since.
     _is_full = False
+    # Calls `writing_resumed` if no event of the transport does; None while it is not needed.
+    _room_report: IDelayedCall | None = None
     # Whether the running handler was cancelled because the connection was lost.
     _is_cancelled = False
 
@@ -86,6 +88,22 @@ class ConnectionProtocol(Protocol):
 
         :param error: the reason; None if the connection ended in order. A handler that still runs
             is cancelled right after this call.
+        """
+
+    def writing_paused(self) -> None:
+        """
+        The output is full: ``high_water`` bytes or more are not yet with the kernel.
+
+        Called once each time the output becomes full. If the bytes are answers, reading pauses
+        until they have been sent.
+        """
+
+    def writing_resumed(self) -> None:
+        """
+        The output has room again.
+
+        Called once after each `writing_paused`, when the kernel has all bytes, and after `is_full`
+        was True within a handler; not called once the connection is closed or lost.
         """
 
     # Called by applications.
@@ -164,12 +182,23 @@ class ConnectionProtocol(Protocol):
     @property
     def is_full(self) -> bool:
         """
-        Whether to wait before sending more: True from ``writing_paused`` to ``writing_resumed``.
+        Whether to wait before sending more, until `writing_resumed` is called.
+
+        Within a handler, its own answers count. They are sent after the handler; if the kernel
+        takes them, `writing_resumed` is called in the next turn of the reactor.
 
         A program that pushes messages without checking this reaches ``max_unsent``, and then the
         connection is aborted.
         """
-        return self.is_open and (self._is_full or self._connected_stream().is_full)
+        if not self.is_open:
+            return False
+        if not self._is_full:
+            stream = self._connected_stream()
+            if not stream.is_full:
+                return False
+            if self._room_report is None:
+                self._room_report = stream.clock.callLater(0, self._report_room)
+        return True
 
     @property
     def buffered(self) -> int:
@@ -345,6 +374,8 @@ class ConnectionProtocol(Protocol):
     def connection_ended(self, error: SocketError | None, _reason: Failure) -> None:
         """Release everything, and report the loss."""
         self._release(error)
+        if self._room_report is not None:
+            self._stop_room_report()
         if self._ordered is not None:
             self._ordered.release()
         if self.group is not None:
@@ -380,6 +411,22 @@ class ConnectionProtocol(Protocol):
             hook()
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
             self._failed(Failure())
+
+    def _report_room(self) -> None:
+        """Call `writing_resumed`, if the kernel took at once what filled the output."""
+        self._room_report = None
+        if not self.is_open or self._is_full:
+            return
+        if self._connected_stream().is_full:
+            self._is_full = True  # The transport will report its room.
+            self._call_hook(self.writing_paused)
+        else:
+            self._call_hook(self.writing_resumed)
+
+    def _stop_room_report(self) -> None:
+        report, self._room_report = self._room_report, None
+        if report is not None:
+            report.cancel()
 
     def _failed(self, failure: Failure) -> None:
         """Log an error once, at the level of its cause; abort the connection."""

@@ -83,21 +83,6 @@ class StreamProtocol(ConnectionProtocol):
         An attacker may have sent the earlier messages. Drop all that they said, such as a login.
         """
 
-    def writing_paused(self) -> None:
-        """
-        The output is full: ``high_water`` bytes or more are not yet with the kernel.
-
-        Called once each time the output becomes full. If the bytes are answers, reading pauses
-        until they have been sent.
-        """
-
-    def writing_resumed(self) -> None:
-        """
-        The kernel has all bytes that were written.
-
-        Called once after each `writing_paused`, unless the connection is closed or lost before.
-        """
-
     # Called by applications.
 
     def upgrade_to_ssl(self, settings: ClientUpgrade) -> Deferred[None]:
@@ -262,6 +247,7 @@ class StreamProtocol(ConnectionProtocol):
             stream.pause_reading()
         if not self._is_full:
             self._is_full = True
+            self._stop_room_report()  # The transport will report it.
             self._call_hook(self.writing_paused)
         # The transport may have drained meanwhile.
         return not self._is_full and stream.is_open

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.connection_calls import BENCHMARK
+from tests import THOROUGH
 from tests.benchmarks.commands import run_small
 
 
@@ -26,6 +28,7 @@ class ConnectionCallsTests(SynchronousTestCase):
     if sys.platform != "linux" or not _may_trace():
         skip = "strace is not installed, or not allowed to trace"
 
+    @skipIf(not THOROUGH, "strace takes ten seconds: runs with TWSOCK_TESTS=thorough")
     def test_calls_of_a_connection_are_counted(self) -> None:
         """
         An echo closes its socket at the end of the peer, and needs fewer calls than Twisted.

@@ -488,7 +488,11 @@ class HostileTests(OnEveryReactor):
         self.conduct(conduct)
 
     def test_connect_fails_at_servers_of_other_kinds(self) -> None:
-        """One that hangs up, one that resets, one that speaks another protocol."""
+        """
+        One that hangs up, one that resets, one that speaks another protocol.
+
+        The timeout ends the wait for servers that say less than a response, and go on.
+        """
         for received in (
             lambda transport, _: transport.loseConnection(),
             lambda transport, _: transport.abortConnection(),
@@ -501,7 +505,8 @@ class HostileTests(OnEveryReactor):
             async def work(reactor: Any, port: int) -> None:
                 websocket = MessageWebSocket(reactor)
                 for scheme in ("ws", "wss"):
-                    await failure_of(websocket.connect(f"{scheme}://127.0.0.1:{port}/"))
+                    uri = f"{scheme}://127.0.0.1:{port}/"
+                    await failure_of(websocket.connect(uri, timeout=0.5))
 
             self.serve(received, work)
 

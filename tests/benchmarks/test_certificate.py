@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,6 +26,9 @@ class TemporaryCertificateTests(SynchronousTestCase):
         """A server loads it as it is."""
         with temporary_certificate() as path:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path)
+            pem = path.read_bytes()
+        key = serialization.load_pem_private_key(pem, None)
+        self.assertEqual(key.public_key(), x509.load_pem_x509_certificate(pem).public_key())
 
     def test_nothing_is_left(self) -> None:
         """With the block, the file ends and its folder too."""

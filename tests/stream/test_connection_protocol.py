@@ -141,9 +141,9 @@ class UnsentTests(SynchronousTestCase):
         connected.receive(encode_frame(b"?"))
         self.assertEqual(len(connected.clock.getDelayedCalls()), before + 1)
         connected.reset()
+        self.assertEqual(connected.clock.getDelayedCalls(), [])
         connected.clock.advance(0)
         self.assertEqual(connected.protocol.resumed, 0)
-        self.assertEqual(connected.clock.getDelayedCalls(), [])
 
     def test_a_push_above_the_limit_aborts(self) -> None:
         """The push that crosses the limit is queued; the next one aborts, and raises nothing."""

@@ -163,6 +163,19 @@ class OptionTests(SynchronousTestCase):
                 self.assertRaises(ValueError, setattr, options, name, size)
             self.assertEqual(options.outbound_buffer_size_in_bytes, 2**31 - 1, options)
 
+    def test_trust_roots_are_certificates(self) -> None:
+        """A file's name or contents are refused at once, and not at the next handshake."""
+        one = control()
+        refused: tuple[Any, ...] = (b"-----BEGIN", "authority.pem", 5, [b"-----BEGIN"], {1: 2})
+        for value in refused:
+            with self.assertRaises(TypeError, msg=value) as caught:
+                one.trust_roots = value
+            self.assertIn("trust_roots is a list of Certificates", str(caught.exception))
+        self.assertIsNone(one.trust_roots)
+        for value in (None, [], ()):
+            one.trust_roots = value
+            self.assertIs(one.trust_roots, value)
+
     def test_setting_an_option_of_a_socket_in_use_raises(self) -> None:
         """The error names the option, whose value does not change."""
         self.is_in_use = True

@@ -255,10 +255,10 @@ class StreamSocketControl(StreamSocketListenerControl):
         "_is_securing",
         "_min_protection_level",
         "_serialize_connection_attempts",
+        "_trust_roots",
         "application_protocols",
         "ignorable_server_certificate_errors",
         "resumes_sessions",
-        "trust_roots",
     )
 
     def __init__(
@@ -272,8 +272,7 @@ class StreamSocketControl(StreamSocketListenerControl):
         #: Errors of the server's certificate to ignore; a list to be changed. Fatal errors are
         #: never ignored, and each error has to be listed.
         self.ignorable_server_certificate_errors: list[ChainValidationResult] = []
-        #: Authorities to trust; None for those of the platform. Not in WinRT.
-        self.trust_roots: Sequence[Certificate] | None = None
+        self._trust_roots: Sequence[Certificate] | None = None
         #: Whether to resume the TLS session of an earlier connection of this process to the same
         #: host and port. The server's certificate is then not verified again, except for its name
         #: and validity. False: every handshake is a full one, and no session is stored.
@@ -302,6 +301,21 @@ class StreamSocketControl(StreamSocketListenerControl):
     def min_protection_level(self, value: SocketProtectionLevel) -> None:
         self._check_tls("min_protection_level")
         self._min_protection_level = SocketProtectionLevel(value)
+
+    @property
+    def trust_roots(self) -> Sequence[Certificate] | None:
+        """
+        Authorities to trust; default None, for those of the platform. Not in WinRT.
+
+        An empty list trusts no server. `Certificate.load` and `Certificate.from_pem` read
+        authorities.
+        """
+        return self._trust_roots
+
+    @trust_roots.setter
+    def trust_roots(self, value: Sequence[Certificate] | None) -> None:
+        _check_roots(value)
+        self._trust_roots = value
 
     def _check_tls(self, name: str) -> None:
         if self._is_securing():
@@ -352,3 +366,20 @@ def _checked_size(value: int) -> int:
     if not 0 < checked_integer(value, "a buffer size") < 2**31:
         raise ValueError(f"a buffer size is 1 to 2,147,483,647 bytes, not {value}")
     return value
+
+
+def _check_roots(value: Any) -> None:
+    """
+    Check a list of authorities, so that a mistake does not wait for the next handshake.
+
+    :raises TypeError: when it is no list of certificates, and not None.
+    """
+    if value is None:
+        return
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        found = type(value).__name__
+        raise TypeError(f"trust_roots is a list of Certificates or None, not {found}")
+    for root in value:
+        if not isinstance(root, Certificate):
+            found = type(root).__name__
+            raise TypeError(f"trust_roots is a list of Certificates, and has {found}")

@@ -255,6 +255,15 @@ class ClientHttpTests(SynchronousTestCase):
             self.assertRaises(RemoteProtocolError, self.receive, data, 1)
             self.assertRaises(RemoteProtocolError, self.receive, data)
 
+    def test_another_protocol_is_refused_at_its_first_bytes(self) -> None:
+        """It may never send the end of a head. The same holds behind an interim response."""
+        for data in (b"S", b"220", b"\x16\x03\x01", b"HTTQ", b"http/1.1", b"\r\n", b" HTTP"):
+            for before in (b"", b"HTTP/1.1 100 Continue\r\n\r\n"):
+                with self.assertRaises(RemoteProtocolError) as caught:
+                    self.receive(before + data)
+                self.assertEqual(str(caught.exception), "the response is not HTTP", data)
+        self.assertEqual(self.receive(b"HTT"), (None, b""))
+
     def test_the_tunnel_of_a_proxy_is_asked_for(self) -> None:
         """``CONNECT`` (RFC 9110 section 9.3.6)."""
         http = ClientHttp(Request("CONNECT", "a.example:443", (("Host", "a.example:443"),)))

@@ -32,6 +32,8 @@ MAX_HEAD: Final = 16 * 1024
 MAX_FIELDS: Final = 100
 
 _END: Final = b"\r\n\r\n"
+#: The beginning of every response (RFC 9112 section 2.3).
+_RESPONSE: Final = b"HTTP/"
 #: A control character, CR without LF, or LF without CR. The first byte of TLS is one, too.
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])|(?<!\r)\n")
 #: A line that continues the one before it (RFC 9112 section 5.2).
@@ -189,12 +191,17 @@ class ClientHttp:
         :raises RemoteProtocolError: as soon as the bytes cannot be a response, or exceed a limit.
         """
         self._reader.feed(data)
-        while (head := self._reader.next_head()) is not None:
+        while True:
+            # At once: a server of another protocol may never send the end of a head.
+            if not _RESPONSE.startswith(self._reader.stored[: len(_RESPONSE)]):
+                raise RemoteProtocolError("the response is not HTTP")
+            head = self._reader.next_head()
+            if head is None:
+                return None
             response = self._parse(head)
             if response.status == HTTPStatus.SWITCHING_PROTOCOLS or response.status >= 200:
                 self.leftover = bytes(self._reader.stored)
                 return response
-        return None
 
     def _parse(self, head: bytes) -> Response:
         self._connection.receive_data(head)

@@ -229,6 +229,7 @@ class JudgementTests(SynchronousTestCase):
     def test_an_error_can_be_copied(self) -> None:
         """Several waits may receive it."""
         error = self.assert_refused(replace(OPENED, status=404), WebErrorStatus.NOT_FOUND)
+        self.assertFalse(error.is_from_proxy)
         copy = error.copy()
         self.assertEqual((copy.web_status, str(copy)), (error.web_status, str(error)))
 

@@ -274,7 +274,7 @@ def _explain(
             return CommandError(f"handshake failed: {error}")
         hosts = [value for name, value in read_headers(arguments.header) if name.lower() == "host"]
         host = hosts[0] if hosts else uri.authority
-        who = "proxy" if str(error).startswith("the proxy") else "server"
+        who = "proxy" if error.is_from_proxy else "server"
         return CommandError(_describe_refusal(who, error.response, uri.target, host))
     has_begun_tls = information.protection_level is not SocketProtectionLevel.PLAIN_SOCKET
     if security is not None and has_begun_tls and not information.negotiated_version:

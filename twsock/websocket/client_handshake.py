@@ -50,16 +50,25 @@ _CLASSES: Final = {
 
 class HandshakeError(RemoteProtocolError):
     """
-    The server did not accept the WebSocket, or its response breaks a rule.
+    The server did not accept the WebSocket, or its response breaks a rule; or the proxy refused.
 
-    :ivar response: the response of the server, without a body.
+    :ivar response: the response, without a body.
+    :ivar is_from_proxy: whether the proxy sent the response, and not the server.
     :ivar web_status: the member for the HTTP status of a refusal;
         ``ERROR_HTTP_INVALID_SERVER_RESPONSE`` if a response 101 breaks a rule.
     """
 
-    def __init__(self, message: str, response: Response, web_status: WebErrorStatus) -> None:
+    def __init__(
+        self,
+        message: str,
+        response: Response,
+        web_status: WebErrorStatus,
+        *,
+        is_from_proxy: bool = False,
+    ) -> None:
         super().__init__(message, hresult=_HRESULTS.get(web_status, _HTTP | web_status))
         self.response = response
+        self.is_from_proxy = is_from_proxy
         self.web_status = web_status
 
 
@@ -154,7 +163,7 @@ class ClientHandshake:
             answer this request. Redirections are not followed.
         """
         if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
-            raise refused(response, "the server")
+            raise refused(response)
         try:
             self._check(response)
             subprotocol = self._check_subprotocol(response)
@@ -196,19 +205,19 @@ class ClientHandshake:
         return self._compression.judge(extensions[0])
 
 
-def refused(response: Response, who: str) -> HandshakeError:
+def refused(response: Response, *, is_from_proxy: bool = False) -> HandshakeError:
     """
     Return the error for a response that refuses.
 
-    :param who: the sender of the response, for the message: "the server" or "the proxy".
+    :param is_from_proxy: whether the proxy sent the response, and not the server.
     """
     status = response.status
     try:
         web_status = WebErrorStatus(status)
     except ValueError:
         web_status = _CLASSES.get(status // 100, WebErrorStatus.UNEXPECTED_STATUS_CODE)
-    message = f"{who} answered with the status {status}"
+    message = f"the {'proxy' if is_from_proxy else 'server'} answered with the status {status}"
     version = response.header("Sec-WebSocket-Version")
     if status == HTTPStatus.UPGRADE_REQUIRED and version is not None:
         message += f"; its versions of WebSockets are {version[:100]!a}"
-    return HandshakeError(message, response, web_status)
+    return HandshakeError(message, response, web_status, is_from_proxy=is_from_proxy)

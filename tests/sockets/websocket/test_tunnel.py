@@ -80,6 +80,7 @@ class TunnelTests(SynchronousTestCase):
                 self.read(f"HTTP/1.1 {status} No\r\n\r\n".encode())
             self.assertIs(WebSocketError.get_status(caught.exception), expected)
             self.assertIn("the proxy", str(caught.exception))
+            self.assertTrue(caught.exception.is_from_proxy)
 
     def test_other_bytes_are_refused(self) -> None:
         """No HTTP, and bytes behind the response, which could pass as part of TLS."""

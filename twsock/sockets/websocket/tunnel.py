@@ -99,7 +99,7 @@ class Tunnel:
         if response is None:
             return False
         if not 200 <= response.status < 300:
-            raise refused(response, "the proxy")
+            raise refused(response, is_from_proxy=True)
         if http.leftover:
             # A server speaks after the client. These bytes might be taken for its TLS handshake.
             raise RemoteProtocolError("bytes arrived behind the response of the proxy")

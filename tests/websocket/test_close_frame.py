@@ -17,6 +17,7 @@ from twsock.websocket.close_frame import (
     check_reason,
     decode_close,
     encode_close,
+    named_code,
 )
 
 #: What `close` of WinRT foresees, and what was registered for servers since.
@@ -68,6 +69,24 @@ class SendingTests(SynchronousTestCase):
     def test_what_is_encoded_is_decoded(self, code: int, reason: str) -> None:
         """A code and a reason come back."""
         self.assertEqual(decode_close(encode_close(code, reason)), (code, reason))
+
+
+class NameTests(SynchronousTestCase):
+    """Codes as applications receive them."""
+
+    def test_a_registered_code_is_a_member(self) -> None:
+        """Of every origin: checked, received, or of a violation."""
+        received, _ = decode_close(b"\x03\xe9")
+        violation = WebSocketViolation(1001, "x")
+        for code in (named_code(1001), check_code(1001), received, violation.code):
+            self.assertIs(code, CloseCode.GOING_AWAY)
+
+    def test_any_other_code_is_a_plain_integer(self) -> None:
+        """Such as those of applications."""
+        received, _ = decode_close(b"\x0f\xa0")
+        violation = WebSocketViolation(4000, "x")
+        for code in (named_code(4000), check_code(4000), received, violation.code):
+            self.assertEqual((code, type(code)), (4000, int))
 
 
 class ReceivingTests(SynchronousTestCase):

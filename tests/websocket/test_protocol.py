@@ -27,6 +27,7 @@ from tests.websocket.connections import (
     text,
 )
 from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketErrorStatus
+from twsock.websocket.broadcast import broadcast
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation
 from twsock.websocket.deflate import DeflateSettings
 from twsock.websocket.factory import WebSocketFactory
@@ -106,6 +107,33 @@ class MessageTests(SynchronousTestCase):
         made = connected(Recorder)
         made.protocol.send_binary(b"x" * 200)
         self.assertEqual(made.sent(), b"\x82\x7e\x00\xc8" + b"x" * 200)
+
+    def test_all_bytes_of_a_buffer_are_sent(self) -> None:
+        """Also if the items of a ``memoryview`` have several bytes, and if bytes are skipped."""
+        for view, expected in (
+            (memoryview(b"abcdefgh").cast("I"), b"abcdefgh"),
+            (memoryview(b"abcdefgh")[::2], b"aceg"),
+            (bytearray(b"x" * 200), b"x" * 200),
+        ):
+            made = connected(Recorder)
+            made.protocol.send_binary(view)
+            made.protocol.send_fragment(view, is_text=False, is_complete=False)
+            made.protocol.send_fragment(view, is_text=False, is_complete=True)
+            broadcast([made.protocol], view)
+            self.assertEqual(
+                made.frames(),
+                [("binary", expected), ("binary", expected * 2), ("binary", expected)],
+                view,
+            )
+
+    def test_what_is_no_buffer_is_refused(self) -> None:
+        """A text or a number sends nothing."""
+        made = connected(Recorder)
+        refused: tuple[Any, ...] = ("text", 5, None)
+        for value in refused:
+            self.assertRaises(TypeError, made.protocol.send_binary, value)
+            self.assertRaises(TypeError, made.protocol.send_fragment, value, True, True)
+        self.assertEqual(made.frames(), [])
 
     def test_message_types_without_a_handler_are_refused(self) -> None:
         """The code 1003 says so."""

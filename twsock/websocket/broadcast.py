@@ -15,14 +15,14 @@ from twsock.errors import SocketError
 from twsock.log import TextLogger
 from twsock.websocket.frames import Opcode
 from twsock.websocket.protocol import WebSocketProtocol
-from twsock.wire.byte_queue import as_bytes
+from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["broadcast"]
 
 _log: Final = TextLogger(__name__)
 
 
-def broadcast(connections: Iterable[WebSocketProtocol], message: str | bytes) -> int:
+def broadcast(connections: Iterable[WebSocketProtocol], message: str | Buffer) -> int:
     """
     Send a message to many WebSockets of this server, without waiting for any of them.
 
@@ -34,7 +34,7 @@ def broadcast(connections: Iterable[WebSocketProtocol], message: str | bytes) ->
     :param connections: the WebSockets. The collection may change while the call runs: the message
         goes to those that it had at the beginning. A connection that is lost during the call is
         skipped.
-    :param message: a text as ``str``, or a binary message as ``bytes``.
+    :param message: a text as ``str``, or a binary message as any buffer.
     :returns: how many connections sent or queued the message. Whether a peer received it is
         unknown.
     :raises UnicodeEncodeError: when a text has no form in UTF-8; nothing is sent then.

@@ -23,6 +23,7 @@ __all__ = [
     "check_reason",
     "decode_close",
     "encode_close",
+    "named_code",
 ]
 
 _CODE_SIZE: Final = 2
@@ -61,19 +62,32 @@ class CloseCode(enum.IntEnum):
 _SENT_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
+_NAMED: Final[dict[int, CloseCode]] = {code.value: code for code in CloseCode}
+
+
+def named_code(code: int) -> int:
+    """
+    Return a close code as applications receive it.
+
+    :returns: the member of `CloseCode`, if the code is registered there; else a plain ``int``, such
+        as those from 3000. Both are equal to the number.
+    """
+    return _NAMED.get(code) or int(code)
+
+
 class WebSocketViolation(RemoteProtocolError):  # noqa: N818 - it says whose error it is
     """
     The peer broke a rule of WebSockets or exceeded a limit. A close frame answers the violation.
 
     A handler may raise it for a rule of the application.
 
-    :ivar code: the code of the close frame, such as 1002.
+    :ivar code: the code of the close frame, such as 1002; a `CloseCode` if it has a name there.
     :ivar reason: the text of the close frame; at most 123 bytes in UTF-8.
     """
 
-    def __init__(self, code: CloseCode, reason: str) -> None:
+    def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"WebSocket peer: {reason} (close code {code:d})")
-        self.code = code
+        self.code = named_code(code)
         self.reason = reason
 
 
@@ -85,7 +99,7 @@ def check_code(code: int) -> int:
     later.
 
     :param code: 1005 for an empty close frame.
-    :returns: the code.
+    :returns: the code, as `named_code` does.
     :raises ValueError: when a close frame cannot carry it.
     :raises TypeError: when it is not a whole number.
     """
@@ -94,7 +108,7 @@ def check_code(code: int) -> int:
         raise ValueError(
             f"a close code is 1000 to 1003, 1005, 1007 to 1014 or 3000 to 4999, not {code}"
         )
-    return code
+    return named_code(code)
 
 
 def check_reason(code: int, reason: str) -> bytes:
@@ -131,6 +145,8 @@ def decode_close(payload: bytes) -> tuple[int, str]:
     """
     Return the code and the reason of a close frame; 1005 and an empty text if it has no payload.
 
+    The code is a `CloseCode` if it has a name there.
+
     :raises WebSocketViolation: 1002 when the payload has one byte or a code that is never sent;
         1007 when the reason is not UTF-8.
     """
@@ -142,7 +158,7 @@ def decode_close(payload: bytes) -> tuple[int, str]:
     if code not in _SENT_CODES:
         raise WebSocketViolation(CloseCode.PROTOCOL_ERROR, f"close code {code}, which is not sent")
     try:
-        return code, str(payload[_CODE_SIZE:], "utf-8")
+        return named_code(code), str(payload[_CODE_SIZE:], "utf-8")
     except UnicodeDecodeError:
         raise WebSocketViolation(
             CloseCode.INVALID_PAYLOAD_DATA, "close reason that is not UTF-8"

@@ -28,7 +28,7 @@ from twsock.errors import (
 )
 from twsock.operation import Operation, fail
 from twsock.stream.connection import Connection
-from twsock.websocket.close_frame import CloseCode, decode_close, encode_close
+from twsock.websocket.close_frame import CloseCode, decode_close, encode_close, named_code
 from twsock.websocket.closing import Action, Event, Role, State, follow
 from twsock.websocket.frames import Opcode
 from twsock.websocket.keepalive import Due, KeepAlive
@@ -386,7 +386,7 @@ class WebSocket:
 
     def _note_close(self, code: int, reason: str, payload: bytes) -> None:
         """Record the first close frame, which says why the WebSocket ends."""
-        self.code = code
+        self.code = named_code(code)
         self.reason = reason
         self._payload = payload
 

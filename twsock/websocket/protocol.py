@@ -29,6 +29,7 @@ from twsock.websocket.connection import WebSocket
 from twsock.websocket.frames import MAX_CONTROL_PAYLOAD, Opcode, encode_header
 from twsock.websocket.handshake import Acceptance, refuse
 from twsock.websocket.messages import MessageDecoder, MessageEncoder
+from twsock.wire.byte_queue import Buffer, as_bytes
 
 __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "WebSocketProtocol"]
 
@@ -116,8 +117,9 @@ class WebSocketProtocol(AcceptingProtocol):
         Called once, after the last message and before `connection_lost`, and only if the request
         was accepted.
 
-        :param code: the code of the first close frame, of either end; 1005 if that frame had no
-            code; 1006 if the connection was lost without a close frame.
+        :param code: the code of the first close frame, of either end, as a `CloseCode` if it has a
+            name there, else as a plain ``int``; 1005 if that frame had no code; 1006 if the
+            connection was lost without a close frame.
         :param reason: the text of the same close frame. Do not trust it: the peer may have sent it.
         """
 
@@ -151,9 +153,16 @@ class WebSocketProtocol(AcceptingProtocol):
         if not self._is_delivering:
             self._push(stream, size + _HEADER_SIZE)
 
-    def send_binary(self, data: bytes) -> None:
-        """Send a binary message; see `send_text`."""
+    def send_binary(self, data: Buffer) -> None:
+        """
+        Send a binary message; see `send_text`.
+
+        :param data: the message; a mutable buffer is copied. The items of a ``memoryview`` may have
+            several bytes each: all bytes are sent.
+        """
         stream = self._stream or self._connected_stream()
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
         size = len(data)
         if size > self._max_plain or not self._web_socket.is_open:
             self._send(stream, _BINARY, data, data)
@@ -163,7 +172,7 @@ class WebSocketProtocol(AcceptingProtocol):
         if not self._is_delivering:
             self._push(stream, size + _HEADER_SIZE)
 
-    def send_fragment(self, data: bytes, is_text: bool, is_complete: bool) -> None:
+    def send_fragment(self, data: Buffer, is_text: bool, is_complete: bool) -> None:
         """
         Send a piece of a message; see `send_text`.
 
@@ -182,7 +191,7 @@ class WebSocketProtocol(AcceptingProtocol):
         if not self._encoder.has_unfinished_message:
             self._max_plain_between = self._max_plain
         opcode = _TEXT if is_text else _BINARY
-        frame = self._encoder.encode_fragment(opcode, data, is_final=is_complete)
+        frame = self._encoder.encode_fragment(opcode, as_bytes(data), is_final=is_complete)
         # Until the message ends, all other messages go to the encoder, which refuses them.
         self._max_plain = self._max_plain_between if is_complete else -1
         self._write(stream, frame)

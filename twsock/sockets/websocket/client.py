@@ -335,7 +335,7 @@ class WebSocketClient:
             be awaited. Cancelling it does not cancel the close.
         :raises ValueError: at once, when the code or the reason cannot be sent.
         """
-        code = int(check_code(code))
+        code = check_code(code)
         check_reason(code, reason)
         self._state.close()
         if self._connection is None:

@@ -28,6 +28,7 @@ class WebSocketClosedEventArgs:
     Argument of a handler of ``closed``.
 
     :ivar code: the code of the first close frame, of either end; 1005 if that frame had no code.
+        A `twsock.websocket.CloseCode` if it has a name there, else a plain ``int``.
         3000 to 3999 are registered by libraries and applications, 4000 to 4999 are private.
     :ivar reason: the text of the same close frame. Do not trust it: the server may have sent it.
     """

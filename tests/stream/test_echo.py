@@ -35,6 +35,7 @@ class FrameEchoTests(SynchronousTestCase):
         connected.receive(encode_frame(b"a") * 7)
         self.assertEqual(connected.factory.counters.messages, 7)
         self.assertEqual(connected.factory.counters.bytes_received, 35)
+        self.assertEqual(connected.factory.counters.bytes_sent, 35)
 
     def test_frames_before_a_violation_come_back(self) -> None:
         """Frames before a bad header are answered, then the connection ends."""

@@ -212,6 +212,8 @@ class CommandTests(SynchronousTestCase):
         connection.shake_hands()
         self.assertEqual(connection.peer.received, encode_frame(b"late"))
         self.assertEqual(connection.protocol.secured, [True])
+        counters = connection.factory.counters
+        self.assertEqual((counters.upgrades, counters.upgrade_failures), (1, {}))
 
     def test_a_hello_pipelined_with_the_request_upgrades(self) -> None:
         """S4: in one piece with the request, or byte by byte."""
@@ -291,6 +293,7 @@ class CommandTests(SynchronousTestCase):
         connection.clock.advance(0.1)
         self.assertTrue(connection.transport.disconnected)
         self.assertEqual(connection.factory.counters.violations, 1)
+        self.assertEqual(connection.factory.counters.upgrade_failures, {"ConnectionTimedOut": 1})
         connection.protocol.connectionLost()
         self.assertEqual(connection.clock.getDelayedCalls(), [])
 

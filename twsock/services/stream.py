@@ -20,7 +20,7 @@ from twisted.python import usage
 from typing_extensions import override
 
 from twsock.log import TextLogger
-from twsock.protocols import FrameEchoFactory, LineEchoFactory, StreamServerFactory
+from twsock.protocols import Counters, FrameEchoFactory, LineEchoFactory, StreamServerFactory
 from twsock.services.listening import ListeningService, default_endpoints
 from twsock.services.options import count_option, seconds_option
 from twsock.services.process import in_process
@@ -120,7 +120,7 @@ class StreamService(ListeningService):
             aborted += await self._aborting
         self._log.info(
             "stopped: {counts}, {aborted} aborted at the deadline",
-            counts=", ".join(f"{n} {name}" for name, n in asdict(self.factory.counters).items()),
+            counts=", ".join(f"{n} {name}" for name, n in _logged_counts(self.factory.counters)),
             aborted=aborted,
         )
 
@@ -214,6 +214,10 @@ def stream_service(
     parse = partial(parse_server_endpoint, reactor, settings=endpoint_settings)
     parsed = [(each, parse(each)) for each in list(endpoints) or default_endpoints(DEFAULT_PORT)]
     return StreamService(reactor, factory, parsed, security=security, drain_timeout=drain_timeout)
+
+
+def _logged_counts(counters: Counters) -> list[tuple[str, int]]:
+    return [(name, n) for name, n in asdict(counters).items() if isinstance(n, int)]
 
 
 def default_max_connections() -> int:

@@ -308,6 +308,7 @@ class ConnectionProtocol(Protocol):
             high_water=self.high_water,
             buffer_limit=group.buffer_limit,
         )
+        stream.counters = group.counters
         is_counted = group.address_limit is not None
         group.join(self, host_of(self._transport.getPeer()) if is_counted else None)
         return stream
@@ -401,6 +402,17 @@ class ConnectionProtocol(Protocol):
         """Count a peer that broke a rule."""
         if self.group is not None:
             self.group.counters.violations += 1
+
+    def note_upgrade(self, error: SocketError | None = None) -> None:
+        """Count an upgrade that is done, or one that failed with an error."""
+        if self.group is None:
+            return
+        counters = self.group.counters
+        if error is None:
+            counters.upgrades += 1
+        else:
+            failures, reason = counters.upgrade_failures, error.status.documented_name
+            failures[reason] = failures.get(reason, 0) + 1
 
     def _call_hook(self, hook: Callable[[], None]) -> None:
         """Call a method of the application; after the loss was reported, do nothing."""

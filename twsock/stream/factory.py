@@ -115,6 +115,11 @@ class StreamServerFactory(ServerFactory):
         """The numbers of connections, messages and errors of this server."""
         return self.group.counters
 
+    @property
+    def protocol_name(self) -> str:
+        """The name of the class of the connections' protocol."""
+        return self._protocol_class.__name__
+
     def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
         """
         Listen on an endpoint; accept no connection while the limit on connections is reached.

@@ -247,6 +247,8 @@ class StreamProtocol(ConnectionProtocol):
             stream.pause_reading()
         if not self._is_full:
             self._is_full = True
+            if self.group is not None:
+                self.group.counters.paused += 1
             self._stop_room_report()  # The transport will report it.
             self._call_hook(self.writing_paused)
         # The transport may have drained meanwhile.

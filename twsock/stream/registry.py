@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -53,6 +53,15 @@ class Counters:
     buffer_limit_aborts: int = 0
     #: Connections aborted because a handler raised.
     handler_errors: int = 0
+    #: Bytes passed to the kernel or to Twisted's queue, before encryption.
+    bytes_sent: int = 0
+    #: How often an output became full, see `StreamProtocol.writing_paused`.
+    paused: int = 0
+    #: Upgrades to TLS that ended with an accepted peer, implicit TLS included.
+    upgrades: int = 0
+    #: Upgrades to TLS that failed, by the documented name of the status of the error. The failures
+    #: are in ``violations``, too.
+    upgrade_failures: dict[str, int] = field(default_factory=dict)
 
 
 class Member(typing.Protocol):

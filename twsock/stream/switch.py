@@ -294,6 +294,9 @@ class MessageOwner(SwitchOwner, typing.Protocol):
     def note_violation(self) -> None:
         """Count a peer that broke a rule."""
 
+    def note_upgrade(self, error: SocketError | None = None) -> None:
+        """Count an upgrade that is done, or one that failed with an error."""
+
 
 class MessageSwitch(Switch):
     """

@@ -13,6 +13,7 @@ behind queued bytes, it calls ``transport.write``.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from twsock.stream.descriptor import (
 )
 from twsock.stream.drain import BufferWatch, DrainWatch
 
-__all__ = ["HIGH_WATER", "LOW_WATER", "StreamTransport"]
+__all__ = ["HIGH_WATER", "LOW_WATER", "SentCounter", "StreamTransport"]
 
 #: A connection is full when this many written bytes are not yet with the kernel. The owner then
 #: stops producing, and pauses reading. Twisted pauses a producer at the same 64 KiB.
@@ -51,6 +52,16 @@ _SETTLE_INTERVAL: Final = 0.01
 
 #: The most pieces of one call; Linux's IOV_MAX.
 _MAX_PIECES: Final = 1024
+
+
+class SentCounter(typing.Protocol):
+    """
+    Counts the bytes of all connections of a server.
+
+    :ivar bytes_sent: bytes passed to the kernel or to Twisted's queue, before encryption.
+    """
+
+    bytes_sent: int
 
 
 class StreamTransport:
@@ -73,6 +84,7 @@ class StreamTransport:
         "_transport",
         "_watch",
         "clock",
+        "counters",
         "is_held",
         "is_open",
         "room",
@@ -91,6 +103,8 @@ class StreamTransport:
         self.is_open = True
         #: Whether written bytes wait for a handshake.
         self.is_held = False
+        #: Counts the bytes that `send` passes on; None for no count.
+        self.counters: SentCounter | None = None
         # The transport below the TLS engine of an upgrade; None before an upgrade.
         self._lower: TlsLowerTransport | None = None
         # Checks in the next turn whether the TLS engine has sent its data.
@@ -202,6 +216,8 @@ class StreamTransport:
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         self._pending = None
         self.room = self._high_water
+        if self.counters is not None:
+            self.counters.bytes_sent += len(data)
         transport = self._transport
         if (
             self._socket is not None

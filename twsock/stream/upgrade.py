@@ -253,6 +253,7 @@ class Upgrade(MessageSwitch):
 
     @override
     def accepted(self, engine: Any) -> None:
+        self._owner.note_upgrade()
         if self._settings.policy is UpgradePolicy.IMPLICIT:
             self._owner.forget_switch()  # There is no request.
         else:
@@ -274,6 +275,7 @@ class Upgrade(MessageSwitch):
     @override
     def failed(self, event: Event, error: SocketError) -> None:
         self._owner.note_violation()
+        self._owner.note_upgrade(error)
         peer = self._owner.peer
         if isinstance(error, RemoteProtocolError):
             self._log.warn("{peer} aborted: {error}", peer=peer, error=error)

@@ -1,0 +1,101 @@
+"""The counters of services as measurements."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.stream.connections import Connected
+from twsock.datagram.protocol import EchoCounters
+from twsock.protocols import FrameEcho
+from twsock.services.measurements import (
+    Kind,
+    Measurement,
+    group_by_name,
+    measure_datagrams,
+    measure_streams,
+)
+from twsock.wire.frames import encode_frame
+
+
+def value_of(measurements: list[Measurement], name: str, reason: str | None = None) -> float:
+    """Return the value of the only measurement with a name and a reason."""
+    (found,) = [
+        each.value
+        for each in measurements
+        if each.name == f"twsock_{name}" and each.labels.get("reason") == reason
+    ]
+    return found
+
+
+class StreamTests(SynchronousTestCase):
+    """A server of connections."""
+
+    def test_messages_and_bytes_of_both_directions_are_measured(self) -> None:
+        """They have the name of the protocol class as a label."""
+        connected = Connected(FrameEcho)
+        connected.receive(encode_frame(b"hello") * 2)
+        measured = list(measure_streams(connected.factory))
+        self.assertEqual({each.labels["protocol"] for each in measured}, {"FrameEcho"})
+        for name, value in (
+            ("connections", 1),
+            ("open_connections", 1),
+            ("messages_received", 2),
+            ("received_bytes", 18),
+            ("sent_bytes", 18),
+        ):
+            self.assertEqual(value_of(measured, name), value, name)
+
+    def test_a_full_output_is_measured(self) -> None:
+        """The count grows when the output becomes full."""
+        connected = Connected(FrameEcho)
+        assert connected.transport.producer is not None
+        connected.transport.producer.pauseProducing()
+        connected.receive(encode_frame(b"hello"))
+        measured = list(measure_streams(connected.factory))
+        self.assertEqual(value_of(measured, "output_paused"), 1)
+
+    def test_a_violation_is_a_reason_of_an_early_end(self) -> None:
+        """The other reasons stay at 0, so that their time series exist."""
+        connected = Connected(FrameEcho, max_payload=10)
+        connected.receive(b"\x00\x00\x00\x0b")
+        measured = list(measure_streams(connected.factory))
+        self.assertEqual(value_of(measured, "connections_ended", "violation"), 1)
+        self.assertEqual(value_of(measured, "connections_ended", "idle"), 0)
+
+    def test_failed_upgrades_have_a_reason(self) -> None:
+        """One time series for each status."""
+        connected = Connected(FrameEcho)
+        connected.factory.counters.upgrade_failures["ConnectionTimedOut"] = 3
+        measured = list(measure_streams(connected.factory))
+        self.assertEqual(value_of(measured, "upgrade_failures", "ConnectionTimedOut"), 3)
+
+
+class DatagramTests(SynchronousTestCase):
+    """One UDP port."""
+
+    def test_each_reason_of_a_drop_is_a_label(self) -> None:
+        """A port that has no send queue holds 0 bytes."""
+        counters = EchoCounters(received=7, answered=4, limited=2, dropped_by_the_kernel=1)
+        measured = list(measure_datagrams("udp:127.0.0.1:1337", "DatagramEcho", counters, None))
+        self.assertEqual({each.labels["endpoint"] for each in measured}, {"udp:127.0.0.1:1337"})
+        for name, reason, value in (
+            ("datagrams_received", None, 7),
+            ("datagrams_answered", None, 4),
+            ("datagrams_dropped", "rate_limit", 2),
+            ("datagrams_dropped", "receive_buffer", 1),
+            ("datagrams_dropped", "loop_risk", 0),
+            ("buffered_bytes", None, 0),
+        ):
+            self.assertEqual(value_of(measured, name, reason), value, (name, reason))
+
+
+class GroupTests(SynchronousTestCase):
+    """Measurements of several services."""
+
+    def test_measurements_of_one_name_are_together(self) -> None:
+        """Exporters write each name once."""
+        first = Measurement("a", "", Kind.GAUGE, {"n": "1"}, 1)
+        other = Measurement("b", "", Kind.GAUGE, {}, 2)
+        last = Measurement("a", "", Kind.GAUGE, {"n": "2"}, 3)
+        grouped = group_by_name([first, other, last])
+        self.assertEqual(grouped, {"a": [first, last], "b": [other]})

@@ -30,6 +30,7 @@ UNPAIRED_TESTS = {
     "tests/test_attacks.py": "docs/attacks.rst",
     "tests/test_autobahn.py": "twsock/websocket/, with the test suite of Autobahn",
     "tests/test_outside_tools.py": "the upgrade, with outside tools",
+    "tests/test_outside_websockets.py": "WebSockets, with outside programs",
     "tests/test_packaging.py": "setup.cfg",
     "tests/test_pairing.py": "tests/ itself",
     "tests/test_parameters.py": "the parameters of all public calls",

@@ -1,0 +1,358 @@
+"""
+WebSockets, tested by programs of other projects with their defaults; see docs/websockets.rst.
+
+Each test is skipped where its program is not installed, and in the daily profile. Every program has
+a timeout, and only processes that were started here are ended.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import THOROUGH
+from tests.autobahn import find_free_port, wait_until_it_listens
+from tests.services.processes import twistd
+from tests.test_outside_tools import find
+
+#: Seconds for a program; many times the time of the slowest.
+_PATIENCE: Final = 120
+
+#: Where Debian has the libraries of Node and of Go.
+_NODE: Final = {"NODE_PATH": "/usr/share/nodejs"}
+_GO: Final = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": ""}
+_GORILLA: Final = Path("/usr/share/gocode/src/github.com/gorilla/websocket")
+
+#: What each client prints: the code and the reason of its close, which the server has echoed.
+_CLOSED: Final = "closed 4001 bye"
+
+# Each client sends a text, an empty text, a text that is not ASCII, and one of 900,000 bytes, each
+# after the last has come back, and closes with the code 4001.
+
+_NODE_CLIENT: Final = r"""
+const WebSocket = require("ws");
+const messages = ["Hello", "", "h\u00e9llo \u{1F600}", "x".repeat(900000), Buffer.alloc(70000, 7)];
+const socket = new WebSocket(process.argv[2]);
+let next = 0;
+socket.on("open", () => socket.send(messages[0]));
+socket.on("message", (data, isBinary) => {
+  const sent = messages[next++];
+  if (isBinary !== (typeof sent !== "string") || Buffer.compare(data, Buffer.from(sent))) {
+    console.log("another message", next);
+    process.exit(1);
+  }
+  if (next < messages.length) socket.send(messages[next]); else socket.ping();
+});
+socket.on("pong", () => socket.close(4001, "bye"));
+socket.on("close", (code, reason) =>
+  console.log("closed", code, reason.toString(), socket.extensions));
+socket.on("error", (error) => console.log(error.message));
+"""
+
+_NODE_SERVER: Final = r"""
+const { WebSocketServer } = require("ws");
+const perMessageDeflate = process.argv[2] === "deflate";
+const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate },
+  () => console.log(server.address().port));
+server.on("connection", (socket) =>
+  socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary })));
+"""
+
+_JAVA_CLIENT: Final = r"""
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.WebSocket;
+import java.nio.ByteBuffer;
+import java.util.concurrent.*;
+
+public class Client implements WebSocket.Listener {
+  final LinkedBlockingQueue<String> received = new LinkedBlockingQueue<>();
+  final StringBuilder message = new StringBuilder();
+  public CompletionStage<?> onText(WebSocket socket, CharSequence data, boolean isLast) {
+    message.append(data);
+    if (isLast) { received.add(message.toString()); message.setLength(0); }
+    socket.request(1);
+    return null;
+  }
+  public CompletionStage<?> onPong(WebSocket socket, ByteBuffer data) {
+    received.add("pong");
+    socket.request(1);
+    return null;
+  }
+  public CompletionStage<?> onClose(WebSocket socket, int code, String reason) {
+    received.add("closed " + code + " " + reason);
+    return null;
+  }
+  public void onError(WebSocket socket, Throwable error) { received.add("error " + error); }
+  public static void main(String[] arguments) throws Exception {
+    Client client = new Client();
+    WebSocket socket = HttpClient.newHttpClient().newWebSocketBuilder()
+      .buildAsync(URI.create(arguments[0]), client).join();
+    for (String text : new String[] {"Hello", "", "h\u00e9llo", "x".repeat(900000)}) {
+      socket.sendText(text, true).join();
+      if (!client.received.take().equals(text)) throw new Exception("another message");
+    }
+    socket.sendText("in ", false).join();
+    socket.sendText("pieces", true).join();
+    if (!client.received.take().equals("in pieces")) throw new Exception("another message");
+    socket.sendPing(ByteBuffer.wrap(new byte[] {1})).join();
+    if (!client.received.take().equals("pong")) throw new Exception("no pong");
+    socket.sendClose(4001, "bye").join();
+    System.out.println(client.received.take());
+    System.exit(0);
+  }
+}
+"""
+
+_GO_CLIENT: Final = r"""
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/gorilla/websocket"
+)
+
+func main() {
+	dialer := websocket.Dialer{EnableCompression: len(os.Args) > 2}
+	connection, _, err := dialer.Dial(os.Args[1], nil)
+	if err != nil {
+		panic(err)
+	}
+	for _, text := range []string{"Hello", "", "h\u00e9llo", strings.Repeat("x", 900000)} {
+		connection.WriteMessage(websocket.TextMessage, []byte(text))
+		_, received, err := connection.ReadMessage()
+		if err != nil || string(received) != text {
+			panic(err)
+		}
+	}
+	bye := websocket.FormatCloseMessage(4001, "bye")
+	connection.WriteMessage(websocket.CloseMessage, bye)
+	_, _, err = connection.ReadMessage()
+	end := err.(*websocket.CloseError)
+	fmt.Println("closed", end.Code, end.Text)
+}
+"""
+
+_OUR_CLIENT: Final = """
+import sys
+from twisted.internet.task import react
+from twsock import MessageWebSocket
+from twsock.websocket import DeflateSettings
+
+async def main(reactor):
+    for compression in (None, DeflateSettings(context_takeover=True, max_window_bits=15)):
+        async with MessageWebSocket(reactor) as websocket:
+            websocket.control.compression = compression
+            await websocket.connect(sys.argv[1])
+            for message in ("Hello", "", "h\\u00e9llo", b"", "x" * 900_000, bytes(70_000)):
+                await websocket.send(message)
+                assert await websocket.receive(timeout=60) == message
+            await websocket.ping()
+            print("compressed" if websocket.information.is_compressed else "plain")
+
+react(main)
+"""
+
+_NGINX: Final = """
+daemon off; pid {folder}/pid; error_log {folder}/errors; events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://127.0.0.1:{server};
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection "upgrade";
+      proxy_set_header Host $host;
+    }}
+  }}
+}}
+"""
+
+_HAPROXY: Final = """
+defaults
+  mode http
+  timeout connect 10s
+  timeout client 10s
+  timeout server 10s
+  timeout tunnel {tunnel}
+frontend clients
+  bind 127.0.0.1:{port}
+  default_backend echoes
+backend echoes
+  server echo 127.0.0.1:{server}
+"""
+
+
+def needs(*programs: str, why: str = "") -> Callable[[Any], Any]:
+    """Skip a test if a program or a library is missing, and in the daily profile."""
+    if not THOROUGH:
+        return skipIf(True, "outside programs run with TWSOCK_TESTS=thorough")
+    missing = [program for program in programs if find(program) is None]
+    return skipIf(bool(missing or why), f"not installed: {' '.join(missing) or why}")
+
+
+def _has_node_ws() -> bool:
+    node = find("node") if THOROUGH else None
+    if node is None:
+        return False
+    command = [node, "-e", "require('ws')"]
+    done = subprocess.run(command, env={**os.environ, **_NODE}, check=False, capture_output=True)
+    return done.returncode == 0
+
+
+needs_node = needs("node", why="" if _has_node_ws() else "ws of Node (node-ws)")
+needs_go = needs("go", why="" if _GORILLA.is_dir() else "golang-github-gorilla-websocket-dev")
+
+
+class _Folder(SynchronousTestCase):
+    """A folder for programs."""
+
+    def setUp(self) -> None:
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        self.folder = Path(made.name)
+
+    def write(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    def run_program(self, *command: str, variables: Mapping[str, str] | None = None) -> str:
+        """Run a program until it exits; return its output."""
+        done = subprocess.run(
+            [find(command[0]) or command[0], *command[1:]],
+            env={**os.environ, **(variables or {})},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
+
+    @contextmanager
+    def running(
+        self, *command: str, variables: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run a program in the background."""
+        with subprocess.Popen(
+            [find(command[0]) or command[0], *command[1:]],
+            env={**os.environ, **(variables or {})},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def node_client(self, port: int) -> str:
+        """Run the client of Node; return what it prints."""
+        client = self.write("client.js", _NODE_CLIENT)
+        return self.run_program("node", client, f"ws://127.0.0.1:{port}/", variables=_NODE).strip()
+
+
+@contextmanager
+def echo(*options: str) -> Iterator[int]:
+    """Run ``twistd twsock-websocket``; yields its port."""
+    local = "tcp:0:interface=127.0.0.1"
+    with twistd("twsock-websocket", "--endpoint", local, *options) as service:
+        (port,) = service.wait_for_ports()
+        yield port
+
+
+#: The options of the service for both ways.
+_BOTH: Final[Sequence[tuple[str, ...]]] = ((), ("--compression",))
+
+
+class ClientTests(_Folder):
+    """Clients of other projects, with the echo of ``twistd twsock-websocket``."""
+
+    @needs_node
+    def test_ws_of_node(self) -> None:
+        """It offers compression, which is used if the service has the option."""
+        for options, extension in zip(_BOTH, ("", " permessage-deflate"), strict=True):
+            with echo(*options) as port:
+                self.assertEqual(self.node_client(port), _CLOSED + extension, options)
+
+    @needs("javac")
+    def test_websocket_of_java(self) -> None:
+        """``java.net.http.WebSocket``, which offers no compression."""
+        client = self.write("Client.java", _JAVA_CLIENT)
+        with echo("--compression") as port:
+            printed = self.run_program("java", client, f"ws://127.0.0.1:{port}/")
+        self.assertEqual(printed.strip(), _CLOSED)
+
+    @needs_go
+    def test_gorilla_of_go(self) -> None:
+        """With and without compression."""
+        variables = {**_GO, "GOCACHE": str(self.folder / "cache")}
+        source = self.write("main.go", _GO_CLIENT)
+        self.run_program("go", "build", "-o", "client", source, variables=variables)
+        with echo("--compression") as port:
+            for words in ((), ("compressed",)):
+                printed = self.run_program(
+                    str(self.folder / "client"), f"ws://127.0.0.1:{port}/", *words
+                )
+                self.assertEqual(printed.strip(), _CLOSED, words)
+
+
+class ServerTests(_Folder):
+    """`MessageWebSocket` with servers of other projects."""
+
+    @needs_node
+    def test_ws_of_node(self) -> None:
+        """With and without compression, of either end."""
+        server = self.write("server.js", _NODE_SERVER)
+        for word, expected in (("plain", "plain plain"), ("deflate", "plain compressed")):
+            with self.running("node", server, word, variables=_NODE) as process:
+                assert process.stdout is not None
+                uri = f"ws://127.0.0.1:{int(process.stdout.readline())}/"
+                printed = self.run_program(sys.executable, "-c", _OUR_CLIENT, uri)
+            self.assertEqual(printed.split(), expected.split(), word)
+
+
+class ProxyTests(_Folder):
+    """Reverse proxies in front of ``twistd twsock-websocket``."""
+
+    def converse_through(self, program: str, option: str, settings: str, **values: Any) -> None:
+        """Run both clients through a proxy."""
+        port = find_free_port()
+        with echo("--compression") as server:
+            text = settings.format(folder=self.folder, port=port, server=server, **values)
+            with self.running(program, *option.split(), self.write("settings", text)):
+                wait_until_it_listens(port)
+                uri = f"ws://127.0.0.1:{port}/"
+                printed = self.run_program(sys.executable, "-c", _OUR_CLIENT, uri)
+        self.assertEqual(printed.split(), ["plain", "compressed"])
+
+    @needs("nginx")
+    def test_nginx(self) -> None:
+        """With the settings of docs/websockets.rst."""
+        self.converse_through("nginx", "-c", _NGINX)
+
+    @needs("haproxy")
+    def test_haproxy(self) -> None:
+        """It needs no settings for WebSockets."""
+        self.converse_through("haproxy", "-db -f", _HAPROXY, tunnel="10s")

@@ -326,6 +326,7 @@ class WebSocketTests(SynchronousTestCase):
             (("udp:h:1", "--header", "A: b"), "--header is for WebSockets"),
             (("tcp:h:1", "--subprotocol", "a"), "--subprotocol is for WebSockets"),
             (("tcp:h:1", "--proxy", "http://h:1"), "--proxy is for WebSockets"),
+            (("ws://h", "--proxy-credential", "a"), "--proxy-credential needs --proxy http://"),
         ):
             error = self.assertRaises(UsageError, parse, *words)
             self.assertIn(line, error.line, f"{words=}")

@@ -40,7 +40,13 @@ from twsock.cli.arguments import parse_echo
 from twsock.cli.endpoints import parse_uri
 from twsock.cli.output import CommandError, Output, UsageError
 from twsock.cli.texts import ListedTexts
-from twsock.cli.websocket import echo_messages, prepare_websocket, read_headers
+from twsock.cli.websocket import (
+    echo_messages,
+    prepare_websocket,
+    read_headers,
+    read_proxy_credential,
+)
+from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.websocket.frames import Opcode, encode_frame
 from twsock.websocket.messages import MessageDecoder
 
@@ -65,7 +71,12 @@ FIVE_LINES = [
 class Conversation(Served[MessageWebSocket]):
     """The command against a server that the test plays."""
 
-    def __init__(self, *words: str, uri: str = "ws://127.0.0.1:1338/chat") -> None:
+    def __init__(
+        self,
+        *words: str,
+        uri: str = "ws://127.0.0.1:1338/chat",
+        proxy_credential: PasswordCredential | None = None,
+    ) -> None:
         self.reactor = MemoryReactorClock()
         self.reactor.installNameResolver(FakeNameResolver())
         self.decoder = MessageDecoder(is_server=True, max_message_size=1 << 30)
@@ -80,6 +91,7 @@ class Conversation(Served[MessageWebSocket]):
                 ListedTexts(len(arguments.texts), arguments.texts),
                 Output(self.output, quiet=arguments.quiet, notes=io.StringIO()),
                 self.reactor.seconds,
+                proxy_credential=proxy_credential,
             )
         )
 
@@ -221,13 +233,28 @@ class ProxyTests(SynchronousTestCase):
         self.successResultOf(conversation.done)
         self.assertEqual(conversation.lines, FIVE_LINES)
 
+    def test_the_proxy_gets_its_credential(self) -> None:
+        """The server does not."""
+        conversation = Conversation(
+            *("Hello", "--proxy", "http://127.0.0.1:3128"),
+            proxy_credential=PasswordCredential("ada", "secret"),
+        )
+        conversation.answer_tcp()
+        basic = b"Proxy-Authorization: Basic YWRhOnNlY3JldA=="
+        self.assertIn(basic, conversation.sent())
+        conversation.receive(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.assertIsNone(conversation.request().header("Proxy-Authorization"))
+        conversation.done.addErrback(lambda _: None)
+        conversation.done.cancel()
+
     def test_a_refusal_of_the_proxy_is_named(self) -> None:
         """It is not that of the server."""
         conversation = Conversation("a", "--proxy", "http://127.0.0.1:3128")
         conversation.refuse("407 Proxy Authentication Required")
         self.assertEqual(
             conversation.fails(self),
-            "the proxy refused the WebSocket: 407 Proxy Authentication Required",
+            "the proxy refused the WebSocket: 407 Proxy Authentication Required"
+            "; see --proxy-credential",
         )
 
 
@@ -486,6 +513,14 @@ class PrepareTests(Files):
         for words, line in (
             (("--subprotocol", "a b"), "--subprotocol: 'a b' is no name of a subprotocol"),
             (("--proxy", "https://h:1"), "--proxy: a proxy is given as http://host:port"),
+            (
+                ("--proxy", "http://a:b@h:1"),
+                "--proxy: it has no user name; put USER:PASSWORD into a file",
+            ),
+            (
+                ("--proxy", "http://h:1", "--proxy-credential", "missing"),
+                "--proxy-credential: cannot read missing: No such file",
+            ),
             (("--header", "Origin"), "--header takes 'NAME: VALUE', not 'Origin'"),
             (("--header", "a b: c"), "--header: "),
             (("--header", "A: b\r\nC: d"), "--header: "),
@@ -508,6 +543,30 @@ class PrepareTests(Files):
     def test_files_are_read_before_there_is_a_connection(self) -> None:
         """A missing one is bad usage."""
         self.assertIn("cannot read missing.pem", self.fails("wss://h/", "--ca", "missing.pem"))
+
+
+class CredentialTests(Files):
+    """Files with the credential for a proxy."""
+
+    def test_a_file_has_one_line(self) -> None:
+        """The password may have colons; the end of the line is no part of it."""
+        for data, expected in (
+            (b"ada:secret\n", ("ada", "secret")),
+            (b"ada:a:b\r\n", ("ada", "a:b")),
+            ("ada:\u20ac".encode(), ("ada", "\u20ac")),
+        ):
+            found = read_proxy_credential(self.write("credential", data))
+            assert found is not None
+            self.assertEqual((found.user_name, found.password), expected)
+        self.assertIsNone(read_proxy_credential(None))
+
+    def test_other_files_are_bad_usage(self) -> None:
+        """The line does not repeat what is in them."""
+        for data in (b"", b"secret", b"a:secret\nb", b"a:\xff", b"a:" + b"secret" * 2000):
+            path = self.write("credential", data)
+            error = self.assertRaises(UsageError, read_proxy_credential, path)
+            self.assertTrue(error.line.startswith(f"--proxy-credential: {path}"), error.line)
+            self.assertNotIn("secret", error.line.replace(path, ""))
 
 
 @contextlib.contextmanager

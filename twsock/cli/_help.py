@@ -60,6 +60,9 @@ WebSockets:
                       header field to add to the request, such as Origin or
                       Authorization; can be given several times
   --proxy URI         HTTP proxy to connect through: http://HOST:PORT
+  --proxy-credential FILE
+                      file with the line USER:PASSWORD for the proxy, which
+                      gets it without encryption
 
 TLS:
   --tls               TLS from the first byte

@@ -49,7 +49,7 @@ _ONLY_SECURE: Final = ("ca", "name", "client-certificate", "level", "show-certif
 _ONLY_STREAMS: Final = ("raw", "tls", "upgrade", *_ONLY_SECURE, "framing", "max-frame")
 _ONLY_MESSAGES: Final = ("framing", "max-frame", "count", "size", "interval", "quiet")
 #: Options for WebSockets, those that need TLS, and those that the URI stands for.
-_ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header", "proxy")
+_ONLY_WEBSOCKETS: Final = ("binary", "subprotocol", "header", "proxy", "proxy-credential")
 _ONLY_WSS: Final = ("ca", "client-certificate", "show-certificate")
 _NOT_WEBSOCKETS: Final = ("raw", "framing", "tls", "upgrade", "name", "level")
 
@@ -84,6 +84,7 @@ class EchoArguments(argparse.Namespace):
     subprotocol: Sequence[str] = ()
     header: Sequence[str] = ()
     proxy: str | None = None
+    proxy_credential: str | None = None
 
     @property
     def is_websocket(self) -> bool:
@@ -225,7 +226,7 @@ def _add_echo_options(add: Callable[..., object]) -> None:
     add("--upgrade", choices=_STYLES)
     add("--name", type=_host)
     add("--level", choices=("tls12", "tls13"))
-    for option in ("--ca", "--client-certificate", "--proxy"):
+    for option in ("--ca", "--client-certificate", "--proxy", "--proxy-credential"):
         add(option)
     for option in ("--subprotocol", "--header"):
         add(option, action="append")
@@ -260,6 +261,8 @@ def _check_options(
         refuse(_NOT_WEBSOCKETS, "is not for WebSockets; TLS and the host are in wss://HOST")
         if kind != "wss":
             refuse(_ONLY_WSS, "needs TLS: write wss:// instead of ws://")
+        if given["proxy"] is None:
+            refuse(["proxy-credential"], "needs --proxy http://HOST:PORT")
     else:
         refuse(_ONLY_WEBSOCKETS, "is for WebSockets: give an endpoint ws://HOST or wss://HOST")
     if given["tls"]:

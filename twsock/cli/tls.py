@@ -127,10 +127,10 @@ def prepare_security(arguments: EchoArguments) -> ClientOptions:
     return options
 
 
-def warn_of_exposed_key(path: str | None, output: Output) -> None:
-    """Print a warning if others can read the key in a file."""
+def warn_of_exposed_key(path: str | None, output: Output, secret: str = "key") -> None:
+    """Print a warning if others can read the key, or another secret, in a file."""
     if path is not None and is_readable_by_others(path):
-        output.note(f"the key in {path} can be read by others: chmod 600 {shlex.quote(path)}")
+        output.note(f"the {secret} in {path} can be read by others: chmod 600 {shlex.quote(path)}")
 
 
 async def secure(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.task import deferLater
@@ -31,6 +32,7 @@ from twsock.cli.tls import (
 )
 from twsock.errors import RemoteProtocolError, SocketError
 from twsock.sockets import MessageWebSocket, WebSocketClosedError
+from twsock.sockets.websocket.credential import PasswordCredential
 from twsock.sockets.websocket.tunnel import Proxy
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls import ClientOptions, SocketProtectionLevel
@@ -40,7 +42,10 @@ from twsock.websocket.header_fields import check_subprotocols
 from twsock.websocket.http_message import Response
 from twsock.websocket.uri import WebSocketUri
 
-__all__ = ["echo_messages", "prepare_websocket", "read_headers"]
+__all__ = ["echo_messages", "prepare_websocket", "read_headers", "read_proxy_credential"]
+
+#: Longest line with a credential, in characters: more than a proxy accepts in one header field.
+_MAX_CREDENTIAL: Final = 8192
 
 #: Longest text of a response that is shown, in characters.
 _MAX_TEXT: Final = 256
@@ -53,6 +58,7 @@ _HINTS: Final[Mapping[int, str]] = {
         "the server may expect another --header 'Origin: …', or credentials in a --header"
     ),
     HTTPStatus.NOT_FOUND: "there is no WebSocket at {target}: check the path",
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "see --proxy-credential",
     HTTPStatus.MISDIRECTED_REQUEST: (
         "it does not serve the host {host}: connect with a name of the server, "
         "or start twsock-websocket with --host NAME"
@@ -95,13 +101,19 @@ def prepare_websocket(
         if arguments.proxy is not None:
             Proxy.parse(arguments.proxy)
     except ValueError as error:
-        raise UsageError(f"--proxy: {error}") from None
+        # Other users of this machine can see a command line.
+        has_name = "@" in (arguments.proxy or "")
+        hint = "; put USER:PASSWORD into a file, see --proxy-credential" if has_name else ""
+        reason = "it has no user name" if has_name else error
+        raise UsageError(f"--proxy: {reason}{hint}") from None
+    credential = read_proxy_credential(arguments.proxy_credential)
     security = prepare_security(arguments) if arguments.is_secure else None
     texts = find_texts(reactor, arguments)
     output = open_echo_output(arguments, texts)
     warn_of_exposed_key(arguments.client_certificate, output)
+    warn_of_exposed_key(arguments.proxy_credential, output, "password")
     return lambda: echo_messages(
-        reactor, uri, arguments, texts, output, time.perf_counter, security
+        reactor, uri, arguments, texts, output, time.perf_counter, security, credential
     )
 
 
@@ -127,6 +139,31 @@ def read_headers(lines: Sequence[str]) -> list[tuple[str, str]]:
     return list(fields.values())
 
 
+def read_proxy_credential(path: str | None) -> PasswordCredential | None:
+    """
+    Read the user name and the password for a proxy from a file with one line.
+
+    :raises UsageError: when the file cannot be read, or has something else. The error does not
+        repeat the contents.
+    """
+    if path is None:
+        return None
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            line = file.read(_MAX_CREDENTIAL + 1)
+    except OSError as error:
+        raise UsageError(f"--proxy-credential: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"--proxy-credential: {path} is not UTF-8") from None
+    user_name, colon, password = line.removesuffix("\n").removesuffix("\r").partition(":")
+    if not colon or len(line) > _MAX_CREDENTIAL:
+        raise UsageError(f"--proxy-credential: {path} has no line USER:PASSWORD")
+    try:
+        return PasswordCredential(user_name, password)
+    except ValueError as error:
+        raise UsageError(f"--proxy-credential: {path}: {error}") from None
+
+
 async def echo_messages(
     reactor: Any,
     uri: WebSocketUri,
@@ -135,6 +172,7 @@ async def echo_messages(
     output: Output,
     now: Callable[[], float],
     security: ClientOptions | None = None,
+    proxy_credential: PasswordCredential | None = None,
 ) -> None:
     """
     Send every text as often as the arguments say, and compare what comes back.
@@ -144,12 +182,16 @@ async def echo_messages(
     :param uri: that of the arguments.
     :param now: measures the round trips, in seconds; the timeouts are the reactor's.
     :param security: which servers are trusted with ``wss``; None with ``ws``.
+    :param proxy_credential: sent to the proxy only, without encryption.
     :raises CommandError: when anything else than each message came back.
     """
     round_trips = RoundTrips()
     timeout = arguments.timeout
     websocket = MessageWebSocket(reactor, close_timeout=min(DEFAULT_CLOSE_TIMEOUT, timeout))
     _set_options(websocket, arguments, security)
+    if proxy_credential is not None:
+        websocket.control.proxy_credential = proxy_credential
+        websocket.control.sends_credentials_unencrypted = True
 
     async def converse() -> None:
         output.say("client connected")
@@ -295,7 +337,8 @@ def _describe_refusal(who: str, response: Response, target: str, host: str) -> s
     if response.phrase:
         line += f" {_shorten(response.phrase)}"
     if who == "proxy":
-        return line
+        wants_credential = status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+        return f"{line}; {_HINTS[status]}" if wants_credential else line
     location = response.header("Location")
     subprotocols = response.header("Sec-WebSocket-Protocol")
     if status // 100 == 3 and location is not None:

@@ -86,7 +86,7 @@ class EndsTests(SynchronousTestCase):
 
     def test_calls_without_a_row_are_listed(self) -> None:
         """The list says that these calls raise an error."""
-        self.assertIn("\n- END_OUTPUT in BROKEN, ABORTED, LOST\n", self.rendered)
+        self.assertIn("\n- END_OUTPUT in BROKEN, ABORTED, DETACHED, LOST\n", self.rendered)
 
     def test_whole_is_described_where_it_differs(self) -> None:
         """WHOLE has no column of its own."""

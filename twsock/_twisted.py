@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import BaseClient
 from twisted.python.failure import Failure
 
@@ -23,6 +24,7 @@ __all__ = [
     "PRIVATE_NAMES",
     "PrivateNames",
     "forget_buffers",
+    "leave_socket",
     "silence_unhandled",
 ]
 
@@ -60,6 +62,11 @@ PRIVATE_NAMES: Final = (
         "twisted.internet.tcp.Connection",
         "tests.stream.test_transport",
         {"_aborting": "send nothing after an application has aborted the transport"},
+    ),
+    PrivateNames(
+        "twisted.internet.tcp._SocketCloser",
+        "tests.loopback.test_handover",
+        {"_shouldShutdown": "leave a connection open whose socket was handed over"},
     ),
     PrivateNames(
         "twisted.internet.endpoints",
@@ -165,6 +172,23 @@ def silence_unhandled(deferred: Deferred[Any], error: Exception) -> bool:
         return False  # A callback handled it, and is responsible for the result.
     information.failResult = None
     return True
+
+
+def leave_socket(descriptor: Any) -> bytes:
+    """
+    Close a transport without a word to its peer: another descriptor keeps the connection.
+
+    The protocol receives ``connectionLost`` within this call.
+
+    :returns: the bytes that wait in the queue of the transport.
+    """
+    queued = bytes(descriptor.dataBuffer[descriptor.offset :])
+    queued += b"".join(descriptor._tempDataBuffer)
+    # Otherwise Twisted calls shutdown(2), which ends the connection for all its descriptors.
+    descriptor._shouldShutdown = False
+    # It leaves the reactor first, and then closes its descriptor.
+    descriptor.connectionLost(Failure(ConnectionDone()))
+    return queued
 
 
 def forget_buffers(descriptor: FileDescriptor) -> None:

@@ -229,6 +229,19 @@ class AbortTests(RowTests):
         self.assert_received(await peer.rest(), b"half of it", End.RST)
         self.assertTrue(near.was_lost)
 
+    @with_socket(PLAIN)
+    @row(State.OPEN, Event.DETACH, PLAIN)
+    @row(State.DETACHED, Event.DONE, PLAIN)
+    async def test_a_hand_over_is_no_end_for_the_peer(
+        self, near: StreamSocket, peer: RawPeer
+    ) -> None:
+        """The peer receives what another owner of the socket sends, and then its FIN."""
+        await near.output_stream.write(b"half of it")
+        with near.detach().socket as taken:
+            taken.send(b", and the rest")
+        self.assert_received(await peer.rest(), b"half of it, and the rest", End.FIN)
+        self.assertFalse(near.was_lost)
+
     def assert_own(self, error: object) -> None:
         self.assertIsInstance(error, ClosedError)
         self.assertIn("aborted by this end", str(error))

@@ -13,7 +13,7 @@ from tests.loopback import (
     test_closing_events,
     test_closing_losses,
 )
-from tests.loopback.closing_rows import ALL, PLAIN, SCENARIOS, Row, is_trivial
+from tests.loopback.closing_rows import ALL, ENCRYPTED, PLAIN, SCENARIOS, Row, is_trivial
 from tests.loopback.raw_peer import Security
 from twsock.stream.closing import TABLE, Event, State
 
@@ -108,6 +108,18 @@ EXCEPTIONS: Final[dict[str, tuple[Iterable[Security], tuple[Row, ...]]]] = {
     "only a transport in memory, which has no reset, is closed by an abort": (
         ALL,
         ((State.ABORTED, Event.DONE),),
+    ),
+    "under TLS nothing is handed over: the keys are in this process": (
+        ENCRYPTED,
+        ((State.OPEN, Event.DETACH), (State.DETACHED, Event.DONE)),
+    ),
+    "the loss of a connection that is handed over is reported in order, and at once": (
+        ALL,
+        (
+            (State.DETACHED, Event.FIN_SENT),
+            (State.DETACHED, Event.RESET),
+            (State.DETACHED, Event.RESET_UNSENT),
+        ),
     ),
 }
 

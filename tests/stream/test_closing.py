@@ -26,6 +26,7 @@ _OUTCOMES = (
     Action.END_AS_SENT,
     Action.END_WITH_ERROR,
     Action.END_BY_ABORT,
+    Action.END_DETACHED,
 )
 
 #: How many ends each state has behind it; no step leads to a state with fewer.
@@ -39,6 +40,7 @@ _PROGRESS = {
     State.LINGERING: 3,
     State.ENDED: 4,
     State.ABORTED: 5,
+    State.DETACHED: 5,
     State.LOST: 6,
 }
 

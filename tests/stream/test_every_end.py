@@ -74,6 +74,7 @@ WAYS: Final[dict[State, Ending]] = {
     State.LINGERING: lambda case: case.stream.close(),
     State.ENDED: lambda case: (case.stream.peer_ended(), case.stream.close()),
     State.ABORTED: lambda case: case.stream.abort(),
+    State.DETACHED: lambda case: case.detach(),
     State.LOST: lambda case: case.lose(ConnectionDone()),
 }
 
@@ -83,7 +84,10 @@ WAYS_WHILE_HELD: Final[dict[State, Ending]] = {
 }
 
 #: States in which a close changes nothing.
-ENDED_STATES: Final = (State.ENDED, State.ABORTED, State.LOST)
+ENDED_STATES: Final = (State.ENDED, State.ABORTED, State.DETACHED, State.LOST)
+
+#: Under TLS nothing is handed over.
+STATES_WITH_TLS: Final = tuple(state for state in State if state is not State.DETACHED)
 
 #: The events that may happen in each state.
 EVENTS: Final[dict[str, Ending]] = {
@@ -100,7 +104,7 @@ EVENTS: Final[dict[str, Ending]] = {
 }
 
 #: States without an output, which therefore cannot be ended.
-WITHOUT_OUTPUT: Final = (State.BROKEN, State.ABORTED, State.LOST)
+WITHOUT_OUTPUT: Final = (State.BROKEN, State.ABORTED, State.DETACHED, State.LOST)
 
 
 class EndCase(KernelCase):
@@ -122,6 +126,11 @@ class EndCase(KernelCase):
     def break_sending(self) -> None:
         """Make a send fail for good."""
         self.stream.output_broke(OSError(errno.EPIPE, "Broken pipe"))
+
+    def detach(self) -> None:
+        """Take the socket out, and keep the loss from the connection."""
+        self.descriptor.protocol = Protocol()
+        self.stream.detach(self.stream.copy_socket(), b"").close()
 
     def reset(self) -> None:
         """Reset the connection at the peer, and let some seconds pass."""
@@ -153,12 +162,15 @@ class OverTcpTests(EndCase):
     #: The errors of a loss with an error; all other states report `BrokenError`.
     resets: dict[State, type[SocketError] | None] = {
         State.ABORTED: ClosedError,
+        State.DETACHED: None,
         State.LOST: None,
     }
+    #: The states that a connection of this kind reaches.
+    states: tuple[State, ...] = tuple(State)
 
     def test_every_event_leads_to_the_end(self) -> None:
         """No event raises an error."""
-        for state in State:
+        for state in self.states:
             for name, event in EVENTS.items():
                 self.reach(state)
                 event(self)
@@ -168,7 +180,7 @@ class OverTcpTests(EndCase):
         """The second event happens in the state after the first."""
         if not (THOROUGH or self.is_fast):
             raise SkipTest("part of the thorough profile: a handshake for each of 1,000 pairs")
-        for state in State:
+        for state in self.states:
             for (first, event), (second, another) in product(EVENTS.items(), repeat=2):
                 self.reach(state)
                 event(self)
@@ -177,7 +189,7 @@ class OverTcpTests(EndCase):
 
     def test_output_can_be_ended_while_there_is_one(self) -> None:
         """In other states the call raises an error and changes nothing."""
-        for state in State:
+        for state in self.states:
             self.reach(state)
             if state in WITHOUT_OUTPUT:
                 self.assertRaises(LocalProtocolError, self.stream.end_output)
@@ -188,7 +200,7 @@ class OverTcpTests(EndCase):
 
     def test_a_loss_in_order_is_no_error_unless_this_end_made_it_one(self) -> None:
         """A failed send and an abort of this end are errors."""
-        for state in State:
+        for state in self.states:
             self.reach(state)
             self.lose(ConnectionDone())
             expected = {State.BROKEN: BrokenError, State.ABORTED: ClosedError}.get(state)
@@ -196,7 +208,7 @@ class OverTcpTests(EndCase):
 
     def test_a_loss_with_an_error_is_reported(self) -> None:
         """Bytes may be lost, and this end does not know which."""
-        for state in State:
+        for state in self.states:
             self.reach(state)
             self.lose(ConnectionLost())
             expected = self.resets.get(state, BrokenError)
@@ -220,6 +232,8 @@ class HeldTests(EndCase):
     def test_a_close_while_output_is_held_aborts(self) -> None:
         """What waits for a handshake cannot be sent; a connection that has ended stays ended."""
         for state in (State.OPEN, State.ANSWERING, State.HALF_CLOSED, State.BROKEN, *ENDED_STATES):
+            if state is State.DETACHED:
+                continue  # A held connection is not handed over.
             self.setUp()
             if state is not State.BROKEN:
                 self.stream.hold()
@@ -237,6 +251,7 @@ class OverTlsTests(OverTcpTests):
 
     is_fast = False
     #: After the peer's close_notify, a loss is an end in order, unless bytes are unsent.
+    states = STATES_WITH_TLS
     resets = {
         State.ABORTED: ClosedError,
         State.LOST: None,

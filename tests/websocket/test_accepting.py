@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.websocket.connections import END, REQUEST, Connected, Recorder, connected, text
+from twsock.errors import LocalProtocolError
 from twsock.websocket.handshake import Acceptance, refuse
 from twsock.websocket.http_message import Request
 
@@ -111,6 +112,11 @@ class AcceptTests(SynchronousTestCase):
         self.assertNotIn(b"secret", sent)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(made.factory.counters.handler_errors, 1)
+
+    def test_a_web_socket_is_not_handed_over(self) -> None:
+        """It has more state than its bytes."""
+        connected = self.decide(None)
+        self.assertRaisesRegex(LocalProtocolError, "more state", connected.protocol.detach)
 
     def test_closing_while_judging_refuses(self) -> None:
         """`close` before the handshake is done ends the connection without a close frame."""

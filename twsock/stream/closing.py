@@ -15,7 +15,8 @@ States::
      │ └── end_output() ──> HALF_CLOSED ── close() ──────────────┘ (TLS: FINISHING) │      │
      │                            └──── peer's end ─────────────────────────────────┘      │
      ├── a send fails ──> BROKEN: received bytes can be read ──> ABORTED ─────────────────>│
-     └── abort(), the deadline with unsent bytes ──────────────> ABORTED ─────────────────>┘
+     ├── abort(), the deadline with unsent bytes ──────────────> ABORTED ─────────────────>│
+     └── detach() ─────────────────────────────────────────────> DETACHED ────────────────>┘
 
 A connection has two directions, which end separately. Each side ends its output with FIN, under TLS
 with close_notify. Either side may be first; the other direction stays usable until its own end.
@@ -52,6 +53,7 @@ from twsock.errors import LocalProtocolError
 __all__ = [
     "AFTER_INPUT_STATES",
     "APPLICATION_EVENTS",
+    "GONE_STATES",
     "OPEN_STATES",
     "TABLE",
     "Action",
@@ -76,6 +78,7 @@ class State(KeyEnum):
     LINGERING = "this end has ended; input is dropped until the peer's end"
     ENDED = "both directions have ended; the transport closes"
     ABORTED = "this end has reset the connection; its loss follows"
+    DETACHED = "the socket was taken out; the loss follows"
     LOST = "the connection is gone"
 
 
@@ -89,6 +92,7 @@ class Event(KeyEnum):
     CLOSE_SILENT = "close() before the peer began its handshake"
     END_OUTPUT = "end_output()"
     ABORT = "abort()"
+    DETACH = "detach()"
     # Events of the peer, the kernel and the clock.
     PEER_ENDED = "the peer's FIN, or its close_notify"
     FLUSHED = "all bytes are with the kernel"
@@ -128,6 +132,7 @@ class Action(KeyEnum):
     END_AS_SENT = "outcome: in order, unless a send failed"
     END_WITH_ERROR = "outcome: the error"
     END_BY_ABORT = "outcome: aborted by this end"
+    END_DETACHED = "outcome: another owner has the socket"
 
 
 class Carrier(enum.IntEnum):
@@ -162,6 +167,7 @@ APPLICATION_EVENTS: Final = frozenset(
         Event.CLOSE_SILENT,
         Event.END_OUTPUT,
         Event.ABORT,
+        Event.DETACH,
     )
 )
 
@@ -171,8 +177,18 @@ OPEN_STATES: Final = frozenset((State.OPEN, State.ANSWERING))
 #: States in which nothing more can be read: the peer has ended its output, or the connection is
 #: gone.
 AFTER_INPUT_STATES: Final = frozenset(
-    (State.ANSWERING, State.ANSWERED, State.ENDED, State.ABORTED, State.LOST)
+    (
+        State.ANSWERING,
+        State.ANSWERED,
+        State.ENDED,
+        State.ABORTED,
+        State.DETACHED,
+        State.LOST,
+    )
 )
+
+#: States after which only the loss follows, and the loss.
+GONE_STATES: Final = frozenset((State.ABORTED, State.DETACHED, State.LOST))
 
 
 def _to(state: State, *actions: Action) -> Step:
@@ -203,7 +219,7 @@ def _rule(
 
 
 _CLOSED: Final = (_S.FINISHING, _S.ANSWERED, _S.LINGERING, _S.ENDED)
-_GONE: Final = (_S.ABORTED, _S.LOST)
+_GONE: Final = (_S.ABORTED, _S.DETACHED, _S.LOST)
 
 _RULES: Final[tuple[_Rule, ...]] = (
     # The application closes. FLUSHED follows, at once if no byte is queued.
@@ -257,6 +273,8 @@ _RULES: Final[tuple[_Rule, ...]] = (
         _to(_S.ABORTED, _A.RESET),
     ),
     _rule(_E.ABORT, _GONE, _stay()),
+    # The kernel still has the connection, for another owner. So nothing is sent.
+    _rule(_E.DETACH, (_S.OPEN,), _to(_S.DETACHED)),
     # The peer ends its output.
     _rule(_E.PEER_ENDED, (_S.OPEN,), _to(_S.ANSWERING, _A.REPORT_INPUT_END, _A.WATCH_FOR_RESET)),
     _rule(
@@ -287,7 +305,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(_E.FLUSHED, (_S.LINGERING, _S.ENDED, *_GONE), _stay()),
     _rule(
         _E.FIN_SENT,
-        (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN, *_CLOSED, _S.ABORTED),
+        (_S.OPEN, _S.ANSWERING, _S.HALF_CLOSED, _S.BROKEN, *_CLOSED, _S.ABORTED, _S.DETACHED),
         _stay(_A.REPORT_FIN),
     ),
     _rule(_E.FIN_SENT, (_S.LOST,), _stay()),
@@ -345,6 +363,9 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _rule(_E.DONE, (_S.ABORTED,), _to(_S.LOST, _A.END_BY_ABORT)),
     _rule(_E.RESET, (_S.ABORTED,), _to(_S.LOST, _A.END_BY_ABORT)),
     _rule(_E.RESET_UNSENT, (_S.ABORTED,), _to(_S.LOST, _A.END_BY_ABORT)),
+    _rule(_E.DONE, (_S.DETACHED,), _to(_S.LOST, _A.END_DETACHED)),
+    _rule(_E.RESET, (_S.DETACHED,), _to(_S.LOST, _A.END_DETACHED)),
+    _rule(_E.RESET_UNSENT, (_S.DETACHED,), _to(_S.LOST, _A.END_DETACHED)),
     _rule(_E.DONE, (_S.LOST,), _stay()),
     _rule(_E.RESET, (_S.LOST,), _stay()),
     _rule(_E.RESET_UNSENT, (_S.LOST,), _stay()),

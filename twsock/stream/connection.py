@@ -10,6 +10,7 @@ base classes send (`twsock.stream.transport`) and end the connection (`twsock.st
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from typing import Any, Final
 
@@ -18,10 +19,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
-from twsock.errors import BrokenError, SocketError, SocketErrorStatus
+from twsock._twisted import leave_socket
+from twsock.errors import BrokenError, LocalProtocolError, SocketError, SocketErrorStatus
+from twsock.handover.detached import DetachedConnection
 from twsock.log import TextLogger
 from twsock.stream.below_tls import TlsLowerTransport
-from twsock.stream.closing import AFTER_INPUT_STATES, Event, State
+from twsock.stream.closing import AFTER_INPUT_STATES, Carrier, Event, State, follow
 from twsock.stream.descriptor import (
     carries_tls,
     describe_peer,
@@ -275,6 +278,45 @@ class Connection(EndingTransport):
             return self.close()
         self._follow(Event.CLOSE_SILENT)
         return self.when_lost()
+
+    # The hand-over.
+
+    def copy_socket(self) -> socket.socket:
+        """
+        Return a copy of the socket for `detach`; the connection does not change.
+
+        :raises LocalProtocolError: when the connection cannot be detached.
+        :raises SocketError: when no descriptor is free.
+        """
+        transport = self._transport
+        if self.is_held or self.carries_tls:
+            raise LocalProtocolError("cannot detach: the connection carries TLS")
+        if self._socket is None:
+            raise LocalProtocolError("cannot detach: the transport is no plain socket")
+        if transport.disconnecting or transport._aborting:
+            raise LocalProtocolError("cannot detach: the transport was closed")
+        if transport.producer not in (None, self._watch):
+            raise LocalProtocolError("cannot detach: the transport has a producer")
+        follow(self._state, Event.DETACH, Carrier.TCP)
+        try:
+            return self._socket.dup()
+        except OSError as error:
+            raise SocketError.from_exception(error) from error
+
+    def detach(self, copy: socket.socket, unread: bytes, unsent: bytes = b"") -> DetachedConnection:
+        """
+        Leave the connection to another owner, with all bytes that are not in the kernel.
+
+        The loss is reported within this call.
+
+        :param copy: of `copy_socket`, in the same event.
+        :param unread: bytes that the owner of this object received and did not use.
+        :param unsent: bytes that the owner of this object has not written yet.
+        """
+        self._follow(Event.DETACH)
+        written, self._pending = self._pending or (), None
+        queued = leave_socket(self._transport)
+        return DetachedConnection(copy, unread, b"".join((queued, *written, unsent)))
 
     # The end.
 

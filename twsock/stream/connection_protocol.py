@@ -76,6 +76,8 @@ class ConnectionProtocol(Protocol):
     _room_report: IDelayedCall | None = None
     # Whether the running handler was cancelled because the connection was lost.
     _is_cancelled = False
+    # Bytes of the connection's earlier owner, which are sent first.
+    _unsent_before = b""
 
     # Overridden by applications.
 
@@ -86,8 +88,8 @@ class ConnectionProtocol(Protocol):
         """
         The connection is gone; called once, after the last message.
 
-        :param error: the reason; None if the connection ended in order. A handler that still runs
-            is cancelled right after this call.
+        :param error: the reason; None if the connection ended in order, or was detached. A handler
+            that still runs is cancelled right after this call.
         """
 
     def writing_paused(self) -> None:
@@ -311,6 +313,10 @@ class ConnectionProtocol(Protocol):
         stream.counters = group.counters
         is_counted = group.address_limit is not None
         group.join(self, host_of(self._transport.getPeer()) if is_counted else None)
+        if self._unsent_before:
+            stream.write(self._unsent_before)
+            self._unsent_before = b""
+            stream.send()
         return stream
 
     def _join_group(self) -> ConnectionRegistry:

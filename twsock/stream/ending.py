@@ -23,6 +23,7 @@ from twsock._twisted import forget_buffers
 from twsock.errors import BrokenError, ClosedError, OperationNotSupported, SocketError
 from twsock.stream.closing import (
     AFTER_INPUT_STATES,
+    GONE_STATES,
     OPEN_STATES,
     Action,
     Carrier,
@@ -30,11 +31,7 @@ from twsock.stream.closing import (
     State,
     follow,
 )
-from twsock.stream.descriptor import (
-    carries_tls,
-    discard_input,
-    queued_bytes,
-)
+from twsock.stream.descriptor import carries_tls, discard_input, queued_bytes
 from twsock.stream.hangup import HangUpWatch, hung_up_error
 from twsock.stream.transport import StreamTransport
 from twsock.tls.engine import Engine
@@ -151,8 +148,8 @@ class EndingTransport(StreamTransport):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the connection is lost, or was aborted and is about to be."""
-        return self._state in (State.ABORTED, State.LOST)
+        """Whether the connection is lost, or was aborted or detached and is about to be."""
+        return self._state in GONE_STATES
 
     @property
     def has_peer_ended(self) -> bool:
@@ -497,4 +494,5 @@ _PERFORM: Final[dict[Action, Callable[[EndingTransport, BaseException | None], N
     Action.END_AS_SENT: EndingTransport._end_as_sent,
     Action.END_WITH_ERROR: EndingTransport._end_with_error,
     Action.END_BY_ABORT: EndingTransport._end_by_abort,
+    Action.END_DETACHED: EndingTransport._end_in_order,
 }

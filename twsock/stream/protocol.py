@@ -26,7 +26,7 @@ from twsock.errors import ClosedError, LocalProtocolError, SocketError
 from twsock.operation import fail, run_coroutine
 from twsock.stream.client_upgrade import ClientUpgrade, ClientUpgrading
 from twsock.stream.connection import FULL_READ, Connection
-from twsock.stream.connection_protocol import ConnectionProtocol
+from twsock.stream.detaching import DetachableProtocol
 from twsock.stream.draining import Drain
 from twsock.stream.switch import MessageDecoder, MessageSwitch
 from twsock.stream.upgrade import Upgrade, UpgradeToSsl
@@ -53,7 +53,7 @@ class Decoder(MessageDecoder, typing.Protocol):
     def stops_here(self) -> bool: ...
 
 
-class StreamProtocol(ConnectionProtocol):
+class StreamProtocol(DetachableProtocol):
     """
     A connection that carries messages; subclasses define the wire format.
 
@@ -111,6 +111,12 @@ class StreamProtocol(ConnectionProtocol):
         except SocketError as error:
             return fail(error)
         return upgrading.begin()
+
+    @override
+    def _reason_to_stay(self) -> str:
+        if self._handler is not None or self._is_delivering:
+            return "a handler runs"
+        return "it is being upgraded" if self.is_upgrading or self._is_unannounced else ""
 
     # Called by the registry.
 
@@ -186,8 +192,8 @@ class StreamProtocol(ConnectionProtocol):
             return False
         return stream.room > 0 or self._may_go_on(stream)
 
+    @override
     def take_buffered(self) -> bytes:
-        """Remove and return all bytes that were received and not pulled."""
         early, self._early = self._early, b""
         return typing.cast(bytes, self._decoder.take_buffered()) + early
 

@@ -128,6 +128,11 @@ class AcceptingProtocol(StreamProtocol):
         else:
             self.abort()
 
+    @override
+    def _reason_to_stay(self) -> str:
+        # The other end of a compressed message, a fragment or a close would be missing.
+        return "a WebSocket has more state than its bytes"
+
     # Called by Twisted.
 
     @override

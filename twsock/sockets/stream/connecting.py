@@ -7,23 +7,22 @@ nothing after a call.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocol, IResolver, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
-from typing_extensions import override
+from twisted.internet.interfaces import IProtocol, IResolver, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol
 
-from twsock.errors import ClosedError, SocketError
+from twsock.errors import ClosedError
 from twsock.names import EndpointPair
 from twsock.sockets.resolving import interleave, resolve
 from twsock.sockets.stream.attempts import connect_to_any
 from twsock.sockets.stream.control import StreamSocketControl
+from twsock.stream.adopting import OneProtocol
 from twsock.wire.byte_queue import as_bytes
 
-__all__ = ["adopt_socket", "adopt_transport", "connect_through", "connect_to_service"]
+__all__ = ["adopt_transport", "connect_through", "connect_to_service"]
 
 
 async def connect_to_service(
@@ -46,7 +45,7 @@ async def connect_to_service(
     """
     host, service = pair.remote_host_name, pair.remote_service_name
     addresses = interleave(await resolve(reactor, host, service, resolver))
-    once = _Once(build_protocol)
+    once = OneProtocol(build_protocol)
     try:
         await connect_to_any(
             reactor,
@@ -65,7 +64,7 @@ async def connect_through(
     endpoint: IStreamClientEndpoint, build_protocol: Callable[[], Protocol]
 ) -> None:
     """Connect through an endpoint of Twisted; its errors are raised unchanged."""
-    once = _Once(build_protocol)
+    once = OneProtocol(build_protocol)
     connecting: Deferred[IProtocol] = endpoint.connect(once)
     try:
         await connecting
@@ -92,48 +91,3 @@ def adopt_transport(transport: Any, protocol: Protocol, unread: bytes) -> None:
     protocol.makeConnection(transport)
     if unread:
         protocol.dataReceived(as_bytes(unread))
-
-
-def adopt_socket(
-    reactor: Any, connection: socket.socket, build_protocol: Callable[[], Protocol]
-) -> None:
-    """
-    Connect a protocol to a socket of Python.
-
-    The reactor uses a copy of the descriptor, and the Python object is closed.
-
-    :raises ValueError: when the socket is no stream socket.
-    :raises SocketError: when the socket is not connected. It stays open then.
-    """
-    if connection.type != socket.SOCK_STREAM:
-        raise ValueError(f"a stream socket is needed, not {connection.type!r}")
-    try:
-        connection.getpeername()
-        connection.setblocking(False)
-        reactor.adoptStreamConnection(connection.fileno(), connection.family, _Once(build_protocol))
-    except OSError as error:
-        raise SocketError.from_exception(error) from error
-    connection.close()
-
-
-class _Once(Factory):
-    """Builds the one protocol of a socket."""
-
-    noisy = False
-
-    def __init__(self, build_protocol: Callable[[], Protocol]) -> None:
-        self._build_protocol: Callable[[], Protocol] | None = build_protocol
-
-    def end(self) -> None:
-        """
-        Build no further protocol.
-
-        An endpoint that cannot be cancelled may connect too late. Twisted's connectors also keep
-        their factory until the garbage collector frees them.
-        """
-        self._build_protocol = None
-
-    @override
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        build = self._build_protocol
-        return None if build is None else build()

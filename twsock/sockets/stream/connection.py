@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twsock.errors import BrokenError, ClosedError, SocketError
+from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketError
+from twsock.handover.detached import DetachedConnection
 from twsock.sockets.stream.input import InputStream
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import output_closed
@@ -106,6 +107,24 @@ class SocketProtocol(Protocol):
             else:
                 self._close_stream(stream)
         return stream.when_fin_sent()
+
+    def detach(self) -> DetachedConnection:
+        """
+        Leave the connection to another owner; see ``StreamSocket.detach``.
+
+        :raises SocketError: when that is not possible.
+        """
+        stream, received, output = self._stream, self._input, self._output
+        if stream is None or self._switch is not None:
+            raise LocalProtocolError("cannot detach: a handshake runs")
+        if received.is_pending or output.is_awaited:
+            raise LocalProtocolError("cannot detach: an operation is pending: cancel_io() first")
+        if not (received.is_open and output.is_open):
+            raise LocalProtocolError("cannot detach: one direction was closed")
+        copy = stream.copy_socket()
+        self._is_closing = True
+        output.refuse(output_closed)
+        return stream.detach(copy, received.take_buffered(), output.take_unsent())
 
     def _close_stream(self, stream: Connection) -> None:
         self._output.refuse(output_closed)

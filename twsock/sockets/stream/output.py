@@ -57,6 +57,9 @@ _data_of: Final = operator.attrgetter("data")
 class _Write(Operation[Any]):
     """A write, or a flush: an empty write in the same queue."""
 
+    # Whether `send_all` has answered its caller, so that no code has this Deferred.
+    is_answered = False
+
     def __init__(self, stream: OutputStream, data: bytes, outcome: object) -> None:
         super().__init__(_withdraw)
         self.stream = stream
@@ -89,6 +92,12 @@ class _Write(Operation[Any]):
         self.errback(error)
         is_flush = self.outcome is True
         return not is_flush and silence_unhandled(self, error)
+
+
+class _Answered(_Write):
+    """A write of a call of `send_all` that has fired."""
+
+    is_answered = True
 
 
 def _withdraw(write: Deferred[Any]) -> None:
@@ -217,6 +226,7 @@ class OutputStream(FileSending):
         if write.called:
             return write
         if self.is_held and self._unsent < HIGH_WATER and not self._begun:
+            typing.cast(_Write, write).is_answered = True
             return Fired(len(data))
         self._send()
         return write
@@ -250,6 +260,21 @@ class OutputStream(FileSending):
     def is_pending(self) -> bool:
         """Whether a write or flush is pending."""
         return bool(self._taken or self._waiting or self._begun)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a Deferred of a write, a flush or a transfer has not fired."""
+        writes = (*self._begun, *self._waiting)
+        return bool(self._transfers) or not all(one.called or one.is_answered for one in writes)
+
+    def take_unsent(self) -> bytes:
+        """Remove and return the bytes that were not passed to the transport."""
+        if self._taken:
+            self._queue_taken()
+        unsent = b"".join(map(_data_of, self._waiting))
+        self._waiting.clear()
+        self._unsent = 0
+        return unsent
 
     def release(self) -> None:
         """Send the writes that were queued while it was held."""
@@ -358,7 +383,7 @@ class OutputStream(FileSending):
         else:  # Also after a failure, which has cleared `taken`.
             self._unsent -= sum(map(len, taken[:handed]))
             if transport.is_open:
-                self._keep_rest([_Write(self, data, len(data)) for data in taken], handed, done)
+                self._keep_rest([_Answered(self, data, len(data)) for data in taken], handed, done)
         taken.clear()
 
     @override
@@ -366,7 +391,7 @@ class OutputStream(FileSending):
         """Make writes of what `send_all` took; no other write waits."""
         if not self._is_sending:  # Otherwise it is being sent.
             for data in self._taken:
-                self._waiting[_Write(self, data, len(data))] = None
+                self._waiting[_Answered(self, data, len(data))] = None
             self._taken.clear()
 
     def _send_waiting(self) -> None:

@@ -7,23 +7,18 @@ Holds its two streams, which hold the bytes, its options and its information.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any, overload
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IResolver, IStreamClientEndpoint
+from typing_extensions import override
 
 from twsock.errors import LocalProtocolError, OperationNotSupported, SocketError
 from twsock.names import EndpointPair, HostName, HostNameSortOptions
 from twsock.operation import fail
 from twsock.sockets.destination import find_endpoint_pairs, local_binding, make_pair
-from twsock.sockets.stream.connecting import (
-    adopt_socket,
-    adopt_transport,
-    connect_through,
-    connect_to_service,
-)
+from twsock.sockets.stream.connecting import connect_through, connect_to_service
 from twsock.sockets.stream.connection import SocketProtocol
 from twsock.sockets.stream.control import StreamSocketControl, StreamSocketListenerControl
 from twsock.sockets.stream.information import StreamSocketInformation
@@ -37,6 +32,7 @@ from twsock.sockets.stream.securing import (
     upgrading_role,
 )
 from twsock.sockets.stream.state import StreamSocketState
+from twsock.sockets.stream.transferring import TransferableSocket
 from twsock.sockets.waiting import check_timeout, operation_cancelled
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.stream.listening.buffer_limit import BufferLimit
@@ -48,7 +44,7 @@ from twsock.tls.server import ServerTls
 __all__ = ["StreamSocket"]
 
 
-class StreamSocket:
+class StreamSocket(TransferableSocket):
     """
     A stream connection; ``Windows.Networking.Sockets.StreamSocket``.
 
@@ -251,34 +247,7 @@ class StreamSocket:
         except SocketError as error:
             return fail(error)
 
-    @classmethod
-    def from_transport(cls, reactor: Any, transport: Any, unread: bytes = b"") -> StreamSocket:
-        """
-        Take over a connected transport of Twisted; its protocol receives no further events.
-
-        :param transport: any stream transport.
-        :param unread: bytes that its protocol received and did not use; they are read first.
-        :raises ClosedError: when the transport is no longer connected.
-        """
-        stream_socket = cls(reactor)
-        adopt_transport(transport, stream_socket.build_protocol(), unread)
-        return stream_socket
-
-    @classmethod
-    def from_socket(cls, reactor: Any, connection: socket.socket) -> StreamSocket:
-        """
-        Take over a connected socket of Python.
-
-        :param connection: TCP or UNIX. It is detached: the reactor uses it from now on, under
-            another descriptor.
-        :raises ValueError: when it is no stream socket.
-        :raises SocketError: when it is not connected. It is then unchanged, except for being
-            non-blocking.
-        """
-        stream_socket = cls(reactor)
-        adopt_socket(reactor, connection, stream_socket.build_protocol)
-        return stream_socket
-
+    @override
     def build_protocol(self) -> SocketProtocol:
         """
         Return a protocol that connects this socket when it gets a transport.

@@ -68,6 +68,38 @@ class ConnectTests(SynchronousTestCase):
         assert response is not None
         self.assertEqual(response.header("X-A"), "c")
 
+    def test_five_addresses_have_60_seconds_each(self) -> None:
+        """W8: Further addresses of the host are not tried."""
+        one = made()
+        hosts = [f"192.0.2.{number}" for number in range(1, 9)]
+        one.reactor.nameResolver.hosts["server.example"] = hosts
+        connecting = one.connect("ws://server.example/")
+        for number in range(5):
+            host, port, factory, timeout, _ = one.reactor.tcpClients[number]
+            self.assertEqual((host, port, timeout), (hosts[number], 80, 60.0))
+            factory.clientConnectionFailed(
+                one.reactor.connectors[number], Failure(ConnectionRefusedError())
+            )
+            one.reactor.advance(0)
+        error = self.failureResultOf(connecting, ConnectError).value
+        self.assertEqual([each.address for each in error.attempts], hosts[:5])
+        self.assertEqual(len(one.reactor.tcpClients), 5)
+
+    def test_receive_has_no_limit_of_its_own(self) -> None:
+        """W8: WinRT has 30 s. Here pings find a dead server, and `receive` has a timeout."""
+        one = made()
+        one.connect()
+        one.accept()
+        waiting = one.socket.receive()
+        one.reactor.advance(3600)
+        self.assertNoResult(waiting)
+        one.receive(text("late"))
+        self.assertEqual(self.successResultOf(waiting), "late")
+        limited = one.socket.receive(timeout=30)
+        one.reactor.advance(30)
+        error = self.failureResultOf(limited, SocketError).value
+        self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+
     def test_agreed_subprotocol_is_in_the_information(self) -> None:
         """W2: ``information.protocol`` is the value that was agreed."""
         one = made()

@@ -33,13 +33,13 @@ from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import missing_zone_error
 from twsock.sockets.resolving import RemoteAddress
 
-__all__ = ["ATTEMPT_DELAY", "Attempt", "ConnectError", "connect_to_any"]
+__all__ = ["ATTEMPT_DELAY", "ATTEMPT_TIMEOUT", "Attempt", "ConnectError", "connect_to_any"]
 
 #: Seconds until the next attempt starts while one is under way (:rfc:`8305`, section 5).
 ATTEMPT_DELAY: Final = 0.25
 
-#: Seconds of one attempt; Twisted's default.
-_ATTEMPT_TIMEOUT: Final = 30.0
+#: Default of the seconds of one attempt, which is that of Twisted.
+ATTEMPT_TIMEOUT: Final = 30.0
 
 #: The delay if attempts must not overlap: longer than any attempt.
 _NEVER: Final = 1e6
@@ -90,6 +90,7 @@ async def connect_to_any(
     *,
     bind: tuple[str, int] | None = None,
     is_serial: bool = False,
+    timeout: float = ATTEMPT_TIMEOUT,
     prepare: Callable[[ITransport], None] | None = None,
 ) -> IProtocol:
     """
@@ -100,6 +101,7 @@ async def connect_to_any(
     :param factory: builds the protocol of the attempt that succeeds.
     :param bind: local address, or empty, and local port, or 0.
     :param is_serial: whether an attempt must fail before the next one starts.
+    :param timeout: seconds of each attempt, above 0.
     :param prepare: called with each transport before it connects, to set options on its socket.
     :raises ConnectError: when all attempts failed.
     """
@@ -108,9 +110,7 @@ async def connect_to_any(
 
     delay = _NEVER if is_serial else ATTEMPT_DELAY
     attempts = _Attempts(reactor, addresses, bind, delay, prepare)
-    endpoint = HostnameEndpoint(
-        attempts, addresses[0].host, 0, timeout=_ATTEMPT_TIMEOUT, attemptDelay=1
-    )
+    endpoint = HostnameEndpoint(attempts, addresses[0].host, 0, timeout=timeout, attemptDelay=1)
     try:
         connecting: Deferred[IProtocol] = endpoint.connect(factory)
         return await connecting
@@ -184,7 +184,7 @@ class _Attempts:
         host: str,
         port: int,
         factory: ClientFactory,
-        timeout: float = _ATTEMPT_TIMEOUT,
+        timeout: float = ATTEMPT_TIMEOUT,
         bindAddress: Any = None,  # noqa: N803 - Twisted's name
     ) -> IConnector:
         """Make one attempt."""

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol
 from twsock.errors import ClosedError
 from twsock.names import EndpointPair
 from twsock.sockets.resolving import interleave, resolve
-from twsock.sockets.stream.attempts import connect_to_any
+from twsock.sockets.stream.attempts import ATTEMPT_TIMEOUT, connect_to_any
 from twsock.sockets.stream.control import StreamSocketControl
 from twsock.stream.adopting import OneProtocol
 from twsock.wire.byte_queue import as_bytes
@@ -32,6 +32,9 @@ async def connect_to_service(
     resolver: IResolver | None,
     control: StreamSocketControl,
     build_protocol: Callable[[], Protocol],
+    *,
+    max_addresses: int | None = None,
+    attempt_timeout: float = ATTEMPT_TIMEOUT,
 ) -> None:
     """
     Look up the remote end of a pair, and connect to the first of its addresses that answers.
@@ -40,6 +43,8 @@ async def connect_to_service(
     :param resolver: looks up SRV records; None for the DNS servers of this machine.
     :param control: options of the socket, set before each attempt.
     :param build_protocol: called once, for the attempt that succeeds.
+    :param max_addresses: how many addresses are tried, 1 or more; None for all of them.
+    :param attempt_timeout: seconds for each address, above 0.
     :raises ConnectError: when all attempts failed.
     :raises SocketError: when the lookup failed.
     """
@@ -50,10 +55,11 @@ async def connect_to_service(
         await connect_to_any(
             reactor,
             f"{host.display_name}:{service}",
-            addresses,
+            addresses[:max_addresses],
             once,
             bind=bind,
             is_serial=control.serialize_connection_attempts,
+            timeout=attempt_timeout,
             prepare=control.apply,
         )
     finally:

@@ -55,7 +55,12 @@ from twsock.websocket.close_frame import (
 from twsock.websocket.handshake import NONCE_SIZE
 from twsock.websocket.uri import WebSocketUri
 
-__all__ = ["RESPONSE_TIMEOUT", "WebSocketClient"]
+__all__ = ["ADDRESS_TIMEOUT", "MAX_ADDRESSES", "RESPONSE_TIMEOUT", "WebSocketClient"]
+
+#: How many addresses of a host are tried, as in WinRT.
+MAX_ADDRESSES: Final = 5
+#: Seconds for each of them, as in WinRT.
+ADDRESS_TIMEOUT: Final = 60.0
 
 #: Seconds from a request until the server, or the proxy, has to have answered.
 RESPONSE_TIMEOUT: Final = 10.0
@@ -159,8 +164,10 @@ class WebSocketClient:
         """
         Connect to a server.
 
-        All addresses of the host are tried, as by `twsock.StreamSocket`. The TLS handshake may take
-        10 s, and the server has 10 s to answer the request. Redirections are not followed.
+        Up to five addresses of the host are tried, in the order of `twsock.StreamSocket`; IPv6 and
+        IPv4 take turns. Each may take 60 s, and the attempts overlap, unless
+        ``control.serialize_connection_attempts`` is set. The TLS handshake may take 10 s, and the
+        server has 10 s to answer the request. Redirections are not followed.
 
         :param uri: an absolute URI with the scheme ``ws`` or ``wss``, without a fragment.
         :param timeout: seconds for the whole connect, which then fails with status
@@ -287,7 +294,14 @@ class WebSocketClient:
         pair = EndpointPair(None, "", remote.host, str(remote.port))
         # Without a resolver: a URI always has a port, so no SRV record is looked up.
         await connect_to_service(
-            self._reactor, pair, None, None, self.control, self._build_protocol
+            self._reactor,
+            pair,
+            None,
+            None,
+            self.control,
+            self._build_protocol,
+            max_addresses=MAX_ADDRESSES,
+            attempt_timeout=ADDRESS_TIMEOUT,
         )
 
     def _build_protocol(self) -> ClientProtocol:

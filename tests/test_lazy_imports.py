@@ -131,6 +131,12 @@ class LoadingTests(SynchronousTestCase):
         loaded = modules_after("from twsock import StreamSocketListener")
         self.assertEqual([name for name in loaded if is_below(name, unwanted)], [])
 
+    def test_services_without_a_page_load_no_http_server(self) -> None:
+        """`twisted.web` and prometheus-client are loaded when ``--metrics`` listens."""
+        unwanted = ("twisted.web", "prometheus_client")
+        loaded = modules_after("import twsock.services.everything, twsock.services.metrics")
+        self.assertEqual([name for name in loaded if is_below(name, unwanted)], [])
+
     def test_only_international_names_load_idna(self) -> None:
         """A host name of ASCII characters loads nothing; the first other one loads `idna`."""
         ascii_name = "from twsock import HostName; HostName('Example.COM')"

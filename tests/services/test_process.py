@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Application, IService
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, LogLevel
 from twisted.python.usage import Options, UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -97,6 +97,20 @@ class ProcessServiceTests(SynchronousTestCase):
         service = ProcessService(options("--log-format", "json", logfile=path))
         error = self.assertRaises(StartError, service.setServiceParent, Application("mine"))
         self.assertIn(path, str(error))
+
+    def test_the_level_drops_lower_events(self) -> None:
+        """In both formats."""
+        for form in ("text", "json"):
+            path = self.mktemp()
+            application: Any = Application("mine")
+            words = ("--log-level", "warn", "--log-format", form)
+            ProcessService(options(*words, logfile=path)).setServiceParent(application)
+            observer = application.getComponent(ILogObserver)
+            for level in (LogLevel.info, LogLevel.warn, LogLevel.error):
+                observer({"log_level": level, "log_format": f"at {level.name}", "log_time": 0})
+            lines = Path(path).read_text().splitlines()
+            self.assertEqual(len(lines), 2, f"{form}: {lines}")
+            self.assertIn("at warn", lines[0])
 
 
 class DaemonTests(SynchronousTestCase):
@@ -252,3 +266,42 @@ class DaemonTests(SynchronousTestCase):
             server.wait()
             for line in server.log.splitlines():
                 self.assertIn("message", json.loads(line), f"{line=}")
+
+
+class CheckTests(SynchronousTestCase):
+    """``--check`` starts nothing; what the process prints, and its status."""
+
+    def check(self, *arguments: str) -> tuple[int, list[str]]:
+        """Run a service with ``--check``; return its status and its lines."""
+        with twistd(*arguments, "--check") as running:
+            return running.wait(), running.log.splitlines()
+
+    def test_valid_options_are_described(self) -> None:
+        """Although the port is in use."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            status, lines = self.check(
+                "twsock-stream", "--endpoint", endpoint, "--health", "tcp:9100"
+            )
+        self.assertEqual(status, 0, lines)
+        self.assertEqual(
+            lines,
+            [
+                f"twsock: would listen on {endpoint}",
+                "twsock: would listen on tcp:9100",
+                "twsock: the options are valid; nothing was started",
+            ],
+        )
+
+    def test_a_mistake_is_one_line(self) -> None:
+        """Without the usage that twistd prints otherwise."""
+        for arguments, words in (
+            (("twsock-stream", "--endpoint", "tcp:x"), "--endpoint: "),
+            (("twsock-stream", "--certificate", "missing.pem", "--tls"), "missing.pem"),
+            (("twsock-datagram", "--rate-limit", "0"), "--rate-limit takes"),
+            (("twsock-multicast", "--endpoint", "tcp:1"), "--endpoint: "),
+            (("twsock-websocket", "--subprotocol", "a b"), "--subprotocol: "),
+        ):
+            status, lines = self.check(*arguments)
+            self.assertEqual((status, len(lines)), (1, 1), lines)
+            self.assertIn(words, lines[0], arguments)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -45,16 +46,14 @@ class DatagramService(DatagramListeningService[DatagramEcho]):
     _not_counted = frozenset({"from_members", "not_for_a_group"})
 
     @override
-    def count(self) -> EchoCounters:
-        total = EchoCounters()
-        for port, echo in self.opened:
-            total.add(echo.counters)
-            counters = getattr(port, "counters", None)
-            if isinstance(counters, DatagramCounters):  # A plugin's port has none.
-                # The port counts the answers that were sent, after all that were queued.
-                total.answered += counters.sent - echo.counters.answered
-                total.failed += counters.failed - echo.counters.failed
-                total.dropped_by_the_kernel += port.dropped_by_kernel
+    def count_port(self, port: Any, protocol: DatagramEcho) -> EchoCounters:
+        total = replace(protocol.counters)
+        counters = getattr(port, "counters", None)
+        if isinstance(counters, DatagramCounters):  # A plugin's port has none.
+            # The port counts the answers that were sent, after all that were queued.
+            total.answered += counters.sent - protocol.counters.answered
+            total.failed += counters.failed - protocol.counters.failed
+            total.dropped_by_the_kernel += port.dropped_by_kernel
         return total
 
 

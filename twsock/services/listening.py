@@ -8,7 +8,7 @@ messages for endpoints that cannot be used.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,12 +31,14 @@ from twsock.datagram.endpoint import (
     datagram_endpoint_from_string,
 )
 from twsock.datagram.endpoint_string import parse_endpoint_string
+from twsock.datagram.protocol import EchoCounters
 from twsock.datagram.udp_socket import LARGEST, MAX_BUFFER
 from twsock.errors import SocketError, SocketErrorStatus
 from twsock.ip.address_errors import EndpointError, listening_error
 from twsock.ip.zones import with_zone
 from twsock.log import TextLogger
 from twsock.protocols import DatagramProtocol
+from twsock.services.measurements import Measurement, measure_datagrams
 from twsock.services.options import count_option
 from twsock.services.process import ProcessOptions, StartError
 from twsock.services.signals import process_signals
@@ -161,6 +163,11 @@ class ListeningService(Service):
         self.is_hurried = False
 
     @property
+    def descriptions(self) -> Sequence[str]:
+        """The endpoint strings."""
+        return tuple(description for description, _ in self._endpoints)
+
+    @property
     def ports(self) -> Sequence[IListeningPort]:
         """The listening ports, in the order of the endpoints."""
         return tuple(self._ports) if self._is_listening else ()
@@ -178,6 +185,10 @@ class ListeningService(Service):
     def describe_opened(self, port: Any) -> str:
         """Return the endpoint string of a port, as the log shows it to people who connect."""
         return describe_port(port)
+
+    def measure(self) -> Iterable[Measurement]:
+        """Return the numbers of this service."""
+        return ()
 
     def reload(self) -> bool:
         """Read files again, on SIGHUP; return whether this service has any."""
@@ -317,6 +328,8 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
         super().__init__(reactor, endpoints)
         self._build_protocol = build_protocol
         self._opened: list[tuple[Any, _Protocol]] = []
+        # Of the opened ports, as a closed port may have none.
+        self._names: list[str] = []
 
     @property
     def opened(self) -> Sequence[tuple[Any, _Protocol]]:
@@ -328,11 +341,24 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
     # Counters that are always 0 for the protocol.
     _not_counted: frozenset[str] = frozenset()
 
-    def count(self) -> Any:
-        """Return the sums of the counters of all ports, as a dataclass of numbers."""
+    def count_port(self, port: Any, protocol: _Protocol) -> EchoCounters:
+        """Return the counts of a port and its protocol together."""
         raise NotImplementedError
 
     # Called by subclasses.
+
+    def count(self) -> Any:
+        """Return the sums of the counters of all ports, as a dataclass of numbers."""
+        total = EchoCounters()
+        for port, protocol in self.opened:
+            total.add(self.count_port(port, protocol))
+        return total
+
+    @override
+    def measure(self) -> Iterator[Measurement]:
+        for (port, protocol), name in zip(self._opened, self._names, strict=True):
+            counts = self.count_port(port, protocol)
+            yield from measure_datagrams(name, type(protocol).__name__, counts, port)
 
     def describe_counts(self) -> str:
         """Return the sums as text for the log."""
@@ -359,11 +385,13 @@ class DatagramListeningService(ListeningService, Generic[_Protocol]):
     @override
     def privilegedStartService(self) -> None:
         self._opened = []
+        self._names = []
         super().privilegedStartService()
 
     def _note_opened(self, port: Any, protocol: _Protocol) -> Any:
         if self._is_listening:
             self._opened.append((port, protocol))
+            self._names.append(self.describe_opened(port))
         return port
 
 

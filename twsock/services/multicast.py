@@ -9,6 +9,7 @@ datagrams; the echo decides which ones it answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -55,12 +56,10 @@ class MulticastService(DatagramListeningService[MulticastEcho]):
     _logged = EchoCounters()
 
     @override
-    def count(self) -> EchoCounters:
-        total = EchoCounters()
-        for port, echo in self.opened:
-            total.add(echo.counters)
-            total.not_for_a_group += port.counters.unexpected_source
-            total.dropped_by_the_kernel += port.dropped_by_kernel
+    def count_port(self, port: Any, protocol: MulticastEcho) -> EchoCounters:
+        total = replace(protocol.counters)
+        total.not_for_a_group += port.counters.unexpected_source
+        total.dropped_by_the_kernel += port.dropped_by_kernel
         return total
 
     @override

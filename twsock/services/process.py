@@ -22,19 +22,33 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from twisted.application.service import IService, MultiService
-from twisted.logger import ILogObserver
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    PredicateResult,
+    textFileLogObserver,
+)
 from twisted.python.logfile import LogFile
 from twisted.python.usage import Options, UsageError
 from typing_extensions import override
+from zope.interface import implementer
 
 from twsock.log import TextLogger
 from twsock.services.json_log import json_log_observer
-from twsock.services.options import choice_option
+from twsock.services.options import choice_option, seconds_option
 
 __all__ = ["ProcessOptions", "ProcessService", "StartError", "in_process", "process_owner"]
 
 #: The name of a daemon's log file without ``twistd --logfile``.
 _DEFAULT_LOG_FILE: Final = "twistd.log"
+
+
+#: The values of ``--log-level``, from the most lines to the fewest.
+_LEVELS: Final = ("debug", "info", "warn", "error", "critical")
 
 
 class StartError(SystemExit, Exception):
@@ -51,7 +65,34 @@ class ProcessOptions(Options):
 
     optParameters: list[list[Any]] = [
         ["log-format", None, "text", "Log format: text, or json (one object per line)."],
+        ["log-level", None, "debug", "Least level logged: debug, info, warn, error or critical."],
+        ["metrics", None, None, "Server endpoint string for /metrics and /health/... over HTTP."],
+        ["health", None, None, "Server endpoint string for /health/... alone."],
+        [
+            "drain-delay",
+            None,
+            0.0,
+            "Seconds from SIGTERM, while /health/ready is 503, until listening stops.",
+        ],
     ]
+    optFlags: list[list[Any]] = [
+        ["check", None, "Check the options, say what would be done, and exit."],
+    ]
+
+    @override
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Parse the options.
+
+        :raises StartError: with ``--check``, when an option is invalid: one line without the usage.
+        """
+        try:
+            super().parseOptions(options)
+        except UsageError as error:
+            values: Any = self
+            if not values["check"]:
+                raise
+            raise StartError(f"twsock: {error}") from error
 
     def postOptions(self) -> None:
         """
@@ -60,13 +101,19 @@ class ProcessOptions(Options):
         :raises UsageError: when an option of this class is invalid; says what it takes.
         :raises StartError: when an option of ``twistd`` cannot be used.
         """
+        from twsock.services.metrics import check_metrics
+
         self["log-format"] = choice_option(self, "log-format", ("text", "json"))
+        self["log-level"] = choice_option(self, "log-level", _LEVELS)
+        self["drain-delay"] = seconds_option(self, "drain-delay")
+        check_metrics(self)
         given = _options_of_twistd(self)
         if given is not None:
             _check_folders(given)
             _check_user(given)
-        if self["log-format"] == "json":
-            _check_log(given)
+        for option, default in (("log-format", "text"), ("log-level", _LEVELS[0])):
+            if self[option] != default:
+                _check_log(given, option, self[option])
 
 
 class ProcessService(MultiService):
@@ -82,7 +129,11 @@ class ProcessService(MultiService):
         super().__init__()
         given = _options_of_twistd(options)
         self._options: Any = given
-        self._logs_json = given is not None and dict(options)["log-format"] == "json"
+        values = dict(options)
+        self._logs_json = given is not None and values["log-format"] == "json"
+        self._level = LogLevel.levelWithName(values["log-level"])
+        self._drain_delay = float(values["drain-delay"])
+        self._page = self._make_page(options)
         self._terminal: int | None = None
         if given is not None and _is_daemon(given):
             # Standard error may be closed; then no line is printed.
@@ -95,8 +146,23 @@ class ProcessService(MultiService):
     def setServiceParent(self, parent: Any) -> None:
         """Join the application and set its log observer; twistd starts logging after this."""
         super().setServiceParent(parent)
-        if self._logs_json and hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, json_log_observer(_open_log(self._options)))
+        if self._options is None or not hasattr(parent, "setComponent"):
+            return
+        if self._logs_json or self._level is not LogLevel.debug:
+            parent.setComponent(ILogObserver, self._make_observer())
+
+    def _make_observer(self) -> ILogObserver:
+        file = _open_log(self._options)
+        observer: Any = json_log_observer(file) if self._logs_json else textFileLogObserver(file)
+        filtered: ILogObserver = FilteringLogObserver(observer, [_AtLeast(self._level)])
+        return filtered
+
+    def _make_page(self, options: ProcessOptions) -> Any:
+        from twisted.internet import reactor
+
+        from twsock.services.metrics import listening_services, metrics_service
+
+        return metrics_service(reactor, options, lambda: listening_services(self))
 
     @override
     def privilegedStartService(self) -> None:
@@ -106,6 +172,8 @@ class ProcessService(MultiService):
         :raises StartError: when one of them cannot start.
         """
         try:
+            if self._page is not None:
+                self._page.privilegedStartService()
             super().privilegedStartService()
         except StartError as error:
             if self._options is not None and _is_daemon(self._options):
@@ -126,17 +194,52 @@ class ProcessService(MultiService):
 
     @override
     def startService(self) -> None:
+        if self._page is not None:
+            self._page.startService()
         super().startService()
         if self._terminal is not None:
             # A daemon keeps no terminal open.
             os.close(self._terminal)
             self._terminal = None
 
+    @override
+    def stopService(self) -> Deferred[Any]:
+        """Report that the process is not ready; after the delay, stop the services."""
+        return super().stopService() if self._page is None else ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        await self._page.drain(self._drain_delay)
+        await super().stopService()
+        await self._page.stopService()
+
+    def describe_check(self) -> list[str]:
+        """Return what the process would do, a line each."""
+        from twsock.services.metrics import listening_services
+
+        services = [*listening_services(self), *([] if self._page is None else [self._page])]
+        lines = [f"would listen on {text}" for each in services for text in each.descriptions]
+        return [*lines, "the options are valid; nothing was started"]
+
+
+@implementer(ILogFilterPredicate)
+class _AtLeast:
+    """Accepts events of a level or above; Twisted's predicate drops those without a namespace."""
+
+    def __init__(self, level: Any) -> None:
+        self._level = level
+
+    def __call__(self, event: LogEvent) -> Any:
+        level = event.get("log_level") or LogLevel.info
+        return PredicateResult.no if level < self._level else PredicateResult.maybe
+
 
 def in_process(options: ProcessOptions, service: Any) -> IService:
     """Return the service for ``twistd`` that contains a service of ours."""
     process: Any = ProcessService(options)
     service.setServiceParent(process)
+    if dict(options)["check"]:
+        print(*(f"twsock: {line}" for line in process.describe_check()), sep="\n")
+        raise SystemExit(0)
     contained: IService = process
     return contained
 
@@ -203,14 +306,14 @@ def _options_of_twistd(options: Options) -> Any:
     return given if given is not None and "nodaemon" in given else None
 
 
-def _check_log(given: Any) -> None:
+def _check_log(given: Any, name: str, value: str) -> None:
     """Refuse options that would replace our log observer, or programs that ignore it."""
     if given is None:
-        raise UsageError("--log-format json needs twistd; with twist, use twist --log-format")
+        raise UsageError(f"--{name} {value} needs twistd; with twist, use twist --{name}")
     for option in ("logger", "syslog"):
         if given.get(option):
             raise UsageError(
-                f"--log-format json excludes twistd's --{option}: both set the log format"
+                f"--{name} {value} excludes twistd's --{option}: both set the log observer"
             )
 
 

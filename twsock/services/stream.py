@@ -8,7 +8,7 @@ Options → `stream_service` → `StreamService` → `twsock.protocols.FrameEcho
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -22,6 +22,7 @@ from typing_extensions import override
 from twsock.log import TextLogger
 from twsock.protocols import Counters, FrameEchoFactory, LineEchoFactory, StreamServerFactory
 from twsock.services.listening import ListeningService, default_endpoints
+from twsock.services.measurements import Measurement, measure_streams
 from twsock.services.options import count_option, seconds_option
 from twsock.services.process import in_process
 from twsock.services.security import Security
@@ -91,6 +92,10 @@ class StreamService(ListeningService):
         super().startService()
         if self.security is not None:
             self.security.describe()
+
+    @override
+    def measure(self) -> Iterator[Measurement]:
+        return measure_streams(self.factory)
 
     @override
     def reload(self) -> bool:

@@ -1,0 +1,194 @@
+"""``--metrics``, ``--health`` and ``--drain-delay``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.services.processes import PATIENCE, echo, twistd
+from twsock.services.everything import everything_service
+from twsock.services.listening import ListeningService
+from twsock.services.metrics import MetricsService, listening_services
+from twsock.services.process import ProcessOptions
+from twsock.services.stream import stream_service
+
+_PAGE = "tcp:0:interface=127.0.0.1"
+
+
+def fetch(url: str, accept: str = "*/*", data: bytes | None = None) -> tuple[int, str, str]:
+    """Return status, content type and body of a page."""
+    request = urllib.request.Request(url, data, {"Accept": accept})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def samples(families: Any) -> dict[str, float]:
+    """Return the sum of the samples of each name."""
+    sums: dict[str, float] = {}
+    for family in families:
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0) + sample.value
+    return sums
+
+
+class OptionsTests(SynchronousTestCase):
+    """What the options take."""
+
+    def refusal(self, *arguments: str) -> str:
+        """Return why options are refused."""
+        return str(self.assertRaises(UsageError, ProcessOptions().parseOptions, arguments))
+
+    def test_a_bad_endpoint_is_refused(self) -> None:
+        """The line names the option."""
+        for option in ("--metrics", "--health"):
+            line = self.refusal(option, "tcp:x")
+            self.assertIn(f"{option}: ClassTypeNotFound (9): cannot use the endpoint", line)
+
+    def test_a_delay_without_a_page_is_refused(self) -> None:
+        """No load balancer could notice it."""
+        self.assertIn("needs --metrics or --health", self.refusal("--drain-delay", "1"))
+
+    def test_a_delay_that_is_no_time_is_refused(self) -> None:
+        """It takes seconds."""
+        self.assertIn("--drain-delay takes seconds", self.refusal("--drain-delay", "-1"))
+
+    def test_without_the_extra_metrics_are_refused_and_health_is_served(self) -> None:
+        """The line says what to install."""
+        self.patch(sys, "modules", {**sys.modules, "prometheus_client": None})
+        self.assertIn("pip install 'twsock[metrics]'", self.refusal("--metrics", _PAGE))
+        ProcessOptions().parseOptions(["--health", _PAGE])
+
+    def test_an_unknown_level_is_refused(self) -> None:
+        """The line has the levels."""
+        line = self.refusal("--log-level", "loud")
+        self.assertIn("--log-level takes debug, info, warn, error or critical, not 'loud'", line)
+
+
+class ReadinessTests(SynchronousTestCase):
+    """When a process is ready."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.service = stream_service(self.reactor, [_PAGE])
+        self.page = MetricsService(self.reactor, [], lambda: [self.service], has_metrics=False)
+
+    def test_a_process_is_ready_while_its_services_listen(self) -> None:
+        """Not before the start, and not after the stop."""
+        ready = [self.page.is_ready]
+        self.service.startService()
+        ready.append(self.page.is_ready)
+        self.successResultOf(self.service.stopService())
+        ready.append(self.page.is_ready)
+        self.assertEqual(ready, [False, True, False])
+
+    def test_a_drain_is_not_ready_and_lasts_for_the_delay(self) -> None:
+        """The services still listen."""
+        self.service.startService()
+        self.addCleanup(self.service.stopService)
+        drained = self.page.drain(5)
+        self.assertFalse(self.page.is_ready)
+        self.reactor.advance(4.9)
+        self.assertNoResult(drained)
+        self.reactor.advance(0.1)
+        self.successResultOf(drained)
+        self.assertTrue(self.service.ports)
+
+    def test_a_second_signal_ends_the_delay(self) -> None:
+        """Before it begins, as well."""
+        drained = self.page.drain(5)
+        self.page.hurry()
+        self.successResultOf(drained)
+        self.successResultOf(self.page.drain(5))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_all_services_of_a_process_are_found(self) -> None:
+        """``twistd twsock`` has four."""
+        everything = everything_service(self.reactor, port=0, websocket_port=0)
+        found = list(listening_services(everything))
+        self.assertEqual(len(found), 4)
+        for service in found:
+            self.assertIsInstance(service, ListeningService)
+
+
+class ProcessTests(SynchronousTestCase):
+    """Processes of ``twistd``, as a monitor sees them."""
+
+    def test_both_formats_are_served(self) -> None:
+        """The parsers of prometheus-client read them; a frame is counted."""
+        arguments = ("--endpoint", _PAGE, "--metrics", _PAGE)
+        with twistd("twsock-stream", *arguments) as running:
+            page, port = running.wait_for_ports(2)
+            echo(port, b"hello")
+            url = f"http://127.0.0.1:{page}/metrics"
+            _, plain_type, plain = fetch(url)
+            accept = "application/openmetrics-text; version=1.0.0"
+            _, open_type, opened = fetch(url, accept)
+        self.assertTrue(plain_type.startswith("text/plain; version=0.0.4"), plain_type)
+        self.assertTrue(open_type.startswith("application/openmetrics-text"), open_type)
+        for families in (
+            text_string_to_metric_families(plain),
+            openmetrics.text_string_to_metric_families(opened),
+        ):
+            found = samples(families)
+            self.assertEqual(found["twsock_connections_total"], 1)
+            self.assertEqual(found["twsock_messages_received_total"], 1)
+            self.assertEqual(found["twsock_sent_bytes_total"], 9)
+
+    def test_datagram_ports_are_labelled(self) -> None:
+        """With the endpoint that the log names."""
+        endpoint = "udp:0:interface=127.0.0.1"
+        with twistd("twsock-datagram", "--endpoint", endpoint, "--metrics", _PAGE) as running:
+            (page,) = running.wait_for_ports()
+            port = running.wait_for(r"listening on (udp:\S+)")
+            _, _, text = fetch(f"http://127.0.0.1:{page}/metrics")
+        self.assertIn(f'endpoint="{port}"', text)
+
+    def test_websockets_are_measured(self) -> None:
+        """Before the first connection, as well."""
+        with twistd("twsock-websocket", "--endpoint", _PAGE, "--metrics", _PAGE) as running:
+            page, _ = running.wait_for_ports(2)
+            _, _, text = fetch(f"http://127.0.0.1:{page}/metrics")
+        self.assertIn('twsock_connections_total{protocol="WebSocketEcho"} 0.0', text)
+
+    def test_health_alone_has_no_metrics(self) -> None:
+        """Any other page is not found; bodies are dropped."""
+        with twistd("twsock-stream", "--endpoint", _PAGE, "--health", _PAGE) as running:
+            page, _ = running.wait_for_ports(2)
+            url = f"http://127.0.0.1:{page}"
+            self.assertEqual(fetch(f"{url}/health/live")[::2], (200, "live\n"))
+            self.assertEqual(fetch(f"{url}/health/ready")[::2], (200, "ready\n"))
+            self.assertEqual(fetch(f"{url}/metrics")[0], 404)
+            self.assertEqual(fetch(f"{url}/health/live", data=bytes(1_000_000))[0], 405)
+
+    def test_curl_sees_503_while_connections_are_accepted(self) -> None:
+        """From SIGTERM until the delay is over; a second SIGTERM ends it."""
+        curl = shutil.which("curl")
+        if curl is None:
+            self.skipTest("curl is not installed")
+        arguments = ("--endpoint", _PAGE, "--health", _PAGE, "--drain-delay", str(PATIENCE))
+        with twistd("twsock-stream", *arguments) as running:
+            page, port = running.wait_for_ports(2)
+            running.terminate()
+            running.wait_for("not ready: stops listening after")
+            url = f"http://127.0.0.1:{page}/health/ready"
+            command = [curl, "--silent", "--write-out", " %{http_code}", url]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual(answer.stdout, "not ready\n 503")
+            self.assertEqual(echo(port), b"Hello, World!")
+            running.terminate()
+            running.wait()
+            self.assertIn("ending at once", running.log)

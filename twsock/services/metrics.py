@@ -1,0 +1,137 @@
+"""
+Metrics and health of a process: services → measurements → **page** → HTTP.
+
+`MetricsService` listens for ``--metrics`` or ``--health``. The process starts it first and stops it
+last, so that a load balancer sees that the process drains. The page itself is in
+`twsock.services.metrics_page`, which loads the HTTP server of Twisted when the service listens.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.python.usage import Options, UsageError
+from typing_extensions import override
+
+from twsock.ip.address_errors import EndpointError
+from twsock.log import TextLogger
+from twsock.services.listening import ListeningService, describe_mistake
+from twsock.services.measurements import Measurement
+from twsock.services.stream_endpoints import parse_server_endpoint
+from twsock.waiters import Waiters
+
+__all__ = ["MetricsService", "check_metrics", "listening_services", "metrics_service"]
+
+
+class MetricsService(ListeningService):
+    """
+    Serves the health of a process, and its metrics.
+
+    :param reactor: measures the delay of a drain.
+    :param endpoints: pairs of an endpoint string and the endpoint made from it.
+    :param services: returns the services of the process.
+    :param has_metrics: whether ``/metrics`` is served; needs prometheus-client.
+    """
+
+    _log = TextLogger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoints: Iterable[tuple[str, IStreamServerEndpoint]],
+        services: Callable[[], Iterable[ListeningService]],
+        *,
+        has_metrics: bool,
+    ) -> None:
+        super().__init__(reactor, list(endpoints))
+        self._services = services
+        self._has_metrics = has_metrics
+        self._is_draining = False
+        self._delay = Waiters()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every service listens, and the process does not stop."""
+        return not self._is_draining and all(service.ports for service in self._services())
+
+    def measure(self) -> Iterator[Measurement]:
+        """Return the measurements of all services."""
+        for service in self._services():
+            yield from service.measure()
+
+    def drain(self, delay: float) -> Deferred[None]:
+        """
+        Report that the process is not ready.
+
+        :param delay: seconds during which the services still accept connections.
+        :returns: fires after the delay; earlier at a second SIGTERM.
+        """
+        self._is_draining = True
+        if delay and not self.is_hurried:
+            self._log.info("not ready: stops listening after {delay:g} s", delay=delay)
+        return self._delay.wait_at_most(0 if self.is_hurried else delay, self._reactor)
+
+    @override
+    def hurry(self) -> None:
+        super().hurry()
+        self._delay.fire()
+
+    @override
+    def listen_on(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
+        from twsock.services.metrics_page import page_factory
+
+        self._is_draining = False
+        listening: Deferred[IListeningPort] = endpoint.listen(
+            page_factory(self._reactor, self, has_metrics=self._has_metrics)
+        )
+        return listening
+
+
+def check_metrics(options: Options) -> None:
+    """
+    Check the options ``--metrics``, ``--health`` and ``--drain-delay``.
+
+    :raises UsageError: when an endpoint cannot be used, prometheus-client is not installed, or the
+        delay has no page that reports it.
+    """
+    from twisted.internet import reactor
+
+    given: Any = options
+    for option in ("metrics", "health"):
+        if given[option] is not None:
+            try:
+                parse_server_endpoint(reactor, given[option])
+            except EndpointError as error:
+                raise UsageError(f"--{option}: {describe_mistake(error)}") from error
+    if given["metrics"] is not None and importlib.util.find_spec("prometheus_client") is None:
+        raise UsageError(
+            "--metrics needs prometheus-client: run pip install 'twsock[metrics]', or use --health"
+        )
+    if given["drain-delay"] and given["metrics"] is None and given["health"] is None:
+        raise UsageError("--drain-delay needs --metrics or --health, which report that it drains")
+
+
+def metrics_service(
+    reactor: Any, options: Options, services: Callable[[], Iterable[ListeningService]]
+) -> MetricsService | None:
+    """Make the service that the options ask for; None without ``--metrics`` and ``--health``."""
+    given: Any = options
+    strings = [given[option] for option in ("metrics", "health") if given[option] is not None]
+    if not strings:
+        return None
+    endpoints = [(string, parse_server_endpoint(reactor, string)) for string in strings]
+    has_metrics = given["metrics"] is not None
+    return MetricsService(reactor, endpoints, services, has_metrics=has_metrics)
+
+
+def listening_services(service: Any) -> Iterator[ListeningService]:
+    """Return the listening services inside a service, and the service itself if it listens."""
+    if isinstance(service, ListeningService):
+        yield service
+        return
+    for child in service:
+        yield from listening_services(child)

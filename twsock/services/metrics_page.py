@@ -1,0 +1,143 @@
+"""
+The HTTP pages of metrics and health: request → **page** → text.
+
+Served by Twisted's HTTP server for `twsock.services.metrics`. ``/metrics`` has the format that the
+client accepts: OpenMetrics or the text format of Prometheus. Bodies of requests are dropped as they
+arrive, and at most `MAX_CONNECTIONS` connections are open.
+"""
+
+from __future__ import annotations
+
+import io
+import typing
+from collections.abc import Iterator
+from typing import Any, Final
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ServerFactory
+from twisted.protocols.policies import WrappingFactory
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+from typing_extensions import override
+
+from twsock.services.measurements import Kind, Measurement, group_by_name
+
+__all__ = ["MAX_CONNECTIONS", "PageSource", "page_factory"]
+
+#: The most connections of all pages together; further ones are closed.
+MAX_CONNECTIONS: Final = 64
+
+#: Seconds after which a connection without a complete request is closed.
+_TIMEOUT: Final = 30
+
+
+class PageSource(typing.Protocol):
+    """The process whose health and metrics are served."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every service listens, and the process does not stop."""
+
+    def measure(self) -> Iterator[Measurement]:
+        """Return the measurements of all services."""
+
+
+def page_factory(reactor: Any, source: PageSource, *, has_metrics: bool) -> ServerFactory:
+    """
+    Make the factory of the pages.
+
+    :param has_metrics: whether ``/metrics`` is served; needs prometheus-client.
+    """
+    site = _Site(_Page(source, has_metrics), _Request, timeout=_TIMEOUT, reactor=reactor)
+    factory: Any = _Limited(site)
+    return typing.cast(ServerFactory, factory)
+
+
+class _Limited(WrappingFactory):
+    noisy = False
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return None if len(self.protocols) >= MAX_CONNECTIONS else super().buildProtocol(addr)
+
+
+class _Site(Site):
+    noisy = False
+    displayTracebacks = False  # noqa: N815 - an attribute of Twisted's Site
+
+    @override
+    def log(self, request: Any) -> None:
+        """Log no line for each request: a monitor sends one every few seconds."""
+
+
+class _Request(Request):
+    """Drops the body."""
+
+    @override
+    def gotLength(self, length: int | None) -> None:
+        self.content = io.BytesIO()
+
+    @override
+    def handleContentChunk(self, data: bytes) -> None:
+        pass
+
+
+class _Page(Resource):
+    """All pages."""
+
+    isLeaf = True  # noqa: N815 - an attribute of Twisted's Resource
+
+    def __init__(self, source: PageSource, has_metrics: bool) -> None:
+        super().__init__()
+        self._source = source
+        self._has_metrics = has_metrics
+
+    # Called by Twisted.
+
+    def render_GET(self, request: Any) -> bytes:  # noqa: N802 - Twisted looks this name up
+        """Return the text of a page."""
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        request.setHeader("Cache-Control", "no-store")
+        if request.path == b"/health/live":
+            return b"live\n"
+        if request.path == b"/health/ready":
+            return self._ready(request)
+        if request.path == b"/metrics" and self._has_metrics:
+            return _metrics(request, self._source)
+        request.setResponseCode(404)
+        return b"not found\n"
+
+    def _ready(self, request: Any) -> bytes:
+        if self._source.is_ready:
+            return b"ready\n"
+        request.setResponseCode(503)
+        return b"not ready\n"
+
+
+def _metrics(request: Any, source: PageSource) -> bytes:
+    from prometheus_client.exposition import choose_encoder
+
+    encode, content_type = choose_encoder(request.getHeader("Accept") or "")
+    request.setHeader("Content-Type", content_type)
+    return encode(_Collector(source))
+
+
+class _Collector:
+    """Measurements in the form that prometheus-client encodes."""
+
+    def __init__(self, source: PageSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Any]:
+        """Return the metrics of twsock, then those of the process."""
+        from prometheus_client import ProcessCollector
+        from prometheus_client.metrics_core import Metric
+
+        for name, measurements in group_by_name(self._source.measure()).items():
+            first = measurements[0]
+            metric = Metric(name, first.meaning, first.kind.value)
+            suffix = "_total" if first.kind is Kind.COUNTER else ""
+            for each in measurements:
+                metric.add_sample(name + suffix, dict(each.labels), each.value)
+            yield metric
+        yield from ProcessCollector(registry=None).collect()

@@ -26,6 +26,7 @@ __all__ = [
     "forget_buffers",
     "leave_socket",
     "silence_unhandled",
+    "take_over_channel",
 ]
 
 
@@ -151,6 +152,20 @@ PRIVATE_NAMES: Final = (
         "tests.stream.test_descriptor",
         {"_buffer": "count the bytes that such an engine collects"},
     ),
+    PrivateNames(
+        "twisted.protocols.basic.LineReceiver",
+        "tests.websocket.test_resource",
+        {"_buffer": "deliver the frames that arrived in one read with their request"},
+    ),
+    PrivateNames(
+        "twisted.web.http.HTTPChannel",
+        "tests.websocket.test_resource",
+        {
+            "_abortingCall": "stop the timeout of HTTP",
+            "_dataBuffer": "deliver the frames that arrived while the request was routed",
+            "_networkProducer": "unregister the producer of HTTP",
+        },
+    ),
 )
 
 
@@ -230,3 +245,30 @@ class _LastReport:
         factory: Any = connector.factory
         if isinstance(factory, _WrappingFactory):
             factory._connector = None
+
+
+def take_over_channel(channel: Any, protocol: Any) -> bytes:
+    """
+    Replace the protocol of HTTP/1.1 above a transport; call ``makeConnection`` afterwards.
+
+    The timeouts and the producer of HTTP are stopped. The one request that is being handled no
+    longer belongs to the channel.
+
+    :param channel: the ``HTTPChannel`` of a request whose response is not begun.
+    :param protocol: receives all further events of the transport.
+    :returns: the bytes that arrived behind the request.
+    """
+    channel.setTimeout(None)
+    aborting, channel._abortingCall = channel._abortingCall, None
+    if aborting is not None:
+        aborting.cancel()
+    channel._networkProducer.unregisterProducer()
+    received: bytes = b"".join(channel._dataBuffer) + channel._buffer
+    channel._dataBuffer = []
+    channel._buffer = b""  # Its loop ends, when the request was read in this turn.
+    channel.requests = []
+    transport = channel.transport
+    # An engine of TLS, and a wrapper of a policy, have the first name.
+    has_wrapped = hasattr(transport, "wrappedProtocol")
+    setattr(transport, "wrappedProtocol" if has_wrapped else "protocol", protocol)
+    return received

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from twsock.websocket.echo import WebSocketEcho
     from twsock.websocket.factory import WebSocketFactory
     from twsock.websocket.protocol import WebSocketProtocol
+    from twsock.websocket.resource import WebSocketResource
 
 __all__ = [
     "ClientUpgrade",
@@ -52,11 +53,12 @@ __all__ = [
     "WebSocketEcho",
     "WebSocketFactory",
     "WebSocketProtocol",
+    "WebSocketResource",
     "broadcast",
 ]
 
 # Type checkers do not see this: they would take it for a promise that every name exists.
 if not TYPE_CHECKING:
     __getattr__, __dir__ = import_when_used(
-        __name__, ("protocol", "echo", "factory", "broadcast"), root="twsock.websocket"
+        __name__, ("protocol", "echo", "factory", "broadcast", "resource"), root="twsock.websocket"
     )

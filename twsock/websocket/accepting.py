@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import typing
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
@@ -75,6 +75,32 @@ class AcceptingProtocol(StreamProtocol):
     _web_socket: WebSocket
     # Reads the request; None once the request was answered.
     _http: ServerHttp | None = None
+    # A request that another parser has read, and the rules have accepted; None otherwise.
+    _parsed: Acceptance | None = None
+    # Receives the status of the response, or None if there was none; called once.
+    _answered: Callable[[int | None], None] | None = None
+
+    # Called by the resource of a web site.
+
+    def take_request(
+        self, acceptance: Acceptance, received: bytes, answered: Callable[[int | None], None]
+    ) -> None:
+        """
+        Answer a request that another parser has read; the connection was just made.
+
+        :param acceptance: the judgement of the rules.
+        :param received: the bytes that arrived behind the request.
+        :param answered: is called once, with the status of the response; with None if the
+            connection ends without a response.
+        """
+        self._parsed = acceptance
+        self._answered = answered
+        self.dataReceived(received)
+
+    def _report_answer(self, status: int | None) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(status)
 
     # Overridden by applications.
 
@@ -164,11 +190,16 @@ class AcceptingProtocol(StreamProtocol):
     def _release(self, error: SocketError | None) -> None:
         super()._release(error)
         self._http = None
+        self._report_answer(None)
 
     # The steps of the handshake.
 
     def _judge(self, http: ServerHttp) -> None:
         """Read and judge the request; answer unless more bytes, or `accept`, are awaited."""
+        parsed, self._parsed = self._parsed, None
+        if parsed is not None:
+            self._ask(parsed)
+            return
         found = http.feed(self._decoder.take_buffered())
         if isinstance(found, Request):
             host = host_of(self._transport.getHost())
@@ -205,6 +236,7 @@ class AcceptingProtocol(StreamProtocol):
             acceptance = dataclasses.replace(acceptance, subprotocol=choice)
         self.subprotocol = acceptance.subprotocol
         self._http = None
+        self._report_answer(acceptance.response.status)
         self._connected_stream().write(acceptance.response.encode())
         self._open(acceptance, http.leftover + self._decoder.take_buffered())
         super()._announce()
@@ -218,6 +250,7 @@ class AcceptingProtocol(StreamProtocol):
             reason=refusal.reason,
         )
         self._http = None
+        self._report_answer(refusal.response.status)
         # The time of day: the clock of the reactor may count from anywhere.
         self._connected_stream().write(refusal.response.encode(time.time()))
         self._web_socket.refuse()

@@ -1,0 +1,120 @@
+"""
+WebSockets beside a web site: ``twisted.web`` → **resource** → protocol.
+
+A ``Site`` of ``twisted.web`` parses a request and finds the `WebSocketResource`. The rules of the
+factory judge the request, as those of `twsock.websocket.handshake` do without a Site. If they
+accept it, `twsock._twisted.take_over_channel` replaces HTTP on this connection by a
+`WebSocketProtocol`, which answers the request. Nothing is held.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from typing_extensions import override
+
+from twsock._twisted import take_over_channel
+from twsock.ip.addresses import host_of
+from twsock.websocket.factory import WebSocketFactory
+from twsock.websocket.handshake import Refusal, refuse
+from twsock.websocket.http_message import Request
+from twsock.websocket.protocol import WebSocketProtocol
+from twsock.websocket.uri import is_loopback_host
+
+__all__ = ["WebSocketResource"]
+
+#: Fields that the Site writes itself: its connection may continue after a refusal.
+_OF_THE_SITE: Final = frozenset({"connection", "content-length"})
+
+
+class WebSocketResource(Resource):
+    """
+    Serves WebSockets at a path of a ``twisted.web`` site, over HTTP and HTTPS.
+
+    A request for another thing than a WebSocket is answered with an error, and HTTP continues on
+    its connection. An accepted request ends HTTP on its connection: the factory has the connection
+    then, with all its limits. ``factory.drain`` closes it; the Site does not. Paths below this
+    resource are served as well, unless ``path`` of the factory says otherwise; this is the whole
+    path of the request.
+
+    :param factory: makes the protocols; it needs no endpoint of its own.
+    :raises ValueError: when the factory has an ``upgrade``: the endpoint of the Site has TLS.
+    """
+
+    isLeaf = True  # noqa: N815 - Twisted reads it
+
+    def __init__(self, factory: WebSocketFactory) -> None:
+        super().__init__()
+        if factory.upgrade is not None:
+            raise ValueError("the endpoint of the Site has TLS, so the factory has no upgrade")
+        self._factory = factory
+
+    # Called by Twisted.
+
+    @override
+    def render(self, request: Any) -> Any:
+        """Judge a request: refuse it, or begin with the WebSocket."""
+        host = host_of(request.getHost())
+        is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
+        judged = self._factory.settings.rules.judge(_convert(request), is_loopback=is_loopback)
+        if isinstance(judged, Refusal):
+            return _answer_refusal(request, judged)
+        channel = request.channel
+        if not isinstance(channel, HTTPChannel):  # A frame of HTTP/2 has no place for ours.
+            return _answer_refusal(
+                request, refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a WebSocket needs HTTP/1.1")
+            )
+        protocol = self._factory.buildProtocol(request.client)
+        if not isinstance(protocol, WebSocketProtocol):
+            return _answer_refusal(
+                request, refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            )
+        transport: Any = channel.transport
+        site = channel.factory
+        received = take_over_channel(channel, protocol)
+        protocol.makeConnection(transport)
+        transport.resumeProducing()  # The Site may have paused it behind the request.
+        protocol.take_request(judged, received, lambda status: _finish(request, site, status))
+        return NOT_DONE_YET
+
+
+def _convert(request: Any) -> Request:
+    """Return a request of ``twisted.web`` as the rules need it."""
+    fields = request.requestHeaders.getAllRawHeaders()
+    headers = [(name, value) for name, values in fields for value in values]
+    version = request.clientproto.partition(b"/")[2]
+    return Request.from_bytes(request.method, request.uri, headers, version)
+
+
+def _answer_refusal(request: Any, refusal: Refusal) -> bytes:
+    """Prepare the response of a refusal; return its body, which the Site sends."""
+    response = refusal.response
+    request.setResponseCode(response.status, HTTPStatus(response.status).phrase.encode("ascii"))
+    for name, value in response.headers:
+        if name.lower() not in _OF_THE_SITE:
+            request.responseHeaders.setRawHeaders(name, [value])
+    if response.values("Upgrade"):
+        request.responseHeaders.addRawHeader("Connection", "Upgrade")
+    return response.body
+
+
+def _finish(request: Any, site: Any, status: int | None) -> None:
+    """End a request of ``twisted.web`` whose response the WebSocket has written."""
+    if status is None:
+        request.connectionLost(Failure(ConnectionLost()))
+        return
+    request.setResponseCode(status)
+    if site is not None:
+        site.log(request)
+    request.finished = 1
+    request.channel = None
+    request.content.close()
+    waiting, request.notifications = request.notifications, []
+    for each in waiting:
+        each.callback(None)

@@ -387,6 +387,25 @@ class CloseTests(SynchronousTestCase):
         made.lose()
         self.assertEqual(made.protocol.events[-1], (1005, ""))
 
+    def test_codes_with_a_name_are_members(self) -> None:
+        """Whichever end has closed; other codes are plain integers."""
+        codes: list[Any] = []
+
+        class Ending(Recorder):
+            def closed(self, code: int, reason: str) -> None:
+                codes.append(code)
+
+        for code, kind in ((1001, CloseCode), (4000, int)):
+            here = connected(Ending)
+            here.protocol.close(code)
+            here.receive(close(code))
+            here.lose()
+            there = connected(Ending)
+            there.receive(close(code))
+            there.lose()
+            self.assertEqual([(each, type(each)) for each in codes], [(code, kind)] * 2)
+            codes.clear()
+
     def test_close_awaits_the_peers_close_frame(self) -> None:
         """Messages that still arrive are dropped, and pings are not answered."""
         made = connected(Recorder)

@@ -29,7 +29,7 @@ from twsock import (
     WebSocketClosedError,
     WebSocketError,
 )
-from twsock.websocket import DeflateSettings
+from twsock.websocket import CloseCode, DeflateSettings
 from twsock.websocket.client_handshake import HandshakeError
 
 CREDENTIAL = PasswordCredential("user", "secret")
@@ -99,6 +99,24 @@ class ConnectTests(SynchronousTestCase):
         one.reactor.advance(30)
         error = self.failureResultOf(limited, SocketError).value
         self.assertIs(error.status, SocketErrorStatus.CONNECTION_TIMED_OUT)
+
+    def test_codes_with_a_name_are_members(self) -> None:
+        """Whichever end has closed, in the event and in the error; others are plain integers."""
+        for code, kind in ((1001, CloseCode), (4000, int)):
+            for is_here in (True, False):
+                one = served(MessageWebSocket)
+                waiting = one.socket.receive()
+                if is_here:
+                    one.socket.close(code)
+                    self.failureResultOf(waiting)
+                    failed = one.socket.receive()
+                else:
+                    one.receive(close(code))
+                    failed = waiting
+                error: Any = self.failureResultOf(failed, WebSocketClosedError).value
+                ((found, _),) = one.closed
+                for each in (found, error.code):
+                    self.assertEqual((each, type(each)), (code, kind), is_here)
 
     def test_agreed_subprotocol_is_in_the_information(self) -> None:
         """W2: ``information.protocol`` is the value that was agreed."""

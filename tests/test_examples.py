@@ -500,11 +500,21 @@ class GuideToWebSocketsTests(SynchronousTestCase):
 
     def test_the_server_answers_the_client_of_the_page(self) -> None:
         """The server runs on a free port; the client is the command of ``websockets``."""
+        self.assertIn("tcp:1341:", self.server)
+        self.converse(self.server.replace("tcp:1341:", "tcp:0:"))
+
+    def test_awaiting_server_answers_the_same_client(self) -> None:
+        """The program awaits the messages."""
+        (program,) = [program for program in self.others if "WebSocketListener" in program]
+        self.assertIn(", 1342)", program)
+        self.converse(program.replace(", 1342)", ", 0)"))
+
+    def converse(self, program: str) -> None:
+        """Run a server; let the client of the page send a line to it."""
         made = tempfile.TemporaryDirectory()
         self.addCleanup(made.cleanup)
         path = Path(made.name, "shout.py")
-        self.assertIn("tcp:1341:", self.server)
-        path.write_text(self.server.replace("tcp:1341:", "tcp:0:"), encoding="utf-8")
+        path.write_text(program, encoding="utf-8")
         with (
             running(path) as (_process, _opened, port),
             subprocess.Popen(
@@ -529,8 +539,8 @@ class GuideToWebSocketsTests(SynchronousTestCase):
             self.assertIn("1000 (OK)", client.stdout.read())
 
     def test_each_program_is_run(self) -> None:
-        """There are five besides the server, each of which has a test below."""
-        self.assertEqual(len(self.others), 5)
+        """There are six besides the server, each of which has a test below."""
+        self.assertEqual(len(self.others), 6)
 
     def test_handler_that_waits_answers_in_order(self) -> None:
         """The second message is handled after the first."""

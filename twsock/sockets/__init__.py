@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     )
     from twsock.sockets.websocket.credential import PasswordCredential
     from twsock.sockets.websocket.information import WebSocketInformation
+    from twsock.sockets.websocket.listener import (
+        WebSocketListener,
+        WebSocketListenerConnectionReceivedEventArgs,
+    )
     from twsock.sockets.websocket.message import (
         MessageWebSocketMessageReceivedEventArgs,
         MessageWebSocketReceiveMode,
@@ -57,6 +61,12 @@ if TYPE_CHECKING:
     )
     from twsock.sockets.websocket.message_socket import MessageWebSocket
     from twsock.sockets.websocket.output import WebSocketOutputStream
+    from twsock.sockets.websocket.server import (
+        ServerMessageWebSocket,
+        ServerMessageWebSocketControl,
+        ServerStreamWebSocket,
+        ServerWebSocketInformation,
+    )
     from twsock.sockets.websocket.stream_socket import StreamWebSocket
     from twsock.sockets.websocket.validation import (
         Deferral,
@@ -89,6 +99,10 @@ __all__ = [
     "Relay",
     "RelayedBytes",
     "RoundTripTimeStatistics",
+    "ServerMessageWebSocket",
+    "ServerMessageWebSocketControl",
+    "ServerStreamWebSocket",
+    "ServerWebSocketInformation",
     "SocketMessageType",
     "SocketQualityOfService",
     "StreamSocket",
@@ -104,6 +118,8 @@ __all__ = [
     "WebSocketClosedEventArgs",
     "WebSocketControl",
     "WebSocketInformation",
+    "WebSocketListener",
+    "WebSocketListenerConnectionReceivedEventArgs",
     "WebSocketOutputStream",
     "WebSocketServerCustomValidationRequestedEventArgs",
     "relay",
@@ -123,5 +139,6 @@ if not TYPE_CHECKING:
             *("websocket.closed", "websocket.credential", "websocket.message"),
             *("websocket.control", "websocket.information", "websocket.output"),
             *("websocket.validation", "websocket.message_socket", "websocket.stream_socket"),
+            *("websocket.listener", "websocket.server"),
         ),
     )

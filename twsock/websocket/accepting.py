@@ -10,10 +10,8 @@ nothing more is read. The handshake has one deadline.
 
 from __future__ import annotations
 
-import dataclasses
 import time
-import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
@@ -21,7 +19,6 @@ from twisted.internet.defer import Deferred
 from typing_extensions import override
 
 from twsock.errors import SocketError
-from twsock.ip.addresses import host_of
 from twsock.stream.connection import Connection
 from twsock.stream.protocol import StreamProtocol
 from twsock.stream.registry import ConnectionRegistry
@@ -31,18 +28,12 @@ from twsock.websocket.connection import WebSocket
 from twsock.websocket.handshake import Acceptance, Refusal
 from twsock.websocket.http import MAX_HEAD, ServerHttp
 from twsock.websocket.http_message import Request
+from twsock.websocket.judging import Choice, Judgement, apply_choice, judge_request
 from twsock.websocket.ping_schedule import PingSchedule
 from twsock.websocket.settings import WebSocketSettings
-from twsock.websocket.uri import is_loopback_host
 from twsock.wire.stored_bytes import StoredBytes
 
-__all__ = ["AcceptingProtocol", "Choice", "Judgement", "check_upgrade"]
-
-#: The decision of `AcceptingProtocol.accept`.
-Choice = Acceptance | Refusal | str | None
-
-#: What `AcceptingProtocol.accept` may return.
-Judgement = typing.Union[Choice, "Deferred[Choice]", "Coroutine[Deferred[Any], Any, Choice]"]
+__all__ = ["AcceptingProtocol", "check_upgrade"]
 
 
 def check_upgrade(upgrade: UpgradeToSsl) -> None:
@@ -202,9 +193,7 @@ class AcceptingProtocol(StreamProtocol):
             return
         found = http.feed(self._decoder.take_buffered())
         if isinstance(found, Request):
-            host = host_of(self._transport.getHost())
-            is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
-            judged = self.settings.rules.judge(found, is_loopback=is_loopback)
+            judged = judge_request(self.settings.rules, found, self._transport.getHost())
             if isinstance(judged, Refusal):
                 self._refuse(judged)
             else:
@@ -227,13 +216,11 @@ class AcceptingProtocol(StreamProtocol):
         http = self._http
         if http is None or not self._web_socket.is_opening:
             return  # The connection was closed while the application decided.
-        if isinstance(choice, Refusal):
-            self._refuse(choice)
+        decided = apply_choice(choice, acceptance)
+        if isinstance(decided, Refusal):
+            self._refuse(decided)
             return
-        if isinstance(choice, Acceptance):
-            acceptance = dataclasses.replace(choice, compression=acceptance.compression)
-        elif choice is not None:
-            acceptance = dataclasses.replace(acceptance, subprotocol=choice)
+        acceptance = decided
         self.subprotocol = acceptance.subprotocol
         self._http = None
         self._report_answer(acceptance.response.status)

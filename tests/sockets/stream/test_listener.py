@@ -29,7 +29,7 @@ from twsock import (
     StreamSocket,
     StreamSocketListener,
 )
-from twsock.sockets.stream.listener import MAX_WAITING
+from twsock.sockets.stream.listening import MAX_WAITING
 from twsock.stream.listening.proxy_endpoint import ProxyEndpoint
 
 Args = Any

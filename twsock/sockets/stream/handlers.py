@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -25,6 +25,9 @@ from twsock.sockets.stream.socket import StreamSocket
 from twsock.waiters import Waiters
 
 __all__ = ["RunningHandlers", "StreamSocketListenerConnectionReceivedEventArgs"]
+
+
+S = TypeVar("S", bound=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,13 @@ class _Running:
 
     __slots__ = ("ending", "is_cancelled", "socket")
 
-    def __init__(self, socket: StreamSocket, ending: Deferred[Any]) -> None:
+    def __init__(self, socket: Any, ending: Deferred[Any]) -> None:
         self.socket = socket
         self.ending = ending
         self.is_cancelled = False
 
 
-class RunningHandlers:
+class RunningHandlers(Generic[S]):
     """
     The handlers of a listener that were started and have not ended.
 
@@ -58,11 +61,14 @@ class RunningHandlers:
 
     _log = TextLogger()
 
+    #: Errors of an end in order: the socket is closed, not aborted.
+    _in_order: tuple[type[SocketError], ...] = (EndOfStreamError,)
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         # Fires when the last running handler has ended.
         self._emptied = Waiters()
-        self._running: dict[StreamSocket, list[_Running]] = {}
+        self._running: dict[S, list[_Running]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._running.values()))
@@ -71,22 +77,23 @@ class RunningHandlers:
         self,
         handler: Callable[..., Any],
         listener: object,
-        args: StreamSocketListenerConnectionReceivedEventArgs,
+        args: object,
+        socket: S,
     ) -> None:
         """Call a handler; it runs until the coroutine or Deferred that it returns has ended."""
         try:
             handled = handler(listener, args)
         except Exception:  # noqa: BLE001 - logged, and it ends the connection
-            self._failed(Failure(), args.socket)
+            self._failed(Failure(), socket)
             return
         if inspect.iscoroutine(handled):
             handled = Deferred.fromCoroutine(handled)
         if isinstance(handled, Deferred):
-            self.add(args.socket, handled)
-            if args.socket.was_lost:  # The connection was lost within the call.
-                self.cancel(args.socket)
+            self.add(socket, handled)
+            if socket.was_lost:  # The connection was lost within the call.
+                self.cancel(socket)
 
-    def add(self, socket: StreamSocket, ending: Deferred[Any]) -> None:
+    def add(self, socket: S, ending: Deferred[Any]) -> None:
         """
         Add a running handler.
 
@@ -105,7 +112,7 @@ class RunningHandlers:
         """
         return self._emptied.wait_at_most(timeout if self._running else 0, self._clock)
 
-    def cancel(self, socket: StreamSocket) -> None:
+    def cancel(self, socket: S) -> None:
         """
         Cancel the handlers of one connection; their errors no longer count as failures.
 
@@ -147,7 +154,7 @@ class RunningHandlers:
         if not self._running:
             self._emptied.fire()
 
-    def _note_cancelled(self, failure: Failure, socket: StreamSocket) -> None:
+    def _note_cancelled(self, failure: Failure, socket: S) -> None:
         is_expected = failure.check(CancelledError, SocketError)
         self._log.emit(
             LogLevel.debug if is_expected else LogLevel.warn,
@@ -157,7 +164,7 @@ class RunningHandlers:
             error=repr(failure.value),
         )
 
-    def _failed(self, failure: Failure, socket: StreamSocket) -> None:
+    def _failed(self, failure: Failure, socket: S) -> None:
         """Log the error of a handler that was not cancelled, and end its connection."""
         peer = socket.information.remote_address or "a peer"
         port = socket.information.remote_port
@@ -167,7 +174,7 @@ class RunningHandlers:
         ):
             # The peer disconnected, broke a rule or was silent: one line, without a traceback.
             self._log.info("{peer} port {port} ended: {error}", peer=peer, port=port, error=error)
-            if isinstance(error, EndOfStreamError):
+            if isinstance(error, self._in_order):
                 socket.close()
                 self.cancel(socket)  # Other handlers of this connection.
             else:
@@ -176,4 +183,8 @@ class RunningHandlers:
             self._log.failure(
                 "handler failed: {peer} port {port} aborted", failure, peer=peer, port=port
             )
-            socket.abort()
+            self._end_failed(socket)
+
+    def _end_failed(self, socket: S) -> None:
+        """End a connection whose handler has failed."""
+        socket.abort()

@@ -1,65 +1,34 @@
 """
 The listener for stream sockets: port → accept gate → **listener** → handlers, or `accept`.
 
-Applications make a listener. Its `ConnectionRegistry` holds the accepted sockets until their
-connections are lost. Without a handler the listener also queues up to `MAX_WAITING` accepted
-sockets for `accept`; further connections wait in the kernel's backlog.
+Applications make a listener. Its base class, `twsock.sockets.stream.listening.SocketListener`,
+binds ports, and holds the accepted sockets until their connections are lost.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.defer import Deferred
 from typing_extensions import override
 
-from twsock.errors import BusyError, ClosedError, LocalProtocolError
-from twsock.ip.address_errors import listening_error
-from twsock.ip.addresses import host_of
-from twsock.log import TextLogger, forget_frames
-from twsock.names import HostName, HostNameType
-from twsock.operation import Operation, fail, start_operation
-from twsock.sockets.destination import as_host_name, find_local_port
+from twsock.log import forget_frames
 from twsock.sockets.event import Event
-from twsock.sockets.resolving import resolve
 from twsock.sockets.stream.connection import SocketProtocol
-from twsock.sockets.stream.control import StreamSocketListenerControl
 from twsock.sockets.stream.handlers import (
     RunningHandlers,
     StreamSocketListenerConnectionReceivedEventArgs,
 )
-from twsock.sockets.stream.information import StreamSocketListenerInformation
-from twsock.sockets.stream.ports import listen_on_address, listen_on_all_addresses
+from twsock.sockets.stream.listening import SocketListener
 from twsock.sockets.stream.socket import StreamSocket
-from twsock.sockets.waiting import (
-    ClosesInBlock,
-    check_timeout,
-    limit,
-    operation_cancelled,
-    uncancellable,
-)
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
-from twsock.stream.listening.accept_gate import AcceptGate
 from twsock.stream.listening.buffer_limit import DEFAULT_MAX_BUFFERED
-from twsock.stream.listening.server_transport import make_small_transports
-from twsock.stream.registry import ConnectionRegistry
-from twsock.tls.certificates import Certificate
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
-from twsock.tls.server import ServerOptions, ServerTls
+from twsock.tls.server import ServerOptions
 
-__all__ = ["MAX_WAITING", "StreamSocketListener"]
-
-#: How many accepted sockets are queued for `accept`, where there is no handler.
-MAX_WAITING: Final = 16
-
-#: Seconds that `close_all` waits for handlers that continue after they were cancelled. A handler
-#: that aborts its socket needs one turn of the reactor.
-_MOST_AFTER_CANCEL: Final = 0.5
+__all__ = ["StreamSocketListener"]
 
 
 # Called for each connection. A handler ends when the Deferred that it returned fires.
@@ -69,7 +38,7 @@ _Handler = Callable[
 ]
 
 
-class StreamSocketListener(ClosesInBlock):
+class StreamSocketListener(SocketListener[StreamSocket]):
     """
     Accepts connections; ``Windows.Networking.Sockets.StreamSocketListener``.
 
@@ -108,8 +77,6 @@ class StreamSocketListener(ClosesInBlock):
         `StreamSocketListenerConnectionReceivedEventArgs`.
     """
 
-    _log = TextLogger()
-
     def __init__(
         self,
         reactor: Any,
@@ -121,245 +88,30 @@ class StreamSocketListener(ClosesInBlock):
         tls: ServerOptions | None = None,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     ) -> None:
-        if not close_timeout >= 0:
-            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
-        if not handshake_timeout > 0:
-            raise ValueError(f"handshake_timeout is above 0 seconds, not {handshake_timeout!r}")
-        self._tls = None if tls is None else ServerTls(tls)
-        self._handshake_timeout = handshake_timeout
-        self._reactor = reactor
-        self._connections: ConnectionRegistry[StreamSocket] = ConnectionRegistry(
+        super().__init__(
             reactor,
             max_connections=max_connections,
-            max_buffered=max_buffered,
             max_connections_per_address=max_connections_per_address,
+            max_buffered=max_buffered,
+            close_timeout=close_timeout,
+            tls=tls,
+            handshake_timeout=handshake_timeout,
         )
-        self._connections.on_room = self._reopen
-        self._close_timeout = close_timeout
-        self._is_bound = False
-        self._is_closed = False
-        self._ports: list[IListeningPort] = []
-        self._gates: list[AcceptGate] = []
-        self._waiting: deque[StreamSocket] = deque()
-        self._taker: Deferred[StreamSocket] | None = None
-        self._handlers = RunningHandlers(reactor)
-        self.control = StreamSocketListenerControl(self._is_in_use)
-        self.information = StreamSocketListenerInformation()
         self.connection_received: Event[_Handler] = Event("connection_received", self._is_in_use)
 
-    def __len__(self) -> int:
-        """How many accepted connections are open."""
-        return len(self._connections)
+    # Overrides of `SocketListener`.
 
-    @property
-    def sockets(self) -> tuple[StreamSocket, ...]:
-        """The accepted connections that are open, in no order."""
-        return self._connections.members
+    @override
+    def build_protocol(self, host: str | None) -> SocketProtocol:
+        return self.make_socket(host).build_protocol()
 
-    # Binding.
+    @override
+    def _make_handlers(self, reactor: Any) -> RunningHandlers[StreamSocket]:
+        return RunningHandlers(reactor)
 
-    def bind_service_name(self, service: str | int) -> Deferred[None]:
-        """
-        Listen on all addresses of this machine, of both families.
-
-        :param service: a port, or a name in the services file; ``""`` for a free port, whose number
-            is then in ``information.local_port``.
-        :returns: fires when it listens. It fails with status ``ADDRESS_ALREADY_IN_USE`` when the
-            port is taken; then the listener can be bound again. It fails with `LocalProtocolError`
-            when the listener is bound. Cancelling leaves the listener unbound.
-        :raises ValueError: at once, when this machine does not know the service.
-        """
-        return self.bind_endpoint(None, service)
-
-    def bind_endpoint(self, host: HostName | str | None, service: str | int) -> Deferred[None]:
-        """
-        Listen on one address.
-
-        :param host: an address of this machine, or a name of one; None for all addresses.
-        :param service: as in `bind_service_name`.
-        :returns: as `bind_service_name`. It fails with status ``CANNOT_ASSIGN_REQUESTED_ADDRESS``
-            when the address is not an address of this machine.
-        :raises ValueError: at once, for a malformed name or an unknown service.
-        """
-        name = None if host is None else as_host_name(host)
-        return self._bind(self._listen(name, find_local_port(service)))
-
-    def listen(self, endpoint: IStreamServerEndpoint) -> Deferred[None]:
-        """
-        Listen on any stream endpoint of Twisted: a UNIX socket, one of systemd's.
-
-        :returns: as `bind_service_name`.
-        """
-        return self._bind(self._listen_endpoint(endpoint))
-
-    def replace_certificates(self, certificates: Sequence[Certificate]) -> None:
-        """
-        Use other certificates from the next handshake on; open connections do not change.
-
-        :raises LocalProtocolError: when the listener has no TLS.
-        :raises ValueError: when the list is empty, or a certificate has no key; then the listener
-            keeps its certificates.
-        """
-        if self._tls is None:
-            raise LocalProtocolError("this listener has no TLS")
-        self._tls.replace_certificates(certificates)
-
-    # Taking connections one by one.
-
-    def accept(self, *, timeout: float | None = None) -> Deferred[StreamSocket]:
-        """
-        Wait for the next connection. Only for a listener without a handler.
-
-        :param timeout: seconds until it fails with status ``CONNECTION_TIMED_OUT``.
-        :returns: fires with the socket, which the caller closes. It fails with
-            `LocalProtocolError` if the listener is not bound or has a handler, with `BusyError`
-            while another wait is pending, with `ClosedError` after `close`. Cancelling takes no
-            connection.
-        :raises ValueError: at once, when the timeout is negative.
-        """
-        check_timeout(timeout)
-        if self._is_closed:
-            return fail(ClosedError("cannot accept: the listener was closed"))
-        if not self._is_bound or self.connection_received:
-            why = "handlers take the connections" if self._is_bound else "it is not bound"
-            return fail(LocalProtocolError(f"cannot accept: {why}"))
-        if self._taker is not None:
-            return fail(BusyError("cannot accept: another wait is pending"))
-        if self._waiting:
-            taken = self._waiting.popleft()
-            self._reopen()
-            return succeed(taken)
-        self._taker = Operation(self._forget_taker)
-        return limit(self._taker, timeout, self._reactor, "the wait for a connection")
-
-    def __aiter__(self) -> StreamSocketListener:
-        return self
-
-    async def __anext__(self) -> StreamSocket:
-        try:
-            return await self.accept()
-        except ClosedError:
-            raise StopAsyncIteration from None
-
-    def cancel_io(self) -> Deferred[None]:
-        """
-        Cancel a pending `accept`; the listener and the accepted sockets are not affected.
-
-        The `accept` fails with `SocketError`, status ``OPERATION_ABORTED``, and takes no
-        connection. ``async for`` raises that error.
-
-        :returns: a Deferred that has already fired.
-        """
-        taker, self._taker = self._taker, None
-        if taker is not None:
-            taker.errback(operation_cancelled())
-        return succeed(None)
-
-    # Ending.
-
-    def close(self) -> Deferred[None]:
-        """
-        Stop listening. Accepted sockets stay open; those still queued for `accept` are aborted.
-
-        Connections that the kernel has queued are accepted and passed to the handlers, up to
-        ``max_connections``. The rest of the queue is reset; without a handler, the whole queue is.
-        Closing twice is harmless.
-
-        :returns: fires when the port is free. It need not be awaited. Cancelling the wait does not
-            cancel the close.
-        """
-        self._is_closed = True
-        self._gates.clear()  # The gates accept the queued connections when their ports close.
-        ports, self._ports = self._ports, []
-        taker, self._taker = self._taker, None
-        if taker is not None:
-            taker.errback(ClosedError("the listener was closed"))
-        while self._waiting:
-            self._waiting.popleft().abort()
-        stopped = uncancellable()
-        stopping = start_operation(_stop(ports))
-        stopping.addCallbacks(
-            lambda _: None if stopped.called else stopped.callback(None), stopped.errback
-        )
-        return stopped
-
-    def close_all(self, timeout: float) -> Deferred[int]:
-        """
-        Stop listening, and end every accepted socket and every handler.
-
-        Handlers serve the bytes that have arrived, also on connections that the kernel has queued
-        (see `close`). A handler that waits for further bytes reads the end of the stream, as if its
-        peer had ended it. The handlers have to close their sockets and return. At the deadline the
-        running handlers are cancelled, and the open sockets are aborted.
-
-        :param timeout: seconds until the deadline; 0 cancels and aborts at once.
-        :returns: fires with the number of sockets that were aborted, when no socket is left and all
-            handlers have ended. It waits at most half a second for cancelled handlers that
-            continue, and then logs one line. Cancelling it before the deadline aborts no socket and
-            cancels no handler.
-        :raises ValueError: at once, when the timeout is negative.
-        """
-        if timeout is None:
-            raise ValueError("close_all needs a timeout in seconds, not None")
-        check_timeout(timeout)
-        return start_operation(self._close_all(timeout))
-
-    # Binding.
-
-    def _is_in_use(self) -> bool:
-        return self._is_bound or self._is_closed
-
-    def _bind(self, work: Any) -> Deferred[None]:
-        if self._is_closed or self._is_bound:
-            work.close()
-            if self._is_closed:
-                return fail(ClosedError("cannot bind: the listener was closed"))
-            return fail(LocalProtocolError("cannot bind: the listener is bound"))
-        self._is_bound = True
-        return start_operation(self._guarded(work))
-
-    async def _guarded(self, work: Any) -> None:
-        """Restore the unbound state if binding fails."""
-        try:
-            ports: list[IListeningPort] = await work
-        except CancelledError:
-            self._is_bound = False
-            raise
-        except Exception as error:
-            self._is_bound = False
-            raise listening_error(error) from error
-        if self._is_closed:
-            await _stop(ports)
-            raise ClosedError("the listener was closed while it was being bound")
-        self._ports += ports
-        for port in ports:
-            # Other ports, such as those in memory, have no socket and so no accept gate.
-            if hasattr(port, "socket") and hasattr(port, "pauseProducing"):
-                make_small_transports(port)
-                self._gates.append(AcceptGate(port, self._reactor, self._has_room, self.admits))
-        self.information.local_port = str(getattr(ports[0].getHost(), "port", ""))
-
-    async def _listen(self, host: HostName | None, number: int) -> list[IListeningPort]:
-        reactor, factory = self._reactor, _Accepting(self)
-        if host is None:
-            ports = await listen_on_all_addresses(reactor, number, factory)
-        else:
-            address = host.canonical_name
-            if host.type not in (HostNameType.IPV4, HostNameType.IPV6):
-                address = (await resolve(reactor, host, str(number)))[0].host
-            ports = [listen_on_address(reactor, address, number, factory)]
-        for port in ports:
-            self.control.apply(port)  # This marks the packets of the TCP handshake too.
-        return ports
-
-    async def _listen_endpoint(self, endpoint: IStreamServerEndpoint) -> list[IListeningPort]:
-        return [await endpoint.listen(_Accepting(self))]
-
-    # Accepted connections.
-
-    def admits(self, host: str | None) -> bool:
-        """Return whether an address may open one more connection; log refusals once a minute."""
-        return self._connections.admits(host)
+    @override
+    def _make_args(self, accepted: StreamSocket) -> StreamSocketListenerConnectionReceivedEventArgs:
+        return StreamSocketListenerConnectionReceivedEventArgs(accepted)
 
     def make_socket(self, host: str | None = None) -> StreamSocket:
         """
@@ -384,83 +136,10 @@ class StreamSocketListener(ClosesInBlock):
         if not is_connected:
             self._lost(accepted)
             return
-        self._connections.join(accepted, host)
+        self._joined(accepted, host)
         if self._tls is None:
             self._deliver(accepted)
         else:
             securing = accepted.secure_as_server(self._tls, self._handshake_timeout)
             # A failed handshake was logged already, and its socket reaches no application.
             securing.addCallbacks(lambda _: self._deliver(accepted), forget_frames)
-
-    def _lost(self, accepted: StreamSocket) -> None:
-        if accepted.was_lost:
-            # In the next turn: first the read or handshake that a handler awaits fails with the
-            # reason. A handler that called `abort` may also still be in that call.
-            self._reactor.callLater(0, self._handlers.cancel, accepted)
-        self._connections.leave(accepted)
-
-    def _deliver(self, accepted: StreamSocket) -> None:
-        if self.connection_received:
-            args = StreamSocketListenerConnectionReceivedEventArgs(accepted)
-            for handler in self.connection_received:
-                self._handlers.start(handler, self, args)
-        elif self._taker is not None:
-            taker, self._taker = self._taker, None  # cleared first: the callback may accept again
-            taker.callback(accepted)
-        else:
-            self._waiting.append(accepted)
-
-    def _has_room(self) -> bool:
-        if len(self._waiting) >= MAX_WAITING:
-            return False
-        if self._is_closed and not self.connection_received:
-            return False  # Neither a handler nor `accept` would take it.
-        return self._connections.has_room
-
-    def _reopen(self) -> None:
-        for gate in self._gates:
-            gate.reopen()
-
-    def _forget_taker(self, _taker: Deferred[StreamSocket]) -> None:
-        self._taker = None
-
-    async def _close_all(self, timeout: float) -> int:
-        await self.close()
-        # On the clock of the reactor: when running handlers are cancelled.
-        deadline = self._reactor.seconds() + timeout
-        await self._connections.drain_within(timeout)
-        await self._handlers.wait(deadline - self._reactor.seconds())
-        left = len(self._connections)
-        # Before the abort: a handler ends with `CancelledError`, not with the error of its socket.
-        self._handlers.cancel_all()
-        await self._connections.abort_all()
-        await self._handlers.wait(_MOST_AFTER_CANCEL)
-        if self._handlers:
-            self._log.warn(
-                "{count} handlers have not ended though they were cancelled",
-                count=len(self._handlers),
-            )
-        return left
-
-
-class _Accepting(ServerFactory):
-    """Makes a socket for each accepted connection."""
-
-    noisy = False
-
-    def __init__(self, listener: StreamSocketListener) -> None:
-        self._listener = listener
-
-    @override
-    def buildProtocol(self, addr: IAddress | None) -> SocketProtocol | None:
-        host = host_of(addr)
-        if not self._listener.admits(host):
-            return None
-        return self._listener.make_socket(host).build_protocol()
-
-
-async def _stop(ports: list[IListeningPort]) -> None:
-    for port in ports:
-        stopping: Any = port.stopListening()
-        if stopping is not None:
-            await stopping

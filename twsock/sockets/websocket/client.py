@@ -13,31 +13,26 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
-from typing_extensions import Self
 
-from twsock.errors import ClosedError, LocalProtocolError, SocketError
-from twsock.log import TextLogger
+from twsock.errors import LocalProtocolError, SocketError
 from twsock.names import EndpointPair
 from twsock.operation import fail
 from twsock.sockets.event import Event
 from twsock.sockets.stream.connecting import connect_through, connect_to_service
 from twsock.sockets.stream.securing import ClientRole
-from twsock.sockets.stream.state import StreamSocketState
 from twsock.sockets.waiting import check_timeout
-from twsock.sockets.websocket.closed import WebSocketClosedError, WebSocketClosedEventArgs
-from twsock.sockets.websocket.connection import ClientProtocol
+from twsock.sockets.websocket.connecting import ClientProtocol
 from twsock.sockets.websocket.control import WebSocketControl
 from twsock.sockets.websocket.information import WebSocketInformation
 from twsock.sockets.websocket.opening import Opening
-from twsock.sockets.websocket.output import WebSocketOutputStream
-from twsock.sockets.websocket.receiving import Receiver
 from twsock.sockets.websocket.tunnel import Proxy, Tunnel
 from twsock.sockets.websocket.validation import (
     WebSocketServerCustomValidationRequestedEventArgs,
     validate,
 )
+from twsock.sockets.websocket.web_socket import AwaitableWebSocket
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.tls.handshake import DEFAULT_HANDSHAKE_TIMEOUT
 from twsock.tls.levels import SocketProtectionLevel
@@ -45,12 +40,6 @@ from twsock.websocket.client_handshake import (
     Agreement,
     ClientHandshake,
     check_request_header,
-)
-from twsock.websocket.close_frame import (
-    CloseCode,
-    WebSocketViolation,
-    check_code,
-    check_reason,
 )
 from twsock.websocket.handshake import NONCE_SIZE
 from twsock.websocket.uri import WebSocketUri
@@ -65,13 +54,10 @@ ADDRESS_TIMEOUT: Final = 60.0
 #: Seconds from a request until the server, or the proxy, has to have answered.
 RESPONSE_TIMEOUT: Final = 10.0
 
-#: Errors of a WebSocket that ends with a close frame. An abort could destroy that frame.
-_CLOSING: Final = (WebSocketClosedError, WebSocketViolation)
-
 _ValidationHandler = Callable[[Any, WebSocketServerCustomValidationRequestedEventArgs], Any]
 
 
-class WebSocketClient:
+class WebSocketClient(AwaitableWebSocket):
     """
     The common base class of both kinds of WebSockets.
 
@@ -96,25 +82,16 @@ class WebSocketClient:
         sent. Only the ``timeout`` of the connect limits their time.
     """
 
-    _log = TextLogger()
-
     #: Made by the subclasses.
     control: WebSocketControl
-    _receiver: Receiver
+    information: WebSocketInformation
+    _connection: ClientProtocol | None
 
     def __init__(self, reactor: Any, *, close_timeout: float = DEFAULT_CLOSE_TIMEOUT) -> None:
-        if not close_timeout >= 0:
-            raise ValueError(f"close_timeout is 0 seconds or more, not {close_timeout!r}")
-        self._reactor = reactor
-        self._close_timeout = close_timeout
-        self._state = StreamSocketState()
-        self._connection: ClientProtocol | None = None
+        super().__init__(reactor, close_timeout)
         # Names in lower case → names and values.
         self._headers: dict[str, tuple[str, str]] = {}
         self.information = WebSocketInformation()
-        self.closed: Event[Callable[[Any, WebSocketClosedEventArgs], Any]] = Event(
-            "closed", lambda: False
-        )
         self.server_custom_validation_requested: Event[_ValidationHandler] = Event(
             "server_custom_validation_requested", self._state.is_in_use
         )
@@ -128,20 +105,6 @@ class WebSocketClient:
     def _opening(self, handshake: ClientHandshake) -> Opening:
         """Return what the opening handshake needs."""
         raise NotImplementedError
-
-    output_stream: WebSocketOutputStream
-
-    # Facts.
-
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can be sent: the WebSocket is connected, and neither closed nor lost."""
-        return self._connection is not None and self._connection.is_open
-
-    @property
-    def is_secure(self) -> bool:
-        """Whether the connection is encrypted, and the server was verified."""
-        return self._connection is not None and self._connection.is_secure
 
     # Connecting.
 
@@ -317,84 +280,6 @@ class WebSocketClient:
             connection.abort()
             self._make_streams()
 
-    # Ending.
-
-    def ping(self) -> Deferred[float]:
-        """
-        Send a ping. Not in WinRT.
-
-        :returns: fires with the seconds until the pong arrived. It fails with `ClosedError` when
-            the WebSocket closes before the pong, with `BrokenError` when the connection is lost
-            without a close frame, and with `LocalProtocolError` before the first `connect`. While
-            the application does not receive messages, this end may not read, and then no pong
-            arrives. Cancelling stops the wait.
-        """
-        if self._connection is None:
-            return fail(LocalProtocolError("cannot ping: the WebSocket is not connected"))
-        return self._connection.ping()
-
-    def close(self, code: int = CloseCode.NO_STATUS_RECEIVED, reason: str = "") -> Deferred[None]:
-        """
-        Send the queued messages and a close frame, then wait until the server ends the connection.
-
-        A pending receive, read or connect fails with `ClosedError`. Received messages that the
-        application has not taken are dropped. The server has ``close_timeout`` seconds to answer
-        with its close frame and to end the connection. Closing twice is harmless: only the first
-        call sends a close frame.
-
-        :param code: 1000 to 1003, 1007 to 1014 or 3000 to 4999. 1005, the default, sends an empty
-            close frame, which has no code.
-        :param reason: at most 123 bytes in UTF-8; empty with code 1005.
-        :returns: fires when the connection is lost; at once if there is none. The Deferred need not
-            be awaited. Cancelling it does not cancel the close.
-        :raises ValueError: at once, when the code or the reason cannot be sent.
-        """
-        code = check_code(code)
-        check_reason(code, reason)
-        self._state.close()
-        if self._connection is None:
-            self._close_unconnected()
-            return succeed(None)
-        return self._connection.close(code, reason)
-
-    def wait_closed(self) -> Deferred[None]:
-        """
-        Wait until the connection has ended, for any reason. Not in WinRT.
-
-        :returns: fires when the connection is lost; at once if there is none. Cancelling stops the
-            wait.
-        """
-        return succeed(None) if self._connection is None else self._connection.when_lost()
-
-    def abort(self) -> Deferred[None]:
-        """
-        End the connection now, without a close frame, and with a reset. Not in WinRT.
-
-        :returns: fires when the connection is lost; at once if there is none. The Deferred need not
-            be awaited. Cancelling it does not cancel the abort.
-        """
-        self._state.abort()
-        if self._connection is None:
-            self._close_unconnected()
-            return succeed(None)
-        return self._connection.abort()
-
-    def _close_unconnected(self) -> None:
-        error = ClosedError("the WebSocket was closed")
-        self._receiver.drop(error)
-        self.output_stream.frames.refuse(error.copy)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, _type: object, exception: object, _traceback: object) -> None:
-        if isinstance(exception, GeneratorExit):
-            self.abort()  # An abandoned coroutine cannot await.
-        elif exception is None or (isinstance(exception, _CLOSING) and not self.is_open):
-            await self.close(CloseCode.NORMAL_CLOSURE)
-        else:
-            await self.abort()
-
     # Called by the connection.
 
     def connection_made(self, connection: ClientProtocol) -> None:
@@ -407,24 +292,3 @@ class WebSocketClient:
         """Record what the server has agreed to."""
         self._state.connected()
         self.information.agreed(agreement)
-
-    def connection_closed(self, code: int, reason: str) -> None:
-        """Call the handlers of `closed`."""
-        args = WebSocketClosedEventArgs(code, reason)
-        for handler in self.closed.handlers:
-            try:
-                handled = handler(self, args)
-                if hasattr(handled, "__await__") and not isinstance(handled, Deferred):
-                    handled = Deferred.fromCoroutine(handled)
-            except Exception:  # noqa: BLE001 - logged; the other handlers are called too
-                self._log.failure("a handler of closed failed")
-                continue
-            if isinstance(handled, Deferred):
-                handled.addErrback(
-                    lambda failure: self._log.failure("a handler of closed failed", failure)
-                )
-
-    def connection_lost(self, error: SocketError | None) -> None:
-        """Record the loss."""
-        self._state.lost(error)
-        self.information.lost()

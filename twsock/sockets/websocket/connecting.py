@@ -1,101 +1,94 @@
 """
-The steps of a connect on one connection: TCP → proxy → TLS → **request and response**.
+The client's connection of a WebSocket: TCP → proxy → TLS → **request and response** → messages.
 
-`ConnectingProtocol` is the base class of `twsock.sockets.websocket.connection.ClientProtocol`,
-which handles the messages. The socket calls the steps: a request to a proxy opens a tunnel, TLS
-begins, and the request of the WebSocket follows. Holds at most the head of one response, 16 KiB.
+A socket makes one `ClientProtocol` for each attempt to connect, and calls the steps: a request to a
+proxy opens a tunnel, TLS begins, and the request of the WebSocket follows. The base class in
+`twsock.sockets.websocket.connection` handles the messages. Holds at most the head of one response,
+16 KiB.
 """
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
 
 from twsock.errors import BrokenError, RemoteProtocolError, SocketError, SocketErrorStatus
 from twsock.operation import Operation
+from twsock.sockets.websocket.closed import lost_without_close
+from twsock.sockets.websocket.connection import WebSocketConnection
+from twsock.sockets.websocket.opening import Opening
+from twsock.sockets.websocket.pongs import UnsolicitedPongs
 from twsock.sockets.websocket.tunnel import Tunnel
-from twsock.stream.connection import Connection
-from twsock.stream.switch import Switch
 from twsock.websocket.client_handshake import Agreement
+from twsock.websocket.closing import Role
+from twsock.websocket.connection import WebSocket
+from twsock.websocket.frames import Opcode
 from twsock.websocket.http import ClientHttp
 from twsock.websocket.http_message import Request
+from twsock.websocket.messages import MessageEncoder
 
-__all__ = ["ConnectingProtocol", "WebSocketEvents"]
-
-
-class WebSocketEvents(typing.Protocol):
-    """The socket above a connection: receives its events."""
-
-    def connection_made(self, connection: Any) -> None:
-        """Handle the connection: it is open, and no handshake has begun."""
-
-    def handshake_done(self, agreement: Agreement) -> None:
-        """Handle the end of the handshake: the server has accepted the WebSocket."""
-
-    def connection_closed(self, code: int, reason: str) -> None:
-        """Handle the first close frame, of either end."""
-
-    def connection_lost(self, error: SocketError | None) -> None:
-        """Handle the loss of the connection."""
+__all__ = ["ClientProtocol"]
 
 
-@implementer(IHalfCloseableProtocol)
-class ConnectingProtocol(Protocol):
+class ClientProtocol(WebSocketConnection):
     """
-    A connection on which a WebSocket is opened.
+    The connection of one client's WebSocket.
 
-    :param clock: measures the timeouts.
-    :param events: receives the events.
+    The parameters are those of `WebSocketConnection`.
     """
 
-    close_timeout: float
-
-    _stream: Connection | None = None
-    _switch: Switch | None = None
     # Between a request and its response.
     _http: ClientHttp | None = None
     _read_response: Callable[[ClientHttp, bytes], bool] | None = None
     _answered: Deferred[None] | None = None
 
-    def __init__(self, clock: IReactorTime, events: WebSocketEvents) -> None:
-        self._clock = clock
-        # None once no more events are reported.
-        self._events: WebSocketEvents | None = events
+    _pongs: UnsolicitedPongs | None = None
 
-    # Implemented by the protocol of messages.
+    # The opening handshake.
 
-    def abort(self, error: SocketError | None = None) -> Deferred[None]:
-        """End the connection now; return the wait for the loss."""
-        raise NotImplementedError
+    def shake_hands(self, opening: Opening) -> Deferred[None]:
+        """
+        Send the request, and wait for the response.
 
-    # Facts.
+        :returns: fires when the server has accepted the WebSocket, before any message is delivered.
+            If it fails, or is cancelled, the connection has been aborted.
+        """
 
-    @property
-    def stream(self) -> Connection:
-        """The connection below; there is one between open and lost."""
-        assert self._stream is not None
-        return self._stream
+        def read(http: ClientHttp, data: bytes) -> bool:
+            agreement = opening.read_response(http, data)
+            if agreement is not None:
+                self._open(opening, agreement, http.leftover)
+            return agreement is not None
 
-    @property
-    def is_secure(self) -> bool:
-        """Whether the connection is encrypted, and its server was accepted."""
-        return self._stream is not None and self._stream.is_secure
+        if self._stream is not None and self._stream.is_open:
+            self._web_socket = WebSocket(self, self._stream, Role.CLIENT, self.close_timeout)
+            self._web_socket.start_handshake(opening.timeout)
+        return self._ask(opening.handshake.request, read)
 
-    def when_lost(self) -> Deferred[None]:
-        """Wait until the connection is lost; fires at once if it is already."""
-        return succeed(None) if self._stream is None else self._stream.when_lost()
+    def _open(self, opening: Opening, agreement: Agreement, leftover: bytes) -> None:
+        """Prepare for messages: the server has accepted the WebSocket."""
+        web_socket, events = self._web_socket, self._events
+        assert web_socket is not None and events is not None
+        encoder = opening.make_encoder(agreement)
+        self._begin_messages(events, opening.make_decoder(agreement), encoder, leftover)
+        control = opening.control
+        web_socket.accept(encoder, control.ping_interval, control.ping_timeout)
+        interval = control.actual_unsolicited_pong_interval
+        if interval is not None:
+            pong = partial(self._send_pong, encoder)
+            self._pongs = UnsolicitedPongs(self._clock, interval, pong)
+        events.handshake_done(agreement)
 
-    def forget_socket(self) -> None:
-        """Report no more events: the connect failed, and the socket may be connected again."""
-        self._events = None
+    def _send_pong(self, encoder: MessageEncoder) -> bool:
+        """Send a pong that answers no ping; return whether the WebSocket is open."""
+        stream = self._stream
+        if stream is not None and self.is_open and not stream.is_full:
+            self.send_control(encoder.encode(Opcode.PONG, b""))
+        return self.is_open
 
     # Requests.
 
@@ -159,16 +152,10 @@ class ConnectingProtocol(Protocol):
         if answered is not None:
             answered.errback(error.copy())
 
-    # Called by Twisted.
+    # Overrides of `WebSocketConnection`.
 
     @override
-    def connectionMade(self) -> None:
-        self._stream = Connection(typing.cast(Any, self), self.transport, self._clock)
-        if self._events is not None:
-            self._events.connection_made(self)
-
-    @override
-    def dataReceived(self, data: bytes) -> None:
+    def _handshake_received(self, data: bytes) -> None:
         http, read_response = self._http, self._read_response
         if http is None or read_response is None:
             if self._events is not None:
@@ -185,45 +172,17 @@ class ConnectingProtocol(Protocol):
             if answered is not None:
                 answered.callback(None)
 
-    def readConnectionLost(self) -> None:
-        """Report the end of the server's output to the connection."""
-        if self._stream is not None:
-            self._stream.peer_ended()
-
-    def writeConnectionLost(self) -> None:
-        """Report to the connection that the kernel has FIN."""
-        if self._stream is not None:
-            self._stream.fin_sent()
+    @override
+    def _handshake_ended(self) -> None:
+        message = "the server ended the connection before it answered"
+        self._fail_connect(lost_without_close(None, message))
 
     @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._stream is not None:
-            self._stream.lost(reason)
+    def _handshake_lost(self, error: SocketError) -> None:
+        self._fail_request(error)
 
-    # Called by the TLS handshake.
-
-    def begin_upgrade(self, switch: Switch) -> None:
-        """Report the loss of the connection to this handshake, too."""
-        self._switch = switch
-
-    def forget_switch(self) -> None:
-        """Drop the handshake, which is done."""
-        self._switch = None
-
-    def suspend(self) -> None:
-        """Do nothing: nothing is written before the handshake is done."""
-
-    def take_buffered(self) -> bytes:
-        """Return no bytes: nothing is received before the handshake."""
-        return b""
-
-    def continue_above(self, engine: Any) -> None:
-        """Continue above a TLS engine whose handshake is done."""
-        self.transport = engine
-        self.stream.rebind(engine)
-
-    def _lose_switch(self, error: SocketError | None) -> None:
-        """Report the loss of the connection to a handshake that runs."""
-        switch, self._switch = self._switch, None
-        if switch is not None:
-            switch.lost(error)
+    @override
+    def connection_ended(self, error: SocketError | None, reason: Failure) -> None:
+        if self._pongs is not None:
+            self._pongs.stop()
+        super().connection_ended(error, reason)

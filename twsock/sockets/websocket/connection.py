@@ -1,11 +1,11 @@
 """
-The protocol of a WebSocket on a client: transport → **client protocol** → receiver, output stream.
+The protocol of an awaitable WebSocket: transport → **connection** → receiver, output stream.
 
-A socket makes one `ClientProtocol` for each attempt to connect. Its base class in
-`twsock.sockets.websocket.connecting` has the steps of the connect. Then this class pulls messages
-from a decoder, and passes them to the receiver of the socket. It passes control frames and the
-events of the end to a `twsock.websocket.connection.WebSocket`. Holds the received bytes that were
-not pulled: those of one read, and one incomplete message.
+The base class of both roles: `twsock.sockets.websocket.connecting` has the client's handshake,
+`twsock.sockets.websocket.accepting` the server's. This class pulls messages from a decoder, and
+passes them to the receiver of the socket. It passes control frames and the events of the end to a
+`twsock.websocket.connection.WebSocket`. Holds the received bytes that were not pulled: those of one
+read, and one incomplete message.
 
 All received messages are delivered before the end is reported, even if the application takes them
 after the loss of the connection. So this object may outlive its connection, until the last message
@@ -14,14 +14,16 @@ is taken.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
+from zope.interface import implementer
 
 from twsock.errors import BrokenError, ClosedError, LocalProtocolError, SocketError
 from twsock.log import TextLogger
@@ -29,26 +31,39 @@ from twsock.operation import fail
 from twsock.sockets.stream.output import OutputStream
 from twsock.sockets.waiting import lost_again, output_closed
 from twsock.sockets.websocket.closed import WebSocketClosedError, lost_without_close
-from twsock.sockets.websocket.connecting import ConnectingProtocol, WebSocketEvents
-from twsock.sockets.websocket.opening import Opening
 from twsock.sockets.websocket.output import WebSocketOutputStream
-from twsock.sockets.websocket.pongs import UnsolicitedPongs
 from twsock.sockets.websocket.receiving import Receiver
 from twsock.stream.connection import FULL_READ, Connection
-from twsock.websocket.client_handshake import Agreement
+from twsock.stream.listening.buffer_limit import BufferLimit
+from twsock.stream.switch import Switch
 from twsock.websocket.close_frame import CloseCode, WebSocketViolation, decode_close
-from twsock.websocket.closing import Role
 from twsock.websocket.connection import WebSocket
 from twsock.websocket.frames import Opcode
-from twsock.websocket.http import ClientHttp
 from twsock.websocket.messages import MessageDecoder, MessageEncoder
 
-__all__ = ["ClientProtocol"]
+__all__ = ["WebSocketConnection", "WebSocketEvents"]
 
 
-class ClientProtocol(ConnectingProtocol):
+class WebSocketEvents(typing.Protocol):
+    """The socket above a connection: receives its events."""
+
+    def connection_made(self, connection: Any) -> None:
+        """Handle the connection: it is open, and no handshake has begun."""
+
+    def handshake_done(self, agreement: Any) -> None:
+        """Handle the end of the handshake: messages may follow."""
+
+    def connection_closed(self, code: int, reason: str) -> None:
+        """Handle the first close frame, of either end."""
+
+    def connection_lost(self, error: SocketError | None) -> None:
+        """Handle the loss of the connection."""
+
+
+@implementer(IHalfCloseableProtocol)
+class WebSocketConnection(Protocol):
     """
-    The connection of one WebSocket.
+    The connection of one WebSocket, of a client or a server.
 
     :param clock: measures the timeouts.
     :param receiver: takes the messages.
@@ -57,8 +72,12 @@ class ClientProtocol(ConnectingProtocol):
     :param close_timeout: seconds from the first close frame to the end of the connection.
     """
 
+    close_timeout: float
+
     _log = TextLogger()
 
+    _stream: Connection | None = None
+    _switch: Switch | None = None
     _web_socket: WebSocket | None = None
     # Between the response and the last message.
     _decoder: MessageDecoder | None = None
@@ -70,7 +89,6 @@ class ClientProtocol(ConnectingProtocol):
     # The error to report after the last message.
     _ending: SocketError | None = None
     _is_finished = False
-    _pongs: UnsolicitedPongs | None = None
 
     def __init__(
         self,
@@ -80,7 +98,9 @@ class ClientProtocol(ConnectingProtocol):
         events: WebSocketEvents,
         close_timeout: float,
     ) -> None:
-        super().__init__(clock, events)
+        self._clock = clock
+        # None once no more events are reported.
+        self._events: WebSocketEvents | None = events
         self._receiver = receiver
         self._output = output
         self._frames: OutputStream = output.frames
@@ -94,51 +114,65 @@ class ClientProtocol(ConnectingProtocol):
             return False
         return stream.is_open and web_socket.is_open
 
-    # The opening handshake.
+    # Implemented for each role.
 
-    def shake_hands(self, opening: Opening) -> Deferred[None]:
+    def _handshake_received(self, data: bytes) -> None:
+        """Handle bytes that were received before the handshake was done."""
+        raise NotImplementedError
+
+    def _handshake_ended(self) -> None:
+        """Handle the end of the peer's output before the handshake was done."""
+        raise NotImplementedError
+
+    def _handshake_lost(self, error: SocketError) -> None:
+        """Handle the loss of the connection before the handshake was done."""
+
+    def _make_stream(self, limit: BufferLimit | None) -> Connection:
+        """Make the connection below; its bytes are counted by the limit."""
+        owner: Any = self
+        self._stream = Connection(owner, self.transport, self._clock, buffer_limit=limit)
+        return self._stream
+
+    # Facts.
+
+    @property
+    def stream(self) -> Connection:
+        """The connection below; there is one between open and lost."""
+        assert self._stream is not None
+        return self._stream
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection is encrypted, and its peer was accepted."""
+        return self._stream is not None and self._stream.is_secure
+
+    def when_lost(self) -> Deferred[None]:
+        """Wait until the connection is lost; fires at once if it is already."""
+        return succeed(None) if self._stream is None else self._stream.when_lost()
+
+    def forget_socket(self) -> None:
+        """Report no more events: the connect failed, and the socket may be connected again."""
+        self._events = None
+
+    # The beginning.
+
+    def _begin_messages(
+        self,
+        events: WebSocketEvents,
+        decoder: MessageDecoder,
+        encoder: MessageEncoder,
+        leftover: bytes,
+    ) -> None:
         """
-        Send the request, and wait for the response.
+        Prepare for messages: the handshake is done.
 
-        :returns: fires when the server has accepted the WebSocket, before any message is delivered.
-            If it fails, or is cancelled, the connection has been aborted.
+        :param leftover: the bytes that were received behind the handshake.
         """
-
-        def read(http: ClientHttp, data: bytes) -> bool:
-            agreement = opening.read_response(http, data)
-            if agreement is not None:
-                self._open(opening, agreement, http.leftover)
-            return agreement is not None
-
-        if self._stream is not None and self._stream.is_open:
-            self._web_socket = WebSocket(self, self._stream, Role.CLIENT, self.close_timeout)
-            self._web_socket.start_handshake(opening.timeout)
-        return self._ask(opening.handshake.request, read)
-
-    def _open(self, opening: Opening, agreement: Agreement, leftover: bytes) -> None:
-        """Prepare for messages: the server has accepted the WebSocket."""
-        web_socket, events = self._web_socket, self._events
-        assert web_socket is not None and events is not None
-        self._decoder = opening.make_decoder(agreement)
-        self._decoder.feed(leftover)
-        encoder = opening.make_encoder(agreement)
+        self._decoder = decoder
+        decoder.feed(leftover)
         self._output.use(encoder)
         self._frames.opened(self.stream)
         self._receiver.opened(self, events)
-        control = opening.control
-        web_socket.accept(encoder, control.ping_interval, control.ping_timeout)
-        interval = control.actual_unsolicited_pong_interval
-        if interval is not None:
-            pong = partial(self._send_pong, encoder)
-            self._pongs = UnsolicitedPongs(self._clock, interval, pong)
-        events.handshake_done(agreement)
-
-    def _send_pong(self, encoder: MessageEncoder) -> bool:
-        """Send a pong that answers no ping; return whether the WebSocket is open."""
-        stream = self._stream
-        if stream is not None and self.is_open and not stream.is_full:
-            self.send_control(encoder.encode(Opcode.PONG, b""))
-        return self.is_open
 
     # The end, by this end.
 
@@ -250,7 +284,7 @@ class ClientProtocol(ConnectingProtocol):
             web_socket.control_received(opcode, payload)
 
     def _close_received(self, code: int, reason: str) -> None:
-        """Handle a close frame of the server that came before one of this end."""
+        """Handle a close frame of the peer that came before one of this end."""
         self._is_dropping = True
         self._ending = error = WebSocketClosedError(code, reason)
         if self._stream is not None:
@@ -262,7 +296,7 @@ class ClientProtocol(ConnectingProtocol):
             self._events.connection_closed(code, reason)
 
     def _violated(self, violation: WebSocketViolation) -> None:
-        """Close the WebSocket: the server broke a rule."""
+        """Close the WebSocket: the peer broke a rule."""
         if not self._is_dropping:
             self._is_dropping = True
             self._ending = error = violation.copy()
@@ -301,12 +335,18 @@ class ClientProtocol(ConnectingProtocol):
     # Called by Twisted.
 
     @override
+    def connectionMade(self) -> None:
+        self._make_stream(None)
+        if self._events is not None:
+            self._events.connection_made(self)
+
+    @override
     def dataReceived(self, data: bytes) -> None:
         decoder, web_socket = self._decoder, self._web_socket
         frames = self._frames
         was_held, frames.is_held = frames.is_held, True
         if decoder is None or web_socket is None:
-            super().dataReceived(data)  # A response, and messages behind it.
+            self._handshake_received(data)  # And messages behind it.
         else:
             web_socket.has_received = True
             if len(data) >= FULL_READ:
@@ -316,6 +356,49 @@ class ClientProtocol(ConnectingProtocol):
         self.pull()
         if not was_held:
             frames.release()
+
+    def readConnectionLost(self) -> None:
+        """Report the end of the peer's output to the connection."""
+        if self._stream is not None:
+            self._stream.peer_ended()
+
+    def writeConnectionLost(self) -> None:
+        """Report to the connection that the kernel has FIN."""
+        if self._stream is not None:
+            self._stream.fin_sent()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._stream is not None:
+            self._stream.lost(reason)
+
+    # Called by the TLS handshake.
+
+    def begin_upgrade(self, switch: Switch) -> None:
+        """Report the loss of the connection to this handshake, too."""
+        self._switch = switch
+
+    def forget_switch(self) -> None:
+        """Drop the handshake, which is done."""
+        self._switch = None
+
+    def suspend(self) -> None:
+        """Do nothing: nothing is written before the handshake is done."""
+
+    def take_buffered(self) -> bytes:
+        """Return no bytes: nothing is received before the handshake."""
+        return b""
+
+    def continue_above(self, engine: Any) -> None:
+        """Continue above a TLS engine whose handshake is done."""
+        self.transport = engine
+        self.stream.rebind(engine)
+
+    def _lose_switch(self, error: SocketError | None) -> None:
+        """Report the loss of the connection to a handshake that runs."""
+        switch, self._switch = self._switch, None
+        if switch is not None:
+            switch.lost(error)
 
     # Called by the WebSocket.
 
@@ -327,7 +410,7 @@ class ClientProtocol(ConnectingProtocol):
             stream.send()
 
     def drop_messages(self) -> None:
-        """Read and drop messages until the server's close frame; this end has sent its own."""
+        """Read and drop messages until the peer's close frame; this end has sent its own."""
         self.pull()
 
     def socket_closed(self, code: int, reason: str) -> None:
@@ -357,14 +440,13 @@ class ClientProtocol(ConnectingProtocol):
         self._frames.lost(error)
 
     def input_ended(self) -> None:
-        """Deliver the messages that were received, then end: the server has ended its output."""
+        """Deliver the messages that were received, then end: the peer has ended its output."""
         self._has_peer_ended = True
         if self._decoder is None:
-            message = "the server ended the connection before it answered"
-            self._fail_connect(lost_without_close(None, message))
+            self._handshake_ended()
             return
         if self._ending is None:
-            message = "the server ended the connection without a close frame"
+            message = "the peer ended the connection without a close frame"
             self._ending = lost_without_close(None, message)
         self.pull()
 
@@ -373,8 +455,6 @@ class ClientProtocol(ConnectingProtocol):
         events, web_socket = self._events, self._web_socket
         self._stream = None
         self._lose_switch(error)
-        if self._pongs is not None:
-            self._pongs.stop()
         loss = lost_without_close(error, "the connection was lost without a close frame")
         if self._ending is None:
             self._ending = loss
@@ -385,8 +465,8 @@ class ClientProtocol(ConnectingProtocol):
         if self._is_dropping and error is None:
             self._frames.output_drained()
         self._frames.lost(self._ending)
-        self._fail_request(error or loss)
         if self._decoder is None:  # The handshake was not done.
+            self._handshake_lost(error or loss)
             self._is_finished = True
             self._release_if_over()
         else:

@@ -60,6 +60,10 @@ class Receiver(typing.Protocol):
         """Whether the connection may read."""
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the application waits for the next message, and handles none."""
+
+    @property
     def held_bytes(self) -> int:
         """Bytes that were taken and not delivered."""
 
@@ -85,7 +89,8 @@ class WebSocketMessageReceiver:
     """
 
     __slots__ = (
-        "_clock", "_ending", "_held", "_is_running", "_owner", "_received", "_source", "_waiting",
+        "_clock", "_ending", "_held", "_is_draining", "_is_running", "_owner",
+        "_received", "_source", "_waiting",
     )  # fmt: skip
 
     _log = TextLogger()
@@ -99,6 +104,7 @@ class WebSocketMessageReceiver:
         # The message that the application has not asked for.
         self._held: _Args | None = None
         self._waiting: Deferred[str | bytes] | None = None
+        self._is_draining = False
         # Whether a handler runs that returned a coroutine or a Deferred.
         self._is_running = False
         # The reason why no more messages follow.
@@ -113,6 +119,13 @@ class WebSocketMessageReceiver:
     def may_read(self) -> bool:
         """Whether no message waits."""
         return self._held is None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a receive is pending, or no handler runs."""
+        if self._received.handlers:
+            return not self._is_running and self._held is None
+        return self._waiting is not None
 
     @property
     def held_bytes(self) -> int:
@@ -141,12 +154,18 @@ class WebSocketMessageReceiver:
             return fail(LocalProtocolError("cannot receive: the WebSocket is not connected"))
         waiting: Deferred[str | bytes] = Operation(self._forget)
         self._waiting = waiting
-        if timeout is not None:
+        if self._is_draining:
+            self._source.pull()
+        if timeout is not None and not waiting.called:
             limit(waiting, timeout, self._clock, "the receive")
         return waiting
 
     def _forget(self, _waiting: object) -> None:
         self._waiting = None
+
+    def end_when_drained(self) -> None:
+        """Let the connection close when the application waits for a message that is not here."""
+        self._is_draining = True
 
     # Called by the connection.
 

@@ -10,71 +10,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
 from typing_extensions import override
 
-from twsock.errors import SocketError
-from twsock.sockets.stream.input import READ_AHEAD_LIMIT, InputStream
+from twsock.sockets.stream.input import InputStream
 from twsock.sockets.websocket.client import RESPONSE_TIMEOUT, WebSocketClient
-from twsock.sockets.websocket.closed import WebSocketClosedError
 from twsock.sockets.websocket.control import StreamWebSocketControl
 from twsock.sockets.websocket.opening import Opening
 from twsock.sockets.websocket.output import WebSocketOutputStream
-from twsock.sockets.websocket.receiving import MessageSource
+from twsock.sockets.websocket.stream_receiving import WebSocketStreamReceiver, choose_binary
 from twsock.stream.ending import DEFAULT_CLOSE_TIMEOUT
 from twsock.websocket.client_handshake import ClientHandshake
-from twsock.websocket.frames import Opcode
 
 __all__ = ["StreamWebSocket"]
-
-
-class _StreamReceiver:
-    """
-    Feeds the payload of messages to an input stream, which pauses and resumes reading itself.
-
-    :ivar input_stream: the stream.
-    """
-
-    __slots__ = ("input_stream",)
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self.input_stream = InputStream(clock)
-
-    @property
-    def is_full(self) -> bool:
-        """Return False: the bytes of one read are taken, and then reading stops."""
-        return False
-
-    @property
-    def may_read(self) -> bool:
-        """Whether a read is pending, or little is buffered."""
-        stream = self.input_stream
-        return stream.is_pending or stream.buffered < READ_AHEAD_LIMIT
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that were received and not read."""
-        return self.input_stream.buffered
-
-    def opened(self, source: MessageSource, _owner: object) -> None:
-        """Open the stream: the handshake is done."""
-        self.input_stream.opened(source.stream)
-
-    def take(self, _opcode: Opcode, payload: bytes, _is_complete: bool) -> bool:
-        """Add a piece of a message; a text is passed through as its bytes."""
-        self.input_stream.feed(payload)
-        return True
-
-    def end(self, error: SocketError) -> None:
-        """End the input stream: in order after a normal close frame, else with the error."""
-        if isinstance(error, WebSocketClosedError) and error.is_in_order:
-            self.input_stream.ended()
-        else:
-            self.input_stream.failed(error)
-
-    def drop(self, _error: SocketError) -> None:
-        """Drop the bytes that were not read: this end was closed."""
-        self.input_stream.close()
 
 
 class StreamWebSocket(WebSocketClient):
@@ -89,7 +36,7 @@ class StreamWebSocket(WebSocketClient):
     """
 
     control: StreamWebSocketControl
-    _receiver: _StreamReceiver
+    _receiver: WebSocketStreamReceiver
 
     def __init__(self, reactor: Any, *, close_timeout: float = DEFAULT_CLOSE_TIMEOUT) -> None:
         super().__init__(reactor, close_timeout=close_timeout)
@@ -105,13 +52,9 @@ class StreamWebSocket(WebSocketClient):
 
     @override
     def _make_streams(self) -> None:
-        self.output_stream = WebSocketOutputStream(self._reactor, _binary)
-        self._receiver = _StreamReceiver(self._reactor)
+        self.output_stream = WebSocketOutputStream(self._reactor, choose_binary)
+        self._receiver = WebSocketStreamReceiver(self._reactor)
 
     @override
     def _opening(self, handshake: ClientHandshake) -> Opening:
         return Opening(handshake, self.control, None, True, RESPONSE_TIMEOUT)
-
-
-def _binary() -> Opcode:
-    return Opcode.BINARY

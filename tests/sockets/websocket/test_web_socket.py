@@ -1,0 +1,70 @@
+"""WebSockets of both roles end alike."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.websocket.accepted import Accepted, close
+from twsock import ClosedError
+from twsock.websocket.frames import Opcode
+
+
+class AwaitableWebSocketTests(SynchronousTestCase):
+    """The end of a server's WebSocket; that of a client is in test_client.py."""
+
+    def test_close_waits_for_the_loss(self) -> None:
+        """Only the first call sends a close frame; a pending receive fails."""
+        one = Accepted()
+        accepted = one.open()
+        waiting = accepted.receive()
+        closing = accepted.close(4000, "bye")
+        accepted.close()
+        self.failureResultOf(waiting, ClosedError)
+        self.assertEqual(one.frames(), [(Opcode.CLOSE, b"\x0f\xa0bye")])
+        self.assertNoResult(closing)
+        one.receive(close(4000))
+        one.lose(is_clean=True)
+        self.successResultOf(closing)
+        self.successResultOf(accepted.wait_closed())
+
+    def test_close_has_one_deadline(self) -> None:
+        """Traffic of the client does not extend it."""
+        one = Accepted(close_timeout=5)
+        one.open().close(1000)
+        for _ in range(5):
+            one.receive(b"\x89\x80\x00\x00\x00\x00")
+            one.reactor.advance(1)
+        self.assertTrue(one.transport.is_aborted)
+
+    def test_block_with_an_error_aborts(self) -> None:
+        """Without an error it closes with the code 1000."""
+
+        async def use(accepted: object, error: Exception | None) -> None:
+            async with accepted:  # type: ignore[attr-defined]
+                if error is not None:
+                    raise error
+
+        one = Accepted()
+        ensureDeferred(use(one.open(), None))
+        self.assertEqual(one.frames(), [(Opcode.CLOSE, b"\x03\xe8")])
+        other = Accepted()
+        using = ensureDeferred(use(other.open(), ZeroDivisionError()))
+        self.assertTrue(other.transport.is_aborted)
+        other.lose()
+        self.failureResultOf(using, ZeroDivisionError)
+
+    def test_handlers_of_closed_get_the_first_close_frame(self) -> None:
+        """The error of a handler is logged, and the others are called."""
+        one = Accepted()
+        accepted = one.open()
+        got: list[object] = []
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        accepted.closed.add(fail)
+        accepted.closed.add(lambda _, args: got.append((args.code, args.reason)))
+        one.receive(close(4001))
+        self.assertEqual(got, [(4001, "")])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

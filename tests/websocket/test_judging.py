@@ -1,0 +1,50 @@
+"""The rules of a server and its application decide on a request."""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.sockets.websocket.accepted import REQUEST
+from twsock.websocket.handshake import Acceptance, Refusal, RequestRules, refuse
+from twsock.websocket.http import ServerHttp
+from twsock.websocket.http_message import Request
+from twsock.websocket.judging import apply_choice, judge_request
+
+
+def request(*headers: bytes, host: bytes = b"example.com") -> Request:
+    """Return a request with this host and further header fields."""
+    raw = REQUEST.replace(b"127.0.0.1", host)
+    found = ServerHttp().feed(raw[:-2] + b"".join(headers) + b"\r\n")
+    assert isinstance(found, Request)
+    return found
+
+
+class JudgingTests(SynchronousTestCase):
+    """A request is accepted or refused."""
+
+    def test_loopback_addresses_accept_no_foreign_host(self) -> None:
+        """A page of an attacker may have a name that leads to a loopback address."""
+        for local, is_accepted in (
+            (IPv4Address("TCP", "127.0.0.1", 80), False),
+            (IPv4Address("TCP", "192.0.2.1", 80), True),
+            (UNIXAddress(b"/socket"), True),
+        ):
+            judged = judge_request(RequestRules(), request(), local)
+            self.assertIs(isinstance(judged, Acceptance), is_accepted, local)
+
+    def test_application_accepts_changes_or_refuses(self) -> None:
+        """None accepts; a name is a subprotocol; an acceptance adds fields; a refusal stays."""
+        given = Acceptance(request(b"Sec-WebSocket-Protocol: a, b\r\n"), "a")
+        self.assertIs(apply_choice(None, given), given)
+        named = apply_choice("b", given)
+        assert isinstance(named, Acceptance)
+        self.assertEqual(named.subprotocol, "b")
+        added = Acceptance(given.request, headers=(("X-A", "1"),))
+        self.assertEqual(apply_choice(added, given), added)
+        refusal = refuse(403, "no")
+        self.assertIsInstance(apply_choice(refusal, given), Refusal)
+
+    def test_subprotocol_that_is_not_offered_is_an_error(self) -> None:
+        """:rfc:`6455`, section 4.2.2: the client has to offer it."""
+        self.assertRaises(ValueError, apply_choice, "c", Acceptance(request()))

@@ -1,0 +1,54 @@
+"""
+The judgement of one request: rules → **judging** → hook of the application → acceptance.
+
+Used by all servers of WebSockets. Nothing is held.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+
+from twsock.ip.addresses import host_of
+from twsock.websocket.handshake import Acceptance, Refusal, RequestRules
+from twsock.websocket.http_message import Request
+from twsock.websocket.uri import is_loopback_host
+
+__all__ = ["Choice", "Judgement", "apply_choice", "judge_request"]
+
+#: The decision of an application about a request that the rules have accepted.
+Choice = Acceptance | Refusal | str | None
+
+#: What the hook of an application may return.
+Judgement = typing.Union[Choice, "Deferred[Choice]", "Coroutine[Deferred[Any], Any, Choice]"]
+
+
+def judge_request(
+    rules: RequestRules, request: Request, local: IAddress | None
+) -> Acceptance | Refusal:
+    """
+    Judge a request by the rules of a server.
+
+    :param local: the address of this end, as a transport returns it.
+    """
+    host = host_of(local)
+    is_loopback = host is not None and is_loopback_host(host.partition("%")[0])
+    return rules.judge(request, is_loopback=is_loopback)
+
+
+def apply_choice(choice: Choice, acceptance: Acceptance) -> Acceptance | Refusal:
+    """
+    Combine the decision of the application with that of the rules, which decide on compression.
+
+    :raises ValueError: when the client does not offer the chosen subprotocol.
+    """
+    if isinstance(choice, Acceptance):
+        return dataclasses.replace(choice, compression=acceptance.compression)
+    if isinstance(choice, str):
+        return dataclasses.replace(acceptance, subprotocol=choice)
+    return acceptance if choice is None else choice

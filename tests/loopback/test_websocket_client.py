@@ -11,13 +11,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
     connectProtocol,
+    wrapClientTLS,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import Certificate as TwistedCertificate
+from twisted.internet.ssl import (
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.protocols.portforward import ProxyFactory
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
@@ -350,6 +359,32 @@ class SecureTests(ClientTests):
                     self.assertEqual(await websocket.input_stream.receive_exactly(5), b"Hello")
                 await websocket.close(1000)
                 self.assertFalse(websocket.is_secure)
+
+        self.use(work, upgrade=secured())
+
+    def test_large_messages_pass_tls_inside_tls(self) -> None:
+        """The endpoint has TLS of its own, to a proxy that decrypts it."""
+
+        async def work(reactor: Any, port: int) -> None:
+            outside = PrivateCertificate.loadPEM(SERVER.private_key_and_cert_chain_pem.bytes())
+            forward: Any = ProxyFactory("127.0.0.1", port)
+            proxy: Any = await SSL4ServerEndpoint(
+                reactor, 0, outside.options(), interface="127.0.0.1"
+            ).listen(forward)
+            authority = TwistedCertificate.loadPEM(AUTHORITY.cert_pem.bytes())
+            roots = trustRootFromCertificates([authority])
+            endpoint = wrapClientTLS(
+                optionsForClientTLS("localhost", trustRoot=roots),
+                TCP4ClientEndpoint(reactor, "127.0.0.1", proxy.getHost().port),
+            )
+            async with MessageWebSocket(reactor) as websocket:
+                websocket.control.trust_roots = [ROOT]
+                await websocket.connect_endpoint(endpoint, f"wss://localhost:{port}/")
+                for message in ("Hello", b"x" * 300_000):
+                    await websocket.send(message)
+                    self.assertEqual(await websocket.receive(timeout=60), message)
+            await proxy.stopListening()
+            await turns(reactor, 50)
 
         self.use(work, upgrade=secured())
 

@@ -325,7 +325,8 @@ class Engine(TLSMemoryBIOProtocol):
             for start in range(0, len(data), _BATCH):
                 if not self.connected:
                     return  # A transport in memory may lose the connection within a write.
-                self.write(view[start : start + _BATCH].tobytes())
+                # The attribute ``write`` of this object is replaced if TLS runs inside this TLS.
+                type(self).write(self, view[start : start + _BATCH].tobytes())
             return
         if self._appSendBuffer:
             # Twisted would try to send this before the bytes that wait for OpenSSL to read.

@@ -192,3 +192,11 @@ class ProcessTests(SynchronousTestCase):
             running.terminate()
             running.wait()
             self.assertIn("ending at once", running.log)
+
+    def test_connections_are_logged_if_asked(self) -> None:
+        """A frame and its answer."""
+        with twistd("twsock-stream", "--endpoint", _PAGE, "--log-connections") as running:
+            (port,) = running.wait_for_ports()
+            echo(port, b"hello")
+            line = running.wait_for(r"(127\.0\.0\.1:\d+ ended after .*)")
+        self.assertIn("plaintext, 1 messages, 9 bytes in, 9 bytes out, in order", line)

@@ -33,6 +33,7 @@ from twsock.services.stream_options import (
     RESERVED_DESCRIPTORS,
     StreamServiceOptions,
 )
+from twsock.stream.connection_log import ConnectionLog
 from twsock.stream.factory import DEFAULT_IDLE_TIMEOUT
 from twsock.wire.frames import MAX_UINT32
 
@@ -82,6 +83,10 @@ class StreamService(ListeningService):
         self.drain_timeout = drain_timeout
         self._is_draining = False
         self._aborting: Deferred[int] | None = None
+
+    def log_connections(self) -> None:
+        """Log a line at the end of each connection that is accepted from now on."""
+        self.factory.group.connection_log = ConnectionLog(self.factory.group.clock)
 
     @override
     def listen_on(self, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort]:
@@ -259,4 +264,6 @@ def makeService(options: Options) -> IService:
         security=options["security"],
         endpoint_settings=options["endpoint-settings"],
     )
+    if options["log-connections"]:
+        service.log_connections()
     return in_process(options, service)

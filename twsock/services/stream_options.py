@@ -70,6 +70,8 @@ class StreamServiceOptions(SecurityOptions, ProcessOptions):
         ["socket-mode", None, f"{DEFAULT_SOCKET_MODE:o}", "Permissions of UNIX sockets, in octal."],
     ]
 
+    optFlags = [["log-connections", None, "Log a line at the end of each connection."]]
+
     def __init__(self) -> None:
         super().__init__()
         self["endpoints"] = []

@@ -180,4 +180,6 @@ def makeService(options: Options) -> IService:
         security=options["security"],
         endpoint_settings=options["endpoint-settings"],
     )
+    if options["log-connections"]:
+        service.log_connections()
     return in_process(options, service)

@@ -100,6 +100,12 @@ class Connection(EndingTransport):
         return secured_by(self._transport) is not None
 
     @property
+    def tls_version(self) -> str:
+        """The version of TLS, such as ``TLSv1.3``; empty if the connection is not secure."""
+        secured = secured_by(self._transport)
+        return "" if secured is None else str(secured.get_protocol_version_name())
+
+    @property
     def carries_tls(self) -> bool:
         """Whether the connection is above a TLS engine."""
         # As `is_plain`, without a call.

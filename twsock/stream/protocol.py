@@ -72,6 +72,7 @@ class StreamProtocol(DetachableProtocol):
     _early = b""
     _is_stalled = False
     _drain: Drain | None = None  # Set by `drain`.
+    _received = _messages = 0
 
     # Overridden by applications.
 
@@ -325,6 +326,7 @@ class StreamProtocol(DetachableProtocol):
             return
         size = len(data)
         self.group.counters.bytes_received += size
+        self._received += size
         if size >= FULL_READ:
             stream.note_read(size)
         if self._is_delivering:
@@ -357,6 +359,9 @@ class StreamProtocol(DetachableProtocol):
 
     @override
     def connection_ended(self, error: SocketError | None, reason: Failure) -> None:
+        if self.group is not None and self.group.connection_log is not None:
+            counts = self._messages, self._received
+            self.group.connection_log.end(self, self._connected_stream(), counts, error)
         super().connection_ended(error, reason)
         if self._handler is not None:
             self._is_cancelled = True
@@ -427,6 +432,7 @@ class StreamProtocol(DetachableProtocol):
             self._is_delivering = False
         if decoder.delivered != before and self.group is not None:
             self.group.counters.messages += decoder.delivered - before
+            self._messages += decoder.delivered - before
             self.active_tick = self.group.tick
         room = stream.room
         if not stream.send():

@@ -20,6 +20,7 @@ from typing_extensions import TypeVar
 
 from twsock._integers import checked_integer
 from twsock.log import TextLogger
+from twsock.stream.connection_log import ConnectionLog
 from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.waiters import Waiters
@@ -132,6 +133,8 @@ class ConnectionRegistry(Generic[M]):
         )
         self.buffer_limit = None if max_buffered is None else BufferLimit(max_buffered)
         self.counters = Counters()
+        #: Logs the end of each connection that joins; None for no log.
+        self.connection_log: ConnectionLog | None = None
         #: Counts the half idle timeouts that have passed; a connection notes it with each frame.
         self.tick = 0
         #: Called when a connection has left.
@@ -171,6 +174,8 @@ class ConnectionRegistry(Generic[M]):
         if self.address_limit is not None:
             self.address_limit.add(member, host)
         self.counters.accepted += 1
+        if self.connection_log is not None:
+            self.connection_log.begin(member)
         if self.idle_timeout is not None:
             timed: Any = member  # A cast would be a call.
             timed.active_tick = self.tick
@@ -180,6 +185,8 @@ class ConnectionRegistry(Generic[M]):
     def leave(self, member: M) -> None:
         """Remove a lost connection."""
         self._members.pop(member, None)
+        if self.connection_log is not None:
+            self.connection_log.forget(member)
         if self.address_limit is not None:
             self.address_limit.remove(member)
         if not self._members:

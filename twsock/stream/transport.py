@@ -88,6 +88,7 @@ class StreamTransport:
         "is_held",
         "is_open",
         "room",
+        "sent",
     )
 
     def __init__(self, transport: Any, clock: IReactorTime, high_water: int) -> None:
@@ -105,6 +106,8 @@ class StreamTransport:
         self.is_held = False
         #: Counts the bytes that `send` passes on; None for no count.
         self.counters: SentCounter | None = None
+        #: Bytes that `send` has passed on, if they are counted.
+        self.sent = 0
         # The transport below the TLS engine of an upgrade; None before an upgrade.
         self._lower: TlsLowerTransport | None = None
         # Checks in the next turn whether the TLS engine has sent its data.
@@ -217,6 +220,7 @@ class StreamTransport:
         self._pending = None
         self.room = self._high_water
         if self.counters is not None:
+            self.sent += len(data)
             self.counters.bytes_sent += len(data)
         transport = self._transport
         if (

@@ -166,7 +166,7 @@ react(main)
 """
 
 _NGINX: Final = """
-daemon off; pid {folder}/pid; error_log {folder}/errors; events {{}}
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/errors; events {{}}
 http {{
   access_log off;
   client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;

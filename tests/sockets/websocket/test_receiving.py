@@ -27,6 +27,9 @@ class Source:
     def pull(self) -> None:
         self.pulls += 1
 
+    def next_message(self) -> None:
+        """No message is here."""
+
     def handler_failed(self) -> None:
         self.failures += 1
 

@@ -31,6 +31,34 @@ class ServerMessageWebSocketTests(SynchronousTestCase):
         self.assertEqual(writes, [b"\x81\x01a\x81\x01b\x81\x01c"])
         one.lose()
 
+    def test_violation_behind_messages_is_found_by_the_receive(self) -> None:
+        """The messages in front are answered; pings between them too, in order."""
+        one = Accepted(echo)
+        one.open()
+        ping = b"\x89\x80\x00\x00\x00\x00"
+        one.receive(text("a") + ping + text("b") + b"\xff\x80\x00\x00\x00\x00")
+        opcodes = [opcode for opcode, _ in one.frames()]
+        self.assertEqual(sorted(opcodes[:-1]), [Opcode.TEXT, Opcode.TEXT, Opcode.PONG])
+        self.assertIs(opcodes[-1], Opcode.CLOSE)
+        one.lose()
+
+    def test_loop_does_not_wake_for_each_message_of_a_read(self) -> None:
+        """One wait takes the first message; the others are here when they are asked for."""
+        one = Accepted()
+        accepted = one.open()
+        got: list[object] = []
+
+        def next_one(message: object) -> None:
+            got.append(message)
+            received = accepted.receive()
+            while received.called:
+                got.append(self.successResultOf(received))
+                received = accepted.receive()
+
+        accepted.receive().addCallback(next_one)
+        one.receive(text("a") + text("b") + text("c"))
+        self.assertEqual(got, ["a", "b", "c"])
+
     def test_written_messages_have_the_chosen_type(self) -> None:
         """``control.message_type`` is the type of messages written to the output stream."""
         one = Accepted()

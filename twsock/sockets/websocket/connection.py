@@ -82,6 +82,8 @@ class WebSocketConnection(Protocol):
     # Between the response and the last message.
     _decoder: MessageDecoder | None = None
     _is_pulling = False
+    # The messages that `pull` goes through now.
+    _messages: Any = None
     _was_fed = False
     # Whether messages are dropped: this end was closed.
     _is_dropping = False
@@ -248,9 +250,33 @@ class WebSocketConnection(Protocol):
             self._violated(violation)
         finally:
             self._is_pulling = False
+            self._messages = None
         if is_dry:
             self._finish_if_ended()
         self._steer()
+
+    def next_message(self) -> str | bytes | None:
+        """
+        Pull the next message during a `pull`, which goes on behind it.
+
+        :returns: None if no message is here.
+        """
+        messages, was_fed = self._messages, self._was_fed
+        if messages is None or was_fed:
+            return None
+        try:
+            for opcode, payload, _ in messages:
+                if self._is_dropping:
+                    continue
+                if opcode <= Opcode.BINARY:
+                    message: str | bytes = payload
+                    return message
+                self._control_received(opcode, payload)
+                if self._was_fed:
+                    break
+        except WebSocketViolation:
+            self._was_fed = True  # `pull` asks the decoder again, and gets the violation.
+        return None
 
     def handler_failed(self) -> None:
         """Close the WebSocket with the code 1011: a handler of the application has failed."""
@@ -264,6 +290,7 @@ class WebSocketConnection(Protocol):
         while True:
             self._was_fed = False
             messages: Any = decoder.messages()
+            self._messages = messages
             for opcode, payload, is_complete in messages:
                 if opcode > Opcode.BINARY:
                     self._control_received(opcode, payload)

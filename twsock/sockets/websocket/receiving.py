@@ -44,6 +44,9 @@ class MessageSource(typing.Protocol):
     def pull(self) -> None:
         """Pass on messages until `WebSocketMessageReceiver.take` returns False."""
 
+    def next_message(self) -> str | bytes | None:
+        """Return the next message if `pull` runs, and a message is here."""
+
     def handler_failed(self) -> None:
         """Close the WebSocket: a handler has failed."""
 
@@ -148,6 +151,16 @@ class WebSocketMessageReceiver:
             if self._source is not None:
                 self._source.pull()
             return Fired(held.data)
+        if self._source is not None:
+            found = self._source.next_message()
+            if found is not None:
+                return Fired(found)
+        return self._wait(timeout)
+
+    def _wait(self, timeout: float | None) -> Deferred[str | bytes]:
+        """Wait for the next message; a handler of ``closed`` may just have received or closed."""
+        if self._waiting is not None:
+            return fail(BusyError("cannot receive: another receive is pending"))
         if self._ending is not None:
             return fail(self._ending.copy())
         if self._source is None:

@@ -62,6 +62,20 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(value_of(measured, "connections_ended", "violation"), 1)
         self.assertEqual(value_of(measured, "connections_ended", "idle"), 0)
 
+    def test_buckets_of_handshakes_include_the_smaller_ones(self) -> None:
+        """The last one has all of them."""
+        connected = Connected(FrameEcho)
+        for seconds in (0.0, 0.002, 100.0):
+            connected.factory.counters.handshake_seconds.observe(seconds)
+        measured = [
+            each
+            for each in measure_streams(connected.factory)
+            if each.name == "twsock_handshake_seconds"
+        ]
+        buckets = {e.labels["le"]: e.value for e in measured if e.suffix == "_bucket"}
+        self.assertEqual((buckets["0.001"], buckets["10.0"], buckets["+Inf"]), (1, 2, 3))
+        self.assertEqual([e.value for e in measured if e.suffix == "_count"], [3])
+
     def test_failed_upgrades_have_a_reason(self) -> None:
         """One time series for each status."""
         connected = Connected(FrameEcho)

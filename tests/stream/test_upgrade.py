@@ -214,6 +214,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(connection.protocol.secured, [True])
         counters = connection.factory.counters
         self.assertEqual((counters.upgrades, counters.upgrade_failures), (1, {}))
+        self.assertEqual(sum(counters.handshake_seconds.counts), 1)
 
     def test_a_hello_pipelined_with_the_request_upgrades(self) -> None:
         """S4: in one piece with the request, or byte by byte."""

@@ -10,20 +10,27 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any, Final
 
 from twsock.datagram.protocol import EchoCounters
 from twsock.stream.factory import StreamServerFactory
+from twsock.stream.histogram import BOUNDS, Histogram
 
 __all__ = ["Kind", "Measurement", "group_by_name", "measure_datagrams", "measure_streams"]
 
 
 class Kind(enum.Enum):
-    """Whether a number only grows (``COUNTER``), or is a current state (``GAUGE``)."""
+    """
+    Whether a number only grows (``COUNTER``), or is a current state (``GAUGE``).
+
+    A ``HISTOGRAM`` consists of numbers with the suffixes ``_bucket``, ``_count`` and ``_sum``.
+    """
 
     COUNTER = "counter"
     GAUGE = "gauge"
+    HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class Measurement:
     :ivar name: in the form of Prometheus, with the unit and without ``_total``.
     :ivar meaning: one sentence.
     :ivar labels: for example the protocol, or the reason of a failure.
+    :ivar suffix: behind the name, for the numbers of a histogram.
     """
 
     name: str
@@ -41,6 +49,7 @@ class Measurement:
     kind: Kind
     labels: Mapping[str, str]
     value: float
+    suffix: str = ""
 
 
 #: Counter of `Counters` → name without the prefix, meaning.
@@ -91,6 +100,9 @@ def measure_streams(factory: StreamServerFactory) -> Iterator[Measurement]:
     meaning = "Upgrades to TLS that failed."
     for reason, count in counters["upgrade_failures"].items():
         yield _counter("upgrade_failures", meaning, {**labels, "reason": reason}, count)
+    yield from _histogram(
+        "handshake_seconds", "Handshakes of upgrades.", labels, factory.counters.handshake_seconds
+    )
     yield _gauge("open_connections", "Open connections.", labels, len(factory.group))
     limit = factory.group.buffer_limit
     held = 0 if limit is None else limit.total
@@ -133,3 +145,16 @@ def _counter(name: str, meaning: str, labels: Mapping[str, str], value: float) -
 
 def _gauge(name: str, meaning: str, labels: Mapping[str, str], value: float) -> Measurement:
     return Measurement(f"twsock_{name}", meaning, Kind.GAUGE, labels, value)
+
+
+def _histogram(
+    name: str, meaning: str, labels: Mapping[str, str], histogram: Histogram
+) -> Iterator[Measurement]:
+    """Return the numbers of a histogram; each bucket includes the smaller ones."""
+    measurement = Measurement(f"twsock_{name}", meaning, Kind.HISTOGRAM, labels, 0)
+    sums = list(accumulate(histogram.counts))
+    for bound, count in zip((*map(str, BOUNDS), "+Inf"), sums, strict=True):
+        within = {**labels, "le": bound}
+        yield replace(measurement, labels=within, value=count, suffix="_bucket")
+    yield replace(measurement, value=sums[-1], suffix="_count")
+    yield replace(measurement, value=histogram.total, suffix="_sum")

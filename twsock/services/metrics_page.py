@@ -136,8 +136,8 @@ class _Collector:
         for name, measurements in group_by_name(self._source.measure()).items():
             first = measurements[0]
             metric = Metric(name, first.meaning, first.kind.value)
-            suffix = "_total" if first.kind is Kind.COUNTER else ""
+            total = "_total" if first.kind is Kind.COUNTER else ""
             for each in measurements:
-                metric.add_sample(name + suffix, dict(each.labels), each.value)
+                metric.add_sample(name + (each.suffix or total), dict(each.labels), each.value)
             yield metric
         yield from ProcessCollector(registry=None).collect()

@@ -409,15 +409,16 @@ class ConnectionProtocol(Protocol):
         if self.group is not None:
             self.group.counters.violations += 1
 
-    def note_upgrade(self, error: SocketError | None = None) -> None:
-        """Count an upgrade that is done, or one that failed with an error."""
+    def note_upgrade(self, result: SocketError | float) -> None:
+        """Count an upgrade that is done, with the seconds of its handshake, or its error."""
         if self.group is None:
             return
         counters = self.group.counters
-        if error is None:
+        if not isinstance(result, SocketError):
             counters.upgrades += 1
+            counters.handshake_seconds.observe(result)
         else:
-            failures, reason = counters.upgrade_failures, error.status.documented_name
+            failures, reason = counters.upgrade_failures, result.status.documented_name
             failures[reason] = failures.get(reason, 0) + 1
 
     def _call_hook(self, hook: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from typing_extensions import TypeVar
 from twsock._integers import checked_integer
 from twsock.log import TextLogger
 from twsock.stream.connection_log import ConnectionLog
+from twsock.stream.histogram import Histogram
 from twsock.stream.listening.address_limit import AddressLimit
 from twsock.stream.listening.buffer_limit import BufferLimit
 from twsock.waiters import Waiters
@@ -63,6 +64,8 @@ class Counters:
     #: Upgrades to TLS that failed, by the documented name of the status of the error. The failures
     #: are in ``violations``, too.
     upgrade_failures: dict[str, int] = field(default_factory=dict)
+    #: Seconds of the handshakes of completed upgrades, from the ClientHello on.
+    handshake_seconds: Histogram = field(default_factory=Histogram)
 
 
 class Member(typing.Protocol):

@@ -294,8 +294,8 @@ class MessageOwner(SwitchOwner, typing.Protocol):
     def note_violation(self) -> None:
         """Count a peer that broke a rule."""
 
-    def note_upgrade(self, error: SocketError | None = None) -> None:
-        """Count an upgrade that is done, or one that failed with an error."""
+    def note_upgrade(self, result: SocketError | float) -> None:
+        """Count an upgrade that is done, with the seconds of its handshake, or its error."""
 
 
 class MessageSwitch(Switch):

@@ -111,7 +111,7 @@ class Upgrade(MessageSwitch):
     Above a TLS endpoint the connection is secure already, and only requests are answered.
     """
 
-    __slots__ = ("_dropped", "_settings")
+    __slots__ = ("_begun", "_dropped", "_settings")
 
     def __init__(
         self, settings: UpgradeToSsl, protocol: MessageOwner, connection: Connection
@@ -125,6 +125,8 @@ class Upgrade(MessageSwitch):
         )
         self._settings = settings
         self._dropped = 0
+        # When the handshake began, on the clock of the connection.
+        self._begun = 0.0
         self._update()
 
     @property
@@ -241,6 +243,7 @@ class Upgrade(MessageSwitch):
 
     @override
     def prepare(self) -> tuple[Any, Verification]:
+        self._begun = self._connection.clock.seconds()
         return self._settings.tls.begin()
 
     @override
@@ -253,7 +256,7 @@ class Upgrade(MessageSwitch):
 
     @override
     def accepted(self, engine: Any) -> None:
-        self._owner.note_upgrade()
+        self._owner.note_upgrade(self._connection.clock.seconds() - self._begun)
         if self._settings.policy is UpgradePolicy.IMPLICIT:
             self._owner.forget_switch()  # There is no request.
         else:

@@ -8,14 +8,14 @@ Holds nothing.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
 from typing_extensions import Self
 
 from twsock.errors import LocalProtocolError
-from twsock.operation import fail
+from twsock.operation import Fired, fail
 from twsock.sockets.websocket.closed import WebSocketClosedError
 from twsock.sockets.websocket.message import SocketMessageType
 from twsock.sockets.websocket.output import WebSocketOutputStream
@@ -80,13 +80,10 @@ class MessageCalls:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> str | bytes:
-        try:
-            return await self.receive()
-        except WebSocketClosedError as error:
-            if error.is_in_order:
-                raise StopAsyncIteration from None
-            raise
+    def __anext__(self) -> Awaitable[str | bytes]:
+        received = self.receive()
+        # A message that is here needs no coroutine.
+        return received if type(received) is Fired else _next(received)
 
     # Sending.
 
@@ -127,3 +124,13 @@ class MessageCalls:
         :raises TypeError: at once, when ``data`` is no buffer.
         """
         return self.output_stream.send_frame(as_bytes(data), is_final=True)
+
+
+async def _next(received: Deferred[str | bytes]) -> str | bytes:
+    """Wait for a message; end the iteration after a normal close frame."""
+    try:
+        return await received
+    except WebSocketClosedError as error:
+        if error.is_in_order:
+            raise StopAsyncIteration from None
+        raise

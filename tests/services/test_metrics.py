@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -163,6 +164,18 @@ class ProcessTests(SynchronousTestCase):
             page, _ = running.wait_for_ports(2)
             _, _, text = fetch(f"http://127.0.0.1:{page}/metrics")
         self.assertIn('twsock_connections_total{protocol="WebSocketEcho"} 0.0', text)
+
+    def test_a_page_that_cannot_listen_ends_the_start(self) -> None:
+        """In one line; so does a service behind the page."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            for endpoint, health in ((_PAGE, taken), (taken, "unix:page")):
+                arguments = ("--endpoint", endpoint, "--health", health)
+                with twistd("twsock-stream", *arguments) as running:
+                    self.assertEqual(running.wait(), 1, running.log)
+                    self.assertIn(f"twsock: cannot listen on {taken}", running.log)
+                    self.assertNotIn("Traceback", running.log)
+                    self.assertFalse((running.folder / "page").exists())
 
     def test_health_alone_has_no_metrics(self) -> None:
         """Any other page is not found; bodies are dropped."""

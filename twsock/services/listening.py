@@ -205,6 +205,14 @@ class ListeningService(Service):
         self._is_listening = False
         return DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
 
+    def abandon_ports(self) -> None:
+        """Close all ports of a process that cannot start, and remove their paths now."""
+        self.close_ports()
+        # The process ends before the reactor could close them.
+        for port in self._ports:
+            getattr(port, "remove_path", _nothing)()
+        process_signals.discard(self)
+
     # Called by Twisted.
 
     @override
@@ -226,11 +234,7 @@ class ListeningService(Service):
             listening.addCallback(self._listens, description)
             listening.addErrback(self._cannot_listen, description, problems)
             if problems:
-                self.close_ports()
-                # The process ends before the reactor could close them.
-                for port in self._ports:
-                    getattr(port, "remove_path", _nothing)()
-                process_signals.discard(self)
+                self.abandon_ports()
                 raise StartError(f"twsock: {problems[0]}")
             # An endpoint that fails later does so in a process that already runs and logs.
             listening.addCallback(self._log_problems, problems)

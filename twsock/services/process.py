@@ -176,6 +176,8 @@ class ProcessService(MultiService):
                 self._page.privilegedStartService()
             super().privilegedStartService()
         except StartError as error:
+            if self._page is not None:
+                self._page.abandon_ports()
             if self._options is not None and _is_daemon(self._options):
                 self._end_daemon(error)
             raise
